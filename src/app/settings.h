@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration file: one table names every key with its type, default, range, unit, prose; the
+ * parser, the checks, the man page and `holdfast check` come from it.
+ */
+#ifndef HOLDFAST_APP_SETTINGS_H
+#define HOLDFAST_APP_SETTINGS_H
+
+#include "base/buffer.h"
+#include "service/config.h"
+
+struct settings; /* owns the memory of a struct service_config */
+
+/* Reads FILE and what it includes. All errors found go to `errors`, one line each:
+ * "FILE:LINE: message". NULL if there is any; warnings (in `errors` too, with "warning: ") alone do
+ * not fail. */
+struct settings *settings_read(const char *path, struct buffer *errors);
+/* The same from text that settings_expand() made: no file is touched. Cannot fail on text that was
+ * read before by this program. */
+struct settings *settings_parse(struct slice text, struct buffer *errors);
+/* The whole configuration as one text: included files and "file:" lists taken in. */
+void settings_expand(const struct settings *settings, struct buffer *ret_text);
+const struct service_config *settings_config(const struct settings *settings);
+void settings_free(struct settings *settings); /* NULL is allowed */
+
+/* mdoc source of the table's part of holdfast.conf(5). */
+void settings_manual(struct buffer *ret_mdoc);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Servers, chains and routes as configured: plain data, checked when the configuration was read
+ * (app/settings), immutable afterwards and shared by reference. Indexes are positions in the arrays
+ * of struct relay_config.
+ */
+#ifndef HOLDFAST_RELAY_CONFIG_H
+#define HOLDFAST_RELAY_CONFIG_H
+
+#include "base/network.h"
+#include "base/slice.h"
+
+#define NO_INDEX UINT32_MAX
+
+enum server_protocol { SERVER_SMTP, SERVER_LMTP };
+enum server_tls { SERVER_TLS_NONE, SERVER_TLS_OPPORTUNISTIC };
+
+/* "mail1.example.com:25", "192.0.2.1:25", "[2001:db8::1]:25" taken apart. */
+struct server_address {
+    struct slice host; /* a name, or empty when `literal` holds */
+    struct ip_address literal;
+    bool is_literal;
+    uint16_t port;
+};
+
+struct server_config {
+    struct slice name;
+    const struct server_address *addresses;
+    uint32_t address_count;
+    enum server_protocol protocol;
+    enum server_tls tls;
+    uint32_t connections;           /* most at once */
+    uint32_t connect_timeout_ms;    /* 30 s */
+    uint32_t greeting_timeout_ms;   /* 60 s; 300 s at a chain's last server unless set */
+    bool greeting_timeout_set;
+    uint32_t probe_interval_ms;     /* 700 */
+    uint32_t failover;              /* index of the next server, or NO_INDEX */
+    bool has_source;
+    struct ip_address source;
+    struct slice helo;              /* empty: the hostname */
+    bool authoritative;
+    bool hold_5xx_manual;
+    uint32_t hold_5xx_after_recovery_ms;
+    bool xclient;
+};
+
+enum route_kind { ROUTE_DOMAIN, ROUTE_RELAY };
+enum unknown_policy { UNKNOWN_ACCEPT, UNKNOWN_DEFER };
+
+/* A name to match: exact, or with `wild` every subdomain ("*.example.com"). Lower case. */
+struct domain_pattern {
+    struct slice name;
+    bool wild;
+};
+
+/* "*@example.com", "ann@example.com", "*": matched case-insensitively, `*` any run of bytes. */
+struct sender_pattern {
+    struct slice text;
+};
+
+struct route_config {
+    enum route_kind kind;
+    struct slice name; /* the block's title; of a domain list the name of its first entry */
+    const struct domain_pattern *domains; /* ROUTE_DOMAIN */
+    uint32_t domain_count;
+    const struct ip_network *from; /* ROUTE_RELAY */
+    uint32_t from_count;
+    bool any_user; /* ROUTE_RELAY: authenticated users may use it */
+    const struct sender_pattern *senders; /* ROUTE_RELAY; none: every sender */
+    uint32_t sender_count;
+    const uint32_t *chain; /* server indexes, head first; never empty */
+    uint32_t chain_length;
+    const uint32_t *retry_ms; /* the last repeats; never empty */
+    uint32_t retry_count;
+    uint64_t keep_ms;
+    uint64_t keep_max_ms;
+    uint32_t order_patience_ms;
+    uint64_t delay_notice_ms; /* 0: none */
+    uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
+    enum unknown_policy unknown;
+    struct slice drill_recipient;
+};
+#define QUOTA_DEFAULT UINT64_MAX
+
+struct relay_config {
+    const struct server_config *servers;
+    uint32_t server_count;
+    const struct route_config *routes; /* in order of the file: relays match first to last */
+    uint32_t route_count;
+    uint32_t bounces;       /* index of the relay route that DSNs leave by, or NO_INDEX */
+    struct slice hostname;
+    struct slice postmaster; /* where postmaster and abuse mail goes; empty: refused */
+    uint64_t dead_letter_keep_ms;
+};
+
+#endif

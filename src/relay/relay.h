@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The decisions: lanes, chains, governor, schedule, outcomes. What is delivered next, over which
+ * session to which server; what a reply means; when a server is up. No socket, no clock, no log, no
+ * storage: results and times are arguments, and what must be done comes out as actions.
+ *
+ * The caller feeds an input, then takes actions with relay_next() until there is none, carrying
+ * each out in order. Write actions (fate, note, bounce) taken after one input go into one spool
+ * batch. relay_deadline() says when relay_tick() is due.
+ *
+ * Deterministic: the same inputs give the same actions (jitter is drawn from the seed given).
+ */
+#ifndef HOLDFAST_RELAY_RELAY_H
+#define HOLDFAST_RELAY_RELAY_H
+
+#include "relay/config.h"
+#include "spool/spool.h"
+
+struct relay;
+
+struct relay_time {
+    int64_t steady_ms; /* for waiting */
+    int64_t wall_ms;   /* for what is written and shown; may jump */
+};
+
+/* ---- life cycle -------------------------------------------------------------------------- */
+
+/* config must outlive it or be replaced. NULL: memory. */
+struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct relay_time now);
+void relay_free(struct relay *relay);
+/* R13: everything is laned anew, order kept; servers keep their state by name. */
+enum error relay_reconfigure(struct relay *relay, const struct relay_config *config,
+                             struct relay_time now) MUST_CHECK;
+
+/* ---- mail -------------------------------------------------------------------------------- */
+
+/* An accepted or loaded message; only the fields that struct spool_loader promises are read.
+ * ERROR_MEMORY: not taken; the caller must not lose it (it stays in the spool). */
+enum error relay_add(struct relay *relay, struct spool_handle handle,
+                     const struct spool_message *message, struct relay_time now) MUST_CHECK;
+/* While loading, in the journal's order. */
+void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t delivery,
+                     enum spool_fate fate);
+void relay_load_note(struct relay *relay, struct spool_handle handle, uint32_t delivery,
+                     uint16_t kind, struct slice payload, struct relay_time now);
+void relay_load_global(struct relay *relay, struct slice key, struct slice payload,
+                       struct relay_time now);
+/* Loading is complete and the sender process has reported what it still had (relay_resume_*).
+ * Dispatch of loaded deliveries begins; attempts without a result are in doubt from here (R2).
+ * Before this, only messages with no earlier undelivered ones of their recipient could go; we
+ * simply wait. */
+void relay_start(struct relay *relay, struct relay_time now);
+/* A job of an earlier life of this process that the sender process still works on: its deliveries
+ * are in flight as `job`, not in doubt. Its result arrives by relay_result() as usual. */
+void relay_resume(struct relay *relay, uint64_t job, struct spool_handle handle,
+                  const uint32_t *deliveries, uint32_t count, uint32_t server,
+                  struct relay_time now);
+
+/* Notes about `handle` that are still needed (spool_owner.describe): calls put for each. */
+void relay_describe(const struct relay *relay, struct spool_handle handle,
+                    void (*put)(void *context, uint32_t delivery, uint16_t kind,
+                                struct slice payload),
+                    void *context);
+
+/* ---- sessions and results ---------------------------------------------------------------- */
+
+/* Where in the dialogue something happened (R4's table). */
+enum relay_stage {
+    RELAY_AT_RESOLVE,
+    RELAY_AT_CONNECT,
+    RELAY_AT_GREETING,
+    RELAY_AT_HELLO,
+    RELAY_AT_TLS,
+    RELAY_AT_AUTH,
+    RELAY_AT_MAIL,
+    RELAY_AT_RECIPIENT,
+    RELAY_AT_DATA,
+    RELAY_AT_CONTENT, /* after 354, before the dot */
+    RELAY_AT_DOT,
+    RELAY_AT_IDLE,    /* between transactions */
+};
+
+enum relay_how {
+    RELAY_REPLY,   /* the server said it: code and text */
+    RELAY_LOST,    /* connection lost or refused */
+    RELAY_TIMEOUT, /* no answer in time */
+    RELAY_LOCAL,   /* our side: content unreadable, out of descriptors, shut down */
+};
+
+struct relay_reply {
+    enum relay_stage stage;
+    enum relay_how how;
+    uint16_t code;          /* 0 when not a reply */
+    uint8_t enhanced[3];    /* class 0: none; subject and detail above 255 are clamped */
+    struct slice text;      /* one line for people: reply text or a description, at most 512 bytes */
+};
+
+enum {
+    RELAY_CAP_8BITMIME = 1,
+    RELAY_CAP_SMTPUTF8 = 2,
+    RELAY_CAP_DSN = 4,
+    RELAY_CAP_PIPELINING = 8,
+    RELAY_CAP_CHUNKING = 16,
+};
+
+struct relay_capabilities {
+    uint32_t flags;
+    uint64_t size_limit; /* RFC 1870; 0: none given */
+    uint32_t recipients_max; /* RFC 9422 RCPTMAX; 0: none given */
+    uint32_t mails_max;      /* RFC 9422 MAILMAX; 0: none given */
+};
+
+/* The session that RELAY_CONNECT asked for is greeted and ready for MAIL. */
+void relay_session_opened(struct relay *relay, uint32_t session,
+                          const struct relay_capabilities *capabilities, struct relay_time now);
+/* The session has ended, whatever the reason, with no job on it (jobs are reported first, each by
+ * relay_result()). How it ended is `reply`; an end that we asked for has how == RELAY_LOCAL. */
+void relay_session_ended(struct relay *relay, uint32_t session, const struct relay_reply *reply,
+                         struct relay_time now);
+
+enum relay_verdict {
+    RELAY_ACCEPTED,    /* 2xx to the dot (LMTP: to this recipient's) */
+    RELAY_REFUSED,     /* a 4xx or 5xx: reply says at which stage */
+    RELAY_NOT_TRIED,   /* the session ended before this delivery's turn; nothing was sent for it */
+    RELAY_CUT,         /* the session was lost within the transaction, before the dot */
+    RELAY_IN_DOUBT,    /* the dot was sent, no reply came */
+};
+
+struct relay_delivery_result {
+    uint32_t delivery;
+    enum relay_verdict verdict;
+    struct relay_reply reply;
+};
+
+/* The result of a whole job, one per delivery of it. Produces fate, note and bounce actions.
+ * Unknown jobs (of an earlier life, resolved since) are ignored unless ACCEPTED. */
+void relay_result(struct relay *relay, uint64_t job, uint32_t session, bool reused_session,
+                  const struct relay_delivery_result *results, uint32_t count,
+                  struct relay_time now);
+/* The results of `job` are durable; its session may take the next dot. */
+void relay_result_durable(struct relay *relay, uint64_t job, struct relay_time now);
+
+/* Time has passed. */
+void relay_tick(struct relay *relay, struct relay_time now);
+/* Steady ms at which relay_tick() is due; INT64_MAX: never. */
+int64_t relay_deadline(const struct relay *relay);
+
+/* A client connected to us, or asked with ETRN, from this address: a server's own address is
+ * probed at once (R3). */
+void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now);
+/* The current addresses of a server, as resolved by the sender process. */
+void relay_server_addresses(struct relay *relay, uint32_t server, const struct ip_address *addresses,
+                            size_t count);
+
+/* ---- actions ----------------------------------------------------------------------------- */
+
+enum relay_action_kind {
+    RELAY_CONNECT, /* open `session` to `server` */
+    RELAY_CLOSE,   /* QUIT and close `session` once its jobs are done */
+    RELAY_DELIVER, /* do `job` on `session`: `handle` for `deliveries` */
+    RELAY_FATE,    /* write `fate` of `delivery` */
+    RELAY_NOTE,    /* write a note about `delivery` (or SPOOL_ALL_DELIVERIES) */
+    RELAY_GLOBAL,  /* write a note under `key` */
+    RELAY_BOUNCE,  /* make a DSN for `deliveries` (same message, from `reason`) and write it in one
+                      batch with their fates SPOOL_BOUNCED; then relay_add() the DSN. Without a
+                      route for it, relay makes a dead letter itself and never asks this. */
+    RELAY_EVENT,   /* tell the operator: log, event journal, metrics, alert */
+};
+
+enum relay_event_kind {
+    RELAY_EVENT_DELIVERED,  /* delivery, server, reply */
+    RELAY_EVENT_DEFERRED,   /* delivery, server, reply, next attempt */
+    RELAY_EVENT_IN_DOUBT,
+    RELAY_EVENT_HELD,       /* by operator or by rule: reason */
+    RELAY_EVENT_RELEASED,
+    RELAY_EVENT_DEAD,       /* dead letter: reason */
+    RELAY_EVENT_BOUNCED,
+    RELAY_EVENT_DISCARDED,
+    RELAY_EVENT_REDIRECTED,
+    RELAY_EVENT_SERVER,     /* server: state old -> new, reason, ms in the old state */
+    RELAY_EVENT_SWITCHED,   /* lane: from server to server (a switch-back too) */
+    RELAY_EVENT_STOPPED,    /* lane: all servers of its chain are down */
+    RELAY_EVENT_DRAINING,   /* lane: a server has come back, deliveries waiting */
+    RELAY_EVENT_DRAINED,    /* lane: nothing left of what waited; count and duration */
+    RELAY_EVENT_ORPHANED,   /* delivery: no route any more */
+    RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
+};
+
+enum server_state { SERVER_UP, SERVER_SUSPECT, SERVER_DOWN, SERVER_RECOVERING, SERVER_DISABLED };
+
+struct relay_action {
+    enum relay_action_kind kind;
+    uint32_t session;
+    uint32_t server; /* index or NO_INDEX */
+    uint64_t job;    /* never reused within 2^64, also over restarts (seeded) */
+    struct spool_handle handle;
+    uint32_t delivery;
+    const uint32_t *deliveries; /* valid until the next call of any kind */
+    uint32_t delivery_count;
+    enum spool_fate fate;
+    uint16_t note;
+    struct slice payload; /* of a note; valid until the next call */
+    struct slice key;
+    struct slice redirect_to; /* RELAY_DELIVER: send to this address instead; else empty */
+    enum relay_event_kind event;
+    struct slice lane;    /* route name as in the JSON: "domain:example.com"; or empty */
+    struct slice reason;  /* for people; valid until the next call */
+    struct relay_reply reply; /* text valid until the next call */
+    enum server_state old_state, new_state;
+    uint32_t from_server;
+    uint64_t count;
+    int64_t duration_ms;
+    int64_t next_wall_ms;
+};
+
+bool relay_next(struct relay *relay, struct relay_action *ret_action);
+
+/* The note to write, in one batch, before the dot of `job` is sent (R2). Gives kind and payload
+ * (static storage until the next call), for each of the job's deliveries. False: unknown job. */
+bool relay_attempt_note(struct relay *relay, uint64_t job, struct relay_time now,
+                        uint16_t *ret_kind, struct slice *ret_payload,
+                        struct spool_handle *ret_handle, const uint32_t **ret_deliveries,
+                        uint32_t *ret_count);
+
+/* ---- operator ---------------------------------------------------------------------------- */
+
+/* SPOOL_ALL_DELIVERIES for all of a message. ERROR_MISSING; ERROR_AGAIN: in flight just now;
+ * ERROR_INVALID: not in a state for it. Actions follow as usual. */
+enum error relay_hold(struct relay *, struct spool_handle, uint32_t delivery, struct slice reason,
+                      struct relay_time) MUST_CHECK;
+enum error relay_release(struct relay *, struct spool_handle, uint32_t delivery,
+                         struct relay_time) MUST_CHECK;
+enum error relay_retry(struct relay *, struct spool_handle, uint32_t delivery,
+                       struct relay_time) MUST_CHECK;
+enum error relay_discard(struct relay *, struct spool_handle, uint32_t delivery,
+                         struct slice reason, struct relay_time) MUST_CHECK;
+enum error relay_bounce(struct relay *, struct spool_handle, uint32_t delivery, bool force,
+                        struct relay_time) MUST_CHECK;
+/* `to` is a server's name or an address with @. */
+enum error relay_redirect(struct relay *, struct spool_handle, uint32_t delivery, struct slice to,
+                          struct relay_time) MUST_CHECK;
+enum error relay_server_disable(struct relay *, uint32_t server, struct relay_time) MUST_CHECK;
+enum error relay_server_enable(struct relay *, uint32_t server, struct relay_time) MUST_CHECK;
+enum error relay_server_probe(struct relay *, uint32_t server, struct relay_time) MUST_CHECK;
+
+/* ---- views ------------------------------------------------------------------------------- */
+
+enum delivery_state {
+    DELIVERY_WAITING,   /* for its server or its turn */
+    DELIVERY_DEFERRED,  /* until next_wall_ms */
+    DELIVERY_IN_FLIGHT,
+    DELIVERY_IN_DOUBT,
+    DELIVERY_HELD,
+    DELIVERY_DEAD,
+    DELIVERY_FINISHED,
+};
+
+struct relay_delivery_view {
+    struct spool_handle handle;
+    uint32_t delivery;
+    enum delivery_state state;
+    uint32_t route;         /* index or NO_INDEX (orphan) */
+    uint32_t server;        /* redirected to, or in flight with; else NO_INDEX */
+    uint32_t attempts;
+    int64_t next_wall_ms;   /* 0: waits for its server */
+    struct slice reason;    /* the last; may be empty */
+    struct slice redirect_to;
+};
+
+uint32_t relay_delivery_count(const struct relay *relay, struct spool_handle handle);
+bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint32_t delivery,
+                    struct relay_delivery_view *ret_view);
+/* Messages in acceptance order from a cursor: start with 0; false at the end. Stable against
+ * additions and removals between calls. */
+bool relay_next_message(const struct relay *relay, uint64_t *cursor,
+                        struct spool_handle *ret_handle);
+
+struct relay_server_view {
+    enum server_state state;
+    int64_t since_wall_ms;
+    uint32_t failures;     /* since last up */
+    uint64_t used;         /* deliveries handed over since start */
+    uint32_t sessions;
+    struct slice reason;
+    struct relay_capabilities capabilities; /* last seen */
+    bool capabilities_known;
+};
+void relay_server(const struct relay *relay, uint32_t server, struct relay_server_view *ret_view);
+
+enum lane_state { LANE_IDLE, LANE_FLOWING, LANE_DRAINING, LANE_STOPPED, LANE_HELD, LANE_ORPHAN };
+struct relay_lane_view {
+    struct slice route; /* "domain:NAME", "relay:NAME", "mx:DOMAIN", "orphan" */
+    enum lane_state state;
+    uint64_t deliveries;
+    uint64_t done;          /* of a drain */
+    uint32_t server;        /* index or NO_INDEX */
+};
+uint32_t relay_lane_count(const struct relay *relay);
+void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view);
+
+struct relay_totals {
+    uint64_t messages;    /* with an unfinished delivery that is not a dead letter */
+    uint64_t deliveries;
+    uint64_t bytes;
+    uint64_t dead_letters; /* deliveries */
+    uint64_t held;
+    uint64_t in_doubt;
+    int64_t oldest_wall_ms; /* reception of the oldest; 0: none */
+};
+void relay_totals(const struct relay *relay, struct relay_totals *ret_totals);
+/* Bytes of unfinished mail by route, for the quota. */
+uint64_t relay_route_bytes(const struct relay *relay, uint32_t route);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the processes say to each other over rings (sys/ring.h): few frames, each a whole thought.
+ * A frame is a u8 type and fields as base/buffer.h writes them. The receiver copies a frame before
+ * it reads it; decoding is bounded and fuzzed, for a broken edge must not break core.
+ *
+ * edge-in <-> core       one ring per edge-in loop
+ * core <-> edge-out      one ring per edge-out loop
+ */
+#ifndef HOLDFAST_SERVICE_CHANNEL_H
+#define HOLDFAST_SERVICE_CHANNEL_H
+
+#include "base/arena.h"
+#include "base/buffer.h"
+#include "relay/relay.h"
+#include "spool/spool.h"
+
+enum {
+    CHANNEL_CHUNK = 64 << 10,       /* most content bytes in one frame */
+    CHANNEL_RING_IN = 8 << 20,      /* edge-in to core */
+    CHANNEL_RING_IN_BACK = 1 << 20, /* core to edge-in */
+    CHANNEL_RING_OUT = 1 << 20,     /* both directions of edge-out */
+};
+
+enum channel_frame {
+    /* edge-in to core. A token names one message on its way in; unique per ring. */
+    CHANNEL_APPEND = 1, /* u64 token, then content bytes to the end of the frame */
+    CHANNEL_COMMIT,     /* u64 token, envelope (channel_put_message), then the last content bytes to
+                           the end of the frame. Answered by CHANNEL_STORED */
+    CHANNEL_ABORT,      /* u64 token */
+    CHANNEL_CONTACT,    /* 16 bytes client address: connected to us (R3: probe if it is a server) */
+    /* core to edge-in */
+    CHANNEL_STORED,     /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
+    CHANNEL_ACCEPTING,  /* u8 enum error: NONE, or why RCPT must answer 452 */
+    CHANNEL_ROUTE,      /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
+                           reached), u8 head known, u32 capability flags, u64 size limit */
+
+    /* core to edge-out. A session belongs to one ring: session % number of rings. */
+    CHANNEL_CONNECT = 32, /* u32 session, u32 server */
+    CHANNEL_CLOSE,        /* u32 session */
+    CHANNEL_DELIVER,      /* u32 session, u64 job, bytes ticket, bytes redirect address (or empty),
+                             u32 count, count * u32 delivery */
+    CHANNEL_GO,           /* u32 session, u64 job: the attempt is noted, the dot may be sent */
+    CHANNEL_DURABLE,      /* u32 session, u64 job: the result is durable; forget it */
+    /* edge-out to core */
+    CHANNEL_OPENED,       /* u32 session, u32 server, capabilities */
+    CHANNEL_ENDED,        /* u32 session, u32 server, reply */
+    CHANNEL_READY,        /* u32 session, u64 job: all is accepted, content under way; asks GO */
+    CHANNEL_RESULT,       /* u32 session, u32 server, u64 job, u8 reused session, 16 bytes message
+                             id, u32 count, count * (u32 delivery, u8 verdict, reply) */
+    CHANNEL_ADDRESSES,    /* u32 server, u32 count, count * 16 bytes */
+    CHANNEL_WORKING,      /* after (re)attaching, one per job under way: u32 session, u32 server,
+                             u64 job, 16 bytes id, u32 count, count * u32 delivery */
+    CHANNEL_RESUMED,      /* after attaching: all CHANNEL_WORKING and repeated CHANNEL_RESULT have
+                             been said. u8 1: this is a fresh process */
+};
+
+void channel_put_message(struct buffer *buffer, const struct spool_message *message);
+/* Slices point into the reader's input; recipients are in `arena`. False: malformed or over the
+ * bounds of spool.h. */
+bool channel_get_message(struct reader *reader, struct arena *arena,
+                         struct spool_message *ret_message);
+void channel_put_reply(struct buffer *buffer, const struct relay_reply *reply);
+bool channel_get_reply(struct reader *reader, struct relay_reply *ret_reply);
+void channel_put_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);
+bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *ret_capabilities);
+void channel_put_id(struct buffer *buffer, struct message_id id);
+struct message_id channel_get_id(struct reader *reader);
+
+#endif

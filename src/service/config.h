@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The whole configuration as data, made by app/settings from the file, immutable, passed by
+ * reference. Every role parses the same text and so has the same indexes.
+ */
+#ifndef HOLDFAST_SERVICE_CONFIG_H
+#define HOLDFAST_SERVICE_CONFIG_H
+
+#include "relay/config.h"
+#include "sys/log.h"
+
+enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP };
+
+struct listener_config {
+    struct slice name;
+    struct ip_endpoint at;
+    enum listener_protocol protocol;
+    bool reject_bare_newline; /* else normalize (R10) */
+};
+
+struct limits_config {
+    uint32_t connections;            /* in all */
+    uint32_t connections_per_client; /* loopback exempt */
+    uint32_t recipients;             /* per message */
+    uint64_t message_bytes;
+    uint32_t line_bytes;             /* longest content line accepted */
+    uint32_t header_bytes;
+    uint32_t commands;               /* per session without a message in between */
+    uint32_t errors;                 /* per session */
+    uint32_t command_timeout_ms;
+    uint32_t session_timeout_ms;
+    uint32_t hops;                   /* Received fields */
+};
+
+struct service_config {
+    struct slice hostname;
+    struct slice state;  /* directory */
+    struct slice user;   /* empty: stay who we are */
+    struct slice group;  /* of the control socket; empty: the user's */
+    uint16_t node;
+    uint32_t loops;      /* event loops per edge; 0: one per core */
+    const struct listener_config *listeners;
+    uint32_t listener_count;
+    struct limits_config limits;
+    struct relay_config relay;
+    uint64_t reserve_bytes; /* 0: the default of DESIGN */
+    uint64_t content_memory_bytes;
+    uint64_t trace_keep_ms;
+    uint64_t large_content_bytes;
+    uint32_t segment_bytes;
+    enum log_target log_target;
+    enum log_level log_level;
+    const struct slice *dns_forwarders;
+    uint32_t dns_forwarder_count;
+    struct slice dns_trust_anchor;
+};
+
+#endif

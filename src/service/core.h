@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The middle: brings spool and relay together, answers the edges' frames and the operator's
+ * commands, writes the event journal. No network, parses nothing hostile but bounded frames.
+ */
+#ifndef HOLDFAST_SERVICE_CORE_H
+#define HOLDFAST_SERVICE_CORE_H
+
+#include "service/config.h"
+#include "service/metrics.h"
+#include "spool/spool.h"
+#include "sys/loop.h"
+#include "sys/ring.h"
+
+struct core;
+
+/* Takes the spool's open function's place as owner: core opens the spool on spool_disk (the log
+ * back-end), loads it in slices, and keeps its event journal on events_disk. Both are taken over. */
+enum error core_new(struct loop *loop, const struct service_config *config, uint32_t generation,
+                    struct disk *spool_disk, struct disk *events_disk, struct counters *counters,
+                    struct core **ret_core) MUST_CHECK;
+/* The rings to the edges' loops; a NULL detaches (the edge has died). The core owns them. All rings
+ * of edge-out must be set before dispatch begins. */
+void core_set_edge_in(struct core *core, uint32_t index, struct ring *ring);
+void core_set_edge_out(struct core *core, uint32_t index, uint32_t count, struct ring *ring);
+/* A connected control stream (from the listening socket or the web process). `privileged`: may
+ * change things; otherwise reads status only. The descriptor is taken over. */
+void core_add_control(struct core *core, int fd, bool privileged);
+enum error core_reconfigure(struct core *core, const struct service_config *config,
+                            uint32_t generation) MUST_CHECK;
+/* Writes out what is under way, then calls `done`. */
+void core_stop(struct core *core, void (*done)(void *context), void *context);
+void core_free(struct core *core);
+
+#endif

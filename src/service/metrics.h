@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Counters that all processes share: one page of shared memory with a slot per process and loop,
+ * made by the keeper, so that a crash of a process loses no count and reading costs nobody
+ * anything. Each slot has one writer. The web process adds the slots up.
+ */
+#ifndef HOLDFAST_SERVICE_METRICS_H
+#define HOLDFAST_SERVICE_METRICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum { COUNTER_SLOTS = 64 };
+
+/* X(name, Prometheus name, help) */
+#define COUNTER_TABLE(X)                                                                          \
+    X(SESSIONS, "holdfast_smtp_sessions_total", "SMTP sessions accepted")                          \
+    X(SESSIONS_REFUSED, "holdfast_smtp_sessions_refused_total", "SMTP sessions answered with 421") \
+    X(SESSIONS_OPEN, "holdfast_smtp_sessions_open", "SMTP sessions now open")                      \
+    X(MESSAGES_ACCEPTED, "holdfast_messages_accepted_total", "Messages answered with 250")         \
+    X(BYTES_ACCEPTED, "holdfast_bytes_accepted_total", "Content bytes of messages accepted")       \
+    X(MESSAGES_REFUSED, "holdfast_messages_refused_total", "Messages refused at or after DATA")    \
+    X(RECIPIENTS_REFUSED, "holdfast_recipients_refused_total", "RCPT commands refused")            \
+    X(SMTP_ERRORS, "holdfast_smtp_errors_total", "Commands that broke the protocol")               \
+    X(BARE_NEWLINES, "holdfast_bare_newlines_total", "Messages with a bare CR or LF")              \
+    X(SERVER_CONNECTIONS, "holdfast_server_connections_total", "Connections made to servers")      \
+    X(SERVER_FAILURES, "holdfast_server_failures_total", "Connections to servers that failed")     \
+    X(DELIVERIES, "holdfast_deliveries_total", "Deliveries handed over")                           \
+    X(DEFERRALS, "holdfast_deferrals_total", "Deliveries deferred by a server")                    \
+    X(REFUSALS, "holdfast_refusals_total", "Deliveries refused for good by a server")              \
+    X(IN_DOUBT, "holdfast_in_doubt_total", "Dots without a reply")                                 \
+    X(SWITCHES, "holdfast_switches_total", "Lanes that changed server")                            \
+    X(JOURNAL_GROUPS, "holdfast_journal_groups_total", "Groups written to the journal")            \
+    X(JOURNAL_SYNCS, "holdfast_journal_syncs_total", "Syncs of the journal")                       \
+    X(JOURNAL_ERRORS, "holdfast_journal_errors_total", "Failed writes or syncs of the journal")    \
+    X(ALERTS, "holdfast_alerts_total", "Alerts raised")                                            \
+    X(RESTARTS, "holdfast_process_restarts_total", "Processes restarted by the keeper")
+
+enum counter {
+#define COUNTER_ENUM(name, text, help) COUNTER_##name,
+    COUNTER_TABLE(COUNTER_ENUM)
+#undef COUNTER_ENUM
+        COUNTER_COUNT
+};
+
+/* One slot: written by one thread only. */
+struct counters {
+    _Atomic uint64_t value[COUNTER_COUNT];
+} __attribute__((aligned(64)));
+
+static inline void counter_add(struct counters *counters, enum counter which, uint64_t amount)
+{
+    uint64_t now = atomic_load_explicit(&counters->value[which], memory_order_relaxed);
+    atomic_store_explicit(&counters->value[which], now + amount, memory_order_relaxed);
+}
+
+/* The whole page. */
+struct counter_page {
+    struct counters slots[COUNTER_SLOTS];
+};
+
+uint64_t counter_sum(const struct counter_page *page, enum counter which);
+const char *counter_name(enum counter which);
+const char *counter_help(enum counter which);
+
+#endif

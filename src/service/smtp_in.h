@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The door for incoming SMTP: listeners, sessions, limits, relay rules, trace header fields; content
+ * and envelope go to core over a ring, and 250 is said when core says CHANNEL_STORED. One per event
+ * loop of edge-in. Has no file system.
+ */
+#ifndef HOLDFAST_SERVICE_SMTP_IN_H
+#define HOLDFAST_SERVICE_SMTP_IN_H
+
+#include "service/config.h"
+#include "service/metrics.h"
+#include "sys/loop.h"
+#include "sys/ring.h"
+
+struct smtp_in;
+struct smtp_in_shared; /* what the loops of one edge-in count together: connections per client */
+
+struct smtp_in_shared *smtp_in_shared_new(void);
+void smtp_in_shared_free(struct smtp_in_shared *shared);
+
+/* listeners[i] is the descriptor of config->listeners[i] (-1: not SMTP). Descriptors are shared
+ * with the other loops and not owned. ring may be NULL at first (answers 421 until it is there). */
+struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *config,
+                            uint32_t generation, struct smtp_in_shared *shared,
+                            const int *listeners, struct ring *ring, struct counters *counters);
+/* Core has restarted: messages under way get 451; the old ring is the caller's to free. */
+void smtp_in_set_ring(struct smtp_in *in, struct ring *ring);
+/* New configuration: running sessions keep their listener's name, new rules hold from the next
+ * transaction. */
+enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *config,
+                               uint32_t generation, const int *listeners) MUST_CHECK;
+/* Stops accepting; idle sessions get 421; calls `done` when the last one has ended, or after
+ * grace_ms. */
+void smtp_in_stop(struct smtp_in *in, int64_t grace_ms, void (*done)(void *context),
+                  void *context);
+void smtp_in_free(struct smtp_in *in);
+
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The spool: the only place where "we have it" becomes true. Messages, their fates, and notes, in a
+ * journal; content beside them. Three back-ends stand behind this header: log (segments on a disk),
+ * memory (the model for tests) and, later, PostgreSQL. Nothing above may assume files.
+ *
+ * What it promises
+ *   - When a batch submitted with SPOOL_SYNCED completes without error, all of it is on stable
+ *     storage, and after any crash all of it is loaded again. A batch is atomic: all or nothing.
+ *   - Batches take effect in the order of submission, also after a crash: a later one is never
+ *     loaded without the earlier ones.
+ *   - A message is kept until every delivery of it has a fate; its fates are kept until nothing
+ *     can bring the message back.
+ * What it does not know: routes, accounts, SMTP, clocks, logs. It draws its nonces from sys/random.
+ *
+ * One thread (the loop's) calls everything here; completions come on the same loop, never from
+ * inside the call that asked.
+ */
+#ifndef HOLDFAST_SPOOL_SPOOL_H
+#define HOLDFAST_SPOOL_SPOOL_H
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/network.h"
+#include "base/slice.h"
+#include "sys/disk.h"
+#include "sys/loop.h"
+
+struct spool;
+
+/* ---- what is stored ---------------------------------------------------------------------- */
+
+enum {
+    SPOOL_RECIPIENTS_MAX = 10000, /* deliveries of one message */
+    SPOOL_ENVELOPE_MAX = 4 << 20, /* bytes of one encoded message record without content */
+    SPOOL_NOTE_MAX = 4096,        /* bytes of one note's payload */
+    SPOOL_KEY_MAX = 128,          /* bytes of the key of a note about no message */
+};
+
+enum spool_fate {
+    SPOOL_DELIVERED = 1,
+    SPOOL_BOUNCED = 2,
+    SPOOL_DISCARDED = 3, /* by operator, policy or age */
+    SPOOL_PULLED = 4,
+};
+
+/* Flags of a message. */
+enum {
+    SPOOL_8BIT = 1 << 0,           /* BODY=8BITMIME, or content with bytes above 127 */
+    SPOOL_SMTPUTF8 = 1 << 1,       /* RFC 6531: the envelope or header needs it */
+    SPOOL_RET_FULL = 1 << 2,       /* RFC 3461 RET */
+    SPOOL_RET_HEADERS = 1 << 3,    /* RFC 3461 RET */
+    SPOOL_SENDER_VERIFIED = 1 << 4, /* R8: authenticated, from a relay network, or aligned */
+    SPOOL_OWN_DSN = 1 << 5,        /* made by us */
+    SPOOL_DRILL = 1 << 6,          /* a marked message of a fire drill */
+    SPOOL_IMPORTED = 1 << 7,
+};
+
+/* RFC 3461 NOTIFY; 0 means not given. */
+enum { SPOOL_NOTIFY_NEVER = 1, SPOOL_NOTIFY_SUCCESS = 2, SPOOL_NOTIFY_FAILURE = 4,
+       SPOOL_NOTIFY_DELAY = 8 };
+
+struct spool_recipient {
+    struct slice address; /* forward-path without <>, never empty */
+    struct slice orcpt;   /* RFC 3461, as received (xtext), or empty */
+    uint8_t notify;
+};
+
+struct spool_origin {
+    struct ip_endpoint client;
+    struct slice helo;
+    struct slice listener;  /* its name, or "dsn", "import", "drill" */
+    struct slice protocol;  /* RFC 3848: SMTP, ESMTP, ESMTPS, ESMTPA ... */
+    struct slice tls;       /* protocol and cipher, or empty */
+    struct slice user;      /* AUTH identity, or empty */
+    struct slice verdicts;  /* results of our own filters, or empty */
+};
+
+struct spool_message {
+    struct message_id id;
+    uint64_t sequence;       /* acceptance order; given by the spool, kept for ever (R6) */
+    int64_t received_ms;     /* Unix time */
+    uint32_t odometer_s;     /* R7: the chain's odometer at acceptance */
+    uint32_t elapsed_s;      /* R7: seconds carried along from an earlier lane or node */
+    uint32_t flags;
+    int8_t priority;         /* RFC 6710, 0 by default */
+    int64_t deliver_by_ms;   /* RFC 2852, Unix time; 0: not given */
+    uint64_t header_length;  /* content = header block (with the empty line) then body */
+    uint64_t body_length;
+    struct slice sender;     /* reverse-path without <>; empty: null */
+    struct slice envelope_id; /* RFC 3461 ENVID as received (xtext), or empty */
+    struct slice message_id_header; /* the Message-ID field's value, or empty; at most 998 bytes */
+    struct spool_origin origin;
+    const struct spool_recipient *recipients;
+    uint32_t recipient_count;
+};
+
+/* A message while it lives in this process: small, stable, reused after the message has gone. */
+struct spool_handle {
+    uint32_t index;
+};
+#define SPOOL_NO_HANDLE ((struct spool_handle){UINT32_MAX})
+#define SPOOL_ALL_DELIVERIES UINT32_MAX
+
+/* ---- opening and loading ----------------------------------------------------------------- */
+
+struct spool_settings {
+    uint32_t segment_bytes;     /* 64 MB; tests use little ones */
+    uint64_t large_bytes;       /* contents beyond this go to files of their own */
+    uint64_t reserve_bytes;     /* acceptance stops when less than this is free; 0: the default */
+    uint32_t ready_segments;    /* how many prepared segments are kept ready at most */
+};
+void spool_settings_default(struct spool_settings *settings);
+
+/* What is loaded, in acceptance order; a fate or note comes after its message. Slices are valid
+ * during the call. Any member may be NULL. */
+struct spool_loader {
+    void *context;
+    /* With id, sequence, received_ms, odometer_s, elapsed_s, flags, priority, deliver_by_ms,
+     * lengths, sender, origin.client, origin.user, origin.listener and the recipients' addresses
+     * and notify; all other fields are empty: spool_read_envelope() has them. */
+    void (*message)(void *context, struct spool_handle handle, const struct spool_message *message);
+    void (*fate)(void *context, struct spool_handle handle, uint32_t delivery,
+                 enum spool_fate fate);
+    void (*note)(void *context, struct spool_handle handle, uint32_t delivery, uint16_t kind,
+                 struct slice payload);
+    void (*global_note)(void *context, struct slice key, struct slice payload);
+    /* Something was cut, skipped or put into quarantine. `text` is for the operator. */
+    void (*damage)(void *context, const char *text);
+};
+
+/* Asked back by the spool. */
+struct spool_owner {
+    void *context;
+    /* The message is being moved (compaction): put the notes about it that are still needed into
+     * the batch with spool_batch_note(). Fates the spool moves by itself. */
+    void (*describe)(void *context, struct spool_handle handle);
+    /* Acceptance has stopped or begun again: see spool_status(). */
+    void (*state_changed)(void *context);
+};
+
+/* The log back-end on `disk` (taken over): finds the end of the journal and opens a new segment, so
+ * that messages can be accepted; loads nothing yet. ERROR_NEWER: a newer version wrote it; nothing
+ * was touched. ERROR_DENIED, ERROR_IO, ERROR_SPACE: the world. */
+enum error spool_open_log(struct loop *loop, struct disk *disk,
+                          const struct spool_settings *settings, const struct spool_owner *owner,
+                          struct spool **ret_spool) MUST_CHECK;
+/* The model. `disk` plays no part; two opens with the same non-NULL `store` see the same mail. */
+struct spool_memory_store;
+struct spool_memory_store *spool_memory_store_new(void);
+void spool_memory_store_free(struct spool_memory_store *store);
+enum error spool_open_memory(struct loop *loop, struct spool_memory_store *store,
+                             const struct spool_owner *owner, struct spool **ret_spool) MUST_CHECK;
+
+/* Loads a part of what was stored before the open (about 2,000 messages a call), to be called until
+ * *ret_complete. New batches may be submitted between calls; they are not loaded. */
+enum error spool_load(struct spool *spool, const struct spool_loader *loader,
+                      bool *ret_complete) MUST_CHECK;
+/* Completes what has been submitted, writes the footer, closes. NULL is allowed. */
+void spool_close(struct spool *spool);
+
+/* ---- content ----------------------------------------------------------------------------- */
+
+/* One message's content on its way in. Uncommitted content is garbage after a restart. */
+struct spool_content;
+/* `expected` bytes if known, else 0: only a hint where to put it. NULL: memory. */
+struct spool_content *spool_content_new(struct spool *spool, uint64_t expected);
+/* Copies. Errors are sticky: the commit will fail with the same. Complete on return to the caller's
+ * view; storing goes on behind. ERROR_SPACE, ERROR_IO, ERROR_MEMORY. */
+enum error spool_content_append(struct spool_content *content, struct slice bytes) MUST_CHECK;
+/* Replaces the header block (`old_length` bytes at the front) or all that follows it. */
+enum error spool_content_replace_header(struct spool_content *content, uint64_t old_length,
+                                        struct slice header) MUST_CHECK;
+enum error spool_content_replace_body(struct spool_content *content, uint64_t header_length,
+                                      struct slice body) MUST_CHECK;
+void spool_content_abort(struct spool_content *content); /* NULL is allowed */
+/* Bytes not yet on their way to storage, over all contents: to stop reading sockets by. */
+size_t spool_content_pending(const struct spool *spool);
+
+/* ---- batches ----------------------------------------------------------------------------- */
+
+enum spool_durability {
+    SPOOL_LAZY,    /* rides on the next group */
+    SPOOL_WRITTEN, /* done when written and closed by its commit record: survives our own death */
+    SPOOL_SYNCED,  /* done when on stable storage */
+};
+
+/* `handles` are those of the batch's new messages in order of spool_batch_message(). On an error
+ * nothing of the batch will be loaded, and its messages' handles are invalid. */
+typedef void spool_done_fn(void *context, enum error error, const struct spool_handle *handles,
+                           size_t count);
+
+/* One batch is open at a time, from begin to submit or cancel, without returning to the loop. */
+void spool_batch_begin(struct spool *spool);
+void spool_batch_cancel(struct spool *spool);
+/* Content is the concatenation of `content` (consumed in any case; may be NULL) and `tail`.
+ * header_length + body_length must equal its length. message->sequence is ignored. Everything is
+ * copied. ERROR_EXISTS: the id is known (an import, a retry): nothing was added, the batch goes on.
+ * Refused by ERROR_SPACE or ERROR_IO while spool_status() says so, except SPOOL_OWN_DSN. */
+enum error spool_batch_message(struct spool *spool, const struct spool_message *message,
+                               struct spool_content *content, struct slice tail) MUST_CHECK;
+/* Exactly one fate a delivery; a second one is a bug. The last one frees the handle when done. */
+void spool_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                      enum spool_fate fate);
+void spool_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                      uint16_t kind, struct slice payload);
+/* The last payload under a key is kept for ever; an empty payload forgets the key. */
+void spool_batch_global_note(struct spool *spool, struct slice key, struct slice payload);
+/* `fn` may be NULL. Never fails here: an error arrives at `fn`. */
+void spool_batch_submit(struct spool *spool, enum spool_durability durability, spool_done_fn *fn,
+                        void *context);
+
+/* ---- reading ----------------------------------------------------------------------------- */
+
+/* SPOOL_NO_HANDLE: not here (or not loaded yet). */
+struct spool_handle spool_find(const struct spool *spool, struct message_id id);
+/* Everything of struct spool_message, from storage. ERROR_CORRUPT: the record is damaged. */
+enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
+                               struct spool_message *ret_message) MUST_CHECK;
+/* A part of the content, at most `size` bytes from offset. */
+enum error spool_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
+                              void *ret_bytes, size_t size, size_t *ret_length) MUST_CHECK;
+/* While pinned, a ticket for the message stays good: it is neither moved nor freed. */
+void spool_pin(struct spool *spool, struct spool_handle handle);
+void spool_unpin(struct spool *spool, struct spool_handle handle);
+/* What spool/reader.h in another process needs to read envelope and content: opaque bytes. */
+enum { SPOOL_TICKET_MAX = 2048 };
+enum error spool_ticket(struct spool *spool, struct spool_handle handle,
+                        uint8_t ret_ticket[SPOOL_TICKET_MAX], size_t *ret_length) MUST_CHECK;
+
+/* ---- state ------------------------------------------------------------------------------- */
+
+struct spool_state {
+    enum error accepting;      /* NONE; SPACE: reserve reached; IO: storage fails */
+    uint64_t messages;         /* with an unfinished delivery, as far as loaded */
+    uint64_t live_bytes;       /* content of those */
+    uint64_t disk_bytes;       /* taken by the journal and its files */
+    uint64_t available_bytes;  /* on the file system */
+    uint64_t reserve_bytes;
+    uint32_t segments;
+    uint64_t groups;           /* written since start; with syncs, the mean group is known */
+    uint64_t syncs;
+    uint64_t quarantined;      /* records set aside since start */
+    char reason[160];          /* why acceptance stopped, or empty */
+};
+void spool_status(const struct spool *spool, struct spool_state *ret_state);
+/* Looks at free space, retries a failed storage, recycles, compacts a bounded part: call about once
+ * a second. */
+void spool_tick(struct spool *spool);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The event loop: readiness of descriptors, timers, and a wake-up from other threads or processes.
+ * One loop per thread; nothing here may be called from another thread except loop_wake_send().
+ * Real: libevent (loop.c). Simulated twin: tests/sim/loop_sim.c, where a descriptor is a number of
+ * the simulated net and time jumps from event to event.
+ *
+ * A handler may free its own watch or timer, or any other.
+ */
+#ifndef HOLDFAST_SYS_LOOP_H
+#define HOLDFAST_SYS_LOOP_H
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+struct loop;
+struct loop_watch;
+struct loop_timer;
+
+enum { LOOP_READ = 1, LOOP_WRITE = 2 };
+
+typedef void loop_watch_fn(void *context, unsigned ready);
+typedef void loop_timer_fn(void *context);
+
+struct loop *loop_new(void); /* NULL when the kernel refuses */
+void loop_free(struct loop *loop);
+/* Until loop_stop(). */
+void loop_run(struct loop *loop);
+void loop_stop(struct loop *loop);
+/* The struct event_base of the real loop, for evhttp, libunbound and libcurl; NULL in simulation. */
+void *loop_backend(struct loop *loop);
+
+/* A level-triggered watch; starts with no interest. Does not own the descriptor. NULL: memory. */
+struct loop_watch *loop_watch_new(struct loop *loop, int fd, loop_watch_fn *fn, void *context);
+void loop_watch_set(struct loop_watch *watch, unsigned interest);
+void loop_watch_free(struct loop_watch *watch); /* NULL is allowed */
+
+/* A one-shot timer on the steady clock; setting it again moves it. */
+struct loop_timer *loop_timer_new(struct loop *loop, loop_timer_fn *fn, void *context);
+void loop_timer_set(struct loop_timer *timer, int64_t delay_ms);
+void loop_timer_cancel(struct loop_timer *timer);
+void loop_timer_free(struct loop_timer *timer); /* NULL is allowed */
+
+/* Runs fn once after the handlers of this turn: to batch work that many handlers ask for. */
+struct loop_later;
+struct loop_later *loop_later_new(struct loop *loop, loop_timer_fn *fn, void *context);
+void loop_later_ask(struct loop_later *later); /* idempotent until it has run */
+void loop_later_free(struct loop_later *later);
+
+#endif

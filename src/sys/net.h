@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Stream sockets, never blocking. Simulated twin: tests/sim/net_sim.c, where a descriptor is an
+ * index and connections can be delayed, cut, refused or silent.
+ */
+#ifndef HOLDFAST_SYS_NET_H
+#define HOLDFAST_SYS_NET_H
+
+#include "base/error.h"
+#include "base/network.h"
+
+/* All descriptors: close-on-exec, non-blocking; TCP_NODELAY on connections. */
+enum error net_listen(const struct ip_endpoint *at, int backlog, int *ret_fd) MUST_CHECK;
+/* ERROR_AGAIN: none waiting. ERROR_SPACE: out of descriptors. */
+enum error net_accept(int listener, int *ret_fd, struct ip_endpoint *ret_peer) MUST_CHECK;
+/* Starts connecting; writable when decided, then net_connected() tells. `source` may be NULL. */
+enum error net_connect(const struct ip_endpoint *to, const struct ip_address *source,
+                       int *ret_fd) MUST_CHECK;
+enum error net_connected(int fd) MUST_CHECK;
+/* ERROR_AGAIN, ERROR_CLOSED (orderly end gives ERROR_CLOSED too) or ERROR_NONE with a length. */
+enum error net_receive(int fd, void *ret_bytes, size_t size, size_t *ret_length) MUST_CHECK;
+enum error net_send(int fd, struct slice bytes, size_t *ret_sent) MUST_CHECK;
+/* Sends from several slices at once; at most 8. */
+enum error net_send_slices(int fd, const struct slice *slices, size_t count,
+                           size_t *ret_sent) MUST_CHECK;
+/* The local address of a connection. */
+enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
+void net_close(int fd);
+
+#endif
