@@ -49,7 +49,7 @@ uint8_t reader_u8(struct reader *reader);
 uint16_t reader_u16(struct reader *reader);
 uint32_t reader_u32(struct reader *reader);
 uint64_t reader_u64(struct reader *reader);
-struct slice reader_bytes(struct reader *reader);             /* u32 length, then bytes */
+struct slice reader_bytes(struct reader *reader);               /* u32 length, then bytes */
 struct slice reader_take(struct reader *reader, size_t length); /* exactly length bytes */
 
 #endif

@@ -2,8 +2,8 @@
  *
  * Message ids: 128 bits made by the accepting process before anything is stored, never reused.
  * From the top: 48 bits Unix time in ms, 16 bits node, 32 bits drawn at random when the maker
- * started, 32 bits counter. Text form: 26 characters of base 32, "0123456789abcdefghjkmnpqrstvwxyz",
- * most significant first, so that text order is time order.
+ * started, 32 bits counter. Text form: 26 characters of base 32,
+ * "0123456789abcdefghjkmnpqrstvwxyz", most significant first, so that text order is time order.
  */
 #ifndef HOLDFAST_BASE_ID_H
 #define HOLDFAST_BASE_ID_H

@@ -15,7 +15,7 @@ struct link {
 
 #define LIST_ENTRY(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 /* Safe against removal of the current entry. */
-#define LIST_EACH(head, at, after)                                                                \
+#define LIST_EACH(head, at, after)                                                                 \
     for (struct link *at = (head)->next, *after = at->next; at != (head);                          \
          at = after, after = at->next)
 

@@ -53,8 +53,7 @@ bool ip_network_from_text(struct slice text, struct ip_network *ret_network)
     if (!ip_from_text(slice_take(text, slash), &ret_network->address)) {
         return false;
     }
-    bool v4 = ip_is_v4(&ret_network->address) &&
-              slice_find(slice_take(text, slash), ':') == slash;
+    bool v4 = ip_is_v4(&ret_network->address) && slice_find(slice_take(text, slash), ':') == slash;
     uint64_t prefix = v4 ? 32 : 128;
     if (slash < text.length) {
         uint64_t given;

@@ -33,8 +33,7 @@ static inline struct slice slice_from_text(const char *text)
 /* The part from offset on; empty when offset lies beyond the end. */
 static inline struct slice slice_skip(struct slice s, size_t offset)
 {
-    return offset >= s.length ? SLICE_EMPTY
-                              : (struct slice){s.data + offset, s.length - offset};
+    return offset >= s.length ? SLICE_EMPTY : (struct slice){s.data + offset, s.length - offset};
 }
 
 static inline struct slice slice_take(struct slice s, size_t length)

@@ -29,15 +29,15 @@ struct server_config {
     uint32_t address_count;
     enum server_protocol protocol;
     enum server_tls tls;
-    uint32_t connections;           /* most at once */
-    uint32_t connect_timeout_ms;    /* 30 s */
-    uint32_t greeting_timeout_ms;   /* 60 s; 300 s at a chain's last server unless set */
+    uint32_t connections;         /* most at once */
+    uint32_t connect_timeout_ms;  /* 30 s */
+    uint32_t greeting_timeout_ms; /* 60 s; 300 s at a chain's last server unless set */
     bool greeting_timeout_set;
-    uint32_t probe_interval_ms;     /* 700 */
-    uint32_t failover;              /* index of the next server, or NO_INDEX */
+    uint32_t probe_interval_ms; /* 700 */
+    uint32_t failover;          /* index of the next server, or NO_INDEX */
     bool has_source;
     struct ip_address source;
-    struct slice helo;              /* empty: the hostname */
+    struct slice helo; /* empty: the hostname */
     bool authoritative;
     bool hold_5xx_manual;
     uint32_t hold_5xx_after_recovery_ms;
@@ -65,7 +65,7 @@ struct route_config {
     uint32_t domain_count;
     const struct ip_network *from; /* ROUTE_RELAY */
     uint32_t from_count;
-    bool any_user; /* ROUTE_RELAY: authenticated users may use it */
+    bool any_user;                        /* ROUTE_RELAY: authenticated users may use it */
     const struct sender_pattern *senders; /* ROUTE_RELAY; none: every sender */
     uint32_t sender_count;
     const uint32_t *chain; /* server indexes, head first; never empty */
@@ -87,7 +87,7 @@ struct relay_config {
     uint32_t server_count;
     const struct route_config *routes; /* in order of the file: relays match first to last */
     uint32_t route_count;
-    uint32_t bounces;       /* index of the relay route that DSNs leave by, or NO_INDEX */
+    uint32_t bounces; /* index of the relay route that DSNs leave by, or NO_INDEX */
     struct slice hostname;
     struct slice postmaster; /* where postmaster and abuse mail goes; empty: refused */
     uint64_t dead_letter_keep_ms;

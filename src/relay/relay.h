@@ -77,7 +77,7 @@ enum relay_stage {
     RELAY_AT_DATA,
     RELAY_AT_CONTENT, /* after 354, before the dot */
     RELAY_AT_DOT,
-    RELAY_AT_IDLE,    /* between transactions */
+    RELAY_AT_IDLE, /* between transactions */
 };
 
 enum relay_how {
@@ -90,9 +90,9 @@ enum relay_how {
 struct relay_reply {
     enum relay_stage stage;
     enum relay_how how;
-    uint16_t code;          /* 0 when not a reply */
-    uint8_t enhanced[3];    /* class 0: none; subject and detail above 255 are clamped */
-    struct slice text;      /* one line for people: reply text or a description, at most 512 bytes */
+    uint16_t code;       /* 0 when not a reply */
+    uint8_t enhanced[3]; /* class 0: none; subject and detail above 255 are clamped */
+    struct slice text;   /* one line for people: reply text or a description, at most 512 bytes */
 };
 
 enum {
@@ -105,7 +105,7 @@ enum {
 
 struct relay_capabilities {
     uint32_t flags;
-    uint64_t size_limit; /* RFC 1870; 0: none given */
+    uint64_t size_limit;     /* RFC 1870; 0: none given */
     uint32_t recipients_max; /* RFC 9422 RCPTMAX; 0: none given */
     uint32_t mails_max;      /* RFC 9422 MAILMAX; 0: none given */
 };
@@ -119,11 +119,11 @@ void relay_session_ended(struct relay *relay, uint32_t session, const struct rel
                          struct relay_time now);
 
 enum relay_verdict {
-    RELAY_ACCEPTED,    /* 2xx to the dot (LMTP: to this recipient's) */
-    RELAY_REFUSED,     /* a 4xx or 5xx: reply says at which stage */
-    RELAY_NOT_TRIED,   /* the session ended before this delivery's turn; nothing was sent for it */
-    RELAY_CUT,         /* the session was lost within the transaction, before the dot */
-    RELAY_IN_DOUBT,    /* the dot was sent, no reply came */
+    RELAY_ACCEPTED,  /* 2xx to the dot (LMTP: to this recipient's) */
+    RELAY_REFUSED,   /* a 4xx or 5xx: reply says at which stage */
+    RELAY_NOT_TRIED, /* the session ended before this delivery's turn; nothing was sent for it */
+    RELAY_CUT,       /* the session was lost within the transaction, before the dot */
+    RELAY_IN_DOUBT,  /* the dot was sent, no reply came */
 };
 
 struct relay_delivery_result {
@@ -149,8 +149,8 @@ int64_t relay_deadline(const struct relay *relay);
  * probed at once (R3). */
 void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now);
 /* The current addresses of a server, as resolved by the sender process. */
-void relay_server_addresses(struct relay *relay, uint32_t server, const struct ip_address *addresses,
-                            size_t count);
+void relay_server_addresses(struct relay *relay, uint32_t server,
+                            const struct ip_address *addresses, size_t count);
 
 /* ---- actions ----------------------------------------------------------------------------- */
 
@@ -168,21 +168,21 @@ enum relay_action_kind {
 };
 
 enum relay_event_kind {
-    RELAY_EVENT_DELIVERED,  /* delivery, server, reply */
-    RELAY_EVENT_DEFERRED,   /* delivery, server, reply, next attempt */
+    RELAY_EVENT_DELIVERED, /* delivery, server, reply */
+    RELAY_EVENT_DEFERRED,  /* delivery, server, reply, next attempt */
     RELAY_EVENT_IN_DOUBT,
-    RELAY_EVENT_HELD,       /* by operator or by rule: reason */
+    RELAY_EVENT_HELD, /* by operator or by rule: reason */
     RELAY_EVENT_RELEASED,
-    RELAY_EVENT_DEAD,       /* dead letter: reason */
+    RELAY_EVENT_DEAD, /* dead letter: reason */
     RELAY_EVENT_BOUNCED,
     RELAY_EVENT_DISCARDED,
     RELAY_EVENT_REDIRECTED,
-    RELAY_EVENT_SERVER,     /* server: state old -> new, reason, ms in the old state */
-    RELAY_EVENT_SWITCHED,   /* lane: from server to server (a switch-back too) */
-    RELAY_EVENT_STOPPED,    /* lane: all servers of its chain are down */
-    RELAY_EVENT_DRAINING,   /* lane: a server has come back, deliveries waiting */
-    RELAY_EVENT_DRAINED,    /* lane: nothing left of what waited; count and duration */
-    RELAY_EVENT_ORPHANED,   /* delivery: no route any more */
+    RELAY_EVENT_SERVER,      /* server: state old -> new, reason, ms in the old state */
+    RELAY_EVENT_SWITCHED,    /* lane: from server to server (a switch-back too) */
+    RELAY_EVENT_STOPPED,     /* lane: all servers of its chain are down */
+    RELAY_EVENT_DRAINING,    /* lane: a server has come back, deliveries waiting */
+    RELAY_EVENT_DRAINED,     /* lane: nothing left of what waited; count and duration */
+    RELAY_EVENT_ORPHANED,    /* delivery: no route any more */
     RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
 };
 
@@ -203,8 +203,8 @@ struct relay_action {
     struct slice key;
     struct slice redirect_to; /* RELAY_DELIVER: send to this address instead; else empty */
     enum relay_event_kind event;
-    struct slice lane;    /* route name as in the JSON: "domain:example.com"; or empty */
-    struct slice reason;  /* for people; valid until the next call */
+    struct slice lane;        /* route name as in the JSON: "domain:example.com"; or empty */
+    struct slice reason;      /* for people; valid until the next call */
     struct relay_reply reply; /* text valid until the next call */
     enum server_state old_state, new_state;
     uint32_t from_server;
@@ -246,8 +246,8 @@ enum error relay_server_probe(struct relay *, uint32_t server, struct relay_time
 /* ---- views ------------------------------------------------------------------------------- */
 
 enum delivery_state {
-    DELIVERY_WAITING,   /* for its server or its turn */
-    DELIVERY_DEFERRED,  /* until next_wall_ms */
+    DELIVERY_WAITING,  /* for its server or its turn */
+    DELIVERY_DEFERRED, /* until next_wall_ms */
     DELIVERY_IN_FLIGHT,
     DELIVERY_IN_DOUBT,
     DELIVERY_HELD,
@@ -259,11 +259,11 @@ struct relay_delivery_view {
     struct spool_handle handle;
     uint32_t delivery;
     enum delivery_state state;
-    uint32_t route;         /* index or NO_INDEX (orphan) */
-    uint32_t server;        /* redirected to, or in flight with; else NO_INDEX */
+    uint32_t route;  /* index or NO_INDEX (orphan) */
+    uint32_t server; /* redirected to, or in flight with; else NO_INDEX */
     uint32_t attempts;
-    int64_t next_wall_ms;   /* 0: waits for its server */
-    struct slice reason;    /* the last; may be empty */
+    int64_t next_wall_ms; /* 0: waits for its server */
+    struct slice reason;  /* the last; may be empty */
     struct slice redirect_to;
 };
 
@@ -278,8 +278,8 @@ bool relay_next_message(const struct relay *relay, uint64_t *cursor,
 struct relay_server_view {
     enum server_state state;
     int64_t since_wall_ms;
-    uint32_t failures;     /* since last up */
-    uint64_t used;         /* deliveries handed over since start */
+    uint32_t failures; /* since last up */
+    uint64_t used;     /* deliveries handed over since start */
     uint32_t sessions;
     struct slice reason;
     struct relay_capabilities capabilities; /* last seen */
@@ -292,14 +292,14 @@ struct relay_lane_view {
     struct slice route; /* "domain:NAME", "relay:NAME", "mx:DOMAIN", "orphan" */
     enum lane_state state;
     uint64_t deliveries;
-    uint64_t done;          /* of a drain */
-    uint32_t server;        /* index or NO_INDEX */
+    uint64_t done;   /* of a drain */
+    uint32_t server; /* index or NO_INDEX */
 };
 uint32_t relay_lane_count(const struct relay *relay);
 void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view);
 
 struct relay_totals {
-    uint64_t messages;    /* with an unfinished delivery that is not a dead letter */
+    uint64_t messages; /* with an unfinished delivery that is not a dead letter */
     uint64_t deliveries;
     uint64_t bytes;
     uint64_t dead_letters; /* deliveries */

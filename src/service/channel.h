@@ -30,10 +30,10 @@ enum channel_frame {
     CHANNEL_ABORT,      /* u64 token */
     CHANNEL_CONTACT,    /* 16 bytes client address: connected to us (R3: probe if it is a server) */
     /* core to edge-in */
-    CHANNEL_STORED,     /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
-    CHANNEL_ACCEPTING,  /* u8 enum error: NONE, or why RCPT must answer 452 */
-    CHANNEL_ROUTE,      /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
-                           reached), u8 head known, u32 capability flags, u64 size limit */
+    CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
+    CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
+    CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
+                          reached), u8 head known, u32 capability flags, u64 size limit */
 
     /* core to edge-out. A session belongs to one ring: session % number of rings. */
     CHANNEL_CONNECT = 32, /* u32 session, u32 server */
@@ -43,16 +43,16 @@ enum channel_frame {
     CHANNEL_GO,           /* u32 session, u64 job: the attempt is noted, the dot may be sent */
     CHANNEL_DURABLE,      /* u32 session, u64 job: the result is durable; forget it */
     /* edge-out to core */
-    CHANNEL_OPENED,       /* u32 session, u32 server, capabilities */
-    CHANNEL_ENDED,        /* u32 session, u32 server, reply */
-    CHANNEL_READY,        /* u32 session, u64 job: all is accepted, content under way; asks GO */
-    CHANNEL_RESULT,       /* u32 session, u32 server, u64 job, u8 reused session, 16 bytes message
-                             id, u32 count, count * (u32 delivery, u8 verdict, reply) */
-    CHANNEL_ADDRESSES,    /* u32 server, u32 count, count * 16 bytes */
-    CHANNEL_WORKING,      /* after (re)attaching, one per job under way: u32 session, u32 server,
-                             u64 job, 16 bytes id, u32 count, count * u32 delivery */
-    CHANNEL_RESUMED,      /* after attaching: all CHANNEL_WORKING and repeated CHANNEL_RESULT have
-                             been said. u8 1: this is a fresh process */
+    CHANNEL_OPENED,    /* u32 session, u32 server, capabilities */
+    CHANNEL_ENDED,     /* u32 session, u32 server, reply */
+    CHANNEL_READY,     /* u32 session, u64 job: all is accepted, content under way; asks GO */
+    CHANNEL_RESULT,    /* u32 session, u32 server, u64 job, u8 reused session, 16 bytes message
+                          id, u32 count, count * (u32 delivery, u8 verdict, reply) */
+    CHANNEL_ADDRESSES, /* u32 server, u32 count, count * 16 bytes */
+    CHANNEL_WORKING,   /* after (re)attaching, one per job under way: u32 session, u32 server,
+                          u64 job, 16 bytes id, u32 count, count * u32 delivery */
+    CHANNEL_RESUMED,   /* after attaching: all CHANNEL_WORKING and repeated CHANNEL_RESULT have
+                          been said. u8 1: this is a fresh process */
 };
 
 void channel_put_message(struct buffer *buffer, const struct spool_message *message);

@@ -23,22 +23,22 @@ struct limits_config {
     uint32_t connections_per_client; /* loopback exempt */
     uint32_t recipients;             /* per message */
     uint64_t message_bytes;
-    uint32_t line_bytes;             /* longest content line accepted */
+    uint32_t line_bytes; /* longest content line accepted */
     uint32_t header_bytes;
-    uint32_t commands;               /* per session without a message in between */
-    uint32_t errors;                 /* per session */
+    uint32_t commands; /* per session without a message in between */
+    uint32_t errors;   /* per session */
     uint32_t command_timeout_ms;
     uint32_t session_timeout_ms;
-    uint32_t hops;                   /* Received fields */
+    uint32_t hops; /* Received fields */
 };
 
 struct service_config {
     struct slice hostname;
-    struct slice state;  /* directory */
-    struct slice user;   /* empty: stay who we are */
-    struct slice group;  /* of the control socket; empty: the user's */
+    struct slice state; /* directory */
+    struct slice user;  /* empty: stay who we are */
+    struct slice group; /* of the control socket; empty: the user's */
     uint16_t node;
-    uint32_t loops;      /* event loops per edge; 0: one per core */
+    uint32_t loops; /* event loops per edge; 0: one per core */
     const struct listener_config *listeners;
     uint32_t listener_count;
     struct limits_config limits;

@@ -15,7 +15,8 @@
 struct core;
 
 /* Takes the spool's open function's place as owner: core opens the spool on spool_disk (the log
- * back-end), loads it in slices, and keeps its event journal on events_disk. Both are taken over. */
+ * back-end), loads it in slices, and keeps its event journal on events_disk. Both are taken over.
+ */
 enum error core_new(struct loop *loop, const struct service_config *config, uint32_t generation,
                     struct disk *spool_disk, struct disk *events_disk, struct counters *counters,
                     struct core **ret_core) MUST_CHECK;

@@ -13,7 +13,7 @@
 enum { COUNTER_SLOTS = 64 };
 
 /* X(name, Prometheus name, help) */
-#define COUNTER_TABLE(X)                                                                          \
+#define COUNTER_TABLE(X)                                                                           \
     X(SESSIONS, "holdfast_smtp_sessions_total", "SMTP sessions accepted")                          \
     X(SESSIONS_REFUSED, "holdfast_smtp_sessions_refused_total", "SMTP sessions answered with 421") \
     X(SESSIONS_OPEN, "holdfast_smtp_sessions_open", "SMTP sessions now open")                      \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The door for incoming SMTP: listeners, sessions, limits, relay rules, trace header fields; content
- * and envelope go to core over a ring, and 250 is said when core says CHANNEL_STORED. One per event
- * loop of edge-in. Has no file system.
+ * The door for incoming SMTP: listeners, sessions, limits, relay rules, trace header fields;
+ * content and envelope go to core over a ring, and 250 is said when core says CHANNEL_STORED. One
+ * per event loop of edge-in. Has no file system.
  */
 #ifndef HOLDFAST_SERVICE_SMTP_IN_H
 #define HOLDFAST_SERVICE_SMTP_IN_H
@@ -31,8 +31,7 @@ enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *
                                uint32_t generation, const int *listeners) MUST_CHECK;
 /* Stops accepting; idle sessions get 421; calls `done` when the last one has ended, or after
  * grace_ms. */
-void smtp_in_stop(struct smtp_in *in, int64_t grace_ms, void (*done)(void *context),
-                  void *context);
+void smtp_in_stop(struct smtp_in *in, int64_t grace_ms, void (*done)(void *context), void *context);
 void smtp_in_free(struct smtp_in *in);
 
 #endif

@@ -47,19 +47,23 @@ enum spool_fate {
 
 /* Flags of a message. */
 enum {
-    SPOOL_8BIT = 1 << 0,           /* BODY=8BITMIME, or content with bytes above 127 */
-    SPOOL_SMTPUTF8 = 1 << 1,       /* RFC 6531: the envelope or header needs it */
-    SPOOL_RET_FULL = 1 << 2,       /* RFC 3461 RET */
-    SPOOL_RET_HEADERS = 1 << 3,    /* RFC 3461 RET */
+    SPOOL_8BIT = 1 << 0,            /* BODY=8BITMIME, or content with bytes above 127 */
+    SPOOL_SMTPUTF8 = 1 << 1,        /* RFC 6531: the envelope or header needs it */
+    SPOOL_RET_FULL = 1 << 2,        /* RFC 3461 RET */
+    SPOOL_RET_HEADERS = 1 << 3,     /* RFC 3461 RET */
     SPOOL_SENDER_VERIFIED = 1 << 4, /* R8: authenticated, from a relay network, or aligned */
-    SPOOL_OWN_DSN = 1 << 5,        /* made by us */
-    SPOOL_DRILL = 1 << 6,          /* a marked message of a fire drill */
+    SPOOL_OWN_DSN = 1 << 5,         /* made by us */
+    SPOOL_DRILL = 1 << 6,           /* a marked message of a fire drill */
     SPOOL_IMPORTED = 1 << 7,
 };
 
 /* RFC 3461 NOTIFY; 0 means not given. */
-enum { SPOOL_NOTIFY_NEVER = 1, SPOOL_NOTIFY_SUCCESS = 2, SPOOL_NOTIFY_FAILURE = 4,
-       SPOOL_NOTIFY_DELAY = 8 };
+enum {
+    SPOOL_NOTIFY_NEVER = 1,
+    SPOOL_NOTIFY_SUCCESS = 2,
+    SPOOL_NOTIFY_FAILURE = 4,
+    SPOOL_NOTIFY_DELAY = 8
+};
 
 struct spool_recipient {
     struct slice address; /* forward-path without <>, never empty */
@@ -70,26 +74,26 @@ struct spool_recipient {
 struct spool_origin {
     struct ip_endpoint client;
     struct slice helo;
-    struct slice listener;  /* its name, or "dsn", "import", "drill" */
-    struct slice protocol;  /* RFC 3848: SMTP, ESMTP, ESMTPS, ESMTPA ... */
-    struct slice tls;       /* protocol and cipher, or empty */
-    struct slice user;      /* AUTH identity, or empty */
-    struct slice verdicts;  /* results of our own filters, or empty */
+    struct slice listener; /* its name, or "dsn", "import", "drill" */
+    struct slice protocol; /* RFC 3848: SMTP, ESMTP, ESMTPS, ESMTPA ... */
+    struct slice tls;      /* protocol and cipher, or empty */
+    struct slice user;     /* AUTH identity, or empty */
+    struct slice verdicts; /* results of our own filters, or empty */
 };
 
 struct spool_message {
     struct message_id id;
-    uint64_t sequence;       /* acceptance order; given by the spool, kept for ever (R6) */
-    int64_t received_ms;     /* Unix time */
-    uint32_t odometer_s;     /* R7: the chain's odometer at acceptance */
-    uint32_t elapsed_s;      /* R7: seconds carried along from an earlier lane or node */
+    uint64_t sequence;   /* acceptance order; given by the spool, kept for ever (R6) */
+    int64_t received_ms; /* Unix time */
+    uint32_t odometer_s; /* R7: the chain's odometer at acceptance */
+    uint32_t elapsed_s;  /* R7: seconds carried along from an earlier lane or node */
     uint32_t flags;
-    int8_t priority;         /* RFC 6710, 0 by default */
-    int64_t deliver_by_ms;   /* RFC 2852, Unix time; 0: not given */
-    uint64_t header_length;  /* content = header block (with the empty line) then body */
+    int8_t priority;        /* RFC 6710, 0 by default */
+    int64_t deliver_by_ms;  /* RFC 2852, Unix time; 0: not given */
+    uint64_t header_length; /* content = header block (with the empty line) then body */
     uint64_t body_length;
-    struct slice sender;     /* reverse-path without <>; empty: null */
-    struct slice envelope_id; /* RFC 3461 ENVID as received (xtext), or empty */
+    struct slice sender;            /* reverse-path without <>; empty: null */
+    struct slice envelope_id;       /* RFC 3461 ENVID as received (xtext), or empty */
     struct slice message_id_header; /* the Message-ID field's value, or empty; at most 998 bytes */
     struct spool_origin origin;
     const struct spool_recipient *recipients;
@@ -106,10 +110,10 @@ struct spool_handle {
 /* ---- opening and loading ----------------------------------------------------------------- */
 
 struct spool_settings {
-    uint32_t segment_bytes;     /* 64 MB; tests use little ones */
-    uint64_t large_bytes;       /* contents beyond this go to files of their own */
-    uint64_t reserve_bytes;     /* acceptance stops when less than this is free; 0: the default */
-    uint32_t ready_segments;    /* how many prepared segments are kept ready at most */
+    uint32_t segment_bytes;  /* 64 MB; tests use little ones */
+    uint64_t large_bytes;    /* contents beyond this go to files of their own */
+    uint64_t reserve_bytes;  /* acceptance stops when less than this is free; 0: the default */
+    uint32_t ready_segments; /* how many prepared segments are kept ready at most */
 };
 void spool_settings_default(struct spool_settings *settings);
 
@@ -232,17 +236,17 @@ enum error spool_ticket(struct spool *spool, struct spool_handle handle,
 /* ---- state ------------------------------------------------------------------------------- */
 
 struct spool_state {
-    enum error accepting;      /* NONE; SPACE: reserve reached; IO: storage fails */
-    uint64_t messages;         /* with an unfinished delivery, as far as loaded */
-    uint64_t live_bytes;       /* content of those */
-    uint64_t disk_bytes;       /* taken by the journal and its files */
-    uint64_t available_bytes;  /* on the file system */
+    enum error accepting;     /* NONE; SPACE: reserve reached; IO: storage fails */
+    uint64_t messages;        /* with an unfinished delivery, as far as loaded */
+    uint64_t live_bytes;      /* content of those */
+    uint64_t disk_bytes;      /* taken by the journal and its files */
+    uint64_t available_bytes; /* on the file system */
     uint64_t reserve_bytes;
     uint32_t segments;
-    uint64_t groups;           /* written since start; with syncs, the mean group is known */
+    uint64_t groups; /* written since start; with syncs, the mean group is known */
     uint64_t syncs;
-    uint64_t quarantined;      /* records set aside since start */
-    char reason[160];          /* why acceptance stopped, or empty */
+    uint64_t quarantined; /* records set aside since start */
+    char reason[160];     /* why acceptance stopped, or empty */
 };
 void spool_status(const struct spool *spool, struct spool_state *ret_state);
 /* Looks at free space, retries a failed storage, recycles, compacts a bounded part: call about once

@@ -39,7 +39,7 @@ struct disk_ops {
     enum error (*read)(struct disk_file *file, uint64_t offset, void *ret_bytes, size_t length);
     /* Writes all or fails. A short write is continued inside; its failure is the error. */
     enum error (*write)(struct disk_file *file, uint64_t offset, struct slice bytes);
-    enum error (*sync)(struct disk_file *file); /* fdatasync */
+    enum error (*sync)(struct disk_file *file);                      /* fdatasync */
     enum error (*allocate)(struct disk_file *file, uint64_t length); /* blocks reserved, size set */
     enum error (*truncate)(struct disk_file *file, uint64_t length);
     enum error (*size)(struct disk_file *file, uint64_t *ret_length);

@@ -15,7 +15,8 @@ struct dns;
 struct dns_query;
 
 struct dns_answer {
-    enum error error; /* NONE; MISSING: NXDOMAIN or no data; TIMEOUT, IO: no answer; CORRUPT: bogus */
+    enum error
+        error; /* NONE; MISSING: NXDOMAIN or no data; TIMEOUT, IO: no answer; CORRUPT: bogus */
     struct ip_address addresses[DNS_ADDRESSES_MAX];
     size_t count;
     uint32_t ttl_s;
@@ -26,7 +27,7 @@ struct dns_settings {
     const char *const *forwarders; /* "192.0.2.53" or "192.0.2.53@5353"; none: resolv.conf's */
     size_t forwarder_count;
     const char *trust_anchor; /* text of a DNSKEY or DS record, or NULL: no validation */
-    const char *hosts; /* text in hosts(5) form, or NULL; read by the keeper, not by us */
+    const char *hosts;        /* text in hosts(5) form, or NULL; read by the keeper, not by us */
 };
 
 typedef void dns_fn(void *context, const struct dns_answer *answer);

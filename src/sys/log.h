@@ -31,7 +31,7 @@ enum error log_open(enum log_target target, enum log_level least, const char *pr
 /* Thread safe. event is a short word such as "accepted". */
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
                size_t count);
-#define log_event(level, event, ...)                                                              \
+#define log_event(level, event, ...)                                                               \
     log_write(level, event, (const struct log_field[]){__VA_ARGS__},                               \
               sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field))
 

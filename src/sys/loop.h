@@ -28,7 +28,8 @@ void loop_free(struct loop *loop);
 /* Until loop_stop(). */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
-/* The struct event_base of the real loop, for evhttp, libunbound and libcurl; NULL in simulation. */
+/* The struct event_base of the real loop, for evhttp, libunbound and libcurl; NULL in simulation.
+ */
 void *loop_backend(struct loop *loop);
 
 /* A level-triggered watch; starts with no interest. Does not own the descriptor. NULL: memory. */
