@@ -204,6 +204,11 @@ void spool_batch_cancel(struct spool *spool);
  * Refused by ERROR_SPACE or ERROR_IO while spool_status() says so, except SPOOL_OWN_DSN. */
 enum error spool_batch_message(struct spool *spool, const struct spool_message *message,
                                struct spool_content *content, struct slice tail) MUST_CHECK;
+/* A fate or note about the message that this batch has just added, whose handle is not known yet
+ * (an import with a history). Its handle is valid at completion unless all its deliveries have one. */
+void spool_batch_new_fate(struct spool *spool, uint32_t delivery, enum spool_fate fate);
+void spool_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind,
+                          struct slice payload);
 /* Exactly one fate a delivery; a second one is a bug. The last one frees the handle when done. */
 void spool_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                       enum spool_fate fate);
@@ -219,6 +224,9 @@ void spool_batch_submit(struct spool *spool, enum spool_durability durability, s
 
 /* SPOOL_NO_HANDLE: not here (or not loaded yet). */
 struct spool_handle spool_find(const struct spool *spool, struct message_id id);
+/* Of a valid handle; from memory, cheap. */
+struct message_id spool_id(const struct spool *spool, struct spool_handle handle);
+uint64_t spool_sequence(const struct spool *spool, struct spool_handle handle);
 /* Everything of struct spool_message, from storage. ERROR_CORRUPT: the record is damaged. */
 enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                                struct spool_message *ret_message) MUST_CHECK;
