@@ -1,31 +1,148 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The control protocol between core and those who ask: the tool over state/control.sock, the web
- * process over a socket pair. A stream of frames, each a u32 length (big-endian, at most
- * CONTROL_FRAME_MAX) and one JSON object.
+ * process over a socket pair. A stream of frames (service/control_frame.h), each one JSON object.
  *
  *   request  {"command":"queue list","arguments":{"domain":"example.com", ...}}
- *   answers  {"row":{...}}        any number, in order; flow-controlled by the socket
+ *   answers  {"row":{...}}         any number, in order; flow-controlled by the socket
+ *            {"more":{"KEY":[...]}} the arrays are appended to those of the row before, so that no
+ *                                  row is bounded by a frame. Only top-level arrays are continued
  *            {"progress":{"done":n,"all":n}}
  *            {"end":{"exit":0}} or {"end":{"exit":1,"error":"no such message"}}   exactly one
  *
  * One request at a time on a connection, several one after another. Long answers are produced in
- * slices between other work, so no command holds up mail.
+ * slices between other work, so no command holds up mail. A connection that breaks the frames is
+ * closed; a request that is no known command, or lacks an argument, ends with exit 2 and an error.
+ * An unprivileged connection may ask "status", "queue list", "queue show", "server list", "trace"
+ * and "queue watch"; anything else ends with exit 2, "permission denied".
  *
- * Commands are those of DESIGN section 4 by the same names ("status", "queue list", "queue show",
- * "queue retry", "queue hold", "queue release", "queue redirect", "queue discard", "queue bounce",
- * "queue export", "queue import", "server list", "server probe", "server down", "server up",
- * "trace"). Arguments: "ids" (array of "ID" or "ID/N"), "domain", "server", "sender", "recipient",
- * "older" (seconds), "dead" (bool), "to", "force" (bool), "all" (bool), "name", "what".
- * "queue export" rows carry {"id","envelope":{...},"content":"base64"} in pieces of at most
- * CONTROL_FRAME_MAX / 2; the tool writes the files, for core opens none outside its state.
- * "queue import" is a request per message or piece of the same form.
+ * Rows are what `--json` prints, unchanged: times are integer Unix milliseconds UTC, ages and
+ * other durations seconds, sizes bytes. A key whose value is not known or does not apply is null,
+ * never absent. Bytes that are not UTF-8 appear as U+FFFD. Readers ignore keys they do not know.
+ *
+ * ---- selection -----------------------------------------------------------------------------
+ *
+ * Arguments of the queue commands, all optional, all must hold:
+ *   "ids"        array of "ID" or "ID/N" (N counts the recipients from 0), at most CONTROL_IDS_MAX.
+ *                An id that matches nothing is no error unless nothing matches at all
+ *   "domain"     domain of the recipient, case folded
+ *   "server"     server the delivery is under way with, redirected to, or has in its chain
+ *   "sender", "recipient"   address, case folded; "*" any run of characters; sender "<>": null
+ *   "older"      seconds since reception, at least
+ *   "dead"       true: dead letters only. Without it, dead letters are left out, except where "ids"
+ *                are given
+ *   "all"        true: every message. A command that changes something needs this or another one
+ * A message is listed if one of its unfinished deliveries matches; commands act on the deliveries
+ * that match, not on all of their message. Nothing matched: exit 1, "nothing matched".
+ *
+ * ---- "status" ------------------------------------------------------------------------------
+ *
+ * {"version":"0.1.0","hostname":"mx2.example.net","started":ms,"now":ms,
+ *  "loading":false,                 still reading the journal after a start: counts are partial
+ *  "accepting":true,"accepting_reason":null,
+ *  "queue":{"messages","deliveries","bytes","oldest_seconds" (0 when empty),"held","in_doubt"},
+ *  "dead_letters":n,                deliveries
+ *  "servers":[{"name","state","since","failures","used","sessions","reason"}],
+ *  "lanes":[{"route","state","deliveries","server","done","oldest_seconds"}],
+ *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
+ *  "alerts":[{"since":ms,"text":"..."}]}
+ * One row, continued by "more" for "lanes". Lanes of a domain or relay are listed also when idle;
+ * lanes "mx:" and "orphan" only while they have deliveries. "done": handed over in this drain.
+ * The states are those of DESIGN section 4. "reason" is the last failure, null while up.
+ *
+ * ---- "queue list": one row per message, in acceptance order ---------------------------------
+ *
+ * {"id","sender" ("" is the null reverse-path),
+ *  "recipients":["a@example.com"]  unfinished ones that match the "dead" choice, the first 100
+ *  "recipient_count":n             all such
+ *  "received":ms,"age":seconds,"bytes":n,
+ *  "attempts":n                    the highest
+ *  "next":ms or null               the earliest; null: waits for its server, held or dead
+ *  "reason":"..." or null          the last
+ *  "state":"waiting|deferred|in_flight|in_doubt|held|dead"   of the delivery nearest to leaving, in
+ *                                  the order in_flight, waiting, deferred, in_doubt, held, dead
+ *  "server":"m1" or null           in flight with, redirected to, else the head of the chain
+ *  "route":"domain:example.com"}
+ *
+ * ---- "queue show": one row per message ------------------------------------------------------
+ *
+ * The keys of "queue list" ("recipients" and the rest over all its deliveries), and
+ * {"message_id":"<...>" or null,"header_bytes":n,
+ *  "envelope":{...},"origin":{...}  as in "queue export"
+ *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"),
+ *                 "fate":null or "delivered|bounced|discarded|pulled",
+ *                 "attempts","next","reason","server","route","redirect_to"}]}
+ * continued by "more" for "deliveries".
+ *
+ * ---- "queue retry|hold|release|redirect|discard|bounce": one row per delivery ----------------
+ *
+ * {"id":"ID/N","recipient","action":"hold","done":true,"error":null}
+ * "done" false: it matched but could not be done, and "error" says why ("in flight", "already
+ * held"). The change is durable before the row is sent. Exit 1 if none was done.
+ * Further arguments: "to" (redirect: a server's name or an address; needed), "force" (bounce: also
+ * to senders that are not verified), "reason" (hold, discard: text for the trace).
+ *
+ * ---- "queue export" --------------------------------------------------------------------------
+ *
+ * Per message one head row, then its content:
+ * {"format":1,"id","received":ms,"bytes":n,"header_bytes":n,"message_id",
+ *  "envelope":{"sender","envelope_id","ret":null|"full"|"headers","smtputf8":bool,"eightbit":bool,
+ *              "priority":n,"deliver_by":ms|null,"sender_verified":bool,"own_dsn":bool,
+ *              "elapsed":seconds},
+ *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},
+ *  "recipients":[{"n":0,"address","orcpt","notify":["never|success|failure|delay"],
+ *                 "state","fate","attempts","reason","redirect_to"}]}
+ * continued by "more" for "recipients", all of the message's, finished ones too, in their order.
+ * {"id","offset":n,"content":"base64","last":true|false}   at least one, offsets rising from 0;
+ * content of at most CONTROL_CONTENT_MAX bytes a row. Export changes nothing; a message that gets
+ * its fate meanwhile may be left out. Progress counts messages.
+ *
+ * ---- "queue import" --------------------------------------------------------------------------
+ *
+ * Arguments, in one request or several one after another on one connection:
+ *   "record"      the head row of an export; begins a message (and drops an unfinished one)
+ *   "recipients"  array, appended to those of the record
+ *   "content"     base64, appended; at most CONTROL_CONTENT_MAX bytes a request
+ *   "last"        true: the message is complete; store it
+ * Requests before the last end with exit 0 and no row. The last gives {"id","result":"imported"} or
+ * {"id","result":"exists"} (idempotent: nothing changed), durable before it is sent. Deliveries
+ * with a fate get that fate; held, dead and redirected ones are so again; all others wait for their
+ * server. Its bounds are those of spool.h.
+ *
+ * ---- "queue watch" ---------------------------------------------------------------------------
+ *
+ * Rows as of "trace", as they happen, that match the selection; ends only with the connection. A
+ * reader that is too slow misses events and gets {"time","event":"missed","count":n}.
+ *
+ * ---- "server list", "server probe", "server down", "server up": one row per server ------------
+ *
+ * {"name","state","since","failures","used","sessions","reason",
+ *  "addresses":["mail1.example.com:25"],"protocol":"smtp|lmtp","tls":"none|opportunistic",
+ *  "connections":n (most at once),"failover":"m2" or null,
+ *  "capabilities":["8BITMIME","SMTPUTF8","DSN","PIPELINING","CHUNKING"] or null (not seen yet),
+ *  "size_limit":n or null,"deliveries":n (waiting in lanes that it heads)}
+ * Argument "name"; without it all of them ("server down" and "server up" need "name" or "all"). The
+ * row shows the state after the command; a probe has been started, not finished. Unknown name: exit
+ * 1, "no such server".
+ *
+ * ---- "trace": one row per event, oldest first -------------------------------------------------
+ *
+ * Argument "what": an id, "ID/N", an address (sender or recipient) or "<Message-ID>".
+ * {"time":ms,"event","id","delivery":N or null (all, or the message itself),"sender","recipient",
+ *  "server","reason","reply":"250 2.0.0 ok" or null,"client","bytes","next":ms or null}
+ * Events: accepted attempt delivered deferred in_doubt held released dead bounced discarded
+ * redirected retried imported orphaned.
  */
 #ifndef HOLDFAST_SERVICE_CONTROL_H
 #define HOLDFAST_SERVICE_CONTROL_H
 
-enum { CONTROL_FRAME_MAX = 1 << 20 };
+enum {
+    CONTROL_FRAME_MAX = 1 << 20,
+    CONTROL_IDS_MAX = 10000,         /* "ids" of one request */
+    CONTROL_CONTENT_MAX = 384 << 10, /* bytes of content in one frame, before base64 */
+};
 
+/* Also the exit codes of the tool. */
 enum control_exit {
     CONTROL_DONE = 0,
     CONTROL_NOTHING_MATCHED = 1,
