@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The front door. Meson does the work; HACKING.md tells what to call directly.
+#
+#   make            build/holdfastd and build/holdfast
+#   make run        install what is missing, build, start with etc/quickstart.conf
+#   make primary    beside it: a Postfix in the role of the primary mail server
+#   make test       install what is missing, build, run every test that CI runs
+#   make fuzz       every fuzzer for FUZZ_SECONDS (60) each
+#   make soak       faults under load for SOAK_SECONDS (600)
+#   make bench      the numbers beside Postfix and a null sink, as one table
+#   make install    DESTDIR and PREFIX are honoured
+#   make format     clang-format on every C file
+#   make lint       layers, format, man pages; no build
+#   make clean
+
+BUILD ?= build
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+# Debian's Python modules (pytest, aiosmtpd) belong to Debian's Python.
+PYTHON ?= /usr/bin/python3
+FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
+BENCH ?=
+
+C_FILES = $(shell find src tests tools -name '*.[ch]')
+
+.PHONY: all run primary test fuzz soak bench install format lint clean packages-build packages-test
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) -j $(JOBS)
+	@for program in holdfastd holdfast; do \
+		[ ! -x $(BUILD)/src/app/$$program ] || ln -sf src/app/$$program $(BUILD)/$$program; done
+
+$(BUILD)/build.ninja:
+	@command -v meson >/dev/null || { \
+		echo "meson is missing; as root: tools/install_packages.sh build" >&2; exit 1; }
+	@meson setup $(BUILD)
+
+packages-build:
+	@tools/install_packages.sh build try
+
+packages-test:
+	@tools/install_packages.sh build try test
+
+run: packages-build
+	@$(MAKE) --no-print-directory all
+	@tools/run_quickstart.sh $(BUILD)
+
+primary: packages-test
+	@$(PYTHON) tools/primary.py
+
+test: packages-test
+	@$(PYTHON) tools/run_tests.py --jobs $(JOBS)
+
+fuzz: packages-test
+	@$(PYTHON) tools/run_fuzzers.py --jobs $(JOBS) --seconds $(FUZZ_SECONDS)
+
+soak: packages-test
+	@$(MAKE) --no-print-directory all
+	@HOLDFAST_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTHON) -m pytest -p no:cacheprovider -m soak -s tests/e2e
+
+bench: packages-test
+	@$(PYTHON) bench/run.py $(BENCH)
+
+install: $(BUILD)/build.ninja
+	@meson configure $(BUILD) --prefix $(abspath $(PREFIX))
+	@ninja -C $(BUILD) -j $(JOBS)
+	@meson install -C $(BUILD) --no-rebuild
+
+format:
+	@clang-format -i $(C_FILES)
+
+lint:
+	@$(PYTHON) tools/check_layers.py
+	@clang-format --dry-run -Werror $(C_FILES)
+	@for page in $(wildcard man/*.[1-9]); do mandoc -T lint -W warning $$page || exit 1; done
+
+clean:
+	@rm -rf build build-*

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Holds the arrows of ARCHITECTURE.md: who may include whom, and who may touch the world.
+
+Reads include lines and a few calls of src/ and tests/; prints one line per offence, file:line
+first, and ends with 1 if there is any. Long files are only warned about.
+"""
+
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# A room and the rooms it may include, itself aside.
+ARROWS = {
+    "base": set(),
+    "sys": {"base"},
+    "proto": {"base"},
+    "spool": {"base", "sys"},
+    "relay": {"base", "spool"},
+    "service": {"base", "sys", "proto", "spool", "relay"},
+    "app": {"base", "sys", "proto", "spool", "relay", "service"},
+}
+
+# relay decides and proto parses: no descriptor, no clock, no log, no process. base holds values.
+WORLDLY = re.compile(
+    r"^(sys/(?!types\.h|uio\.h|queue\.h|param\.h).*|unistd\.h|fcntl\.h|poll\.h|netdb\.h|dirent\.h"
+    r"|pthread\.h|signal\.h|syslog\.h|time\.h|event2/.*)$"
+)
+WORLDLESS_ROOMS = {"base", "proto", "relay"}
+
+# A library is met in one place.
+LIBRARIES = {
+    re.compile(r"^event2/"): {"sys", "service/web"},
+    re.compile(r"^unbound"): {"sys"},
+    re.compile(r"^seccomp\.h|^linux/landlock\.h"): {"sys", "app"},
+    re.compile(r"^systemd/"): {"sys", "app"},
+    re.compile(r"^jansson\.h"): {"service", "app"},
+    re.compile(r"^libsmartcols/"): {"app"},
+}
+
+# Only sys/disk may say fsync to the kernel, and only the spool asks it to.
+SYNC_CALL = re.compile(r"\b(fsync|fdatasync|sync_file_range|syncfs|msync)\s*\(")
+SYNC_FILES = re.compile(r"^src/sys/disk\w*\.c$")
+DISK_SYNC_CALL = re.compile(r"(->|\.)sync\s*\(")
+DISK_SYNC_ROOMS = {"spool"}
+
+# What STYLE.md keeps out of C here.
+BANNED_CALL = re.compile(r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|alloca|gets)\s*\(")
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
+LONG_FILE_LINES = 1000
+
+
+def strip_comments(text):
+    """The text with comments and string contents blanked, lines kept."""
+
+    def blank(match):
+        found = match.group(0)
+        if found.startswith('"') or found.startswith("'"):
+            return found[0] + found[0]
+        return "".join(c if c == "\n" else " " for c in found)
+
+    pattern = r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+    return re.sub(pattern, blank, text, flags=re.DOTALL)
+
+
+def room_of(path):
+    parts = path.parts
+    return parts[1] if parts[0] == "src" and len(parts) > 2 else None
+
+
+def check_include(path, room, bracket, target):
+    """What is wrong with one include line, or None."""
+    if bracket == "<":
+        if room in WORLDLESS_ROOMS and WORLDLY.match(target):
+            return f"{room}/ touches no world, but includes <{target}>"
+        for pattern, places in LIBRARIES.items():
+            stem = f"{room}/{path.stem}"
+            if room and pattern.match(target):
+                if room not in places and not any(stem.startswith(p) for p in places if "/" in p):
+                    return f"<{target}> belongs to {', '.join(sorted(places))}"
+        return None
+    if ".." in target.split("/"):
+        return f'an include says where it points: "room/file.h", not "{target}"'
+    if "/" not in target:
+        return f'an include shows its layer: "room/file.h", not "{target}"'
+    head = target.split("/")[0]
+    if room is None:
+        return None
+    if head not in ARROWS:
+        return f'"{target}" is in no room'
+    if head != room and head not in ARROWS[room]:
+        return f'{room}/ must not include {head}/ ("{target}")'
+    if head != room and target.endswith("_internal.h"):
+        return f'"{target}" stays in its room'
+    if not (ROOT / "src" / target).is_file():
+        return f'"{target}" does not exist under src/'
+    return None
+
+
+def check_calls(path, room, number, line):
+    if room is None:
+        return
+    if SYNC_CALL.search(line) and not SYNC_FILES.match(path.as_posix()):
+        yield f"{path}:{number}: only sys/disk asks the kernel to sync"
+    if DISK_SYNC_CALL.search(line) and room not in DISK_SYNC_ROOMS and room != "sys":
+        yield f"{path}:{number}: only the spool syncs; the promise has one place"
+    if match := BANNED_CALL.search(line):
+        yield f"{path}:{number}: {match.group(1)}() is not used here"
+
+
+def check_file(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    room = room_of(path)
+    if "SPDX-License-Identifier: Apache-2.0" not in text.split("\n", 1)[0]:
+        yield f"{path}:1: the first line names the licence (SPDX-License-Identifier: Apache-2.0)"
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := INCLUDE.match(line):
+            if problem := check_include(path, room, match.group(1), match.group(2)):
+                yield f"{path}:{number}: {problem}"
+    for number, line in enumerate(strip_comments(text).split("\n"), 1):
+        yield from check_calls(path, room, number, line)
+
+
+def check_listed(path):
+    """Every .c must be built: named, at least by its stem's last words, in a meson.build near it."""
+    listing = ""
+    for folder in [path.parent, *path.parent.parents]:
+        build = ROOT / folder / "meson.build"
+        if build.is_file():
+            listing += build.read_text(encoding="utf-8")
+    stem = path.stem
+    names = [stem, re.sub(r"^(test|fuzz)_", "", stem)]
+    if not any(re.search(rf"['/_]{re.escape(name)}(\.c)?'", listing) for name in names):
+        yield f"{path}:1: no meson.build names this file"
+
+
+def main():
+    offences = []
+    warnings = []
+    files = sorted(p.relative_to(ROOT) for top in ("src", "tests", "tools", "bench")
+                   for p in (ROOT / top).rglob("*.[ch]"))
+    for path in files:
+        offences += check_file(path)
+        if path.suffix == ".c":
+            offences += check_listed(path)
+        length = (ROOT / path).read_text(encoding="utf-8").count("\n")
+        if length > LONG_FILE_LINES:
+            warnings.append(f"{path}: warning: {length} lines; which thought deserves a file?")
+    for line in warnings + offences:
+        print(line)
+    print(f"layers: {len(files)} files, {len(offences)} offences, {len(warnings)} warnings")
+    return 1 if offences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every test that CI runs, step by step, and closes with one line: N passed, N failed, N skipped.
+
+    run_tests.py [--jobs N] [--list] [STEP ...]
+
+Each step builds what it needs in a build directory of its own and reports each test once. Full
+output goes to build/test-logs/STEP.log; what failed is shown. A step that leaves a process behind
+has failed. The exit code is 0 only if nothing failed.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import pathlib
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+LOGS = BUILD / "test-logs"
+PR_SET_CHILD_SUBREAPER = 36
+STEP_SECONDS = 1500
+
+# Suites whose code runs on more than one thread: what the thread sanitizer looks at.
+THREADED_SUITES = ("sys", "spool", "service", "app")
+
+
+class Tally:
+    """What came out so far."""
+
+    def __init__(self):
+        self.passed = 0
+        self.failed = []
+        self.skipped = []
+
+    def add(self, name, outcome, reason=""):
+        if outcome == "passed":
+            self.passed += 1
+        elif outcome == "skipped":
+            self.skipped.append((name, reason or "no reason given"))
+        else:
+            self.failed.append((name, reason))
+
+
+class Step:
+    """One step's commands, their log and their results."""
+
+    def __init__(self, name, jobs, tally):
+        self.name = name
+        self.jobs = jobs
+        self.tally = tally
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self.log_path = LOGS / f"{name}.log"
+        self.log_path.write_bytes(b"")
+
+    def run(self, command, env=None):
+        """Runs a command, output to the log; returns its exit code, or None if it took too long."""
+        with open(self.log_path, "ab") as log:
+            log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
+            log.flush()
+            child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})},
+                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                     start_new_session=True)
+            try:
+                return child.wait(timeout=STEP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                return None
+            except BaseException:
+                os.killpg(child.pid, signal.SIGKILL)
+                raise
+
+    def log_tail(self, lines=60):
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def check(self, name, command):
+        """A command that is one test."""
+        code = self.run(command)
+        if code == 0:
+            self.tally.add(f"{self.name}: {name}", "passed")
+        else:
+            self.tally.add(f"{self.name}: {name}", "failed", self.log_tail())
+
+    def configure_and_build(self, folder, options=(), env=None):
+        """True if it could be built; a build that breaks is one failed test."""
+        if not (folder / "build.ninja").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            if self.run(["meson", "setup", str(folder), *options], env) != 0:
+                self.tally.add(f"{self.name}: configure", "failed", self.log_tail())
+                return False
+        if self.run(["ninja", "-C", str(folder), "-j", str(self.jobs)], env) != 0:
+            self.tally.add(f"{self.name}: build", "failed", self.log_tail())
+            return False
+        self.tally.add(f"{self.name}: build", "passed")
+        return True
+
+    def meson_tests(self, folder, suites=(), env=None, wrapper=None, slowness=1):
+        command = ["meson", "test", "-C", str(folder), "--no-rebuild", "--print-errorlogs",
+                   "--num-processes", str(self.jobs), "--timeout-multiplier", str(slowness)]
+        for suite in suites:
+            command += ["--suite", suite]
+        if wrapper:
+            command += ["--wrapper", wrapper]
+        record = folder / "meson-logs" / "testlog.json"
+        record.unlink(missing_ok=True)
+        code = self.run(command, env)
+        failures = self.read_meson_record(record)
+        if code != 0 and not failures:
+            self.tally.add(f"{self.name}: meson test", "failed", self.log_tail())
+
+    def read_meson_record(self, record):
+        failures = 0
+        if not record.is_file():
+            return failures
+        for line in record.read_text(errors="replace").splitlines():
+            test = json.loads(line)
+            output = (test.get("stdout") or "") + (test.get("stderr") or "")
+            name = f"{self.name}: {test['name'].split(' / ')[-1]}"
+            if test["result"] in ("OK", "EXPECTEDFAIL"):
+                self.tally.add(name, "passed")
+            elif test["result"] == "SKIP":
+                self.tally.add(name, "skipped", " ".join(output.split())[-200:])
+            else:
+                failures += 1
+                tail = "\n".join(output.splitlines()[-40:])
+                self.tally.add(name, "failed", f"{test['result']}\n{tail}")
+        return failures
+
+    def pytest(self, folder, arguments, env=None):
+        record = LOGS / f"{self.name}.xml"
+        record.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra",
+                   f"--junitxml={record}", *arguments]
+        settings = {"HOLDFAST_BUILD": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        code = self.run(command, settings)
+        if not record.is_file():
+            self.tally.add(f"{self.name}: pytest", "failed", self.log_tail())
+            return
+        failures = 0
+        for case in xml.etree.ElementTree.parse(record).iter("testcase"):
+            name = f"{self.name}: {case.get('classname', '').split('.')[-1]}::{case.get('name')}"
+            problem = case.find("failure")
+            problem = case.find("error") if problem is None else problem
+            skip = case.find("skipped")
+            if problem is not None:
+                failures += 1
+                self.tally.add(name, "failed", "\n".join((problem.text or "").splitlines()[-60:]))
+            elif skip is not None:
+                self.tally.add(name, "skipped", skip.get("message", ""))
+            else:
+                self.tally.add(name, "passed")
+        if code not in (0, 5) and not failures:
+            self.tally.add(f"{self.name}: pytest", "failed", self.log_tail())
+
+
+def source_files():
+    return [str(p.relative_to(ROOT)) for top in ("src", "tests", "tools", "bench")
+            for p in sorted((ROOT / top).rglob("*.[ch]"))]
+
+
+def have(*tools):
+    return all(shutil.which(tool) for tool in tools)
+
+
+# ---- the steps -----------------------------------------------------------------------------
+
+
+def step_layers(step):
+    """who includes whom, and who may sync"""
+    step.check("arrows", [sys.executable, "tools/check_layers.py"])
+
+
+def step_format(step):
+    """clang-format has nothing to change"""
+    step.check("clang-format", ["clang-format", "--dry-run", "-Werror", *source_files()])
+
+
+def step_plain(step):
+    """the ordinary build (gcc): every unit test, dialogue, simulation, and the fuzzers' smoke"""
+    if step.configure_and_build(BUILD):
+        step.meson_tests(BUILD)
+
+
+def step_manuals(step):
+    """manual pages, written and generated, pass mandoc's lint"""
+    pages = sorted((ROOT / "man").glob("*.[1-9]")) + sorted(BUILD.glob("man/*.[1-9]"))
+    for page in pages:
+        step.check(page.name, ["mandoc", "-T", "lint", "-W", "warning", str(page)])
+
+
+def step_e2e(step):
+    """the real daemon between real peers (Postfix, Dovecot, swaks) on loopback"""
+    step.pytest(BUILD, ["tests/e2e", "-m", "not soak"])
+
+
+def step_sanitized(step):
+    """clang, address and undefined-behaviour sanitizers: everything once more, and a short e2e"""
+    folder = ROOT / "build-asan"
+    env = {
+        "CC": "clang",
+        "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }
+    options = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1"]
+    if step.configure_and_build(folder, options, env):
+        step.meson_tests(folder, env=env, slowness=5)
+        step.pytest(folder, ["tests/e2e", "-m", "sanitized and not soak"], env)
+
+
+def step_threads(step):
+    """the thread sanitizer over what has threads"""
+    folder = ROOT / "build-tsan"
+    env = {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}
+    if step.configure_and_build(folder, ["-Db_sanitize=thread", "-Db_lundef=false"], env):
+        # The sanitizer's shadow memory collides with widely randomised mappings of new kernels.
+        wrapper = f"setarch {platform.machine()} -R" if have("setarch") else None
+        known = subprocess.run(["meson", "test", "-C", str(folder), "--no-rebuild", "--list"],
+                               cwd=ROOT, capture_output=True, text=True).stdout
+        suites = [s for s in THREADED_SUITES if f"{s} /" in known or f"{s}+" in known]
+        if suites:
+            step.meson_tests(folder, suites, env, wrapper, slowness=10)
+
+
+STEPS = {
+    "layers": step_layers,
+    "format": step_format,
+    "plain": step_plain,
+    "manuals": step_manuals,
+    "e2e": step_e2e,
+    "sanitized": step_sanitized,
+    "threads": step_threads,
+}
+
+
+# ---- leftovers -----------------------------------------------------------------------------
+
+
+def adopt_orphans():
+    """Processes whose parents die become ours, so that none can be left behind unseen."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def orphans():
+    """Our living children, by name. Called when no command of ours is running."""
+    found = {}
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] != 0:
+            pass
+    except ChildProcessError:
+        return found
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            try:
+                found[int(pid)] = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+            except OSError:
+                pass
+    return found
+
+
+def end_orphans(step, tally):
+    for _ in range(20):
+        left = orphans()
+        if not left:
+            return
+        time.sleep(0.1)
+    names = ", ".join(f"{name} ({pid})" for pid, name in sorted(left.items()))
+    tally.add(f"{step}: no process left behind", "failed", names)
+    while left := orphans():
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--list", action="store_true", help="name the steps and stop")
+    parser.add_argument("steps", nargs="*", metavar="STEP")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for name, function in STEPS.items():
+            print(f"{name:10} {function.__doc__}")
+        return 0
+    if unknown := [name for name in arguments.steps if name not in STEPS]:
+        parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
+
+    adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    tally = Tally()
+    for name in arguments.steps or STEPS:
+        print(f"== {name}: {STEPS[name].__doc__}", flush=True)
+        started = time.monotonic()
+        before = tally.passed, len(tally.failed), len(tally.skipped)
+        STEPS[name](Step(name, arguments.jobs, tally))
+        end_orphans(name, tally)
+        for test, reason in tally.failed[before[1]:]:
+            print(f"FAILED {test}\n{reason}")
+        print(f"   {tally.passed - before[0]} passed, {len(tally.failed) - before[1]} failed, "
+              f"{len(tally.skipped) - before[2]} skipped; {time.monotonic() - started:.0f} s",
+              flush=True)
+
+    for test, reason in tally.skipped:
+        print(f"skipped {test}: {reason}")
+    for test, _ in tally.failed:
+        print(f"failed {test}")
+    print(f"{tally.passed} passed, {len(tally.failed)} failed, {len(tally.skipped)} skipped")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
