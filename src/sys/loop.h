@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The event loop: readiness of descriptors, timers, and a wake-up from other threads or processes.
- * One loop per thread; nothing here may be called from another thread except loop_wake_send().
+ * One loop per thread; nothing here may be called from another thread except what says so.
  * Real: libevent (loop.c). Simulated twin: tests/sim/loop_sim.c, where a descriptor is a number of
  * the simulated net and time jumps from event to event.
  *
@@ -25,7 +25,7 @@ typedef void loop_timer_fn(void *context);
 
 struct loop *loop_new(void); /* NULL when the kernel refuses */
 void loop_free(struct loop *loop);
-/* Until loop_stop(). */
+/* Until loop_stop(), which may have come before. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 /* The struct event_base of the real loop, for evhttp, libunbound and libcurl; NULL in simulation.
@@ -43,10 +43,22 @@ void loop_timer_set(struct loop_timer *timer, int64_t delay_ms);
 void loop_timer_cancel(struct loop_timer *timer);
 void loop_timer_free(struct loop_timer *timer); /* NULL is allowed */
 
-/* Runs fn once after the handlers of this turn: to batch work that many handlers ask for. */
+/* Runs fn once after the handlers of this turn: to batch work that many handlers ask for. Asked for
+ * while such functions run, it runs in the next turn. */
 struct loop_later;
 struct loop_later *loop_later_new(struct loop *loop, loop_timer_fn *fn, void *context);
-void loop_later_ask(struct loop_later *later); /* idempotent until it has run */
-void loop_later_free(struct loop_later *later);
+void loop_later_ask(struct loop_later *later);  /* idempotent until it has run */
+void loop_later_free(struct loop_later *later); /* NULL is allowed */
+
+/* Runs fn on the loop after somebody has sent, once for one or many sends. Made and freed on the
+ * loop's thread; a sender on another thread keeps a reference of its own, so that the two sides may
+ * go in any order. Sending after the free does nothing. */
+struct loop_wake;
+struct loop_wake *loop_wake_new(struct loop *loop, loop_timer_fn *fn, void *context);
+void loop_wake_free(struct loop_wake *wake); /* NULL is allowed */
+/* Any thread: */
+void loop_wake_send(struct loop_wake *wake);
+struct loop_wake *loop_wake_ref(struct loop_wake *wake);
+void loop_wake_unref(struct loop_wake *wake); /* NULL is allowed */
 
 #endif
