@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a broken edge could send to core: decoding must refuse or give values within their bounds.
+ */
+#include "service/channel.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_message(struct slice input)
+{
+    struct reader reader = reader_make(input);
+    struct spool_message message;
+    struct arena arena;
+    arena_init(&arena);
+    if (channel_get_message(&reader, &arena, &message)) {
+        assert(message.recipient_count > 0 && message.recipient_count <= SPOOL_RECIPIENTS_MAX);
+        assert(message.header_length + message.body_length >= message.header_length);
+        struct buffer again;
+        buffer_init(&again, 0);
+        channel_put_message(&again, &message);
+        assert(again.length == input.length - reader.rest.length);
+        assert(memcmp(again.data, input.data, again.length) == 0);
+        buffer_done(&again);
+    }
+    arena_done(&arena);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct relay_reply reply;
+    struct relay_capabilities capabilities;
+    check_message(slice_make(data, size));
+    struct reader reader = reader_make(slice_make(data, size));
+    if (channel_get_reply(&reader, &reply)) {
+        assert(reply.text.length <= 512);
+    }
+    reader = reader_make(slice_make(data, size));
+    assert(channel_get_capabilities(&reader, &capabilities) == (size >= 20));
+    return 0;
+}

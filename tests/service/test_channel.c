@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Frames between processes: what is put is got, and nothing that breaks the rules is taken.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "service/channel.h"
+#include "service/metrics.h"
+
+static struct spool_message sample(const struct spool_recipient *recipients, uint32_t count)
+{
+    struct spool_message message = {
+        .id = {0x0123456789abcdefULL, 0xfedcba9876543210ULL},
+        .received_ms = 1780000000123,
+        .odometer_s = 7,
+        .elapsed_s = 8,
+        .flags = SPOOL_8BIT | SPOOL_SMTPUTF8,
+        .priority = -3,
+        .deliver_by_ms = 1790000000000,
+        .header_length = 100,
+        .body_length = 200,
+        .sender = SLICE_LITERAL("ann@example.net"),
+        .envelope_id = SLICE_LITERAL("QQ314159"),
+        .message_id_header = SLICE_LITERAL("<a.b@example.net>"),
+        .origin = {.client = {{{0, 1, 2, 3}}, 4711},
+                   .helo = SLICE_LITERAL("client.example"),
+                   .listener = SLICE_LITERAL("mx"),
+                   .protocol = SLICE_LITERAL("ESMTP"),
+                   .tls = SLICE_LITERAL("TLSv1.3"),
+                   .user = SLICE_LITERAL("ann"),
+                   .verdicts = SLICE_LITERAL("spf=pass\r\n")},
+        .recipients = recipients,
+        .recipient_count = count,
+    };
+    return message;
+}
+
+static const struct spool_recipient two[] = {
+    {SLICE_LITERAL("bob@example.com"), SLICE_LITERAL("rfc822;bob@example.com"),
+     SPOOL_NOTIFY_FAILURE},
+    {SLICE_LITERAL("postmaster"), {NULL, 0}, 0},
+};
+
+static bool decode(const struct buffer *buffer, struct arena *arena, struct spool_message *message)
+{
+    struct reader reader = reader_make(buffer_slice(buffer));
+    return channel_get_message(&reader, arena, message) && reader.rest.length == 0;
+}
+
+static bool survives(const struct spool_message *message)
+{
+    struct buffer buffer;
+    struct arena arena;
+    struct spool_message back;
+    buffer_init(&buffer, 0);
+    arena_init(&arena);
+    channel_put_message(&buffer, message);
+    assert_false(buffer.failed);
+    bool good = decode(&buffer, &arena, &back);
+    arena_done(&arena);
+    buffer_done(&buffer);
+    return good;
+}
+
+static void message_round_trip(void **state)
+{
+    (void)state;
+    struct buffer buffer;
+    struct arena arena;
+    struct spool_message message = sample(two, 2), back;
+    buffer_init(&buffer, 0);
+    arena_init(&arena);
+    channel_put_message(&buffer, &message);
+    assert_true(decode(&buffer, &arena, &back));
+    assert_true(id_equal(back.id, message.id));
+    assert_int_equal(back.received_ms, message.received_ms);
+    assert_int_equal(back.odometer_s, 7);
+    assert_int_equal(back.elapsed_s, 8);
+    assert_int_equal(back.flags, message.flags);
+    assert_int_equal(back.priority, -3);
+    assert_int_equal(back.deliver_by_ms, message.deliver_by_ms);
+    assert_int_equal(back.header_length, 100);
+    assert_int_equal(back.body_length, 200);
+    assert_true(slice_equal(back.sender, message.sender));
+    assert_true(slice_equal(back.envelope_id, message.envelope_id));
+    assert_true(slice_equal(back.message_id_header, message.message_id_header));
+    assert_memory_equal(&back.origin.client.address, &message.origin.client.address, 16);
+    assert_int_equal(back.origin.client.port, 4711);
+    assert_true(slice_equal(back.origin.helo, message.origin.helo));
+    assert_true(slice_equal(back.origin.listener, message.origin.listener));
+    assert_true(slice_equal(back.origin.protocol, message.origin.protocol));
+    assert_true(slice_equal(back.origin.tls, message.origin.tls));
+    assert_true(slice_equal(back.origin.user, message.origin.user));
+    assert_true(slice_equal(back.origin.verdicts, message.origin.verdicts));
+    assert_int_equal(back.recipient_count, 2);
+    assert_true(slice_equal(back.recipients[0].address, two[0].address));
+    assert_true(slice_equal(back.recipients[0].orcpt, two[0].orcpt));
+    assert_int_equal(back.recipients[0].notify, SPOOL_NOTIFY_FAILURE);
+    assert_true(slice_equal(back.recipients[1].address, two[1].address));
+    arena_done(&arena);
+    buffer_done(&buffer);
+}
+
+static void every_cut_is_refused(void **state)
+{
+    (void)state;
+    struct buffer buffer;
+    struct arena arena;
+    struct spool_message message = sample(two, 2), back;
+    buffer_init(&buffer, 0);
+    arena_init(&arena);
+    channel_put_message(&buffer, &message);
+    for (size_t length = buffer.length; length > 0; length--) {
+        struct reader reader = reader_make(slice_make(buffer.data, length - 1));
+        assert_false(channel_get_message(&reader, &arena, &back));
+    }
+    arena_done(&arena);
+    buffer_done(&buffer);
+}
+
+static void refuses_what_could_hurt(void **state)
+{
+    (void)state;
+    struct spool_message message = sample(two, 2);
+    assert_true(survives(&message));
+
+    message.sender = SLICE_LITERAL("a\r\nRCPT TO:<x@y>");
+    assert_false(survives(&message));
+    message = sample(two, 2);
+    message.origin.helo = SLICE_LITERAL("x\ny");
+    assert_false(survives(&message));
+    message = sample(two, 2);
+    message.message_id_header = SLICE_LITERAL("a\0b");
+    assert_false(survives(&message));
+    message = sample(two, 2);
+    message.header_length = UINT64_MAX;
+    assert_false(survives(&message));
+    message = sample(two, 0);
+    assert_false(survives(&message));
+    message = sample(two, 2);
+    message.id = (struct message_id){0, 0};
+    assert_false(survives(&message));
+    struct spool_recipient empty = {{NULL, 0}, {NULL, 0}, 0};
+    message = sample(&empty, 1);
+    assert_false(survives(&message));
+}
+
+static void recipient_count_is_bounded(void **state)
+{
+    (void)state;
+    struct buffer buffer;
+    struct arena arena;
+    struct spool_message message = sample(two, 2), back;
+    buffer_init(&buffer, 0);
+    arena_init(&arena);
+    channel_put_message(&buffer, &message);
+    /* The count stands before the two recipients: 4 + 15 + 4 + 22 + 1 and 4 + 10 + 4 + 1 bytes. */
+    size_t at = buffer.length - (4 + 15 + 4 + 22 + 1) - (4 + 10 + 4 + 1) - 4;
+    assert_int_equal(buffer.data[at], 2);
+    memset(buffer.data + at, 0xff, 4);
+    struct reader reader = reader_make(buffer_slice(&buffer));
+    assert_false(channel_get_message(&reader, &arena, &back));
+    assert_int_equal(arena.used, 0);
+    arena_done(&arena);
+    buffer_done(&buffer);
+}
+
+static void reply_round_trip(void **state)
+{
+    (void)state;
+    struct relay_reply reply = {RELAY_AT_DOT, RELAY_REPLY, 451, {4, 3, 0}, SLICE_LITERAL("later")};
+    struct relay_reply back;
+    struct buffer buffer;
+    buffer_init(&buffer, 0);
+    channel_put_reply(&buffer, &reply);
+    struct reader reader = reader_make(buffer_slice(&buffer));
+    assert_true(channel_get_reply(&reader, &back));
+    assert_int_equal(back.stage, RELAY_AT_DOT);
+    assert_int_equal(back.how, RELAY_REPLY);
+    assert_int_equal(back.code, 451);
+    assert_memory_equal(back.enhanced, reply.enhanced, 3);
+    assert_true(slice_equal(back.text, reply.text));
+
+    buffer.data[0] = RELAY_AT_IDLE + 1;
+    reader = reader_make(buffer_slice(&buffer));
+    assert_false(channel_get_reply(&reader, &back));
+    buffer_done(&buffer);
+}
+
+static void capabilities_round_trip(void **state)
+{
+    (void)state;
+    struct relay_capabilities some = {RELAY_CAP_DSN, 1ULL << 40, 100, 5}, back;
+    struct buffer buffer;
+    buffer_init(&buffer, 0);
+    channel_put_capabilities(&buffer, &some);
+    struct reader reader = reader_make(buffer_slice(&buffer));
+    assert_true(channel_get_capabilities(&reader, &back));
+    assert_int_equal(back.flags, some.flags);
+    assert_int_equal(back.size_limit, some.size_limit);
+    assert_int_equal(back.recipients_max, 100);
+    assert_int_equal(back.mails_max, 5);
+    reader = reader_make(slice_take(buffer_slice(&buffer), buffer.length - 1));
+    assert_false(channel_get_capabilities(&reader, &back));
+    buffer_done(&buffer);
+}
+
+static void counters_add_up(void **state)
+{
+    (void)state;
+    static struct counter_page page;
+    counter_add(&page.slots[0], COUNTER_SESSIONS, 2);
+    counter_add(&page.slots[COUNTER_SLOTS - 1], COUNTER_SESSIONS, 3);
+    counter_add(&page.slots[1], COUNTER_SESSIONS_OPEN, (uint64_t)-1);
+    counter_add(&page.slots[2], COUNTER_SESSIONS_OPEN, 1);
+    assert_int_equal(counter_sum(&page, COUNTER_SESSIONS), 5);
+    assert_int_equal(counter_sum(&page, COUNTER_SESSIONS_OPEN), 0);
+    assert_string_equal(counter_name(COUNTER_SESSIONS), "holdfast_smtp_sessions_total");
+    assert_string_equal(counter_help(COUNTER_RESTARTS), "Processes restarted by the keeper");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(message_round_trip),      cmocka_unit_test(every_cut_is_refused),
+        cmocka_unit_test(refuses_what_could_hurt), cmocka_unit_test(recipient_count_is_bounded),
+        cmocka_unit_test(reply_round_trip),        cmocka_unit_test(capabilities_round_trip),
+        cmocka_unit_test(counters_add_up),
+    };
+    return cmocka_run_group_tests_name("channel", tests, NULL, NULL);
+}
