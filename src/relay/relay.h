@@ -28,8 +28,17 @@ struct relay_time {
 /* config must outlive it or be replaced. NULL: memory. */
 struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct relay_time now);
 void relay_free(struct relay *relay);
-/* R13: everything is laned anew, order kept; servers keep their state by name. */
+/* Reads an envelope for routing (spool_read_envelope()): relay keeps no addresses. */
+struct relay_envelopes {
+    void *context;
+    enum error (*read)(void *context, struct spool_handle handle, struct arena *arena,
+                       struct spool_message *ret_message);
+};
+/* R13: everything is laned anew, order kept; servers keep their state by name. Asks for the envelope
+ * only of deliveries whose recipient's domain is not configured while the rules for relays or
+ * notices have changed. ERROR_MEMORY: the old configuration stays in force. */
 enum error relay_reconfigure(struct relay *relay, const struct relay_config *config,
+                             const struct relay_envelopes *envelopes,
                              struct relay_time now) MUST_CHECK;
 
 /* ---- mail -------------------------------------------------------------------------------- */
@@ -116,6 +125,12 @@ void relay_session_opened(struct relay *relay, uint32_t session,
 /* The session has ended, whatever the reason, with no job on it (jobs are reported first, each by
  * relay_result()). How it ended is `reply`; an end that we asked for has how == RELAY_LOCAL. */
 void relay_session_ended(struct relay *relay, uint32_t session, const struct relay_reply *reply,
+                         struct relay_time now);
+
+/* A sender process has died, and with it all sessions with session % count == index: jobs whose
+ * attempt was noted are in doubt, the others were not tried. The same as a relay_result() and
+ * relay_session_ended() for each, for a caller who cannot know them any more. */
+void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count,
                          struct relay_time now);
 
 enum relay_verdict {
@@ -224,8 +239,9 @@ bool relay_attempt_note(struct relay *relay, uint64_t job, struct relay_time now
 
 /* ---- operator ---------------------------------------------------------------------------- */
 
-/* SPOOL_ALL_DELIVERIES for all of a message. ERROR_MISSING; ERROR_AGAIN: in flight just now;
- * ERROR_INVALID: not in a state for it. Actions follow as usual. */
+/* SPOOL_ALL_DELIVERIES for all of a message: done for those that allow it, an error only if none
+ * did. ERROR_MISSING; ERROR_AGAIN: in flight just now; ERROR_INVALID: not in a state for it, or no
+ * such place to redirect to; ERROR_DENIED: R8 forbids the bounce. Actions follow as usual. */
 enum error relay_hold(struct relay *, struct spool_handle, uint32_t delivery, struct slice reason,
                       struct relay_time) MUST_CHECK;
 enum error relay_release(struct relay *, struct spool_handle, uint32_t delivery,
