@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Resolving over the loop against a name server of our own on loopback.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "sys/dns.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct world {
+    struct loop *loop;
+    int socket; /* the name server's */
+    struct loop_watch *watch;
+    struct dns *dns;
+    struct dns_answer answer;
+    int answers;
+    int questions;
+    bool inside; /* dns_resolve() has not returned */
+};
+
+/* Answers A with 192.0.2.7 and a name that begins with 'n' with NXDOMAIN; AAAA with no data. */
+static void serve(void *context, unsigned ready)
+{
+    (void)ready;
+    struct world *world = context;
+    uint8_t packet[600];
+    struct sockaddr_in from;
+    socklen_t from_length = sizeof(from);
+    ssize_t length =
+        recvfrom(world->socket, packet, 512, 0, (struct sockaddr *)&from, &from_length);
+    if (length < 17) {
+        return;
+    }
+    size_t end = 12;
+    while (end < (size_t)length && packet[end] != 0) {
+        end += packet[end] + 1U;
+    }
+    end += 5;
+    world->questions++;
+    bool missing = packet[13] == 'n';
+    bool is_a = packet[end - 3] == 1;
+    packet[2] = 0x85;
+    packet[3] = missing ? 0x83 : 0x80;
+    packet[7] = is_a && !missing ? 1 : 0;
+    memset(packet + 8, 0, 4);
+    if (packet[7] == 1) {
+        static const uint8_t record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7};
+        memcpy(packet + end, record, sizeof(record));
+        end += sizeof(record);
+    }
+    (void)!sendto(world->socket, packet, end, 0, (struct sockaddr *)&from, from_length);
+}
+
+static int setup(void **state)
+{
+    struct world *world = calloc(1, sizeof(*world));
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof(at);
+    world->loop = loop_new();
+    world->socket = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    if (bind(world->socket, (struct sockaddr *)&at, length) != 0 ||
+        getsockname(world->socket, (struct sockaddr *)&at, &length) != 0) {
+        return -1;
+    }
+    world->watch = loop_watch_new(world->loop, world->socket, serve, world);
+    loop_watch_set(world->watch, LOOP_READ);
+    char forwarder[32];
+    snprintf(forwarder, sizeof(forwarder), "127.0.0.1@%d", ntohs(at.sin_port));
+    const char *forwarders[] = {forwarder};
+    struct dns_settings settings = {
+        .forwarders = forwarders,
+        .forwarder_count = 1,
+        .hosts =
+            "# local\n192.0.2.1 \t mail.example other # x\n2001:db8::1 mail.example\nbad line\n",
+    };
+    *state = world;
+    return dns_new(world->loop, &settings, &world->dns) == ERROR_NONE ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+    dns_free(world->dns);
+    loop_watch_free(world->watch);
+    close(world->socket);
+    loop_free(world->loop);
+    free(world);
+    return 0;
+}
+
+static void answered(void *context, const struct dns_answer *answer)
+{
+    struct world *world = context;
+    assert_false(world->inside);
+    world->answer = *answer;
+    world->answers++;
+    loop_stop(world->loop);
+}
+
+static struct dns_query *resolve(struct world *world, const char *name)
+{
+    world->inside = true;
+    struct dns_query *query = dns_resolve(world->dns, slice_from_text(name), answered, world);
+    world->inside = false;
+    assert_non_null(query);
+    return query;
+}
+
+static bool has(const struct dns_answer *answer, const char *text)
+{
+    struct ip_address address;
+    assert_true(ip_from_text(slice_from_text(text), &address));
+    for (size_t i = 0; i < answer->count; i++) {
+        if (ip_equal(&answer->addresses[i], &address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void a_name_gives_its_addresses(void **state)
+{
+    struct world *world = *state;
+    for (int i = 0; i < 2; i++) { /* from the server, then from the cache */
+        (void)resolve(world, "m1.example.com");
+        loop_run(world->loop);
+        assert_int_equal(world->answer.error, ERROR_NONE);
+        assert_int_equal(world->answer.count, 1);
+        assert_true(has(&world->answer, "192.0.2.7"));
+        assert_true(world->answer.ttl_s > 0 && world->answer.ttl_s <= 60);
+        assert_false(world->answer.secure);
+    }
+    assert_int_equal(world->questions, 2);
+}
+
+static void no_such_name_is_missing(void **state)
+{
+    struct world *world = *state;
+    (void)resolve(world, "nothing.example.com");
+    loop_run(world->loop);
+    assert_int_equal(world->answer.error, ERROR_MISSING);
+    assert_int_equal(world->answer.count, 0);
+    char longer[400];
+    memset(longer, 'a', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    const char *bad[] = {longer, "a..b"};
+    for (size_t i = 0; i < 2; i++) {
+        (void)resolve(world, bad[i]);
+        loop_run(world->loop);
+        assert_int_not_equal(world->answer.error, ERROR_NONE);
+    }
+}
+
+static void hosts_are_known_without_asking(void **state)
+{
+    struct world *world = *state;
+    (void)resolve(world, "mail.example");
+    loop_run(world->loop);
+    assert_int_equal(world->answer.error, ERROR_NONE);
+    assert_int_equal(world->answer.count, 2);
+    assert_true(has(&world->answer, "192.0.2.1"));
+    assert_true(has(&world->answer, "2001:db8::1"));
+    assert_int_equal(world->questions, 0);
+}
+
+static void a_cancelled_query_is_silent(void **state)
+{
+    struct world *world = *state;
+    dns_cancel(resolve(world, "m2.example.com"));
+    dns_cancel(resolve(world, "mail.example"));
+    (void)resolve(world, "m3.example.com");
+    loop_run(world->loop);
+    assert_int_equal(world->answers, 1);
+    /* One is left open when everything is freed. */
+    (void)resolve(world, "m4.example.com");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_name_gives_its_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_such_name_is_missing, setup, teardown),
+        cmocka_unit_test_setup_teardown(hosts_are_known_without_asking, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cancelled_query_is_silent, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("dns", tests, NULL, NULL);
+}
