@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct worker_task {
@@ -27,6 +28,7 @@ struct worker {
     struct link complete;
     uint64_t completed; /* by the thread; counted to know when a drain is over */
     bool ending;
+    char name[16];      /* the kernel takes no longer one */
     uint64_t submitted; /* this and `delivered` are the loop's */
     uint64_t delivered;
 };
@@ -34,6 +36,8 @@ struct worker {
 static void *worker_main(void *context)
 {
     struct worker *worker = context;
+    /* For people who look at the threads; by the thread itself, which needs no file in /proc. */
+    (void)pthread_setname_np(pthread_self(), worker->name);
     pthread_mutex_lock(&worker->lock);
     for (;;) {
         while (list_is_empty(&worker->to_run) && !worker->ending) {
@@ -115,6 +119,7 @@ struct worker *worker_new(struct loop *loop, const char *name)
     if (worker == NULL) {
         return NULL;
     }
+    snprintf(worker->name, sizeof(worker->name), "%s", name);
     list_init(&worker->to_run);
     list_init(&worker->complete);
     pthread_mutex_init(&worker->lock, NULL);
@@ -127,8 +132,6 @@ struct worker *worker_new(struct loop *loop, const char *name)
         free(worker);
         return NULL;
     }
-    /* Only for people who look at the threads; names over 15 bytes are refused. */
-    (void)pthread_setname_np(worker->thread, name);
     return worker;
 }
 
