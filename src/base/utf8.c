@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/utf8.h"
+
+static bool is_tail(uint8_t c)
+{
+    return (c & 0xc0) == 0x80;
+}
+
+size_t utf8_sequence(struct slice s)
+{
+    if (s.length == 0) {
+        return 0;
+    }
+    uint8_t first = s.data[0];
+    if (first < 0x80) {
+        return 1;
+    }
+    size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+    if (first < 0xc2 || first > 0xf4 || s.length < length) {
+        return 0;
+    }
+    for (size_t i = 1; i < length; i++) {
+        if (!is_tail(s.data[i])) {
+            return 0;
+        }
+    }
+    uint8_t second = s.data[1];
+    bool overlong = (first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90);
+    bool outside = (first == 0xed && second > 0x9f) || (first == 0xf4 && second > 0x8f);
+    return overlong || outside ? 0 : length;
+}
+
+bool utf8_is_valid(struct slice s)
+{
+    while (s.length > 0) {
+        size_t length = utf8_sequence(s);
+        if (length == 0) {
+            return false;
+        }
+        s = slice_skip(s, length);
+    }
+    return true;
+}
+
+bool utf8_is_ascii(struct slice s)
+{
+    for (size_t i = 0; i < s.length; i++) {
+        if (s.data[i] > 127) {
+            return false;
+        }
+    }
+    return true;
+}
