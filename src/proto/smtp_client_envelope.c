@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * MAIL and RCPT as text. Strings come from mail of strangers: whatever could end the command, or
+ * the path within it, is refused (R10).
+ */
+#include "proto/smtp_client_internal.h"
+
+#include "base/utf8.h"
+
+enum {
+    PATH_MAX_BYTES = 1000,       /* RFC 5321 has 256; what we took from elsewhere may be longer */
+    ORCPT_MAX_BYTES = 500,       /* RFC 3461 4.2 */
+    ENVELOPE_ID_MAX_BYTES = 100, /* RFC 3461 4.4 */
+};
+
+/* No control characters, well-formed UTF-8; blanks and angle brackets only in a quoted string. */
+bool path_is_sendable(struct slice path)
+{
+    bool quoted = false;
+    for (size_t i = 0; i < path.length; i++) {
+        uint8_t c = path.data[i];
+        if (c < ' ' || c == 0x7f || (!quoted && (c == ' ' || c == '<' || c == '>'))) {
+            return false;
+        }
+        if (c == '"') {
+            quoted = !quoted;
+        } else if (c == '\\' && quoted) {
+            i++;
+            if (i >= path.length || path.data[i] < ' ' || path.data[i] == 0x7f) {
+                return false;
+            }
+        }
+    }
+    return !quoted && path.length <= PATH_MAX_BYTES && utf8_is_valid(path);
+}
+
+static bool word_is_sendable(struct slice word, size_t limit, bool utf8)
+{
+    for (size_t i = 0; i < word.length; i++) {
+        uint8_t c = word.data[i];
+        if (c <= ' ' || c == 0x7f || (c > 127 && !utf8)) {
+            return false;
+        }
+    }
+    return word.length > 0 && word.length <= limit && utf8_is_valid(word);
+}
+
+static bool offers(const struct smtp_client *client, uint32_t flag)
+{
+    return (client->capabilities.flags & flag) != 0;
+}
+
+static bool needs_utf8(const struct transaction *t)
+{
+    if (t->mail.utf8 || !utf8_is_ascii(t->mail.sender)) {
+        return true;
+    }
+    for (uint32_t i = 0; i < t->mail.recipient_count; i++) {
+        if (!utf8_is_ascii(t->mail.recipients[i].address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct smtp_client_cause unsendable(enum smtp_client_stage stage, uint8_t subject,
+                                           uint8_t detail, const char *text)
+{
+    struct smtp_client_cause cause = cause_of_text(stage, SMTP_CLIENT_REPLY, text);
+    cause.code = 553;
+    cause.enhanced[0] = 5;
+    cause.enhanced[1] = subject;
+    cause.enhanced[2] = detail;
+    return cause;
+}
+
+void check_envelope(struct smtp_client *client, struct transaction *t)
+{
+    struct smtp_client_cause cause;
+    t->utf8 = needs_utf8(t);
+    if (!path_is_sendable(t->mail.sender)) {
+        cause = unsendable(SMTP_CLIENT_AT_MAIL, 1, 7, "not sent: bad sender address syntax");
+        decide_rest(t, SMTP_CLIENT_REFUSED, &cause);
+        return;
+    }
+    if (!offers(client, SMTP_CLIENT_CAP_SMTPUTF8) && t->utf8) {
+        cause = unsendable(SMTP_CLIENT_AT_MAIL, 6, 7, "not sent: server does not offer SMTPUTF8");
+        decide_rest(t, SMTP_CLIENT_REFUSED, &cause);
+        return;
+    }
+    for (uint32_t i = 0; i < t->mail.recipient_count; i++) {
+        struct slice address = t->mail.recipients[i].address;
+        if (address.length == 0 || !path_is_sendable(address)) {
+            cause = unsendable(SMTP_CLIENT_AT_RECIPIENT, 1, 3,
+                               "not sent: bad recipient address syntax");
+            decide(t, i, SMTP_CLIENT_REFUSED, &cause);
+            t->states[i] = RECIPIENT_SKIPPED;
+        }
+    }
+}
+
+void queue_mail(struct smtp_client *client, const struct transaction *t)
+{
+    const struct smtp_client_mail *mail = &t->mail;
+    queue_text(client, "MAIL FROM:<");
+    queue_bytes(client, mail->sender);
+    queue_text(client, ">");
+    if (offers(client, SMTP_CLIENT_CAP_SIZE)) {
+        buffer_printf(&client->output, " SIZE=%llu", (unsigned long long)mail->size);
+    }
+    if ((mail->eight_bit || t->utf8) && offers(client, SMTP_CLIENT_CAP_8BITMIME)) {
+        queue_text(client, " BODY=8BITMIME");
+    }
+    if (t->utf8) {
+        queue_text(client, " SMTPUTF8");
+    }
+    if (offers(client, SMTP_CLIENT_CAP_DSN)) {
+        if (mail->return_content != SMTP_CLIENT_RETURN_UNSET) {
+            bool full = mail->return_content == SMTP_CLIENT_RETURN_FULL;
+            queue_text(client, full ? " RET=FULL" : " RET=HDRS");
+        }
+        if (word_is_sendable(mail->envelope_id, ENVELOPE_ID_MAX_BYTES, false)) {
+            queue_text(client, " ENVID=");
+            queue_bytes(client, mail->envelope_id);
+        }
+    }
+    queue_text(client, "\r\n");
+}
+
+static void queue_notify(struct smtp_client *client, uint8_t notify)
+{
+    static const struct {
+        uint8_t flag;
+        const char *word;
+    } words[] = {
+        {SMTP_CLIENT_NOTIFY_SUCCESS, "SUCCESS"},
+        {SMTP_CLIENT_NOTIFY_FAILURE, "FAILURE"},
+        {SMTP_CLIENT_NOTIFY_DELAY, "DELAY"},
+    };
+    if (notify & SMTP_CLIENT_NOTIFY_NEVER) {
+        queue_text(client, " NOTIFY=NEVER");
+        return;
+    }
+    const char *before = " NOTIFY=";
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (notify & words[i].flag) {
+            queue_text(client, before);
+            queue_text(client, words[i].word);
+            before = ",";
+        }
+    }
+}
+
+void queue_recipient(struct smtp_client *client, const struct transaction *t, uint32_t index)
+{
+    const struct smtp_client_recipient *recipient = &t->mail.recipients[index];
+    queue_text(client, "RCPT TO:<");
+    queue_bytes(client, recipient->address);
+    queue_text(client, ">");
+    if (offers(client, SMTP_CLIENT_CAP_DSN)) {
+        queue_notify(client, recipient->notify);
+        if (word_is_sendable(recipient->orcpt, ORCPT_MAX_BYTES, t->utf8)) {
+            queue_text(client, " ORCPT=");
+            queue_bytes(client, recipient->orcpt);
+        }
+    }
+    queue_text(client, "\r\n");
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From the greeting to the first MAIL.
+ *
+ *   GREETING  220            -> EHLO (LHLO)
+ *   EHLO      250            -> OPEN; STARTTLS will be a step between, with a second EHLO
+ *             5xx            -> HELO on the same connection; LMTP knows no HELO: over
+ *   HELO      250            -> OPEN, nothing offered
+ *   any       other          -> over
+ */
+#include "proto/smtp_client_internal.h"
+
+static void open_session(struct smtp_client *client)
+{
+    client->step = SESSION_OPEN;
+    client->opened = true;
+}
+
+static void say_hello(struct smtp_client *client, enum session_step step, const char *verb)
+{
+    queue_text(client, verb);
+    queue_text(client, client->helo);
+    queue_text(client, "\r\n");
+    client->step = step;
+}
+
+static void take_limit(struct slice word, const char *name, uint32_t *ret_limit)
+{
+    struct slice prefix = slice_from_text(name);
+    uint64_t value;
+    if (slice_starts_fold(word, prefix) && slice_to_u64(slice_skip(word, prefix.length), &value) &&
+        value > 0 && value < UINT32_MAX) {
+        *ret_limit = (uint32_t)value;
+    }
+}
+
+static void take_limits(struct smtp_client *client, struct slice words)
+{
+    while (words.length > 0) {
+        size_t end = slice_find(words, ' ');
+        struct slice word = slice_take(words, end);
+        take_limit(word, "RCPTMAX=", &client->capabilities.recipients_max);
+        take_limit(word, "MAILMAX=", &client->capabilities.mails_max);
+        words = slice_skip(words, end + 1);
+    }
+}
+
+static const struct {
+    const char *keyword;
+    uint32_t flag;
+} extensions[] = {
+    {"8BITMIME", SMTP_CLIENT_CAP_8BITMIME}, {"SMTPUTF8", SMTP_CLIENT_CAP_SMTPUTF8},
+    {"DSN", SMTP_CLIENT_CAP_DSN},           {"PIPELINING", SMTP_CLIENT_CAP_PIPELINING},
+    {"CHUNKING", SMTP_CLIENT_CAP_CHUNKING}, {"SIZE", SMTP_CLIENT_CAP_SIZE},
+    {"STARTTLS", SMTP_CLIENT_CAP_STARTTLS},
+};
+
+/* One line of a reply; those of EHLO after the first name extensions. */
+void hello_line(struct smtp_client *client, struct slice line)
+{
+    if (client->step != SESSION_EHLO || client->parser.lines < 2) {
+        return;
+    }
+    line = slice_trim(line);
+    size_t end = slice_find(line, ' ');
+    struct slice keyword = slice_take(line, end);
+    struct slice words = slice_trim(slice_skip(line, end));
+    for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
+        if (slice_equal_fold(keyword, slice_from_text(extensions[i].keyword))) {
+            client->capabilities.flags |= extensions[i].flag;
+        }
+    }
+    uint64_t size;
+    if (slice_equal_fold(keyword, SLICE_LITERAL("SIZE")) && slice_to_u64(words, &size)) {
+        client->capabilities.size_limit = size;
+    }
+    if (slice_equal_fold(keyword, SLICE_LITERAL("LIMITS"))) {
+        take_limits(client, words);
+    }
+}
+
+void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
+{
+    bool good = reply->code == 250; /* not 2xx: a second greeting is none */
+    if (client->step == SESSION_GREETING && reply->code == 220) {
+        say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ");
+        return;
+    }
+    if (client->step != SESSION_GREETING && good) {
+        open_session(client);
+        return;
+    }
+    if (client->step == SESSION_EHLO && reply->code / 100 == 5 && !client->lmtp) {
+        client->capabilities = (struct smtp_client_capabilities){0};
+        say_hello(client, SESSION_HELO, "HELO ");
+        return;
+    }
+    enum smtp_client_stage stage = stage_now(client);
+    if (reply->code / 100 < 4) {
+        session_broken(client, "unexpected code in greeting");
+        return;
+    }
+    struct smtp_client_cause cause = cause_of_reply(stage, reply);
+    session_end(client, &cause);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A hostile server, and a caller that does things at any time. Whatever happens: each mail has one
+ * result, nobody's mail counts as accepted or in doubt before its dot was allowed and has left, and
+ * no bare CR or LF leaves.
+ *
+ * The input is a byte of options, then operations: a byte, and bytes that it uses.
+ */
+#include "proto/smtp_client.h"
+
+#include <assert.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { MAILS = 8 };
+
+static const char small[] = "Subject: x\r\n\r\n.\r\n.dot\r\nno end";
+static const char bare[] = "a\r\nb\n.\r\n";
+
+struct run {
+    struct smtp_client *client;
+    struct slice input;
+    int64_t now;
+    uint64_t mails, results;
+    bool gone[MAILS + 1], left[MAILS + 1], closed;
+    uint8_t last; /* byte sent */
+    struct smtp_client_recipient recipients[3];
+};
+
+static uint8_t take_byte(struct run *run)
+{
+    uint8_t byte = run->input.length > 0 ? run->input.data[0] : 0;
+    run->input = slice_skip(run->input, 1);
+    return byte;
+}
+
+static uint64_t content_size(uint64_t tag)
+{
+    return tag % 4 == 3 ? 150000 : tag % 4 == 2 ? sizeof(bare) - 1 : sizeof(small) - 1;
+}
+
+static void give_content(struct run *run, const struct smtp_client_event *event)
+{
+    static uint8_t piece[SMTP_CLIENT_PIECE_MAX];
+    uint64_t left = content_size(event->tag) - event->offset;
+    size_t length = left < sizeof(piece) ? left : sizeof(piece);
+    if (event->tag % 4 < 2) {
+        memcpy(piece, small + event->offset, length);
+    } else if (event->tag % 4 == 2) {
+        memcpy(piece, bare + event->offset, length);
+    } else {
+        memset(piece, '.', length);
+    }
+    smtp_client_content(run->client, slice_make(piece, length), run->now);
+}
+
+static void take_result(struct run *run, const struct smtp_client_event *event)
+{
+    assert(event->tag == ++run->results && !run->closed);
+    assert(event->outcome_count == 1 + event->tag % 3);
+    for (uint32_t i = 0; i < event->outcome_count; i++) {
+        const struct smtp_client_outcome *outcome = &event->outcomes[i];
+        if (outcome->verdict == SMTP_CLIENT_ACCEPTED || outcome->verdict == SMTP_CLIENT_IN_DOUBT) {
+            assert(run->gone[event->tag] && run->left[event->tag] && event->tag % 4 != 2);
+        }
+        assert(outcome->cause.text.length <= 512);
+        assert(outcome->verdict != SMTP_CLIENT_REFUSED || outcome->cause.code >= 400);
+    }
+}
+
+static void take_events(struct run *run)
+{
+    struct smtp_client_event event;
+    while (smtp_client_next(run->client, &event)) {
+        if (event.kind == SMTP_CLIENT_CONTENT) {
+            give_content(run, &event);
+        } else if (event.kind == SMTP_CLIENT_RESULT) {
+            take_result(run, &event);
+        } else if (event.kind == SMTP_CLIENT_CLOSED) {
+            assert(run->results == run->mails);
+            run->closed = true;
+        }
+    }
+}
+
+static void send_some(struct run *run, size_t most)
+{
+    struct slice output = slice_take(smtp_client_output(run->client), most);
+    for (size_t i = 0; i < output.length; i++) {
+        assert((run->last == '\r') == (output.data[i] == '\n'));
+        run->last = output.data[i];
+    }
+    smtp_client_sent(run->client, output.length, run->now);
+    for (uint64_t tag = 1; tag <= run->mails; tag++) {
+        run->left[tag] = run->left[tag] || smtp_client_dot_sent(run->client, tag);
+    }
+}
+
+static void queue_mail(struct run *run)
+{
+    uint64_t tag = run->mails + 1;
+    struct smtp_client_mail mail = {.tag = tag,
+                                    .sender = SLICE_LITERAL("a@x"),
+                                    .size = content_size(tag),
+                                    .recipients = run->recipients,
+                                    .recipient_count = 1 + (uint32_t)(tag % 3)};
+    if (run->mails < MAILS && smtp_client_mail(run->client, &mail, run->now) == ERROR_NONE) {
+        run->mails++;
+    }
+}
+
+static void operate(struct run *run)
+{
+    uint8_t what = take_byte(run);
+    switch (what % 8) {
+    case 0:
+    case 1:
+    case 2: {
+        struct slice bytes = slice_take(run->input, take_byte(run));
+        bytes = slice_take(run->input, bytes.length);
+        run->input = slice_skip(run->input, bytes.length);
+        smtp_client_input(run->client, bytes, run->now);
+        break;
+    }
+    case 3:
+        queue_mail(run);
+        break;
+    case 4: {
+        uint64_t tag = take_byte(run) % (MAILS + 1);
+        run->gone[tag] = true;
+        smtp_client_go(run->client, tag, run->now);
+        break;
+    }
+    case 5:
+        send_some(run, what & 8 ? SIZE_MAX : take_byte(run));
+        break;
+    case 6:
+        run->now += (int64_t)take_byte(run) * 10000;
+        smtp_client_tick(run->client, run->now);
+        break;
+    default:
+        if (what == 7) {
+            smtp_client_lost(run->client, SLICE_EMPTY, run->now);
+        } else if (what == 15) {
+            smtp_client_abort(run->client, SLICE_LITERAL("stop"));
+        } else if (what == 23) {
+            smtp_client_quit(run->client, run->now);
+        }
+    }
+    take_events(run);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct run run = {.input = slice_make(data, size),
+                      .recipients = {{.address = SLICE_LITERAL("b@y")},
+                                     {.address = SLICE_LITERAL("c@y\r\n")},
+                                     {.address = SLICE_LITERAL("d@y")}}};
+    struct smtp_client_settings settings = {
+        .helo = SLICE_LITERAL("mx"), .lmtp = take_byte(&run) & 1, .greeting_timeout_ms = 60000};
+    run.client = smtp_client_new(&settings, run.now);
+    assert(run.client != NULL);
+    while (run.input.length > 0) {
+        operate(&run);
+    }
+    smtp_client_abort(run.client, SLICE_EMPTY);
+    take_events(&run);
+    assert(run.closed && run.results == run.mails);
+    assert(smtp_client_output(run.client).length == 0);
+    assert(smtp_client_deadline(run.client) == INT64_MAX);
+    smtp_client_free(run.client);
+    return 0;
+}
