@@ -227,6 +227,8 @@ struct spool_handle spool_find(const struct spool *spool, struct message_id id);
 /* Of a valid handle; from memory, cheap. */
 struct message_id spool_id(const struct spool *spool, struct spool_handle handle);
 uint64_t spool_sequence(const struct spool *spool, struct spool_handle handle);
+/* The fate of one of its deliveries, durable or on its way; 0: none. From memory. */
+unsigned spool_fate_of(const struct spool *spool, struct spool_handle handle, uint32_t delivery);
 /* Everything of struct spool_message, from storage. ERROR_CORRUPT: the record is damaged. */
 enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                                struct spool_message *ret_message) MUST_CHECK;
