@@ -285,6 +285,15 @@ static struct transaction *asked_slot(struct smtp_client *client)
     return NULL;
 }
 
+/* It is this message's fault, not the server's; but begun content can only be cut off. */
+static void refuse_content(struct smtp_client *client, struct transaction *t, struct slice text)
+{
+    struct smtp_client_cause cause = {
+        .stage = SMTP_CLIENT_AT_CONTENT, .how = SMTP_CLIENT_LOCAL, .text = text};
+    decide_rest(t, SMTP_CLIENT_REFUSED, &cause);
+    session_end(client, &cause);
+}
+
 void smtp_client_content(struct smtp_client *client, struct slice piece, int64_t now_ms)
 {
     struct transaction *t = asked_slot(client);
@@ -305,10 +314,9 @@ void smtp_client_content(struct smtp_client *client, struct slice piece, int64_t
 
 void smtp_client_content_failed(struct smtp_client *client, struct slice text)
 {
-    if (asked_slot(client) != NULL) {
-        struct smtp_client_cause cause = {
-            .stage = SMTP_CLIENT_AT_CONTENT, .how = SMTP_CLIENT_LOCAL, .text = text};
-        session_end(client, &cause);
+    struct transaction *t = asked_slot(client);
+    if (t != NULL) {
+        refuse_content(client, t, text);
     }
 }
 

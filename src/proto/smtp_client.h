@@ -105,7 +105,8 @@ struct smtp_client_cause {
 enum smtp_client_verdict {
     SMTP_CLIENT_ACCEPTED,  /* 2xx to the dot; LMTP: to this recipient's */
     SMTP_CLIENT_REFUSED,   /* 4xx or 5xx; also 421 anywhere while the transaction was under way, and
-                              what cannot be sent to this server: 553 5.6.7, 553 5.1.3, 553 5.1.7 */
+                              what cannot be sent to this server: 553 5.6.7, 553 5.1.3, 553 5.1.7;
+                              with how LOCAL: we could not send its content */
     SMTP_CLIENT_NOT_TRIED, /* its turn did not come: the session ended before, or the server takes
                               no more recipients in this transaction (RCPTMAX; 452, 552) */
     SMTP_CLIENT_CUT,       /* lost, timed out or given up within it before the dot had left whole */

@@ -64,7 +64,8 @@ static void take_result(struct run *run, const struct smtp_client_event *event)
             assert(run->gone[event->tag] && run->left[event->tag] && event->tag % 4 != 2);
         }
         assert(outcome->cause.text.length <= 512);
-        assert(outcome->verdict != SMTP_CLIENT_REFUSED || outcome->cause.code >= 400);
+        assert(outcome->verdict != SMTP_CLIENT_REFUSED || outcome->cause.code >= 400 ||
+               outcome->cause.how == SMTP_CLIENT_LOCAL);
     }
 }
 
