@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inside of app/settings.h. A file goes through five hands:
+ *
+ *   settings_source   bytes of the file, of what it includes and of its "file:" lists
+ *   settings_lexer    bytes to tokens
+ *   settings_parse    tokens to a tree of blocks and entries; knows no key but the blocks' names
+ *   settings_check    tree to values, by the table (settings_table); one block at a time
+ *   settings_routes   what concerns several blocks: names, references, chains
+ *
+ * Each says what is wrong with settings_complain() and goes on, so that all errors are found.
+ */
+#ifndef HOLDFAST_APP_SETTINGS_INTERNAL_H
+#define HOLDFAST_APP_SETTINGS_INTERNAL_H
+
+#include "app/settings.h"
+#include "base/arena.h"
+
+enum {
+    SETTINGS_SOURCES_MAX = 1000,    /* files in all */
+    SETTINGS_BYTES_MAX = 256 << 20, /* of all files */
+    SETTINGS_INCLUDE_DEPTH = 8,
+    SETTINGS_COMPLAINTS_MAX = 200, /* said; the rest is counted */
+    SETTINGS_CHAIN_MAX = 64,
+    SETTINGS_RETRY_MAX = 64,
+};
+
+/* ---- sources ------------------------------------------------------------------------------ */
+
+struct source {
+    struct slice path; /* as opened; ends in NUL, which the length does not count */
+    struct slice content;
+    bool open; /* being parsed: including it now would be a loop */
+};
+
+struct place {
+    uint32_t source;
+    uint32_t line;
+};
+
+/* ---- tree --------------------------------------------------------------------------------- */
+
+struct value {
+    struct slice text;
+    struct place at;
+};
+
+struct entry {
+    struct entry *next;
+    struct slice key;
+    struct place at;
+    const struct value *values;
+    uint32_t count;
+    bool list; /* was written in braces */
+};
+
+struct block {
+    struct block *next;
+    struct slice kind; /* empty: the top */
+    struct place at;
+    const struct value *titles;
+    uint32_t title_count;
+    struct entry *first;
+    struct entry **last;
+    bool broken; /* a part of it was not understood: do not complain about what is missing */
+};
+
+struct complaint {
+    struct place at;
+    uint32_t order;
+    bool warning;
+    const char *text;
+};
+
+struct settings {
+    struct arena arena;      /* what the configuration points into */
+    struct arena tree_arena; /* the tree and what else is needed only while reading */
+    struct source *sources;
+    uint32_t source_count;
+    size_t source_bytes;
+    bool sealed;               /* sources are all there: no file may be opened */
+    struct slice directory;    /* where relative paths of the configuration begin */
+    struct slice machine_name; /* hostname if the file gives none */
+
+    struct complaint complaints[SETTINGS_COMPLAINTS_MAX];
+    uint32_t complaint_count;
+    uint32_t complaints_unsaid;
+    bool failed;
+    bool out_of_memory;
+
+    struct block top;
+    struct block *first_block;
+    struct block **last_block;
+
+    struct service_config config;
+    struct server_config *servers; /* those of config, while they are being made */
+    struct place *server_places;   /* where each one's block begins */
+};
+
+/* Zeroed memory that lives as long as the settings; on failure notes it and returns NULL. */
+void *settings_allocate(struct settings *settings, size_t count, size_t size);
+/* The same, until settings_read() or settings_parse() returns. */
+void *settings_allocate_tree(struct settings *settings, size_t count, size_t size);
+void settings_complain(struct settings *settings, struct place at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void settings_warn(struct settings *settings, struct place at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* For messages: what somebody wrote, cut to a readable length. */
+#define SHOWN(s) (int)((s).length < 64 ? (s).length : 64), (const char *)(s).data
+
+/* Finds or reads a file. `path` is relative to the file `from`, unless that is NULL. Complains at
+ * `at` if it cannot; true with *ret_source otherwise. */
+bool settings_source(struct settings *settings, const struct place *at, struct slice path,
+                     uint32_t *ret_source);
+/* What settings_expand() wrote; false: no such text. */
+bool settings_unpack(struct settings *settings, struct slice text);
+
+/* ---- lexer -------------------------------------------------------------------------------- */
+
+enum token_kind {
+    TOKEN_WORD,
+    TOKEN_STRING,
+    TOKEN_OPEN,
+    TOKEN_CLOSE,
+    TOKEN_EQUALS,
+    TOKEN_COMMA,
+    TOKEN_BAD, /* text says what is wrong; the line's rest has been skipped */
+    TOKEN_END,
+};
+
+struct token {
+    enum token_kind kind;
+    struct slice text;
+    uint32_t line;
+    bool first; /* on its line */
+};
+
+struct lexer {
+    struct slice rest;
+    uint32_t line;
+    bool line_start;
+    struct arena *arena; /* for strings with escapes */
+};
+
+void lexer_init(struct lexer *lexer, struct slice text, struct arena *arena);
+struct token lexer_next(struct lexer *lexer);
+
+/* ---- parser ------------------------------------------------------------------------------- */
+
+/* Fills settings->top and the list of blocks from the first source. */
+void settings_parse_tree(struct settings *settings);
+
+/* ---- values ------------------------------------------------------------------------------- */
+
+/* All: false with *ret_why, a phrase for the operator, if the text is none. */
+bool value_duration(struct slice text, uint64_t *ret_ms, const char **ret_why);
+bool value_size(struct slice text, uint64_t *ret_bytes, const char **ret_why);
+bool value_count(struct slice text, uint64_t *ret_count, const char **ret_why);
+bool value_hostname(struct slice text, const char **ret_why);
+bool value_mailbox(struct slice text, const char **ret_why);
+bool value_network(struct slice text, struct ip_network *ret_network, const char **ret_why);
+/* HOST, HOST:PORT, ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT. `port` is for where none is written; 0:
+ * it must be. */
+bool value_address(struct slice text, uint16_t port, struct server_address *ret_address,
+                   const char **ret_why);
+
+/* ---- table -------------------------------------------------------------------------------- */
+
+enum setting_block {
+    BLOCK_TOP,
+    BLOCK_LISTEN,
+    BLOCK_SERVER,
+    BLOCK_DOMAIN,
+    BLOCK_RELAY,
+    BLOCK_LIMITS,
+    BLOCK_COUNT,
+};
+
+enum setting_type {
+    SETTING_TEXT,
+    SETTING_HOSTNAME,
+    SETTING_PATH,
+    SETTING_MAILBOX,
+    SETTING_IP,
+    SETTING_COUNT,
+    SETTING_DURATION,
+    SETTING_SIZE,
+    SETTING_SWITCH, /* yes, no */
+    SETTING_CHOICE,
+    /* These are filled by hand (settings_routes and settings_check). */
+    SETTING_DURATIONS,
+    SETTING_ENDPOINTS, /* where to listen */
+    SETTING_ADDRESSES, /* of a server */
+    SETTING_RESOLVERS,
+    SETTING_NETWORKS,
+    SETTING_SENDERS,
+    SETTING_SERVER,
+    SETTING_CHAIN,
+    SETTING_RELAY,
+    SETTING_ANCHOR,
+    SETTING_RECIPIENTS,
+    SETTING_ABSENT, /* a name of a later version */
+};
+
+struct setting {
+    const char *name;
+    enum setting_type type;
+    enum setting_block block;
+    const char *fallback;  /* as one would write it; NULL: none */
+    const char *otherwise; /* what holds without it, in words, if fallback does not say it */
+    uint64_t least, most;  /* milliseconds, bytes, things; both 0: any */
+    const char *choices;   /* SETTING_CHOICE: "a|b", in the order of the enum */
+    const char *later;     /* choices of a later version, "c|d" */
+    bool required;
+    bool none;        /* the word "none" is allowed and means 0 */
+    bool restart;     /* not reloadable: takes effect when the program starts */
+    uint32_t offset;  /* in the block's struct; see settings_table.c */
+    uint8_t width;    /* bytes of an integer there */
+    const char *text; /* one sentence */
+};
+
+extern const struct setting settings_table[];
+extern const uint32_t settings_table_length;
+
+struct setting_block_description {
+    const char *name; /* "" for the top */
+    bool titled;
+    bool once;
+    const char *text;
+};
+extern const struct setting_block_description settings_blocks[BLOCK_COUNT];
+
+/* BLOCK_COUNT: no block of that name. */
+enum setting_block settings_block_find(struct slice name);
+/* NULL: no such key there. */
+const struct setting *settings_find(enum setting_block block, struct slice name);
+/* The nearest key of the block, or NULL when none is near. */
+const char *settings_nearest(enum setting_block block, struct slice name);
+/* True if `known` may be what `word` was meant to be, and is nearer than *best was (UINT32_MAX to
+ * begin with). */
+bool settings_is_near(struct slice word, struct slice known, unsigned *best);
+/* The nearest of words joined by '|', empty when none is near. */
+struct slice settings_nearest_choice(const char *choices, struct slice word);
+/* The index of a word in "a|b|c", or -1. */
+int settings_choice_index(const char *choices, struct slice word);
+
+/* ---- names -------------------------------------------------------------------------------- */
+
+/* Names to numbers, case folded; the numbers are the caller's. */
+struct names {
+    struct names_slot *slots;
+    uint32_t capacity; /* power of two */
+    uint32_t count;
+};
+void names_init(struct names *names);
+void names_done(struct names *names);
+/* The number under which the name is known already, or NO_INDEX when it was added (or memory is
+ * out, noted in settings). */
+uint32_t names_add(struct settings *settings, struct names *names, struct slice name,
+                   uint32_t number);
+uint32_t names_find(const struct names *names, struct slice name); /* or NO_INDEX */
+/* The nearest known name, empty when none is near. Looks at all of them. */
+struct slice names_nearest(const struct names *names, struct slice name);
+
+/* A number of the setting's type as one would write it: "30s", "64M", "20". */
+void settings_format(enum setting_type type, uint64_t value, char ret_text[32]);
+
+/* ---- check -------------------------------------------------------------------------------- */
+
+/* The tree to settings->config. */
+void settings_check(struct settings *settings);
+/* Fills `target` (the block's struct) with defaults, then from the entries, by the table. Entries
+ * of hand-filled types are checked for unknown and twice only. ret_entries[i] is the entry of
+ * settings_table[i], or NULL; it has settings_table_length places. */
+void settings_fill(struct settings *settings, enum setting_block block, const struct block *tree,
+                   void *target, const struct entry **ret_entries);
+/* The entry of a key of the block in what settings_fill() gave, or NULL. */
+const struct entry *settings_entry(const struct entry *const *entries, enum setting_block block,
+                                   const char *name);
+/* The servers: settings->config.relay.servers with their names, failover loops broken. */
+void settings_servers(struct settings *settings, struct names *ret_names);
+/* Routes and what refers to them: the rest of settings->config.relay. `top` are the entries of the
+ * file's top. */
+void settings_routes(struct settings *settings, const struct names *servers,
+                     const struct entry *const *top);
+/* The index of the server, or NO_INDEX with a complaint. */
+uint32_t settings_server_index(struct settings *settings, const struct names *servers,
+                               const struct value *value);
+
+#endif

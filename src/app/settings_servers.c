@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The server blocks: names, addresses, and the failover links between them, which must not form a
+ * loop.
+ */
+#include "app/settings_internal.h"
+
+#include <stdlib.h>
+
+struct servers {
+    struct settings *settings;
+    const struct names *names;
+    struct server_config *all;
+    const struct entry **failovers; /* by server */
+    const struct block **blocks;
+    uint32_t count;
+    const struct entry **entries; /* scratch of settings_fill() */
+};
+
+static uint32_t count_blocks(const struct settings *settings)
+{
+    uint32_t count = 0;
+    for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
+        count += settings_block_find(block->kind) == BLOCK_SERVER;
+    }
+    return count;
+}
+
+/* Takes the names; a server of a name that is known or reserved is left out. */
+static void collect(struct servers *servers, struct names *names)
+{
+    struct settings *settings = servers->settings;
+    for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
+        if (settings_block_find(block->kind) != BLOCK_SERVER || block->title_count == 0) {
+            continue;
+        }
+        struct slice name = block->titles[0].text;
+        if (slice_equal_fold(name, SLICE_LITERAL("mx")) ||
+            slice_equal_fold(name, SLICE_LITERAL("none"))) {
+            settings_complain(settings, block->at, "'%.*s' is a reserved word, not a server's name",
+                              SHOWN(name));
+            continue;
+        }
+        if (name.length == 0 || slice_find(name, '@') != name.length) {
+            settings_complain(settings, block->at, "'%.*s' is no name for a server", SHOWN(name));
+            continue;
+        }
+        uint32_t known = names_add(settings, names, name, servers->count);
+        if (known != NO_INDEX) {
+            settings_complain(settings, block->at, "server '%.*s' is there twice; first in line %u",
+                              SHOWN(name), servers->blocks[known]->at.line);
+            continue;
+        }
+        servers->blocks[servers->count] = block;
+        settings->server_places[servers->count] = block->at;
+        servers->all[servers->count].name = name;
+        servers->count++;
+    }
+}
+
+static void fill_addresses(struct servers *servers, struct server_config *server,
+                           const struct entry *entry)
+{
+    struct settings *settings = servers->settings;
+    uint16_t usual = server->protocol == SERVER_LMTP ? 0 : 25;
+    struct server_address *addresses =
+        settings_allocate(settings, entry->count, sizeof(*addresses));
+    for (uint32_t i = 0; addresses != NULL && i < entry->count; i++) {
+        const struct value *value = &entry->values[i];
+        const char *why = "";
+        if (value_address(value->text, usual, &addresses[server->address_count], &why)) {
+            server->address_count++;
+            continue;
+        }
+        settings_complain(
+            settings, value->at, "address: '%.*s' %s%s", SHOWN(value->text), why,
+            usual == 0 && strstr(why, "needs a port") != NULL ? "; LMTP has no usual one" : "");
+    }
+    server->addresses = addresses;
+}
+
+static void fill(struct servers *servers, uint32_t index)
+{
+    struct settings *settings = servers->settings;
+    struct server_config *server = &servers->all[index];
+    settings_fill(settings, BLOCK_SERVER, servers->blocks[index], server, servers->entries);
+    server->failover = NO_INDEX;
+    const struct entry *const *entries = servers->entries;
+    server->has_source = settings_entry(entries, BLOCK_SERVER, "source-address") != NULL;
+    server->greeting_timeout_set =
+        settings_entry(entries, BLOCK_SERVER, "greeting-timeout") != NULL;
+    const struct entry *address = settings_entry(entries, BLOCK_SERVER, "address");
+    if (address != NULL) {
+        fill_addresses(servers, server, address);
+    }
+    const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");
+    if (failover == NULL || failover->count != 1 || failover->list) {
+        return;
+    }
+    servers->failovers[index] = failover;
+    const struct value *value = &failover->values[0];
+    if (slice_equal_fold(value->text, SLICE_LITERAL("none"))) {
+        return;
+    }
+    if (slice_equal_fold(value->text, SLICE_LITERAL("mx"))) {
+        settings_complain(settings, value->at, "failover = mx is not available in this version");
+        return;
+    }
+    server->failover = settings_server_index(settings, servers->names, value);
+}
+
+/* Says the loop that `at` stands in, beginning with the server that the file names first. */
+static void complain_loop(struct servers *servers, uint32_t at)
+{
+    uint32_t first = at;
+    for (uint32_t i = servers->all[at].failover; i != at; i = servers->all[i].failover) {
+        first = i < first ? i : first;
+    }
+    struct buffer text;
+    buffer_init(&text, 300);
+    uint32_t i = first;
+    do {
+        buffer_printf(&text, "%.*s > ", SHOWN(servers->all[i].name));
+        i = servers->all[i].failover;
+    } while (i != first);
+    buffer_printf(&text, "%.*s", SHOWN(servers->all[first].name));
+    settings_complain(servers->settings, servers->failovers[first]->at, "failover loop: %.*s%s",
+                      SLICE_PRINT(buffer_slice(&text)), text.failed ? "..." : "");
+    buffer_done(&text);
+}
+
+/* Each server is walked over once: `walk` remembers in which walk it was met. */
+static void find_loops(struct servers *servers)
+{
+    uint32_t *walk = settings_allocate_tree(servers->settings, servers->count, sizeof(*walk));
+    for (uint32_t start = 0; walk != NULL && start < servers->count; start++) {
+        uint32_t at = start;
+        while (at != NO_INDEX && walk[at] == 0) {
+            walk[at] = start + 1;
+            at = servers->all[at].failover;
+        }
+        if (at != NO_INDEX && walk[at] == start + 1) {
+            complain_loop(servers, at);
+            servers->all[at].failover = NO_INDEX; /* so that nobody walks it for ever */
+        }
+    }
+}
+
+uint32_t settings_server_index(struct settings *settings, const struct names *servers,
+                               const struct value *value)
+{
+    uint32_t index = names_find(servers, value->text);
+    if (index == NO_INDEX) {
+        /* Only for the first few: looking for a near one costs a look at all. */
+        struct slice near =
+            settings->complaint_count < 20 ? names_nearest(servers, value->text) : SLICE_EMPTY;
+        settings_complain(settings, value->at, "there is no server '%.*s'%s%.*s%s",
+                          SHOWN(value->text), near.length > 0 ? "; did you mean '" : "",
+                          SHOWN(near), near.length > 0 ? "'?" : "");
+    }
+    return index;
+}
+
+void settings_servers(struct settings *settings, struct names *ret_names)
+{
+    names_init(ret_names);
+    uint32_t most = count_blocks(settings);
+    struct servers servers = {
+        .settings = settings,
+        .names = ret_names,
+        .all = settings_allocate(settings, most, sizeof(struct server_config)),
+        .failovers = settings_allocate_tree(settings, most, sizeof(struct entry *)),
+        .blocks = settings_allocate_tree(settings, most, sizeof(struct block *)),
+        .entries = settings_allocate_tree(settings, settings_table_length, sizeof(struct entry *)),
+    };
+    settings->servers = servers.all;
+    settings->server_places = settings_allocate_tree(settings, most, sizeof(struct place));
+    if (settings->out_of_memory) {
+        return;
+    }
+    collect(&servers, ret_names);
+    for (uint32_t i = 0; i < servers.count; i++) {
+        fill(&servers, i);
+    }
+    find_loops(&servers);
+    settings->config.relay.servers = servers.all;
+    settings->config.relay.server_count = servers.count;
+}

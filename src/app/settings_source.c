@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The files of a configuration: each is read once, kept whole, and named in messages by the path it
+ * was opened under. settings_expand() packs them into one text and settings_unpack() takes them out
+ * again, so that a process without a file system parses exactly the same bytes and finds the same
+ * lines.
+ *
+ * The text:  holdfast-settings 1 LF, then items: NAME LENGTH LF, LENGTH bytes, LF. Items are
+ * "machine" and "directory" (once, first), then for each source "path" and "content".
+ */
+#include "app/settings_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FIRST_LINE "holdfast-settings 1\n"
+
+static bool add_source(struct settings *settings, struct slice path, struct slice content,
+                       uint32_t *ret_source)
+{
+    if (settings->sources == NULL) {
+        settings->sources =
+            settings_allocate(settings, SETTINGS_SOURCES_MAX, sizeof(struct source));
+        if (settings->sources == NULL) {
+            return false;
+        }
+    }
+    *ret_source = settings->source_count++;
+    settings->sources[*ret_source] = (struct source){.path = path, .content = content};
+    settings->source_bytes += content.length;
+    return true;
+}
+
+static uint32_t find_source(const struct settings *settings, struct slice path)
+{
+    for (uint32_t i = 0; i < settings->source_count; i++) {
+        if (slice_equal(settings->sources[i].path, path)) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
+/* `path` as seen from the directory of the file that names it. */
+static struct slice resolve(struct settings *settings, const struct place *at, struct slice path)
+{
+    struct slice base = SLICE_EMPTY;
+    if (at != NULL && (path.length == 0 || path.data[0] != '/')) {
+        base = settings->sources[at->source].path;
+        size_t slash = slice_find_last(base, '/');
+        base = slice_take(base, slash == base.length ? 0 : slash + 1);
+    }
+    char *joined = settings_allocate(settings, base.length + path.length + 1, 1);
+    if (joined == NULL) {
+        return SLICE_EMPTY;
+    }
+    if (base.length > 0) {
+        memcpy(joined, base.data, base.length);
+    }
+    if (path.length > 0) {
+        memcpy(joined + base.length, path.data, path.length);
+    }
+    return slice_make(joined, base.length + path.length);
+}
+
+/* NULL or why not. */
+static const char *read_descriptor(struct settings *settings, int fd, struct slice *ret_content)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0) {
+        return strerror(errno);
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return S_ISDIR(status.st_mode) ? "is a directory" : "is not an ordinary file";
+    }
+    if ((uint64_t)status.st_size > SETTINGS_BYTES_MAX - settings->source_bytes) {
+        return "the configuration is too large";
+    }
+    size_t size = (size_t)status.st_size;
+    uint8_t *bytes = settings_allocate(settings, size + 1, 1);
+    if (bytes == NULL) {
+        return "out of memory";
+    }
+    size_t length = 0;
+    while (length < size) {
+        ssize_t got = read(fd, bytes + length, size - length);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            return strerror(errno);
+        }
+        if (got == 0) {
+            break; /* cut while we read */
+        }
+        length += (size_t)got;
+    }
+    *ret_content = slice_make(bytes, length);
+    return NULL;
+}
+
+static const char *read_file(struct settings *settings, const char *path, struct slice *ret_content)
+{
+    /* Not blocking: a FIFO in place of a file must not hang the start. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        return strerror(errno);
+    }
+    const char *why = read_descriptor(settings, fd, ret_content);
+    close(fd);
+    return why;
+}
+
+bool settings_source(struct settings *settings, const struct place *at, struct slice path,
+                     uint32_t *ret_source)
+{
+    struct place place = at != NULL ? *at : (struct place){NO_INDEX, 0};
+    if (path.length == 0 || slice_find(path, 0) != path.length) {
+        settings_complain(settings, place, "a file name is needed");
+        return false;
+    }
+    struct slice full = resolve(settings, at, path);
+    if (full.data == NULL) {
+        return false;
+    }
+    *ret_source = find_source(settings, full);
+    if (*ret_source != NO_INDEX) {
+        return true;
+    }
+    if (settings->source_count == SETTINGS_SOURCES_MAX) {
+        settings_complain(settings, place, "more than %d files", SETTINGS_SOURCES_MAX);
+        return false;
+    }
+    struct slice content;
+    const char *why = settings->sealed ? "is not in the expanded text"
+                                       : read_file(settings, (const char *)full.data, &content);
+    if (why != NULL) {
+        settings_complain(settings, place, "%.*s: %s", SLICE_PRINT(full), why);
+        return false;
+    }
+    return add_source(settings, full, content, ret_source);
+}
+
+static void put_item(struct buffer *text, const char *name, struct slice bytes)
+{
+    buffer_printf(text, "%s %zu\n", name, bytes.length);
+    buffer_append(text, bytes);
+    buffer_append_text(text, "\n");
+}
+
+void settings_expand(const struct settings *settings, struct buffer *ret_text)
+{
+    buffer_append_text(ret_text, FIRST_LINE);
+    put_item(ret_text, "machine", settings->machine_name);
+    put_item(ret_text, "directory", settings->directory);
+    for (uint32_t i = 0; i < settings->source_count; i++) {
+        put_item(ret_text, "path", settings->sources[i].path);
+        put_item(ret_text, "content", settings->sources[i].content);
+    }
+}
+
+/* One item of the given name, copied. */
+static bool take_item(struct settings *settings, struct slice *text, const char *name,
+                      struct slice *ret_bytes)
+{
+    struct slice head = slice_take(*text, slice_find(*text, '\n'));
+    struct slice prefix = slice_from_text(name);
+    uint64_t length;
+    if (head.length == text->length || !slice_equal(slice_take(head, prefix.length), prefix) ||
+        head.length <= prefix.length || head.data[prefix.length] != ' ' ||
+        !slice_to_u64(slice_skip(head, prefix.length + 1), &length)) {
+        return false;
+    }
+    struct slice rest = slice_skip(*text, head.length + 1);
+    if (length >= rest.length || rest.data[length] != '\n') {
+        return false;
+    }
+    *ret_bytes = arena_copy(&settings->arena, slice_take(rest, length));
+    *text = slice_skip(rest, length + 1);
+    return ret_bytes->data != NULL;
+}
+
+bool settings_unpack(struct settings *settings, struct slice text)
+{
+    struct slice first = SLICE_LITERAL(FIRST_LINE);
+    if (!slice_equal(slice_take(text, first.length), first)) {
+        return false;
+    }
+    text = slice_skip(text, first.length);
+    if (!take_item(settings, &text, "machine", &settings->machine_name) ||
+        !take_item(settings, &text, "directory", &settings->directory)) {
+        return false;
+    }
+    while (text.length > 0) {
+        struct slice path, content;
+        uint32_t index;
+        if (settings->source_count == SETTINGS_SOURCES_MAX ||
+            !take_item(settings, &text, "path", &path) ||
+            !take_item(settings, &text, "content", &content) ||
+            !add_source(settings, path, content, &index)) {
+            return false;
+        }
+    }
+    settings->sealed = true;
+    return settings->source_count > 0;
+}

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The one table of the configuration: every key with its block, type, default, range and a sentence
+ * for people. What the parser accepts, what the checks demand and what holdfast.conf(5) says come
+ * from here. Rows of a block stand together.
+ */
+#include "app/settings_internal.h"
+#include "spool/spool.h"
+
+#include <stdlib.h>
+
+#define AT(type, member)                                                                           \
+    .offset = offsetof(struct type, member), .width = sizeof(((struct type *)0)->member)
+#define TOP(member) .block = BLOCK_TOP, AT(service_config, member)
+#define LIMIT(member) .block = BLOCK_LIMITS, AT(service_config, limits.member)
+#define LISTEN(member) .block = BLOCK_LISTEN, AT(listener_config, member)
+#define SERVER(member) .block = BLOCK_SERVER, AT(server_config, member)
+#define DOMAIN(member) .block = BLOCK_DOMAIN, AT(route_config, member)
+#define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
+
+#define MS UINT64_C(1)
+#define SECOND (1000 * MS)
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
+#define DAY (24 * HOUR)
+#define KB (UINT64_C(1) << 10)
+#define MB (UINT64_C(1) << 20)
+#define GB (UINT64_C(1) << 30)
+
+/* clang-format off */
+const struct setting settings_table[] = {
+    /* ---- top ---- */
+    {"hostname", SETTING_HOSTNAME, TOP(hostname), .otherwise = "the machine's name, with a warning",
+     .text = "The name by which this server greets, signs its trace fields and says EHLO."},
+    {"state", SETTING_PATH, TOP(state), .fallback = "/var/lib/holdfast", .restart = true,
+     .text = "The directory of the journal and of the control socket; a relative path starts where "
+             "the program was started."},
+    {"user", SETTING_TEXT, TOP(user), .otherwise = "stay who we are", .restart = true,
+     .text = "The user that the processes become when the program is started as root."},
+    {"group", SETTING_TEXT, TOP(group), .otherwise = "the user's", .restart = true,
+     .text = "The group that may use the control socket."},
+    {"node", SETTING_COUNT, TOP(node), .fallback = "0", .most = 65535, .restart = true,
+     .text = "A number that makes message ids of several machines distinct."},
+    {"loops", SETTING_COUNT, TOP(loops), .fallback = "0", .otherwise = "0, one for each processor",
+     .most = 24, .restart = true,
+     .text = "Event loops of the receiving and of the sending process."},
+    {"bounces", SETTING_RELAY, TOP(relay.bounces), .otherwise = "the first relay",
+     .text = "The relay by which delivery status notifications leave; with none, what would bounce "
+             "becomes a dead letter."},
+    {"postmaster", SETTING_MAILBOX, TOP(relay.postmaster),
+     .otherwise = "postmaster at the first domain",
+     .text = "Where mail to postmaster and abuse at this host goes."},
+    {"reserve", SETTING_SIZE, TOP(reserve_bytes), .fallback = "0",
+     .otherwise = "the larger of 1G and 5 % of the file system, at most a tenth of it",
+     .most = UINT64_C(1) << 50,
+     .text = "Free space below which no mail is accepted any more."},
+    {"dead-letter-keep", SETTING_DURATION, TOP(relay.dead_letter_keep_ms), .fallback = "30d",
+     .least = SECOND, .most = 3660 * DAY,
+     .text = "How long a dead letter is kept."},
+    {"trace-keep", SETTING_DURATION, TOP(trace_keep_ms), .fallback = "30d", .least = SECOND,
+     .most = 3660 * DAY,
+     .text = "How long the events of a message can be asked for with holdfast trace."},
+    {"content-memory", SETTING_SIZE, TOP(content_memory_bytes), .fallback = "256M",
+     .least = MB, .most = 64 * GB,
+     .text = "Bytes of incoming content on their way to the disk above which sockets are not read."},
+    {"large-content", SETTING_SIZE, TOP(large_content_bytes), .fallback = "4M",
+     .least = 4 * KB, .most = GB, .restart = true,
+     .text = "Contents above this size are kept in files of their own beside the journal."},
+    {"segment-size", SETTING_SIZE, TOP(segment_bytes), .fallback = "64M", .least = 256 * KB,
+     .most = GB, .restart = true,
+     .text = "Size of one file of the journal."},
+    {"log", SETTING_CHOICE, TOP(log_target), .fallback = "stderr",
+     .choices = "stderr|syslog|journal", .restart = true,
+     .text = "Where the log goes."},
+    {"log-level", SETTING_CHOICE, TOP(log_level), .fallback = "info",
+     .choices = "error|warning|info|debug", .restart = true,
+     .text = "The least important kind of event that is logged."},
+    {"dns-forwarders", SETTING_RESOLVERS, TOP(dns_forwarders), .otherwise = "those of resolv.conf",
+     .text = "Addresses of the resolvers to ask, with a port if it is not 53."},
+    {"dns-trust-anchor", SETTING_ANCHOR, TOP(dns_trust_anchor), .otherwise = "no validation",
+     .text = "A DS or DNSKEY record to validate answers with, or file:PATH where such records are."},
+    {"archive-required", SETTING_SWITCH, .block = BLOCK_TOP, .fallback = "no", .later = "yes",
+     .text = "Whether mail that is not archived yet keeps its space when the disk is full."},
+    {"when-database-away", SETTING_CHOICE, .block = BLOCK_TOP, .fallback = "accept",
+     .choices = "accept|defer",
+     .text = "What happens to incoming mail while a cluster's database is away; without a cluster, "
+             "nothing."},
+
+    /* ---- listen ---- */
+    {"address", SETTING_ENDPOINTS, LISTEN(at), .required = true,
+     .text = "Address and port to listen on, or a list of them; port 25 if none is written for "
+             "smtp."},
+    {"protocol", SETTING_CHOICE, LISTEN(protocol), .fallback = "smtp", .choices = "smtp|http",
+     .later = "submission|pop3",
+     .text = "What is spoken there: smtp for mail, http for metrics and health."},
+    {"bare-newline", SETTING_CHOICE, LISTEN(reject_bare_newline), .fallback = "normalize",
+     .choices = "normalize|reject",
+     .text = "What happens to content with a CR or LF alone: normalize makes a bare LF a line end "
+             "and a bare CR a blank, reject answers 550 5.6.0."},
+    {"tls", SETTING_CHOICE, .block = BLOCK_LISTEN, .fallback = "none", .choices = "none",
+     .later = "starttls|implicit",
+     .text = "Whether connections are encrypted."},
+    {"certificate", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "The certificate for TLS."},
+    {"key", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "The key of the certificate."},
+    {"auth", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Who may log in."},
+    {"proxy-from", SETTING_ABSENT, .block = BLOCK_LISTEN,
+     .text = "Peers that send a PROXY header."},
+    {"trusted", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Networks that may use XCLIENT."},
+
+    /* ---- server ---- */
+    {"address", SETTING_ADDRESSES, SERVER(addresses), .required = true,
+     .text = "Name or address of the server, with a port if it is not 25, or a list of them that "
+             "are the same server; LMTP has no usual port and must name one."},
+    {"protocol", SETTING_CHOICE, SERVER(protocol), .fallback = "smtp", .choices = "smtp|lmtp",
+     .text = "What the server speaks."},
+    {"failover", SETTING_SERVER, SERVER(failover), .otherwise = "none",
+     .text = "The next server of the chain, for when this one does not work."},
+    {"tls", SETTING_CHOICE, SERVER(tls), .fallback = "opportunistic",
+     .choices = "none|opportunistic", .later = "encrypt|required|dane|mta-sts|implicit",
+     .text = "Whether the connection is encrypted; opportunistic means if the server offers it and "
+             "this version can."},
+    {"connections", SETTING_COUNT, SERVER(connections), .fallback = "20", .least = 1,
+     .most = 10000,
+     .text = "Connections to the server at once, at most."},
+    {"connect-timeout", SETTING_DURATION, SERVER(connect_timeout_ms), .fallback = "30s",
+     .least = 10 * MS, .most = HOUR,
+     .text = "How long connecting may take."},
+    {"greeting-timeout", SETTING_DURATION, SERVER(greeting_timeout_ms), .fallback = "60s",
+     .otherwise = "60s, and 300s for the last server of a chain", .least = 10 * MS, .most = HOUR,
+     .text = "How long the server's greeting may take."},
+    {"probe-interval", SETTING_DURATION, SERVER(probe_interval_ms), .fallback = "700ms",
+     .least = 10 * MS, .most = HOUR,
+     .text = "How often a server that cannot be connected is tried."},
+    {"xclient", SETTING_CHOICE, SERVER(xclient), .fallback = "auto", .choices = "off|auto",
+     .text = "Whether the server is told the original client, if it offers XCLIENT or XFORWARD."},
+    {"source-address", SETTING_IP, SERVER(source), .otherwise = "the system's choice",
+     .text = "The address of ours to connect from."},
+    {"helo", SETTING_HOSTNAME, SERVER(helo), .otherwise = "the hostname",
+     .text = "The name to say EHLO with."},
+    {"authoritative", SETTING_SWITCH, SERVER(authoritative), .fallback = "no",
+     .text = "Whether the server's word on recipients counts although it is not the head of its "
+             "chain."},
+    {"hold-5xx", SETTING_CHOICE, SERVER(hold_5xx_manual), .fallback = "auto",
+     .choices = "auto|manual",
+     .text = "What happens to mail that was held because a returning server refused it: auto tries "
+             "it once more, manual waits for the operator."},
+    {"hold-5xx-after-recovery", SETTING_DURATION, SERVER(hold_5xx_after_recovery_ms),
+     .fallback = "10m", .most = 7 * DAY,
+     .text = "How long after its return a server's refusals are held instead of final."},
+    {"tls-name", SETTING_ABSENT, .block = BLOCK_SERVER,
+     .text = "The name that the server's certificate must have."},
+    {"tls-ca", SETTING_ABSENT, .block = BLOCK_SERVER,
+     .text = "The authorities that may have signed it."},
+    {"auth-user", SETTING_ABSENT, .block = BLOCK_SERVER, .text = "The user to log in as."},
+    {"auth-password-file", SETTING_ABSENT, .block = BLOCK_SERVER,
+     .text = "The file with the password."},
+
+    /* ---- domain ---- */
+    {"deliver-to", SETTING_CHAIN, DOMAIN(chain), .required = true,
+     .text = "A server, whose failover servers follow; or a list, which is the chain itself, "
+             "in order of preference."},
+    {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
+     .text = "Which recipients exist; any accepts all."},
+    {"unknown", SETTING_CHOICE, DOMAIN(unknown), .fallback = "accept", .choices = "accept|defer",
+     .text = "What RCPT answers for a recipient that is not known while the server is down."},
+    {"retry", SETTING_DURATIONS, DOMAIN(retry_ms), .fallback = "{5m, 10m, 20m, 40m, 1h}",
+     .least = SECOND, .most = 30 * DAY,
+     .text = "When a delivery that the server deferred is tried again; the last value repeats. "
+             "While a server is down nothing is tried, and at its return everything."},
+    {"keep", SETTING_DURATION, DOMAIN(keep_ms), .fallback = "30d", .least = SECOND,
+     .most = 3660 * DAY,
+     .text = "How long a message is tried, counted only while one of its servers is up."},
+    {"keep-max", SETTING_DURATION, DOMAIN(keep_max_ms), .fallback = "90d", .least = SECOND,
+     .most = 3660 * DAY,
+     .text = "How long a message is kept in all."},
+    {"quota", SETTING_SIZE, DOMAIN(quota_bytes),
+     .otherwise = "none with one domain, else half the file system", .least = MB,
+     .most = UINT64_C(1) << 50, .none = true,
+     .text = "Space that waiting mail of the domain may take; above it RCPT answers 452."},
+    {"order-patience", SETTING_DURATION, DOMAIN(order_patience_ms), .fallback = "30s",
+     .most = HOUR,
+     .text = "How long later mail of a recipient waits for an earlier one that was deferred."},
+    {"delay-notice", SETTING_DURATION, DOMAIN(delay_notice_ms), .fallback = "none",
+     .least = MINUTE, .most = 365 * DAY, .none = true,
+     .text = "After how long a verified sender is told that the message is late."},
+    {"drill-recipient", SETTING_MAILBOX, DOMAIN(drill_recipient), .otherwise = "none",
+     .text = "The address that takes the messages of a fire drill."},
+    {"deliver-only-to", SETTING_ABSENT, .block = BLOCK_DOMAIN,
+     .text = "Networks that mail may be handed over to."},
+
+    /* ---- relay ---- */
+    {"deliver-to", SETTING_CHAIN, RELAY(chain), .required = true,
+     .text = "A server, whose failover servers follow; or a list, which is the chain itself, "
+             "in order of preference."},
+    {"from", SETTING_NETWORKS, RELAY(from), .otherwise = "must be given",
+     .text = "Networks whose mail to any destination is taken."},
+    {"senders", SETTING_SENDERS, RELAY(senders), .otherwise = "all",
+     .text = "Senders whose mail goes this way; * stands for any run of characters."},
+    {"retry", SETTING_DURATIONS, RELAY(retry_ms), .fallback = "{5m, 10m, 20m, 40m, 1h}",
+     .least = SECOND, .most = 30 * DAY,
+     .text = "As in domain."},
+    {"keep", SETTING_DURATION, RELAY(keep_ms), .fallback = "5d", .least = SECOND,
+     .most = 3660 * DAY,
+     .text = "How long a message is tried, whatever the state of the servers."},
+    {"order-patience", SETTING_DURATION, RELAY(order_patience_ms), .fallback = "30s",
+     .most = HOUR,
+     .text = "As in domain."},
+    {"delay-notice", SETTING_DURATION, RELAY(delay_notice_ms), .fallback = "4h",
+     .least = MINUTE, .most = 365 * DAY, .none = true,
+     .text = "As in domain."},
+    {"auth", SETTING_ABSENT, .block = BLOCK_RELAY,
+     .text = "Whether authenticated users may send this way."},
+    {"deliver-only-to", SETTING_ABSENT, .block = BLOCK_RELAY,
+     .text = "Networks that mail may be handed over to."},
+
+    /* ---- limits ---- */
+    {"connections", SETTING_COUNT, LIMIT(connections), .fallback = "20000", .least = 1,
+     .most = 1000000,
+     .text = "Connections at once in all; more are answered 421."},
+    {"connections-per-client", SETTING_COUNT, LIMIT(connections_per_client), .fallback = "200",
+     .least = 1, .most = 1000000,
+     .text = "Connections at once from one address; loopback is exempt."},
+    {"recipients", SETTING_COUNT, LIMIT(recipients), .fallback = "1000", .least = 1,
+     .most = SPOOL_RECIPIENTS_MAX,
+     .text = "Recipients of one message; more are answered 452."},
+    {"message-size", SETTING_SIZE, LIMIT(message_bytes), .fallback = "100M", .least = KB,
+     .most = 2 * GB,
+     .text = "Size of one message; a larger one is answered 552."},
+    {"line-length", SETTING_SIZE, LIMIT(line_bytes), .fallback = "1M", .least = 1000,
+     .most = 64 * MB,
+     .text = "Length of one line of content."},
+    {"header-size", SETTING_SIZE, LIMIT(header_bytes), .fallback = "256K", .least = KB,
+     .most = 16 * MB,
+     .text = "Size of a message's header block."},
+    {"commands", SETTING_COUNT, LIMIT(commands), .fallback = "5000", .least = 10,
+     .most = 1000000,
+     .text = "Commands of a session without a message in between."},
+    {"errors", SETTING_COUNT, LIMIT(errors), .fallback = "20", .least = 1, .most = 10000,
+     .text = "Errors of a session, after which it is closed with 421."},
+    {"command-timeout", SETTING_DURATION, LIMIT(command_timeout_ms), .fallback = "5m",
+     .least = 10 * MS, .most = DAY,
+     .text = "How long a client may take for a command or between two parts of content."},
+    {"session-timeout", SETTING_DURATION, LIMIT(session_timeout_ms), .fallback = "2h",
+     .least = 10 * MS, .most = 7 * DAY,
+     .text = "How long a session may last in all."},
+    {"hops", SETTING_COUNT, LIMIT(hops), .fallback = "100", .least = 1, .most = 1000,
+     .text = "Received fields of a message, above which it is taken for a loop."},
+};
+/* clang-format on */
+
+const uint32_t settings_table_length = sizeof(settings_table) / sizeof(settings_table[0]);
+
+const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
+    [BLOCK_TOP] = {"", false, true, "Outside of any block."},
+    [BLOCK_LISTEN] = {"listen", true, false, "Where to listen. The title is a name for the log."},
+    [BLOCK_SERVER] = {"server", true, false,
+                      "One next hop, under the name that the title gives it."},
+    [BLOCK_DOMAIN] = {"domain", true, false,
+                      "Incoming mail: we are backup MX of the domains in the title."},
+    [BLOCK_RELAY] = {"relay", true, false,
+                     "Outgoing mail of our own networks. The first relay that matches is used."},
+    [BLOCK_LIMITS] = {"limits", false, true, "Bounds of what clients may do."},
+};
+
+enum setting_block settings_block_find(struct slice name)
+{
+    for (int block = BLOCK_TOP + 1; block < BLOCK_COUNT; block++) {
+        if (slice_equal(name, slice_from_text(settings_blocks[block].name))) {
+            return (enum setting_block)block;
+        }
+    }
+    return BLOCK_COUNT;
+}
+
+const struct setting *settings_find(enum setting_block block, struct slice name)
+{
+    for (uint32_t i = 0; i < settings_table_length; i++) {
+        if (settings_table[i].block == block &&
+            slice_equal(name, slice_from_text(settings_table[i].name))) {
+            return &settings_table[i];
+        }
+    }
+    return NULL;
+}
+
+enum { NAME_MAX_LENGTH = 32 };
+
+static unsigned smallest(unsigned a, unsigned b, unsigned c)
+{
+    unsigned ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+/* How many letters must be put in, left out, replaced or swapped with their neighbour. */
+static unsigned distance(struct slice a, struct slice b)
+{
+    unsigned rows[3][NAME_MAX_LENGTH + 1];
+    if (a.length > NAME_MAX_LENGTH || b.length > NAME_MAX_LENGTH) {
+        return UINT32_MAX;
+    }
+    for (unsigned j = 0; j <= b.length; j++) {
+        rows[0][j] = j;
+    }
+    for (unsigned i = 1; i <= a.length; i++) {
+        unsigned *now = rows[i % 3];
+        const unsigned *before = rows[(i + 2) % 3];
+        const unsigned *earlier = rows[(i + 1) % 3];
+        now[0] = i;
+        for (unsigned j = 1; j <= b.length; j++) {
+            unsigned other = a.data[i - 1] != b.data[j - 1];
+            now[j] = smallest(before[j] + 1, now[j - 1] + 1, before[j - 1] + other);
+            if (i > 1 && j > 1 && a.data[i - 1] == b.data[j - 2] &&
+                a.data[i - 2] == b.data[j - 1] && earlier[j - 2] + 1 < now[j]) {
+                now[j] = earlier[j - 2] + 1;
+            }
+        }
+    }
+    return rows[a.length % 3][b.length];
+}
+
+/* A third of the letters may differ: enough for a slip, not for another word. */
+bool settings_is_near(struct slice word, struct slice known, unsigned *best)
+{
+    unsigned apart = distance(word, known);
+    if (apart > known.length / 3 || apart >= *best) {
+        return false;
+    }
+    *best = apart;
+    return true;
+}
+
+const char *settings_nearest(enum setting_block block, struct slice name)
+{
+    const char *nearest = NULL;
+    unsigned best = UINT32_MAX;
+    for (uint32_t i = 0; i < settings_table_length; i++) {
+        if (settings_table[i].block == block &&
+            settings_is_near(name, slice_from_text(settings_table[i].name), &best)) {
+            nearest = settings_table[i].name;
+        }
+    }
+    return nearest;
+}
+
+struct slice settings_nearest_choice(const char *choices, struct slice word)
+{
+    struct slice nearest = SLICE_EMPTY;
+    unsigned best = UINT32_MAX;
+    struct slice rest = slice_from_text(choices);
+    while (rest.length > 0) {
+        struct slice known = slice_take(rest, slice_find(rest, '|'));
+        if (settings_is_near(word, known, &best)) {
+            nearest = known;
+        }
+        rest = slice_skip(rest, known.length + 1);
+    }
+    return nearest;
+}
+
+int settings_choice_index(const char *choices, struct slice word)
+{
+    struct slice rest = slice_from_text(choices);
+    for (int index = 0; rest.length > 0; index++) {
+        struct slice known = slice_take(rest, slice_find(rest, '|'));
+        if (slice_equal(word, known)) {
+            return index;
+        }
+        rest = slice_skip(rest, known.length + 1);
+    }
+    return -1;
+}

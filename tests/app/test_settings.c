@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a good configuration becomes.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "app/settings_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void put_file(const char *name, const char *text)
+{
+    FILE *file = fopen(name, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
+    assert_int_equal(fclose(file), 0);
+}
+
+static struct settings *read_text(const char *text, const char *expected)
+{
+    put_file("conf", text);
+    struct buffer errors;
+    buffer_init(&errors, 0);
+    struct settings *settings = settings_read("conf", &errors);
+    buffer_append(&errors, slice_make("", 1));
+    assert_string_equal((const char *)errors.data, expected);
+    assert_non_null(settings);
+    buffer_done(&errors);
+    return settings;
+}
+
+static bool is(struct slice s, const char *text)
+{
+    return slice_equal(s, slice_from_text(text));
+}
+
+static void defaults(void **state)
+{
+    (void)state;
+    struct settings *settings = read_text("hostname = mx2.example.net\n"
+                                          "listen mx { address = 0.0.0.0 }\n"
+                                          "server m1 { address = mail.example.com }\n"
+                                          "domain Example.COM { deliver-to = m1 }\n",
+                                          "");
+    const struct service_config *config = settings_config(settings);
+    assert_true(is(config->hostname, "mx2.example.net"));
+    assert_true(is(config->state, "/var/lib/holdfast"));
+    assert_int_equal(config->user.length, 0);
+    assert_int_equal(config->loops, 0);
+    assert_int_equal(config->reserve_bytes, 0);
+    assert_int_equal(config->trace_keep_ms, INT64_C(30) * 86400000);
+    assert_int_equal(config->segment_bytes, 64 << 20);
+    assert_int_equal(config->log_target, LOG_TO_STDERR);
+    assert_int_equal(config->log_level, LOG_LEVEL_INFO);
+    assert_int_equal(config->limits.connections, 20000);
+    assert_int_equal(config->limits.connections_per_client, 200);
+    assert_int_equal(config->limits.hops, 100);
+    assert_int_equal(config->listener_count, 1);
+    assert_int_equal(config->listeners[0].at.port, 25);
+    assert_int_equal(config->listeners[0].protocol, LISTENER_SMTP);
+    assert_false(config->listeners[0].reject_bare_newline);
+    const struct server_config *server = &config->relay.servers[0];
+    assert_true(is(server->name, "m1"));
+    assert_int_equal(server->address_count, 1);
+    assert_true(is(server->addresses[0].host, "mail.example.com"));
+    assert_int_equal(server->addresses[0].port, 25);
+    assert_int_equal(server->protocol, SERVER_SMTP);
+    assert_int_equal(server->tls, SERVER_TLS_OPPORTUNISTIC);
+    assert_int_equal(server->probe_interval_ms, 700);
+    assert_int_equal(server->connect_timeout_ms, 30000);
+    assert_int_equal(server->greeting_timeout_ms, 300000); /* the last of its chain */
+    assert_int_equal(server->failover, NO_INDEX);
+    assert_true(server->xclient);
+    assert_false(server->hold_5xx_manual);
+    assert_int_equal(server->hold_5xx_after_recovery_ms, 600000);
+    const struct route_config *route = &config->relay.routes[0];
+    assert_int_equal(route->kind, ROUTE_DOMAIN);
+    assert_true(is(route->name, "example.com"));
+    assert_int_equal(route->chain_length, 1);
+    assert_int_equal(route->retry_count, 5);
+    assert_int_equal(route->retry_ms[0], 300000);
+    assert_int_equal(route->retry_ms[4], 3600000);
+    assert_int_equal(route->keep_ms, INT64_C(30) * 86400000);
+    assert_int_equal(route->keep_max_ms, INT64_C(90) * 86400000);
+    assert_int_equal(route->order_patience_ms, 30000);
+    assert_int_equal(route->delay_notice_ms, 0);
+    assert_int_equal(route->quota_bytes, 0); /* a single domain */
+    assert_int_equal(config->relay.bounces, NO_INDEX);
+    assert_true(is(config->relay.postmaster, "postmaster@example.com"));
+    assert_true(is(config->relay.hostname, "mx2.example.net"));
+    settings_free(settings);
+}
+
+static const char everything[] =
+    "# a comment\n"
+    "hostname = mx2.example.net  state = run  # two on a line\n"
+    "user = \"mail\" group = adm\n"
+    "node = 7 loops = 3 reserve = 2G dead-letter-keep = 2w trace-keep = 48h\n"
+    "content-memory = 64M large-content = 1M segment-size = 1M\n"
+    "archive-required = no when-database-away = defer\n"
+    "log = syslog log-level = debug bounces = second postmaster = hostmaster@example.org\n"
+    "dns-forwarders = {192.0.2.53, 192.0.2.54:5353, \"[2001:db8::53]:53\"}\n"
+    "dns-trust-anchor = \". IN DS 20326 8 2 E06D\"\n"
+    "listen mx { address = {\"0.0.0.0:25\", \"[::]:25\"} bare-newline = reject tls = none }\n"
+    "listen hub\n{\n address = \"127.0.0.1:8025\"\n protocol = http\n}\n"
+    "server m1 { address = {\"mail1.example.com\", \"192.0.2.1:26\", \"[2001:db8::1]\"} failover = "
+    "m2 connections = 5 connect-timeout = 1s greeting-timeout = 2s probe-interval = 100ms\n"
+    " xclient = off source-address = 192.0.2.9 helo = out.example.net hold-5xx = manual\n"
+    " hold-5xx-after-recovery = 0 authoritative = yes tls = none }\n"
+    "server m2 { address = 2001:db8::2 failover = m3 }\n"
+    "server m3 { address = \"mail3.example.com:2525\"  protocol = lmtp  tls = none }\n"
+    "server m4 { address = m4 }\n"
+    "domain {example.com, \"*.Example.com\", \"file:names\"} {\n"
+    "    deliver-to = m1 recipients = any unknown = defer\n"
+    "    retry      = {10m, 10m, 10m, 1440m,}\n"
+    "    keep = 10d keep-max = 20d order-patience = 5s delay-notice = 4h\n"
+    "    drill-recipient = drill@example.com\n"
+    "}\n"
+    "domain example.org { deliver-to = {m4, m3} quota = 10G }\n"
+    "relay first { from = 127.0.0.0/8 deliver-to = m4 delay-notice = none }\n"
+    "relay second { from = {192.0.2.0/24, 2001:db8::/32} senders = {\"*@example.com\", *}\n"
+    "    deliver-to = m4 keep = 1d }\n"
+    "limits { connections = 10 connections-per-client = 5 recipients = 100 message-size = 1M\n"
+    "  line-length = 2K header-size = 4K commands = 500 errors = 3 command-timeout = 1s\n"
+    "  session-timeout = 10s hops = 30 }\n";
+
+static void check_everything(const struct settings *settings)
+{
+    const struct service_config *config = settings_config(settings);
+    char state[4096 + 8], here[4096];
+    snprintf(state, sizeof(state), "%s/run", getcwd(here, sizeof(here)));
+    assert_true(is(config->state, state));
+    assert_true(is(config->user, "mail"));
+    assert_true(is(config->group, "adm"));
+    assert_int_equal(config->node, 7);
+    assert_int_equal(config->reserve_bytes, INT64_C(2) << 30);
+    assert_int_equal(config->relay.dead_letter_keep_ms, INT64_C(14) * 86400000);
+    assert_int_equal(config->log_target, LOG_TO_SYSLOG);
+    assert_int_equal(config->log_level, LOG_LEVEL_DEBUG);
+    assert_int_equal(config->dns_forwarder_count, 3);
+    assert_true(is(config->dns_forwarders[0], "192.0.2.53@53"));
+    assert_true(is(config->dns_forwarders[1], "192.0.2.54@5353"));
+    assert_true(is(config->dns_forwarders[2], "2001:db8::53@53"));
+    assert_true(is(config->dns_trust_anchor, ". IN DS 20326 8 2 E06D"));
+    assert_int_equal(config->listener_count, 3);
+    assert_true(is(config->listeners[1].name, "mx"));
+    assert_true(config->listeners[1].reject_bare_newline);
+    assert_int_equal(config->listeners[2].protocol, LISTENER_HTTP);
+    assert_int_equal(config->limits.line_bytes, 2048);
+    assert_int_equal(config->limits.command_timeout_ms, 1000);
+
+    const struct server_config *servers = config->relay.servers;
+    assert_int_equal(config->relay.server_count, 4);
+    assert_int_equal(servers[0].address_count, 3);
+    assert_true(servers[0].addresses[1].is_literal);
+    assert_int_equal(servers[0].addresses[1].port, 26);
+    assert_true(servers[0].addresses[2].is_literal);
+    assert_int_equal(servers[0].addresses[2].port, 25);
+    assert_int_equal(servers[0].failover, 1);
+    assert_int_equal(servers[0].greeting_timeout_ms, 2000);
+    assert_true(servers[0].greeting_timeout_set);
+    assert_true(servers[0].has_source && ip_is_v4(&servers[0].source));
+    assert_true(is(servers[0].helo, "out.example.net"));
+    assert_true(servers[0].hold_5xx_manual && servers[0].authoritative && !servers[0].xclient);
+    assert_int_equal(servers[0].tls, SERVER_TLS_NONE);
+    assert_int_equal(servers[1].greeting_timeout_ms, 60000);
+    assert_int_equal(servers[2].greeting_timeout_ms, 300000);
+    assert_int_equal(servers[2].protocol, SERVER_LMTP);
+    assert_int_equal(servers[3].greeting_timeout_ms, 60000); /* not the last of every chain */
+
+    const struct route_config *routes = config->relay.routes;
+    assert_int_equal(config->relay.route_count, 4);
+    assert_int_equal(routes[0].domain_count, 4);
+    assert_true(is(routes[0].name, "example.com"));
+    assert_true(routes[0].domains[1].wild && is(routes[0].domains[1].name, "example.com"));
+    assert_true(is(routes[0].domains[3].name, "b.example.net"));
+    assert_int_equal(routes[0].chain_length, 3);
+    assert_int_equal(routes[0].chain[2], 2);
+    assert_int_equal(routes[0].retry_count, 4);
+    assert_int_equal(routes[0].retry_ms[3], 86400000);
+    assert_int_equal(routes[0].unknown, UNKNOWN_DEFER);
+    assert_int_equal(routes[0].quota_bytes, QUOTA_DEFAULT);
+    assert_true(is(routes[0].drill_recipient, "drill@example.com"));
+    assert_int_equal(routes[1].chain_length, 2);
+    assert_int_equal(routes[1].chain[0], 3);
+    assert_int_equal(routes[1].quota_bytes, INT64_C(10) << 30);
+    assert_int_equal(routes[2].kind, ROUTE_RELAY);
+    assert_true(is(routes[2].name, "first"));
+    assert_int_equal(routes[2].delay_notice_ms, 0);
+    assert_int_equal(routes[3].delay_notice_ms, 4 * 3600000);
+    assert_int_equal(routes[3].from_count, 2);
+    assert_int_equal(routes[3].sender_count, 2);
+    assert_true(is(routes[3].senders[0].text, "*@example.com"));
+    assert_int_equal(config->relay.bounces, 3);
+    assert_true(is(config->relay.postmaster, "hostmaster@example.org"));
+}
+
+static void every_key(void **state)
+{
+    (void)state;
+    put_file("names", "a.example.net\r\n\n# comment\n  B.example.net # another\n");
+    struct settings *settings = read_text(everything, "");
+    check_everything(settings);
+    settings_free(settings);
+}
+
+static void expanded_text_means_the_same(void **state)
+{
+    (void)state;
+    put_file("names", "a.example.net\nb.example.net\n");
+    assert_int_equal(mkdir("sub", 0700), 0);
+    put_file("sub/one", "include two\n");
+    put_file("sub/two", "include \"../three\"\n");
+    put_file("three", everything);
+    struct settings *settings = read_text("include sub/one\n", "");
+    struct buffer text, again, errors;
+    buffer_init(&text, 0);
+    buffer_init(&again, 0);
+    buffer_init(&errors, 0);
+    settings_expand(settings, &text);
+    settings_free(settings);
+    /* As in a process that has no files. */
+    unlink("conf");
+    unlink("names");
+    unlink("sub/one");
+    unlink("sub/two");
+    unlink("three");
+    rmdir("sub");
+    settings = settings_parse(buffer_slice(&text), &errors);
+    assert_int_equal(errors.length, 0);
+    assert_non_null(settings);
+    check_everything(settings);
+    settings_expand(settings, &again);
+    assert_true(slice_equal(buffer_slice(&text), buffer_slice(&again)));
+    settings_free(settings);
+    assert_null(settings_parse(SLICE_LITERAL("hostname = a\n"), &errors));
+    for (size_t cut = 0; cut < text.length; cut += 7) {
+        settings_free(settings_parse(slice_take(buffer_slice(&text), cut), &errors));
+    }
+    buffer_done(&text);
+    buffer_done(&again);
+    buffer_done(&errors);
+}
+
+static void warnings_do_not_fail(void **state)
+{
+    (void)state;
+    struct settings *settings =
+        read_text("hostname = a.b\n", "conf:1: warning: no listen block for smtp: no mail can "
+                                      "come in\n"
+                                      "conf:1: warning: no postmaster: mail to postmaster and "
+                                      "abuse will be refused\n"
+                                      "conf:1: warning: no domain and no relay: all mail is "
+                                      "refused\n");
+    settings_free(settings);
+    settings = read_text("hostname = a.b\nlisten mx { address = 127.0.0.1 }\n"
+                         "server m1 { address = a }\nserver m2 { address = a }\n"
+                         "domain a { deliver-to = m1 }\n"
+                         "postmaster = x@example.net\n"
+                         "limits { commands = 100 }\n",
+                         "conf:4: warning: no route uses server 'm2'\n"
+                         "conf:6: warning: postmaster: no domain and no relay takes mail to "
+                         "'x@example.net'\n"
+                         "conf:7: warning: limits: with 100 commands no message can have 1000 "
+                         "recipients\n");
+    settings_free(settings);
+}
+
+static void hostname_of_the_machine(void **state)
+{
+    (void)state;
+    char name[256] = "", expected[400];
+    assert_int_equal(gethostname(name, sizeof(name) - 1), 0);
+    snprintf(expected, sizeof(expected), "conf:1: warning: no hostname given; using '%s'\n", name);
+    struct settings *settings = read_text("listen mx { address = 127.0.0.1 }\n"
+                                          "server m1 { address = a }\n"
+                                          "domain a { deliver-to = m1 }\n",
+                                          expected);
+    assert_true(is(settings_config(settings)->hostname, name));
+    settings_free(settings);
+}
+
+static void every_default_is_in_its_range(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < settings_table_length; i++) {
+        const struct setting *setting = &settings_table[i];
+        assert_true(strlen(setting->text) > 10 && setting->text[strlen(setting->text) - 1] == '.');
+        uint64_t value = 0;
+        const char *why;
+        if (setting->fallback == NULL ||
+            (setting->none && strcmp(setting->fallback, "none") == 0)) {
+            continue;
+        }
+        struct slice text = slice_from_text(setting->fallback);
+        if (setting->type == SETTING_DURATION) {
+            assert_true(value_duration(text, &value, &why));
+        } else if (setting->type == SETTING_SIZE) {
+            assert_true(value_size(text, &value, &why));
+        } else if (setting->type == SETTING_COUNT) {
+            assert_true(value_count(text, &value, &why));
+        } else {
+            continue;
+        }
+        assert_true(value >= setting->least && value <= setting->most);
+    }
+}
+
+static void a_hundred_thousand_domains(void **state)
+{
+    (void)state;
+    FILE *file = fopen("conf", "wb");
+    assert_non_null(file);
+    fputs("hostname = a.b\nlisten mx { address = 127.0.0.1 }\nserver m1 { address = a }\n"
+          "domain \"file:names\" { deliver-to = m1 }\n",
+          file);
+    for (int i = 0; i < 100000; i++) {
+        fprintf(file, "domain d%d.example.com { deliver-to = m1  keep = 30d }\n", i);
+    }
+    fclose(file);
+    file = fopen("names", "wb");
+    assert_non_null(file);
+    for (int i = 0; i < 100000; i++) {
+        fprintf(file, "d%d.example.org\n", i);
+    }
+    fclose(file);
+    struct buffer errors;
+    buffer_init(&errors, 0);
+    struct settings *settings = settings_read("conf", &errors);
+    assert_int_equal(errors.length, 0);
+    assert_non_null(settings);
+    assert_int_equal(settings_config(settings)->relay.route_count, 100001);
+    assert_int_equal(settings_config(settings)->relay.routes[0].domain_count, 100000);
+    settings_free(settings);
+    buffer_done(&errors);
+}
+
+static void manual_names_every_key(void **state)
+{
+    (void)state;
+    struct buffer text;
+    buffer_init(&text, 0);
+    settings_manual(&text);
+    buffer_append(&text, slice_make("", 1));
+    for (uint32_t i = 0; i < settings_table_length; i++) {
+        char mark[64];
+        snprintf(mark, sizeof(mark), ".%sCm %s",
+                 settings_table[i].type == SETTING_ABSENT ? "" : "It ", settings_table[i].name);
+        assert_non_null(strstr((const char *)text.data, mark));
+    }
+    buffer_done(&text);
+}
+
+static char directory[] = "/tmp/settings-test-XXXXXX";
+
+static int enter(void **state)
+{
+    (void)state;
+    return mkdtemp(directory) == NULL || chdir(directory) != 0;
+}
+
+static int leave(void **state)
+{
+    (void)state;
+    unlink("conf");
+    unlink("names");
+    return chdir("/") != 0 || rmdir(directory) != 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(every_key),
+        cmocka_unit_test(expanded_text_means_the_same),
+        cmocka_unit_test(warnings_do_not_fail),
+        cmocka_unit_test(hostname_of_the_machine),
+        cmocka_unit_test(every_default_is_in_its_range),
+        cmocka_unit_test(a_hundred_thousand_domains),
+        cmocka_unit_test(manual_names_every_key),
+    };
+    return cmocka_run_group_tests(tests, enter, leave);
+}

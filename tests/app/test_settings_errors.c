@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is said about a wrong configuration: every message, with its file and line, word for word.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "app/settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A good configuration of five lines, to be followed by what is wrong. */
+#define GOOD                                                                                       \
+    "hostname = mx2.example.net\n"                                                                 \
+    "listen mx { address = \"127.0.0.1:2525\" }\n"                                                 \
+    "server m1 { address = \"192.0.2.1:25\" }\n"                                                   \
+    "domain example.com { deliver-to = m1 }\n"                                                     \
+    "# from here on\n"
+
+struct wrong {
+    const char *text;
+    const char *errors;
+};
+
+static void put_file(const char *name, const char *text)
+{
+    FILE *file = fopen(name, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Reads the text; what is said must be `expected`, and so again from the expanded text's sources.
+ */
+static void check_errors(const char *text, const char *expected)
+{
+    put_file("conf", text);
+    struct buffer errors;
+    buffer_init(&errors, 0);
+    struct settings *settings = settings_read("conf", &errors);
+    buffer_append(&errors, slice_make("", 1));
+    if (strcmp((const char *)errors.data, expected) != 0) {
+        print_error("in:\n%s", text);
+    }
+    assert_string_equal((const char *)errors.data, expected);
+    assert_null(settings);
+    buffer_done(&errors);
+}
+
+static void check_all(const struct wrong *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        check_errors(cases[i].text, cases[i].errors);
+    }
+}
+#define CHECK_ALL(cases) check_all(cases, sizeof(cases) / sizeof(cases[0]))
+
+static void broken_syntax(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "state = \"run\n", "conf:6: this string is not closed; '\"' is missing\n"},
+        {GOOD "state = \"a\\x\"\n",
+         "conf:6: unknown escape in a string; there are \\\" \\\\ \\n \\t\n"},
+        {GOOD "state = 'run'\n", "conf:6: strings stand in double quotes\n"},
+        {GOOD "state = run;\n",
+         "conf:6: ';' is not used here; the next key or line ends a value\n"},
+        {GOOD "state = r\001n\n", "conf:6: control character\n"},
+        {GOOD "state = \"r\001n\"\n", "conf:6: control character in a string\n"},
+        {GOOD "state =\n", "conf:6: a value is missing after 'state ='\n"},
+        {GOOD "state =\nnode = 1\n", "conf:6: a value is missing after 'state ='\n"},
+        {GOOD "state run\n", "conf:6: '=' is missing after 'state'\n"},
+        {GOOD "state\n", "conf:6: '=' is missing after 'state'\n"},
+        {GOOD "state == run\n", "conf:6: a value is missing after 'state ='\n"},
+        {GOOD "= run\n", "conf:6: '=' is not expected here\n"},
+        {GOOD "dns-forwarders = 192.0.2.1, 192.0.2.2\n",
+         "conf:6: several values stand in braces: dns-forwarders = {a, b}\n"},
+        {GOOD "dns-forwarders = {192.0.2.1 192.0.2.2}\n",
+         "conf:6: ',' is missing before '192.0.2.2' in a list\n"},
+        {GOOD "dns-forwarders = {192.0.2.1,\nnode = 1\n",
+         "conf:6: dns-forwarders: this list is not closed; '}' is missing\n"},
+        {GOOD "dns-forwarders = {192.0.2.1",
+         "conf:6: dns-forwarders: this list is not closed; '}' is missing\n"},
+        {GOOD "dns-forwarders = {,}\n",
+         "conf:6: dns-forwarders: a list has values, separated by commas: {a, b}\n"},
+        {GOOD "dns-forwarders = {}\n", "conf:6: dns-forwarders: the list is empty\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void broken_blocks(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "server m2 {\n address = \"a:25\"\n",
+         "conf:6: the block 'server m2' is not closed; '}' is missing\n"},
+        {GOOD "server m2 {\n address = \"a:25\"\nserver m3 { address = \"a:25\" }\n",
+         "conf:6: the block 'server m2' is not closed; '}' is missing\n"},
+        {GOOD "}\n", "conf:6: '}' closes no block of this file\n"},
+        {GOOD "server m2\n", "conf:6: '{' is missing after 'server'\n"},
+        {GOOD "server {\n address = \"a:25\"\n}\n",
+         "conf:6: a server block needs a title: server NAME {\n"},
+        {GOOD "server { }\n", "conf:6: a server block needs a title: server NAME {\n"},
+        {GOOD "server {m2, m3} { address = \"a:25\" }\n",
+         "conf:6: a server block has one title, not a list\n"},
+        {GOOD "limits x { hops = 50 }\n", "conf:6: a limits block has no title\n"},
+        {GOOD "limits { }\nlimits { }\n", "conf:7: limits is there twice; first in line 6\n"},
+        {GOOD "servr m2 { address = \"a:25\" }\n",
+         "conf:6: unknown block 'servr'; there are listen, server, domain, relay, limits\n"},
+        {GOOD "server m2 { address = \"a:25\" tls { } }\n",
+         "conf:6: unknown block 'tls'; there are listen, server, domain, relay, limits\n"},
+        {GOOD "a{a{a{a{a{a{a{a{a{a{\n",
+         "conf:6: unknown block 'a'; there are listen, server, domain, relay, limits\n"
+         "conf:6: the block 'a' is not closed; '}' is missing\n"},
+        {GOOD "a {\n b { c = {d} }\n}\nnode = x\n",
+         "conf:6: unknown block 'a'; there are listen, server, domain, relay, limits\n"
+         "conf:9: node: 'x' is no number\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void keys_and_values(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "stat = run\n", "conf:6: unknown key 'stat'; did you mean 'state'?\n"},
+        {GOOD "keep = 30d\n", "conf:6: unknown key 'keep' here; it belongs in a domain block\n"},
+        {GOOD "limits { state = run }\n",
+         "conf:6: unknown key 'state' here; it belongs outside of blocks\n"},
+        {GOOD "colour = blue\n", "conf:6: unknown key 'colour' in the top of the file\n"},
+        {GOOD "limits { colour = blue }\n", "conf:6: unknown key 'colour' in a limits block\n"},
+        {GOOD "node = 1\nnode = 2\n", "conf:7: 'node' is given twice; first in line 6\n"},
+        {GOOD "node = {1, 2}\n", "conf:6: node takes one value, not a list\n"},
+        {GOOD "node = one\n", "conf:6: node: 'one' is no number\n"},
+        {GOOD "node = 65536\n", "conf:6: node: '65536' is out of range; from 0 to 65535\n"},
+        {GOOD "trace-keep = 30\n",
+         "conf:6: trace-keep: '30' is no duration; write a number and a unit: 700ms, 30s, 10m, "
+         "2h, 5d or 1w\n"},
+        {GOOD "trace-keep = 1ms\n",
+         "conf:6: trace-keep: '1ms' is out of range; from 1s to 3660d\n"},
+        {GOOD "segment-size = 64X\n", "conf:6: segment-size: '64X' is no size; write a number of "
+                                      "bytes, or with K, M, G or T: 64M\n"},
+        {GOOD "segment-size = 1K\n",
+         "conf:6: segment-size: '1K' is out of range; from 256K to 1G\n"},
+        {GOOD "segment-size = 99999999999999999999\n",
+         "conf:6: segment-size: '99999999999999999999' is no size; write a number of bytes, or "
+         "with K, M, G or T: 64M\n"},
+        {GOOD "log = sislog\n", "conf:6: log: 'sislog' is not one of stderr, syslog, journal; did "
+                                "you mean 'syslog'?\n"},
+        {GOOD "log = paper\n", "conf:6: log: 'paper' is not one of stderr, syslog, journal\n"},
+        {GOOD "archive-required = maybe\n",
+         "conf:6: archive-required: 'maybe' is not one of no, yes\n"},
+        {GOOD "archive-required = yes\n",
+         "conf:6: archive-required = yes is not available in this version\n"},
+        {GOOD "state = \"\"\n", "conf:6: state: '' is empty\n"},
+        {GOOD "postmaster = ann\n",
+         "conf:6: postmaster: 'ann' is no address; write local@domain\n"},
+        {GOOD "dns-forwarders = {dns.example.net}\n",
+         "conf:6: dns-forwarders: 'dns.example.net' must be an IP address\n"},
+        {GOOD "dns-trust-anchor = yes\n",
+         "conf:6: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH\n"},
+        {GOOD "dns-trust-anchor = file:anchor\n", "conf:6: anchor: No such file or directory\n"},
+        {"hostname = -x\n" GOOD,
+         "conf:1: hostname: '-x' is no host name (letters, digits and hyphens, in parts of 1 to 63 "
+         "with dots)\n"
+         "conf:2: 'hostname' is given twice; first in line 1\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void listeners(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "listen x { }\n", "conf:6: listen 'x' needs address = ...\n"},
+        {GOOD "listen mx { address = \"127.0.0.1:26\" }\n",
+         "conf:6: listen 'mx' is there twice; first in line 2\n"},
+        {GOOD "listen x { address = \"127.0.0.1:2525\" }\n",
+         "conf:6: address: '127.0.0.1:2525' is listened on already\n"},
+        {GOOD "listen x { address = \"localhost:26\" }\n",
+         "conf:6: address: 'localhost:26' must be an IP address and a port, such as 0.0.0.0:25 or "
+         "[::]:25\n"},
+        {GOOD "listen x { address = \"127.0.0.1:66666\" }\n",
+         "conf:6: address: '127.0.0.1:66666' has no valid port (1 to 65535) after ':'\n"},
+        {GOOD "listen x { address = \"127.0.0.1\" protocol = http }\n",
+         "conf:6: address: '127.0.0.1' needs a port: HOST:PORT\n"},
+        {GOOD "listen x { address = \"[::1:25\" }\n",
+         "conf:6: address: '[::1:25' is no address; write [2001:db8::1]:25\n"},
+        {GOOD "listen x { address = \"0.0.0.0:995\" protocol = pop3 }\n",
+         "conf:6: protocol = pop3 is not available in this version\n"},
+        {GOOD "listen x { address = \"0.0.0.0:465\" tls = implicit }\n",
+         "conf:6: tls = implicit is not available in this version\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" certificate = \"a\" auth = x }\n",
+         "conf:6: 'certificate' in a listen block is not available in this version\n"
+         "conf:6: 'auth' in a listen block is not available in this version\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {10.0.0.0/8} proxy-from = {::1} }\n",
+         "conf:6: 'trusted' in a listen block is not available in this version\n"
+         "conf:6: 'proxy-from' in a listen block is not available in this version\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void servers(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "server x { }\n", "conf:6: server 'x' needs address = ...\n"},
+        {GOOD "server m1 { address = a }\n",
+         "conf:6: server 'm1' is there twice; first in line 3\n"},
+        {GOOD "server mx { address = a }\n",
+         "conf:6: 'mx' is a reserved word, not a server's name\n"},
+        {GOOD "server a@b { address = a }\n", "conf:6: 'a@b' is no name for a server\n"},
+        {GOOD "server x { address = a protocol = lmtp }\n",
+         "conf:6: address: 'a' needs a port: HOST:PORT; LMTP has no usual one\n"},
+        {GOOD "server x { address = 300.1.1.1 }\n",
+         "conf:6: address: '300.1.1.1' is no IP address\n"},
+        {GOOD "server x { address = a_b..c }\n",
+         "conf:6: address: 'a_b..c' is no host name (letters, digits and hyphens, in parts of 1 to "
+         "63 with dots)\n"},
+        {GOOD "server x { address = b\xc3\xbc"
+              "cher.example }\n",
+         "conf:6: address: 'b\xc3\xbc"
+         "cher.example' is no ASCII name; write it in its xn-- form\n"},
+        {GOOD "server x { address = a. }\n", "conf:6: address: 'a.' must not end in a dot\n"},
+        {GOOD "server x { address = a tls = required }\n",
+         "conf:6: tls = required is not available in this version\n"},
+        {GOOD "server x { address = a tls = encrypt tls-name = b }\n",
+         "conf:6: tls = encrypt is not available in this version\n"
+         "conf:6: 'tls-name' in a server block is not available in this version\n"},
+        {GOOD "server x { address = a auth-user = b auth-password-file = c }\n",
+         "conf:6: 'auth-user' in a server block is not available in this version\n"
+         "conf:6: 'auth-password-file' in a server block is not available in this version\n"},
+        {GOOD "server x { address = a connections = 0 }\n",
+         "conf:6: connections: '0' is out of range; from 1 to 10000\n"},
+        {GOOD "server x { address = a source-address = b }\n",
+         "conf:6: source-address: 'b' is no IP address\n"},
+        {GOOD "server x { address = a failover = m9 }\n", "conf:6: there is no server 'm9'\n"},
+        {GOOD "server backup { address = a failover = bakcup }\n",
+         "conf:6: there is no server 'bakcup'; did you mean 'backup'?\n"},
+        {GOOD "server x { address = a failover = mx }\n",
+         "conf:6: failover = mx is not available in this version\n"},
+        {GOOD "server x { address = a failover = x }\n", "conf:6: failover loop: x > x\n"},
+        {GOOD "server c { address = a failover = a }\n"
+              "server a { address = a\n failover = b }\n"
+              "server b { address = a failover = a }\n",
+         "conf:8: failover loop: a > b > a\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void domains(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "domain a { }\n", "conf:6: domain 'a' needs deliver-to = ...\n"},
+        {GOOD "domain a { deliver-to = m9 }\n", "conf:6: there is no server 'm9'\n"},
+        {GOOD "domain a { deliver-to = {m1, m8,\n m9} }\n",
+         "conf:6: there is no server 'm8'\nconf:7: there is no server 'm9'\n"},
+        {GOOD "domain a { deliver-to = {m1, m1} }\n",
+         "conf:6: deliver-to: 'm1' is in the list twice\n"},
+        {GOOD "domain a { deliver-to = mx }\n",
+         "conf:6: deliver-to = mx is not available in this version\n"},
+        {GOOD "server m2 { address = a failover = m1 }\ndomain a { deliver-to = {m2, m1} }\n",
+         "conf:7: deliver-to: server 'm2' has a failover, and a list is a chain by itself; use one "
+         "or the other\n"},
+        {GOOD "domain EXAMPLE.com { deliver-to = m1 }\n",
+         "conf:6: domain 'EXAMPLE.com' is there twice; first in line 4\n"},
+        {GOOD "domain {a, *.a, *.A} { deliver-to = m1 }\n",
+         "conf:6: domain '*.A' is there twice; first in line 6\n"},
+        {GOOD "domain * { deliver-to = m1 }\n", "conf:6: domain '*' is no host name (letters, "
+                                                "digits and hyphens, in parts of 1 to 63 with "
+                                                "dots)\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = learn }\n",
+         "conf:6: recipients = learn is not available in this version; use any\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = \"file:x\" }\n",
+         "conf:6: recipients = file:x is not available in this version; use any\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = all }\n",
+         "conf:6: recipients: 'all' is not one of any, learn, file:PATH\n"},
+        {GOOD "domain a { deliver-to = m1 retry = {10m, ten, 0} }\n",
+         "conf:6: retry: 'ten' is no duration; write a number and a unit: 700ms, 30s, 10m, 2h, 5d "
+         "or 1w\n"
+         "conf:6: retry: '0' is out of range; from 1s to 30d\n"},
+        {GOOD "domain a { deliver-to = m1 keep = 10d keep-max = 9d }\n",
+         "conf:6: keep-max is shorter than keep\n"},
+        {GOOD "domain a { deliver-to = m1 deliver-only-to = {::1} }\n",
+         "conf:6: 'deliver-only-to' in a domain block is not available in this version\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void relays(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "relay a { deliver-to = m1 }\n",
+         "conf:6: relay 'a' must say whose mail it takes: from = {192.0.2.0/24}\n"},
+        {GOOD "relay a { deliver-to = m1 auth = yes }\n",
+         "conf:6: 'auth' in a relay block is not available in this version\n"
+         "conf:6: relay 'a' must say whose mail it takes: from = {192.0.2.0/24}\n"},
+        {GOOD "relay a { deliver-to = m1 from = {0.0.0.0/0, ::/0} }\n",
+         "conf:6: from: '0.0.0.0/0' is everybody, and makes this an open relay\n"
+         "conf:6: from: '::/0' is everybody, and makes this an open relay\n"},
+        {GOOD "relay a { deliver-to = m1 from = {10.0.0.1/8, 10.0.0.0/33} }\n",
+         "conf:6: from: '10.0.0.1/8' has bits set beyond its prefix\n"
+         "conf:6: from: '10.0.0.0/33' is no network; write 192.0.2.0/24 or 2001:db8::/32\n"},
+        {GOOD "relay a { deliver-to = m1 from = ::1 senders = {example.com} }\n",
+         "conf:6: senders: 'example.com' is no pattern; write ann@example.com, *@example.com or "
+         "*\n"},
+        {GOOD "relay a { deliver-to = m1 from = ::1 }\nrelay A { deliver-to = m1 from = ::1 }\n",
+         "conf:7: relay 'A' is there twice\n"},
+        {GOOD "relay out { deliver-to = m1 from = ::1 }\nbounces = uot\n",
+         "conf:7: bounces: there is no relay 'uot'; did you mean 'out'?\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void includes(void **state)
+{
+    (void)state;
+    put_file("self", "include self\n");
+    put_file("ring1", "include ring2\n");
+    put_file("ring2", "node = 1\n\ninclude ring1\n");
+    put_file("bad", "\nnode = x\n");
+    put_file("open", "server m2 {\n");
+    put_file("close", "}\n");
+    put_file("names", "a.example\n# one\n b.example  # two\n-\n");
+    for (int i = 0; i < 10; i++) {
+        char name[16], text[32];
+        snprintf(name, sizeof(name), "deep%d", i);
+        snprintf(text, sizeof(text), "include deep%d\n", i + 1);
+        put_file(name, text);
+    }
+    static const struct wrong cases[] = {
+        {GOOD "include absent\n", "conf:6: absent: No such file or directory\n"},
+        {GOOD "include /\n", "conf:6: /: is a directory\n"},
+        {GOOD "include /dev/null\n", "conf:6: /dev/null: is not an ordinary file\n"},
+        {GOOD "include self\n", "self:1: include loop: 'self' is being read already\n"},
+        {GOOD "include ring1\n", "ring2:3: include loop: 'ring1' is being read already\n"},
+        {GOOD "include bad\nnode = 3\n", "conf:7: 'node' is given twice; first in line 2\n"
+                                         "bad:2: node: 'x' is no number\n"},
+        {GOOD "include open\n", "open:1: the block 'server m2' is not closed; '}' is missing\n"
+                                "open:1: server 'm2' needs address = ...\n"},
+        {GOOD "include close\n", "close:1: '}' closes no block of this file\n"},
+        {GOOD "include deep0\n", "deep7:1: includes are nested more than 8 deep\n"},
+        {GOOD "domain file:absent { deliver-to = m1 }\n",
+         "conf:6: absent: No such file or directory\n"},
+        {GOOD "domain {a.example, \"file:names\"} { deliver-to = m1 }\n",
+         "names:1: domain 'a.example' is there twice; first in line 6\n"
+         "names:4: domain '-' is no host name (letters, digits and hyphens, in parts of 1 to 63 "
+         "with dots)\n"},
+    };
+    CHECK_ALL(cases);
+}
+
+static void all_errors_at_once_in_order(void **state)
+{
+    (void)state;
+    check_errors("hostnam = mx2.example.net\n"
+                 "server m1 { address = \"a\" failover = m2 }\n"
+                 "server m2 { address = \"b\" failover = m1\n"
+                 "domain example.com {\n"
+                 "    deliver-to = m3\n"
+                 "    keep = 30\n"
+                 "}\n"
+                 "bounces = nobody\n",
+                 "conf:1: unknown key 'hostnam'; did you mean 'hostname'?\n"
+                 "conf:2: failover loop: m1 > m2 > m1\n"
+                 "conf:3: the block 'server m2' is not closed; '}' is missing\n"
+                 "conf:5: there is no server 'm3'\n"
+                 "conf:6: keep: '30' is no duration; write a number and a unit: 700ms, 30s, 10m, "
+                 "2h, 5d or 1w\n"
+                 "conf:8: bounces: there is no relay 'nobody'\n");
+}
+
+static void messages_are_bounded_and_stay_on_their_line(void **state)
+{
+    (void)state;
+    struct buffer text;
+    buffer_init(&text, 0);
+    for (int i = 0; i < 1000; i++) {
+        buffer_append_text(&text, "state \"a\\nb\"\n");
+    }
+    put_file("conf", "");
+    FILE *file = fopen("conf", "wb");
+    fwrite(text.data, 1, text.length, file);
+    fclose(file);
+    struct buffer errors;
+    buffer_init(&errors, 0);
+    assert_null(settings_read("conf", &errors));
+    size_t lines = 0;
+    for (struct slice rest = buffer_slice(&errors); rest.length > 0; lines++) {
+        assert_true(slice_starts_fold(rest, SLICE_LITERAL("conf:")));
+        rest = slice_skip(rest, slice_find(rest, '\n') + 1);
+    }
+    assert_int_equal(lines, 201);
+    assert_non_null(memmem(errors.data, errors.length, "conf:1: 80", 10));
+    buffer_done(&errors);
+    buffer_done(&text);
+}
+
+static char directory[] = "/tmp/settings-test-XXXXXX";
+
+static int enter(void **state)
+{
+    (void)state;
+    return mkdtemp(directory) == NULL || chdir(directory) != 0;
+}
+
+static int leave(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"conf", "self", "ring1", "ring2",
+                                        "bad",  "open", "close", "names"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        unlink(names[i]);
+    }
+    for (int i = 0; i < 10; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "deep%d", i);
+        unlink(name);
+    }
+    return chdir("/") != 0 || rmdir(directory) != 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(broken_syntax),
+        cmocka_unit_test(broken_blocks),
+        cmocka_unit_test(keys_and_values),
+        cmocka_unit_test(listeners),
+        cmocka_unit_test(servers),
+        cmocka_unit_test(domains),
+        cmocka_unit_test(relays),
+        cmocka_unit_test(includes),
+        cmocka_unit_test(all_errors_at_once_in_order),
+        cmocka_unit_test(messages_are_bounded_and_stay_on_their_line),
+    };
+    return cmocka_run_group_tests(tests, enter, leave);
+}
