@@ -34,9 +34,9 @@ struct relay_envelopes {
     enum error (*read)(void *context, struct spool_handle handle, struct arena *arena,
                        struct spool_message *ret_message);
 };
-/* R13: everything is laned anew, order kept; servers keep their state by name. Asks for the envelope
- * only of deliveries whose recipient's domain is not configured while the rules for relays or
- * notices have changed. ERROR_MEMORY: the old configuration stays in force. */
+/* R13: everything is laned anew, order kept; servers keep their state by name. Asks for the
+ * envelope only of deliveries whose recipient's domain is not configured while the rules for relays
+ * or notices have changed. ERROR_MEMORY: the old configuration stays in force. */
 enum error relay_reconfigure(struct relay *relay, const struct relay_config *config,
                              const struct relay_envelopes *envelopes,
                              struct relay_time now) MUST_CHECK;

@@ -205,7 +205,8 @@ void spool_batch_cancel(struct spool *spool);
 enum error spool_batch_message(struct spool *spool, const struct spool_message *message,
                                struct spool_content *content, struct slice tail) MUST_CHECK;
 /* A fate or note about the message that this batch has just added, whose handle is not known yet
- * (an import with a history). Its handle is valid at completion unless all its deliveries have one. */
+ * (an import with a history). Its handle is valid at completion unless all its deliveries have one.
+ */
 void spool_batch_new_fate(struct spool *spool, uint32_t delivery, enum spool_fate fate);
 void spool_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind,
                           struct slice payload);
