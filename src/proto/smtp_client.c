@@ -305,9 +305,7 @@ void smtp_client_content(struct smtp_client *client, struct slice piece, int64_t
     t->asked = false;
     bool waiting = is_waiting(client);
     if (t->undecided > 0 && !queue_content(client, t, piece)) {
-        struct smtp_client_cause cause = cause_of_text(SMTP_CLIENT_AT_CONTENT, SMTP_CLIENT_LOCAL,
-                                                       "content has a bare CR or LF: not sent");
-        session_end(client, &cause);
+        refuse_content(client, t, SLICE_LITERAL("content has a bare CR or LF: not sent"));
     }
     proceed(client, waiting, now_ms);
 }
