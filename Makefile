@@ -48,7 +48,7 @@ run: packages-build
 	@tools/run_quickstart.sh $(BUILD)
 
 primary: packages-test
-	@$(PYTHON) tools/primary.py
+	@$(PYTHON) -B tools/primary.py
 
 test: packages-test
 	@$(PYTHON) tools/run_tests.py --jobs $(JOBS)
@@ -58,10 +58,11 @@ fuzz: packages-test
 
 soak: packages-test
 	@$(MAKE) --no-print-directory all
-	@HOLDFAST_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTHON) -m pytest -p no:cacheprovider -m soak -s tests/e2e
+	@HOLDFAST_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTHON) -B -m pytest -p no:cacheprovider -m soak -s tests/e2e
 
 bench: packages-test
-	@$(PYTHON) bench/run.py $(BENCH)
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) -B bench/run.py $(BENCH)
 
 install: $(BUILD)/build.ninja
 	@meson configure $(BUILD) --prefix $(abspath $(PREFIX))

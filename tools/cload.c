@@ -49,6 +49,7 @@ struct options {
     size_t size;
     uint32_t recipients;
     const char *domain;
+    const char *sender_domain;
     uint32_t gap_ms;   /* between the messages of a session */
     uint32_t limit_ms; /* stop after; 0: never */
     bool one_each;     /* one message a connection */
@@ -221,15 +222,15 @@ static int put_header(const struct load *load, const struct session *session, ch
                       size_t size)
 {
     return snprintf(out, size,
-                    "From: <m%" PRIu64 "@client.example>\r\n"
+                    "From: <m%" PRIu64 "@%s>\r\n"
                     "To: <r%" PRIu32 "@%s>\r\n"
                     "Subject: load\r\n"
                     "X-Number: %" PRIu64 "\r\n"
                     "Message-ID: <m%" PRIu64 "@client.example>\r\n"
                     "Date: Sat, 21 Nov 2026 00:00:00 +0000\r\n"
                     "\r\n",
-                    session->number, session->recipient, load->options.domain, session->number,
-                    session->number);
+                    session->number, load->options.sender_domain, session->recipient,
+                    load->options.domain, session->number, session->number);
 }
 
 static bool say_quit(struct load *load, struct session *session)
@@ -251,8 +252,8 @@ static bool say_mail(struct load *load, struct session *session)
     session->step = MAIL;
     log_event(load, session, 'S');
 
-    int length = snprintf(session->head, HEAD_MAX, "MAIL FROM:<m%" PRIu64 "@client.example>\r\n",
-                          session->number);
+    int length = snprintf(session->head, HEAD_MAX, "MAIL FROM:<m%" PRIu64 "@%s>\r\n",
+                          session->number, options->sender_domain);
     size_t body_length = 0;
     if (options->pipelining) {
         length += snprintf(session->head + length, HEAD_MAX - (size_t)length,
@@ -479,7 +480,8 @@ static char *make_body(size_t size, size_t *ret_length)
 static void usage(void)
 {
     fputs("usage: cload [-s SESSIONS] [-m MESSAGES] [-l SIZE] [-r RECIPIENTS] [-d DOMAIN]\n"
-          "             [-b FIRST_NUMBER] [-g GAP_MS] [-t LIMIT_MS] [-o LOG] [-1] [-p] [-c] PORT\n"
+          "             [-f SENDER_DOMAIN] [-b FIRST_NUMBER] [-g GAP_MS] [-t LIMIT_MS] [-o LOG] "
+          "[-1] [-p] [-c] PORT\n"
           "  -1 one message a connection   -p pipelining   -c BDAT (with pipelining)\n",
           stderr);
     exit(2);
@@ -502,9 +504,10 @@ static struct options read_options(int argc, char **argv)
                               .messages = UINT64_MAX,
                               .size = 4096,
                               .recipients = 0,
-                              .domain = "example.com"};
+                              .domain = "example.com",
+                              .sender_domain = "client.example"};
     int letter;
-    while ((letter = getopt(argc, argv, "s:m:l:r:d:b:g:t:o:1pc")) != -1) {
+    while ((letter = getopt(argc, argv, "s:m:l:r:d:f:b:g:t:o:1pc")) != -1) {
         switch (letter) {
         case 's':
             options.sessions = (uint32_t)number_argument(optarg);
@@ -520,6 +523,9 @@ static struct options read_options(int argc, char **argv)
             break;
         case 'd':
             options.domain = optarg;
+            break;
+        case 'f':
+            options.sender_domain = optarg;
             break;
         case 'b':
             options.first = number_argument(optarg);

@@ -74,8 +74,8 @@ def why_no_dovecot():
 
 
 class Postfix:
-    """A Postfix that takes all mail of `domains` into one maildir, or, with `relay_to`, passes it
-    on. `settings` are further lines of main.cf."""
+    """A Postfix that takes all mail of `domains` into one maildir, or, with `relay_to`, is their
+    backup MX as Postfix is by default. `settings` are further lines of main.cf."""
 
     MASTER = """\
 127.0.0.1:{port} inet n - n - {limit} smtpd
@@ -131,6 +131,10 @@ local_recipient_maps =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
+"""
+
+    # As a primary in tests: takes everything, changes nothing.
+    FAITHFUL = """\
 smtpd_peername_lookup = no
 smtp_host_lookup = native
 smtpd_client_connection_count_limit = 0
@@ -168,10 +172,10 @@ virtual_minimum_uid = 1
             self.MASTER.format(port=self.port, limit=process_limit))
         main = self.MAIN.format(root=self.root, port=self.port)
         if relay_to is None:
-            main += self.HERE.format(root=self.root, domains=" ".join(domains))
+            main += self.FAITHFUL + self.HERE.format(root=self.root, domains=" ".join(domains))
         else:
             main += f"relay_domains = {' '.join(domains)}\n"
-            main += f"relay_transport = smtp:[127.0.0.1]:{relay_to}\n"
+            main += f"relay_transport = relay:[127.0.0.1]:{relay_to}\n"
         (self.root / "etc/main.cf").write_text(main + settings)
         for name in ("postfix-files", "dynamicmaps.cf"):
             if pathlib.Path("/etc/postfix", name).exists():

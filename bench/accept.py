@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows: taking mail durably while the primary is down, and relaying it through while it is up."""
+
+import time
+
+from clients import cload, disk_mb_per_second, median, smtp_source
+from servers import CountingSink, NullSink, Ours, PostfixPeer, free_port
+from table import Row
+
+
+def rate_of(server, messages, sessions, size):
+    """Messages a second into a fresh server, after a warming run."""
+    server.start()
+    try:
+        smtp_source(server.port, max(sessions * 5, messages // 10), sessions, size)
+        return smtp_source(server.port, messages, sessions, size)
+    finally:
+        server.stop()
+
+
+def accept_small(scale, place):
+    """4 KB at 20 and 100 sessions, primary down. Interleaved: each round runs all four, and ratios
+    are taken within a round."""
+    for sessions in (20, 100):
+        results = {"ours": [], "sink": [], "hold": [], "default": []}
+        for _ in range(scale.rounds):
+            down = free_port()
+            results["sink"].append(rate_of(NullSink(place), scale.messages(40000), sessions, 4096))
+            results["ours"].append(rate_of(Ours(place, down), scale.messages(40000), sessions,
+                                           4096))
+            results["hold"].append(rate_of(PostfixPeer(place, down, "tuned+hold"),
+                                           scale.messages(10000), sessions, 4096))
+            results["default"].append(rate_of(PostfixPeer(place, down, "default"),
+                                              scale.messages(5000), sessions, 4096))
+        what = f"durable accept, 4 KB, {sessions} sessions"
+        for peer, name, target in (("hold", "Postfix tuned, on hold", 8.0),
+                                   ("default", "Postfix default", 16.0),
+                                   ("sink", "smtp-sink, stores nothing", 0.8)):
+            ratio = median([o / p for o, p in zip(results["ours"], results[peer])])
+            yield Row(what, f"{median(results['ours']):,.0f}/s", name,
+                      f"{median(results[peer]):,.0f}/s", ratio, f">= {target:g} x",
+                      ratio >= target)
+
+
+def accept_large(scale, place):
+    """64 KB and 1 MB by cload, beside the disk in 1 MB writes, each synced."""
+    for size, messages, label in ((65536, 6000, "64 KB"), (1 << 20, 600, "1 MB")):
+        ours, disk = [], []
+        for _ in range(scale.rounds):
+            disk.append(disk_mb_per_second(place))
+            server = Ours(place, free_port()).start()
+            try:
+                cload(server.port, messages // 20, 20, size)
+                result = cload(server.port, scale.messages(messages), 20, size)
+            finally:
+                server.stop()
+            assert result["failed"] == 0, result
+            ours.append(result["acknowledged"] * size / 1e6 / result["seconds"])
+        ratio = median([o / d for o, d in zip(ours, disk)])
+        yield Row(f"durable accept, {label}, 20 sessions", f"{median(ours):,.0f} MB/s",
+                  "disk, 1 MB + fdatasync", f"{median(disk):,.0f} MB/s", ratio, ">= 0.7 x",
+                  ratio >= 0.7)
+
+
+def through_rate(make, place, messages):
+    """Messages a second from the first MAIL to the last arrival at the next hop."""
+    sink = CountingSink(place, free_port()).start()
+    server = make(sink.port).start()
+    try:
+        cload(server.port, messages // 10, 20, 4096, "-b", 10**9)
+        sink.wait(messages // 10, 60)
+        before = sink.status()[0]
+        started = time.clock_gettime(time.CLOCK_MONOTONIC)
+        cload(server.port, messages, 20, 4096)
+        if not sink.wait(before + messages, 120):
+            return (sink.status()[0] - before) / 120
+        return messages / (sink.status()[2] - started)
+    finally:
+        server.stop()
+        sink.stop()
+
+
+def relay_through(scale, place):
+    """In and out at once, the primary up."""
+    ours, peer = [], []
+    for _ in range(scale.rounds):
+        ours.append(through_rate(lambda port: Ours(place, port), place, scale.messages(20000)))
+        peer.append(through_rate(lambda port: PostfixPeer(place, port, "tuned"), place,
+                                 scale.messages(3000)))
+    ratio = median([o / p for o, p in zip(ours, peer)])
+    yield Row("accept and relay through, 4 KB", f"{median(ours):,.0f}/s", "Postfix tuned",
+              f"{median(peer):,.0f}/s", ratio, ">= 8 x", ratio >= 8)

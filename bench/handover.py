@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows: draining what was held, and what a failing first server costs."""
+
+import shutil
+import socket
+import threading
+import time
+
+from clients import acknowledged, cload, median, out_of_order
+from servers import CountingSink, Ours, PostfixPeer, free_port, wait_for
+from table import Row
+
+
+def drain(make, place, messages, recipients, by_hand):
+    """(rate, seconds to the first, out of order, left) of a drain after the primary's return."""
+    sink = CountingSink(place, free_port())
+    log = place / "load.log"
+    server = make(sink.port).start()
+    try:
+        cload(server.port, messages, 20, 4096, "-r", recipients, log=log)
+        time.sleep(2)  # the server has seen that its primary is down
+        sink.start()
+        began = sink.started
+        if by_hand:
+            server.release()
+            began = time.clock_gettime(time.CLOCK_MONOTONIC)
+        complete = sink.wait(messages, 120)
+        count, first, last, _ = sink.status()
+        if not complete:
+            last = time.clock_gettime(time.CLOCK_MONOTONIC)
+        time.sleep(0.1)
+        late = out_of_order(acknowledged(log), sink.arrivals())
+        rate = count / (last - (began if by_hand else first)) if count else 0.0
+        return rate, first - began if count else None, late, messages - count
+    finally:
+        server.stop()
+        sink.stop()
+
+
+def drain_row(scale, place):
+    """20,000 x 4 KB for 200 recipients, and for a single one (which is serial by R6)."""
+    messages = scale.messages(20000)
+    ours, peer, firsts, late = [], [], [], 0
+    for _ in range(scale.rounds):
+        rate, first, wrong, left = drain(lambda port: Ours(place, port), place, messages, 200,
+                                         False)
+        assert left == 0, f"{left} not delivered"
+        ours.append(rate)
+        firsts.append(first)
+        late += wrong
+        peer.append(drain(lambda port: PostfixPeer(place, port, "tuned"), place,
+                          scale.messages(10000), 200, True)[0])
+    ratio = median([o / p for o, p in zip(ours, peer)])
+    what = f"drain of {messages:,} for 200 recipients"
+    yield Row(what, f"{median(ours):,.0f}/s", "Postfix tuned, flushed by hand",
+              f"{median(peer):,.0f}/s", ratio, ">= 8 x", ratio >= 8)
+    yield Row(f"{what}: starts by itself after", f"{max(firsts):.2f} s", "", "", None, "<= 1 s",
+              max(firsts) <= 1)
+    yield Row(f"{what}: out of order per recipient", f"{late}", "", "", None, "0", late == 0)
+    rate, _, wrong, left = drain_single(place, scale.messages(20000))
+    yield Row("drain, one single recipient (serial)", f"{rate:,.0f}/s", "", "",
+              None, f"in order, none left ({wrong} late, {left} left)", wrong == 0 and left == 0)
+
+
+def drain_single(place, messages):
+    """One recipient takes one session in; 20 sessions would be 20 recipients."""
+    sink = CountingSink(place, free_port())
+    log = place / "load.log"
+    server = Ours(place, sink.port).start()
+    try:
+        cload(server.port, messages, 1, 4096, "-r", 1, log=log)
+        time.sleep(2)
+        sink.start()
+        complete = sink.wait(messages, 120)
+        count, first, last, _ = sink.status()
+        if not complete:
+            last = time.clock_gettime(time.CLOCK_MONOTONIC)
+        time.sleep(0.1)
+        late = out_of_order(acknowledged(log), sink.arrivals())
+        return count / (last - first) if count else 0.0, first - sink.started, late, \
+            messages - count
+    finally:
+        server.stop()
+        sink.stop()
+
+
+def latencies(server, sink, place, messages, first_number):
+    """Milliseconds from a message's 250 to its arrival, one session, 20 ms between messages."""
+    log = place / "load.log"
+    before = sink.status()[0]
+    cload(server.port, messages, 1, 4096, "-g", 20, "-b", first_number, log=log)
+    sink.wait(before + messages, 60)
+    time.sleep(0.1)
+    arrived = {number: when for when, number, _ in sink.arrivals()}
+    return [(arrived[number] - when) * 1e3 for when, number, _ in acknowledged(log)
+            if number in arrived]
+
+
+def failover(scale, place):
+    """m1 refuses; m1 is silent; m1 comes back."""
+    messages = max(20, scale.messages(100))
+    sink = CountingSink(place, free_port()).start()
+    try:
+        server = Ours(place, sink.port).start()
+        try:
+            latencies(server, sink, place, 5, 0)
+            direct = latencies(server, sink, place, messages, 1000)
+        finally:
+            server.stop()
+        yield from refused(place, sink, messages, direct)
+        yield from silent(place, sink)
+    finally:
+        sink.stop()
+    yield from switch_back(place)
+
+
+def with_spare(place, first, sink, server=""):
+    return Ours(place, first, server=f"failover = m2 {server}",
+                more_servers=f'server m2 {{ address = "127.0.0.1:{sink.port}" }}')
+
+
+def refused(place, sink, messages, direct):
+    server = with_spare(place, free_port(), sink).start()
+    try:
+        cost = latencies(server, sink, place, messages, 2000)
+    finally:
+        server.stop()
+    extra = median(cost) - median(direct)
+    yield Row("failover: a refused server costs", f"{extra:.2f} ms",
+              "the same without it", f"{median(direct):.2f} ms", None, "< 2 ms", extra < 2)
+    first = cost[0] - median(direct)
+    yield Row("failover: and the very first message", f"{first:.2f} ms", "", "", None, "< 2 ms",
+              first < 2)
+
+
+def silent(place, sink):
+    """Accepts connections and never greets: a time-out of 2 s once, not once a message."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1000)
+    server = with_spare(place, listener.getsockname()[1], sink, "greeting-timeout = 2s").start()
+    try:
+        first = latencies(server, sink, place, 20, 3000)
+        later = latencies(server, sink, place, 50, 4000)
+    finally:
+        server.stop()
+        listener.close()
+    worst = max(later)
+    yield Row("failover: a silent server, later messages", f"{worst:.1f} ms at most",
+              "its greeting time-out", f"{max(first):,.0f} ms once", None, "< 100 ms",
+              worst < 100)
+
+
+def switch_back(place):
+    """How long after m1's return the next message goes there."""
+    folders = [place / "m1", place / "m2"]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    m1, m2 = CountingSink(folders[0], free_port()), CountingSink(folders[1], free_port()).start()
+    server = with_spare(place, m1.port, m2).start()
+    try:
+        log = place / "load.log"
+        client = threading.Thread(
+            target=lambda: cload(server.port, 600, 1, 4096, "-g", 10, log=log))
+        client.start()
+        wait_for(lambda: m2.status()[0] > 50, 20, what="mail at m2")
+        m1.start()
+        client.join()
+        wait_for(lambda: m1.status()[0] > 0, 20, what="mail at m1")
+        back = m1.status()[1] - m1.started
+    finally:
+        server.stop()
+        m1.stop()
+        m2.stop()
+    yield Row("failover: switch-back", f"{back:.2f} s", "", "", None, "<= 2 s", back <= 2)

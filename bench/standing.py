@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows: what it costs to be there: idle connections, a million held messages, a restart with them."""
+
+import json
+import subprocess
+import time
+
+from clients import cload
+from servers import BUILD, CountingSink, Ours, free_port, raise_file_limit, wait_for
+from table import Row
+
+
+def idle(scale, place):
+    """PSS of all processes per idle connection, at 20,000 of them."""
+    wanted = scale.messages(20000)
+    server = Ours(place, free_port()).start()
+    try:
+        time.sleep(1)
+        before = server.mx.memory_bytes()
+        client = subprocess.Popen([BUILD / "tools/cidle", str(server.port), str(wanted), "60"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                  preexec_fn=raise_file_limit)
+        answer = json.loads(client.stdout.readline())
+        after = server.mx.memory_bytes()
+        client.stdin.close()
+        client.wait(timeout=60)
+    finally:
+        server.stop()
+    welcomed = answer["welcomed"]
+    yield Row("idle connections held", f"{welcomed:,}", "asked for", f"{wanted:,}", None, "all",
+              welcomed == wanted)
+    each = (after - before) / max(1, welcomed)
+    yield Row("memory per idle connection", f"{each:,.0f} B", "", "", None, "<= 8 KB",
+              each <= 8192)
+
+
+def million(scale, place):
+    """1,000,000 held: bytes each, the processor at rest, a restart."""
+    messages = scale.messages(1_000_000)
+    down = free_port()
+    domain = "backup.mail.example.com"
+    # Addresses of 30 octets: r or m, up to six digits, @, 23 octets of domain.
+    addresses = ("-d", domain, "-f", "senders.client2.example")
+    server = Ours(place, down, domain=domain).start()
+    sink = CountingSink(place, down)
+    try:
+        cload(server.port, 1000, 20, 300, *addresses)
+        before = server.mx.memory_bytes()
+        result = cload(server.port, messages, 50, 300, "-r", min(messages, 100_000), "-p",
+                       *addresses, seconds=900)
+        assert result["acknowledged"] == messages, result
+        held = server.mx.memory_bytes()
+        each = (held - before) / messages
+        yield Row(f"memory per held delivery, {messages:,} held", f"{each:,.0f} B", "", "", None,
+                  "<= 200 B", each <= 200)
+
+        time.sleep(3)
+        span = 60 if messages > 100_000 else 10
+        used = server.cpu_seconds()
+        time.sleep(span)
+        share = 100 * (server.cpu_seconds() - used) / span
+        yield Row(f"{messages:,} held, primary down: processor", f"{share:.3f} % of a core", "",
+                  "", None, "<= 0.1 %", share <= 0.1)
+
+        server.mx.kill()
+        started = time.monotonic()
+        server.mx.start(wait=False)
+        wait_for(lambda: takes_mail(server, domain), 60, 0.005, "the first 250")
+        accepts = time.monotonic() - started
+        yield Row(f"restart with {messages:,} queued: accepts", f"{accepts:.2f} s", "", "", None,
+                  "<= 1 s", accepts <= 1)
+        server.mx.kill()
+        sink.start()
+        started = time.clock_gettime(time.CLOCK_MONOTONIC)
+        server.mx.start(wait=False)
+        wait_for(lambda: sink.status()[0] > 0, 120, 0.01, "the first delivery")
+        delivers = sink.status()[1] - started
+        yield Row(f"restart with {messages:,} queued: delivers", f"{delivers:.2f} s", "", "",
+                  None, "<= 5 s", delivers <= 5)
+    finally:
+        server.stop()
+        sink.stop()
+
+
+def takes_mail(server, domain):
+    try:
+        return server.mx.send(recipients=[f"after@{domain}"])[0] == 250
+    except (OSError, AssertionError):
+        return False
