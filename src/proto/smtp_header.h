@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A scanner over a message's content as it passes by, up to the end of its header: where the header
+ * block ends, how many Received fields it has, the Message-ID. It stores nothing but that
+ * Message-ID, so a header of any length costs the same memory.
+ *
+ * Its input are lines that end in CRLF (smtp_content makes sure). The header block ends behind the
+ * first empty line, or before the first line that is neither a field nor a continuation (gateways
+ * and programs send such mail); an mbox "From " line in front is let pass.
+ */
+#ifndef HOLDFAST_PROTO_SMTP_HEADER_H
+#define HOLDFAST_PROTO_SMTP_HEADER_H
+
+#include "base/slice.h"
+
+enum { SMTP_MESSAGE_ID_MAX = 998 };
+
+struct smtp_header {
+    uint64_t length;   /* of the header block with its empty line, as far as seen */
+    uint64_t line;     /* where the current line begins */
+    uint32_t received; /* Received fields */
+    bool complete;     /* the end has been seen; `length` is final */
+    bool has_8bit;
+    uint8_t state;
+    uint8_t field;
+    uint8_t name_length;
+    uint8_t name[12];
+    bool id_seen;
+    uint16_t id_length;
+    uint8_t id[SMTP_MESSAGE_ID_MAX];
+};
+
+void smtp_header_init(struct smtp_header *header);
+/* The next bytes of the content; does nothing once complete. */
+void smtp_header_feed(struct smtp_header *header, struct slice bytes);
+/* The Message-ID field's value without blanks around it; empty when there is none, or none that
+ * could stand in one line of 998 bytes. Valid as long as the header. */
+struct slice smtp_header_message_id(const struct smtp_header *header);
+
+#endif

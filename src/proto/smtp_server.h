@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The server's side of SMTP (RFC 5321) as a sans-IO core: bytes and time in, events and bytes out.
+ * It owns no socket, clock or log, and knows no route, limit of memory or storage.
+ *
+ * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
+ * (2034), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and DSN (3461) where the caller says
+ * so. The caller:
+ *
+ *   smtp_server_input()    hands over all bytes that wait to be read
+ *   smtp_server_next()     takes events until there is none, answering those that ask for it with
+ *                          smtp_server_answer(), at once or later; until then input waits unread
+ *   smtp_server_unread()   what was not used: to be kept, and handed over in front of new bytes
+ *   smtp_server_output()   what is to be sent; smtp_server_sent() when it has been
+ *   smtp_server_deadline() when smtp_server_expire() is due
+ *
+ * Unread input is at most a command line while more input is wanted, so it is bounded by the
+ * caller's own pause in reading while smtp_server_wants_input() is false. Content is never left
+ * unread. A session that waits for a command holds no memory beyond this struct.
+ *
+ * Every reply is in the order of the commands. Nothing in a session's input can make it assert.
+ */
+#ifndef HOLDFAST_PROTO_SMTP_SERVER_H
+#define HOLDFAST_PROTO_SMTP_SERVER_H
+
+#include "base/buffer.h"
+#include "proto/smtp_address.h"
+#include "proto/smtp_content.h"
+
+/* Shared by all sessions of a listener; must outlive them, may change between two calls. Each is
+ * a bound on what a stranger can make us do. */
+struct smtp_server_settings {
+    struct slice hostname;
+    uint64_t message_bytes; /* offered as SIZE; 0: none */
+    uint32_t recipients;    /* accepted ones of one message */
+    uint32_t commands;      /* in a row without an accepted message */
+    uint32_t errors;        /* broken commands in one session */
+    uint32_t line_bytes;    /* of content */
+    uint32_t header_bytes;
+    uint32_t hops;
+    uint32_t command_timeout_ms;
+    uint32_t session_timeout_ms;
+    bool reject_bare_newline;
+};
+
+enum { SMTP_COMMAND_LINE_MAX = 2048 }; /* with all parameters; RFC 5321 section 4.5.3.1.4 */
+
+enum smtp_server_event_kind {
+    SMTP_SERVER_NONE,
+    /* To be answered. */
+    SMTP_SERVER_GREETING,  /* first of all. Refusal (421, 554) ends the session */
+    SMTP_SERVER_HELLO,     /* EHLO or HELO: name, is_extended. smtp_server_offer_dsn() before */
+    SMTP_SERVER_MAIL,      /* mailbox, size, is_8bit, is_smtputf8, ret, envelope_id */
+    SMTP_SERVER_RECIPIENT, /* mailbox, notify, orcpt */
+    SMTP_SERVER_DATA,      /* content is about to come (DATA, or the first BDAT). Refusal ends the
+                              transaction */
+    SMTP_SERVER_END, /* all content has come: `content` tells about it. The answer is that to the
+                        dot and ends the transaction */
+    /* Not to be answered. */
+    SMTP_SERVER_CONTENT, /* bytes */
+    SMTP_SERVER_ABORT,   /* the transaction that MAIL began has ended, not by an answer: `reason` */
+    SMTP_SERVER_CLOSE,   /* nothing more will come: send the output, then close */
+};
+
+enum smtp_server_ret { SMTP_RET_NONE, SMTP_RET_FULL, SMTP_RET_HEADERS };
+enum {
+    SMTP_NOTIFY_NEVER = 1,
+    SMTP_NOTIFY_SUCCESS = 2,
+    SMTP_NOTIFY_FAILURE = 4,
+    SMTP_NOTIFY_DELAY = 8
+};
+
+/* Slices are valid until the next smtp_server_input(), `content` until the answer. */
+struct smtp_server_event {
+    enum smtp_server_event_kind kind;
+    struct slice name;
+    bool is_extended;
+    struct smtp_mailbox mailbox;
+    uint64_t size; /* SIZE parameter; 0: not given */
+    bool is_8bit;
+    bool is_smtputf8;
+    enum smtp_server_ret ret;
+    struct slice envelope_id;
+    uint8_t notify; /* 0: not given */
+    struct slice orcpt;
+    struct slice bytes;
+    const struct smtp_content *content;
+    const char *reason; /* a few words for the log, static */
+};
+
+/* code 0 or 2xx accepts; then an empty text stands for the usual one. Bytes that may not stand in
+ * a reply are replaced, over-long text is cut. 421 ends the session. */
+struct smtp_answer {
+    uint16_t code;
+    const char *enhanced; /* "5.7.1"; NULL: none */
+    struct slice text;
+};
+#define SMTP_ACCEPT ((struct smtp_answer){0, NULL, {NULL, 0}})
+
+/* To be embedded by the caller; its members are the core's own. */
+struct smtp_server {
+    const struct smtp_server_settings *settings;
+    struct smtp_content *content; /* from DATA to the answer at its end */
+    struct slice input;
+    struct buffer output;
+    uint64_t chunk_left; /* bytes of the current BDAT chunk still to come */
+    uint64_t chunk_size;
+    int64_t start_ms;
+    int64_t since_ms; /* when we began to wait for what we wait for */
+    int64_t now_ms;
+    uint32_t recipients;
+    uint32_t commands;
+    uint32_t errors;
+    uint32_t bare_commands; /* ended by a bare LF */
+    uint8_t step;
+    uint8_t asked; /* the event kind that waits for an answer */
+    bool starved;  /* the step cannot go on without more input */
+    bool has_hello;
+    bool is_extended;
+    bool has_mail;
+    bool mail_refused; /* what was pipelined behind it is no mistake */
+    bool is_chunked;
+    bool is_last_chunk;
+    bool offers_dsn;
+    bool is_smtputf8;
+};
+
+void smtp_server_init(struct smtp_server *server, const struct smtp_server_settings *settings,
+                      int64_t now_ms);
+void smtp_server_done(struct smtp_server *server);
+
+void smtp_server_input(struct smtp_server *server, struct slice bytes, int64_t now_ms);
+/* False (and kind NONE): nothing now. */
+bool smtp_server_next(struct smtp_server *server, struct smtp_server_event *ret_event);
+void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *answer,
+                        int64_t now_ms);
+/* Whether EHLO offers DSN and its parameters are known, from now on. */
+void smtp_server_offer_dsn(struct smtp_server *server, bool is_offered);
+struct slice smtp_server_unread(const struct smtp_server *server);
+/* More input would bring it on: no answer is awaited and output does not pile up. */
+bool smtp_server_wants_input(const struct smtp_server *server);
+
+struct slice smtp_server_output(const struct smtp_server *server);
+void smtp_server_sent(struct smtp_server *server, size_t count);
+
+/* INT64_MAX: it waits for us, not for the client. */
+int64_t smtp_server_deadline(const struct smtp_server *server);
+/* The deadline has passed: 421 4.4.2 and the end. */
+void smtp_server_expire(struct smtp_server *server);
+/* Ends the session with this reply (a 421), in the middle of whatever it is. Not while an answer is
+ * awaited: then the answer itself can be the 421. */
+void smtp_server_end(struct smtp_server *server, const struct smtp_answer *answer);
+/* It waits for a command outside a transaction, with nothing half read. */
+bool smtp_server_is_idle(const struct smtp_server *server);
+
+#endif

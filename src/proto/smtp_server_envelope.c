@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * MAIL and RCPT with their parameters. What is wrong becomes one of the fixed replies below; what
+ * is right becomes an event.
+ */
+#include "proto/smtp_server_internal.h"
+
+/* A reply to a parameter, or NULL when it is fine. */
+typedef const char *parameter_fn(struct smtp_server *server, struct slice value,
+                                 struct smtp_server_event *event);
+
+struct parameter {
+    const char *keyword;
+    bool has_value;
+    bool is_dsn; /* known only where DSN is offered */
+    parameter_fn *take;
+};
+
+static const char bad_value[] = "501 5.5.4 Bad parameter value";
+
+static const char *take_size(struct smtp_server *server, struct slice value,
+                             struct smtp_server_event *event)
+{
+    if (value.length > 20) {
+        return bad_value; /* RFC 1870 section 4 */
+    }
+    if (!slice_to_u64(value, &event->size)) {
+        for (size_t i = 0; i < value.length; i++) {
+            if (value.data[i] < '0' || value.data[i] > '9') {
+                return bad_value;
+            }
+        }
+        event->size = UINT64_MAX;
+    }
+    if (server->settings->message_bytes != 0 && event->size > server->settings->message_bytes) {
+        return "552 5.3.4 Message too large";
+    }
+    return NULL;
+}
+
+static const char *take_body(struct smtp_server *server, struct slice value,
+                             struct smtp_server_event *event)
+{
+    (void)server;
+    event->is_8bit = slice_equal_fold(value, SLICE_LITERAL("8BITMIME"));
+    return event->is_8bit || slice_equal_fold(value, SLICE_LITERAL("7BIT")) ? NULL : bad_value;
+}
+
+static const char *take_smtputf8(struct smtp_server *server, struct slice value,
+                                 struct smtp_server_event *event)
+{
+    (void)server;
+    (void)value;
+    event->is_smtputf8 = true;
+    return NULL;
+}
+
+static const char *take_ret(struct smtp_server *server, struct slice value,
+                            struct smtp_server_event *event)
+{
+    (void)server;
+    if (slice_equal_fold(value, SLICE_LITERAL("FULL"))) {
+        event->ret = SMTP_RET_FULL;
+    } else if (slice_equal_fold(value, SLICE_LITERAL("HDRS"))) {
+        event->ret = SMTP_RET_HEADERS;
+    } else {
+        return bad_value;
+    }
+    return NULL;
+}
+
+static const char *take_envid(struct smtp_server *server, struct slice value,
+                              struct smtp_server_event *event)
+{
+    (void)server;
+    event->envelope_id = value;
+    return value.length <= SMTP_ENVID_MAX && smtp_xtext_is_valid(value) ? NULL : bad_value;
+}
+
+static uint8_t notify_word(struct slice word)
+{
+    if (slice_equal_fold(word, SLICE_LITERAL("SUCCESS"))) {
+        return SMTP_NOTIFY_SUCCESS;
+    }
+    if (slice_equal_fold(word, SLICE_LITERAL("FAILURE"))) {
+        return SMTP_NOTIFY_FAILURE;
+    }
+    return slice_equal_fold(word, SLICE_LITERAL("DELAY")) ? SMTP_NOTIFY_DELAY : 0;
+}
+
+static const char *take_notify(struct smtp_server *server, struct slice value,
+                               struct smtp_server_event *event)
+{
+    (void)server;
+    if (slice_equal_fold(value, SLICE_LITERAL("NEVER"))) {
+        event->notify = SMTP_NOTIFY_NEVER;
+        return NULL;
+    }
+    for (bool is_last = false; !is_last;) {
+        size_t end = slice_find(value, ',');
+        uint8_t word = notify_word(slice_take(value, end));
+        if (word == 0 || (event->notify & word) != 0) {
+            return bad_value;
+        }
+        event->notify |= word;
+        is_last = end == value.length;
+        value = slice_skip(value, end + 1);
+    }
+    return NULL;
+}
+
+static const char *take_orcpt(struct smtp_server *server, struct slice value,
+                              struct smtp_server_event *event)
+{
+    event->orcpt = value;
+    if (!server->is_smtputf8 && !smtp_is_ascii(value)) {
+        return bad_value;
+    }
+    return smtp_orcpt_is_valid(value) ? NULL : bad_value;
+}
+
+static const struct parameter mail_parameters[] = {
+    {"SIZE", true, false, take_size},          {"BODY", true, false, take_body},
+    {"SMTPUTF8", false, false, take_smtputf8}, {"RET", true, true, take_ret},
+    {"ENVID", true, true, take_envid},         {NULL, false, false, NULL},
+};
+
+static const struct parameter recipient_parameters[] = {
+    {"NOTIFY", true, true, take_notify},
+    {"ORCPT", true, true, take_orcpt},
+    {NULL, false, false, NULL},
+};
+
+static const char *take_parameter(struct smtp_server *server, const struct parameter *table,
+                                  const struct smtp_parameter *parameter, unsigned *seen,
+                                  struct smtp_server_event *event)
+{
+    for (unsigned i = 0; table[i].keyword != NULL; i++) {
+        if (!slice_equal_fold(parameter->keyword, slice_from_text(table[i].keyword)) ||
+            (table[i].is_dsn && !server->offers_dsn)) {
+            continue;
+        }
+        if ((*seen & 1u << i) != 0 || parameter->has_value != table[i].has_value) {
+            return "501 5.5.4 Bad parameter";
+        }
+        *seen |= 1u << i;
+        return table[i].take(server, parameter->value, event);
+    }
+    return "555 5.5.4 Parameter not recognized";
+}
+
+static const char *take_parameters(struct smtp_server *server, const struct parameter *table,
+                                   struct slice rest, struct smtp_server_event *event)
+{
+    unsigned seen = 0;
+    for (;;) {
+        struct smtp_parameter parameter;
+        enum smtp_parameter_result result = smtp_parameter_next(&rest, &parameter);
+        if (result == SMTP_PARAMETER_NONE) {
+            return NULL;
+        }
+        if (result == SMTP_PARAMETER_BAD) {
+            return "501 5.5.4 Syntax error in parameters";
+        }
+        if (!server->is_extended) {
+            return "555 5.5.4 No parameters after HELO";
+        }
+        const char *reply = take_parameter(server, table, &parameter, &seen, event);
+        if (reply != NULL) {
+            return reply;
+        }
+    }
+}
+
+/* "FROM:" or "TO:", then a path. Blanks before the path are against the grammar and common. */
+static bool read_path(struct slice *rest, struct slice word, enum smtp_path_kind kind,
+                      struct smtp_mailbox *ret_mailbox)
+{
+    if (!slice_starts_fold(*rest, word)) {
+        return false;
+    }
+    *rest = slice_skip(*rest, word.length);
+    while (rest->length > 0 && rest->data[0] == ' ') {
+        *rest = slice_skip(*rest, 1);
+    }
+    return smtp_path_read(rest, kind, ret_mailbox);
+}
+
+/* A reply that is no mistake in the grammar is not counted as one. */
+static enum smtp_server_step refuse(struct smtp_server *server, const char *reply)
+{
+    if (strncmp(reply, "50", 2) == 0 || strncmp(reply, "555", 3) == 0) {
+        return smtp_server_mistake(server, reply);
+    }
+    smtp_server_reply(server, reply);
+    return STEP_COMMAND;
+}
+
+enum smtp_server_step smtp_server_command_mail(struct smtp_server *server, struct slice arguments,
+                                               struct smtp_server_event *event)
+{
+    const char *reply;
+    struct smtp_server_event found = {0};
+    server->is_smtputf8 = false;
+    server->mail_refused = true; /* until it is accepted */
+    if (!slice_starts_fold(arguments, SLICE_LITERAL("FROM:"))) {
+        return smtp_server_mistake(server, "501 5.5.4 Syntax: MAIL FROM:<address>");
+    }
+    if (!read_path(&arguments, SLICE_LITERAL("FROM:"), SMTP_REVERSE_PATH, &found.mailbox)) {
+        return smtp_server_mistake(server, "501 5.1.7 Bad sender address syntax");
+    }
+    reply = take_parameters(server, mail_parameters, arguments, &found);
+    if (reply == NULL && found.mailbox.is_utf8 && !found.is_smtputf8) {
+        reply = "553 5.6.7 Address needs SMTPUTF8";
+    }
+    if (reply != NULL) {
+        return refuse(server, reply);
+    }
+    server->is_smtputf8 = found.is_smtputf8;
+    *event = found;
+    return smtp_server_ask(server, event, SMTP_SERVER_MAIL);
+}
+
+enum smtp_server_step smtp_server_command_rcpt(struct smtp_server *server, struct slice arguments,
+                                               struct smtp_server_event *event)
+{
+    const char *reply;
+    struct smtp_server_event found = {0};
+    if (!slice_starts_fold(arguments, SLICE_LITERAL("TO:"))) {
+        return smtp_server_mistake(server, "501 5.5.4 Syntax: RCPT TO:<address>");
+    }
+    if (!read_path(&arguments, SLICE_LITERAL("TO:"), SMTP_FORWARD_PATH, &found.mailbox)) {
+        return smtp_server_mistake(server, "501 5.1.3 Bad recipient address syntax");
+    }
+    reply = take_parameters(server, recipient_parameters, arguments, &found);
+    if (reply == NULL && found.mailbox.is_utf8 && !server->is_smtputf8) {
+        reply = "553 5.6.7 Address needs SMTPUTF8";
+    }
+    if (reply == NULL && server->settings->recipients != 0 &&
+        server->recipients >= server->settings->recipients) {
+        server->commands -= server->commands > 0; /* the client may well try them all */
+        reply = "452 4.5.3 Too many recipients";
+    }
+    if (reply != NULL) {
+        return refuse(server, reply);
+    }
+    *event = found;
+    return smtp_server_ask(server, event, SMTP_SERVER_RECIPIENT);
+}
