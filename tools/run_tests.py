@@ -5,7 +5,7 @@
     run_tests.py [--jobs N] [--list] [STEP ...]
 
 Each step builds what it needs in a build directory of its own and reports each test once. Full
-output goes to build/test-logs/STEP.log; what failed is shown. A step that leaves a process behind
+output goes to build-logs/STEP.log; what failed is shown. A step that leaves a process behind
 has failed. The exit code is 0 only if nothing failed.
 """
 
@@ -24,7 +24,7 @@ import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
-LOGS = BUILD / "test-logs"
+LOGS = ROOT / "build-logs"
 PR_SET_CHILD_SUBREAPER = 36
 STEP_SECONDS = 1500
 PYTHON = "/usr/bin/python3"  # Debian's, which Debian's pytest belongs to
