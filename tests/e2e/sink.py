@@ -84,8 +84,9 @@ class Session:
         self.received = data[end + 5:]
         return b"".join(parts).replace(b"\r\n.", b"\r\n")[2:]
 
-    def answer(self, stage, argument, ordinary):
-        """Says what the rule wants, else `ordinary`. True if the answer was positive."""
+    def answer(self, stage, argument, ordinary, before=None):
+        """Says what the rule wants, else `ordinary`. True if the answer is positive; then `before`
+        is called first: what was said to be taken has been taken."""
         said = self.sink.rule(stage, self, argument)
         if said is SILENCE:
             self.sink.stopped.wait(600)
@@ -93,6 +94,8 @@ class Session:
         if said is CLOSE:
             raise ConnectionError
         text = said or ordinary
+        if before is not None and text[0] == "2":
+            before()
         self.connection.sendall(text.encode() + b"\r\n")
         return text[0] in "23"
 
@@ -152,16 +155,12 @@ class Session:
         message, self.message = self.message, None
         self.messages += 1
         if not self.sink.lmtp:
-            if self.answer("dot", message, "250 2.0.0 Taken"):
-                self.sink.keep(message)
+            self.answer("dot", message, "250 2.0.0 Taken", lambda: self.sink.keep(message))
             return
-        taken = []
-        for recipient in message.recipients:
-            if self.answer("recipient", recipient, "250 2.0.0 Taken"):
-                taken.append(recipient)
-        message.recipients = taken
-        if taken:
-            self.sink.keep(message)
+        wanted, message.recipients = message.recipients, []
+        for recipient in wanted:
+            self.answer("recipient", recipient, "250 2.0.0 Taken",
+                        lambda r=recipient: self.sink.keep_for(message, r))
 
     def take_reset(self, _):
         self.message = None
@@ -243,6 +242,11 @@ class Sink:
         message.time = time.monotonic()
         with self.lock:
             self.messages.append(message)
+
+    def keep_for(self, message, recipient):
+        message.recipients.append(recipient)
+        if len(message.recipients) == 1:
+            self.keep(message)
 
     def subjects(self):
         return [subject_of(message.content) for message in list(self.messages)]
