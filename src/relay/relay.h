@@ -59,9 +59,11 @@ void relay_load_global(struct relay *relay, struct slice key, struct slice paylo
  * Before this, only messages with no earlier undelivered ones of their recipient could go; we
  * simply wait. */
 void relay_start(struct relay *relay, struct relay_time now);
-/* A job of an earlier life of this process that the sender process still works on: its deliveries
- * are in flight as `job`, not in doubt. Its result arrives by relay_result() as usual. */
-void relay_resume(struct relay *relay, uint64_t job, struct spool_handle handle,
+/* A job of an earlier life of this process that the sender process still works on over `session`:
+ * its deliveries are in flight as `job`, not in doubt. Its result arrives by relay_result() as
+ * usual. Allowed at any time: a repeated result of a job that relay does not know is said to it by
+ * relay_resume() first, since the result alone does not name the message. */
+void relay_resume(struct relay *relay, uint32_t session, uint64_t job, struct spool_handle handle,
                   const uint32_t *deliveries, uint32_t count, uint32_t server,
                   struct relay_time now);
 
@@ -148,7 +150,7 @@ struct relay_delivery_result {
 };
 
 /* The result of a whole job, one per delivery of it. Produces fate, note and bounce actions.
- * Unknown jobs (of an earlier life, resolved since) are ignored unless ACCEPTED. */
+ * Unknown jobs are ignored: see relay_resume(). */
 void relay_result(struct relay *relay, uint64_t job, uint32_t session, bool reused_session,
                   const struct relay_delivery_result *results, uint32_t count,
                   struct relay_time now);
