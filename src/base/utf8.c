@@ -44,6 +44,14 @@ bool utf8_is_valid(struct slice s)
 
 bool utf8_is_ascii(struct slice s)
 {
+    /* Every header line passes here: eight bytes at a time. */
+    for (; s.length >= sizeof(uint64_t); s = slice_skip(s, sizeof(uint64_t))) {
+        uint64_t word;
+        memcpy(&word, s.data, sizeof(word));
+        if ((word & 0x8080808080808080) != 0) {
+            return false;
+        }
+    }
     for (size_t i = 0; i < s.length; i++) {
         if (s.data[i] > 127) {
             return false;

@@ -2,6 +2,7 @@
 #include "proto/smtp_address.h"
 
 #include "base/network.h"
+#include "base/utf8.h"
 
 static bool is_letter_or_digit(uint8_t c)
 {
@@ -18,60 +19,6 @@ static bool is_atom_byte(uint8_t c)
 static bool is_label_byte(uint8_t c)
 {
     return is_letter_or_digit(c) || c == '-' || c == '_' || c >= 0x80;
-}
-
-bool smtp_is_ascii(struct slice text)
-{
-    uint8_t all = 0;
-    for (size_t i = 0; i < text.length; i++) {
-        all |= text.data[i];
-    }
-    return all < 0x80;
-}
-
-/* The length of the sequence at the front, or 0. RFC 3629 section 4. */
-static size_t utf8_sequence(const uint8_t *at, size_t rest)
-{
-    uint8_t first = at[0];
-    uint8_t low = 0x80, high = 0xbf;
-    size_t length;
-    if (first < 0x80) {
-        return 1;
-    }
-    if (first >= 0xc2 && first <= 0xdf) {
-        length = 2;
-    } else if (first >= 0xe0 && first <= 0xef) {
-        length = 3;
-        low = first == 0xe0 ? 0xa0 : 0x80;
-        high = first == 0xed ? 0x9f : 0xbf;
-    } else if (first >= 0xf0 && first <= 0xf4) {
-        length = 4;
-        low = first == 0xf0 ? 0x90 : 0x80;
-        high = first == 0xf4 ? 0x8f : 0xbf;
-    } else {
-        return 0;
-    }
-    if (length > rest || at[1] < low || at[1] > high) {
-        return 0;
-    }
-    for (size_t i = 2; i < length; i++) {
-        if (at[i] < 0x80 || at[i] > 0xbf) {
-            return 0;
-        }
-    }
-    return length;
-}
-
-bool smtp_utf8_is_valid(struct slice text)
-{
-    for (size_t at = 0; at < text.length;) {
-        size_t length = utf8_sequence(text.data + at, text.length - at);
-        if (length == 0) {
-            return false;
-        }
-        at += length;
-    }
-    return true;
 }
 
 /* Length of a Dot-string at the front, or 0. */
@@ -145,7 +92,7 @@ static bool domain_name_is_valid(struct slice domain)
         }
         label = at + 1;
     }
-    return smtp_utf8_is_valid(domain);
+    return utf8_is_valid(domain);
 }
 
 static bool literal_is_valid(struct slice literal)
@@ -194,8 +141,8 @@ static bool read_mailbox(struct slice *rest, struct smtp_mailbox *ret_mailbox)
     }
     box.text =
         slice_take(input, box.local.length + (box.domain.length > 0 ? 1 + box.domain.length : 0));
-    box.is_utf8 = !smtp_is_ascii(box.text);
-    if (box.is_utf8 && !smtp_utf8_is_valid(box.text)) {
+    box.is_utf8 = !utf8_is_ascii(box.text);
+    if (box.is_utf8 && !utf8_is_valid(box.text)) {
         return false;
     }
     *rest = after;
@@ -335,7 +282,7 @@ static bool xtext_or_utf8(struct slice text)
 
 bool smtp_xtext_is_valid(struct slice text)
 {
-    return smtp_is_ascii(text) && xtext_or_utf8(text);
+    return utf8_is_ascii(text) && xtext_or_utf8(text);
 }
 
 bool smtp_orcpt_is_valid(struct slice value)
@@ -343,5 +290,5 @@ bool smtp_orcpt_is_valid(struct slice value)
     size_t type = slice_find(value, ';');
     return value.length <= SMTP_ORCPT_MAX && type > 0 && type < value.length &&
            keyword_span(value) == type && xtext_or_utf8(slice_skip(value, type + 1)) &&
-           smtp_utf8_is_valid(value);
+           utf8_is_valid(value);
 }

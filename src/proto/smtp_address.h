@@ -56,8 +56,5 @@ enum smtp_parameter_result smtp_parameter_next(struct slice *rest,
 bool smtp_xtext_is_valid(struct slice text);
 /* addr-type ";" xtext (or UTF-8, RFC 6533). */
 bool smtp_orcpt_is_valid(struct slice value);
-/* Well-formed UTF-8 without overlong forms, surrogates and code points above U+10FFFF. */
-bool smtp_utf8_is_valid(struct slice text);
-bool smtp_is_ascii(struct slice text);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proto/smtp_header.h"
 
-#include "proto/smtp_address.h"
+#include "base/utf8.h"
 
 /* Where in a line we are. */
 enum {
@@ -107,7 +107,7 @@ static size_t at_value(struct smtp_header *header, struct slice rest)
     if (header->field == FIELD_MESSAGE_ID) {
         keep_id(header, value);
     }
-    header->has_8bit = header->has_8bit || !smtp_is_ascii(value);
+    header->has_8bit = header->has_8bit || !utf8_is_ascii(value);
     if (end < rest.length) {
         header->state = AT_LINE;
         header->line = header->length + taken;

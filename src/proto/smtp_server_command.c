@@ -5,6 +5,8 @@
  */
 #include "proto/smtp_server_internal.h"
 
+#include "base/utf8.h"
+
 enum {
     NEED_HELLO = 1 << 0,
     NEED_MAIL = 1 << 1,
@@ -30,7 +32,7 @@ static enum smtp_server_step hello(struct smtp_server *server, struct slice name
                                    struct smtp_server_event *event)
 {
     if (name.length > SMTP_DOMAIN_MAX || slice_find(name, ' ') != name.length ||
-        !smtp_utf8_is_valid(name)) {
+        !utf8_is_valid(name)) {
         return smtp_server_mistake(server, "501 5.5.4 Syntax: EHLO hostname");
     }
     server->is_extended = is_extended;

@@ -5,6 +5,8 @@
  */
 #include "proto/smtp_server_internal.h"
 
+#include "base/utf8.h"
+
 /* A reply to a parameter, or NULL when it is fine. */
 typedef const char *parameter_fn(struct smtp_server *server, struct slice value,
                                  struct smtp_server_event *event);
@@ -113,7 +115,7 @@ static const char *take_orcpt(struct smtp_server *server, struct slice value,
                               struct smtp_server_event *event)
 {
     event->orcpt = value;
-    if (!server->is_smtputf8 && !smtp_is_ascii(value)) {
+    if (!server->is_smtputf8 && !utf8_is_ascii(value)) {
         return bad_value;
     }
     return smtp_orcpt_is_valid(value) ? NULL : bad_value;
