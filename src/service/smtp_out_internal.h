@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the outgoing door share; nobody else includes it.
+ *
+ *   smtp_out.c          life cycle, frames from core, re-attaching
+ *   smtp_out_session.c  a session: addresses, connection, the client core's events
+ *   smtp_out_job.c      a job: its envelope, its content, its outcomes
+ *   smtp_out_name.c     names of servers and the last good addresses
+ *   smtp_out_report.c   frames to core, kept until there is room
+ *
+ *   session:  RESOLVING -> CONNECTING -> TALKING -> OVER -> (ENDED is sent) freed
+ *   job:      WAITING -> GIVEN (to the client core) -> OVER -> (DURABLE comes) freed
+ *
+ * Sessions and jobs are freed only by smtp_out_flush() and by frames about them, never under a
+ * handler of theirs.
+ */
+#ifndef HOLDFAST_SERVICE_SMTP_OUT_INTERNAL_H
+#define HOLDFAST_SERVICE_SMTP_OUT_INTERNAL_H
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "proto/smtp_client.h"
+#include "service/channel.h"
+#include "service/smtp_out.h"
+
+enum {
+    ENDPOINTS_MAX = 32,          /* addresses tried within one attempt */
+    REPLY_TEXT_MAX = 512,        /* bytes, of relay.h */
+    RESULT_TEXT_MAX = 200 << 10, /* bytes of reply texts in one result */
+};
+
+/* ---- names -------------------------------------------------------------------------------- */
+
+struct name {
+    struct link link;
+    struct smtp_out *out;
+    struct dns_query *query;                        /* under way, or NULL */
+    struct ip_address addresses[DNS_ADDRESSES_MAX]; /* the last good ones */
+    size_t count;
+    int64_t expires_ms; /* steady; the addresses are used beyond it when there are no others */
+    enum error error;   /* of the last answer */
+    bool changed;       /* core has not heard of the addresses */
+    size_t length;
+    uint8_t host[];
+};
+
+/* ---- jobs --------------------------------------------------------------------------------- */
+
+enum job_state { JOB_WAITING, JOB_GIVEN, JOB_OVER };
+
+struct out_job {
+    struct link on_session; /* in order of arrival, until durable; or on out->unconfirmed */
+    struct link reporting;
+    struct out_session *session; /* NULL: has ended */
+    uint64_t id;
+    uint32_t session_id;
+    uint32_t server;
+    enum job_state state;
+    bool go;        /* core has noted the attempt */
+    bool released;  /* the client core has been told so */
+    bool held;      /* the client core has it, and borrows its strings */
+    bool confirmed; /* durable, but still held: freed with its session */
+    bool reused;
+    bool ready_due, working_due, result_due; /* to be reported */
+    struct arena arena;
+    struct spool_message message;
+    struct spool_stored *stored;
+    struct smtp_client_recipient *recipients; /* one per delivery */
+    struct buffer result;                     /* outcomes as in CHANNEL_RESULT; memory reserved */
+    uint32_t count;
+    uint32_t deliveries[];
+};
+
+struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session, uint64_t id,
+                               struct reader *reader, bool *ret_malformed);
+/* Core has confirmed its result. */
+void job_confirm(struct smtp_out *out, struct out_job *job);
+void job_free(struct smtp_out *out, struct out_job *job); /* off every list */
+/* The mail for the client core; valid as long as the job. */
+void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail);
+/* At most `size` bytes; fills as much as there is. ERROR_CORRUPT, ERROR_IO. */
+enum error job_read(struct out_job *job, uint64_t offset, void *ret_bytes, size_t size,
+                    size_t *ret_length) MUST_CHECK;
+/* Over, with these outcomes, or all with the same. */
+void job_finish(struct smtp_out *out, struct out_job *job,
+                const struct smtp_client_outcome *outcomes);
+struct relay_reply reply_of(const struct smtp_client_cause *cause);
+void job_finish_alike(struct smtp_out *out, struct out_job *job, enum relay_verdict verdict,
+                      const struct relay_reply *reply);
+
+/* ---- sessions ----------------------------------------------------------------------------- */
+
+enum session_state { OUT_RESOLVING, OUT_CONNECTING, OUT_TALKING, OUT_OVER };
+
+struct out_session {
+    struct link link; /* on out->sessions */
+    struct link reporting;
+    struct smtp_out *out;
+    uint32_t id;
+    uint32_t server; /* NO_INDEX: gone from the configuration */
+    enum session_state state;
+    bool orphan;     /* of an earlier core: has no place in the map */
+    bool opened;     /* greeted */
+    bool closing;    /* core wants it closed */
+    bool winding_up; /* dropped as soon as no released dot is without its result */
+    bool opened_due, ended_due;
+    int64_t limit_ms; /* steady: end of patience with name, connection, or jobs while closing */
+    struct ip_endpoint endpoints[ENDPOINTS_MAX];
+    uint32_t endpoint_count, endpoint; /* `endpoint`: the next to be tried */
+    int fd;                            /* -1: none */
+    struct loop_watch *watch;
+    unsigned interest;
+    struct loop_timer *timer;
+    int64_t timer_at_ms; /* steady; INT64_MAX: not set */
+    struct smtp_client *client;
+    struct smtp_client_capabilities capabilities;
+    struct link jobs;
+    struct relay_reply end;
+    uint8_t end_text[REPLY_TEXT_MAX];
+};
+
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server);
+/* A name has been answered. */
+void session_resolved(struct out_session *session);
+void session_take_job(struct out_session *session, struct out_job *job);
+/* Lets the first job's dot go if all before it is durable. */
+void session_release(struct out_session *session);
+void session_close(struct out_session *session);
+/* At once; what has not been released was not tried, the rest is in doubt. */
+void session_drop(struct out_session *session, const char *why);
+/* Drops it, or when a dot is under way, then after that; what has not been released is reported as
+ * not tried at once. */
+void session_wind_up(struct out_session *session, const char *why);
+void session_free(struct out_session *session);
+
+/* ---- names -------------------------------------------------------------------------------- */
+
+/* Asks for those names of the server that are not known or have expired. */
+void names_ask(struct smtp_out *out, const struct server_config *server);
+/* What is known of the server's addresses, in the order of its list. *ret_waiting: an answer is
+ * due. With a count of 0, *ret_error is that of the last answer. */
+uint32_t names_endpoints(struct smtp_out *out, const struct server_config *server,
+                         struct ip_endpoint ret_endpoints[ENDPOINTS_MAX], bool *ret_waiting,
+                         enum error *ret_error);
+/* Sends CHANNEL_ADDRESSES of what has changed; false: no room. */
+bool names_report(struct smtp_out *out);
+/* Forgets names that no server has any more. */
+void names_prune(struct smtp_out *out);
+void names_free(struct smtp_out *out);
+
+/* ---- reports ------------------------------------------------------------------------------ */
+
+void report_session(struct out_session *session);
+void report_job(struct smtp_out *out, struct out_job *job);
+/* A frame begun in out->frame; smtp_out_send() sends it, false: no room now, or no core. */
+struct buffer *smtp_out_frame(struct smtp_out *out, enum channel_frame type);
+bool smtp_out_send(struct smtp_out *out);
+/* Sends what is due as far as there is room; frees sessions that have ended. */
+void smtp_out_flush(void *out);
+
+/* ---- the door ----------------------------------------------------------------------------- */
+
+struct smtp_out {
+    struct loop *loop;
+    const struct service_config *config;
+    struct spool_reader *reader;
+    struct dns *dns;
+    struct ring *ring;
+    struct counters *counters;
+    struct map sessions_by_id;
+    struct map jobs_by_id;
+    struct link sessions;
+    struct link unconfirmed; /* jobs over, whose session has ended */
+    struct link reporting_sessions, reporting_jobs;
+    struct link names;
+    struct loop_later *later;
+    bool resumed_due;
+    bool attached; /* a core has been there before */
+    struct buffer frame, copy;
+    uint8_t *piece; /* SMTP_CLIENT_PIECE_MAX bytes */
+    bool stopping;
+    struct loop_timer *stop_timer;
+    void (*stopped)(void *context);
+    void *stopped_context;
+};
+
+/* Calls `stopped` when all is over. */
+void smtp_out_check_stopped(struct smtp_out *out);
+
+#endif

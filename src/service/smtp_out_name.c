@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Names of servers. The last good addresses of a name are used beyond their time to live when no
+ * newer ones are to be had (R3): a failure of DNS must not stop mail to a server that stands.
+ */
+#include "service/smtp_out_internal.h"
+
+#include <stdlib.h>
+
+#include "sys/clock.h"
+
+enum {
+    TTL_MIN_S = 5, /* a TTL of 0 must not mean a question per connection */
+    TTL_MAX_S = 24 * 3600,
+};
+
+static struct name *find(struct smtp_out *out, struct slice host)
+{
+    LIST_EACH(&out->names, at, after)
+    {
+        struct name *name = LIST_ENTRY(at, struct name, link);
+        if (slice_equal_fold(slice_make(name->host, name->length), host)) {
+            return name;
+        }
+    }
+    return NULL;
+}
+
+static struct name *add(struct smtp_out *out, struct slice host)
+{
+    struct name *name = calloc(1, sizeof(*name) + host.length);
+    if (name == NULL) {
+        return NULL;
+    }
+    name->out = out;
+    name->length = host.length;
+    memcpy(name->host, host.data, host.length);
+    name->error = ERROR_TIMEOUT;
+    name->expires_ms = INT64_MIN;
+    list_append(&out->names, &name->link);
+    return name;
+}
+
+static void keep(struct name *name, const struct dns_answer *answer)
+{
+    uint32_t ttl_s = answer->ttl_s < TTL_MIN_S ? TTL_MIN_S : answer->ttl_s;
+    ttl_s = ttl_s > TTL_MAX_S ? TTL_MAX_S : ttl_s;
+    name->expires_ms = clock_steady_ms() + (int64_t)ttl_s * 1000;
+    size_t bytes = answer->count * sizeof(answer->addresses[0]);
+    if (name->count != answer->count || memcmp(name->addresses, answer->addresses, bytes) != 0) {
+        memcpy(name->addresses, answer->addresses, bytes);
+        name->count = answer->count;
+        name->changed = true;
+        loop_later_ask(name->out->later);
+    }
+}
+
+static void answered(void *context, const struct dns_answer *answer)
+{
+    struct name *name = context;
+    struct smtp_out *out = name->out;
+    name->query = NULL;
+    name->error = answer->error;
+    if (answer->error == ERROR_NONE && answer->count > 0) {
+        keep(name, answer);
+    } else if (answer->error == ERROR_NONE) {
+        name->error = ERROR_MISSING;
+    }
+    LIST_EACH(&out->sessions, at, after)
+    {
+        struct out_session *session = LIST_ENTRY(at, struct out_session, link);
+        if (session->state == OUT_RESOLVING) {
+            session_resolved(session);
+        }
+    }
+}
+
+void names_ask(struct smtp_out *out, const struct server_config *server)
+{
+    for (uint32_t i = 0; i < server->address_count; i++) {
+        const struct server_address *address = &server->addresses[i];
+        if (address->is_literal) {
+            continue;
+        }
+        struct name *name = find(out, address->host);
+        if (name == NULL) {
+            name = add(out, address->host);
+        }
+        if (name == NULL || name->query != NULL || out->dns == NULL ||
+            clock_steady_ms() < name->expires_ms) {
+            continue;
+        }
+        name->query = dns_resolve(out->dns, address->host, answered, name);
+        if (name->query == NULL) {
+            name->error = ERROR_MEMORY;
+        }
+    }
+}
+
+static uint32_t put(struct ip_endpoint endpoints[ENDPOINTS_MAX], uint32_t count,
+                    const struct ip_address *address, uint16_t port)
+{
+    if (count < ENDPOINTS_MAX) {
+        endpoints[count++] = (struct ip_endpoint){*address, port};
+    }
+    return count;
+}
+
+uint32_t names_endpoints(struct smtp_out *out, const struct server_config *server,
+                         struct ip_endpoint ret_endpoints[ENDPOINTS_MAX], bool *ret_waiting,
+                         enum error *ret_error)
+{
+    uint32_t count = 0;
+    *ret_waiting = false;
+    *ret_error = ERROR_MEMORY;
+    for (uint32_t i = 0; i < server->address_count; i++) {
+        const struct server_address *address = &server->addresses[i];
+        if (address->is_literal) {
+            count = put(ret_endpoints, count, &address->literal, address->port);
+            continue;
+        }
+        const struct name *name = find(out, address->host);
+        if (name == NULL) {
+            continue;
+        }
+        *ret_waiting = *ret_waiting || name->query != NULL;
+        *ret_error = name->error;
+        for (size_t j = 0; j < name->count; j++) {
+            count = put(ret_endpoints, count, &name->addresses[j], address->port);
+        }
+    }
+    return count;
+}
+
+static bool has_name(const struct server_config *server, const struct name *name)
+{
+    for (uint32_t i = 0; i < server->address_count; i++) {
+        if (!server->addresses[i].is_literal &&
+            slice_equal_fold(server->addresses[i].host, slice_make(name->host, name->length))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool report_server(struct smtp_out *out, uint32_t index)
+{
+    struct ip_endpoint endpoints[ENDPOINTS_MAX];
+    bool waiting;
+    enum error error;
+    uint32_t count =
+        names_endpoints(out, &out->config->relay.servers[index], endpoints, &waiting, &error);
+    struct buffer *frame = smtp_out_frame(out, CHANNEL_ADDRESSES);
+    buffer_put_u32(frame, index);
+    buffer_put_u32(frame, count);
+    for (uint32_t i = 0; i < count; i++) {
+        buffer_append(frame, slice_make(endpoints[i].address.bytes, 16));
+    }
+    return smtp_out_send(out);
+}
+
+bool names_report(struct smtp_out *out)
+{
+    LIST_EACH(&out->names, at, after)
+    {
+        struct name *name = LIST_ENTRY(at, struct name, link);
+        for (uint32_t i = 0; name->changed && i < out->config->relay.server_count; i++) {
+            if (has_name(&out->config->relay.servers[i], name) && !report_server(out, i)) {
+                return false;
+            }
+        }
+        name->changed = false;
+    }
+    return true;
+}
+
+static void name_free(struct name *name)
+{
+    if (name->query != NULL) {
+        dns_cancel(name->query);
+    }
+    list_remove(&name->link);
+    free(name);
+}
+
+void names_prune(struct smtp_out *out)
+{
+    LIST_EACH(&out->names, at, after)
+    {
+        struct name *name = LIST_ENTRY(at, struct name, link);
+        bool used = name->query != NULL;
+        for (uint32_t i = 0; !used && i < out->config->relay.server_count; i++) {
+            used = has_name(&out->config->relay.servers[i], name);
+        }
+        name->changed = true; /* under the servers' new numbers */
+        if (!used) {
+            name_free(name);
+        }
+    }
+    loop_later_ask(out->later);
+}
+
+void names_free(struct smtp_out *out)
+{
+    LIST_EACH(&out->names, at, after)
+    {
+        name_free(LIST_ENTRY(at, struct name, link));
+    }
+}

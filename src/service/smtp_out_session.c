@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A session: one attempt to reach a server, by one of its addresses after the other until one
+ * greets, and what is then said over that connection.
+ */
+#include "service/smtp_out_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sys/clock.h"
+#include "sys/log.h"
+#include "sys/net.h"
+
+enum {
+    RECEIVE_BYTES = 16 << 10,
+    STALE_PATIENCE_MS = 1000,    /* for a fresh answer when older addresses are at hand */
+    CLOSING_PATIENCE_MS = 30000, /* for the jobs of a session that core wants closed */
+};
+
+static void talk(struct out_session *session);
+
+static const struct server_config *config_of(const struct out_session *session)
+{
+    const struct relay_config *relay = &session->out->config->relay;
+    return session->server < relay->server_count ? &relay->servers[session->server] : NULL;
+}
+
+static void log_debug(const struct out_session *session, const char *event, struct slice text)
+{
+    const struct server_config *server = config_of(session);
+    log_event(LOG_LEVEL_DEBUG, event, LOG_NUMBER("session", session->id),
+              LOG_SLICE("server", server != NULL ? server->name : SLICE_EMPTY),
+              LOG_SLICE("text", text));
+}
+
+/* ---- time ---------------------------------------------------------------------------------- */
+
+static int64_t deadline(const struct out_session *session)
+{
+    int64_t at = session->limit_ms;
+    if (session->client != NULL) {
+        int64_t client = smtp_client_deadline(session->client);
+        at = client < at ? client : at;
+    }
+    return session->state == OUT_OVER ? INT64_MAX : at;
+}
+
+/* The timer is moved only forward in need: one that comes too early sets itself again. */
+static void set_timer(struct out_session *session)
+{
+    int64_t at = deadline(session);
+    if (at < session->timer_at_ms) {
+        int64_t delay = at - clock_steady_ms();
+        session->timer_at_ms = at;
+        loop_timer_set(session->timer, delay > 0 ? delay : 0);
+    }
+}
+
+/* ---- the end ------------------------------------------------------------------------------- */
+
+static void disconnect(struct out_session *session)
+{
+    loop_watch_free(session->watch);
+    session->watch = NULL;
+    session->interest = 0;
+    if (session->fd >= 0) {
+        net_close(session->fd);
+        session->fd = -1;
+    }
+    smtp_client_free(session->client);
+    session->client = NULL;
+}
+
+/* Jobs that have no result yet were never begun. */
+static void over(struct out_session *session, const struct relay_reply *reply)
+{
+    size_t length = reply->text.length < REPLY_TEXT_MAX ? reply->text.length : REPLY_TEXT_MAX;
+    if (length > 0) {
+        memmove(session->end_text, reply->text.data, length);
+    }
+    session->end = *reply;
+    session->end.text = slice_make(session->end_text, length);
+    session->state = OUT_OVER;
+    session->ended_due = true;
+    loop_timer_cancel(session->timer);
+    disconnect(session);
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->state != JOB_OVER) {
+            job_finish_alike(session->out, job, RELAY_NOT_TRIED, &session->end);
+        }
+    }
+    if (!session->opened && reply->how != RELAY_LOCAL) {
+        counter_add(session->out->counters, COUNTER_SERVER_FAILURES, 1);
+    }
+    log_debug(session, session->opened ? "disconnected" : "connect-failed", session->end.text);
+    report_session(session);
+}
+
+/* ---- addresses and connecting -------------------------------------------------------------- */
+
+static void fail_connect(struct out_session *session, enum relay_stage stage, enum error error)
+{
+    char text[160];
+    char address[IP_TEXT_SIZE] = "";
+    uint16_t port = 0;
+    if (session->endpoint > 0) {
+        const struct ip_endpoint *at = &session->endpoints[session->endpoint - 1];
+        ip_to_text(&at->address, address);
+        port = at->port;
+    }
+    const char *what = error == ERROR_CLOSED ? "connection refused" : error_text(error);
+    bool local = error == ERROR_SPACE || error == ERROR_MEMORY;
+    snprintf(text, sizeof(text), "[%s]:%u: %s", address, port, what);
+    struct relay_reply reply = {.stage = stage,
+                                .how = local                    ? RELAY_LOCAL
+                                       : error == ERROR_TIMEOUT ? RELAY_TIMEOUT
+                                                                : RELAY_LOST,
+                                .text = slice_from_text(text)};
+    if (stage == RELAY_AT_RESOLVE) {
+        snprintf(text, sizeof(text), "no address: %s", error_text(error));
+        reply.text = slice_from_text(text);
+    }
+    over(session, &reply);
+}
+
+static void ready(void *context, unsigned readiness);
+
+static enum error begin_connecting(struct out_session *session)
+{
+    const struct server_config *server = config_of(session);
+    if (server == NULL) {
+        return ERROR_MISSING;
+    }
+    const struct ip_endpoint *to = &session->endpoints[session->endpoint++];
+    enum error error = net_connect(to, server->has_source ? &server->source : NULL, &session->fd);
+    if (error != ERROR_NONE) {
+        session->fd = -1;
+        return error;
+    }
+    session->watch = loop_watch_new(session->out->loop, session->fd, ready, session);
+    if (session->watch == NULL) {
+        return ERROR_MEMORY;
+    }
+    session->state = OUT_CONNECTING;
+    session->interest = LOOP_WRITE;
+    loop_watch_set(session->watch, LOOP_WRITE);
+    session->limit_ms = clock_steady_ms() + server->connect_timeout_ms;
+    set_timer(session);
+    return ERROR_NONE;
+}
+
+/* The next address; without one the session is over because of `error`. */
+static void connect_next(struct out_session *session, enum error error)
+{
+    disconnect(session);
+    while (session->endpoint < session->endpoint_count && !session->closing) {
+        error = begin_connecting(session);
+        if (error == ERROR_NONE) {
+            counter_add(session->out->counters, COUNTER_SERVER_CONNECTIONS, 1);
+            return;
+        }
+        disconnect(session);
+    }
+    fail_connect(session, RELAY_AT_CONNECT, error);
+}
+
+/* `patient`: wait for answers under way, even if there are older addresses. */
+static void resolve(struct out_session *session, bool patient)
+{
+    const struct server_config *server = config_of(session);
+    bool waiting = false;
+    enum error error = ERROR_MISSING;
+    session->endpoint_count =
+        server == NULL
+            ? 0
+            : names_endpoints(session->out, server, session->endpoints, &waiting, &error);
+    if (waiting && patient) {
+        int64_t patience =
+            session->endpoint_count > 0 ? STALE_PATIENCE_MS : (int64_t)server->connect_timeout_ms;
+        if (session->limit_ms == INT64_MAX) {
+            session->limit_ms = clock_steady_ms() + patience;
+        }
+        set_timer(session);
+    } else if (session->endpoint_count == 0) {
+        fail_connect(session, RELAY_AT_RESOLVE, waiting ? ERROR_TIMEOUT : error);
+    } else {
+        connect_next(session, ERROR_MISSING);
+    }
+}
+
+void session_resolved(struct out_session *session)
+{
+    assert(session->state == OUT_RESOLVING);
+    resolve(session, true);
+}
+
+static void start_talking(struct out_session *session)
+{
+    const struct server_config *server = config_of(session);
+    struct smtp_client_settings settings = {
+        .helo = server != NULL && server->helo.length > 0 ? server->helo
+                                                          : session->out->config->hostname,
+        .lmtp = server != NULL && server->protocol == SERVER_LMTP,
+        .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
+    };
+    session->client = smtp_client_new(&settings, clock_steady_ms());
+    if (session->client == NULL) {
+        fail_connect(session, RELAY_AT_CONNECT, ERROR_MEMORY);
+        return;
+    }
+    session->state = OUT_TALKING;
+    session->limit_ms = INT64_MAX;
+    log_debug(session, "connected", SLICE_EMPTY);
+    talk(session);
+}
+
+/* ---- the client core's events -------------------------------------------------------------- */
+
+/* At most three: one settling, two with the client core. */
+static struct out_job *job_of(struct out_session *session, uint64_t id)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->id == id && job->held) {
+            return job;
+        }
+    }
+    assert(!"an event about a job that the client core was not given");
+    return NULL;
+}
+
+static void give_content(struct out_session *session, const struct smtp_client_event *event)
+{
+    struct smtp_out *out = session->out;
+    size_t length;
+    enum error error = job_read(job_of(session, event->tag), event->offset, out->piece,
+                                SMTP_CLIENT_PIECE_MAX, &length);
+    if (error == ERROR_NONE) {
+        smtp_client_content(session->client, slice_make(out->piece, length), clock_steady_ms());
+    } else {
+        smtp_client_content_failed(session->client,
+                                   SLICE_LITERAL("the stored message cannot be read"));
+    }
+}
+
+/* As many jobs as the client core takes, once greeted: until then there may be another address. */
+static void give_jobs(struct out_session *session)
+{
+    if (!session->opened) {
+        return;
+    }
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->state != JOB_WAITING) {
+            continue;
+        }
+        struct smtp_client_mail mail;
+        job_mail(job, &mail);
+        if (smtp_client_mail(session->client, &mail, clock_steady_ms()) != ERROR_NONE) {
+            return; /* after the next result; without memory, when the session ends */
+        }
+        job->state = JOB_GIVEN;
+        job->held = true;
+    }
+}
+
+static void take_result(struct out_session *session, const struct smtp_client_event *event)
+{
+    struct out_job *job = job_of(session, event->tag);
+    job->held = false;
+    if (job->state != JOB_OVER) { /* else it was given up before */
+        job->reused = event->reused;
+        job_finish(session->out, job, event->outcomes);
+    }
+}
+
+static bool has_released(const struct out_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        const struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->released && job->state != JOB_OVER) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One that did not greet is not the end while there are other addresses. */
+static void take_closed(struct out_session *session, const struct smtp_client_cause *cause)
+{
+    if (cause->stage == SMTP_CLIENT_AT_GREETING && cause->how != SMTP_CLIENT_LOCAL &&
+        session->endpoint < session->endpoint_count && !session->closing) {
+        log_debug(session, "greeting-failed", cause->text);
+        connect_next(session, ERROR_CLOSED);
+        return;
+    }
+    struct relay_reply reply = reply_of(cause);
+    over(session, &reply);
+}
+
+static void take_event(struct out_session *session, const struct smtp_client_event *event)
+{
+    switch (event->kind) {
+    case SMTP_CLIENT_OPENED:
+        session->opened = true;
+        session->capabilities = event->capabilities;
+        session->opened_due = true;
+        report_session(session);
+        give_jobs(session);
+        break;
+    case SMTP_CLIENT_STARTED: {
+        struct out_job *job = job_of(session, event->tag);
+        job->ready_due = job->state == JOB_GIVEN && !job->go;
+        report_job(session->out, job);
+        break;
+    }
+    case SMTP_CLIENT_CONTENT:
+        give_content(session, event);
+        break;
+    case SMTP_CLIENT_RESULT:
+        take_result(session, event);
+        if (session->winding_up) {
+            session_wind_up(session, "shutting down");
+        } else {
+            give_jobs(session);
+        }
+        break;
+    case SMTP_CLIENT_CLOSED:
+        take_closed(session, &event->cause);
+        break;
+    }
+}
+
+/* ---- the connection ------------------------------------------------------------------------ */
+
+static void want(struct out_session *session, unsigned interest)
+{
+    if (session->interest != interest) {
+        session->interest = interest;
+        loop_watch_set(session->watch, interest);
+    }
+}
+
+/* True: something has left, so that there may be more to do. */
+static bool send_output(struct out_session *session)
+{
+    struct slice output = smtp_client_output(session->client);
+    if (output.length == 0) {
+        want(session, LOOP_READ);
+        return false;
+    }
+    size_t sent = 0;
+    enum error error = net_send(session->fd, output, &sent);
+    if (error == ERROR_NONE) {
+        smtp_client_sent(session->client, sent, clock_steady_ms());
+        return true;
+    }
+    if (error == ERROR_AGAIN) {
+        want(session, LOOP_READ | LOOP_WRITE);
+        return false;
+    }
+    /* What the server said before it went comes first: a 421, as a rule. */
+    want(session, LOOP_READ);
+    return false;
+}
+
+/* Everything that can be done without waiting. */
+static void talk(struct out_session *session)
+{
+    for (bool more = true; more;) {
+        struct smtp_client_event event;
+        while (session->client != NULL && smtp_client_next(session->client, &event)) {
+            take_event(session, &event);
+        }
+        more = session->client != NULL && session->state == OUT_TALKING && send_output(session);
+    }
+    if (session->state != OUT_OVER) {
+        set_timer(session);
+    }
+}
+
+static void receive(struct out_session *session)
+{
+    uint8_t bytes[RECEIVE_BYTES];
+    size_t length = 0;
+    enum error error = net_receive(session->fd, bytes, sizeof(bytes), &length);
+    if (error == ERROR_NONE) {
+        smtp_client_input(session->client, slice_make(bytes, length), clock_steady_ms());
+    } else if (error != ERROR_AGAIN) {
+        const char *text = error == ERROR_CLOSED ? NULL : error_text(error);
+        smtp_client_lost(session->client, slice_from_text(text), clock_steady_ms());
+    }
+}
+
+static void ready(void *context, unsigned readiness)
+{
+    struct out_session *session = context;
+    if (session->state == OUT_CONNECTING) {
+        enum error error = net_connected(session->fd);
+        if (error == ERROR_NONE) {
+            start_talking(session);
+        } else if (error != ERROR_AGAIN) {
+            connect_next(session, error);
+        }
+        return;
+    }
+    if (readiness & LOOP_READ) {
+        receive(session);
+    }
+    talk(session);
+}
+
+static void timer_fired(void *context)
+{
+    struct out_session *session = context;
+    int64_t now = clock_steady_ms();
+    session->timer_at_ms = INT64_MAX;
+    if (session->client != NULL) {
+        smtp_client_tick(session->client, now);
+        talk(session);
+    }
+    if (session->state != OUT_OVER && now >= session->limit_ms) {
+        session->limit_ms = INT64_MAX;
+        if (session->state == OUT_RESOLVING) {
+            resolve(session, false);
+        } else if (session->state == OUT_CONNECTING) {
+            connect_next(session, ERROR_TIMEOUT);
+        } else {
+            session_drop(session, "closed");
+        }
+    }
+    if (session->state != OUT_OVER) {
+        set_timer(session);
+    }
+}
+
+/* ---- what core and the door ask ------------------------------------------------------------ */
+
+/* There is no memory to keep the refusal in: it is said now, or the process begins anew. */
+static void refuse_session(struct smtp_out *out, uint32_t id, uint32_t server)
+{
+    struct relay_reply reply = {
+        .stage = RELAY_AT_CONNECT, .how = RELAY_LOCAL, .text = SLICE_LITERAL("out of memory")};
+    struct buffer *frame = smtp_out_frame(out, CHANNEL_ENDED);
+    buffer_put_u32(frame, id);
+    buffer_put_u32(frame, server);
+    channel_put_reply(frame, &reply);
+    if (!smtp_out_send(out)) {
+        log_event(LOG_LEVEL_ERROR, "out-of-memory", LOG_NUMBER("session", id));
+        abort();
+    }
+}
+
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server)
+{
+    struct out_session *session = calloc(1, sizeof(*session));
+    if (session != NULL) {
+        session->timer = loop_timer_new(out->loop, timer_fired, session);
+    }
+    if (session == NULL || session->timer == NULL ||
+        map_put(&out->sessions_by_id, id, session) != ERROR_NONE) {
+        if (session != NULL) {
+            loop_timer_free(session->timer);
+        }
+        free(session);
+        refuse_session(out, id, server);
+        return;
+    }
+    session->out = out;
+    session->id = id;
+    session->server = server;
+    session->fd = -1;
+    session->timer_at_ms = INT64_MAX;
+    session->limit_ms = INT64_MAX;
+    list_init(&session->jobs);
+    list_init(&session->reporting);
+    list_append(&out->sessions, &session->link);
+    if (config_of(session) != NULL) {
+        names_ask(out, config_of(session));
+    }
+    resolve(session, true);
+}
+
+void session_take_job(struct out_session *session, struct out_job *job)
+{
+    if (session->state != OUT_TALKING) {
+        return; /* it waits, or has been finished with the session's end */
+    }
+    if (job->state == JOB_WAITING) {
+        give_jobs(session);
+    }
+    talk(session);
+}
+
+void session_release(struct out_session *session)
+{
+    if (session->state != OUT_TALKING || list_is_empty(&session->jobs)) {
+        return;
+    }
+    struct out_job *job = LIST_ENTRY(session->jobs.next, struct out_job, on_session);
+    if (job->state == JOB_GIVEN && job->go && !job->released && !session->winding_up) {
+        job->released = true;
+        smtp_client_go(session->client, job->id, clock_steady_ms());
+        talk(session);
+    }
+}
+
+void session_close(struct out_session *session)
+{
+    session->closing = true;
+    if (session->state != OUT_TALKING) {
+        session_drop(session, "closed");
+        return;
+    }
+    session->limit_ms = clock_steady_ms() + CLOSING_PATIENCE_MS;
+    smtp_client_quit(session->client, clock_steady_ms());
+    talk(session);
+}
+
+void session_drop(struct out_session *session, const char *why)
+{
+    if (session->state == OUT_OVER) {
+        return;
+    }
+    struct relay_reply reply = {
+        .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = slice_from_text(why)};
+    if (session->client == NULL) {
+        over(session, &reply);
+        return;
+    }
+    session->closing = true;
+    smtp_client_abort(session->client, slice_from_text(why));
+    talk(session);
+}
+
+void session_wind_up(struct out_session *session, const char *why)
+{
+    session->winding_up = true;
+    if (session->state != OUT_TALKING || !has_released(session)) {
+        session_drop(session, why);
+        return;
+    }
+    struct relay_reply reply = {
+        .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = slice_from_text(why)};
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->state != JOB_OVER && !job->released) {
+            job_finish_alike(session->out, job, RELAY_NOT_TRIED, &reply);
+        }
+    }
+}
+
+/* Results that core has not confirmed outlive their session. */
+void session_free(struct out_session *session)
+{
+    struct smtp_out *out = session->out;
+    disconnect(session);
+    loop_timer_free(session->timer);
+    if (!session->orphan) {
+        (void)map_remove(&out->sessions_by_id, session->id);
+    }
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        assert(job->state == JOB_OVER);
+        if (job->confirmed) {
+            job_free(out, job);
+            continue;
+        }
+        job->session = NULL;
+        job->held = false;
+        list_remove(&job->on_session);
+        list_append(&out->unconfirmed, &job->on_session);
+    }
+    list_remove(&session->reporting);
+    list_remove(&session->link);
+    free(session);
+}
