@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The HTTP half: evhttp parses; what is ambiguous about a request's length is refused and its
+ * connection closed, for a proxy in front might have seen another request in it.
+ */
+#include "service/web_internal.h"
+
+#include "base/list.h"
+
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <event2/keyvalq_struct.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <unistd.h>
+
+enum {
+    HEADERS_MAX = 16 << 10,
+    TIMEOUT_S = 10,
+    WAITING_MAX = 64,
+    FRESH_MS = 1000,
+};
+
+/* A request that waits for core's answer. */
+struct waiting {
+    struct link link;
+    struct web *web;
+    struct evhttp_request *request;
+    bool is_health;
+};
+
+struct web {
+    struct evhttp *http;
+    struct slice hostname;
+    const struct counter_page *page;
+    struct web_status *status;
+    struct link waiting;
+    size_t waiting_count;
+};
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
+static void reply(struct evhttp_request *request, int code, const char *reason, const char *type,
+                  struct slice body)
+{
+    struct evbuffer *buffer = evbuffer_new();
+    struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
+    evhttp_add_header(headers, "Content-Type", type);
+    evhttp_add_header(headers, "Cache-Control", "no-store");
+    evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
+    if (code >= 400 && code != 503) {
+        evhttp_add_header(headers, "Connection", "close");
+    }
+    if (buffer != NULL) {
+        evbuffer_add(buffer, body.data, body.length);
+    }
+    evhttp_send_reply(request, code, reason, buffer);
+    if (buffer != NULL) {
+        evbuffer_free(buffer);
+    }
+}
+
+static void reply_text(struct evhttp_request *request, int code, const char *reason)
+{
+    char body[100];
+    int length = evutil_snprintf(body, sizeof(body), "%d %s\n", code, reason);
+    reply(request, code, reason, "text/plain; charset=utf-8", slice_make(body, (size_t)length));
+}
+
+static void reply_metrics(struct web *web, struct evhttp_request *request)
+{
+    struct buffer body;
+    buffer_init(&body, 0);
+    web_metrics(&body, web->page, web_status_get(web->status, FRESH_MS * 3));
+    if (body.failed) {
+        reply_text(request, 500, "Internal Server Error");
+    } else {
+        reply(request, 200, "OK", "text/plain; version=0.0.4; charset=utf-8", buffer_slice(&body));
+    }
+    buffer_done(&body);
+}
+
+static void reply_health(struct web *web, struct evhttp_request *request)
+{
+    json_t *status = web_status_get(web->status, FRESH_MS * 3);
+    bool accepting = json_is_true(json_object_get(status, "accepting"));
+    const char *why = json_string_value(json_object_get(status, "accepting_reason"));
+    if (status == NULL) {
+        why = "core does not answer";
+    }
+    json_t *body = json_pack("{ssss?}", "status", accepting ? "ok" : "failing", "reason",
+                             accepting ? NULL : why);
+    char *text = json_dumps(body, JSON_COMPACT);
+    reply(request, accepting ? 200 : 503, accepting ? "OK" : "Service Unavailable",
+          "application/json", slice_from_text(text));
+    free(text);
+    json_decref(body);
+}
+
+static void reply_page(struct web *web, struct evhttp_request *request)
+{
+    struct buffer body;
+    buffer_init(&body, 0);
+    buffer_append_text(&body, "<!doctype html>\n<html lang=\"en\"><title>holdfast</title>\n"
+                              "<h1>holdfast on ");
+    for (size_t i = 0; i < web->hostname.length; i++) {
+        uint8_t c = web->hostname.data[i];
+        bool plain = c != '<' && c != '>' && c != '&' && c != '"';
+        buffer_append(&body, plain ? slice_make(&c, 1) : SLICE_LITERAL("?"));
+    }
+    buffer_append_text(&body, "</h1>\n<p>This server keeps mail moving while a mail server does "
+                              "not.</p>\n<ul><li><a href=\"/health\">health</a></li>"
+                              "<li><a href=\"/metrics\">metrics</a></li></ul>\n</html>\n");
+    reply(request, 200, "OK", "text/html; charset=utf-8", buffer_slice(&body));
+    buffer_done(&body);
+}
+
+/* ---- waiting for core ------------------------------------------------------------------------ */
+
+static void waiting_free(struct waiting *waiting)
+{
+    list_remove(&waiting->link);
+    waiting->web->waiting_count--;
+    struct evhttp_connection *connection = evhttp_request_get_connection(waiting->request);
+    if (connection != NULL) {
+        evhttp_connection_set_closecb(connection, NULL, NULL);
+    }
+    free(waiting);
+}
+
+/* The client has gone; evhttp frees the request. */
+static void client_closed(struct evhttp_connection *connection, void *context)
+{
+    (void)connection;
+    waiting_free(context);
+}
+
+static void answer_waiting(void *context)
+{
+    struct web *web = context;
+    while (!list_is_empty(&web->waiting)) {
+        struct waiting *waiting = LIST_ENTRY(web->waiting.next, struct waiting, link);
+        struct evhttp_request *request = waiting->request;
+        bool is_health = waiting->is_health;
+        waiting_free(waiting);
+        if (is_health) {
+            reply_health(web, request);
+        } else {
+            reply_metrics(web, request);
+        }
+    }
+}
+
+static void wait_for_core(struct web *web, struct evhttp_request *request, bool is_health)
+{
+    struct waiting *waiting = web->waiting_count < WAITING_MAX ? calloc(1, sizeof(*waiting)) : NULL;
+    if (waiting == NULL) {
+        reply_text(request, 503, "Service Unavailable");
+        return;
+    }
+    waiting->web = web;
+    waiting->request = request;
+    waiting->is_health = is_health;
+    list_append(&web->waiting, &waiting->link);
+    web->waiting_count++;
+    evhttp_connection_set_closecb(evhttp_request_get_connection(request), client_closed, waiting);
+    web_status_ask(web->status);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static bool length_is_ambiguous(struct evhttp_request *request)
+{
+    unsigned lengths = 0, encodings = 0;
+    const struct evkeyval *header = evhttp_request_get_input_headers(request)->tqh_first;
+    for (; header != NULL; header = header->next.tqe_next) {
+        lengths += strcasecmp(header->key, "Content-Length") == 0;
+        encodings += strcasecmp(header->key, "Transfer-Encoding") == 0;
+    }
+    return lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0);
+}
+
+static void take_request(struct evhttp_request *request, void *context)
+{
+    struct web *web = context;
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
+    const char *path = uri != NULL ? evhttp_uri_get_path(uri) : NULL;
+    if (length_is_ambiguous(request) || path == NULL) {
+        reply_text(request, 400, "Bad Request");
+        return;
+    }
+    bool is_health = strcmp(path, "/health") == 0;
+    if (strcmp(path, "/") == 0 || path[0] == 0) {
+        reply_page(web, request);
+    } else if (is_health || strcmp(path, "/metrics") == 0) {
+        if (web_status_get(web->status, FRESH_MS) == NULL) {
+            wait_for_core(web, request, is_health);
+        } else if (is_health) {
+            reply_health(web, request);
+        } else {
+            reply_metrics(web, request);
+        }
+    } else {
+        reply_text(request, 404, "Not Found");
+    }
+}
+
+/* ---- life cycle ------------------------------------------------------------------------------ */
+
+static struct web *give_up(struct web *web, const struct service_config *config,
+                           const int *listeners, uint32_t from)
+{
+    for (uint32_t i = from; i < config->listener_count; i++) {
+        if (listeners[i] >= 0) {
+            close(listeners[i]);
+        }
+    }
+    web_free(web);
+    return NULL;
+}
+
+struct web *web_new(struct loop *loop, const struct service_config *config, const int *listeners,
+                    int control_fd, const struct counter_page *page)
+{
+    struct web *web = calloc(1, sizeof(*web));
+    if (web == NULL) {
+        if (control_fd >= 0) {
+            close(control_fd);
+        }
+        return give_up(web, config, listeners, 0);
+    }
+    list_init(&web->waiting);
+    web->page = page;
+    web->hostname = config->hostname;
+    web->status = web_status_new(loop, control_fd, answer_waiting, web);
+    web->http = evhttp_new(loop_backend(loop));
+    if (web->status == NULL || web->http == NULL) {
+        return give_up(web, config, listeners, 0);
+    }
+    evhttp_set_max_headers_size(web->http, HEADERS_MAX);
+    evhttp_set_max_body_size(web->http, 0);
+    evhttp_set_timeout(web->http, TIMEOUT_S);
+    evhttp_set_allowed_methods(web->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
+    evhttp_set_gencb(web->http, take_request, web);
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        if (listeners[i] >= 0 && evhttp_accept_socket(web->http, listeners[i]) != 0) {
+            return give_up(web, config, listeners, i);
+        }
+    }
+    return web;
+}
+
+void web_set_control(struct web *web, int control_fd)
+{
+    web_status_set(web->status, control_fd);
+}
+
+void web_free(struct web *web)
+{
+    if (web == NULL) {
+        return;
+    }
+    LIST_EACH(&web->waiting, at, after)
+    {
+        waiting_free(LIST_ENTRY(at, struct waiting, link));
+    }
+    web_status_free(web->status);
+    if (web->http != NULL) {
+        evhttp_free(web->http);
+    }
+    free(web);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The two halves of web: web.c speaks HTTP, web_status.c keeps what core last said.
+ */
+#ifndef HOLDFAST_SERVICE_WEB_INTERNAL_H
+#define HOLDFAST_SERVICE_WEB_INTERNAL_H
+
+#include "service/control_frame.h"
+#include "service/web.h"
+
+/* ---- web_status.c ---------------------------------------------------------------------------- */
+
+struct web_status;
+/* `fn` when an answer asked for by web_status_ask() has come, or could not. */
+struct web_status *web_status_new(struct loop *loop, int fd, void (*fn)(void *context),
+                                  void *context);
+void web_status_set(struct web_status *status, int fd);
+void web_status_ask(struct web_status *status);
+/* The last answer, if it is not older than max_age_ms; else NULL. Borrowed. */
+json_t *web_status_get(const struct web_status *status, int64_t max_age_ms);
+void web_status_free(struct web_status *status);
+
+/* ---- web_metrics.c --------------------------------------------------------------------------- */
+
+/* Prometheus text; `status` may be NULL. */
+void web_metrics(struct buffer *out, const struct counter_page *page, json_t *status);
+
+#endif

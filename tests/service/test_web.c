@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * web on a real loop and a loopback socket, with a core played by the test.
+ */
+#include "service/control_frame.h"
+#include "service/web.h"
+#include "sys/net.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct bench {
+    struct loop *loop;
+    struct web *web;
+    struct service_config config;
+    struct listener_config listener;
+    struct counter_page *page;
+    struct ip_endpoint at;
+    struct loop_timer *limit;
+    /* the core that the test plays */
+    int core;
+    struct loop_watch *core_watch;
+    struct control_reader reader;
+    const char *answer; /* NULL: silence */
+    /* the client */
+    int client;
+    struct loop_watch *client_watch;
+    char reply[1 << 16];
+    size_t length;
+};
+
+static void play_core(void *context, unsigned ready)
+{
+    (void)ready;
+    struct bench *bench = context;
+    size_t size, length;
+    void *space = control_reader_space(&bench->reader, &size);
+    if (net_receive(bench->core, space, size, &length) != ERROR_NONE) {
+        loop_watch_set(bench->core_watch, 0);
+        return;
+    }
+    control_reader_filled(&bench->reader, length);
+    json_t *request;
+    if (control_reader_next(&bench->reader, &request) != ERROR_NONE) {
+        return;
+    }
+    assert_string_equal(json_string_value(json_object_get(request, "command")), "status");
+    json_decref(request);
+    if (bench->answer == NULL) {
+        return;
+    }
+    struct buffer out;
+    buffer_init(&out, 0);
+    assert_int_equal(control_put_row(&out, json_loads(bench->answer, 0, NULL)), ERROR_NONE);
+    assert_int_equal(
+        control_put_more(&out, json_loads("{\"lanes\":[{\"route\":\"orphan\",\"state\":\"orphan\","
+                                          "\"deliveries\":3}]}",
+                                          0, NULL)),
+        ERROR_NONE);
+    assert_int_equal(control_put_end(&out, CONTROL_DONE, NULL), ERROR_NONE);
+    assert_int_equal(write(bench->core, out.data, out.length), out.length);
+    buffer_done(&out);
+}
+
+static void read_reply(void *context, unsigned ready)
+{
+    (void)ready;
+    struct bench *bench = context;
+    ssize_t length = recv(bench->client, bench->reply + bench->length,
+                          sizeof(bench->reply) - 1 - bench->length, 0);
+    if (length > 0) {
+        bench->length += (size_t)length;
+        bench->reply[bench->length] = 0;
+    } else {
+        loop_stop(bench->loop);
+    }
+}
+
+static void too_late(void *context)
+{
+    struct bench *bench = context;
+    loop_stop(bench->loop);
+}
+
+static int set_up(void **state)
+{
+    struct bench *bench = calloc(1, sizeof(*bench));
+    bench->loop = loop_new();
+    bench->page = calloc(1, sizeof(*bench->page));
+    counter_add(&bench->page->slots[1], COUNTER_MESSAGES_ACCEPTED, 40);
+    counter_add(&bench->page->slots[2], COUNTER_MESSAGES_ACCEPTED, 2);
+    bench->listener.protocol = LISTENER_HTTP;
+    bench->config.hostname = SLICE_LITERAL("mx.<example>");
+    bench->config.listeners = &bench->listener;
+    bench->config.listener_count = 1;
+    struct ip_endpoint any = {.port = 0};
+    assert_true(ip_from_text(SLICE_LITERAL("127.0.0.1"), &any.address));
+    int listener;
+    assert_int_equal(net_listen(&any, 16, &listener), ERROR_NONE);
+    assert_int_equal(net_local(listener, &bench->at), ERROR_NONE);
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    bench->core = pair[0];
+    control_reader_init(&bench->reader);
+    bench->core_watch = loop_watch_new(bench->loop, bench->core, play_core, bench);
+    loop_watch_set(bench->core_watch, LOOP_READ);
+    bench->web = web_new(bench->loop, &bench->config, &listener, pair[1], bench->page);
+    assert_non_null(bench->web);
+    bench->limit = loop_timer_new(bench->loop, too_late, bench);
+    bench->answer = "{\"accepting\":true,\"accepting_reason\":null,\"loading\":false,"
+                    "\"queue\":{\"messages\":5,\"deliveries\":7},\"dead_letters\":1,"
+                    "\"servers\":[{\"name\":\"m\\\"1\",\"state\":\"down\",\"used\":9}],"
+                    "\"lanes\":[{\"route\":\"domain:a\",\"state\":\"stopped\",\"deliveries\":7}],"
+                    "\"disk\":{\"used_bytes\":100},\"alerts\":[]}";
+    *state = bench;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct bench *bench = *state;
+    web_free(bench->web);
+    loop_watch_free(bench->core_watch);
+    loop_timer_free(bench->limit);
+    close(bench->core);
+    control_reader_done(&bench->reader);
+    loop_free(bench->loop);
+    free(bench->page);
+    free(bench);
+    return 0;
+}
+
+/* Sends a request and collects the reply until the connection ends. */
+static const char *ask(struct bench *bench, const char *request)
+{
+    assert_int_equal(net_connect(&bench->at, NULL, &bench->client), ERROR_NONE);
+    bench->length = 0;
+    bench->reply[0] = 0;
+    bench->client_watch = loop_watch_new(bench->loop, bench->client, read_reply, bench);
+    loop_watch_set(bench->client_watch, LOOP_READ);
+    assert_int_equal(send(bench->client, request, strlen(request), MSG_NOSIGNAL), strlen(request));
+    loop_timer_set(bench->limit, 10000);
+    loop_run(bench->loop);
+    loop_watch_free(bench->client_watch);
+    net_close(bench->client);
+    return bench->reply;
+}
+
+#define REST " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+static void gives_metrics(void **state)
+{
+    const char *reply = ask(*state, "GET /metrics" REST);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK"));
+    assert_non_null(strstr(reply, "# TYPE holdfast_messages_accepted_total counter\n"
+                                  "holdfast_messages_accepted_total 42\n"));
+    assert_non_null(strstr(reply, "# TYPE holdfast_smtp_sessions_open gauge\n"));
+    assert_non_null(strstr(reply, "holdfast_up 1\n"));
+    assert_non_null(strstr(reply, "holdfast_accepting 1\n"));
+    assert_non_null(strstr(reply, "holdfast_queue_messages 5\n"));
+    assert_non_null(strstr(reply, "holdfast_server_state{server=\"m\\\"1\",state=\"down\"} 1\n"));
+    assert_non_null(strstr(reply, "holdfast_lane_deliveries{route=\"domain:a\"} 7\n"));
+    assert_non_null(strstr(reply, "holdfast_lane_deliveries{route=\"orphan\"} 3\n"));
+}
+
+static void health_says_why(void **state)
+{
+    struct bench *bench = *state;
+    const char *reply = ask(bench, "GET /health" REST);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK"));
+    assert_non_null(strstr(reply, "{\"status\":\"ok\",\"reason\":null}"));
+}
+
+static void health_fails_when_nothing_is_accepted(void **state)
+{
+    struct bench *bench = *state;
+    bench->answer = "{\"accepting\":false,\"accepting_reason\":\"reserve reached\"}";
+    const char *reply = ask(bench, "GET /health" REST);
+    assert_non_null(strstr(reply, "HTTP/1.1 503"));
+    assert_non_null(strstr(reply, "{\"status\":\"failing\",\"reason\":\"reserve reached\"}"));
+}
+
+static void answers_without_core(void **state)
+{
+    struct bench *bench = *state;
+    bench->answer = NULL;
+    const char *reply = ask(bench, "GET /health" REST);
+    assert_non_null(strstr(reply, "HTTP/1.1 503"));
+    assert_non_null(strstr(reply, "core does not answer"));
+    web_set_control(bench->web, -1);
+    reply = ask(bench, "GET /metrics" REST);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK"));
+    assert_non_null(strstr(reply, "holdfast_up 0\n"));
+}
+
+static void refuses_what_is_ambiguous_or_unknown(void **state)
+{
+    struct bench *bench = *state;
+    assert_non_null(strstr(ask(bench, "GET /other" REST), "HTTP/1.1 404"));
+    assert_non_null(strstr(ask(bench, "GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+                                      "Content-Length: 0\r\n\r\n"),
+                           "HTTP/1.1 400"));
+    assert_non_null(strstr(ask(bench, "GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+                                      "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+                           "HTTP/1.1 400"));
+    assert_non_null(strstr(ask(bench, "DELETE /health" REST), "HTTP/1.1 501"));
+    const char *page = ask(bench, "GET /" REST);
+    assert_non_null(strstr(page, "HTTP/1.1 200 OK"));
+    assert_null(strstr(page, "<example>"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(gives_metrics, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(health_says_why, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(health_fails_when_nothing_is_accepted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(answers_without_core, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_what_is_ambiguous_or_unknown, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
