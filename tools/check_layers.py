@@ -2,12 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds the arrows of ARCHITECTURE.md: who may include whom, and who may touch the world.
 
-Reads include lines and a few calls of src/ and tests/; prints one line per offence, file:line
-first, and ends with 1 if there is any. Long files are only warned about.
+    check_layers.py                  include lines and a few calls of src/ and tests/
+    check_layers.py --objects BUILD  what was compiled: no room but app/ holds mutable statics
+
+Prints one line per offence, file:line first, and ends with 1 if there is any. Long files are only
+warned about.
 """
 
+import argparse
 import pathlib
 import re
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -48,6 +53,10 @@ DISK_SYNC_ROOMS = {"spool"}
 
 # What STYLE.md keeps out of C here.
 BANNED_CALL = re.compile(r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|alloca|gets)\s*\(")
+
+# A thread owns a loop and a loop owns everything; what is process-wide is named here.
+STATICS = {"sys": {"the_log"}}
+STATIC_DATA = re.compile(r"^[0-9a-f]+ .{6}O (\.bss|\.data)(?!\.rel\.ro)\S*\s+[0-9a-f]+ +(\S+)$")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 LONG_FILE_LINES = 1000
@@ -137,7 +146,41 @@ def check_listed(path):
         yield f"{path}:1: no meson.build names this file"
 
 
+def check_objects(build):
+    """Mutable statics in the rooms' libraries."""
+    libraries = sorted((build / "src").glob("*/*.a"))
+    if not libraries:
+        yield f"{build}: no libraries of rooms here"
+    for library in libraries:
+        room = library.parent.name
+        if room == "app":
+            continue
+        table = subprocess.run(["objdump", "-t", library.name], cwd=library.parent, check=True,
+                               capture_output=True, text=True).stdout
+        for line in table.splitlines():
+            if (found := STATIC_DATA.match(line)) and not allowed_static(room, found.group(2)):
+                yield f"{library.relative_to(build)}: {found.group(2)} is a mutable static"
+
+
+def allowed_static(room, name):
+    """Compilers add a number to a static of a function."""
+    return name.split(".")[0] in STATICS.get(room, ()) or name.startswith("__")
+
+
+def report(offences, text):
+    for line in offences:
+        print(line)
+    print(text)
+    return 1 if offences else 0
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--objects", type=pathlib.Path, metavar="BUILD")
+    arguments = parser.parse_args()
+    if arguments.objects is not None:
+        offences = list(check_objects(arguments.objects))
+        return report(offences, f"objects: {len(offences)} mutable statics")
     offences = []
     warnings = []
     files = sorted(p.relative_to(ROOT) for top in ("src", "tests", "tools", "bench")
@@ -149,10 +192,10 @@ def main():
         length = (ROOT / path).read_text(encoding="utf-8").count("\n")
         if length > LONG_FILE_LINES:
             warnings.append(f"{path}: warning: {length} lines; which thought deserves a file?")
-    for line in warnings + offences:
+    for line in warnings:
         print(line)
-    print(f"layers: {len(files)} files, {len(offences)} offences, {len(warnings)} warnings")
-    return 1 if offences else 0
+    return report(offences, f"layers: {len(files)} files, {len(offences)} offences, "
+                            f"{len(warnings)} warnings")
 
 
 if __name__ == "__main__":

@@ -190,6 +190,8 @@ def step_format(step):
 def step_plain(step):
     """the ordinary build (gcc): every unit test, dialogue, simulation, and the fuzzers' smoke"""
     if step.configure_and_build(BUILD):
+        step.check("no mutable statics",
+                   [PYTHON, "tools/check_layers.py", "--objects", str(BUILD)])
         step.meson_tests(BUILD)
 
 

@@ -27,9 +27,9 @@ static const char *const serve[] = {"accept", "accept4", NULL};
 
 static const char *const connecting[] = {"connect", "bind", NULL};
 
-static const char *const read_files[] = {"pread64",   "preadv",    "preadv2",  "getdents64",
-                                         "statfs",    "fstatfs",   "statfs64", "fstatfs64",
-                                         "fadvise64", "readahead", "statx",    NULL};
+static const char *const read_files[] = {
+    "pread64",   "preadv",    "preadv2",   "getdents64", "statfs", "fstatfs", "statfs64",
+    "fstatfs64", "fadvise64", "readahead", "statx",      "getcwd", NULL};
 
 static const char *const write_files[] = {"pwrite64",        "pwritev",   "pwritev2",    "fsync",
                                           "fdatasync",       "fallocate", "ftruncate64", "renameat",

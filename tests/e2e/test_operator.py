@@ -192,7 +192,8 @@ def test_control_socket_is_private(held):
     mx, _ = held
     mode = (mx.state / "control.sock").stat().st_mode & 0o777
     assert mode & 0o007 == 0
-    assert (mx.state.stat().st_mode & 0o007) == 0
+    assert (mx.state / "spool").stat().st_mode & 0o077 == 0
+    assert (mx.state / "events").stat().st_mode & 0o077 == 0
 
 
 def test_export_and_import(holdfast, sink, place):

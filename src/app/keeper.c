@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The course of things.
+ *
+ *   start    the reader reads; holdings are opened; all children are started; "started" is said
+ *            when each is ready
+ *   reload   the reader reads; new listeners are bound; then, and only then, every child is given
+ *            the new text, and the old listeners are closed
+ *   stop     edge-in and web; then edge-out, when no more comes in; then core, when both have said
+ *            their last; then the helper
+ */
+#include "app/keeper.h"
+
+#include "app/keeper_internal.h"
+#include "app/notify.h"
+#include "sys/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    EDGE_IN_GRACE_MS = 5000,
+    EDGE_OUT_GRACE_MS = 15000,
+    CORE_GRACE_MS = 60000, /* its disk may be slow; what it has is acknowledged */
+    WEB_GRACE_MS = 1000,
+};
+
+/* ---- stop -------------------------------------------------------------------------------- */
+
+static bool has_ended(const struct keeper *keeper, enum role role)
+{
+    const struct child *child = &keeper->children[role];
+    return child->stopping && child->pid == 0;
+}
+
+static void stop_if_not_yet(struct keeper *keeper, enum role role, uint32_t grace_ms)
+{
+    if (!keeper->children[role].stopping) {
+        child_stop(&keeper->children[role], grace_ms);
+    }
+}
+
+/* The next step is taken when what it waits for has ended. */
+static void go_on_stopping(struct keeper *keeper)
+{
+    stop_if_not_yet(keeper, ROLE_WEB, WEB_GRACE_MS);
+    stop_if_not_yet(keeper, ROLE_HELPER, WEB_GRACE_MS);
+    stop_if_not_yet(keeper, ROLE_EDGE_IN, EDGE_IN_GRACE_MS);
+    stop_if_not_yet(keeper, ROLE_EDGE_OUT, EDGE_OUT_GRACE_MS);
+    if (has_ended(keeper, ROLE_EDGE_IN) && has_ended(keeper, ROLE_EDGE_OUT) &&
+        has_ended(keeper, ROLE_WEB)) {
+        stop_if_not_yet(keeper, ROLE_CORE, CORE_GRACE_MS);
+    }
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (!has_ended(keeper, (enum role)role)) {
+            return;
+        }
+    }
+    loop_stop(keeper->loop);
+}
+
+void keeper_stop(struct keeper *keeper, int exit_status)
+{
+    if (keeper->phase == KEEPER_STOPPING) {
+        return;
+    }
+    enum keeper_phase before = keeper->phase;
+    keeper->phase = KEEPER_STOPPING;
+    keeper->exit_status = exit_status;
+    notify_manager("STOPPING=1");
+    if (before == KEEPER_STARTING) {
+        loop_stop(keeper->loop);
+        return;
+    }
+    log_write(LOG_LEVEL_INFO, "stopping", NULL, 0);
+    go_on_stopping(keeper);
+}
+
+void keeper_child_stopped(struct keeper *keeper, struct child *child)
+{
+    (void)child;
+    if (keeper->phase == KEEPER_STOPPING) {
+        go_on_stopping(keeper);
+    }
+}
+
+/* ---- start and reload -------------------------------------------------------------------- */
+
+static void say_if_all_are_ready(struct keeper *keeper)
+{
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (!keeper->children[role].ready) {
+            return;
+        }
+    }
+    if (!keeper->announced) {
+        keeper->announced = true;
+        log_event(LOG_LEVEL_INFO, "started", LOG_NUMBER("pid", getpid()),
+                  LOG_NUMBER("loops", keeper->plan.loops));
+        notify_manager("READY=1");
+    }
+}
+
+void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,
+                        enum error error)
+{
+    const char *name = role_name(child->role);
+    if (error != ERROR_NONE) {
+        /* What it could not take on it will be started with. */
+        log_event(LOG_LEVEL_ERROR, "reload-failed", LOG_TEXT("process", name),
+                  LOG_TEXT("reason", error_text(error)));
+        kill(child->pid, SIGKILL);
+        return;
+    }
+    log_event(LOG_LEVEL_DEBUG, "ready", LOG_TEXT("process", name),
+              LOG_NUMBER("generation", generation));
+    say_if_all_are_ready(keeper);
+}
+
+static void start_all(struct keeper *keeper, const struct plan *plan, int text)
+{
+    keeper->plan = *plan;
+    keeper->text = text;
+    keeper->generation = 1;
+    enum error error = log_open(plan->log_target, plan->log_level, "keeper");
+    if (error != ERROR_NONE) {
+        log_event(LOG_LEVEL_ERROR, "cannot-log", LOG_TEXT("reason", error_text(error)));
+        keeper_stop(keeper, 1);
+        return;
+    }
+    if (!holdings_open(&keeper->holdings, plan)) {
+        keeper_stop(keeper, 1);
+        return;
+    }
+    keeper->phase = KEEPER_RUNNING;
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        child_start(&keeper->children[role]);
+    }
+}
+
+/* What is bound to a process for its life. */
+static bool can_change_to(const struct plan *old, const struct plan *new)
+{
+    const char *what = NULL;
+    if (strcmp(old->state, new->state) != 0) {
+        what = "state";
+    } else if (old->identity.user != new->identity.user ||
+               old->identity.group != new->identity.group ||
+               old->identity.has_control_group != new->identity.has_control_group ||
+               old->identity.control_group != new->identity.control_group) {
+        what = "user or group";
+    } else if (old->loops != new->loops) {
+        what = "loops";
+    } else if (old->log_target != new->log_target) {
+        what = "log";
+    }
+    if (what != NULL) {
+        log_event(LOG_LEVEL_ERROR, "reload-refused", LOG_TEXT("setting", what),
+                  LOG_TEXT("reason", "takes a restart to change"));
+    }
+    return what == NULL;
+}
+
+static void reload_all(struct keeper *keeper, const struct plan *plan, int text)
+{
+    struct keeper_listeners listeners;
+    if (!can_change_to(&keeper->plan, plan) ||
+        !listeners_bind(plan, &keeper->plan, &keeper->holdings.listeners, &listeners)) {
+        close(text);
+        return;
+    }
+    /* From here on nothing fails. */
+    listeners_close(&keeper->holdings.listeners, &listeners);
+    keeper->holdings.listeners = listeners;
+    keeper->plan = *plan;
+    close(keeper->text);
+    keeper->text = text;
+    keeper->generation++;
+    (void)!log_open(plan->log_target, plan->log_level, "keeper");
+    /* core first: it knows the new routes before anything comes for them. */
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        child_reload(&keeper->children[role]);
+    }
+    log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
+}
+
+/* ---- the reader -------------------------------------------------------------------------- */
+
+static void reader_close(struct keeper *keeper)
+{
+    loop_watch_free(keeper->reader.watch);
+    keeper->reader.watch = NULL;
+    if (keeper->reader.channel >= 0) {
+        close(keeper->reader.channel);
+    }
+    keeper->reader.channel = -1;
+}
+
+static void read_failed(struct keeper *keeper, const char *reason)
+{
+    log_event(LOG_LEVEL_ERROR, keeper->phase == KEEPER_STARTING ? "cannot-start" : "reload-refused",
+              LOG_TEXT("file", keeper->config_path), LOG_TEXT("reason", reason));
+    if (keeper->phase == KEEPER_STARTING) {
+        keeper_stop(keeper, 1);
+    }
+}
+
+/* At the start the person who typed reads them; later the log does. */
+static void say_errors(struct keeper *keeper, struct slice text)
+{
+    if (keeper->phase == KEEPER_STARTING) {
+        fprintf(stderr, "%.*s", SLICE_PRINT(text));
+    }
+    while (keeper->phase != KEEPER_STARTING && text.length > 0) {
+        size_t end = slice_find(text, '\n');
+        log_event(LOG_LEVEL_ERROR, "reload-refused", LOG_SLICE("reason", slice_take(text, end)));
+        text = slice_skip(text, end + 1);
+    }
+}
+
+static void take_refusal(struct keeper *keeper, struct keeper_message *message)
+{
+    char *text;
+    size_t length;
+    enum error error = keeper_text_from_descriptor(message->descriptors[0], &text, &length);
+    keeper_message_close(message);
+    if (error != ERROR_NONE) {
+        read_failed(keeper, error_text(error));
+        return;
+    }
+    say_errors(keeper, slice_make(text, length));
+    free(text);
+    if (keeper->phase == KEEPER_STARTING) {
+        keeper_stop(keeper, 1);
+    }
+}
+
+static void take_plan(struct keeper *keeper, struct keeper_message *message)
+{
+    static struct plan plan; /* large; used by this call only */
+    if (!plan_get(message->bytes, &plan)) {
+        keeper_message_close(message);
+        read_failed(keeper, "the reader answered nonsense");
+        return;
+    }
+    if (keeper->phase == KEEPER_STARTING) {
+        start_all(keeper, &plan, message->descriptors[0]);
+    } else {
+        reload_all(keeper, &plan, message->descriptors[0]);
+    }
+}
+
+static void start_reader(struct keeper *keeper);
+
+static void reader_heard(void *context, unsigned ready)
+{
+    (void)ready;
+    struct keeper *keeper = context;
+    struct keeper_message message;
+    enum error error = keeper_receive(keeper->reader.channel, keeper->buffer, &message);
+    if (error == ERROR_AGAIN) {
+        return;
+    }
+    reader_close(keeper);
+    if (keeper->phase == KEEPER_STOPPING) {
+        if (error == ERROR_NONE) {
+            keeper_message_close(&message);
+        }
+    } else if (error != ERROR_NONE) {
+        read_failed(keeper, "the reader ended without an answer");
+    } else if (message.kind == KEEPER_PLAN) {
+        take_plan(keeper, &message);
+    } else if (message.kind == KEEPER_REFUSED) {
+        take_refusal(keeper, &message);
+    } else {
+        keeper_message_close(&message);
+        read_failed(keeper, "the reader answered nonsense");
+    }
+    if (keeper->reload_wanted && keeper->phase == KEEPER_RUNNING) {
+        start_reader(keeper);
+    }
+}
+
+static void start_reader(struct keeper *keeper)
+{
+    keeper->reload_wanted = false;
+    struct keeper_reader *reader = &keeper->reader;
+    reader->pid = keeper_spawn("reader", keeper->config_path, &reader->channel);
+    if (reader->pid > 0) {
+        reader->watch = loop_watch_new(keeper->loop, reader->channel, reader_heard, keeper);
+    }
+    if (reader->pid <= 0 || reader->watch == NULL) {
+        reader_close(keeper);
+        read_failed(keeper, strerror(errno));
+        return;
+    }
+    loop_watch_set(reader->watch, LOOP_READ);
+}
+
+static void reload(struct keeper *keeper)
+{
+    if (keeper->reader.channel >= 0) {
+        keeper->reload_wanted = true;
+    } else if (keeper->phase == KEEPER_RUNNING) {
+        start_reader(keeper);
+    }
+}
+
+/* ---- signals ----------------------------------------------------------------------------- */
+
+static void bury(struct keeper *keeper)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        /* The reader's end is seen on its channel. */
+        (void)children_ended(keeper, pid, status);
+    }
+}
+
+static void signal_ready(void *context, unsigned ready)
+{
+    (void)ready;
+    struct keeper *keeper = context;
+    struct signalfd_siginfo info;
+    while (read(keeper->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        switch (info.ssi_signo) {
+        case SIGCHLD:
+            bury(keeper);
+            break;
+        case SIGHUP:
+            reload(keeper);
+            break;
+        default:
+            keeper_stop(keeper, 0);
+            break;
+        }
+    }
+}
+
+static bool watch_signals(struct keeper *keeper)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGCHLD);
+    /* An ignored SIGCHLD, inherited, would bury the children unseen. */
+    signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    keeper->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (keeper->signals < 0) {
+        return false;
+    }
+    keeper->signals_watch = loop_watch_new(keeper->loop, keeper->signals, signal_ready, keeper);
+    if (keeper->signals_watch == NULL) {
+        return false;
+    }
+    loop_watch_set(keeper->signals_watch, LOOP_READ);
+    return true;
+}
+
+/* ---- all --------------------------------------------------------------------------------- */
+
+/* Many sessions are many descriptors; the children inherit it. */
+static void raise_limits(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static bool keeper_init(struct keeper *keeper, const char *config_path)
+{
+    keeper->config_path = config_path;
+    keeper->text = -1;
+    keeper->signals = -1;
+    keeper->reader.channel = -1;
+    holdings_init(&keeper->holdings);
+    keeper->loop = loop_new();
+    return keeper->loop != NULL && children_init(keeper) && watch_signals(keeper);
+}
+
+static void keeper_done(struct keeper *keeper)
+{
+    reader_close(keeper);
+    loop_watch_free(keeper->signals_watch);
+    if (keeper->signals >= 0) {
+        close(keeper->signals);
+    }
+    children_done(keeper);
+    holdings_close(&keeper->holdings, &keeper->plan);
+    if (keeper->text >= 0) {
+        close(keeper->text);
+    }
+    loop_free(keeper->loop);
+    free(keeper);
+}
+
+int keeper_run(const char *config_path)
+{
+    struct keeper *keeper = calloc(1, sizeof(*keeper));
+    if (log_open(LOG_TO_STDERR, LOG_LEVEL_INFO, "keeper") != ERROR_NONE || keeper == NULL ||
+        !keeper_init(keeper, config_path)) {
+        fprintf(stderr, "holdfastd: cannot start: %s\n", strerror(errno));
+        return 1;
+    }
+    raise_limits();
+    start_reader(keeper);
+    loop_run(keeper->loop);
+    int status = keeper->exit_status;
+    if (keeper->announced) {
+        log_event(LOG_LEVEL_INFO, "stopped", LOG_NUMBER("status", status));
+    }
+    keeper_done(keeper);
+    return status;
+}

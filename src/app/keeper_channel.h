@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What keeper and child say to each other: whole messages with descriptors on a socket pair. One
+ * form for all kinds; the kind tells which fields mean something. A child's words are checked like
+ * any peer's: it may have been taken over.
+ *
+ * A start: CONFIG, IDENTITY, COUNTERS, what the role needs, then START; the child answers READY.
+ * A reload: CONFIG, LISTENER for each, then APPLY; the child answers READY.
+ */
+#ifndef HOLDFAST_APP_KEEPER_CHANNEL_H
+#define HOLDFAST_APP_KEEPER_CHANNEL_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+enum keeper_kind {
+    KEEPER_CONFIG = 1,  /* generation; descriptor: the whole text, sealed */
+    KEEPER_IDENTITY,    /* identity */
+    KEEPER_COUNTERS,    /* descriptor: a struct counter_page */
+    KEEPER_LISTENER,    /* index of the configuration's listener; descriptor */
+    KEEPER_DIRECTORIES, /* descriptors: spool; to core also events and the lock */
+    KEEPER_CONTROL,     /* descriptor: the listening control socket */
+    KEEPER_WEB,         /* descriptor: core's or web's end of the stream between them */
+    KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
+    KEEPER_START,
+    KEEPER_APPLY,
+    KEEPER_STOP, /* grace_ms */
+    /* from a child */
+    KEEPER_READY, /* generation, error: NONE if it is in force */
+    /* from the reader */
+    KEEPER_PLAN,    /* bytes: the plan; descriptor: the whole text */
+    KEEPER_REFUSED, /* descriptor: what is wrong, a line each */
+};
+
+enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
+
+enum { KEEPER_DESCRIPTORS_MAX = 3, KEEPER_MESSAGE_MAX = 48 << 10 };
+
+struct keeper_identity {
+    bool change; /* become user and group, in `root`; else stay */
+    uint32_t user;
+    uint32_t group;
+    bool has_control_group;
+    uint32_t control_group; /* its members may command over the control socket */
+};
+
+struct keeper_message {
+    enum keeper_kind kind;
+    uint32_t generation;
+    uint32_t index;
+    uint32_t count;
+    uint32_t grace_ms;
+    enum keeper_edge edge;
+    enum error error;
+    struct keeper_identity identity;
+    struct slice bytes;
+    int descriptors[KEEPER_DESCRIPTORS_MAX];
+    size_t descriptor_count;
+};
+
+/* The descriptors stay the caller's. Waits a moment when the other side is slow; ERROR_TIMEOUT. */
+enum error keeper_send(int channel, const struct keeper_message *message) MUST_CHECK;
+/* Descriptors are the caller's; `bytes` points into `buffer`. ERROR_AGAIN: none waits.
+ * ERROR_CLOSED. ERROR_INVALID: not a message. */
+enum error keeper_receive(int channel, uint8_t buffer[KEEPER_MESSAGE_MAX],
+                          struct keeper_message *ret_message) MUST_CHECK;
+/* Blocks until a message or the end comes. */
+enum error keeper_receive_wait(int channel, uint8_t buffer[KEEPER_MESSAGE_MAX],
+                               struct keeper_message *ret_message) MUST_CHECK;
+void keeper_message_close(struct keeper_message *message);
+
+/* A sealed memory file of `text`, and back; the text is malloc'ed and NUL-terminated. */
+enum error keeper_text_to_descriptor(struct slice text, int *ret_fd) MUST_CHECK;
+enum error keeper_text_from_descriptor(int fd, char **ret_text, size_t *ret_length) MUST_CHECK;
+
+#endif

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "app/keeper_internal.h"
+#include "service/channel.h"
+#include "sys/log.h"
+#include "sys/net.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG = 4096, /* the kernel cuts it to somaxconn */
+    LOCK_TRIES = 20,
+    LOCK_PAUSE_US = 50000,
+};
+
+static bool complain(const char *what, const char *about)
+{
+    log_event(LOG_LEVEL_ERROR, "cannot-start", LOG_TEXT("at", what), LOG_TEXT("path", about),
+              LOG_TEXT("reason", strerror(errno)));
+    return false;
+}
+
+static void close_one(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+void holdings_init(struct holdings *holdings)
+{
+    *holdings = (struct holdings){.state = -1,
+                                  .spool = -1,
+                                  .events = -1,
+                                  .lock = -1,
+                                  .control = -1,
+                                  .counters_fd = -1,
+                                  .web = {-1, -1}};
+    for (size_t i = 0; i < LOOPS_MAX; i++) {
+        holdings->rings[KEEPER_EDGE_IN][i] = (struct ring_descriptors){-1, -1, -1};
+        holdings->rings[KEEPER_EDGE_OUT][i] = (struct ring_descriptors){-1, -1, -1};
+    }
+}
+
+/* ---- the state directory ----------------------------------------------------------------- */
+
+/* A directory of ours beneath `parent`, made if it is not there. */
+static int open_directory(int parent, const char *name, mode_t mode, const struct plan *plan)
+{
+    if (mkdirat(parent, name, mode) != 0 && errno != EEXIST) {
+        return -1;
+    }
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && plan->identity.change &&
+        fchown(fd, plan->identity.user, plan->identity.group) != 0) {
+        close_one(&fd);
+    }
+    return fd;
+}
+
+static bool open_state(struct holdings *holdings, const struct plan *plan)
+{
+    if (mkdir(plan->state, 0755) != 0 && errno != EEXIST) {
+        return complain("state", plan->state);
+    }
+    holdings->state = open(plan->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (holdings->state < 0) {
+        return complain("state", plan->state);
+    }
+    holdings->spool = open_directory(holdings->state, "spool", 0700, plan);
+    if (holdings->spool < 0) {
+        return complain("spool", plan->state);
+    }
+    holdings->events = open_directory(holdings->state, "events", 0700, plan);
+    if (holdings->events < 0) {
+        return complain("events", plan->state);
+    }
+    if (!plan->identity.change) {
+        return true;
+    }
+    /* Ours, empty, and not theirs to write: where the others live once they are confined. */
+    if ((mkdirat(holdings->state, "empty", 0555) != 0 && errno != EEXIST) ||
+        fchownat(holdings->state, "empty", 0, 0, AT_SYMLINK_NOFOLLOW) != 0 ||
+        asprintf(&holdings->empty, "%s/empty", plan->state) < 0) {
+        return complain("empty", plan->state);
+    }
+    return true;
+}
+
+/* The lock's owner is core too: should the keeper be killed, a new one waits for core's end. */
+static bool take_lock(struct holdings *holdings, const struct plan *plan)
+{
+    holdings->lock =
+        openat(holdings->state, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (holdings->lock < 0) {
+        return complain("lock", plan->state);
+    }
+    for (int i = 0; flock(holdings->lock, LOCK_EX | LOCK_NB) != 0; i++) {
+        if (errno != EWOULDBLOCK) {
+            return complain("lock", plan->state);
+        }
+        if (i == LOCK_TRIES) {
+            char pid[16] = "";
+            ssize_t length = pread(holdings->lock, pid, sizeof(pid) - 1, 0);
+            log_event(LOG_LEVEL_ERROR, "cannot-start",
+                      LOG_TEXT("reason", "another holdfastd uses this state directory"),
+                      LOG_TEXT("path", plan->state),
+                      LOG_SLICE("pid", slice_make(pid, length > 0 ? (size_t)length : 0)));
+            return false;
+        }
+        usleep(LOCK_PAUSE_US);
+    }
+    char pid[16];
+    int length = snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    if (ftruncate(holdings->lock, 0) != 0 ||
+        pwrite(holdings->lock, pid, (size_t)length, 0) != length) {
+        return complain("lock", plan->state);
+    }
+    return true;
+}
+
+static bool control_address(const struct holdings *holdings, const struct plan *plan,
+                            struct sockaddr_un *ret_address)
+{
+    *ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    int length = snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "%s/control.sock",
+                          plan->state);
+    if (length >= (int)sizeof(ret_address->sun_path)) {
+        /* Longer than an address can be: by way of the descriptor. */
+        length = snprintf(ret_address->sun_path, sizeof(ret_address->sun_path),
+                          "/proc/self/fd/%d/control.sock", holdings->state);
+    }
+    return length < (int)sizeof(ret_address->sun_path);
+}
+
+static bool open_control(struct holdings *holdings, const struct plan *plan)
+{
+    struct sockaddr_un address;
+    const struct keeper_identity *identity = &plan->identity;
+    if (!control_address(holdings, plan, &address) ||
+        (unlinkat(holdings->state, "control.sock", 0) != 0 && errno != ENOENT)) {
+        return complain("control.sock", plan->state);
+    }
+    holdings->control = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    /* Nobody may connect between bind and chmod. */
+    mode_t before = umask(0177);
+    bool done = holdings->control >= 0 &&
+                bind(holdings->control, (struct sockaddr *)&address, sizeof(address)) == 0;
+    umask(before);
+    if (done && identity->has_control_group) {
+        done = fchownat(holdings->state, "control.sock", identity->user, identity->control_group,
+                        AT_SYMLINK_NOFOLLOW) == 0 &&
+               fchmodat(holdings->state, "control.sock", 0660, 0) == 0;
+    } else if (done && identity->change) {
+        done = fchownat(holdings->state, "control.sock", identity->user, identity->group,
+                        AT_SYMLINK_NOFOLLOW) == 0;
+    }
+    if (!done || listen(holdings->control, 64) != 0) {
+        return complain("control.sock", plan->state);
+    }
+    return true;
+}
+
+static bool open_counters(struct holdings *holdings)
+{
+    holdings->counters_fd = memfd_create("holdfast-counters", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    void *page = MAP_FAILED;
+    if (holdings->counters_fd >= 0 &&
+        ftruncate(holdings->counters_fd, sizeof(struct counter_page)) == 0 &&
+        fcntl(holdings->counters_fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
+        page = mmap(NULL, sizeof(struct counter_page), PROT_READ | PROT_WRITE, MAP_SHARED,
+                    holdings->counters_fd, 0);
+    }
+    if (page == MAP_FAILED) {
+        return complain("counters", "memory");
+    }
+    holdings->counters = page;
+    return true;
+}
+
+/* ---- listeners --------------------------------------------------------------------------- */
+
+static bool same_endpoint(const struct ip_endpoint *a, const struct ip_endpoint *b)
+{
+    return a->port == b->port && ip_equal(&a->address, &b->address);
+}
+
+static int find_listener(const struct ip_endpoint *at, const struct plan *plan,
+                         const struct keeper_listeners *listeners)
+{
+    for (uint32_t i = 0; plan != NULL && i < listeners->count; i++) {
+        if (same_endpoint(at, &plan->listeners[i].at)) {
+            return listeners->fds[i];
+        }
+    }
+    return -1;
+}
+
+static bool bind_one(const struct plan_listener *listener, int *ret_fd)
+{
+    char address[IP_TEXT_SIZE];
+    ip_to_text(&listener->at.address, address);
+    enum error error = net_listen(&listener->at, BACKLOG, ret_fd);
+    if (error != ERROR_NONE) {
+        log_event(LOG_LEVEL_ERROR, "cannot-listen", LOG_TEXT("listener", listener->name),
+                  LOG_TEXT("address", address), LOG_NUMBER("port", listener->at.port),
+                  LOG_TEXT("reason", error == ERROR_EXISTS ? "address in use" : error_text(error)));
+        return false;
+    }
+    log_event(LOG_LEVEL_INFO, "listening", LOG_TEXT("listener", listener->name),
+              LOG_TEXT("address", address), LOG_NUMBER("port", listener->at.port),
+              LOG_TEXT("protocol", listener->protocol == LISTENER_HTTP ? "http" : "smtp"));
+    return true;
+}
+
+bool listeners_bind(const struct plan *plan, const struct plan *old_plan,
+                    const struct keeper_listeners *old, struct keeper_listeners *ret_listeners)
+{
+    ret_listeners->count = 0;
+    for (uint32_t i = 0; i < plan->listener_count; i++) {
+        int fd = find_listener(&plan->listeners[i].at, old_plan, old);
+        if (fd < 0 && !bind_one(&plan->listeners[i], &fd)) {
+            listeners_close(ret_listeners, old);
+            return false;
+        }
+        ret_listeners->fds[ret_listeners->count++] = fd;
+    }
+    return true;
+}
+
+static bool has_listener(const struct keeper_listeners *listeners, int fd)
+{
+    for (uint32_t i = 0; listeners != NULL && i < listeners->count; i++) {
+        if (listeners->fds[i] == fd) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void listeners_close(struct keeper_listeners *listeners, const struct keeper_listeners *kept)
+{
+    for (uint32_t i = 0; i < listeners->count; i++) {
+        if (!has_listener(kept, listeners->fds[i])) {
+            close(listeners->fds[i]);
+        }
+    }
+    listeners->count = 0;
+}
+
+/* ---- between the children ---------------------------------------------------------------- */
+
+enum error holdings_renew_rings(struct holdings *holdings, enum keeper_edge edge)
+{
+    for (uint32_t i = 0; i < holdings->loops; i++) {
+        struct ring_descriptors *ring = &holdings->rings[edge][i];
+        ring_descriptors_close(ring);
+        /* The edge is side A. */
+        enum error error = edge == KEEPER_EDGE_IN
+                               ? ring_create(CHANNEL_RING_IN, CHANNEL_RING_IN_BACK, ring)
+                               : ring_create(CHANNEL_RING_OUT, CHANNEL_RING_OUT, ring);
+        if (error != ERROR_NONE) {
+            return error;
+        }
+    }
+    return ERROR_NONE;
+}
+
+enum error holdings_renew_web(struct holdings *holdings)
+{
+    close_one(&holdings->web[0]);
+    close_one(&holdings->web[1]);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, holdings->web) != 0) {
+        holdings->web[0] = -1;
+        holdings->web[1] = -1;
+        return error_from_errno(errno);
+    }
+    return ERROR_NONE;
+}
+
+static bool open_links(struct holdings *holdings, const struct plan *plan)
+{
+    holdings->loops = plan->loops;
+    if (holdings_renew_rings(holdings, KEEPER_EDGE_IN) != ERROR_NONE ||
+        holdings_renew_rings(holdings, KEEPER_EDGE_OUT) != ERROR_NONE ||
+        holdings_renew_web(holdings) != ERROR_NONE) {
+        return complain("rings", "memory");
+    }
+    return true;
+}
+
+/* ---- all --------------------------------------------------------------------------------- */
+
+bool holdings_open(struct holdings *holdings, const struct plan *plan)
+{
+    const struct keeper_listeners none = {0};
+    return open_state(holdings, plan) && take_lock(holdings, plan) && open_counters(holdings) &&
+           open_links(holdings, plan) && open_control(holdings, plan) &&
+           listeners_bind(plan, NULL, &none, &holdings->listeners);
+}
+
+void holdings_close(struct holdings *holdings, const struct plan *plan)
+{
+    (void)plan;
+    listeners_close(&holdings->listeners, NULL);
+    if (holdings->control >= 0) {
+        (void)unlinkat(holdings->state, "control.sock", 0);
+    }
+    for (uint32_t i = 0; i < holdings->loops; i++) {
+        ring_descriptors_close(&holdings->rings[KEEPER_EDGE_IN][i]);
+        ring_descriptors_close(&holdings->rings[KEEPER_EDGE_OUT][i]);
+    }
+    int *const fds[] = {&holdings->control, &holdings->web[0],     &holdings->web[1],
+                        &holdings->spool,   &holdings->events,     &holdings->state,
+                        &holdings->lock,    &holdings->counters_fd};
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+        close_one(fds[i]);
+    }
+    if (holdings->counters != NULL) {
+        munmap(holdings->counters, sizeof(struct counter_page));
+    }
+    free(holdings->empty);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The keeper's parts: keeper.c the course of things (start, reload, stop), keeper_children.c the
+ * processes, keeper_holdings.c what is held for them.
+ */
+#ifndef HOLDFAST_APP_KEEPER_INTERNAL_H
+#define HOLDFAST_APP_KEEPER_INTERNAL_H
+
+#include "app/keeper_channel.h"
+#include "app/plan.h"
+#include "app/role.h"
+#include "service/metrics.h"
+#include "sys/loop.h"
+#include "sys/ring.h"
+
+#include <sys/types.h>
+
+/* ---- holdings ---------------------------------------------------------------------------- */
+
+struct keeper_listeners {
+    uint32_t count;
+    int fds[LISTENERS_MAX];
+};
+
+struct holdings {
+    int state;
+    int spool;
+    int events;
+    int lock;
+    int control;
+    int counters_fd;
+    struct counter_page *counters;
+    struct keeper_listeners listeners;
+    struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */
+    uint32_t loops;
+    int web[2];  /* core's end, web's end */
+    char *empty; /* path of the empty directory for chroot, or NULL */
+};
+
+void holdings_init(struct holdings *holdings);
+/* Logs what fails. False: the daemon cannot start. */
+bool holdings_open(struct holdings *holdings, const struct plan *plan);
+void holdings_close(struct holdings *holdings, const struct plan *plan);
+/* Sockets for `plan`, those of `old_plan` at the same address kept; logs what fails, and closes
+ * then what it made. */
+bool listeners_bind(const struct plan *plan, const struct plan *old_plan,
+                    const struct keeper_listeners *old, struct keeper_listeners *ret_listeners);
+/* Closes those that `kept` (NULL: nothing) does not have. */
+void listeners_close(struct keeper_listeners *listeners, const struct keeper_listeners *kept);
+/* New rings for one edge's loops, new stream between core and web; the old ones are closed. */
+enum error holdings_renew_rings(struct holdings *holdings, enum keeper_edge edge) MUST_CHECK;
+enum error holdings_renew_web(struct holdings *holdings) MUST_CHECK;
+
+/* ---- children ---------------------------------------------------------------------------- */
+
+struct keeper;
+
+struct child {
+    struct keeper *keeper;
+    enum role role;
+    pid_t pid; /* 0: none */
+    int channel;
+    struct loop_watch *watch;
+    struct loop_timer *timer; /* until it is started again, or killed */
+    bool ready;
+    bool was_ready; /* ever */
+    bool stopping;
+    int64_t started_ms;
+    uint32_t failures; /* one after another */
+};
+
+/* The process that reads the configuration. */
+struct keeper_reader {
+    pid_t pid;
+    int channel;
+    struct loop_watch *watch;
+};
+
+enum keeper_phase { KEEPER_STARTING, KEEPER_RUNNING, KEEPER_STOPPING };
+
+struct keeper {
+    struct loop *loop;
+    const char *config_path;
+    enum keeper_phase phase;
+    int exit_status;
+    int signals;
+    struct loop_watch *signals_watch;
+    struct plan plan;
+    int text; /* the configuration in force; -1: none yet */
+    uint32_t generation;
+    struct holdings holdings;
+    struct child children[ROLE_COUNT];
+    struct keeper_reader reader;
+    bool reload_wanted; /* SIGHUP while a reload was on its way */
+    bool announced;
+    uint8_t buffer[KEEPER_MESSAGE_MAX];
+};
+
+bool children_init(struct keeper *keeper);
+void children_done(struct keeper *keeper);
+void child_start(struct child *child);
+/* Asks it to end; it is killed when it has not after grace_ms and a little. */
+void child_stop(struct child *child, uint32_t grace_ms);
+/* Gives the configuration in force and the listeners anew. */
+void child_reload(struct child *child);
+/* A process has ended; false: it was none of the children. */
+bool children_ended(struct keeper *keeper, pid_t pid, int status);
+/* A child's own descriptor 3 and program: never returns to the caller in the child. */
+pid_t keeper_spawn(const char *role, const char *path, int *ret_channel);
+enum { KEEPER_CHILD_CHANNEL = 3 };
+
+/* Called by the children's part. */
+void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,
+                        enum error error);
+void keeper_child_stopped(struct keeper *keeper, struct child *child);
+void keeper_stop(struct keeper *keeper, int exit_status);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "app/plan.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* ---- making ------------------------------------------------------------------------------ */
+
+static bool copy_text(char *to, size_t size, struct slice from)
+{
+    if (from.length >= size || slice_find(from, 0) != from.length) {
+        return false;
+    }
+    if (from.length > 0) { /* an empty slice may point nowhere, which memcpy must not be given */
+        memcpy(to, from.data, from.length);
+    }
+    to[from.length] = '\0';
+    return true;
+}
+
+/* Relative to where the daemon was started, as a shell would. */
+static bool state_path(struct slice state, char ret_path[PLAN_PATH_MAX])
+{
+    char here[PLAN_PATH_MAX];
+    char given[PLAN_PATH_MAX];
+    if (state.length == 0 || !copy_text(given, sizeof(given), state)) {
+        return false;
+    }
+    if (given[0] == '/') {
+        memcpy(ret_path, given, sizeof(given));
+        return true;
+    }
+    if (getcwd(here, sizeof(here)) == NULL) {
+        return false;
+    }
+    return snprintf(ret_path, PLAN_PATH_MAX, "%s/%s", here, given) < PLAN_PATH_MAX;
+}
+
+static bool find_accounts(const struct service_config *config, const char *path,
+                          struct keeper_identity *ret_identity, struct buffer *errors)
+{
+    char name[PLAN_NAME_MAX];
+    *ret_identity = (struct keeper_identity){.user = geteuid(), .group = getegid()};
+    if (config->user.length > 0 && geteuid() == 0) {
+        const struct passwd *account =
+            copy_text(name, sizeof(name), config->user) ? getpwnam(name) : NULL;
+        if (account == NULL) {
+            buffer_printf(errors, "%s: user: there is no account \"%.*s\"\n", path,
+                          SLICE_PRINT(config->user));
+            return false;
+        }
+        ret_identity->change = account->pw_uid != 0;
+        ret_identity->user = account->pw_uid;
+        ret_identity->group = account->pw_gid;
+    }
+    if (config->group.length > 0) {
+        const struct group *group =
+            copy_text(name, sizeof(name), config->group) ? getgrnam(name) : NULL;
+        if (group == NULL) {
+            buffer_printf(errors, "%s: group: there is no group \"%.*s\"\n", path,
+                          SLICE_PRINT(config->group));
+            return false;
+        }
+        ret_identity->has_control_group = true;
+        ret_identity->control_group = group->gr_gid;
+    }
+    return true;
+}
+
+static uint32_t loops_to_run(uint32_t configured)
+{
+    uint32_t loops = configured;
+    if (loops == 0) {
+        cpu_set_t cores;
+        loops = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? (uint32_t)CPU_COUNT(&cores) : 1;
+    }
+    return loops > LOOPS_MAX ? LOOPS_MAX : loops;
+}
+
+bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
+               struct buffer *errors)
+{
+    memset(ret_plan, 0, sizeof(*ret_plan));
+    ret_plan->loops = loops_to_run(config->loops);
+    ret_plan->log_target = config->log_target;
+    ret_plan->log_level = config->log_level;
+    bool good = find_accounts(config, path, &ret_plan->identity, errors);
+    if (!state_path(config->state, ret_plan->state)) {
+        buffer_printf(errors, "%s: state: the path is too long\n", path);
+        good = false;
+    }
+    if (config->listener_count > LISTENERS_MAX) {
+        buffer_printf(errors, "%s: listen: at most %d listeners\n", path, LISTENERS_MAX);
+        return false;
+    }
+    ret_plan->listener_count = config->listener_count;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct listener_config *from = &config->listeners[i];
+        struct plan_listener *to = &ret_plan->listeners[i];
+        /* Only for the log. */
+        (void)copy_text(to->name, sizeof(to->name), slice_take(from->name, sizeof(to->name) - 1));
+        to->at = from->at;
+        to->protocol = from->protocol;
+    }
+    return good;
+}
+
+/* ---- on the wire ------------------------------------------------------------------------- */
+
+void plan_put(struct buffer *buffer, const struct plan *plan)
+{
+    buffer_put_bytes(buffer, slice_from_text(plan->state));
+    buffer_put_u8(buffer, plan->identity.change);
+    buffer_put_u32(buffer, plan->identity.user);
+    buffer_put_u32(buffer, plan->identity.group);
+    buffer_put_u8(buffer, plan->identity.has_control_group);
+    buffer_put_u32(buffer, plan->identity.control_group);
+    buffer_put_u32(buffer, plan->loops);
+    buffer_put_u8(buffer, (uint8_t)plan->log_target);
+    buffer_put_u8(buffer, (uint8_t)plan->log_level);
+    buffer_put_u32(buffer, plan->listener_count);
+    for (uint32_t i = 0; i < plan->listener_count; i++) {
+        const struct plan_listener *listener = &plan->listeners[i];
+        buffer_put_bytes(buffer, slice_from_text(listener->name));
+        buffer_append(buffer, slice_make(listener->at.address.bytes, 16));
+        buffer_put_u16(buffer, listener->at.port);
+        buffer_put_u8(buffer, (uint8_t)listener->protocol);
+    }
+}
+
+static bool get_listener(struct reader *reader, struct plan_listener *ret_listener)
+{
+    bool fits = copy_text(ret_listener->name, sizeof(ret_listener->name), reader_bytes(reader));
+    struct slice address = reader_take(reader, 16);
+    if (address.length == 16) {
+        memcpy(ret_listener->at.address.bytes, address.data, 16);
+    }
+    ret_listener->at.port = reader_u16(reader);
+    uint8_t protocol = reader_u8(reader);
+    ret_listener->protocol = protocol == LISTENER_HTTP ? LISTENER_HTTP : LISTENER_SMTP;
+    return fits && !reader->failed && protocol <= LISTENER_HTTP;
+}
+
+bool plan_get(struct slice bytes, struct plan *ret_plan)
+{
+    memset(ret_plan, 0, sizeof(*ret_plan));
+    struct reader reader = reader_make(bytes);
+    if (!copy_text(ret_plan->state, sizeof(ret_plan->state), reader_bytes(&reader))) {
+        return false;
+    }
+    ret_plan->identity.change = reader_u8(&reader) != 0;
+    ret_plan->identity.user = reader_u32(&reader);
+    ret_plan->identity.group = reader_u32(&reader);
+    ret_plan->identity.has_control_group = reader_u8(&reader) != 0;
+    ret_plan->identity.control_group = reader_u32(&reader);
+    ret_plan->loops = reader_u32(&reader);
+    uint8_t target = reader_u8(&reader);
+    uint8_t level = reader_u8(&reader);
+    ret_plan->log_target = (enum log_target)target;
+    ret_plan->log_level = (enum log_level)level;
+    ret_plan->listener_count = reader_u32(&reader);
+    if (reader.failed || ret_plan->state[0] != '/' || ret_plan->loops < 1 ||
+        ret_plan->loops > LOOPS_MAX || target > LOG_TO_JOURNAL || level > LOG_LEVEL_DEBUG ||
+        ret_plan->listener_count > LISTENERS_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ret_plan->listener_count; i++) {
+        if (!get_listener(&reader, &ret_plan->listeners[i])) {
+            return false;
+        }
+    }
+    return reader.rest.length == 0;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the keeper must know of a configuration, in a form that needs no parser of text: made by the
+ * reader process, which has parsed, and read by the keeper, which must not.
+ */
+#ifndef HOLDFAST_APP_PLAN_H
+#define HOLDFAST_APP_PLAN_H
+
+#include "app/keeper_channel.h"
+#include "app/role.h"
+#include "service/config.h"
+
+enum { PLAN_PATH_MAX = 3000, PLAN_NAME_MAX = 64 };
+
+struct plan_listener {
+    char name[PLAN_NAME_MAX];
+    struct ip_endpoint at;
+    enum listener_protocol protocol;
+};
+
+struct plan {
+    char state[PLAN_PATH_MAX]; /* absolute */
+    struct keeper_identity identity;
+    uint32_t loops; /* 1 to LOOPS_MAX */
+    enum log_target log_target;
+    enum log_level log_level;
+    uint32_t listener_count;
+    struct plan_listener listeners[LISTENERS_MAX];
+};
+
+/* Resolves accounts. Problems go to `errors` like those of settings_read(). False if there is any.
+ */
+bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
+               struct buffer *errors);
+void plan_put(struct buffer *buffer, const struct plan *plan);
+/* False: malformed or out of bounds. */
+bool plan_get(struct slice bytes, struct plan *ret_plan);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "app/role.h"
+
+#include <string.h>
+
+static const struct sandbox_profile privileges[ROLE_COUNT] = {
+    [ROLE_CORE] = {"core", SANDBOX_SERVE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES,
+                   "keeps the journal; is given its directories, the control socket and the "
+                   "rings; no network"},
+    [ROLE_EDGE_OUT] = {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES,
+                       "talks to servers and name servers; is given the journal's directory to "
+                       "read, and its rings"},
+    [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE,
+                      "talks to clients; is given listening sockets and its rings; no file "
+                      "system, no connections of its own"},
+    [ROLE_WEB] = {"web", SANDBOX_SERVE,
+                  "answers HTTP; is given listening sockets, the counters and a stream to core"},
+    [ROLE_HELPER] = {"helper", 0, "does blocking odd jobs; has none yet"},
+};
+
+const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES,
+                                                  "reads the configuration and ends; no network"};
+
+const struct sandbox_profile *role_privileges(enum role role)
+{
+    return &privileges[role];
+}
+
+const char *role_name(enum role role)
+{
+    return privileges[role].role;
+}
+
+bool role_from_name(const char *name, enum role *ret_role)
+{
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (strcmp(privileges[role].role, name) == 0) {
+            *ret_role = (enum role)role;
+            return true;
+        }
+    }
+    return false;
+}

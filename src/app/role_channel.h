@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A child's side of its channel to the keeper: what it is given before it begins, and what comes
+ * later, as calls. The child ends when the keeper does.
+ */
+#ifndef HOLDFAST_APP_ROLE_CHANNEL_H
+#define HOLDFAST_APP_ROLE_CHANNEL_H
+
+#include "app/keeper_channel.h"
+#include "app/role.h"
+#include "app/settings.h"
+#include "service/metrics.h"
+#include "sys/loop.h"
+#include "sys/ring.h"
+
+/* Everything of a start. A descriptor that was not given is -1. */
+struct role_start {
+    int channel;
+    enum role role;
+    struct settings *settings;
+    uint32_t generation;
+    struct keeper_identity identity;
+    char *root; /* the empty directory to live in, or NULL */
+    struct counter_page *counters;
+    int listeners[LISTENERS_MAX];
+    uint32_t loops;
+    struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */
+    int spool_directory;
+    int events_directory;
+    int lock;
+    int control;
+    int web;
+};
+
+/* Blocks until START. On an error the child can only end. */
+enum error role_receive_start(int channel, enum role role, struct role_start *ret_start) MUST_CHECK;
+/* Opens the log, becomes the user, raises the walls around `directories`. */
+enum error role_confine(const struct role_start *start, const int *directories,
+                        size_t count) MUST_CHECK;
+/* The last lines of an entry: says why it cannot go on. */
+int role_fail(const char *what, enum error error);
+
+struct role_handlers {
+    void *context;
+    /* NULL members are not sent to this role. */
+    void (*ring)(void *context, enum keeper_edge edge, uint32_t index, uint32_t count,
+                 struct ring_descriptors descriptors); /* takes them over */
+    void (*web)(void *context, int fd);                /* takes it over */
+    /* Takes on a new configuration and new listeners (a descriptor each, or -1; taken over). The
+     * old settings stay valid for ever: sessions still point into them. */
+    enum error (*reload)(void *context, const struct service_config *config, uint32_t generation,
+                         const int listeners[LISTENERS_MAX]);
+    void (*stop)(void *context, uint32_t grace_ms);
+};
+
+struct role_channel;
+/* Watches the channel from here on and says READY. Keeps a pointer to `handlers`. */
+enum error role_channel_new(struct loop *loop, const struct role_start *start,
+                            const struct role_handlers *handlers,
+                            struct role_channel **ret_channel) MUST_CHECK;
+void role_channel_free(struct role_channel *channel);
+
+#endif

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The process that keeps the mail: spool, lanes, control socket. It is given the journal's
+ * directories and never a path, the rings and never a socket to the network.
+ */
+#include "app/role_channel.h"
+#include "service/core.h"
+#include "sys/log.h"
+#include "sys/net.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct core_process {
+    struct role_start start;
+    struct loop *loop;
+    struct core *core;
+    struct loop_watch *control_watch;
+};
+
+enum { GROUPS_MAX = 64, ACCEPTS_PER_TURN = 16 };
+
+/* ---- who commands ------------------------------------------------------------------------ */
+
+static bool has_group(int fd, gid_t wanted)
+{
+    gid_t groups[GROUPS_MAX];
+    socklen_t length = sizeof(groups);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < length / sizeof(groups[0]); i++) {
+        if (groups[i] == wanted) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* root, ourselves, and the group that the configuration names. */
+static bool may_command(const struct core_process *process, int fd)
+{
+    const struct keeper_identity *identity = &process->start.identity;
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
+        return false;
+    }
+    if (peer.uid == 0 || peer.uid == geteuid()) {
+        return true;
+    }
+    return identity->has_control_group && (peer.gid == (gid_t)identity->control_group ||
+                                           has_group(fd, (gid_t)identity->control_group));
+}
+
+static void control_ready(void *context, unsigned ready)
+{
+    (void)ready;
+    struct core_process *process = context;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        int fd;
+        struct ip_endpoint nobody;
+        if (net_accept(process->start.control, &fd, &nobody) != ERROR_NONE) {
+            return;
+        }
+        core_add_control(process->core, fd, may_command(process, fd));
+    }
+}
+
+/* ---- from the keeper --------------------------------------------------------------------- */
+
+static void drained_by_core(void *context)
+{
+    (void)context; /* core sets its own handler */
+}
+
+static void take_ring(void *context, enum keeper_edge edge, uint32_t index, uint32_t count,
+                      struct ring_descriptors descriptors)
+{
+    struct core_process *process = context;
+    struct ring *ring;
+    enum error error =
+        ring_attach(descriptors, RING_SIDE_B, process->loop, drained_by_core, NULL, &ring);
+    if (error != ERROR_NONE) {
+        exit(role_fail("ring", error));
+    }
+    if (edge == KEEPER_EDGE_IN) {
+        core_set_edge_in(process->core, index, ring);
+    } else {
+        core_set_edge_out(process->core, index, count, ring);
+    }
+}
+
+static void take_web(void *context, int fd)
+{
+    struct core_process *process = context;
+    core_add_control(process->core, fd, false);
+}
+
+static enum error reload(void *context, const struct service_config *config, uint32_t generation,
+                         const int listeners[LISTENERS_MAX])
+{
+    (void)listeners;
+    struct core_process *process = context;
+    return core_reconfigure(process->core, config, generation);
+}
+
+static void stopped(void *context)
+{
+    struct core_process *process = context;
+    loop_stop(process->loop);
+}
+
+static void stop(void *context, uint32_t grace_ms)
+{
+    (void)grace_ms; /* what is acknowledged is written, however long it takes */
+    struct core_process *process = context;
+    loop_watch_set(process->control_watch, 0);
+    core_stop(process->core, stopped, process);
+}
+
+/* ---- the entry --------------------------------------------------------------------------- */
+
+static enum error open_core(struct core_process *process)
+{
+    struct role_start *start = &process->start;
+    struct disk *spool = NULL;
+    struct disk *events = NULL;
+    enum error error = disk_from_descriptor(start->spool_directory, &spool);
+    if (error == ERROR_NONE) {
+        error = disk_from_descriptor(start->events_directory, &events);
+    }
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    return core_new(process->loop, settings_config(start->settings), start->generation, spool,
+                    events, &start->counters->slots[SLOT_CORE], &process->core);
+}
+
+static void take_links(struct core_process *process)
+{
+    struct role_start *start = &process->start;
+    for (uint32_t i = 0; i < start->loops; i++) {
+        take_ring(process, KEEPER_EDGE_IN, i, start->loops, start->rings[KEEPER_EDGE_IN][i]);
+        take_ring(process, KEEPER_EDGE_OUT, i, start->loops, start->rings[KEEPER_EDGE_OUT][i]);
+    }
+    take_web(process, start->web);
+}
+
+int role_core(int channel)
+{
+    static struct core_process process;
+    struct role_start *start = &process.start;
+    enum error error = role_receive_start(channel, ROLE_CORE, start);
+    if (error != ERROR_NONE || start->lock < 0) {
+        return role_fail("start", error);
+    }
+    const int directories[] = {start->spool_directory, start->events_directory};
+    error = role_confine(start, directories, 2);
+    if (error != ERROR_NONE) {
+        return role_fail("sandbox", error);
+    }
+    process.loop = loop_new();
+    error = process.loop != NULL ? open_core(&process) : ERROR_MEMORY;
+    if (error != ERROR_NONE) {
+        return role_fail("spool", error);
+    }
+    take_links(&process);
+    process.control_watch = loop_watch_new(process.loop, start->control, control_ready, &process);
+    const struct role_handlers handlers = {
+        .context = &process, .ring = take_ring, .web = take_web, .reload = reload, .stop = stop};
+    struct role_channel *keeper;
+    error = role_channel_new(process.loop, start, &handlers, &keeper);
+    if (error != ERROR_NONE || process.control_watch == NULL) {
+        return role_fail("keeper", error);
+    }
+    loop_watch_set(process.control_watch, LOOP_READ);
+    loop_run(process.loop);
+    core_free(process.core);
+    loop_watch_free(process.control_watch);
+    role_channel_free(keeper);
+    loop_free(process.loop);
+    return ROLE_EXIT_STOPPED;
+}

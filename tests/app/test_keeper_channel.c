@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "app/keeper_channel.h"
+#include "app/plan.h"
+#include "sys/fdpass.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static uint8_t buffer[KEEPER_MESSAGE_MAX];
+
+static void a_message_arrives_as_it_was_sent(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(fdpass_pair(ends), ERROR_NONE);
+    struct keeper_message sent = {.kind = KEEPER_RING,
+                                  .edge = KEEPER_EDGE_OUT,
+                                  .index = 3,
+                                  .count = 4,
+                                  .generation = 7,
+                                  .grace_ms = 8,
+                                  .error = ERROR_SPACE,
+                                  .identity = {.change = true, .user = 1, .group = 2},
+                                  .bytes = SLICE_LITERAL("bytes"),
+                                  .descriptors = {0, 1, 2},
+                                  .descriptor_count = 3};
+    assert_int_equal(keeper_send(ends[0], &sent), ERROR_NONE);
+    struct keeper_message got;
+    assert_int_equal(keeper_receive_wait(ends[1], buffer, &got), ERROR_NONE);
+    assert_int_equal(got.kind, KEEPER_RING);
+    assert_int_equal(got.edge, KEEPER_EDGE_OUT);
+    assert_int_equal(got.index, 3);
+    assert_int_equal(got.count, 4);
+    assert_int_equal(got.generation, 7);
+    assert_int_equal(got.grace_ms, 8);
+    assert_int_equal(got.error, ERROR_SPACE);
+    assert_true(got.identity.change);
+    assert_int_equal(got.identity.group, 2);
+    assert_true(slice_equal(got.bytes, SLICE_LITERAL("bytes")));
+    assert_int_equal(got.descriptor_count, 3);
+    assert_true(fcntl(got.descriptors[2], F_GETFD) >= 0);
+    keeper_message_close(&got);
+    assert_int_equal(keeper_receive(ends[1], buffer, &got), ERROR_AGAIN);
+    close(ends[0]);
+    assert_int_equal(keeper_receive(ends[1], buffer, &got), ERROR_CLOSED);
+    close(ends[1]);
+}
+
+static void what_is_no_message_is_refused(void **state)
+{
+    (void)state;
+    int ends[2];
+    struct keeper_message good = {.kind = KEEPER_READY, .generation = 1};
+    struct keeper_message got;
+    assert_int_equal(fdpass_pair(ends), ERROR_NONE);
+    assert_int_equal(keeper_send(ends[0], &good), ERROR_NONE);
+    int descriptors[FDPASS_DESCRIPTORS_MAX];
+    size_t length, count;
+    assert_int_equal(fdpass_receive(ends[1], buffer, sizeof(buffer), &length, descriptors, &count),
+                     ERROR_NONE);
+    uint8_t bytes[128];
+    assert_true(length < sizeof(bytes));
+    memcpy(bytes, buffer, length);
+    const int passed[] = {0, 1, 2, 0};
+    for (int variant = 0; variant < 5; variant++) {
+        struct slice message = slice_make(bytes, variant == 0 ? length - 1 : length);
+        size_t descriptor_count = 0;
+        if (variant == 1) {
+            bytes[0] = 200; /* no such kind */
+        } else if (variant == 2) {
+            bytes[0] = KEEPER_READY;
+            descriptor_count = 1; /* has none */
+        } else if (variant == 3) {
+            descriptor_count = 4; /* nobody has four */
+        } else if (variant == 4) {
+            bytes[length - 1] = 0xff; /* more bytes than there are */
+        }
+        assert_int_equal(fdpass_send(ends[0], message, passed, descriptor_count), ERROR_NONE);
+        assert_int_equal(keeper_receive(ends[1], buffer, &got), ERROR_INVALID);
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void a_text_travels_sealed(void **state)
+{
+    (void)state;
+    int fd;
+    char *text;
+    size_t length;
+    assert_int_equal(keeper_text_to_descriptor(SLICE_LITERAL("the text"), &fd), ERROR_NONE);
+    assert_int_equal(pwrite(fd, "x", 1, 0), -1);
+    assert_int_equal(keeper_text_from_descriptor(fd, &text, &length), ERROR_NONE);
+    assert_string_equal(text, "the text");
+    assert_int_equal(length, 8);
+    free(text);
+    close(fd);
+    assert_int_equal(keeper_text_to_descriptor(SLICE_EMPTY, &fd), ERROR_NONE);
+    assert_int_equal(keeper_text_from_descriptor(fd, &text, &length), ERROR_NONE);
+    assert_int_equal(length, 0);
+    free(text);
+    close(fd);
+    /* What could still change under our eyes is not read. */
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(keeper_text_from_descriptor(ends[0], &text, &length), ERROR_INVALID);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void a_plan_survives_the_wire(void **state)
+{
+    (void)state;
+    static struct plan plan, back;
+    plan = (struct plan){.state = "/var/lib/holdfast",
+                         .loops = 2,
+                         .log_target = LOG_TO_SYSLOG,
+                         .log_level = LOG_LEVEL_DEBUG,
+                         .listener_count = 2};
+    for (int i = 0; i < 2; i++) {
+        struct plan_listener *listener = &plan.listeners[i];
+        memcpy(listener->name, i == 0 ? "mx" : "web", i == 0 ? 3 : 4);
+        listener->at.port = (uint16_t)(25 + i);
+        listener->protocol = i == 0 ? LISTENER_SMTP : LISTENER_HTTP;
+    }
+    struct buffer bytes;
+    buffer_init(&bytes, 0);
+    plan_put(&bytes, &plan);
+    assert_true(plan_get(buffer_slice(&bytes), &back));
+    assert_memory_equal(&plan, &back, sizeof(plan));
+    for (size_t length = 0; length < bytes.length; length++) {
+        assert_false(plan_get(slice_take(buffer_slice(&bytes), length), &back));
+    }
+    buffer_done(&bytes);
+}
+
+static void a_plan_is_made_of_a_configuration(void **state)
+{
+    (void)state;
+    static struct plan plan;
+    struct listener_config listeners[LISTENERS_MAX + 1] = {{.name = SLICE_LITERAL("mx")}};
+    struct service_config config = {
+        .state = SLICE_LITERAL("relative"), .listeners = listeners, .listener_count = 1};
+    struct buffer errors;
+    buffer_init(&errors, 0);
+    assert_true(plan_make(&config, "f", &plan, &errors));
+    assert_int_equal(plan.state[0], '/');
+    assert_true(plan.loops >= 1);
+    assert_string_equal(plan.listeners[0].name, "mx");
+    assert_int_equal(errors.length, 0);
+
+    config.group = SLICE_LITERAL("no-such-group");
+    config.listener_count = LISTENERS_MAX + 1;
+    assert_false(plan_make(&config, "f", &plan, &errors));
+    buffer_put_u8(&errors, 0);
+    assert_non_null(strstr((const char *)errors.data, "no-such-group"));
+    assert_non_null(strstr((const char *)errors.data, "at most 64"));
+    buffer_done(&errors);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_message_arrives_as_it_was_sent),
+        cmocka_unit_test(what_is_no_message_is_refused),
+        cmocka_unit_test(a_text_travels_sealed),
+        cmocka_unit_test(a_plan_survives_the_wire),
+        cmocka_unit_test(a_plan_is_made_of_a_configuration),
+    };
+    return cmocka_run_group_tests_name("keeper_channel", tests, NULL, NULL);
+}
