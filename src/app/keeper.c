@@ -128,13 +128,14 @@ static void start_all(struct keeper *keeper, const struct plan *plan, int text)
     keeper->plan = *plan;
     keeper->text = text;
     keeper->generation = 1;
-    enum error error = log_open(plan->log_target, plan->log_level, "keeper");
-    if (error != ERROR_NONE) {
-        log_event(LOG_LEVEL_ERROR, "cannot-log", LOG_TEXT("reason", error_text(error)));
+    /* What fails here the person who started it reads; from then on the log has it. */
+    if (!holdings_open(&keeper->holdings, plan)) {
         keeper_stop(keeper, 1);
         return;
     }
-    if (!holdings_open(&keeper->holdings, plan)) {
+    enum error error = log_open(plan->log_target, plan->log_level, "keeper");
+    if (error != ERROR_NONE) {
+        log_event(LOG_LEVEL_ERROR, "cannot-log", LOG_TEXT("reason", error_text(error)));
         keeper_stop(keeper, 1);
         return;
     }
@@ -187,6 +188,7 @@ static void reload_all(struct keeper *keeper, const struct plan *plan, int text)
     for (int role = 0; role < ROLE_COUNT; role++) {
         child_reload(&keeper->children[role]);
     }
+    children_renew_web(keeper);
     log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
 }
 

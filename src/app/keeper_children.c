@@ -315,6 +315,15 @@ static void give_new_web(struct keeper *keeper, enum role to)
     }
 }
 
+void children_renew_web(struct keeper *keeper)
+{
+    /* Without it web says that core is away, until one of the two starts again. */
+    if (holdings_renew_web(&keeper->holdings) == ERROR_NONE) {
+        give_new_web(keeper, ROLE_CORE);
+        give_new_web(keeper, ROLE_WEB);
+    }
+}
+
 static enum error renew_links(struct keeper *keeper, enum role dead)
 {
     struct holdings *holdings = &keeper->holdings;

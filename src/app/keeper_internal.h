@@ -103,6 +103,8 @@ void child_start(struct child *child);
 void child_stop(struct child *child, uint32_t grace_ms);
 /* Gives the configuration in force and the listeners anew. */
 void child_reload(struct child *child);
+/* A new stream between core and web, given to both. */
+void children_renew_web(struct keeper *keeper);
 /* A process has ended; false: it was none of the children. */
 bool children_ended(struct keeper *keeper, pid_t pid, int status);
 /* A child's own descriptor 3 and program: never returns to the caller in the child. */

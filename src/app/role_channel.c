@@ -11,6 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Settings of a reload: in use for as long as anything may point into them, so to the end. */
+struct kept_settings {
+    struct kept_settings *older;
+    struct settings *settings;
+};
+
 struct role_channel {
     int fd;
     struct loop_watch *watch;
@@ -19,6 +25,7 @@ struct role_channel {
     struct settings *settings;
     uint32_t generation;
     int listeners[LISTENERS_MAX];
+    struct kept_settings *kept;
     uint8_t buffer[KEEPER_MESSAGE_MAX];
 };
 
@@ -232,6 +239,12 @@ static void apply_reload(struct role_channel *channel)
 {
     const struct role_handlers *handlers = channel->handlers;
     enum error error = ERROR_INVALID;
+    struct kept_settings *kept = malloc(sizeof(*kept));
+    if (kept == NULL) {
+        exit(role_fail("reload", ERROR_MEMORY));
+    }
+    *kept = (struct kept_settings){channel->kept, channel->settings};
+    channel->kept = kept;
     if (channel->settings != NULL) {
         error = handlers->reload(handlers->context, settings_config(channel->settings),
                                  channel->generation, channel->listeners);
@@ -332,6 +345,12 @@ void role_channel_free(struct role_channel *channel)
 {
     if (channel != NULL) {
         loop_watch_free(channel->watch);
+        while (channel->kept != NULL) {
+            struct kept_settings *kept = channel->kept;
+            channel->kept = kept->older;
+            settings_free(kept->settings);
+            free(kept);
+        }
         free(channel);
     }
 }

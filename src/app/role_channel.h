@@ -58,6 +58,7 @@ struct role_channel;
 enum error role_channel_new(struct loop *loop, const struct role_start *start,
                             const struct role_handlers *handlers,
                             struct role_channel **ret_channel) MUST_CHECK;
+/* After everything that may point into a configuration. */
 void role_channel_free(struct role_channel *channel);
 
 #endif
