@@ -16,7 +16,9 @@ static bool copy_text(char *to, size_t size, struct slice from)
     if (from.length >= size || slice_find(from, 0) != from.length) {
         return false;
     }
-    memcpy(to, from.data, from.length);
+    if (from.length > 0) { /* an empty slice may point nowhere, which memcpy must not be given */
+        memcpy(to, from.data, from.length);
+    }
     to[from.length] = '\0';
     return true;
 }
