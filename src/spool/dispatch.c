@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * spool.h's functions, each handed to the back-end that stands behind the spool.
+ */
+#include "spool/spool_internal.h"
+
+void spool_settings_default(struct spool_settings *settings)
+{
+    *settings = (struct spool_settings){
+        .segment_bytes = 64 << 20,
+        .large_bytes = 4 << 20,
+        .reserve_bytes = 0,
+        .ready_segments = 2,
+    };
+}
+
+bool spool_message_is_sound(const struct spool_message *message)
+{
+    if (id_is_null(message->id) || message->recipient_count == 0 ||
+        message->recipient_count > SPOOL_RECIPIENTS_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        if (message->recipients[i].address.length == 0 ||
+            message->recipients[i].address.length > UINT16_MAX) {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum error spool_load(struct spool *spool, const struct spool_loader *loader, bool *ret_complete)
+{
+    return spool->ops->load(spool, loader, ret_complete);
+}
+
+void spool_close(struct spool *spool)
+{
+    if (spool != NULL) {
+        spool->ops->close(spool);
+    }
+}
+
+struct spool_content *spool_content_new(struct spool *spool, uint64_t expected)
+{
+    return spool->ops->content_new(spool, expected);
+}
+
+enum error spool_content_append(struct spool_content *content, struct slice bytes)
+{
+    return content->spool->ops->content_append(content, bytes);
+}
+
+enum error spool_content_replace_header(struct spool_content *content, uint64_t old_length,
+                                        struct slice header)
+{
+    return content->spool->ops->content_replace_header(content, old_length, header);
+}
+
+enum error spool_content_replace_body(struct spool_content *content, uint64_t header_length,
+                                      struct slice body)
+{
+    return content->spool->ops->content_replace_body(content, header_length, body);
+}
+
+void spool_content_abort(struct spool_content *content)
+{
+    if (content != NULL) {
+        content->spool->ops->content_abort(content);
+    }
+}
+
+size_t spool_content_pending(const struct spool *spool)
+{
+    return spool->ops->content_pending(spool);
+}
+
+void spool_batch_begin(struct spool *spool)
+{
+    spool->ops->batch_begin(spool);
+}
+
+void spool_batch_cancel(struct spool *spool)
+{
+    spool->ops->batch_cancel(spool);
+}
+
+enum error spool_batch_message(struct spool *spool, const struct spool_message *message,
+                               struct spool_content *content, struct slice tail)
+{
+    return spool->ops->batch_message(spool, message, content, tail);
+}
+
+void spool_batch_new_fate(struct spool *spool, uint32_t delivery, enum spool_fate fate)
+{
+    spool->ops->batch_new_fate(spool, delivery, fate);
+}
+
+void spool_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind,
+                          struct slice payload)
+{
+    spool->ops->batch_new_note(spool, delivery, kind, payload);
+}
+
+void spool_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                      enum spool_fate fate)
+{
+    spool->ops->batch_fate(spool, handle, delivery, fate);
+}
+
+void spool_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                      uint16_t kind, struct slice payload)
+{
+    spool->ops->batch_note(spool, handle, delivery, kind, payload);
+}
+
+void spool_batch_global_note(struct spool *spool, struct slice key, struct slice payload)
+{
+    spool->ops->batch_global_note(spool, key, payload);
+}
+
+void spool_batch_submit(struct spool *spool, enum spool_durability durability, spool_done_fn *fn,
+                        void *context)
+{
+    spool->ops->batch_submit(spool, durability, fn, context);
+}
+
+struct spool_handle spool_find(const struct spool *spool, struct message_id id)
+{
+    return spool->ops->find(spool, id);
+}
+
+struct message_id spool_id(const struct spool *spool, struct spool_handle handle)
+{
+    return spool->ops->id(spool, handle);
+}
+
+uint64_t spool_sequence(const struct spool *spool, struct spool_handle handle)
+{
+    return spool->ops->sequence(spool, handle);
+}
+
+unsigned spool_fate_of(const struct spool *spool, struct spool_handle handle, uint32_t delivery)
+{
+    return spool->ops->fate_of(spool, handle, delivery);
+}
+
+enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
+                               struct spool_message *ret_message)
+{
+    return spool->ops->read_envelope(spool, handle, arena, ret_message);
+}
+
+enum error spool_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
+                              void *ret_bytes, size_t size, size_t *ret_length)
+{
+    return spool->ops->read_content(spool, handle, offset, ret_bytes, size, ret_length);
+}
+
+void spool_pin(struct spool *spool, struct spool_handle handle)
+{
+    spool->ops->pin(spool, handle);
+}
+
+void spool_unpin(struct spool *spool, struct spool_handle handle)
+{
+    spool->ops->unpin(spool, handle);
+}
+
+enum error spool_ticket(struct spool *spool, struct spool_handle handle,
+                        uint8_t ret_ticket[SPOOL_TICKET_MAX], size_t *ret_length)
+{
+    return spool->ops->ticket(spool, handle, ret_ticket, ret_length);
+}
+
+void spool_status(const struct spool *spool, struct spool_state *ret_state)
+{
+    spool->ops->status(spool, ret_state);
+}
+
+void spool_tick(struct spool *spool)
+{
+    spool->ops->tick(spool);
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "spool/log_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- state ------------------------------------------------------------------------------- */
+
+enum error journal_accepting(const struct journal *journal)
+{
+    if (journal->trouble != ERROR_NONE) {
+        return journal->trouble == ERROR_SPACE ? ERROR_SPACE : ERROR_IO;
+    }
+    return journal->space_low ? ERROR_SPACE : ERROR_NONE;
+}
+
+void journal_set_state(struct journal *journal, enum error trouble, bool space_low,
+                       const char *reason)
+{
+    enum error before = journal_accepting(journal);
+    journal->trouble = trouble;
+    journal->space_low = space_low;
+    enum error now = journal_accepting(journal);
+    if (now == ERROR_NONE) {
+        journal->reason[0] = '\0';
+    } else if (reason != NULL) {
+        snprintf(journal->reason, sizeof(journal->reason), "%s", reason);
+    }
+    if (now != before && journal->owner.state_changed != NULL && !journal->ending &&
+        journal->opened) {
+        journal->owner.state_changed(journal->owner.context);
+    }
+}
+
+/* The larger of 1 GB and 5 %, at most a tenth of the file system. */
+static uint64_t default_reserve(uint64_t total)
+{
+    const uint64_t gigabyte = 1 << 30;
+    uint64_t reserve = total / 20 > gigabyte ? total / 20 : gigabyte;
+    return reserve < total / 10 ? reserve : total / 10;
+}
+
+static void look_at_space(struct journal *journal)
+{
+    struct disk_space space;
+    if (journal->disk->ops->space(journal->disk, &space) != ERROR_NONE) {
+        return;
+    }
+    journal->available_bytes = space.available_bytes;
+    journal->reserve_bytes = journal->settings.reserve_bytes != 0
+                                 ? journal->settings.reserve_bytes
+                                 : default_reserve(space.total_bytes);
+    char reason[sizeof(journal->reason)];
+    snprintf(reason, sizeof(reason), "%llu MB free, %llu MB are kept in reserve",
+             (unsigned long long)(space.available_bytes >> 20),
+             (unsigned long long)(journal->reserve_bytes >> 20));
+    bool low = space.available_bytes < journal->reserve_bytes;
+    journal_set_state(journal, journal->trouble, low,
+                      journal->trouble == ERROR_NONE ? reason : NULL);
+}
+
+static void log_status(const struct spool *spool, struct spool_state *ret_state)
+{
+    const struct journal *journal = journal_of(spool);
+    *ret_state = (struct spool_state){.accepting = journal_accepting(journal),
+                                      .messages = journal->messages,
+                                      .live_bytes = journal->live_bytes,
+                                      .disk_bytes = journal_disk_bytes(journal),
+                                      .available_bytes = journal->available_bytes,
+                                      .reserve_bytes = journal->reserve_bytes,
+                                      .segments = journal->segment_count,
+                                      .groups = journal->groups,
+                                      .syncs = journal->syncs,
+                                      .quarantined = journal->quarantined};
+    snprintf(ret_state->reason, sizeof(ret_state->reason), "%s", journal->reason);
+}
+
+static void log_tick(struct spool *spool)
+{
+    struct journal *journal = journal_of(spool);
+    look_at_space(journal);
+    bool unsynced = !list_is_empty(&journal->retained);
+    journal_flush_all(journal, unsynced || journal->trouble != ERROR_NONE);
+    segments_seal(journal);
+    segments_reclaim(journal);
+    segments_prepare(journal);
+    contents_collect(journal);
+    compaction_step(journal);
+}
+
+/* ---- closing ----------------------------------------------------------------------------- */
+
+static void free_groups(struct link *list)
+{
+    LIST_EACH(list, at, after)
+    {
+        list_remove(at);
+        group_free(LIST_ENTRY(at, struct group, link));
+    }
+}
+
+/* The head's index and seal, so that the next start need not scan it; what it did not use goes. */
+static void seal_head(struct journal *journal)
+{
+    struct segment *head = journal->head;
+    if (head == NULL || head->failed || head->file == NULL || !head->index_known ||
+        head->synced_end != head->end) {
+        return;
+    }
+    struct disk *disk = journal->disk;
+    enum error error = segment_write_seal(disk, head->file, head, buffer_slice(&head->index),
+                                          journal->next_sequence);
+    uint64_t used = log_align(head->end, LOG_GROUP_ALIGN) + head->index.length;
+    if (error == ERROR_NONE) {
+        (void)!disk->ops->truncate(head->file, log_align(used, LOG_BLOCK));
+    }
+}
+
+static void journal_free(struct journal *journal)
+{
+    worker_free(journal->committer);
+    worker_free(journal->janitor);
+    loop_later_free(journal->later);
+    compaction_free(journal);
+    loading_free(journal->loading);
+    LIST_EACH(&journal->segments, at, after)
+    {
+        segment_free(journal, segment_of(at));
+    }
+    group_free(journal->gather);
+    free_groups(&journal->waiting);
+    free_groups(&journal->retained);
+    free_groups(&journal->idle);
+    for (size_t i = 0; i < LOG_READ_FILES; i++) {
+        if (journal->read_files[i].file != NULL) {
+            journal->disk->ops->close(journal->read_files[i].file);
+        }
+    }
+    globals_clear(journal);
+    free(journal->globals);
+    buffer_done(&journal->garbage);
+    buffer_done(&journal->spares);
+    table_done(&journal->table);
+    free(journal->slots);
+    disk_free(journal->disk);
+    free(journal);
+}
+
+static void log_close(struct spool *spool)
+{
+    struct journal *journal = journal_of(spool);
+    journal->ending = true;
+    LIST_EACH(&journal->contents, at, after)
+    {
+        content_free(LIST_ENTRY(at, struct log_content, link));
+    }
+    if (!list_is_empty(&journal->retained)) {
+        journal->sync_asked = true;
+    }
+    journal_drain(journal);
+    worker_drain(journal->janitor);
+    seal_head(journal);
+    journal_free(journal);
+}
+
+/* ---- opening ----------------------------------------------------------------------------- */
+
+static const struct spool_ops log_ops = {
+    .load = log_load,
+    .close = log_close,
+    .content_new = log_content_new,
+    .content_append = log_content_append,
+    .content_replace_header = log_content_replace_header,
+    .content_replace_body = log_content_replace_body,
+    .content_abort = log_content_abort,
+    .content_pending = log_content_pending,
+    .batch_begin = log_batch_begin,
+    .batch_cancel = log_batch_cancel,
+    .batch_message = log_batch_message,
+    .batch_new_fate = log_batch_new_fate,
+    .batch_new_note = log_batch_new_note,
+    .batch_fate = log_batch_fate,
+    .batch_note = log_batch_note,
+    .batch_global_note = log_batch_global_note,
+    .batch_submit = log_batch_submit,
+    .find = log_find,
+    .id = log_id,
+    .sequence = log_sequence,
+    .fate_of = log_fate_of,
+    .read_envelope = log_read_envelope,
+    .read_content = log_read_content,
+    .pin = log_pin,
+    .unpin = log_unpin,
+    .ticket = log_ticket,
+    .status = log_status,
+    .tick = log_tick,
+};
+
+static enum error journal_start(struct journal *journal)
+{
+    enum error error = table_init(&journal->table);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    journal->committer = worker_new(journal->loop, "spool-commit");
+    journal->janitor = worker_new(journal->loop, "spool-janitor");
+    journal->later = loop_later_new(journal->loop, journal_flush, journal);
+    journal->gather = group_new(journal);
+    if (journal->committer == NULL || journal->janitor == NULL || journal->later == NULL ||
+        journal->gather == NULL) {
+        return ERROR_MEMORY;
+    }
+    error = loading_start(journal);
+    return error == ERROR_NONE ? journal_recover(journal) : error;
+}
+
+/* A new segment at once: nothing is ever appended to one of an earlier life. If the world does not
+ * let us, what is stored can still be delivered, and spool_tick() tries again. */
+static void begin_head(struct journal *journal)
+{
+    LIST_EACH(&journal->segments, at, after)
+    {
+        segment_of(at)->from_before = true;
+    }
+    journal_flush_all(journal, true);
+    worker_drain(journal->committer);
+    while (journal->writing != NULL) {
+        worker_drain(journal->committer);
+    }
+}
+
+enum error spool_open_log(struct loop *loop, struct disk *disk,
+                          const struct spool_settings *settings, const struct spool_owner *owner,
+                          struct spool **ret_spool)
+{
+    struct journal *journal = calloc(1, sizeof(*journal));
+    if (journal == NULL) {
+        disk_free(disk);
+        return ERROR_MEMORY;
+    }
+    journal->spool.ops = &log_ops;
+    journal->loop = loop;
+    journal->disk = disk;
+    journal->settings = *settings;
+    journal->owner = *owner;
+    journal->next_number = journal->next_sequence = journal->next_group = journal->next_spare = 1;
+    list_init(&journal->segments);
+    list_init(&journal->retained);
+    list_init(&journal->waiting);
+    list_init(&journal->idle);
+    list_init(&journal->contents);
+    list_init(&journal->spread);
+    enum error error = journal_start(journal);
+    if (error != ERROR_NONE) {
+        journal->ending = true;
+        journal_free(journal);
+        return error;
+    }
+    look_at_space(journal);
+    begin_head(journal);
+    segments_seal(journal);
+    segments_prepare(journal);
+    journal->opened = true;
+    *ret_spool = &journal->spool;
+    return ERROR_NONE;
+}

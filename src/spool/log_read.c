@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reading stored messages in this process, and what a reader in another one is given.
+ */
+#include "base/crc32c.h"
+#include "spool/log_internal.h"
+
+#include <assert.h>
+
+/* ---- files ------------------------------------------------------------------------------- */
+
+void journal_forget_file(struct journal *journal, uint64_t number)
+{
+    for (size_t i = 0; i < LOG_READ_FILES; i++) {
+        struct read_file *file = &journal->read_files[i];
+        if (file->file != NULL && file->number == number) {
+            journal->disk->ops->close(file->file);
+            *file = (struct read_file){0};
+        }
+    }
+}
+
+static enum error find_file(struct journal *journal, uint64_t number, struct disk_file **ret_file)
+{
+    struct read_file *oldest = &journal->read_files[0];
+    for (size_t i = 0; i < LOG_READ_FILES; i++) {
+        struct read_file *file = &journal->read_files[i];
+        if (file->file != NULL && file->number == number) {
+            file->used = ++journal->read_clock;
+            *ret_file = file->file;
+            return ERROR_NONE;
+        }
+        oldest = file->used < oldest->used ? file : oldest;
+    }
+    char name[LOG_NAME_SIZE];
+    log_name_make(LOG_NAME_SEGMENT, number, name);
+    enum error error = journal->disk->ops->open(journal->disk, name, DISK_READ, ret_file);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    if (oldest->file != NULL) {
+        journal->disk->ops->close(oldest->file);
+    }
+    *oldest = (struct read_file){number, *ret_file, ++journal->read_clock};
+    return ERROR_NONE;
+}
+
+enum error journal_read(struct journal *journal, uint64_t number, uint64_t offset, void *ret_bytes,
+                        size_t length)
+{
+    struct disk_file *file;
+    enum error error = find_file(journal, number, &file);
+    return error == ERROR_NONE ? journal->disk->ops->read(file, offset, ret_bytes, length) : error;
+}
+
+/* ---- the record -------------------------------------------------------------------------- */
+
+enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
+                       struct log_message *ret_message)
+{
+    const struct stored *stored = table_at(&journal->table, index);
+    const struct segment *segment = journal->slots[stored->slot];
+    uint8_t header[LOG_RECORD_HEADER];
+    struct log_record record;
+    enum error error =
+        journal_read(journal, segment->number, stored->offset, header, sizeof(header));
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    if (!log_record_decode(header, segment->nonce, stored->offset, &record) ||
+        record.type != LOG_MESSAGE || record.length > SPOOL_ENVELOPE_MAX * 2) {
+        return ERROR_CORRUPT;
+    }
+    uint8_t *payload = arena_allocate(arena, record.length);
+    if (payload == NULL) {
+        return ERROR_MEMORY;
+    }
+    error = journal_read(journal, segment->number, (uint64_t)stored->offset + LOG_RECORD_HEADER,
+                         payload, record.length);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    struct slice bytes = slice_make(payload, record.length);
+    if (crc32c(0, bytes) != record.payload_crc) {
+        return ERROR_CORRUPT;
+    }
+    error = log_get_message(bytes, arena, ret_message);
+    if (error == ERROR_NONE && !id_equal(ret_message->message.id, stored->id)) {
+        return ERROR_CORRUPT;
+    }
+    return error;
+}
+
+enum error log_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
+                             struct spool_message *ret_message)
+{
+    struct log_message message;
+    enum error error = stored_read(journal_of(spool), handle.index, arena, &message);
+    if (error == ERROR_NONE) {
+        *ret_message = message.message;
+    }
+    return error;
+}
+
+static enum error read_file_piece(struct journal *journal, const struct log_piece *piece,
+                                  uint64_t offset, uint8_t *bytes, size_t length)
+{
+    char name[LOG_NAME_SIZE];
+    struct disk_file *file;
+    log_name_make(LOG_NAME_CONTENT, piece->where, name);
+    enum error error = journal->disk->ops->open(journal->disk, name, DISK_READ, &file);
+    if (error == ERROR_NONE) {
+        error = journal->disk->ops->read(file, piece->offset + offset, bytes, length);
+        journal->disk->ops->close(file);
+    }
+    return error;
+}
+
+static enum error read_piece(struct journal *journal, const struct stored *stored,
+                             const struct log_piece *piece, uint64_t from, uint8_t *bytes,
+                             size_t length)
+{
+    enum error error;
+    uint64_t offset = piece->skip + from;
+    if (piece->kind == LOG_FILE) {
+        error = read_file_piece(journal, piece, offset, bytes, length);
+    } else if (piece->kind == LOG_FAR) {
+        error = journal_read(journal, piece->where, piece->offset + offset, bytes, length);
+    } else if (piece->offset > stored->offset) {
+        return ERROR_CORRUPT;
+    } else {
+        error = journal_read(journal, journal->slots[stored->slot]->number,
+                             stored->offset - piece->offset + offset, bytes, length);
+    }
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    bool whole = offset == 0 && length == piece->stored;
+    return whole && crc32c(0, slice_make(bytes, length)) != piece->crc ? ERROR_CORRUPT : ERROR_NONE;
+}
+
+enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
+                            void *ret_bytes, size_t size, size_t *ret_length)
+{
+    struct journal *journal = journal_of(spool);
+    const struct stored *stored = table_at(&journal->table, handle.index);
+    struct log_message message;
+    struct arena arena;
+    arena_init(&arena);
+    enum error error = stored_read(journal, handle.index, &arena, &message);
+    uint8_t *at = ret_bytes;
+    uint64_t start = 0;
+    for (size_t i = 0; error == ERROR_NONE && i < message.piece_count && size > 0; i++) {
+        const struct log_piece *piece = &message.pieces[i];
+        if (offset >= start && offset < start + piece->take) {
+            uint64_t from = offset - start;
+            size_t length = piece->take - from < size ? (size_t)(piece->take - from) : size;
+            error = read_piece(journal, stored, piece, from, at, length);
+            at += length;
+            size -= length;
+            offset += length;
+        }
+        start += piece->take;
+    }
+    arena_done(&arena);
+    *ret_length = (size_t)(at - (uint8_t *)ret_bytes);
+    return error;
+}
+
+/* ---- handles ----------------------------------------------------------------------------- */
+
+struct spool_handle log_find(const struct spool *spool, struct message_id id)
+{
+    const struct journal *journal = journal_of(spool);
+    uint32_t index = table_find(&journal->table, id);
+    if (index == STORED_NONE ||
+        (table_at(&journal->table, index)->flags & (STORED_PENDING | STORED_LOADING)) != 0) {
+        return SPOOL_NO_HANDLE;
+    }
+    return (struct spool_handle){index};
+}
+
+struct message_id log_id(const struct spool *spool, struct spool_handle handle)
+{
+    return table_at(&journal_of(spool)->table, handle.index)->id;
+}
+
+uint64_t log_sequence(const struct spool *spool, struct spool_handle handle)
+{
+    return table_at(&journal_of(spool)->table, handle.index)->sequence;
+}
+
+unsigned log_fate_of(const struct spool *spool, struct spool_handle handle, uint32_t delivery)
+{
+    const struct stored *stored = table_at(&journal_of(spool)->table, handle.index);
+    return stored_fate(stored, delivery) & (STORED_FATE_UNDERWAY - 1);
+}
+
+static void pin_segments(struct journal *journal, const struct stored *stored, int by)
+{
+    journal->slots[stored->slot]->pins += (uint32_t)by;
+    if ((stored->flags & STORED_EXTRA) != 0) {
+        for (uint32_t i = 0; i < stored->extra->foreign_count; i++) {
+            journal->slots[stored->extra->foreign[i]]->pins += (uint32_t)by;
+        }
+    }
+}
+
+void log_pin(struct spool *spool, struct spool_handle handle)
+{
+    struct journal *journal = journal_of(spool);
+    struct stored *stored = table_at(&journal->table, handle.index);
+    assert(stored->pins < UINT16_MAX);
+    if (stored->pins++ == 0) {
+        pin_segments(journal, stored, 1);
+    }
+}
+
+void log_unpin(struct spool *spool, struct spool_handle handle)
+{
+    struct journal *journal = journal_of(spool);
+    struct stored *stored = table_at(&journal->table, handle.index);
+    assert(stored->pins > 0);
+    if (--stored->pins > 0) {
+        return;
+    }
+    pin_segments(journal, stored, -1);
+    if ((stored->flags & STORED_FINISHED) != 0) {
+        stored_release(journal, handle.index, journal->slots[stored->slot]->settled_group);
+    }
+}
+
+enum error log_ticket(struct spool *spool, struct spool_handle handle, uint8_t *ret_ticket,
+                      size_t *ret_length)
+{
+    const struct journal *journal = journal_of(spool);
+    const struct stored *stored = table_at(&journal->table, handle.index);
+    const struct segment *segment = journal->slots[stored->slot];
+    struct log_ticket ticket = {segment->number, segment->nonce, stored->offset, stored->id};
+    log_ticket_encode(&ticket, ret_ticket);
+    *ret_length = LOG_TICKET_BYTES;
+    return ERROR_NONE;
+}

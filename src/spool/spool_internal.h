@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What stands between spool.h and its back-ends: one table of functions for each (dispatch.c calls
+ * through it). A back-end embeds `struct spool` and `struct spool_content` as first members.
+ */
+#ifndef HOLDFAST_SPOOL_SPOOL_INTERNAL_H
+#define HOLDFAST_SPOOL_SPOOL_INTERNAL_H
+
+#include "spool/spool.h"
+
+struct spool_ops {
+    enum error (*load)(struct spool *, const struct spool_loader *, bool *ret_complete);
+    void (*close)(struct spool *);
+
+    struct spool_content *(*content_new)(struct spool *, uint64_t expected);
+    enum error (*content_append)(struct spool_content *, struct slice bytes);
+    enum error (*content_replace_header)(struct spool_content *, uint64_t old_length,
+                                         struct slice header);
+    enum error (*content_replace_body)(struct spool_content *, uint64_t header_length,
+                                       struct slice body);
+    void (*content_abort)(struct spool_content *);
+    size_t (*content_pending)(const struct spool *);
+
+    void (*batch_begin)(struct spool *);
+    void (*batch_cancel)(struct spool *);
+    enum error (*batch_message)(struct spool *, const struct spool_message *,
+                                struct spool_content *, struct slice tail);
+    void (*batch_new_fate)(struct spool *, uint32_t delivery, enum spool_fate);
+    void (*batch_new_note)(struct spool *, uint32_t delivery, uint16_t kind, struct slice payload);
+    void (*batch_fate)(struct spool *, struct spool_handle, uint32_t delivery, enum spool_fate);
+    void (*batch_note)(struct spool *, struct spool_handle, uint32_t delivery, uint16_t kind,
+                       struct slice payload);
+    void (*batch_global_note)(struct spool *, struct slice key, struct slice payload);
+    void (*batch_submit)(struct spool *, enum spool_durability, spool_done_fn *, void *context);
+
+    struct spool_handle (*find)(const struct spool *, struct message_id);
+    struct message_id (*id)(const struct spool *, struct spool_handle);
+    uint64_t (*sequence)(const struct spool *, struct spool_handle);
+    unsigned (*fate_of)(const struct spool *, struct spool_handle, uint32_t delivery);
+    enum error (*read_envelope)(struct spool *, struct spool_handle, struct arena *,
+                                struct spool_message *);
+    enum error (*read_content)(struct spool *, struct spool_handle, uint64_t offset, void *,
+                               size_t size, size_t *ret_length);
+    void (*pin)(struct spool *, struct spool_handle);
+    void (*unpin)(struct spool *, struct spool_handle);
+    enum error (*ticket)(struct spool *, struct spool_handle, uint8_t *, size_t *ret_length);
+
+    void (*status)(const struct spool *, struct spool_state *);
+    void (*tick)(struct spool *);
+};
+
+struct spool {
+    const struct spool_ops *ops;
+};
+
+struct spool_content {
+    struct spool *spool;
+};
+
+/* The bounds of spool.h; a caller that breaks them has a bug, so back-ends assert it. */
+bool spool_message_is_sound(const struct spool_message *message);
+
+#endif
