@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "service/control_frame.h"
+#include "base/utf8.h"
 
 #include <assert.h>
 
@@ -152,29 +153,10 @@ enum error control_put_end(struct buffer *out, enum control_exit code, const cha
     return put_member(out, "end", end);
 }
 
-/* The length of the UTF-8 sequence at the front (RFC 3629: no surrogates, nothing overlong), or 0
- * where there is none or it is NUL. */
-static size_t utf8_sequence(struct slice s)
+/* The length of what JSON can hold at the front: a UTF-8 sequence that is not NUL; or 0. */
+static size_t good_sequence(struct slice s)
 {
-    uint8_t first = s.data[0];
-    if (first < 0x80) {
-        return first != 0;
-    }
-    size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-    if (first < 0xc2 || first > 0xf4 || length > s.length) {
-        return 0;
-    }
-    uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (s.data[1] < low || s.data[1] > high) {
-        return 0;
-    }
-    for (size_t i = 2; i < length; i++) {
-        if ((s.data[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    return length;
+    return s.data[0] == 0 ? 0 : utf8_sequence(s);
 }
 
 static json_t *repaired_string(struct slice bytes)
@@ -182,7 +164,7 @@ static json_t *repaired_string(struct slice bytes)
     struct buffer text;
     buffer_init(&text, 0);
     while (bytes.length > 0) {
-        size_t length = utf8_sequence(bytes);
+        size_t length = good_sequence(bytes);
         buffer_append(&text,
                       length > 0 ? slice_take(bytes, length) : SLICE_LITERAL("\xef\xbf\xbd"));
         bytes = slice_skip(bytes, length > 0 ? length : 1);
@@ -198,7 +180,7 @@ json_t *control_string(struct slice bytes)
         return json_string("");
     }
     for (struct slice rest = bytes; rest.length > 0;) {
-        size_t length = utf8_sequence(rest);
+        size_t length = good_sequence(rest);
         if (length == 0) {
             return repaired_string(bytes);
         }
