@@ -178,6 +178,26 @@ struct settings *settings_read(const char *path, struct buffer *errors)
     return finish(settings, name, errors);
 }
 
+bool settings_find_state(const char *path, struct buffer *ret_state, struct buffer *errors)
+{
+    struct settings *settings = settings_new();
+    uint32_t source;
+    if (settings == NULL) {
+        return false;
+    }
+    ask_machine(settings);
+    bool found = settings_source(settings, NULL, slice_from_text(path), &source);
+    if (found) {
+        settings_parse_tree(settings);
+        settings_check_top(settings);
+        buffer_append(ret_state, settings->config.state);
+    } else {
+        report(settings, slice_from_text(path), errors);
+    }
+    settings_free(settings);
+    return found;
+}
+
 struct settings *settings_parse(struct slice text, struct buffer *errors)
 {
     struct slice name = SLICE_LITERAL("configuration");

@@ -507,6 +507,16 @@ static void check_titles(struct settings *settings)
     }
 }
 
+void settings_check_top(struct settings *settings)
+{
+    const struct entry **top =
+        settings_allocate_tree(settings, settings_table_length, sizeof(*top));
+    if (top != NULL) {
+        settings_fill(settings, BLOCK_TOP, &settings->top, &settings->config, top);
+        check_state(settings);
+    }
+}
+
 void settings_check(struct settings *settings)
 {
     size_t places = settings_table_length;

@@ -267,6 +267,8 @@ void settings_format(enum setting_type type, uint64_t value, char ret_text[32]);
 
 /* ---- check -------------------------------------------------------------------------------- */
 
+/* Of the tree only the top, as far as it can be understood. */
+void settings_check_top(struct settings *settings);
 /* The tree to settings->config. */
 void settings_check(struct settings *settings);
 /* Fills `target` (the block's struct) with defaults, then from the entries, by the table. Entries

@@ -295,7 +295,7 @@ static void complain_unclosed(struct parser *parser, const struct block *block)
 {
     struct slice title = block->title_count > 0 ? block->titles[0].text : SLICE_EMPTY;
     settings_complain(parser->settings, block->at,
-                      "the block '%.*s%s%.*s' is not closed; '}' is missing", SHOWN(block->kind),
+                      "the block '%.*s%s%.*s {' is not closed; '}' is missing", SHOWN(block->kind),
                       title.length > 0 ? " " : "", SHOWN(title));
 }
 

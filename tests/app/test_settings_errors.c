@@ -98,9 +98,9 @@ static void broken_blocks(void **state)
     (void)state;
     static const struct wrong cases[] = {
         {GOOD "server m2 {\n address = \"a:25\"\n",
-         "conf:6: the block 'server m2' is not closed; '}' is missing\n"},
+         "conf:6: the block 'server m2 {' is not closed; '}' is missing\n"},
         {GOOD "server m2 {\n address = \"a:25\"\nserver m3 { address = \"a:25\" }\n",
-         "conf:6: the block 'server m2' is not closed; '}' is missing\n"},
+         "conf:6: the block 'server m2 {' is not closed; '}' is missing\n"},
         {GOOD "}\n", "conf:6: '}' closes no block of this file\n"},
         {GOOD "server m2\n", "conf:6: '{' is missing after 'server'\n"},
         {GOOD "server {\n address = \"a:25\"\n}\n",
@@ -116,7 +116,7 @@ static void broken_blocks(void **state)
          "conf:6: unknown block 'tls'; there are listen, server, domain, relay, limits\n"},
         {GOOD "a{a{a{a{a{a{a{a{a{a{\n",
          "conf:6: unknown block 'a'; there are listen, server, domain, relay, limits\n"
-         "conf:6: the block 'a' is not closed; '}' is missing\n"},
+         "conf:6: the block 'a {' is not closed; '}' is missing\n"},
         {GOOD "a {\n b { c = {d} }\n}\nnode = x\n",
          "conf:6: unknown block 'a'; there are listen, server, domain, relay, limits\n"
          "conf:9: node: 'x' is no number\n"},
@@ -343,7 +343,7 @@ static void includes(void **state)
         {GOOD "include ring1\n", "ring2:3: include loop: 'ring1' is being read already\n"},
         {GOOD "include bad\nnode = 3\n", "conf:7: 'node' is given twice; first in line 2\n"
                                          "bad:2: node: 'x' is no number\n"},
-        {GOOD "include open\n", "open:1: the block 'server m2' is not closed; '}' is missing\n"
+        {GOOD "include open\n", "open:1: the block 'server m2 {' is not closed; '}' is missing\n"
                                 "open:1: server 'm2' needs address = ...\n"},
         {GOOD "include close\n", "close:1: '}' closes no block of this file\n"},
         {GOOD "include deep0\n", "deep7:1: includes are nested more than 8 deep\n"},
@@ -370,7 +370,7 @@ static void all_errors_at_once_in_order(void **state)
                  "bounces = nobody\n",
                  "conf:1: unknown key 'hostnam'; did you mean 'hostname'?\n"
                  "conf:2: failover loop: m1 > m2 > m1\n"
-                 "conf:3: the block 'server m2' is not closed; '}' is missing\n"
+                 "conf:3: the block 'server m2 {' is not closed; '}' is missing\n"
                  "conf:5: there is no server 'm3'\n"
                  "conf:6: keep: '30' is no duration; write a number and a unit: 700ms, 30s, 10m, "
                  "2h, 5d or 1w\n"
