@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * holdfast, the operator's tool: the table of its commands. Manual: holdfast(1).
+ */
+#include "app/tool.h"
+
+#include <limits.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define ANY UINT_MAX
+#define IDS "[ID ...]"
+
+const struct tool_command tool_commands[] = {
+    {"status", "", "Queue, lanes, servers and disk at a glance", NULL, 0, 0, 0, tool_status},
+    {"queue list", IDS, "List waiting messages, the oldest first",
+     "Without IDs or options, all but dead letters.", OPTIONS_SELECT, 0, ANY, tool_queue_list},
+    {"queue show", IDS, "Show messages with all their deliveries", NULL, OPTIONS_SELECT, 0, ANY,
+     tool_queue_show},
+    {"queue retry", IDS, "Try again now, and forget earlier attempts",
+     "A server that is down is not tried before it is back; see server probe.", OPTIONS_SELECT, 0,
+     ANY, tool_queue_act},
+    {"queue hold", IDS, "Keep deliveries back until they are released", NULL,
+     OPTIONS_SELECT | OPTION_REASON, 0, ANY, tool_queue_act},
+    {"queue release", IDS, "Let held deliveries and dead letters go", NULL, OPTIONS_SELECT, 0, ANY,
+     tool_queue_act},
+    {"queue redirect", IDS, "Send deliveries to another server or address", NULL,
+     OPTIONS_SELECT | OPTION_TO, 0, ANY, tool_queue_act},
+    {"queue discard", IDS, "Throw deliveries away; nobody is told",
+     "What is discarded is gone. queue export first keeps a copy.", OPTIONS_SELECT | OPTION_REASON,
+     0, ANY, tool_queue_act},
+    {"queue bounce", IDS, "Return deliveries to their senders",
+     "Only verified senders get a bounce, unless --force is given: an unverified one is usually "
+     "forged,\nand the bounce would hit somebody else.",
+     OPTIONS_SELECT | OPTION_FORCE, 0, ANY, tool_queue_act},
+    {"queue export", "DIR [ID ...]", "Write messages as files: DIR/ID.json and DIR/ID.eml",
+     "Without IDs or options, all but dead letters. The queue is not changed.", OPTIONS_SELECT, 1,
+     ANY, tool_queue_export},
+    {"queue import", "DIR", "Take in what queue export wrote; ids are kept",
+     "What is here already is left as it is, so it can be said twice.", 0, 1, 1, tool_queue_import},
+    {"queue watch", IDS, "Print events as they happen, until interrupted", NULL, OPTIONS_SELECT, 0,
+     ANY, tool_queue_watch},
+    {"server list", "[NAME ...]", "List the servers and their state", NULL, 0, 0, ANY, tool_server},
+    {"server probe", "[NAME ...]", "Ask servers now whether they are there", NULL, 0, 0, ANY,
+     tool_server},
+    {"server down", "[NAME ...]", "Take servers out until server up", NULL, OPTION_ALL, 0, ANY,
+     tool_server},
+    {"server up", "[NAME ...]", "Bring servers back that were taken out, and probe them", NULL,
+     OPTION_ALL, 0, ANY, tool_server},
+    {"trace", "ID|ADDRESS|MESSAGE-ID", "Every event of a message, in order",
+     "ADDRESS is a sender or recipient; MESSAGE-ID has its angle brackets.", 0, 1, 1, tool_trace},
+    {"check", "", "Check the configuration",
+     "Says all that is wrong with it, with file and line. The daemon need not run.", 0, 0, 0,
+     tool_check},
+    {"spool verify", "[DIR]", "Check the journal and say what is in it",
+     "Reads every byte and changes nothing; DIR is a state directory other than the "
+     "configuration's.\nStop the daemon first, or what it writes meanwhile may look unfinished.",
+     0, 0, 1, tool_spool_verify},
+};
+const unsigned tool_command_count = sizeof(tool_commands) / sizeof(tool_commands[0]);
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_ALL, "");
+    struct tool tool;
+    enum control_exit code = tool_options(&tool, argc, argv);
+    if (code == CONTROL_DONE && tool.command != NULL && !tool.help) {
+        const char *no_colour = getenv("NO_COLOR"); /* no-color.org: set and not empty */
+        tool.terminal = isatty(STDOUT_FILENO) == 1;
+        tool.colour = tool.terminal && (no_colour == NULL || no_colour[0] == '\0');
+        code = tool.command->run(&tool);
+    }
+    if (fflush(stdout) != 0 && code == CONTROL_DONE) {
+        perror("holdfast: standard output");
+        code = CONTROL_USAGE;
+    }
+    free(tool.words);
+    return code;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inside of the command-line tool. One process, one command, one connection to the daemon's
+ * control socket; what it prints as JSON is what core sent, unchanged.
+ */
+#ifndef HOLDFAST_APP_TOOL_H
+#define HOLDFAST_APP_TOOL_H
+
+#include "base/buffer.h"
+#include "service/control_frame.h"
+
+#include <stdio.h>
+
+/* ---- the command line --------------------------------------------------------------------- */
+
+enum {
+    OPTION_DOMAIN = 1 << 0,
+    OPTION_SERVER = 1 << 1,
+    OPTION_SENDER = 1 << 2,
+    OPTION_RECIPIENT = 1 << 3,
+    OPTION_OLDER = 1 << 4,
+    OPTION_DEAD = 1 << 5,
+    OPTION_ALL = 1 << 6,
+    OPTION_TO = 1 << 7,
+    OPTION_FORCE = 1 << 8,
+    OPTION_REASON = 1 << 9,
+
+    OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
+                     OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
+};
+
+struct tool;
+
+struct tool_command {
+    const char *words;    /* "queue list" */
+    const char *operands; /* for the usage line: "[ID ...]" */
+    const char *summary;  /* one line of the list of commands */
+    const char *help;     /* what --help says more; may be NULL */
+    unsigned options;     /* OPTION_ bits it takes */
+    unsigned least, most; /* operands */
+    enum control_exit (*run)(struct tool *tool);
+};
+
+struct tool {
+    const struct tool_command *command;
+    const char *configuration;
+    bool json;
+    bool help;
+    bool terminal; /* standard output is one */
+    bool colour;
+    unsigned given; /* OPTION_ bits */
+    const char *domain, *server, *sender, *recipient, *to, *reason;
+    uint64_t older_s;
+    const char **operands; /* within `words` */
+    unsigned operand_count;
+    const char **words; /* all arguments that are no options; freed by main */
+};
+
+extern const struct tool_command tool_commands[];
+extern const unsigned tool_command_count;
+
+/* Fills *tool from the arguments; CONTROL_USAGE with a message on standard error. */
+enum control_exit tool_options(struct tool *tool, int argc, char **argv);
+/* Of the command, or of all if there is none yet or only its first word. */
+void tool_help(const struct tool *tool, const char *first_word);
+/* "holdfast: ..." on standard error; returns CONTROL_USAGE. */
+enum control_exit tool_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void tool_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- asking core -------------------------------------------------------------------------- */
+
+struct tool_client;
+
+/* Where answers go; any may be NULL. A row is valid during the call and may be changed. */
+struct tool_answer {
+    void *context;
+    void (*row)(void *context, json_t *row);
+    void (*progress)(void *context, uint64_t done, uint64_t all);
+    bool immediate;   /* rows are never continued: hand each on at once */
+    bool quiet;       /* do not print the error of the end */
+    const bool *stop; /* gives up, with CONTROL_USAGE, when it has become true */
+};
+
+/* CONTROL_NOT_RUNNING, with a message, if nobody is there. */
+enum control_exit tool_client_open(const struct tool *tool, struct tool_client **ret_client);
+void tool_client_close(struct tool_client *client); /* NULL is allowed */
+/* `arguments` is taken over. The exit code that core gave. */
+enum control_exit tool_client_ask(struct tool_client *client, const char *command,
+                                  json_t *arguments, const struct tool_answer *answer);
+/* Open, ask, close. */
+enum control_exit tool_ask(const struct tool *tool, const char *command, json_t *arguments,
+                           const struct tool_answer *answer);
+
+/* What the options select, without ids. */
+json_t *tool_selection(const struct tool *tool);
+/* Asks with the selection and the operands as ids ("-": from standard input), in as many requests
+ * as they need. `more` (taken over, may be NULL) is added to the arguments of each. */
+enum control_exit tool_ask_selected(const struct tool *tool, const char *command, json_t *more,
+                                    const struct tool_answer *answer);
+
+/* ---- printing ----------------------------------------------------------------------------- */
+
+/* One line of JSON on standard output. */
+void tool_print_json(const json_t *object);
+/* For answer.row when --json is given. */
+void tool_row_json(void *context, json_t *row);
+
+enum tool_colour { COLOUR_PLAIN, COLOUR_GOOD, COLOUR_WARN, COLOUR_BAD, COLOUR_FAINT };
+/* The colour of a server's, lane's or delivery's state. */
+enum tool_colour tool_state_colour(const char *state);
+/* Escape sequence, or "" without colours; COLOUR_PLAIN ends a colour. */
+const char *tool_colour_text(const struct tool *tool, enum tool_colour colour);
+
+/* Values of a row: "" and 0 for what is null or of another type. */
+const char *tool_string(const json_t *row, const char *key);
+int64_t tool_integer(const json_t *row, const char *key);
+bool tool_is_null(const json_t *row, const char *key);
+
+/* A text that was written by strangers, safe for a terminal: control characters and changes of
+ * direction become "?". Into `buffer`, which is returned NUL-terminated; cut at `size`. */
+const char *tool_clean(const char *text, char *buffer, size_t size);
+
+enum { TOOL_TEXT = 64 };
+const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT]);  /* "3h12m" */
+const char *tool_bytes(int64_t bytes, char buffer[TOOL_TEXT]);  /* "4.2K" */
+const char *tool_time(int64_t unix_ms, char buffer[TOOL_TEXT]); /* local time, to the second */
+int64_t tool_now_ms(void);
+
+/* A table that prints itself in batches, so that a million rows take little memory. */
+enum tool_column_flags { COLUMN_LEFT = 0, COLUMN_RIGHT = 1, COLUMN_SHRINKS = 2 };
+struct tool_column {
+    const char *name;
+    double width; /* hint: below 1 a part of the terminal, else characters */
+    unsigned flags;
+};
+struct tool_table;
+struct tool_table *tool_table_new(const struct tool *tool, const struct tool_column *columns,
+                                  unsigned count);
+/* `cells` are copied and cleaned; colours may be NULL. */
+void tool_table_row(struct tool_table *table, const char *const *cells,
+                    const enum tool_colour *colours);
+/* Prints what is left and frees; returns the number of rows in all. */
+uint64_t tool_table_end(struct tool_table *table);
+
+/* A bar on standard error, only where that is a terminal. */
+struct tool_progress {
+    bool on;
+    bool shown;
+    int64_t next_ms;
+    const char *unit;
+};
+void tool_progress_begin(struct tool_progress *progress, const struct tool *tool, const char *unit);
+void tool_progress_step(struct tool_progress *progress, uint64_t done, uint64_t all);
+void tool_progress_end(struct tool_progress *progress);
+
+/* ---- commands ----------------------------------------------------------------------------- */
+
+enum control_exit tool_status(struct tool *tool);
+enum control_exit tool_queue_list(struct tool *tool);
+enum control_exit tool_queue_show(struct tool *tool);
+enum control_exit tool_queue_act(struct tool *tool);
+enum control_exit tool_queue_export(struct tool *tool);
+enum control_exit tool_queue_import(struct tool *tool);
+enum control_exit tool_queue_watch(struct tool *tool);
+enum control_exit tool_server(struct tool *tool);
+enum control_exit tool_trace(struct tool *tool);
+enum control_exit tool_check(struct tool *tool);
+enum control_exit tool_spool_verify(struct tool *tool);
+
+/* "waits for m1: connection refused" and the like, from a row of "queue list" or a delivery. */
+const char *tool_why(const json_t *row, char *buffer, size_t size);
+
+#endif

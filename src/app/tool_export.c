@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `holdfast queue export DIR`: per message ID.eml (content) and ID.json (envelope, origin, state,
+ * as core's head row has them). Core opens no file outside its state; this process writes them.
+ *
+ * A message is there when its ID.json is: files are written under names with a dot in front,
+ * synced, then renamed, the .eml first. Messages are finished in batches, so that one sync serves
+ * many; what a crash leaves is either whole or has a dot. Writing again replaces a file by the
+ * same.
+ */
+#include "app/tool.h"
+#include "base/base64.h"
+#include "base/id.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BATCH = 256, NAME_SIZE = ID_TEXT_LENGTH + 16 };
+
+struct exported {
+    char id[ID_TEXT_LENGTH + 1];
+    int64_t bytes;
+    size_t recipients;
+};
+
+struct export
+{
+    const struct tool *tool;
+    const char *path;
+    int directory;
+    struct tool_progress progress;
+    struct exported batch[BATCH];
+    unsigned batched;
+    uint64_t messages;
+    int64_t bytes;
+    bool failed;
+
+    json_t *head; /* of the message being written, or NULL */
+    int content;  /* its file */
+    int64_t offset;
+};
+
+static void fail(struct export *export, const char *name, const char *why)
+{
+    if (!export->failed) {
+        tool_progress_end(&export->progress);
+        tool_error("%s/%s: %s", export->path, name, why);
+    }
+    export->failed = true;
+}
+
+static bool write_all(int fd, struct slice bytes)
+{
+    while (bytes.length > 0) {
+        ssize_t written = write(fd, bytes.data, bytes.length);
+        if (written < 0 && errno != EINTR) {
+            return false;
+        }
+        bytes = slice_skip(bytes, written < 0 ? 0 : (size_t)written);
+    }
+    return true;
+}
+
+static int create(struct export *export, const char *id, const char *suffix)
+{
+    char name[NAME_SIZE];
+    snprintf(name, sizeof(name), ".%s.%s", id, suffix);
+    int fd = openat(export->directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+                    0600);
+    if (fd < 0) {
+        fail(export, name, strerror(errno));
+    }
+    return fd;
+}
+
+static bool publish(struct export *export, const char *id, const char *suffix)
+{
+    char hidden[NAME_SIZE];
+    snprintf(hidden, sizeof(hidden), ".%s.%s", id, suffix);
+    if (renameat(export->directory, hidden, export->directory, hidden + 1) != 0) {
+        fail(export, hidden + 1, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* Makes the batch durable, then visible. */
+static void finish_batch(struct export *export)
+{
+    if (export->batched > 0 && !export->failed && syncfs(export->directory) != 0) {
+        fail(export, "", strerror(errno));
+    }
+    for (unsigned i = 0; i < export->batched && !export->failed; i++) {
+        const struct exported *exported = &export->batch[i];
+        if (!publish(export, exported->id, "eml") || !publish(export, exported->id, "json")) {
+            break;
+        }
+        export->messages++;
+        export->bytes += exported->bytes;
+        if (export->tool->json) {
+            json_t *row =
+                json_pack("{sssIsI}", "id", exported->id, "bytes", (json_int_t)exported->bytes,
+                          "recipients", (json_int_t)exported->recipients);
+            tool_print_json(row);
+            json_decref(row);
+        }
+    }
+    if (export->batched > 0 && !export->failed && fsync(export->directory) != 0) {
+        fail(export, "", strerror(errno));
+    }
+    export->batched = 0;
+}
+
+static void drop_message(struct export *export)
+{
+    if (export->content >= 0) {
+        close(export->content);
+        export->content = -1;
+    }
+    json_decref(export->head);
+    export->head = NULL;
+}
+
+/* The content is complete: the record beside it. */
+static void finish_message(struct export *export)
+{
+    const char *id = tool_string(export->head, "id");
+    int64_t bytes = tool_integer(export->head, "bytes");
+    if (export->offset != bytes) {
+        fail(export, id, "its content is not complete");
+        return;
+    }
+    int fd = create(export, id, "json");
+    if (fd < 0) {
+        return;
+    }
+    if (json_dumpfd(export->head, fd, JSON_INDENT(1)) != 0 || !write_all(fd, SLICE_LITERAL("\n"))) {
+        fail(export, id, strerror(errno));
+    }
+    close(fd);
+    struct exported *exported = &export->batch[export->batched++];
+    snprintf(exported->id, sizeof(exported->id), "%s", id);
+    exported->bytes = bytes;
+    exported->recipients = json_array_size(json_object_get(export->head, "recipients"));
+    drop_message(export);
+    if (export->batched == BATCH) {
+        finish_batch(export);
+    }
+}
+
+static void begin_message(struct export *export, json_t *head)
+{
+    const char *id = tool_string(head, "id");
+    struct message_id parsed; /* it becomes a file name: nothing but an id will do */
+    drop_message(export);
+    if (!id_from_text(slice_from_text(id), &parsed)) {
+        fail(export, "", "holdfastd named a message that is none");
+        return;
+    }
+    export->content = create(export, id, "eml");
+    export->head = json_incref(head);
+    export->offset = 0;
+}
+
+static void add_content(struct export *export, const json_t *row)
+{
+    const json_t *content = json_object_get(row, "content");
+    struct slice text = slice_make(json_string_value(content), json_string_length(content));
+    const char *id = tool_string(export->head, "id");
+    struct buffer bytes;
+    buffer_init(&bytes, CONTROL_FRAME_MAX);
+    if (export->head == NULL || strcmp(id, tool_string(row, "id")) != 0 ||
+        tool_integer(row, "offset") != export->offset ||
+        base64_decode(&bytes, text) != ERROR_NONE) {
+        fail(export, id, "holdfastd sent its content out of order");
+    } else if (!write_all(export->content, buffer_slice(&bytes))) {
+        fail(export, id, strerror(errno));
+    }
+    export->offset += (int64_t)bytes.length;
+    buffer_done(&bytes);
+    if (!export->failed && json_is_true(json_object_get(row, "last"))) {
+        finish_message(export);
+    }
+}
+
+static void export_row(void *context, json_t *row)
+{
+    struct export *export = context;
+    if (export->failed) {
+        return;
+    }
+    if (json_object_get(row, "content") != NULL) {
+        add_content(export, row);
+    } else {
+        begin_message(export, row);
+    }
+}
+
+static void export_progress(void *context, uint64_t done, uint64_t all)
+{
+    struct export *export = context;
+    tool_progress_step(&export->progress, done, all);
+}
+
+static int open_directory(const char *path)
+{
+    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+        return -1;
+    }
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+enum control_exit tool_queue_export(struct tool *tool)
+{
+    struct export *export = calloc(1, sizeof(*export));
+    if (export == NULL) {
+        tool_error("out of memory");
+        return CONTROL_USAGE;
+    }
+    export->tool = tool;
+    export->path = tool->operands[0];
+    export->content = -1;
+    export->directory = open_directory(export->path);
+    enum control_exit code = CONTROL_USAGE;
+    if (export->directory < 0) {
+        tool_error("%s: %s", export->path, strerror(errno));
+    } else {
+        tool->operands++; /* the rest are ids */
+        tool->operand_count--;
+        struct tool_answer answer = {.context = export,
+                                     .row = export_row,
+                                     .progress = export_progress,
+                                     .stop = &export->failed};
+        tool_progress_begin(&export->progress, tool, "messages");
+        code = tool_ask_selected(tool, "queue export", NULL, &answer);
+        finish_batch(export);
+        tool_progress_end(&export->progress);
+        drop_message(export);
+        close(export->directory);
+        code = export->failed ? CONTROL_USAGE : code;
+        if (!tool->json && export->messages > 0) {
+            char bytes[TOOL_TEXT];
+            printf("Exported %llu %s, %s, to %s.\n", (unsigned long long)export->messages,
+                   export->messages == 1 ? "message" : "messages", tool_bytes(export->bytes, bytes),
+                   export->path);
+        }
+    }
+    free(export);
+    return code;
+}

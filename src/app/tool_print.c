@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How the tool writes: numbers and times for people, texts of strangers made safe for a terminal,
+ * tables by libsmartcols, JSON as it came.
+ */
+#include "app/tool.h"
+#include "base/utf8.h"
+
+#include <libsmartcols.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- JSON --------------------------------------------------------------------------------- */
+
+void tool_print_json(const json_t *object)
+{
+    json_dumpf(object, stdout, JSON_COMPACT);
+    putchar('\n');
+}
+
+void tool_row_json(void *context, json_t *row)
+{
+    (void)context;
+    tool_print_json(row);
+}
+
+const char *tool_string(const json_t *row, const char *key)
+{
+    const char *text = json_string_value(json_object_get(row, key));
+    return text == NULL ? "" : text;
+}
+
+int64_t tool_integer(const json_t *row, const char *key)
+{
+    return json_integer_value(json_object_get(row, key));
+}
+
+bool tool_is_null(const json_t *row, const char *key)
+{
+    const json_t *value = json_object_get(row, key);
+    return value == NULL || json_is_null(value);
+}
+
+/* ---- texts -------------------------------------------------------------------------------- */
+
+/* Control characters (C0, DEL, C1) could drive the terminal; marks and overrides of direction could
+ * make one address look like another. */
+static bool is_unsafe(struct slice s)
+{
+    uint8_t c = s.data[0];
+    if (c < 0x20 || c == 0x7f) {
+        return true;
+    }
+    if (s.length == 2) {
+        return c == 0xc2 && s.data[1] < 0xa0;
+    }
+    if (s.length == 3 && c == 0xe2) {
+        uint8_t second = s.data[1], third = s.data[2];
+        return (second == 0x80 &&
+                ((third >= 0x8e && third <= 0x8f) || (third >= 0xa8 && third <= 0xae))) ||
+               (second == 0x81 && third >= 0xa6 && third <= 0xa9);
+    }
+    return false;
+}
+
+const char *tool_clean(const char *text, char *buffer, size_t size)
+{
+    struct slice rest = slice_from_text(text);
+    size_t length = 0;
+    while (rest.length > 0) {
+        size_t sequence = utf8_sequence(rest);
+        struct slice one = slice_take(rest, sequence == 0 ? 1 : sequence);
+        bool bad = sequence == 0 || is_unsafe(one);
+        size_t need = bad ? 1 : one.length;
+        if (length + need >= size) {
+            break;
+        }
+        memcpy(buffer + length, bad ? (const uint8_t *)"?" : one.data, need);
+        length += need;
+        rest = slice_skip(rest, one.length);
+    }
+    buffer[length] = '\0';
+    return buffer;
+}
+
+const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT])
+{
+    long long s = seconds < 0 ? 0 : seconds;
+    if (s < 60) {
+        snprintf(buffer, TOOL_TEXT, "%llds", s);
+    } else if (s < 3600) {
+        snprintf(buffer, TOOL_TEXT, "%lldm", s / 60);
+    } else if (s < 86400) {
+        snprintf(buffer, TOOL_TEXT, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    } else if (s < 10 * 86400) {
+        snprintf(buffer, TOOL_TEXT, "%lldd%lldh", s / 86400, s / 3600 % 24);
+    } else {
+        snprintf(buffer, TOOL_TEXT, "%lldd", s / 86400);
+    }
+    return buffer;
+}
+
+const char *tool_bytes(int64_t bytes, char buffer[TOOL_TEXT])
+{
+    static const char units[] = "KMGTPE";
+    if (bytes < 1024) {
+        snprintf(buffer, TOOL_TEXT, "%lld", (long long)bytes);
+        return buffer;
+    }
+    double value = (double)bytes / 1024;
+    size_t unit = 0;
+    while (value >= 999.5 && unit + 2 < sizeof(units)) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(buffer, TOOL_TEXT, value < 9.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
+    return buffer;
+}
+
+const char *tool_time(int64_t unix_ms, char buffer[TOOL_TEXT])
+{
+    time_t seconds = (time_t)(unix_ms / 1000);
+    struct tm parts;
+    if (localtime_r(&seconds, &parts) == NULL ||
+        strftime(buffer, TOOL_TEXT, "%Y-%m-%d %H:%M:%S", &parts) == 0) {
+        snprintf(buffer, TOOL_TEXT, "%lld", (long long)unix_ms);
+    }
+    return buffer;
+}
+
+int64_t tool_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- colours ------------------------------------------------------------------------------ */
+
+const char *tool_colour_text(const struct tool *tool, enum tool_colour colour)
+{
+    static const char *const escapes[] = {[COLOUR_PLAIN] = "\033[0m",
+                                          [COLOUR_GOOD] = "\033[32m",
+                                          [COLOUR_WARN] = "\033[33m",
+                                          [COLOUR_BAD] = "\033[1;31m",
+                                          [COLOUR_FAINT] = "\033[2m"};
+    return tool->colour ? escapes[colour] : "";
+}
+
+enum tool_colour tool_state_colour(const char *state)
+{
+    static const struct {
+        const char *state;
+        enum tool_colour colour;
+    } known[] = {
+        {"up", COLOUR_GOOD},         {"flowing", COLOUR_GOOD},  {"suspect", COLOUR_WARN},
+        {"recovering", COLOUR_WARN}, {"draining", COLOUR_GOOD}, {"deferred", COLOUR_WARN},
+        {"in_doubt", COLOUR_WARN},   {"held", COLOUR_WARN},     {"disabled", COLOUR_WARN},
+        {"down", COLOUR_BAD},        {"stopped", COLOUR_BAD},   {"orphan", COLOUR_BAD},
+        {"dead", COLOUR_BAD},        {"idle", COLOUR_FAINT},    {"finished", COLOUR_FAINT},
+    };
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(known[i].state, state) == 0) {
+            return known[i].colour;
+        }
+    }
+    return COLOUR_PLAIN;
+}
+
+/* ---- tables ------------------------------------------------------------------------------- */
+
+enum { BATCH_ROWS = 1000, CELL_BYTES = 1024 };
+
+struct tool_table {
+    const struct tool *tool;
+    struct libscols_table *table;
+    unsigned columns;
+    unsigned pending; /* rows not yet printed */
+    uint64_t rows;
+    bool broken;
+};
+
+struct tool_table *tool_table_new(const struct tool *tool, const struct tool_column *columns,
+                                  unsigned count)
+{
+    struct tool_table *table = calloc(1, sizeof(*table));
+    if (table == NULL) {
+        return NULL;
+    }
+    table->tool = tool;
+    table->columns = count;
+    table->table = scols_new_table();
+    table->broken = table->table == NULL;
+    for (unsigned i = 0; i < count && !table->broken; i++) {
+        unsigned flags = columns[i].flags;
+        /* Cut only to fit a terminal: whoever reads a pipe wants all of it. */
+        int cut = (flags & COLUMN_SHRINKS) != 0 && tool->terminal ? SCOLS_FL_TRUNC : 0;
+        table->broken = scols_table_new_column(
+                            table->table, columns[i].name, columns[i].width,
+                            cut | ((flags & COLUMN_RIGHT) != 0 ? SCOLS_FL_RIGHT : 0)) == NULL;
+    }
+    if (!table->broken) {
+        scols_table_enable_colors(table->table, tool->colour);
+        if (!tool->terminal) {
+            scols_table_enable_nowrap(table->table, 1);
+            scols_table_set_termforce(table->table, SCOLS_TERMFORCE_NEVER);
+        }
+    }
+    return table;
+}
+
+static void print_batch(struct tool_table *table)
+{
+    if (table->pending > 0 && !table->broken) {
+        scols_print_table(table->table);
+        scols_table_remove_lines(table->table);
+        scols_table_enable_noheadings(table->table, 1);
+    }
+    table->pending = 0;
+}
+
+void tool_table_row(struct tool_table *table, const char *const *cells,
+                    const enum tool_colour *colours)
+{
+    if (table == NULL || table->broken) {
+        return;
+    }
+    struct libscols_line *line = scols_table_new_line(table->table, NULL);
+    for (unsigned i = 0; line != NULL && i < table->columns; i++) {
+        char clean[CELL_BYTES];
+        scols_line_set_data(line, i, tool_clean(cells[i], clean, sizeof(clean)));
+        if (colours != NULL && colours[i] != COLOUR_PLAIN && table->tool->colour) {
+            scols_cell_set_color(scols_line_get_cell(line, i),
+                                 tool_colour_text(table->tool, colours[i]));
+        }
+    }
+    table->rows++;
+    table->pending++;
+    if (table->pending == BATCH_ROWS) {
+        print_batch(table);
+    }
+}
+
+uint64_t tool_table_end(struct tool_table *table)
+{
+    if (table == NULL) {
+        tool_error("out of memory");
+        return 0;
+    }
+    print_batch(table);
+    uint64_t rows = table->rows;
+    scols_unref_table(table->table);
+    free(table);
+    return rows;
+}
+
+/* ---- progress ----------------------------------------------------------------------------- */
+
+enum { BAR_WIDTH = 30, BAR_INTERVAL_MS = 100 };
+
+void tool_progress_begin(struct tool_progress *progress, const struct tool *tool, const char *unit)
+{
+    *progress = (struct tool_progress){
+        .on = !tool->json && isatty(STDERR_FILENO) == 1,
+        .unit = unit,
+        .next_ms = tool_now_ms() + 3 * BAR_INTERVAL_MS, /* nothing for what is done at once */
+    };
+}
+
+void tool_progress_step(struct tool_progress *progress, uint64_t done, uint64_t all)
+{
+    int64_t now = tool_now_ms();
+    if (!progress->on || all == 0 || (now < progress->next_ms && done < all)) {
+        return;
+    }
+    if (!progress->shown && now < progress->next_ms) {
+        return;
+    }
+    progress->next_ms = now + BAR_INTERVAL_MS;
+    progress->shown = true;
+    unsigned part = (unsigned)((double)(done < all ? done : all) / (double)all * BAR_WIDTH);
+    char bar[BAR_WIDTH + 1];
+    memset(bar, '#', part);
+    memset(bar + part, '.', BAR_WIDTH - part);
+    bar[BAR_WIDTH] = '\0';
+    char done_text[TOOL_TEXT], all_text[TOOL_TEXT];
+    if (strcmp(progress->unit, "bytes") == 0) {
+        tool_bytes((int64_t)done, done_text);
+        tool_bytes((int64_t)all, all_text);
+    } else {
+        snprintf(done_text, sizeof(done_text), "%llu", (unsigned long long)done);
+        snprintf(all_text, sizeof(all_text), "%llu", (unsigned long long)all);
+    }
+    fprintf(stderr, "\r[%s] %s of %s %s\033[K", bar, done_text, all_text, progress->unit);
+    fflush(stderr);
+}
+
+void tool_progress_end(struct tool_progress *progress)
+{
+    if (progress->shown) {
+        fputs("\r\033[K", stderr);
+        fflush(stderr);
+    }
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `holdfast status`: what an operator must see first. What is wrong stands at the top, then what
+ * waits and since when, then which server it waits for and why.
+ */
+#include "app/tool.h"
+
+enum { LANES_SHOWN = 30 };
+
+struct status {
+    const struct tool *tool;
+    json_t *row;
+};
+
+static void keep_row(void *context, json_t *row)
+{
+    struct status *status = context;
+    if (status->row == NULL) {
+        status->row = json_incref(row);
+    }
+}
+
+static const char *plural(int64_t count, const char *one, const char *many)
+{
+    return count == 1 ? one : many;
+}
+
+static void print_head(const struct status *status)
+{
+    const json_t *row = status->row;
+    char age[TOOL_TEXT], host[256], reason[512];
+    int64_t up = (tool_integer(row, "now") - tool_integer(row, "started")) / 1000;
+    printf("holdfast %s on %s, up %s\n", tool_string(row, "version"),
+           tool_clean(tool_string(row, "hostname"), host, sizeof(host)), tool_age(up, age));
+    if (json_is_false(json_object_get(row, "accepting"))) {
+        printf("%sNo mail is accepted: %s%s\n", tool_colour_text(status->tool, COLOUR_BAD),
+               tool_clean(tool_string(row, "accepting_reason"), reason, sizeof(reason)),
+               tool_colour_text(status->tool, COLOUR_PLAIN));
+    }
+    if (json_is_true(json_object_get(row, "loading"))) {
+        printf("%sThe journal is still being read; the counts are not final.%s\n",
+               tool_colour_text(status->tool, COLOUR_WARN),
+               tool_colour_text(status->tool, COLOUR_PLAIN));
+    }
+}
+
+static void print_alerts(const struct status *status)
+{
+    const json_t *alert;
+    size_t index;
+    int64_t now = tool_integer(status->row, "now");
+    json_array_foreach(json_object_get(status->row, "alerts"), index, alert)
+    {
+        char age[TOOL_TEXT], text[512];
+        printf("%sAlert%s, since %s: %s\n", tool_colour_text(status->tool, COLOUR_BAD),
+               tool_colour_text(status->tool, COLOUR_PLAIN),
+               tool_age((now - tool_integer(alert, "since")) / 1000, age),
+               tool_clean(tool_string(alert, "text"), text, sizeof(text)));
+    }
+}
+
+static void print_queue(const struct status *status)
+{
+    const json_t *queue = json_object_get(status->row, "queue");
+    int64_t messages = tool_integer(queue, "messages");
+    int64_t deliveries = tool_integer(queue, "deliveries");
+    int64_t held = tool_integer(queue, "held");
+    int64_t doubt = tool_integer(queue, "in_doubt");
+    int64_t dead = tool_integer(status->row, "dead_letters");
+    char bytes[TOOL_TEXT], age[TOOL_TEXT];
+    if (messages == 0) {
+        printf("\nQueue     empty");
+    } else {
+        printf("\nQueue     %lld %s, %lld %s, %s; the oldest has waited %s", (long long)messages,
+               plural(messages, "message", "messages"), (long long)deliveries,
+               plural(deliveries, "delivery", "deliveries"),
+               tool_bytes(tool_integer(queue, "bytes"), bytes),
+               tool_age(tool_integer(queue, "oldest_seconds"), age));
+    }
+    if (held > 0) {
+        printf("; %lld held", (long long)held);
+    }
+    if (doubt > 0) {
+        printf("; %lld in doubt", (long long)doubt);
+    }
+    printf("\n");
+    if (dead > 0) {
+        printf("%sDead      %lld %s; see holdfast queue list --dead%s\n",
+               tool_colour_text(status->tool, COLOUR_WARN), (long long)dead,
+               plural(dead, "dead letter", "dead letters"),
+               tool_colour_text(status->tool, COLOUR_PLAIN));
+    }
+}
+
+static void print_disk(const struct status *status)
+{
+    const json_t *disk = json_object_get(status->row, "disk");
+    char used[TOOL_TEXT], available[TOOL_TEXT], reserve[TOOL_TEXT];
+    if (!json_is_object(disk)) {
+        return;
+    }
+    printf("Disk      %s used, %s free; mail is refused below %s\n",
+           tool_bytes(tool_integer(disk, "used_bytes"), used),
+           tool_bytes(tool_integer(disk, "available_bytes"), available),
+           tool_bytes(tool_integer(disk, "reserve_bytes"), reserve));
+    int64_t quarantined = tool_integer(disk, "quarantined");
+    if (quarantined > 0) {
+        printf("%sDamage    %lld %s of the journal set aside; see holdfast spool verify%s\n",
+               tool_colour_text(status->tool, COLOUR_BAD), (long long)quarantined,
+               plural(quarantined, "record", "records"),
+               tool_colour_text(status->tool, COLOUR_PLAIN));
+    }
+}
+
+static void print_servers(const struct status *status)
+{
+    static const struct tool_column columns[] = {
+        {"SERVER", 8, 0},
+        {"STATE", 9, 0},
+        {"SINCE", 6, COLUMN_RIGHT},
+        {"FAILURES", 8, COLUMN_RIGHT},
+        {"DELIVERED", 9, COLUMN_RIGHT},
+        {"WHY", 0.5, COLUMN_SHRINKS},
+    };
+    const json_t *servers = json_object_get(status->row, "servers"), *server;
+    size_t index;
+    if (json_array_size(servers) == 0) {
+        return;
+    }
+    printf("\n");
+    struct tool_table *table = tool_table_new(status->tool, columns, 6);
+    json_array_foreach(servers, index, server)
+    {
+        char since[TOOL_TEXT], failures[TOOL_TEXT], used[TOOL_TEXT];
+        const char *state = tool_string(server, "state");
+        int64_t now = tool_integer(status->row, "now");
+        snprintf(failures, sizeof(failures), "%lld", (long long)tool_integer(server, "failures"));
+        snprintf(used, sizeof(used), "%lld", (long long)tool_integer(server, "used"));
+        tool_table_row(
+            table,
+            (const char *const[]){tool_string(server, "name"), state,
+                                  tool_age((now - tool_integer(server, "since")) / 1000, since),
+                                  failures, used, tool_string(server, "reason")},
+            (const enum tool_colour[]){COLOUR_PLAIN, tool_state_colour(state), COLOUR_PLAIN,
+                                       COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
+    }
+    tool_table_end(table);
+}
+
+/* Few lanes are all shown; of many only those with something to say. */
+static bool is_shown(const json_t *lane, size_t all)
+{
+    return all <= LANES_SHOWN || strcmp(tool_string(lane, "state"), "idle") != 0;
+}
+
+static void print_lanes(const struct status *status)
+{
+    static const struct tool_column columns[] = {
+        {"ROUTE", 0.3, COLUMN_SHRINKS}, {"STATE", 9, 0},  {"WAITING", 7, COLUMN_RIGHT},
+        {"OLDEST", 6, COLUMN_RIGHT},    {"SERVER", 8, 0},
+    };
+    const json_t *lanes = json_object_get(status->row, "lanes"), *lane;
+    size_t index, all = json_array_size(lanes), shown = 0, hidden = 0;
+    if (all == 0) {
+        return;
+    }
+    printf("\n");
+    struct tool_table *table = tool_table_new(status->tool, columns, 5);
+    json_array_foreach(lanes, index, lane)
+    {
+        char waiting[TOOL_TEXT], oldest[TOOL_TEXT];
+        const char *state = tool_string(lane, "state");
+        int64_t deliveries = tool_integer(lane, "deliveries");
+        if (!is_shown(lane, all) || shown == LANES_SHOWN) {
+            hidden++;
+            continue;
+        }
+        shown++;
+        snprintf(waiting, sizeof(waiting), "%lld", (long long)deliveries);
+        tool_age(tool_integer(lane, "oldest_seconds"), oldest);
+        tool_table_row(table,
+                       (const char *const[]){
+                           tool_string(lane, "route"), state, waiting,
+                           deliveries > 0 && !tool_is_null(lane, "oldest_seconds") ? oldest : "-",
+                           tool_is_null(lane, "server") ? "-" : tool_string(lane, "server")},
+                       (const enum tool_colour[]){COLOUR_PLAIN, tool_state_colour(state),
+                                                  COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
+    }
+    tool_table_end(table);
+    if (hidden > 0) {
+        printf("and %zu more\n", hidden);
+    }
+}
+
+enum control_exit tool_status(struct tool *tool)
+{
+    struct status status = {.tool = tool};
+    struct tool_answer answer = {.context = &status, .row = keep_row};
+    enum control_exit code = tool_ask(tool, "status", json_object(), &answer);
+    if (status.row != NULL && tool->json) {
+        tool_print_json(status.row);
+    } else if (status.row != NULL) {
+        print_head(&status);
+        print_alerts(&status);
+        print_queue(&status);
+        print_disk(&status);
+        print_servers(&status);
+        print_lanes(&status);
+    }
+    json_decref(status.row);
+    return code;
+}
