@@ -367,6 +367,11 @@ static void take_ready(struct fake_core *core, struct reader *reader)
     }
 }
 
+bool core_heard(const struct fake_core *core, const char *words)
+{
+    return memmem(core->heard.data, core->heard.length, words, strlen(words)) != NULL;
+}
+
 static void take_frame(struct fake_core *core, struct reader *reader)
 {
     struct relay_reply reply;

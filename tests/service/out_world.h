@@ -62,6 +62,8 @@ struct fake_core {
 };
 void core_attach(struct fake_core *core, struct loop *loop, struct ring *ring);
 void core_done(struct fake_core *core);
+/* Whether these words are among what was heard. */
+bool core_heard(const struct fake_core *core, const char *words);
 void core_connect(struct fake_core *core, uint32_t session, uint32_t server);
 void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_t ticket,
                   const char *redirect, uint32_t count);
