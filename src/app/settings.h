@@ -23,8 +23,8 @@ void settings_expand(const struct settings *settings, struct buffer *ret_text);
 const struct service_config *settings_config(const struct settings *settings);
 void settings_free(struct settings *settings); /* NULL is allowed */
 
-/* The state directory that FILE names, even if other parts of it are wrong: for asking a daemon that
- * runs while its file is being edited. False, with a message, if the file cannot be read. */
+/* The state directory that FILE names, even if other parts of it are wrong: for asking a daemon
+ * that runs while its file is being edited. False, with a message, if the file cannot be read. */
 bool settings_find_state(const char *path, struct buffer *ret_state, struct buffer *errors);
 
 /* mdoc source of the table's part of holdfast.conf(5). */

@@ -11,6 +11,7 @@
 #include "app/tool.h"
 #include "base/base64.h"
 #include "base/id.h"
+#include "sys/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -87,12 +88,21 @@ static bool publish(struct export *export, const char *id, const char *suffix)
     return true;
 }
 
+static void sync_batch(struct export *export)
+{
+    enum error error = ERROR_NONE;
+    if (export->batched > 0 && !export->failed) {
+        error = disk_sync_all(export->directory);
+    }
+    if (error != ERROR_NONE) {
+        fail(export, "", error_text(error));
+    }
+}
+
 /* Makes the batch durable, then visible. */
 static void finish_batch(struct export *export)
 {
-    if (export->batched > 0 && !export->failed && syncfs(export->directory) != 0) {
-        fail(export, "", strerror(errno));
-    }
+    sync_batch(export);
     for (unsigned i = 0; i < export->batched && !export->failed; i++) {
         const struct exported *exported = &export->batch[i];
         if (!publish(export, exported->id, "eml") || !publish(export, exported->id, "json")) {
@@ -108,9 +118,7 @@ static void finish_batch(struct export *export)
             json_decref(row);
         }
     }
-    if (export->batched > 0 && !export->failed && fsync(export->directory) != 0) {
-        fail(export, "", strerror(errno));
-    }
+    sync_batch(export);
     export->batched = 0;
 }
 

@@ -66,6 +66,10 @@ enum error disk_from_descriptor(int directory_fd, struct disk **ret_disk) MUST_C
 /* The descriptor of a real file, for passing to another process; -1 for simulated ones. */
 int disk_file_descriptor(const struct disk_file *file);
 
+/* Puts all that was written to the file system of this directory on stable storage, names included.
+ * For a tool that writes many small files; the spool's promises are made by disk_ops.sync alone. */
+enum error disk_sync_all(int directory_fd) MUST_CHECK;
+
 static inline void disk_free(struct disk *disk)
 {
     if (disk != NULL) {

@@ -308,3 +308,8 @@ int disk_file_descriptor(const struct disk_file *file)
 {
     return file->disk->ops == &posix_ops ? posix_fd(file) : -1;
 }
+
+enum error disk_sync_all(int directory_fd)
+{
+    return syncfs(directory_fd) == 0 ? ERROR_NONE : error_from_errno(errno);
+}
