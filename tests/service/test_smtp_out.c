@@ -123,6 +123,7 @@ static int end(void **state)
 /* All that core has heard since the last time. */
 static void assert_heard(const char *expected)
 {
+    buffer_put_u8(&core.heard, 0);
     assert_string_equal((const char *)core.heard.data, expected);
     buffer_clear(&core.heard);
 }
