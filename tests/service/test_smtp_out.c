@@ -601,7 +601,8 @@ static void servers_change_their_numbers(void **state)
 {
     (void)state;
     static struct server_config changed[2];
-    struct service_config other = config;
+    static struct service_config other; /* outlives this test, as the sessions that point at it */
+    other = config;
     servers[0].name = SLICE_LITERAL("first");
     changed[0] = servers[1];
     changed[0].name = SLICE_LITERAL("new");
