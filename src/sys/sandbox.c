@@ -34,9 +34,15 @@
 
 /* ---- identity ---------------------------------------------------------------------------- */
 
+bool sandbox_is_left_out(void)
+{
+    return SANDBOX_LEFT_OUT;
+}
+
 enum error sandbox_become(const struct sandbox_identity *identity)
 {
-    if (identity->root != NULL && (chroot(identity->root) != 0 || chdir("/") != 0)) {
+    if (!SANDBOX_LEFT_OUT && identity->root != NULL &&
+        (chroot(identity->root) != 0 || chdir("/") != 0)) {
         return error_from_errno(errno);
     }
     if (setgroups(0, NULL) != 0 ||
@@ -249,6 +255,8 @@ enum error sandbox_confine(const struct sandbox_profile *profile, const int *dir
         return error_from_errno(errno);
     }
     if (SANDBOX_LEFT_OUT) {
+        /* A change of user takes it away, and the search for leaks looks into the process. */
+        (void)prctl(PR_SET_DUMPABLE, 1);
         return ERROR_NONE;
     }
     if (prctl(PR_SET_DUMPABLE, 0) != 0) {

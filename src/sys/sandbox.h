@@ -35,6 +35,10 @@ struct sandbox_profile {
     const char *prose; /* one line: what it is given, and why */
 };
 
+/* Built with sanitizers or for coverage, whose runtimes need files and calls that nobody else does:
+ * there is only the change of user then. */
+bool sandbox_is_left_out(void);
+
 /* Becomes another user in a directory that holds nothing; needs root. Never half done: on an error
  * the process must end. */
 struct sandbox_identity {
@@ -46,7 +50,7 @@ enum error sandbox_become(const struct sandbox_identity *identity) MUST_CHECK;
 
 struct sandbox_result {
     int landlock; /* version in force; 0: the kernel has none */
-    bool seccomp; /* false: left out when built with sanitizers or coverage */
+    bool seccomp; /* false: left out of this build */
     bool strict;  /* calls outside the list end the process (HOLDFAST_SECCOMP=strict) */
 };
 /* Files may be opened beneath `directories` only, as far as the profile allows.

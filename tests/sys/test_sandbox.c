@@ -247,7 +247,7 @@ static void a_sender_connects(void **state)
 static void another_user_in_an_empty_root(void **state)
 {
     (void)state;
-    if (geteuid() != 0) {
+    if (geteuid() != 0 || sandbox_is_left_out()) {
         skip();
     }
     struct place place;
