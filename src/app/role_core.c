@@ -17,9 +17,10 @@ struct core_process {
     struct loop *loop;
     struct core *core;
     struct loop_watch *control_watch;
+    struct loop_timer *last_words;
 };
 
-enum { GROUPS_MAX = 64, ACCEPTS_PER_TURN = 16 };
+enum { GROUPS_MAX = 64, ACCEPTS_PER_TURN = 16, LAST_WORDS_MS = 20 };
 
 /* ---- who commands ------------------------------------------------------------------------ */
 
@@ -112,12 +113,20 @@ static void stopped(void *context)
     loop_stop(process->loop);
 }
 
+static void stop_now(void *context)
+{
+    struct core_process *process = context;
+    core_stop(process->core, stopped, process);
+}
+
+/* The edges have ended, and their last words may lie in the rings still: those are read first, for
+ * a result that is not heard is a delivery in doubt. */
 static void stop(void *context, uint32_t grace_ms)
 {
     (void)grace_ms; /* what is acknowledged is written, however long it takes */
     struct core_process *process = context;
     loop_watch_set(process->control_watch, 0);
-    core_stop(process->core, stopped, process);
+    loop_timer_set(process->last_words, LAST_WORDS_MS);
 }
 
 /* ---- the entry --------------------------------------------------------------------------- */
@@ -168,17 +177,19 @@ int role_core(int channel)
     }
     take_links(&process);
     process.control_watch = loop_watch_new(process.loop, start->control, control_ready, &process);
+    process.last_words = loop_timer_new(process.loop, stop_now, &process);
     const struct role_handlers handlers = {
         .context = &process, .ring = take_ring, .web = take_web, .reload = reload, .stop = stop};
     struct role_channel *keeper;
     error = role_channel_new(process.loop, start, &handlers, &keeper);
-    if (error != ERROR_NONE || process.control_watch == NULL) {
+    if (error != ERROR_NONE || process.control_watch == NULL || process.last_words == NULL) {
         return role_fail("keeper", error);
     }
     loop_watch_set(process.control_watch, LOOP_READ);
     loop_run(process.loop);
     core_free(process.core);
     loop_watch_free(process.control_watch);
+    loop_timer_free(process.last_words);
     role_channel_free(keeper);
     loop_free(process.loop);
     return ROLE_EXIT_STOPPED;
