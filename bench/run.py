@@ -4,7 +4,7 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept large relay drain failover idle million. All run on this machine at one sitting; peers
+Rows: accept large relay drain failover crossing idle million. All run on this machine at one sitting; peers
 and holdfast take turns within a round, and a ratio is the median of the rounds' ratios. Below 1.3 x
 is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its figures mean little.
 """
@@ -29,6 +29,7 @@ ROWS = {
     "relay": accept.relay_through,
     "drain": handover.drain_row,
     "failover": handover.failover,
+    "crossing": standing.crossing,
     "idle": standing.idle,
     "million": standing.million,
 }

@@ -2,6 +2,7 @@
 """Rows: what it costs to be there: idle connections, a million held messages, a restart with them."""
 
 import json
+import re
 import subprocess
 import time
 
@@ -80,6 +81,16 @@ def million(scale, place):
     finally:
         server.stop()
         sink.stop()
+
+
+def crossing(scale, _place):
+    """What a 4 KB message costs to cross from edge-in to core and to be answered."""
+    said = subprocess.run([BUILD / "bench/crossing", str(scale.messages(400_000))], check=True,
+                          capture_output=True, text=True, timeout=120).stdout
+    cost = float(re.search(r"the split costs ([0-9.]+) us", said).group(1))
+    wall = float(re.search(r"([0-9.]+) us wall", said).group(1))
+    yield Row("crossing between processes, 4 KB", f"{cost:.2f} us of processor", "",
+              f"{wall:.2f} us wall", None, "2 to 4 us", cost <= 4)
 
 
 def takes_mail(server, domain):
