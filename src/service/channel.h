@@ -47,7 +47,8 @@ enum channel_frame {
     CHANNEL_ENDED,     /* u32 session, u32 server, reply */
     CHANNEL_READY,     /* u32 session, u64 job: all is accepted, content under way; asks GO */
     CHANNEL_RESULT,    /* u32 session, u32 server, u64 job, u8 reused session, 16 bytes message
-                          id, u32 count, count * (u32 delivery, u8 verdict, reply) */
+                          id (zeroes: the envelope could not be read), u32 count, count * (u32
+                          delivery, u8 verdict, reply) */
     CHANNEL_ADDRESSES, /* u32 server, u32 count, count * 16 bytes */
     CHANNEL_WORKING,   /* after (re)attaching, one per job under way: u32 session, u32 server,
                           u64 job, 16 bytes id, u32 count, count * u32 delivery */

@@ -200,6 +200,14 @@ struct server *server_new(struct loop *loop, const char *address, uint16_t port,
     return server;
 }
 
+uint16_t server_port(const struct server *server)
+{
+    struct ip_endpoint local;
+    enum error error = net_local(server->listener, &local);
+    assert(error == ERROR_NONE);
+    return local.port;
+}
+
 void server_set(struct server *server, const struct server_script *script)
 {
     server->script = *script;
@@ -233,84 +241,6 @@ uint32_t server_visits(const struct server *server)
 struct slice server_taken(const struct server *server)
 {
     return buffer_slice(&server->taken);
-}
-
-/* ---- the store ------------------------------------------------------------------------------ */
-
-static struct stored_message store[256];
-static int open_count;
-
-struct spool_stored {
-    const struct stored_message *message;
-};
-
-void store_put(uint8_t ticket, const struct stored_message *message)
-{
-    store[ticket] = *message;
-}
-
-void store_clear(void)
-{
-    memset(store, 0, sizeof(store));
-    open_count = 0;
-}
-
-int store_open_count(void)
-{
-    return open_count;
-}
-
-enum error spool_stored_open(struct spool_reader *reader, struct slice ticket, struct arena *arena,
-                             struct spool_message *ret_message, struct spool_stored **ret_stored)
-{
-    (void)reader;
-    const struct stored_message *message = &store[ticket.data[0]];
-    if (message->missing) {
-        return ERROR_CORRUPT;
-    }
-    uint32_t count = 0;
-    while (count < 8 && message->recipients[count] != NULL) {
-        count++;
-    }
-    struct spool_recipient *recipients = arena_allocate(arena, count * sizeof(*recipients));
-    for (uint32_t i = 0; i < count; i++) {
-        recipients[i].address = slice_from_text(message->recipients[i]);
-    }
-    *ret_message = (struct spool_message){.id = {1, ticket.data[0]},
-                                          .sender = slice_from_text(message->sender),
-                                          .flags = message->flags,
-                                          .body_length = message->content.length,
-                                          .recipients = recipients,
-                                          .recipient_count = count};
-    *ret_stored = malloc(sizeof(**ret_stored));
-    (*ret_stored)->message = message;
-    open_count++;
-    return ERROR_NONE;
-}
-
-/* In short pieces, as a reader may. */
-enum error spool_stored_read(struct spool_stored *stored, uint64_t offset, void *ret_bytes,
-                             size_t size, size_t *ret_length)
-{
-    const struct stored_message *message = stored->message;
-    struct slice piece =
-        slice_take(slice_skip(message->content, offset), size < 5000 ? size : 5000);
-    if (message->damaged_at > 0 && offset + piece.length > message->damaged_at) {
-        return ERROR_CORRUPT;
-    }
-    if (piece.length > 0) {
-        memcpy(ret_bytes, piece.data, piece.length);
-    }
-    *ret_length = piece.length;
-    return ERROR_NONE;
-}
-
-void spool_stored_close(struct spool_stored *stored)
-{
-    if (stored != NULL) {
-        open_count--;
-        free(stored);
-    }
 }
 
 /* ---- the core ------------------------------------------------------------------------------- */
@@ -416,8 +346,14 @@ static void core_ready(void *context)
     struct slice record;
     while (ring_receive(core->ring, &record) == ERROR_NONE) {
         struct reader reader = reader_make(record);
+        struct reader head = reader;
+        enum channel_frame type = reader_u8(&head);
+        uint32_t session = reader_u32(&head);
         take_frame(core, &reader);
         ring_release(core->ring);
+        if (core->also != NULL) {
+            core->also(core, type, session);
+        }
     }
 }
 
@@ -455,21 +391,27 @@ void core_connect(struct fake_core *core, uint32_t session, uint32_t server)
     say(core, &frame);
 }
 
-void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_t ticket,
-                  const char *redirect, uint32_t count)
+void core_deliver_ticket(struct fake_core *core, uint32_t session, uint64_t job,
+                         struct slice ticket, const char *redirect, uint32_t count)
 {
     struct buffer frame;
     buffer_init(&frame, 0);
     buffer_put_u8(&frame, CHANNEL_DELIVER);
     buffer_put_u32(&frame, session);
     buffer_put_u64(&frame, job);
-    buffer_put_bytes(&frame, slice_make(&ticket, 1));
+    buffer_put_bytes(&frame, ticket);
     buffer_put_bytes(&frame, slice_from_text(redirect));
     buffer_put_u32(&frame, count);
     for (uint32_t i = 0; i < count; i++) {
         buffer_put_u32(&frame, i);
     }
     say(core, &frame);
+}
+
+void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_t ticket,
+                  const char *redirect, uint32_t count)
+{
+    core_deliver_ticket(core, session, job, slice_make(&ticket, 1), redirect, count);
 }
 
 void core_say(struct fake_core *core, enum channel_frame type, uint32_t session, uint64_t job)

@@ -30,6 +30,7 @@ struct server; /* listens at an endpoint */
 struct server *server_new(struct loop *loop, const char *address, uint16_t port,
                           const struct server_script *script);
 void server_free(struct server *server);
+uint16_t server_port(const struct server *server); /* when it was given as 0 */
 void server_set(struct server *server, const struct server_script *script);
 /* Everything that the visit-th connection has sent. */
 struct slice server_heard(const struct server *server, uint32_t visit);
@@ -37,7 +38,7 @@ uint32_t server_visits(const struct server *server);
 /* Contents taken with a 2xx, in order, each followed by "|". */
 struct slice server_taken(const struct server *server);
 
-/* ---- stored messages; a ticket is a number as one byte ---- */
+/* ---- stored messages (out_store.c); a ticket is a number as one byte ---- */
 
 struct stored_message {
     const char *sender;
@@ -59,11 +60,16 @@ struct fake_core {
     bool go, durable, close; /* answers READY with GO, RESULT with DURABLE and CLOSE, at once */
     struct buffer heard;     /* a line per frame */
     uint32_t results;
+    /* Told of each frame after that; may be NULL. */
+    void (*also)(struct fake_core *core, enum channel_frame type, uint32_t session);
 };
 void core_attach(struct fake_core *core, struct loop *loop, struct ring *ring);
 void core_done(struct fake_core *core);
 /* Whether these words are among what was heard. */
 bool core_heard(const struct fake_core *core, const char *words);
+/* The same with a ticket of the spool. */
+void core_deliver_ticket(struct fake_core *core, uint32_t session, uint64_t job,
+                         struct slice ticket, const char *redirect, uint32_t count);
 void core_connect(struct fake_core *core, uint32_t session, uint32_t server);
 void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_t ticket,
                   const char *redirect, uint32_t count);
