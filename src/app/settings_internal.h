@@ -213,6 +213,7 @@ struct setting {
     const char *later;     /* choices of a later version, "c|d" */
     bool required;
     bool none;        /* the word "none" is allowed and means 0 */
+    bool inert;       /* accepted, but nothing in this version acts on it */
     bool restart;     /* not reloadable: takes effect when the program starts */
     uint32_t offset;  /* in the block's struct; see settings_table.c */
     uint8_t width;    /* bytes of an integer there */

@@ -4,18 +4,33 @@
  */
 #include "app/settings_internal.h"
 
-/* Text of the table as mdoc text: no line may begin with a dot or quote, a backslash is \e. */
+enum { LINE_LENGTH = 76 };
+
+/* Text of the table as mdoc text: a sentence a line, lines not too long, none beginning with a dot
+ * or quote, a backslash as \e. Ends without a newline. */
 static void put_text(struct buffer *out, const char *text)
 {
-    if (*text == '.' || *text == '\'') {
-        buffer_append_text(out, "\\&");
-    }
-    for (; *text != '\0'; text++) {
-        if (*text == '\\') {
-            buffer_append_text(out, "\\e");
-        } else {
-            buffer_append(out, slice_make(text, 1));
+    size_t column = 0;
+    struct slice rest = slice_from_text(text);
+    bool sentence_ended = false;
+    while (rest.length > 0) {
+        struct slice word = slice_take(rest, slice_find(rest, ' '));
+        if (column > 0 && (sentence_ended || column + word.length >= LINE_LENGTH)) {
+            buffer_append_text(out, "\n");
+            column = 0;
+        } else if (column > 0) {
+            buffer_append_text(out, " ");
         }
+        if (word.length > 0 && (word.data[0] == '.' || word.data[0] == '\'')) {
+            buffer_append_text(out, "\\&");
+        }
+        for (size_t i = 0; i < word.length; i++) {
+            buffer_append(out, word.data[i] == '\\' ? SLICE_LITERAL("\\e")
+                                                    : slice_make(&word.data[i], 1));
+        }
+        column += word.length + 1;
+        sentence_ended = word.length > 0 && word.data[word.length - 1] == '.';
+        rest = slice_skip(rest, word.length + 1);
     }
 }
 
@@ -80,6 +95,9 @@ static void put_facts(struct buffer *out, const struct setting *setting)
         settings_format(setting->type, setting->most, most);
         buffer_printf(out, "Range: %s to %s%s.\n", least, most, setting->none ? ", or none" : "");
     }
+    if (setting->inert) {
+        buffer_append_text(out, "Accepted, without effect in this version.\n");
+    }
     if (setting->restart) {
         buffer_append_text(out, "A change needs a restart.\n");
     }
@@ -127,7 +145,7 @@ void settings_manual(struct buffer *ret_mdoc)
     for (int block = BLOCK_TOP; block < BLOCK_COUNT; block++) {
         const struct setting_block_description *description = &settings_blocks[block];
         buffer_printf(ret_mdoc, ".Ss %s\n",
-                      block == BLOCK_TOP ? "At the top of the file" : description->name);
+                      block == BLOCK_TOP ? "\\&At the top of the file" : description->name);
         put_text(ret_mdoc, description->text);
         buffer_append_text(ret_mdoc, "\n.Bl -tag -width Ds\n");
         for (uint32_t i = 0; i < settings_table_length; i++) {
