@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper and its children: crashes, reloads, the end, and the walls around each."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import threading
+import urllib.request
+
+import pytest
+
+from daemon import Holdfast, alive, backup_mx, kill, program
+from peers import free_port, greets, wait_for
+
+CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
+            "holdfast-helper")
+
+
+def child(mx, name):
+    return mx.processes()[name][0]
+
+
+def delivered(hop, subject):
+    return subject in hop.subjects()
+
+
+def subject(text):
+    return f"Subject: {text}\r\n\r\nHello.\r\n".encode()
+
+
+def refused(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        return False
+    except ConnectionRefusedError:
+        return True
+
+
+def test_all_processes_are_there_from_the_start(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port))
+    wait_for(lambda: set(CHILDREN) <= set(mx.processes()), 5, what="all children")
+    mx.stop()
+
+
+@pytest.mark.parametrize("name", CHILDREN)
+def test_mail_flows_after_the_crash_of(holdfast, sink, name):
+    """From client to server, while a child dies again and again; no connection is refused."""
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    for number in range(3):
+        kill(child(mx, name))
+        assert not refused(mx.port)
+
+        def accepted():
+            try:
+                return mx.send(content=subject(f"{number}"))[0] == 250
+            except (AssertionError, OSError):
+                return False
+        wait_for(accepted, 20, 0.1, f"mail taken after the death of {name}")
+        wait_for(lambda: delivered(hop, f"{number}"), 20, what="its delivery")
+        wait_for(lambda: set(CHILDREN) <= set(mx.processes()), 10, what="all children again")
+    assert f"process-died process={name.removeprefix('holdfast-')[:4]}" in mx.log()
+    mx.wait_empty()
+    mx.stop()
+
+
+def test_restarts_are_counted(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port))
+    kill(child(mx, "holdfast-helper"))
+    wait_for(lambda: "process-died process=helper" in mx.log(), 5, what="word of the death")
+    wait_for(lambda: "holdfast-helper" in mx.processes(), 5, what="the helper again")
+    address = f"http://127.0.0.1:{mx.http_port}/metrics"
+    with urllib.request.urlopen(address, timeout=5) as page:
+        assert re.search(rb"^holdfast_process_restarts_total 1$", page.read(), re.M)
+    mx.stop()
+
+
+def test_what_a_dying_core_had_acknowledged_is_delivered(holdfast, sink):
+    """core dies while messages are on their way in; each 250 is a delivery, the rest got no 250."""
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    acknowledged = []
+    ending = threading.Event()
+
+    def load(client):
+        for number in range(10000):
+            if ending.is_set():
+                return
+            name = f"{client}-{number}"
+            try:
+                if mx.send(content=subject(name))[0] == 250:
+                    acknowledged.append(name)
+            except (AssertionError, OSError):
+                pass
+
+    clients = [threading.Thread(target=load, args=(client,)) for client in range(3)]
+    for client in clients:
+        client.start()
+    for _ in range(4):
+        before = len(acknowledged)
+        wait_for(lambda: len(acknowledged) > before + 20, 20, what="mail taken")
+        kill(child(mx, "holdfast-core"))
+    ending.set()
+    for client in clients:
+        client.join()
+    wait_for(lambda: set(acknowledged) <= set(hop.subjects()), 30, what="all that was acknowledged")
+    mx.stop()
+
+
+def test_without_the_keeper_nobody_stays(holdfast, sink):
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port))
+    mx.send(content=subject("kept"))
+    children = mx.pids()[1:]
+    mx.child.kill()
+    mx.child.wait()
+    mx.child = None
+    wait_for(lambda: not any(alive(pid) for pid in children), 5, what="the children's end")
+    hop.start()
+    mx.start()
+    wait_for(lambda: delivered(hop, "kept"), 20, what="what was kept")
+    mx.stop()
+
+
+def test_a_second_daemon_says_who_is_first(holdfast, sink, place):
+    mx = holdfast(backup_mx(sink().port))
+    second = subprocess.run([program("holdfastd"), "-c", str(mx.conf)], capture_output=True,
+                            text=True, timeout=20)
+    assert second.returncode == 1
+    assert "another holdfastd uses this state directory" in second.stderr
+    assert f"pid={mx.child.pid}" in second.stderr
+    assert greets(mx.port)
+    mx.stop()
+
+
+# ---- reload ----
+
+
+def test_reload_moves_a_listener_and_adds_a_domain(holdfast, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    children = mx.pids()[1:]
+    old_port, mx.port = mx.port, free_port()
+    mx.configure(backup_mx(hop.port) + "domain example.org { deliver-to = m1 }\n")
+    mx.reload()
+    wait_for(lambda: greets(mx.port), 10, what="the new listener")
+    wait_for(lambda: refused(old_port), 10, what="the end of the old one")
+
+    def accepted():
+        try:
+            return mx.send(["ann@example.org"], content=subject("new domain"))[0] == 250
+        except AssertionError:
+            return False
+    wait_for(accepted, 10, 0.1, "mail to the new domain taken")
+    wait_for(lambda: delivered(hop, "new domain"), 20, what="its delivery")
+    assert mx.pids()[1:] == children, "nobody was restarted for it"
+    mx.stop()
+
+
+def test_a_running_session_survives_a_reload(holdfast, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    with mx.dialogue() as dialogue:
+        mx.configure(backup_mx(hop.port) + "domain example.org { deliver-to = m1 }\n")
+        mx.reload()
+        wait_for(lambda: "reloaded" in mx.log(), 10, what="the reload")
+        assert dialogue.send("bob@client.example", ["ann@example.com"],
+                             subject("in the old session"))[0] == 250
+    wait_for(lambda: delivered(hop, "in the old session"), 20, what="its delivery")
+    mx.stop()
+
+
+def test_a_wrong_reload_changes_nothing_and_says_why(holdfast, sink):
+    hop = sink()
+    routes = backup_mx(hop.port)
+    mx = holdfast(routes)
+    mx.configure(routes + "domain example.org { deliver-to = nowhere }\nlisten x { colour = 1 }\n")
+    mx.reload()
+    wait_for(lambda: mx.log().count("reload-refused") == 2, 10, what="both errors")
+    assert re.search(r"holdfast\.conf:\d+: ", mx.log())
+    # A listener that cannot be bound, beside one that could: neither is there.
+    taken, free = hop.port, free_port()
+    mx.configure(routes + f'listen a {{ address = "127.0.0.1:{free}" }}\n'
+                 f'listen b {{ address = "127.0.0.1:{taken}" }}\n')
+    mx.reload()
+    wait_for(lambda: "cannot-listen" in mx.log(), 10, what="word of the port")
+    assert refused(free)
+    assert mx.send(content=subject("as before"))[0] == 250
+    wait_for(lambda: delivered(hop, "as before"), 20, what="its delivery")
+    mx.stop()
+
+
+def test_a_crashed_child_comes_back_with_the_reloaded_configuration(holdfast, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    mx.configure(backup_mx(hop.port) + "domain example.org { deliver-to = m1 }\n")
+    mx.reload()
+    wait_for(lambda: "reloaded" in mx.log(), 10, what="the reload")
+    for name in ("holdfast-edge-i", "holdfast-core", "holdfast-edge-o"):
+        kill(child(mx, name))
+
+    def accepted():
+        try:
+            return mx.send(["ann@example.org"], content=subject("later"))[0] == 250
+        except (AssertionError, OSError):
+            return False
+    wait_for(accepted, 20, 0.1, "mail to the new domain taken")
+    wait_for(lambda: delivered(hop, "later"), 20, what="its delivery")
+    mx.stop()
+
+
+# ---- the end ----
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_it_ends_in_order_under_load(holdfast, sink, number):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    acknowledged = []
+
+    def load():
+        for count in range(10000):
+            try:
+                if mx.send(content=subject(f"{count}"))[0] == 250:
+                    acknowledged.append(f"{count}")
+            except (AssertionError, OSError):
+                return
+
+    client = threading.Thread(target=load)
+    client.start()
+    wait_for(lambda: len(acknowledged) > 50, 20, what="mail taken")
+    pids = mx.pids()
+    mx.child.send_signal(number)
+    code = mx.child.wait(timeout=40)
+    mx.child = None
+    client.join()
+    assert code == 0
+    assert not any(alive(pid) for pid in pids)
+    mx.start()
+    wait_for(lambda: set(acknowledged) <= set(hop.subjects()), 20, what="all that was acknowledged")
+    mx.wait_empty()
+    assert len(hop.subjects()) == len(set(hop.subjects())), "nothing twice"
+    mx.stop()
+
+
+def test_signals_to_the_whole_group_are_the_keepers_alone(holdfast, sink):
+    """As Ctrl-C in a terminal, and systemd's default, send them."""
+    mx = holdfast(backup_mx(sink().port))
+    os.killpg(mx.child.pid, signal.SIGTERM)
+    assert mx.child.wait(timeout=30) == 0
+    mx.child = None
+    assert "process-died" not in mx.log()
+
+
+# ---- the walls ----
+
+
+def status_of(pid):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def test_it_works_when_every_other_call_is_deadly(holdfast, sink):
+    """The allow-lists hold all that is needed: here a call outside ends the process."""
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port), start=False)
+    mx.environment = {"HOLDFAST_SECCOMP": "strict"}
+    mx.start()
+    if "left out of this build" in mx.log():
+        pytest.skip("no seccomp in this build")
+    big = b"Subject: big\r\n\r\n" + b"x" * 70 + b"\r\n" * 200000
+    mx.send(content=big)
+    mx.send(content=subject("small"))
+    hop.start()
+    wait_for(lambda: {"big", "small"} <= set(hop.subjects()), 30, what="both messages")
+    mx.status()
+    mx.lines("queue", "list")
+    mx.lines("trace", "ann@example.com")
+    for path in ("/metrics", "/health", "/nothing"):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}{path}", timeout=5).close()
+        except urllib.error.HTTPError:
+            pass
+    mx.reload()
+    wait_for(lambda: "reloaded" in mx.log(), 10, what="the reload")
+    kill(child(mx, "holdfast-core"))
+    wait_for(lambda: "holdfast-core" in mx.processes(), 10, what="core again")
+    wait_for(lambda: mx.tool("status", check=False).returncode == 0, 10, what="its answer")
+    assert mx.log().count("process-died") == 1, mx.log()
+    mx.stop()
+    assert mx.log().count("process-died") == 1, mx.log()
+
+
+def test_processes_hold_no_more_than_they_need(holdfast, sink, place):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    place.chmod(0o755)
+    mx = holdfast(backup_mx(sink().port), top="user = nobody")
+    wait_for(lambda: set(CHILDREN) <= set(mx.processes()), 5, what="all children")
+    if "left out of this build" in mx.log():
+        pytest.skip("no seccomp in this build")
+    empty = mx.state / "empty"
+    for name in CHILDREN:
+        pid = child(mx, name)
+        status = status_of(pid)
+        assert status["Uid"].split() == ["65534"] * 4, name
+        assert int(status["CapEff"], 16) == 0 and int(status["CapBnd"], 16) >= 0
+        assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", name
+        assert os.readlink(f"/proc/{pid}/root") == str(empty), name
+        held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        files = {path for path in held if path.startswith(str(mx.root))} - {str(mx.log_path)}
+        if name == "holdfast-core":
+            assert str(mx.state / "spool") in files
+        elif name == "holdfast-edge-o":
+            assert all(path.startswith(str(mx.state / "spool")) for path in files)
+        else:
+            assert not files, name
+    assert mx.send()[0] == 250
+    mx.wait_empty()
+    mx.stop()
+
+
+def test_privileges_can_be_printed():
+    text = subprocess.run([program("holdfastd"), "--privileges"], capture_output=True, text=True,
+                          check=True, timeout=10).stdout
+    for role in ("core", "edge-out", "edge-in", "web", "helper", "reader"):
+        assert re.search(rf"^{role}: ", text, re.M), role
+    edge_in = re.search(r"^edge-in: .*?(?=^\S)", text, re.M | re.S).group(0)
+    assert "accept4" in edge_in
+    assert "fdatasync" not in edge_in and "connect:" not in edge_in
+
+
+# ---- the command line ----
+
+
+def test_check_says_every_error_at_once(place):
+    conf = place / "wrong.conf"
+    conf.write_text('hostname = a.example\nstate = /tmp/none\ncolour = red\n'
+                    'listen mx { address = "127.0.0.1:99999" }\n'
+                    'domain example.com { deliver-to = nowhere }\n')
+    result = subprocess.run([program("holdfastd"), "-c", str(conf), "-n"], capture_output=True,
+                            text=True, timeout=10)
+    assert result.returncode == 1
+    for line in (3, 4, 5):
+        assert f"{conf}:{line}: " in result.stderr, result.stderr
+    run = subprocess.run([program("holdfastd"), "-c", str(conf)], capture_output=True, text=True,
+                         timeout=20)
+    assert run.returncode == 1
+    for line in (3, 4, 5):
+        assert f"{conf}:{line}: " in run.stderr, run.stderr
+
+
+@pytest.mark.parametrize("arguments, code, word", (
+    (["--help"], 0, "usage: holdfastd"), (["--version"], 0, "holdfastd "),
+    ([], 2, "usage"), (["-x"], 2, "usage"), (["-c", "/nowhere", "-n"], 1, "/nowhere")))
+def test_command_line(arguments, code, word):
+    result = subprocess.run([program("holdfastd"), *arguments], capture_output=True, text=True,
+                            timeout=10)
+    assert result.returncode == code
+    assert word in result.stdout + result.stderr
