@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What relay writes into the journal beside messages and fates, and reads back after a restart.
+ * Integers are little-endian, strings have a u32 length in front (base/buffer.h).
+ *
+ * Notes about a delivery, kinds of enum relay_note_kind, all with one payload:
+ *
+ *   offset  size  field
+ *   0       1     version, 1
+ *   1       8     when: Unix time in ms
+ *   9       8     next: Unix time in ms of the next attempt, 0 if none is set
+ *   17      2     attempts counted so far
+ *   19      1     strikes: sessions that broke on this delivery's message (R4)
+ *   20      1     doubts: dots without a reply (R2)
+ *   21      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
+ *                 4 a refusal was held and is tried once more (reserved)
+ *   22      8     job, of an attempt; else 0
+ *   30      4+n   server: name, at most 255 bytes, may be empty
+ *   34+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
+ *
+ * The last note of a delivery tells its state; redirect alone stands beside it. What follows the
+ * known fields is ignored, so a later version may append; another version number is refused.
+ *
+ * Notes about no message, by key:
+ *
+ *   server/NAME/hand          u8 version, u8 1: taken out of service by the operator
+ *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason
+ *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails
+ *   odometer/ROUTE            reserved (R7)
+ */
+#ifndef HOLDFAST_RELAY_NOTES_H
+#define HOLDFAST_RELAY_NOTES_H
+
+#include "base/buffer.h"
+#include "relay/relay.h"
+
+enum relay_note_kind {
+    NOTE_ATTEMPT = 1, /* a dot is about to be sent; without a later note or fate: in doubt */
+    NOTE_WAITING = 2, /* an attempt came to nothing, or the operator released it: it waits */
+    NOTE_DEFER = 3,
+    NOTE_DOUBT = 4,
+    NOTE_HOLD = 5,
+    NOTE_DEAD = 6,
+    NOTE_REDIRECT = 7,
+};
+
+enum {
+    NOTE_VERSION = 1,
+    NOTE_TEXT_MAX = 1024,
+    NOTE_NAME_MAX = 255,
+    NOTE_PAYLOAD_MAX = 40 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
+};
+
+enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2 };
+
+struct delivery_note {
+    int64_t when_ms;
+    int64_t next_ms;
+    uint16_t attempts;
+    uint8_t strikes;
+    uint8_t doubts;
+    uint8_t flags;
+    uint64_t job;
+    struct slice server;
+    struct slice text;
+};
+
+/* Too long strings are cut. The result is at most NOTE_PAYLOAD_MAX bytes. */
+void note_encode(struct buffer *buffer, const struct delivery_note *note);
+/* Slices point into the payload. False: another version or malformed. */
+bool note_decode(struct slice payload, struct delivery_note *ret_note);
+
+enum global_note_kind { GLOBAL_HAND, GLOBAL_STATE, GLOBAL_CAPABILITIES };
+
+struct state_note {
+    enum server_state state;
+    int64_t since_ms;
+    struct slice reason;
+};
+
+/* "server/NAME/...". False: the name is too long for a key; nothing is remembered then. */
+bool note_key(struct buffer *buffer, struct slice server, enum global_note_kind kind);
+/* Takes a key apart. False: not one of ours. */
+bool note_key_parse(struct slice key, struct slice *ret_server, enum global_note_kind *ret_kind);
+void note_encode_hand(struct buffer *buffer);
+void note_encode_state(struct buffer *buffer, const struct state_note *note);
+void note_encode_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);
+bool note_decode_hand(struct slice payload);
+bool note_decode_state(struct slice payload, struct state_note *ret_note);
+bool note_decode_capabilities(struct slice payload, struct relay_capabilities *ret_capabilities);
+
+#endif

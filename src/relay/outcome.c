@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * R4's table. A row matches when each of its conditions does; a condition left out (zero) matches
+ * all. Rows are tried from the top.
+ */
+#include "relay/outcome.h"
+
+/* Stages as a set. */
+enum {
+    AT_RESOLVE = 1 << RELAY_AT_RESOLVE,
+    AT_CONNECT = 1 << RELAY_AT_CONNECT,
+    AT_GREETING = 1 << RELAY_AT_GREETING,
+    AT_HELLO = 1 << RELAY_AT_HELLO,
+    AT_TLS = 1 << RELAY_AT_TLS,
+    AT_AUTH = 1 << RELAY_AT_AUTH,
+    AT_MAIL = 1 << RELAY_AT_MAIL,
+    AT_RECIPIENT = 1 << RELAY_AT_RECIPIENT,
+    AT_DATA = 1 << RELAY_AT_DATA,
+    AT_CONTENT = 1 << RELAY_AT_CONTENT,
+    AT_DOT = 1 << RELAY_AT_DOT,
+    AT_IDLE = 1 << RELAY_AT_IDLE,
+    BEFORE_MAIL = AT_RESOLVE | AT_CONNECT | AT_GREETING | AT_HELLO | AT_TLS | AT_AUTH | AT_IDLE,
+};
+
+enum {
+    HOW_REPLY = 1 << RELAY_REPLY,
+    HOW_LOST = 1 << RELAY_LOST,
+    HOW_TIMEOUT = 1 << RELAY_TIMEOUT,
+    HOW_LOCAL = 1 << RELAY_LOCAL,
+    HOW_GONE = HOW_LOST | HOW_TIMEOUT
+};
+
+enum {
+    IF_ACCEPTED = 1 << RELAY_ACCEPTED,
+    IF_REFUSED = 1 << RELAY_REFUSED,
+    IF_NOT_TRIED = 1 << RELAY_NOT_TRIED,
+    IF_CUT = 1 << RELAY_CUT,
+    IF_IN_DOUBT = 1 << RELAY_IN_DOUBT
+};
+
+typedef bool row_condition(const struct outcome_question *question);
+
+static bool is_credentials(const struct outcome_question *question)
+{
+    uint16_t code = question->reply->code;
+    return code == 530 || code == 534 || code == 535 || code == 538;
+}
+
+static bool is_421(const struct outcome_question *question)
+{
+    return question->reply->code == 421;
+}
+
+static bool is_reused(const struct outcome_question *question)
+{
+    return question->reused_session;
+}
+
+static bool has_broken_before(const struct outcome_question *question)
+{
+    return question->broke_before;
+}
+
+static bool is_enhanced(const struct relay_reply *reply, int subject, int detail)
+{
+    return reply->enhanced[0] != 0 && reply->enhanced[1] == subject && reply->enhanced[2] == detail;
+}
+
+/* RFC 5321 4.5.3.1.10: 452, or 552 from older servers. Without an enhanced code (X.5.3) the same
+ * codes may speak of storage, unless others of this very transaction were taken. */
+static bool is_too_many(const struct outcome_question *question)
+{
+    const struct relay_reply *reply = question->reply;
+    return (reply->code == 452 || reply->code == 552) && question->others_accepted &&
+           (reply->enhanced[0] == 0 || is_enhanced(reply, 5, 3));
+}
+
+/* MAIL refusals that speak of this message or sender; others speak of us (R4). */
+static bool is_final_at_mail(const struct outcome_question *question)
+{
+    const struct relay_reply *reply = question->reply;
+    return reply->code == 552 || reply->code == 555 || is_enhanced(reply, 3, 4) ||
+           is_enhanced(reply, 1, 7) || is_enhanced(reply, 1, 8) || is_enhanced(reply, 6, 7);
+}
+
+static bool is_system_trouble(const struct outcome_question *question)
+{
+    const struct relay_reply *reply = question->reply;
+    return reply->enhanced[0] == 4 && reply->enhanced[1] == 3;
+}
+
+struct row {
+    uint32_t verdicts;
+    uint32_t stages;
+    uint32_t hows;
+    uint16_t code_from, code_to;
+    row_condition *also;
+    struct judgement judgement;
+};
+
+static const struct row rows[] = {
+    {IF_ACCEPTED, 0, 0, 0, 0, NULL, {OUTCOME_DELIVERED, SERVER_WORKS}},
+    {IF_IN_DOUBT, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_DOUBT, SERVER_SAYS_NOTHING}},
+    {IF_IN_DOUBT, 0, 0, 0, 0, NULL, {OUTCOME_DOUBT, SERVER_FAILS}},
+
+    /* Nothing was sent for it. A login refused or a 421 on the way is the server's matter. */
+    {IF_NOT_TRIED, 0, HOW_REPLY, 500, 599, is_credentials, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
+    {IF_NOT_TRIED, 0, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
+
+    /* Our own trouble counts against no server; a message whose content cannot be read is put off,
+     * and one that always breaks the session from our side ends there by its strikes. */
+    {IF_REFUSED, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
+    {IF_CUT, 0, HOW_LOCAL, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
+    {IF_CUT, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_STRIKE, SERVER_SAYS_NOTHING}},
+
+    /* AUTH refused; 530, 534, 535, 538 anywhere. */
+    {0, AT_AUTH, HOW_REPLY, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
+    {0, 0, HOW_REPLY, 0, 0, is_credentials, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
+    {0, BEFORE_MAIL, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_FAILS}},
+
+    /* 421 or loss on a reused session before MAIL is answered: same server, fresh connection. */
+    {0, AT_MAIL, HOW_REPLY, 421, 421, is_reused, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
+    {0, AT_MAIL, HOW_GONE, 0, 0, is_reused, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
+    /* Any other 421 before the dot: server failure, no attempt counted. */
+    {0,
+     AT_MAIL | AT_RECIPIENT | AT_DATA | AT_CONTENT,
+     HOW_REPLY,
+     0,
+     0,
+     is_421,
+     {OUTCOME_UNTOUCHED, SERVER_AT_LIMIT}},
+    /* Loss or time-out before the dot: server failure and a strike. */
+    {IF_CUT, 0, HOW_GONE, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
+    {IF_CUT, 0, HOW_GONE, 0, 0, NULL, {OUTCOME_STRIKE, SERVER_FAILS}},
+
+    {0, AT_MAIL, HOW_REPLY, 400, 499, NULL, {OUTCOME_DEFERRED, SERVER_DEFERS}},
+    {0, AT_MAIL, HOW_REPLY, 500, 599, is_final_at_mail, {OUTCOME_FINAL, SERVER_REFUSES}},
+    {0, AT_MAIL, HOW_REPLY, 500, 599, NULL, {OUTCOME_HELD, SERVER_REFUSES}},
+
+    {0, AT_RECIPIENT, HOW_REPLY, 400, 599, is_too_many, {OUTCOME_NEXT, SERVER_SAYS_NOTHING}},
+    {0, AT_RECIPIENT, HOW_REPLY, 400, 499, is_system_trouble, {OUTCOME_DEFERRED, SERVER_DEFERS}},
+    {0, AT_RECIPIENT, HOW_REPLY, 400, 499, NULL, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
+    {0, AT_RECIPIENT, HOW_REPLY, 500, 599, NULL, {OUTCOME_FINAL, SERVER_REFUSES}},
+
+    {0,
+     AT_DATA | AT_CONTENT | AT_DOT,
+     HOW_REPLY,
+     400,
+     499,
+     NULL,
+     {OUTCOME_DEFERRED, SERVER_DEFERS}},
+    {0, AT_DATA | AT_CONTENT | AT_DOT, HOW_REPLY, 500, 599, NULL, {OUTCOME_FINAL, SERVER_REFUSES}},
+
+    /* A reply that no server should give there, or a loss called a refusal: put off, never lost. */
+    {0, 0, 0, 0, 0, NULL, {OUTCOME_DEFERRED, SERVER_DEFERS}},
+};
+
+static bool row_matches(const struct row *row, const struct outcome_question *question)
+{
+    const struct relay_reply *reply = question->reply;
+    return (row->verdicts == 0 || (row->verdicts & 1u << question->verdict) != 0) &&
+           (row->stages == 0 || (row->stages & 1u << reply->stage) != 0) &&
+           (row->hows == 0 || (row->hows & 1u << reply->how) != 0) &&
+           (row->code_to == 0 || (reply->code >= row->code_from && reply->code <= row->code_to)) &&
+           (row->also == NULL || row->also(question));
+}
+
+struct judgement outcome_of_delivery(const struct outcome_question *question)
+{
+    const struct row *row = rows;
+    while (!row_matches(row, question)) {
+        row++; /* the last one matches all */
+    }
+    return row->judgement;
+}
+
+enum verdict outcome_of_session(const struct relay_reply *reply, bool worked)
+{
+    struct outcome_question question = {.reply = reply};
+    if (reply->how == RELAY_LOCAL) {
+        return SERVER_SAYS_NOTHING;
+    }
+    if (reply->how == RELAY_REPLY && (reply->stage == RELAY_AT_AUTH || is_credentials(&question))) {
+        return SERVER_CREDENTIALS;
+    }
+    switch (reply->stage) {
+    case RELAY_AT_CONNECT:
+        return SERVER_UNREACHABLE;
+    case RELAY_AT_GREETING:
+        return reply->how == RELAY_REPLY && reply->code < 500 ? SERVER_AT_LIMIT : SERVER_UNGREETED;
+    case RELAY_AT_RESOLVE:
+    case RELAY_AT_HELLO:
+    case RELAY_AT_TLS:
+    case RELAY_AT_AUTH:
+        return reply->how == RELAY_REPLY && is_421(&question) ? SERVER_AT_LIMIT : SERVER_UNGREETED;
+    case RELAY_AT_IDLE:
+        /* One that closes right after EHLO, again and again, is no server. */
+        return worked ? SERVER_SAYS_NOTHING : SERVER_UNGREETED;
+    default:
+        return SERVER_SAYS_NOTHING; /* within a transaction: its job has told */
+    }
+}

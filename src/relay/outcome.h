@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a reply, a loss or a silence means: R4's table as data, one row a rule, first match wins.
+ * Knows no lane and no server, only what was said where.
+ */
+#ifndef HOLDFAST_RELAY_OUTCOME_H
+#define HOLDFAST_RELAY_OUTCOME_H
+
+#include "relay/relay.h"
+
+/* What becomes of the delivery. */
+enum outcome {
+    OUTCOME_DELIVERED,
+    OUTCOME_DEFERRED,  /* by the retry schedule, an attempt counted */
+    OUTCOME_FINAL,     /* refused for good: R5 and R8 decide what that makes of it */
+    OUTCOME_HELD,      /* a refusal at MAIL that says nothing about the message */
+    OUTCOME_NEXT,      /* at once in the next transaction, nothing counted */
+    OUTCOME_UNTOUCHED, /* waits as before, nothing counted */
+    OUTCOME_STRIKE,    /* the message broke the session */
+    OUTCOME_DOUBT,     /* the dot's reply is missing */
+};
+
+/* What it says about the server. */
+enum verdict {
+    SERVER_SAYS_NOTHING,
+    SERVER_WORKS,       /* a 2xx to the dot */
+    SERVER_DEFERS,      /* counts for the run of deferrals (R5) */
+    SERVER_REFUSES,     /* a 5xx: works, but not for this one */
+    SERVER_UNREACHABLE, /* could not be connected */
+    SERVER_UNGREETED,   /* connects, but gives no good greeting or EHLO */
+    SERVER_FAILS,       /* fails within a session */
+    SERVER_AT_LIMIT,    /* its limit if another session of ours works there, else ungreeted */
+    SERVER_CREDENTIALS, /* refuses our login */
+};
+
+struct judgement {
+    enum outcome outcome;
+    enum verdict verdict;
+};
+
+struct outcome_question {
+    enum relay_verdict verdict;
+    const struct relay_reply *reply;
+    bool reused_session;
+    bool others_accepted; /* another recipient of the transaction got past RCPT */
+    bool broke_before;    /* the message has had its two strikes */
+};
+
+/* Of one delivery in a job. */
+struct judgement outcome_of_delivery(const struct outcome_question *question);
+/* Of a session that has ended; `worked`: a job's result came over it. Jobs are judged apart. */
+enum verdict outcome_of_session(const struct relay_reply *reply, bool worked);
+
+#endif
