@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who goes next: for each server that may be used, the lanes whose turn it is there (deficit
+ * round-robin by bytes), the sessions that are free, and the jobs that bring both together.
+ */
+#include "relay/relay_internal.h"
+
+/* The next lane with its next delivery, or NULL. Lanes whose deliveries are all behind their
+ * recipients leave the turn list by themselves, since nothing in them is ready. */
+static struct lane *next_lane(struct relay *relay, struct server *server, uint32_t *budget,
+                              uint32_t *ret_number)
+{
+    while (!list_is_empty(&server->turns)) {
+        struct lane *lane = LIST_ENTRY(server->turns.next, struct lane, turn);
+        uint32_t number = lane_first(relay, lane, budget);
+        if (number == NOBODY) {
+            if (*budget == 0) {
+                return NULL;
+            }
+            continue;
+        }
+        uint64_t bytes = message_at(relay, delivery_at(relay, number)->message)->bytes;
+        uint64_t cost = DRR_COST_BASE + (bytes < DRR_COST_MAX ? bytes : DRR_COST_MAX);
+        bool alone = server->turns.next->next == &server->turns;
+        if (lane->deficit < cost && !alone) {
+            lane->deficit += DRR_QUANTUM;
+            list_remove(&lane->turn);
+            list_append(&server->turns, &lane->turn);
+            continue;
+        }
+        lane->deficit = alone ? 0 : lane->deficit - cost;
+        *ret_number = number;
+        return lane;
+    }
+    return NULL;
+}
+
+bool job_take(struct relay *relay, struct job *job, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    if (recipient_allows(relay, number) && !recipient_block(relay, number)) {
+        return false;
+    }
+    delivery_take_out(relay, number);
+    delivery_set_state(relay, number, DELIVERY_IN_FLIGHT);
+    delivery->place = PLACE_ON_JOB;
+    delivery->next = job->number;
+    delivery->server = job->server < NO_SERVER ? (uint16_t)job->server : NO_SERVER;
+    job->deliveries[job->count++] = number;
+    return true;
+}
+
+static uint32_t recipients_limit(const struct server *server)
+{
+    uint32_t limit = RECIPIENTS_PER_JOB;
+    if (server->capabilities_known && server->capabilities.recipients_max > 0 &&
+        server->capabilities.recipients_max < limit) {
+        limit = server->capabilities.recipients_max;
+    }
+    if (server->recipients_limit > 0 && server->recipients_limit < limit) {
+        limit = server->recipients_limit;
+    }
+    return limit;
+}
+
+/* The others of the message that wait in the same lane go along. */
+static void take_siblings(struct relay *relay, struct job *job, struct lane *lane,
+                          const struct message *message, uint32_t first, uint32_t limit)
+{
+    for (uint32_t i = delivery_at(relay, first)->number + 1u;
+         i < message->recipient_count && job->count < limit; i++) {
+        uint32_t number = delivery_number(message, i);
+        if (number == NOBODY) {
+            continue;
+        }
+        const struct delivery *delivery = delivery_at(relay, number);
+        if (delivery->lane == lane->index &&
+            (delivery->place == PLACE_IN_LANE || delivery->place == PLACE_RETURNED) &&
+            recipient_allows(relay, number) && !job_take(relay, job, number)) {
+            break;
+        }
+    }
+}
+
+static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
+{
+    uint32_t before = lane->last_server;
+    lane->last_server = server;
+    if (before == server || before == NO_INDEX || lane->pin != PIN_NONE) {
+        return;
+    }
+    struct relay_action *event = action_event(relay, RELAY_EVENT_SWITCHED);
+    event->lane = action_copy(relay, lane->name);
+    event->from_server = before;
+    event->server = server;
+    event->reason = action_copy(
+        relay, slice_make(relay->servers[before].reason, relay->servers[before].reason_length));
+}
+
+static bool send_job(struct relay *relay, struct server *server, struct session *session,
+                     struct lane *lane, uint32_t first)
+{
+    struct message *message = message_at(relay, delivery_at(relay, first)->message);
+    uint32_t limit = recipients_limit(server);
+    uint32_t most = message->unfinished < limit ? message->unfinished : limit;
+    struct job *job = job_new(relay, 0, most);
+    if (job == NULL) {
+        return false;
+    }
+    job->session = session;
+    job->session_id = session->id;
+    job->server = server->index;
+    job->message = delivery_at(relay, first)->message;
+    if (!job_take(relay, job, first)) {
+        job_free(relay, job);
+        return false;
+    }
+    take_siblings(relay, job, lane, message, first, most);
+    session->job_count++;
+    session->mails++;
+    server->jobs++;
+    session_pool(relay, session);
+    tell_switch(relay, lane, server->index);
+    uint32_t *numbers = action_numbers(relay, job->count);
+    for (uint32_t i = 0; i < job->count; i++) {
+        numbers[i] = delivery_at(relay, job->deliveries[i])->number;
+    }
+    struct relay_action *action = action_add(relay, RELAY_DELIVER);
+    action->session = session->id;
+    action->server = server->index;
+    action->job = job->id;
+    action->handle = (struct spool_handle){job->message};
+    action->delivery = numbers[0];
+    action->deliveries = numbers;
+    action->delivery_count = job->count;
+    if (lane->redirect_address) {
+        action->redirect_to = action_copy(relay, intern_text(&relay->redirects, lane->redirect));
+    }
+    return true;
+}
+
+/* A free session; else a new one is asked for; else, when there is more work than that will carry,
+ * one that has a single job takes a second behind it. NULL: wait. */
+static struct session *find_session(struct relay *relay, struct server *server)
+{
+    if (!list_is_empty(&server->idle)) { /* the one used last: the others may grow old */
+        return LIST_ENTRY(server->idle.previous, struct session, pool);
+    }
+    uint32_t room = governor_room(relay, server);
+    while (server->connecting < server->ready && room-- > 0) {
+        if (session_open(relay, server, false) == NULL) {
+            break;
+        }
+    }
+    if (server->state == SERVER_UP && server->ready > server->connecting &&
+        !list_is_empty(&server->single)) {
+        return LIST_ENTRY(server->single.next, struct session, pool);
+    }
+    return NULL;
+}
+
+void server_fill(struct relay *relay, struct server *server)
+{
+    uint32_t budget = LOOK_AHEAD;
+    while (server->ready > 0 && governor_may_send(server)) {
+        uint32_t number = NOBODY;
+        struct session *session = find_session(relay, server);
+        struct lane *lane = session == NULL ? NULL : next_lane(relay, server, &budget, &number);
+        if (lane == NULL) {
+            break;
+        }
+        if (!send_job(relay, server, session, lane, number)) {
+            server->own_trouble_until_ms = relay->now.steady_ms + OWN_TROUBLE_MS;
+            break;
+        }
+    }
+}
+
+void relay_settle(struct relay *relay)
+{
+    if (relay->frozen) {
+        return;
+    }
+    relay->more = false;
+    for (bool again = relay->started; again;) {
+        again = false;
+        for (uint32_t i = 0; i < relay->server_count; i++) {
+            struct server *server = &relay->servers[i];
+            if (server->dirty) {
+                server_fill(relay, server);
+                server->dirty = false;
+                server_arm(relay, server);
+                again = true; /* another one may have been touched meanwhile */
+            }
+        }
+    }
+    if (relay->drained) {
+        lanes_drained(relay);
+    }
+}

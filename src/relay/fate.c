@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What becomes of a delivery, once outcome.c has said what was meant: each function takes it out of
+ * wherever it is, changes its state, lets its recipient's next one go (or not yet), and tells: fate
+ * or note for the journal, event for people.
+ */
+#include <assert.h>
+
+#include "relay/notes.h"
+#include "relay/relay_internal.h"
+
+enum { RETRY_WITHOUT_ROUTE_MS = 10 * 60 * 1000 };
+
+static struct server *server_of(const struct relay *relay, const struct delivery *delivery)
+{
+    return delivery->server < relay->server_count ? &relay->servers[delivery->server] : NULL;
+}
+
+/* Out of its place. A lane made for a doubt is left with it: order there is its own. */
+static struct delivery *begin(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery_take_out(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    if (lane->pin == PIN_DOUBT) {
+        recipient_release(relay, number);
+        delivery_move(relay, number, lane_base(relay, lane)->index);
+    }
+    return delivery;
+}
+
+/* ---- the schedule ------------------------------------------------------------------------- */
+
+static const struct route_config *route_of(const struct relay *relay,
+                                           const struct delivery *delivery)
+{
+    uint32_t route = lane_of(relay, delivery)->route;
+    return route == NO_INDEX ? NULL : &relay->config->routes[route];
+}
+
+uint32_t retry_delay(const struct relay *relay, const struct delivery *delivery)
+{
+    const struct route_config *route = route_of(relay, delivery);
+    if (route == NULL) {
+        return RETRY_WITHOUT_ROUTE_MS;
+    }
+    uint32_t which = delivery->attempts == 0 ? 0 : delivery->attempts - 1u;
+    return route->retry_ms[which < route->retry_count ? which : route->retry_count - 1];
+}
+
+void delivery_schedule(struct relay *relay, uint32_t number, int64_t due_ms)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    assert(delivery->place == PLACE_NOWHERE);
+    delivery->place = PLACE_TIMED;
+    schedule_add(&relay->schedule, (struct timer){due_ms, TIMER_DELIVERY, number});
+}
+
+static int64_t next_wall(const struct relay *relay, const struct delivery *delivery)
+{
+    return relay->now.wall_ms +
+           (relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms);
+}
+
+/* A doubt goes back to the server that may have the message (R2), until that has been away for too
+ * long. */
+static void doubt_due(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    const struct server *server = server_of(relay, delivery);
+    struct lane *lane = lane_of(relay, delivery);
+    bool same = server != NULL && lane->pinned_server == NO_INDEX &&
+                (server->away_since_ms == INT64_MAX ||
+                 relay->now.steady_ms - server->away_since_ms < DOUBT_PATIENCE_MS);
+    if (same) {
+        struct lane *pinned =
+            lane_sibling(relay, lane->route, PIN_DOUBT, server->index,
+                         intern_text(&relay->redirects, lane->redirect), lane->redirect_address);
+        if (pinned == NULL) { /* no memory: a little later */
+            delivery_schedule(relay, number, relay->now.steady_ms + OWN_TROUBLE_MS);
+            return;
+        }
+        delivery_move(relay, number, pinned->index);
+    }
+    delivery_set_state(relay, number, DELIVERY_WAITING);
+    lane_return(relay, number);
+}
+
+void delivery_due(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery_take_out(relay, number);
+    if (delivery->state == DELIVERY_IN_DOUBT) {
+        doubt_due(relay, number);
+    } else {
+        delivery_set_state(relay, number, DELIVERY_WAITING);
+        lane_return(relay, number);
+    }
+}
+
+void doubts_unpin(struct relay *relay, struct server *server)
+{
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        struct lane *lane = relay->lanes[i];
+        struct lane *base;
+        if (lane->pin != PIN_DOUBT || lane->pinned_server != server->index || lane->ready == 0 ||
+            (base = lane_base(relay, lane)) == lane) {
+            continue;
+        }
+        while (lane->ready > 0) {
+            uint32_t number = lane->head != NOBODY ? lane->head : lane->returned[0];
+            delivery_take_out(relay, number);
+            recipient_release(relay, number);
+            delivery_move(relay, number, base->index);
+            lane_return(relay, number);
+        }
+    }
+}
+
+void deferrals_forgive(struct relay *relay, struct server *server)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < relay->schedule.count; i++) {
+        struct timer *timer = &relay->schedule.heap[i];
+        if (timer->kind != TIMER_DELIVERY) {
+            continue;
+        }
+        struct delivery *delivery = delivery_at(relay, timer->index);
+        if (delivery->state == DELIVERY_DEFERRED && delivery->server == server->index &&
+            delivery->epoch == server->epoch && delivery->trouble_attempts > 0) {
+            unsigned counted = delivery->trouble_attempts;
+            delivery->attempts -= delivery->attempts < counted ? delivery->attempts : counted;
+            delivery->trouble_attempts = 0;
+            timer->due_ms = relay->now.steady_ms;
+            any = true;
+        }
+    }
+    if (any) {
+        schedule_restore(&relay->schedule);
+    }
+}
+
+/* ---- put off ------------------------------------------------------------------------------ */
+
+static void count_attempt(struct relay *relay, struct delivery *delivery)
+{
+    delivery->attempts += delivery->attempts < UINT16_MAX;
+    struct server *server = server_of(relay, delivery);
+    if (server == NULL) {
+        return;
+    }
+    if (delivery->epoch != server->epoch) {
+        delivery->trouble_attempts = 0;
+    }
+    delivery->trouble_attempts += delivery->trouble_attempts < 15;
+    delivery->epoch = server->epoch;
+    server->epoch_used = true;
+}
+
+void fate_deferred(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+                   struct slice reason)
+{
+    struct delivery *delivery = begin(relay, number);
+    const struct route_config *route = route_of(relay, delivery);
+    count_attempt(relay, delivery);
+    delivery_set_reason(relay, delivery, reason);
+    delivery_set_state(relay, number, DELIVERY_DEFERRED);
+    delivery_schedule(relay, number, relay->now.steady_ms + retry_delay(relay, delivery));
+    recipient_patience(relay, number, route == NULL ? 0 : route->order_patience_ms);
+    action_note(relay, number, NOTE_DEFER, reason);
+    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DEFERRED, number);
+    event->reason = action_copy(relay, reason);
+    event->next_wall_ms = next_wall(relay, delivery);
+    event->count = delivery->attempts;
+    action_set_reply(relay, event, reply);
+}
+
+void fate_strike(struct relay *relay, uint32_t number, const struct relay_reply *reply)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    if (++delivery->strikes >= STRIKES_MAX) {
+        fate_deferred(relay, number, reply, SLICE_LITERAL("breaks sessions"));
+        return;
+    }
+    fate_again(relay, number, true);
+}
+
+void fate_again(struct relay *relay, uint32_t number, bool note)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery_take_out(relay, number);
+    delivery_set_state(relay, number, DELIVERY_WAITING);
+    if (note) {
+        action_note(relay, number,
+                    lane_of(relay, delivery)->pin == PIN_DOUBT ? NOTE_DOUBT : NOTE_WAITING,
+                    delivery_reason(relay, delivery));
+    }
+    delivery->server = NO_SERVER;
+    lane_return(relay, number);
+}
+
+void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply)
+{
+    char text[REASON_BYTES_MAX];
+    struct slice reason = reply_text(reply, text);
+    struct delivery *delivery = begin(relay, number);
+    delivery->doubts += delivery->doubts < DOUBTS_MAX;
+    delivery->attempts += delivery->attempts < UINT16_MAX;
+    bool again = delivery->doubts < DOUBTS_MAX;
+    if (again) {
+        delivery_set_reason(relay, delivery, reason);
+        delivery_set_state(relay, number, DELIVERY_IN_DOUBT);
+        delivery_schedule(relay, number, relay->now.steady_ms + retry_delay(relay, delivery));
+        recipient_release(relay, number);
+        action_note(relay, number, NOTE_DOUBT, reason);
+    }
+    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_IN_DOUBT, number);
+    event->reason = action_copy(relay, reason);
+    event->count = delivery->doubts;
+    event->next_wall_ms = again ? next_wall(relay, delivery) : 0;
+    action_set_reply(relay, event, reply);
+    if (!again) {
+        fate_held(relay, number, true, reply, SLICE_LITERAL("three times in doubt"));
+    }
+}
+
+void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
+               struct slice reason)
+{
+    struct delivery *delivery = begin(relay, number);
+    recipient_release(relay, number);
+    delivery_set_reason(relay, delivery, reason);
+    delivery->flags =
+        (uint8_t)((delivery->flags & ~DELIVERY_BY_RULE) | (by_rule ? DELIVERY_BY_RULE : 0));
+    delivery_set_state(relay, number, DELIVERY_HELD);
+    action_note(relay, number, NOTE_HOLD, reason);
+    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_HELD, number);
+    event->reason = action_copy(relay, reason);
+    action_set_reply(relay, event, reply);
+}
+
+/* ---- ends --------------------------------------------------------------------------------- */
+
+static void write_fate(struct relay *relay, const struct delivery *delivery, enum spool_fate fate)
+{
+    struct relay_action *action = action_add(relay, RELAY_FATE);
+    action->handle = (struct spool_handle){delivery->message};
+    action->delivery = delivery->number;
+    action->fate = fate;
+}
+
+void fate_delivered(struct relay *relay, uint32_t number, const struct relay_reply *reply)
+{
+    struct delivery *delivery = begin(relay, number);
+    struct server *server = server_of(relay, delivery);
+    if (server != NULL) {
+        server->used++;
+    }
+    write_fate(relay, delivery, SPOOL_DELIVERED);
+    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DELIVERED, number);
+    event->count = delivery->attempts + 1u;
+    action_set_reply(relay, event, reply);
+    recipient_release(relay, number);
+    delivery_finish(relay, number);
+}
+
+void fate_discarded(struct relay *relay, uint32_t number, struct slice reason)
+{
+    struct delivery *delivery = begin(relay, number);
+    write_fate(relay, delivery, SPOOL_DISCARDED);
+    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DISCARDED, number);
+    event->reason = action_copy(relay, reason);
+    recipient_release(relay, number);
+    delivery_finish(relay, number);
+}
+
+bool fate_may_bounce(const struct relay *relay, uint32_t number)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    const struct message *message = message_at(relay, delivery->message);
+    return (message->flags & MESSAGE_VERIFIED) != 0 &&
+           (message->flags & (MESSAGE_OWN_DSN | MESSAGE_NULL_SENDER)) == 0 &&
+           (delivery->flags & DELIVERY_NO_NOTICE) == 0 && relay->config->bounces != NO_INDEX;
+}
+
+static void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+                      struct slice reason)
+{
+    struct delivery *delivery = begin(relay, number);
+    recipient_release(relay, number);
+    delivery_set_reason(relay, delivery, reason);
+    delivery_set_state(relay, number, DELIVERY_DEAD);
+    action_note(relay, number, NOTE_DEAD, reason);
+    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DEAD, number);
+    event->reason = action_copy(relay, reason);
+    action_set_reply(relay, event, reply);
+}
+
+void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
+                  struct slice reason, const struct relay_reply *reply)
+{
+    uint32_t *which = action_numbers(relay, count);
+    for (uint32_t i = 0; i < count; i++) {
+        which[i] = delivery_at(relay, numbers[i])->number;
+    }
+    struct relay_action *bounce = action_add(relay, RELAY_BOUNCE);
+    bounce->handle = (struct spool_handle){message};
+    bounce->delivery = which[0];
+    bounce->deliveries = which;
+    bounce->delivery_count = count;
+    bounce->fate = SPOOL_BOUNCED;
+    bounce->reason = action_copy(relay, reason);
+    uint32_t server = delivery_at(relay, numbers[0])->server;
+    bounce->server = server < relay->server_count ? server : NO_INDEX;
+    action_set_reply(relay, bounce, reply);
+    for (uint32_t i = 0; i < count; i++) {
+        begin(relay, numbers[i]);
+        struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_BOUNCED, numbers[i]);
+        event->reason = action_copy(relay, reason);
+        action_set_reply(relay, event, reply);
+        recipient_release(relay, numbers[i]);
+        delivery_finish(relay, numbers[i]);
+    }
+}
+
+void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                const struct relay_reply *reply)
+{
+    char text[REASON_BYTES_MAX];
+    struct slice reason = reply_text(reply, text);
+    uint32_t message = delivery_at(relay, numbers[0])->message;
+    uint32_t *bounces = action_numbers(relay, count);
+    uint32_t bounce_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (fate_may_bounce(relay, numbers[i])) {
+            bounces[bounce_count++] = numbers[i];
+        } else {
+            fate_dead(relay, numbers[i], reply, reason);
+        }
+    }
+    if (bounce_count > 0) {
+        fate_bounced(relay, message, bounces, bounce_count, reason, reply);
+    }
+}

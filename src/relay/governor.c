@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * When a server is up (R3, R5; a first, simple governor).
+ *
+ *   suspect     after one failure, or at the start: probed at once; nothing new goes there
+ *   down        the probe failed too, or a failure while recovering; probed on
+ *   recovering  a probe was greeted: one delivery, the canary, goes over that session
+ *   up          the canary got its 2xx; or nothing waited and a second probe was good too
+ *   disabled    by the operator, until he says otherwise; not probed
+ *
+ *   up --failure--> suspect --probe fails--> down
+ *   suspect, down --probe greeted--> recovering --2xx--> up
+ *   recovering --failure, or the canary's patience ends--> down
+ *
+ * `trouble` says what must be proved: after a failure to connect or greet a good greeting is half
+ * of it; after a failure within sessions only a 2xx counts. A session opened before the trouble
+ * began proves nothing, neither way: its failures are the same trouble, and a connection that still
+ * works does not show that new ones would.
+ */
+#include "relay/notes.h"
+#include "relay/relay_internal.h"
+
+enum {
+    GREETING_PROBE_MS = 2000, /* R3: connects but gives no good greeting: 2 s doubling to 30 */
+    GREETING_PROBE_MAX_MS = 30000,
+    CANARY_PROBE_MS = 5000, /* R5: fails within sessions: 5 s doubling to 60 */
+    CANARY_PROBE_MAX_MS = 60000,
+    PROBE_GAP_MS = 100, /* contacts and operators cannot make us probe faster */
+};
+
+bool server_usable(const struct server *server)
+{
+    return server->state == SERVER_UP || server->state == SERVER_RECOVERING;
+}
+
+bool governor_is_fresh(const struct server *server, const struct session *session)
+{
+    return session == NULL || session == server->probe || session->serial > server->trouble_serial;
+}
+
+/* ---- state -------------------------------------------------------------------------------- */
+
+static void set_reason(struct server *server, struct slice reason)
+{
+    server->reason_length =
+        reason.length < sizeof server->reason ? reason.length : sizeof server->reason;
+    if (server->reason_length > 0) {
+        memcpy(server->reason, reason.data, server->reason_length);
+    }
+}
+
+static void write_state(struct relay *relay, const struct server *server)
+{
+    struct state_note note = {server->state, server->since_wall_ms,
+                              slice_make(server->reason, server->reason_length)};
+    buffer_clear(&relay->scratch);
+    if (!note_key(&relay->scratch, server->config->name, GLOBAL_STATE)) {
+        return;
+    }
+    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
+    buffer_clear(&relay->scratch);
+    note_encode_state(&relay->scratch, &note);
+    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
+    action->server = server->index;
+    action->key = key;
+    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+}
+
+static void set_state(struct relay *relay, struct server *server, enum server_state state,
+                      struct slice reason)
+{
+    enum server_state before = server->state;
+    bool was_usable = server_usable(server);
+    set_reason(server, reason);
+    server->state = state;
+    struct relay_action *event = action_event(relay, RELAY_EVENT_SERVER);
+    event->server = server->index;
+    event->old_state = before;
+    event->new_state = state;
+    event->reason = action_copy(relay, reason);
+    event->duration_ms = relay->now.steady_ms - server->since_ms;
+    event->count = server->failures;
+    server->since_ms = relay->now.steady_ms;
+    server->since_wall_ms = relay->now.wall_ms;
+    server->unknown_until_ms = 0;
+    write_state(relay, server);
+    if (state == SERVER_UP) {
+        server->trouble = TROUBLE_NONE;
+        server->away_since_ms = INT64_MAX;
+        server->failures = 0;
+        server->probe_delay_ms = 0;
+        server->run = server->run_sender_count = server->run_recipient_count = 0;
+        deferrals_forgive(relay, server);
+    } else if (before == SERVER_UP) {
+        server->away_since_ms = relay->now.steady_ms;
+    }
+    if (was_usable && !server_usable(server)) {
+        server_close_sessions(relay, server);
+    }
+    server->dirty = true;
+    lanes_place(relay);
+}
+
+/* ---- probes ------------------------------------------------------------------------------- */
+
+/* The interval of R3, +-20 %, so that many nodes do not knock in step. */
+static int64_t probe_interval(struct relay *relay, const struct server *server)
+{
+    uint32_t interval = server->config->probe_interval_ms;
+    return interval - interval / 5 + (int64_t)(relay_random(relay) % (interval / 5 * 2 + 1));
+}
+
+static void double_delay(struct server *server, uint32_t first_ms, uint32_t max_ms)
+{
+    uint32_t delay = server->probe_delay_ms == 0 ? first_ms : server->probe_delay_ms * 2;
+    server->probe_delay_ms = delay > max_ms ? max_ms : delay < first_ms ? first_ms : delay;
+}
+
+static void schedule_probe(struct relay *relay, struct server *server)
+{
+    int64_t delay = 0;
+    switch (server->trouble) {
+    case TROUBLE_NONE:
+        server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
+        return;
+    case TROUBLE_CONNECT:
+        delay = probe_interval(relay, server);
+        break;
+    case TROUBLE_GREETING:
+        double_delay(server, GREETING_PROBE_MS, GREETING_PROBE_MAX_MS);
+        delay = server->probe_delay_ms;
+        break;
+    case TROUBLE_DELIVERY:
+        double_delay(server, CANARY_PROBE_MS, CANARY_PROBE_MAX_MS);
+        delay = server->probe_delay_ms;
+        break;
+    }
+    server->next_probe_ms = relay->now.steady_ms + delay;
+    server->dirty = true;
+}
+
+void governor_probe_now(struct relay *relay, struct server *server)
+{
+    if (server->state == SERVER_DISABLED || server->probe != NULL) {
+        return;
+    }
+    int64_t soonest = server->last_probe_ms + PROBE_GAP_MS;
+    int64_t due = soonest > relay->now.steady_ms ? soonest : relay->now.steady_ms;
+    if (due < server->next_probe_ms) {
+        server->next_probe_ms = due;
+    }
+    if (due <= relay->now.steady_ms && relay->started) {
+        governor_probe_due(relay, server);
+    }
+    server->dirty = true;
+}
+
+void governor_probe_due(struct relay *relay, struct server *server)
+{
+    int64_t now = relay->now.steady_ms;
+    if (server->probe != NULL || server->state == SERVER_DISABLED) {
+        return;
+    }
+    bool heard = now - server->last_contact_ms < CONTACT_MAX_AGE_MS;
+    bool only_by_age = server->state == SERVER_UP ||
+                       (server->state == SERVER_RECOVERING && server->trouble == TROUBLE_DELIVERY);
+    if (only_by_age && heard && !server->probe_asked) {
+        server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
+        return;
+    }
+    if (server->state == SERVER_RECOVERING && server->jobs > 0 && !server->probe_asked) {
+        server->next_probe_ms = now + probe_interval(relay, server); /* the canary decides */
+        return;
+    }
+    server->probe_asked = false;
+    server->last_probe_ms = now;
+    server->probe = session_open(relay, server, true);
+    server->next_probe_ms = server->probe == NULL ? now + OWN_TROUBLE_MS : INT64_MAX;
+}
+
+/* ---- what was seen ------------------------------------------------------------------------ */
+
+static void failed(struct relay *relay, struct server *server, const struct session *session,
+                   enum trouble trouble, struct slice reason)
+{
+    server->failures++;
+    if (server->state == SERVER_DISABLED) {
+        return;
+    }
+    if (server->state == SERVER_UP) {
+        server->trouble = trouble;
+        server->trouble_serial = relay->session_serial;
+        server->probe_delay_ms = 0;
+        set_state(relay, server, SERVER_SUSPECT, reason);
+        server->next_probe_ms = relay->now.steady_ms;
+        return;
+    }
+    if (!governor_is_fresh(server, session)) {
+        return;
+    }
+    if (server->trouble != trouble) {
+        server->trouble = trouble;
+        server->probe_delay_ms = 0;
+    }
+    server->trouble_serial = relay->session_serial;
+    if (server->state == SERVER_DOWN) {
+        set_reason(server, reason);
+    } else {
+        set_state(relay, server, SERVER_DOWN, reason);
+    }
+    schedule_probe(relay, server);
+}
+
+static void works(struct relay *relay, struct server *server, const struct session *session)
+{
+    server->last_contact_ms = relay->now.steady_ms;
+    server->run = server->run_sender_count = server->run_recipient_count = 0;
+    if (server->state != SERVER_UP && server->state != SERVER_DISABLED &&
+        governor_is_fresh(server, session)) {
+        set_state(relay, server, SERVER_UP, SLICE_LITERAL("accepted a message"));
+        server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+    }
+    if (server->epoch_used) {
+        server->epoch_used = false;
+        server->epoch++;
+    }
+}
+
+/* The canary was refused or deferred for its own sake: another may try, but not for ever. */
+static void canary_failed(struct relay *relay, struct server *server, struct slice reason)
+{
+    if (server->state == SERVER_RECOVERING && ++server->canary_tries >= CANARY_TRIES) {
+        failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+    }
+}
+
+static uint32_t count_others(const struct server *server, const struct session *except)
+{
+    uint32_t others = 0;
+    LIST_EACH(&server->sessions, at, after)
+    {
+        const struct session *session = LIST_ENTRY(at, struct session, all);
+        others += session != except && session->state == SESSION_OPEN;
+    }
+    return others;
+}
+
+void governor_judge(struct relay *relay, struct server *server, const struct session *session,
+                    enum verdict verdict, const struct relay_reply *reply)
+{
+    char text[REASON_BYTES_MAX];
+    struct slice reason = reply_text(reply, text);
+    uint32_t others;
+    struct relay_action *event;
+    switch (verdict) {
+    case SERVER_SAYS_NOTHING:
+    case SERVER_DEFERS: /* governor_deferred() */
+        break;
+    case SERVER_WORKS:
+        works(relay, server, session);
+        break;
+    case SERVER_REFUSES:
+        server->last_contact_ms = relay->now.steady_ms;
+        server->run = server->run_sender_count = server->run_recipient_count = 0;
+        canary_failed(relay, server, reason);
+        break;
+    case SERVER_UNREACHABLE:
+        failed(relay, server, session, TROUBLE_CONNECT, reason);
+        break;
+    case SERVER_UNGREETED:
+        failed(relay, server, session, TROUBLE_GREETING, reason);
+        break;
+    case SERVER_FAILS:
+        failed(relay, server, session, TROUBLE_DELIVERY, reason);
+        break;
+    case SERVER_AT_LIMIT:
+        others = count_others(server, session);
+        if (others == 0) {
+            failed(relay, server, session, TROUBLE_GREETING, reason);
+        } else {
+            server->ceiling = others;
+            server->ceiling_ms = relay->now.steady_ms;
+        }
+        break;
+    case SERVER_CREDENTIALS:
+        event = action_event(relay, RELAY_EVENT_CREDENTIALS);
+        event->server = server->index;
+        event->reason = action_copy(relay, reason);
+        action_set_reply(relay, event, reply);
+        failed(relay, server, session, TROUBLE_DELIVERY, reason);
+        break;
+    }
+    server->dirty = true;
+}
+
+static void remember(uint32_t *seen, uint32_t *count, uint32_t value)
+{
+    for (uint32_t i = 0; i < *count; i++) {
+        if (seen[i] == value) {
+            return;
+        }
+    }
+    if (*count < DEFERRAL_VARIETY) {
+        seen[(*count)++] = value;
+    }
+}
+
+void governor_deferred(struct relay *relay, struct server *server, const struct message *message,
+                       uint64_t recipient)
+{
+    server->last_contact_ms = relay->now.steady_ms;
+    server->run++;
+    remember(server->run_senders, &server->run_sender_count, message->sender);
+    remember(server->run_recipients, &server->run_recipient_count, (uint32_t)recipient);
+    struct slice reason = SLICE_LITERAL("defers one message after the other");
+    if (server->state == SERVER_RECOVERING) {
+        canary_failed(relay, server, reason);
+    } else if (server->state == SERVER_UP && server->run >= DEFERRAL_RUN &&
+               server->run_sender_count >= DEFERRAL_VARIETY &&
+               server->run_recipient_count >= DEFERRAL_VARIETY) {
+        failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+    }
+}
+
+void governor_opened(struct relay *relay, struct server *server, struct session *session)
+{
+    bool was_probe = session == server->probe;
+    bool fresh = governor_is_fresh(server, session);
+    server->last_contact_ms = relay->now.steady_ms;
+    server->dirty = true;
+    if (was_probe) {
+        server->probe = NULL;
+        session->probe = false;
+        session->serial = relay->session_serial + 1; /* as new as any: it bears the canary */
+        relay->session_serial = session->serial;
+    }
+    if (server->state == SERVER_DISABLED || server->state == SERVER_UP || !fresh) {
+        if (was_probe) {
+            schedule_probe(relay, server);
+        }
+        return;
+    }
+    if (server->state != SERVER_RECOVERING) {
+        server->canary_tries = 0;
+        set_state(relay, server, SERVER_RECOVERING, SLICE_LITERAL("answers again"));
+    } else if (was_probe && server->trouble != TROUBLE_DELIVERY && server->jobs == 0 &&
+               server->ready == 0) {
+        set_state(relay, server, SERVER_UP, SLICE_LITERAL("answers, and nothing waits"));
+    }
+    server->next_probe_ms = server->state == SERVER_UP || server->trouble == TROUBLE_DELIVERY
+                                ? relay->now.steady_ms + CONTACT_MAX_AGE_MS
+                                : relay->now.steady_ms + probe_interval(relay, server);
+}
+
+/* ---- what may be sent --------------------------------------------------------------------- */
+
+uint32_t governor_room(struct relay *relay, struct server *server)
+{
+    if (relay->now.steady_ms < server->own_trouble_until_ms || !server_usable(server)) {
+        return 0;
+    }
+    if (server->state == SERVER_RECOVERING) {
+        LIST_EACH(&server->sessions, at, after)
+        {
+            const struct session *session = LIST_ENTRY(at, struct session, all);
+            if (session->state != SESSION_CLOSING && governor_is_fresh(server, session)) {
+                return 0;
+            }
+        }
+        return 1;
+    }
+    uint32_t most = server->config->connections;
+    if (server->ceiling < most && relay->now.steady_ms - server->ceiling_ms >= LIMIT_EASES_MS) {
+        server->ceiling++;
+        server->ceiling_ms = relay->now.steady_ms;
+    }
+    most = server->ceiling < most ? server->ceiling : most;
+    return server->open < most ? most - server->open : 0;
+}
+
+bool governor_may_send(const struct server *server)
+{
+    if (server->state != SERVER_RECOVERING) {
+        return server->state == SERVER_UP;
+    }
+    LIST_EACH(&server->sessions, at, after)
+    {
+        const struct session *session = LIST_ENTRY(at, struct session, all);
+        if (session->job_count > 0 && governor_is_fresh(server, session)) {
+            return false; /* the canary is out */
+        }
+    }
+    return true;
+}
+
+/* ---- operator and start ------------------------------------------------------------------- */
+
+void governor_start(struct relay *relay, struct server *server)
+{
+    server->last_contact_ms = relay->now.steady_ms;
+    if (server->state == SERVER_UP) {
+        server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+    } else if (server->state != SERVER_DISABLED) {
+        server->next_probe_ms = relay->now.steady_ms;
+        server->unknown_until_ms =
+            server->state == SERVER_SUSPECT ? relay->now.steady_ms + UNKNOWN_PATIENCE_MS : 0;
+        governor_probe_due(relay, server);
+    }
+    server->dirty = true;
+}
+
+static void write_hand(struct relay *relay, const struct server *server, bool disabled)
+{
+    buffer_clear(&relay->scratch);
+    if (!note_key(&relay->scratch, server->config->name, GLOBAL_HAND)) {
+        return;
+    }
+    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
+    buffer_clear(&relay->scratch);
+    if (disabled) {
+        note_encode_hand(&relay->scratch);
+    }
+    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
+    action->server = server->index;
+    action->key = key;
+    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+}
+
+void governor_disable(struct relay *relay, struct server *server)
+{
+    if (server->state == SERVER_DISABLED) {
+        return;
+    }
+    write_hand(relay, server, true);
+    server->trouble = TROUBLE_CONNECT;
+    server->trouble_serial = relay->session_serial;
+    set_state(relay, server, SERVER_DISABLED, SLICE_LITERAL("by hand"));
+    if (server->probe != NULL) {
+        struct session *probe = server->probe;
+        server->probe = NULL;
+        session_close(relay, probe);
+    }
+}
+
+void governor_enable(struct relay *relay, struct server *server)
+{
+    if (server->state != SERVER_DISABLED) {
+        return;
+    }
+    write_hand(relay, server, false);
+    server->trouble = TROUBLE_CONNECT;
+    set_state(relay, server, SERVER_SUSPECT, SLICE_LITERAL("brought back by hand"));
+    server->next_probe_ms = INT64_MAX;
+    governor_probe_now(relay, server);
+}
+
+void governor_loaded(struct relay *relay, struct server *server, enum server_state state,
+                     int64_t since_wall_ms, struct slice reason)
+{
+    (void)relay;
+    if (server->state == SERVER_DISABLED) {
+        return; /* the note by hand has spoken */
+    }
+    bool lasting = state == SERVER_UP || state == SERVER_DOWN; /* the others begin anew */
+    server->state = lasting ? state : SERVER_SUSPECT;
+    server->since_wall_ms = since_wall_ms;
+    set_reason(server, reason);
+    if (state == SERVER_UP) {
+        server->trouble = TROUBLE_NONE;
+        server->away_since_ms = INT64_MAX;
+    }
+}

@@ -1,0 +1,607 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Lanes: the ordered deliveries of one route, and which server they go to. New mail is appended to
+ * a FIFO; what comes back (due again, given back by a session, let go by its recipient) goes into a
+ * small heap. Both are in acceptance order and the earlier of the two heads goes next.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "relay/relay_internal.h"
+
+struct lane *lane_of(const struct relay *relay, const struct delivery *delivery)
+{
+    return relay->lanes[delivery->lane];
+}
+
+/* ---- making ------------------------------------------------------------------------------- */
+
+static struct slice lane_name(const struct relay *relay, uint32_t route)
+{
+    struct buffer name;
+    buffer_init(&name, 0);
+    if (route == NO_INDEX) {
+        buffer_append_text(&name, "orphan");
+    } else {
+        const struct route_config *config = &relay->config->routes[route];
+        buffer_append_text(&name, config->kind == ROUTE_DOMAIN ? "domain:" : "relay:");
+        buffer_append(&name, config->name);
+    }
+    if (name.failed) {
+        buffer_done(&name);
+        return SLICE_EMPTY;
+    }
+    return buffer_slice(&name); /* the memory is the lane's now */
+}
+
+struct lane *lane_new(struct relay *relay, uint32_t route)
+{
+    struct lane **lanes = realloc(relay->lanes, (relay->lane_count + 1) * sizeof *lanes);
+    if (lanes == NULL) {
+        return NULL;
+    }
+    relay->lanes = lanes;
+    struct lane *lane = calloc(1, sizeof *lane);
+    if (lane == NULL) {
+        return NULL;
+    }
+    *lane = (struct lane){
+        .index = relay->lane_count,
+        .route = route,
+        .pinned_server = NO_INDEX,
+        .redirect = INTERN_NONE,
+        .name = lane_name(relay, route),
+        .head = NOBODY,
+        .tail = NOBODY,
+        .placed = NO_INDEX,
+        .last_server = NO_INDEX,
+    };
+    if (lane->name.data == NULL) {
+        free(lane);
+        return NULL;
+    }
+    list_init(&lane->turn);
+    relay->lanes[relay->lane_count++] = lane;
+    return lane;
+}
+
+void lane_free(struct relay *relay, struct lane *lane)
+{
+    list_remove(&lane->turn);
+    intern_drop(&relay->redirects, lane->redirect);
+    free((void *)(uintptr_t)lane->name.data);
+    free(lane->returned);
+    free(lane);
+}
+
+bool lanes_make(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->config->route_count; i++) {
+        if (lane_new(relay, i) == NULL) {
+            return false;
+        }
+    }
+    struct lane *orphan = lane_new(relay, NO_INDEX);
+    relay->orphan = orphan == NULL ? NOBODY : orphan->index;
+    return orphan != NULL;
+}
+
+struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin,
+                          uint32_t pinned_server, struct slice redirect, bool redirect_address)
+{
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        struct lane *lane = relay->lanes[i];
+        if (lane->route == route && lane->pin == pin && lane->pinned_server == pinned_server &&
+            slice_equal(intern_text(&relay->redirects, lane->redirect), redirect)) {
+            return lane;
+        }
+    }
+    uint32_t text = redirect.length > 0 ? intern_take(&relay->redirects, redirect) : INTERN_NONE;
+    if (redirect.length > 0 && text == INTERN_NONE) {
+        return NULL;
+    }
+    struct lane *lane = lane_new(relay, route);
+    if (lane == NULL) {
+        intern_drop(&relay->redirects, text);
+        return NULL;
+    }
+    lane->pin = pin;
+    lane->pinned_server = pinned_server;
+    lane->redirect = text;
+    lane->redirect_address = redirect_address;
+    if (pin != PIN_NONE) {
+        struct slice place =
+            pinned_server == NO_INDEX ? redirect : relay->config->servers[pinned_server].name;
+        lane->salt = hash_bytes(relay->key, place) + pin;
+    }
+    return lane;
+}
+
+struct lane *lane_base(struct relay *relay, struct lane *lane)
+{
+    if (lane->pin != PIN_DOUBT) {
+        return lane;
+    }
+    struct slice redirect = intern_text(&relay->redirects, lane->redirect);
+    struct lane *base =
+        lane_sibling(relay, lane->route, redirect.length > 0 ? PIN_REDIRECT : PIN_NONE, NO_INDEX,
+                     redirect, lane->redirect_address);
+    return base == NULL ? lane : base;
+}
+
+/* ---- the FIFO and the heap ---------------------------------------------------------------- */
+
+static void change_ready(struct relay *relay, struct lane *lane, int change)
+{
+    lane->ready += (uint64_t)(int64_t)change;
+    if (lane->placed != NO_INDEX) {
+        relay->servers[lane->placed].ready += (uint64_t)(int64_t)change;
+        relay->servers[lane->placed].dirty = true;
+    }
+    if ((lane->ready == 0) != (lane->placed == NO_INDEX)) {
+        lane_place(relay, lane);
+    }
+}
+
+static void heap_put(struct relay *relay, struct lane *lane, uint32_t place, uint32_t number)
+{
+    lane->returned[place] = number;
+    delivery_at(relay, number)->next = place;
+}
+
+static void heap_up(struct relay *relay, struct lane *lane, uint32_t place)
+{
+    uint32_t number = lane->returned[place];
+    while (place > 0 && delivery_before(relay, number, lane->returned[(place - 1) / 2])) {
+        heap_put(relay, lane, place, lane->returned[(place - 1) / 2]);
+        place = (place - 1) / 2;
+    }
+    heap_put(relay, lane, place, number);
+}
+
+static void heap_down(struct relay *relay, struct lane *lane, uint32_t place)
+{
+    uint32_t number = lane->returned[place];
+    for (;;) {
+        uint32_t child = place * 2 + 1;
+        if (child + 1 < lane->returned_count &&
+            delivery_before(relay, lane->returned[child + 1], lane->returned[child])) {
+            child++;
+        }
+        if (child >= lane->returned_count ||
+            !delivery_before(relay, lane->returned[child], number)) {
+            break;
+        }
+        heap_put(relay, lane, place, lane->returned[child]);
+        place = child;
+    }
+    heap_put(relay, lane, place, number);
+}
+
+static void heap_remove(struct relay *relay, struct lane *lane, uint32_t place)
+{
+    uint32_t last = lane->returned[--lane->returned_count];
+    if (place < lane->returned_count) {
+        heap_put(relay, lane, place, last);
+        heap_down(relay, lane, place);
+        heap_up(relay, lane, delivery_at(relay, last)->next);
+    }
+    if (lane->returned_count == 0 && lane->returned_room > 1024) {
+        free(lane->returned);
+        lane->returned = NULL;
+        lane->returned_room = 0;
+    }
+}
+
+static bool heap_reserve(struct lane *lane)
+{
+    if (lane->returned_count < lane->returned_room) {
+        return true;
+    }
+    uint32_t room = lane->returned_room == 0 ? 16 : lane->returned_room * 2;
+    uint32_t *more = realloc(lane->returned, (size_t)room * sizeof *more);
+    if (more != NULL) {
+        lane->returned = more;
+        lane->returned_room = room;
+    }
+    return more != NULL;
+}
+
+static void fifo_link(struct relay *relay, uint32_t *head, uint32_t *tail, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery->next = NOBODY;
+    delivery->previous = *tail;
+    *(*tail == NOBODY ? head : &delivery_at(relay, *tail)->next) = number;
+    *tail = number;
+}
+
+static void fifo_unlink(struct relay *relay, uint32_t *head, uint32_t *tail, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    *(delivery->previous == NOBODY ? head : &delivery_at(relay, delivery->previous)->next) =
+        delivery->next;
+    *(delivery->next == NOBODY ? tail : &delivery_at(relay, delivery->next)->previous) =
+        delivery->previous;
+}
+
+void lane_append(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    assert(delivery->state == DELIVERY_WAITING && delivery->place == PLACE_NOWHERE);
+    /* Mail loaded after new mail has come in is older than the FIFO's end. */
+    if (lane->tail != NOBODY && delivery_before(relay, number, lane->tail)) {
+        lane_return(relay, number);
+        return;
+    }
+    fifo_link(relay, &lane->head, &lane->tail, number);
+    delivery->place = PLACE_IN_LANE;
+    change_ready(relay, lane, 1);
+}
+
+void lane_return(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    assert(delivery->state == DELIVERY_WAITING && delivery->place == PLACE_NOWHERE);
+    if (heap_reserve(lane)) {
+        heap_put(relay, lane, lane->returned_count, number);
+        heap_up(relay, lane, lane->returned_count++);
+        delivery->place = PLACE_RETURNED;
+    } else { /* out of memory: first in the FIFO comes close */
+        delivery->previous = NOBODY;
+        delivery->next = lane->head;
+        *(lane->head == NOBODY ? &lane->tail : &delivery_at(relay, lane->head)->previous) = number;
+        lane->head = number;
+        delivery->place = PLACE_IN_LANE;
+    }
+    change_ready(relay, lane, 1);
+}
+
+static uint64_t record_key(const struct relay *relay, const struct delivery *delivery)
+{
+    return delivery->recipient ^ lane_of(relay, delivery)->salt;
+}
+
+static struct recipient *record_of(const struct relay *relay, const struct delivery *delivery)
+{
+    uintptr_t found = (uintptr_t)map_get(&relay->recipients, record_key(relay, delivery));
+    return found == 0 ? NULL : &relay->records[found - 1];
+}
+
+void delivery_take_out(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    enum place place = delivery->place;
+    struct recipient *record;
+    switch (place) {
+    case PLACE_IN_LANE:
+        fifo_unlink(relay, &lane->head, &lane->tail, number);
+        break;
+    case PLACE_RETURNED:
+        heap_remove(relay, lane, delivery->next);
+        break;
+    case PLACE_BEHIND:
+        record = record_of(relay, delivery);
+        fifo_unlink(relay, &record->head, &record->tail, number);
+        break;
+    case PLACE_TIMED:
+        schedule_remove(&relay->schedule, delivery->next);
+        break;
+    case PLACE_ON_JOB:
+    case PLACE_NOWHERE:
+        break;
+    }
+    delivery->place = PLACE_NOWHERE;
+    delivery->next = delivery->previous = NOBODY;
+    if (place == PLACE_IN_LANE || place == PLACE_RETURNED) {
+        change_ready(relay, lane, -1);
+    }
+}
+
+static uint32_t lane_head(const struct relay *relay, const struct lane *lane)
+{
+    if (lane->returned_count == 0) {
+        return lane->head;
+    }
+    uint32_t back = lane->returned[0];
+    return lane->head == NOBODY || delivery_before(relay, back, lane->head) ? back : lane->head;
+}
+
+uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget)
+{
+    uint32_t number = lane_head(relay, lane);
+    while (number != NOBODY) {
+        struct delivery *delivery = delivery_at(relay, number);
+        struct recipient *record = record_of(relay, delivery);
+        if (record == NULL || record->blocker == number) {
+            return number;
+        }
+        if (*budget == 0) {
+            relay->more = true;
+            return NOBODY;
+        }
+        --*budget;
+        delivery_take_out(relay, number);
+        fifo_link(relay, &record->head, &record->tail, number);
+        delivery->place = PLACE_BEHIND;
+        number = lane_head(relay, lane);
+    }
+    return NOBODY;
+}
+
+/* ---- recipients --------------------------------------------------------------------------- */
+
+bool recipient_allows(const struct relay *relay, uint32_t number)
+{
+    const struct recipient *record = record_of(relay, delivery_at(relay, number));
+    return record == NULL || record->blocker == number;
+}
+
+bool recipient_block(struct relay *relay, uint32_t number)
+{
+    uint64_t key = record_key(relay, delivery_at(relay, number));
+    const struct recipient *known = record_of(relay, delivery_at(relay, number));
+    if (known != NULL) {
+        assert(known->blocker == number);
+        return true;
+    }
+    uint32_t free_record = relay->record_free;
+    if (free_record == NOBODY) {
+        if (relay->record_used == relay->record_room) {
+            uint32_t room = relay->record_room == 0 ? 64 : relay->record_room * 2;
+            struct recipient *more = realloc(relay->records, room * sizeof *more);
+            if (more == NULL) {
+                return false;
+            }
+            relay->records = more;
+            relay->record_room = room;
+        }
+        free_record = relay->record_used;
+    }
+    if (map_put(&relay->recipients, key, (void *)((uintptr_t)free_record + 1)) != ERROR_NONE) {
+        return false;
+    }
+    if (free_record == relay->record_used) {
+        relay->record_used++;
+    } else {
+        relay->record_free = relay->records[free_record].head;
+    }
+    relay->records[free_record] = (struct recipient){key, number, NOBODY, NOBODY, SCHEDULE_NOWHERE};
+    return true;
+}
+
+static void record_free(struct relay *relay, struct recipient *record)
+{
+    map_remove(&relay->recipients, record->key);
+    uint32_t number = (uint32_t)(record - relay->records);
+    *record = (struct recipient){
+        .blocker = NOBODY, .head = relay->record_free, .tail = NOBODY, .timer = SCHEDULE_NOWHERE};
+    relay->record_free = number;
+}
+
+static void stop_patience(struct relay *relay, struct recipient *record)
+{
+    if (record->timer != SCHEDULE_NOWHERE) {
+        schedule_remove(&relay->schedule, record->timer);
+    }
+}
+
+void recipient_release(struct relay *relay, uint32_t number)
+{
+    struct recipient *record = record_of(relay, delivery_at(relay, number));
+    if (record == NULL || record->blocker != number) {
+        return;
+    }
+    stop_patience(relay, record);
+    uint32_t next = record->head;
+    if (next == NOBODY) {
+        record_free(relay, record);
+        return;
+    }
+    record->blocker = next;
+    delivery_take_out(relay, next);
+    lane_return(relay, next);
+}
+
+void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct recipient *record = record_of(relay, delivery);
+    if (record == NULL || record->blocker != number) {
+        return;
+    }
+    if ((delivery->flags & DELIVERY_PATIENCE_SET) == 0) {
+        delivery->flags |= DELIVERY_PATIENCE_SET;
+        if (patience_ms > 0) {
+            schedule_add(&relay->schedule,
+                         (struct timer){relay->now.steady_ms + patience_ms, TIMER_RECIPIENT,
+                                        (uint32_t)(record - relay->records)});
+            return;
+        }
+    }
+    if (record->timer == SCHEDULE_NOWHERE) { /* it has run */
+        delivery->flags |= DELIVERY_PATIENCE_RUN;
+        recipient_release(relay, number);
+    }
+}
+
+void recipient_timer(struct relay *relay, uint32_t which)
+{
+    struct recipient *record = &relay->records[which];
+    uint32_t number = record->blocker;
+    struct delivery *delivery = delivery_at(relay, number);
+    stop_patience(relay, record);
+    delivery->flags |= DELIVERY_PATIENCE_RUN;
+    /* In flight again, or on its way to be: its reply comes first in any case. */
+    if (delivery->state == DELIVERY_DEFERRED) {
+        recipient_release(relay, number);
+    }
+}
+
+void recipients_dissolve(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->record_used; i++) {
+        struct recipient *record = &relay->records[i];
+        if (record->blocker == NOBODY) {
+            continue;
+        }
+        for (uint32_t at = record->head; at != NOBODY;) {
+            struct delivery *delivery = delivery_at(relay, at);
+            uint32_t next = delivery->next;
+            delivery->place = PLACE_NOWHERE;
+            delivery->next = delivery->previous = NOBODY;
+            at = next;
+        }
+        record->head = record->tail = NOBODY;
+        if (delivery_at(relay, record->blocker)->state == DELIVERY_WAITING) {
+            stop_patience(relay, record);
+            record_free(relay, record);
+        }
+    }
+}
+
+/* ---- which server ------------------------------------------------------------------------- */
+
+uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
+{
+    if (lane->route == NO_INDEX && lane->pinned_server == NO_INDEX) {
+        return NO_INDEX;
+    }
+    if (lane->pinned_server != NO_INDEX) {
+        return server_usable(&relay->servers[lane->pinned_server]) ? lane->pinned_server : NO_INDEX;
+    }
+    const struct route_config *route = &relay->config->routes[lane->route];
+    for (uint32_t i = 0; i < route->chain_length; i++) {
+        const struct server *server = &relay->servers[route->chain[i]];
+        if (server_usable(server)) {
+            return server->index;
+        }
+        if (server->state == SERVER_SUSPECT && relay->now.steady_ms < server->unknown_until_ms) {
+            return NO_INDEX; /* just started: the head of the chain first */
+        }
+    }
+    return NO_INDEX;
+}
+
+static bool is_away(const struct server *server)
+{
+    return server->state == SERVER_DOWN || server->state == SERVER_DISABLED;
+}
+
+bool lane_is_stopped(const struct relay *relay, const struct lane *lane)
+{
+    if (lane->pinned_server != NO_INDEX) {
+        return is_away(&relay->servers[lane->pinned_server]);
+    }
+    if (lane->route == NO_INDEX) {
+        return false;
+    }
+    const struct route_config *route = &relay->config->routes[lane->route];
+    for (uint32_t i = 0; i < route->chain_length; i++) {
+        if (!is_away(&relay->servers[route->chain[i]])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void lane_stops(struct relay *relay, struct lane *lane)
+{
+    lane->stopped = true;
+    struct relay_action *event = action_event(relay, RELAY_EVENT_STOPPED);
+    event->lane = action_copy(relay, lane->name);
+    event->count = lane->waiting;
+}
+
+static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server)
+{
+    lane->stopped = false;
+    if (lane->waiting + lane->in_flight == 0) {
+        return;
+    }
+    lane->draining = true;
+    lane->drain_mark = relay->last_sequence;
+    lane->drain_left = lane->waiting + lane->in_flight;
+    lane->drain_done = 0;
+    lane->drain_since_ms = relay->now.steady_ms;
+    struct relay_action *event = action_event(relay, RELAY_EVENT_DRAINING);
+    event->lane = action_copy(relay, lane->name);
+    event->server = server;
+    event->count = lane->drain_left;
+}
+
+void lane_place(struct relay *relay, struct lane *lane)
+{
+    uint32_t choice = lane->ready > 0 ? lane_choose(relay, lane) : NO_INDEX;
+    if (choice != lane->placed) {
+        list_remove(&lane->turn);
+        if (lane->placed != NO_INDEX) {
+            relay->servers[lane->placed].ready -= lane->ready;
+        }
+        lane->placed = choice;
+        lane->deficit = 0;
+        if (choice != NO_INDEX) {
+            list_append(&relay->servers[choice].turns, &lane->turn);
+            relay->servers[choice].ready += lane->ready;
+            relay->servers[choice].dirty = true;
+        }
+    }
+    if (!relay->started) {
+        return;
+    }
+    if (choice != NO_INDEX && lane->stopped) {
+        lane_resumes(relay, lane, choice);
+    } else if (choice == NO_INDEX && !lane->stopped && lane->waiting > 0 &&
+               lane->pin != PIN_DOUBT && lane_is_stopped(relay, lane)) {
+        lane_stops(relay, lane);
+    }
+}
+
+void lanes_place(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        struct lane *lane = relay->lanes[i];
+        lane_place(relay, lane);
+        if (lane->stopped && lane->ready == 0 && !lane_is_stopped(relay, lane)) {
+            lane->stopped = false; /* nothing waited any more */
+        }
+    }
+}
+
+/* ---- counts ------------------------------------------------------------------------------- */
+
+void lanes_drained(struct relay *relay)
+{
+    relay->drained = false;
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        struct lane *lane = relay->lanes[i];
+        if (!lane->draining || lane->drain_left > 0) {
+            continue;
+        }
+        lane->draining = false;
+        struct relay_action *event = action_event(relay, RELAY_EVENT_DRAINED);
+        event->lane = action_copy(relay, lane->name);
+        event->count = lane->drain_done;
+        event->duration_ms = relay->now.steady_ms - lane->drain_since_ms;
+    }
+}
+
+void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    uint64_t by = (uint64_t)(int64_t)change;
+    bool moving = state == DELIVERY_WAITING || state == DELIVERY_IN_FLIGHT;
+    lane->deliveries += state != DELIVERY_FINISHED && state != DELIVERY_DEAD ? by : 0;
+    lane->waiting += state == DELIVERY_WAITING ? by : 0;
+    lane->in_flight += state == DELIVERY_IN_FLIGHT ? by : 0;
+    lane->held += state == DELIVERY_HELD ? by : 0;
+    if (lane->draining && message_at(relay, delivery->message)->sequence <= lane->drain_mark) {
+        lane->drain_left += moving ? by : 0;
+        lane->drain_done += state == DELIVERY_FINISHED && change > 0;
+        relay->drained |= lane->drain_left == 0;
+    }
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From the journal back into memory: fates and notes of messages just loaded, what was noted of
+ * servers, jobs that the sender process still has. And the way there: notes that a moved message
+ * still needs. Loading tells nothing and sends nothing; relay_start() does.
+ */
+#include "relay/notes.h"
+#include "relay/relay_internal.h"
+
+void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t which,
+                     enum spool_fate fate)
+{
+    (void)fate;
+    struct message *message = message_find(relay, handle.index);
+    if (message == NULL || which >= message->recipient_count) {
+        return;
+    }
+    uint32_t number = delivery_number(message, which);
+    if (number == NOBODY) {
+        return;
+    }
+    relay->attempted -= (delivery_at(relay, number)->flags & DELIVERY_ATTEMPTED) != 0;
+    delivery_take_out(relay, number);
+    recipient_release(relay, number);
+    delivery_finish(relay, number);
+}
+
+/* ---- notes -------------------------------------------------------------------------------- */
+
+enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    uint32_t route = lane_of(relay, delivery)->route;
+    bool address = slice_find(to, '@') < to.length;
+    uint32_t server = address ? NO_INDEX : server_find(relay, to);
+    struct lane *lane;
+    if (!address) {
+        if (server == NO_INDEX) {
+            return ERROR_INVALID;
+        }
+        lane = lane_sibling(relay, route, PIN_REDIRECT, server, to, false);
+    } else {
+        uint32_t domain =
+            routing_domain(relay->routing, slice_skip(to, slice_find_last(to, '@') + 1));
+        /* Elsewhere: by the relay it came for, else the way our own notices leave. */
+        if (domain != NO_INDEX) {
+            route = domain;
+        } else if (route == NO_INDEX || relay->config->routes[route].kind != ROUTE_RELAY) {
+            route = relay->config->bounces;
+        }
+        if (route == NO_INDEX) {
+            return ERROR_INVALID;
+        }
+        lane = lane_sibling(relay, route, PIN_REDIRECT, NO_INDEX, to, true);
+    }
+    if (lane == NULL) {
+        return ERROR_MEMORY;
+    }
+    delivery_move(relay, number, lane->index);
+    if (address) {
+        delivery->recipient = recipient_hash(relay, to); /* order is that of the new recipient */
+    }
+    return ERROR_NONE;
+}
+
+static void load_counts(struct relay *relay, struct delivery *delivery,
+                        const struct delivery_note *note)
+{
+    uint32_t server = note->server.length > 0 ? server_find(relay, note->server) : NO_INDEX;
+    delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
+    delivery->attempts = note->attempts;
+    delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
+    delivery->doubts = note->doubts < DOUBTS_MAX ? note->doubts & 3 : DOUBTS_MAX;
+    delivery->flags &= (uint8_t) ~(DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET);
+    delivery->flags |= (note->flags & NOTE_BY_RULE) != 0 ? DELIVERY_BY_RULE : 0;
+    delivery->flags |= (note->flags & NOTE_PATIENCE_RUN) != 0 ? DELIVERY_PATIENCE_SET : 0;
+    /* Deferred before the restart: forgiven when a server that is in trouble now comes up; one that
+     * is up closes the chapter with its next success. */
+    delivery->trouble_attempts = 1;
+    if (server != NO_INDEX) {
+        delivery->epoch = relay->servers[server].epoch;
+        relay->servers[server].epoch_used = true;
+    }
+    delivery_set_reason(relay, delivery, note->text);
+}
+
+/* Steady time of a moment noted by the wall clock, at most `most` ahead: a clock that has been set
+ * back must not stretch a wait. */
+static int64_t steady_of(const struct relay *relay, int64_t wall_ms, int64_t most)
+{
+    int64_t left = 0;
+    if (wall_ms > relay->now.wall_ms) {
+        left = wall_ms - relay->now.wall_ms < most ? wall_ms - relay->now.wall_ms : most;
+    }
+    return relay->now.steady_ms + left;
+}
+
+/* What is left of its patience keeps the recipient's later mail back, as before the restart. */
+static void load_patience(struct relay *relay, uint32_t number, const struct delivery_note *note)
+{
+    uint32_t route = lane_of(relay, delivery_at(relay, number))->route;
+    int64_t patience = route == NO_INDEX ? 0 : relay->config->routes[route].order_patience_ms;
+    int64_t age = relay->now.wall_ms - note->when_ms;
+    if (age < 0 || age >= patience || !recipient_allows(relay, number) ||
+        !recipient_block(relay, number)) {
+        return;
+    }
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery->flags &= (uint8_t)~DELIVERY_PATIENCE_SET;
+    recipient_patience(relay, number, patience - age);
+}
+
+static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
+                      const struct delivery_note *note)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    if (delivery->state == DELIVERY_IN_FLIGHT) {
+        return;
+    }
+    relay->attempted -= (delivery->flags & DELIVERY_ATTEMPTED) != 0;
+    delivery->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
+    if (kind == NOTE_ATTEMPT) {
+        uint32_t server = server_find(relay, note->server);
+        delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
+        delivery->flags |= DELIVERY_ATTEMPTED;
+        relay->attempted++;
+        return;
+    }
+    delivery_take_out(relay, number);
+    recipient_release(relay, number);
+    if (kind == NOTE_REDIRECT) {
+        enum error error = redirect_apply(relay, number, note->text);
+        if (error != ERROR_NONE) {
+            delivery->attempts = 0; /* that place is gone: by its route again */
+        }
+    } else {
+        load_counts(relay, delivery, note);
+    }
+    switch (kind) {
+    case NOTE_DEFER:
+    case NOTE_DOUBT:
+        delivery_set_state(relay, number,
+                           kind == NOTE_DEFER ? DELIVERY_DEFERRED : DELIVERY_IN_DOUBT);
+        delivery_schedule(relay, number,
+                          steady_of(relay, note->next_ms, retry_delay(relay, delivery)));
+        if (kind == NOTE_DEFER) {
+            load_patience(relay, number, note);
+        }
+        break;
+    case NOTE_HOLD:
+        delivery_set_state(relay, number, DELIVERY_HELD);
+        break;
+    case NOTE_DEAD:
+        delivery_set_state(relay, number, DELIVERY_DEAD);
+        break;
+    case NOTE_WAITING:
+    case NOTE_REDIRECT:
+        delivery_set_state(relay, number, DELIVERY_WAITING);
+        lane_return(relay, number);
+        break;
+    }
+}
+
+void relay_load_note(struct relay *relay, struct spool_handle handle, uint32_t which, uint16_t kind,
+                     struct slice payload, struct relay_time now)
+{
+    relay->now = now;
+    struct delivery_note note;
+    struct message *message = message_find(relay, handle.index);
+    if (message == NULL || kind < NOTE_ATTEMPT || kind > NOTE_REDIRECT ||
+        !note_decode(payload, &note)) {
+        return;
+    }
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        if (which == SPOOL_ALL_DELIVERIES || which == i) {
+            uint32_t number = delivery_number(message, i);
+            if (number != NOBODY) {
+                load_note(relay, number, kind, &note);
+            }
+        }
+    }
+}
+
+void relay_load_global(struct relay *relay, struct slice key, struct slice payload,
+                       struct relay_time now)
+{
+    relay->now = now;
+    struct slice name;
+    enum global_note_kind kind;
+    if (payload.length == 0 || !note_key_parse(key, &name, &kind)) {
+        return;
+    }
+    uint32_t index = server_find(relay, name);
+    if (index == NO_INDEX) {
+        return;
+    }
+    struct server *server = &relay->servers[index];
+    struct state_note state;
+    struct relay_capabilities capabilities;
+    switch (kind) {
+    case GLOBAL_HAND:
+        if (note_decode_hand(payload)) {
+            server->state = SERVER_DISABLED;
+        }
+        break;
+    case GLOBAL_STATE:
+        if (note_decode_state(payload, &state)) {
+            governor_loaded(relay, server, state.state, state.since_ms, state.reason);
+        }
+        break;
+    case GLOBAL_CAPABILITIES:
+        if (note_decode_capabilities(payload, &capabilities)) {
+            server->capabilities = capabilities;
+            server->capabilities_known = true;
+        }
+        break;
+    }
+}
+
+/* ---- jobs of an earlier life ---------------------------------------------------------------- */
+
+void relay_resume(struct relay *relay, uint32_t session, uint64_t id, struct spool_handle handle,
+                  const uint32_t *deliveries, uint32_t count, uint32_t server,
+                  struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct message *message = message_find(relay, handle.index);
+    if (message == NULL || count > message->recipient_count || id == 0 ||
+        job_find(relay, id) != NULL) {
+        return;
+    }
+    struct job *job = job_new(relay, id, count);
+    if (job == NULL) {
+        return;
+    }
+    job->session_id = session;
+    job->server = server < relay->server_count ? server : NO_INDEX;
+    job->message = handle.index;
+    job->noted = true;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = deliveries[i] < message->recipient_count
+                              ? delivery_number(message, deliveries[i])
+                              : NOBODY;
+        if (number == NOBODY || delivery_at(relay, number)->state == DELIVERY_IN_FLIGHT) {
+            continue;
+        }
+        struct delivery *delivery = delivery_at(relay, number);
+        relay->attempted -= (delivery->flags & DELIVERY_ATTEMPTED) != 0;
+        delivery->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
+        (void)job_take(relay, job, number); /* no memory: it stays, its result is not heard */
+    }
+    if (job->count == 0) {
+        job_free(relay, job);
+    }
+    relay_settle(relay);
+}
+
+/* ---- what a moved message still needs ------------------------------------------------------- */
+
+struct describing {
+    void (*put)(void *context, uint32_t delivery, uint16_t kind, struct slice payload);
+    void *context;
+    struct buffer buffer;
+};
+
+static void put_note(struct describing *describing, uint32_t delivery, uint16_t kind)
+{
+    if (!describing->buffer.failed) {
+        describing->put(describing->context, delivery, kind, buffer_slice(&describing->buffer));
+    }
+    buffer_clear(&describing->buffer);
+}
+
+static bool needs_state(const struct delivery *delivery, const struct lane *lane)
+{
+    return note_kind_of_state(delivery) != NOTE_WAITING || delivery->attempts > 0 ||
+           delivery->strikes > 0 || delivery->doubts > 0 || lane->pin == PIN_DOUBT;
+}
+
+static void describe(const struct relay *relay, uint32_t number, struct describing *describing)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    const struct lane *lane = lane_of(relay, delivery);
+    struct slice redirect = intern_text(&relay->redirects, lane->redirect);
+    if (redirect.length > 0) {
+        note_put_delivery(relay, number, NOTE_REDIRECT, redirect, &describing->buffer);
+        put_note(describing, delivery->number, NOTE_REDIRECT);
+    }
+    if (needs_state(delivery, lane)) {
+        bool doubt = delivery->state == DELIVERY_WAITING && lane->pin == PIN_DOUBT;
+        uint16_t kind = doubt ? NOTE_DOUBT : note_kind_of_state(delivery);
+        note_put_delivery(relay, number, kind, delivery_reason(relay, delivery),
+                          &describing->buffer);
+        put_note(describing, delivery->number, kind);
+    }
+    bool attempted = (delivery->flags & DELIVERY_ATTEMPTED) != 0 ||
+                     (delivery->place == PLACE_ON_JOB && relay->jobs[delivery->next]->noted);
+    if (attempted) {
+        note_put_delivery(relay, number, NOTE_ATTEMPT, SLICE_EMPTY, &describing->buffer);
+        put_note(describing, delivery->number, NOTE_ATTEMPT);
+    }
+}
+
+void relay_describe(const struct relay *relay, struct spool_handle handle,
+                    void (*put)(void *context, uint32_t delivery, uint16_t kind,
+                                struct slice payload),
+                    void *context)
+{
+    const struct message *message = message_find(relay, handle.index);
+    struct describing describing = {put, context, {0}};
+    buffer_init(&describing.buffer, NOTE_PAYLOAD_MAX);
+    for (uint32_t i = 0; message != NULL && i < message->recipient_count; i++) {
+        if (delivery_number(message, i) != NOBODY) {
+            describe(relay, delivery_number(message, i), &describing);
+        }
+    }
+    buffer_done(&describing.buffer);
+}

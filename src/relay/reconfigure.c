@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A new configuration while mail is held and under way (R13). What can fail is made first; then
+ * servers take over their state by name, and every delivery is laned anew in acceptance order.
+ *
+ * A recipient's domain is known of each delivery, so most routes are found without the envelope.
+ * Only where no domain matches, and the rules for relays and notices have changed, it is read.
+ */
+#include <stdlib.h>
+
+#include "relay/relay_internal.h"
+
+/* ---- what has changed ---------------------------------------------------------------------- */
+
+static bool same_networks(const struct route_config *a, const struct route_config *b)
+{
+    if (a->from_count != b->from_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->from_count; i++) {
+        if (!ip_equal(&a->from[i].address, &b->from[i].address) ||
+            a->from[i].prefix != b->from[i].prefix) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool same_senders(const struct route_config *a, const struct route_config *b)
+{
+    if (a->sender_count != b->sender_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->sender_count; i++) {
+        if (!slice_equal(a->senders[i].text, b->senders[i].text)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint32_t next_relay(const struct relay_config *config, uint32_t from)
+{
+    while (from < config->route_count && config->routes[from].kind != ROUTE_RELAY) {
+        from++;
+    }
+    return from;
+}
+
+static bool same_bounces(const struct relay_config *a, const struct relay_config *b)
+{
+    if (a->bounces == NO_INDEX || b->bounces == NO_INDEX) {
+        return a->bounces == b->bounces;
+    }
+    return slice_equal(a->routes[a->bounces].name, b->routes[b->bounces].name);
+}
+
+/* Both choose the relay of the same name for every message. */
+static bool same_relays(const struct relay_config *a, const struct relay_config *b)
+{
+    uint32_t i = next_relay(a, 0), j = next_relay(b, 0);
+    while (i < a->route_count && j < b->route_count) {
+        const struct route_config *one = &a->routes[i], *other = &b->routes[j];
+        if (!slice_equal(one->name, other->name) || one->any_user != other->any_user ||
+            !same_networks(one, other) || !same_senders(one, other)) {
+            return false;
+        }
+        i = next_relay(a, i + 1);
+        j = next_relay(b, j + 1);
+    }
+    return i == a->route_count && j == b->route_count && same_bounces(a, b) &&
+           slice_equal_fold(a->postmaster, b->postmaster) &&
+           slice_equal_fold(a->hostname, b->hostname);
+}
+
+static bool same_place(const struct server_config *a, const struct server_config *b)
+{
+    if (a->address_count != b->address_count || a->protocol != b->protocol || a->tls != b->tls) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->address_count; i++) {
+        const struct server_address *one = &a->addresses[i], *other = &b->addresses[i];
+        if (one->is_literal != other->is_literal || one->port != other->port ||
+            (one->is_literal ? !ip_equal(&one->literal, &other->literal)
+                             : !slice_equal_fold(one->host, other->host))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint32_t find_route(const struct relay_config *config, const struct route_config *like)
+{
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        if (config->routes[i].kind == like->kind &&
+            slice_equal(config->routes[i].name, like->name)) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
+static uint32_t find_server(const struct relay_config *config, struct slice name)
+{
+    for (uint32_t i = 0; i < config->server_count; i++) {
+        if (slice_equal(config->servers[i].name, name)) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
+/* ---- servers ------------------------------------------------------------------------------- */
+
+static void adopt_list(struct link *to, struct link *from)
+{
+    LIST_EACH(from, at, after)
+    {
+        list_remove(at);
+        list_append(to, at);
+    }
+}
+
+/* The same server goes on with its sessions and all that is known of it. */
+static void adopt(struct server *to, struct server *from)
+{
+    const struct server_config *config = to->config;
+    uint32_t index = to->index;
+    struct link *empty_heads[] = {&to->sessions, &to->idle, &to->single, &to->turns};
+    *to = *from;
+    to->config = config;
+    to->index = index;
+    for (size_t i = 0; i < sizeof empty_heads / sizeof empty_heads[0]; i++) {
+        list_init(empty_heads[i]);
+    }
+    adopt_list(&to->sessions, &from->sessions);
+    adopt_list(&to->idle, &from->idle);
+    adopt_list(&to->single, &from->single);
+    LIST_EACH(&to->sessions, at, after)
+    {
+        LIST_ENTRY(at, struct session, all)->server = to;
+    }
+    to->timer = SCHEDULE_NOWHERE;
+    to->ready = 0;
+    to->dirty = true;
+    to->ceiling = config->connections;
+}
+
+/* It has left the configuration, or stands elsewhere now: its sessions end when their jobs have. */
+static void abandon(struct relay *relay, struct server *server)
+{
+    LIST_EACH(&server->sessions, at, after)
+    {
+        struct session *session = LIST_ENTRY(at, struct session, all);
+        session_close(relay, session);
+        list_remove(&session->all);
+        session->server = NULL;
+    }
+}
+
+static void move_servers(struct relay *relay, const struct relay_config *config,
+                         struct server *servers, uint32_t *server_map)
+{
+    for (uint32_t i = 0; i < relay->server_count; i++) {
+        struct server *old = &relay->servers[i];
+        if (old->timer != SCHEDULE_NOWHERE) {
+            schedule_remove(&relay->schedule, old->timer);
+        }
+        uint32_t index = find_server(config, old->config->name);
+        server_map[i] = index;
+        if (index != NO_INDEX && same_place(old->config, servers[index].config)) {
+            adopt(&servers[index], old);
+        } else {
+            abandon(relay, old);
+            if (index != NO_INDEX && old->state == SERVER_DISABLED) {
+                servers[index].state = SERVER_DISABLED;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < relay->job_used; i++) {
+        struct job *job = relay->jobs[i];
+        if (job != NULL && job->server != NO_INDEX) {
+            bool goes_on = job->session == NULL || job->session->server != NULL;
+            job->server = goes_on ? server_map[job->server] : NO_INDEX;
+        }
+    }
+}
+
+/* ---- deliveries ---------------------------------------------------------------------------- */
+
+struct relaning {
+    const struct relay_config *old_config;
+    struct lane **old_lanes;
+    uint32_t old_lane_count;
+    uint32_t old_orphan;
+    const uint32_t *server_map;
+    const struct relay_envelopes *envelopes;
+    struct arena arena;
+    bool relays_same;
+    /* The envelope last read */
+    uint32_t read_message;
+    bool read_ok;
+    struct spool_message envelope;
+};
+
+static const struct spool_message *read_envelope(struct relaning *relaning, uint32_t index)
+{
+    if (relaning->read_message != index) {
+        arena_reset(&relaning->arena);
+        relaning->read_message = index;
+        relaning->read_ok =
+            relaning->envelopes != NULL &&
+            relaning->envelopes->read(relaning->envelopes->context, (struct spool_handle){index},
+                                      &relaning->arena, &relaning->envelope) == ERROR_NONE;
+    }
+    return relaning->read_ok ? &relaning->envelope : NULL;
+}
+
+static uint32_t same_route_now(const struct relay *relay, const struct relaning *relaning,
+                               uint32_t old_route)
+{
+    return old_route == NO_INDEX
+               ? NO_INDEX
+               : find_route(relay->config, &relaning->old_config->routes[old_route]);
+}
+
+static uint32_t new_route(const struct relay *relay, struct relaning *relaning,
+                          const struct delivery *delivery, const struct lane *old_lane)
+{
+    struct slice domain = intern_text(&relay->domains, delivery->domain);
+    uint32_t route = routing_domain(relay->routing, domain);
+    if (route != NO_INDEX) {
+        return route;
+    }
+    bool was_relay = old_lane->route != NO_INDEX &&
+                     relaning->old_config->routes[old_lane->route].kind == ROUTE_RELAY;
+    if (was_relay && relaning->relays_same) {
+        return same_route_now(relay, relaning, old_lane->route);
+    }
+    const struct spool_message *envelope = read_envelope(relaning, delivery->message);
+    if (envelope == NULL || delivery->number >= envelope->recipient_count) {
+        return same_route_now(relay, relaning, old_lane->route); /* unreadable: as it was */
+    }
+    struct routing_query query = {
+        .sender = envelope->sender,
+        .recipient = envelope->recipients[delivery->number].address,
+        .client = &envelope->origin.client.address,
+        .authenticated = envelope->origin.user.length > 0,
+        .own_dsn = (envelope->flags & SPOOL_OWN_DSN) != 0,
+    };
+    return routing_find(relay->routing, &query);
+}
+
+/* A redirect and a doubt's pin go along while their server exists. */
+static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
+                         const struct delivery *delivery, const struct lane *old_lane)
+{
+    uint32_t route = new_route(relay, relaning, delivery, old_lane);
+    uint32_t base = route == NO_INDEX ? relay->orphan : route;
+    if (old_lane->pin == PIN_NONE) {
+        return base;
+    }
+    uint32_t server = old_lane->pinned_server == NO_INDEX
+                          ? NO_INDEX
+                          : relaning->server_map[old_lane->pinned_server];
+    struct slice redirect = intern_text(&relay->redirects, old_lane->redirect);
+    enum lane_pin pin = old_lane->pin;
+    if (server == NO_INDEX && old_lane->pinned_server != NO_INDEX) {
+        if (!old_lane->redirect_address) {
+            return base;
+        }
+        pin = PIN_REDIRECT;
+    }
+    if (old_lane->redirect_address) {
+        uint32_t domain = routing_domain(relay->routing,
+                                         slice_skip(redirect, slice_find_last(redirect, '@') + 1));
+        bool relays = route != NO_INDEX && relay->config->routes[route].kind == ROUTE_RELAY;
+        route = domain != NO_INDEX ? domain : relays ? route : relay->config->bounces;
+        if (route == NO_INDEX) {
+            return relay->orphan;
+        }
+    }
+    const struct lane *lane =
+        lane_sibling(relay, route, pin, server, redirect, old_lane->redirect_address);
+    return lane == NULL ? base : lane->index;
+}
+
+static void relane(struct relay *relay, struct relaning *relaning, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    const struct lane *old_lane = relaning->old_lanes[delivery->lane];
+    bool was_orphan = delivery->lane == relaning->old_orphan;
+    delivery->server = delivery->server == NO_SERVER
+                           ? NO_SERVER
+                           : (uint16_t)relaning->server_map[delivery->server];
+    delivery->lane = new_lane(relay, relaning, delivery, old_lane);
+    lane_count(relay, number, delivery->state, 1);
+    if (delivery->state == DELIVERY_WAITING) {
+        delivery->place = PLACE_NOWHERE;
+        lane_append(relay, number);
+    }
+    if (delivery->lane == relay->orphan && !was_orphan) {
+        (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
+    }
+}
+
+/* Recipients of special lanes are known under their lane's own key, which changes with the lane:
+ * let go first, whatever is in flight there. */
+static void release_special(struct relay *relay)
+{
+    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count; i++) {
+            uint32_t number = delivery_number(message, i);
+            if (number != NOBODY && lane_of(relay, delivery_at(relay, number))->salt != 0) {
+                recipient_release(relay, number);
+            }
+        }
+    }
+}
+
+static void relane_all(struct relay *relay, struct relaning *relaning)
+{
+    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count; i++) {
+            if (delivery_number(message, i) != NOBODY) {
+                relane(relay, relaning, delivery_number(message, i));
+            }
+        }
+    }
+    route_bytes_count(relay);
+}
+
+/* What a lane was doing goes on in the lane of the same name. */
+static void carry_lane(struct relay *relay, const struct lane *old, const uint32_t *server_map)
+{
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        struct lane *lane = relay->lanes[i];
+        if (lane->pin == PIN_NONE && old->pin == PIN_NONE && slice_equal(lane->name, old->name)) {
+            lane->last_server =
+                old->last_server == NO_INDEX ? NO_INDEX : server_map[old->last_server];
+            lane->stopped = old->stopped;
+        }
+    }
+}
+
+static void free_lanes(struct relay *relay, struct lane **lanes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        lane_free(relay, lanes[i]);
+    }
+    free(lanes);
+}
+
+enum error relay_reconfigure(struct relay *relay, const struct relay_config *config,
+                             const struct relay_envelopes *envelopes, struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct relaning relaning = {
+        .old_config = relay->config,
+        .old_lanes = relay->lanes,
+        .old_lane_count = relay->lane_count,
+        .old_orphan = relay->orphan,
+        .envelopes = envelopes,
+        .relays_same = same_relays(relay->config, config),
+        .read_message = NOBODY,
+    };
+    struct server *servers = NULL;
+    uint32_t *server_map = calloc(relay->server_count + 1, sizeof *server_map);
+    struct routing *routing = routing_new(config);
+    uint64_t *route_bytes = calloc(config->route_count + 1, sizeof *route_bytes);
+    uint32_t timers = 2 * relay->delivery_count + config->server_count + relay->server_count;
+    /* The new lanes are made under the new configuration; until nothing can fail any more the old
+     * ones stand aside. */
+    relay->lanes = NULL;
+    relay->lane_count = 0;
+    relay->config = config;
+    if (server_map == NULL || routing == NULL || route_bytes == NULL ||
+        schedule_reserve(&relay->schedule, timers) != ERROR_NONE ||
+        servers_new(relay, config, &servers) != ERROR_NONE || !lanes_make(relay)) {
+        free_lanes(relay, relay->lanes, relay->lane_count);
+        relay->lanes = relaning.old_lanes;
+        relay->lane_count = relaning.old_lane_count;
+        relay->orphan = relaning.old_orphan;
+        relay->config = relaning.old_config;
+        free(server_map);
+        routing_free(routing);
+        free(route_bytes);
+        free(servers);
+        return ERROR_MEMORY;
+    }
+    struct lane **new_lanes = relay->lanes;
+    uint32_t new_lane_count = relay->lane_count, new_orphan = relay->orphan;
+    bool started = relay->started;
+    relay->started = false; /* nothing is told or sent while lanes fill */
+    relay->lanes = relaning.old_lanes;
+    relay->lane_count = relaning.old_lane_count;
+    relay->config = relaning.old_config;
+    release_special(relay);
+    recipients_dissolve(relay);
+    for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
+        list_remove(&relaning.old_lanes[i]->turn);
+    }
+    move_servers(relay, config, servers, server_map);
+    relaning.server_map = server_map;
+    relay->config = config;
+    free(relay->servers);
+    relay->servers = servers;
+    relay->server_count = config->server_count;
+    routing_free(relay->routing);
+    relay->routing = routing;
+    free(relay->route_bytes);
+    relay->route_bytes = route_bytes;
+    relay->lanes = new_lanes;
+    relay->lane_count = new_lane_count;
+    relay->orphan = new_orphan;
+    arena_init(&relaning.arena);
+    relane_all(relay, &relaning);
+    arena_done(&relaning.arena);
+    for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
+        carry_lane(relay, relaning.old_lanes[i], server_map);
+    }
+    free_lanes(relay, relaning.old_lanes, relaning.old_lane_count);
+    free(server_map);
+    relay->started = started;
+    for (uint32_t i = 0; started && i < relay->server_count; i++) {
+        struct server *server = &relay->servers[i];
+        server->dirty = true;
+        if (server->open == 0 && server->probe == NULL && server->next_probe_ms == INT64_MAX) {
+            governor_start(relay, server); /* a new one, or one that has moved */
+        }
+    }
+    if (started) {
+        lanes_place(relay);
+    }
+    relay_settle(relay);
+    return ERROR_NONE;
+}

@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The room's door: life cycle, mail, sessions and results, time, actions. Every input begins with
+ * relay_begin(), which forgets the actions that were taken, and ends with relay_settle(), which
+ * sends what may go.
+ */
+#include "relay/relay.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "relay/notes.h"
+#include "relay/relay_internal.h"
+
+/* xorshift64*: jitter and first numbers, nothing secret. */
+uint64_t relay_random(struct relay *relay)
+{
+    relay->random ^= relay->random >> 12;
+    relay->random ^= relay->random << 25;
+    relay->random ^= relay->random >> 27;
+    return relay->random * 0x2545f4914f6cdd1dULL;
+}
+
+uint64_t recipient_hash(const struct relay *relay, struct slice address)
+{
+    return hash_bytes_fold(relay->key, address);
+}
+
+struct slice reply_text(const struct relay_reply *reply, char buffer[REASON_BYTES_MAX])
+{
+    int length;
+    struct slice text = slice_take(reply->text, REASON_BYTES_MAX);
+    if (reply->code == 0) {
+        return slice_make(
+            memcpy(buffer, text.length > 0 ? (const char *)text.data : "", text.length),
+            text.length);
+    }
+    if (reply->enhanced[0] != 0) {
+        length =
+            snprintf(buffer, REASON_BYTES_MAX, "%u %u.%u.%u %.*s", reply->code, reply->enhanced[0],
+                     reply->enhanced[1], reply->enhanced[2], SLICE_PRINT(text));
+    } else {
+        length = snprintf(buffer, REASON_BYTES_MAX, "%u %.*s", reply->code, SLICE_PRINT(text));
+    }
+    if (length >= REASON_BYTES_MAX) {
+        length = REASON_BYTES_MAX - 1;
+    }
+    return slice_trim(slice_make(buffer, length < 0 ? 0 : (size_t)length));
+}
+
+/* ---- life cycle --------------------------------------------------------------------------- */
+
+static void timer_moved(void *context, const struct timer *timer, uint32_t place)
+{
+    struct relay *relay = context;
+    switch ((enum timer_kind)timer->kind) {
+    case TIMER_DELIVERY:
+        delivery_at(relay, timer->index)->next = place;
+        break;
+    case TIMER_RECIPIENT:
+        relay->records[timer->index].timer = place;
+        break;
+    case TIMER_SERVER:
+        relay->servers[timer->index].timer = place;
+        break;
+    }
+}
+
+struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct relay_time now)
+{
+    struct relay *relay = calloc(1, sizeof *relay);
+    if (relay == NULL) {
+        return NULL;
+    }
+    relay->config = config;
+    relay->now = now;
+    relay->random = seed != 0 ? seed : 1;
+    relay->key = (struct hash_key){relay_random(relay), relay_random(relay)};
+    relay->next_session = (uint32_t)relay_random(relay);
+    relay->next_job = relay_random(relay);
+    relay->first_message = relay->last_message = relay->load_hint = relay->oldest = NOBODY;
+    relay->delivery_free = relay->record_free = NOBODY;
+    map_init(&relay->recipients);
+    map_init(&relay->sessions);
+    map_init(&relay->jobs_by_id);
+    intern_init(&relay->domains, relay->key, UINT32_MAX - 1);
+    intern_init(&relay->reasons, relay->key, REASONS_MAX);
+    intern_init(&relay->redirects, relay->key, UINT32_MAX - 1);
+    schedule_init(&relay->schedule, timer_moved, relay);
+    arena_init(&relay->action_memory);
+    buffer_init(&relay->scratch, NOTE_PAYLOAD_MAX);
+    buffer_init(&relay->attempt, NOTE_PAYLOAD_MAX);
+    relay->routing = routing_new(config);
+    relay->route_bytes = calloc(config->route_count + 1, sizeof *relay->route_bytes);
+    if (relay->routing == NULL || relay->route_bytes == NULL ||
+        servers_new(relay, config, &relay->servers) != ERROR_NONE ||
+        schedule_reserve(&relay->schedule, config->server_count + 1) != ERROR_NONE) {
+        relay_free(relay);
+        return NULL;
+    }
+    relay->server_count = config->server_count;
+    if (!lanes_make(relay)) {
+        relay_free(relay);
+        return NULL;
+    }
+    return relay;
+}
+
+void relay_free(struct relay *relay)
+{
+    if (relay == NULL) {
+        return;
+    }
+    queue_done(relay);
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        lane_free(relay, relay->lanes[i]);
+    }
+    free(relay->lanes);
+    size_t cursor = 0;
+    for (struct session *session; (session = map_next(&relay->sessions, &cursor)) != NULL;) {
+        free(session);
+    }
+    for (uint32_t i = 0; i < relay->job_used; i++) {
+        free(relay->jobs[i]);
+    }
+    free(relay->jobs);
+    free(relay->job_free);
+    map_done(&relay->sessions);
+    map_done(&relay->jobs_by_id);
+    map_done(&relay->recipients);
+    free(relay->records);
+    free(relay->servers);
+    intern_done(&relay->domains);
+    intern_done(&relay->reasons);
+    intern_done(&relay->redirects);
+    schedule_done(&relay->schedule);
+    arena_done(&relay->action_memory);
+    buffer_done(&relay->scratch);
+    buffer_done(&relay->attempt);
+    free(relay->attempt_deliveries);
+    free(relay->actions);
+    free(relay->route_bytes);
+    routing_free(relay->routing);
+    free(relay);
+}
+
+void relay_begin(struct relay *relay, struct relay_time now)
+{
+    relay->now = now;
+    if (relay->action_first == relay->action_count) {
+        relay->action_first = relay->action_count = 0;
+        arena_reset(&relay->action_memory);
+    }
+}
+
+bool relay_next(struct relay *relay, struct relay_action *ret_action)
+{
+    if (relay->action_first == relay->action_count) {
+        return false;
+    }
+    *ret_action = relay->actions[relay->action_first++];
+    return true;
+}
+
+/* ---- mail --------------------------------------------------------------------------------- */
+
+static uint32_t route_of(const struct relay *relay, const struct spool_message *message,
+                         uint32_t which)
+{
+    struct routing_query query = {
+        .sender = message->sender,
+        .recipient = message->recipients[which].address,
+        .client = &message->origin.client.address,
+        .authenticated = message->origin.user.length > 0,
+        .own_dsn = (message->flags & SPOOL_OWN_DSN) != 0,
+    };
+    return routing_find(relay->routing, &query);
+}
+
+enum error relay_add(struct relay *relay, struct spool_handle handle,
+                     const struct spool_message *message, struct relay_time now)
+{
+    relay_begin(relay, now);
+    enum error error = message_insert(relay, handle.index, message);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    const struct message *added = message_at(relay, handle.index);
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        uint32_t number = delivery_number(added, i);
+        uint32_t route = route_of(relay, message, i);
+        delivery_move(relay, number, route == NO_INDEX ? relay->orphan : route);
+        delivery_set_state(relay, number, DELIVERY_WAITING);
+        lane_append(relay, number);
+        if (route == NO_INDEX && relay->started) {
+            (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
+        }
+    }
+    relay_settle(relay);
+    return ERROR_NONE;
+}
+
+void relay_start(struct relay *relay, struct relay_time now)
+{
+    relay_begin(relay, now);
+    relay->started = true;
+    for (uint32_t i = 0; i < relay->server_count; i++) {
+        governor_start(relay, &relay->servers[i]);
+    }
+    struct relay_reply reply = {.stage = RELAY_AT_DOT,
+                                .how = RELAY_LOCAL,
+                                .text =
+                                    SLICE_LITERAL("no result was recorded of the last attempt")};
+    for (uint32_t at = relay->first_message; at != NOBODY && relay->attempted > 0;) {
+        const struct message *message = message_at(relay, at);
+        uint32_t count = message->recipient_count;
+        at = message->next;
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t number = delivery_number(message, i);
+            if (number != NOBODY && (delivery_at(relay, number)->flags & DELIVERY_ATTEMPTED) != 0) {
+                delivery_at(relay, number)->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
+                relay->attempted--;
+                fate_doubt(relay, number, &reply);
+            }
+        }
+    }
+    const struct lane *orphan = relay->lanes[relay->orphan];
+    if (orphan->deliveries > 0) {
+        struct relay_action *event = action_event(relay, RELAY_EVENT_ORPHANED);
+        event->lane = action_copy(relay, orphan->name);
+        event->count = orphan->deliveries;
+    }
+    lanes_place(relay);
+    relay_settle(relay);
+}
+
+/* ---- sessions ----------------------------------------------------------------------------- */
+
+static void write_capabilities(struct relay *relay, struct server *server,
+                               const struct relay_capabilities *capabilities)
+{
+    const struct relay_capabilities *known = &server->capabilities;
+    if (server->capabilities_known && known->flags == capabilities->flags &&
+        known->size_limit == capabilities->size_limit &&
+        known->recipients_max == capabilities->recipients_max &&
+        known->mails_max == capabilities->mails_max) {
+        return;
+    }
+    server->capabilities = *capabilities;
+    server->capabilities_known = true;
+    server->recipients_limit = 0;
+    buffer_clear(&relay->scratch);
+    if (!note_key(&relay->scratch, server->config->name, GLOBAL_CAPABILITIES)) {
+        return;
+    }
+    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
+    buffer_clear(&relay->scratch);
+    note_encode_capabilities(&relay->scratch, capabilities);
+    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
+    action->server = server->index;
+    action->key = key;
+    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+}
+
+void relay_session_opened(struct relay *relay, uint32_t id,
+                          const struct relay_capabilities *capabilities, struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct session *session = map_get(&relay->sessions, id);
+    if (session == NULL || session->server == NULL) { /* of an earlier life or configuration */
+        struct relay_action *action = action_add(relay, RELAY_CLOSE);
+        action->session = id;
+        return;
+    }
+    if (session->state != SESSION_CONNECTING) {
+        return;
+    }
+    struct server *server = session->server;
+    session->state = SESSION_OPEN;
+    server->connecting--;
+    write_capabilities(relay, server, capabilities);
+    governor_opened(relay, server, session);
+    if (server->state == SERVER_DISABLED) {
+        session_close(relay, session);
+    }
+    session_pool(relay, session);
+    relay_settle(relay);
+}
+
+/* Jobs that the caller should have reported before its session's end. */
+static void give_back_jobs(struct relay *relay, const struct session *session,
+                           struct relay_time now)
+{
+    for (uint32_t i = 0; i < relay->job_used && session->job_count > 0; i++) {
+        if (relay->jobs[i] != NULL && relay->jobs[i]->session == session) {
+            relay_result(relay, relay->jobs[i]->id, session->id, false, NULL, 0, now);
+        }
+    }
+}
+
+void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_reply *reply,
+                         struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct session *session = map_get(&relay->sessions, id);
+    if (session == NULL) {
+        return;
+    }
+    if (session->job_count > 0) {
+        session->state = SESSION_CLOSING;
+        session->close_asked = true;
+        give_back_jobs(relay, session, now);
+    }
+    struct server *server = session->server;
+    if (server == NULL) {
+        session_free(relay, session);
+        relay_settle(relay);
+        return;
+    }
+    if (session->state == SESSION_CONNECTING) {
+        server->connecting--;
+    }
+    session->state = SESSION_CLOSING; /* it is no other working session */
+    bool was_probe = server->probe == session;
+    if (!session->close_asked) {
+        enum verdict verdict = outcome_of_session(reply, session->worked);
+        governor_judge(relay, server, session, verdict, reply);
+        if (reply->how == RELAY_LOCAL) {
+            server->own_trouble_until_ms = now.steady_ms + OWN_TROUBLE_MS;
+        }
+    }
+    session_free(relay, session);
+    if (was_probe && server->next_probe_ms == INT64_MAX) { /* no verdict: once more */
+        server->next_probe_ms = now.steady_ms + OWN_TROUBLE_MS;
+    }
+    relay_settle(relay);
+}
+
+/* ---- results ------------------------------------------------------------------------------ */
+
+/* What a job's results say about its server, each thing once. */
+struct impression {
+    bool works;
+    uint32_t others_accepted;
+    enum verdict trouble; /* or SERVER_SAYS_NOTHING */
+    bool defers, refuses;
+    const struct relay_reply *trouble_reply;
+    const struct relay_reply *refuses_reply;
+};
+
+static const struct relay_reply not_tried = {
+    .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = {(const uint8_t *)"not tried", 9}};
+static const struct relay_delivery_result no_result = {.verdict = RELAY_NOT_TRIED,
+                                                       .reply = not_tried};
+
+static const struct relay_delivery_result *find_result(const struct relay_delivery_result *results,
+                                                       uint32_t count, uint32_t hint,
+                                                       uint32_t delivery)
+{
+    if (hint < count && results[hint].delivery == delivery) {
+        return &results[hint];
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (results[i].delivery == delivery) {
+            return &results[i];
+        }
+    }
+    return &no_result;
+}
+
+static bool same_reply(const struct relay_reply *a, const struct relay_reply *b)
+{
+    return a->stage == b->stage && a->how == b->how && a->code == b->code &&
+           memcmp(a->enhanced, b->enhanced, sizeof a->enhanced) == 0 &&
+           slice_equal(a->text, b->text);
+}
+
+static void note_impression(struct impression *impression, enum verdict verdict,
+                            const struct relay_reply *reply)
+{
+    switch (verdict) {
+    case SERVER_SAYS_NOTHING:
+        break;
+    case SERVER_WORKS:
+        impression->works = true;
+        break;
+    case SERVER_DEFERS:
+        impression->defers = true;
+        break;
+    case SERVER_REFUSES:
+        impression->refuses = true;
+        impression->refuses_reply = reply;
+        break;
+    default:
+        if (impression->trouble != SERVER_CREDENTIALS) {
+            impression->trouble = verdict;
+            impression->trouble_reply = reply;
+        }
+    }
+}
+
+static void apply(struct relay *relay, struct job *job, uint32_t number, enum outcome outcome,
+                  const struct relay_reply *reply)
+{
+    char text[REASON_BYTES_MAX];
+    switch (outcome) {
+    case OUTCOME_DELIVERED:
+        fate_delivered(relay, number, reply);
+        break;
+    case OUTCOME_DEFERRED:
+        fate_deferred(relay, number, reply, reply_text(reply, text));
+        break;
+    case OUTCOME_HELD:
+        fate_held(relay, number, true, reply, reply_text(reply, text));
+        break;
+    case OUTCOME_NEXT:
+    case OUTCOME_UNTOUCHED:
+        fate_again(relay, number, job->noted);
+        break;
+    case OUTCOME_STRIKE:
+        fate_strike(relay, number, reply);
+        break;
+    case OUTCOME_DOUBT:
+        fate_doubt(relay, number, reply);
+        break;
+    case OUTCOME_FINAL: /* gathered by the caller */
+        fate_final(relay, &number, 1, reply);
+        break;
+    }
+}
+
+/* Deliveries refused for good with one reply make one notice. */
+struct refusals {
+    uint32_t *numbers;
+    uint32_t count;
+    const struct relay_reply *reply;
+};
+
+static void refuse(struct relay *relay, struct refusals *refusals, uint32_t number,
+                   const struct relay_reply *reply)
+{
+    if (refusals->count > 0 && (number == NOBODY || !same_reply(refusals->reply, reply))) {
+        fate_final(relay, refusals->numbers, refusals->count, refusals->reply);
+        refusals->count = 0;
+    }
+    if (number != NOBODY) {
+        refusals->numbers[refusals->count++] = number;
+        refusals->reply = reply;
+    }
+}
+
+static void judge_job(struct relay *relay, struct job *job, bool reused_session,
+                      const struct relay_delivery_result *results, uint32_t count,
+                      struct impression *impression)
+{
+    struct refusals refusals = {action_numbers(relay, job->count), 0, NULL};
+    for (uint32_t i = 0; i < count; i++) {
+        impression->others_accepted +=
+            results[i].verdict == RELAY_ACCEPTED ||
+            (results[i].verdict == RELAY_REFUSED && results[i].reply.stage >= RELAY_AT_DATA &&
+             results[i].reply.stage <= RELAY_AT_DOT);
+    }
+    for (uint32_t i = 0; i < job->count; i++) {
+        uint32_t number = job->deliveries[i];
+        const struct delivery *delivery = delivery_at(relay, number);
+        const struct relay_delivery_result *result =
+            find_result(results, count, i, delivery->number);
+        struct outcome_question question = {
+            .verdict = result->verdict,
+            .reply = &result->reply,
+            .reused_session = reused_session,
+            .others_accepted = impression->others_accepted > 0,
+            .broke_before = delivery->strikes >= STRIKES_MAX,
+        };
+        struct judgement judgement = outcome_of_delivery(&question);
+        note_impression(impression, judgement.verdict, &result->reply);
+        if (judgement.outcome == OUTCOME_FINAL) {
+            refuse(relay, &refusals, number, &result->reply);
+        } else {
+            apply(relay, job, number, judgement.outcome, &result->reply);
+        }
+    }
+    refuse(relay, &refusals, NOBODY, NULL);
+}
+
+static void judge_server(struct relay *relay, struct server *server, const struct session *session,
+                         const struct impression *impression, uint32_t sender_hash,
+                         uint64_t recipient)
+{
+    static const struct relay_reply good = {.stage = RELAY_AT_DOT, .how = RELAY_REPLY};
+    if (impression->works) {
+        governor_judge(relay, server, session, SERVER_WORKS, &good);
+    } else if (impression->refuses) {
+        governor_judge(relay, server, session, SERVER_REFUSES, impression->refuses_reply);
+    } else if (impression->defers) {
+        struct message like = {.sender = sender_hash};
+        governor_deferred(relay, server, &like, recipient);
+    }
+    if (impression->trouble != SERVER_SAYS_NOTHING) {
+        governor_judge(relay, server, session, impression->trouble, impression->trouble_reply);
+    }
+}
+
+/* The session is on its way out: nothing more goes there. */
+static bool breaks_session(const struct relay_delivery_result *results, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (results[i].verdict == RELAY_CUT || results[i].verdict == RELAY_NOT_TRIED ||
+            results[i].verdict == RELAY_IN_DOUBT || results[i].reply.code == 421) {
+            return true;
+        }
+    }
+    return count == 0;
+}
+
+void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool reused_session,
+                  const struct relay_delivery_result *results, uint32_t count,
+                  struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct job *job = job_find(relay, id);
+    struct session *session = map_get(&relay->sessions, session_id);
+    if (session == NULL) { /* of an earlier life: it has done its last job */
+        struct relay_action *close = action_add(relay, RELAY_CLOSE);
+        close->session = session_id;
+    }
+    if (job == NULL) {
+        return;
+    }
+    struct server *server = job->server == NO_INDEX ? NULL : &relay->servers[job->server];
+    if (job->session != NULL) {
+        session = job->session;
+        session->job_count--;
+        session->worked |= count > 0 && results[0].verdict != RELAY_NOT_TRIED;
+        if (session->server != NULL) {
+            session->server->jobs--;
+        }
+        if (breaks_session(results, count)) {
+            session_close(relay, session);
+        }
+        session_pool(relay, session);
+    }
+    struct impression impression = {.trouble = SERVER_SAYS_NOTHING};
+    uint32_t sender = 0;
+    uint64_t recipient = 0;
+    if (job->count > 0) {
+        sender = message_at(relay, job->message)->sender;
+        recipient = delivery_at(relay, job->deliveries[0])->recipient;
+    }
+    judge_job(relay, job, reused_session, results, count, &impression);
+    if (server != NULL) {
+        judge_server(relay, server, session, &impression, sender, recipient);
+    }
+    job_free(relay, job);
+    relay_settle(relay);
+}
+
+void relay_result_durable(struct relay *relay, uint64_t job, struct relay_time now)
+{
+    /* The sender process waits for it by itself; order per recipient needs only the reply. */
+    (void)job;
+    relay_begin(relay, now);
+}
+
+void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count, struct relay_time now)
+{
+    struct relay_reply reply = {.stage = RELAY_AT_IDLE,
+                                .how = RELAY_LOCAL,
+                                .text = SLICE_LITERAL("the sender process ended")};
+    assert(count > 0);
+    relay_begin(relay, now);
+    relay->frozen = true;
+    for (uint32_t i = 0; i < relay->job_used; i++) {
+        struct job *job = relay->jobs[i];
+        if (job == NULL || job->session_id % count != index) {
+            continue;
+        }
+        struct relay_delivery_result result = {.reply = reply};
+        result.verdict = job->noted ? RELAY_IN_DOUBT : RELAY_NOT_TRIED;
+        struct relay_delivery_result *results = calloc(job->count + 1, sizeof *results);
+        if (results == NULL) {
+            abort(); /* as in action.c: what happened could not be told */
+        }
+        for (uint32_t j = 0; j < job->count; j++) {
+            results[j] = result;
+            results[j].delivery = delivery_at(relay, job->deliveries[j])->number;
+        }
+        relay_result(relay, job->id, job->session_id, false, results, job->count, now);
+        free(results);
+    }
+    size_t cursor = 0;
+    for (struct session *session; (session = map_next(&relay->sessions, &cursor)) != NULL;) {
+        if (session->id % count == index) {
+            relay_session_ended(relay, session->id, &reply, now);
+            cursor = 0; /* the table has changed */
+        }
+    }
+    relay->frozen = false;
+    relay_settle(relay);
+}
+
+bool relay_attempt_note(struct relay *relay, uint64_t id, struct relay_time now, uint16_t *ret_kind,
+                        struct slice *ret_payload, struct spool_handle *ret_handle,
+                        const uint32_t **ret_deliveries, uint32_t *ret_count)
+{
+    relay->now = now;
+    struct job *job = job_find(relay, id);
+    if (job == NULL || job->count == 0) {
+        return false;
+    }
+    uint32_t *numbers = realloc(relay->attempt_deliveries, job->count * sizeof *numbers);
+    buffer_clear(&relay->attempt);
+    note_put_delivery(relay, job->deliveries[0], NOTE_ATTEMPT, SLICE_EMPTY, &relay->attempt);
+    if (numbers == NULL || relay->attempt.failed) {
+        relay->attempt_deliveries = numbers == NULL ? relay->attempt_deliveries : numbers;
+        return false;
+    }
+    for (uint32_t i = 0; i < job->count; i++) {
+        numbers[i] = delivery_at(relay, job->deliveries[i])->number;
+    }
+    relay->attempt_deliveries = numbers;
+    job->noted = true;
+    *ret_kind = NOTE_ATTEMPT;
+    *ret_payload = buffer_slice(&relay->attempt);
+    *ret_handle = (struct spool_handle){job->message};
+    *ret_deliveries = numbers;
+    *ret_count = job->count;
+    return true;
+}
+
+/* ---- time --------------------------------------------------------------------------------- */
+
+void relay_tick(struct relay *relay, struct relay_time now)
+{
+    relay_begin(relay, now);
+    for (uint32_t i = 0; relay->more && i < relay->server_count; i++) {
+        relay->servers[i].dirty |= relay->servers[i].ready > 0;
+    }
+    while (relay->started && relay->schedule.count > 0 &&
+           relay->schedule.heap[0].due_ms <= now.steady_ms) {
+        struct timer timer = relay->schedule.heap[0];
+        switch ((enum timer_kind)timer.kind) {
+        case TIMER_DELIVERY:
+            delivery_due(relay, timer.index);
+            break;
+        case TIMER_RECIPIENT:
+            recipient_timer(relay, timer.index);
+            break;
+        case TIMER_SERVER:
+            schedule_remove(&relay->schedule, 0);
+            server_timer(relay, &relay->servers[timer.index]);
+            server_arm(relay, &relay->servers[timer.index]);
+            break;
+        }
+    }
+    relay_settle(relay);
+}
+
+int64_t relay_deadline(const struct relay *relay)
+{
+    if (!relay->started) {
+        return INT64_MAX;
+    }
+    return relay->more ? relay->now.steady_ms : schedule_next(&relay->schedule);
+}
+
+/* ---- the server itself speaks -------------------------------------------------------------- */
+
+void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now)
+{
+    relay_begin(relay, now);
+    for (uint32_t i = 0; relay->started && i < relay->server_count; i++) {
+        struct server *server = &relay->servers[i];
+        if (server->state != SERVER_SUSPECT && server->state != SERVER_DOWN) {
+            continue;
+        }
+        for (size_t j = 0; j < server->address_count; j++) {
+            if (ip_equal(&server->addresses[j], from)) {
+                governor_probe_now(relay, server);
+                break;
+            }
+        }
+    }
+    relay_settle(relay);
+}
+
+void relay_server_addresses(struct relay *relay, uint32_t index, const struct ip_address *addresses,
+                            size_t count)
+{
+    if (index >= relay->server_count) {
+        return;
+    }
+    struct server *server = &relay->servers[index];
+    server->address_count = count < ADDRESSES_MAX ? count : ADDRESSES_MAX;
+    for (size_t i = 0; i < server->address_count; i++) {
+        server->addresses[i] = addresses[i];
+    }
+}

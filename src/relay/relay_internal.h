@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The room's own view of itself: what a message, delivery, lane, server, session and job are in
+ * memory, and what the files of the room offer each other. Nobody else includes this.
+ *
+ * Where a delivery is (struct delivery, `place`), and the one thing each place owns:
+ *
+ *   IN_LANE        state WAITING: in its lane's FIFO, acceptance order; links next and previous
+ *   RETURNED       state WAITING: in its lane's heap of those that came back; next = place in heap
+ *   BEHIND         state WAITING: in the queue of its recipient, who is busy; links
+ *   TIMED          state DEFERRED, IN_DOUBT: in the schedule; next = place there
+ *   ON_JOB         state IN_FLIGHT: next = number of the job
+ *   NOWHERE        state HELD, DEAD, or between two places
+ *
+ * Order (R6): a recipient has a record (struct recipient) only while one of its deliveries, the
+ * blocker, keeps the others back: in flight, deferred with patience running, or given back to the
+ * lane first in line. A delivery met in the lane whose recipient is blocked by another moves behind
+ * that one. When the blocker leaves, the first behind it becomes the blocker and goes to the lane's
+ * heap, which is served before anything later, since both are compared by acceptance sequence.
+ */
+#ifndef HOLDFAST_RELAY_RELAY_INTERNAL_H
+#define HOLDFAST_RELAY_RELAY_INTERNAL_H
+
+#include <assert.h>
+
+#include "base/arena.h"
+#include "base/buffer.h"
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "relay/intern.h"
+#include "relay/outcome.h"
+#include "relay/relay.h"
+#include "relay/routing.h"
+#include "relay/schedule.h"
+
+#define NOBODY UINT32_MAX /* no delivery, message, lane, record */
+#define NO_SERVER UINT16_MAX
+
+enum {
+    CHUNK_SHIFT = 10,
+    CHUNK_SIZE = 1 << CHUNK_SHIFT,      /* messages or deliveries allocated at once */
+    STRIKES_MAX = 2,                    /* R4 */
+    DOUBTS_MAX = 3,                     /* R2 */
+    DOUBT_PATIENCE_MS = 15 * 60 * 1000, /* R2: of down, until a doubt may go to the next server */
+    RECIPIENTS_PER_JOB = 100,           /* RFC 5321 4.5.3.1.8: what every server takes */
+    LOOK_AHEAD = 4096,                  /* blocked deliveries passed in one call at most: latency */
+    SESSION_IDLE_MS = 5000,             /* kept for the next message */
+    CONTACT_MAX_AGE_MS = 60000,         /* R3: an up server unheard of for so long is probed */
+    LIMIT_EASES_MS = 60000,             /* a ceiling learned from 421 rises by one that often */
+    OWN_TROUBLE_MS = 1000,              /* no new session so long after one failed on our side */
+    UNKNOWN_PATIENCE_MS = 2000,         /* at start the chain's head gets so long to answer first */
+    CANARY_TRIES = 5,                   /* R5 */
+    DEFERRAL_RUN = 8,                   /* R5: messages in a row */
+    DEFERRAL_VARIETY = 3,               /* R5: senders, and recipients, among them */
+    ADDRESSES_MAX = 32,                 /* of a server, for relay_contact() */
+    REASONS_MAX = 8192,                 /* different reasons at once; beyond, only reply codes */
+    REASON_BYTES_MAX = 200,
+    DRR_QUANTUM = 256 << 10, /* bytes a lane may send before the next lane's turn */
+    DRR_COST_BASE = 4096,    /* a message's own cost beside its bytes */
+    DRR_COST_MAX = 1 << 20,
+};
+
+/* ---- mail --------------------------------------------------------------------------------- */
+
+enum place {
+    PLACE_NOWHERE,
+    PLACE_IN_LANE,
+    PLACE_RETURNED,
+    PLACE_BEHIND,
+    PLACE_TIMED,
+    PLACE_ON_JOB
+};
+
+enum {                             /* struct delivery, flags */
+       DELIVERY_PATIENCE_RUN = 1,  /* R6: it has kept others back once; not again */
+       DELIVERY_NO_NOTICE = 2,     /* RFC 3461 NOTIFY forbids a failure notice */
+       DELIVERY_BY_RULE = 4,       /* held by R4 or R2, not by the operator */
+       DELIVERY_ATTEMPTED = 8,     /* an attempt note is the last thing known of it */
+       DELIVERY_PATIENCE_SET = 16, /* its patience is running */
+};
+
+/* 40 bytes; a million of them is the size that counts. */
+struct delivery {
+    uint64_t recipient; /* keyed hash of the address, case folded */
+    uint32_t message;   /* handle's index */
+    uint32_t next;
+    uint32_t previous;
+    uint32_t lane;
+    uint32_t domain; /* interned */
+    uint16_t reason; /* interned + 1; 0: none */
+    uint16_t number; /* within its message */
+    uint16_t attempts;
+    uint16_t server;   /* in flight with, deferred by, in doubt at; or NO_SERVER */
+    uint8_t state : 4; /* enum delivery_state */
+    uint8_t place : 4; /* enum place */
+    uint8_t strikes : 2;
+    uint8_t doubts : 2;
+    uint8_t trouble_attempts : 4; /* attempts counted in the trouble `epoch` */
+    uint8_t flags;
+    uint8_t epoch; /* low bits of the server's epoch when it was deferred */
+};
+static_assert(sizeof(struct delivery) == 40, "memory per delivery");
+
+enum {                       /* struct message, flags */
+       MESSAGE_VERIFIED = 1, /* SPOOL_SENDER_VERIFIED */
+       MESSAGE_OWN_DSN = 2,
+       MESSAGE_NULL_SENDER = 4,
+       MESSAGE_PRESENT = 8,
+};
+
+/* 64 bytes, at the place of its handle. */
+struct message {
+    uint64_t sequence;
+    int64_t received_ms;
+    uint64_t bytes;
+    union {
+        uint32_t single; /* the delivery's number in the slab, if recipient_count is 1 */
+        uint32_t *many;  /* else one for each; NOBODY: finished */
+    } deliveries;
+    uint32_t next, previous; /* acceptance order */
+    uint32_t sender;         /* short hash, for the variety of R5 */
+    uint16_t recipient_count;
+    uint16_t unfinished;
+    uint16_t live; /* of the unfinished, those that are no dead letters */
+    uint8_t flags;
+};
+static_assert(sizeof(struct message) <= 64, "memory per message");
+
+struct chunks {
+    void **chunk;
+    uint32_t count;
+    uint32_t room;
+};
+
+/* A recipient with a blocker. */
+struct recipient {
+    uint64_t key;        /* of the address, and of the lane if it is a special one */
+    uint32_t blocker;    /* delivery; NOBODY: free record */
+    uint32_t head, tail; /* deliveries behind it; of a free record head = next free */
+    uint32_t timer;      /* place in the schedule while patience runs */
+};
+
+/* ---- lanes -------------------------------------------------------------------------------- */
+
+enum lane_pin { PIN_NONE, PIN_REDIRECT, PIN_DOUBT };
+
+struct lane {
+    uint32_t index;
+    uint32_t route; /* NO_INDEX: orphan */
+    enum lane_pin pin;
+    uint32_t pinned_server; /* PIN_REDIRECT to a server, PIN_DOUBT; else NO_INDEX */
+    uint32_t redirect;      /* interned: the address or server name as given; or INTERN_NONE */
+    bool redirect_address;  /* an address, not a server */
+    uint64_t salt;          /* keeps recipients of lanes with a pin or redirect apart */
+    struct slice name;      /* "domain:example.com"; owned */
+    uint32_t head, tail;    /* FIFO */
+    uint32_t *returned;     /* heap by acceptance order */
+    uint32_t returned_count, returned_room;
+    uint64_t ready;      /* in FIFO and heap */
+    uint64_t deliveries; /* unfinished, without dead letters */
+    uint64_t waiting;    /* ready, or behind their recipient */
+    uint64_t in_flight;
+    uint64_t held;
+    uint32_t placed; /* server whose turn list it is in, or NO_INDEX */
+    struct link turn;
+    uint64_t deficit;
+    uint32_t last_server; /* R4: to tell a switch */
+    bool stopped;
+    bool draining;
+    uint64_t drain_mark; /* what was accepted up to this sequence */
+    uint64_t drain_left; /* of those, waiting or in flight */
+    uint64_t drain_done;
+    int64_t drain_since_ms;
+};
+
+/* ---- servers ------------------------------------------------------------------------------ */
+
+enum trouble { TROUBLE_NONE, TROUBLE_CONNECT, TROUBLE_GREETING, TROUBLE_DELIVERY };
+
+struct server {
+    const struct server_config *config;
+    uint32_t index;
+    enum server_state state;
+    enum trouble trouble;    /* what it must prove to be well again */
+    uint64_t trouble_serial; /* sessions opened before that one prove nothing */
+    int64_t since_ms;        /* steady and wall of the last change of state */
+    int64_t since_wall_ms;
+    int64_t away_since_ms;    /* steady: when it left up; INT64_MAX: is up */
+    int64_t unknown_until_ms; /* at start: the chain waits for its first verdict until then */
+    uint32_t failures;        /* since last up */
+    uint64_t used;
+    char reason[REASON_BYTES_MAX];
+    size_t reason_length;
+    /* probes */
+    struct session *probe;
+    int64_t next_probe_ms;
+    int64_t last_probe_ms;
+    bool probe_asked;        /* by the operator: even if it is up and was heard of */
+    uint32_t probe_delay_ms; /* of the kinds that back off */
+    int64_t last_contact_ms;
+    uint32_t canary_tries;
+    /* R5: the run of deferrals */
+    uint32_t run;
+    uint32_t run_senders[DEFERRAL_VARIETY], run_recipients[DEFERRAL_VARIETY];
+    uint32_t run_sender_count, run_recipient_count;
+    uint8_t epoch;
+    bool epoch_used; /* something was deferred in it */
+    /* sessions */
+    struct link sessions;
+    struct link idle;   /* open, no job; oldest first */
+    struct link single; /* open, one job, room for one behind it */
+    uint32_t open;      /* all of them, connecting and closing included */
+    uint32_t connecting;
+    uint32_t jobs;
+    uint32_t ceiling; /* connections it lets us have */
+    int64_t ceiling_ms;
+    int64_t own_trouble_until_ms;
+    uint32_t recipients_limit; /* learned: most recipients a transaction; 0: not known */
+    /* lanes */
+    struct link turns;
+    uint64_t ready;
+    uint32_t timer;
+    bool dirty;
+    struct relay_capabilities capabilities;
+    bool capabilities_known;
+    struct ip_address addresses[ADDRESSES_MAX];
+    size_t address_count;
+};
+
+enum session_state { SESSION_CONNECTING, SESSION_OPEN, SESSION_CLOSING };
+
+struct session {
+    uint32_t id;
+    struct server *server; /* NULL: it was taken out of the configuration */
+    enum session_state state;
+    bool probe;
+    bool close_asked;
+    bool worked; /* a job's result came over it */
+    uint32_t job_count;
+    uint32_t mails;
+    uint64_t serial; /* order of opening */
+    int64_t idle_ms;
+    struct link all;
+    struct link pool; /* in server's idle or single, or alone */
+};
+
+struct job {
+    uint64_t id;
+    uint32_t number;         /* in relay->jobs */
+    struct session *session; /* NULL: of an earlier life */
+    uint32_t session_id;
+    uint32_t server; /* or NO_INDEX */
+    uint32_t message;
+    bool noted;
+    uint32_t count;
+    uint32_t deliveries[]; /* slab numbers; NOBODY: gone */
+};
+
+/* ---- the whole ---------------------------------------------------------------------------- */
+
+struct relay {
+    const struct relay_config *config;
+    struct routing *routing;
+    struct relay_time now;
+    struct hash_key key;
+    uint64_t random;
+    bool started;
+    bool frozen;        /* several inputs in a row: nothing is sent in between */
+    bool more;          /* work is left that did not fit one call */
+    bool drained;       /* a lane's drain may have ended */
+    uint32_t attempted; /* loaded deliveries whose last note is an attempt */
+
+    struct chunks messages;
+    struct chunks deliveries;
+    uint32_t delivery_count; /* in use */
+    uint32_t delivery_used;  /* ever */
+    uint32_t delivery_free;
+    uint32_t first_message, last_message;
+    uint32_t load_hint; /* the last one inserted out of order */
+    uint32_t oldest;    /* first message that is not only dead letters */
+    uint64_t last_sequence;
+
+    struct map recipients; /* hash -> number + 1 */
+    struct recipient *records;
+    uint32_t record_used, record_room, record_free;
+
+    struct intern domains;
+    struct intern reasons;
+    struct intern redirects;
+    struct schedule schedule;
+
+    struct lane **lanes;
+    uint32_t lane_count;
+    uint32_t orphan; /* index of that lane */
+    struct server *servers;
+    uint32_t server_count;
+    struct map sessions; /* id -> struct session */
+    uint32_t next_session;
+    uint64_t session_serial;
+    struct map jobs_by_id;
+    struct job **jobs;
+    uint32_t job_used, job_room, job_free_count;
+    uint32_t *job_free;
+    uint64_t next_job;
+
+    struct relay_action *actions;
+    size_t action_first, action_count, action_room;
+    struct arena action_memory;
+    struct buffer scratch;
+    struct buffer attempt;
+    uint32_t *attempt_deliveries;
+
+    struct relay_totals totals;
+    uint64_t *route_bytes;
+};
+
+/* ---- queue.c: messages and deliveries ----------------------------------------------------- */
+
+/* NULL: no such message here. */
+struct message *message_find(const struct relay *relay, uint32_t index);
+struct message *message_at(const struct relay *relay, uint32_t index);
+struct delivery *delivery_at(const struct relay *relay, uint32_t number);
+uint32_t delivery_number(const struct message *message, uint32_t which); /* NOBODY: finished */
+enum error message_insert(struct relay *relay, uint32_t index,
+                          const struct spool_message *message) MUST_CHECK;
+void message_abandon(struct relay *relay, uint32_t index); /* undoes message_insert() */
+/* Changes state and all counts that hang on it; the delivery is in no place before and after. */
+void delivery_set_state(struct relay *relay, uint32_t number, enum delivery_state state);
+/* It has its fate: frees it, and its message with the last one. */
+void delivery_finish(struct relay *relay, uint32_t number);
+void delivery_set_reason(struct relay *relay, struct delivery *delivery, struct slice reason);
+struct slice delivery_reason(const struct relay *relay, const struct delivery *delivery);
+/* True if a comes before b in acceptance order. */
+bool delivery_before(const struct relay *relay, uint32_t a, uint32_t b);
+/* Moves a delivery that is in no place to another lane, with all that is counted by lane. */
+void delivery_move(struct relay *relay, uint32_t number, uint32_t lane);
+/* Counts bytes by route anew. */
+void route_bytes_count(struct relay *relay);
+void queue_done(struct relay *relay);
+
+/* ---- lane.c: lanes and recipients' order -------------------------------------------------- */
+
+struct lane *lane_of(const struct relay *relay, const struct delivery *delivery);
+struct lane *lane_new(struct relay *relay, uint32_t route);
+void lane_free(struct relay *relay, struct lane *lane);
+/* One for each route, at the same index, and the orphan's. False: memory. */
+bool lanes_make(struct relay *relay);
+/* A lane of the same route with another pin or redirect, made if need be. NULL: memory. */
+struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin,
+                          uint32_t pinned_server, struct slice redirect, bool redirect_address);
+/* Appends a new delivery (state WAITING, NOWHERE). */
+void lane_append(struct relay *relay, uint32_t number);
+/* Puts one back in acceptance order (state WAITING, NOWHERE). */
+void lane_return(struct relay *relay, uint32_t number);
+/* Out of wherever it is: lane, recipient's queue, schedule, job's hands. Its recipient stays
+ * blocked if it was the blocker. */
+void delivery_take_out(struct relay *relay, uint32_t number);
+/* The first that may go now, left in its place, or NOBODY. Moves those whose recipient is busy
+ * behind it, at most *budget of them. */
+uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget);
+/* May this one, waiting in its lane, go now? */
+bool recipient_allows(const struct relay *relay, uint32_t number);
+/* From now on it keeps its recipient's others back. False: memory. */
+bool recipient_block(struct relay *relay, uint32_t number);
+/* It does so no longer; the next in line is let go. Nothing if it did not. */
+void recipient_release(struct relay *relay, uint32_t number);
+/* It is deferred: keeps the others back as long as patience says, or lets go. */
+void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms);
+void recipient_timer(struct relay *relay, uint32_t record);
+void recipients_dissolve(struct relay *relay); /* before all is laned anew */
+/* The server for the lane's next delivery, or NO_INDEX. */
+uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
+/* All servers of its chain are down or disabled. */
+bool lane_is_stopped(const struct relay *relay, const struct lane *lane);
+/* Puts it into the turn list where it belongs; tells stops and drains. */
+void lane_place(struct relay *relay, struct lane *lane);
+void lanes_place(struct relay *relay);
+void lanes_drained(struct relay *relay); /* tells which have nothing left of what waited */
+/* Counts of a state: called by delivery_set_state(). */
+void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change);
+
+/* ---- server.c: servers, sessions, jobs ---------------------------------------------------- */
+
+enum error servers_new(struct relay *relay, const struct relay_config *config,
+                       struct server **ret_servers) MUST_CHECK;
+/* All but the probe. */
+void server_close_sessions(struct relay *relay, struct server *server);
+struct session *session_open(struct relay *relay, struct server *server, bool probe);
+void session_close(struct relay *relay, struct session *session);
+void session_free(struct relay *relay, struct session *session);
+/* Into the pool that fits its number of jobs. */
+void session_pool(struct relay *relay, struct session *session);
+void server_arm(struct relay *relay, struct server *server);
+void server_timer(struct relay *relay, struct server *server);
+uint32_t server_find(const struct relay *relay, struct slice name); /* NO_INDEX */
+/* `id` 0: a new one. NULL: memory. */
+struct job *job_new(struct relay *relay, uint64_t id, uint32_t count);
+struct job *job_find(const struct relay *relay, uint64_t id);
+void job_free(struct relay *relay, struct job *job);
+
+/* ---- governor.c: when a server is up ------------------------------------------------------ */
+
+bool server_usable(const struct server *server);
+void governor_start(struct relay *relay, struct server *server);
+/* `session`: over which it was seen, or NULL. */
+void governor_judge(struct relay *relay, struct server *server, const struct session *session,
+                    enum verdict verdict, const struct relay_reply *reply);
+void governor_opened(struct relay *relay, struct server *server, struct session *session);
+void governor_deferred(struct relay *relay, struct server *server, const struct message *message,
+                       uint64_t recipient);
+void governor_probe_now(struct relay *relay, struct server *server);
+void governor_probe_due(struct relay *relay, struct server *server);
+void governor_disable(struct relay *relay, struct server *server);
+void governor_enable(struct relay *relay, struct server *server);
+void governor_loaded(struct relay *relay, struct server *server, enum server_state state,
+                     int64_t since_wall_ms, struct slice reason);
+/* Sessions that may be opened just now. */
+uint32_t governor_room(struct relay *relay, struct server *server);
+/* The session was opened after the server's trouble began. */
+bool governor_is_fresh(const struct server *server, const struct session *session);
+/* While it recovers one job at a time goes there, over a fresh session. */
+bool governor_may_send(const struct server *server);
+
+/* ---- dispatch.c: who goes next ------------------------------------------------------------ */
+
+void relay_settle(struct relay *relay); /* at the end of every input */
+void server_fill(struct relay *relay, struct server *server);
+/* Takes the delivery from where it is into the job. False: memory; it stays where it was. */
+bool job_take(struct relay *relay, struct job *job, uint32_t number);
+
+/* ---- fate.c: what becomes of a delivery --------------------------------------------------- */
+
+void fate_delivered(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+/* By the retry schedule; `reply` may be NULL. */
+void fate_deferred(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+                   struct slice reason);
+void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
+               struct slice reason);
+/* R8: bounced or a dead letter, all of one message with the same reply. */
+void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                const struct relay_reply *reply);
+/* A session broke on its message (R4): back to its lane, or deferred the second time. */
+void fate_strike(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+/* The lane it belongs to when nothing pins it for a doubt; itself if memory is out. */
+struct lane *lane_base(struct relay *relay, struct lane *lane);
+/* Back to its lane in order. `note`: an attempt note must be taken back. */
+void fate_again(struct relay *relay, uint32_t number, bool note);
+void fate_discarded(struct relay *relay, uint32_t number, struct slice reason);
+bool fate_may_bounce(const struct relay *relay, uint32_t number);
+void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
+                  struct slice reason, const struct relay_reply *reply);
+/* A timed delivery is due. */
+void delivery_due(struct relay *relay, uint32_t number);
+void delivery_schedule(struct relay *relay, uint32_t number, int64_t due_ms);
+uint32_t retry_delay(const struct relay *relay, const struct delivery *delivery);
+/* Doubts pinned to a server that has been away too long may go elsewhere. */
+void doubts_unpin(struct relay *relay, struct server *server);
+/* R3: what was deferred since its trouble began is due, its count restored. */
+void deferrals_forgive(struct relay *relay, struct server *server);
+
+/* ---- action.c: what comes out ------------------------------------------------------------- */
+
+/* The new action, zeroed, with server, from_server and handle empty. */
+struct relay_action *action_add(struct relay *relay, enum relay_action_kind kind);
+struct relay_action *action_event(struct relay *relay, enum relay_event_kind event);
+struct relay_action *action_delivery_event(struct relay *relay, enum relay_event_kind event,
+                                           uint32_t number);
+/* Bytes that live as long as the action. */
+struct slice action_copy(struct relay *relay, struct slice bytes);
+void action_set_reply(struct relay *relay, struct relay_action *action,
+                      const struct relay_reply *reply);
+void action_note(struct relay *relay, uint32_t number, uint16_t kind, struct slice text);
+void action_state_note(struct relay *relay, uint32_t number); /* the kind that fits its state */
+void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind, struct slice text,
+                       struct buffer *buffer);
+uint16_t note_kind_of_state(const struct delivery *delivery);
+uint32_t *action_numbers(struct relay *relay, uint32_t count);
+
+/* ---- load.c ------------------------------------------------------------------------------- */
+
+/* To another place, or with an empty text back to its route. ERROR_INVALID: no such place.
+ * The delivery is in no place and blocks nobody. */
+enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to) MUST_CHECK;
+
+/* ---- relay.c ------------------------------------------------------------------------------ */
+
+uint64_t relay_random(struct relay *relay);
+uint64_t recipient_hash(const struct relay *relay, struct slice address);
+void relay_begin(struct relay *relay, struct relay_time now);
+/* "450 4.2.0 text" or the description; cut to REASON_BYTES_MAX. */
+struct slice reply_text(const struct relay_reply *reply, char buffer[REASON_BYTES_MAX]);
+
+#endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What can be seen from outside: each answer costs the same however much mail is held.
+ */
+#include <assert.h>
+
+#include "relay/relay_internal.h"
+
+uint32_t relay_delivery_count(const struct relay *relay, struct spool_handle handle)
+{
+    const struct message *message = message_find(relay, handle.index);
+    return message == NULL ? 0 : message->recipient_count;
+}
+
+bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint32_t which,
+                    struct relay_delivery_view *ret_view)
+{
+    const struct message *message = message_find(relay, handle.index);
+    if (message == NULL || which >= message->recipient_count) {
+        return false;
+    }
+    *ret_view = (struct relay_delivery_view){.handle = handle,
+                                             .delivery = which,
+                                             .state = DELIVERY_FINISHED,
+                                             .route = NO_INDEX,
+                                             .server = NO_INDEX};
+    uint32_t number = delivery_number(message, which);
+    if (number == NOBODY) {
+        return true;
+    }
+    const struct delivery *delivery = delivery_at(relay, number);
+    const struct lane *lane = lane_of(relay, delivery);
+    ret_view->state = delivery->state;
+    ret_view->route = lane->route;
+    ret_view->server = lane->pinned_server;
+    if ((delivery->state == DELIVERY_IN_FLIGHT || delivery->state == DELIVERY_IN_DOUBT) &&
+        delivery->server != NO_SERVER) {
+        ret_view->server = delivery->server;
+    }
+    ret_view->attempts = delivery->attempts;
+    if (delivery->place == PLACE_TIMED) {
+        ret_view->next_wall_ms =
+            relay->now.wall_ms + relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms;
+    }
+    ret_view->reason = delivery_reason(relay, delivery);
+    ret_view->redirect_to = intern_text(&relay->redirects, lane->redirect);
+    return true;
+}
+
+/* A cursor is the place of the last message given and the low half of its sequence. If that one has
+ * gone meanwhile, those before it in order have as a rule too, so that looking from the front for
+ * the first later one is short. */
+bool relay_next_message(const struct relay *relay, uint64_t *cursor,
+                        struct spool_handle *ret_handle)
+{
+    uint32_t next = relay->first_message;
+    if (*cursor != 0) {
+        uint32_t index = (uint32_t)(*cursor >> 32) - 1;
+        uint32_t sequence = (uint32_t)*cursor;
+        const struct message *last = message_find(relay, index);
+        if (last != NULL && (uint32_t)last->sequence == sequence) {
+            next = last->next;
+        } else {
+            while (next != NOBODY &&
+                   (int32_t)((uint32_t)message_at(relay, next)->sequence - sequence) <= 0) {
+                next = message_at(relay, next)->next;
+            }
+        }
+    }
+    if (next == NOBODY) {
+        return false;
+    }
+    *cursor = (uint64_t)(next + 1) << 32 | (uint32_t)message_at(relay, next)->sequence;
+    *ret_handle = (struct spool_handle){next};
+    return true;
+}
+
+void relay_server(const struct relay *relay, uint32_t index, struct relay_server_view *ret_view)
+{
+    assert(index < relay->server_count);
+    const struct server *server = &relay->servers[index];
+    *ret_view = (struct relay_server_view){
+        .state = server->state,
+        .since_wall_ms = server->since_wall_ms,
+        .failures = server->failures,
+        .used = server->used,
+        .sessions = server->open,
+        .reason = slice_make(server->reason, server->reason_length),
+        .capabilities = server->capabilities,
+        .capabilities_known = server->capabilities_known,
+    };
+}
+
+/* Lanes made for a redirect or a doubt are shown while something is in them. */
+static bool is_shown(const struct lane *lane)
+{
+    return lane->deliveries > 0 || (lane->pin == PIN_NONE && lane->route != NO_INDEX);
+}
+
+uint32_t relay_lane_count(const struct relay *relay)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        count += is_shown(relay->lanes[i]);
+    }
+    return count;
+}
+
+static enum lane_state lane_state(const struct relay *relay, const struct lane *lane)
+{
+    if (lane->route == NO_INDEX && lane->pin == PIN_NONE) {
+        return LANE_ORPHAN;
+    }
+    if (lane_is_stopped(relay, lane)) {
+        return LANE_STOPPED;
+    }
+    if (lane->deliveries == 0) {
+        return LANE_IDLE;
+    }
+    if (lane->held == lane->deliveries) {
+        return LANE_HELD;
+    }
+    return lane->draining ? LANE_DRAINING : LANE_FLOWING;
+}
+
+void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view)
+{
+    *ret_view = (struct relay_lane_view){.server = NO_INDEX};
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        const struct lane *lane = relay->lanes[i];
+        if (!is_shown(lane) || index-- > 0) {
+            continue;
+        }
+        *ret_view = (struct relay_lane_view){
+            .route = lane->name,
+            .state = lane_state(relay, lane),
+            .deliveries = lane->deliveries,
+            .done = lane->draining ? lane->drain_done : 0,
+            .server = lane_choose(relay, lane),
+        };
+        return;
+    }
+}
+
+void relay_totals(const struct relay *relay, struct relay_totals *ret_totals)
+{
+    *ret_totals = relay->totals;
+    ret_totals->oldest_wall_ms =
+        relay->oldest == NOBODY ? 0 : message_at(relay, relay->oldest)->received_ms;
+}
+
+uint64_t relay_route_bytes(const struct relay *relay, uint32_t route)
+{
+    return route < relay->config->route_count ? relay->route_bytes[route] : 0;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From acceptance to fate: probes, chains, order per recipient, deferral and return, doubts.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "world.h"
+
+static struct world world;
+
+static void start(void)
+{
+    world_configure(&world);
+    world_open(&world);
+    relay_start(world.relay, world.now);
+    world_take(&world);
+}
+
+/* A copy, since the next input overwrites what was taken. */
+static struct relay_action expect(enum relay_action_kind kind)
+{
+    const struct relay_action *action = world_action(&world, kind, 0);
+    assert_non_null(action);
+    return *action;
+}
+
+static void accepted(struct relay_action deliver)
+{
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+}
+
+static void every_server_is_probed_at_the_start(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 3);
+    world_close(&world);
+}
+
+static void the_first_good_probe_carries_the_first_delivery(void **state)
+{
+    (void)state;
+    world_configure(&world);
+    world_open(&world);
+    world_add(&world, 7, "a@x.example", "bob@one.example", 0);
+    assert_int_equal(world.action_count, 0); /* nothing before the start */
+    relay_start(world.relay, world.now);
+    world_take(&world);
+    struct relay_action connect = expect(RELAY_CONNECT);
+    assert_int_equal(connect.server, 0);
+    world_opened(&world, connect.session);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    assert_int_equal(deliver.session, connect.session);
+    assert_int_equal(deliver.handle.index, 7);
+    assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+    accepted(deliver);
+    struct relay_action fate = expect(RELAY_FATE);
+    assert_int_equal(fate.handle.index, 7);
+    assert_int_equal(fate.fate, SPOOL_DELIVERED);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    struct relay_totals totals;
+    relay_totals(world.relay, &totals);
+    assert_int_equal(totals.messages, 0);
+    assert_int_equal(totals.oldest_wall_ms, 0);
+    world_close(&world);
+}
+
+static void a_refused_server_costs_one_step_and_the_next_is_taken(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_wait(&world, 100);
+    /* m2 answers too. */
+    world_up(&world, 1);
+    world_wait(&world, 6000); /* idle sessions are closed */
+    world_wait(&world, 6000);
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    const struct relay_action *deliver = world_action(&world, RELAY_DELIVER, 0);
+    if (deliver != NULL) { /* a session was still open */
+        struct relay_action copy = *deliver;
+        world_result(&world, &copy, RELAY_CUT, RELAY_AT_MAIL, RELAY_LOST, 0);
+    } else {
+        struct relay_action connect = expect(RELAY_CONNECT);
+        assert_int_equal(connect.server, 0);
+        world_ended(&world, connect.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    }
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    bool second = false;
+    for (size_t i = 0; i < world.action_count; i++) {
+        second |=
+            (world.actions[i].kind == RELAY_CONNECT || world.actions[i].kind == RELAY_DELIVER) &&
+            world.actions[i].server == 1;
+    }
+    assert_true(second);
+    world_close(&world);
+}
+
+static void a_recipients_later_mail_waits_for_the_earlier_ones_reply(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    struct relay_action first = expect(RELAY_DELIVER);
+    world_add(&world, 2, "a@x.example", "BOB@one.example", 0);
+    assert_null(world_action(&world, RELAY_DELIVER, 0));
+    world_add(&world, 3, "a@x.example", "bob@one.example", 0);
+    assert_null(world_action(&world, RELAY_DELIVER, 0));
+    accepted(first);
+    struct relay_action second = expect(RELAY_DELIVER);
+    assert_int_equal(second.handle.index, 2);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 1);
+    accepted(second);
+    struct relay_action third = expect(RELAY_DELIVER);
+    assert_int_equal(third.handle.index, 3);
+    accepted(third);
+    world_close(&world);
+}
+
+static void patience_runs_once_then_later_mail_passes(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    struct relay_action first = expect(RELAY_DELIVER);
+    world_add(&world, 2, "a@x.example", "bob@one.example", 0);
+    world_result(&world, &first, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
+    assert_null(world_action(&world, RELAY_DELIVER, 0));
+    int64_t began = world.now.steady_ms;
+    struct relay_action second = {0};
+    while (second.kind != RELAY_DELIVER && world.now.steady_ms - began < 40000) {
+        world_wait(&world, 1000);
+        for (size_t i = 0; i < world.action_count; i++) {
+            struct relay_action action = world.actions[i];
+            if (action.kind == RELAY_DELIVER) {
+                second = action;
+            } else if (action.kind == RELAY_CONNECT && action.server == 0) {
+                world_opened(&world, action.session);
+                i = (size_t)-1;
+            }
+        }
+    }
+    assert_int_equal(second.kind, RELAY_DELIVER);
+    assert_int_equal(second.handle.index, 2);
+    assert_in_range(world.now.steady_ms - began, 30000, 31000);
+    world_close(&world);
+}
+
+static void one_message_for_several_goes_in_one_transaction(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x.example", "bob@one.example ann@one.example carl@two.example", 0);
+    struct relay_action both = expect(RELAY_DELIVER);
+    assert_int_equal(both.delivery_count, 2);
+    assert_int_equal(both.deliveries[0], 0);
+    assert_int_equal(both.deliveries[1], 1);
+    world_close(&world);
+}
+
+static void refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_notice(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    assert_non_null(world_event(&world, RELAY_EVENT_DEAD, 0));
+    assert_null(world_action(&world, RELAY_BOUNCE, 0));
+    struct relay_totals totals;
+    relay_totals(world.relay, &totals);
+    assert_int_equal(totals.messages, 0);
+    assert_int_equal(totals.dead_letters, 1);
+    world_add(&world, 2, "a@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED);
+    deliver = expect(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
+    struct relay_action bounce = expect(RELAY_BOUNCE);
+    assert_int_equal(bounce.handle.index, 2);
+    assert_int_equal(bounce.delivery_count, 1);
+    assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_FINISHED);
+    /* Never in answer to a null reverse-path, nor for a notice of our own. */
+    world_add(&world, 3, "", "bob@one.example", SPOOL_SENDER_VERIFIED);
+    deliver = expect(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
+    assert_int_equal(world_delivery(&world, 3, 0), DELIVERY_DEAD);
+    world_add(&world, 4, "x@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED | SPOOL_OWN_DSN);
+    deliver = expect(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
+    assert_int_equal(world_delivery(&world, 4, 0), DELIVERY_DEAD);
+    world_close(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_server_is_probed_at_the_start),
+        cmocka_unit_test(the_first_good_probe_carries_the_first_delivery),
+        cmocka_unit_test(a_refused_server_costs_one_step_and_the_next_is_taken),
+        cmocka_unit_test(a_recipients_later_mail_waits_for_the_earlier_ones_reply),
+        cmocka_unit_test(patience_runs_once_then_later_mail_passes),
+        cmocka_unit_test(one_message_for_several_goes_in_one_transaction),
+        cmocka_unit_test(refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_notice),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A small world around relay for tests: a configuration in memory, messages by number, and what
+ * came out, gathered per input.
+ */
+#ifndef HOLDFAST_TESTS_RELAY_WORLD_H
+#define HOLDFAST_TESTS_RELAY_WORLD_H
+
+#include "relay/relay.h"
+
+enum { WORLD_SERVERS = 3, WORLD_ROUTES = 4, WORLD_ACTIONS = 4096 };
+
+/* Routes: 0 domain one.example > m1 m2 m3; 1 domain two.example > m1 m3; 2 relay out > m2;
+ * 3 domain *.wild.example > m3. */
+struct world {
+    struct relay_config config;
+    struct server_config servers[WORLD_SERVERS];
+    struct server_address addresses[WORLD_SERVERS];
+    struct route_config routes[WORLD_ROUTES];
+    struct domain_pattern domains[WORLD_ROUTES];
+    struct ip_network from;
+    uint32_t chains[WORLD_ROUTES][WORLD_SERVERS];
+    uint32_t retry_ms[3];
+    struct relay *relay;
+    struct relay_time now;
+    uint64_t sequence;
+    struct relay_action actions[WORLD_ACTIONS];
+    size_t action_count;
+};
+
+void world_configure(struct world *world);
+void world_open(struct world *world);
+void world_close(struct world *world);
+/* Takes the actions; the last input's only. */
+void world_take(struct world *world);
+/* The n-th action of a kind in what was taken last, or NULL. */
+const struct relay_action *world_action(const struct world *world, enum relay_action_kind kind,
+                                        size_t n);
+const struct relay_action *world_event(const struct world *world, enum relay_event_kind event,
+                                       size_t n);
+size_t world_count(const struct world *world, enum relay_action_kind kind);
+/* `recipients` separated by spaces; flags of spool.h. */
+void world_add(struct world *world, uint32_t handle, const char *sender, const char *recipients,
+               uint32_t flags);
+void world_insert(struct world *world, uint32_t handle, uint64_t sequence, const char *sender,
+                  const char *recipients, uint32_t flags);
+/* Advances the clocks, ticking at every deadline on the way; takes what came last. */
+void world_wait(struct world *world, int64_t ms);
+void world_opened(struct world *world, uint32_t session);
+void world_ended(struct world *world, uint32_t session, enum relay_stage stage, enum relay_how how,
+                 uint16_t code);
+/* One verdict for all deliveries of the job. */
+void world_result(struct world *world, const struct relay_action *deliver,
+                  enum relay_verdict verdict, enum relay_stage stage, enum relay_how how,
+                  uint16_t code);
+/* Brings a server up: answers its probe twice. The world must be started. */
+void world_up(struct world *world, uint32_t server);
+enum server_state world_state(const struct world *world, uint32_t server);
+enum delivery_state world_delivery(const struct world *world, uint32_t handle, uint32_t which);
+
+#endif
