@@ -26,6 +26,7 @@ struct file_job {
     struct content_file *file;
     uint64_t offset;
     struct buffer bytes;
+    enum error error; /* as it left the file, which later jobs go on with */
 };
 
 static void file_write_run(void *context)
@@ -47,13 +48,14 @@ static void file_write_run(void *context)
         file->error = disk->ops->sync(file->handle);
         file->unsynced = 0;
     }
+    job->error = file->error;
 }
 
 static void file_write_done(void *context)
 {
     struct file_job *job = context;
     struct content_file *file = job->file;
-    file->told_error = file->error;
+    file->told_error = job->error;
     file->journal->content_pending -= job->bytes.length;
     buffer_done(&job->bytes);
     free(job);

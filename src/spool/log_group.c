@@ -217,6 +217,7 @@ static void write_run(void *context)
         group->error =
             disk->ops->write(group->segment->file, group->base, buffer_slice(&group->bytes));
     }
+    group->write_error = group->error;
     if (group->sync && !group->two_jobs) {
         sync_run(context);
     }
@@ -352,7 +353,7 @@ static void finished(void *context)
 static void written_done(void *context)
 {
     struct group *group = context;
-    if (group->error == ERROR_NONE) {
+    if (group->write_error == ERROR_NONE) { /* `error` may be the sync's already, on its thread */
         written(group->journal, group);
         complete(group->journal, group, false);
     }

@@ -122,6 +122,7 @@ struct group {
     uint8_t header[LOG_BLOCK];
     /* The outcome, set by the committer. */
     bool created, used_emergency;
+    enum error write_error; /* of the first job, when there are two */
     enum error error;
     enum group_stage stage;
 };
