@@ -314,7 +314,7 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
     }
     struct server *server = session->server;
     if (server == NULL) {
-        session_free(relay, session);
+        relay_session_free(relay, session);
         relay_settle(relay);
         return;
     }
@@ -330,7 +330,7 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
             server->own_trouble_until_ms = now.steady_ms + OWN_TROUBLE_MS;
         }
     }
-    session_free(relay, session);
+    relay_session_free(relay, session);
     if (was_probe && server->next_probe_ms == INT64_MAX) { /* no verdict: once more */
         server->next_probe_ms = now.steady_ms + OWN_TROUBLE_MS;
     }

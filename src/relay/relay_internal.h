@@ -388,7 +388,7 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
 void server_close_sessions(struct relay *relay, struct server *server);
 struct session *session_open(struct relay *relay, struct server *server, bool probe);
 void session_close(struct relay *relay, struct session *session);
-void session_free(struct relay *relay, struct session *session);
+void relay_session_free(struct relay *relay, struct session *session);
 /* Into the pool that fits its number of jobs. */
 void session_pool(struct relay *relay, struct session *session);
 void server_arm(struct relay *relay, struct server *server);

@@ -180,7 +180,7 @@ void session_close(struct relay *relay, struct session *session)
     action->server = session->server == NULL ? NO_INDEX : session->server->index;
 }
 
-void session_free(struct relay *relay, struct session *session)
+void relay_session_free(struct relay *relay, struct session *session)
 {
     struct server *server = session->server;
     list_remove(&session->pool);

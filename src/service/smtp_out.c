@@ -51,7 +51,7 @@ static bool take_close(struct smtp_out *out, struct reader *reader)
 {
     struct out_session *session = map_get(&out->sessions_by_id, reader_u32(reader));
     if (session != NULL && session->state != OUT_OVER && !session->closing) {
-        session_close(session);
+        out_session_close(session);
     }
     return !reader->failed;
 }
@@ -320,11 +320,11 @@ void smtp_out_free(struct smtp_out *out)
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);
         session_drop(session, "freed");
-        session_free(session);
+        out_session_free(session);
     }
     LIST_EACH(&out->unconfirmed, next, later)
     {
-        job_free(out, LIST_ENTRY(next, struct out_job, on_session));
+        out_job_free(out, LIST_ENTRY(next, struct out_job, on_session));
     }
     if (out->ring != NULL) {
         ring_set_handler(out->ring, nobody, NULL);

@@ -76,7 +76,7 @@ struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session
                                struct reader *reader, bool *ret_malformed);
 /* Core has confirmed its result. */
 void job_confirm(struct smtp_out *out, struct out_job *job);
-void job_free(struct smtp_out *out, struct out_job *job); /* off every list */
+void out_job_free(struct smtp_out *out, struct out_job *job); /* off every list */
 /* The mail for the client core; valid as long as the job. */
 void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail);
 /* At most `size` bytes; fills as much as there is. ERROR_CORRUPT, ERROR_IO. */
@@ -126,13 +126,13 @@ void session_resolved(struct out_session *session);
 void session_take_job(struct out_session *session, struct out_job *job);
 /* Lets the first job's dot go if all before it is durable. */
 void session_release(struct out_session *session);
-void session_close(struct out_session *session);
+void out_session_close(struct out_session *session);
 /* At once; what has not been released was not tried, the rest is in doubt. */
 void session_drop(struct out_session *session, const char *why);
 /* Drops it, or when a dot is under way, then after that; what has not been released is reported as
  * not tried at once. */
 void session_wind_up(struct out_session *session, const char *why);
-void session_free(struct out_session *session);
+void out_session_free(struct out_session *session);
 
 /* ---- names -------------------------------------------------------------------------------- */
 

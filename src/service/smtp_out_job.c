@@ -109,7 +109,7 @@ struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session
     return job;
 }
 
-void job_free(struct smtp_out *out, struct out_job *job)
+void out_job_free(struct smtp_out *out, struct out_job *job)
 {
     if (!job->confirmed) {
         (void)map_remove(&out->jobs_by_id, job->id);
@@ -122,7 +122,7 @@ void job_free(struct smtp_out *out, struct out_job *job)
 void job_confirm(struct smtp_out *out, struct out_job *job)
 {
     if (!job->held) {
-        job_free(out, job);
+        out_job_free(out, job);
         return;
     }
     (void)map_remove(&out->jobs_by_id, job->id);

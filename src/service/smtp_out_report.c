@@ -157,7 +157,7 @@ static bool flush_session(struct smtp_out *out, struct out_session *session)
     }
     list_remove(&session->reporting);
     if (session->state == OUT_OVER) {
-        session_free(session);
+        out_session_free(session);
     }
     return true;
 }

@@ -512,7 +512,7 @@ void session_release(struct out_session *session)
     }
 }
 
-void session_close(struct out_session *session)
+void out_session_close(struct out_session *session)
 {
     session->closing = true;
     if (session->state != OUT_TALKING) {
@@ -559,7 +559,7 @@ void session_wind_up(struct out_session *session, const char *why)
 }
 
 /* Results that core has not confirmed outlive their session. */
-void session_free(struct out_session *session)
+void out_session_free(struct out_session *session)
 {
     struct smtp_out *out = session->out;
     disconnect(session);
@@ -572,7 +572,7 @@ void session_free(struct out_session *session)
         struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
         assert(job->state == JOB_OVER);
         if (job->confirmed) {
-            job_free(out, job);
+            out_job_free(out, job);
             continue;
         }
         job->session = NULL;
