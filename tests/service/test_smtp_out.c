@@ -514,6 +514,7 @@ static void core_restarts(void **state)
     core_say(&core, CHANNEL_DURABLE, 2, 2);
     pass(1000);
     assert_int_equal(out->jobs_by_id.count, 0);
+    assert_true(list_is_empty(&out->unconfirmed));
     server_free(server);
 }
 
