@@ -19,7 +19,7 @@ enum {
     CLOSING_PATIENCE_MS = 30000, /* for the jobs of a session that core wants closed */
 };
 
-static void talk(struct out_session *session);
+static bool talk(struct out_session *session);
 
 static const struct server_config *config_of(const struct out_session *session)
 {
@@ -215,7 +215,7 @@ static void start_talking(struct out_session *session)
     session->state = OUT_TALKING;
     session->limit_ms = INT64_MAX;
     log_debug(session, "connected", SLICE_EMPTY);
-    talk(session);
+    (void)talk(session);
 }
 
 /* ---- the client core's events -------------------------------------------------------------- */
@@ -371,19 +371,22 @@ static bool send_output(struct out_session *session)
     return false;
 }
 
-/* Everything that can be done without waiting. */
-static void talk(struct out_session *session)
+/* Everything that can be done without waiting. True: something has been sent. */
+static bool talk(struct out_session *session)
 {
+    bool sent = false;
     for (bool more = true; more;) {
         struct smtp_client_event event;
         while (session->client != NULL && smtp_client_next(session->client, &event)) {
             take_event(session, &event);
         }
         more = session->client != NULL && session->state == OUT_TALKING && send_output(session);
+        sent = sent || more;
     }
     if (session->state != OUT_OVER) {
         set_timer(session);
     }
+    return sent;
 }
 
 static void receive(struct out_session *session)
@@ -414,7 +417,10 @@ static void ready(void *context, unsigned readiness)
     if (readiness & LOOP_READ) {
         receive(session);
     }
-    talk(session);
+    bool sent = talk(session);
+    if (!sent && session->client != NULL && smtp_client_deadline(session->client) < INT64_MAX) {
+        net_acknowledge(session->fd); /* more replies are due, and nothing goes out to carry it */
+    }
 }
 
 static void timer_fired(void *context)
@@ -424,7 +430,7 @@ static void timer_fired(void *context)
     session->timer_at_ms = INT64_MAX;
     if (session->client != NULL) {
         smtp_client_tick(session->client, now);
-        talk(session);
+        (void)talk(session);
     }
     if (session->state != OUT_OVER && now >= session->limit_ms) {
         session->limit_ms = INT64_MAX;
@@ -496,7 +502,7 @@ void session_take_job(struct out_session *session, struct out_job *job)
     if (job->state == JOB_WAITING) {
         give_jobs(session);
     }
-    talk(session);
+    (void)talk(session);
 }
 
 void session_release(struct out_session *session)
@@ -508,7 +514,7 @@ void session_release(struct out_session *session)
     if (job->state == JOB_GIVEN && job->go && !job->released && !session->winding_up) {
         job->released = true;
         smtp_client_go(session->client, job->id, clock_steady_ms());
-        talk(session);
+        (void)talk(session);
     }
 }
 
@@ -521,7 +527,7 @@ void out_session_close(struct out_session *session)
     }
     session->limit_ms = clock_steady_ms() + CLOSING_PATIENCE_MS;
     smtp_client_quit(session->client, clock_steady_ms());
-    talk(session);
+    (void)talk(session);
 }
 
 void session_drop(struct out_session *session, const char *why)
@@ -537,7 +543,7 @@ void session_drop(struct out_session *session, const char *why)
     }
     session->closing = true;
     smtp_client_abort(session->client, slice_from_text(why));
-    talk(session);
+    (void)talk(session);
 }
 
 void session_wind_up(struct out_session *session, const char *why)

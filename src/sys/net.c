@@ -182,6 +182,11 @@ enum error net_send_slices(int fd, const struct slice *slices, size_t count, siz
     return ERROR_NONE;
 }
 
+void net_acknowledge(int fd)
+{
+    (void)option_on(fd, IPPROTO_TCP, TCP_QUICKACK);
+}
+
 enum error net_local(int fd, struct ip_endpoint *ret_local)
 {
     union any_address local;

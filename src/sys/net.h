@@ -23,6 +23,9 @@ enum error net_send(int fd, struct slice bytes, size_t *ret_sent) MUST_CHECK;
 /* Sends from several slices at once; at most 8. */
 enum error net_send_slices(int fd, const struct slice *slices, size_t count,
                            size_t *ret_sent) MUST_CHECK;
+/* Acknowledges at once what has been received. A peer that does not set TCP_NODELAY sends its next
+ * small piece only then; without data to carry it the acknowledgement would take 40 ms. */
+void net_acknowledge(int fd);
 /* The local address of a connection. */
 enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
 void net_close(int fd);
