@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The life of core. A start: the spool is opened and accepts at once; what it holds is loaded in
+ * slices between other work; when all is loaded and every ring of edge-out has said what it still
+ * works on, dispatch begins.
+ */
+#include "service/core_internal.h"
+
+#include "sys/clock.h"
+#include "sys/random.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    EVENTS_TOTAL_MIN = 256 << 20,
+    EVENTS_FILE_BYTES = 64 << 20,
+};
+#define EVENTS_TOTAL_MAX (16ULL << 30)
+
+struct relay_time core_now(void)
+{
+    return (struct relay_time){.steady_ms = clock_steady_ms(), .wall_ms = clock_wall_ms()};
+}
+
+_Noreturn void core_out_of_memory(void)
+{
+    report_problem("out of memory", ERROR_MEMORY);
+    abort();
+}
+
+/* ---- asked by the spool ---------------------------------------------------------------------- */
+
+static void put_note(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
+{
+    const struct core_described *described = context;
+    spool_batch_note(described->core->spool, described->handle, delivery, kind, payload);
+}
+
+static void describe(void *context, struct spool_handle handle)
+{
+    struct core_described described = {context, handle};
+    relay_describe(described.core->relay, handle, put_note, &described);
+}
+
+static void state_changed(void *context)
+{
+    struct core *core = context;
+    if (core->relay != NULL) {
+        core_in_announce(core, false);
+        report_spool(core);
+    }
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static void load_message(void *context, struct spool_handle handle,
+                         const struct spool_message *message)
+{
+    struct core *core = context;
+    enum error error = relay_add(core->relay, handle, message, core_now());
+    if (error != ERROR_NONE) {
+        report_alert(core, "memory", "not all stored messages could be scheduled");
+    }
+}
+
+static void load_fate(void *context, struct spool_handle handle, uint32_t delivery,
+                      enum spool_fate fate)
+{
+    struct core *core = context;
+    relay_load_fate(core->relay, handle, delivery, fate);
+}
+
+static void load_note(void *context, struct spool_handle handle, uint32_t delivery, uint16_t kind,
+                      struct slice payload)
+{
+    struct core *core = context;
+    relay_load_note(core->relay, handle, delivery, kind, payload, core_now());
+}
+
+static void load_global(void *context, struct slice key, struct slice payload)
+{
+    struct core *core = context;
+    relay_load_global(core->relay, key, payload, core_now());
+}
+
+static void load_damage(void *context, const char *text)
+{
+    struct core *core = context;
+    report_damage(core, text);
+}
+
+static void load_slice(void *context)
+{
+    struct core *core = context;
+    const struct spool_loader loader = {.context = core,
+                                        .message = load_message,
+                                        .fate = load_fate,
+                                        .note = load_note,
+                                        .global_note = load_global,
+                                        .damage = load_damage};
+    enum error error = spool_load(core->spool, &loader, &core->loaded);
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    if (error != ERROR_NONE) {
+        report_alert(core, "load", "the journal cannot be read; loading is tried again");
+        core->load_again = true; /* by the tick */
+    } else if (core->loaded) {
+        report_alert_over(core, "load");
+        report_loaded(core);
+        core_out_loaded(core);
+        core_in_announce(core, false);
+    } else {
+        loop_later_ask(core->load);
+    }
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static void relay_due(void *context)
+{
+    struct core *core = context;
+    core->due_at = INT64_MAX;
+    relay_tick(core->relay, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+}
+
+static void tick(void *context)
+{
+    struct core *core = context;
+    loop_timer_set(core->tick, CORE_TICK_MS);
+    spool_tick(core->spool);
+    core_act_tick(core);
+    core_out_tick(core);
+    core_in_tick(core);
+    events_tick(core->events, clock_wall_ms());
+    report_tick(core);
+    if (core->load_again) {
+        core->load_again = false;
+        loop_later_ask(core->load);
+    }
+}
+
+/* ---- life cycle ------------------------------------------------------------------------------ */
+
+static struct events_settings events_settings(const struct service_config *config,
+                                              struct disk *disk)
+{
+    struct events_settings settings = {.keep_ms = config->trace_keep_ms,
+                                       .total_bytes = EVENTS_TOTAL_MIN,
+                                       .file_bytes = EVENTS_FILE_BYTES};
+    struct disk_space space;
+    if (disk->ops->space(disk, &space) == ERROR_NONE) {
+        uint64_t part = space.total_bytes / 20;
+        part = part < EVENTS_TOTAL_MAX ? part : EVENTS_TOTAL_MAX;
+        settings.total_bytes = part > EVENTS_TOTAL_MIN ? part : EVENTS_TOTAL_MIN;
+    }
+    return settings;
+}
+
+static bool make_timers(struct core *core)
+{
+    core->tick = loop_timer_new(core->loop, tick, core);
+    core->due = loop_timer_new(core->loop, relay_due, core);
+    core->in_relief = loop_timer_new(core->loop, core_in_read_on, core);
+    core->load = loop_later_new(core->loop, load_slice, core);
+    core->in_later = loop_later_new(core->loop, core_in_read_on, core);
+    core->out_later = loop_later_new(core->loop, core_out_later, core);
+    core->control_later = loop_later_new(core->loop, core_control_later, core);
+    return core->tick != NULL && core->due != NULL && core->in_relief != NULL &&
+           core->load != NULL && core->in_later != NULL && core->out_later != NULL &&
+           core->control_later != NULL;
+}
+
+static enum error set_up(struct core *core, core_open_spool_fn *open, void *context,
+                         struct disk *events_disk)
+{
+    struct events_settings settings = events_settings(core->config, events_disk);
+    core->events_disk = events_disk;
+    enum error error = events_open(core->loop, events_disk, &settings, &core->events);
+    const struct spool_owner owner = {
+        .context = core, .describe = describe, .state_changed = state_changed};
+    struct spool *spool = NULL;
+    enum error spool_error = open(context, core->loop, &owner, &spool); /* takes its disk over */
+    core->spool = spool_error == ERROR_NONE ? spool : NULL;
+    if (error == ERROR_NONE) {
+        error = spool_error;
+    }
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    core->relay = relay_new(&core->config->relay, random_u64(), core_now());
+    if (core->relay == NULL || !make_timers(core)) {
+        return ERROR_MEMORY;
+    }
+    error = core_in_reconfigure(core);
+    if (error == ERROR_NONE) {
+        core->ids = (struct id_maker){.node = core->config->node, .start = (uint32_t)random_u64()};
+        loop_timer_set(core->tick, CORE_TICK_MS);
+        loop_later_ask(core->load);
+        core_in_announce(core, false);
+        report_spool(core);
+    }
+    return error;
+}
+
+enum error core_new_with(struct loop *loop, const struct service_config *config,
+                         uint32_t generation, core_open_spool_fn *open, void *context,
+                         struct disk *events_disk, struct counters *counters,
+                         struct core **ret_core)
+{
+    struct core *core = calloc(1, sizeof(*core));
+    if (core == NULL) {
+        core_out_of_memory(); /* at a start there is nothing better to do */
+    }
+    core->loop = loop;
+    core->config = config;
+    core->generation = generation;
+    core->counters = counters;
+    core->due_at = INT64_MAX;
+    core->started_wall_ms = clock_wall_ms();
+    buffer_init(&core->frame, 0);
+    buffer_init(&core->copy, 0);
+    arena_init(&core->arena);
+    core_in_init(core);
+    core_out_init(core);
+    core_act_init(core);
+    core_control_init(core);
+    enum error error = set_up(core, open, context, events_disk);
+    if (error != ERROR_NONE) {
+        core_free(core);
+        return error;
+    }
+    *ret_core = core;
+    return ERROR_NONE;
+}
+
+struct log_opening {
+    struct disk *disk;
+    struct spool_settings settings;
+};
+
+static enum error open_log(void *context, struct loop *loop, const struct spool_owner *owner,
+                           struct spool **ret_spool)
+{
+    struct log_opening *opening = context;
+    return spool_open_log(loop, opening->disk, &opening->settings, owner, ret_spool);
+}
+
+enum error core_new(struct loop *loop, const struct service_config *config, uint32_t generation,
+                    struct disk *spool_disk, struct disk *events_disk, struct counters *counters,
+                    struct core **ret_core)
+{
+    struct log_opening opening = {.disk = spool_disk};
+    spool_settings_default(&opening.settings);
+    if (config->segment_bytes != 0) {
+        opening.settings.segment_bytes = config->segment_bytes;
+    }
+    if (config->large_content_bytes != 0) {
+        opening.settings.large_bytes = config->large_content_bytes;
+    }
+    opening.settings.reserve_bytes = config->reserve_bytes;
+    return core_new_with(loop, config, generation, open_log, &opening, events_disk, counters,
+                         ret_core);
+}
+
+void core_set_edge_in(struct core *core, uint32_t index, struct ring *ring)
+{
+    core_in_attach(core, index, ring);
+}
+
+void core_set_edge_out(struct core *core, uint32_t index, uint32_t count, struct ring *ring)
+{
+    core_out_attach(core, index, count, ring);
+}
+
+static enum error read_for_relay(void *context, struct spool_handle handle, struct arena *arena,
+                                 struct spool_message *ret_message)
+{
+    struct core *core = context;
+    return spool_read_envelope(core->spool, handle, arena, ret_message);
+}
+
+enum error core_reconfigure(struct core *core, const struct service_config *config,
+                            uint32_t generation)
+{
+    const struct relay_envelopes envelopes = {.context = core, .read = read_for_relay};
+    enum error error = relay_reconfigure(core->relay, &config->relay, &envelopes, core_now());
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    const struct service_config *old = core->config;
+    core->config = config;
+    core->generation = generation;
+    core_out_remap(core, old);
+    if (core_in_reconfigure(core) != ERROR_NONE) {
+        core_out_of_memory(); /* relay has the new one already */
+    }
+    struct events_settings settings = events_settings(config, core->events_disk);
+    events_reconfigure(core->events, &settings);
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    core_in_announce(core, true);
+    return ERROR_NONE;
+}
+
+void core_check_stopped(struct core *core)
+{
+    if (!core->stopping || core->stopped == NULL || core->commits_under_way > 0 ||
+        core->notes_pending > 0 || !core_act_is_idle(core)) {
+        return;
+    }
+    void (*stopped)(void *context) = core->stopped;
+    core->stopped = NULL;
+    events_tick(core->events, clock_wall_ms());
+    stopped(core->stopped_context);
+}
+
+void core_stop(struct core *core, void (*done)(void *context), void *context)
+{
+    core->stopping = true;
+    core->stopped = done;
+    core->stopped_context = context;
+    core_act_tick(core); /* one more try for what the journal refused */
+    core_check_stopped(core);
+}
+
+void core_free(struct core *core)
+{
+    if (core == NULL) {
+        return;
+    }
+    core->stopped = NULL;
+    core_control_done(core);
+    spool_close(core->spool); /* completes what is under way: relay and events still live */
+    core_in_done(core);
+    core_out_done(core);
+    core_act_done(core);
+    relay_free(core->relay);
+    events_close(core->events);
+    loop_timer_free(core->tick);
+    loop_timer_free(core->due);
+    loop_timer_free(core->in_relief);
+    loop_later_free(core->load);
+    loop_later_free(core->in_later);
+    loop_later_free(core->out_later);
+    loop_later_free(core->control_later);
+    buffer_done(&core->frame);
+    buffer_done(&core->copy);
+    arena_done(&core->arena);
+    free(core);
+}

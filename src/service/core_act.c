@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * relay's actions. Those that write (fates, notes, bounces) are gathered, all of one input, and go
+ * to the spool as one batch.
+ *
+ * What is to be written is kept in memory until the spool has it. A batch that the spool refuses
+ * is put at the end of `unwritten` and given to it again every second, oldest first: so a delivery
+ * whose fate could not be stored is neither forgotten nor, while we live, handed over again (relay
+ * knows its fate already). Nothing overtakes: while `unwritten` holds anything, new writes queue up
+ * behind it.
+ */
+#include "service/core_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    ITEMS_KEPT_BYTES = 4096,
+    ITEM_FATE = 1,
+    ITEM_NOTE,
+    ITEM_GLOBAL,
+};
+
+/* ---- gathering ------------------------------------------------------------------------------- */
+
+static struct writes *writes_new(struct core *core)
+{
+    struct writes *writes;
+    if (list_is_empty(&core->writes_free)) {
+        writes = calloc(1, sizeof(*writes));
+        if (writes == NULL) {
+            core_out_of_memory();
+        }
+        list_init(&writes->link);
+        writes->core = core;
+        buffer_init(&writes->items, 0);
+    } else {
+        writes = LIST_ENTRY(core->writes_free.next, struct writes, link);
+        list_remove(&writes->link);
+    }
+    writes->durability = SPOOL_LAZY;
+    writes->after = CORE_NOTHING_AFTER;
+    writes->failed_before = false;
+    return writes;
+}
+
+static void writes_free(struct writes *writes)
+{
+    for (struct bounce *bounce = writes->bounces; bounce != NULL;) {
+        struct bounce *next = bounce->next;
+        bounce_free(bounce);
+        bounce = next;
+    }
+    writes->bounces = NULL;
+    list_remove(&writes->link);
+    buffer_clear(&writes->items);
+    if (writes->items.capacity > ITEMS_KEPT_BYTES) {
+        buffer_done(&writes->items);
+    }
+    list_append(&writes->core->writes_free, &writes->link);
+}
+
+static struct buffer *gather(struct core *core)
+{
+    if (core->gathering == NULL) {
+        core->gathering = writes_new(core);
+    }
+    return &core->gathering->items;
+}
+
+static void gather_fate(struct core *core, struct spool_handle handle, uint32_t delivery,
+                        enum spool_fate fate)
+{
+    struct buffer *items = gather(core);
+    buffer_put_u8(items, ITEM_FATE);
+    buffer_put_u32(items, handle.index);
+    buffer_put_u32(items, delivery);
+    buffer_put_u8(items, (uint8_t)fate);
+}
+
+static void gather_note(struct core *core, const struct relay_action *action)
+{
+    struct buffer *items = gather(core);
+    buffer_put_u8(items, ITEM_NOTE);
+    buffer_put_u32(items, action->handle.index);
+    buffer_put_u32(items, action->delivery);
+    buffer_put_u16(items, action->note);
+    buffer_put_bytes(items, action->payload);
+}
+
+static void gather_global(struct core *core, const struct relay_action *action)
+{
+    struct buffer *items = gather(core);
+    buffer_put_u8(items, ITEM_GLOBAL);
+    buffer_put_bytes(items, action->key);
+    buffer_put_bytes(items, action->payload);
+}
+
+static void gather_bounce(struct core *core, const struct relay_action *action)
+{
+    struct bounce *bounce = bounce_new(core, action);
+    if (bounce == NULL) {
+        /* No fate without its DSN: the deliveries stay as they are in the journal. */
+        report_alert(core, "bounce", "a bounce could not be made; its mail stays in the journal");
+        return;
+    }
+    gather(core);
+    struct bounce **end = &core->gathering->bounces;
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = bounce;
+    for (uint32_t i = 0; i < action->delivery_count; i++) {
+        gather_fate(core, action->handle, action->deliveries[i], SPOOL_BOUNCED);
+    }
+}
+
+static void carry_out(struct core *core, const struct relay_action *action)
+{
+    switch (action->kind) {
+    case RELAY_CONNECT:
+    case RELAY_CLOSE:
+    case RELAY_DELIVER:
+        core_out_action(core, action);
+        break;
+    case RELAY_FATE:
+        gather_fate(core, action->handle, action->delivery, action->fate);
+        break;
+    case RELAY_NOTE:
+        gather_note(core, action);
+        break;
+    case RELAY_GLOBAL:
+        gather_global(core, action);
+        break;
+    case RELAY_BOUNCE:
+        gather_bounce(core, action);
+        break;
+    case RELAY_EVENT:
+        report_relay_event(core, action);
+        break;
+    }
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static void finish(struct core *core, struct core_after after, enum error error)
+{
+    if (after.request != NULL) {
+        core_control_written(after.request, error);
+    }
+    if (after.has_job && error == ERROR_NONE) {
+        core_out_durable(core, after.job);
+    }
+}
+
+static void written(void *context, enum error error, const struct spool_handle *handles,
+                    size_t count)
+{
+    struct writes *writes = context;
+    struct core *core = writes->core;
+    list_remove(&writes->link);
+    if (error != ERROR_NONE) {
+        if (!writes->failed_before) {
+            writes->failed_before = true;
+            report_alert(core, "journal", "the journal could not be written; it is tried again");
+            finish(core, (struct core_after){.request = writes->after.request}, error);
+            writes->after.request = NULL;
+        }
+        list_append(&core->unwritten, &writes->link);
+        core_check_stopped(core);
+        return;
+    }
+    size_t at = 0;
+    for (struct bounce *bounce = writes->bounces; bounce != NULL; bounce = bounce->next) {
+        assert(at < count);
+        report_accepted(core, &bounce->message);
+        /* Without memory for it now, it is scheduled at the next start. */
+        (void)core_in_relay(core, handles[at++], &bounce->message);
+    }
+    struct core_after after = writes->after;
+    writes_free(writes);
+    finish(core, after, ERROR_NONE);
+    core_check_stopped(core);
+}
+
+static void put_item(struct core *core, struct reader *reader)
+{
+    uint8_t kind = reader_u8(reader);
+    if (kind == ITEM_GLOBAL) {
+        struct slice key = reader_bytes(reader);
+        spool_batch_global_note(core->spool, key, reader_bytes(reader));
+        return;
+    }
+    struct spool_handle handle = {reader_u32(reader)};
+    uint32_t delivery = reader_u32(reader);
+    if (kind == ITEM_FATE) {
+        spool_batch_fate(core->spool, handle, delivery, (enum spool_fate)reader_u8(reader));
+    } else {
+        uint16_t note = reader_u16(reader);
+        spool_batch_note(core->spool, handle, delivery, note, reader_bytes(reader));
+    }
+}
+
+static void submit(struct writes *writes)
+{
+    struct core *core = writes->core;
+    spool_batch_begin(core->spool);
+    for (struct bounce *bounce = writes->bounces; bounce != NULL; bounce = bounce->next) {
+        enum error error = spool_batch_message(core->spool, &bounce->message, NULL,
+                                               buffer_slice(&bounce->content));
+        if (error != ERROR_NONE) {
+            spool_batch_cancel(core->spool);
+            written(writes, error, NULL, 0);
+            return;
+        }
+    }
+    struct reader reader = reader_make(buffer_slice(&writes->items));
+    while (reader.rest.length > 0) {
+        put_item(core, &reader);
+    }
+    assert(!reader.failed);
+    list_append(&core->writes_under_way, &writes->link);
+    spool_batch_submit(core->spool, writes->durability, written, writes);
+}
+
+static void flush(struct core *core, enum spool_durability durability, struct core_after after)
+{
+    struct writes *writes = core->gathering;
+    core->gathering = NULL;
+    if (writes == NULL) {
+        finish(core, after, ERROR_NONE);
+        return;
+    }
+    if (writes->items.failed) {
+        core_out_of_memory();
+    }
+    writes->durability = writes->bounces != NULL ? SPOOL_SYNCED : durability;
+    writes->after = after;
+    if (list_is_empty(&core->unwritten)) {
+        submit(writes);
+        return;
+    }
+    list_append(&core->unwritten, &writes->link);
+    writes->failed_before = true;
+    finish(core, (struct core_after){.request = after.request}, ERROR_IO);
+    writes->after.request = NULL;
+}
+
+/* ---- the pump -------------------------------------------------------------------------------- */
+
+static void arm(struct core *core)
+{
+    int64_t due = relay_deadline(core->relay);
+    if (due >= core->due_at) {
+        return; /* the timer is set for something earlier, and will look again */
+    }
+    core->due_at = due;
+    int64_t delay = due - core_now().steady_ms;
+    loop_timer_set(core->due, delay > 0 ? delay : 0);
+}
+
+void core_act(struct core *core, enum spool_durability durability, struct core_after after)
+{
+    assert(core->gathering == NULL);
+    struct relay_action action;
+    while (relay_next(core->relay, &action)) {
+        carry_out(core, &action);
+    }
+    arm(core);
+    flush(core, durability, after);
+}
+
+bool core_act_is_idle(const struct core *core)
+{
+    LIST_EACH(&core->writes_under_way, at, after)
+    {
+        if (LIST_ENTRY(at, struct writes, link)->durability != SPOOL_LAZY) {
+            return false; /* lazy ones are completed by spool_close() */
+        }
+    }
+    return true;
+}
+
+void core_act_tick(struct core *core)
+{
+    struct link again;
+    list_init(&again);
+    LIST_EACH(&core->unwritten, at, after)
+    {
+        list_remove(at);
+        list_append(&again, at);
+    }
+    bool any = !list_is_empty(&again);
+    LIST_EACH(&again, next, later)
+    {
+        list_remove(next);
+        submit(LIST_ENTRY(next, struct writes, link));
+    }
+    if (!any && list_is_empty(&core->unwritten)) {
+        report_alert_over(core, "journal");
+    }
+}
+
+void core_act_init(struct core *core)
+{
+    list_init(&core->writes_free);
+    list_init(&core->writes_under_way);
+    list_init(&core->unwritten);
+}
+
+static void free_writes(struct link *list)
+{
+    LIST_EACH(list, at, after)
+    {
+        struct writes *writes = LIST_ENTRY(at, struct writes, link);
+        writes_free(writes);
+        list_remove(&writes->link);
+        buffer_done(&writes->items);
+        free(writes);
+    }
+}
+
+void core_act_done(struct core *core)
+{
+    size_t lost = 0;
+    LIST_EACH(&core->unwritten, at, after)
+    {
+        lost++;
+    }
+    if (lost > 0) {
+        report_problem("stopped with writes that the journal did not take", ERROR_IO);
+    }
+    free_writes(&core->unwritten);
+    free_writes(&core->writes_under_way);
+    free_writes(&core->writes_free);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A delivery status notification for one message: built from its envelope and the beginning of its
+ * header block, to be stored in one batch with the fates that it tells of (R8).
+ */
+#include "service/core_internal.h"
+
+#include "proto/dsn.h"
+#include "sys/clock.h"
+
+#include <stdlib.h>
+
+/* The header block's beginning; without it when it cannot be read: the rest is worth sending. */
+static struct slice read_header(struct core *core, struct arena *arena, struct spool_handle handle,
+                                const struct spool_message *original)
+{
+    size_t want =
+        original->header_length < DSN_HEADER_MAX ? (size_t)original->header_length : DSN_HEADER_MAX;
+    uint8_t *bytes = arena_allocate(arena, want + 1);
+    size_t have = 0;
+    while (bytes != NULL && have < want) {
+        size_t length;
+        if (spool_read_content(core->spool, handle, have, bytes + have, want - have, &length) !=
+                ERROR_NONE ||
+            length == 0) {
+            break;
+        }
+        have += length;
+    }
+    return slice_make(bytes, bytes != NULL ? have : 0);
+}
+
+static const struct dsn_recipient *list_recipients(struct core *core, struct arena *arena,
+                                                   const struct spool_message *original,
+                                                   const struct relay_action *action)
+{
+    struct dsn_recipient *recipients =
+        arena_allocate(arena, (action->delivery_count + 1) * sizeof(*recipients));
+    for (uint32_t i = 0; recipients != NULL && i < action->delivery_count; i++) {
+        if (action->deliveries[i] >= original->recipient_count) {
+            return NULL;
+        }
+        const struct spool_recipient *recipient = &original->recipients[action->deliveries[i]];
+        bool replied = action->reply.how == RELAY_REPLY && action->reply.code != 0;
+        recipients[i] = (struct dsn_recipient){
+            .address = recipient->address,
+            .orcpt = recipient->orcpt,
+            .code = replied ? action->reply.code : 0,
+            .diagnostic = replied ? action->reply.text : action->reason,
+            .remote = core_server_name(core, action->server),
+            .last_attempt_ms = clock_wall_ms(),
+        };
+        memcpy(recipients[i].enhanced, action->reply.enhanced, sizeof(recipients[i].enhanced));
+    }
+    return recipients;
+}
+
+/* What the arena keeps must outlive the action: the notification itself is a copy. */
+static bool fill(struct core *core, struct bounce *bounce, const struct relay_action *action)
+{
+    struct spool_message original;
+    if (spool_read_envelope(core->spool, action->handle, &bounce->arena, &original) != ERROR_NONE ||
+        original.sender.length == 0) {
+        return false;
+    }
+    struct message_id id = id_make(&core->ids, clock_wall_ms());
+    char id_text[ID_TEXT_LENGTH + 1];
+    char original_text[ID_TEXT_LENGTH + 1];
+    id_to_text(id, id_text);
+    id_to_text(original.id, original_text);
+    const struct dsn_report report = {
+        .action = DSN_FAILED,
+        .hostname = core->config->hostname,
+        .id = id_text,
+        .now_ms = clock_wall_ms(),
+        .sender = original.sender,
+        .envelope_id = original.envelope_id,
+        .original_id = original_text,
+        .arrival_ms = original.received_ms,
+        .message_id = original.message_id_header,
+        .header = read_header(core, &bounce->arena, action->handle, &original),
+        .recipients = list_recipients(core, &bounce->arena, &original, action),
+        .recipient_count = action->delivery_count,
+    };
+    uint64_t header_length;
+    bool utf8;
+    if (report.recipients == NULL || report.recipient_count == 0 ||
+        !dsn_write(&report, &bounce->content, &header_length, &utf8)) {
+        return false;
+    }
+    struct spool_recipient *to = arena_allocate(&bounce->arena, sizeof(*to));
+    if (to == NULL) {
+        return false;
+    }
+    *to = (struct spool_recipient){.address = original.sender, .notify = SPOOL_NOTIFY_NEVER};
+    bounce->message = (struct spool_message){
+        .id = id,
+        .received_ms = report.now_ms,
+        .flags = SPOOL_OWN_DSN | (utf8 ? SPOOL_SMTPUTF8 : 0U),
+        .header_length = header_length,
+        .body_length = bounce->content.length - header_length,
+        .origin = {.listener = SLICE_LITERAL("dsn"), .helo = core->config->hostname},
+        .recipients = to,
+        .recipient_count = 1,
+    };
+    return true;
+}
+
+struct bounce *bounce_new(struct core *core, const struct relay_action *action)
+{
+    struct bounce *bounce = calloc(1, sizeof(*bounce));
+    if (bounce == NULL) {
+        return NULL;
+    }
+    arena_init(&bounce->arena);
+    buffer_init(&bounce->content, 0);
+    if (!fill(core, bounce, action)) {
+        bounce_free(bounce);
+        return NULL;
+    }
+    return bounce;
+}
+
+void bounce_free(struct bounce *bounce)
+{
+    if (bounce != NULL) {
+        arena_done(&bounce->arena);
+        buffer_done(&bounce->content);
+        free(bounce);
+    }
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Connections of the control protocol: frames in, requests run in steps, frames out with the
+ * socket's own flow control.
+ *
+ * A request outlives its connection while the journal still holds a batch of it.
+ */
+#include "service/core_control.h"
+
+#include "sys/net.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static const struct control_command commands[] = {
+    {"status", false, false, NULL, status_step},
+    {"queue list", false, true, NULL, queue_list_step},
+    {"queue show", false, true, NULL, queue_show_step},
+    {"queue retry", true, true, queue_change_begin, queue_change_step},
+    {"queue hold", true, true, queue_change_begin, queue_change_step},
+    {"queue release", true, true, queue_change_begin, queue_change_step},
+    {"queue redirect", true, true, queue_change_begin, queue_change_step},
+    {"queue discard", true, true, queue_change_begin, queue_change_step},
+    {"queue bounce", true, true, queue_change_begin, queue_change_step},
+    {"queue export", true, true, NULL, queue_export_step},
+    {"queue import", true, false, queue_import_begin, queue_import_step},
+    {"server list", false, false, server_begin, server_list_step},
+    {"server probe", true, false, server_probe_begin, server_list_step},
+    {"server down", true, false, server_down_begin, server_list_step},
+    {"server up", true, false, server_up_begin, server_list_step},
+    {"trace", false, false, trace_begin, trace_step},
+};
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static void request_free(struct control_request *request)
+{
+    if (request->control != NULL) {
+        request->control->request = NULL;
+        request->control = NULL;
+    }
+    control_unpin(request);
+    events_search_free(request->search);
+    request->search = NULL;
+    control_trace_free(request->trace);
+    request->trace = NULL;
+    if (request->waiting > 0) {
+        return; /* by the last batch */
+    }
+    json_decref(request->arguments);
+    buffer_done(&request->rows);
+    arena_done(&request->arena);
+    free(request);
+}
+
+void control_unpin(struct control_request *request)
+{
+    if (request->pinned) {
+        spool_unpin(request->core->spool, request->match.handle);
+        request->pinned = false;
+    }
+}
+
+void control_ask(struct control_request *request)
+{
+    loop_later_ask(request->core->control_later);
+}
+
+enum control_step control_fail(struct control_request *request, enum control_exit code,
+                               const char *error)
+{
+    request->code = code;
+    request->error = error;
+    return STEP_END;
+}
+
+struct slice control_argument(const struct control_request *request, const char *name)
+{
+    const json_t *value = json_object_get(request->arguments, name);
+    return json_is_string(value) ? slice_make(json_string_value(value), json_string_length(value))
+                                 : SLICE_EMPTY;
+}
+
+bool control_flag(const struct control_request *request, const char *name)
+{
+    return json_is_true(json_object_get(request->arguments, name));
+}
+
+static void put(struct control_request *request, enum error error)
+{
+    if (error != ERROR_NONE && request->control != NULL) {
+        request->control->broken = true; /* half an answer is none */
+    }
+}
+
+void control_row(struct control_request *request, json_t *row)
+{
+    put(request, control_put_row(&request->rows, row));
+}
+
+void control_more(struct control_request *request, json_t *more)
+{
+    put(request, control_put_more(&request->rows, more));
+}
+
+struct core_after control_after(struct control_request *request)
+{
+    request->waiting++;
+    return (struct core_after){.request = request};
+}
+
+void core_control_written(struct control_request *request, enum error error)
+{
+    assert(request->waiting > 0);
+    request->waiting--;
+    request->write_failed = request->write_failed || error != ERROR_NONE;
+    if (request->control == NULL && request->waiting == 0) {
+        request_free(request);
+    } else {
+        control_ask(request);
+    }
+}
+
+static const struct control_command *find_command(const char *name)
+{
+    for (size_t i = 0; name != NULL && i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static enum control_step request_begin(struct control_request *request, const char *name)
+{
+    const struct control_command *command = find_command(name);
+    if (command == NULL) {
+        return control_fail(request, CONTROL_USAGE, "no such command");
+    }
+    if (command->privileged && !request->control->privileged) {
+        return control_fail(request, CONTROL_USAGE, "permission denied");
+    }
+    request->command = command;
+    if (command->selects && !control_select(request)) {
+        return STEP_END;
+    }
+    return command->begin != NULL ? command->begin(request) : STEP_MORE;
+}
+
+static void request_end(struct control_request *request)
+{
+    struct control *control = request->control;
+    if (request->write_failed) {
+        /* The rows said "done": they are not sent. */
+        request->code = CONTROL_NOTHING_MATCHED;
+        request->error = "the journal cannot be written; the change holds and will be written "
+                         "when it can be";
+    }
+    if (control_put_end(&control->out, request->code, request->error) != ERROR_NONE) {
+        control->broken = true;
+    }
+    request_free(request);
+}
+
+static void request_new(struct control *control, json_t *object)
+{
+    struct control_request *request = calloc(1, sizeof(*request));
+    if (request == NULL) {
+        json_decref(object);
+        control->broken = true;
+        return;
+    }
+    request->control = control;
+    request->core = control->core;
+    buffer_init(&request->rows, CONTROL_OUT_MAX);
+    arena_init(&request->arena);
+    request->arguments = json_incref(json_object_get(object, "arguments"));
+    if (request->arguments == NULL || !json_is_object(request->arguments)) {
+        json_decref(request->arguments);
+        request->arguments = json_object();
+    }
+    control->request = request;
+    enum control_step step =
+        request_begin(request, json_string_value(json_object_get(object, "command")));
+    json_decref(object);
+    if (step == STEP_END && request->waiting == 0) {
+        buffer_append(&control->out, buffer_slice(&request->rows));
+        request_end(request);
+    } else if (step == STEP_END) {
+        request->command = NULL; /* ends when the batches are through */
+    }
+}
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
+static void control_free(struct control *control)
+{
+    if (control->request != NULL) {
+        request_free(control->request);
+    }
+    control_import_free(control->import);
+    list_remove(&control->link);
+    loop_watch_free(control->watch);
+    net_close(control->fd);
+    control_reader_done(&control->reader);
+    buffer_done(&control->out);
+    free(control);
+}
+
+static void send_out(struct control *control)
+{
+    while (control->out.length > 0 && !control->broken) {
+        size_t sent;
+        enum error error = net_send(control->fd, buffer_slice(&control->out), &sent);
+        if (error == ERROR_AGAIN) {
+            return;
+        }
+        if (error != ERROR_NONE) {
+            control->broken = true;
+            return;
+        }
+        buffer_consume(&control->out, sent);
+    }
+}
+
+static void watch(struct control *control)
+{
+    loop_watch_set(control->watch, (control->request == NULL ? LOOP_READ : 0U) |
+                                       (control->out.length > 0 ? LOOP_WRITE : 0U));
+}
+
+/* The next request, if all of it is here. */
+static void read_request(struct control *control)
+{
+    json_t *object;
+    enum error error = control_reader_next(&control->reader, &object);
+    if (error == ERROR_NONE) {
+        request_new(control, object);
+    } else if (error != ERROR_AGAIN) {
+        control->broken = true;
+    }
+}
+
+static void receive(struct control *control)
+{
+    size_t size, length;
+    void *space = control_reader_space(&control->reader, &size);
+    enum error error =
+        space == NULL ? ERROR_MEMORY : net_receive(control->fd, space, size, &length);
+    if (error == ERROR_NONE) {
+        control_reader_filled(&control->reader, length);
+    } else if (error != ERROR_AGAIN) {
+        control->broken = true;
+    }
+}
+
+/* One step of the running request. True: there is more to do at the next turn. */
+static bool step_request(struct control *control)
+{
+    struct control_request *request = control->request;
+    if (request->waiting > 0 || control->out.length > CONTROL_OUT_HIGH) {
+        return false;
+    }
+    if (!request->write_failed) {
+        buffer_append(&control->out, buffer_slice(&request->rows));
+        control->broken = control->broken || control->out.failed;
+    }
+    buffer_clear(&request->rows);
+    enum control_step step = STEP_END;
+    if (request->command != NULL && !request->write_failed) {
+        step = request->command->step(request);
+    }
+    if (step == STEP_END && request->waiting == 0) {
+        if (!request->write_failed) {
+            buffer_append(&control->out, buffer_slice(&request->rows));
+            control->broken = control->broken || control->out.failed;
+        }
+        request_end(request);
+        return true; /* another request may be here already */
+    }
+    if (step == STEP_END) {
+        request->command = NULL;
+    }
+    return step == STEP_MORE;
+}
+
+static void turn(struct control *control)
+{
+    if (!control->broken && control->request == NULL) {
+        read_request(control);
+    }
+    bool more = !control->broken && control->request != NULL && step_request(control);
+    send_out(control);
+    if (control->broken) {
+        control_free(control);
+        return;
+    }
+    watch(control);
+    if (more) {
+        loop_later_ask(control->core->control_later);
+    }
+}
+
+static void ready(void *context, unsigned readiness)
+{
+    struct control *control = context;
+    if ((readiness & LOOP_READ) && control->request == NULL) {
+        receive(control);
+    }
+    turn(control);
+}
+
+void core_control_later(void *context)
+{
+    struct core *core = context;
+    LIST_EACH(&core->controls, at, after)
+    {
+        turn(LIST_ENTRY(at, struct control, link));
+    }
+}
+
+void core_add_control(struct core *core, int fd, bool privileged)
+{
+    size_t count = 0;
+    LIST_EACH(&core->controls, at, after)
+    {
+        count++;
+    }
+    struct control *control = count < CONTROL_CONNECTIONS_MAX ? calloc(1, sizeof(*control)) : NULL;
+    if (control == NULL) {
+        net_close(fd);
+        return;
+    }
+    control->core = core;
+    control->fd = fd;
+    control->privileged = privileged;
+    control_reader_init(&control->reader);
+    buffer_init(&control->out, CONTROL_OUT_MAX + CONTROL_OUT_HIGH);
+    list_append(&core->controls, &control->link);
+    control->watch = loop_watch_new(core->loop, fd, ready, control);
+    if (control->watch == NULL) {
+        control_free(control);
+        return;
+    }
+    watch(control);
+}
+
+void core_control_init(struct core *core)
+{
+    list_init(&core->controls);
+}
+
+void core_control_done(struct core *core)
+{
+    LIST_EACH(&core->controls, at, after)
+    {
+        control_free(LIST_ENTRY(at, struct control, link));
+    }
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside core: the operator's requests. A connection has one request at a time; a request works in
+ * steps of a few milliseconds at most, between which mail goes on, and only while the connection
+ * takes the answers.
+ */
+#ifndef HOLDFAST_SERVICE_CORE_CONTROL_H
+#define HOLDFAST_SERVICE_CORE_CONTROL_H
+
+#include "service/control_frame.h"
+#include "service/core_internal.h"
+
+enum {
+    CONTROL_CONNECTIONS_MAX = 64,
+    CONTROL_OUT_HIGH = 256 << 10, /* bytes waiting for the socket: no further step */
+    CONTROL_OUT_MAX = 8 << 20,
+    CONTROL_STEP_NS = 2000000,
+    CONTROL_LIST_MAX = 100,     /* recipients in one row */
+    CONTROL_PIECE_ITEMS = 1000, /* entries of one "more" frame */
+};
+
+struct control {
+    struct link link; /* core->controls */
+    struct core *core;
+    int fd;
+    bool privileged;
+    bool broken; /* to be closed at the next turn */
+    struct loop_watch *watch;
+    struct control_reader reader;
+    struct buffer out;
+    struct control_request *request;
+    struct control_import *import; /* a message coming in, or NULL */
+};
+
+enum control_step {
+    STEP_MORE, /* ask again */
+    STEP_WAIT, /* something else will ask: control_ask() */
+    STEP_END,  /* code and error are set */
+};
+
+/* What the queue commands select by. */
+struct selection {
+    json_t *ids; /* or NULL */
+    struct slice domain, sender, recipient;
+    bool has_domain, has_sender, has_recipient;
+    uint32_t server; /* or NO_INDEX */
+    int64_t older_s;
+    bool has_older;
+    bool dead;
+    bool all;
+};
+
+/* A message that matches: its envelope and the numbers of its matching deliveries. */
+struct match {
+    struct spool_handle handle;
+    struct spool_message message;
+    uint32_t *deliveries;
+    uint32_t count;
+};
+
+struct control_command;
+
+struct control_request {
+    struct control *control; /* NULL: who asked has gone */
+    struct core *core;
+    const struct control_command *command;
+    json_t *arguments;
+    enum control_exit code;
+    const char *error; /* static */
+    unsigned waiting;  /* batches on their way */
+    bool write_failed;
+    struct buffer rows; /* sent when nothing is waiting */
+    struct arena arena; /* of one message */
+
+    struct selection selection;
+    size_t next_id;
+    uint64_t cursor;
+    uint64_t looked_at, matched, done;
+
+    /* A message whose row is longer than a frame, or whose deliveries are many. */
+    bool has_match;
+    bool pinned; /* match.handle is */
+    struct match match;
+    uint32_t match_at;
+    uint64_t content_at;
+    uint32_t server_at;
+    struct events_search *search;
+    struct control_trace *trace;
+};
+
+struct control_command {
+    const char *name;
+    bool privileged; /* only for those who may change things */
+    bool selects;
+    enum control_step (*begin)(struct control_request *request); /* may be NULL */
+    enum control_step (*step)(struct control_request *request);
+};
+
+/* core_control.c */
+void control_ask(struct control_request *request);
+/* A row; a failure ends the connection. The reference is taken over. */
+void control_row(struct control_request *request, json_t *row);
+void control_more(struct control_request *request, json_t *more);
+enum control_step control_fail(struct control_request *request, enum control_exit code,
+                               const char *error);
+/* Text argument; empty if absent or not a string. */
+struct slice control_argument(const struct control_request *request, const char *name);
+bool control_flag(const struct control_request *request, const char *name);
+void control_unpin(struct control_request *request);
+/* One batch is on its way for this request. Pass what it returns to core_act(). */
+struct core_after control_after(struct control_request *request);
+
+/* core_control_select.c */
+/* False: error is set. */
+bool control_select(struct control_request *request);
+/* Looks for the next message that matches, for one step's time. STEP_END: no more; STEP_MORE: look
+ * at request->has_match. */
+enum control_step control_next_match(struct control_request *request);
+bool control_pattern_matches(struct slice pattern, struct slice text);
+
+/* core_control_rows.c */
+json_t *control_message_row(struct control_request *request, const struct match *match);
+json_t *control_envelope(const struct spool_message *message);
+json_t *control_origin(const struct spool_message *message);
+json_t *control_delivery(struct control_request *request, const struct match *match,
+                         uint32_t delivery);
+const char *control_delivery_state(enum delivery_state state);
+const char *control_fate(unsigned fate);
+json_t *control_server_or_null(const struct core *core, uint32_t server);
+json_t *control_id(struct message_id id, int64_t delivery); /* delivery < 0: the message */
+json_t *control_time(int64_t wall_ms);                      /* 0: null */
+/* Adds to an object; false on memory. Takes the value over. */
+void control_set(json_t *object, const char *key, json_t *value);
+
+/* The commands. */
+enum control_step status_step(struct control_request *request);
+enum control_step server_begin(struct control_request *request);
+enum control_step server_list_step(struct control_request *request);
+enum control_step server_down_begin(struct control_request *request);
+enum control_step server_up_begin(struct control_request *request);
+enum control_step server_probe_begin(struct control_request *request);
+enum control_step queue_list_step(struct control_request *request);
+enum control_step queue_show_step(struct control_request *request);
+enum control_step queue_change_begin(struct control_request *request);
+enum control_step queue_change_step(struct control_request *request);
+enum control_step queue_export_step(struct control_request *request);
+enum control_step queue_import_begin(struct control_request *request);
+enum control_step queue_import_step(struct control_request *request);
+enum control_step trace_begin(struct control_request *request);
+enum control_step trace_step(struct control_request *request);
+void control_import_free(struct control_import *import); /* NULL is allowed */
+void control_trace_free(struct control_trace *trace);
+
+#endif

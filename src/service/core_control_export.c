@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `queue export`: messages with envelope, origin, the state of their deliveries, and content, in
+ * pieces. A message is pinned while it is being told, so its end cannot be lost half way.
+ */
+#include "service/core_control.h"
+
+#include "base/base64.h"
+
+#include <stdlib.h>
+
+enum { PROGRESS_EVERY = 100 };
+
+static json_t *notify(uint8_t flags)
+{
+    static const char *const names[] = {"never", "success", "failure", "delay"};
+    json_t *array = json_array();
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (flags & (1U << i)) {
+            json_array_append_new(array, json_string(names[i]));
+        }
+    }
+    return array;
+}
+
+static json_t *recipient_row(struct control_request *request, uint32_t delivery)
+{
+    const struct match *match = &request->match;
+    const struct spool_recipient *recipient = &match->message.recipients[delivery];
+    json_t *view = control_delivery(request, match, delivery);
+    json_t *row = json_object();
+    control_set(row, "n", json_integer(delivery));
+    control_set(row, "address", control_string(recipient->address));
+    control_set(row, "orcpt", control_string(recipient->orcpt));
+    control_set(row, "notify", notify(recipient->notify));
+    static const char *const shared[] = {"state", "fate", "attempts", "reason", "redirect_to"};
+    for (size_t i = 0; i < sizeof(shared) / sizeof(shared[0]); i++) {
+        control_set(row, shared[i], json_incref(json_object_get(view, shared[i])));
+    }
+    json_decref(view);
+    return row;
+}
+
+static json_t *recipients_piece(struct control_request *request)
+{
+    json_t *array = json_array();
+    uint32_t count = request->match.message.recipient_count;
+    for (uint32_t i = 0; i < CONTROL_PIECE_ITEMS && request->match_at < count; i++) {
+        json_array_append_new(array, recipient_row(request, request->match_at++));
+    }
+    return array;
+}
+
+static void put_head(struct control_request *request)
+{
+    const struct spool_message *message = &request->match.message;
+    json_t *row = json_object();
+    control_set(row, "format", json_integer(1));
+    control_set(row, "id", control_id(message->id, -1));
+    control_set(row, "received", json_integer(message->received_ms));
+    control_set(row, "bytes",
+                json_integer((json_int_t)(message->header_length + message->body_length)));
+    control_set(row, "header_bytes", json_integer((json_int_t)message->header_length));
+    control_set(row, "message_id", control_string_or_null(message->message_id_header));
+    control_set(row, "envelope", control_envelope(message));
+    control_set(row, "origin", control_origin(message));
+    control_set(row, "recipients", recipients_piece(request));
+    control_row(request, row);
+}
+
+/* The next piece of content. False: that was the last, or it cannot be read. */
+static bool put_content(struct control_request *request)
+{
+    const struct spool_message *message = &request->match.message;
+    uint64_t all = message->header_length + message->body_length;
+    uint64_t rest = all - request->content_at;
+    size_t want = rest < CONTROL_CONTENT_MAX ? (size_t)rest : CONTROL_CONTENT_MAX;
+    uint8_t *bytes = malloc(want + 1);
+    size_t have = 0;
+    enum error error = bytes == NULL ? ERROR_MEMORY : ERROR_NONE;
+    while (error == ERROR_NONE && have < want) {
+        size_t length = 0;
+        error = spool_read_content(request->core->spool, request->match.handle,
+                                   request->content_at + have, bytes + have, want - have, &length);
+        if (error == ERROR_NONE && length == 0) {
+            error = ERROR_CORRUPT;
+        }
+        have += length;
+    }
+    struct buffer text;
+    buffer_init(&text, 0);
+    if (error == ERROR_NONE) {
+        base64_encode(&text, slice_make(bytes, have));
+    }
+    free(bytes);
+    bool last = error != ERROR_NONE || request->content_at + have == all;
+    json_t *row = json_object();
+    control_set(row, "id", control_id(message->id, -1));
+    control_set(row, "offset", json_integer((json_int_t)request->content_at));
+    control_set(row, "content", json_stringn((const char *)text.data, text.length));
+    control_set(row, "last", json_boolean(last));
+    if (error != ERROR_NONE) {
+        control_set(row, "error", json_string(error_text(error)));
+        request->error = "some messages could not be read";
+        request->code = CONTROL_NOTHING_MATCHED;
+    }
+    if (text.length == 0) {
+        control_set(row, "content", json_string(""));
+    }
+    buffer_done(&text);
+    control_row(request, row);
+    request->content_at += have;
+    return !last;
+}
+
+static void put_progress(struct control_request *request)
+{
+    struct relay_totals totals;
+    relay_totals(request->core->relay, &totals);
+    uint64_t all =
+        request->selection.ids != NULL ? json_array_size(request->selection.ids) : totals.messages;
+    if (control_put_progress(&request->rows, request->looked_at,
+                             all > request->looked_at ? all : request->looked_at) != ERROR_NONE) {
+        request->control->broken = true;
+    }
+}
+
+enum control_step queue_export_step(struct control_request *request)
+{
+    if (request->pinned && request->match_at < request->match.message.recipient_count) {
+        json_t *more = json_object();
+        control_set(more, "recipients", recipients_piece(request));
+        control_more(request, more);
+        return STEP_MORE;
+    }
+    if (request->pinned) {
+        if (!put_content(request)) {
+            control_unpin(request);
+            if (++request->done % PROGRESS_EVERY == 0) {
+                put_progress(request);
+            }
+        }
+        return STEP_MORE;
+    }
+    enum control_step step = control_next_match(request);
+    if (request->has_match) {
+        spool_pin(request->core->spool, request->match.handle);
+        request->pinned = true;
+        request->match_at = 0;
+        request->content_at = 0;
+        put_head(request);
+    }
+    return step;
+}

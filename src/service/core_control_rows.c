@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Messages and deliveries as JSON, as service/control.h describes.
+ */
+#include "service/core_control.h"
+
+#include <stdio.h>
+
+void control_set(json_t *object, const char *key, json_t *value)
+{
+    /* Without memory the key is missing and the row refused by who reads it; never a crash. */
+    if (object == NULL) {
+        json_decref(value);
+    } else {
+        (void)json_object_set_new_nocheck(object, key, value);
+    }
+}
+
+json_t *control_time(int64_t wall_ms)
+{
+    return wall_ms == 0 ? json_null() : json_integer(wall_ms);
+}
+
+json_t *control_id(struct message_id id, int64_t delivery)
+{
+    char text[ID_TEXT_LENGTH + 1];
+    id_to_text(id, text);
+    return delivery < 0 ? json_string(text) : json_sprintf("%s/%lld", text, (long long)delivery);
+}
+
+const char *control_delivery_state(enum delivery_state state)
+{
+    static const char *const texts[] = {"waiting", "deferred", "in_flight", "in_doubt",
+                                        "held",    "dead",     "finished"};
+    return texts[state];
+}
+
+const char *control_fate(unsigned fate)
+{
+    static const char *const texts[] = {NULL, "delivered", "bounced", "discarded", "pulled"};
+    return fate < sizeof(texts) / sizeof(texts[0]) ? texts[fate] : NULL;
+}
+
+json_t *control_server_or_null(const struct core *core, uint32_t server)
+{
+    return control_string_or_null(core_server_name(core, server));
+}
+
+static json_t *route_text(const struct core *core, uint32_t route)
+{
+    if (route >= core->config->relay.route_count) {
+        return json_string("orphan");
+    }
+    const struct route_config *config = &core->config->relay.routes[route];
+    char text[300];
+    int length =
+        snprintf(text, sizeof(text), "%s:%.*s", config->kind == ROUTE_DOMAIN ? "domain" : "relay",
+                 SLICE_PRINT(slice_take(config->name, 280)));
+    return control_string(slice_make(text, length > 0 ? (size_t)length : 0));
+}
+
+/* In flight with, redirected to, else the head of the chain. */
+static uint32_t shown_server(const struct core *core, const struct relay_delivery_view *view)
+{
+    if (view->server != NO_INDEX || view->route >= core->config->relay.route_count) {
+        return view->server;
+    }
+    return core->config->relay.routes[view->route].chain[0];
+}
+
+/* Nearest to leaving first. */
+static int rank(enum delivery_state state)
+{
+    static const int ranks[] = {
+        [DELIVERY_IN_FLIGHT] = 0, [DELIVERY_WAITING] = 1, [DELIVERY_DEFERRED] = 2,
+        [DELIVERY_IN_DOUBT] = 3,  [DELIVERY_HELD] = 4,    [DELIVERY_DEAD] = 5,
+        [DELIVERY_FINISHED] = 6};
+    return ranks[state];
+}
+
+/* What the deliveries of a row have in common. */
+struct summary {
+    struct relay_delivery_view nearest;
+    uint32_t attempts;
+    int64_t next_ms;
+};
+
+static struct summary summarise(struct control_request *request, const struct match *match)
+{
+    struct summary summary = {
+        .nearest = {.state = DELIVERY_FINISHED, .server = NO_INDEX, .route = NO_INDEX}};
+    struct slice reason = SLICE_EMPTY;
+    for (uint32_t i = 0; i < match->count; i++) {
+        struct relay_delivery_view view;
+        if (!relay_delivery(request->core->relay, match->handle, match->deliveries[i], &view)) {
+            continue;
+        }
+        if (i == 0 || rank(view.state) < rank(summary.nearest.state)) {
+            summary.nearest = view;
+        }
+        summary.attempts = view.attempts > summary.attempts ? view.attempts : summary.attempts;
+        if (view.next_wall_ms != 0 &&
+            (summary.next_ms == 0 || view.next_wall_ms < summary.next_ms)) {
+            summary.next_ms = view.next_wall_ms;
+        }
+        if (view.reason.length > 0) {
+            reason = arena_copy(&request->arena, view.reason);
+        }
+    }
+    summary.nearest.reason = reason;
+    return summary;
+}
+
+json_t *control_message_row(struct control_request *request, const struct match *match)
+{
+    struct core *core = request->core;
+    const struct spool_message *message = &match->message;
+    struct summary summary = summarise(request, match);
+    json_t *row = json_object();
+    control_set(row, "id", control_id(message->id, -1));
+    control_set(row, "sender", control_string(message->sender));
+    json_t *recipients = json_array();
+    for (uint32_t i = 0; i < match->count && i < CONTROL_LIST_MAX; i++) {
+        json_array_append_new(recipients,
+                              control_string(message->recipients[match->deliveries[i]].address));
+    }
+    control_set(row, "recipients", recipients);
+    control_set(row, "recipient_count", json_integer(match->count));
+    control_set(row, "received", json_integer(message->received_ms));
+    int64_t age = (core_now().wall_ms - message->received_ms) / 1000;
+    control_set(row, "age", json_integer(age > 0 ? age : 0));
+    control_set(row, "bytes",
+                json_integer((json_int_t)(message->header_length + message->body_length)));
+    control_set(row, "attempts", json_integer(summary.attempts));
+    control_set(row, "next", control_time(summary.next_ms));
+    control_set(row, "reason", control_string_or_null(summary.nearest.reason));
+    control_set(row, "state", json_string(control_delivery_state(summary.nearest.state)));
+    control_set(row, "server", control_server_or_null(core, shown_server(core, &summary.nearest)));
+    control_set(row, "route", route_text(core, summary.nearest.route));
+    return row;
+}
+
+json_t *control_envelope(const struct spool_message *message)
+{
+    const char *ret = message->flags & SPOOL_RET_FULL      ? "full"
+                      : message->flags & SPOOL_RET_HEADERS ? "headers"
+                                                           : NULL;
+    json_t *envelope = json_object();
+    control_set(envelope, "sender", control_string(message->sender));
+    control_set(envelope, "envelope_id", control_string(message->envelope_id));
+    control_set(envelope, "ret", ret != NULL ? json_string(ret) : json_null());
+    control_set(envelope, "smtputf8", json_boolean(message->flags & SPOOL_SMTPUTF8));
+    control_set(envelope, "eightbit", json_boolean(message->flags & SPOOL_8BIT));
+    control_set(envelope, "priority", json_integer(message->priority));
+    control_set(envelope, "deliver_by", control_time(message->deliver_by_ms));
+    control_set(envelope, "sender_verified", json_boolean(message->flags & SPOOL_SENDER_VERIFIED));
+    control_set(envelope, "own_dsn", json_boolean(message->flags & SPOOL_OWN_DSN));
+    control_set(envelope, "elapsed", json_integer(message->elapsed_s));
+    return envelope;
+}
+
+json_t *control_origin(const struct spool_message *message)
+{
+    const struct spool_origin *from = &message->origin;
+    char client[IP_TEXT_SIZE];
+    ip_to_text(&from->client.address, client);
+    json_t *origin = json_object();
+    control_set(origin, "client", json_string(client));
+    control_set(origin, "port", json_integer(from->client.port));
+    control_set(origin, "helo", control_string(from->helo));
+    control_set(origin, "listener", control_string(from->listener));
+    control_set(origin, "protocol", control_string(from->protocol));
+    control_set(origin, "tls", control_string(from->tls));
+    control_set(origin, "user", control_string(from->user));
+    control_set(origin, "verdicts", control_string(from->verdicts));
+    return origin;
+}
+
+json_t *control_delivery(struct control_request *request, const struct match *match,
+                         uint32_t delivery)
+{
+    struct core *core = request->core;
+    struct relay_delivery_view view = {
+        .state = DELIVERY_FINISHED, .server = NO_INDEX, .route = NO_INDEX};
+    bool here = relay_delivery(core->relay, match->handle, delivery, &view) &&
+                view.state != DELIVERY_FINISHED;
+    const char *fate = control_fate(spool_fate_of(core->spool, match->handle, delivery));
+    json_t *row = json_object();
+    control_set(row, "id", control_id(match->message.id, delivery));
+    control_set(row, "recipient", control_string(match->message.recipients[delivery].address));
+    control_set(row, "state", json_string(control_delivery_state(view.state)));
+    control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
+    control_set(row, "attempts", json_integer(view.attempts));
+    control_set(row, "next", control_time(view.next_wall_ms));
+    control_set(row, "reason", control_string_or_null(view.reason));
+    control_set(row, "server",
+                here ? control_server_or_null(core, shown_server(core, &view)) : json_null());
+    control_set(row, "route", here ? route_text(core, view.route) : json_null());
+    control_set(row, "redirect_to", control_string_or_null(view.redirect_to));
+    return row;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which messages and deliveries a queue command means. Without ids the whole queue is walked in
+ * acceptance order, a few milliseconds at a time; what relay knows is asked before the envelope is
+ * read from the spool.
+ */
+#include "service/core_control.h"
+
+#include "sys/clock.h"
+
+static uint8_t lower(uint8_t c)
+{
+    return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c;
+}
+
+/* `*` stands for any run of bytes. Linear in practice: only the last star is tried again. */
+bool control_pattern_matches(struct slice pattern, struct slice text)
+{
+    size_t p = 0, t = 0;
+    size_t star = pattern.length, resume = 0;
+    while (t < text.length) {
+        if (p < pattern.length && pattern.data[p] == '*') {
+            star = p++;
+            resume = t;
+        } else if (p < pattern.length && lower(pattern.data[p]) == lower(text.data[t])) {
+            p++;
+            t++;
+        } else if (star < pattern.length) {
+            p = star + 1;
+            t = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (p < pattern.length && pattern.data[p] == '*') {
+        p++;
+    }
+    return p == pattern.length;
+}
+
+static uint32_t find_server(const struct core *core, struct slice name)
+{
+    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
+        if (slice_equal(core->config->relay.servers[i].name, name)) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
+static bool usage(struct control_request *request, const char *error)
+{
+    (void)control_fail(request, CONTROL_USAGE, error);
+    return false;
+}
+
+static bool select_ids(struct control_request *request)
+{
+    json_t *ids = json_object_get(request->arguments, "ids");
+    if (ids == NULL) {
+        return true;
+    }
+    if (!json_is_array(ids) || json_array_size(ids) > CONTROL_IDS_MAX) {
+        return usage(request, "\"ids\" must be an array, not too long");
+    }
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        if (!json_is_string(json_array_get(ids, i))) {
+            return usage(request, "an id must be a string");
+        }
+    }
+    request->selection.ids = json_array_size(ids) > 0 ? ids : NULL;
+    return true;
+}
+
+bool control_select(struct control_request *request)
+{
+    struct selection *selection = &request->selection;
+    selection->server = NO_INDEX;
+    selection->domain = control_argument(request, "domain");
+    selection->has_domain = selection->domain.length > 0;
+    selection->sender = control_argument(request, "sender");
+    selection->has_sender = selection->sender.length > 0;
+    selection->recipient = control_argument(request, "recipient");
+    selection->has_recipient = selection->recipient.length > 0;
+    selection->dead = control_flag(request, "dead");
+    selection->all = control_flag(request, "all");
+    const json_t *older = json_object_get(request->arguments, "older");
+    if (older != NULL && !json_is_null(older)) {
+        if (!json_is_integer(older) || json_integer_value(older) < 0) {
+            return usage(request, "\"older\" must be seconds");
+        }
+        selection->has_older = true;
+        selection->older_s = json_integer_value(older);
+    }
+    struct slice server = control_argument(request, "server");
+    if (server.length > 0) {
+        selection->server = find_server(request->core, server);
+        if (selection->server == NO_INDEX) {
+            (void)control_fail(request, CONTROL_NOTHING_MATCHED, "no such server");
+            return false;
+        }
+    }
+    return select_ids(request);
+}
+
+/* ---- matching -------------------------------------------------------------------------------- */
+
+static bool server_matches(const struct control_request *request,
+                           const struct relay_delivery_view *view)
+{
+    uint32_t server = request->selection.server;
+    if (server == NO_INDEX || view->server == server) {
+        return true;
+    }
+    const struct relay_config *config = &request->core->config->relay;
+    if (view->route >= config->route_count) {
+        return false;
+    }
+    const struct route_config *route = &config->routes[view->route];
+    for (uint32_t i = 0; i < route->chain_length; i++) {
+        if (route->chain[i] == server) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What relay alone can tell. */
+static bool view_matches(const struct control_request *request, uint32_t only,
+                         const struct relay_delivery_view *view, bool finished_too)
+{
+    const struct selection *selection = &request->selection;
+    if (only != SPOOL_ALL_DELIVERIES && view->delivery != only) {
+        return false;
+    }
+    if (view->state == DELIVERY_FINISHED) {
+        return finished_too;
+    }
+    if ((selection->ids == NULL || selection->dead) &&
+        (view->state == DELIVERY_DEAD) != selection->dead) {
+        return false;
+    }
+    return server_matches(request, view);
+}
+
+static bool recipient_matches(const struct selection *selection, struct slice address)
+{
+    if (selection->has_domain) {
+        struct slice domain = slice_skip(address, slice_find_last(address, '@') + 1);
+        if (!slice_equal_fold(domain, selection->domain)) {
+            return false;
+        }
+    }
+    return !selection->has_recipient || control_pattern_matches(selection->recipient, address);
+}
+
+static bool message_matches(const struct selection *selection, const struct spool_message *message)
+{
+    if (selection->has_sender) {
+        bool null_wanted = slice_equal(selection->sender, SLICE_LITERAL("<>"));
+        if (null_wanted ? message->sender.length > 0
+                        : !control_pattern_matches(selection->sender, message->sender)) {
+            return false;
+        }
+    }
+    return !selection->has_older ||
+           core_now().wall_ms - message->received_ms >= selection->older_s * 1000;
+}
+
+static uint32_t count_candidates(const struct control_request *request, struct spool_handle handle,
+                                 uint32_t only)
+{
+    uint32_t count = relay_delivery_count(request->core->relay, handle);
+    uint32_t candidates = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_delivery_view view;
+        if (relay_delivery(request->core->relay, handle, i, &view) &&
+            view_matches(request, only, &view, false)) {
+            candidates++;
+        }
+    }
+    return candidates;
+}
+
+/* Fills request->match. False: it does not match, or cannot be read. */
+static bool match_message(struct control_request *request, struct spool_handle handle,
+                          uint32_t only)
+{
+    struct core *core = request->core;
+    struct match *match = &request->match;
+    arena_reset(&request->arena);
+    uint32_t candidates = count_candidates(request, handle, only);
+    if (candidates == 0 ||
+        spool_read_envelope(core->spool, handle, &request->arena, &match->message) != ERROR_NONE) {
+        return false;
+    }
+    if (!message_matches(&request->selection, &match->message)) {
+        return false;
+    }
+    match->handle = handle;
+    match->count = 0;
+    match->deliveries = arena_allocate(&request->arena, candidates * sizeof(uint32_t));
+    for (uint32_t i = 0; match->deliveries != NULL && i < match->message.recipient_count; i++) {
+        struct relay_delivery_view view;
+        if (relay_delivery(core->relay, handle, i, &view) &&
+            view_matches(request, only, &view, false) &&
+            recipient_matches(&request->selection, match->message.recipients[i].address)) {
+            match->deliveries[match->count++] = i;
+        }
+    }
+    return match->count > 0;
+}
+
+/* "ID" or "ID/N". */
+static bool parse_id(const json_t *text, struct message_id *ret_id, uint32_t *ret_delivery)
+{
+    struct slice whole = slice_make(json_string_value(text), json_string_length(text));
+    size_t slash = slice_find(whole, '/');
+    uint64_t number = SPOOL_ALL_DELIVERIES;
+    if (slash < whole.length &&
+        (!slice_to_u64(slice_skip(whole, slash + 1), &number) || number >= SPOOL_RECIPIENTS_MAX)) {
+        return false;
+    }
+    *ret_delivery = (uint32_t)number;
+    return id_from_text(slice_take(whole, slash), ret_id);
+}
+
+/* The next candidate. False: there is none. */
+static bool next_candidate(struct control_request *request, struct spool_handle *ret_handle,
+                           uint32_t *ret_only)
+{
+    *ret_only = SPOOL_ALL_DELIVERIES;
+    *ret_handle = SPOOL_NO_HANDLE;
+    json_t *ids = request->selection.ids;
+    if (ids == NULL) {
+        return relay_next_message(request->core->relay, &request->cursor, ret_handle);
+    }
+    struct message_id id;
+    if (request->next_id >= json_array_size(ids)) {
+        return false;
+    }
+    if (parse_id(json_array_get(ids, request->next_id++), &id, ret_only)) {
+        *ret_handle = spool_find(request->core->spool, id);
+    }
+    return true;
+}
+
+enum control_step control_next_match(struct control_request *request)
+{
+    int64_t until = clock_steady_ns() + CONTROL_STEP_NS;
+    struct spool_handle handle;
+    uint32_t only;
+    request->has_match = false;
+    for (unsigned i = 0; next_candidate(request, &handle, &only); i++) {
+        request->looked_at++;
+        if (handle.index != SPOOL_NO_HANDLE.index && match_message(request, handle, only)) {
+            request->has_match = true;
+            request->matched++;
+            return STEP_MORE;
+        }
+        if (i % 16 == 15 && clock_steady_ns() >= until) {
+            return STEP_MORE;
+        }
+    }
+    if (request->matched == 0) {
+        return control_fail(request, CONTROL_NOTHING_MATCHED, "nothing matched");
+    }
+    return STEP_END;
+}

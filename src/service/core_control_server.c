@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `status` and the server commands.
+ */
+#include "service/core_control.h"
+
+#include "sys/clock.h"
+
+#include <stdio.h>
+
+#ifndef HOLDFAST_VERSION
+#define HOLDFAST_VERSION "0"
+#endif
+
+static const char *server_state(enum server_state state)
+{
+    static const char *const texts[] = {"up", "suspect", "down", "recovering", "disabled"};
+    return texts[state];
+}
+
+static const char *lane_state(enum lane_state state)
+{
+    static const char *const texts[] = {"idle", "flowing", "draining", "stopped", "held", "orphan"};
+    return texts[state];
+}
+
+/* What `status` and `server list` both say. */
+static json_t *server_row(const struct core *core, uint32_t index)
+{
+    struct relay_server_view view;
+    relay_server(core->relay, index, &view);
+    json_t *row = json_object();
+    control_set(row, "name", control_string(core_server_name(core, index)));
+    control_set(row, "state", json_string(server_state(view.state)));
+    control_set(row, "since", control_time(view.since_wall_ms));
+    control_set(row, "failures", json_integer(view.failures));
+    control_set(row, "used", json_integer((json_int_t)view.used));
+    control_set(row, "sessions", json_integer(view.sessions));
+    control_set(row, "reason",
+                view.state == SERVER_UP ? json_null() : control_string_or_null(view.reason));
+    return row;
+}
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+static int64_t age_of(int64_t wall_ms)
+{
+    int64_t age = wall_ms == 0 ? 0 : (core_now().wall_ms - wall_ms) / 1000;
+    return age > 0 ? age : 0;
+}
+
+static json_t *lanes_piece(struct control_request *request)
+{
+    struct core *core = request->core;
+    json_t *lanes = json_array();
+    uint32_t count = relay_lane_count(core->relay);
+    for (uint32_t i = 0; i < CONTROL_PIECE_ITEMS && request->match_at < count; i++) {
+        struct relay_lane_view view;
+        relay_lane(core->relay, request->match_at++, &view);
+        if (view.deliveries == 0 &&
+            (view.state == LANE_ORPHAN || slice_starts_fold(view.route, SLICE_LITERAL("mx:")))) {
+            continue;
+        }
+        json_t *lane = json_object();
+        control_set(lane, "route", control_string(view.route));
+        control_set(lane, "state", json_string(lane_state(view.state)));
+        control_set(lane, "deliveries", json_integer((json_int_t)view.deliveries));
+        control_set(lane, "server", control_server_or_null(core, view.server));
+        control_set(lane, "done", json_integer((json_int_t)view.done));
+        control_set(lane, "oldest_seconds", json_null());
+        json_array_append_new(lanes, lane);
+    }
+    return lanes;
+}
+
+static json_t *queue_object(const struct relay_totals *totals)
+{
+    json_t *queue = json_object();
+    control_set(queue, "messages", json_integer((json_int_t)totals->messages));
+    control_set(queue, "deliveries", json_integer((json_int_t)totals->deliveries));
+    control_set(queue, "bytes", json_integer((json_int_t)totals->bytes));
+    control_set(queue, "oldest_seconds", json_integer(age_of(totals->oldest_wall_ms)));
+    control_set(queue, "held", json_integer((json_int_t)totals->held));
+    control_set(queue, "in_doubt", json_integer((json_int_t)totals->in_doubt));
+    return queue;
+}
+
+static json_t *disk_object(const struct spool_state *state)
+{
+    json_t *disk = json_object();
+    control_set(disk, "used_bytes", json_integer((json_int_t)state->disk_bytes));
+    control_set(disk, "available_bytes", json_integer((json_int_t)state->available_bytes));
+    control_set(disk, "reserve_bytes", json_integer((json_int_t)state->reserve_bytes));
+    control_set(disk, "segments", json_integer(state->segments));
+    control_set(disk, "quarantined", json_integer((json_int_t)state->quarantined));
+    return disk;
+}
+
+static json_t *alerts_array(const struct core *core)
+{
+    json_t *alerts = json_array();
+    for (size_t i = 0; i < CORE_ALERTS_MAX; i++) {
+        if (core->alerts[i].since_wall_ms != 0) {
+            json_t *alert = json_object();
+            control_set(alert, "since", json_integer(core->alerts[i].since_wall_ms));
+            control_set(alert, "text", control_string(slice_from_text(core->alerts[i].text)));
+            json_array_append_new(alerts, alert);
+        }
+    }
+    return alerts;
+}
+
+static json_t *status_row(struct control_request *request)
+{
+    struct core *core = request->core;
+    struct spool_state state;
+    struct relay_totals totals;
+    spool_status(core->spool, &state);
+    relay_totals(core->relay, &totals);
+    json_t *row = json_object();
+    control_set(row, "version", json_string(HOLDFAST_VERSION));
+    control_set(row, "hostname", control_string(core->config->hostname));
+    control_set(row, "started", json_integer(core->started_wall_ms));
+    control_set(row, "now", json_integer(core_now().wall_ms));
+    control_set(row, "loading", json_boolean(!core->loaded));
+    control_set(row, "accepting", json_boolean(state.accepting == ERROR_NONE));
+    const char *why = state.reason[0] != 0 ? state.reason : error_text(state.accepting);
+    control_set(row, "accepting_reason",
+                state.accepting == ERROR_NONE ? json_null() : control_string(slice_from_text(why)));
+    control_set(row, "queue", queue_object(&totals));
+    control_set(row, "dead_letters", json_integer((json_int_t)totals.dead_letters));
+    json_t *servers = json_array();
+    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
+        json_array_append_new(servers, server_row(core, i));
+    }
+    control_set(row, "servers", servers);
+    control_set(row, "lanes", lanes_piece(request));
+    control_set(row, "disk", disk_object(&state));
+    control_set(row, "alerts", alerts_array(core));
+    return row;
+}
+
+enum control_step status_step(struct control_request *request)
+{
+    if (request->cursor == 0) {
+        request->cursor = 1;
+        control_row(request, status_row(request));
+    } else if (request->match_at < relay_lane_count(request->core->relay)) {
+        json_t *more = json_object();
+        control_set(more, "lanes", lanes_piece(request));
+        control_more(request, more);
+    } else {
+        return STEP_END;
+    }
+    return STEP_MORE;
+}
+
+/* ---- servers --------------------------------------------------------------------------------- */
+
+static json_t *address_text(const struct server_address *address)
+{
+    char text[IP_TEXT_SIZE + 16];
+    if (!address->is_literal) {
+        return json_sprintf("%.*s:%u", SLICE_PRINT(address->host), address->port);
+    }
+    char ip[IP_TEXT_SIZE];
+    ip_to_text(&address->literal, ip);
+    snprintf(text, sizeof(text), ip_is_v4(&address->literal) ? "%s:%u" : "[%s]:%u", ip,
+             address->port);
+    return json_string(text);
+}
+
+static json_t *capabilities(const struct relay_server_view *view)
+{
+    static const char *const names[] = {"8BITMIME", "SMTPUTF8", "DSN", "PIPELINING", "CHUNKING"};
+    if (!view->capabilities_known) {
+        return json_null();
+    }
+    json_t *array = json_array();
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (view->capabilities.flags & (1U << i)) {
+            json_array_append_new(array, json_string(names[i]));
+        }
+    }
+    return array;
+}
+
+/* Deliveries waiting in lanes that it heads. */
+static uint64_t deliveries_for(const struct core *core, uint32_t server)
+{
+    uint64_t deliveries = 0;
+    uint32_t count = relay_lane_count(core->relay);
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_lane_view lane;
+        relay_lane(core->relay, i, &lane);
+        for (uint32_t r = 0; lane.deliveries > 0 && r < core->config->relay.route_count; r++) {
+            const struct route_config *route = &core->config->relay.routes[r];
+            struct slice prefix =
+                route->kind == ROUTE_DOMAIN ? SLICE_LITERAL("domain:") : SLICE_LITERAL("relay:");
+            if (route->chain[0] == server && slice_starts_fold(lane.route, prefix) &&
+                slice_equal(slice_skip(lane.route, prefix.length), route->name)) {
+                deliveries += lane.deliveries;
+                break;
+            }
+        }
+    }
+    return deliveries;
+}
+
+static json_t *long_server_row(const struct core *core, uint32_t index)
+{
+    const struct server_config *config = &core->config->relay.servers[index];
+    struct relay_server_view view;
+    json_t *row = server_row(core, index);
+    relay_server(core->relay, index, &view);
+    json_t *addresses = json_array();
+    for (uint32_t i = 0; i < config->address_count; i++) {
+        json_array_append_new(addresses, address_text(&config->addresses[i]));
+    }
+    control_set(row, "addresses", addresses);
+    control_set(row, "protocol", json_string(config->protocol == SERVER_LMTP ? "lmtp" : "smtp"));
+    control_set(row, "tls", json_string(config->tls == SERVER_TLS_NONE ? "none" : "opportunistic"));
+    control_set(row, "connections", json_integer(config->connections));
+    control_set(row, "failover", control_server_or_null(core, config->failover));
+    control_set(row, "capabilities", capabilities(&view));
+    control_set(row, "size_limit",
+                view.capabilities_known && view.capabilities.size_limit != 0
+                    ? json_integer((json_int_t)view.capabilities.size_limit)
+                    : json_null());
+    control_set(row, "deliveries", json_integer((json_int_t)deliveries_for(core, index)));
+    return row;
+}
+
+static bool is_named(const struct control_request *request, uint32_t server)
+{
+    struct slice name = control_argument(request, "name");
+    return name.length == 0 || slice_equal(name, core_server_name(request->core, server));
+}
+
+enum control_step server_begin(struct control_request *request)
+{
+    for (uint32_t i = 0; i < request->core->config->relay.server_count; i++) {
+        if (is_named(request, i)) {
+            return STEP_MORE;
+        }
+    }
+    return control_argument(request, "name").length == 0
+               ? STEP_MORE
+               : control_fail(request, CONTROL_NOTHING_MATCHED, "no such server");
+}
+
+enum control_step server_list_step(struct control_request *request)
+{
+    struct core *core = request->core;
+    for (; request->server_at < core->config->relay.server_count &&
+           request->rows.length < CONTROL_OUT_HIGH;
+         request->server_at++) {
+        if (is_named(request, request->server_at)) {
+            control_row(request, long_server_row(core, request->server_at));
+        }
+    }
+    return request->server_at < core->config->relay.server_count ? STEP_MORE : STEP_END;
+}
+
+typedef enum error server_fn(struct relay *relay, uint32_t server, struct relay_time now);
+
+static enum control_step each_server(struct control_request *request, server_fn *fn)
+{
+    struct core *core = request->core;
+    if (server_begin(request) == STEP_END) {
+        return STEP_END;
+    }
+    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
+        if (is_named(request, i)) {
+            /* Being in that state already is what was asked for. */
+            enum error error = fn(core->relay, i, core_now());
+            if (error == ERROR_MEMORY) {
+                return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(error));
+            }
+            core_act(core, SPOOL_SYNCED, control_after(request));
+        }
+    }
+    return STEP_MORE;
+}
+
+static enum control_step each_server_named(struct control_request *request, server_fn *fn)
+{
+    if (control_argument(request, "name").length == 0 && !control_flag(request, "all")) {
+        return control_fail(request, CONTROL_USAGE, "say which server, or all");
+    }
+    return each_server(request, fn);
+}
+
+enum control_step server_down_begin(struct control_request *request)
+{
+    return each_server_named(request, relay_server_disable);
+}
+
+enum control_step server_up_begin(struct control_request *request)
+{
+    return each_server_named(request, relay_server_enable);
+}
+
+enum control_step server_probe_begin(struct control_request *request)
+{
+    return each_server(request, relay_server_probe);
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `trace`: the events of messages out of the event journal. The recipient of a delivery stands only
+ * in the event of its acceptance, which comes first; it is remembered from there.
+ */
+#include "service/core_control.h"
+
+#include <stdlib.h>
+
+struct known_message {
+    struct message_id id;
+    struct slice sender;
+    const struct slice *recipients;
+    uint32_t recipient_count;
+};
+
+struct control_trace {
+    struct arena arena;
+    struct known_message *known;
+    size_t count, capacity;
+    int64_t delivery; /* asked for with "ID/N", or -1 */
+    bool stepping;
+    bool end;
+    bool cut;
+};
+
+void control_trace_free(struct control_trace *trace)
+{
+    if (trace != NULL) {
+        arena_done(&trace->arena);
+        free(trace->known);
+        free(trace);
+    }
+}
+
+static void remember(struct control_trace *trace, const struct event *event)
+{
+    if (trace->count == trace->capacity) {
+        size_t capacity = trace->capacity == 0 ? 16 : trace->capacity * 2;
+        struct known_message *known = realloc(trace->known, capacity * sizeof(*known));
+        if (known == NULL) {
+            return;
+        }
+        trace->known = known;
+        trace->capacity = capacity;
+    }
+    struct slice *recipients =
+        arena_allocate(&trace->arena, (event->recipient_count + 1) * sizeof(*recipients));
+    for (uint32_t i = 0; recipients != NULL && i < event->recipient_count; i++) {
+        recipients[i] = arena_copy(&trace->arena, event->recipients[i]);
+    }
+    trace->known[trace->count++] = (struct known_message){
+        .id = event->id,
+        .sender = arena_copy(&trace->arena, event->sender),
+        .recipients = recipients,
+        .recipient_count = recipients != NULL ? event->recipient_count : 0,
+    };
+}
+
+static const struct known_message *recall(const struct control_trace *trace, struct message_id id)
+{
+    for (size_t i = trace->count; i > 0; i--) {
+        if (id_equal(trace->known[i - 1].id, id)) {
+            return &trace->known[i - 1];
+        }
+    }
+    return NULL;
+}
+
+/* "a@example.com, b@example.com" for the message itself. */
+static json_t *recipients_text(const struct known_message *known, int64_t delivery)
+{
+    if (known == NULL) {
+        return json_null();
+    }
+    if (delivery >= 0) {
+        return delivery < known->recipient_count ? control_string(known->recipients[delivery])
+                                                 : json_null();
+    }
+    struct buffer text;
+    buffer_init(&text, 0);
+    for (uint32_t i = 0; i < known->recipient_count && i < CONTROL_LIST_MAX; i++) {
+        buffer_append_text(&text, i > 0 ? ", " : "");
+        buffer_append(&text, known->recipients[i]);
+    }
+    json_t *value = control_string_or_null(buffer_slice(&text));
+    buffer_done(&text);
+    return value;
+}
+
+static void put_event(struct control_request *request, const struct event *event)
+{
+    struct control_trace *trace = request->trace;
+    bool begins = event->kind == EVENT_ACCEPTED || event->kind == EVENT_IMPORTED;
+    if (begins) {
+        remember(trace, event);
+    }
+    if (trace->delivery >= 0 && event->delivery >= 0 && event->delivery != trace->delivery) {
+        return;
+    }
+    const struct known_message *known = recall(trace, event->id);
+    char client[IP_TEXT_SIZE] = "";
+    if (event->has_client) {
+        ip_to_text(&event->client, client);
+    }
+    json_t *row = json_object();
+    control_set(row, "time", json_integer(event->time_ms));
+    control_set(row, "event", json_string(event_kind_text(event->kind)));
+    control_set(row, "id", control_id(event->id, -1));
+    control_set(row, "delivery", event->delivery < 0 ? json_null() : json_integer(event->delivery));
+    control_set(row, "sender", known != NULL ? control_string(known->sender) : json_null());
+    control_set(row, "recipient", recipients_text(known, event->delivery));
+    control_set(row, "server", control_string_or_null(event->server));
+    control_set(row, "reason", control_string_or_null(event->reason));
+    control_set(row, "reply", control_string_or_null(event->reply));
+    control_set(row, "client", control_string_or_null(slice_from_text(client)));
+    control_set(row, "bytes", begins ? json_integer((json_int_t)event->bytes) : json_null());
+    control_set(row, "next", control_time(event->next_ms));
+    control_row(request, row);
+    request->matched++;
+}
+
+static void found(void *context, const struct event *events, size_t count, bool end, bool cut)
+{
+    struct control_request *request = context;
+    struct control_trace *trace = request->trace;
+    for (size_t i = 0; i < count; i++) {
+        put_event(request, &events[i]);
+    }
+    trace->stepping = false;
+    trace->end = end;
+    trace->cut = trace->cut || cut;
+    control_ask(request);
+}
+
+enum control_step trace_begin(struct control_request *request)
+{
+    struct slice what = control_argument(request, "what");
+    if (what.length == 0 || what.length > 1000) {
+        return control_fail(request, CONTROL_USAGE, "trace needs an id, address or Message-ID");
+    }
+    request->trace = calloc(1, sizeof(*request->trace));
+    if (request->trace == NULL) {
+        return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
+    }
+    arena_init(&request->trace->arena);
+    request->trace->delivery = -1;
+    struct message_id id;
+    size_t slash = slice_find(what, '/');
+    uint64_t number;
+    if (slash < what.length && id_from_text(slice_take(what, slash), &id)) {
+        if (!slice_to_u64(slice_skip(what, slash + 1), &number) || number >= SPOOL_RECIPIENTS_MAX) {
+            return control_fail(request, CONTROL_USAGE, "no such delivery number");
+        }
+        request->trace->delivery = (int64_t)number;
+    }
+    request->search = events_search_new(request->core->events, what, found, request);
+    return request->search != NULL
+               ? STEP_MORE
+               : control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
+}
+
+enum control_step trace_step(struct control_request *request)
+{
+    struct control_trace *trace = request->trace;
+    if (trace->stepping) {
+        return STEP_WAIT;
+    }
+    if (!trace->end) {
+        trace->stepping = true;
+        events_search_step(request->search);
+        return STEP_WAIT;
+    }
+    if (request->matched == 0) {
+        return control_fail(request, CONTROL_NOTHING_MATCHED, "nothing matched");
+    }
+    /* The rows stand for themselves; that there was more is said with a good end. */
+    request->error = trace->cut ? "only the newest messages are shown" : NULL;
+    return STEP_END;
+}

@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Frames of edge-in. Content that does not fit into one frame arrives in pieces and goes to the
+ * spool at once; the commit frame brings the envelope and the rest. One commit is one batch,
+ * SPOOL_SYNCED; its completion without error is the one reason for CHANNEL_STORED with ERROR_NONE,
+ * and that for 250 (R1).
+ *
+ * The sender of these frames parses what strangers send, so it is not trusted: a frame's envelope
+ * is copied before it is read, lengths are checked against what really came, and every table is
+ * bounded. The last content goes from the ring straight into the spool, which copies it once.
+ *
+ * While more content waits for storage than `content-memory` allows, rings are not read: edge-in
+ * then stops reading its sockets.
+ */
+#include "service/core_internal.h"
+
+#include "sys/clock.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    COMMITS_KEPT_MAX = 1024,
+    RELIEF_MS = 2,
+    QUOTA_CHECK_BYTES = 16 << 20,
+    ANSWER_BYTES = 1 + 8 + 1,
+    ROUTE_BYTES = 1 + 4 + 4 + 1 + 1 + 4 + 8,
+    COMMIT_FRONT = 1 + 8, /* type and token */
+};
+
+struct upload {
+    struct spool_content *content;
+    uint64_t bytes;
+    enum error error; /* the first; told at the commit */
+};
+
+/* A message from its commit frame until it is answered and known to relay. */
+struct commit {
+    struct link link; /* commits_free, in->answers or unrelayed */
+    struct core *core;
+    struct core_edge_in *in;
+    uint32_t epoch;
+    uint64_t token;
+    enum error error;
+    bool unrelayed;
+    struct spool_handle handle;
+    struct spool_message message;
+    struct arena arena;
+    uint8_t *whole; /* the frame's front where the prefix is too short */
+    uint8_t prefix[CORE_PREFIX];
+};
+
+/* ---- commits --------------------------------------------------------------------------------- */
+
+static struct commit *commit_new(struct core_edge_in *in, uint64_t token)
+{
+    struct core *core = in->core;
+    struct commit *commit;
+    if (list_is_empty(&core->commits_free)) {
+        commit = malloc(sizeof(*commit));
+        if (commit == NULL) {
+            return NULL;
+        }
+        list_init(&commit->link);
+        arena_init(&commit->arena);
+    } else {
+        commit = LIST_ENTRY(core->commits_free.next, struct commit, link);
+        list_remove(&commit->link);
+        core->commits_kept--;
+    }
+    commit->core = core;
+    commit->in = in;
+    commit->epoch = in->epoch;
+    commit->token = token;
+    commit->error = ERROR_NONE;
+    commit->unrelayed = false;
+    commit->handle = SPOOL_NO_HANDLE;
+    commit->whole = NULL;
+    return commit;
+}
+
+static void commit_destroy(struct commit *commit)
+{
+    arena_done(&commit->arena);
+    free(commit->whole);
+    free(commit);
+}
+
+static void commit_free(struct commit *commit)
+{
+    struct core *core = commit->core;
+    list_remove(&commit->link);
+    if (core->commits_kept >= COMMITS_KEPT_MAX) {
+        commit_destroy(commit);
+        return;
+    }
+    free(commit->whole);
+    commit->whole = NULL;
+    arena_reset(&commit->arena);
+    list_append(&core->commits_free, &commit->link);
+    core->commits_kept++;
+}
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
+/* False: no room in the ring now. */
+static bool send_answer(struct core_edge_in *in, uint64_t token, enum error error)
+{
+    uint8_t *frame = ring_reserve(in->ring, ANSWER_BYTES);
+    if (frame == NULL) {
+        return false;
+    }
+    frame[0] = CHANNEL_STORED;
+    for (int i = 0; i < 8; i++) {
+        frame[1 + i] = (uint8_t)(token >> (8 * i));
+    }
+    frame[9] = (uint8_t)error;
+    ring_publish(in->ring, ANSWER_BYTES);
+    return true;
+}
+
+static bool try_answer(struct commit *commit)
+{
+    struct core_edge_in *in = commit->in;
+    if (in->ring == NULL || in->epoch != commit->epoch) {
+        return true; /* who asked has gone */
+    }
+    return list_is_empty(&in->answers) && send_answer(in, commit->token, commit->error);
+}
+
+static void commit_answered(struct commit *commit)
+{
+    if (commit->unrelayed) {
+        list_remove(&commit->link);
+        list_append(&commit->core->unrelayed, &commit->link);
+    } else {
+        commit_free(commit);
+    }
+}
+
+static void commit_answer(struct commit *commit)
+{
+    if (try_answer(commit)) {
+        commit_answered(commit);
+    } else {
+        list_append(&commit->in->answers, &commit->link);
+    }
+}
+
+static void push_answers(struct core_edge_in *in)
+{
+    LIST_EACH(&in->answers, at, after)
+    {
+        struct commit *commit = LIST_ENTRY(at, struct commit, link);
+        if (in->epoch == commit->epoch && in->ring != NULL &&
+            !send_answer(in, commit->token, commit->error)) {
+            return;
+        }
+        list_remove(&commit->link);
+        commit_answered(commit);
+    }
+}
+
+/* ---- storing --------------------------------------------------------------------------------- */
+
+bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_message *message)
+{
+    message->sequence = spool_sequence(core->spool, handle);
+    enum error error = relay_add(core->relay, handle, message, core_now());
+    if (error != ERROR_NONE) {
+        report_problem("message stored but not scheduled", error);
+        return false;
+    }
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    return true;
+}
+
+/* The spool has decided: the one place that leads to 250. */
+static void commit_done(void *context, enum error error, const struct spool_handle *handles,
+                        size_t count)
+{
+    struct commit *commit = context;
+    struct core *core = commit->core;
+    assert(error != ERROR_NONE || count == 1);
+    core->commits_under_way--;
+    commit->error = error;
+    bool answered = try_answer(commit);
+    if (error == ERROR_NONE) {
+        report_accepted(core, &commit->message);
+        commit->handle = handles[0];
+        commit->unrelayed = !core_in_relay(core, commit->handle, &commit->message);
+        core->bytes_since_quota += commit->message.header_length + commit->message.body_length;
+    }
+    if (answered) {
+        commit_answered(commit);
+    } else {
+        list_append(&commit->in->answers, &commit->link);
+    }
+    if (core->bytes_since_quota >= QUOTA_CHECK_BYTES) {
+        core_in_announce(core, false);
+    }
+    core_check_stopped(core);
+}
+
+/* Reads the envelope out of a copy of the frame's front; the content's last piece is left where it
+ * is, in `ret_tail`. */
+static enum error read_envelope(struct commit *commit, struct slice frame, struct slice *ret_tail)
+{
+    size_t copied = frame.length < CORE_PREFIX ? frame.length : CORE_PREFIX;
+    memcpy(commit->prefix, frame.data, copied);
+    struct reader reader = reader_make(slice_make(commit->prefix, copied));
+    (void)reader_take(&reader, COMMIT_FRONT);
+    if (!channel_get_message(&reader, &commit->arena, &commit->message)) {
+        if (copied == frame.length) {
+            return ERROR_INVALID;
+        }
+        size_t most = SPOOL_ENVELOPE_MAX + COMMIT_FRONT;
+        copied = frame.length < most ? frame.length : most;
+        commit->whole = malloc(copied);
+        if (commit->whole == NULL) {
+            return ERROR_MEMORY;
+        }
+        memcpy(commit->whole, frame.data, copied);
+        arena_reset(&commit->arena);
+        reader = reader_make(slice_make(commit->whole, copied));
+        (void)reader_take(&reader, COMMIT_FRONT);
+        if (!channel_get_message(&reader, &commit->arena, &commit->message)) {
+            return ERROR_INVALID;
+        }
+    }
+    *ret_tail = slice_skip(frame, copied - reader.rest.length);
+    /* Only we make these. */
+    commit->message.flags &= ~(uint32_t)(SPOOL_OWN_DSN | SPOOL_IMPORTED | SPOOL_DRILL);
+    return ERROR_NONE;
+}
+
+static enum error check_lengths(const struct spool_message *message, uint64_t content_length)
+{
+    return message->header_length <= content_length &&
+                   message->body_length == content_length - message->header_length
+               ? ERROR_NONE
+               : ERROR_INVALID;
+}
+
+static void store(struct commit *commit, struct upload upload, struct slice frame)
+{
+    struct core *core = commit->core;
+    struct slice tail;
+    enum error error = read_envelope(commit, frame, &tail);
+    if (error == ERROR_NONE) {
+        error = check_lengths(&commit->message, upload.bytes + tail.length);
+    }
+    if (error == ERROR_NONE) {
+        error = core->stopping ? ERROR_CLOSED : upload.error;
+    }
+    if (error == ERROR_NONE) {
+        spool_batch_begin(core->spool);
+        error = spool_batch_message(core->spool, &commit->message, upload.content, tail);
+        if (error == ERROR_NONE) {
+            core->commits_under_way++;
+            spool_batch_submit(core->spool, SPOOL_SYNCED, commit_done, commit);
+            return;
+        }
+        spool_batch_cancel(core->spool);
+    } else {
+        spool_content_abort(upload.content);
+    }
+    commit->error = error;
+    commit_answer(commit);
+}
+
+/* ---- frames ---------------------------------------------------------------------------------- */
+
+static void malformed(struct core_edge_in *in, const char *what)
+{
+    if (in->malformed++ % 1000 == 0) {
+        report_problem(what, ERROR_INVALID);
+    }
+}
+
+static void take_append(struct core_edge_in *in, uint64_t token, struct slice bytes)
+{
+    struct upload *upload = map_get(&in->uploads, token);
+    if (upload == NULL) {
+        upload = in->uploads.count < CORE_UPLOADS_MAX ? calloc(1, sizeof(*upload)) : NULL;
+        if (upload == NULL || map_put(&in->uploads, token, upload) != ERROR_NONE) {
+            /* Its commit will not find the content, so lengths differ, so it is refused. */
+            free(upload);
+            malformed(in, "edge-in has too many messages under way");
+            return;
+        }
+        upload->content = spool_content_new(in->core->spool, 0);
+        upload->error = upload->content == NULL ? ERROR_MEMORY : ERROR_NONE;
+    }
+    upload->bytes += bytes.length;
+    if (upload->bytes > in->core->config->limits.message_bytes + CHANNEL_CHUNK) {
+        upload->error = ERROR_LIMIT;
+    }
+    if (upload->error == ERROR_NONE) {
+        upload->error = spool_content_append(upload->content, bytes);
+    }
+    if (upload->error != ERROR_NONE) {
+        spool_content_abort(upload->content);
+        upload->content = NULL;
+    }
+}
+
+static void take_commit(struct core_edge_in *in, uint64_t token, struct slice frame)
+{
+    struct upload *found = map_remove(&in->uploads, token);
+    struct upload upload = found != NULL ? *found : (struct upload){0};
+    free(found);
+    struct commit *commit = commit_new(in, token);
+    if (commit == NULL) {
+        spool_content_abort(upload.content);
+        if (!send_answer(in, token, ERROR_MEMORY)) {
+            report_problem("edge-in not answered", ERROR_MEMORY);
+        }
+        return;
+    }
+    store(commit, upload, frame);
+}
+
+static void take_abort(struct core_edge_in *in, uint64_t token)
+{
+    struct upload *upload = map_remove(&in->uploads, token);
+    if (upload != NULL) {
+        spool_content_abort(upload->content);
+        free(upload);
+    }
+}
+
+static void take_frame(struct core_edge_in *in, struct slice frame)
+{
+    uint8_t front[1 + 16];
+    size_t length = frame.length < sizeof(front) ? frame.length : sizeof(front);
+    memcpy(front, frame.data, length);
+    struct reader reader = reader_make(slice_make(front, length));
+    uint8_t type = reader_u8(&reader);
+    if (type == CHANNEL_CONTACT && length == sizeof(front)) {
+        struct ip_address from;
+        memcpy(from.bytes, front + 1, sizeof(from.bytes));
+        relay_contact(in->core->relay, &from, core_now());
+        core_act(in->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+        return;
+    }
+    uint64_t token = reader_u64(&reader);
+    if (reader.failed) {
+        malformed(in, "edge-in sent a frame that is too short");
+    } else if (type == CHANNEL_COMMIT) {
+        take_commit(in, token, frame);
+    } else if (type == CHANNEL_APPEND) {
+        take_append(in, token, slice_skip(frame, COMMIT_FRONT));
+    } else if (type == CHANNEL_ABORT) {
+        take_abort(in, token);
+    } else {
+        malformed(in, "edge-in sent an unknown frame");
+    }
+}
+
+static void drop_uploads(struct core_edge_in *in)
+{
+    size_t cursor = 0;
+    for (struct upload *upload; (upload = map_next(&in->uploads, &cursor)) != NULL;) {
+        spool_content_abort(upload->content);
+        free(upload);
+    }
+    map_done(&in->uploads);
+}
+
+static void detach(struct core_edge_in *in)
+{
+    drop_uploads(in);
+    ring_free(in->ring);
+    in->ring = NULL;
+    in->epoch++;
+    push_answers(in); /* to nobody */
+}
+
+static void drain(struct core_edge_in *in)
+{
+    struct core *core = in->core;
+    for (int i = 0; i < CORE_FRAMES_A_TURN; i++) {
+        if (spool_content_pending(core->spool) > core->config->content_memory_bytes) {
+            loop_timer_set(core->in_relief, RELIEF_MS);
+            return;
+        }
+        struct slice frame;
+        enum error error = ring_receive(in->ring, &frame);
+        if (error == ERROR_AGAIN) {
+            return;
+        }
+        if (error != ERROR_NONE) {
+            report_alert(core, "edge-in", "edge-in has broken its ring and is cut off");
+            detach(in);
+            return;
+        }
+        take_frame(in, frame);
+        ring_release(in->ring);
+    }
+    loop_later_ask(core->in_later);
+}
+
+/* ---- what edge-in must know ------------------------------------------------------------------ */
+
+static bool send_route(struct core_edge_in *in, uint32_t index)
+{
+    struct core *core = in->core;
+    const struct route_state *route = &core->routes[index];
+    struct buffer *frame = &core->frame;
+    buffer_clear(frame);
+    buffer_put_u8(frame, CHANNEL_ROUTE);
+    buffer_put_u32(frame, core->generation);
+    buffer_put_u32(frame, index);
+    buffer_put_u8(frame, route->quota_reached ? ERROR_SPACE : ERROR_NONE);
+    buffer_put_u8(frame, route->head_known);
+    buffer_put_u32(frame, route->head_flags);
+    buffer_put_u64(frame, route->head_size_limit);
+    return !frame->failed && ring_send(in->ring, buffer_slice(frame)) == ERROR_NONE;
+}
+
+/* announce_at: 0 is CHANNEL_ACCEPTING, 1 + i is route i. */
+static void push_announcements(struct core_edge_in *in)
+{
+    struct core *core = in->core;
+    while (in->announce_at <= core->config->relay.route_count) {
+        uint8_t accepting[2] = {CHANNEL_ACCEPTING, (uint8_t)core->accepting};
+        bool sent =
+            in->announce_at == 0
+                ? ring_send(in->ring, slice_make(accepting, sizeof(accepting))) == ERROR_NONE
+                : send_route(in, in->announce_at - 1);
+        if (!sent) {
+            return; /* goes on when there is room */
+        }
+        in->announce_at++;
+    }
+    in->announce_at = NO_INDEX;
+}
+
+static uint64_t quota_of(struct core *core, const struct route_config *route)
+{
+    if (route->quota_bytes != QUOTA_DEFAULT) {
+        return route->quota_bytes;
+    }
+    struct disk_space space;
+    if (core->events_disk->ops->space(core->events_disk, &space) != ERROR_NONE) {
+        return 0;
+    }
+    return space.total_bytes / 2;
+}
+
+static bool look_at_route(struct core *core, uint32_t index)
+{
+    const struct route_config *route = &core->config->relay.routes[index];
+    struct route_state now = {0};
+    if (route->quota_bytes != 0) {
+        uint64_t quota = quota_of(core, route);
+        now.quota_reached = quota != 0 && relay_route_bytes(core->relay, index) >= quota;
+    }
+    struct relay_server_view head;
+    relay_server(core->relay, route->chain[0], &head);
+    if (head.capabilities_known) {
+        now.head_known = true;
+        now.head_flags = head.capabilities.flags;
+        now.head_size_limit = head.capabilities.size_limit;
+    }
+    struct route_state *told = &core->routes[index];
+    bool same = told->quota_reached == now.quota_reached && told->head_known == now.head_known &&
+                told->head_flags == now.head_flags && told->head_size_limit == now.head_size_limit;
+    *told = now;
+    return !same;
+}
+
+void core_in_announce(struct core *core, bool repeat)
+{
+    struct spool_state state;
+    spool_status(core->spool, &state);
+    bool changed = repeat || core->accepting != state.accepting;
+    core->accepting = state.accepting;
+    core->bytes_since_quota = 0;
+    for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
+        changed = look_at_route(core, i) || changed;
+    }
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        struct core_edge_in *in = &core->in[i];
+        if (in->ring != NULL && (changed || in->announce > 0)) {
+            in->announce_at = 0;
+            push_announcements(in);
+        }
+    }
+}
+
+void core_in_tick(struct core *core)
+{
+    core_in_announce(core, false);
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        struct core_edge_in *in = &core->in[i];
+        in->announce -= in->announce > 0;
+    }
+    LIST_EACH(&core->unrelayed, at, after)
+    {
+        struct commit *commit = LIST_ENTRY(at, struct commit, link);
+        if (!core_in_relay(core, commit->handle, &commit->message)) {
+            break;
+        }
+        commit_free(commit);
+    }
+}
+
+enum error core_in_reconfigure(struct core *core)
+{
+    uint32_t count = core->config->relay.route_count;
+    struct route_state *routes = calloc(count > 0 ? count : 1, sizeof(*routes));
+    if (routes == NULL) {
+        return ERROR_MEMORY;
+    }
+    free(core->routes);
+    core->routes = routes;
+    /* Both sides take a new configuration when they get it; what is said about a generation that
+     * the other has not reached yet is lost, so it is said several times. */
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        core->in[i].announce = CORE_ANNOUNCE_TICKS;
+        core->in[i].announce_at = NO_INDEX;
+    }
+    return ERROR_NONE;
+}
+
+/* ---- life cycle ------------------------------------------------------------------------------ */
+
+static void ring_ready(void *context)
+{
+    struct core_edge_in *in = context;
+    if (in->ring == NULL) {
+        return;
+    }
+    push_answers(in);
+    push_announcements(in);
+    drain(in);
+}
+
+void core_in_read_on(void *context)
+{
+    struct core *core = context;
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        if (core->in[i].ring != NULL) {
+            drain(&core->in[i]);
+        }
+    }
+}
+
+void core_in_attach(struct core *core, uint32_t index, struct ring *ring)
+{
+    assert(index < CORE_EDGES_MAX);
+    struct core_edge_in *in = &core->in[index];
+    detach(in);
+    in->ring = ring;
+    if (ring == NULL) {
+        return;
+    }
+    in->announce = CORE_ANNOUNCE_TICKS;
+    in->announce_at = 0;
+    ring_set_handler(ring, ring_ready, in);
+    ring_ready(in);
+}
+
+void core_in_init(struct core *core)
+{
+    list_init(&core->commits_free);
+    list_init(&core->unrelayed);
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        struct core_edge_in *in = &core->in[i];
+        in->core = core;
+        in->index = i;
+        in->announce_at = NO_INDEX;
+        map_init(&in->uploads);
+        list_init(&in->answers);
+    }
+}
+
+static void free_commits(struct link *list)
+{
+    LIST_EACH(list, at, after)
+    {
+        list_remove(at);
+        commit_destroy(LIST_ENTRY(at, struct commit, link));
+    }
+}
+
+void core_in_done(struct core *core)
+{
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        struct core_edge_in *in = &core->in[i];
+        drop_uploads(in);
+        ring_free(in->ring);
+        in->ring = NULL;
+        free_commits(&in->answers);
+    }
+    free_commits(&core->unrelayed);
+    free_commits(&core->commits_free);
+    core->commits_kept = 0;
+    free(core->routes);
+    core->routes = NULL;
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of core share. Everything runs on one loop; a part is entered by a frame, a
+ * completion of the spool, a timer or a control request, feeds relay one input, and carries out
+ * relay's actions with core_act() before it returns.
+ *
+ *   core.c          life cycle: opening, loading in slices, starting dispatch, ticks, stopping
+ *   core_in.c       frames of edge-in: content and messages into the spool, answers back
+ *   core_out.c      relay's sessions and jobs as frames to edge-out, and its reports back
+ *   core_act.c      relay's actions; what they write, kept until it is durable
+ *   core_bounce.c   a DSN, made for the batch that holds its fates
+ *   core_report.c   log lines, event journal, counters, alerts
+ *   core_control*.c the operator's requests
+ */
+#ifndef HOLDFAST_SERVICE_CORE_INTERNAL_H
+#define HOLDFAST_SERVICE_CORE_INTERNAL_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "service/channel.h"
+#include "service/core.h"
+#include "service/events.h"
+
+enum {
+    CORE_EDGES_MAX = 64,         /* loops of one edge */
+    CORE_UPLOADS_MAX = 100000,   /* contents under way, one ring: above it, a broken edge */
+    CORE_PREFIX = 2048,          /* of a commit frame, copied first: holds most envelopes */
+    CORE_FRAMES_A_TURN = 256,    /* of one ring before others have their turn */
+    CORE_BACKLOG_MAX = 64 << 20, /* bytes waiting for room in one ring of edge-out */
+    CORE_ALERTS_MAX = 64,        /* shown by status */
+    CORE_TICK_MS = 1000,
+    CORE_ANNOUNCE_TICKS = 5, /* repeated so often after a change of configuration */
+};
+
+/* ---- what has been opened; the tests open a model in its place ------------------------------ */
+
+typedef enum error core_open_spool_fn(void *context, struct loop *loop,
+                                      const struct spool_owner *owner, struct spool **ret_spool);
+enum error core_new_with(struct loop *loop, const struct service_config *config,
+                         uint32_t generation, core_open_spool_fn *open, void *context,
+                         struct disk *events_disk, struct counters *counters,
+                         struct core **ret_core) MUST_CHECK;
+
+/* ---- edge-in -------------------------------------------------------------------------------- */
+
+struct core_edge_in {
+    struct core *core;
+    struct ring *ring;
+    uint32_t index;
+    uint32_t epoch;       /* counts attachments, so that late answers find nobody */
+    struct map uploads;   /* token -> struct upload */
+    struct link answers;  /* struct commit: decided, waiting for room in the ring */
+    unsigned announce;    /* ticks for which everything is said again */
+    uint32_t announce_at; /* next route to announce; NO_INDEX: none */
+    uint32_t malformed;
+};
+
+/* ---- edge-out ------------------------------------------------------------------------------- */
+
+struct core_edge_out {
+    struct core *core;
+    struct ring *ring;
+    uint32_t index;
+    uint32_t epoch;
+    bool resumed;          /* CHANNEL_RESUMED has come on this ring */
+    struct buffer backlog; /* frames, each behind its u32 length, waiting for room */
+    size_t backlog_sent;
+    uint32_t malformed;
+};
+
+struct core_session {
+    struct link link; /* core->sessions_list, or core->refused */
+    uint32_t id;
+    uint32_t server;
+    uint32_t edge;
+    uint32_t epoch;
+    bool foreign;     /* of an earlier life of core: relay does not know it */
+    struct link jobs; /* struct job.on_session, in order of CHANNEL_DELIVER, until durable */
+};
+
+enum job_state {
+    JOB_SENT,     /* CHANNEL_DELIVER given */
+    JOB_NOTING,   /* the attempt note is on its way to the spool */
+    JOB_GONE,     /* CHANNEL_GO given: the dot may have been sent */
+    JOB_SETTLING, /* its result is on its way to the spool */
+};
+
+struct job {
+    struct link on_session; /* of its session; alone when that has ended */
+    struct link waiting;    /* core->unsendable or core->unnoted */
+    uint64_t id;
+    uint32_t session;
+    uint32_t server;
+    uint32_t edge;
+    uint32_t epoch; /* of the edge when it last spoke of this job */
+    enum job_state state;
+    bool pinned;
+    bool adopted;      /* begun in an earlier life of core */
+    bool note_written; /* if not GONE: an earlier dot of the session is not settled, GO waits */
+    bool note_pending; /* the spool holds a pointer to this job */
+    bool over;         /* freed as soon as the spool lets go */
+    struct spool_handle handle;
+    struct message_id message;
+    uint32_t count;
+    uint32_t deliveries[];
+};
+
+/* ---- writes --------------------------------------------------------------------------------- */
+
+struct control_request;
+
+/* What happens when the writes that an input led to are durable. */
+struct core_after {
+    uint64_t job; /* CHANNEL_DURABLE for it; meaningful if has_job */
+    bool has_job;
+    struct control_request *request; /* or NULL */
+};
+
+struct bounce;
+
+/* The writes of one input: one batch, kept until it is in the spool. */
+struct writes {
+    struct link link; /* core->writes_free, writes_under_way or unwritten */
+    struct core *core;
+    enum spool_durability durability;
+    struct buffer items;
+    struct bounce *bounces;
+    struct core_after after;
+    bool failed_before;
+};
+
+/* ---- alerts --------------------------------------------------------------------------------- */
+
+struct core_alert {
+    int64_t since_wall_ms; /* 0: free */
+    char key[96];          /* what it is about: cleared and raised by this */
+    char text[192];
+};
+
+/* ---- core ----------------------------------------------------------------------------------- */
+
+struct core {
+    struct loop *loop;
+    const struct service_config *config;
+    uint32_t generation;
+    struct counters *counters;
+    struct spool *spool;
+    struct relay *relay;
+    struct events *events;
+    struct disk *events_disk; /* owned by events; asked for the size of the file system */
+    struct id_maker ids;
+    int64_t started_wall_ms;
+
+    struct loop_timer *tick;
+    struct loop_timer *due; /* relay's deadline */
+    int64_t due_at;
+    struct loop_later *load;
+    struct loop_later *in_later;  /* rings of edge-in have more to read */
+    struct loop_timer *in_relief; /* not read on: too much content waits for storage */
+    struct loop_later *out_later;
+    bool loaded;
+    bool load_again;
+    bool dispatching;
+    bool stopping;
+    void (*stopped)(void *context);
+    void *stopped_context;
+
+    struct core_edge_in in[CORE_EDGES_MAX];
+    enum error accepting; /* as last told */
+    struct route_state {
+        bool quota_reached;
+        bool head_known;
+        uint32_t head_flags;
+        uint64_t head_size_limit;
+    } * routes; /* as last told */
+    struct link commits_free;
+    uint32_t commits_kept; /* on the free list */
+    uint32_t commits_under_way;
+    struct link unrelayed; /* struct commit: stored, but relay had no memory */
+    uint64_t bytes_since_quota;
+
+    struct core_edge_out out[CORE_EDGES_MAX];
+    uint32_t out_count; /* 0: not told yet */
+    struct map sessions;
+    struct link sessions_list;
+    struct map jobs;
+    struct link refused;    /* struct core_session: could not be begun, relay is to be told */
+    struct link unsendable; /* struct job: no ticket could be made, relay is to be told */
+    struct link unnoted;    /* struct job: the attempt note could not be written yet */
+    struct buffer frame;    /* being built */
+    struct buffer copy;     /* being read */
+    struct arena arena;     /* for one call */
+
+    struct writes *gathering;
+    struct link writes_free;
+    struct link writes_under_way;
+    struct link unwritten; /* the spool failed: in order, for later */
+    uint32_t notes_pending;
+
+    struct link controls;
+    struct loop_later *control_later;
+
+    struct core_alert alerts[CORE_ALERTS_MAX];
+    struct spool_state told_spool; /* as last counted and reported */
+    uint64_t told_dropped;
+};
+
+struct core_described {
+    struct core *core;
+    struct spool_handle handle;
+};
+
+static inline struct slice core_server_name(const struct core *core, uint32_t server)
+{
+    return server < core->config->relay.server_count ? core->config->relay.servers[server].name
+                                                     : SLICE_EMPTY;
+}
+
+struct relay_time core_now(void);
+/* Calls back who asked core_stop(), once nothing is under way. */
+void core_check_stopped(struct core *core);
+/* Memory is out where going on would forget a fact about mail: a restart reads it from the journal
+ * (or finds the attempt in doubt). */
+_Noreturn void core_out_of_memory(void);
+
+/* core_in.c */
+void core_in_init(struct core *core);
+void core_in_done(struct core *core);
+void core_in_attach(struct core *core, uint32_t index, struct ring *ring);
+void core_in_announce(struct core *core, bool repeat); /* what has changed, or everything */
+enum error core_in_reconfigure(struct core *core) MUST_CHECK;
+void core_in_tick(struct core *core);
+void core_in_read_on(void *context);
+/* Tells relay of a stored message. False: relay had no memory. */
+bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_message *message);
+
+/* core_out.c */
+void core_out_init(struct core *core);
+void core_out_done(struct core *core);
+void core_out_attach(struct core *core, uint32_t index, uint32_t count, struct ring *ring);
+void core_out_loaded(struct core *core);
+void core_out_remap(struct core *core, const struct service_config *old);
+void core_out_later(void *context);
+void core_out_action(struct core *core, const struct relay_action *action); /* CONNECT ... */
+void core_out_durable(struct core *core, uint64_t job);
+void core_out_tick(struct core *core);
+
+/* core_act.c */
+void core_act_init(struct core *core);
+void core_act_done(struct core *core);
+/* Carries out all actions of the input just fed. */
+void core_act(struct core *core, enum spool_durability durability, struct core_after after);
+void core_act_tick(struct core *core);
+bool core_act_is_idle(const struct core *core);
+#define CORE_NOTHING_AFTER ((struct core_after){0})
+
+/* core_bounce.c */
+struct bounce {
+    struct bounce *next;
+    struct arena arena;
+    struct spool_message message;
+    struct buffer content;
+};
+/* NULL: memory, or the original cannot be read; then the caller must not write the fates. */
+struct bounce *bounce_new(struct core *core, const struct relay_action *action);
+void bounce_free(struct bounce *bounce);
+
+/* core_report.c */
+void report_accepted(struct core *core, const struct spool_message *message);
+void report_relay_event(struct core *core, const struct relay_action *action);
+void report_attempt(struct core *core, const struct job *job);
+void report_operator(struct core *core, enum event_kind kind, struct message_id id,
+                     uint32_t delivery, struct slice reason);
+void report_spool(struct core *core);
+void report_alert(struct core *core, const char *key, const char *text);
+void report_alert_over(struct core *core, const char *key);
+void report_damage(struct core *core, const char *text); /* found while loading */
+void report_loaded(struct core *core);
+void report_tick(struct core *core);
+void report_problem(const char *what, enum error error);
+
+/* core_control.c */
+void core_control_init(struct core *core);
+void core_control_done(struct core *core);
+void core_control_later(void *context);
+/* The writes of `request` are durable, or failed and will be tried again later. */
+void core_control_written(struct control_request *request, enum error error);
+
+#endif

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What happened, told to people: one log line, one entry in the event journal, a counter. An alert
+ * is a condition that an operator should know of: one warning line with event=alert when it begins,
+ * shown by `status` while it lasts, one line when it is over.
+ */
+#include "service/core_internal.h"
+
+#include "sys/clock.h"
+#include "sys/log.h"
+
+#include <stdio.h>
+
+enum { FIELDS_MAX = 12, REPLY_SIZE = 600 };
+
+/* A log line being put together. */
+struct line {
+    struct log_field fields[FIELDS_MAX];
+    size_t count;
+    char numbers[FIELDS_MAX][24];
+    char id[ID_TEXT_LENGTH + 1];
+};
+
+static void add_slice(struct line *line, const char *key, struct slice value)
+{
+    if (value.length > 0 && line->count < FIELDS_MAX) {
+        line->fields[line->count++] = LOG_SLICE(key, value);
+    }
+}
+
+static void add_number(struct line *line, const char *key, int64_t number)
+{
+    if (line->count < FIELDS_MAX) {
+        struct slice text = log_number(line->numbers[line->count], number);
+        line->fields[line->count++] = LOG_SLICE(key, text);
+    }
+}
+
+static void add_id(struct line *line, struct message_id id)
+{
+    id_to_text(id, line->id);
+    add_slice(line, "id", slice_from_text(line->id));
+}
+
+/* ---- alerts ---------------------------------------------------------------------------------- */
+
+static struct core_alert *find_alert(struct core *core, const char *key)
+{
+    for (size_t i = 0; i < CORE_ALERTS_MAX; i++) {
+        if (core->alerts[i].since_wall_ms != 0 && strcmp(core->alerts[i].key, key) == 0) {
+            return &core->alerts[i];
+        }
+    }
+    return NULL;
+}
+
+void report_alert(struct core *core, const char *key, const char *text)
+{
+    struct core_alert *alert = find_alert(core, key);
+    if (alert != NULL) {
+        snprintf(alert->text, sizeof(alert->text), "%s", text);
+        return;
+    }
+    for (size_t i = 0; alert == NULL && i < CORE_ALERTS_MAX; i++) {
+        alert = core->alerts[i].since_wall_ms == 0 ? &core->alerts[i] : NULL;
+    }
+    if (alert != NULL) {
+        alert->since_wall_ms = clock_wall_ms();
+        snprintf(alert->key, sizeof(alert->key), "%s", key);
+        snprintf(alert->text, sizeof(alert->text), "%s", text);
+    }
+    counter_add(core->counters, COUNTER_ALERTS, 1);
+    log_event(LOG_LEVEL_WARNING, "alert", LOG_TEXT("about", key), LOG_TEXT("text", text));
+}
+
+void report_alert_over(struct core *core, const char *key)
+{
+    struct core_alert *alert = find_alert(core, key);
+    if (alert != NULL) {
+        log_event(LOG_LEVEL_INFO, "alert-over", LOG_TEXT("about", key),
+                  LOG_NUMBER("seconds", (clock_wall_ms() - alert->since_wall_ms) / 1000));
+        alert->since_wall_ms = 0;
+    }
+}
+
+/* Keys "WORD NAME"; a name that is too long is cut, alike for begin and end. */
+static void alert_about(struct core *core, const char *word, struct slice name, const char *text)
+{
+    char key[96];
+    snprintf(key, sizeof(key), "%s %.*s", word, SLICE_PRINT(name));
+    if (text != NULL) {
+        report_alert(core, key, text);
+    } else {
+        report_alert_over(core, key);
+    }
+}
+
+/* ---- problems without a message -------------------------------------------------------------- */
+
+void report_problem(const char *what, enum error error)
+{
+    log_event(LOG_LEVEL_ERROR, "problem", LOG_TEXT("text", what),
+              LOG_TEXT("error", error_text(error)));
+}
+
+void report_damage(struct core *core, const char *text)
+{
+    log_event(LOG_LEVEL_WARNING, "journal", LOG_TEXT("text", text));
+    (void)core;
+}
+
+void report_loaded(struct core *core)
+{
+    struct relay_totals totals;
+    relay_totals(core->relay, &totals);
+    log_event(LOG_LEVEL_INFO, "loaded", LOG_NUMBER("messages", totals.messages),
+              LOG_NUMBER("deliveries", totals.deliveries),
+              LOG_NUMBER("dead_letters", totals.dead_letters),
+              LOG_NUMBER("ms", clock_wall_ms() - core->started_wall_ms));
+}
+
+static void count_up(struct core *core, enum counter which, uint64_t now, uint64_t before)
+{
+    if (now > before) {
+        counter_add(core->counters, which, now - before);
+    }
+}
+
+void report_spool(struct core *core)
+{
+    struct spool_state state;
+    spool_status(core->spool, &state);
+    count_up(core, COUNTER_JOURNAL_GROUPS, state.groups, core->told_spool.groups);
+    count_up(core, COUNTER_JOURNAL_SYNCS, state.syncs, core->told_spool.syncs);
+    if (state.quarantined > core->told_spool.quarantined) {
+        report_alert(core, "quarantine", "records of the journal are damaged and were set aside");
+    }
+    if (state.accepting != ERROR_NONE) {
+        char text[192];
+        snprintf(text, sizeof(text), "no mail is accepted: %s",
+                 state.reason[0] != 0 ? state.reason : error_text(state.accepting));
+        if (core->told_spool.accepting == ERROR_NONE && state.accepting == ERROR_IO) {
+            counter_add(core->counters, COUNTER_JOURNAL_ERRORS, 1);
+        }
+        report_alert(core, "storage", text);
+    } else {
+        report_alert_over(core, "storage");
+    }
+    core->told_spool = state;
+}
+
+void report_tick(struct core *core)
+{
+    report_spool(core);
+    struct relay_totals totals;
+    relay_totals(core->relay, &totals);
+    if (totals.dead_letters == 0) {
+        report_alert_over(core, "dead-letters");
+    }
+    if (totals.in_doubt == 0) {
+        report_alert_over(core, "in-doubt");
+    }
+    uint64_t dropped = events_dropped(core->events);
+    if (dropped > core->told_dropped) {
+        log_event(LOG_LEVEL_WARNING, "trace-lost", LOG_NUMBER("count", dropped));
+        core->told_dropped = dropped;
+    }
+}
+
+/* ---- messages -------------------------------------------------------------------------------- */
+
+static int64_t delivery_number(uint32_t delivery)
+{
+    return delivery == SPOOL_ALL_DELIVERIES ? (int64_t)EVENTS_NO_DELIVERY : (int64_t)delivery;
+}
+
+static void store_accepted(struct core *core, const struct spool_message *message,
+                           enum event_kind kind)
+{
+    struct slice few[8];
+    struct slice *recipients = few;
+    if (message->recipient_count > sizeof(few) / sizeof(few[0])) {
+        arena_reset(&core->arena);
+        recipients = arena_allocate(&core->arena, message->recipient_count * sizeof(*recipients));
+        if (recipients == NULL) {
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        recipients[i] = message->recipients[i].address;
+    }
+    const struct event event = {.kind = kind,
+                                .time_ms = clock_wall_ms(),
+                                .id = message->id,
+                                .delivery = EVENTS_NO_DELIVERY,
+                                .bytes = message->header_length + message->body_length,
+                                .has_client = true,
+                                .client = message->origin.client.address,
+                                .sender = message->sender,
+                                .message_id = message->message_id_header,
+                                .recipients = recipients,
+                                .recipient_count = message->recipient_count};
+    events_add(core->events, &event);
+}
+
+void report_accepted(struct core *core, const struct spool_message *message)
+{
+    bool imported = (message->flags & SPOOL_IMPORTED) != 0;
+    char client[IP_TEXT_SIZE];
+    ip_to_text(&message->origin.client.address, client);
+    struct line line = {.count = 0};
+    add_id(&line, message->id);
+    line.fields[line.count++] =
+        LOG_SLICE("from", message->sender.length > 0 ? message->sender : SLICE_LITERAL("<>"));
+    add_slice(&line, "to", message->recipients[0].address);
+    if (message->recipient_count > 1) {
+        add_number(&line, "recipients", message->recipient_count);
+    }
+    add_number(&line, "bytes", (int64_t)(message->header_length + message->body_length));
+    add_slice(&line, "client", slice_from_text(client));
+    add_slice(&line, "helo", message->origin.helo);
+    add_slice(&line, "listener", message->origin.listener);
+    add_slice(&line, "user", message->origin.user);
+    add_slice(&line, "message_id", message->message_id_header);
+    log_write(LOG_LEVEL_INFO, imported ? "imported" : "accepted", line.fields, line.count);
+    store_accepted(core, message, imported ? EVENT_IMPORTED : EVENT_ACCEPTED);
+}
+
+void report_attempt(struct core *core, const struct job *job)
+{
+    for (uint32_t i = 0; i < job->count; i++) {
+        const struct event event = {.kind = EVENT_ATTEMPT,
+                                    .time_ms = clock_wall_ms(),
+                                    .id = job->message,
+                                    .delivery = job->deliveries[i],
+                                    .server = core_server_name(core, job->server)};
+        events_add(core->events, &event);
+    }
+}
+
+void report_operator(struct core *core, enum event_kind kind, struct message_id id,
+                     uint32_t delivery, struct slice reason)
+{
+    const struct event event = {.kind = kind,
+                                .time_ms = clock_wall_ms(),
+                                .id = id,
+                                .delivery = delivery_number(delivery),
+                                .reason = reason};
+    events_add(core->events, &event);
+    struct line line = {.count = 0};
+    add_id(&line, id);
+    if (delivery != SPOOL_ALL_DELIVERIES) {
+        add_number(&line, "delivery", delivery);
+    }
+    add_slice(&line, "reason", reason);
+    log_write(LOG_LEVEL_INFO, event_kind_text(kind), line.fields, line.count);
+}
+
+/* ---- what relay tells ------------------------------------------------------------------------ */
+
+/* How each of relay's events is told. */
+static const struct telling {
+    const char *word;
+    enum log_level level;
+    enum event_kind kind; /* 0: not about a message */
+    enum counter counter; /* COUNTER_COUNT: none */
+} tellings[] = {
+    [RELAY_EVENT_DELIVERED] = {"delivered", LOG_LEVEL_INFO, EVENT_DELIVERED, COUNTER_DELIVERIES},
+    [RELAY_EVENT_DEFERRED] = {"deferred", LOG_LEVEL_INFO, EVENT_DEFERRED, COUNTER_DEFERRALS},
+    [RELAY_EVENT_IN_DOUBT] = {"in_doubt", LOG_LEVEL_WARNING, EVENT_IN_DOUBT, COUNTER_IN_DOUBT},
+    [RELAY_EVENT_HELD] = {"held", LOG_LEVEL_INFO, EVENT_HELD, COUNTER_COUNT},
+    [RELAY_EVENT_RELEASED] = {"released", LOG_LEVEL_INFO, EVENT_RELEASED, COUNTER_COUNT},
+    [RELAY_EVENT_DEAD] = {"dead", LOG_LEVEL_WARNING, EVENT_DEAD, COUNTER_REFUSALS},
+    [RELAY_EVENT_BOUNCED] = {"bounced", LOG_LEVEL_INFO, EVENT_BOUNCED, COUNTER_REFUSALS},
+    [RELAY_EVENT_DISCARDED] = {"discarded", LOG_LEVEL_INFO, EVENT_DISCARDED, COUNTER_COUNT},
+    [RELAY_EVENT_REDIRECTED] = {"redirected", LOG_LEVEL_INFO, EVENT_REDIRECTED, COUNTER_COUNT},
+    [RELAY_EVENT_SERVER] = {"server", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
+    [RELAY_EVENT_SWITCHED] = {"switched", LOG_LEVEL_WARNING, 0, COUNTER_SWITCHES},
+    [RELAY_EVENT_STOPPED] = {"stopped", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
+    [RELAY_EVENT_DRAINING] = {"draining", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
+    [RELAY_EVENT_DRAINED] = {"drained", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
+    [RELAY_EVENT_ORPHANED] = {"orphaned", LOG_LEVEL_WARNING, EVENT_ORPHANED, COUNTER_COUNT},
+    [RELAY_EVENT_CREDENTIALS] = {"credentials", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
+};
+
+static const char *server_state_text(enum server_state state)
+{
+    static const char *const texts[] = {"up", "suspect", "down", "recovering", "disabled"};
+    return texts[state];
+}
+
+/* "250 2.0.0 ok", or how it ended without one. */
+static struct slice reply_text(const struct relay_reply *reply, char text[REPLY_SIZE])
+{
+    static const char *const how[] = {"", "connection lost", "timed out", ""};
+    if (reply->how != RELAY_REPLY && reply->text.length == 0) {
+        return slice_from_text(reply->how <= RELAY_LOCAL ? how[reply->how] : "");
+    }
+    int length;
+    if (reply->code == 0) {
+        length = snprintf(text, REPLY_SIZE, "%.*s", SLICE_PRINT(slice_take(reply->text, 512)));
+    } else if (reply->enhanced[0] == 0) {
+        length = snprintf(text, REPLY_SIZE, "%u %.*s", reply->code,
+                          SLICE_PRINT(slice_take(reply->text, 512)));
+    } else {
+        length = snprintf(text, REPLY_SIZE, "%u %u.%u.%u %.*s", reply->code, reply->enhanced[0],
+                          reply->enhanced[1], reply->enhanced[2],
+                          SLICE_PRINT(slice_take(reply->text, 512)));
+    }
+    return slice_make(text, length > 0 ? (size_t)length : 0);
+}
+
+static void raise_alerts(struct core *core, const struct relay_action *action)
+{
+    struct slice server = core_server_name(core, action->server);
+    char text[192];
+    switch (action->event) {
+    case RELAY_EVENT_STOPPED:
+        snprintf(text, sizeof(text), "all servers of %.*s are down; its mail is kept",
+                 SLICE_PRINT(slice_take(action->lane, 96)));
+        alert_about(core, "stopped", action->lane, text);
+        break;
+    case RELAY_EVENT_SWITCHED:
+        snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(action->lane, 96)),
+                 SLICE_PRINT(slice_take(server, 64)));
+        /* One alert for each switch, also for that back. */
+        alert_about(core, "switched", action->lane, NULL);
+        alert_about(core, "switched", action->lane, text);
+        break;
+    case RELAY_EVENT_CREDENTIALS:
+        snprintf(text, sizeof(text), "server %.*s refuses our credentials",
+                 SLICE_PRINT(slice_take(server, 64)));
+        alert_about(core, "credentials", server, text);
+        break;
+    case RELAY_EVENT_SERVER:
+        if (action->new_state == SERVER_UP) {
+            alert_about(core, "credentials", server, NULL);
+        }
+        break;
+    case RELAY_EVENT_DRAINING:
+    case RELAY_EVENT_DRAINED:
+        alert_about(core, "stopped", action->lane, NULL);
+        break;
+    case RELAY_EVENT_DEAD:
+        report_alert(core, "dead-letters", "there are dead letters: holdfast queue list --dead");
+        break;
+    case RELAY_EVENT_IN_DOUBT:
+        report_alert(core, "in-doubt", "deliveries are in doubt: no reply came to the final dot");
+        break;
+    case RELAY_EVENT_ORPHANED:
+        report_alert(core, "orphan", "mail has no route any more and waits in the lane orphan");
+        break;
+    default:
+        break;
+    }
+}
+
+static void store_event(struct core *core, const struct relay_action *action,
+                        const struct telling *telling, struct slice reply)
+{
+    const struct event event = {.kind = telling->kind,
+                                .time_ms = clock_wall_ms(),
+                                .id = spool_id(core->spool, action->handle),
+                                .delivery = delivery_number(action->delivery),
+                                .next_ms = action->next_wall_ms,
+                                .server = core_server_name(core, action->server),
+                                .reason = action->reason,
+                                .reply = reply};
+    events_add(core->events, &event);
+}
+
+void report_relay_event(struct core *core, const struct relay_action *action)
+{
+    const struct telling *telling = &tellings[action->event];
+    char text[REPLY_SIZE];
+    bool about_message = telling->kind != 0 && action->handle.index != SPOOL_NO_HANDLE.index;
+    bool replied = about_message || action->event == RELAY_EVENT_CREDENTIALS;
+    struct slice reply = replied ? reply_text(&action->reply, text) : SLICE_EMPTY;
+    struct line line = {.count = 0};
+    if (about_message) {
+        add_id(&line, spool_id(core->spool, action->handle));
+        if (action->delivery != SPOOL_ALL_DELIVERIES) {
+            add_number(&line, "delivery", action->delivery);
+        }
+    }
+    add_slice(&line, "lane", action->lane);
+    if (action->event == RELAY_EVENT_SWITCHED) {
+        add_slice(&line, "from_server", core_server_name(core, action->from_server));
+    }
+    add_slice(&line, "server", core_server_name(core, action->server));
+    if (action->event == RELAY_EVENT_SERVER) {
+        add_slice(&line, "was", slice_from_text(server_state_text(action->old_state)));
+        add_slice(&line, "state", slice_from_text(server_state_text(action->new_state)));
+        add_number(&line, "ms", action->duration_ms);
+    } else if (action->event == RELAY_EVENT_DRAINED || action->event == RELAY_EVENT_DRAINING) {
+        add_number(&line, "deliveries", (int64_t)action->count);
+        add_number(&line, "ms", action->duration_ms);
+    }
+    add_slice(&line, "reply", reply);
+    add_slice(&line, "reason", action->reason);
+    if (action->next_wall_ms != 0) {
+        add_number(&line, "next", action->next_wall_ms);
+    }
+    log_write(telling->level, telling->word, line.fields, line.count);
+    if (telling->counter != COUNTER_COUNT) {
+        counter_add(core->counters, telling->counter, 1);
+    }
+    if (about_message) {
+        store_event(core, action, telling, reply);
+    }
+    raise_alerts(core, action);
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A core under test in one process: real loop, rings and relay; the spool in memory or on a
+ * directory whose disk can be made to fail; both edges played here.
+ */
+#ifndef HOLDFAST_TESTS_CORE_BENCH_H
+#define HOLDFAST_TESTS_CORE_BENCH_H
+
+#include "service/channel.h"
+#include "service/control_frame.h"
+#include "service/core_internal.h"
+
+enum { BENCH_MAX = 4096 };
+
+struct bench {
+    char path[64]; /* events/ and spool/ below it */
+    struct loop *loop;
+    struct service_config config;
+    struct server_config servers[2]; /* m1, m2 */
+    struct server_address addresses[2];
+    struct route_config routes[2]; /* domain example.com to m1; relay out to m2 */
+    struct counters counters;
+    struct spool_memory_store *store; /* NULL: a log on a directory */
+    bool failing;                     /* the directory's disk: writes and syncs fail */
+    struct core *core;
+
+    struct ring *in;
+    uint32_t stored; /* CHANNEL_STORED seen */
+    enum error stored_error[BENCH_MAX];
+    enum error accepting;
+    uint32_t routes_told;
+
+    struct ring *out;
+    bool connects; /* sessions open at once; else they fail */
+    bool readies;  /* jobs ask for GO at once */
+    bool answers;  /* GO is followed by a result at once */
+    enum relay_verdict verdict;
+    uint16_t code;
+    uint32_t opened, delivered, gone, durable, closed; /* frames seen */
+    uint32_t session;                                  /* of the last CHANNEL_DELIVER */
+    uint64_t job;
+    struct message_id message; /* set by the test: goes into results */
+    uint32_t deliveries[BENCH_MAX];
+    uint32_t delivery_count;
+    char redirect[200];
+    struct message_id sent[BENCH_MAX]; /* by the number that bench_send() gave */
+    uint32_t sent_count;
+
+    int control;
+    struct control_reader reader;
+    json_t *rows; /* of the last request */
+    int exit;
+    char error[200];
+    bool ended;
+};
+
+int bench_set_up_memory(void **state);
+int bench_set_up_disk(void **state);
+int bench_tear_down(void **state);
+
+/* Opens core on what is stored; edge-out attaches as `fresh` or not by bench_attach_out(). */
+void bench_open(struct bench *bench);
+void bench_close(struct bench *bench); /* orderly */
+void bench_attach_in(struct bench *bench);
+void bench_attach_out(struct bench *bench, bool fresh, bool resumed);
+void bench_resumed(struct bench *bench, bool fresh);
+/* Runs the loop until *counter is at least `least`; fails after ten seconds. */
+void bench_until(struct bench *bench, const uint32_t *counter, uint32_t least);
+void bench_run_ms(struct bench *bench, int64_t ms);
+/* Sends a message to the domain (or as a relay client) with `recipients` recipients. */
+uint32_t bench_send(struct bench *bench, uint32_t recipients, bool as_relay_client);
+void bench_send_frame(struct bench *bench, struct ring *ring, const struct buffer *frame);
+/* Says the result of the last job. */
+void bench_result(struct bench *bench, enum relay_verdict verdict, uint16_t code);
+/* A request and all its answers: rows, exit, error. `arguments` is JSON with ' for ". */
+int bench_ask(struct bench *bench, const char *command, const char *arguments);
+const char *bench_id(struct bench *bench, uint32_t number); /* text of sent[number], static */
+
+#endif

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * core between its edges: a message in, durable, out, done; and what happens when something breaks
+ * at each of these points.
+ */
+#include "core_bench.h"
+
+#include "base/base64.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static json_int_t queued(struct bench *bench, const char *key)
+{
+    assert_int_equal(bench_ask(bench, "status", "{}"), 0);
+    json_t *row = json_array_get(bench->rows, 0);
+    assert_non_null(row);
+    json_t *value = strcmp(key, "dead_letters") == 0
+                        ? json_object_get(row, key)
+                        : json_object_get(json_object_get(row, "queue"), key);
+    return json_integer_value(value);
+}
+
+/* Until the queue holds `count` deliveries: the last fate may still be on its way. */
+static void until_queued(struct bench *bench, json_int_t count)
+{
+    for (int i = 0; i < 1000 && queued(bench, "deliveries") != count; i++) {
+        bench_run_ms(bench, 5);
+    }
+    assert_int_equal(queued(bench, "deliveries"), count);
+}
+
+static void a_message_goes_all_the_way(void **state)
+{
+    struct bench *bench = *state;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 3, false);
+    bench_until(bench, &bench->stored, 1);
+    assert_int_equal(bench->stored_error[0], ERROR_NONE);
+    bench_until(bench, &bench->durable, 1);
+    until_queued(bench, 0);
+    assert_int_equal(bench->gone, bench->delivered);
+    assert_int_equal(atomic_load(&bench->counters.value[COUNTER_DELIVERIES]), 3);
+    assert_int_equal(bench_ask(bench, "queue list", "{}"), CONTROL_NOTHING_MATCHED);
+    /* Nothing comes back. */
+    uint32_t delivered = bench->delivered;
+    bench_close(bench);
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    until_queued(bench, 0);
+    bench_run_ms(bench, 50);
+    assert_int_equal(bench->delivered, delivered);
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    struct bench *bench = *state;
+    bench_attach_out(bench, true, true);
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_COMMIT);
+    buffer_put_u64(&frame, 7);
+    buffer_append_text(&frame, "this is no envelope");
+    bench_send_frame(bench, bench->in, &frame);
+    bench_until(bench, &bench->stored, 1);
+    assert_int_equal(bench->stored_error[7], ERROR_INVALID);
+
+    /* Lengths that do not fit what came. */
+    const struct spool_recipient recipient = {.address = SLICE_LITERAL("a@example.com")};
+    struct spool_message message = {.id = {1, 2},
+                                    .header_length = 10,
+                                    .body_length = UINT64_MAX - 4,
+                                    .recipients = &recipient,
+                                    .recipient_count = 1};
+    buffer_clear(&frame);
+    buffer_put_u8(&frame, CHANNEL_COMMIT);
+    buffer_put_u64(&frame, 8);
+    channel_put_message(&frame, &message);
+    buffer_append_text(&frame, "123456");
+    bench_send_frame(bench, bench->in, &frame);
+    bench_until(bench, &bench->stored, 2);
+    assert_int_equal(bench->stored_error[8], ERROR_INVALID);
+
+    /* Unknown frames and half ones are passed over. */
+    buffer_clear(&frame);
+    buffer_put_u8(&frame, 200);
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_put_u64(&frame, 9);
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 3);
+    bench_until(bench, &bench->durable, 1);
+    assert_int_equal(bench->delivered, 1);
+}
+
+static void large_content_comes_in_pieces(void **state)
+{
+    struct bench *bench = *state;
+    bench->connects = false;
+    bench_attach_out(bench, true, true);
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    uint8_t *piece = malloc(CHANNEL_CHUNK);
+    memset(piece, 'x', CHANNEL_CHUNK);
+    for (int i = 0; i < 40; i++) {
+        buffer_clear(&frame);
+        buffer_put_u8(&frame, CHANNEL_APPEND);
+        buffer_put_u64(&frame, i % 2 == 0 ? 1 : 2);
+        buffer_append(&frame, slice_make(piece, CHANNEL_CHUNK));
+        bench_send_frame(bench, bench->in, &frame);
+    }
+    free(piece);
+    buffer_clear(&frame);
+    buffer_put_u8(&frame, CHANNEL_ABORT);
+    buffer_put_u64(&frame, 2);
+    bench_send_frame(bench, bench->in, &frame);
+    const struct spool_recipient recipient = {.address = SLICE_LITERAL("a@example.com")};
+    struct spool_message message = {.id = {0x0190000000000000ULL, 2},
+                                    .received_ms = 1,
+                                    .header_length = 10,
+                                    .body_length = 20 * CHANNEL_CHUNK + 3 - 10,
+                                    .recipients = &recipient,
+                                    .recipient_count = 1};
+    buffer_clear(&frame);
+    buffer_put_u8(&frame, CHANNEL_COMMIT);
+    buffer_put_u64(&frame, 1);
+    channel_put_message(&frame, &message);
+    buffer_append_text(&frame, "end");
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+    bench_until(bench, &bench->stored, 1);
+    assert_int_equal(bench->stored_error[1], ERROR_NONE);
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 5); /* head, 4 pieces of 384 KB */
+    json_t *head = json_array_get(bench->rows, 0);
+    assert_int_equal(json_integer_value(json_object_get(head, "bytes")), 20 * CHANNEL_CHUNK + 3);
+    json_t *last = json_array_get(bench->rows, 4);
+    assert_true(json_is_true(json_object_get(last, "last")));
+    struct buffer content;
+    buffer_init(&content, 0);
+    assert_int_equal(base64_decode(&content, slice_from_text(json_string_value(
+                                                 json_object_get(last, "content")))),
+                     ERROR_NONE);
+    assert_memory_equal(content.data + content.length - 4, "xend", 4);
+    buffer_done(&content);
+    assert_null(map_get(&bench->core->in[0].uploads, 2));
+}
+
+static void a_job_that_was_let_go_is_in_doubt_when_edge_out_dies(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->gone, 1);
+    bench_attach_out(bench, true, true);
+    bench_run_ms(bench, 100);
+    assert_int_equal(bench->delivered, 1); /* not tried again at once */
+    assert_int_equal(queued(bench, "in_doubt"), 1);
+    assert_int_equal(atomic_load(&bench->counters.value[COUNTER_IN_DOUBT]), 1);
+}
+
+static void a_job_without_go_is_not_tried_when_edge_out_dies(void **state)
+{
+    struct bench *bench = *state;
+    bench->readies = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->delivered, 1);
+    core_set_edge_out(bench->core, 0, 1, NULL);
+    bench_run_ms(bench, 20);
+    bench->readies = true;
+    bench_attach_out(bench, true, true);
+    bench_until(bench, &bench->delivered, 2);
+    bench_until(bench, &bench->durable, 1);
+    until_queued(bench, 0);
+}
+
+static void work_of_edge_out_outlives_core(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 2, false);
+    bench_until(bench, &bench->gone, 1);
+    assert_int_equal(bench->delivery_count, 2);
+    bench_close(bench);
+    bench_open(bench);
+    bench_attach_out(bench, false, false);
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_WORKING);
+    buffer_put_u32(&frame, bench->session);
+    buffer_put_u32(&frame, 0);
+    buffer_put_u64(&frame, bench->job);
+    channel_put_id(&frame, bench->message);
+    buffer_put_u32(&frame, 2);
+    buffer_put_u32(&frame, 0);
+    buffer_put_u32(&frame, 1);
+    bench_send_frame(bench, bench->out, &frame);
+    buffer_done(&frame);
+    bench_resumed(bench, false);
+    bench_run_ms(bench, 100);
+    assert_int_equal(bench->delivered, 1);
+    assert_int_equal(queued(bench, "deliveries"), 2);
+    bench_result(bench, RELAY_ACCEPTED, 250);
+    bench_until(bench, &bench->durable, 1);
+    until_queued(bench, 0);
+    assert_int_equal(bench->delivered, 1);
+    /* Said once more, for CHANNEL_DURABLE might have been lost: forgotten, not done again. */
+    bench_result(bench, RELAY_ACCEPTED, 250);
+    bench_until(bench, &bench->durable, 2);
+    assert_int_equal(atomic_load(&bench->counters.value[COUNTER_DELIVERIES]), 2);
+}
+
+static void a_result_repeated_to_a_new_core_counts(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->gone, 1);
+    bench_close(bench);
+    bench_open(bench);
+    bench_attach_out(bench, false, false);
+    bench_result(bench, RELAY_ACCEPTED, 250);
+    bench_resumed(bench, false);
+    bench_until(bench, &bench->durable, 1);
+    until_queued(bench, 0);
+    bench_run_ms(bench, 50);
+    assert_int_equal(bench->delivered, 1);
+}
+
+static void an_attempt_without_a_word_is_in_doubt_after_a_restart(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->gone, 1);
+    bench_close(bench);
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    bench_run_ms(bench, 100);
+    assert_int_equal(bench->delivered, 1);
+    assert_int_equal(queued(bench, "in_doubt"), 1);
+}
+
+static void a_refusal_for_a_domain_is_a_dead_letter(void **state)
+{
+    struct bench *bench = *state;
+    bench->verdict = RELAY_REFUSED;
+    bench->code = 554;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->durable, 1);
+    for (int i = 0; i < 200 && queued(bench, "dead_letters") == 0; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_int_equal(queued(bench, "dead_letters"), 1);
+    assert_int_equal(queued(bench, "messages"), 0);
+    assert_int_equal(bench_ask(bench, "queue list", "{}"), CONTROL_NOTHING_MATCHED);
+    assert_int_equal(bench_ask(bench, "queue list", "{'dead':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
+    /* Kept over a restart, then released by hand. */
+    bench_close(bench);
+    bench_open(bench);
+    bench->verdict = RELAY_ACCEPTED;
+    bench->code = 250;
+    bench_attach_out(bench, true, true);
+    for (int i = 0; i < 200 && !bench->core->dispatching; i++) {
+        bench_run_ms(bench, 10);
+    }
+    char arguments[100];
+    snprintf(arguments, sizeof(arguments), "{'ids':['%s/0']}", bench_id(bench, 0));
+    assert_int_equal(bench_ask(bench, "queue release", arguments), 0);
+    bench_until(bench, &bench->durable, 2);
+    until_queued(bench, 0);
+    assert_int_equal(queued(bench, "dead_letters"), 0);
+}
+
+static void a_refusal_for_a_relay_client_bounces(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 2, true);
+    bench_until(bench, &bench->gone, 1);
+    struct message_id original = bench->message;
+    bench_result(bench, RELAY_REFUSED, 554);
+    bench_until(bench, &bench->gone, 2); /* the notification */
+    assert_false(id_equal(bench->message, original));
+    assert_int_equal(bench_ask(bench, "queue show", "{'all':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
+    json_t *row = json_array_get(bench->rows, 0);
+    assert_string_equal(json_string_value(json_object_get(row, "sender")), "");
+    assert_string_equal(json_string_value(json_array_get(json_object_get(row, "recipients"), 0)),
+                        "ann@sender.example");
+    bench_result(bench, RELAY_ACCEPTED, 250);
+    bench_until(bench, &bench->durable, 2);
+    until_queued(bench, 0);
+}
+
+static void storage_that_fails_refuses_and_recovers(void **state)
+{
+    struct bench *bench = *state;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 1);
+    bench_until(bench, &bench->durable, 1);
+    bench->failing = true;
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 2);
+    assert_int_not_equal(bench->stored_error[1], ERROR_NONE);
+    for (int i = 0; i < 300 && bench->accepting == ERROR_NONE; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_int_not_equal(bench->accepting, ERROR_NONE);
+    bench->failing = false;
+    for (int i = 0; i < 500 && bench->accepting != ERROR_NONE; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_int_equal(bench->accepting, ERROR_NONE);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 3);
+    assert_int_equal(bench->stored_error[2], ERROR_NONE);
+    bench_until(bench, &bench->durable, 2);
+    assert_int_equal(bench->delivered, 2);
+}
+
+static void a_fate_that_cannot_be_written_is_written_later(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->gone, 1);
+    bench->failing = true;
+    bench_result(bench, RELAY_ACCEPTED, 250);
+    bench_run_ms(bench, 2500); /* more than one try */
+    assert_int_equal(bench->durable, 0);
+    assert_int_equal(bench->delivered, 1);
+    bench->failing = false;
+    bench_until(bench, &bench->durable, 1);
+    bench_close(bench);
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    until_queued(bench, 0);
+    bench_run_ms(bench, 100);
+    assert_int_equal(bench->delivered, 1);
+}
+
+static void edge_in_is_told_what_it_must_know(void **state)
+{
+    struct bench *bench = *state;
+    bench_attach_out(bench, true, true);
+    bench_until(bench, &bench->routes_told, 2);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->durable, 1);
+    for (int i = 0; i < 300 && !bench->core->routes[0].head_known; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_true(bench->core->routes[0].head_known);
+    assert_int_equal(bench->core->routes[0].head_size_limit, 10000000);
+    /* Remembered over a restart. */
+    bench_close(bench);
+    bench->connects = false;
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    for (int i = 0; i < 300 && !bench->core->routes[0].head_known; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_true(bench->core->routes[0].head_known);
+}
+
+static void a_quota_is_told(void **state)
+{
+    struct bench *bench = *state;
+    bench->connects = false;
+    bench->routes[0].quota_bytes = 20;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 1);
+    for (int i = 0; i < 300 && !bench->core->routes[0].quota_reached; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_true(bench->core->routes[0].quota_reached);
+    assert_false(bench->core->routes[1].quota_reached);
+}
+
+#define MEMORY_TEST(name)                                                                          \
+    cmocka_unit_test_setup_teardown(name, bench_set_up_memory, bench_tear_down)
+#define DISK_TEST(name) cmocka_unit_test_setup_teardown(name, bench_set_up_disk, bench_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        MEMORY_TEST(a_message_goes_all_the_way),
+        DISK_TEST(a_message_goes_all_the_way),
+        MEMORY_TEST(what_does_not_fit_is_refused),
+        MEMORY_TEST(large_content_comes_in_pieces),
+        MEMORY_TEST(a_job_that_was_let_go_is_in_doubt_when_edge_out_dies),
+        MEMORY_TEST(a_job_without_go_is_not_tried_when_edge_out_dies),
+        MEMORY_TEST(work_of_edge_out_outlives_core),
+        DISK_TEST(work_of_edge_out_outlives_core),
+        MEMORY_TEST(a_result_repeated_to_a_new_core_counts),
+        MEMORY_TEST(an_attempt_without_a_word_is_in_doubt_after_a_restart),
+        MEMORY_TEST(a_refusal_for_a_domain_is_a_dead_letter),
+        MEMORY_TEST(a_refusal_for_a_relay_client_bounces),
+        DISK_TEST(a_refusal_for_a_relay_client_bounces),
+        DISK_TEST(storage_that_fails_refuses_and_recovers),
+        DISK_TEST(a_fate_that_cannot_be_written_is_written_later),
+        MEMORY_TEST(edge_in_is_told_what_it_must_know),
+        MEMORY_TEST(a_quota_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
