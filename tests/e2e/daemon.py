@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import pwd
 import signal
 import subprocess
 
@@ -55,7 +56,8 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
     def start(self, wait=True):
         command = [*self.wrapper, program("holdfastd"), "-c", str(self.conf)]
         if self.user is not None:
-            command = ["setpriv", "--reuid", self.user, "--regid", self.user, "--clear-groups",
+            command = ["setpriv", "--reuid", self.user,
+                       "--regid", str(pwd.getpwnam(self.user).pw_gid), "--clear-groups",
                        *command]
         with open(self.log_path, "ab") as log:
             self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,

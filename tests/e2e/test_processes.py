@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
 
-from daemon import Holdfast, alive, backup_mx, kill, program
+from daemon import alive, backup_mx, kill, program
 from peers import free_port, greets, wait_for
 
 CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
@@ -177,7 +178,7 @@ def test_a_wrong_reload_changes_nothing_and_says_why(holdfast, sink):
     hop = sink()
     routes = backup_mx(hop.port)
     mx = holdfast(routes)
-    mx.configure(routes + "domain example.org { deliver-to = nowhere }\nlisten x { colour = 1 }\n")
+    mx.configure(routes + "domain example.org { deliver-to = nowhere }\nlimits { colour = 1 }\n")
     mx.reload()
     wait_for(lambda: mx.log().count("reload-refused") == 2, 10, what="both errors")
     assert re.search(r"holdfast\.conf:\d+: ", mx.log())
