@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "failing_memory.h"
 #include "proto/dsn.h"
 #include "proto/dsn_encode.h"
 
@@ -274,6 +275,24 @@ static void limit_is_reported(void **state)
     }
 }
 
+static void every_failed_allocation_is_reported(void **state)
+{
+    (void)state;
+    bool whole = false;
+    for (long n = 0; !whole; n++) {
+        struct buffer fresh;
+        buffer_init(&fresh, 0);
+        memory_fail_at(n);
+        whole = dsn_write(&report, &fresh, &header_length, &utf8);
+        memory_fail_never();
+        assert_true(n < 100 && (!whole || n > 5));
+        if (whole) {
+            assert_memory_equal(fresh.data + fresh.length - 4, "--\r\n", 4);
+        }
+        buffer_done(&fresh);
+    }
+}
+
 #define WITH_REPORT(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(int argc, char **argv)
@@ -296,6 +315,7 @@ int main(int argc, char **argv)
         WITH_REPORT(internationalised_addresses),
         WITH_REPORT(monstrous_address_stays_within_a_line),
         WITH_REPORT(limit_is_reported),
+        WITH_REPORT(every_failed_allocation_is_reported),
     };
     return cmocka_run_group_tests_name("dsn", tests, NULL, NULL);
 }

@@ -10,37 +10,8 @@
 
 #include <cmocka.h>
 
+#include "failing_memory.h"
 #include "proto/smtp_client.h"
-
-/* Counts down; the allocation that finds 0 fails. */
-static long allocations_left = -1;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-static bool allowed(void)
-{
-    return allocations_left < 0 || allocations_left-- > 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return allowed() ? __real_malloc(size) : NULL;
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return allowed() ? __real_calloc(count, size) : NULL;
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return allowed() ? __real_realloc(old, size) : NULL;
-}
 
 static const char content[] = "Subject: x\r\n\r\n.\r\n";
 
@@ -91,7 +62,7 @@ static void play(struct smtp_client *client, struct tally *tally)
         smtp_client_input(client, slice_from_text(server[i]), 0);
         drain(client, tally);
     }
-    allocations_left = -1;
+    memory_fail_never();
     smtp_client_abort(client, SLICE_LITERAL("end"));
     drain(client, tally);
 }
@@ -103,7 +74,7 @@ static void survives_every_failed_allocation(void **state)
                                             .greeting_timeout_ms = 1000};
     for (long n = 0;; n++) {
         struct tally tally = {0};
-        allocations_left = n;
+        memory_fail_at(n);
         struct smtp_client *client = smtp_client_new(&settings, 0);
         if (client != NULL) {
             play(client, &tally);
@@ -111,7 +82,7 @@ static void survives_every_failed_allocation(void **state)
             assert_int_equal(tally.closed, 1);
         }
         smtp_client_free(client);
-        allocations_left = -1;
+        memory_fail_never();
         assert_true(n < 100);
         if (tally.accepted == 2) {
             assert_true(n > 3); /* or nothing was tested */

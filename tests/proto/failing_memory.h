@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The C library's allocations, wrapped by the linker (--wrap), with one that fails.
+ */
+#ifndef HOLDFAST_TESTS_FAILING_MEMORY_H
+#define HOLDFAST_TESTS_FAILING_MEMORY_H
+
+/* The allocation behind `count` good ones fails, and only that. */
+void memory_fail_at(long count);
+void memory_fail_never(void);
+
+#endif
