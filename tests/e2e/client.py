@@ -19,6 +19,7 @@ class Dialogue:
 
     def __init__(self, port, timeout=30, hello="client.example", address="127.0.0.1"):
         self.socket = socket.create_connection((address, port), timeout=timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.extensions = {}
         self.greeting = self.reply()

@@ -222,6 +222,7 @@ class Sink:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connects.append(time.monotonic())
             session = Session(self, connection, len(self.connects))
             with self.lock:
