@@ -5,8 +5,11 @@
  */
 #include "app/settings_internal.h"
 
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { LISTENERS_MAX = 256 };
 
@@ -409,6 +412,31 @@ static void check_state(struct settings *settings)
     }
 }
 
+/* The value as a C string; NULL if there is none. */
+static const char *account_name(struct settings *settings, const struct entry *entry)
+{
+    return entry == NULL || entry->count != 1
+               ? NULL
+               : (const char *)arena_copy(&settings->tree_arena, entry->values[0].text).data;
+}
+
+/* Only where the file itself is read: a process in its sandbox has no list of accounts. Who is not
+ * root cannot become another user, and need not have one of that name. */
+static void check_accounts(struct settings *settings, const struct entry *user_entry,
+                           const struct entry *group_entry)
+{
+    const char *user = account_name(settings, user_entry);
+    const char *group = account_name(settings, group_entry);
+    if (user != NULL && user[0] != '\0' && geteuid() == 0 && getpwnam(user) == NULL) {
+        settings_complain(settings, user_entry->at, "user: there is no user '%s' on this machine",
+                          user);
+    }
+    if (group != NULL && group[0] != '\0' && getgrnam(group) == NULL) {
+        settings_complain(settings, group_entry->at,
+                          "group: there is no group '%s' on this machine", group);
+    }
+}
+
 /* "192.0.2.53@5353" is how libunbound writes a resolver with a port. */
 static void check_forwarders(struct settings *settings, const struct entry *entry)
 {
@@ -528,6 +556,10 @@ void settings_check(struct settings *settings)
     settings_fill(settings, BLOCK_TOP, &settings->top, &settings->config, top);
     check_hostname(settings, top);
     check_state(settings);
+    if (!settings->sealed) {
+        check_accounts(settings, settings_entry(top, BLOCK_TOP, "user"),
+                       settings_entry(top, BLOCK_TOP, "group"));
+    }
     check_forwarders(settings, settings_entry(top, BLOCK_TOP, "dns-forwarders"));
     check_anchor(settings, settings_entry(top, BLOCK_TOP, "dns-trust-anchor"));
     check_titles(settings);

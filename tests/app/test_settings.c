@@ -273,6 +273,41 @@ static void warnings_do_not_fail(void **state)
     settings_free(settings);
 }
 
+/* As a process in its sandbox does: whether the machine has the user is another question. */
+static void check_example(const char *name)
+{
+    const char *folder = getenv("EXAMPLES");
+    char path[4096];
+    static char content[65536];
+    struct buffer text, errors;
+    assert_non_null(folder);
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    size_t length = fread(content, 1, sizeof(content), file);
+    fclose(file);
+    buffer_init(&text, 0);
+    buffer_init(&errors, 0);
+    buffer_printf(&text, "holdfast-settings 1\nmachine 1\nm\ndirectory 1\n/\npath 1\n");
+    buffer_printf(&text, "c\ncontent %zu\n", length);
+    buffer_append(&text, slice_make(content, length));
+    buffer_append_text(&text, "\n");
+    struct settings *settings = settings_parse(buffer_slice(&text), &errors);
+    buffer_append(&errors, slice_make("", 1));
+    assert_string_equal((const char *)errors.data, "");
+    assert_non_null(settings);
+    settings_free(settings);
+    buffer_done(&text);
+    buffer_done(&errors);
+}
+
+static void examples_are_good(void **state)
+{
+    (void)state;
+    check_example("holdfast.conf");
+    check_example("quickstart.conf");
+}
+
 static void hostname_of_the_machine(void **state)
 {
     (void)state;
@@ -381,6 +416,7 @@ int main(void)
         cmocka_unit_test(every_key),
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(warnings_do_not_fail),
+        cmocka_unit_test(examples_are_good),
         cmocka_unit_test(hostname_of_the_machine),
         cmocka_unit_test(every_default_is_in_its_range),
         cmocka_unit_test(a_hundred_thousand_domains),

@@ -158,6 +158,8 @@ static void keys_and_values(void **state)
         {GOOD "archive-required = yes\n",
          "conf:6: archive-required = yes is not available in this version\n"},
         {GOOD "state = \"\"\n", "conf:6: state: '' is empty\n"},
+        {GOOD "group = no-such-group\n",
+         "conf:6: group: there is no group 'no-such-group' on this machine\n"},
         {GOOD "postmaster = ann\n",
          "conf:6: postmaster: 'ann' is no address; write local@domain\n"},
         {GOOD "dns-forwarders = {dns.example.net}\n",
@@ -171,6 +173,16 @@ static void keys_and_values(void **state)
          "conf:2: 'hostname' is given twice; first in line 1\n"},
     };
     CHECK_ALL(cases);
+}
+
+static void user_of_the_machine(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) {
+        skip(); /* then nobody becomes that user */
+    }
+    check_errors(GOOD "user = no-such-user\n",
+                 "conf:6: user: there is no user 'no-such-user' on this machine\n");
 }
 
 static void listeners(void **state)
@@ -433,6 +445,7 @@ int main(void)
         cmocka_unit_test(broken_syntax),
         cmocka_unit_test(broken_blocks),
         cmocka_unit_test(keys_and_values),
+        cmocka_unit_test(user_of_the_machine),
         cmocka_unit_test(listeners),
         cmocka_unit_test(servers),
         cmocka_unit_test(domains),
