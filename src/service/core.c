@@ -330,6 +330,9 @@ void core_free(struct core *core)
     }
     core->stopped = NULL;
     core_control_done(core);
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        core_in_attach(core, i, NULL); /* contents that never came to a commit */
+    }
     spool_close(core->spool); /* completes what is under way: relay and events still live */
     core_in_done(core);
     core_out_done(core);

@@ -589,11 +589,7 @@ static void free_commits(struct link *list)
 void core_in_done(struct core *core)
 {
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
-        struct core_edge_in *in = &core->in[i];
-        drop_uploads(in);
-        ring_free(in->ring);
-        in->ring = NULL;
-        free_commits(&in->answers);
+        free_commits(&core->in[i].answers);
     }
     free_commits(&core->unrelayed);
     free_commits(&core->commits_free);

@@ -357,7 +357,8 @@ void core_out_durable(struct core *core, uint64_t id)
 {
     struct job *job = map_get(&core->jobs, id);
     assert(job != NULL && job->state == JOB_SETTLING);
-    struct core_session *session = map_get(&core->sessions, job->session);
+    uint32_t session_id = job->session;
+    struct core_session *session = map_get(&core->sessions, session_id);
     send_about_job(core, job, CHANNEL_DURABLE);
     job_free(core, job);
     if (session != NULL && session->foreign && list_is_empty(&session->jobs)) {
@@ -366,7 +367,7 @@ void core_out_durable(struct core *core, uint64_t id)
     }
     relay_result_durable(core->relay, id, core_now());
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
-    go_if_first(core, session != NULL ? map_get(&core->sessions, session->id) : NULL);
+    go_if_first(core, map_get(&core->sessions, session_id));
 }
 
 /* The position of a delivery in the job, looked for from `from` on and around. */
