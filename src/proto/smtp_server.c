@@ -44,6 +44,12 @@ void smtp_server_done(struct smtp_server *server)
     server->step = STEP_CLOSED;
 }
 
+void smtp_server_set_settings(struct smtp_server *server,
+                              const struct smtp_server_settings *settings)
+{
+    server->settings = settings;
+}
+
 void smtp_server_input(struct smtp_server *server, struct slice bytes, int64_t now_ms)
 {
     server->input = bytes;

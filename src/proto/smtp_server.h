@@ -128,6 +128,9 @@ struct smtp_server {
 void smtp_server_init(struct smtp_server *server, const struct smtp_server_settings *settings,
                       int64_t now_ms);
 void smtp_server_done(struct smtp_server *server);
+/* Other settings from now on. */
+void smtp_server_set_settings(struct smtp_server *server,
+                              const struct smtp_server_settings *settings);
 
 void smtp_server_input(struct smtp_server *server, struct slice bytes, int64_t now_ms);
 /* False (and kind NONE): nothing now. */

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A message's content on its way to core. At most CHANNEL_CHUNK bytes of it are kept here; what is
+ * beyond goes on as it comes. A message that fits goes to core in one frame, with its envelope.
+ */
+#include "service/smtp_in_internal.h"
+#include "service/smtp_in_trace.h"
+
+#include "sys/clock.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    FIRST_RESERVE = 4 << 10,
+    TRACE_MAX = 2048,
+    SLACK = 16, /* normalising adds a byte or two to what was unread */
+};
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+struct transaction *transaction_new(struct session *session)
+{
+    struct smtp_in *in = session->in;
+    struct transaction *transaction;
+    if (!list_is_empty(&in->kept)) {
+        transaction = LIST_ENTRY(in->kept.next, struct transaction, link);
+        list_remove(&transaction->link);
+        in->kept_count--;
+    } else {
+        transaction = calloc(1, sizeof(*transaction));
+        if (transaction == NULL) {
+            return NULL;
+        }
+        arena_init(&transaction->arena);
+        list_init(&transaction->link);
+    }
+    buffer_init(&transaction->content, CHANNEL_CHUNK);
+    transaction->session = session;
+    transaction->received_ms = clock_wall_ms();
+    return transaction;
+}
+
+/* The shared sum follows the buffer. */
+static void account(struct smtp_in *in, struct transaction *transaction)
+{
+    size_t now = transaction->content.capacity;
+    if (now > transaction->accounted) {
+        smtp_in_content_grown(in->shared, now - transaction->accounted);
+    } else if (now < transaction->accounted) {
+        smtp_in_content_shrunk(in->shared, transaction->accounted - now);
+        if (!list_is_empty(&in->waiting)) {
+            loop_later_ask(in->resume);
+        }
+    }
+    transaction->accounted = now;
+}
+
+static void drop_content(struct smtp_in *in, struct transaction *transaction)
+{
+    buffer_done(&transaction->content);
+    account(in, transaction);
+}
+
+void transaction_release(struct smtp_in *in, struct transaction *transaction)
+{
+    drop_content(in, transaction);
+    list_remove(&transaction->link);
+    if (in->kept_count < SMTP_IN_TRANSACTIONS_KEPT && transaction->recipient_room <= 64) {
+        struct transaction clean = {.recipients = transaction->recipients,
+                                    .recipient_room = transaction->recipient_room};
+        arena_reset(&transaction->arena);
+        clean.arena = transaction->arena;
+        *transaction = clean;
+        list_init(&transaction->link);
+        list_append(&in->kept, &transaction->link);
+        in->kept_count++;
+        return;
+    }
+    arena_done(&transaction->arena);
+    free(transaction->recipients);
+    free(transaction);
+}
+
+void transaction_free(struct transaction *transaction)
+{
+    if (transaction == NULL) {
+        return;
+    }
+    struct smtp_in *in = transaction->session->in;
+    transaction->session = NULL;
+    if (transaction->token != 0) {
+        drop_content(in, transaction);
+        core_send_abort(in, transaction);
+    } else {
+        transaction_release(in, transaction);
+    }
+}
+
+/* ---- content ----------------------------------------------------------------------------- */
+
+static struct slice protocol_word(const struct session *session)
+{
+    if (session->transaction->is_smtputf8) {
+        return SLICE_LITERAL("UTF8SMTP");
+    }
+    return session->is_extended ? SLICE_LITERAL("ESMTP") : SLICE_LITERAL("SMTP");
+}
+
+struct smtp_answer content_begin(struct session *session)
+{
+    struct transaction *transaction = session->transaction;
+    struct smtp_in *in = session->in;
+    if (in->ring == NULL) {
+        return core_error_answer(ERROR_CLOSED);
+    }
+    transaction->id = id_make(&in->ids, transaction->received_ms);
+    transaction->has_content = true;
+    return SMTP_ACCEPT;
+}
+
+static void write_trace(struct session *session)
+{
+    struct transaction *transaction = session->transaction;
+    struct smtp_in_trace trace = {
+        .helo = slice_make(session->helo, session->helo_length),
+        .client = &session->client.address,
+        .hostname = session->listener->settings.hostname,
+        .protocol = protocol_word(session),
+        .id = transaction->id,
+        .recipient = transaction->recipient_count == 1 ? transaction->shown_recipient : SLICE_EMPTY,
+        .received_ms = transaction->received_ms,
+    };
+    smtp_in_trace_write(&trace, &transaction->content);
+    transaction->trace_bytes = transaction->content.length;
+}
+
+static void fail_transaction(struct smtp_in *in, struct transaction *transaction,
+                             const char *failure)
+{
+    transaction->failure = failure;
+    drop_content(in, transaction);
+}
+
+/* Sends on what is here. False: the ring is full. */
+static bool flush(struct smtp_in *in, struct transaction *transaction)
+{
+    enum error error = core_send_append(in, transaction);
+    if (error == ERROR_AGAIN) {
+        return false;
+    }
+    if (error != ERROR_NONE) {
+        fail_transaction(in, transaction, "storage is away");
+    }
+    return true;
+}
+
+bool content_has_room(struct session *session, size_t unread)
+{
+    struct smtp_in *in = session->in;
+    struct transaction *transaction = session->transaction;
+    struct buffer *content = &transaction->content;
+    uint64_t cap = in->config->content_memory_bytes;
+    size_t need = unread + (transaction->trace_bytes == 0 ? TRACE_MAX : 0);
+    if (unread == 0 || transaction->failure != NULL) {
+        return true;
+    }
+    if (content->length + need > CHANNEL_CHUNK - SLACK && content->length > 0 &&
+        !flush(in, transaction)) {
+        return false;
+    }
+    if (cap == 0 || content->capacity - content->length >= need) {
+        return true;
+    }
+    size_t held = smtp_in_content_bytes(in->shared);
+    if (held + need <= cap || in->favoured == session) {
+        return true;
+    }
+    /* Over the cap: only within the memory that it has already. */
+    if (content->length > 0 && !flush(in, transaction)) {
+        return false;
+    }
+    if (content->capacity < need) {
+        drop_content(in, transaction);
+        return false;
+    }
+    return true;
+}
+
+static void reserve(struct transaction *transaction, size_t more)
+{
+    size_t want = more;
+    if (transaction->content.capacity == 0) {
+        uint64_t announced = transaction->announced + TRACE_MAX;
+        want = announced > FIRST_RESERVE
+                   ? (size_t)(announced < CHANNEL_CHUNK ? announced : CHANNEL_CHUNK)
+                   : FIRST_RESERVE;
+        want = want > more ? want : more;
+        want = want > CHANNEL_CHUNK ? CHANNEL_CHUNK : want;
+    }
+    (void)!buffer_reserve(&transaction->content, want);
+}
+
+void content_add(struct transaction *transaction, struct smtp_in *in, struct slice bytes)
+{
+    struct buffer *content = &transaction->content;
+    if (transaction->failure != NULL) {
+        return;
+    }
+    size_t first = transaction->trace_bytes == 0 ? TRACE_MAX : 0;
+    if (content->capacity - content->length < bytes.length + first) {
+        reserve(transaction, bytes.length + first);
+    }
+    if (transaction->trace_bytes == 0) {
+        write_trace(transaction->session);
+    }
+    buffer_append(content, bytes);
+    if (content->failed) {
+        fail_transaction(in, transaction, "out of memory");
+        return;
+    }
+    account(in, transaction);
+}
+
+void content_relieve(struct session *session)
+{
+    struct smtp_in *in = session->in;
+    struct transaction *transaction = session->transaction;
+    uint64_t cap = in->config->content_memory_bytes;
+    if (transaction == NULL || !transaction->has_content || cap == 0 ||
+        transaction->state != TRANSACTION_OPEN || transaction->content.length == 0 ||
+        smtp_in_content_bytes(in->shared) < cap / 2) {
+        return;
+    }
+    if (flush(in, transaction) && transaction->failure == NULL) {
+        drop_content(in, transaction);
+    }
+}
+
+/* ---- the end ----------------------------------------------------------------------------- */
+
+static bool keep_results(struct transaction *transaction, const struct smtp_content *content)
+{
+    transaction->header_length = transaction->trace_bytes + smtp_content_header_length(content);
+    transaction->bytes = transaction->trace_bytes + content->length;
+    transaction->bare_newlines = content->bare_newlines;
+    if (content->has_8bit) {
+        transaction->flags |= SPOOL_8BIT;
+    }
+    if (transaction->is_smtputf8 && (transaction->is_utf8_address || content->header.has_8bit)) {
+        transaction->flags |= SPOOL_SMTPUTF8 | SPOOL_8BIT;
+    }
+    transaction->message_id_header =
+        arena_copy(&transaction->arena, smtp_header_message_id(&content->header));
+    return transaction->message_id_header.data != NULL;
+}
+
+bool content_end(struct session *session, const struct smtp_content *content,
+                 struct smtp_answer *ret_answer)
+{
+    struct transaction *transaction = session->transaction;
+    struct smtp_in *in = session->in;
+    transaction->has_content = false;
+    if (transaction->trace_bytes == 0 && transaction->failure == NULL) {
+        content_add(transaction, in, SLICE_EMPTY); /* an empty message */
+    }
+    if (transaction->failure != NULL) {
+        *ret_answer = core_error_answer(ERROR_CLOSED);
+        return true;
+    }
+    if (transaction->head_limit != 0 && content->length > transaction->head_limit) {
+        *ret_answer = (struct smtp_answer){552, "5.3.4",
+                                           SLICE_LITERAL("Message too large for the next server")};
+        return true;
+    }
+    if (!keep_results(transaction, content)) {
+        *ret_answer = core_error_answer(ERROR_MEMORY);
+        return true;
+    }
+    counter_add(in->counters, COUNTER_BARE_NEWLINES, content->bare_newlines > 0);
+    return content_commit(in, transaction, ret_answer);
+}
+
+static void put_commit(const struct transaction *transaction, struct buffer *frame)
+{
+    const struct session *session = transaction->session;
+    struct spool_message message = {
+        .id = transaction->id,
+        .received_ms = transaction->received_ms,
+        .flags = transaction->flags,
+        .header_length = transaction->header_length,
+        .body_length = transaction->bytes - transaction->header_length,
+        .sender = transaction->sender,
+        .envelope_id = transaction->envelope_id,
+        .message_id_header = transaction->message_id_header,
+        .origin = {.client = session->client,
+                   .helo = slice_make(session->helo, session->helo_length),
+                   .listener = slice_from_text(session->listener->name),
+                   .protocol = protocol_word(session)},
+        .recipients = transaction->recipients,
+        .recipient_count = transaction->recipient_count,
+    };
+    buffer_put_u8(frame, CHANNEL_COMMIT);
+    buffer_put_u64(frame, transaction->token);
+    channel_put_message(frame, &message);
+}
+
+bool transaction_name(struct smtp_in *in, struct transaction *transaction)
+{
+    if (transaction->token != 0) {
+        return true;
+    }
+    uint64_t token = in->next_token;
+    if (map_put(&in->tokens, token, transaction) != ERROR_NONE) {
+        return false;
+    }
+    in->next_token++;
+    transaction->token = token;
+    return true;
+}
+
+bool content_commit(struct smtp_in *in, struct transaction *transaction,
+                    struct smtp_answer *ret_answer)
+{
+    struct buffer *frame = &in->frame;
+    struct slice content = buffer_slice(&transaction->content);
+    if (in->ring == NULL || transaction->failure != NULL) {
+        *ret_answer = core_error_answer(ERROR_CLOSED);
+        return true;
+    }
+    assert(transaction->streamed + content.length == transaction->bytes);
+    if (!transaction_name(in, transaction)) {
+        *ret_answer = core_error_answer(ERROR_MEMORY);
+        return true;
+    }
+    buffer_clear(frame);
+    put_commit(transaction, frame);
+    if (frame->failed || frame->length + content.length > ring_record_limit(in->ring)) {
+        *ret_answer = core_error_answer(frame->failed ? ERROR_MEMORY : ERROR_LIMIT);
+        return true;
+    }
+    uint8_t *room = ring_reserve(in->ring, frame->length + content.length);
+    if (room == NULL) {
+        transaction->state = TRANSACTION_WAITING;
+        if (transaction->session != NULL) {
+            session_wait(transaction->session);
+        }
+        return false;
+    }
+    memcpy(room, frame->data, frame->length);
+    if (content.length > 0) {
+        memcpy(room + frame->length, content.data, content.length);
+    }
+    ring_publish(in->ring, frame->length + content.length);
+    transaction->state = TRANSACTION_SENT;
+    drop_content(in, transaction);
+    return false;
+}

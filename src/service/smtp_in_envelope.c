@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who may send what to whom: the rules of relaying (R8), what the head server of a route would
+ * refuse, and what core has said about space.
+ */
+#include "service/smtp_in_internal.h"
+
+#include <stdlib.h>
+
+static const struct smtp_answer no_memory = {451, "4.3.0", SLICE_LITERAL("Out of memory")};
+
+_Static_assert((int)SMTP_NOTIFY_NEVER == (int)SPOOL_NOTIFY_NEVER, "RFC 3461");
+_Static_assert((int)SMTP_NOTIFY_SUCCESS == (int)SPOOL_NOTIFY_SUCCESS, "RFC 3461");
+_Static_assert((int)SMTP_NOTIFY_FAILURE == (int)SPOOL_NOTIFY_FAILURE, "RFC 3461");
+_Static_assert((int)SMTP_NOTIFY_DELAY == (int)SPOOL_NOTIFY_DELAY, "RFC 3461");
+
+static bool is_relay_client(const struct session *session)
+{
+    return routing_is_relay_client(session->in->routing, &session->client.address);
+}
+
+/* RFC 3461 asks who offers DSN to pass it on or to act on it: true for our own relay clients, and
+ * for mail to our domains only when every head server is known to offer it. */
+bool envelope_offers_dsn(const struct session *session)
+{
+    const struct relay_config *config = &session->in->config->relay;
+    bool any = false;
+    if (is_relay_client(session)) {
+        return true;
+    }
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        if (config->routes[i].kind == ROUTE_DOMAIN) {
+            const struct route_state *state = core_route(session->in, i);
+            if (!state->head_known || (state->flags & RELAY_CAP_DSN) == 0) {
+                return false;
+            }
+            any = true;
+        }
+    }
+    return any;
+}
+
+struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event)
+{
+    struct transaction *transaction;
+    if (session->in->ring == NULL) {
+        return core_error_answer(ERROR_CLOSED);
+    }
+    transaction = transaction_new(session);
+    if (transaction == NULL) {
+        return no_memory;
+    }
+    transaction->sender = arena_copy(&transaction->arena, event->mailbox.text);
+    transaction->envelope_id = arena_copy(&transaction->arena, event->envelope_id);
+    if (transaction->sender.data == NULL || transaction->envelope_id.data == NULL) {
+        transaction_free(transaction);
+        return no_memory;
+    }
+    transaction->announced = event->size;
+    transaction->is_smtputf8 = event->is_smtputf8;
+    transaction->is_utf8_address = event->mailbox.is_utf8;
+    transaction->envelope_bytes = event->mailbox.text.length + event->envelope_id.length;
+    transaction->flags = (event->is_8bit ? SPOOL_8BIT : 0) |
+                         (event->ret == SMTP_RET_FULL ? SPOOL_RET_FULL : 0) |
+                         (event->ret == SMTP_RET_HEADERS ? SPOOL_RET_HEADERS : 0) |
+                         (is_relay_client(session) ? SPOOL_SENDER_VERIFIED : 0);
+    session->transaction = transaction;
+    return SMTP_ACCEPT;
+}
+
+/* What the route's head server would say, or core about space. */
+static struct smtp_answer check_route(const struct session *session, uint32_t route)
+{
+    const struct transaction *transaction = session->transaction;
+    const struct route_state *state = core_route(session->in, route);
+    if (session->in->accepting != ERROR_NONE) {
+        return core_error_answer(session->in->accepting);
+    }
+    if (state->error != ERROR_NONE) {
+        return (struct smtp_answer){452, "4.3.1", SLICE_LITERAL("Too much mail is waiting there")};
+    }
+    if (!state->head_known) {
+        return SMTP_ACCEPT;
+    }
+    if (transaction->is_smtputf8 && (state->flags & RELAY_CAP_SMTPUTF8) == 0) {
+        return (struct smtp_answer){553, "5.6.7",
+                                    SLICE_LITERAL("The next server does not take SMTPUTF8")};
+    }
+    if (state->size_limit != 0 && transaction->announced > state->size_limit) {
+        return (struct smtp_answer){552, "5.3.4",
+                                    SLICE_LITERAL("Message too large for the next server")};
+    }
+    return SMTP_ACCEPT;
+}
+
+/* Finds the route; postmaster and abuse are rewritten (R8). NO_INDEX in *ret_route: to be refused
+ * with the answer, unless that accepts. */
+static struct smtp_answer find_route(const struct session *session,
+                                     const struct smtp_mailbox *mailbox, struct slice *ret_address,
+                                     uint32_t *ret_route)
+{
+    const struct smtp_in *in = session->in;
+    const struct relay_config *config = &in->config->relay;
+    struct routing_query query = {
+        .sender = session->transaction->sender,
+        .recipient = mailbox->text,
+        .client = &session->client.address,
+    };
+    *ret_address = mailbox->text;
+    if (routing_is_postmaster(in->routing, mailbox->text)) {
+        if (config->postmaster.length == 0) {
+            return (struct smtp_answer){550, "5.1.1", SLICE_LITERAL("No postmaster here")};
+        }
+        *ret_address = config->postmaster;
+        query.recipient = config->postmaster;
+        *ret_route = routing_find(in->routing, &query);
+        return SMTP_ACCEPT;
+    }
+    *ret_route = routing_find(in->routing, &query);
+    if (*ret_route == NO_INDEX) {
+        return (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("Relaying denied")};
+    }
+    /* The server behind us may trust us more than this client: "a%b@ours" must not make it relay.
+     */
+    if (smtp_local_part_routes(mailbox->local) && !is_relay_client(session)) {
+        return (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("No routing in local parts")};
+    }
+    return SMTP_ACCEPT;
+}
+
+static bool make_room(struct transaction *transaction)
+{
+    if (transaction->recipient_count < transaction->recipient_room) {
+        return true;
+    }
+    uint32_t room = transaction->recipient_room == 0 ? 4 : transaction->recipient_room * 2;
+    struct spool_recipient *more =
+        realloc(transaction->recipients, room * sizeof(*transaction->recipients));
+    if (more == NULL) {
+        return false;
+    }
+    transaction->recipients = more;
+    transaction->recipient_room = room;
+    return true;
+}
+
+/* Content may be as large as the most generous head allows; the others' refusal is theirs. */
+static void note_head_limit(const struct smtp_in *in, struct transaction *transaction,
+                            uint32_t route)
+{
+    const struct route_state *state = core_route(in, route);
+    uint64_t limit = state->head_known ? state->size_limit : 0;
+    if (!transaction->head_limit_set) {
+        transaction->head_limit = limit;
+        transaction->head_limit_set = true;
+    } else if (limit == 0 || (transaction->head_limit != 0 && limit > transaction->head_limit)) {
+        transaction->head_limit = limit;
+    }
+}
+
+static struct smtp_answer add_recipient(struct session *session,
+                                        const struct smtp_server_event *event, struct slice address,
+                                        uint32_t route)
+{
+    struct transaction *transaction = session->transaction;
+    struct arena *arena = &transaction->arena;
+    size_t bytes = address.length + event->orcpt.length + 32;
+    size_t limit = ring_record_limit(session->in->ring) / 4;
+    limit = limit < SPOOL_ENVELOPE_MAX / 2 ? limit : SPOOL_ENVELOPE_MAX / 2;
+    if (transaction->envelope_bytes + bytes > limit) {
+        return (struct smtp_answer){452, "4.5.3", SLICE_LITERAL("Too many recipients")};
+    }
+    struct spool_recipient recipient = {
+        .address = arena_copy(arena, address),
+        .orcpt = arena_copy(arena, event->orcpt),
+        .notify = event->notify,
+    };
+    if (transaction->recipient_count == 0) {
+        transaction->shown_recipient = arena_copy(arena, event->mailbox.text);
+    }
+    if (recipient.address.data == NULL || recipient.orcpt.data == NULL ||
+        transaction->shown_recipient.data == NULL || !make_room(transaction)) {
+        return no_memory;
+    }
+    transaction->recipients[transaction->recipient_count++] = recipient;
+    transaction->envelope_bytes += bytes;
+    transaction->is_utf8_address = transaction->is_utf8_address || event->mailbox.is_utf8;
+    note_head_limit(session->in, transaction, route);
+    return SMTP_ACCEPT;
+}
+
+struct smtp_answer envelope_recipient(struct session *session,
+                                      const struct smtp_server_event *event)
+{
+    uint32_t route = NO_INDEX;
+    struct slice address;
+    struct smtp_answer answer;
+    if (session->in->ring == NULL) {
+        answer = core_error_answer(ERROR_CLOSED);
+    } else {
+        answer = find_route(session, &event->mailbox, &address, &route);
+        if (answer.code == 0) {
+            answer = check_route(session, route);
+        }
+        if (answer.code == 0) {
+            answer = add_recipient(session, event, address, route);
+        }
+    }
+    if (answer.code != 0) {
+        counter_add(session->in->counters, COUNTER_RECIPIENTS_REFUSED, 1);
+        session_log_refused(session, "rcpt", event->mailbox.text, &answer);
+    }
+    return answer;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of the door share: smtp_in.c (listeners, configuration, end of life),
+ * smtp_in_session.c (one connection: bytes, events, time), smtp_in_envelope.c (who may send what
+ * to whom), smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
+ * smtp_in_trace.c, smtp_in_limits.c.
+ *
+ * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
+ * else lives from MAIL to the reply (struct transaction) or while input waits.
+ */
+#ifndef HOLDFAST_SERVICE_SMTP_IN_INTERNAL_H
+#define HOLDFAST_SERVICE_SMTP_IN_INTERNAL_H
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "proto/smtp_server.h"
+#include "relay/routing.h"
+#include "service/channel.h"
+#include "service/smtp_in.h"
+#include "service/smtp_in_limits.h"
+
+enum {
+    SMTP_IN_READ_BYTES = CHANNEL_CHUNK - 4096, /* at once: with our field it fits into one frame */
+    SMTP_IN_TRANSACTIONS_KEPT = 64,            /* for reuse */
+    SMTP_IN_LINGER_MS = 10000,                 /* for the last reply to leave */
+    SMTP_IN_ROUTES_MAX = 65536,
+};
+
+/* A listener lives until its last session has gone, also when a new configuration has no place for
+ * it: sessions point to its settings and name. */
+struct listener {
+    struct link link;
+    struct smtp_in *in;
+    uint32_t references;
+    int fd;
+    struct loop_watch *watch;
+    struct smtp_server_settings settings;
+    char *hostname;
+    char *name;
+};
+
+/* What core has told about a route. */
+struct route_state {
+    enum error error; /* SPACE: its quota is reached */
+    bool head_known;
+    uint32_t flags;      /* RELAY_CAP_* of its head server */
+    uint64_t size_limit; /* 0: none */
+};
+
+struct route_table {
+    uint32_t generation;
+    uint32_t count;
+    struct route_state *states;
+};
+
+enum transaction_state {
+    TRANSACTION_OPEN,    /* envelope, then content */
+    TRANSACTION_WAITING, /* complete, but the ring has no room for it */
+    TRANSACTION_SENT,    /* core has it; the reply waits for CHANNEL_STORED */
+};
+
+struct transaction {
+    struct session *session; /* NULL: the client has gone while core had it */
+    struct link link;        /* in->aborted, or in->kept */
+    enum transaction_state state;
+    uint64_t token; /* under which core knows it; 0: it does not */
+    struct arena arena;
+    struct slice sender;
+    struct slice envelope_id;
+    struct slice shown_recipient; /* the first, as the client wrote it */
+    struct spool_recipient *recipients;
+    uint32_t recipient_count;
+    uint32_t recipient_room;
+    size_t envelope_bytes;
+    uint64_t announced;  /* SIZE */
+    uint64_t head_limit; /* the largest of the heads' limits; 0: one has none */
+    bool head_limit_set;
+    bool is_smtputf8;
+    bool is_utf8_address; /* one of them needs SMTPUTF8 */
+    bool has_content;     /* between DATA and its end */
+    const char *failure;  /* why it cannot be taken any more; the rest of the content is dropped */
+    uint32_t flags;       /* SPOOL_* */
+    struct message_id id;
+    int64_t received_ms;
+    uint64_t trace_bytes;
+    uint64_t streamed; /* content bytes already with core */
+    struct buffer content;
+    size_t accounted; /* of content's capacity, in the shared sum */
+    uint64_t bytes;   /* whole content, for the log */
+    /* Kept for the commit and the log after the core's content has gone. */
+    uint64_t header_length;
+    struct slice message_id_header;
+    uint64_t bare_newlines;
+};
+
+struct session {
+    struct link link;    /* in->sessions, the one quiet for longest first */
+    struct link waiting; /* in->waiting */
+    struct smtp_in *in;
+    struct listener *listener;
+    struct loop_watch *watch;
+    struct transaction *transaction;
+    char *helo;
+    uint8_t *unread; /* input that waits for us, or a part of a line */
+    uint32_t unread_length;
+    uint32_t helo_length;
+    int fd;
+    uint8_t interest;
+    bool is_waiting; /* for room in the ring or for memory */
+    bool is_closing;
+    bool is_extended;
+    struct ip_endpoint client;
+    int64_t touched_ms;
+    struct smtp_server server;
+};
+
+struct smtp_in {
+    struct loop *loop;
+    const struct service_config *config;
+    struct routing *routing;
+    struct smtp_in_shared *shared;
+    struct counters *counters;
+    struct ring *ring;
+    struct link listeners; /* in force */
+    struct link retired;   /* still used by sessions */
+    struct link sessions;
+    struct link waiting;      /* sessions */
+    struct session *favoured; /* may go over content_memory, so that somebody always goes on */
+    struct link aborted;      /* transactions that core is still to be told to forget */
+    struct link kept;         /* transactions for reuse */
+    uint32_t kept_count;
+    uint32_t session_count;
+    struct map tokens; /* transactions that core knows */
+    uint64_t next_token;
+    struct id_maker ids;
+    enum error accepting;
+    struct route_table routes;      /* of the configuration in force */
+    struct route_table next_routes; /* of one that core has heard of before us */
+    uint32_t generation;
+    struct loop_timer *patrol;
+    struct loop_timer *retry;
+    struct loop_later *resume;
+    struct buffer frame; /* for making frames */
+    bool servers_by_name;
+    uint64_t contacted[64]; /* recent contacts: hash of address and second */
+    int64_t full_logged_ms;
+    uint64_t full_unlogged;
+    bool is_stopping;
+    struct loop_timer *stop_timer;
+    void (*stopped)(void *context);
+    void *stopped_context;
+    uint8_t scratch[SMTP_IN_READ_BYTES];
+};
+
+/* smtp_in.c */
+void smtp_in_ended(struct smtp_in *in); /* a session has gone */
+void listener_unref(struct listener *listener);
+
+/* smtp_in_session.c */
+void session_accept(struct listener *listener, int fd, const struct ip_endpoint *peer);
+/* Tries to go on: room, memory or an answer has come. May free the session. */
+void session_resume(struct session *session);
+/* Answers the open question and goes on. May free the session. */
+void session_answer(struct session *session, const struct smtp_answer *answer);
+void session_wait(struct session *session);
+void session_free(struct session *session);
+/* An idle session is told to go. */
+void session_dismiss(struct session *session);
+/* Frees or ends sessions whose time is over; sets the patrol timer anew. */
+void session_patrol(struct smtp_in *in);
+
+/* smtp_in_envelope.c */
+struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event);
+struct smtp_answer envelope_recipient(struct session *session,
+                                      const struct smtp_server_event *event);
+bool envelope_offers_dsn(const struct session *session);
+void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
+                         const struct smtp_answer *answer);
+
+/* smtp_in_content.c */
+struct transaction *transaction_new(struct session *session);
+/* Core is told to forget it if it knows of it. NULL is allowed. */
+void transaction_free(struct transaction *transaction);
+/* Frees memory only: core does not know it (any more). */
+void transaction_release(struct smtp_in *in, struct transaction *transaction);
+/* Gives it a token by which core knows it. False: memory. */
+bool transaction_name(struct smtp_in *in, struct transaction *transaction);
+struct smtp_answer content_begin(struct session *session);
+/* False: not now; `unread` bytes of content cannot be taken for want of ring or memory. */
+bool content_has_room(struct session *session, size_t unread);
+void content_add(struct transaction *transaction, struct smtp_in *in, struct slice bytes);
+/* Under pressure what has come is sent on at once. */
+void content_relieve(struct session *session);
+/* All has come. True: *ret_answer is the reply; false: it comes later. */
+bool content_end(struct session *session, const struct smtp_content *content,
+                 struct smtp_answer *ret_answer);
+/* A waiting transaction once more; as content_end(). */
+bool content_commit(struct smtp_in *in, struct transaction *transaction,
+                    struct smtp_answer *ret_answer);
+
+/* smtp_in_core.c */
+void core_ring_ready(void *context);
+/* Content that core should keep. ERROR_AGAIN: no room now. */
+enum error core_send_append(struct smtp_in *in, struct transaction *transaction);
+void core_send_abort(struct smtp_in *in, struct transaction *transaction);
+void core_send_aborts(struct smtp_in *in); /* those that found no room */
+void core_contact(struct smtp_in *in, const struct ip_address *client);
+void core_forget(struct smtp_in *in); /* the ring has gone */
+const struct route_state *core_route(const struct smtp_in *in, uint32_t route);
+bool route_table_set_count(struct route_table *table, uint32_t count);
+/* The one mapping of the world's errors to replies. */
+struct smtp_answer core_error_answer(enum error error);
+
+#endif

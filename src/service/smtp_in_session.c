@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One connection: bytes in, events of the protocol core, replies out, time.
+ *
+ * Input is read into the loop's one scratch buffer and used from there; only what cannot be used
+ * yet is kept with the session. Interest in reading is given up lazily, when input comes that
+ * cannot be used: an ordinary dialogue then needs no system call for it.
+ */
+#include "service/smtp_in_internal.h"
+
+#include "sys/clock.h"
+#include "sys/log.h"
+#include "sys/net.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { READS_PER_TURN = 4 }; /* so that one client that never pauses leaves time for others */
+
+static void touch(struct session *session, int64_t now_ms)
+{
+    session->touched_ms = now_ms;
+    list_remove(&session->link);
+    list_append(&session->in->sessions, &session->link);
+}
+
+static void set_interest(struct session *session, unsigned interest)
+{
+    if (interest != session->interest) {
+        session->interest = (uint8_t)interest;
+        loop_watch_set(session->watch, interest);
+    }
+}
+
+void session_wait(struct session *session)
+{
+    if (!session->is_waiting) {
+        session->is_waiting = true;
+        list_append(&session->in->waiting, &session->waiting);
+        loop_timer_set(session->in->retry, 50);
+    }
+}
+
+void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
+                         const struct smtp_answer *answer)
+{
+    const struct transaction *transaction = session->transaction;
+    char client[IP_TEXT_SIZE];
+    ip_to_text(&session->client.address, client);
+    log_event(LOG_LEVEL_INFO, "refused", LOG_TEXT("stage", stage), LOG_TEXT("client", client),
+              LOG_SLICE("helo", slice_make(session->helo, session->helo_length)),
+              LOG_SLICE("sender", transaction != NULL ? transaction->sender : SLICE_EMPTY),
+              LOG_SLICE("recipient", recipient), LOG_NUMBER("code", answer->code),
+              LOG_SLICE("reason", answer->text));
+}
+
+/* ---- the end ----------------------------------------------------------------------------- */
+
+void session_free(struct session *session)
+{
+    struct smtp_in *in = session->in;
+    struct transaction *transaction = session->transaction;
+    if (transaction != NULL && transaction->has_content && transaction->state == TRANSACTION_OPEN) {
+        struct smtp_answer lost = {0, NULL, SLICE_LITERAL("connection lost")};
+        session_log_refused(session, "content", transaction->shown_recipient, &lost);
+    }
+    if (transaction != NULL && transaction->state == TRANSACTION_SENT) {
+        transaction->session = NULL; /* core will answer; nobody waits for it */
+    } else {
+        transaction_free(transaction);
+    }
+    counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
+    counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
+    smtp_in_leave(in->shared, &session->client.address);
+    loop_watch_free(session->watch);
+    net_close(session->fd);
+    smtp_server_done(&session->server);
+    list_remove(&session->link);
+    list_remove(&session->waiting);
+    listener_unref(session->listener);
+    smtp_in_content_shrunk(in->shared, session->unread_length);
+    free(session->unread);
+    free(session->helo);
+    free(session);
+    in->session_count--;
+    smtp_in_ended(in);
+}
+
+/* Sends what there is. False: the connection is lost. */
+static bool send_output(struct session *session)
+{
+    for (;;) {
+        struct slice output = smtp_server_output(&session->server);
+        size_t sent = 0;
+        if (output.length == 0) {
+            return true;
+        }
+        enum error error = net_send(session->fd, output, &sent);
+        if (error == ERROR_AGAIN) {
+            return true;
+        }
+        if (error != ERROR_NONE) {
+            return false;
+        }
+        smtp_server_sent(&session->server, sent);
+    }
+}
+
+/* ---- events ------------------------------------------------------------------------------ */
+
+static struct smtp_answer greet(const struct session *session)
+{
+    if (session->in->ring == NULL) {
+        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+        return (struct smtp_answer){421, "4.3.2", SLICE_LITERAL("Service is starting")};
+    }
+    return SMTP_ACCEPT;
+}
+
+static struct smtp_answer hello(struct session *session, const struct smtp_server_event *event)
+{
+    char *helo = malloc(event->name.length);
+    if (helo == NULL) {
+        return (struct smtp_answer){421, "4.3.0", SLICE_LITERAL("Out of memory")};
+    }
+    memcpy(helo, event->name.data, event->name.length);
+    free(session->helo);
+    session->helo = helo;
+    session->helo_length = (uint32_t)event->name.length;
+    session->is_extended = event->is_extended;
+    smtp_server_offer_dsn(&session->server, envelope_offers_dsn(session));
+    return SMTP_ACCEPT;
+}
+
+static void end_transaction(struct session *session)
+{
+    transaction_free(session->transaction);
+    session->transaction = NULL;
+}
+
+static void aborted(struct session *session, const char *reason)
+{
+    struct transaction *transaction = session->transaction;
+    if (transaction != NULL && transaction->has_content) {
+        struct smtp_answer answer = {0, NULL, slice_from_text(reason)};
+        counter_add(session->in->counters, COUNTER_MESSAGES_REFUSED, 1);
+        session_log_refused(session, "content", transaction->shown_recipient, &answer);
+    }
+    end_transaction(session);
+}
+
+/* An answer to the question just asked. */
+static void answer_event(struct session *session, enum smtp_server_event_kind kind,
+                         const struct smtp_answer *answer)
+{
+    bool refused = answer->code >= 300;
+    bool ends = kind == SMTP_SERVER_END || (refused && kind == SMTP_SERVER_DATA) ||
+                (refused && kind == SMTP_SERVER_MAIL);
+    if (refused && (kind == SMTP_SERVER_END || kind == SMTP_SERVER_DATA)) {
+        counter_add(session->in->counters, COUNTER_MESSAGES_REFUSED, 1);
+        session_log_refused(session, kind == SMTP_SERVER_END ? "end" : "data",
+                            session->transaction->shown_recipient, answer);
+    }
+    smtp_server_answer(&session->server, answer, clock_steady_ms());
+    if (ends) {
+        end_transaction(session);
+    }
+}
+
+static void handle(struct session *session, const struct smtp_server_event *event)
+{
+    struct smtp_answer answer = SMTP_ACCEPT;
+    switch (event->kind) {
+    case SMTP_SERVER_NONE:
+        return;
+    case SMTP_SERVER_CONTENT:
+        content_add(session->transaction, session->in, event->bytes);
+        return;
+    case SMTP_SERVER_ABORT:
+        aborted(session, event->reason);
+        return;
+    case SMTP_SERVER_CLOSE:
+        session->is_closing = true;
+        return;
+    case SMTP_SERVER_GREETING:
+        answer = greet(session);
+        break;
+    case SMTP_SERVER_HELLO:
+        answer = hello(session, event);
+        break;
+    case SMTP_SERVER_MAIL:
+        answer = envelope_mail(session, event);
+        break;
+    case SMTP_SERVER_RECIPIENT:
+        answer = envelope_recipient(session, event);
+        break;
+    case SMTP_SERVER_DATA:
+        answer = content_begin(session);
+        break;
+    case SMTP_SERVER_END:
+        if (!content_end(session, event->content, &answer)) {
+            return;
+        }
+        break;
+    }
+    answer_event(session, event->kind, &answer);
+}
+
+/* ---- input ------------------------------------------------------------------------------- */
+
+static bool takes_content(const struct session *session)
+{
+    return session->transaction != NULL && session->transaction->has_content &&
+           session->transaction->state == TRANSACTION_OPEN;
+}
+
+/* False: it must wait for room. */
+static bool take_events(struct session *session)
+{
+    struct smtp_server_event event;
+    for (;;) {
+        if (takes_content(session) &&
+            !content_has_room(session, smtp_server_unread(&session->server).length)) {
+            return false;
+        }
+        if (!smtp_server_next(&session->server, &event)) {
+            return true;
+        }
+        handle(session, &event);
+    }
+}
+
+/* Keeps the rest of the input, which may lie in session->unread itself. False: memory. */
+static bool keep_unread(struct session *session, struct slice rest)
+{
+    uint8_t *kept = session->unread;
+    size_t before = session->unread_length;
+    if (rest.length > 0 && rest.data >= kept && rest.data < kept + before) {
+        memmove(kept, rest.data, rest.length);
+    } else {
+        kept = rest.length > 0 ? malloc(rest.length) : NULL;
+        if (rest.length > 0 && kept == NULL) {
+            return false;
+        }
+        if (kept != NULL) {
+            memcpy(kept, rest.data, rest.length);
+        }
+        free(session->unread);
+        session->unread = kept;
+    }
+    session->unread_length = (uint32_t)rest.length;
+    smtp_in_content_grown(session->in->shared, rest.length);
+    smtp_in_content_shrunk(session->in->shared, before);
+    return true;
+}
+
+static void update_interest(struct session *session)
+{
+    unsigned interest = session->interest & LOOP_READ;
+    if (smtp_server_output(&session->server).length > 0) {
+        interest |= LOOP_WRITE;
+    }
+    if (session->is_waiting || session->is_closing) {
+        interest &= ~(unsigned)LOOP_READ;
+    } else if (smtp_server_wants_input(&session->server)) {
+        interest |= LOOP_READ;
+    }
+    set_interest(session, interest);
+}
+
+static bool is_idle(const struct session *session)
+{
+    return smtp_server_is_idle(&session->server) && session->unread_length == 0;
+}
+
+/* After anything that may have moved the session on. False: it is gone. */
+static bool settle(struct session *session)
+{
+    if (session->in->is_stopping && is_idle(session)) {
+        session_dismiss(session);
+        return false;
+    }
+    if (!send_output(session) ||
+        (session->is_closing && smtp_server_output(&session->server).length == 0)) {
+        session_free(session);
+        return false;
+    }
+    update_interest(session);
+    return true;
+}
+
+/* Uses `input`, sends what comes of it. False: the session is gone. */
+static bool run(struct session *session, struct slice input)
+{
+    int64_t now_ms = clock_steady_ms();
+    touch(session, now_ms);
+    for (;;) {
+        smtp_server_input(&session->server, input, now_ms);
+        bool has_room = take_events(session);
+        struct slice rest = smtp_server_unread(&session->server);
+        bool output_full = rest.length > 0 && !smtp_server_wants_input(&session->server);
+        if (!has_room) {
+            session_wait(session);
+        }
+        if (!send_output(session)) {
+            session_free(session);
+            return false;
+        }
+        if (has_room && output_full && smtp_server_wants_input(&session->server)) {
+            input = rest; /* replies had piled up; now they have left */
+            continue;
+        }
+        if (!keep_unread(session, rest)) {
+            session_free(session);
+            return false;
+        }
+        smtp_server_input(&session->server, SLICE_EMPTY, now_ms);
+        break;
+    }
+    content_relieve(session);
+    if (smtp_server_deadline(&session->server) <= now_ms) {
+        smtp_server_expire(&session->server);
+        (void)take_events(session);
+    }
+    return settle(session);
+}
+
+void session_resume(struct session *session)
+{
+    struct transaction *transaction = session->transaction;
+    struct smtp_answer answer;
+    if (session->is_waiting) {
+        session->is_waiting = false;
+        list_remove(&session->waiting);
+    }
+    if (transaction != NULL && transaction->state == TRANSACTION_WAITING) {
+        if (content_commit(session->in, transaction, &answer)) {
+            session_answer(session, &answer);
+        } else if (transaction->state == TRANSACTION_WAITING) {
+            session_wait(session);
+        }
+        return;
+    }
+    (void)run(session, slice_make(session->unread, session->unread_length));
+}
+
+void session_answer(struct session *session, const struct smtp_answer *answer)
+{
+    answer_event(session, SMTP_SERVER_END, answer);
+    (void)run(session, slice_make(session->unread, session->unread_length));
+}
+
+/* One read. False: nothing more for now, or the session is gone. */
+static bool read_some(struct session *session)
+{
+    struct smtp_in *in = session->in;
+    size_t kept = session->unread_length, length = 0;
+    assert(kept < sizeof(in->scratch));
+    enum error error =
+        net_receive(session->fd, in->scratch + kept, sizeof(in->scratch) - kept, &length);
+    if (error == ERROR_AGAIN) {
+        return false;
+    }
+    if (error != ERROR_NONE) {
+        session_free(session);
+        return false;
+    }
+    if (kept > 0) {
+        memcpy(in->scratch, session->unread, kept);
+    }
+    bool is_short = length < sizeof(in->scratch) - kept;
+    return run(session, slice_make(in->scratch, kept + length)) && !is_short;
+}
+
+static void on_ready(void *context, unsigned ready)
+{
+    struct session *session = context;
+    if ((ready & LOOP_WRITE) != 0) {
+        bool was_full = !smtp_server_wants_input(&session->server);
+        if (!settle(session)) {
+            return;
+        }
+        if (was_full && smtp_server_wants_input(&session->server) && session->unread_length > 0 &&
+            !session->is_waiting &&
+            !run(session, slice_make(session->unread, session->unread_length))) {
+            return;
+        }
+    }
+    if ((ready & LOOP_READ) == 0) {
+        return;
+    }
+    if (session->is_waiting || session->is_closing || !smtp_server_wants_input(&session->server)) {
+        set_interest(session, session->interest & ~(unsigned)LOOP_READ);
+        return;
+    }
+    for (int i = 0; i < READS_PER_TURN && read_some(session); i++) {
+        if (session->is_waiting || session->is_closing ||
+            !smtp_server_wants_input(&session->server)) {
+            return;
+        }
+    }
+}
+
+/* ---- begin, time, end -------------------------------------------------------------------- */
+
+void session_accept(struct listener *listener, int fd, const struct ip_endpoint *peer)
+{
+    struct smtp_in *in = listener->in;
+    struct session *session = calloc(1, sizeof(*session));
+    struct loop_watch *watch =
+        session == NULL ? NULL : loop_watch_new(in->loop, fd, on_ready, session);
+    if (watch == NULL) {
+        free(session);
+        smtp_in_leave(in->shared, &peer->address);
+        net_close(fd);
+        return;
+    }
+    session->in = in;
+    session->listener = listener;
+    session->watch = watch;
+    session->fd = fd;
+    session->client = *peer;
+    listener->references++;
+    list_init(&session->waiting);
+    list_append(&in->sessions, &session->link);
+    smtp_server_init(&session->server, &listener->settings, clock_steady_ms());
+    counter_add(in->counters, COUNTER_SESSIONS, 1);
+    counter_add(in->counters, COUNTER_SESSIONS_OPEN, 1);
+    if (in->session_count++ == 0) {
+        session_patrol(in);
+    }
+    core_contact(in, &peer->address);
+    (void)run(session, SLICE_EMPTY);
+}
+
+void session_dismiss(struct session *session)
+{
+    struct smtp_answer answer = {421, "4.3.2", SLICE_LITERAL("Service shutting down")};
+    smtp_server_end(&session->server, &answer);
+    (void)take_events(session);
+    session->is_closing = true;
+    if (!send_output(session) || smtp_server_output(&session->server).length == 0) {
+        session_free(session);
+        return;
+    }
+    update_interest(session);
+}
+
+static void check_time(struct session *session, int64_t now_ms)
+{
+    if (session->is_closing) {
+        if (now_ms - session->touched_ms >= SMTP_IN_LINGER_MS) {
+            session_free(session);
+        }
+        return;
+    }
+    if (smtp_server_deadline(&session->server) <= now_ms) {
+        smtp_server_expire(&session->server);
+        (void)take_events(session);
+        (void)settle(session);
+    }
+}
+
+/* Looking at each session once in a while costs less than a timer for each, and a time-out that
+ * comes a little late harms nobody. */
+static int64_t patrol_interval_ms(const struct smtp_in *in)
+{
+    uint32_t timeout = in->config->limits.command_timeout_ms;
+    uint32_t session = in->config->limits.session_timeout_ms;
+    timeout = session != 0 && (timeout == 0 || session < timeout) ? session : timeout;
+    int64_t interval = timeout / 8;
+    return interval < 50 ? 50 : interval > 5000 ? 5000 : interval;
+}
+
+void session_patrol(struct smtp_in *in)
+{
+    int64_t interval = patrol_interval_ms(in);
+    int64_t now_ms = clock_steady_ms();
+    /* A closing session keeps its time; others are looked at again an interval later. */
+    LIST_EACH(&in->sessions, at, after)
+    {
+        check_time(LIST_ENTRY(at, struct session, link), now_ms);
+    }
+    if (!list_is_empty(&in->sessions)) {
+        loop_timer_set(in->patrol, interval);
+    }
+}

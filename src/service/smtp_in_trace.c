@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/smtp_in_trace.h"
+
+#include "base/date.h"
+
+#include <stdio.h>
+
+enum { COLUMNS = 78, HELO_MAX = 255 };
+
+struct writer {
+    struct buffer *field;
+    size_t column;
+};
+
+/* A word behind a blank, or on a line of its own where it would pass the margin. */
+static void put_word(struct writer *writer, struct slice word)
+{
+    if (writer->column + 1 + word.length > COLUMNS) {
+        buffer_append(writer->field, SLICE_LITERAL("\r\n\t"));
+        writer->column = 8;
+    } else {
+        buffer_append(writer->field, SLICE_LITERAL(" "));
+        writer->column++;
+    }
+    buffer_append(writer->field, word);
+    writer->column += word.length;
+}
+
+/* The HELO name is the client's word: what could end a token, a comment or the field, or is not
+ * ASCII, becomes a question mark. */
+static struct slice harmless(struct slice name, uint8_t room[HELO_MAX])
+{
+    name = slice_take(name, HELO_MAX);
+    for (size_t i = 0; i < name.length; i++) {
+        uint8_t c = name.data[i];
+        bool fine = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                    (c != '\0' && strchr(".-_:[]", c) != NULL);
+        room[i] = fine ? c : '?';
+    }
+    return slice_make(room, name.length);
+}
+
+void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_field)
+{
+    uint8_t helo[HELO_MAX];
+    char address[IP_TEXT_SIZE], client[IP_TEXT_SIZE + 16], id[ID_TEXT_LENGTH + 1];
+    char date[DATE_TEXT_SIZE];
+    struct writer writer = {ret_field, sizeof("Received:") - 1};
+    ip_to_text(trace->client, address);
+    snprintf(client, sizeof(client), "([%s%s])", ip_is_v4(trace->client) ? "" : "IPv6:", address);
+    id_to_text(trace->id, id);
+    date_to_text(trace->received_ms, date);
+
+    buffer_append(ret_field, SLICE_LITERAL("Received:"));
+    put_word(&writer, SLICE_LITERAL("from"));
+    put_word(&writer, harmless(trace->helo, helo));
+    put_word(&writer, slice_from_text(client));
+    put_word(&writer, SLICE_LITERAL("by"));
+    put_word(&writer, trace->hostname);
+    put_word(&writer, SLICE_LITERAL("(holdfast)"));
+    put_word(&writer, SLICE_LITERAL("with"));
+    put_word(&writer, trace->protocol);
+    put_word(&writer, SLICE_LITERAL("id"));
+    put_word(&writer, slice_from_text(id));
+    if (trace->recipient.length > 0) {
+        put_word(&writer, SLICE_LITERAL("for"));
+        put_word(&writer, SLICE_LITERAL("<"));
+        buffer_append(ret_field, trace->recipient);
+        buffer_append(ret_field, SLICE_LITERAL(">"));
+        writer.column += trace->recipient.length + 1;
+    }
+    buffer_append(ret_field, SLICE_LITERAL(";"));
+    writer.column++;
+    put_word(&writer, slice_from_text(date));
+    buffer_append(ret_field, SLICE_LITERAL("\r\n"));
+}

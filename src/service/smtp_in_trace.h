@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The Received field that is put in front of every message taken (RFC 5321 section 4.4).
+ */
+#ifndef HOLDFAST_SERVICE_SMTP_IN_TRACE_H
+#define HOLDFAST_SERVICE_SMTP_IN_TRACE_H
+
+#include "base/buffer.h"
+#include "base/id.h"
+#include "base/network.h"
+
+struct smtp_in_trace {
+    struct slice helo; /* as the client said it: made harmless here */
+    const struct ip_address *client;
+    struct slice hostname;
+    struct slice protocol; /* RFC 3848, RFC 6531 section 4.3 */
+    struct message_id id;
+    struct slice recipient; /* when there is exactly one; else empty, for others must not see it */
+    int64_t received_ms;
+};
+
+/* The whole field with its last CRLF, folded before 78 columns where words allow it. */
+void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_field);
+
+#endif
