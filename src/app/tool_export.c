@@ -35,9 +35,9 @@ struct export
     struct tool_progress progress;
     struct exported batch[BATCH];
     unsigned batched;
-    uint64_t messages;
+    uint64_t messages, unreadable;
     int64_t bytes;
-    bool failed;
+    bool failed; /* nothing more can be written */
 
     json_t *head; /* of the message being written, or NULL */
     int content;  /* its file */
@@ -132,13 +132,32 @@ static void drop_message(struct export *export)
     export->head = NULL;
 }
 
+/* One message is damaged; the others are all the more worth saving. */
+static void skip_message(struct export *export, const char *id, const char *why)
+{
+    char name[NAME_SIZE], clean[256];
+    export->unreadable++;
+    tool_clean(why, clean, sizeof(clean));
+    if (export->tool->json) {
+        json_t *row = json_pack("{ssss}", "id", id, "error", clean);
+        tool_print_json(row);
+        json_decref(row);
+    } else {
+        tool_progress_end(&export->progress);
+        tool_error("%s: %s", id, clean);
+    }
+    snprintf(name, sizeof(name), ".%s.eml", id);
+    unlinkat(export->directory, name, 0);
+    drop_message(export);
+}
+
 /* The content is complete: the record beside it. */
 static void finish_message(struct export *export)
 {
     const char *id = tool_string(export->head, "id");
     int64_t bytes = tool_integer(export->head, "bytes");
     if (export->offset != bytes) {
-        fail(export, id, "its content is not complete");
+        skip_message(export, id, "its content is not complete");
         return;
     }
     int fd = create(export, id, "json");
@@ -189,7 +208,9 @@ static void add_content(struct export *export, const json_t *row)
     }
     export->offset += (int64_t)bytes.length;
     buffer_done(&bytes);
-    if (!export->failed && json_is_true(json_object_get(row, "last"))) {
+    if (!export->failed && !tool_is_null(row, "error")) {
+        skip_message(export, id, tool_string(row, "error"));
+    } else if (!export->failed && json_is_true(json_object_get(row, "last"))) {
         finish_message(export);
     }
 }
@@ -248,7 +269,9 @@ enum control_exit tool_queue_export(struct tool *tool)
         tool_progress_end(&export->progress);
         drop_message(export);
         close(export->directory);
-        code = export->failed ? CONTROL_USAGE : code;
+        code = export->failed                                   ? CONTROL_USAGE
+               : export->unreadable > 0 && code == CONTROL_DONE ? CONTROL_NOTHING_MATCHED
+                                                                : code;
         if (!tool->json && export->messages > 0) {
             char bytes[TOOL_TEXT];
             printf("Exported %llu %s, %s, to %s.\n", (unsigned long long)export->messages,

@@ -130,10 +130,10 @@ static void show_origin(const json_t *row)
              (long long)tool_integer(origin, "port"), tool_string(origin, "protocol"),
              tool_string(origin, "helo"));
     show_line("Client", text);
-    if (!tool_is_null(origin, "user")) {
+    if (tool_string(origin, "user")[0] != '\0') {
         show_line("User", tool_string(origin, "user"));
     }
-    if (!tool_is_null(origin, "tls")) {
+    if (tool_string(origin, "tls")[0] != '\0') {
         show_line("TLS", tool_string(origin, "tls"));
     }
 }
@@ -175,7 +175,7 @@ static void show_row(void *context, json_t *row)
     show_line("From", sender_of(row));
     show_origin(row);
     show_line("Size", tool_bytes(tool_integer(row, "bytes"), size));
-    if (!tool_is_null(row, "message_id")) {
+    if (tool_string(row, "message_id")[0] != '\0') {
         show_line("Message-ID", tool_string(row, "message_id"));
     }
     printf("\n");

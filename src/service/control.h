@@ -94,8 +94,9 @@
  *                 "state","fate","attempts","reason","redirect_to"}]}
  * continued by "more" for "recipients", all of the message's, finished ones too, in their order.
  * {"id","offset":n,"content":"base64","last":true|false}   at least one, offsets rising from 0;
- * content of at most CONTROL_CONTENT_MAX bytes a row. Export changes nothing; a message that gets
- * its fate meanwhile may be left out. Progress counts messages.
+ * content of at most CONTROL_CONTENT_MAX bytes a row. If it cannot be read, the last row of the
+ * message has "error":"...", the others go on, and the command ends with exit 1. Export changes
+ * nothing; a message that gets its fate meanwhile may be left out. Progress counts messages.
  *
  * ---- "queue import" --------------------------------------------------------------------------
  *

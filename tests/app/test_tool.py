@@ -314,14 +314,26 @@ class Files(ToolCase):
             self.assertEqual(len(record["recipients"]), 1001)
             self.end_core()
 
+    def test_export_goes_on_after_damage(self):
+        for part in ({"content": "YQ=="}, {"content": "", "error": "corrupt"}):
+            self.answers(queue_export=[
+                *self.rows(1), {"row": self.head(3)},
+                {"row": {"id": message_id(3), "offset": 0, "last": True, **part}},
+                *self.rows(2), end()])
+            result = self.run_tool("queue", "export", "out", code=1)
+            self.assertIn("Exported 2 messages", result.stdout)
+            self.assertIn(message_id(3), result.stderr)
+            self.assertEqual(sorted(p.name for p in (self.place / "out").iterdir()),
+                             sorted(message_id(n) + suffix for n in (1, 2)
+                                    for suffix in (".json", ".eml")))
+            self.end_core()
+
     def test_export_refuses_nonsense(self):
-        short = [{"row": self.head(1)}, {"row": {"id": message_id(1), "offset": 0, "last": True,
-                                                "content": "YQ=="}}, end()]
         gap = [{"row": self.head(1)}, {"row": {"id": message_id(1), "offset": 5, "last": True,
                                               "content": "YQ=="}}, end()]
         evil = [{"row": {**self.head(1), "id": "../../evil"}}, end()]
         early = [{"row": {"id": message_id(1), "offset": 0, "last": True, "content": ""}}, end()]
-        for frames in (short, gap, evil, early):
+        for frames in (gap, evil, early):
             self.answers(queue_export=frames)
             self.run_tool("queue", "export", "out", code=2)
             self.assertEqual([p.name for p in (self.place / "out").iterdir()
