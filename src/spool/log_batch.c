@@ -3,6 +3,7 @@
  * Batches: records are encoded straight into the gathering group, and what they do to the table is
  * kept beside them until the group is written (apply) or given up (undo).
  */
+#include "base/crc32c.h"
 #include "spool/log_internal.h"
 
 #include <assert.h>
@@ -159,39 +160,46 @@ static void encode_message(struct group *gather, const struct spool_message *mes
     *ret_offset = (uint32_t)at;
 }
 
-static enum error add_message(struct journal *journal, struct stored *stored, uint32_t index,
-                              const struct spool_message *message, struct log_content *content,
-                              struct slice tail, bool copy)
+static enum error add_record(struct journal *journal, uint32_t index,
+                             const struct spool_message *message, struct buffer *pieces,
+                             const struct log_message_place *place, bool copy)
 {
     struct group *gather = journal->gather;
+    struct new_message news = {
+        .id = message->id, .stored = index, .sequence = message->sequence, .copy = copy};
+    struct spool_handle handle = {index};
+    size_t before = gather->bytes.length;
+    encode_message(gather, message, pieces, place, copy ? LOG_COPY : 0, &news.offset);
+    buffer_append(&gather->handles, slice_make(&handle, sizeof(handle)));
+    if (!gather->handles.failed) {
+        buffer_append(&gather->news, slice_make(&news, sizeof(news)));
+    }
+    if (gather->bytes.failed || gather->index.failed || gather->news.failed ||
+        gather->handles.failed) {
+        return ERROR_MEMORY;
+    }
+    bool too_long = gather->bytes.length - before > SPOOL_ENVELOPE_MAX && !copy;
+    return too_long ? ERROR_LIMIT : ERROR_NONE;
+}
+
+static enum error add_message(struct journal *journal, struct stored *stored, uint32_t index,
+                              const struct spool_message *message, struct log_content *content,
+                              struct slice tail)
+{
     struct buffer pieces;
     buffer_init(&pieces, 0);
     uint64_t needs_group = 0;
     enum error error = content_store(content, tail, &pieces, &needs_group);
     uint64_t *numbers = malloc(pieces.length / sizeof(struct log_piece) * 8 + 8);
-    struct log_message_place place = {0};
+    struct log_message_place place;
     if (error == ERROR_NONE && numbers == NULL) {
         error = ERROR_MEMORY;
     }
-    if (error == ERROR_NONE && !copy) {
-        error = note_places(journal, stored, index, message, &pieces, numbers, &place);
-    } else if (copy && (stored->flags & STORED_EXTRA) != 0) {
-        place.file = stored->extra->file;
-    }
-    struct new_message news = {
-        .id = message->id, .stored = index, .sequence = message->sequence, .copy = copy};
     if (error == ERROR_NONE) {
-        size_t before = gather->bytes.length;
-        encode_message(gather, message, &pieces, &place, copy ? LOG_COPY : 0, &news.offset);
-        struct spool_handle handle = {index};
-        buffer_append(&gather->handles, slice_make(&handle, sizeof(handle)));
-        if (!gather->handles.failed) {
-            buffer_append(&gather->news, slice_make(&news, sizeof(news)));
-        }
-        bool failed = gather->bytes.failed || gather->index.failed || gather->news.failed ||
-                      gather->handles.failed;
-        bool long_envelope = gather->bytes.length - before > SPOOL_ENVELOPE_MAX;
-        error = failed ? ERROR_MEMORY : long_envelope ? ERROR_LIMIT : ERROR_NONE;
+        error = note_places(journal, stored, index, message, &pieces, numbers, &place);
+    }
+    if (error == ERROR_NONE) {
+        error = add_record(journal, index, message, &pieces, &place, false);
     }
     if (needs_group > journal->open.needs_group) {
         journal->open.needs_group = needs_group;
@@ -251,7 +259,7 @@ static enum error new_message(struct journal *journal, const struct spool_messag
     struct spool_message sequenced = *message;
     sequenced.sequence = stored->sequence;
     size_t news_before = journal->gather->news.length;
-    error = add_message(journal, stored, index, &sequenced, content, tail, false);
+    error = add_message(journal, stored, index, &sequenced, content, tail);
     if (error != ERROR_NONE && journal->gather->news.length == news_before) {
         table_hide(&journal->table, index);
         table_free(&journal->table, index);
@@ -303,18 +311,33 @@ enum error log_batch_message(struct spool *spool, const struct spool_message *me
     return error;
 }
 
+bool batch_put_extent(struct journal *journal, struct slice bytes, struct log_piece *ret_piece)
+{
+    struct buffer *out = &journal->gather->bytes;
+    size_t at = out->length;
+    log_record_put(out, LOG_EXTENT, 0, bytes);
+    *ret_piece = (struct log_piece){.kind = LOG_NEAR,
+                                    .stored = (uint32_t)bytes.length,
+                                    .take = (uint32_t)bytes.length,
+                                    .crc = crc32c(0, bytes),
+                                    .offset = at + LOG_RECORD_HEADER};
+    return !out->failed;
+}
+
 enum error batch_copy(struct journal *journal, uint32_t index, const struct spool_message *message,
-                      struct spool_content *content)
+                      struct buffer *pieces)
 {
     struct stored *stored = table_at(&journal->table, index);
-    enum error error = add_message(journal, stored, index, message, (struct log_content *)content,
-                                   SLICE_EMPTY, true);
+    struct log_message_place place = {0};
+    if ((stored->flags & STORED_EXTRA) != 0) {
+        place.file = stored->extra->file;
+    }
+    enum error error = add_record(journal, index, message, pieces, &place, true);
     if (error == ERROR_NONE) {
         stored->flags |= STORED_MOVING;
     } else {
         batch_fail(journal, error);
     }
-    content_free((struct log_content *)content);
     return error;
 }
 
@@ -574,7 +597,14 @@ void batch_apply(struct journal *journal, struct group *group, const struct batc
     for (size_t i = batch->changes_from; i < batch->changes_to; i++) {
         apply_change(journal, group, &group_changes(group)[i], batch->completed);
     }
-    if (batch->globals && !batch->completed) {
-        apply_globals(journal, group, batch);
+}
+
+void batch_apply_globals(struct journal *journal, struct group *group)
+{
+    for (size_t i = 0; i < group_batch_count(group); i++) {
+        const struct batch *batch = group_batch(group, i);
+        if (batch->globals && !batch->dropped) {
+            apply_globals(journal, group, batch);
+        }
     }
 }

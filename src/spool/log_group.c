@@ -330,10 +330,11 @@ static void finished(void *context)
         if (!group->two_jobs) {
             written(journal, group);
         }
-        bool fresh = group->fresh;
-        if (group->sync) {
+        bool fresh = group->fresh, group_synced = group->sync;
+        if (group_synced) {
             synced(journal, group);
         }
+        batch_apply_globals(journal, group);
         complete(journal, group, group->sync);
         journal->writing = NULL;
         if (group->sync) {
@@ -345,6 +346,12 @@ static void finished(void *context)
         if (fresh) {
             segments_seal(journal);
             segments_prepare(journal);
+        }
+        if (group_synced && journal->reclaim_hint) {
+            segments_reclaim(journal);
+        }
+        if (journal->compact_next) {
+            compaction_step(journal);
         }
     }
     journal_flush(journal);

@@ -53,7 +53,9 @@ struct segment {
     bool failed;  /* a write or sync failed: its descriptor is not trusted */
     bool seal_failed;
     bool from_before;     /* of an earlier life: to be loaded */
+    bool stuck;           /* something in it cannot be read, so it cannot be moved */
     bool references_lost; /* memory was out: it stays until the next start */
+    bool emptying;        /* by compaction */
     bool busy;            /* a job of the janitor works on it */
     bool gone;            /* being removed */
 };
@@ -259,6 +261,8 @@ struct journal {
     bool preparing, removing, ending;
     bool opened;
     bool globals_lost;   /* memory was out: segments stay until the next start */
+    bool reclaim_hint;   /* a segment may have become free */
+    bool compact_next;   /* compaction has a step to do */
     bool repeat_globals; /* before the next group: what was loaded has not been repeated yet */
     uint64_t group_bytes_mean;
 
@@ -347,9 +351,11 @@ void log_batch_note(struct spool *spool, struct spool_handle handle, uint32_t de
 void log_batch_global_note(struct spool *spool, struct slice key, struct slice payload);
 void log_batch_submit(struct spool *spool, enum spool_durability durability, spool_done_fn *fn,
                       void *context);
-/* For compaction: a survivor, its record decoded, its content given; a fate carried on. */
+/* For compaction: content of a survivor; the survivor, after all its pieces; a fate that is still
+ * needed; and the word that its notes are told anew. */
+bool batch_put_extent(struct journal *journal, struct slice bytes, struct log_piece *ret_piece);
 enum error batch_copy(struct journal *journal, uint32_t index, const struct spool_message *message,
-                      struct spool_content *content);
+                      struct buffer *pieces);
 void batch_carry_fate(struct journal *journal, const struct log_fate *fate);
 void batch_reset_notes(struct journal *journal, uint32_t index);
 /* Takes back what an uncompleted batch has put into the table. */
@@ -357,6 +363,9 @@ void batch_undo(struct journal *journal, struct group *group, const struct batch
 /* The group has its place and is written: the table follows. A completed batch, written again
  * elsewhere, only moves. */
 void batch_apply(struct journal *journal, struct group *group, const struct batch *batch);
+/* Notes about no message, when the whole group is written: the last one under a key must win, but
+ * batches complete in two rounds. */
+void batch_apply_globals(struct journal *journal, struct group *group);
 
 /* log_content.c */
 struct spool_content *log_content_new(struct spool *spool, uint64_t expected);
@@ -414,6 +423,10 @@ enum error journal_read(struct journal *journal, uint64_t number, uint64_t offse
 void journal_forget_file(struct journal *journal, uint64_t number);
 enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
                        struct log_message *ret_message) MUST_CHECK;
+/* Stored bytes of a piece of it, from `offset` on; the checksum is verified when all are read. */
+enum error stored_read_piece(struct journal *journal, const struct stored *stored,
+                             const struct log_piece *piece, uint64_t offset, uint8_t *bytes,
+                             size_t length) MUST_CHECK;
 enum error log_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                              struct spool_message *ret_message);
 enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,

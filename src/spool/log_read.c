@@ -116,12 +116,11 @@ static enum error read_file_piece(struct journal *journal, const struct log_piec
     return error;
 }
 
-static enum error read_piece(struct journal *journal, const struct stored *stored,
-                             const struct log_piece *piece, uint64_t from, uint8_t *bytes,
+enum error stored_read_piece(struct journal *journal, const struct stored *stored,
+                             const struct log_piece *piece, uint64_t offset, uint8_t *bytes,
                              size_t length)
 {
     enum error error;
-    uint64_t offset = piece->skip + from;
     if (piece->kind == LOG_FILE) {
         error = read_file_piece(journal, piece, offset, bytes, length);
     } else if (piece->kind == LOG_FAR) {
@@ -155,7 +154,7 @@ enum error log_read_content(struct spool *spool, struct spool_handle handle, uin
         if (offset >= start && offset < start + piece->take) {
             uint64_t from = offset - start;
             size_t length = piece->take - from < size ? (size_t)(piece->take - from) : size;
-            error = read_piece(journal, stored, piece, from, at, length);
+            error = stored_read_piece(journal, stored, piece, piece->skip + from, at, length);
             at += length;
             size -= length;
             offset += length;

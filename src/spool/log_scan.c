@@ -193,13 +193,17 @@ static void find_end(struct walk *walk)
     struct log_scan *scan = walk->scan;
     struct buffer broken;
     buffer_init(&broken, 0);
-    uint32_t trusted = LOG_DATA_AT, good_end = LOG_DATA_AT, at = LOG_DATA_AT;
+    uint32_t trusted = LOG_DATA_AT, good_end = LOG_DATA_AT;
+    uint32_t at = LOG_DATA_AT, expected = LOG_DATA_AT;
     struct log_record record;
     while ((at = seek(walk, at, &record)) < walk->bytes.length) {
+        /* Damage may have eaten the start, or whole groups. */
+        uint32_t start = record.group <= at && record.group >= expected ? record.group : at;
         struct walked_group group;
-        /* Damage may have eaten the start. */
-        walk_group(walk, record.group <= at && record.group >= good_end ? record.group : at,
-                   &group);
+        if (start != expected) {
+            buffer_append(&broken, slice_make(&expected, sizeof(expected)));
+        }
+        walk_group(walk, start, &group);
         if (group.synced_end > trusted && group.synced_end <= group.start) {
             trusted = group.synced_end;
         }
@@ -208,7 +212,7 @@ static void find_end(struct walk *walk)
         } else {
             buffer_append(&broken, slice_make(&group.start, sizeof(group.start)));
         }
-        at = group.end > at ? group.end : at + LOG_RECORD_ALIGN;
+        at = expected = group.end > at ? group.end : at + LOG_RECORD_ALIGN;
     }
     scan->end = good_end;
     const uint32_t *starts = (const void *)broken.data;

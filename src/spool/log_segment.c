@@ -175,6 +175,7 @@ void stored_unsettle(struct journal *journal, struct stored *stored, uint64_t gr
     struct segment *segment = journal->slots[stored->slot];
     assert(segment->live_messages > 0);
     segment->live_messages--;
+    journal->reclaim_hint |= segment->live_messages == 0;
     segment->live_bytes -= live_estimate(stored);
     segment->pins -= stored->pins > 0;
     if (group > segment->settled_group) {
@@ -347,15 +348,19 @@ void segments_seal(struct journal *journal)
 
 /* ---- removal ----------------------------------------------------------------------------- */
 
-static bool may_go(const struct journal *journal, const struct segment *segment)
+static bool may_go(struct journal *journal, const struct segment *segment)
 {
     /* A void one was never promised anything. */
     bool is_void = segment->failed && !segment->durable;
-    return !segment->head && !segment->busy && !segment->gone && segment->live_messages == 0 &&
-           segment->live_extents == 0 && segment->pins == 0 && segment->reference_count == 0 &&
-           !segment->references_lost && !journal->globals_lost &&
-           segment->settled_group <= journal->synced_group &&
-           (is_void || segment->number < journal->globals_number);
+    if (segment->head || segment->busy || segment->gone || segment->emptying ||
+        segment->live_messages > 0 || segment->live_extents > 0 || segment->pins > 0 ||
+        segment->reference_count > 0 || segment->references_lost || journal->globals_lost ||
+        (!is_void && segment->number >= journal->globals_number)) {
+        return false;
+    }
+    bool settled = segment->settled_group <= journal->synced_group;
+    journal->reclaim_hint |= !settled; /* after the next sync */
+    return settled;
 }
 
 enum { REMOVE_AT_ONCE = 32 };
@@ -432,6 +437,7 @@ void segments_reclaim(struct journal *journal)
     if (journal->removing || journal->loading != NULL || journal->janitor == NULL) {
         return;
     }
+    journal->reclaim_hint = false;
     struct remove_job *job = NULL;
     size_t recycled = spare_count(journal) + journal->preparing;
     LIST_EACH(&journal->segments, at, after)

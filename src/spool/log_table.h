@@ -15,11 +15,12 @@
 enum { STORED_NONE = UINT32_MAX };
 
 enum {
-    STORED_PENDING = 1 << 0,  /* its batch is not complete: not to be found */
-    STORED_LOADING = 1 << 1,  /* not handed to the loader yet: not to be found */
-    STORED_MOVING = 1 << 2,   /* a copy of it is on its way */
-    STORED_EXTRA = 1 << 3,    /* `extra` is in force instead of `fates` */
-    STORED_FINISHED = 1 << 4, /* each delivery has a fate; here only because it is pinned */
+    STORED_PENDING = 1 << 0,   /* its batch is not complete: not to be found */
+    STORED_LOADING = 1 << 1,   /* not handed to the loader yet: not to be found */
+    STORED_MOVING = 1 << 2,    /* a copy of it is on its way */
+    STORED_EXTRA = 1 << 3,     /* `extra` is in force instead of `fates` */
+    STORED_DESCRIBED = 1 << 5, /* its notes have been told anew for the present compaction */
+    STORED_FINISHED = 1 << 4,  /* each delivery has a fate; here only because it is pinned */
 };
 
 enum { STORED_INLINE_FATES = 16, STORED_FATE_UNDERWAY = 8 };
