@@ -4,6 +4,7 @@ repository if there is one (../shared/mail, or where HOLDFAST_MAIL points)."""
 
 import os
 import pathlib
+import re
 
 from client import normalised
 
@@ -62,7 +63,10 @@ def made_messages():
     return list(made.items())
 
 
-def as_delivered(content):
-    """What must arrive: R10's normalisation, and an end of the last line."""
+def as_delivered(content, by_bdat):
+    """What must arrive: R10's normalisation, and an end of the last line. A bare LF ends a line of
+    DATA too as far as dots go, so what the client did not double behind it is taken off."""
+    if not by_bdat:
+        content = re.sub(rb"(?<!\r)\n\.", b"\n", content)
     content = normalised(content)
     return content if content.endswith(b"\r\n") or not content else content + b"\r\n"
