@@ -54,6 +54,9 @@ enum channel_frame {
                           u64 job, 16 bytes id, u32 count, count * u32 delivery */
     CHANNEL_RESUMED,   /* after attaching: all CHANNEL_WORKING and repeated CHANNEL_RESULT have
                           been said. u8 1: this is a fresh process */
+    /* between core and edge-out, both ways */
+    CHANNEL_NAME, /* bytes host, u32 count, count * 16 bytes: the last good addresses of a name;
+                     core keeps them and tells all of them to an edge-out that has resumed */
 };
 
 void channel_put_message(struct buffer *buffer, const struct spool_message *message);

@@ -81,7 +81,9 @@ static void load_note(void *context, struct spool_handle handle, uint32_t delive
 static void load_global(void *context, struct slice key, struct slice payload)
 {
     struct core *core = context;
-    relay_load_global(core->relay, key, payload, core_now());
+    if (!core_names_load(core, key, payload)) {
+        relay_load_global(core->relay, key, payload, core_now());
+    }
 }
 
 static void load_damage(void *context, const char *text)
@@ -223,6 +225,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     arena_init(&core->arena);
     core_in_init(core);
     core_out_init(core);
+    core_names_init(core);
     core_act_init(core);
     core_control_init(core);
     enum error error = set_up(core, open, context, events_disk);
@@ -336,6 +339,7 @@ void core_free(struct core *core)
     spool_close(core->spool); /* completes what is under way: relay and events still live */
     core_in_done(core);
     core_out_done(core);
+    core_names_done(core);
     core_act_done(core);
     relay_free(core->relay);
     events_close(core->events);

@@ -7,6 +7,7 @@
  *   core.c          life cycle: opening, loading in slices, starting dispatch, ticks, stopping
  *   core_in.c       frames of edge-in: content and messages into the spool, answers back
  *   core_out.c      relay's sessions and jobs as frames to edge-out, and its reports back
+ *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
  *   core_bounce.c   a DSN, made for the batch that holds its fates
  *   core_report.c   log lines, event journal, counters, alerts
@@ -187,9 +188,11 @@ struct core {
     struct link refused;    /* struct core_session: could not be begun, relay is to be told */
     struct link unsendable; /* struct job: no ticket could be made, relay is to be told */
     struct link unnoted;    /* struct job: the attempt note could not be written yet */
-    struct buffer frame;    /* being built */
-    struct buffer copy;     /* being read */
-    struct arena arena;     /* for one call */
+    struct link names;      /* struct core_name: last good addresses */
+    uint32_t name_count;
+    struct buffer frame; /* being built */
+    struct buffer copy;  /* being read */
+    struct arena arena;  /* for one call */
 
     struct writes *gathering;
     struct link writes_free;
@@ -243,6 +246,15 @@ void core_out_remap(struct core *core, const struct service_config *old);
 void core_out_later(void *context);
 void core_out_action(struct core *core, const struct relay_action *action); /* CONNECT ... */
 void core_out_durable(struct core *core, uint64_t job);
+/* When there is room in its ring. */
+void core_out_send(struct core_edge_out *out, struct buffer *frame);
+
+void core_names_init(struct core *core);
+void core_names_done(struct core *core);
+bool core_names_load(struct core *core, struct slice key,
+                     struct slice payload); /* false: not ours */
+bool core_names_take(struct core *core, struct reader *reader);
+void core_names_tell(struct core_edge_out *out);
 void core_out_tick(struct core *core);
 
 /* core_act.c */

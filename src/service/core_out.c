@@ -55,7 +55,7 @@ static void backlog_push(struct core_edge_out *out)
     }
 }
 
-static void frame_send(struct core_edge_out *out, struct buffer *frame)
+void core_out_send(struct core_edge_out *out, struct buffer *frame)
 {
     if (frame->failed) {
         core_out_of_memory();
@@ -84,14 +84,14 @@ static void frame_send(struct core_edge_out *out, struct buffer *frame)
 static void send_plain(struct core *core, struct core_edge_out *out, enum channel_frame type,
                        uint32_t session)
 {
-    frame_send(out, frame_begin(core, type, session));
+    core_out_send(out, frame_begin(core, type, session));
 }
 
 static void send_about_job(struct core *core, const struct job *job, enum channel_frame type)
 {
     struct buffer *frame = frame_begin(core, type, job->session);
     buffer_put_u64(frame, job->id);
-    frame_send(&core->out[job->edge], frame);
+    core_out_send(&core->out[job->edge], frame);
 }
 
 /* ---- sessions -------------------------------------------------------------------------------- */
@@ -151,7 +151,7 @@ static void connect_session(struct core *core, const struct relay_action *action
     session_keep(core, session);
     struct buffer *frame = frame_begin(core, CHANNEL_CONNECT, session->id);
     buffer_put_u32(frame, session->server);
-    frame_send(&core->out[edge], frame);
+    core_out_send(&core->out[edge], frame);
 }
 
 /* ---- jobs ------------------------------------------------------------------------------------ */
@@ -226,7 +226,7 @@ static void deliver(struct core *core, const struct relay_action *action)
     for (uint32_t i = 0; i < job->count; i++) {
         buffer_put_u32(frame, job->deliveries[i]);
     }
-    frame_send(&core->out[session->edge], frame);
+    core_out_send(&core->out[session->edge], frame);
 }
 
 void core_out_action(struct core *core, const struct relay_action *action)
@@ -524,10 +524,11 @@ static bool take_result(struct core_edge_out *out, struct reader *reader)
         /* All of it has been decided and stored before: it may be forgotten. */
         struct buffer *frame = frame_begin(core, CHANNEL_DURABLE, report.session);
         buffer_put_u64(frame, report.job);
-        frame_send(out, frame);
+        core_out_send(out, frame);
         return true;
     }
-    if (job->edge != out->index || !id_equal(job->message, report.message)) {
+    bool nameless = id_is_null(report.message); /* its envelope could not be read */
+    if (job->edge != out->index || !(nameless || id_equal(job->message, report.message))) {
         return false;
     }
     if (job->state == JOB_SETTLING) {
@@ -773,6 +774,7 @@ static bool take_resumed(struct core_edge_out *out, struct reader *reader)
     } else {
         drop_unclaimed(out);
     }
+    core_names_tell(out);
     out->resumed = true;
     start_if_ready(out->core);
     return true;
@@ -796,6 +798,8 @@ static bool take_frame(struct core_edge_out *out, struct slice frame)
         return take_working(out, &reader);
     case CHANNEL_RESUMED:
         return take_resumed(out, &reader);
+    case CHANNEL_NAME:
+        return core_names_take(out->core, &reader);
     default:
         return false;
     }

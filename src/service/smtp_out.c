@@ -100,6 +100,8 @@ static bool take_frame(struct smtp_out *out, struct reader *reader)
         return take_go(out, reader);
     case CHANNEL_DURABLE:
         return take_durable(out, reader);
+    case CHANNEL_NAME:
+        return names_take(out, reader);
     default:
         return false;
     }
@@ -212,6 +214,7 @@ void smtp_out_set_ring(struct smtp_out *out, struct ring *ring)
 {
     out->ring = ring;
     out->resumed_due = true;
+    names_repeat(out);
     LIST_EACH(&out->sessions, at, after)
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);

@@ -143,8 +143,12 @@ void names_ask(struct smtp_out *out, const struct server_config *server);
 uint32_t names_endpoints(struct smtp_out *out, const struct server_config *server,
                          struct ip_endpoint ret_endpoints[ENDPOINTS_MAX], bool *ret_waiting,
                          enum error *ret_error);
-/* Sends CHANNEL_ADDRESSES of what has changed; false: no room. */
+/* CHANNEL_NAME: what core knew from before. */
+bool names_take(struct smtp_out *out, struct reader *reader);
+/* Sends CHANNEL_NAME and CHANNEL_ADDRESSES of what has changed; false: no room. */
 bool names_report(struct smtp_out *out);
+/* To a new core: all of them. */
+void names_repeat(struct smtp_out *out);
 /* Forgets names that no server has any more. */
 void names_prune(struct smtp_out *out);
 void names_free(struct smtp_out *out);

@@ -41,15 +41,29 @@ static struct name *add(struct smtp_out *out, struct slice host)
     return name;
 }
 
+/* In whatever order: many name servers turn it round with each answer. */
+static bool same_addresses(const struct name *name, const struct dns_answer *answer)
+{
+    bool same = name->count == answer->count;
+    for (size_t i = 0; same && i < name->count; i++) {
+        bool found = false;
+        for (size_t j = 0; j < answer->count; j++) {
+            found = found || ip_equal(&name->addresses[i], &answer->addresses[j]);
+        }
+        same = found;
+    }
+    return same;
+}
+
 static void keep(struct name *name, const struct dns_answer *answer)
 {
     uint32_t ttl_s = answer->ttl_s < TTL_MIN_S ? TTL_MIN_S : answer->ttl_s;
     ttl_s = ttl_s > TTL_MAX_S ? TTL_MAX_S : ttl_s;
     name->expires_ms = clock_steady_ms() + (int64_t)ttl_s * 1000;
-    size_t bytes = answer->count * sizeof(answer->addresses[0]);
-    if (name->count != answer->count || memcmp(name->addresses, answer->addresses, bytes) != 0) {
-        memcpy(name->addresses, answer->addresses, bytes);
-        name->count = answer->count;
+    bool changed = !same_addresses(name, answer);
+    memcpy(name->addresses, answer->addresses, answer->count * sizeof(answer->addresses[0]));
+    name->count = answer->count;
+    if (changed) {
         name->changed = true;
         loop_later_ask(name->out->later);
     }
@@ -132,15 +146,50 @@ uint32_t names_endpoints(struct smtp_out *out, const struct server_config *serve
     return count;
 }
 
-static bool has_name(const struct server_config *server, const struct name *name)
+static bool has_host(const struct server_config *server, struct slice host)
 {
     for (uint32_t i = 0; i < server->address_count; i++) {
-        if (!server->addresses[i].is_literal &&
-            slice_equal_fold(server->addresses[i].host, slice_make(name->host, name->length))) {
+        if (!server->addresses[i].is_literal && slice_equal_fold(server->addresses[i].host, host)) {
             return true;
         }
     }
     return false;
+}
+
+static bool is_configured(const struct smtp_out *out, struct slice host)
+{
+    for (uint32_t i = 0; i < out->config->relay.server_count; i++) {
+        if (has_host(&out->config->relay.servers[i], host)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct slice host_of(const struct name *name)
+{
+    return slice_make(name->host, name->length);
+}
+
+bool names_take(struct smtp_out *out, struct reader *reader)
+{
+    struct slice host = reader_bytes(reader);
+    uint32_t count = reader_u32(reader);
+    struct slice addresses = reader_take(reader, (size_t)count * 16);
+    if (reader->failed || count == 0 || count > DNS_ADDRESSES_MAX) {
+        return false;
+    }
+    struct name *name = is_configured(out, host) ? find(out, host) : NULL;
+    if (name == NULL && is_configured(out, host)) {
+        name = add(out, host);
+    }
+    if (name != NULL && name->count == 0) { /* what we know ourselves is newer */
+        memcpy(name->addresses, addresses.data, addresses.length);
+        name->count = count;
+        name->changed = true; /* for the servers; the name itself is old news */
+        loop_later_ask(out->later);
+    }
+    return true;
 }
 
 static bool report_server(struct smtp_out *out, uint32_t index)
@@ -159,15 +208,30 @@ static bool report_server(struct smtp_out *out, uint32_t index)
     return smtp_out_send(out);
 }
 
+static bool report_name(struct smtp_out *out, const struct name *name)
+{
+    struct buffer *frame = smtp_out_frame(out, CHANNEL_NAME);
+    buffer_put_bytes(frame, host_of(name));
+    buffer_put_u32(frame, (uint32_t)name->count);
+    buffer_append(frame, slice_make(name->addresses, name->count * 16));
+    return smtp_out_send(out);
+}
+
 bool names_report(struct smtp_out *out)
 {
     LIST_EACH(&out->names, at, after)
     {
         struct name *name = LIST_ENTRY(at, struct name, link);
-        for (uint32_t i = 0; name->changed && i < out->config->relay.server_count; i++) {
-            if (has_name(&out->config->relay.servers[i], name) && !report_server(out, i)) {
+        if (!name->changed || name->count == 0) {
+            continue;
+        }
+        for (uint32_t i = 0; i < out->config->relay.server_count; i++) {
+            if (has_host(&out->config->relay.servers[i], host_of(name)) && !report_server(out, i)) {
                 return false;
             }
+        }
+        if (!report_name(out, name)) {
+            return false;
         }
         name->changed = false;
     }
@@ -183,17 +247,21 @@ static void name_free(struct name *name)
     free(name);
 }
 
+void names_repeat(struct smtp_out *out)
+{
+    LIST_EACH(&out->names, at, after)
+    {
+        LIST_ENTRY(at, struct name, link)->changed = true;
+    }
+}
+
 void names_prune(struct smtp_out *out)
 {
     LIST_EACH(&out->names, at, after)
     {
         struct name *name = LIST_ENTRY(at, struct name, link);
-        bool used = name->query != NULL;
-        for (uint32_t i = 0; !used && i < out->config->relay.server_count; i++) {
-            used = has_name(&out->config->relay.servers[i], name);
-        }
         name->changed = true; /* under the servers' new numbers */
-        if (!used) {
+        if (name->query == NULL && !is_configured(out, host_of(name))) {
             name_free(name);
         }
     }

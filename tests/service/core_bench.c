@@ -285,6 +285,11 @@ static void take_out(void *context)
             }
         } else if (type == CHANNEL_DURABLE) {
             bench->durable++;
+        } else if (type == CHANNEL_NAME) {
+            struct slice host = reader_bytes(&reader);
+            bench->names_told++;
+            snprintf(bench->name_told, sizeof(bench->name_told), "%.*s %u", SLICE_PRINT(host),
+                     reader_u32(&reader));
         } else if (type == CHANNEL_CLOSE) {
             bench->closed++;
             uint32_t session = reader_u32(&reader);

@@ -43,6 +43,8 @@ struct bench {
     uint32_t deliveries[BENCH_MAX];
     uint32_t delivery_count;
     char redirect[200];
+    uint32_t names_told;
+    char name_told[200];               /* the last: host and number of addresses */
     struct message_id sent[BENCH_MAX]; /* by the number that bench_send() gave */
     uint32_t sent_count;
 

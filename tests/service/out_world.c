@@ -316,6 +316,9 @@ static void take_frame(struct fake_core *core, struct reader *reader)
     } else if (type == CHANNEL_ADDRESSES) {
         uint32_t server = reader_u32(reader);
         buffer_printf(&core->heard, "addresses %u %u\n", server, reader_u32(reader));
+    } else if (type == CHANNEL_NAME) {
+        struct slice host = reader_bytes(reader);
+        buffer_printf(&core->heard, "name %.*s %u\n", SLICE_PRINT(host), reader_u32(reader));
     } else if (type == CHANNEL_WORKING) {
         uint32_t session = reader_u32(reader);
         uint32_t server = reader_u32(reader);
@@ -412,6 +415,20 @@ void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_
                   const char *redirect, uint32_t count)
 {
     core_deliver_ticket(core, session, job, slice_make(&ticket, 1), redirect, count);
+}
+
+void core_tell_name(struct fake_core *core, const char *host, const char *address)
+{
+    struct buffer frame;
+    struct ip_address bytes;
+    bool good = ip_from_text(slice_from_text(address), &bytes);
+    assert(good);
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_NAME);
+    buffer_put_bytes(&frame, slice_from_text(host));
+    buffer_put_u32(&frame, 1);
+    buffer_append(&frame, slice_make(bytes.bytes, 16));
+    say(core, &frame);
 }
 
 void core_say(struct fake_core *core, enum channel_frame type, uint32_t session, uint64_t job)

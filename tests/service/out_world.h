@@ -70,6 +70,7 @@ bool core_heard(const struct fake_core *core, const char *words);
 /* The same with a ticket of the spool. */
 void core_deliver_ticket(struct fake_core *core, uint32_t session, uint64_t job,
                          struct slice ticket, const char *redirect, uint32_t count);
+void core_tell_name(struct fake_core *core, const char *host, const char *address);
 void core_connect(struct fake_core *core, uint32_t session, uint32_t server);
 void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_t ticket,
                   const char *redirect, uint32_t count);

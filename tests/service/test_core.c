@@ -251,6 +251,60 @@ static void an_attempt_without_a_word_is_in_doubt_after_a_restart(void **state)
     assert_int_equal(queued(bench, "in_doubt"), 1);
 }
 
+static void say_name(struct bench *bench, const char *host)
+{
+    const struct ip_address address = {{[10] = 0xff, [11] = 0xff, 192, 0, 2, 1}};
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_NAME);
+    buffer_put_bytes(&frame, slice_from_text(host));
+    buffer_put_u32(&frame, 1);
+    buffer_append(&frame, slice_make(address.bytes, 16));
+    bench_send_frame(bench, bench->out, &frame);
+    buffer_done(&frame);
+}
+
+static void addresses_of_names_outlive_core(void **state)
+{
+    struct bench *bench = *state;
+    bench->addresses[1] = (struct server_address){.host = SLICE_LITERAL("mail.test"), .port = 25};
+    bench_attach_out(bench, true, true);
+    say_name(bench, "mail.test");
+    say_name(bench, "of.no.server.test");
+    bench_run_ms(bench, 20);
+    bench_close(bench);
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    bench_until(bench, &bench->names_told, 1);
+    assert_string_equal(bench->name_told, "mail.test 1");
+    /* The server has another name now: the old one is forgotten. */
+    bench_close(bench);
+    bench->addresses[1].host = SLICE_LITERAL("other.test");
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    bench_run_ms(bench, 20);
+    bench_close(bench);
+    bench->addresses[1].host = SLICE_LITERAL("mail.test");
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    bench_run_ms(bench, 20);
+    assert_int_equal(bench->names_told, 1);
+}
+
+static void an_unreadable_envelope_is_put_off(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench->readies = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->delivered, 1);
+    bench->message = (struct message_id){0, 0}; /* edge-out cannot know it */
+    bench_result(bench, RELAY_REFUSED, 451);
+    bench_until(bench, &bench->durable, 1);
+    assert_int_equal(queued(bench, "deliveries"), 1);
+}
+
 static void a_refusal_for_a_domain_is_a_dead_letter(void **state)
 {
     struct bench *bench = *state;
@@ -408,6 +462,9 @@ int main(void)
         MEMORY_TEST(a_job_without_go_is_not_tried_when_edge_out_dies),
         MEMORY_TEST(work_of_edge_out_outlives_core),
         DISK_TEST(work_of_edge_out_outlives_core),
+        MEMORY_TEST(addresses_of_names_outlive_core),
+        DISK_TEST(addresses_of_names_outlive_core),
+        MEMORY_TEST(an_unreadable_envelope_is_put_off),
         MEMORY_TEST(a_result_repeated_to_a_new_core_counts),
         MEMORY_TEST(an_attempt_without_a_word_is_in_doubt_after_a_restart),
         MEMORY_TEST(a_refusal_for_a_domain_is_a_dead_letter),

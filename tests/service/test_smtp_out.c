@@ -265,6 +265,7 @@ static void names_and_their_last_good_addresses(void **state)
     pass(1000);
     assert_int_equal(server_visits(server), 1);
     assert_true(core_heard(&core, "addresses 3 1\n"));
+    assert_true(core_heard(&core, "name a1.test 1\n"));
     assert_true(core_heard(&core, "ended 2 4 resolve-lost\n"));
     /* Long after the TTL, and nobody answers any more. */
     pass(3600 * 1000);
@@ -272,6 +273,20 @@ static void names_and_their_last_good_addresses(void **state)
     core_connect(&core, 3, 3);
     pass(1000);
     assert_int_equal(server_visits(server), 2);
+    server_free(server);
+}
+
+static void addresses_that_core_has_kept(void **state)
+{
+    (void)state;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &good);
+    pass(100);
+    core_tell_name(&core, "nowhere.test", "192.0.2.1");
+    core_tell_name(&core, "of.no.server.test", "192.0.2.1");
+    core_connect(&core, 1, 4);
+    pass(5000);
+    assert_heard("resumed 1\naddresses 4 1\nname nowhere.test 1\nopened 1 4 8\n");
+    assert_int_equal(server_visits(server), 1);
     server_free(server);
 }
 
@@ -670,6 +685,7 @@ int main(void)
         WITH_WORLD(silent_greeting),
         WITH_WORLD(next_address_of_the_list),
         WITH_WORLD(names_and_their_last_good_addresses),
+        WITH_WORLD(addresses_that_core_has_kept),
         WITH_WORLD(greeting_and_hello_misbehave),
         WITH_WORLD(transactions_misbehave),
         WITH_WORLD(lmtp_replies_for_each),
