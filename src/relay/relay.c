@@ -563,6 +563,20 @@ void relay_result_durable(struct relay *relay, uint64_t job, struct relay_time n
     relay_begin(relay, now);
 }
 
+void relay_together_begin(struct relay *relay, struct relay_time now)
+{
+    relay_begin(relay, now);
+    assert(!relay->frozen);
+    relay->frozen = true;
+}
+
+void relay_together_end(struct relay *relay, struct relay_time now)
+{
+    relay_begin(relay, now);
+    relay->frozen = false;
+    relay_settle(relay);
+}
+
 void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count, struct relay_time now)
 {
     struct relay_reply reply = {.stage = RELAY_AT_IDLE,

@@ -67,6 +67,11 @@ void relay_resume(struct relay *relay, uint32_t session, uint64_t job, struct sp
                   const uint32_t *deliveries, uint32_t count, uint32_t server,
                   struct relay_time now);
 
+/* Inputs that belong together: between the two nothing is sent. An import is relay_add() with the
+ * fates and notes that the message brings along, which the relay_load functions take at any time. */
+void relay_together_begin(struct relay *relay, struct relay_time now);
+void relay_together_end(struct relay *relay, struct relay_time now);
+
 /* Notes about `handle` that are still needed (spool_owner.describe): calls put for each. */
 void relay_describe(const struct relay *relay, struct spool_handle handle,
                     void (*put)(void *context, uint32_t delivery, uint16_t kind,
