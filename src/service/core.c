@@ -134,8 +134,10 @@ static void tick(void *context)
     core_act_tick(core);
     core_out_tick(core);
     core_in_tick(core);
+    core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
+    core_check_stopped(core);
     if (core->load_again) {
         core->load_again = false;
         loop_later_ask(core->load);
@@ -305,10 +307,19 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     return ERROR_NONE;
 }
 
+static bool is_idle(const struct core *core)
+{
+    return core->commits_under_way == 0 && core->notes_pending == 0 && core_act_is_idle(core);
+}
+
 void core_check_stopped(struct core *core)
 {
-    if (!core->stopping || core->stopped == NULL || core->commits_under_way > 0 ||
-        core->notes_pending > 0 || !core_act_is_idle(core)) {
+    if (!core->stopping || core->stopped == NULL) {
+        return;
+    }
+    bool hopeless = core->told_spool.accepting == ERROR_IO &&
+                    core_now().steady_ms - core->stopping_since_ms >= CORE_STOP_MS;
+    if (!hopeless && !is_idle(core)) {
         return;
     }
     void (*stopped)(void *context) = core->stopped;
@@ -320,6 +331,7 @@ void core_check_stopped(struct core *core)
 void core_stop(struct core *core, void (*done)(void *context), void *context)
 {
     core->stopping = true;
+    core->stopping_since_ms = core_now().steady_ms;
     core->stopped = done;
     core->stopped_context = context;
     core_act_tick(core); /* one more try for what the journal refused */

@@ -105,7 +105,9 @@ void control_more(struct control_request *request, json_t *more)
 
 struct core_after control_after(struct control_request *request)
 {
-    request->waiting++;
+    if (request->waiting++ == 0) {
+        request->waiting_since_ms = core_now().steady_ms;
+    }
     return (struct core_after){.request = request};
 }
 
@@ -298,6 +300,24 @@ static void turn(struct control *control)
     watch(control);
     if (more) {
         loop_later_ask(control->core->control_later);
+    }
+}
+
+/* The spool keeps changes that it cannot write now and writes them later; nobody is to wait for a
+ * disk to be mended. */
+void core_control_tick(struct core *core)
+{
+    int64_t now = core_now().steady_ms;
+    LIST_EACH(&core->controls, at, after)
+    {
+        struct control *control = LIST_ENTRY(at, struct control, link);
+        struct control_request *request = control->request;
+        if (request != NULL && request->waiting > 0 &&
+            now - request->waiting_since_ms >= CONTROL_WAIT_MS) {
+            request->write_failed = true;
+            request_end(request);
+            turn(control);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ enum {
     CONTROL_OUT_HIGH = 256 << 10, /* bytes waiting for the socket: no further step */
     CONTROL_OUT_MAX = 8 << 20,
     CONTROL_STEP_NS = 2000000,
+    CONTROL_WAIT_MS = 5000,     /* for the journal; then the truth is that it cannot be written */
     CONTROL_LIST_MAX = 100,     /* recipients in one row */
     CONTROL_PIECE_ITEMS = 1000, /* entries of one "more" frame */
 };
@@ -68,6 +69,7 @@ struct control_request {
     enum control_exit code;
     const char *error; /* static */
     unsigned waiting;  /* batches on their way */
+    int64_t waiting_since_ms;
     bool write_failed;
     struct buffer rows; /* sent when nothing is waiting */
     struct arena arena; /* of one message */

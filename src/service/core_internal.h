@@ -30,6 +30,7 @@ enum {
     CORE_BACKLOG_MAX = 64 << 20, /* bytes waiting for room in one ring of edge-out */
     CORE_ALERTS_MAX = 64,        /* shown by status */
     CORE_TICK_MS = 1000,
+    CORE_STOP_MS = 10000,    /* a stop waits so long for a journal that cannot be written */
     CORE_ANNOUNCE_TICKS = 5, /* repeated so often after a change of configuration */
 };
 
@@ -163,6 +164,7 @@ struct core {
     bool load_again;
     bool dispatching;
     bool stopping;
+    int64_t stopping_since_ms;
     void (*stopped)(void *context);
     void *stopped_context;
 
@@ -295,6 +297,7 @@ void report_problem(const char *what, enum error error);
 void core_control_init(struct core *core);
 void core_control_done(struct core *core);
 void core_control_later(void *context);
+void core_control_tick(struct core *core);
 /* The writes of `request` are durable, or failed and will be tried again later. */
 void core_control_written(struct control_request *request, enum error error);
 
