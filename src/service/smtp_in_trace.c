@@ -12,18 +12,23 @@ struct writer {
     size_t column;
 };
 
-/* A word behind a blank, or on a line of its own where it would pass the margin. */
-static void put_word(struct writer *writer, struct slice word)
+/* A blank, or the beginning of a new line where `width` bytes more would pass the margin. */
+static void put_blank(struct writer *writer, size_t width)
 {
-    if (writer->column + 1 + word.length > COLUMNS) {
+    if (writer->column + 1 + width > COLUMNS) {
         buffer_append(writer->field, SLICE_LITERAL("\r\n\t"));
         writer->column = 8;
     } else {
         buffer_append(writer->field, SLICE_LITERAL(" "));
         writer->column++;
     }
+    writer->column += width;
+}
+
+static void put_word(struct writer *writer, struct slice word)
+{
+    put_blank(writer, word.length);
     buffer_append(writer->field, word);
-    writer->column += word.length;
 }
 
 /* The HELO name is the client's word: what could end a token, a comment or the field, or is not
@@ -64,13 +69,12 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
     put_word(&writer, slice_from_text(id));
     if (trace->recipient.length > 0) {
         put_word(&writer, SLICE_LITERAL("for"));
-        put_word(&writer, SLICE_LITERAL("<"));
+        put_blank(&writer, trace->recipient.length + 3);
+        buffer_append(ret_field, SLICE_LITERAL("<"));
         buffer_append(ret_field, trace->recipient);
         buffer_append(ret_field, SLICE_LITERAL(">"));
-        writer.column += trace->recipient.length + 1;
     }
     buffer_append(ret_field, SLICE_LITERAL(";"));
-    writer.column++;
     put_word(&writer, slice_from_text(date));
     buffer_append(ret_field, SLICE_LITERAL("\r\n"));
 }

@@ -111,7 +111,10 @@ void world_hear(struct world *world)
 
 static void on_core_ring(void *context)
 {
-    world_hear(context);
+    struct world *world = context;
+    world->is_working = true;
+    world_hear(world);
+    world->is_working = false;
 }
 
 void world_answer_all(struct world *world, enum error error)

@@ -41,6 +41,8 @@ struct world {
     uint32_t ring_bytes;
 
     /* How core behaves. */
+    bool is_running; /* in the loop */
+    bool is_working; /* inside core: what happens now is not the door's doing */
     enum error store_error;
     bool holds_answers; /* commits are noted, not answered */
     bool is_deaf;       /* reads nothing */

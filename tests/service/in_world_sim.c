@@ -10,6 +10,7 @@ void backend_begin(void)
 
 void backend_end(void)
 {
+    sim_run_until(sim_now_ns() + 60LL * 1000000000); /* timers that were set are freed when due */
     sim_end();
 }
 

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The Received field and the count of connections by client.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "service/smtp_in_limits.h"
+#include "service/smtp_in_trace.h"
+
+static void check_field(const struct smtp_in_trace *trace, const char *expected)
+{
+    struct buffer field;
+    buffer_init(&field, 0);
+    smtp_in_trace_write(trace, &field);
+    buffer_put_u8(&field, 0);
+    assert_string_equal((const char *)field.data, expected);
+    buffer_done(&field);
+}
+
+static void received_field(void **state)
+{
+    (void)state;
+    struct ip_address client;
+    ip_from_text(SLICE_LITERAL("2001:db8::1"), &client);
+    struct smtp_in_trace trace = {
+        .helo = SLICE_LITERAL("[IPv6:2001:db8::1]"),
+        .client = &client,
+        .hostname = SLICE_LITERAL("mx.example.net"),
+        .protocol = SLICE_LITERAL("ESMTP"),
+        .id = {0x0123456789abcdefULL, 0xfedcba9876543210ULL},
+        .recipient = SLICE_LITERAL("bob@example.com"),
+        .received_ms = 1795304960123,
+    };
+    check_field(&trace,
+                "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1]) by mx.example.net\r\n"
+                "\t(holdfast) with ESMTP id 014d2pf2dbsqqzxq5tk1v58cgg for\r\n"
+                "\t<bob@example.com>; Sat, 21 Nov 2026 23:49:20 +0000\r\n");
+    /* A hostile name cannot end the field, a comment or a string. */
+    ip_from_text(SLICE_LITERAL("192.0.2.1"), &client);
+    trace.helo = SLICE_LITERAL("a)b(c\"d\\e;f\r\n g\x01\xc3\xa4");
+    trace.recipient = SLICE_EMPTY;
+    check_field(&trace,
+                "Received: from a?b?c?d?e?f???g??? ([192.0.2.1]) by mx.example.net (holdfast)\r\n"
+                "\twith ESMTP id 014d2pf2dbsqqzxq5tk1v58cgg;\r\n"
+                "\tSat, 21 Nov 2026 23:49:20 +0000\r\n");
+}
+
+static enum smtp_in_admission enter(struct smtp_in_shared *shared, const char *text, uint32_t all,
+                                    uint32_t each)
+{
+    struct limits_config limits = {.connections = all, .connections_per_client = each};
+    struct ip_address client;
+    assert_true(ip_from_text(slice_from_text(text), &client));
+    return smtp_in_enter(shared, &limits, &client);
+}
+
+static void leave(struct smtp_in_shared *shared, const char *text)
+{
+    struct ip_address client;
+    assert_true(ip_from_text(slice_from_text(text), &client));
+    smtp_in_leave(shared, &client);
+}
+
+static void connections_by_client(void **state)
+{
+    (void)state;
+    struct smtp_in_shared *shared = smtp_in_shared_new();
+    assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_ADMITTED);
+    assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_ADMITTED);
+    assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_CLIENT_FULL);
+    assert_int_equal(enter(shared, "192.0.2.2", 100, 2), SMTP_IN_ADMITTED);
+    leave(shared, "192.0.2.1");
+    assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_ADMITTED);
+    /* A /64 is one client. */
+    assert_int_equal(enter(shared, "2001:db8::1", 100, 1), SMTP_IN_ADMITTED);
+    assert_int_equal(enter(shared, "2001:db8::2", 100, 1), SMTP_IN_CLIENT_FULL);
+    assert_int_equal(enter(shared, "2001:db8:0:1::2", 100, 1), SMTP_IN_ADMITTED);
+    /* Loopback counts only in all. */
+    assert_int_equal(enter(shared, "127.0.0.1", 7, 1), SMTP_IN_ADMITTED);
+    assert_int_equal(enter(shared, "127.0.0.1", 7, 1), SMTP_IN_ADMITTED);
+    assert_int_equal(enter(shared, "127.0.0.1", 7, 1), SMTP_IN_FULL);
+    leave(shared, "127.0.0.1");
+    assert_int_equal(enter(shared, "::1", 7, 1), SMTP_IN_ADMITTED);
+    smtp_in_shared_free(shared);
+}
+
+static void many_clients_are_not_taken_for_one(void **state)
+{
+    (void)state;
+    struct smtp_in_shared *shared = smtp_in_shared_new();
+    unsigned refused = 0;
+    for (unsigned i = 0; i < 20000; i++) {
+        struct limits_config limits = {.connections_per_client = 4};
+        struct ip_address client = {{0}};
+        client.bytes[0] = 0x20;
+        memcpy(client.bytes + 2, &i, sizeof(i));
+        refused += smtp_in_enter(shared, &limits, &client) != SMTP_IN_ADMITTED;
+    }
+    assert_true(refused < 20); /* two rows must collide four times over */
+    smtp_in_shared_free(shared);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(received_field),
+        cmocka_unit_test(connections_by_client),
+        cmocka_unit_test(many_clients_are_not_taken_for_one),
+    };
+    return cmocka_run_group_tests_name("smtp_in_parts", tests, NULL, NULL);
+}
