@@ -51,6 +51,7 @@ struct sink {
     int epoll;
     int listener;
     FILE *log;
+    bool unbuffered; /* a line is in the file before its 250 is said: for a sink that gets killed */
     int status_fd;
     uint64_t expected; /* stop after so many; 0: never */
     int64_t limit_ns;
@@ -126,6 +127,9 @@ static void message_done(struct sink *sink, struct connection *connection)
     if (sink->log != NULL) {
         fprintf(sink->log, "%" PRId64 " %" PRId64 " %s %" PRIu64 "\n", sink->last_ns,
                 connection->number, connection->recipient, connection->index);
+        if (sink->unbuffered) {
+            fflush(sink->log);
+        }
     }
     connection->in_content = false;
     reply(sink, "250 2.0.0 Ok\r\n");
@@ -334,7 +338,7 @@ static int open_listener(uint16_t port)
 
 static void usage(void)
 {
-    fputs("usage: csink [-n MESSAGES] [-t SECONDS] [-d DELAY_US] [-o LOG] [-s STATUS] PORT\n",
+    fputs("usage: csink [-n MESSAGES] [-t SECONDS] [-d DELAY_US] [-o LOG] [-u] [-s STATUS] PORT\n",
           stderr);
     exit(2);
 }
@@ -353,7 +357,7 @@ static uint64_t number_argument(const char *text)
 static void read_options(struct sink *sink, int argc, char **argv)
 {
     int letter;
-    while ((letter = getopt(argc, argv, "n:t:d:o:s:")) != -1) {
+    while ((letter = getopt(argc, argv, "n:t:d:o:s:u")) != -1) {
         switch (letter) {
         case 'n':
             sink->expected = number_argument(optarg);
@@ -363,6 +367,9 @@ static void read_options(struct sink *sink, int argc, char **argv)
             break;
         case 'd':
             sink->delay_us = (uint32_t)number_argument(optarg);
+            break;
+        case 'u':
+            sink->unbuffered = true;
             break;
         case 'o':
             sink->log = fopen(optarg, "we");

@@ -39,7 +39,7 @@ class Load:
     def start_sink(self):
         log = self.place / f"sink-{len(self.logs)}.log"
         self.logs.append(log)
-        self.sink = subprocess.Popen([BUILD / "tools/csink", "-o", log, "-s",
+        self.sink = subprocess.Popen([BUILD / "tools/csink", "-u", "-o", log, "-s",
                                       self.place / "sink.status", str(self.sink_port)],
                                      stdout=subprocess.DEVNULL)
 
