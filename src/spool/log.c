@@ -54,7 +54,10 @@ static void look_at_space(struct journal *journal)
     snprintf(reason, sizeof(reason), "%llu MB free, %llu MB are kept in reserve",
              (unsigned long long)(space.available_bytes >> 20),
              (unsigned long long)(journal->reserve_bytes >> 20));
-    bool low = space.available_bytes < journal->reserve_bytes;
+    if (journal->spares.length > 0) {
+        journal->emergency_used = false;
+    }
+    bool low = space.available_bytes < journal->reserve_bytes || journal->emergency_used;
     journal_set_state(journal, journal->trouble, low,
                       journal->trouble == ERROR_NONE ? reason : NULL);
 }

@@ -331,6 +331,7 @@ static void finished(void *context)
             written(journal, group);
         }
         bool fresh = group->fresh, group_synced = group->sync;
+        bool used_emergency = group->used_emergency;
         if (group_synced) {
             synced(journal, group);
         }
@@ -342,6 +343,10 @@ static void finished(void *context)
             journal_set_state(journal, ERROR_NONE, journal->space_low, NULL);
         } else {
             retain(journal, group);
+        }
+        if (fresh && used_emergency) {
+            journal->emergency_used = true;
+            journal_set_state(journal, journal->trouble, true, "no space for another segment");
         }
         if (fresh) {
             segments_seal(journal);

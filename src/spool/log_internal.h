@@ -272,8 +272,9 @@ struct journal {
     struct read_file read_files[LOG_READ_FILES];
     uint64_t read_clock;
 
-    enum error trouble; /* storage fails: only spool_tick() tries again */
-    bool space_low;     /* less than the reserve is free */
+    enum error trouble;  /* storage fails: only spool_tick() tries again */
+    bool emergency_used; /* the last prepared segment is in use: only fates, notes and DSNs */
+    bool space_low;      /* less than the reserve is free */
     char reason[160];
     uint64_t available_bytes, reserve_bytes;
     uint64_t live_bytes, messages, groups, syncs, quarantined, content_bytes;

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The offline check: every segment from end to end, then every piece of content of the messages
+ * that are not finished. It judges segments as log_recover.c does, but changes nothing.
+ */
+#include "spool/verify.h"
+
+#include "base/crc32c.h"
+#include "spool/log_scan.h"
+#include "spool/log_table.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct checked_segment {
+    uint64_t number, size;
+    struct log_header header;
+    struct log_seal seal;
+    bool has_header, has_seal;
+};
+
+/* A piece of content that some message names. */
+struct named_piece {
+    uint32_t message; /* in the table */
+    uint64_t segment; /* 0: a file */
+    struct log_piece piece;
+};
+
+struct checking {
+    struct disk *disk;
+    void (*line)(void *context, const char *text);
+    void (*progress)(void *context, uint64_t done, uint64_t all);
+    void *context;
+    struct spool_verify_report *report;
+    struct buffer segments; /* struct checked_segment */
+    struct buffer files;    /* uint64_t */
+    struct buffer pieces;   /* struct named_piece */
+    struct table table;
+    uint64_t done, all;
+    const struct checked_segment *segment; /* the one being scanned */
+    enum error error;
+};
+
+static void say(struct checking *checking, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void say(struct checking *checking, const char *format, ...)
+{
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (checking->line != NULL) {
+        checking->line(checking->context, text);
+    }
+}
+
+static void advance(struct checking *checking, uint64_t bytes)
+{
+    checking->done += bytes;
+    if (checking->progress != NULL) {
+        checking->progress(checking->context, checking->done, checking->all);
+    }
+}
+
+/* ---- what there is ----------------------------------------------------------------------- */
+
+static void list_one(void *context, const char *name, uint64_t size)
+{
+    struct checking *checking = context;
+    enum log_name kind;
+    uint64_t number;
+    if (!log_name_parse(name, &kind, &number)) {
+        return;
+    }
+    if (kind == LOG_NAME_SEGMENT) {
+        struct checked_segment segment = {.number = number, .size = size};
+        buffer_append(&checking->segments, slice_make(&segment, sizeof(segment)));
+        checking->all += size;
+    } else if (kind == LOG_NAME_CONTENT) {
+        buffer_append(&checking->files, slice_make(&number, sizeof(number)));
+        checking->report->content_files++;
+    } else if (kind == LOG_NAME_SET_ASIDE) {
+        say(checking, "%s: set aside earlier", name);
+    }
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = ((const struct checked_segment *)a)->number;
+    uint64_t right = ((const struct checked_segment *)b)->number;
+    return (left > right) - (left < right);
+}
+
+static enum error read_part(struct checking *checking, enum log_name kind, uint64_t number,
+                            uint64_t offset, void *bytes, size_t length)
+{
+    char name[LOG_NAME_SIZE];
+    struct disk_file *file;
+    log_name_make(kind, number, name);
+    enum error error = checking->disk->ops->open(checking->disk, name, DISK_READ, &file);
+    if (error == ERROR_NONE) {
+        error = checking->disk->ops->read(file, offset, bytes, length);
+        checking->disk->ops->close(file);
+    }
+    return error;
+}
+
+static enum error read_blocks(struct checking *checking, struct checked_segment *segment)
+{
+    uint8_t blocks[LOG_DATA_AT];
+    if (segment->size < sizeof(blocks)) {
+        return ERROR_NONE;
+    }
+    enum error error =
+        read_part(checking, LOG_NAME_SEGMENT, segment->number, 0, blocks, sizeof(blocks));
+    for (int copy = 0; copy < 2 && error == ERROR_NONE; copy++) {
+        struct log_header header;
+        enum error decoded = log_header_decode(blocks + (size_t)copy * LOG_BLOCK, &header);
+        if (decoded == ERROR_NEWER) {
+            return decoded;
+        }
+        if (decoded != ERROR_NONE || header.number != segment->number) {
+            continue;
+        }
+        segment->header = header;
+        segment->has_header = true;
+    }
+    if (error == ERROR_NONE) {
+        enum error decoded = log_seal_decode(blocks + LOG_SEAL_AT, &segment->seal);
+        segment->has_seal = decoded == ERROR_NONE && segment->seal.number == segment->number &&
+                            (!segment->has_header || segment->seal.nonce == segment->header.nonce);
+    }
+    return error;
+}
+
+/* ---- records ----------------------------------------------------------------------------- */
+
+static void damage(void *context, uint32_t from, uint32_t to, bool cut, const char *what)
+{
+    struct checking *checking = context;
+    unsigned long long number = checking->segment->number;
+    if (cut) {
+        say(checking, "segment %llu at %u: unfinished groups would be dropped", number, from);
+        checking->report->recovered_tails++;
+    } else {
+        say(checking, "segment %llu at %u: %u bytes damaged: %s", number, from, to - from, what);
+        checking->report->damaged_records++;
+    }
+}
+
+static void name_pieces(struct checking *checking, uint32_t index, uint32_t offset,
+                        const struct log_message *message)
+{
+    for (size_t i = 0; i < message->piece_count; i++) {
+        struct named_piece named = {index, 0, message->pieces[i]};
+        if (named.piece.kind == LOG_NEAR) {
+            named.segment = checking->segment->number;
+            named.piece.offset =
+                named.piece.offset > offset ? UINT64_MAX : offset - named.piece.offset;
+        } else if (named.piece.kind == LOG_FAR) {
+            named.segment = named.piece.where;
+        }
+        buffer_append(&checking->pieces, slice_make(&named, sizeof(named)));
+    }
+}
+
+static enum error take_message(struct checking *checking, const struct log_record *record,
+                               struct slice payload)
+{
+    struct arena arena;
+    struct log_message message;
+    uint32_t index;
+    arena_init(&arena);
+    enum error error = log_get_message(payload, &arena, &message);
+    if (error == ERROR_NONE) {
+        index = table_find(&checking->table, message.message.id);
+        if (index == STORED_NONE) {
+            checking->report->messages++;
+            error = table_add(&checking->table, message.message.id, &index);
+            if (error == ERROR_NONE) {
+                error = stored_prepare(table_at(&checking->table, index), index,
+                                       message.message.recipient_count, 0, 0);
+            }
+        }
+    }
+    if (error == ERROR_NONE) {
+        /* Of several copies the last one's content counts. */
+        table_at(&checking->table, index)->sequence = checking->pieces.length;
+        name_pieces(checking, index, record->offset, &message);
+    }
+    arena_done(&arena);
+    return error == ERROR_MEMORY ? error : ERROR_NONE; /* its grammar: told by the scan */
+}
+
+static void take_fate(struct checking *checking, struct slice payload)
+{
+    struct log_fate fate;
+    checking->report->fates++;
+    if (!log_get_fate(payload, &fate)) {
+        say(checking, "segment %llu: a fate breaks its grammar",
+            (unsigned long long)checking->segment->number);
+        checking->report->damaged_records++;
+        return;
+    }
+    uint32_t index = table_find(&checking->table, fate.id);
+    if (index == STORED_NONE) {
+        return;
+    }
+    struct stored *stored = table_at(&checking->table, index);
+    if (fate.delivery < stored->recipients && stored_fate(stored, fate.delivery) == 0) {
+        stored_set_fate(stored, fate.delivery, fate.fate);
+        stored->left--;
+    }
+}
+
+static void take_record(void *context, const struct log_record *record, struct slice payload)
+{
+    struct checking *checking = context;
+    checking->report->records++;
+    if (record->type == LOG_MESSAGE) {
+        enum error error = take_message(checking, record, payload);
+        checking->error = checking->error == ERROR_NONE ? error : checking->error;
+    } else if (record->type == LOG_FATE) {
+        take_fate(checking, payload);
+    } else if (record->type == LOG_NOTE || record->type == LOG_GLOBAL) {
+        checking->report->notes++;
+    }
+}
+
+/* ---- segments ---------------------------------------------------------------------------- */
+
+static const struct log_open_end *open_end_of(const struct checked_segment *newest, uint64_t number)
+{
+    for (uint32_t i = 0; newest != NULL && i < newest->header.open_end_count; i++) {
+        if (newest->header.open_ends[i].number == number) {
+            return &newest->header.open_ends[i];
+        }
+    }
+    return NULL;
+}
+
+static void check_index(struct checking *checking, struct slice bytes)
+{
+    const struct log_seal *seal = &checking->segment->seal;
+    struct slice index = slice_take(slice_skip(bytes, seal->index_at), seal->index_length);
+    if (index.length != seal->index_length || crc32c(0, index) != seal->index_crc) {
+        say(checking, "segment %llu: its index is damaged; a start would scan it",
+            (unsigned long long)checking->segment->number);
+        checking->report->damaged_records++;
+    }
+}
+
+static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32_t end)
+{
+    const struct checked_segment *segment = checking->segment;
+    uint8_t *bytes = malloc((size_t)segment->size + 1);
+    if (bytes == NULL) {
+        return ERROR_MEMORY;
+    }
+    enum error error =
+        read_part(checking, LOG_NAME_SEGMENT, segment->number, 0, bytes, (size_t)segment->size);
+    struct slice all = slice_make(bytes, (size_t)segment->size);
+    struct log_scan scan = {.nonce = nonce,
+                            .known_end = end,
+                            .context = checking,
+                            .damage = damage,
+                            .record = take_record};
+    if (error == ERROR_NONE) {
+        error = log_scan(&scan, all);
+    }
+    if (error == ERROR_NONE) {
+        checking->report->groups += scan.groups;
+        checking->report->bytes += scan.end;
+        if (segment->has_seal) {
+            check_index(checking, all);
+        }
+    }
+    free(bytes);
+    advance(checking, segment->size);
+    return error == ERROR_NONE ? checking->error : error;
+}
+
+static enum error check_segment(struct checking *checking, const struct checked_segment *newest)
+{
+    const struct checked_segment *segment = checking->segment;
+    unsigned long long number = segment->number;
+    const struct log_open_end *end = open_end_of(newest, segment->number);
+    if (segment->has_seal) {
+        checking->report->segments++;
+        checking->report->sealed_segments++;
+        return scan_segment(checking, segment->seal.nonce, segment->seal.end);
+    }
+    if (end != NULL && end->end != 0) {
+        checking->report->segments++;
+        return scan_segment(checking, end->nonce, end->end);
+    }
+    if (end != NULL || newest == NULL || segment->number > newest->number) {
+        say(checking, "segment %llu was never begun: it would be removed", number);
+        advance(checking, segment->size);
+        return ERROR_NONE;
+    }
+    if (!segment->has_header) {
+        say(checking, "segment %llu has no valid header: it would be set aside", number);
+        checking->report->damaged_records++;
+        advance(checking, segment->size);
+        return ERROR_NONE;
+    }
+    checking->report->segments++;
+    if (segment != newest) {
+        say(checking, "segment %llu: its seal is damaged", number);
+        checking->report->damaged_records++;
+    }
+    return scan_segment(checking, segment->header.nonce, 0);
+}
+
+static enum error check_segments(struct checking *checking)
+{
+    struct checked_segment *segments = (void *)checking->segments.data;
+    size_t count = checking->segments.length / sizeof(*segments);
+    const struct checked_segment *newest = NULL;
+    enum error error = count == 0 ? ERROR_MISSING : ERROR_NONE;
+    if (count > 0) {
+        qsort(segments, count, sizeof(*segments), by_number);
+    }
+    for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
+        error = read_blocks(checking, &segments[i]);
+        newest = segments[i].has_header ? &segments[i] : newest;
+    }
+    for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
+        checking->segment = &segments[i];
+        error = check_segment(checking, newest);
+    }
+    return error;
+}
+
+/* ---- contents ---------------------------------------------------------------------------- */
+
+static enum error check_piece(struct checking *checking, const struct named_piece *named)
+{
+    uint8_t *bytes = malloc((size_t)named->piece.stored + 1);
+    if (bytes == NULL) {
+        return ERROR_MEMORY;
+    }
+    bool own = named->piece.kind == LOG_FILE;
+    enum error error = read_part(checking, own ? LOG_NAME_CONTENT : LOG_NAME_SEGMENT,
+                                 own ? named->piece.where : named->segment, named->piece.offset,
+                                 bytes, named->piece.stored);
+    if (error == ERROR_NONE &&
+        crc32c(0, slice_make(bytes, named->piece.stored)) != named->piece.crc) {
+        error = ERROR_CORRUPT;
+    }
+    free(bytes);
+    if (error == ERROR_NONE || error == ERROR_MEMORY) {
+        return error;
+    }
+    char id[ID_TEXT_LENGTH + 1];
+    id_to_text(table_at(&checking->table, named->message)->id, id);
+    say(checking, "message %s: a part of its content: %s", id, error_text(error));
+    checking->report->missing_contents++;
+    return ERROR_NONE;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t left, right;
+    memcpy(&left, a, sizeof(left));
+    memcpy(&right, b, sizeof(right));
+    return (left > right) - (left < right);
+}
+
+static enum error check_contents(struct checking *checking)
+{
+    const struct named_piece *pieces = (const void *)checking->pieces.data;
+    size_t count = checking->pieces.length / sizeof(*pieces);
+    struct buffer named;
+    buffer_init(&named, 0);
+    enum error error = ERROR_NONE;
+    for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
+        const struct stored *stored = table_at(&checking->table, pieces[i].message);
+        if (stored->left == 0 || i * sizeof(*pieces) < stored->sequence) {
+            continue; /* finished, or an older copy */
+        }
+        error = check_piece(checking, &pieces[i]);
+        if (pieces[i].piece.kind == LOG_FILE) {
+            buffer_append(&named, slice_make(&pieces[i].piece.where, sizeof(uint64_t)));
+        }
+    }
+    if (named.length > 0) {
+        qsort(named.data, named.length / sizeof(uint64_t), sizeof(uint64_t), by_value);
+    }
+    const uint64_t *files = (const void *)checking->files.data;
+    for (size_t i = 0; i < checking->files.length / sizeof(*files); i++) {
+        if (named.length == 0 || bsearch(&files[i], named.data, named.length / sizeof(uint64_t),
+                                         sizeof(uint64_t), by_value) == NULL) {
+            checking->report->orphan_content_files++;
+        }
+    }
+    if (named.failed) {
+        error = ERROR_MEMORY;
+    }
+    buffer_done(&named);
+    for (uint32_t i = 0; i < checking->table.used; i++) {
+        checking->report->unfinished_messages += table_at(&checking->table, i)->left > 0;
+    }
+    return error;
+}
+
+enum error spool_verify(struct disk *disk, void (*line)(void *context, const char *text),
+                        void (*progress)(void *context, uint64_t done, uint64_t all), void *context,
+                        struct spool_verify_report *ret_report)
+{
+    struct checking checking = {
+        .disk = disk, .line = line, .progress = progress, .context = context, .report = ret_report};
+    *ret_report = (struct spool_verify_report){0};
+    enum error error = table_init(&checking.table);
+    if (error == ERROR_NONE) {
+        error = disk->ops->list(disk, list_one, &checking);
+    }
+    if (error == ERROR_NONE) {
+        error = check_segments(&checking);
+    }
+    if (error == ERROR_NONE) {
+        error = check_contents(&checking);
+    }
+    if (checking.segments.failed || checking.files.failed || checking.pieces.failed) {
+        error = ERROR_MEMORY;
+    }
+    table_done(&checking.table);
+    buffer_done(&checking.segments);
+    buffer_done(&checking.files);
+    buffer_done(&checking.pieces);
+    return error;
+}
