@@ -74,6 +74,12 @@ enum control_step control_fail(struct control_request *request, enum control_exi
     return STEP_END;
 }
 
+enum control_step control_not_yet(struct control_request *request)
+{
+    request->again = true;
+    return control_fail(request, CONTROL_NOTHING_MATCHED, "still loading the journal");
+}
+
 struct slice control_argument(const struct control_request *request, const char *name)
 {
     const json_t *value = json_object_get(request->arguments, name);
@@ -158,7 +164,7 @@ static void request_end(struct control_request *request)
         request->error = "the journal cannot be written; the change holds and will be written "
                          "when it can be";
     }
-    if (control_put_end(&control->out, request->code, request->error) != ERROR_NONE) {
+    if (control_put_end(&control->out, request->code, request->error, request->again) != ERROR_NONE) {
         control->broken = true;
     }
     request_free(request);
@@ -292,7 +298,10 @@ static void turn(struct control *control)
         read_request(control);
     }
     bool more = !control->broken && control->request != NULL && step_request(control);
+    bool was_full = control->out.length > CONTROL_OUT_HIGH;
     send_out(control);
+    /* A reader that took all of it at once leaves nothing to wake us for the next step. */
+    more = more || (was_full && control->out.length <= CONTROL_OUT_HIGH);
     if (control->broken) {
         control_free(control);
         return;
