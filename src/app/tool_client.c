@@ -168,26 +168,36 @@ static void hand_on(const struct tool_answer *answer, json_t **row)
     *row = NULL;
 }
 
-static enum control_exit take_end(const json_t *end, const struct tool_answer *answer)
+/* What came of one request. */
+struct outcome {
+    enum control_exit code;
+    bool end;
+    bool again; /* core asks to be asked again */
+    bool any_row;
+};
+
+static void take_end(const json_t *end, const struct tool_answer *answer, struct outcome *outcome)
 {
     const char *error = json_string_value(json_object_get(end, "error"));
-    if (error != NULL && !answer->quiet) {
+    json_int_t code = json_integer_value(json_object_get(end, "exit"));
+    outcome->end = true;
+    outcome->again = json_is_true(json_object_get(end, "again")) && !outcome->any_row;
+    outcome->code = code >= CONTROL_DONE && code <= CONTROL_NOT_RUNNING ? (enum control_exit)code
+                                                                        : CONTROL_USAGE;
+    if (error != NULL && !answer->quiet && !outcome->again) {
         char clean[512];
         tool_error("%s", tool_clean(error, clean, sizeof(clean)));
     }
-    json_int_t code = json_integer_value(json_object_get(end, "exit"));
-    return code >= CONTROL_DONE && code <= CONTROL_NOT_RUNNING ? (enum control_exit)code
-                                                               : CONTROL_USAGE;
 }
 
-/* True when this was the end. */
-static bool take_frame(json_t *frame, const struct tool_answer *answer, json_t **row,
-                       enum control_exit *ret_code)
+static void take_frame(json_t *frame, const struct tool_answer *answer, json_t **row,
+                       struct outcome *outcome)
 {
     json_t *part;
     if ((part = json_object_get(frame, "row")) != NULL) {
         hand_on(answer, row);
         *row = json_incref(part);
+        outcome->any_row = true;
         if (answer->immediate) {
             hand_on(answer, row);
         }
@@ -198,34 +208,50 @@ static bool take_frame(json_t *frame, const struct tool_answer *answer, json_t *
                          (uint64_t)tool_integer(part, "all"));
     } else if ((part = json_object_get(frame, "end")) != NULL) {
         hand_on(answer, row);
-        *ret_code = take_end(part, answer);
-        return true;
+        take_end(part, answer, outcome);
     }
-    return false;
 }
 
-enum control_exit tool_client_ask(struct tool_client *client, const char *command,
-                                  json_t *arguments, const struct tool_answer *answer)
+static struct outcome ask_once(struct tool_client *client, const char *command, json_t *arguments,
+                               const struct tool_answer *answer)
 {
-    enum control_exit code = CONTROL_NOT_RUNNING;
-    if (!send_request(client, command, arguments)) {
-        return code;
-    }
+    struct outcome outcome = {.code = CONTROL_NOT_RUNNING};
     json_t *row = NULL;
-    for (bool end = false; !end;) {
+    bool going = send_request(client, command, arguments);
+    while (going && !outcome.end) {
         json_t *frame = receive(client);
         if (frame == NULL) {
             break;
         }
-        end = take_frame(frame, answer, &row, &code);
+        take_frame(frame, answer, &row, &outcome);
         json_decref(frame);
         if (answer->stop != NULL && *answer->stop) {
-            code = CONTROL_USAGE;
+            outcome.code = CONTROL_USAGE;
             break;
         }
     }
     json_decref(row); /* only where the end is missing: it may not be whole */
-    return code;
+    return outcome;
+}
+
+enum { AGAIN_MS = 200, AGAIN_TIMES = 1500 };
+
+enum control_exit tool_client_ask(struct tool_client *client, const char *command,
+                                  json_t *arguments, const struct tool_answer *answer)
+{
+    struct outcome outcome;
+    unsigned times = 0;
+    do {
+        if (times > 0) {
+            usleep(AGAIN_MS * 1000);
+        }
+        outcome = ask_once(client, command, json_incref(arguments), answer);
+    } while (outcome.again && ++times < AGAIN_TIMES);
+    if (outcome.again) {
+        tool_error("holdfastd is still reading its journal");
+    }
+    json_decref(arguments);
+    return outcome.code;
 }
 
 enum control_exit tool_ask(const struct tool *tool, const char *command, json_t *arguments,

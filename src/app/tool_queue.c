@@ -30,6 +30,8 @@ const char *tool_why(const json_t *row, char *buffer, size_t size)
         snprintf(buffer, size, "in doubt%s%s", colon, reason);
     } else if (strcmp(state, "finished") == 0) {
         snprintf(buffer, size, "%s%s%s", tool_string(row, "fate"), colon, reason);
+    } else if (strncmp(reason, state, strlen(state)) == 0) {
+        snprintf(buffer, size, "%s", reason); /* "held by the operator" */
     } else {
         snprintf(buffer, size, "%s%s%s", state, colon, reason);
     }

@@ -8,7 +8,8 @@
  *            {"more":{"KEY":[...]}} the arrays are appended to those of the row before, so that no
  *                                  row is bounded by a frame. Only top-level arrays are continued
  *            {"progress":{"done":n,"all":n}}
- *            {"end":{"exit":0}} or {"end":{"exit":1,"error":"no such message"}}   exactly one
+ *            {"end":{"exit":0}} or {"end":{"exit":1,"error":"no such message"}}   exactly one;
+ *                                  with "again":true: not now, the same request in a moment may do
  *
  * One request at a time on a connection, several one after another. Long answers are produced in
  * slices between other work, so no command holds up mail. A connection that breaks the frames is

@@ -145,11 +145,21 @@ enum error control_put_progress(struct buffer *out, uint64_t done, uint64_t all)
                       json_pack("{sIsI}", "done", (json_int_t)done, "all", (json_int_t)all));
 }
 
-enum error control_put_end(struct buffer *out, enum control_exit code, const char *error)
+enum error control_put_end(struct buffer *out, enum control_exit code, const char *error,
+                           bool again)
 {
-    json_t *end = error == NULL ? json_pack("{si}", "exit", (int)code)
-                                : json_pack("{siso}", "exit", (int)code, "error",
-                                            control_string(slice_from_text(error)));
+    json_t *end = json_pack("{si}", "exit", (int)code);
+    bool good = end != NULL;
+    if (good && error != NULL) {
+        good = json_object_set_new(end, "error", control_string(slice_from_text(error))) == 0;
+    }
+    if (good && again) {
+        good = json_object_set_new(end, "again", json_true()) == 0;
+    }
+    if (!good) {
+        json_decref(end);
+        end = NULL;
+    }
     return put_member(out, "end", end);
 }
 

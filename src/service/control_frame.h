@@ -35,9 +35,9 @@ enum error control_put(struct buffer *out, const json_t *object) MUST_CHECK;
 enum error control_put_row(struct buffer *out, json_t *row) MUST_CHECK;
 enum error control_put_more(struct buffer *out, json_t *more) MUST_CHECK;
 enum error control_put_progress(struct buffer *out, uint64_t done, uint64_t all) MUST_CHECK;
-/* `error` may be NULL. */
-enum error control_put_end(struct buffer *out, enum control_exit code,
-                           const char *error) MUST_CHECK;
+/* `error` may be NULL. `again`: the same request may do in a moment. */
+enum error control_put_end(struct buffer *out, enum control_exit code, const char *error,
+                           bool again) MUST_CHECK;
 
 /* A JSON string of any bytes: what is not UTF-8, and NUL, becomes U+FFFD. NULL: memory. */
 json_t *control_string(struct slice bytes);

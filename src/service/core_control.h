@@ -68,6 +68,7 @@ struct control_request {
     json_t *arguments;
     enum control_exit code;
     const char *error; /* static */
+    bool again;        /* it may be asked again in a moment */
     unsigned waiting;  /* batches on their way */
     int64_t waiting_since_ms;
     bool write_failed;
@@ -105,6 +106,8 @@ void control_row(struct control_request *request, json_t *row);
 void control_more(struct control_request *request, json_t *more);
 enum control_step control_fail(struct control_request *request, enum control_exit code,
                                const char *error);
+/* The journal is not loaded yet. */
+enum control_step control_not_yet(struct control_request *request);
 /* Text argument; empty if absent or not a string. */
 struct slice control_argument(const struct control_request *request, const char *name);
 bool control_flag(const struct control_request *request, const char *name);

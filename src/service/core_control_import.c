@@ -445,7 +445,7 @@ enum control_step queue_import_begin(struct control_request *request)
     const json_t *record = json_object_get(request->arguments, "record");
     const json_t *content = json_object_get(request->arguments, "content");
     if (!request->core->loaded) {
-        return refuse(request, "still loading the journal");
+        return control_not_yet(request);
     }
     if (record != NULL && !begin(control, record)) {
         return refuse(request, "malformed record");

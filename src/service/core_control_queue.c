@@ -178,7 +178,7 @@ enum control_step queue_change_begin(struct control_request *request)
         return control_fail(request, CONTROL_USAGE, "redirect needs \"to\"");
     }
     if (!request->core->dispatching) {
-        return control_fail(request, CONTROL_NOTHING_MATCHED, "still loading the journal");
+        return control_not_yet(request);
     }
     return STEP_MORE;
 }

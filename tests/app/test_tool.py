@@ -210,6 +210,12 @@ class Requests(ToolCase):
         self.run_tool("server", "down", code=2)
         self.assertEqual(self.core.requests, [])
 
+    def test_not_now_is_asked_again(self):
+        ends = [{"end": {"exit": 1, "error": "still loading", "again": True}}, end()]
+        self.answers(queue_hold=lambda arguments: [ends[len(self.core.requests) > 2]])
+        self.assertEqual(self.run_tool("queue", "hold", "--all").stderr, "")
+        self.assertEqual(self.core.requests, [("queue hold", {"all": True})] * 3)
+
     def test_changes(self):
         rows = [{"row": {"id": message_id(1) + "/0", "recipient": "a@b", "action": "redirect",
                          "done": done, "error": None if done else "in flight"}}

@@ -28,7 +28,8 @@ static void frames_survive_any_cut(void **state)
     buffer_init(&out, 0);
     assert_int_equal(control_put_row(&out, json_pack("{ss}", "id", "1")), ERROR_NONE);
     assert_int_equal(control_put_progress(&out, 1, 2), ERROR_NONE);
-    assert_int_equal(control_put_end(&out, CONTROL_NOTHING_MATCHED, "nothing matched"), ERROR_NONE);
+    assert_int_equal(control_put_end(&out, CONTROL_NOTHING_MATCHED, "nothing matched", true),
+                     ERROR_NONE);
     for (size_t step = 1; step <= out.length; step++) {
         struct control_reader reader;
         control_reader_init(&reader);

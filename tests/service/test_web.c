@@ -63,7 +63,7 @@ static void play_core(void *context, unsigned ready)
                                           "\"deliveries\":3}]}",
                                           0, NULL)),
         ERROR_NONE);
-    assert_int_equal(control_put_end(&out, CONTROL_DONE, NULL), ERROR_NONE);
+    assert_int_equal(control_put_end(&out, CONTROL_DONE, NULL, false), ERROR_NONE);
     assert_int_equal(write(bench->core, out.data, out.length), out.length);
     buffer_done(&out);
 }
