@@ -4,6 +4,7 @@
  * loop.
  */
 #include "app/settings_internal.h"
+#include "base/crc32c.h"
 
 #include <stdlib.h>
 
@@ -27,6 +28,18 @@ static uint32_t count_blocks(const struct settings *settings)
 }
 
 /* Takes the names; a server of a name that is known or reserved is left out. */
+/* Processes name a server by the checksum of its name (service/channel.h). */
+static uint32_t same_key(const struct servers *servers, struct slice name)
+{
+    uint32_t key = crc32c(0, name);
+    for (uint32_t i = 0; i < servers->count; i++) {
+        if (crc32c(0, servers->all[i].name) == key) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
 static void collect(struct servers *servers, struct names *names)
 {
     struct settings *settings = servers->settings;
@@ -49,6 +62,13 @@ static void collect(struct servers *servers, struct names *names)
         if (known != NO_INDEX) {
             settings_complain(settings, block->at, "server '%.*s' is there twice; first in line %u",
                               SHOWN(name), servers->blocks[known]->at.line);
+            continue;
+        }
+        uint32_t twin = same_key(servers, name);
+        if (twin != NO_INDEX) {
+            settings_complain(settings, block->at,
+                              "server '%.*s' cannot be told from '%.*s' by its checksum; rename it",
+                              SHOWN(name), SHOWN(servers->all[twin].name));
             continue;
         }
         servers->blocks[servers->count] = block;

@@ -6,6 +6,8 @@
  */
 #include "service/channel.h"
 
+#include "base/crc32c.h"
+
 enum {
     ADDRESS_MAX = 1024,   /* more than any path that our SMTP server lets through */
     PARAMETER_MAX = 1024, /* ENVID, ORCPT */
@@ -15,6 +17,21 @@ enum {
     REPLY_TEXT_MAX = 512,
     RECIPIENT_MIN = 4 + 4 + 1, /* bytes that one encoded recipient takes at least */
 };
+
+uint32_t channel_server_key(const struct relay_config *config, uint32_t index)
+{
+    return index < config->server_count ? crc32c(0, config->servers[index].name) : NO_INDEX;
+}
+
+uint32_t channel_server_find(const struct relay_config *config, uint32_t key)
+{
+    for (uint32_t i = 0; i < config->server_count; i++) {
+        if (channel_server_key(config, i) == key) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
 
 void channel_put_id(struct buffer *buffer, struct message_id id)
 {

@@ -35,7 +35,9 @@ enum channel_frame {
     CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
                           reached), u8 head known, u32 capability flags, u64 size limit */
 
-    /* core to edge-out. A session belongs to one ring: session % number of rings. */
+    /* core to edge-out. A session belongs to one ring: session % number of rings. A server is named
+     * by channel_server_key(): both sides take a new configuration when it reaches them, and an
+     * index would mean another server until both have. */
     CHANNEL_CONNECT = 32, /* u32 session, u32 server */
     CHANNEL_CLOSE,        /* u32 session */
     CHANNEL_DELIVER,      /* u32 session, u64 job, bytes ticket, bytes redirect address (or empty),
@@ -58,6 +60,12 @@ enum channel_frame {
     CHANNEL_NAME, /* bytes host, u32 count, count * 16 bytes: the last good addresses of a name;
                      core keeps them and tells all of them to an edge-out that has resumed */
 };
+
+/* Of a server's name, the same in every configuration; app/settings refuses two servers with one
+ * key. NO_INDEX for NO_INDEX. */
+uint32_t channel_server_key(const struct relay_config *config, uint32_t index);
+/* The index of a key's server, or NO_INDEX. */
+uint32_t channel_server_find(const struct relay_config *config, uint32_t key);
 
 void channel_put_message(struct buffer *buffer, const struct spool_message *message);
 /* Slices point into the reader's input; recipients are in `arena`. False: malformed or over the

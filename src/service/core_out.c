@@ -150,7 +150,7 @@ static void connect_session(struct core *core, const struct relay_action *action
     }
     session_keep(core, session);
     struct buffer *frame = frame_begin(core, CHANNEL_CONNECT, session->id);
-    buffer_put_u32(frame, session->server);
+    buffer_put_u32(frame, channel_server_key(&core->config->relay, session->server));
     core_out_send(&core->out[edge], frame);
 }
 
@@ -430,6 +430,18 @@ struct report {
     uint32_t count;
 };
 
+/* The session that a report speaks of, made if it is of an earlier life. */
+static struct core_session *foreign_session(struct core_edge_out *out, const struct report *report)
+{
+    struct core_session *session = map_get(&out->core->sessions, report->session);
+    if (session == NULL) {
+        session = session_new(out->core, report->session, report->server, out->index);
+        session->foreign = true;
+        session_keep(out->core, session);
+    }
+    return session;
+}
+
 /* A job that this life of core has not given: its deliveries that still wait for a fate. NULL:
  * there are none. */
 static struct job *adopt(struct core_edge_out *out, const struct report *report,
@@ -437,8 +449,7 @@ static struct job *adopt(struct core_edge_out *out, const struct report *report,
 {
     struct core *core = out->core;
     struct spool_handle handle = spool_find(core->spool, report->message);
-    if (handle.index == SPOOL_NO_HANDLE.index ||
-        report->server >= core->config->relay.server_count) {
+    if (handle.index == SPOOL_NO_HANDLE.index) {
         return NULL;
     }
     uint32_t *open = calloc(count > 0 ? count : 1, sizeof(*open));
@@ -454,13 +465,8 @@ static struct job *adopt(struct core_edge_out *out, const struct report *report,
         }
     }
     struct job *job = NULL;
-    struct core_session *session = map_get(&core->sessions, report->session);
-    if (open_count > 0 && (session == NULL || session->edge == out->index)) {
-        if (session == NULL) {
-            session = session_new(core, report->session, report->server, out->index);
-            session->foreign = true;
-            session_keep(core, session);
-        }
+    if (open_count > 0) {
+        struct core_session *session = foreign_session(out, report);
         job = job_new(core, report->job, handle, session, open, open_count);
         job->adopted = true;
         job->state = JOB_GONE; /* for all we know */
@@ -496,24 +502,26 @@ static struct job *adopt_from_results(struct core_edge_out *out, const struct re
     return job;
 }
 
-static bool read_report(struct reader *reader, bool is_result, struct report *ret_report)
+static bool read_report(const struct core_edge_out *out, struct reader *reader, bool is_result,
+                        struct report *ret_report)
 {
     ret_report->session = reader_u32(reader);
-    ret_report->server = reader_u32(reader);
+    ret_report->server = channel_server_find(&out->core->config->relay, reader_u32(reader));
     ret_report->job = reader_u64(reader);
     ret_report->reused = is_result && reader_u8(reader) != 0;
     ret_report->message = channel_get_id(reader);
     ret_report->count = reader_u32(reader);
     size_t each = is_result ? 4 + 1 + REPLY_MIN : 4;
     return !reader->failed && ret_report->count <= SPOOL_RECIPIENTS_MAX &&
-           ret_report->count <= reader->rest.length / each;
+           ret_report->count <= reader->rest.length / each &&
+           ret_report->session % out->core->out_count == out->index;
 }
 
 static bool take_result(struct core_edge_out *out, struct reader *reader)
 {
     struct core *core = out->core;
     struct report report;
-    if (!read_report(reader, true, &report)) {
+    if (!read_report(out, reader, true, &report)) {
         return false;
     }
     struct job *job = map_get(&core->jobs, report.job);
@@ -550,7 +558,7 @@ static bool take_working(struct core_edge_out *out, struct reader *reader)
 {
     struct core *core = out->core;
     struct report report;
-    if (!read_report(reader, false, &report)) {
+    if (!read_report(out, reader, false, &report)) {
         return false;
     }
     struct job *job = map_get(&core->jobs, report.job);
@@ -686,7 +694,7 @@ static bool take_ended(struct core_edge_out *out, struct reader *reader)
 static bool take_addresses(struct core_edge_out *out, struct reader *reader)
 {
     struct ip_address addresses[ADDRESSES_MAX];
-    uint32_t server = reader_u32(reader);
+    uint32_t server = channel_server_find(&out->core->config->relay, reader_u32(reader));
     uint32_t count = reader_u32(reader);
     if (reader->failed || count > ADDRESSES_MAX ||
         server >= out->core->config->relay.server_count) {

@@ -19,7 +19,7 @@
 static bool take_connect(struct smtp_out *out, struct reader *reader)
 {
     uint32_t session = reader_u32(reader);
-    uint32_t server = reader_u32(reader);
+    uint32_t server = channel_server_find(&out->config->relay, reader_u32(reader));
     if (reader->failed || map_get(&out->sessions_by_id, session) != NULL) {
         return false;
     }

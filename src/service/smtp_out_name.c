@@ -200,7 +200,7 @@ static bool report_server(struct smtp_out *out, uint32_t index)
     uint32_t count =
         names_endpoints(out, &out->config->relay.servers[index], endpoints, &waiting, &error);
     struct buffer *frame = smtp_out_frame(out, CHANNEL_ADDRESSES);
-    buffer_put_u32(frame, index);
+    buffer_put_u32(frame, channel_server_key(&out->config->relay, index));
     buffer_put_u32(frame, count);
     for (uint32_t i = 0; i < count; i++) {
         buffer_append(frame, slice_make(endpoints[i].address.bytes, 16));

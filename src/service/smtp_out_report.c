@@ -54,7 +54,7 @@ static struct buffer *job_frame(struct smtp_out *out, const struct out_job *job,
     struct buffer *frame = smtp_out_frame(out, type);
     buffer_put_u32(frame, job->session_id);
     if (type != CHANNEL_READY) {
-        buffer_put_u32(frame, job->server);
+        buffer_put_u32(frame, channel_server_key(&out->config->relay, job->server));
     }
     buffer_put_u64(frame, job->id);
     return frame;
@@ -126,7 +126,7 @@ static bool send_opened(struct smtp_out *out, const struct out_session *session)
     }
     struct buffer *frame = smtp_out_frame(out, CHANNEL_OPENED);
     buffer_put_u32(frame, session->id);
-    buffer_put_u32(frame, session->server);
+    buffer_put_u32(frame, channel_server_key(&out->config->relay, session->server));
     channel_put_capabilities(frame, &capabilities);
     return smtp_out_send(out);
 }
@@ -135,7 +135,7 @@ static bool send_ended(struct smtp_out *out, const struct out_session *session)
 {
     struct buffer *frame = smtp_out_frame(out, CHANNEL_ENDED);
     buffer_put_u32(frame, session->id);
-    buffer_put_u32(frame, session->server);
+    buffer_put_u32(frame, channel_server_key(&out->config->relay, session->server));
     channel_put_reply(frame, &session->end);
     return smtp_out_send(out);
 }

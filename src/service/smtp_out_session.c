@@ -456,7 +456,7 @@ static void refuse_session(struct smtp_out *out, uint32_t id, uint32_t server)
         .stage = RELAY_AT_CONNECT, .how = RELAY_LOCAL, .text = SLICE_LITERAL("out of memory")};
     struct buffer *frame = smtp_out_frame(out, CHANNEL_ENDED);
     buffer_put_u32(frame, id);
-    buffer_put_u32(frame, server);
+    buffer_put_u32(frame, channel_server_key(&out->config->relay, server));
     channel_put_reply(frame, &reply);
     if (!smtp_out_send(out)) {
         log_event(LOG_LEVEL_ERROR, "out-of-memory", LOG_NUMBER("session", id));

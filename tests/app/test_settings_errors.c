@@ -226,6 +226,8 @@ static void servers(void **state)
          "conf:6: server 'm1' is there twice; first in line 3\n"},
         {GOOD "server mx { address = a }\n",
          "conf:6: 'mx' is a reserved word, not a server's name\n"},
+        {GOOD "server wcjifoae { address = a }\nserver ccaoacux { address = a }\n",
+         "conf:7: server 'ccaoacux' cannot be told from 'wcjifoae' by its checksum; rename it\n"},
         {GOOD "server a@b { address = a }\n", "conf:6: 'a@b' is no name for a server\n"},
         {GOOD "server x { address = a protocol = lmtp }\n",
          "conf:6: address: 'a' needs a port: HOST:PORT; LMTP has no usual one\n"},

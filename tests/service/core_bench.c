@@ -224,7 +224,7 @@ static void connected(struct bench *bench, uint32_t session, uint32_t server)
 void bench_result(struct bench *bench, enum relay_verdict verdict, uint16_t code)
 {
     struct buffer frame = out_frame(CHANNEL_RESULT, bench->session);
-    buffer_put_u32(&frame, 0);
+    buffer_put_u32(&frame, channel_server_key(&bench->config.relay, 0));
     buffer_put_u64(&frame, bench->job);
     buffer_put_u8(&frame, 0);
     channel_put_id(&frame, bench->message);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 
 #include "out_world.h"
+
+#include "base/crc32c.h"
 #include "sys/net.h"
 
 /* ---- servers ------------------------------------------------------------------------------- */
@@ -257,11 +259,29 @@ static void put_reply(struct buffer *heard, const struct relay_reply *reply)
     }
 }
 
+/* The servers are called s0, s1 and so on; frames carry keys of their names. */
+static uint32_t server_key(uint32_t number)
+{
+    char name[8];
+    snprintf(name, sizeof(name), "s%u", number % 100);
+    return crc32c(0, slice_from_text(name));
+}
+
+static uint32_t server_number(uint32_t key)
+{
+    for (uint32_t i = 0; i < 100; i++) {
+        if (server_key(i) == key) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
 static void take_result(struct fake_core *core, struct reader *reader)
 {
     static const char *const verdicts[] = {"accepted", "refused", "not-tried", "cut", "in-doubt"};
     uint32_t session = reader_u32(reader);
-    uint32_t server = reader_u32(reader);
+    uint32_t server = server_number(reader_u32(reader));
     uint64_t job = reader_u64(reader);
     bool reused = reader_u8(reader);
     struct message_id id = channel_get_id(reader);
@@ -314,26 +334,26 @@ static void take_frame(struct fake_core *core, struct reader *reader)
     } else if (type == CHANNEL_RESUMED) {
         buffer_printf(&core->heard, "resumed %u\n", reader_u8(reader));
     } else if (type == CHANNEL_ADDRESSES) {
-        uint32_t server = reader_u32(reader);
+        uint32_t server = server_number(reader_u32(reader));
         buffer_printf(&core->heard, "addresses %u %u\n", server, reader_u32(reader));
     } else if (type == CHANNEL_NAME) {
         struct slice host = reader_bytes(reader);
         buffer_printf(&core->heard, "name %.*s %u\n", SLICE_PRINT(host), reader_u32(reader));
     } else if (type == CHANNEL_WORKING) {
         uint32_t session = reader_u32(reader);
-        uint32_t server = reader_u32(reader);
+        uint32_t server = server_number(reader_u32(reader));
         buffer_printf(&core->heard, "working %u %u %llu\n", session, server,
                       (unsigned long long)reader_u64(reader));
     } else if (type == CHANNEL_OPENED) {
         uint32_t session = reader_u32(reader);
-        uint32_t server = reader_u32(reader);
+        uint32_t server = server_number(reader_u32(reader));
         bool good = channel_get_capabilities(reader, &capabilities);
         assert(good);
         buffer_printf(&core->heard, "opened %u %u %x\n", session, server, capabilities.flags);
     } else {
         assert(type == CHANNEL_ENDED);
         uint32_t session = reader_u32(reader);
-        uint32_t server = reader_u32(reader);
+        uint32_t server = server_number(reader_u32(reader));
         bool good = channel_get_reply(reader, &reply);
         assert(good);
         buffer_printf(&core->heard, "ended %u %u", session, server);
@@ -390,7 +410,7 @@ void core_connect(struct fake_core *core, uint32_t session, uint32_t server)
     buffer_init(&frame, 0);
     buffer_put_u8(&frame, CHANNEL_CONNECT);
     buffer_put_u32(&frame, session);
-    buffer_put_u32(&frame, server);
+    buffer_put_u32(&frame, server_key(server));
     say(core, &frame);
 }
 

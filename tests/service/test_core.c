@@ -196,7 +196,7 @@ static void work_of_edge_out_outlives_core(void **state)
     buffer_init(&frame, 0);
     buffer_put_u8(&frame, CHANNEL_WORKING);
     buffer_put_u32(&frame, bench->session);
-    buffer_put_u32(&frame, 0);
+    buffer_put_u32(&frame, channel_server_key(&bench->config.relay, 0));
     buffer_put_u64(&frame, bench->job);
     channel_put_id(&frame, bench->message);
     buffer_put_u32(&frame, 2);

@@ -170,7 +170,7 @@ static void begin(const char *host, uint16_t port, bool lmtp)
     world.loop = loop_new();
     address = (struct server_address){.is_literal = true, .port = port};
     assert_true(ip_from_text(slice_from_text(host), &address.literal));
-    server_config = (struct server_config){.name = SLICE_LITERAL("s"),
+    server_config = (struct server_config){.name = SLICE_LITERAL("s0"),
                                            .addresses = &address,
                                            .address_count = 1,
                                            .protocol = lmtp ? SERVER_LMTP : SERVER_SMTP,
