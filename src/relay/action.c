@@ -95,23 +95,29 @@ uint16_t note_kind_of_state(const struct delivery *delivery)
     }
 }
 
+static int64_t wall_of(const struct relay *relay, int64_t steady_ms)
+{
+    return relay->now.wall_ms + (steady_ms - relay->now.steady_ms);
+}
+
 void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind, struct slice text,
                        struct buffer *buffer)
 {
     const struct delivery *delivery = delivery_at(relay, number);
+    int64_t patience = recipient_patience_end(relay, number);
+    bool patience_run = (delivery->flags & DELIVERY_PATIENCE_SET) != 0 && patience == INT64_MAX;
     struct delivery_note note = {
         .when_ms = relay->now.wall_ms,
+        .patience_ms = patience == INT64_MAX ? 0 : wall_of(relay, patience),
         .attempts = delivery->attempts,
         .strikes = delivery->strikes,
         .doubts = delivery->doubts,
-        .flags =
-            (uint8_t)(((delivery->flags & DELIVERY_BY_RULE) != 0 ? NOTE_BY_RULE : 0) |
-                      ((delivery->flags & DELIVERY_PATIENCE_SET) != 0 ? NOTE_PATIENCE_RUN : 0)),
+        .flags = (uint8_t)(((delivery->flags & DELIVERY_BY_RULE) != 0 ? NOTE_BY_RULE : 0) |
+                           (patience_run ? NOTE_PATIENCE_RUN : 0)),
         .text = text,
     };
     if (delivery->place == PLACE_TIMED) {
-        int64_t left = relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms;
-        note.next_ms = relay->now.wall_ms + left;
+        note.next_ms = wall_of(relay, relay->schedule.heap[delivery->next].due_ms);
     } else if (delivery->place == PLACE_ON_JOB) {
         note.job = relay->jobs[delivery->next]->id;
     }

@@ -64,7 +64,7 @@ static int64_t next_wall(const struct relay *relay, const struct delivery *deliv
 
 /* A doubt goes back to the server that may have the message (R2), until that has been away for too
  * long. */
-static void doubt_due(struct relay *relay, uint32_t number)
+bool doubt_pin(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
     const struct server *server = server_of(relay, delivery);
@@ -72,30 +72,29 @@ static void doubt_due(struct relay *relay, uint32_t number)
     bool same = server != NULL && lane->pinned_server == NO_INDEX &&
                 (server->away_since_ms == INT64_MAX ||
                  relay->now.steady_ms - server->away_since_ms < DOUBT_PATIENCE_MS);
-    if (same) {
-        struct lane *pinned =
-            lane_sibling(relay, lane->route, PIN_DOUBT, server->index,
-                         intern_text(&relay->redirects, lane->redirect), lane->redirect_address);
-        if (pinned == NULL) { /* no memory: a little later */
-            delivery_schedule(relay, number, relay->now.steady_ms + OWN_TROUBLE_MS);
-            return;
-        }
-        delivery_move(relay, number, pinned->index);
+    if (!same) {
+        return true;
     }
-    delivery_set_state(relay, number, DELIVERY_WAITING);
-    lane_return(relay, number);
+    struct lane *pinned =
+        lane_sibling(relay, lane->route, PIN_DOUBT, server->index,
+                     intern_text(&relay->redirects, lane->redirect), lane->redirect_address);
+    if (pinned == NULL) {
+        return false;
+    }
+    delivery_move(relay, number, pinned->index);
+    return true;
 }
 
 void delivery_due(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
     delivery_take_out(relay, number);
-    if (delivery->state == DELIVERY_IN_DOUBT) {
-        doubt_due(relay, number);
-    } else {
-        delivery_set_state(relay, number, DELIVERY_WAITING);
-        lane_return(relay, number);
+    if (delivery->state == DELIVERY_IN_DOUBT && !doubt_pin(relay, number)) {
+        delivery_schedule(relay, number, relay->now.steady_ms + OWN_TROUBLE_MS);
+        return;
     }
+    delivery_set_state(relay, number, DELIVERY_WAITING);
+    lane_return(relay, number);
 }
 
 void doubts_unpin(struct relay *relay, struct server *server)

@@ -168,8 +168,12 @@ void governor_probe_due(struct relay *relay, struct server *server)
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
         return;
     }
-    if (server->state == SERVER_RECOVERING && server->jobs > 0 && !server->probe_asked) {
-        server->next_probe_ms = now + probe_interval(relay, server); /* the canary decides */
+    /* The canary decides, or sessions on their way do; and the limit holds for probes too. */
+    bool busy = (server->state == SERVER_RECOVERING && server->jobs > 0 && !server->probe_asked) ||
+                (server->state == SERVER_UP &&
+                 (server->connecting > 0 || governor_room(relay, server) == 0));
+    if (busy) {
+        server->next_probe_ms = now + probe_interval(relay, server);
         return;
     }
     server->probe_asked = false;

@@ -415,7 +415,7 @@ void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_m
     }
     if ((delivery->flags & DELIVERY_PATIENCE_SET) == 0) {
         delivery->flags |= DELIVERY_PATIENCE_SET;
-        if (patience_ms > 0) {
+        if (patience_ms > 0 && record->timer == SCHEDULE_NOWHERE) {
             schedule_add(&relay->schedule,
                          (struct timer){relay->now.steady_ms + patience_ms, TIMER_RECIPIENT,
                                         (uint32_t)(record - relay->records)});
@@ -426,6 +426,13 @@ void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_m
         delivery->flags |= DELIVERY_PATIENCE_RUN;
         recipient_release(relay, number);
     }
+}
+
+int64_t recipient_patience_end(const struct relay *relay, uint32_t number)
+{
+    const struct recipient *record = record_of(relay, delivery_at(relay, number));
+    bool runs = record != NULL && record->blocker == number && record->timer != SCHEDULE_NOWHERE;
+    return runs ? relay->schedule.heap[record->timer].due_ms : INT64_MAX;
 }
 
 void recipient_timer(struct relay *relay, uint32_t which)
@@ -456,8 +463,10 @@ void recipients_dissolve(struct relay *relay)
             at = next;
         }
         record->head = record->tail = NOBODY;
-        if (delivery_at(relay, record->blocker)->state == DELIVERY_WAITING) {
-            stop_patience(relay, record);
+        /* One that waits first in line does so by its place in the lane; but running patience is
+         * kept. */
+        if (delivery_at(relay, record->blocker)->state == DELIVERY_WAITING &&
+            record->timer == SCHEDULE_NOWHERE) {
             record_free(relay, record);
         }
     }

@@ -100,14 +100,14 @@ static void load_patience(struct relay *relay, uint32_t number, const struct del
 {
     uint32_t route = lane_of(relay, delivery_at(relay, number))->route;
     int64_t patience = route == NO_INDEX ? 0 : relay->config->routes[route].order_patience_ms;
-    int64_t age = relay->now.wall_ms - note->when_ms;
-    if (age < 0 || age >= patience || !recipient_allows(relay, number) ||
-        !recipient_block(relay, number)) {
+    int64_t left = steady_of(relay, note->patience_ms, patience) - relay->now.steady_ms;
+    if (left == 0) {
+        delivery_at(relay, number)->flags |= DELIVERY_PATIENCE_SET; /* it has run */
+    }
+    if (left == 0 || !recipient_allows(relay, number) || !recipient_block(relay, number)) {
         return;
     }
-    struct delivery *delivery = delivery_at(relay, number);
-    delivery->flags &= (uint8_t)~DELIVERY_PATIENCE_SET;
-    recipient_patience(relay, number, patience - age);
+    recipient_patience(relay, number, left);
 }
 
 static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
@@ -247,7 +247,13 @@ void relay_resume(struct relay *relay, uint32_t session, uint64_t id, struct spo
         struct delivery *delivery = delivery_at(relay, number);
         relay->attempted -= (delivery->flags & DELIVERY_ATTEMPTED) != 0;
         delivery->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
-        (void)job_take(relay, job, number); /* no memory: it stays, its result is not heard */
+        if (delivery->state == DELIVERY_IN_DOUBT) {
+            delivery_take_out(relay, number);
+            (void)doubt_pin(relay, number);
+        }
+        if (!job_take(relay, job, number) && delivery->place == PLACE_NOWHERE) {
+            delivery_schedule(relay, number, relay->now.steady_ms);
+        } /* no memory: it stays, its result is not heard */
     }
     if (job->count == 0) {
         job_free(relay, job);

@@ -19,6 +19,7 @@ void note_encode(struct buffer *buffer, const struct delivery_note *note)
     buffer_put_u8(buffer, NOTE_VERSION);
     buffer_put_u64(buffer, (uint64_t)note->when_ms);
     buffer_put_u64(buffer, (uint64_t)note->next_ms);
+    buffer_put_u64(buffer, (uint64_t)note->patience_ms);
     buffer_put_u16(buffer, note->attempts);
     buffer_put_u8(buffer, note->strikes);
     buffer_put_u8(buffer, note->doubts);
@@ -36,6 +37,7 @@ bool note_decode(struct slice payload, struct delivery_note *ret_note)
     }
     ret_note->when_ms = (int64_t)reader_u64(&reader);
     ret_note->next_ms = (int64_t)reader_u64(&reader);
+    ret_note->patience_ms = (int64_t)reader_u64(&reader);
     ret_note->attempts = reader_u16(&reader);
     ret_note->strikes = reader_u8(&reader);
     ret_note->doubts = reader_u8(&reader);

@@ -9,14 +9,16 @@
  *   0       1     version, 1
  *   1       8     when: Unix time in ms
  *   9       8     next: Unix time in ms of the next attempt, 0 if none is set
- *   17      2     attempts counted so far
- *   19      1     strikes: sessions that broke on this delivery's message (R4)
- *   20      1     doubts: dots without a reply (R2)
- *   21      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
+ *   17      8     patience: Unix time in ms until which later mail of the recipient is kept back
+ *                 for it (R6), 0 if it is not
+ *   25      2     attempts counted so far
+ *   27      1     strikes: sessions that broke on this delivery's message (R4)
+ *   28      1     doubts: dots without a reply (R2)
+ *   29      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
  *                 4 a refusal was held and is tried once more (reserved)
- *   22      8     job, of an attempt; else 0
- *   30      4+n   server: name, at most 255 bytes, may be empty
- *   34+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
+ *   30      8     job, of an attempt; else 0
+ *   38      4+n   server: name, at most 255 bytes, may be empty
+ *   42+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
  *
  * The last note of a delivery tells its state; redirect alone stands beside it. What follows the
  * known fields is ignored, so a later version may append; another version number is refused.
@@ -48,7 +50,7 @@ enum {
     NOTE_VERSION = 1,
     NOTE_TEXT_MAX = 1024,
     NOTE_NAME_MAX = 255,
-    NOTE_PAYLOAD_MAX = 40 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
+    NOTE_PAYLOAD_MAX = 48 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
 };
 
 enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2 };
@@ -56,6 +58,7 @@ enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2 };
 struct delivery_note {
     int64_t when_ms;
     int64_t next_ms;
+    int64_t patience_ms;
     uint16_t attempts;
     uint8_t strikes;
     uint8_t doubts;

@@ -367,6 +367,8 @@ bool recipient_block(struct relay *relay, uint32_t number);
 void recipient_release(struct relay *relay, uint32_t number);
 /* It is deferred: keeps the others back as long as patience says, or lets go. */
 void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms);
+/* Steady ms; INT64_MAX: it does not run. */
+int64_t recipient_patience_end(const struct relay *relay, uint32_t number);
 void recipient_timer(struct relay *relay, uint32_t record);
 void recipients_dissolve(struct relay *relay); /* before all is laned anew */
 /* The server for the lane's next delivery, or NO_INDEX. */
@@ -451,6 +453,9 @@ void fate_discarded(struct relay *relay, uint32_t number, struct slice reason);
 bool fate_may_bounce(const struct relay *relay, uint32_t number);
 void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
                   struct slice reason, const struct relay_reply *reply);
+/* Moves one in doubt, in no place, to the lane of the server that may have it, if that is still to
+ * be asked. False: memory. */
+bool doubt_pin(struct relay *relay, uint32_t number);
 /* A timed delivery is due. */
 void delivery_due(struct relay *relay, uint32_t number);
 void delivery_schedule(struct relay *relay, uint32_t number, int64_t due_ms);

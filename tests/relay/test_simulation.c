@@ -1,0 +1,974 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * relay in a world made from a seed: servers that refuse, hang, defer, cut and forget to answer,
+ * restarts that reload a journal (sometimes compacted), dying senders, operators, new
+ * configurations. After each action the promises are checked:
+ *
+ *   - a delivery reaches one fate, and never a second one
+ *   - a recipient's mail is in order, except past what was deferred beyond patience, in doubt, held
+ *   - a server is used only when no better one of its chain is up or recovering
+ *   - a server in trouble is probed by one session at a time; none gets more sessions than allowed
+ *   - in the end, when all servers are well, all that is left is held or dead
+ *
+ * Run with a number to repeat one seed, or two for a range.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "relay/notes.h"
+#include "world.h"
+
+enum {
+    MESSAGES = 400,
+    RECIPIENTS = 12,
+    DELIVERIES_MAX = 4,
+    SESSIONS = 4096,
+    JOBS = 65536,
+    EVENTS = 4096,
+    RECORDS = 65536,
+    STEPS = 6000,
+};
+
+struct model_delivery {
+    uint32_t recipient;
+    bool exists, finished, excused; /* excused: deferred beyond patience once, doubted, touched */
+    bool redirected;
+    int64_t deferred_ms; /* first deferral, or 0 */
+    uint32_t job;        /* in flight as, + 1 */
+    unsigned accepted;   /* times a server took it */
+    bool doubted;
+};
+
+struct model_message {
+    bool added;
+    uint64_t sequence;
+    uint32_t route;
+    uint32_t count;
+    bool verified;
+    struct model_delivery deliveries[DELIVERIES_MAX];
+};
+
+struct model_session {
+    uint32_t id, server;
+    bool used, open, close_asked, old; /* old: of an earlier life of relay */
+    uint32_t jobs;
+    bool worked;
+};
+
+struct model_job {
+    uint64_t id;
+    uint32_t session; /* number */
+    uint32_t message, count, deliveries[DELIVERIES_MAX];
+    bool live, noted;
+};
+
+enum happening { SESSION_ANSWERS, JOB_READY, JOB_ANSWERS, SESSION_ENDS };
+struct pending {
+    int64_t at_ms;
+    enum happening what;
+    uint32_t which;
+    uint64_t generation;
+    uint32_t session; /* id, of session events: slots are used anew */
+};
+
+enum record_kind { RECORD_FATE, RECORD_NOTE };
+struct record {
+    enum record_kind kind;
+    uint32_t message, delivery;
+    uint16_t note;
+    uint8_t payload[160];
+    size_t length;
+};
+
+static struct simulation {
+    struct world world;
+    uint64_t seed, random;
+    struct model_message messages[MESSAGES];
+    uint32_t message_count;
+    struct model_session sessions[SESSIONS];
+    uint32_t session_count;
+    struct model_job jobs[JOBS];
+    uint32_t job_count;
+    struct pending pending[EVENTS];
+    uint32_t pending_count;
+    struct record records[RECORDS];
+    uint32_t record_count;
+    uint8_t globals[16][3][300];
+    size_t global_lengths[16][3];
+    char keys[16][SPOOL_KEY_MAX + 1];
+    uint32_t key_count;
+    enum server_state states[WORLD_SERVERS];
+    int mood[WORLD_SERVERS]; /* 0 well, 1 refuses, 2 no greeting, 3 defers, 4 mixed, 5 cuts */
+    bool calm;
+    uint64_t life; /* raised by a restart: what was pending is void */
+    uint32_t fates, bounces, dead;
+} sim;
+
+static uint32_t dice(uint32_t sides)
+{
+    sim.random ^= sim.random >> 12;
+    sim.random ^= sim.random << 25;
+    sim.random ^= sim.random >> 27;
+    return (uint32_t)((sim.random * 0x2545f4914f6cdd1dULL) >> 33) % sides;
+}
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fail_msg("seed %llu at %lld: %s", (unsigned long long)sim.seed,                        \
+                     (long long)sim.world.now.steady_ms, #condition);                              \
+        }                                                                                          \
+    } while (0)
+
+static void later(enum happening what, uint32_t which, uint32_t ms)
+{
+    CHECK(sim.pending_count < EVENTS);
+    sim.pending[sim.pending_count++] = (struct pending){
+        sim.world.now.steady_ms + ms, what, which, sim.life,
+        what == SESSION_ANSWERS || what == SESSION_ENDS ? sim.sessions[which].id : 0};
+}
+
+/* ---- checks and bookkeeping of actions ---------------------------------------------------------
+ */
+
+static bool usable(enum server_state state)
+{
+    return state == SERVER_UP || state == SERVER_RECOVERING;
+}
+
+static void check_head_first(const struct model_message *message, uint32_t which, uint32_t server)
+{
+    if (message->deliveries[which].redirected || message->deliveries[which].doubted) {
+        return;
+    }
+    const struct route_config *route = &sim.world.config.routes[message->route];
+    for (uint32_t i = 0; i < route->chain_length; i++) {
+        if (route->chain[i] == server) {
+            return;
+        }
+        CHECK(!usable(sim.states[route->chain[i]]));
+    }
+    CHECK(!"a server outside the chain");
+}
+
+static void check_order(const struct model_message *message, uint32_t which)
+{
+    const struct model_delivery *mine = &message->deliveries[which];
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        const struct model_message *other = &sim.messages[i];
+        for (uint32_t j = 0; j < other->count; j++) {
+            const struct model_delivery *theirs = &other->deliveries[j];
+            bool same = theirs->recipient == mine->recipient && other->route == message->route;
+            if (!same || theirs == mine || theirs->finished || theirs->excused || mine->excused) {
+                continue;
+            }
+            CHECK(theirs->job == 0 || theirs->redirected || mine->redirected);
+            bool earlier = other->sequence < message->sequence || (other == message && j < which);
+            bool patience_over =
+                theirs->deferred_ms != 0 && sim.world.now.steady_ms - theirs->deferred_ms >= 30000;
+            CHECK(!earlier || patience_over);
+        }
+    }
+}
+
+static uint32_t find_session(uint32_t id)
+{
+    for (uint32_t i = 0; i < sim.session_count; i++) {
+        if (sim.sessions[i].used && sim.sessions[i].id == id) {
+            return i;
+        }
+    }
+    return SESSIONS;
+}
+
+static void on_connect(const struct relay_action *action)
+{
+    uint32_t open = 0, closing = 0, probing = 0;
+    for (uint32_t i = 0; i < sim.session_count; i++) {
+        const struct model_session *session = &sim.sessions[i];
+        if (session->used && !session->old && session->server == action->server) {
+            open++;
+            closing += session->close_asked;
+            probing += !session->open && !session->close_asked;
+        }
+    }
+    CHECK(usable(sim.states[action->server]) || probing == 0);
+    /* A probe may come on top of sessions that are still on their way out. */
+    CHECK(open - closing < sim.world.servers[action->server].connections);
+    CHECK(closing > 0 || open < sim.world.servers[action->server].connections);
+    CHECK(find_session(action->session) == SESSIONS);
+    uint32_t slot = 0;
+    while (slot < sim.session_count && sim.sessions[slot].used) {
+        slot++;
+    }
+    CHECK(slot < SESSIONS);
+    sim.session_count += slot == sim.session_count;
+    sim.sessions[slot] =
+        (struct model_session){.id = action->session, .server = action->server, .used = true};
+    later(SESSION_ANSWERS, slot, 1 + dice(sim.mood[action->server] == 2 ? 5000 : 20));
+}
+
+static void on_deliver(const struct relay_action *action)
+{
+    uint32_t slot = find_session(action->session);
+    CHECK(slot < SESSIONS);
+    struct model_session *session = &sim.sessions[slot];
+    CHECK(session->open && !session->close_asked && session->server == action->server);
+    CHECK(++session->jobs <= 2);
+    CHECK(usable(sim.states[action->server]));
+    CHECK(sim.job_count < JOBS && action->delivery_count <= DELIVERIES_MAX);
+    struct model_message *message = &sim.messages[action->handle.index];
+    struct model_job *job = &sim.jobs[sim.job_count];
+    *job = (struct model_job){.id = action->job,
+                              .session = slot,
+                              .message = action->handle.index,
+                              .count = action->delivery_count,
+                              .live = true};
+    for (uint32_t i = 0; i < job->count; i++) {
+        uint32_t which = job->deliveries[i] = action->deliveries[i];
+        CHECK(which < message->count && !message->deliveries[which].finished &&
+              message->deliveries[which].job == 0);
+        check_head_first(message, which, action->server);
+        check_order(message, which);
+    }
+    for (uint32_t i = 0; i < job->count; i++) {
+        message->deliveries[job->deliveries[i]].job = sim.job_count + 1;
+    }
+    later(JOB_READY, sim.job_count++, 1 + dice(10));
+}
+
+static void finish(uint32_t handle, uint32_t which)
+{
+    struct model_delivery *delivery = &sim.messages[handle].deliveries[which];
+    CHECK(delivery->exists && !delivery->finished);
+    delivery->finished = true;
+    CHECK(sim.record_count < RECORDS);
+    sim.records[sim.record_count++] = (struct record){RECORD_FATE, handle, which, 0, {0}, 0};
+}
+
+static void record_note(uint32_t handle, uint32_t which, uint16_t kind, struct slice payload)
+{
+    CHECK(sim.record_count < RECORDS && payload.length <= sizeof sim.records[0].payload);
+    struct record *record = &sim.records[sim.record_count++];
+    *record = (struct record){RECORD_NOTE, handle, which, kind, {0}, payload.length};
+    memcpy(record->payload, payload.data, payload.length);
+}
+
+static void record_global(struct slice key, struct slice payload)
+{
+    uint32_t i = 0;
+    while (i < sim.key_count && !slice_equal(slice_from_text(sim.keys[i]), key)) {
+        i++;
+    }
+    CHECK(i < 16 && payload.length <= sizeof sim.globals[0][0]);
+    snprintf(sim.keys[i], sizeof sim.keys[i], "%.*s", SLICE_PRINT(key));
+    sim.key_count += i == sim.key_count;
+    sim.global_lengths[i][0] = payload.length;
+    if (payload.length > 0) {
+        memcpy(sim.globals[i][0], payload.data, payload.length);
+    }
+}
+
+static void on_event(const struct relay_action *action)
+{
+    struct model_delivery *delivery = NULL;
+    if (action->handle.index != UINT32_MAX) {
+        delivery = &sim.messages[action->handle.index].deliveries[action->delivery];
+    }
+    switch (action->event) {
+    case RELAY_EVENT_SERVER:
+        CHECK(action->old_state == sim.states[action->server]);
+        sim.states[action->server] = action->new_state;
+        break;
+    case RELAY_EVENT_DEFERRED:
+        if (delivery->deferred_ms == 0) {
+            delivery->deferred_ms = sim.world.now.steady_ms;
+        }
+        break;
+    case RELAY_EVENT_IN_DOUBT:
+        delivery->doubted = true;
+        delivery->excused = true;
+        break;
+    case RELAY_EVENT_HELD:
+    case RELAY_EVENT_DEAD:
+    case RELAY_EVENT_RELEASED:
+    case RELAY_EVENT_REDIRECTED:
+        delivery->excused = true;
+        break;
+    default:
+        break;
+    }
+}
+
+static void take(void)
+{
+    struct relay_action action;
+    while (relay_next(sim.world.relay, &action)) {
+        switch (action.kind) {
+        case RELAY_CONNECT:
+            on_connect(&action);
+            break;
+        case RELAY_CLOSE:
+            if (find_session(action.session) < SESSIONS) {
+                struct model_session *session = &sim.sessions[find_session(action.session)];
+                if (!session->close_asked && session->jobs == 0) {
+                    later(SESSION_ENDS, find_session(action.session), 1 + dice(5));
+                }
+                session->close_asked = true;
+            }
+            break;
+        case RELAY_DELIVER:
+            on_deliver(&action);
+            break;
+        case RELAY_FATE:
+            finish(action.handle.index, action.delivery);
+            sim.fates++;
+            break;
+        case RELAY_BOUNCE:
+            for (uint32_t i = 0; i < action.delivery_count; i++) {
+                CHECK(sim.messages[action.handle.index].verified);
+                finish(action.handle.index, action.deliveries[i]);
+                sim.bounces++;
+            }
+            break;
+        case RELAY_NOTE:
+            record_note(action.handle.index, action.delivery, action.note, action.payload);
+            break;
+        case RELAY_GLOBAL:
+            record_global(action.key, action.payload);
+            break;
+        case RELAY_EVENT:
+            on_event(&action);
+            break;
+        }
+    }
+}
+
+/* ---- the servers
+ * --------------------------------------------------------------------------------- */
+
+static struct relay_reply reply_of(enum relay_stage stage, enum relay_how how, uint16_t code)
+{
+    return (struct relay_reply){
+        .stage = stage, .how = how, .code = code, .text = SLICE_LITERAL("so it is")};
+}
+
+static void session_over(uint32_t slot, enum relay_stage stage, enum relay_how how, uint16_t code)
+{
+    struct model_session *session = &sim.sessions[slot];
+    struct relay_reply reply = reply_of(stage, how, code);
+    uint32_t id = session->id;
+    session->used = false;
+    relay_session_ended(sim.world.relay, id, &reply, sim.world.now);
+    take();
+}
+
+static void session_answers(uint32_t slot)
+{
+    static const struct relay_capabilities capabilities = {.flags = RELAY_CAP_DSN};
+    struct model_session *session = &sim.sessions[slot];
+    if (!session->used || session->open) {
+        return;
+    }
+    int mood = sim.mood[session->server];
+    if (session->close_asked) {
+        session_over(slot, RELAY_AT_CONNECT, RELAY_LOCAL, 0);
+    } else if (mood == 1) {
+        session_over(slot, RELAY_AT_CONNECT, dice(2) == 0 ? RELAY_LOST : RELAY_TIMEOUT, 0);
+    } else if (mood == 2) {
+        session_over(slot, dice(2) == 0 ? RELAY_AT_GREETING : RELAY_AT_HELLO,
+                     dice(2) == 0 ? RELAY_REPLY : RELAY_TIMEOUT, dice(2) == 0 ? 421 : 554);
+    } else if (mood == 4 && dice(10) == 0) {
+        session_over(slot, RELAY_AT_GREETING, RELAY_REPLY, 421);
+    } else {
+        session->open = true;
+        relay_session_opened(sim.world.relay, session->id, &capabilities, sim.world.now);
+        take();
+    }
+}
+
+static void report(struct model_job *job, const struct relay_delivery_result *results, bool reused,
+                   bool breaks)
+{
+    uint32_t slot = job->session;
+    struct model_session *session = &sim.sessions[slot];
+    uint32_t id = session->id;
+    job->live = false;
+    for (uint32_t i = 0; i < job->count; i++) {
+        sim.messages[job->message].deliveries[job->deliveries[i]].job = 0;
+    }
+    session->jobs--;
+    session->worked = true;
+    enum relay_stage stage = results[0].reply.stage;
+    relay_result(sim.world.relay, job->id, id, reused, results, job->count, sim.world.now);
+    take();
+    relay_result_durable(sim.world.relay, job->id, sim.world.now);
+    if (!breaks) {
+        if (session->close_asked && session->jobs == 0) {
+            session_over(slot, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < sim.job_count && session->jobs > 0; i++) {
+        struct model_job *other = &sim.jobs[i];
+        if (other->live && other->session == slot) {
+            struct relay_delivery_result not_tried[DELIVERIES_MAX];
+            for (uint32_t j = 0; j < other->count; j++) {
+                not_tried[j] = (struct relay_delivery_result){other->deliveries[j], RELAY_NOT_TRIED,
+                                                              reply_of(stage, RELAY_LOST, 0)};
+                sim.messages[other->message].deliveries[other->deliveries[j]].job = 0;
+            }
+            other->live = false;
+            session->jobs--;
+            relay_result(sim.world.relay, other->id, id, true, not_tried, other->count,
+                         sim.world.now);
+            take();
+        }
+    }
+    session_over(slot, stage, RELAY_LOST, 0);
+}
+
+static bool first_on_session(const struct model_job *job)
+{
+    for (const struct model_job *other = sim.jobs; other < job; other++) {
+        if (other->live && other->session == job->session) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void job_ready(uint32_t which)
+{
+    struct model_job *job = &sim.jobs[which];
+    if (!job->live) {
+        return;
+    }
+    if (!first_on_session(job)) {
+        later(JOB_READY, which, 1);
+        return;
+    }
+    uint16_t kind;
+    struct slice payload;
+    struct spool_handle handle;
+    const uint32_t *deliveries;
+    uint32_t count;
+    CHECK(relay_attempt_note(sim.world.relay, job->id, sim.world.now, &kind, &payload, &handle,
+                             &deliveries, &count));
+    CHECK(count == job->count && handle.index == job->message);
+    for (uint32_t i = 0; i < count; i++) {
+        CHECK(deliveries[i] == job->deliveries[i]);
+        record_note(handle.index, deliveries[i], kind, payload);
+    }
+    job->noted = true;
+    later(JOB_ANSWERS, which, 1 + dice(10));
+}
+
+static void answer_each(struct model_job *job, struct relay_delivery_result *results, int mood)
+{
+    static const uint16_t refusals[] = {250, 250, 250, 450, 452, 550, 552, 421, 530, 451};
+    for (uint32_t i = 0; i < job->count; i++) {
+        uint16_t code = mood == 0 || sim.calm ? 250
+                        : mood == 3           ? 451
+                        : mood == 4           ? refusals[dice(10)]
+                                              : 250;
+        enum relay_stage stage = dice(2) == 0 ? RELAY_AT_RECIPIENT : RELAY_AT_DOT;
+        if (code == 421 && i > 0) {
+            code = 450;
+        }
+        results[i] = (struct relay_delivery_result){
+            job->deliveries[i], code == 250 ? RELAY_ACCEPTED : RELAY_REFUSED,
+            reply_of(code == 250 ? RELAY_AT_DOT : stage, RELAY_REPLY, code)};
+        sim.messages[job->message].deliveries[job->deliveries[i]].accepted += code == 250;
+    }
+}
+
+static void job_answers(uint32_t which)
+{
+    struct model_job *job = &sim.jobs[which];
+    if (!job->live) {
+        return;
+    }
+    struct model_session *session = &sim.sessions[job->session];
+    struct relay_delivery_result results[DELIVERIES_MAX];
+    int mood = sim.calm ? 0 : sim.mood[session->server];
+    bool broken =
+        mood == 1 || mood == 2 || (mood == 5 && dice(2) == 0) || (mood == 4 && dice(12) == 0);
+    if (!broken) {
+        answer_each(job, results, mood);
+        bool breaks = false;
+        for (uint32_t i = 0; i < job->count; i++) {
+            breaks |= results[i].reply.code == 421;
+        }
+        report(job, results, session->worked, breaks);
+        return;
+    }
+    bool doubt = dice(3) == 0;
+    for (uint32_t i = 0; i < job->count; i++) {
+        sim.messages[job->message].deliveries[job->deliveries[i]].accepted += doubt && dice(2) == 0;
+        results[i] = (struct relay_delivery_result){
+            job->deliveries[i], doubt ? RELAY_IN_DOUBT : RELAY_CUT,
+            reply_of(doubt ? RELAY_AT_DOT : RELAY_AT_CONTENT, RELAY_LOST, 0)};
+    }
+    report(job, results, session->worked, true);
+}
+
+/* ---- time --------------------------------------------------------------------------------------
+ */
+
+static void happen(struct pending pending)
+{
+    bool of_session = pending.what == SESSION_ANSWERS || pending.what == SESSION_ENDS;
+    if (pending.generation != sim.life ||
+        (of_session && sim.sessions[pending.which].id != pending.session)) {
+        return;
+    }
+    switch (pending.what) {
+    case SESSION_ANSWERS:
+        session_answers(pending.which);
+        break;
+    case JOB_READY:
+        job_ready(pending.which);
+        break;
+    case JOB_ANSWERS:
+        job_answers(pending.which);
+        break;
+    case SESSION_ENDS:
+        if (sim.sessions[pending.which].used && sim.sessions[pending.which].jobs == 0) {
+            session_over(pending.which, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+        }
+        break;
+    }
+}
+
+/* To the next thing that happens, at most `most` ms on. False: nothing will before that. */
+static bool step(int64_t most)
+{
+    int64_t end = sim.world.now.steady_ms + most;
+    uint32_t next = EVENTS;
+    int64_t at = relay_deadline(sim.world.relay);
+    for (uint32_t i = 0; i < sim.pending_count; i++) {
+        if (sim.pending[i].at_ms <= at) {
+            at = sim.pending[i].at_ms;
+            next = i;
+        }
+    }
+    int64_t to = at < end ? at : end;
+    if (to > sim.world.now.steady_ms) {
+        sim.world.now.wall_ms += to - sim.world.now.steady_ms;
+        sim.world.now.steady_ms = to;
+    }
+    if (at > end) {
+        return false;
+    }
+    if (next < EVENTS) {
+        struct pending pending = sim.pending[next];
+        sim.pending[next] = sim.pending[--sim.pending_count];
+        happen(pending);
+    } else {
+        relay_tick(sim.world.relay, sim.world.now);
+        take();
+    }
+    return true;
+}
+
+/* ---- what is done to it
+ * -------------------------------------------------------------------------- */
+
+static void build(uint32_t handle, struct spool_message *message,
+                  struct spool_recipient recipients[DELIVERIES_MAX],
+                  char addresses[DELIVERIES_MAX][40])
+{
+    static const char *const domains[] = {"one.example", "two.example", "far.example",
+                                          "x.wild.example"};
+    const struct model_message *model = &sim.messages[handle];
+    for (uint32_t i = 0; i < model->count; i++) {
+        snprintf(addresses[i], 40, "r%u@%s", model->deliveries[i].recipient, domains[model->route]);
+        recipients[i] = (struct spool_recipient){.address = slice_from_text(addresses[i])};
+    }
+    *message = (struct spool_message){.sequence = model->sequence,
+                                      .received_ms = sim.world.now.wall_ms,
+                                      .header_length = 10,
+                                      .body_length = 1000,
+                                      .flags = model->verified ? SPOOL_SENDER_VERIFIED : 0,
+                                      .sender = SLICE_LITERAL("s@one.example"),
+                                      .recipients = recipients,
+                                      .recipient_count = model->count};
+    bool ours = model->route == 2;
+    CHECK(ip_from_text(ours ? SLICE_LITERAL("198.51.100.1") : SLICE_LITERAL("203.0.113.1"),
+                       &message->origin.client.address));
+}
+
+static void give(uint32_t handle)
+{
+    struct spool_recipient recipients[DELIVERIES_MAX];
+    char addresses[DELIVERIES_MAX][40];
+    struct spool_message message;
+    build(handle, &message, recipients, addresses);
+    CHECK(relay_add(sim.world.relay, (struct spool_handle){handle}, &message, sim.world.now) ==
+          ERROR_NONE);
+    take();
+}
+
+static void accept_one(void)
+{
+    if (sim.message_count == MESSAGES) {
+        return;
+    }
+    struct model_message *message = &sim.messages[sim.message_count];
+    *message = (struct model_message){.added = true,
+                                      .sequence = ++sim.world.sequence,
+                                      .route = dice(4),
+                                      .count = 1 + (dice(3) == 0 ? dice(DELIVERIES_MAX) : 0)};
+    message->verified = message->route == 2;
+    for (uint32_t i = 0; i < message->count; i++) {
+        message->deliveries[i] = (struct model_delivery){
+            .recipient = dice(sim.seed % 3 == 0 ? 2 : RECIPIENTS), .exists = true};
+    }
+    give(sim.message_count++);
+}
+
+static void compact(uint32_t handle)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < sim.record_count; i++) {
+        if (sim.records[i].message != handle || sim.records[i].kind == RECORD_FATE) {
+            sim.records[kept++] = sim.records[i];
+        }
+    }
+    sim.record_count = kept;
+}
+
+static void put_described(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
+{
+    record_note(*(const uint32_t *)context, delivery, kind, payload);
+}
+
+/* What the journal holds becomes a new relay. The sender process has died too, or still works. */
+static void restart(bool sender_lives)
+{
+    relay_free(sim.world.relay);
+    sim.world.now.wall_ms += dice(3) == 0 ? 86400000 : 0; /* and somebody set the clock */
+    sim.world.relay = relay_new(&sim.world.config, sim.random | 1, sim.world.now);
+    for (uint32_t i = 0; i < WORLD_SERVERS; i++) {
+        sim.states[i] = SERVER_SUSPECT;
+    }
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        bool unfinished = false;
+        for (uint32_t j = 0; j < sim.messages[i].count; j++) {
+            unfinished |= !sim.messages[i].deliveries[j].finished;
+        }
+        if (unfinished) {
+            give(i);
+        }
+    }
+    for (uint32_t i = 0; i < sim.record_count; i++) {
+        const struct record *record = &sim.records[i];
+        struct spool_handle handle = {record->message};
+        if (record->kind == RECORD_FATE) {
+            relay_load_fate(sim.world.relay, handle, record->delivery, SPOOL_DELIVERED);
+        } else {
+            relay_load_note(sim.world.relay, handle, record->delivery, record->note,
+                            slice_make(record->payload, record->length), sim.world.now);
+        }
+    }
+    for (uint32_t i = 0; i < sim.key_count; i++) {
+        relay_load_global(sim.world.relay, slice_from_text(sim.keys[i]),
+                          slice_make(sim.globals[i][0], sim.global_lengths[i][0]), sim.world.now);
+    }
+    for (uint32_t i = 0; i < WORLD_SERVERS; i++) {
+        sim.states[i] = world_state(&sim.world, i);
+    }
+    for (uint32_t i = 0; i < sim.job_count; i++) {
+        struct model_job *job = &sim.jobs[i];
+        if (!job->live) {
+            continue;
+        }
+        if (sender_lives) {
+            relay_resume(sim.world.relay, sim.sessions[job->session].id, job->id,
+                         (struct spool_handle){job->message}, job->deliveries, job->count,
+                         sim.sessions[job->session].server, sim.world.now);
+            take();
+        } else {
+            job->live = false;
+            for (uint32_t j = 0; j < job->count; j++) {
+                struct model_delivery *delivery =
+                    &sim.messages[job->message].deliveries[job->deliveries[j]];
+                delivery->job = 0;
+                delivery->excused |= job->noted;
+            }
+        }
+    }
+    if (!sender_lives) {
+        sim.life++;
+        sim.pending_count = 0;
+        for (uint32_t i = 0; i < sim.session_count; i++) {
+            sim.sessions[i].used = false;
+        }
+    } else {
+        for (uint32_t i = 0; i < sim.session_count; i++) { /* idle ones are closed */
+            sim.sessions[i].used &= sim.sessions[i].jobs > 0;
+            sim.sessions[i].close_asked = true;
+            sim.sessions[i].old = true;
+        }
+    }
+    /* Patience begun in the old life is excused in the check: its remainder depends on the clock.
+     */
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        for (uint32_t j = 0; j < sim.messages[i].count; j++) {
+            struct model_delivery *delivery = &sim.messages[i].deliveries[j];
+            delivery->excused |= delivery->deferred_ms != 0;
+        }
+    }
+    relay_start(sim.world.relay, sim.world.now);
+    take();
+}
+
+static void sender_dies(void)
+{
+    uint32_t index = dice(2);
+    for (uint32_t i = 0; i < sim.job_count; i++) {
+        struct model_job *job = &sim.jobs[i];
+        if (job->live && sim.sessions[job->session].id % 2 == index) {
+            job->live = false;
+            for (uint32_t j = 0; j < job->count; j++) {
+                sim.messages[job->message].deliveries[job->deliveries[j]].job = 0;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < sim.session_count; i++) {
+        sim.sessions[i].used &= sim.sessions[i].id % 2 != index;
+    }
+    /* What was pending of those sessions is void; slots may be used anew. */
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < sim.pending_count; i++) {
+        struct pending *pending = &sim.pending[i];
+        bool of_session = pending->what == SESSION_ANSWERS || pending->what == SESSION_ENDS;
+        if (!of_session || sim.sessions[pending->which].used) {
+            sim.pending[kept++] = *pending;
+        }
+    }
+    sim.pending_count = kept;
+    relay_sessions_lost(sim.world.relay, index, 2, sim.world.now);
+    take();
+}
+
+static enum error for_model(uint32_t handle, uint32_t command)
+{
+    struct spool_handle h = {handle};
+    struct relay *relay = sim.world.relay;
+    struct relay_time now = sim.world.now;
+    uint32_t which = dice(2) == 0 ? SPOOL_ALL_DELIVERIES : 0;
+    switch (command) {
+    case 0:
+        return relay_hold(relay, h, which, SLICE_EMPTY, now);
+    case 1:
+        return relay_release(relay, h, which, now);
+    case 2:
+        return relay_retry(relay, h, which, now);
+    case 3:
+        return relay_discard(relay, h, 0, SLICE_EMPTY, now);
+    case 4:
+        return relay_bounce(relay, h, which, false, now);
+    default:
+        return relay_redirect(relay, h, which,
+                              dice(2) == 0 ? SLICE_LITERAL("m2") : SLICE_LITERAL("z@two.example"),
+                              now);
+    }
+}
+
+static void operate(void)
+{
+    if (sim.message_count == 0) {
+        return;
+    }
+    uint32_t handle = dice(sim.message_count), command = dice(6);
+    struct model_message *message = &sim.messages[handle];
+    for (uint32_t i = 0; i < message->count; i++) { /* his word goes above order */
+        message->deliveries[i].excused = true;
+        message->deliveries[i].redirected |= command == 5;
+        message->deliveries[i].doubted |= command == 5;
+    }
+    (void)for_model(handle, command);
+    take();
+    uint32_t server = dice(WORLD_SERVERS);
+    if (dice(10) == 0) {
+        CHECK(relay_server_disable(sim.world.relay, server, sim.world.now) == ERROR_NONE);
+        take();
+    } else if (dice(4) == 0) {
+        CHECK(relay_server_enable(sim.world.relay, server, sim.world.now) == ERROR_NONE);
+        take();
+    }
+}
+
+static enum error read_envelope(void *context, struct spool_handle handle, struct arena *arena,
+                                struct spool_message *ret_message)
+{
+    (void)context;
+    struct spool_recipient *recipients = arena_allocate(arena, DELIVERIES_MAX * sizeof *recipients);
+    char(*addresses)[40] = arena_allocate(arena, DELIVERIES_MAX * sizeof *addresses);
+    build(handle.index, ret_message, recipients, addresses);
+    return ERROR_NONE;
+}
+
+static void reconfigure(void)
+{
+    struct relay_envelopes envelopes = {NULL, read_envelope};
+    /* m1 and m2 change places at the head of the first chain. */
+    uint32_t head = sim.world.chains[0][0];
+    sim.world.chains[0][0] = sim.world.chains[0][1];
+    sim.world.chains[0][1] = head;
+    sim.world.routes[2].any_user = !sim.world.routes[2].any_user; /* relays are asked anew */
+    CHECK(relay_reconfigure(sim.world.relay, &sim.world.config, &envelopes, sim.world.now) ==
+          ERROR_NONE);
+    take();
+}
+
+static void disturb(void)
+{
+    switch (dice(40)) {
+    case 0:
+    case 1:
+    case 2:
+        sim.mood[dice(WORLD_SERVERS)] = (int)dice(6);
+        break;
+    case 3:
+    case 4:
+        sim.mood[dice(WORLD_SERVERS)] = 0;
+        break;
+    case 5:
+        operate();
+        break;
+    case 6:
+        restart(dice(2) == 0);
+        break;
+    case 7:
+        sender_dies();
+        break;
+    case 8:
+        reconfigure();
+        break;
+    case 9:
+        if (sim.message_count > 0) {
+            uint32_t handle = dice(sim.message_count);
+            compact(handle);
+            relay_describe(sim.world.relay, (struct spool_handle){handle}, put_described, &handle);
+        }
+        break;
+    case 10:
+        relay_contact(sim.world.relay, &sim.world.addresses[dice(WORLD_SERVERS)].literal,
+                      sim.world.now);
+        take();
+        break;
+    default:
+        accept_one();
+        break;
+    }
+}
+
+/* ---- the end
+ * ------------------------------------------------------------------------------------- */
+
+static void check_end(void)
+{
+    struct relay_totals totals, counted = {0};
+    relay_totals(sim.world.relay, &totals);
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        bool live = false;
+        for (uint32_t j = 0; j < sim.messages[i].count; j++) {
+            const struct model_delivery *delivery = &sim.messages[i].deliveries[j];
+            enum delivery_state state = world_delivery(&sim.world, i, j);
+            CHECK(delivery->finished == (state == DELIVERY_FINISHED));
+            CHECK(state == DELIVERY_FINISHED || state == DELIVERY_HELD || state == DELIVERY_DEAD);
+            CHECK(delivery->accepted <= 1 || delivery->doubted || delivery->excused);
+            counted.held += state == DELIVERY_HELD;
+            counted.deliveries += state == DELIVERY_HELD;
+            counted.dead_letters += state == DELIVERY_DEAD;
+            live |= state == DELIVERY_HELD;
+        }
+        counted.messages += live;
+        counted.bytes += live ? 1010 : 0;
+    }
+    CHECK(totals.messages == counted.messages && totals.deliveries == counted.deliveries &&
+          totals.bytes == counted.bytes && totals.held == counted.held &&
+          totals.dead_letters == counted.dead_letters && totals.in_doubt == 0);
+    uint32_t listed = 0;
+    uint64_t cursor = 0, sequence = 0;
+    struct spool_handle handle;
+    while (relay_next_message(sim.world.relay, &cursor, &handle)) {
+        CHECK(sim.messages[handle.index].sequence > sequence);
+        sequence = sim.messages[handle.index].sequence;
+        listed++;
+    }
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        bool unfinished = false;
+        for (uint32_t j = 0; j < sim.messages[i].count; j++) {
+            unfinished |= !sim.messages[i].deliveries[j].finished;
+        }
+        left += unfinished;
+    }
+    CHECK(listed == left);
+}
+
+static void run(uint64_t seed)
+{
+    memset(&sim, 0, sizeof sim);
+    world_configure(&sim.world);
+    sim.seed = seed;
+    sim.random = seed * 0x9e3779b97f4a7c15ULL | 1;
+    sim.world.relay = relay_new(&sim.world.config, seed + 1, sim.world.now);
+    for (uint32_t i = 0; i < WORLD_SERVERS; i++) {
+        sim.states[i] = SERVER_SUSPECT;
+    }
+    relay_start(sim.world.relay, sim.world.now);
+    take();
+    for (uint32_t i = 0; i < STEPS; i++) {
+        if (dice(8) == 0) {
+            disturb();
+        }
+        (void)step(dice(20) == 0 ? 60000 : 200);
+    }
+    sim.calm = true;
+    for (uint32_t i = 0; i < WORLD_SERVERS; i++) {
+        sim.mood[i] = 0;
+        CHECK(relay_server_enable(sim.world.relay, i, sim.world.now) == ERROR_NONE);
+        take();
+    }
+    int64_t end = sim.world.now.steady_ms + 48 * 3600000LL;
+    while (sim.world.now.steady_ms < end) {
+        struct relay_totals totals;
+        relay_totals(sim.world.relay, &totals);
+        if (totals.deliveries == totals.held) {
+            break;
+        }
+        (void)step(3600000);
+    }
+    check_end();
+    relay_free(sim.world.relay);
+}
+
+static void promises_hold_in_any_world(void **state)
+{
+    const uint64_t *range = *state;
+    for (uint64_t seed = range[0]; seed < range[1]; seed++) {
+        run(seed);
+    }
+}
+
+int main(int count, char **arguments)
+{
+    uint64_t range[2] = {1, 41};
+    if (count > 1) {
+        range[0] = strtoull(arguments[1], NULL, 10);
+        range[1] = count > 2 ? strtoull(arguments[2], NULL, 10) : range[0] + 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(promises_hold_in_any_world, range),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
