@@ -183,6 +183,7 @@ def test_a_server_that_connects_to_us_is_probed_at_once(holdfast, sink):
     mx.send()
     wait_for(lambda: mx.server_state("m1") == "down", what="m1 down")
     hop.start()
+    time.sleep(1)  # a client is told of once a second
     mx.dialogue().close()
     wait_for(lambda: len(hop.messages) == 1, 5, what="the message")
 
