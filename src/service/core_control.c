@@ -24,6 +24,7 @@ static const struct control_command commands[] = {
     {"queue bounce", true, true, queue_change_begin, queue_change_step},
     {"queue export", true, true, NULL, queue_export_step},
     {"queue import", true, false, queue_import_begin, queue_import_step},
+    {"queue watch", false, true, queue_watch_begin, queue_watch_step},
     {"server list", false, false, server_begin, server_list_step},
     {"server probe", true, false, server_probe_begin, server_list_step},
     {"server down", true, false, server_down_begin, server_list_step},
@@ -164,7 +165,8 @@ static void request_end(struct control_request *request)
         request->error = "the journal cannot be written; the change holds and will be written "
                          "when it can be";
     }
-    if (control_put_end(&control->out, request->code, request->error, request->again) != ERROR_NONE) {
+    if (control_put_end(&control->out, request->code, request->error, request->again) !=
+        ERROR_NONE) {
         control->broken = true;
     }
     request_free(request);
@@ -231,10 +233,16 @@ static void send_out(struct control *control)
     }
 }
 
+static bool is_watching(const struct control *control)
+{
+    return control->request != NULL && control->request->watching;
+}
+
 static void watch(struct control *control)
 {
-    loop_watch_set(control->watch, (control->request == NULL ? LOOP_READ : 0U) |
-                                       (control->out.length > 0 ? LOOP_WRITE : 0U));
+    bool reads = control->request == NULL || is_watching(control);
+    loop_watch_set(control->watch,
+                   (reads ? LOOP_READ : 0U) | (control->out.length > 0 ? LOOP_WRITE : 0U));
 }
 
 /* The next request, if all of it is here. */
@@ -333,7 +341,12 @@ void core_control_tick(struct core *core)
 static void ready(void *context, unsigned readiness)
 {
     struct control *control = context;
-    if ((readiness & LOOP_READ) && control->request == NULL) {
+    if ((readiness & LOOP_READ) && is_watching(control)) {
+        /* Nothing is due from who watches: it has gone, or breaks the rules. */
+        size_t length;
+        uint8_t byte;
+        control->broken = net_receive(control->fd, &byte, 1, &length) != ERROR_AGAIN;
+    } else if ((readiness & LOOP_READ) && control->request == NULL) {
         receive(control);
     }
     turn(control);

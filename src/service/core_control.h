@@ -89,6 +89,10 @@ struct control_request {
     uint32_t server_at;
     struct events_search *search;
     struct control_trace *trace;
+    bool watching; /* "queue watch": rows come as events happen, until the connection ends */
+    int64_t window_ms;
+    uint32_t window_rows; /* in the second that began then */
+    uint64_t missed;      /* events not told since the last row */
 };
 
 struct control_command {
@@ -122,6 +126,8 @@ bool control_select(struct control_request *request);
  * at request->has_match. */
 enum control_step control_next_match(struct control_request *request);
 bool control_pattern_matches(struct slice pattern, struct slice text);
+bool control_sender_matches(const struct selection *selection, struct slice sender);
+bool control_recipient_matches(const struct selection *selection, struct slice address);
 
 /* core_control_rows.c */
 json_t *control_message_row(struct control_request *request, const struct match *match);
@@ -134,6 +140,10 @@ const char *control_fate(unsigned fate);
 json_t *control_server_or_null(const struct core *core, uint32_t server);
 json_t *control_id(struct message_id id, int64_t delivery); /* delivery < 0: the message */
 json_t *control_time(int64_t wall_ms);                      /* 0: null */
+/* A row of "trace". `sender` may be NULL: not known. */
+json_t *control_event_row(const struct event *event, const struct slice *sender,
+                          const struct slice *recipients, uint32_t recipient_count);
+bool control_event_begins(const struct event *event); /* it has sender and recipients itself */
 /* Adds to an object; false on memory. Takes the value over. */
 void control_set(json_t *object, const char *key, json_t *value);
 
@@ -153,6 +163,8 @@ enum control_step queue_import_begin(struct control_request *request);
 enum control_step queue_import_step(struct control_request *request);
 enum control_step trace_begin(struct control_request *request);
 enum control_step trace_step(struct control_request *request);
+enum control_step queue_watch_begin(struct control_request *request);
+enum control_step queue_watch_step(struct control_request *request);
 void control_import_free(struct control_import *import); /* NULL is allowed */
 void control_trace_free(struct control_trace *trace);
 

@@ -143,7 +143,7 @@ static bool view_matches(const struct control_request *request, uint32_t only,
     return server_matches(request, view);
 }
 
-static bool recipient_matches(const struct selection *selection, struct slice address)
+bool control_recipient_matches(const struct selection *selection, struct slice address)
 {
     if (selection->has_domain) {
         struct slice domain = slice_skip(address, slice_find_last(address, '@') + 1);
@@ -154,17 +154,21 @@ static bool recipient_matches(const struct selection *selection, struct slice ad
     return !selection->has_recipient || control_pattern_matches(selection->recipient, address);
 }
 
+bool control_sender_matches(const struct selection *selection, struct slice sender)
+{
+    if (!selection->has_sender) {
+        return true;
+    }
+    return slice_equal(selection->sender, SLICE_LITERAL("<>"))
+               ? sender.length == 0
+               : control_pattern_matches(selection->sender, sender);
+}
+
 static bool message_matches(const struct selection *selection, const struct spool_message *message)
 {
-    if (selection->has_sender) {
-        bool null_wanted = slice_equal(selection->sender, SLICE_LITERAL("<>"));
-        if (null_wanted ? message->sender.length > 0
-                        : !control_pattern_matches(selection->sender, message->sender)) {
-            return false;
-        }
-    }
-    return !selection->has_older ||
-           core_now().wall_ms - message->received_ms >= selection->older_s * 1000;
+    return control_sender_matches(selection, message->sender) &&
+           (!selection->has_older ||
+            core_now().wall_ms - message->received_ms >= selection->older_s * 1000);
 }
 
 static uint32_t count_candidates(const struct control_request *request, struct spool_handle handle,
@@ -204,7 +208,7 @@ static bool match_message(struct control_request *request, struct spool_handle h
         struct relay_delivery_view view;
         if (relay_delivery(core->relay, handle, i, &view) &&
             view_matches(request, only, &view, false) &&
-            recipient_matches(&request->selection, match->message.recipients[i].address)) {
+            control_recipient_matches(&request->selection, match->message.recipients[i].address)) {
             match->deliveries[match->count++] = i;
         }
     }

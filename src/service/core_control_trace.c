@@ -68,37 +68,30 @@ static const struct known_message *recall(const struct control_trace *trace, str
 }
 
 /* "a@example.com, b@example.com" for the message itself. */
-static json_t *recipients_text(const struct known_message *known, int64_t delivery)
+static json_t *recipients_text(const struct slice *recipients, uint32_t count, int64_t delivery)
 {
-    if (known == NULL) {
-        return json_null();
-    }
     if (delivery >= 0) {
-        return delivery < known->recipient_count ? control_string(known->recipients[delivery])
-                                                 : json_null();
+        return delivery < count ? control_string(recipients[delivery]) : json_null();
     }
     struct buffer text;
     buffer_init(&text, 0);
-    for (uint32_t i = 0; i < known->recipient_count && i < CONTROL_LIST_MAX; i++) {
+    for (uint32_t i = 0; i < count && i < CONTROL_LIST_MAX; i++) {
         buffer_append_text(&text, i > 0 ? ", " : "");
-        buffer_append(&text, known->recipients[i]);
+        buffer_append(&text, recipients[i]);
     }
     json_t *value = control_string_or_null(buffer_slice(&text));
     buffer_done(&text);
     return value;
 }
 
-static void put_event(struct control_request *request, const struct event *event)
+bool control_event_begins(const struct event *event)
 {
-    struct control_trace *trace = request->trace;
-    bool begins = event->kind == EVENT_ACCEPTED || event->kind == EVENT_IMPORTED;
-    if (begins) {
-        remember(trace, event);
-    }
-    if (trace->delivery >= 0 && event->delivery >= 0 && event->delivery != trace->delivery) {
-        return;
-    }
-    const struct known_message *known = recall(trace, event->id);
+    return event->kind == EVENT_ACCEPTED || event->kind == EVENT_IMPORTED;
+}
+
+json_t *control_event_row(const struct event *event, const struct slice *sender,
+                          const struct slice *recipients, uint32_t recipient_count)
+{
     char client[IP_TEXT_SIZE] = "";
     if (event->has_client) {
         ip_to_text(&event->client, client);
@@ -108,15 +101,31 @@ static void put_event(struct control_request *request, const struct event *event
     control_set(row, "event", json_string(event_kind_text(event->kind)));
     control_set(row, "id", control_id(event->id, -1));
     control_set(row, "delivery", event->delivery < 0 ? json_null() : json_integer(event->delivery));
-    control_set(row, "sender", known != NULL ? control_string(known->sender) : json_null());
-    control_set(row, "recipient", recipients_text(known, event->delivery));
+    control_set(row, "sender", sender != NULL ? control_string(*sender) : json_null());
+    control_set(row, "recipient", recipients_text(recipients, recipient_count, event->delivery));
     control_set(row, "server", control_string_or_null(event->server));
     control_set(row, "reason", control_string_or_null(event->reason));
     control_set(row, "reply", control_string_or_null(event->reply));
     control_set(row, "client", control_string_or_null(slice_from_text(client)));
-    control_set(row, "bytes", begins ? json_integer((json_int_t)event->bytes) : json_null());
+    control_set(row, "bytes",
+                control_event_begins(event) ? json_integer((json_int_t)event->bytes) : json_null());
     control_set(row, "next", control_time(event->next_ms));
-    control_row(request, row);
+    return row;
+}
+
+static void put_event(struct control_request *request, const struct event *event)
+{
+    struct control_trace *trace = request->trace;
+    if (control_event_begins(event)) {
+        remember(trace, event);
+    }
+    if (trace->delivery >= 0 && event->delivery >= 0 && event->delivery != trace->delivery) {
+        return;
+    }
+    const struct known_message *known = recall(trace, event->id);
+    control_row(request, known == NULL ? control_event_row(event, NULL, NULL, 0)
+                                       : control_event_row(event, &known->sender, known->recipients,
+                                                           known->recipient_count));
     request->matched++;
 }
 

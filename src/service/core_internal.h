@@ -298,6 +298,8 @@ void core_control_init(struct core *core);
 void core_control_done(struct core *core);
 void core_control_later(void *context);
 void core_control_tick(struct core *core);
+/* An event, for those who watch (core_control_watch.c). */
+void core_control_event(struct core *core, const struct event *event);
 /* The writes of `request` are durable, or failed and will be tried again later. */
 void core_control_written(struct control_request *request, enum error error);
 

@@ -174,6 +174,13 @@ static int64_t delivery_number(uint32_t delivery)
     return delivery == SPOOL_ALL_DELIVERIES ? (int64_t)EVENTS_NO_DELIVERY : (int64_t)delivery;
 }
 
+/* For `trace` later, and for who watches now. */
+static void store(struct core *core, const struct event *event)
+{
+    events_add(core->events, event);
+    core_control_event(core, event);
+}
+
 static void store_accepted(struct core *core, const struct spool_message *message,
                            enum event_kind kind)
 {
@@ -200,7 +207,7 @@ static void store_accepted(struct core *core, const struct spool_message *messag
                                 .message_id = message->message_id_header,
                                 .recipients = recipients,
                                 .recipient_count = message->recipient_count};
-    events_add(core->events, &event);
+    store(core, &event);
 }
 
 void report_accepted(struct core *core, const struct spool_message *message)
@@ -234,7 +241,7 @@ void report_attempt(struct core *core, const struct job *job)
                                     .id = job->message,
                                     .delivery = job->deliveries[i],
                                     .server = core_server_name(core, job->server)};
-        events_add(core->events, &event);
+        store(core, &event);
     }
 }
 
@@ -246,7 +253,7 @@ void report_operator(struct core *core, enum event_kind kind, struct message_id 
                                 .id = id,
                                 .delivery = delivery_number(delivery),
                                 .reason = reason};
-    events_add(core->events, &event);
+    store(core, &event);
     struct line line = {.count = 0};
     add_id(&line, id);
     if (delivery != SPOOL_ALL_DELIVERIES) {
@@ -366,7 +373,7 @@ static void store_event(struct core *core, const struct relay_action *action,
                                 .server = core_server_name(core, action->server),
                                 .reason = action->reason,
                                 .reply = reply};
-    events_add(core->events, &event);
+    store(core, &event);
 }
 
 void report_relay_event(struct core *core, const struct relay_action *action)

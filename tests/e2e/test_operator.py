@@ -124,6 +124,36 @@ def test_trace_by_id_address_and_message_id(holdfast, sink):
     assert mx.lines("trace", by_address[0]["id"])[0]["event"] == "accepted", "kept over kill -9"
 
 
+def test_watch_tells_events_as_they_happen(holdfast, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    watches = [subprocess.Popen([program("holdfast"), "-c", str(mx.conf), "queue", "watch", "--json",
+                                 *more], stdout=subprocess.PIPE, text=True)
+               for more in ([], ["--recipient", "ben@*"], ["--sender", "no@one"])]
+    try:
+        time.sleep(0.5)  # until they have asked
+        mx.send(recipients=["ann@example.com", "ben@example.com"])
+        wait_for(lambda: len(hop.messages) == 1, 10)
+        mx.wait_empty()
+        seen = [json.loads(watches[0].stdout.readline()) for _ in range(5)]
+        assert [e["event"] for e in seen] == ["accepted", "attempt", "attempt", "delivered",
+                                              "delivered"]
+        assert {e["recipient"] for e in seen[1:]} == {"ann@example.com", "ben@example.com"}
+        seen = [json.loads(watches[1].stdout.readline()) for _ in range(3)]
+        assert [e["event"] for e in seen] == ["accepted", "attempt", "delivered"]
+        assert seen[2]["recipient"] == "ben@example.com"
+        watches[0].kill()
+        watches[0].wait()
+        mx.send(recipients=["cid@example.com"])
+        wait_for(lambda: len(hop.messages) == 2, 10)
+        assert mx.status()["queue"]["messages"] in (0, 1), "a watcher's end disturbs nobody"
+    finally:
+        for watch in watches:
+            watch.kill()
+        rest = [watch.communicate()[0] for watch in watches]
+    assert rest[2] == "", "nothing matched"
+
+
 def test_exit_codes(held):
     mx, _ = held
     assert mx.tool("status").returncode == 0
