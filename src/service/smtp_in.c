@@ -393,6 +393,7 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
     in->generation = generation;
     in->next_token = 1;
     in->ids.start = (uint32_t)random_u64();
+    random_bytes(&in->key, sizeof(in->key));
     list_init(&in->listeners);
     list_init(&in->retired);
     list_init(&in->sessions);

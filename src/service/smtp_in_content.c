@@ -36,6 +36,7 @@ struct transaction *transaction_new(struct session *session)
         list_init(&transaction->link);
     }
     buffer_init(&transaction->content, CHANNEL_CHUNK);
+    map_init(&transaction->known);
     transaction->session = session;
     transaction->received_ms = clock_wall_ms();
     return transaction;
@@ -65,6 +66,7 @@ static void drop_content(struct smtp_in *in, struct transaction *transaction)
 void transaction_release(struct smtp_in *in, struct transaction *transaction)
 {
     drop_content(in, transaction);
+    map_done(&transaction->known);
     list_remove(&transaction->link);
     if (in->kept_count < SMTP_IN_TRANSACTIONS_KEPT && transaction->recipient_room <= 64) {
         struct transaction clean = {.recipients = transaction->recipients,

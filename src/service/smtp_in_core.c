@@ -4,7 +4,6 @@
  */
 #include "service/smtp_in_internal.h"
 
-#include "base/hash.h"
 #include "sys/clock.h"
 #include "sys/log.h"
 
@@ -278,11 +277,10 @@ static bool is_server_address(const struct smtp_in *in, const struct ip_address 
  * every client. The same client is named at most once a second. */
 void core_contact(struct smtp_in *in, const struct ip_address *client)
 {
-    static const struct hash_key key = {0};
     if (in->ring == NULL || (!in->servers_by_name && !is_server_address(in, client))) {
         return;
     }
-    uint64_t hash = hash_bytes(key, slice_make(client->bytes, sizeof(client->bytes)));
+    uint64_t hash = hash_bytes(in->key, slice_make(client->bytes, sizeof(client->bytes)));
     uint64_t *cell = &in->contacted[hash % (sizeof(in->contacted) / sizeof(in->contacted[0]))];
     uint64_t stamp = (hash & ~(uint64_t)0xffffffff) | (uint32_t)(clock_steady_ms() / 1000);
     if (*cell == stamp) {

@@ -7,6 +7,8 @@
 
 #include <stdlib.h>
 
+enum { COMPARED = 16 };
+
 static const struct smtp_answer no_memory = {451, "4.3.0", SLICE_LITERAL("Out of memory")};
 
 _Static_assert((int)SMTP_NOTIFY_NEVER == (int)SPOOL_NOTIFY_NEVER, "RFC 3461");
@@ -128,6 +130,43 @@ static struct smtp_answer find_route(const struct session *session,
     return SMTP_ACCEPT;
 }
 
+/* Local parts are compared as they are, for only their server knows whether case matters. */
+static bool is_same_address(struct slice a, struct slice b)
+{
+    size_t at = slice_find_last(a, '@');
+    return a.length == b.length && slice_equal(slice_take(a, at), slice_take(b, at)) &&
+           slice_equal_fold(slice_skip(a, at), slice_skip(b, at));
+}
+
+/* Among few by comparing, among many by hash. Without memory, or when two hashes meet, a second
+ * delivery of the same message is all that happens. */
+static bool is_known(const struct smtp_in *in, struct transaction *transaction,
+                     struct slice address)
+{
+    uint32_t count = transaction->recipient_count;
+    if (count < COMPARED) {
+        for (uint32_t i = 0; i < count; i++) {
+            if (is_same_address(transaction->recipients[i].address, address)) {
+                return true;
+            }
+        }
+        return false;
+    }
+    uintptr_t index = (uintptr_t)map_get(&transaction->known, hash_bytes_fold(in->key, address));
+    return index != 0 && is_same_address(transaction->recipients[index - 1].address, address);
+}
+
+static void note_known(const struct smtp_in *in, struct transaction *transaction)
+{
+    uint32_t count = transaction->recipient_count;
+    for (uint32_t i = count == COMPARED ? 0 : count - 1; i < count && count >= COMPARED; i++) {
+        uint64_t hash = hash_bytes_fold(in->key, transaction->recipients[i].address);
+        if (map_get(&transaction->known, hash) == NULL) {
+            (void)!map_put(&transaction->known, hash, (void *)(uintptr_t)(i + 1));
+        }
+    }
+}
+
 static bool make_room(struct transaction *transaction)
 {
     if (transaction->recipient_count < transaction->recipient_room) {
@@ -167,6 +206,9 @@ static struct smtp_answer add_recipient(struct session *session,
     size_t bytes = address.length + event->orcpt.length + 32;
     size_t limit = ring_record_limit(session->in->ring) / 4;
     limit = limit < SPOOL_ENVELOPE_MAX / 2 ? limit : SPOOL_ENVELOPE_MAX / 2;
+    if (is_known(session->in, transaction, address)) {
+        return SMTP_ACCEPT; /* twice the same is once */
+    }
     if (transaction->envelope_bytes + bytes > limit) {
         return (struct smtp_answer){452, "4.5.3", SLICE_LITERAL("Too many recipients")};
     }
@@ -184,6 +226,7 @@ static struct smtp_answer add_recipient(struct session *session,
     }
     transaction->recipients[transaction->recipient_count++] = recipient;
     transaction->envelope_bytes += bytes;
+    note_known(session->in, transaction);
     transaction->is_utf8_address = transaction->is_utf8_address || event->mailbox.is_utf8;
     note_head_limit(session->in, transaction, route);
     return SMTP_ACCEPT;

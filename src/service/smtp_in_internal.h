@@ -12,6 +12,7 @@
 #define HOLDFAST_SERVICE_SMTP_IN_INTERNAL_H
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "proto/smtp_server.h"
@@ -72,6 +73,7 @@ struct transaction {
     struct spool_recipient *recipients;
     uint32_t recipient_count;
     uint32_t recipient_room;
+    struct map known; /* with many recipients: hash of the address to its index plus 1 */
     size_t envelope_bytes;
     uint64_t announced;  /* SIZE */
     uint64_t head_limit; /* the largest of the heads' limits; 0: one has none */
@@ -134,6 +136,7 @@ struct smtp_in {
     struct map tokens; /* transactions that core knows */
     uint64_t next_token;
     struct id_maker ids;
+    struct hash_key key;
     enum error accepting;
     struct route_table routes;      /* of the configuration in force */
     struct route_table next_routes; /* of one that core has heard of before us */

@@ -227,6 +227,27 @@ static void relay_rules(void **state)
     world_end(world);
 }
 
+static void twice_the_same_recipient_is_one(void **state)
+{
+    (void)state;
+    struct world *world = started();
+    struct client *client = greeted(world, stranger, MAIL);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 40; i++) {
+            char line[64];
+            snprintf(line, sizeof(line), "RCPT TO:<r%d@%s>", i,
+                     round == 0 ? "example.com" : "EXAMPLE.com");
+            assert_true(client_talk(client, line, "250 "));
+        }
+    }
+    assert_true(client_talk(client, "RCPT TO:<R0@example.com>", "250 ")); /* another one */
+    assert_true(client_talk(client, "DATA", "354 "));
+    assert_true(client_talk(client, ".", "250 "));
+    assert_int_equal(world->mail.message.recipient_count, 41);
+    client_free(client);
+    world_end(world);
+}
+
 static void postmaster_is_always_reached(void **state)
 {
     (void)state;
@@ -742,6 +763,7 @@ int main(void)
         cmocka_unit_test(several_messages_in_one_session_and_in_one_segment),
         cmocka_unit_test(large_content_is_streamed),
         cmocka_unit_test(relay_rules),
+        cmocka_unit_test(twice_the_same_recipient_is_one),
         cmocka_unit_test(postmaster_is_always_reached),
         cmocka_unit_test(what_the_head_server_would_refuse),
         cmocka_unit_test(dsn_is_offered_where_it_is_kept),
