@@ -21,7 +21,8 @@ CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web
 
 
 def child(mx, name):
-    return mx.processes()[name][0]
+    """Its process id; the kernel's list of children may miss one while others come and go."""
+    return wait_for(lambda: mx.processes().get(name), 10, what=name)[0]
 
 
 def delivered(hop, subject):
