@@ -81,9 +81,6 @@ static int64_t now_ns(void)
 static void write_status(struct sink *sink)
 {
     char line[128];
-    if (sink->log != NULL) {
-        fflush(sink->log);
-    }
     if (sink->status_fd < 0) {
         return;
     }
@@ -255,6 +252,10 @@ static void connection_ready(struct sink *sink, struct connection *connection)
     }
     sink->replies_length = 0;
     bool alive = take_bytes(sink, connection, sink->received, (size_t)got);
+    /* Kept before it is acknowledged, for a sink may be killed like any other server. */
+    if (sink->log != NULL) {
+        fflush(sink->log);
+    }
     if (sink->replies_length > 0 &&
         send(connection->fd, sink->replies, sink->replies_length, MSG_NOSIGNAL) < 0) {
         alive = false;
