@@ -188,6 +188,9 @@ void relay_settle(struct relay *relay)
             struct server *server = &relay->servers[i];
             if (server->dirty) {
                 server_fill(relay, server);
+                if (server->next_probe_ms <= relay->now.steady_ms) {
+                    governor_probe_due(relay, server);
+                }
                 server->dirty = false;
                 server_arm(relay, server);
                 again = true; /* another one may have been touched meanwhile */

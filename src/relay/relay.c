@@ -321,9 +321,11 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
     if (session->state == SESSION_CONNECTING) {
         server->connecting--;
     }
-    session->state = SESSION_CLOSING; /* it is no other working session */
     bool was_probe = server->probe == session;
-    if (!session->close_asked) {
+    bool asked = session->close_asked;
+    session->state = SESSION_CLOSING; /* it is no other working session, */
+    session->close_asked = true;      /* and needs no closing */
+    if (!asked) {
         enum verdict verdict = outcome_of_session(reply, session->worked);
         governor_judge(relay, server, session, verdict, reply);
         if (reply->how == RELAY_LOCAL) {

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * When a server is up: every transition of the governor, its probes' timing, what ends sessions,
+ * limits, forgiveness, switch and switch-back.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "world.h"
+
+static struct world world;
+
+static void start(void)
+{
+    world_configure(&world);
+    world_open(&world);
+    relay_start(world.relay, world.now);
+    world_take(&world);
+}
+
+static struct relay_action take_one(enum relay_action_kind kind, uint32_t server)
+{
+    for (size_t i = 0; i < world.action_count; i++) {
+        if (world.actions[i].kind == kind && world.actions[i].server == server) {
+            return world.actions[i];
+        }
+    }
+    fail_msg("no such action");
+    return (struct relay_action){0};
+}
+
+/* The next probe of m1, answering those of the others with a refusal; its delay in ms. */
+static struct relay_action next_probe(int64_t *ret_delay)
+{
+    int64_t began = world.now.steady_ms;
+    while (world.now.steady_ms - began < 120000) {
+        world_wait(&world, 120000);
+        struct relay_action probe = {0};
+        struct relay_action actions[16];
+        size_t count = world.action_count < 16 ? world.action_count : 16;
+        memcpy(actions, world.actions, count * sizeof actions[0]);
+        for (size_t i = 0; i < count; i++) {
+            if (actions[i].kind == RELAY_CONNECT && actions[i].server == 0) {
+                probe = actions[i];
+            } else if (actions[i].kind == RELAY_CONNECT) {
+                world_ended(&world, actions[i].session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+            }
+        }
+        if (probe.kind == RELAY_CONNECT && probe.session != 0) {
+            *ret_delay = world.now.steady_ms - began;
+            return probe;
+        }
+    }
+    fail_msg("no probe");
+    return (struct relay_action){0};
+}
+
+static struct relay_action first_probe(void)
+{
+    struct relay_action probe = take_one(RELAY_CONNECT, 0);
+    struct relay_action second = take_one(RELAY_CONNECT, 1);
+    struct relay_action third = take_one(RELAY_CONNECT, 2);
+    world_ended(&world, second.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    world_ended(&world, third.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    return probe;
+}
+
+static void while_connecting_fails_probes_never_back_off(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probe = first_probe();
+    for (int i = 0; i < 50; i++) {
+        int64_t delay;
+        world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+        assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+        probe = next_probe(&delay);
+        assert_in_range(delay, 560, 840);
+    }
+    world_close(&world);
+}
+
+static void without_a_good_greeting_probes_double_up_to_half_a_minute(void **state)
+{
+    (void)state;
+    static const int64_t delays[] = {2000, 4000, 8000, 16000, 30000, 30000};
+    start();
+    struct relay_action probe = first_probe();
+    for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
+        int64_t delay;
+        world_ended(&world, probe.session, RELAY_AT_GREETING, RELAY_REPLY, 554);
+        probe = next_probe(&delay);
+        assert_int_equal(delay, delays[i]);
+    }
+    world_close(&world);
+}
+
+static void with_nothing_waiting_a_second_good_probe_makes_it_up(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probe = first_probe();
+    world_opened(&world, probe.session);
+    assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+    int64_t delay;
+    probe = next_probe(&delay);
+    assert_in_range(delay, 0, 840);
+    world_opened(&world, probe.session);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_non_null(world_event(&world, RELAY_EVENT_SERVER, 0));
+    assert_int_equal(world_count(&world, RELAY_GLOBAL), 1);
+    world_close(&world);
+}
+
+static void an_up_server_is_probed_only_when_not_heard_of_for_a_minute(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t delay;
+    struct relay_action probe = next_probe(&delay);
+    assert_in_range(delay, 50000, 60000);
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_TIMEOUT, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    probe = take_one(RELAY_CONNECT, 0); /* and asked again at once */
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    world_close(&world);
+}
+
+static void one_probe_at_a_time_and_a_contact_brings_it_at_once(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probe = first_probe();
+    struct ip_address own = world.addresses[0].literal;
+    relay_contact(world.relay, &own, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* one is under way */
+    world_ended(&world, probe.session, RELAY_AT_GREETING, RELAY_REPLY, 554);
+    world.now.steady_ms += 200;
+    struct ip_address stranger;
+    assert_true(ip_from_text(SLICE_LITERAL("203.0.113.9"), &stranger));
+    relay_contact(world.relay, &stranger, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0);
+    relay_contact(world.relay, &own, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 1);
+    world_close(&world);
+}
+
+static void a_disabled_server_is_left_alone_until_brought_back(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(world_state(&world, 0), SERVER_DISABLED);
+    assert_int_equal(world_count(&world, RELAY_GLOBAL), 2); /* by hand, and the state */
+    int64_t end = world.now.steady_ms + 300000;
+    while (world.now.steady_ms < end) {
+        world_wait(&world, 10000);
+        for (size_t i = 0; i < world.action_count; i++) {
+            struct relay_action action = world.actions[i];
+            if (action.kind == RELAY_CONNECT) {
+                assert_int_not_equal(action.server, 0);
+                world_ended(&world, action.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+                break;
+            }
+        }
+    }
+    assert_int_equal(relay_server_probe(world.relay, 0, world.now), ERROR_INVALID);
+    assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    (void)take_one(RELAY_CONNECT, 0);
+    world_close(&world);
+}
+
+static void a_421_while_another_session_works_is_a_limit(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_wait(&world, 1);
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    struct relay_action first = take_one(RELAY_DELIVER, 0);
+    /* All idle sessions take work until a new one must be opened. */
+    struct relay_action connect = {0};
+    for (uint32_t i = 2; i < 8 && connect.session == 0; i++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, "a@x", recipient, 0);
+        for (size_t j = 0; j < world.action_count; j++) {
+            if (world.actions[j].kind == RELAY_CONNECT && world.actions[j].server == 0) {
+                connect = world.actions[j];
+            }
+        }
+    }
+    assert_int_not_equal(connect.session, 0);
+    world_ended(&world, connect.session, RELAY_AT_GREETING, RELAY_REPLY, 421);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* not tried again and again */
+    (void)first;
+    world_close(&world);
+}
+
+static void a_failure_within_a_transaction_needs_a_canarys_success(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    struct relay_action deliver = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    struct relay_action probe = take_one(RELAY_CONNECT, 0);
+    world_opened(&world, probe.session);
+    assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+    deliver = take_one(RELAY_DELIVER, 0);
+    assert_int_equal(deliver.session, probe.session);
+    /* Two strikes: the message is to blame. */
+    world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    struct relay_delivery_view view;
+    assert_true(relay_delivery(world.relay, (struct spool_handle){1}, 0, &view));
+    assert_true(slice_equal(view.reason, SLICE_LITERAL("breaks sessions")));
+    int64_t delay;
+    (void)next_probe(&delay);
+    assert_int_equal(delay, 5000);
+    world_close(&world);
+}
+
+static void eight_deferrals_over_three_senders_and_recipients_are_the_servers_trouble(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    for (uint32_t i = 0; i < 8; i++) {
+        char sender[32], recipient[32];
+        snprintf(sender, sizeof sender, "s%u@x", i % 3);
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        world_add(&world, i, sender, recipient, 0);
+        struct relay_action deliver = take_one(RELAY_DELIVER, 0);
+        world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 451);
+    }
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    /* It comes back: what was deferred since is due now, its count restored (R3). */
+    struct relay_action probe = take_one(RELAY_CONNECT, 0);
+    world_opened(&world, probe.session);
+    world_add(&world, 20, "s@x", "new@one.example", 0);
+    struct relay_action canary = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    world_wait(&world, 0);
+    struct relay_delivery_view view;
+    assert_true(relay_delivery(world.relay, (struct spool_handle){3}, 0, &view));
+    assert_int_not_equal(view.state, DELIVERY_DEFERRED);
+    assert_int_equal(view.attempts, 0);
+    world_close(&world);
+}
+
+static void greylisting_is_never_the_servers_trouble(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    for (uint32_t i = 0; i < 30; i++) {
+        char sender[32], recipient[32];
+        snprintf(sender, sizeof sender, "s%u@x", i);
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, sender, recipient, 0);
+        struct relay_action deliver = take_one(RELAY_DELIVER, 0);
+        world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
+    }
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    world_close(&world);
+}
+
+static void the_lane_stops_drains_and_switches_back_with_an_event_each(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probes[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        probes[i] = take_one(RELAY_CONNECT, i);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        world_ended(&world, probes[i].session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    }
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    assert_non_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
+    world_add(&world, 2, "a@x", "r2@one.example", 0);
+    assert_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
+    /* m2 answers its next probe. */
+    struct relay_action probe = {0};
+    while (probe.session == 0) {
+        world_wait(&world, 5000);
+        for (size_t i = 0; i < world.action_count; i++) {
+            if (world.actions[i].kind == RELAY_CONNECT && world.actions[i].server == 1) {
+                probe = world.actions[i];
+            }
+        }
+    }
+    world_opened(&world, probe.session);
+    const struct relay_action *draining = world_event(&world, RELAY_EVENT_DRAINING, 0);
+    assert_non_null(draining);
+    assert_int_equal(draining->count, 2);
+    struct relay_action deliver = take_one(RELAY_DELIVER, 1);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    deliver = take_one(RELAY_DELIVER, 1);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    const struct relay_action *drained = world_event(&world, RELAY_EVENT_DRAINED, 0);
+    assert_non_null(drained);
+    assert_int_equal(drained->count, 2);
+    world_close(&world);
+
+    start();
+    world_up(&world, 1); /* m1 refuses meanwhile */
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    deliver = take_one(RELAY_DELIVER, 1);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    world_up(&world, 0);
+    world_add(&world, 2, "a@x", "r2@one.example", 0);
+    (void)take_one(RELAY_DELIVER, 0);
+    const struct relay_action *switched = world_event(&world, RELAY_EVENT_SWITCHED, 0);
+    assert_non_null(switched);
+    assert_int_equal(switched->from_server, 1);
+    assert_int_equal(switched->server, 0);
+    world_close(&world);
+}
+
+static void a_silent_server_costs_one_time_out_in_all(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_up(&world, 1);
+    for (int i = 0; i < 20; i++) { /* idle sessions go */
+        world_wait(&world, 1000);
+        for (size_t j = 0; j < world.action_count; j++) {
+            if (world.actions[j].kind == RELAY_CLOSE) {
+                uint32_t session = world.actions[j].session;
+                world_ended(&world, session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+                j = 0;
+            }
+        }
+    }
+    struct relay_action connects[4];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < 8; i++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, "a@x", recipient, 0);
+        for (size_t j = 0; j < world.action_count; j++) {
+            if (world.actions[j].kind == RELAY_CONNECT && world.actions[j].server == 0) {
+                assert_true(count < 4);
+                connects[count++] = world.actions[j];
+            }
+        }
+    }
+    assert_in_range(count, 1, 4);
+    world.now.steady_ms += 60000;
+    world_ended(&world, connects[0].session, RELAY_AT_GREETING, RELAY_TIMEOUT, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    /* The other connections are given up, all mail goes to m2 now. */
+    uint32_t closed = 0, to_second = 0;
+    for (size_t j = 0; j < world.action_count; j++) {
+        closed += world.actions[j].kind == RELAY_CLOSE && world.actions[j].server == 0;
+        to_second += world.actions[j].server == 1 && (world.actions[j].kind == RELAY_CONNECT ||
+                                                      world.actions[j].kind == RELAY_DELIVER);
+    }
+    assert_int_equal(closed, count - 1);
+    assert_true(to_second > 0);
+    world_close(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(while_connecting_fails_probes_never_back_off),
+        cmocka_unit_test(without_a_good_greeting_probes_double_up_to_half_a_minute),
+        cmocka_unit_test(with_nothing_waiting_a_second_good_probe_makes_it_up),
+        cmocka_unit_test(an_up_server_is_probed_only_when_not_heard_of_for_a_minute),
+        cmocka_unit_test(one_probe_at_a_time_and_a_contact_brings_it_at_once),
+        cmocka_unit_test(a_disabled_server_is_left_alone_until_brought_back),
+        cmocka_unit_test(a_421_while_another_session_works_is_a_limit),
+        cmocka_unit_test(a_failure_within_a_transaction_needs_a_canarys_success),
+        cmocka_unit_test(eight_deferrals_over_three_senders_and_recipients_are_the_servers_trouble),
+        cmocka_unit_test(greylisting_is_never_the_servers_trouble),
+        cmocka_unit_test(the_lane_stops_drains_and_switches_back_with_an_event_each),
+        cmocka_unit_test(a_silent_server_costs_one_time_out_in_all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
