@@ -35,6 +35,7 @@ struct ledger {
     uint32_t acknowledged;
     uint32_t allowance;                         /* duplicates that kills of ours excuse */
     uint32_t last_delivered[LEDGER_RECIPIENTS]; /* newest number that arrived undisturbed */
+    bool tell;       /* every event on stdout, to understand a seed that fails */
     uint32_t faults; /* contradictions found on the way; each has been printed */
 };
 
@@ -50,7 +51,7 @@ struct server_mood {
 };
 
 struct sim_server;
-struct sim_server *sim_server_new(struct loop *loop, const struct ip_endpoint *at,
+struct sim_server *sim_server_new(struct loop *loop, const char *name, const struct ip_endpoint *at,
                                   struct ledger *ledger);
 void sim_server_set_mood(struct sim_server *server, const struct server_mood *mood);
 uint32_t sim_server_taken(const struct sim_server *server);
@@ -64,6 +65,12 @@ bool sim_client_idle(const struct sim_client *client);
 
 /* Writes the address of recipient `number`: "rN@example.test" (held for a domain). */
 void ledger_address(uint32_t number, char ret_text[64]);
+/* One line with the time, if the ledger tells. */
+void ledger_tell(const struct ledger *ledger, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* What is under way to this recipient may lose its turn: the two oldest messages that have not
+ * arrived and were undisturbed (one in flight, one pipelined behind it). */
+void ledger_disturb(struct ledger *ledger, uint32_t recipient);
 /* Reports on stdout; the number of broken promises. */
 uint32_t ledger_judge(struct ledger *ledger);
 

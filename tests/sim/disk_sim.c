@@ -186,7 +186,9 @@ static void record_write(struct disk_sim *sim, uint64_t inode, uint64_t offset, 
 {
     if (sim->recording) {
         uint8_t *copy = must(malloc(bytes.length + 1));
-        memcpy(copy, bytes.data, bytes.length);
+        if (bytes.length > 0) {
+            memcpy(copy, bytes.data, bytes.length);
+        }
         struct operation *operation = record(sim, OP_WRITE, inode);
         operation->offset = offset;
         operation->bytes = slice_make(copy, bytes.length);
@@ -528,8 +530,16 @@ size_t disk_sim_open_files(struct disk_sim *sim)
 
 void disk_sim_record(struct disk_sim *sim)
 {
-    assert(sim->next_inode == 1); /* from the beginning */
+    assert(!sim->recording);
     sim->recording = true;
+    /* What is there already is durable. */
+    for (struct link *at = sim->names.next; at != &sim->names; at = at->next) {
+        const struct name *name = LIST_ENTRY(at, struct name, link);
+        strcpy(record(sim, OP_CREATE, name->inode->number)->to, name->text);
+        record_write(sim, name->inode->number, 0, buffer_slice(&name->inode->data));
+        record(sim, OP_SYNC, name->inode->number);
+    }
+    record(sim, OP_SYNC_DIRECTORY, 0);
 }
 
 void disk_sim_mark(struct disk_sim *sim, uint64_t mark)

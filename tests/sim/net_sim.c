@@ -303,6 +303,21 @@ enum error net_connect(const struct ip_endpoint *to, const struct ip_address *so
     return ERROR_NONE;
 }
 
+void sim_net_pair(struct sim_process *first, struct sim_process *second, int *ret_first,
+                  int *ret_second)
+{
+    struct sock *a = sock_new(STREAM);
+    assert(a != NULL);
+    struct sock *b = sock_new(STREAM);
+    assert(b != NULL);
+    a->process = first;
+    b->process = second;
+    a->peer = index_of(b);
+    b->peer = index_of(a);
+    *ret_first = index_of(a) + BASE_FD;
+    *ret_second = index_of(b) + BASE_FD;
+}
+
 enum error net_connected(int fd)
 {
     struct sock *sock = sock_of(fd);
@@ -390,7 +405,7 @@ enum error net_send(int fd, struct slice bytes, size_t *ret_sent)
     if (take == 0) {
         return bytes.length == 0 ? ERROR_NONE : ERROR_AGAIN;
     }
-    if (sim_chance(50)) {
+    if (take > 4 && sim_chance(50) && sock->local.port != 0) {
         take = 1 + sim_draw(take);
     }
     for (size_t done = 0; done < take;) {

@@ -55,6 +55,9 @@ enum sim_reach {
 void sim_net_reach(const struct ip_endpoint *at, enum sim_reach reach);
 /* Cuts every connection that touches the endpoint, losing what is on its way. */
 void sim_net_cut(const struct ip_endpoint *at);
+/* Two ends already connected, each belonging to a process: a socketpair(2). */
+void sim_net_pair(struct sim_process *first, struct sim_process *second, int *ret_first,
+                  int *ret_second);
 /* Connections now open, over the whole world. */
 size_t sim_net_open(void);
 /* Called by sim_process_kill(). */

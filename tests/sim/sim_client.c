@@ -181,6 +181,10 @@ static bool reply(struct sim_client *client, int class)
     case DOT:
         if (class == 2) {
             message->acknowledged = true;
+            for (uint32_t i = 0; i < message->count; i++) {
+                ledger_tell(client->ledger, "client: %u for r%u acknowledged", client->number,
+                            message->entries[i].recipient);
+            }
             client->ledger->acknowledged++;
         } else {
             message->refused = true;

@@ -13,6 +13,7 @@
 #include "sys/net.h"
 
 struct sim_server {
+    const char *name;
     struct loop *loop;
     struct ledger *ledger;
     struct server_mood mood;
@@ -30,7 +31,16 @@ struct visit {
     bool in_content, slow, closing;
     uint32_t recipients[16];
     uint32_t recipient_count;
+    /* What was taken last, for its reply may yet be lost on the way. */
+    uint32_t taken_number;
+    uint32_t taken_recipients[16];
+    uint32_t taken_count;
+    int64_t taken_ns;
 };
+
+enum { TRAVEL_NS = 1000000 };
+
+static struct ledger_entry *entry_of(struct ledger *ledger, uint32_t number, uint32_t recipient);
 
 static bool chance(unsigned per_mille)
 {
@@ -39,6 +49,21 @@ static bool chance(unsigned per_mille)
 
 static void visit_end(struct visit *visit)
 {
+    /* For all the sender knows, its dot has been read: in doubt. */
+    for (uint32_t i = 0; i < visit->recipient_count; i++) {
+        ledger_tell(visit->server->ledger, "%s visit %d: ended in a transaction for r%u",
+                    visit->server->name, visit->fd, visit->recipients[i]);
+        ledger_disturb(visit->server->ledger, visit->recipients[i]);
+    }
+    bool reply_lost =
+        visit->slow || visit->out.length > 0 || sim_now_ns() - visit->taken_ns < TRAVEL_NS;
+    for (uint32_t i = 0; reply_lost && !visit->closing && i < visit->taken_count; i++) {
+        struct ledger_entry *entry =
+            entry_of(visit->server->ledger, visit->taken_number, visit->taken_recipients[i]);
+        entry->doubts++;
+        ledger_tell(visit->server->ledger, "%s visit %d: ended, reply for %u lost",
+                    visit->server->name, visit->fd, visit->taken_number);
+    }
     loop_watch_free(visit->watch);
     loop_timer_free(visit->timer);
     net_close(visit->fd);
@@ -127,9 +152,12 @@ enum taking { TAKEN, TAKEN_BUT_CUT, DEFERRED, REFUSED };
 
 static void record(struct visit *visit, uint32_t number, enum taking taking)
 {
+    static const char *const words[] = {"taken", "taken but cut", "deferred", "refused"};
     struct ledger *ledger = visit->server->ledger;
     for (uint32_t i = 0; i < visit->recipient_count; i++) {
         uint32_t recipient = visit->recipients[i];
+        ledger_tell(ledger, "%s visit %d: %u for r%u %s", visit->server->name, visit->fd, number,
+                    recipient, words[taking]);
         struct ledger_entry *entry = entry_of(ledger, number, recipient);
         if (entry == NULL) {
             printf("fault: message %u arrived for r%u, which it was not sent to\n", number,
@@ -195,6 +223,10 @@ static bool take_content(struct visit *visit)
         return false;
     } else {
         record(visit, number, TAKEN);
+        visit->taken_number = number;
+        visit->taken_count = visit->recipient_count;
+        memcpy(visit->taken_recipients, visit->recipients, sizeof(visit->recipients));
+        visit->taken_ns = sim_now_ns();
         say(visit, "250 2.0.0 taken");
     }
     visit->recipient_count = 0;
@@ -211,13 +243,10 @@ static void take_recipient(struct visit *visit, struct slice line)
         recipient >= LEDGER_RECIPIENTS) {
         say(visit, "501 5.1.3 who?");
     } else if (chance(mood->recipient_4xx)) {
-        /* Which message it is for is not known yet: the ledger learns it by its lateness. */
-        for (uint32_t i = 0; i < visit->server->ledger->issued; i++) {
-            struct ledger_entry *entry = entry_of(visit->server->ledger, i, (uint32_t)recipient);
-            if (entry != NULL && entry->delivered == 0) {
-                entry->disturbed = true;
-            }
-        }
+        /* Which message it is for is not known yet, but only the oldest can be under way. */
+        ledger_disturb(visit->server->ledger, (uint32_t)recipient);
+        ledger_tell(visit->server->ledger, "%s visit %d: r%u deferred", visit->server->name,
+                    visit->fd, (uint32_t)recipient);
         say(visit, "450 4.2.1 later");
     } else {
         assert(visit->recipient_count < 16);
@@ -352,11 +381,12 @@ static void accept_ready(void *context, unsigned ready)
     }
 }
 
-struct sim_server *sim_server_new(struct loop *loop, const struct ip_endpoint *at,
+struct sim_server *sim_server_new(struct loop *loop, const char *name, const struct ip_endpoint *at,
                                   struct ledger *ledger)
 {
     struct sim_server *server = calloc(1, sizeof(*server));
     assert(server != NULL);
+    server->name = name;
     server->loop = loop;
     server->ledger = ledger;
     enum error error = net_listen(at, 16, &server->listener);

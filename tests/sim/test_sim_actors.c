@@ -20,7 +20,7 @@ static struct ledger *run(uint64_t seed, const struct server_mood *mood)
     struct loop *loop = loop_new();
     struct ip_endpoint at = {.port = 25};
     ip_from_text(SLICE_LITERAL("192.0.2.1"), &at.address);
-    sim_server_set_mood(sim_server_new(loop, &at, ledger), mood);
+    sim_server_set_mood(sim_server_new(loop, "m1", &at, ledger), mood);
     sim_client_new(loop, &at, ledger, 0, 3);
     sim_client_new(loop, &at, ledger, 3, 1);
     sim_run_until(sim_now_ns() + 120LL * 1000000000);

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sim/program.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "service/channel.h"
+#include "service/core.h"
+#include "service/smtp_in.h"
+#include "service/smtp_out.h"
+#include "sim/sim.h"
+#include "sys/net.h"
+
+enum { LOOPS = 2 };
+
+/* One end of a ring that awaits its process, or is in use by it. */
+struct edge {
+    struct loop *loop;
+    struct ring *ring;
+    struct smtp_in *in;
+    struct smtp_out *out;
+};
+
+struct program {
+    const struct service_config *config;
+    struct disk_sim *spool_store, *events_store;
+    struct sim_process *keeper;
+    struct sim_process *process[ROLE_COUNT]; /* NULL while down */
+    struct loop *core_loop;
+    struct core *core;
+    struct edge edges_in[LOOPS], edges_out[LOOPS];
+    struct smtp_in_shared *shared;
+    int *listeners;
+    struct counter_page *page;
+    void *left[4096]; /* what killed processes leave behind: still reachable */
+    size_t left_count;
+};
+
+static void leave(struct program *program, void *what)
+{
+    if (what != NULL && program->left_count < sizeof(program->left) / sizeof(void *)) {
+        program->left[program->left_count++] = what;
+    }
+}
+
+static void must(enum error error)
+{
+    assert(error == ERROR_NONE);
+    (void)error;
+}
+
+/* A ring between core and a loop of an edge, given to both. */
+static void wire(struct program *program, struct edge *edge, uint32_t index, bool inward)
+{
+    if (program->core == NULL || edge->loop == NULL) {
+        return;
+    }
+    struct ring *theirs, *ours, *old = edge->ring;
+    must(ring_pair_local(inward ? CHANNEL_RING_IN : CHANNEL_RING_OUT,
+                         inward ? CHANNEL_RING_IN_BACK : CHANNEL_RING_OUT, edge->loop,
+                         program->core_loop, &theirs, &ours));
+    edge->ring = theirs;
+    if (inward) {
+        smtp_in_set_ring(edge->in, theirs);
+        core_set_edge_in(program->core, index, ours);
+    } else {
+        smtp_out_set_ring(edge->out, theirs);
+        core_set_edge_out(program->core, index, LOOPS, ours);
+    }
+    ring_free(old);
+}
+
+static void wire_all(struct program *program)
+{
+    for (uint32_t i = 0; i < LOOPS; i++) {
+        wire(program, &program->edges_in[i], i, true);
+        wire(program, &program->edges_out[i], i, false);
+    }
+}
+
+static void start_core(struct program *program)
+{
+    program->core_loop = loop_new();
+    must(core_new(program->core_loop, program->config, 1, disk_sim_open(program->spool_store),
+                  disk_sim_open(program->events_store), &program->page->slots[0], &program->core));
+    wire_all(program);
+}
+
+static void start_edge_in(struct program *program)
+{
+    program->shared = smtp_in_shared_new();
+    for (uint32_t i = 0; i < LOOPS; i++) {
+        struct edge *edge = &program->edges_in[i];
+        edge->loop = loop_new();
+        edge->ring = NULL;
+        edge->in = smtp_in_new(edge->loop, program->config, 1, program->shared, program->listeners,
+                               NULL, &program->page->slots[1 + i]);
+        assert(edge->in != NULL);
+        wire(program, edge, i, true);
+    }
+}
+
+static void start_edge_out(struct program *program)
+{
+    for (uint32_t i = 0; i < LOOPS; i++) {
+        struct edge *edge = &program->edges_out[i];
+        struct spool_reader *reader;
+        struct dns *dns;
+        edge->loop = loop_new();
+        edge->ring = NULL;
+        must(spool_reader_open_log(disk_sim_open(program->spool_store), &reader));
+        must(dns_new(edge->loop, NULL, &dns));
+        edge->out = smtp_out_new(edge->loop, program->config, reader, dns, NULL,
+                                 &program->page->slots[3 + i]);
+        assert(edge->out != NULL);
+        wire(program, edge, i, false);
+    }
+}
+
+struct restart {
+    struct program *program;
+    enum role role;
+};
+
+static void start(struct program *program, enum role role)
+{
+    static const char *const names[ROLE_COUNT] = {"edge-in", "core", "edge-out"};
+    assert(program->process[role] == NULL);
+    program->process[role] = sim_process_new(names[role]);
+    sim_process_enter(program->process[role]);
+    switch (role) {
+    case ROLE_EDGE_IN:
+        start_edge_in(program);
+        break;
+    case ROLE_CORE:
+        start_core(program);
+        break;
+    case ROLE_EDGE_OUT:
+        start_edge_out(program);
+        break;
+    case ROLE_COUNT:
+        break;
+    }
+    sim_process_enter(program->keeper);
+}
+
+static void restart(void *context)
+{
+    struct restart *restart = context;
+    start(restart->program, restart->role);
+    free(restart);
+}
+
+static void stop(struct program *program, enum role role)
+{
+    sim_process_kill(program->process[role]);
+    program->process[role] = NULL;
+    struct edge *edges = role == ROLE_EDGE_IN ? program->edges_in : program->edges_out;
+    if (role == ROLE_CORE) {
+        leave(program, program->core);
+        leave(program, program->core_loop);
+        program->core = NULL;
+        for (uint32_t i = 0; i < LOOPS; i++) {
+            if (program->edges_in[i].in != NULL) {
+                smtp_in_set_ring(program->edges_in[i].in, NULL);
+                ring_free(program->edges_in[i].ring);
+                program->edges_in[i].ring = NULL;
+            }
+            if (program->edges_out[i].out != NULL) {
+                smtp_out_set_ring(program->edges_out[i].out, NULL);
+                ring_free(program->edges_out[i].ring);
+                program->edges_out[i].ring = NULL;
+            }
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < LOOPS; i++) {
+        leave(program, edges[i].in);
+        leave(program, edges[i].out);
+        leave(program, edges[i].ring);
+        leave(program, edges[i].loop);
+        edges[i] = (struct edge){0};
+        if (program->core != NULL && role == ROLE_EDGE_IN) {
+            core_set_edge_in(program->core, i, NULL);
+        } else if (program->core != NULL) {
+            core_set_edge_out(program->core, i, LOOPS, NULL);
+        }
+    }
+}
+
+static void restart_later(struct program *program, enum role role)
+{
+    struct restart *later = malloc(sizeof(*later));
+    assert(later != NULL);
+    *later = (struct restart){program, role};
+    sim_after(program->keeper, (int64_t)(1000000 + sim_draw(300000000)), restart, later);
+}
+
+struct program *program_start(const struct service_config *config, struct disk_sim *spool_store,
+                              struct disk_sim *events_store)
+{
+    struct program *program = calloc(1, sizeof(*program));
+    assert(program != NULL);
+    program->config = config;
+    program->spool_store = spool_store;
+    program->events_store = events_store;
+    disk_sim_record(spool_store);
+    disk_sim_record(events_store);
+    program->page = calloc(1, sizeof(*program->page));
+    program->keeper = sim_process_new("keeper");
+    sim_process_enter(program->keeper);
+    program->listeners = calloc(config->listener_count, sizeof(int));
+    assert(program->page != NULL && program->listeners != NULL);
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        must(net_listen(&config->listeners[i].at, 128, &program->listeners[i]));
+    }
+    for (enum role role = 0; role < ROLE_COUNT; role++) {
+        start(program, role);
+    }
+    return program;
+}
+
+void program_kill(struct program *program, enum role role)
+{
+    if (program->process[role] != NULL) {
+        sim_process_enter(program->keeper);
+        stop(program, role);
+        restart_later(program, role);
+    }
+}
+
+/* What was not synced is there, gone or torn, as drawn. */
+static struct disk_sim *disk_after_power_failure(struct program *program, struct disk_sim *before)
+{
+    struct disk_replay *replay = disk_replay_new(before, false);
+    uint64_t mark;
+    while (disk_replay_step(replay, &mark)) {
+    }
+    struct disk_sim *after = disk_replay_crash(replay, sim_draw(1 << 20));
+    disk_replay_free(replay);
+    leave(program, before);
+    disk_sim_record(after);
+    return after;
+}
+
+void program_power_failure(struct program *program)
+{
+    sim_process_enter(program->keeper);
+    for (enum role role = 0; role < ROLE_COUNT; role++) {
+        if (program->process[role] == NULL) {
+            return; /* something is down already: not now */
+        }
+    }
+    for (enum role role = 0; role < ROLE_COUNT; role++) {
+        stop(program, role);
+    }
+    program->spool_store = disk_after_power_failure(program, program->spool_store);
+    program->events_store = disk_after_power_failure(program, program->events_store);
+    for (enum role role = 0; role < ROLE_COUNT; role++) {
+        restart_later(program, role);
+    }
+}
+
+struct command {
+    struct loop *loop;
+    struct loop_watch *watch;
+    int fd;
+};
+
+/* Reads the answer away until core has nothing more to say. */
+static void command_ready(void *context, unsigned ready)
+{
+    (void)ready;
+    struct command *command = context;
+    uint8_t bytes[4096];
+    size_t length;
+    enum error error = net_receive(command->fd, bytes, sizeof(bytes), &length);
+    if (error != ERROR_NONE && error != ERROR_AGAIN) {
+        loop_watch_free(command->watch);
+        net_close(command->fd);
+        loop_free(command->loop);
+        free(command);
+    }
+}
+
+void program_command(struct program *program, const char *request)
+{
+    if (program->core == NULL) {
+        return;
+    }
+    struct command *command = calloc(1, sizeof(*command));
+    int theirs;
+    assert(command != NULL);
+    sim_process_enter(program->keeper);
+    command->loop = loop_new();
+    sim_net_pair(program->keeper, program->process[ROLE_CORE], &command->fd, &theirs);
+    command->watch = loop_watch_new(command->loop, command->fd, command_ready, command);
+    loop_watch_set(command->watch, LOOP_READ);
+    uint32_t length = (uint32_t)strlen(request);
+    uint8_t head[4] = {(uint8_t)(length >> 24), (uint8_t)(length >> 16), (uint8_t)(length >> 8),
+                       (uint8_t)length};
+    size_t sent;
+    must(net_send(command->fd, slice_make(head, 4), &sent));
+    assert(sent == 4);
+    must(net_send(command->fd, slice_from_text(request), &sent));
+    assert(sent == length);
+    sim_process_enter(program->process[ROLE_CORE]);
+    core_add_control(program->core, theirs, true);
+    sim_process_enter(program->keeper);
+}
+
+uint32_t program_connections(const struct program *program)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < program->config->relay.server_count; i++) {
+        count += program->config->relay.servers[i].connections;
+    }
+    return count;
+}
