@@ -21,12 +21,15 @@
 
 enum { EXIT_USAGE = 2 };
 
+#define DEFAULT_PATH "/etc/holdfast/holdfast.conf"
+
 static const char usage[] =
-    "usage: holdfastd -c FILE        run in the foreground\n"
-    "       holdfastd -c FILE -n     check the configuration and say what is wrong\n"
-    "       holdfastd --privileges   what each process may do\n"
+    "usage: holdfastd [-c FILE]        run in the foreground\n"
+    "       holdfastd [-c FILE] -n     check the configuration and say what is wrong\n"
+    "       holdfastd --privileges     what each process may do\n"
     "       holdfastd --version\n"
     "\n"
+    "FILE is " DEFAULT_PATH " unless given.\n"
     "SIGTERM stops it in order, SIGHUP reads the configuration again. See holdfastd(8).\n";
 
 static int check(const char *path)
@@ -99,7 +102,7 @@ int main(int argc, char **argv)
         {"role", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
     };
-    const char *path = NULL;
+    const char *path = DEFAULT_PATH;
     bool only_check = false;
     signal(SIGPIPE, SIG_IGN);
     for (int option; (option = getopt_long(argc, argv, "c:nhV", options, NULL)) != -1;) {
@@ -125,7 +128,7 @@ int main(int argc, char **argv)
             return EXIT_USAGE;
         }
     }
-    if (path == NULL || optind != argc) {
+    if (optind != argc) {
         fputs(usage, stderr);
         return EXIT_USAGE;
     }

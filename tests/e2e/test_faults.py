@@ -105,7 +105,9 @@ def test_read_only_file_system(holdfast, sink, small_disk):
     mx.send()
     wait_for(lambda: len(hop.messages) == 1, 10)
     mx.kill()
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    # Not while one that was killed still ends.
+    wait_for(lambda: subprocess.run(["mount", "-o", "remount,ro", str(small_disk)],
+                                    capture_output=True).returncode == 0, 10, what="read-only")
     mx.start(wait=False)
     try:
         # It may say so and end, or stay up and answer 451.
