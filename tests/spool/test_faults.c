@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The N-th operation on the disk fails, for every N: once, half done, or for good until it is
+ * repaired; then the same for the N-th allocation. Whatever happens, a batch told to be stored is
+ * loaded again, one told to have failed is not, and when the fault has ended mail is taken again
+ * without a restart.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "sim/disk_sim.h"
+#include "tests/spool/harness.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { BATCHES = 24 };
+
+/* ---- failing allocations ----------------------------------------------------------------- */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static bool counting;
+static uint64_t allocations, failing_allocation;
+static pthread_t counted_thread;
+
+static bool allocation_fails(void)
+{
+    if (!counting || !pthread_equal(pthread_self(), counted_thread)) {
+        return false;
+    }
+    return ++allocations == failing_allocation;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return allocation_fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return allocation_fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return allocation_fails() ? NULL : __real_realloc(old, size);
+}
+
+/* Of the code under test only. */
+static void count_allocations(bool on)
+{
+    counting = on;
+}
+
+/* ---- a short life of a spool ------------------------------------------------------------- */
+
+enum outcome { UNKNOWN, STORED, REFUSED };
+
+struct life {
+    struct loop *loop;
+    struct disk_sim *sim;
+    struct spool *spool;
+    struct spool_settings settings;
+    enum outcome messages[BATCHES + 1];
+    enum outcome ends[BATCHES + 1]; /* the fate of message n */
+    struct spool_handle handles[BATCHES + 1];
+    unsigned outstanding;
+};
+
+struct asked {
+    struct life *life;
+    unsigned message, end; /* 0: none */
+};
+
+static struct asked asked[2 * BATCHES + 2];
+
+static void told(void *context, enum error error, const struct spool_handle *handles, size_t count)
+{
+    struct asked *about = context;
+    bool was_counting = counting;
+    counting = false;
+    about->life->outstanding--;
+    if (about->message != 0) {
+        about->life->messages[about->message] = error == ERROR_NONE ? STORED : REFUSED;
+        if (error == ERROR_NONE) {
+            assert_int_equal(count, 1);
+            about->life->handles[about->message] = handles[0];
+        }
+    }
+    if (about->end != 0) {
+        about->life->ends[about->end] = error == ERROR_NONE ? STORED : REFUSED;
+    }
+    counting = was_counting;
+    loop_stop(about->life->loop);
+}
+
+static size_t length_of(unsigned n)
+{
+    return n % 8 == 3 ? 90000 : n % 8 == 6 ? 40000 : 500 + n;
+}
+
+static enum error add(struct life *life, unsigned n)
+{
+    struct spool_recipient recipient = {.address = SLICE_LITERAL("someone@example.com")};
+    struct spool_message message = {.id = {7, n},
+                                    .body_length = length_of(n),
+                                    .sender = SLICE_LITERAL("sender@example.org"),
+                                    .recipients = &recipient,
+                                    .recipient_count = 1};
+    static uint8_t bytes[90000];
+    memset(bytes, (int)n, sizeof(bytes));
+    struct spool_content *content = NULL;
+    if (n % 4 == 3) {
+        content = spool_content_new(life->spool, 0);
+        for (size_t at = 0; content != NULL && at < length_of(n); at += 30000) {
+            (void)!spool_content_append(content, slice_make(bytes, 30000));
+        }
+        if (content == NULL) {
+            return ERROR_MEMORY;
+        }
+        message.body_length = (length_of(n) + 29999) / 30000 * 30000;
+        return spool_batch_message(life->spool, &message, content, SLICE_EMPTY);
+    }
+    return spool_batch_message(life->spool, &message, NULL, slice_make(bytes, length_of(n)));
+}
+
+static void stop(void *context)
+{
+    loop_stop(context);
+}
+
+/* A while, or until no more than so many batches are under way: with a disk that fails for good
+ * fates wait. */
+static void let_run(struct life *life, unsigned until)
+{
+    bool was_counting = counting;
+    counting = false;
+    struct loop_timer *timer = loop_timer_new(life->loop, stop, life->loop);
+    for (int i = 0; life->outstanding > until && i < (until == 0 ? 200 : 2); i++) {
+        counting = was_counting;
+        spool_tick(life->spool);
+        loop_timer_set(timer, 2);
+        loop_run(life->loop);
+        counting = false;
+    }
+    loop_timer_free(timer);
+    counting = was_counting;
+}
+
+/* One batch: a message, or the fate of an earlier one, or both (a bounce). */
+static void ask(struct life *life, unsigned n)
+{
+    struct asked *about = &asked[n];
+    *about = (struct asked){.life = life};
+    unsigned end = n > 4 && n % 2 == 0 ? n - 4 : 0;
+    spool_batch_begin(life->spool);
+    if (end != 0 && life->messages[end] == STORED && life->ends[end] == UNKNOWN) {
+        spool_batch_fate(life->spool, life->handles[end], 0, SPOOL_DELIVERED);
+        about->end = end;
+    }
+    enum error error = add(life, n);
+    about->message = error == ERROR_NONE ? n : 0;
+    if (error != ERROR_NONE) {
+        life->messages[n] = REFUSED;
+        if (about->end != 0 && error != ERROR_EXISTS && error != ERROR_SPACE && error != ERROR_IO) {
+            spool_batch_cancel(life->spool);
+            return;
+        }
+    }
+    life->outstanding++;
+    spool_batch_submit(life->spool, SPOOL_SYNCED, told, about);
+}
+
+static enum error open_life(struct life *life)
+{
+    struct spool_owner owner = {0};
+    return spool_open_log(life->loop, disk_sim_open(life->sim), &life->settings, &owner,
+                          &life->spool);
+}
+
+struct found {
+    struct life *life;
+    bool messages[BATCHES + 100];
+    unsigned damages;
+};
+
+static void found_message(void *context, struct spool_handle handle,
+                          const struct spool_message *message)
+{
+    struct found *found = context;
+    (void)handle;
+    found->messages[message->id.low] = true;
+}
+
+static void found_damage(void *context, const char *text)
+{
+    struct found *found = context;
+    (void)text;
+    found->damages++;
+}
+
+static enum error load(struct life *life, struct found *found)
+{
+    *found = (struct found){.life = life};
+    struct spool_loader loader = {
+        .context = found, .message = found_message, .damage = found_damage};
+    bool complete = false;
+    enum error error = ERROR_NONE;
+    for (int i = 0; !complete && i < 100; i++) {
+        error = spool_load(life->spool, &loader, &complete);
+    }
+    return complete ? ERROR_NONE : error;
+}
+
+static void begin_life(struct life *life)
+{
+    *life = (struct life){.loop = loop_new(), .sim = disk_sim_new()};
+    spool_settings_default(&life->settings);
+    life->settings.segment_bytes = 128 << 10;
+    life->settings.large_bytes = 80 << 10;
+    life->settings.reserve_bytes = 1;
+    life->settings.ready_segments = 1;
+}
+
+static void end_life(struct life *life)
+{
+    loop_free(life->loop);
+    disk_sim_free(life->sim);
+}
+
+/* A spool that the fault kept from opening or loading is opened again, as the daemon would be. */
+static void live(struct life *life)
+{
+    struct found found;
+    enum error error = ERROR_IO;
+    for (int i = 0; error != ERROR_NONE && i < 3; i++) {
+        error = open_life(life);
+        if (error == ERROR_NONE && load(life, &found) != ERROR_NONE) {
+            spool_close(life->spool);
+            error = ERROR_IO;
+        }
+    }
+    life->spool = error == ERROR_NONE ? life->spool : NULL;
+    for (unsigned n = 1; n <= BATCHES && life->spool != NULL; n++) {
+        ask(life, n);
+        let_run(life, 2);
+    }
+}
+
+static void check_stored(struct life *life)
+{
+    struct found found;
+    assert_int_equal(open_life(life), ERROR_NONE);
+    assert_int_equal(load(life, &found), ERROR_NONE);
+    for (unsigned n = 1; n <= BATCHES; n++) {
+        bool stored = life->messages[n] == STORED, ended = life->ends[n] == STORED;
+        if (found.messages[n] != (stored && !ended)) {
+            fail_msg("message %u: told %d, fate %d, found %d", n, life->messages[n], life->ends[n],
+                     found.messages[n]);
+        }
+    }
+    spool_close(life->spool);
+}
+
+/* The world is well again: mail is taken again, without a restart. */
+static void check_recovered(struct life *life)
+{
+    disk_sim_fail(life->sim, 0, DISK_SIM_ONCE, ERROR_NONE);
+    let_run(life, 0);
+    assert_int_equal(life->outstanding, 0);
+    struct spool_state status = {.accepting = ERROR_IO};
+    for (int i = 0; i < 20 && status.accepting != ERROR_NONE; i++) {
+        spool_tick(life->spool);
+        spool_batch_begin(life->spool);
+        asked[0] = (struct asked){.life = life};
+        life->outstanding++;
+        spool_batch_submit(life->spool, SPOOL_SYNCED, told, &asked[0]);
+        let_run(life, 0);
+        spool_status(life->spool, &status);
+    }
+    assert_int_equal(status.accepting, ERROR_NONE);
+    spool_batch_begin(life->spool);
+    assert_int_equal(add(life, BATCHES + 10), ERROR_NONE);
+    asked[0] = (struct asked){.life = life};
+    life->outstanding++;
+    spool_batch_submit(life->spool, SPOOL_SYNCED, told, &asked[0]);
+    let_run(life, 0);
+    assert_int_not_equal(spool_find(life->spool, (struct message_id){7, BATCHES + 10}).index,
+                         SPOOL_NO_HANDLE.index);
+}
+
+static uint64_t changes_of_a_life(void)
+{
+    struct life life;
+    begin_life(&life);
+    live(&life);
+    let_run(&life, 0);
+    spool_close(life.spool);
+    uint64_t changes = disk_sim_changes(life.sim);
+    check_stored(&life);
+    end_life(&life);
+    return changes;
+}
+
+static void fail_each(enum disk_sim_fault fault, enum error error)
+{
+    uint64_t changes = changes_of_a_life();
+    for (uint64_t nth = 1; nth <= changes; nth++) {
+        struct life life;
+        begin_life(&life);
+        disk_sim_fail(life.sim, nth, fault, error);
+        live(&life);
+        if (life.spool != NULL) {
+            check_recovered(&life);
+            spool_close(life.spool);
+        }
+        disk_sim_fail(life.sim, 0, DISK_SIM_ONCE, ERROR_NONE);
+        check_stored(&life);
+        assert_int_equal(disk_sim_open_files(life.sim), 0);
+        end_life(&life);
+    }
+}
+
+static void any_operation_may_fail(void **state)
+{
+    (void)state;
+    fail_each(DISK_SIM_ONCE, ERROR_IO);
+}
+
+static void any_write_may_be_short(void **state)
+{
+    (void)state;
+    fail_each(DISK_SIM_SHORT, ERROR_IO);
+}
+
+static void any_operation_may_find_no_space(void **state)
+{
+    (void)state;
+    fail_each(DISK_SIM_ONCE, ERROR_SPACE);
+}
+
+static void the_disk_may_fail_for_good(void **state)
+{
+    (void)state;
+    fail_each(DISK_SIM_STUCK, ERROR_IO);
+}
+
+static void the_disk_may_be_full_for_good(void **state)
+{
+    (void)state;
+    fail_each(DISK_SIM_STUCK, ERROR_SPACE);
+}
+
+/* ---- the same with memory ---------------------------------------------------------------- */
+
+static uint64_t live_counted(struct life *life, uint64_t failing)
+{
+    allocations = 0;
+    failing_allocation = failing;
+    counted_thread = pthread_self();
+    count_allocations(true);
+    live(life);
+    if (life->spool != NULL) {
+        let_run(life, 0);
+        count_allocations(false);
+        check_recovered(life);
+        count_allocations(true);
+        spool_close(life->spool);
+    }
+    count_allocations(false);
+    return allocations;
+}
+
+static void any_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct life life;
+    begin_life(&life);
+    uint64_t count = live_counted(&life, 0);
+    check_stored(&life);
+    end_life(&life);
+    assert_true(count > 100);
+    for (uint64_t nth = 1; nth <= count; nth++) {
+        begin_life(&life);
+        live_counted(&life, nth);
+        check_stored(&life);
+        end_life(&life);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_operation_may_fail),
+        cmocka_unit_test(any_write_may_be_short),
+        cmocka_unit_test(any_operation_may_find_no_space),
+        cmocka_unit_test(the_disk_may_fail_for_good),
+        cmocka_unit_test(the_disk_may_be_full_for_good),
+        cmocka_unit_test(any_allocation_may_fail),
+    };
+    return cmocka_run_group_tests_name("spool with faults", tests, NULL, NULL);
+}
