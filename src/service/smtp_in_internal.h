@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the parts of the door share: smtp_in.c (listeners, configuration, end of life),
- * smtp_in_session.c (one connection: bytes, events, time), smtp_in_envelope.c (who may send what
- * to whom), smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
+ * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
+ * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
+ * send what to whom), smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
  * smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
@@ -158,7 +158,16 @@ struct smtp_in {
 
 /* smtp_in.c */
 void smtp_in_ended(struct smtp_in *in); /* a session has gone */
+
+/* smtp_in_listener.c */
 void listener_unref(struct listener *listener);
+/* One for each SMTP listener of the configuration. False: memory. */
+bool listeners_make(struct smtp_in *in, const struct service_config *config, const int *descriptors,
+                    struct link *ret_list);
+void listeners_free(struct link *list);
+/* Takes those of `fresh` in force; sessions move to the one that has their listener's name. */
+void listeners_replace(struct smtp_in *in, struct link *fresh);
+void listeners_watch(struct smtp_in *in, unsigned interest);
 
 /* smtp_in_session.c */
 void session_accept(struct listener *listener, int fd, const struct ip_endpoint *peer);
@@ -173,13 +182,19 @@ void session_dismiss(struct session *session);
 /* Frees or ends sessions whose time is over; sets the patrol timer anew. */
 void session_patrol(struct smtp_in *in);
 
+/* smtp_in_event.c */
+void session_handle(struct session *session, const struct smtp_server_event *event);
+/* An answer to the question just asked. */
+void session_answer_event(struct session *session, enum smtp_server_event_kind kind,
+                          const struct smtp_answer *answer);
+void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
+                         const struct smtp_answer *answer);
+
 /* smtp_in_envelope.c */
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event);
 struct smtp_answer envelope_recipient(struct session *session,
                                       const struct smtp_server_event *event);
 bool envelope_offers_dsn(const struct session *session);
-void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
-                         const struct smtp_answer *answer);
 
 /* smtp_in_content.c */
 struct transaction *transaction_new(struct session *session);

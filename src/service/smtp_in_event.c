@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Events of the protocol core, and what is answered to each.
+ */
+#include "service/smtp_in_internal.h"
+
+#include "sys/clock.h"
+#include "sys/log.h"
+
+#include <stdlib.h>
+
+void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
+                         const struct smtp_answer *answer)
+{
+    const struct transaction *transaction = session->transaction;
+    char client[IP_TEXT_SIZE];
+    ip_to_text(&session->client.address, client);
+    log_event(LOG_LEVEL_INFO, "refused", LOG_TEXT("stage", stage), LOG_TEXT("client", client),
+              LOG_SLICE("helo", slice_make(session->helo, session->helo_length)),
+              LOG_SLICE("sender", transaction != NULL ? transaction->sender : SLICE_EMPTY),
+              LOG_SLICE("recipient", recipient), LOG_NUMBER("code", answer->code),
+              LOG_SLICE("reason", answer->text));
+}
+
+static struct smtp_answer greet(const struct session *session)
+{
+    if (session->in->ring == NULL) {
+        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+        return (struct smtp_answer){421, "4.3.2", SLICE_LITERAL("Service is starting")};
+    }
+    return SMTP_ACCEPT;
+}
+
+static struct smtp_answer hello(struct session *session, const struct smtp_server_event *event)
+{
+    char *helo = malloc(event->name.length);
+    if (helo == NULL) {
+        return (struct smtp_answer){421, "4.3.0", SLICE_LITERAL("Out of memory")};
+    }
+    memcpy(helo, event->name.data, event->name.length);
+    free(session->helo);
+    session->helo = helo;
+    session->helo_length = (uint32_t)event->name.length;
+    session->is_extended = event->is_extended;
+    smtp_server_offer_dsn(&session->server, envelope_offers_dsn(session));
+    return SMTP_ACCEPT;
+}
+
+static void end_transaction(struct session *session)
+{
+    transaction_free(session->transaction);
+    session->transaction = NULL;
+}
+
+static void aborted(struct session *session, const char *reason)
+{
+    struct transaction *transaction = session->transaction;
+    if (transaction != NULL && transaction->has_content) {
+        struct smtp_answer answer = {0, NULL, slice_from_text(reason)};
+        counter_add(session->in->counters, COUNTER_MESSAGES_REFUSED, 1);
+        session_log_refused(session, "content", transaction->shown_recipient, &answer);
+    }
+    end_transaction(session);
+}
+
+void session_answer_event(struct session *session, enum smtp_server_event_kind kind,
+                          const struct smtp_answer *answer)
+{
+    bool refused = answer->code >= 300;
+    bool ends = kind == SMTP_SERVER_END || (refused && kind == SMTP_SERVER_DATA) ||
+                (refused && kind == SMTP_SERVER_MAIL);
+    if (refused && (kind == SMTP_SERVER_END || kind == SMTP_SERVER_DATA)) {
+        counter_add(session->in->counters, COUNTER_MESSAGES_REFUSED, 1);
+        session_log_refused(session, kind == SMTP_SERVER_END ? "end" : "data",
+                            session->transaction->shown_recipient, answer);
+    }
+    smtp_server_answer(&session->server, answer, clock_steady_ms());
+    if (ends) {
+        end_transaction(session);
+    }
+}
+
+void session_handle(struct session *session, const struct smtp_server_event *event)
+{
+    struct smtp_answer answer = SMTP_ACCEPT;
+    switch (event->kind) {
+    case SMTP_SERVER_NONE:
+        return;
+    case SMTP_SERVER_CONTENT:
+        content_add(session->transaction, session->in, event->bytes);
+        return;
+    case SMTP_SERVER_ABORT:
+        aborted(session, event->reason);
+        return;
+    case SMTP_SERVER_CLOSE:
+        session->is_closing = true;
+        return;
+    case SMTP_SERVER_GREETING:
+        answer = greet(session);
+        break;
+    case SMTP_SERVER_HELLO:
+        answer = hello(session, event);
+        break;
+    case SMTP_SERVER_MAIL:
+        answer = envelope_mail(session, event);
+        break;
+    case SMTP_SERVER_RECIPIENT:
+        answer = envelope_recipient(session, event);
+        break;
+    case SMTP_SERVER_DATA:
+        answer = content_begin(session);
+        break;
+    case SMTP_SERVER_END:
+        if (!content_end(session, event->content, &answer)) {
+            return;
+        }
+        break;
+    }
+    session_answer_event(session, event->kind, &answer);
+}
