@@ -351,10 +351,12 @@ struct impression {
     const struct relay_reply *refuses_reply;
 };
 
-static const struct relay_reply not_tried = {
-    .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = {(const uint8_t *)"not tried", 9}};
-static const struct relay_delivery_result no_result = {.verdict = RELAY_NOT_TRIED,
-                                                       .reply = not_tried};
+static const struct relay_delivery_result no_result = {
+    .verdict = RELAY_NOT_TRIED,
+    .reply = {.stage = RELAY_AT_IDLE,
+              .how = RELAY_LOCAL,
+              .text = {(const uint8_t *)"not tried", 9}},
+};
 
 static const struct relay_delivery_result *find_result(const struct relay_delivery_result *results,
                                                        uint32_t count, uint32_t hint,
