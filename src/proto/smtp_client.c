@@ -229,9 +229,6 @@ void smtp_client_sent(struct smtp_client *client, size_t count, int64_t now_ms)
     if (output_backlog(client) == 0) {
         client->output_offset = 0;
         buffer_clear(&client->output);
-        if (client->count == 0 && client->output.capacity > OUTPUT_KEPT_BYTES) {
-            buffer_done(&client->output);
-        }
     }
     proceed(client, count == 0, now_ms);
 }
@@ -243,6 +240,10 @@ static void release_reported(struct smtp_client *client)
     if (client->count > 0 && slot_at(client, 0)->reported) {
         client->first = (client->first + 1) % 2;
         client->count--;
+        if (client->count == 0 && output_backlog(client) == 0 &&
+            client->output.capacity > OUTPUT_KEPT_BYTES) {
+            buffer_done(&client->output);
+        }
     }
 }
 
