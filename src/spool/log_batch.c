@@ -53,6 +53,9 @@ static void hold_foreign(struct journal *journal, const struct stored *stored, i
 
 static struct stored *changed(struct journal *journal, const struct change *change)
 {
+    if (change->home != 0) {
+        return NULL; /* its message may have left the table */
+    }
     struct stored *stored = table_at(&journal->table, change->stored);
     return id_equal(stored->id, change->id) ? stored : NULL;
 }
@@ -369,7 +372,7 @@ static uint64_t home_of(const struct journal *journal, const struct stored *stor
 
 static void add_change(struct journal *journal, uint32_t index, uint32_t delivery, uint8_t fate)
 {
-    struct change change = {table_at(&journal->table, index)->id, index, delivery, fate};
+    struct change change = {table_at(&journal->table, index)->id, index, delivery, fate, 0};
     buffer_append(&journal->gather->changes, slice_make(&change, sizeof(change)));
 }
 
@@ -455,6 +458,10 @@ void batch_carry_fate(struct journal *journal, const struct log_fate *fate)
     size_t at = log_record_begin(&journal->gather->bytes);
     log_put_fate(&journal->gather->bytes, fate);
     put_entry(journal, at, LOG_FATE);
+    if (fate->home != 0) {
+        struct change change = {fate->id, STORED_NONE, fate->delivery, 0, fate->home};
+        buffer_append(&journal->gather->changes, slice_make(&change, sizeof(change)));
+    }
 }
 
 void batch_reset_notes(struct journal *journal, uint32_t index)
@@ -553,6 +560,14 @@ static void apply_news(struct journal *journal, const struct group *group,
 static void apply_change(struct journal *journal, const struct group *group,
                          const struct change *change, bool again)
 {
+    if (change->home != 0) {
+        /* It stays for as long as the older segment can bring the message back. */
+        if (segment_by_number(journal, change->home) != NULL &&
+            segment_refer(group->segment, change->home, false) != ERROR_NONE) {
+            group->segment->references_lost = true;
+        }
+        return;
+    }
     struct stored *stored = changed(journal, change);
     if (stored == NULL || (stored->flags & STORED_FINISHED) != 0) {
         return;

@@ -90,7 +90,8 @@ struct change {
     struct message_id id;
     uint32_t stored;
     uint32_t delivery;
-    uint8_t fate; /* 0: a note */
+    uint8_t fate;  /* 0: a note */
+    uint64_t home; /* of a fate carried on: the older segment it is still needed for; else 0 */
 };
 
 enum group_stage { STAGE_CONTENT, STAGE_OLD, STAGE_OPEN, STAGE_WRITE, STAGE_SYNC };
