@@ -210,26 +210,27 @@ static void store_accepted(struct core *core, const struct spool_message *messag
     store(core, &event);
 }
 
+static void log_made(const struct spool_message *message, const char *event)
+{
+    struct line line = {.count = 0};
+    add_id(&line, message->id);
+    add_slice(&line, "sender", message->sender.length > 0 ? message->sender : SLICE_LITERAL("<>"));
+    add_slice(&line, "recipient", message->recipients[0].address);
+    add_number(&line, "recipients", message->recipient_count);
+    add_number(&line, "size", (int64_t)(message->header_length + message->body_length));
+    add_slice(&line, "listener", message->origin.listener);
+    log_write(LOG_LEVEL_INFO, event, line.fields, line.count);
+}
+
+/* What came by SMTP is logged by the door that said 250, with all that it knows of the client. */
 void report_accepted(struct core *core, const struct spool_message *message)
 {
     bool imported = (message->flags & SPOOL_IMPORTED) != 0;
-    char client[IP_TEXT_SIZE];
-    ip_to_text(&message->origin.client.address, client);
-    struct line line = {.count = 0};
-    add_id(&line, message->id);
-    line.fields[line.count++] =
-        LOG_SLICE("from", message->sender.length > 0 ? message->sender : SLICE_LITERAL("<>"));
-    add_slice(&line, "to", message->recipients[0].address);
-    if (message->recipient_count > 1) {
-        add_number(&line, "recipients", message->recipient_count);
+    if (imported) {
+        log_made(message, "imported");
+    } else if (message->flags & SPOOL_OWN_DSN) {
+        log_made(message, "accepted");
     }
-    add_number(&line, "bytes", (int64_t)(message->header_length + message->body_length));
-    add_slice(&line, "client", slice_from_text(client));
-    add_slice(&line, "helo", message->origin.helo);
-    add_slice(&line, "listener", message->origin.listener);
-    add_slice(&line, "user", message->origin.user);
-    add_slice(&line, "message_id", message->message_id_header);
-    log_write(LOG_LEVEL_INFO, imported ? "imported" : "accepted", line.fields, line.count);
     store_accepted(core, message, imported ? EVENT_IMPORTED : EVENT_ACCEPTED);
 }
 

@@ -179,6 +179,7 @@ static void take_in(void *context)
             bench->accepting = (enum error)reader_u8(&reader);
         } else if (type == CHANNEL_ROUTE) {
             bench->routes_told++;
+            bench->routes_generation = reader_u32(&reader);
         }
         assert_false(reader.failed);
         ring_release(bench->in);
@@ -243,6 +244,20 @@ void bench_result(struct bench *bench, enum relay_verdict verdict, uint16_t code
     say(bench, frame);
 }
 
+void bench_result_of_first(struct bench *bench, enum relay_verdict verdict, uint16_t code)
+{
+    bench->job = bench->first_job;
+    bench->message = bench->first_message;
+    bench_result(bench, verdict, code);
+}
+
+void bench_ready(struct bench *bench)
+{
+    struct buffer frame = out_frame(CHANNEL_READY, bench->session);
+    buffer_put_u64(&frame, bench->job);
+    say(bench, frame);
+}
+
 static void take_deliver(struct bench *bench, struct reader *reader)
 {
     bench->session = reader_u32(reader);
@@ -258,12 +273,25 @@ static void take_deliver(struct bench *bench, struct reader *reader)
     struct job *job = map_get(&bench->core->jobs, bench->job);
     assert_non_null(job);
     bench->message = job->message; /* a real edge has it from the ticket */
-    bench->delivered++;
-    if (bench->readies) {
-        struct buffer frame = out_frame(CHANNEL_READY, bench->session);
-        buffer_put_u64(&frame, bench->job);
-        say(bench, frame);
+    if (bench->delivered++ == 0) {
+        bench->first_job = bench->job;
+        bench->first_message = bench->message;
     }
+    if (bench->readies) {
+        bench_ready(bench);
+    }
+}
+
+/* Several sessions may be at work: the frame says which job is meant. */
+static void know_job(struct bench *bench, struct reader *reader)
+{
+    bench->session = reader_u32(reader);
+    bench->job = reader_u64(reader);
+    const struct job *job = map_get(&bench->core->jobs, bench->job);
+    assert_non_null(job);
+    bench->message = job->message;
+    bench->delivery_count = job->count;
+    memcpy(bench->deliveries, job->deliveries, job->count * sizeof(job->deliveries[0]));
 }
 
 static void take_out(void *context)
@@ -275,12 +303,17 @@ static void take_out(void *context)
         uint8_t type = reader_u8(&reader);
         if (type == CHANNEL_CONNECT) {
             uint32_t session = reader_u32(&reader);
-            connected(bench, session, reader_u32(&reader));
+            uint32_t key = reader_u32(&reader);
+            if (bench->connected < 16) {
+                bench->connected_keys[bench->connected++] = key;
+            }
+            connected(bench, session, key);
         } else if (type == CHANNEL_DELIVER) {
             take_deliver(bench, &reader);
         } else if (type == CHANNEL_GO) {
             bench->gone++;
             if (bench->answers) {
+                know_job(bench, &reader);
                 bench_result(bench, bench->verdict, bench->code);
             }
         } else if (type == CHANNEL_DURABLE) {
@@ -338,13 +371,14 @@ void bench_attach_out(struct bench *bench, bool fresh, bool resumed)
     }
 }
 
-uint32_t bench_send(struct bench *bench, uint32_t recipients, bool as_relay_client)
+static uint32_t send_message(struct bench *bench, uint32_t first, uint32_t recipients,
+                             bool as_relay_client)
 {
     static const char content[] = "Subject: test\r\n\r\nHello.\r\n";
     struct spool_recipient *list = calloc(recipients, sizeof(*list));
     char(*addresses)[64] = calloc(recipients, sizeof(*addresses));
     for (uint32_t i = 0; i < recipients; i++) {
-        snprintf(addresses[i], sizeof(addresses[i]), "r%u@example.%s", i,
+        snprintf(addresses[i], sizeof(addresses[i]), "r%u@example.%s", first + i,
                  as_relay_client ? "org" : "com");
         list[i].address = slice_from_text(addresses[i]);
     }
@@ -379,6 +413,16 @@ uint32_t bench_send(struct bench *bench, uint32_t recipients, bool as_relay_clie
     free(list);
     free(addresses);
     return token;
+}
+
+uint32_t bench_send(struct bench *bench, uint32_t recipients, bool as_relay_client)
+{
+    return send_message(bench, 0, recipients, as_relay_client);
+}
+
+uint32_t bench_send_to(struct bench *bench, uint32_t number)
+{
+    return send_message(bench, number, 1, false);
 }
 
 /* ---- running --------------------------------------------------------------------------------- */

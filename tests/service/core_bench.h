@@ -29,6 +29,7 @@ struct bench {
     enum error stored_error[BENCH_MAX];
     enum error accepting;
     uint32_t routes_told;
+    uint32_t routes_generation;
 
     struct ring *out;
     bool connects; /* sessions open at once; else they fail */
@@ -39,6 +40,10 @@ struct bench {
     uint32_t opened, delivered, gone, durable, closed; /* frames seen */
     uint32_t session;                                  /* of the last CHANNEL_DELIVER */
     uint64_t job;
+    uint64_t first_job; /* of the first one since the start */
+    struct message_id first_message;
+    uint32_t connected_keys[16]; /* of servers, as asked for; the last ones are not kept */
+    uint32_t connected;
     struct message_id message; /* set by the test: goes into results */
     uint32_t deliveries[BENCH_MAX];
     uint32_t delivery_count;
@@ -72,6 +77,11 @@ void bench_run_ms(struct bench *bench, int64_t ms);
 /* Sends a message to the domain (or as a relay client) with `recipients` recipients. */
 uint32_t bench_send(struct bench *bench, uint32_t recipients, bool as_relay_client);
 void bench_send_frame(struct bench *bench, struct ring *ring, const struct buffer *frame);
+/* One recipient, rNUMBER@example.com. */
+uint32_t bench_send_to(struct bench *bench, uint32_t number);
+/* Asks GO for the last job. */
+void bench_ready(struct bench *bench);
+void bench_result_of_first(struct bench *bench, enum relay_verdict verdict, uint16_t code);
 /* Says the result of the last job. */
 void bench_result(struct bench *bench, enum relay_verdict verdict, uint16_t code);
 /* A request and all its answers: rows, exit, error. `arguments` is JSON with ' for ". */

@@ -409,6 +409,96 @@ static void a_fate_that_cannot_be_written_is_written_later(void **state)
     assert_int_equal(bench->delivered, 1);
 }
 
+/* R2: the dot may be sent only when its attempt is noted in the journal. */
+static void go_waits_for_the_attempt_note(void **state)
+{
+    struct bench *bench = *state;
+    bench->readies = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->delivered, 1);
+    bench->failing = true;
+    bench_ready(bench);
+    bench_run_ms(bench, 1500);
+    assert_int_equal(bench->gone, 0);
+    bench->failing = false;
+    bench_until(bench, &bench->gone, 1);
+    bench_until(bench, &bench->durable, 1);
+}
+
+/* R2: a connection's next dot waits until the fate before it is durable. */
+static void the_next_dot_waits_for_the_fate_before_it(void **state)
+{
+    struct bench *bench = *state;
+    bench_close(bench);
+    bench->servers[0].connections = 1;
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    bench_send_to(bench, 0); /* the server has proved itself */
+    bench_until(bench, &bench->durable, 1);
+    bench->answers = false;
+    bench->delivered = bench->gone = bench->durable = 0;
+    for (uint32_t i = 1; i < 4; i++) {
+        bench_send_to(bench, i);
+    }
+    bench_until(bench, &bench->delivered, 2); /* one behind the other on one session */
+    bench_run_ms(bench, 50);
+    assert_int_equal(bench->gone, 1);
+    bench->failing = true;
+    bench_result_of_first(bench, RELAY_ACCEPTED, 250);
+    bench_run_ms(bench, 1500);
+    assert_int_equal(bench->durable, 0);
+    assert_int_equal(bench->gone, 1);
+    bench->failing = false;
+    bench_until(bench, &bench->durable, 1);
+    bench_until(bench, &bench->gone, 2);
+}
+
+/* R13, and no mail to another server because indexes have moved. */
+static void a_reload_changes_places_and_routes(void **state)
+{
+    static struct service_config changed;
+    static struct server_config servers[2];
+    static struct route_config routes[2];
+    static const uint32_t chains[2] = {1, 0};
+    struct bench *bench = *state;
+    bench->connects = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_send(bench, 1, true);
+    bench_until(bench, &bench->stored, 2);
+    changed = bench->config;
+    servers[0] = bench->servers[1];
+    servers[1] = bench->servers[0];
+    memcpy(routes, bench->routes, sizeof(routes));
+    routes[0].chain = &chains[0];
+    routes[1].chain = &chains[1];
+    changed.relay.servers = servers;
+    changed.relay.routes = routes;
+    uint32_t told = bench->routes_told;
+    assert_int_equal(core_reconfigure(bench->core, &changed, 2), ERROR_NONE);
+    bench_until(bench, &bench->routes_told, told + 2);
+    assert_int_equal(bench->routes_generation, 2);
+    assert_int_equal(queued(bench, "deliveries"), 2);
+    bench->connects = true;
+    bench_until(bench, &bench->durable, 2);
+    assert_true(bench->connected_keys[0] == channel_server_key(&bench->config.relay, 0) ||
+                bench->connected_keys[0] == channel_server_key(&bench->config.relay, 1));
+    /* A domain that is gone strands nothing. */
+    assert_int_equal(bench_ask(bench, "server down", "{'all':true}"), 0);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 3);
+    static struct service_config without;
+    without = changed;
+    without.relay.routes = routes + 1;
+    without.relay.route_count = 1;
+    without.relay.bounces = 0;
+    assert_int_equal(core_reconfigure(bench->core, &without, 3), ERROR_NONE);
+    assert_int_equal(bench_ask(bench, "queue list", "{}"), 0);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(bench->rows, 0), "route")),
+                        "orphan");
+}
+
 static void edge_in_is_told_what_it_must_know(void **state)
 {
     struct bench *bench = *state;
@@ -472,6 +562,9 @@ int main(void)
         DISK_TEST(a_refusal_for_a_relay_client_bounces),
         DISK_TEST(storage_that_fails_refuses_and_recovers),
         DISK_TEST(a_fate_that_cannot_be_written_is_written_later),
+        DISK_TEST(go_waits_for_the_attempt_note),
+        DISK_TEST(the_next_dot_waits_for_the_fate_before_it),
+        MEMORY_TEST(a_reload_changes_places_and_routes),
         MEMORY_TEST(edge_in_is_told_what_it_must_know),
         MEMORY_TEST(a_quota_is_told),
     };
