@@ -91,19 +91,34 @@ void relay_server(const struct relay *relay, uint32_t index, struct relay_server
     };
 }
 
-/* Lanes made for a redirect or a doubt are shown while something is in them. */
+/* The routes' own lanes come first and are always shown; the orphans' and those made for a redirect
+ * or a doubt while something is in them. */
 static bool is_shown(const struct lane *lane)
 {
-    return lane->deliveries > 0 || (lane->pin == PIN_NONE && lane->route != NO_INDEX);
+    return lane->deliveries > 0;
 }
 
 uint32_t relay_lane_count(const struct relay *relay)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
+    uint32_t count = relay->config->route_count;
+    for (uint32_t i = count; i < relay->lane_count; i++) {
         count += is_shown(relay->lanes[i]);
     }
     return count;
+}
+
+static const struct lane *shown_lane(const struct relay *relay, uint32_t index)
+{
+    uint32_t at = relay->config->route_count;
+    if (index < at) {
+        return relay->lanes[index];
+    }
+    for (index -= at; at < relay->lane_count; at++) {
+        if (is_shown(relay->lanes[at]) && index-- == 0) {
+            return relay->lanes[at];
+        }
+    }
+    return NULL;
 }
 
 static enum lane_state lane_state(const struct relay *relay, const struct lane *lane)
@@ -125,20 +140,14 @@ static enum lane_state lane_state(const struct relay *relay, const struct lane *
 
 void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view)
 {
+    const struct lane *lane = shown_lane(relay, index);
     *ret_view = (struct relay_lane_view){.server = NO_INDEX};
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        const struct lane *lane = relay->lanes[i];
-        if (!is_shown(lane) || index-- > 0) {
-            continue;
-        }
-        *ret_view = (struct relay_lane_view){
-            .route = lane->name,
-            .state = lane_state(relay, lane),
-            .deliveries = lane->deliveries,
-            .done = lane->draining ? lane->drain_done : 0,
-            .server = lane_choose(relay, lane),
-        };
-        return;
+    if (lane != NULL) {
+        ret_view->route = lane->name;
+        ret_view->state = lane_state(relay, lane);
+        ret_view->deliveries = lane->deliveries;
+        ret_view->done = lane->draining ? lane->drain_done : 0;
+        ret_view->server = lane_choose(relay, lane);
     }
 }
 
