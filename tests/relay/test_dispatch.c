@@ -201,6 +201,96 @@ static void refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_not
     world_close(&world);
 }
 
+static void mail_loaded_late_keeps_its_place(void **state)
+{
+    (void)state;
+    world_configure(&world);
+    world_open(&world);
+    world_insert(&world, 1, 10, "a@x.example", "bob@one.example", 0); /* came in while loading */
+    world.now.wall_ms += 5;
+    world_insert(&world, 2, 3, "a@x.example", "bob@one.example", 0);
+    world_insert(&world, 3, 4, "a@x.example", "bob@one.example", 0);
+    struct spool_handle handle;
+    uint64_t cursor = 0;
+    const uint32_t listed[] = {2, 3, 1}, order[] = {2, 3, 1};
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(relay_next_message(world.relay, &cursor, &handle));
+        assert_int_equal(handle.index, listed[i]);
+    }
+    assert_false(relay_next_message(world.relay, &cursor, &handle));
+    relay_start(world.relay, world.now);
+    world_take(&world);
+    world_opened(&world, expect(RELAY_CONNECT).session);
+    for (size_t i = 0; i < 3; i++) {
+        struct relay_action deliver = expect(RELAY_DELIVER);
+        assert_int_equal(deliver.handle.index, order[i]);
+        accepted(deliver);
+    }
+    world_close(&world);
+}
+
+static void totals_follow_the_oldest_message(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t first = world.now.wall_ms;
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    world.now.wall_ms += 7;
+    world_add(&world, 2, "a@x.example", "bob@one.example", 0);
+    struct relay_totals totals;
+    relay_totals(world.relay, &totals);
+    assert_int_equal(totals.oldest_wall_ms, first);
+    assert_int_equal(totals.messages, 2);
+    assert_int_equal(totals.bytes, 2000);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 550);
+    relay_totals(world.relay, &totals); /* a dead letter is not in the queue */
+    assert_int_equal(totals.oldest_wall_ms, first + 7);
+    assert_int_equal(totals.messages, 1);
+    assert_int_equal(totals.dead_letters, 1);
+    assert_int_equal(relay_release(world.relay, (struct spool_handle){1}, 0, world.now),
+                     ERROR_NONE);
+    world_take(&world);
+    relay_totals(world.relay, &totals);
+    assert_int_equal(totals.oldest_wall_ms, first);
+    world_close(&world);
+}
+
+static void a_message_that_broke_two_sessions_blames_no_server_any_more(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
+    world_opened(&world, expect(RELAY_CONNECT).session);
+    deliver = expect(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    for (int i = 0; i < 20 && world_state(&world, 0) != SERVER_RECOVERING; i++) {
+        world_wait(&world, 10000);
+        for (size_t j = 0; j < world.action_count; j++) {
+            struct relay_action action = world.actions[j];
+            if (action.kind == RELAY_CONNECT && action.server == 0) {
+                world_opened(&world, action.session);
+                break;
+            }
+        }
+    }
+    world_add(&world, 2, "a@x.example", "ann@one.example", 0);
+    accepted(expect(RELAY_DELIVER));
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    world_wait(&world, 0); /* its count is restored and it is due, the server being back */
+    deliver = expect(RELAY_DELIVER);
+    assert_int_equal(deliver.handle.index, 1);
+    world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +301,9 @@ int main(void)
         cmocka_unit_test(patience_runs_once_then_later_mail_passes),
         cmocka_unit_test(one_message_for_several_goes_in_one_transaction),
         cmocka_unit_test(refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_notice),
+        cmocka_unit_test(mail_loaded_late_keeps_its_place),
+        cmocka_unit_test(totals_follow_the_oldest_message),
+        cmocka_unit_test(a_message_that_broke_two_sessions_blames_no_server_any_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
