@@ -389,3 +389,57 @@ def test_command_line(arguments, code, word):
                             timeout=10)
     assert result.returncode == code
     assert word in result.stdout + result.stderr
+
+
+# ---- names ----
+
+
+class NameServer:
+    """Answers A with 127.0.0.1 for one name, NXDOMAIN for others, until it is stopped."""
+
+    def __init__(self, name):
+        self.wanted = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.questions = 0
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self):
+        while True:
+            query, peer = self.socket.recvfrom(512)
+            if not query:
+                return
+            self.questions += 1
+            end = query.index(b"\0", 12) + 5
+            known = query[12:12 + len(self.wanted)].lower() == self.wanted
+            is_a = query[end - 4:end - 2] == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1" if known and is_a else b""
+            head = query[:2] + (b"\x85\x80" if known else b"\x85\x83") + b"\0\1" + \
+                (b"\0\1" if answer else b"\0\0") + b"\0\0\0\0"
+            self.socket.sendto(head + query[12:end] + answer, peer)
+
+    def stop(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", ("127.0.0.1", self.port))
+        self.thread.join(5)
+        self.socket.close()
+
+
+@pytest.mark.parametrize("name", ("primary.example.net", "localhost"))
+def test_a_server_by_name_behind_the_walls(holdfast, sink, name):
+    """libunbound works where every call outside the list is deadly."""
+    names = NameServer("primary.example.net")
+    hop = sink()
+    routes = (f'server m1 {{ address = "{name}:{hop.port}" }}\n'
+              "domain example.com { deliver-to = m1 }\n")
+    mx = holdfast(routes, top=f'dns-forwarders = {{"127.0.0.1:{names.port}"}}', start=False)
+    mx.environment = {"HOLDFAST_SECCOMP": "strict"}
+    mx.start()
+    mx.send(content=subject("by name"))
+    wait_for(lambda: delivered(hop, "by name"), 20, what="its delivery")
+    assert name == "localhost" or names.questions > 0
+    assert "process-died" not in mx.log()
+    mx.stop()
+    names.stop()
