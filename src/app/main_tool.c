@@ -6,7 +6,9 @@
 
 #include <limits.h>
 #include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define ANY UINT_MAX
@@ -63,6 +65,10 @@ const unsigned tool_command_count = sizeof(tool_commands) / sizeof(tool_commands
 int main(int argc, char **argv)
 {
     setlocale(LC_ALL, "");
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("holdfast " HOLDFAST_VERSION);
+        return 0;
+    }
     struct tool tool;
     enum control_exit code = tool_options(&tool, argc, argv);
     if (code == CONTROL_DONE && tool.command != NULL && !tool.help) {
