@@ -261,6 +261,18 @@ void program_power_failure(struct program *program)
     }
 }
 
+void program_break_disk(struct program *program)
+{
+    static const enum disk_sim_fault faults[] = {DISK_SIM_ONCE, DISK_SIM_SHORT, DISK_SIM_STUCK};
+    static const enum error errors[] = {ERROR_IO, ERROR_SPACE};
+    disk_sim_fail(program->spool_store, 1 + sim_draw(40), faults[sim_draw(3)], errors[sim_draw(2)]);
+}
+
+void program_mend_disk(struct program *program)
+{
+    disk_sim_fail(program->spool_store, 0, DISK_SIM_ONCE, ERROR_NONE);
+}
+
 struct command {
     struct loop *loop;
     struct loop_watch *watch;

@@ -20,6 +20,10 @@ struct program *program_start(const struct service_config *config, struct disk_s
 void program_kill(struct program *program, enum role role);
 /* All at once, and the disks lose what was not synced. Started again like that. */
 void program_power_failure(struct program *program);
+/* A write, sync or other change of the journal's disk fails soon, as drawn; for once, or from then
+ * on until program_mend_disk(). */
+void program_break_disk(struct program *program);
+void program_mend_disk(struct program *program);
 /* An operator's request (service/control.h), one JSON object; the answer is not awaited. Nothing
  * happens while core is down. */
 void program_command(struct program *program, const char *request);

@@ -124,6 +124,7 @@ struct chaos {
     struct sim_server *servers[SERVERS];
     struct ledger *ledger;
     int64_t until_ns;
+    bool bad_disk;
 };
 
 static void disturb_all(struct ledger *ledger)
@@ -185,6 +186,12 @@ static void stir(void *context)
     if (sim_chance(150)) {
         kill_something(chaos);
     }
+    if (chaos->bad_disk && sim_chance(100)) {
+        ledger_tell(chaos->ledger, "the disk breaks");
+        program_break_disk(chaos->program);
+    } else if (sim_chance(300)) {
+        program_mend_disk(chaos->program);
+    }
     if (sim_chance(20)) {
         sim_wall_jump(((int64_t)sim_draw(20) - 10) * 86400000);
     }
@@ -229,6 +236,7 @@ static uint32_t run(uint64_t seed, bool tell)
         clients[i] = sim_client_new(loop, &setting.listener.at, chaos.ledger, i * 8,
                                     1 + (uint32_t)sim_draw(8));
     }
+    chaos.bad_disk = seed % 3 == 0;
     chaos.until_ns = sim_now_ns() + 180LL * SECOND;
     sim_after(outside, SECOND, stir, &chaos);
     sim_run_until(chaos.until_ns);
@@ -241,6 +249,7 @@ static uint32_t run(uint64_t seed, bool tell)
         sim_server_set_mood(chaos.servers[i], &(struct server_mood){0});
         sim_net_reach(&at, SIM_REACHABLE);
     }
+    program_mend_disk(chaos.program);
     /* Retries, doubts and silent connections take their time: two days at most. */
     int64_t give_up_ns = sim_now_ns() + 2 * 86400LL * SECOND;
     while (!all_delivered(chaos.ledger) && sim_now_ns() < give_up_ns) {
