@@ -318,6 +318,7 @@ struct relay_lane_view {
     uint64_t done;   /* of a drain */
     uint32_t server; /* index or NO_INDEX */
 };
+/* The first are the lanes of the routes, in the order of the configuration. */
 uint32_t relay_lane_count(const struct relay *relay);
 void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view);
 

@@ -87,6 +87,8 @@ struct control_request {
     uint32_t match_at;
     uint64_t content_at;
     uint32_t server_at;
+    uint64_t *waiting_for; /* deliveries by server, for "server list" */
+    uint32_t waiting_for_count;
     struct events_search *search;
     struct control_trace *trace;
     bool watching; /* "queue watch": rows come as events happen, until the connection ends */

@@ -185,30 +185,27 @@ static json_t *capabilities(const struct relay_server_view *view)
     return array;
 }
 
-/* Deliveries waiting in lanes that it heads. */
-static uint64_t deliveries_for(const struct core *core, uint32_t server)
+/* Deliveries waiting in the lanes that each server heads: one look at all lanes for all servers. */
+static void count_waiting(struct control_request *request)
 {
-    uint64_t deliveries = 0;
-    uint32_t count = relay_lane_count(core->relay);
-    for (uint32_t i = 0; i < count; i++) {
+    const struct relay_config *config = &request->core->config->relay;
+    request->waiting_for = arena_allocate(&request->arena, config->server_count * sizeof(uint64_t));
+    request->waiting_for_count = request->waiting_for == NULL ? 0 : config->server_count;
+    for (uint32_t i = 0; request->waiting_for != NULL && i < config->route_count; i++) {
         struct relay_lane_view lane;
-        relay_lane(core->relay, i, &lane);
-        for (uint32_t r = 0; lane.deliveries > 0 && r < core->config->relay.route_count; r++) {
-            const struct route_config *route = &core->config->relay.routes[r];
-            struct slice prefix =
-                route->kind == ROUTE_DOMAIN ? SLICE_LITERAL("domain:") : SLICE_LITERAL("relay:");
-            if (route->chain[0] == server && slice_starts_fold(lane.route, prefix) &&
-                slice_equal(slice_skip(lane.route, prefix.length), route->name)) {
-                deliveries += lane.deliveries;
-                break;
-            }
-        }
+        relay_lane(request->core->relay, i, &lane);
+        request->waiting_for[config->routes[i].chain[0]] += lane.deliveries;
     }
-    return deliveries;
 }
 
-static json_t *long_server_row(const struct core *core, uint32_t index)
+static uint64_t deliveries_for(const struct control_request *request, uint32_t server)
 {
+    return server < request->waiting_for_count ? request->waiting_for[server] : 0;
+}
+
+static json_t *long_server_row(const struct control_request *request, uint32_t index)
+{
+    const struct core *core = request->core;
     const struct server_config *config = &core->config->relay.servers[index];
     struct relay_server_view view;
     json_t *row = server_row(core, index);
@@ -227,7 +224,7 @@ static json_t *long_server_row(const struct core *core, uint32_t index)
                 view.capabilities_known && view.capabilities.size_limit != 0
                     ? json_integer((json_int_t)view.capabilities.size_limit)
                     : json_null());
-    control_set(row, "deliveries", json_integer((json_int_t)deliveries_for(core, index)));
+    control_set(row, "deliveries", json_integer((json_int_t)deliveries_for(request, index)));
     return row;
 }
 
@@ -252,11 +249,14 @@ enum control_step server_begin(struct control_request *request)
 enum control_step server_list_step(struct control_request *request)
 {
     struct core *core = request->core;
+    if (request->waiting_for == NULL) {
+        count_waiting(request);
+    }
     for (; request->server_at < core->config->relay.server_count &&
            request->rows.length < CONTROL_OUT_HIGH;
          request->server_at++) {
         if (is_named(request, request->server_at)) {
-            control_row(request, long_server_row(core, request->server_at));
+            control_row(request, long_server_row(request, request->server_at));
         }
     }
     return request->server_at < core->config->relay.server_count ? STEP_MORE : STEP_END;
