@@ -43,6 +43,7 @@ struct commit {
     uint64_t token;
     enum error error;
     bool unrelayed;
+    size_t tail_bytes;
     struct spool_handle handle;
     struct spool_message message;
     struct arena arena;
@@ -183,6 +184,7 @@ static void commit_done(void *context, enum error error, const struct spool_hand
     struct core *core = commit->core;
     assert(error != ERROR_NONE || count == 1);
     core->commits_under_way--;
+    core->commit_bytes -= commit->tail_bytes;
     commit->error = error;
     bool answered = try_answer(commit);
     if (error == ERROR_NONE) {
@@ -258,6 +260,8 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
         error = spool_batch_message(core->spool, &commit->message, upload.content, tail);
         if (error == ERROR_NONE) {
             core->commits_under_way++;
+            commit->tail_bytes = tail.length;
+            core->commit_bytes += tail.length;
             spool_batch_submit(core->spool, SPOOL_SYNCED, commit_done, commit);
             return;
         }
@@ -381,7 +385,8 @@ static void drain(struct core_edge_in *in)
 {
     struct core *core = in->core;
     for (int i = 0; i < CORE_FRAMES_A_TURN; i++) {
-        if (spool_content_pending(core->spool) > core->config->content_memory_bytes) {
+        if (spool_content_pending(core->spool) + core->commit_bytes >
+            core->config->content_memory_bytes) {
             loop_timer_set(core->in_relief, RELIEF_MS);
             return;
         }

@@ -179,6 +179,7 @@ struct core {
     struct link commits_free;
     uint32_t commits_kept; /* on the free list */
     uint32_t commits_under_way;
+    size_t commit_bytes;   /* content in their frames */
     struct link unrelayed; /* struct commit: stored, but relay had no memory */
     uint64_t bytes_since_quota;
 

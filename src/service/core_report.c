@@ -149,16 +149,39 @@ void report_spool(struct core *core)
     core->told_spool = state;
 }
 
+static void stand(struct core *core, const char *key, bool stands, const char *text)
+{
+    if (stands) {
+        report_alert(core, key, text);
+    } else {
+        report_alert_over(core, key);
+    }
+}
+
+static bool has_orphans(const struct core *core)
+{
+    uint32_t count = relay_lane_count(core->relay);
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_lane_view view;
+        relay_lane(core->relay, i, &view);
+        if (view.state == LANE_ORPHAN && view.deliveries > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void report_tick(struct core *core)
 {
     report_spool(core);
     struct relay_totals totals;
     relay_totals(core->relay, &totals);
-    if (totals.dead_letters == 0) {
-        report_alert_over(core, "dead-letters");
-    }
-    if (totals.in_doubt == 0) {
-        report_alert_over(core, "in-doubt");
+    stand(core, "dead-letters", totals.dead_letters > 0,
+          "there are dead letters: holdfast queue list --dead");
+    stand(core, "in-doubt", totals.in_doubt > 0,
+          "deliveries are in doubt: no reply came to the final dot");
+    if (find_alert(core, "orphan") != NULL && !has_orphans(core)) {
+        report_alert_over(core, "orphan");
     }
     uint64_t dropped = events_dropped(core->events);
     if (dropped > core->told_dropped) {
@@ -318,6 +341,20 @@ static struct slice reply_text(const struct relay_reply *reply, char text[REPLY_
     return slice_make(text, length > 0 ? (size_t)length : 0);
 }
 
+/* Whether the server is the first choice of the lane's route. */
+static bool is_head(const struct core *core, struct slice lane, uint32_t server)
+{
+    struct slice name = slice_skip(lane, slice_find(lane, ':') + 1);
+    bool domain = slice_starts_fold(lane, SLICE_LITERAL("domain:"));
+    for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
+        const struct route_config *route = &core->config->relay.routes[i];
+        if ((route->kind == ROUTE_DOMAIN) == domain && slice_equal(route->name, name)) {
+            return route->chain[0] == server;
+        }
+    }
+    return false;
+}
+
 static void raise_alerts(struct core *core, const struct relay_action *action)
 {
     struct slice server = core_server_name(core, action->server);
@@ -334,6 +371,9 @@ static void raise_alerts(struct core *core, const struct relay_action *action)
         /* One alert for each switch, also for that back. */
         alert_about(core, "switched", action->lane, NULL);
         alert_about(core, "switched", action->lane, text);
+        if (is_head(core, action->lane, action->server)) {
+            alert_about(core, "switched", action->lane, NULL); /* all is as it should be */
+        }
         break;
     case RELAY_EVENT_CREDENTIALS:
         snprintf(text, sizeof(text), "server %.*s refuses our credentials",
@@ -348,12 +388,6 @@ static void raise_alerts(struct core *core, const struct relay_action *action)
     case RELAY_EVENT_DRAINING:
     case RELAY_EVENT_DRAINED:
         alert_about(core, "stopped", action->lane, NULL);
-        break;
-    case RELAY_EVENT_DEAD:
-        report_alert(core, "dead-letters", "there are dead letters: holdfast queue list --dead");
-        break;
-    case RELAY_EVENT_IN_DOUBT:
-        report_alert(core, "in-doubt", "deliveries are in doubt: no reply came to the final dot");
         break;
     case RELAY_EVENT_ORPHANED:
         report_alert(core, "orphan", "mail has no route any more and waits in the lane orphan");

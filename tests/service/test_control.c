@@ -298,7 +298,9 @@ static void import_rows(struct bench *bench, json_t *rows)
     {
         char *head = NULL;
         if (json_object_get(object, "envelope") != NULL) {
-            head = json_dumps(json_pack("{sO}", "record", object), 0);
+            json_t *record = json_pack("{sO}", "record", object);
+            head = json_dumps(record, 0);
+            json_decref(record);
         } else {
             json_t *piece = json_pack("{sOsO}", "content", json_object_get(object, "content"),
                                       "last", json_object_get(object, "last"));
