@@ -63,7 +63,7 @@ void group_free(struct group *group)
 
 static void keep_small(struct buffer *buffer)
 {
-    enum { KEEP = 4 << 20 };
+    enum { KEEP = 8 << 20 };
     if (buffer->capacity > KEEP) {
         buffer_done(buffer);
     }
