@@ -68,7 +68,8 @@ void relay_resume(struct relay *relay, uint32_t session, uint64_t job, struct sp
                   struct relay_time now);
 
 /* Inputs that belong together: between the two nothing is sent. An import is relay_add() with the
- * fates and notes that the message brings along, which the relay_load functions take at any time. */
+ * fates and notes that the message brings along, which the relay_load functions take at any time.
+ */
 void relay_together_begin(struct relay *relay, struct relay_time now);
 void relay_together_end(struct relay *relay, struct relay_time now);
 
