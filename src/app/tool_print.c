@@ -106,7 +106,7 @@ const char *tool_bytes(int64_t bytes, char buffer[TOOL_TEXT])
 {
     static const char units[] = "KMGTPE";
     if (bytes < 1024) {
-        snprintf(buffer, TOOL_TEXT, "%lld", (long long)bytes);
+        snprintf(buffer, TOOL_TEXT, "%lldB", (long long)bytes);
         return buffer;
     }
     double value = (double)bytes / 1024;
