@@ -112,8 +112,10 @@ void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind
         .attempts = delivery->attempts,
         .strikes = delivery->strikes,
         .doubts = delivery->doubts,
-        .flags = (uint8_t)(((delivery->flags & DELIVERY_BY_RULE) != 0 ? NOTE_BY_RULE : 0) |
-                           (patience_run ? NOTE_PATIENCE_RUN : 0)),
+        .flags =
+            (uint8_t)(((delivery->flags & DELIVERY_BY_RULE) != 0 ? NOTE_BY_RULE : 0) |
+                      (patience_run ? NOTE_PATIENCE_RUN : 0) |
+                      ((delivery->flags & DELIVERY_REFUSED_ONCE) != 0 ? NOTE_REFUSED_ONCE : 0)),
         .text = text,
     };
     if (delivery->place == PLACE_TIMED) {

@@ -238,6 +238,59 @@ void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct 
     action_set_reply(relay, event, reply);
 }
 
+void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_reply *reply)
+{
+    char text[REASON_BYTES_MAX];
+    struct delivery *delivery = delivery_at(relay, number);
+    struct server *server = server_of(relay, delivery);
+    if (server != NULL) {
+        server->held_refusals++;
+    }
+    delivery->flags |= DELIVERY_REFUSED_ONCE;
+    fate_held(relay, number, true, reply, reply_text(reply, text));
+}
+
+static bool is_held_refusal(const struct delivery *delivery, const struct server *server)
+{
+    return delivery->state == DELIVERY_HELD && delivery->server == server->index &&
+           (delivery->flags & DELIVERY_BY_RULE) != 0 &&
+           (delivery->flags & DELIVERY_REFUSED_ONCE) != 0;
+}
+
+static void retry_refused(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery->flags &= (uint8_t)~DELIVERY_BY_RULE;
+    delivery_set_state(relay, number, DELIVERY_WAITING);
+    action_note(relay, number, NOTE_WAITING, delivery_reason(relay, delivery));
+    (void)action_delivery_event(relay, RELAY_EVENT_RELEASED, number);
+    delivery->server = NO_SERVER;
+    lane_return(relay, number);
+}
+
+/* Looks through all mail, but only while something is held, and when a server comes up or has
+ * nothing else to be tried with. */
+void refusals_retry(struct relay *relay, struct server *server, uint64_t most)
+{
+    uint64_t left = most;
+    for (uint32_t at = relay->first_message; at != NOBODY && server->held_refusals > 0;
+         at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count && left > 0; i++) {
+            uint32_t number = delivery_number(message, i);
+            if (number != NOBODY && is_held_refusal(delivery_at(relay, number), server)) {
+                retry_refused(relay, number);
+                server->held_refusals--;
+                left--;
+            }
+        }
+        if (left == 0) {
+            return;
+        }
+    }
+    server->held_refusals = 0;
+}
+
 /* ---- ends --------------------------------------------------------------------------------- */
 
 static void write_fate(struct relay *relay, const struct delivery *delivery, enum spool_fate fate)

@@ -91,6 +91,7 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
         server->probe_delay_ms = 0;
         server->run = server->run_sender_count = server->run_recipient_count = 0;
         deferrals_forgive(relay, server);
+        refusals_retry(relay, server, UINT64_MAX);
     } else if (before == SERVER_UP) {
         server->away_since_ms = relay->now.steady_ms;
     }
@@ -163,7 +164,8 @@ void governor_probe_due(struct relay *relay, struct server *server)
     }
     bool heard = now - server->last_contact_ms < CONTACT_MAX_AGE_MS;
     bool only_by_age = server->state == SERVER_UP ||
-                       (server->state == SERVER_RECOVERING && server->trouble == TROUBLE_DELIVERY);
+                       (server->state == SERVER_RECOVERING && server->trouble == TROUBLE_DELIVERY &&
+                        server->held_refusals == 0);
     if (only_by_age && heard && !server->probe_asked) {
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
         return;
@@ -266,7 +268,10 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
     case SERVER_REFUSES:
         server->last_contact_ms = relay->now.steady_ms;
         server->run = server->run_sender_count = server->run_recipient_count = 0;
-        canary_failed(relay, server, reason);
+        /* Refused recipients are held meanwhile, so going on to the next one costs nothing. */
+        if (reply->stage != RELAY_AT_RECIPIENT) {
+            canary_failed(relay, server, reason);
+        }
         break;
     case SERVER_UNREACHABLE:
         failed(relay, server, session, TROUBLE_CONNECT, reason);
@@ -326,6 +331,17 @@ void governor_deferred(struct relay *relay, struct server *server, const struct 
     }
 }
 
+/* A recovering server was greeted once more, and there is no delivery to try it with: one that it
+ * refused may be the canary. */
+static void nothing_waits(struct relay *relay, struct server *server)
+{
+    if (server->held_refusals > 0) {
+        refusals_retry(relay, server, 1);
+    } else if (server->trouble != TROUBLE_DELIVERY) {
+        set_state(relay, server, SERVER_UP, SLICE_LITERAL("answers, and nothing waits"));
+    }
+}
+
 void governor_opened(struct relay *relay, struct server *server, struct session *session)
 {
     bool was_probe = session == server->probe;
@@ -347,13 +363,25 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     if (server->state != SERVER_RECOVERING) {
         server->canary_tries = 0;
         set_state(relay, server, SERVER_RECOVERING, SLICE_LITERAL("answers again"));
-    } else if (was_probe && server->trouble != TROUBLE_DELIVERY && server->jobs == 0 &&
-               server->ready == 0) {
-        set_state(relay, server, SERVER_UP, SLICE_LITERAL("answers, and nothing waits"));
+    } else if (was_probe && server->jobs == 0 && server->ready == 0) {
+        nothing_waits(relay, server);
     }
-    server->next_probe_ms = server->state == SERVER_UP || server->trouble == TROUBLE_DELIVERY
-                                ? relay->now.steady_ms + CONTACT_MAX_AGE_MS
-                                : relay->now.steady_ms + probe_interval(relay, server);
+    if (server->state == SERVER_UP) {
+        server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+    } else if (server->held_refusals > 0) {
+        server->next_probe_ms = relay->now.steady_ms + CANARY_PROBE_MS;
+    } else if (server->trouble == TROUBLE_DELIVERY) {
+        server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+    } else {
+        server->next_probe_ms = relay->now.steady_ms + probe_interval(relay, server);
+    }
+}
+
+bool governor_holds(const struct server *server, const struct delivery *delivery,
+                    const struct relay_reply *reply)
+{
+    return server->state == SERVER_RECOVERING && server->failures > 0 &&
+           reply->stage >= RELAY_AT_RECIPIENT && (delivery->flags & DELIVERY_REFUSED_ONCE) == 0;
 }
 
 /* ---- what may be sent --------------------------------------------------------------------- */
@@ -404,6 +432,7 @@ void governor_start(struct relay *relay, struct server *server)
     server->last_contact_ms = relay->now.steady_ms;
     if (server->state == SERVER_UP) {
         server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+        refusals_retry(relay, server, UINT64_MAX);
     } else if (server->state != SERVER_DISABLED) {
         server->next_probe_ms = relay->now.steady_ms;
         server->unknown_until_ms =
@@ -469,6 +498,7 @@ void governor_loaded(struct relay *relay, struct server *server, enum server_sta
     server->state = lasting ? state : SERVER_SUSPECT;
     server->since_wall_ms = since_wall_ms;
     set_reason(server, reason);
+    server->failures = state == SERVER_DOWN; /* its first refusals are not believed */
     if (state == SERVER_UP) {
         server->trouble = TROUBLE_NONE;
         server->away_since_ms = INT64_MAX;

@@ -71,9 +71,14 @@ static void load_counts(struct relay *relay, struct delivery *delivery,
     delivery->attempts = note->attempts;
     delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
     delivery->doubts = note->doubts < DOUBTS_MAX ? note->doubts & 3 : DOUBTS_MAX;
-    delivery->flags &= (uint8_t) ~(DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET);
+    delivery->flags &=
+        (uint8_t) ~(DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET | DELIVERY_REFUSED_ONCE);
     delivery->flags |= (note->flags & NOTE_BY_RULE) != 0 ? DELIVERY_BY_RULE : 0;
     delivery->flags |= (note->flags & NOTE_PATIENCE_RUN) != 0 ? DELIVERY_PATIENCE_SET : 0;
+    delivery->flags |= (note->flags & NOTE_REFUSED_ONCE) != 0 ? DELIVERY_REFUSED_ONCE : 0;
+    if (server != NO_INDEX && (note->flags & NOTE_REFUSED_ONCE) != 0) {
+        relay->servers[server].held_refusals++; /* at most: it is looked at when the server is up */
+    }
     /* Deferred before the restart: forgiven when a server that is in trouble now comes up; one that
      * is up closes the chapter with its next success. */
     delivery->trouble_attempts = 1;

@@ -15,7 +15,7 @@
  *   27      1     strikes: sessions that broke on this delivery's message (R4)
  *   28      1     doubts: dots without a reply (R2)
  *   29      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
- *                 4 a refusal was held and is tried once more (reserved)
+ *                 4 a refusal was held and is tried once more (R5)
  *   30      8     job, of an attempt; else 0
  *   38      4+n   server: name, at most 255 bytes, may be empty
  *   42+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
@@ -53,7 +53,7 @@ enum {
     NOTE_PAYLOAD_MAX = 48 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
 };
 
-enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2 };
+enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2, NOTE_REFUSED_ONCE = 4 };
 
 struct delivery_note {
     int64_t when_ms;

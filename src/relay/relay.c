@@ -454,9 +454,9 @@ static void refuse(struct relay *relay, struct refusals *refusals, uint32_t numb
     }
 }
 
-static void judge_job(struct relay *relay, struct job *job, bool reused_session,
-                      const struct relay_delivery_result *results, uint32_t count,
-                      struct impression *impression)
+static void judge_job(struct relay *relay, struct job *job, const struct server *server,
+                      bool reused_session, const struct relay_delivery_result *results,
+                      uint32_t count, struct impression *impression)
 {
     struct refusals refusals = {action_numbers(relay, job->count), 0, NULL};
     for (uint32_t i = 0; i < count; i++) {
@@ -479,7 +479,10 @@ static void judge_job(struct relay *relay, struct job *job, bool reused_session,
         };
         struct judgement judgement = outcome_of_delivery(&question);
         note_impression(impression, judgement.verdict, &result->reply);
-        if (judgement.outcome == OUTCOME_FINAL) {
+        if (judgement.outcome == OUTCOME_FINAL && server != NULL &&
+            governor_holds(server, delivery, &result->reply)) {
+            fate_held_refusal(relay, number, &result->reply);
+        } else if (judgement.outcome == OUTCOME_FINAL) {
             refuse(relay, &refusals, number, &result->reply);
         } else {
             apply(relay, job, number, judgement.outcome, &result->reply);
@@ -552,7 +555,7 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
         sender = message_at(relay, job->message)->sender;
         recipient = delivery_at(relay, job->deliveries[0])->recipient;
     }
-    judge_job(relay, job, reused_session, results, count, &impression);
+    judge_job(relay, job, server, reused_session, results, count, &impression);
     if (server != NULL) {
         judge_server(relay, server, session, &impression, sender, recipient);
     }

@@ -78,6 +78,7 @@ enum {                             /* struct delivery, flags */
        DELIVERY_BY_RULE = 4,       /* held by R4 or R2, not by the operator */
        DELIVERY_ATTEMPTED = 8,     /* an attempt note is the last thing known of it */
        DELIVERY_PATIENCE_SET = 16, /* its patience is running */
+       DELIVERY_REFUSED_ONCE = 32, /* R5: a refusal was held; it is tried once more */
 };
 
 /* 40 bytes; a million of them is the size that counts. */
@@ -200,6 +201,7 @@ struct server {
     uint32_t probe_delay_ms; /* of the kinds that back off */
     int64_t last_contact_ms;
     uint32_t canary_tries;
+    uint64_t held_refusals; /* at most so many are held until it is up */
     /* R5: the run of deferrals */
     uint32_t run;
     uint32_t run_senders[DEFERRAL_VARIETY], run_recipients[DEFERRAL_VARIETY];
@@ -417,6 +419,9 @@ void governor_disable(struct relay *relay, struct server *server);
 void governor_enable(struct relay *relay, struct server *server);
 void governor_loaded(struct relay *relay, struct server *server, enum server_state state,
                      int64_t since_wall_ms, struct slice reason);
+/* R5: a refusal of this one now is no final word. */
+bool governor_holds(const struct server *server, const struct delivery *delivery,
+                    const struct relay_reply *reply);
 /* Sessions that may be opened just now. */
 uint32_t governor_room(struct relay *relay, struct server *server);
 /* The session was opened after the server's trouble began. */
@@ -440,6 +445,10 @@ void fate_deferred(struct relay *relay, uint32_t number, const struct relay_repl
 void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply);
 void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
                struct slice reason);
+/* R5: a refusal by a server that is not yet believed; tried once more when it is up. */
+void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+/* At most `most` of them, the oldest first. */
+void refusals_retry(struct relay *relay, struct server *server, uint64_t most);
 /* R8: bounced or a dead letter, all of one message with the same reply. */
 void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
                 const struct relay_reply *reply);

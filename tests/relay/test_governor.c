@@ -384,6 +384,73 @@ static void a_silent_server_costs_one_time_out_in_all(void **state)
     world_close(&world);
 }
 
+static void refusals_of_a_recovering_server_are_held_and_tried_once_more(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probe = first_probe();
+    int64_t delay;
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    probe = next_probe(&delay);
+    for (uint32_t i = 1; i <= 10; i++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, "a@x", recipient, 0);
+    }
+    world_opened(&world, probe.session);
+    for (uint32_t i = 1; i <= 9; i++) { /* one at a time, at once, and nothing is lost by it */
+        struct relay_action canary = take_one(RELAY_DELIVER, 0);
+        assert_int_equal(canary.handle.index, i);
+        assert_int_equal(world_count(&world, RELAY_DELIVER), 1);
+        world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+        assert_int_equal(world_delivery(&world, i, 0), DELIVERY_HELD);
+        assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+    }
+    struct relay_action good = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &good, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    struct relay_action again = take_one(RELAY_DELIVER, 0);
+    assert_int_equal(again.handle.index, 1);
+    world_result(&world, &again, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    world_close(&world);
+}
+
+static void with_nothing_else_a_held_refusal_is_the_canary(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probe = first_probe();
+    int64_t delay;
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    probe = next_probe(&delay);
+    world_add(&world, 1, "a@x", "bob@one.example", 0);
+    world_opened(&world, probe.session);
+    struct relay_action canary = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+    probe = next_probe(&delay);
+    assert_in_range(delay, 0, 5000);
+    world_opened(&world, probe.session);
+    canary = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD); /* twice is final */
+    world_close(&world);
+}
+
+static void a_server_never_seen_in_trouble_is_believed_at_once(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action probe = first_probe();
+    world_add(&world, 1, "a@x", "bob@one.example", 0);
+    world_opened(&world, probe.session);
+    struct relay_action canary = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -399,6 +466,9 @@ int main(void)
         cmocka_unit_test(greylisting_is_never_the_servers_trouble),
         cmocka_unit_test(the_lane_stops_drains_and_switches_back_with_an_event_each),
         cmocka_unit_test(a_silent_server_costs_one_time_out_in_all),
+        cmocka_unit_test(refusals_of_a_recovering_server_are_held_and_tried_once_more),
+        cmocka_unit_test(with_nothing_else_a_held_refusal_is_the_canary),
+        cmocka_unit_test(a_server_never_seen_in_trouble_is_believed_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

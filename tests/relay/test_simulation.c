@@ -36,10 +36,10 @@ enum {
 struct model_delivery {
     uint32_t recipient;
     bool exists, finished, excused; /* excused: deferred beyond patience once, doubted, touched */
-    bool redirected;
-    int64_t deferred_ms; /* first deferral, or 0 */
-    uint32_t job;        /* in flight as, + 1 */
-    unsigned accepted;   /* times a server took it */
+    bool redirected, touched;       /* touched: by the operator */
+    int64_t deferred_ms;            /* first deferral, or 0 */
+    uint32_t job;                   /* in flight as, + 1 */
+    unsigned accepted;              /* times a server took it */
     bool doubted;
 };
 
@@ -790,6 +790,7 @@ static void operate(void)
     struct model_message *message = &sim.messages[handle];
     for (uint32_t i = 0; i < message->count; i++) { /* his word goes above order */
         message->deliveries[i].excused = true;
+        message->deliveries[i].touched = true;
         message->deliveries[i].redirected |= command == 5;
         message->deliveries[i].doubted |= command == 5;
     }
@@ -885,6 +886,11 @@ static void check_end(void)
             CHECK(delivery->finished == (state == DELIVERY_FINISHED));
             CHECK(state == DELIVERY_FINISHED || state == DELIVERY_HELD || state == DELIVERY_DEAD);
             CHECK(delivery->accepted <= 1 || delivery->doubted || delivery->excused);
+            /* Nothing is left held for a refusal that a server took back by coming up. */
+            struct relay_delivery_view view = {0};
+            (void)relay_delivery(sim.world.relay, (struct spool_handle){i}, j, &view);
+            CHECK(state != DELIVERY_HELD || view.reason.length == 0 || view.reason.data[0] != '5' ||
+                  delivery->touched);
             counted.held += state == DELIVERY_HELD;
             counted.deliveries += state == DELIVERY_HELD;
             counted.dead_letters += state == DELIVERY_DEAD;
