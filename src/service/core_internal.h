@@ -6,7 +6,8 @@
  *
  *   core.c          life cycle: opening, loading in slices, starting dispatch, ticks, stopping
  *   core_in.c       frames of edge-in: content and messages into the spool, answers back
- *   core_out.c      relay's sessions and jobs as frames to edge-out, and its reports back
+ *   core_job.c      relay's sessions and jobs: attempt notes, GO, results, DURABLE
+ *   core_out*.c     the rings to edge-out, and its reports
  *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
  *   core_bounce.c   a DSN, made for the batch that holds its fates
@@ -240,7 +241,7 @@ void core_in_read_on(void *context);
 /* Tells relay of a stored message. False: relay had no memory. */
 bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_message *message);
 
-/* core_out.c */
+/* core_out.c and core_job.c */
 void core_out_init(struct core *core);
 void core_out_done(struct core *core);
 void core_out_attach(struct core *core, uint32_t index, uint32_t count, struct ring *ring);

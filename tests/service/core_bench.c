@@ -21,7 +21,7 @@ struct faulty_disk {
     struct disk_ops ops;
     const struct disk_ops *real_ops;
     struct disk *real;
-    const bool *failing;
+    const _Atomic bool *failing;
 };
 
 struct faulty_file {
@@ -129,7 +129,7 @@ static void f_free(struct disk *disk)
     free(disk);
 }
 
-static struct disk *faulty_disk_new(struct disk *real, const bool *failing)
+static struct disk *faulty_disk_new(struct disk *real, const _Atomic bool *failing)
 {
     static const struct disk_ops ops = {
         .open = f_open,

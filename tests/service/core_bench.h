@@ -21,7 +21,7 @@ struct bench {
     struct route_config routes[2]; /* domain example.com to m1; relay out to m2 */
     struct counters counters;
     struct spool_memory_store *store; /* NULL: a log on a directory */
-    bool failing;                     /* the directory's disk: writes and syncs fail */
+    _Atomic bool failing;             /* the directory's disk: writes and syncs fail */
     struct core *core;
 
     struct ring *in;

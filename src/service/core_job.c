@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * relay's sessions and jobs, from the frame that begins them to the fate that is durable.
+ *
+ *   job:  SENT --READY--> NOTING --note written--> GONE --RESULT--> SETTLING --durable--> (freed)
+ *
+ * Two orders are kept here (R2). GO is given only after the batch with the attempt note is
+ * SPOOL_WRITTEN, and only to the oldest unsettled job of its session, so that a connection's next
+ * dot waits until the fate of the previous one is durable. DURABLE is said only after the batch
+ * with the result is SPOOL_SYNCED.
+ */
+#include "service/core_out.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* ---- sessions -------------------------------------------------------------------------------- */
+
+struct core_session *core_session_new(struct core *core, uint32_t id, uint32_t server,
+                                      uint32_t edge)
+{
+    struct core_session *session = calloc(1, sizeof(*session));
+    if (session == NULL) {
+        core_out_of_memory();
+    }
+    list_init(&session->link);
+    list_init(&session->jobs);
+    session->id = id;
+    session->server = server;
+    session->edge = edge;
+    session->epoch = core->out[edge].epoch;
+    return session;
+}
+
+void core_session_keep(struct core *core, struct core_session *session)
+{
+    if (map_put(&core->sessions, session->id, session) != ERROR_NONE) {
+        core_out_of_memory();
+    }
+    list_append(&core->sessions_list, &session->link);
+}
+
+void core_session_free(struct core *core, struct core_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        list_remove(at); /* settling jobs live on without it */
+    }
+    (void)map_remove(&core->sessions, session->id);
+    list_remove(&session->link);
+    free(session);
+}
+
+struct core_session *core_session_on(struct core_edge_out *out, uint32_t id)
+{
+    struct core_session *session = map_get(&out->core->sessions, id);
+    return session != NULL && session->edge == out->index ? session : NULL;
+}
+
+void core_session_connect(struct core *core, const struct relay_action *action)
+{
+    uint32_t count = core->out_count > 0 ? core->out_count : 1;
+    uint32_t edge = action->session % count;
+    struct core_session *session = core_session_new(core, action->session, action->server, edge);
+    if (map_get(&core->sessions, action->session) != NULL) {
+        /* A session of an earlier life has the same number: relay picks another. */
+        list_append(&core->refused, &session->link);
+        loop_later_ask(core->out_later);
+        return;
+    }
+    core_session_keep(core, session);
+    struct buffer *frame = core_out_frame(core, CHANNEL_CONNECT, session->id);
+    buffer_put_u32(frame, channel_server_key(&core->config->relay, session->server));
+    core_out_send(&core->out[edge], frame);
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
+struct job *core_job_new(struct core *core, uint64_t id, struct spool_handle handle,
+                         struct core_session *session, const uint32_t *deliveries, uint32_t count)
+{
+    struct job *job = calloc(1, sizeof(*job) + count * sizeof(job->deliveries[0]));
+    if (job == NULL) {
+        core_out_of_memory();
+    }
+    job->id = id;
+    job->handle = handle;
+    job->message = spool_id(core->spool, handle);
+    job->session = session->id;
+    job->server = session->server;
+    job->edge = session->edge;
+    job->epoch = session->epoch;
+    job->count = count;
+    memcpy(job->deliveries, deliveries, count * sizeof(deliveries[0]));
+    list_init(&job->waiting);
+    list_init(&job->on_session);
+    list_append(&session->jobs, &job->on_session);
+    if (map_put(&core->jobs, id, job) != ERROR_NONE) {
+        core_out_of_memory();
+    }
+    return job;
+}
+
+static void job_unpin(struct core *core, struct job *job)
+{
+    if (job->pinned) {
+        spool_unpin(core->spool, job->handle);
+        job->pinned = false;
+    }
+}
+
+static void job_free(struct core *core, struct job *job)
+{
+    (void)map_remove(&core->jobs, job->id);
+    list_remove(&job->on_session);
+    list_remove(&job->waiting);
+    job_unpin(core, job);
+    if (job->note_pending) {
+        job->over = true;
+    } else {
+        free(job);
+    }
+}
+
+void core_job_deliver(struct core *core, const struct relay_action *action)
+{
+    struct core_session *session = map_get(&core->sessions, action->session);
+    assert(session != NULL && !session->foreign); /* relay knows which sessions are open */
+    assert(map_get(&core->jobs, action->job) == NULL);
+    struct job *job = core_job_new(core, action->job, action->handle, session, action->deliveries,
+                                   action->delivery_count);
+    uint8_t ticket[SPOOL_TICKET_MAX];
+    size_t length;
+    spool_pin(core->spool, job->handle);
+    job->pinned = true;
+    if (spool_ticket(core->spool, job->handle, ticket, &length) != ERROR_NONE) {
+        list_append(&core->unsendable, &job->waiting);
+        loop_later_ask(core->out_later);
+        return;
+    }
+    struct buffer *frame = core_out_frame(core, CHANNEL_DELIVER, session->id);
+    buffer_put_u64(frame, job->id);
+    buffer_put_bytes(frame, slice_make(ticket, length));
+    buffer_put_bytes(frame, action->redirect_to);
+    buffer_put_u32(frame, job->count);
+    for (uint32_t i = 0; i < job->count; i++) {
+        buffer_put_u32(frame, job->deliveries[i]);
+    }
+    core_out_send(&core->out[session->edge], frame);
+}
+
+/* ---- the attempt note and GO ----------------------------------------------------------------- */
+
+static void go_if_first(struct core *core, struct core_session *session)
+{
+    if (session == NULL || list_is_empty(&session->jobs)) {
+        return;
+    }
+    struct job *job = LIST_ENTRY(session->jobs.next, struct job, on_session);
+    if (job->state == JOB_NOTING && job->note_written) {
+        job->state = JOB_GONE;
+        report_attempt(core, job);
+        core_job_say(core, job, CHANNEL_GO);
+    }
+}
+
+struct noting {
+    struct core *core;
+    struct job *job;
+};
+
+static void attempt_written(void *context, enum error error, const struct spool_handle *handles,
+                            size_t count)
+{
+    (void)handles;
+    (void)count;
+    struct noting noting = *(struct noting *)context;
+    free(context);
+    struct core *core = noting.core;
+    struct job *job = noting.job;
+    core->notes_pending--;
+    job->note_pending = false;
+    if (job->over) {
+        free(job);
+    } else if (job->state != JOB_NOTING) {
+        /* Settled meanwhile: the session was lost. */
+    } else if (error != ERROR_NONE) {
+        report_alert(core, "journal", "the journal could not be written; it is tried again");
+        list_append(&core->unnoted, &job->waiting);
+    } else {
+        job->note_written = true;
+        go_if_first(core, map_get(&core->sessions, job->session));
+    }
+    core_check_stopped(core);
+}
+
+/* False: relay does not know the job. */
+bool core_job_note(struct core *core, struct job *job)
+{
+    uint16_t kind;
+    struct slice payload;
+    struct spool_handle handle;
+    const uint32_t *deliveries;
+    uint32_t count;
+    if (!relay_attempt_note(core->relay, job->id, core_now(), &kind, &payload, &handle, &deliveries,
+                            &count)) {
+        return false;
+    }
+    struct noting *noting = malloc(sizeof(*noting));
+    if (noting == NULL) {
+        core_out_of_memory();
+    }
+    *noting = (struct noting){core, job};
+    spool_batch_begin(core->spool);
+    for (uint32_t i = 0; i < count; i++) {
+        spool_batch_note(core->spool, handle, deliveries[i], kind, payload);
+    }
+    job->state = JOB_NOTING;
+    job->note_pending = true;
+    core->notes_pending++;
+    spool_batch_submit(core->spool, SPOOL_WRITTEN, attempt_written, noting);
+    return true;
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+void core_job_settle(struct core *core, struct job *job, bool reused,
+                     const struct relay_delivery_result *results, uint32_t count)
+{
+    job->state = JOB_SETTLING;
+    list_remove(&job->waiting);
+    job_unpin(core, job); /* nobody reads by its ticket any more */
+    uint64_t id = job->id;
+    relay_result(core->relay, id, job->session, reused, results, count, core_now());
+    core_act(core, SPOOL_SYNCED, (struct core_after){.job = id, .has_job = true});
+}
+
+/* Nobody will report on this job any more: `verdict` unless its dot may have been sent. */
+void core_job_settle_alone(struct core *core, struct job *job, enum relay_verdict verdict,
+                           uint16_t code, const char *why)
+{
+    if (job->state == JOB_SETTLING) {
+        return;
+    }
+    struct relay_delivery_result *results = calloc(job->count, sizeof(*results));
+    if (results == NULL) {
+        core_out_of_memory();
+    }
+    bool gone = job->state == JOB_GONE;
+    for (uint32_t i = 0; i < job->count; i++) {
+        results[i].delivery = job->deliveries[i];
+        results[i].verdict = gone ? RELAY_IN_DOUBT : verdict;
+        results[i].reply.stage = gone ? RELAY_AT_DOT : RELAY_AT_MAIL;
+        results[i].reply.how = RELAY_LOCAL;
+        results[i].reply.code = code;
+        results[i].reply.text = slice_from_text(why);
+    }
+    core_job_settle(core, job, false, results, job->count);
+    free(results);
+}
+
+void core_out_durable(struct core *core, uint64_t id)
+{
+    struct job *job = map_get(&core->jobs, id);
+    assert(job != NULL && job->state == JOB_SETTLING);
+    uint32_t session_id = job->session;
+    struct core_session *session = map_get(&core->sessions, session_id);
+    core_job_say(core, job, CHANNEL_DURABLE);
+    job_free(core, job);
+    if (session != NULL && session->foreign && list_is_empty(&session->jobs)) {
+        core_out_send_plain(core, &core->out[session->edge], CHANNEL_CLOSE, session->id);
+        core_session_free(core, session);
+    }
+    relay_result_durable(core->relay, id, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    go_if_first(core, map_get(&core->sessions, session_id));
+}
+
+/* ---- ends ------------------------------------------------------------------------------------ */
+
+/* Our records of what nobody will report any more, when relay has decided about it by itself. */
+void core_session_forget_jobs(struct core *core, struct core_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct job *job = LIST_ENTRY(at, struct job, on_session);
+        if (job->state != JOB_SETTLING) {
+            job_free(core, job);
+        }
+    }
+}
+
+static void end_foreign(struct core *core, struct core_session *session)
+{
+    uint32_t id = session->id;
+    while (session != NULL && !list_is_empty(&session->jobs)) {
+        struct job *job = LIST_ENTRY(session->jobs.next, struct job, on_session);
+        list_remove(&job->on_session);
+        core_job_settle_alone(core, job, RELAY_NOT_TRIED, 0, "the session ended");
+        session = map_get(&core->sessions, id); /* the last one may have closed it */
+    }
+    if (session != NULL) {
+        core_session_free(core, session);
+    }
+}
+
+void core_session_end(struct core *core, struct core_session *session,
+                      const struct relay_reply *reply)
+{
+    uint32_t id = session->id;
+    if (session->foreign) {
+        end_foreign(core, session);
+        return;
+    }
+    /* Jobs are reported before; should one be left, its dot may have been sent, or relay takes it
+     * back as not tried. */
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct job *job = LIST_ENTRY(at, struct job, on_session);
+        if (job->state == JOB_GONE) {
+            list_remove(&job->on_session);
+            core_job_settle_alone(core, job, RELAY_NOT_TRIED, 0, "the session ended");
+        }
+    }
+    core_session_forget_jobs(core, session);
+    core_session_free(core, session);
+    relay_session_ended(core->relay, id, reply, core_now());
+    core_act(core, SPOOL_SYNCED, CORE_NOTHING_AFTER);
+}
+
+void core_out_tick(struct core *core)
+{
+    struct link again;
+    list_init(&again);
+    LIST_EACH(&core->unnoted, at, after)
+    {
+        list_remove(at);
+        list_append(&again, at);
+    }
+    LIST_EACH(&again, next, later)
+    {
+        struct job *job = LIST_ENTRY(next, struct job, waiting);
+        list_remove(&job->waiting);
+        if (!core_job_note(core, job)) {
+            core_out_send_plain(core, &core->out[job->edge], CHANNEL_CLOSE, job->session);
+        }
+    }
+}

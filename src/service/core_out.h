@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside core: what the parts that deal with edge-out share. Functions that read a frame return
+ * false when it is malformed.
+ */
+#ifndef HOLDFAST_SERVICE_CORE_OUT_H
+#define HOLDFAST_SERVICE_CORE_OUT_H
+
+#include "service/core_internal.h"
+
+/* ---- core_out.c ------------------------------------------------------------------------------ */
+
+/* Begins a frame in core->frame, to be sent with core_out_send(). */
+struct buffer *core_out_frame(struct core *core, enum channel_frame type, uint32_t session);
+/* A frame that says only which session it is about. */
+void core_out_send_plain(struct core *core, struct core_edge_out *out, enum channel_frame type,
+                         uint32_t session);
+
+/* ---- core_job.c ------------------------------------------------------------------------------ */
+
+struct core_session *core_session_new(struct core *core, uint32_t id, uint32_t server,
+                                      uint32_t edge);
+void core_session_keep(struct core *core, struct core_session *session); /* in the table */
+void core_session_free(struct core *core, struct core_session *session);
+/* NULL: not a session of this edge. */
+struct core_session *core_session_on(struct core_edge_out *out, uint32_t id);
+void core_session_connect(struct core *core, const struct relay_action *action);
+/* It is over: tells relay; unreported jobs are settled. */
+void core_session_end(struct core *core, struct core_session *session,
+                      const struct relay_reply *reply);
+/* Our records of what nobody will report any more, when relay has decided about it by itself. */
+void core_session_forget_jobs(struct core *core, struct core_session *session);
+
+struct job *core_job_new(struct core *core, uint64_t id, struct spool_handle handle,
+                         struct core_session *session, const uint32_t *deliveries, uint32_t count);
+void core_job_deliver(struct core *core, const struct relay_action *action);
+void core_job_say(struct core *core, const struct job *job, enum channel_frame type);
+/* Writes the attempt note; GO follows it. False: relay does not know the job. */
+bool core_job_note(struct core *core, struct job *job);
+/* Gives relay the results and writes what follows. */
+void core_job_settle(struct core *core, struct job *job, bool reused,
+                     const struct relay_delivery_result *results, uint32_t count);
+/* Nobody will report on this job any more: `verdict` unless its dot may have been sent. */
+void core_job_settle_alone(struct core *core, struct job *job, enum relay_verdict verdict,
+                           uint16_t code, const char *why);
+
+/* ---- core_out_report.c ----------------------------------------------------------------------- */
+
+bool core_take_opened(struct core_edge_out *out, struct reader *reader);
+bool core_take_ended(struct core_edge_out *out, struct reader *reader);
+bool core_take_ready(struct core_edge_out *out, struct reader *reader);
+bool core_take_result(struct core_edge_out *out, struct reader *reader);
+bool core_take_working(struct core_edge_out *out, struct reader *reader);
+bool core_take_addresses(struct core_edge_out *out, struct reader *reader);
+
+#endif

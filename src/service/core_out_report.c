@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What edge-out reports: sessions opened and ended, jobs that are ready for the dot, results. Each
+ * function reads one frame; false: it is malformed. A job of an earlier life of core is adopted:
+ * its deliveries that still wait for a fate are in flight again, until its result comes.
+ */
+#include "service/core_out.h"
+
+#include <stdlib.h>
+
+enum {
+    ADDRESSES_MAX = 64,
+    REPLY_MIN = 1 + 1 + 2 + 3 + 4, /* bytes of an encoded reply at least */
+};
+
+/* The position of a delivery in the job, looked for from `from` on and around. */
+static uint32_t find_delivery(const struct job *job, uint32_t delivery, uint32_t from)
+{
+    for (uint32_t i = 0; i < job->count; i++) {
+        uint32_t at = (from + i) % job->count;
+        if (job->deliveries[at] == delivery) {
+            return at;
+        }
+    }
+    return NO_INDEX;
+}
+
+/* Reads a result frame's list against the job: each delivery of the job gets exactly one result,
+ * what is missing counts as never tried, or as in doubt after GO. */
+static bool read_results(struct reader *reader, uint32_t count, const struct job *job,
+                         struct relay_delivery_result *results)
+{
+    for (uint32_t i = 0; i < job->count; i++) {
+        results[i].delivery = NO_INDEX;
+    }
+    uint32_t expected = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_delivery_result result = {.delivery = reader_u32(reader),
+                                               .verdict = (enum relay_verdict)reader_u8(reader)};
+        if (!channel_get_reply(reader, &result.reply) || reader->failed ||
+            result.verdict > RELAY_IN_DOUBT) {
+            return false;
+        }
+        uint32_t at = find_delivery(job, result.delivery, expected);
+        if (at == NO_INDEX) {
+            continue; /* adopted in part: this one has its fate */
+        }
+        if (results[at].delivery != NO_INDEX) {
+            return false;
+        }
+        results[at] = result;
+        expected = at + 1;
+    }
+    for (uint32_t i = 0; i < job->count; i++) {
+        if (results[i].delivery == NO_INDEX) {
+            results[i].delivery = job->deliveries[i];
+            results[i].verdict = job->state == JOB_GONE ? RELAY_IN_DOUBT : RELAY_NOT_TRIED;
+            results[i].reply = (struct relay_reply){.stage = RELAY_AT_DOT, .how = RELAY_LOCAL};
+        }
+    }
+    return !reader->failed;
+}
+
+/* What RESULT and WORKING have in common. */
+struct report {
+    uint32_t session;
+    uint32_t server;
+    uint64_t job;
+    bool reused;
+    struct message_id message;
+    uint32_t count;
+};
+
+/* The session that a report speaks of, made if it is of an earlier life. */
+static struct core_session *foreign_session(struct core_edge_out *out, const struct report *report)
+{
+    struct core_session *session = map_get(&out->core->sessions, report->session);
+    if (session == NULL) {
+        session = core_session_new(out->core, report->session, report->server, out->index);
+        session->foreign = true;
+        core_session_keep(out->core, session);
+    }
+    return session;
+}
+
+/* A job that this life of core has not given: its deliveries that still wait for a fate. NULL:
+ * there are none. */
+static struct job *adopt(struct core_edge_out *out, const struct report *report,
+                         const uint32_t *deliveries, uint32_t count)
+{
+    struct core *core = out->core;
+    struct spool_handle handle = spool_find(core->spool, report->message);
+    if (handle.index == SPOOL_NO_HANDLE.index) {
+        return NULL;
+    }
+    uint32_t *open = calloc(count > 0 ? count : 1, sizeof(*open));
+    if (open == NULL) {
+        core_out_of_memory();
+    }
+    uint32_t open_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_delivery_view view;
+        if (relay_delivery(core->relay, handle, deliveries[i], &view) &&
+            view.state != DELIVERY_FINISHED && view.state != DELIVERY_IN_FLIGHT) {
+            open[open_count++] = deliveries[i];
+        }
+    }
+    struct job *job = NULL;
+    if (open_count > 0) {
+        struct core_session *session = foreign_session(out, report);
+        job = core_job_new(core, report->job, handle, session, open, open_count);
+        job->adopted = true;
+        job->state = JOB_GONE; /* for all we know */
+        spool_pin(core->spool, handle);
+        job->pinned = true;
+        relay_resume(core->relay, job->session, job->id, handle, open, open_count, report->server,
+                     core_now());
+        core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    }
+    free(open);
+    return job;
+}
+
+/* The deliveries that a list of results names, without reading the results. */
+static struct job *adopt_from_results(struct core_edge_out *out, const struct report *report,
+                                      struct reader reader)
+{
+    uint32_t *deliveries = calloc(report->count > 0 ? report->count : 1, sizeof(*deliveries));
+    if (deliveries == NULL) {
+        core_out_of_memory();
+    }
+    for (uint32_t i = 0; i < report->count; i++) {
+        struct relay_reply reply;
+        deliveries[i] = reader_u32(&reader);
+        (void)reader_u8(&reader);
+        if (!channel_get_reply(&reader, &reply)) {
+            reader.failed = true;
+            break;
+        }
+    }
+    struct job *job = reader.failed ? NULL : adopt(out, report, deliveries, report->count);
+    free(deliveries);
+    return job;
+}
+
+static bool read_report(const struct core_edge_out *out, struct reader *reader, bool is_result,
+                        struct report *ret_report)
+{
+    ret_report->session = reader_u32(reader);
+    ret_report->server = channel_server_find(&out->core->config->relay, reader_u32(reader));
+    ret_report->job = reader_u64(reader);
+    ret_report->reused = is_result && reader_u8(reader) != 0;
+    ret_report->message = channel_get_id(reader);
+    ret_report->count = reader_u32(reader);
+    size_t each = is_result ? 4 + 1 + REPLY_MIN : 4;
+    return !reader->failed && ret_report->count <= SPOOL_RECIPIENTS_MAX &&
+           ret_report->count <= reader->rest.length / each &&
+           ret_report->session % out->core->out_count == out->index;
+}
+
+bool core_take_result(struct core_edge_out *out, struct reader *reader)
+{
+    struct core *core = out->core;
+    struct report report;
+    if (!read_report(out, reader, true, &report)) {
+        return false;
+    }
+    struct job *job = map_get(&core->jobs, report.job);
+    if (job == NULL) {
+        job = adopt_from_results(out, &report, *reader);
+    }
+    if (job == NULL) {
+        /* All of it has been decided and stored before: it may be forgotten. */
+        struct buffer *frame = core_out_frame(core, CHANNEL_DURABLE, report.session);
+        buffer_put_u64(frame, report.job);
+        core_out_send(out, frame);
+        return true;
+    }
+    bool nameless = id_is_null(report.message); /* its envelope could not be read */
+    if (job->edge != out->index || !(nameless || id_equal(job->message, report.message))) {
+        return false;
+    }
+    if (job->state == JOB_SETTLING) {
+        return true; /* said twice; DURABLE will come */
+    }
+    struct relay_delivery_result *results = calloc(job->count, sizeof(*results));
+    if (results == NULL) {
+        core_out_of_memory();
+    }
+    bool good = read_results(reader, report.count, job, results);
+    if (good) {
+        core_job_settle(core, job, report.reused, results, job->count);
+    }
+    free(results);
+    return good;
+}
+
+bool core_take_working(struct core_edge_out *out, struct reader *reader)
+{
+    struct core *core = out->core;
+    struct report report;
+    if (!read_report(out, reader, false, &report)) {
+        return false;
+    }
+    struct job *job = map_get(&core->jobs, report.job);
+    if (job != NULL) {
+        if (job->edge == out->index) {
+            job->epoch = out->epoch;
+            struct core_session *session = core_session_on(out, job->session);
+            if (session != NULL) {
+                session->epoch = out->epoch;
+            }
+        }
+        return job->edge == out->index;
+    }
+    uint32_t *deliveries = calloc(report.count > 0 ? report.count : 1, sizeof(*deliveries));
+    if (deliveries == NULL) {
+        core_out_of_memory();
+    }
+    for (uint32_t i = 0; i < report.count; i++) {
+        deliveries[i] = reader_u32(reader);
+    }
+    (void)adopt(out, &report, deliveries, report.count);
+    free(deliveries);
+    return true;
+}
+
+bool core_take_ready(struct core_edge_out *out, struct reader *reader)
+{
+    struct core *core = out->core;
+    uint32_t session = reader_u32(reader);
+    struct job *job = map_get(&core->jobs, reader_u64(reader));
+    if (reader->failed) {
+        return false;
+    }
+    if (job == NULL || job->edge != out->index || job->session != session) {
+        core_out_send_plain(core, out, CHANNEL_CLOSE, session);
+        return true;
+    }
+    bool wanted = job->state == JOB_SENT || (job->adopted && job->state == JOB_GONE);
+    if (wanted && !job->note_pending) {
+        if (!core_job_note(core, job)) {
+            core_out_send_plain(core, out, CHANNEL_CLOSE, session);
+        }
+    } else if (job->state == JOB_GONE) {
+        core_job_say(core, job, CHANNEL_GO); /* the first may have gone with a ring */
+    }
+    return true;
+}
+
+bool core_take_opened(struct core_edge_out *out, struct reader *reader)
+{
+    struct core *core = out->core;
+    uint32_t id = reader_u32(reader);
+    (void)reader_u32(reader);
+    struct relay_capabilities capabilities;
+    if (!channel_get_capabilities(reader, &capabilities) || reader->failed) {
+        return false;
+    }
+    struct core_session *session = core_session_on(out, id);
+    if (session == NULL || session->foreign) {
+        core_out_send_plain(core, out, CHANNEL_CLOSE, id);
+        return true;
+    }
+    relay_session_opened(core->relay, id, &capabilities, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    return true;
+}
+
+bool core_take_ended(struct core_edge_out *out, struct reader *reader)
+{
+    uint32_t id = reader_u32(reader);
+    (void)reader_u32(reader);
+    struct relay_reply reply;
+    if (!channel_get_reply(reader, &reply) || reader->failed) {
+        return false;
+    }
+    struct core_session *session = core_session_on(out, id);
+    if (session != NULL) {
+        core_session_end(out->core, session, &reply);
+    }
+    return true;
+}
+
+bool core_take_addresses(struct core_edge_out *out, struct reader *reader)
+{
+    struct ip_address addresses[ADDRESSES_MAX];
+    uint32_t server = channel_server_find(&out->core->config->relay, reader_u32(reader));
+    uint32_t count = reader_u32(reader);
+    if (reader->failed || count > ADDRESSES_MAX ||
+        server >= out->core->config->relay.server_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct slice bytes = reader_take(reader, sizeof(addresses[i].bytes));
+        if (reader->failed) {
+            return false;
+        }
+        memcpy(addresses[i].bytes, bytes.data, bytes.length);
+    }
+    relay_server_addresses(out->core->relay, server, addresses, count);
+    core_act(out->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    return true;
+}
