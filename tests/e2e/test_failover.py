@@ -197,7 +197,7 @@ def test_server_down_and_up_by_hand(holdfast, sink):
     wait_for(lambda: m2.subjects() == ["1"], 10, what="the message at m2")
     mx.stop()
     mx.start()
-    assert mx.server_state("m1") == "disabled", "by hand means until by hand"
+    wait_for(lambda: mx.server_state("m1") == "disabled", 5, what="by hand until by hand")
     mx.tool("server", "up", "m1")
     wait_for(lambda: mx.server_state("m1") == "up", 5, what="m1 up")
     mx.send(content=number(2))
