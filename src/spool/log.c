@@ -1,4 +1,76 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The log back-end: why it keeps its promises. (The bytes are in log_format.c.)
+ *
+ * The files. Segments in ascending numbers, the last of which is the head; only the head is
+ * appended to, by one committer, group after group. A closed segment gets an index and a seal from
+ * the janitor. Spares are segments prepared or recycled. Large contents have files of their own.
+ *
+ * States of a segment
+ *   head --next group does not fit--> closed --index and seal synced--> sealed
+ *   head --write or sync failed-----> failed: valid as far as it was synced; never written again.
+ *                                     If not even its header was synced it is void: nothing in it.
+ *   closed, sealed, failed --nothing needs it (I6)--> gone: renamed to a spare or unlinked
+ * States of a message
+ *   gathered --its group is on stable storage--> held --each delivery has a fate--> finished
+ *   held --compaction's copy is on stable storage--> held, elsewhere
+ *
+ * Invariants
+ *  I1  A SYNCED batch is told done only after: its content files and the directory were synced; the
+ *      segment's header was written and the directory synced, if the segment is new; its group was
+ *      written; and fdatasync of the segment returned. (write_run, sync_run: the only place.)
+ *  I2  Batches stand in the journal in the order of submission: one group is written at a time, and
+ *      groups that must be written again go before newer ones. A group is loaded whole or not at
+ *      all, and none after a group that is not complete (log_scan.c), so a later batch is never
+ *      loaded without the earlier ones.
+ *  I3  Before the first group of a segment is written, the one before it is synced whole. So what a
+ *      header says of older segments (its open ends) was true and durable when it was written.
+ *  I4  How far a segment is valid is said by its seal; else by the open ends in the newest valid
+ *      header; else, only for the newest itself, by a scan. A failed segment has no seal, is an
+ * open end in every later header while it exists, and so its refused group stays refused. I5  No
+ * descriptor is synced again after a failed write or sync. What was not synced is kept in memory
+ * (retained groups) and written elsewhere under the same ids; what cannot be is told to have
+ * failed. Twice failed: new mail is refused, fates and notes wait for spool_tick(). I6  A segment
+ * goes only when
+ *        - it is not the head, and a newer one durably repeats the notes about no message;
+ *        - each message in it is finished, or its copy elsewhere is on stable storage, and the
+ *          groups that made it so are;
+ *        - no message elsewhere has content in it;
+ *        - each older segment about whose messages it holds fates, notes or copies is durably gone:
+ *          directory synced in an earlier round (references);
+ *        - nobody has pinned a message in it.
+ *      Therefore: if a message can be read at a start, so can each of its fates that is not in a
+ *      later copy of it. Proof: let a copy C of the message and not its fate F be there. F stood in
+ *      a segment S, which referred to the message's segment at that time, T >= that of any copy
+ *      before F. S went after T was durably gone, and T, if it held a later copy, after those of
+ * the earlier ones. So C came after F, and compaction writes all known fates with a copy. I7
+ * Compaction may drop the references of a segment because it has written, synced, each fate in it
+ * about a message that an older segment may still hold, and described anew the notes about messages
+ * that live in older segments. A fate says at least how new the newest copy of its message was
+ * (`home`); it is carried while any segment as old as that is there. I8  A content file is removed
+ * only after the last fate of its message is on stable storage.
+ *
+ * What a crash leaves, and what the start makes of it
+ *   - before the write, or during it: a torn group after the last complete one: cut.
+ *   - after the write, before the sync: any part of it: taken if complete, else cut. Nobody was
+ * told but those who asked for SPOOL_WRITTEN only.
+ *   - while a segment is begun: a file without a valid header of its own number, or with a header
+ *     and no complete group: nothing in it was told; removed, or an empty segment.
+ *   - while an index or seal is written: no valid seal: the segment is an open end of the next
+ *     header, or was the head; it is scanned.
+ *   - after the copy of a survivor, before its old segment goes: both are there; the later place
+ *     counts, fates are joined, notes before the copy are void.
+ *   - while segments go: some are gone, some not; any subset is right, because those of one round
+ *     do not refer to each other.
+ *   - content files without a message: removed.
+ *   - "new-" files: removed. Spares: used.
+ * A start never appends to an older segment: it begins a new one. What an earlier process had
+ * written and not synced is synced before the new header calls it valid.
+ *
+ * After a double failure followed by a crash a refused group may be found complete, because nothing
+ * could be written to refuse it durably: its sender was told to keep the mail, so it may come
+ * twice.
+ */
 #include "spool/log_internal.h"
 
 #include <stdio.h>

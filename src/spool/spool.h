@@ -200,7 +200,8 @@ void spool_batch_begin(struct spool *spool);
 void spool_batch_cancel(struct spool *spool);
 /* Content is the concatenation of `content` (consumed in any case; may be NULL) and `tail`.
  * header_length + body_length must equal its length. message->sequence is ignored. Everything is
- * copied. ERROR_EXISTS: the id is known (an import, a retry): nothing was added, the batch goes on.
+ * copied. ERROR_EXISTS: the id is known (an import, a retry): nothing was added, the batch goes on;
+ * before loading is complete, ids that are only stored are not known: import after it.
  * Refused by ERROR_SPACE or ERROR_IO while spool_status() says so, except SPOOL_OWN_DSN. */
 enum error spool_batch_message(struct spool *spool, const struct spool_message *message,
                                struct spool_content *content, struct slice tail) MUST_CHECK;

@@ -196,6 +196,19 @@ void harness_settle(struct harness *harness)
     }
 }
 
+static void pass_over(void *context)
+{
+    loop_stop(context);
+}
+
+void harness_pass(struct harness *harness, int64_t ms)
+{
+    struct loop_timer *timer = loop_timer_new(harness->loop, pass_over, harness->loop);
+    loop_timer_set(timer, ms);
+    loop_run(harness->loop);
+    loop_timer_free(timer);
+}
+
 /* ---- messages ---------------------------------------------------------------------------- */
 
 struct message_id harness_id(uint64_t n)

@@ -42,6 +42,8 @@ void harness_told(void *context, enum error error, const struct spool_handle *ha
 enum error harness_submit(struct harness *harness, enum spool_durability durability);
 /* Lets everything that is under way come to rest. */
 void harness_settle(struct harness *harness);
+/* Lets the loop run for so long. */
+void harness_pass(struct harness *harness, int64_t ms);
 
 /* Message number n, with one recipient more than n % 3, sender and all fields set from n. */
 struct message_id harness_id(uint64_t n);

@@ -436,11 +436,12 @@ static bool contents_are_whole(struct spool *spool, const struct workload *workl
 
 /* True if the crashed disk shows the state after one of the batches [from, to]. */
 static bool crash_is_harmless(struct workload *workload, struct disk_sim *sim, unsigned from,
-                              unsigned to, bool thorough)
+                              unsigned to, bool thorough, const char **ret_what)
 {
     struct spool *spool;
     struct seen seen = {0};
     if (open_on(workload, sim, &seen, &spool) != ERROR_NONE) {
+        *ret_what = "not opened";
         return false;
     }
     load(spool, &seen);
@@ -450,13 +451,6 @@ static bool crash_is_harmless(struct workload *workload, struct disk_sim *sim, u
     }
     bool good = found && seen.ordered;
     const char *what = !found ? "no such state" : "out of order";
-    if (!found) {
-        for (unsigned i = 0; i <= workload->batches; i++) {
-            if (workload->digest[i] == seen.digest) {
-                print_error("state is that after batch %u\n", i);
-            }
-        }
-    }
     if (good && thorough) {
         good = contents_are_whole(spool, workload);
         for (int i = 0; i < 4; i++) {
@@ -469,9 +463,7 @@ static bool crash_is_harmless(struct workload *workload, struct disk_sim *sim, u
         what = !good ? "content" : seen.damages > 0 ? "damage at the second start" : "changed";
         good &= seen.digest == before && seen.damages == 0;
     }
-    if (!good) {
-        print_error("%s\n", what);
-    }
+    *ret_what = what;
     spool_close(spool);
     buffer_done(&seen.notes);
     return good;
@@ -496,10 +488,11 @@ static unsigned replay_all(struct workload *workload, bool ignore_directory_sync
         for (unsigned seed = 0; seed < seeds; seed++) {
             uint64_t drawn = seed < 2 ? seed : step * 100 + seed;
             struct disk_sim *sim = disk_replay_crash(replay, drawn);
-            if (!crash_is_harmless(workload, sim, synced, submitted, step % 16 == 0)) {
+            const char *what;
+            if (!crash_is_harmless(workload, sim, synced, submitted, step % 16 == 0, &what)) {
                 if (harmed++ < 3 && !ignore_directory_syncs) {
-                    print_error("harm at step %u, seed %llu, batches %u to %u\n", step,
-                                (unsigned long long)drawn, synced, submitted);
+                    print_error("harm at step %u, seed %llu, batches %u to %u: %s\n", step,
+                                (unsigned long long)drawn, synced, submitted, what);
                 }
             }
             disk_sim_free(sim);
