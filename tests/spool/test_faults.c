@@ -14,7 +14,6 @@
 #include "sim/disk_sim.h"
 #include "tests/spool/harness.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 
 enum { BATCHES = 24 };
@@ -28,16 +27,13 @@ void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 
-static bool counting;
+/* Only the loop's thread is counted, and only in the code under test. */
+static _Thread_local bool counting;
 static uint64_t allocations, failing_allocation;
-static pthread_t counted_thread;
 
 static bool allocation_fails(void)
 {
-    if (!counting || !pthread_equal(pthread_self(), counted_thread)) {
-        return false;
-    }
-    return ++allocations == failing_allocation;
+    return counting && ++allocations == failing_allocation;
 }
 
 void *__wrap_malloc(size_t size)
@@ -55,7 +51,6 @@ void *__wrap_realloc(void *old, size_t size)
     return allocation_fails() ? NULL : __real_realloc(old, size);
 }
 
-/* Of the code under test only. */
 static void count_allocations(bool on)
 {
     counting = on;
@@ -374,7 +369,6 @@ static uint64_t live_counted(struct life *life, uint64_t failing)
 {
     allocations = 0;
     failing_allocation = failing;
-    counted_thread = pthread_self();
     count_allocations(true);
     live(life);
     if (life->spool != NULL) {
