@@ -196,6 +196,7 @@ static void journal_free(struct journal *journal)
     worker_free(journal->committer);
     worker_free(journal->janitor);
     loop_later_free(journal->later);
+    loop_alarm_free(journal->alarm);
     compaction_free(journal);
     loading_free(journal->loading);
     LIST_EACH(&journal->segments, at, after)
@@ -280,9 +281,10 @@ static enum error journal_start(struct journal *journal)
     journal->committer = worker_new(journal->loop, "spool-commit");
     journal->janitor = worker_new(journal->loop, "spool-janitor");
     journal->later = loop_later_new(journal->loop, journal_flush, journal);
+    journal->alarm = loop_alarm_new(journal->loop, journal_alarm, journal);
     journal->gather = group_new(journal);
     if (journal->committer == NULL || journal->janitor == NULL || journal->later == NULL ||
-        journal->gather == NULL) {
+        journal->alarm == NULL || journal->gather == NULL) {
         return ERROR_MEMORY;
     }
     error = loading_start(journal);

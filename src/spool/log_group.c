@@ -18,6 +18,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum {
+    COMPANY_WAIT_US = 100,     /* docs/decisions/0010: measured */
+    COMPANY_LEAST = 2,         /* batches of the group before, for the next one to wait */
+    COMPANY_ENOUGH = 16,       /* batches that are worth a sync at once */
+    COMPANY_BYTES = 128 << 10, /* so many bytes take their time anyway */
+};
+
 static void launch(struct journal *journal, struct group *group);
 
 /* ---- group objects ----------------------------------------------------------------------- */
@@ -540,6 +547,15 @@ static bool gather_has_work(const struct journal *journal, bool all)
     return false;
 }
 
+static uint32_t gather_told(const struct journal *journal)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < group_batch_count(journal->gather); i++) {
+        count += group_batch(journal->gather, i)->durability != SPOOL_LAZY;
+    }
+    return count;
+}
+
 static void start(struct journal *journal, bool all)
 {
     if (journal->writing != NULL || journal->batch_open) {
@@ -557,7 +573,12 @@ static void start(struct journal *journal, bool all)
     struct group *group = journal->gather;
     struct group *next = group_new(journal);
     if (next != NULL) {
+        journal->company = gather_told(journal);
         journal->gather = next;
+        if (journal->alarm_set) {
+            journal->alarm_set = false;
+            loop_alarm_cancel(journal->alarm);
+        }
         launch(journal, group);
     }
 }
@@ -573,10 +594,40 @@ static void tell_errors(struct journal *journal)
     }
 }
 
+/* A sync costs the same for one batch and for twenty. While several clients are at work, a group
+ * waits a moment for those that the group before has just answered; one alone never waits. */
+static bool waits_for_company(struct journal *journal)
+{
+    const struct group *gather = journal->gather;
+    if (journal->writing != NULL || !list_is_empty(&journal->waiting) || journal->sync_asked ||
+        journal->repeat_globals || journal->company < COMPANY_LEAST ||
+        gather->bytes.length >= COMPANY_BYTES) {
+        return false;
+    }
+    uint32_t count = gather_told(journal);
+    if (count == 0 || count >= COMPANY_ENOUGH) {
+        return false;
+    }
+    if (!journal->alarm_set) {
+        journal->alarm_set = true;
+        loop_alarm_set(journal->alarm, COMPANY_WAIT_US);
+    }
+    return true;
+}
+
 void journal_flush(void *context)
 {
     struct journal *journal = context;
     tell_errors(journal);
+    if (journal->trouble == ERROR_NONE && !waits_for_company(journal)) {
+        start(journal, false);
+    }
+}
+
+void journal_alarm(void *context)
+{
+    struct journal *journal = context;
+    journal->alarm_set = false;
     if (journal->trouble == ERROR_NONE) {
         start(journal, false);
     }

@@ -222,6 +222,9 @@ struct journal {
     struct worker *committer; /* writes and syncs groups and content files */
     struct worker *janitor;   /* prepares, seals and removes segments */
     struct loop_later *later;
+    struct loop_alarm *alarm; /* ends a group's wait for company */
+    bool alarm_set;
+    uint32_t company; /* batches of the group before that asked to be told */
     struct table table;
 
     struct link segments;
@@ -333,6 +336,7 @@ void group_recycle(struct journal *journal, struct group *group);
 /* At the end of this turn of the loop. */
 void journal_flush_later(struct journal *journal);
 void journal_flush(void *journal);
+void journal_alarm(void *journal);
 /* Writes what there is, lazy batches too; tries a failed storage. `sync`: even if nobody asked. */
 void journal_flush_all(struct journal *journal, bool sync);
 /* Until everything submitted is complete; what a failing storage refuses fails. */

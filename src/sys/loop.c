@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 struct loop {
@@ -269,6 +270,73 @@ void loop_later_free(struct loop_later *later)
     if (later != NULL) {
         list_remove(&later->link);
         free(later);
+    }
+}
+
+/* ---- alarms ------------------------------------------------------------------------------ */
+
+struct loop_alarm {
+    int fd; /* timerfd */
+    loop_timer_fn *fn;
+    void *context;
+    struct event event;
+};
+
+static void alarm_due(evutil_socket_t fd, short what, void *context)
+{
+    (void)what;
+    struct loop_alarm *alarm = context;
+    uint64_t count;
+    /* Nothing to read: it was moved or cancelled after it had fired. */
+    if (read(fd, &count, sizeof(count)) == (ssize_t)sizeof(count)) {
+        alarm->fn(alarm->context);
+    }
+}
+
+struct loop_alarm *loop_alarm_new(struct loop *loop, loop_timer_fn *fn, void *context)
+{
+    struct loop_alarm *alarm = malloc(sizeof(*alarm));
+    if (alarm == NULL) {
+        return NULL;
+    }
+    alarm->fn = fn;
+    alarm->context = context;
+    alarm->fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (alarm->fd < 0) {
+        free(alarm);
+        return NULL;
+    }
+    (void)event_assign(&alarm->event, loop->base, alarm->fd, EV_READ | EV_PERSIST, alarm_due,
+                       alarm);
+    event_want(&alarm->event, true);
+    return alarm;
+}
+
+static void alarm_arm(struct loop_alarm *alarm, int64_t delay_us)
+{
+    struct itimerspec when = {
+        .it_value = {.tv_sec = delay_us / 1000000, .tv_nsec = delay_us % 1000000 * 1000}};
+    int result = timerfd_settime(alarm->fd, 0, &when, NULL);
+    assert(result == 0);
+}
+
+void loop_alarm_set(struct loop_alarm *alarm, int64_t delay_us)
+{
+    assert(delay_us > 0);
+    alarm_arm(alarm, delay_us);
+}
+
+void loop_alarm_cancel(struct loop_alarm *alarm)
+{
+    alarm_arm(alarm, 0);
+}
+
+void loop_alarm_free(struct loop_alarm *alarm)
+{
+    if (alarm != NULL) {
+        event_del(&alarm->event);
+        close(alarm->fd);
+        free(alarm);
     }
 }
 

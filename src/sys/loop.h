@@ -50,6 +50,14 @@ struct loop_later *loop_later_new(struct loop *loop, loop_timer_fn *fn, void *co
 void loop_later_ask(struct loop_later *later);  /* idempotent until it has run */
 void loop_later_free(struct loop_later *later); /* NULL is allowed */
 
+/* A one-shot timer for waits far below a millisecond, which loop_timer rounds up. Costs two system
+ * calls more than that. Setting it again moves it. */
+struct loop_alarm;
+struct loop_alarm *loop_alarm_new(struct loop *loop, loop_timer_fn *fn, void *context);
+void loop_alarm_set(struct loop_alarm *alarm, int64_t delay_us); /* > 0 */
+void loop_alarm_cancel(struct loop_alarm *alarm);
+void loop_alarm_free(struct loop_alarm *alarm); /* NULL is allowed */
+
 /* Runs fn on the loop after somebody has sent, once for one or many sends. Made and freed on the
  * loop's thread; a sender on another thread keeps a reference of its own, so that the two sides may
  * go in any order. Sending after the free does nothing. */

@@ -194,12 +194,16 @@ static void timer_fire(void *context)
     timer->fn(timer->context);
 }
 
-void loop_timer_set(struct loop_timer *timer, int64_t delay_ms)
+static void timer_set_ns(struct loop_timer *timer, int64_t delay_ns)
 {
-    int64_t delay_ns = (delay_ms < 0 ? 0 : delay_ms) * 1000000;
     timer->due_ns = sim_now_ns() + delay_ns;
     timer->target.pending++;
     sim_after(timer->loop->process, delay_ns, timer_fire, timer);
+}
+
+void loop_timer_set(struct loop_timer *timer, int64_t delay_ms)
+{
+    timer_set_ns(timer, (delay_ms < 0 ? 0 : delay_ms) * 1000000);
 }
 
 void loop_timer_cancel(struct loop_timer *timer)
@@ -213,6 +217,32 @@ void loop_timer_free(struct loop_timer *timer)
         timer->target.freed = true;
         target_release(&timer->target);
     }
+}
+
+/* ---- alarms: timers by another name ---- */
+
+struct loop_alarm {
+    struct loop_timer timer;
+};
+
+struct loop_alarm *loop_alarm_new(struct loop *loop, loop_timer_fn *fn, void *context)
+{
+    return (struct loop_alarm *)loop_timer_new(loop, fn, context);
+}
+
+void loop_alarm_set(struct loop_alarm *alarm, int64_t delay_us)
+{
+    timer_set_ns(&alarm->timer, delay_us * 1000);
+}
+
+void loop_alarm_cancel(struct loop_alarm *alarm)
+{
+    loop_timer_cancel(&alarm->timer);
+}
+
+void loop_alarm_free(struct loop_alarm *alarm)
+{
+    loop_timer_free((struct loop_timer *)alarm);
 }
 
 /* ---- later ---- */
