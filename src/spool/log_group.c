@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 enum {
-    COMPANY_WAIT_US = 100,     /* docs/decisions/0010: measured */
+    COMPANY_WAIT_US = 60,      /* docs/decisions/0010: measured */
     COMPANY_LEAST = 2,         /* batches of the group before, for the next one to wait */
     COMPANY_ENOUGH = 16,       /* batches that are worth a sync at once */
     COMPANY_BYTES = 128 << 10, /* so many bytes take their time anyway */
