@@ -130,6 +130,11 @@ struct group {
     enum group_stage stage;
 };
 
+static inline struct group *group_of(struct link *link)
+{
+    return LIST_ENTRY(link, struct group, link);
+}
+
 static inline struct batch *group_batch(struct group *group, size_t i)
 {
     return (struct batch *)(void *)group->batches.data + i;
@@ -333,6 +338,9 @@ uint64_t journal_disk_bytes(const struct journal *journal);
 struct group *group_new(struct journal *journal);
 void group_free(struct group *group);
 void group_recycle(struct journal *journal, struct group *group);
+/* To be written before all others. */
+void group_put_back(struct journal *journal, struct group *group);
+void group_tell(struct group *group, struct batch *batch, enum error error);
 /* At the end of this turn of the loop. */
 void journal_flush_later(struct journal *journal);
 void journal_flush(void *journal);
@@ -341,6 +349,12 @@ void journal_alarm(void *journal);
 void journal_flush_all(struct journal *journal, bool sync);
 /* Until everything submitted is complete; what a failing storage refuses fails. */
 void journal_drain(struct journal *journal);
+
+/* log_failure.c */
+/* `group` has an error: see there. */
+void group_failed(struct journal *journal, struct group *group);
+/* Batch `i` is not written, and told so, unless it has been told already. */
+void group_give_up(struct journal *journal, struct group *group, size_t i, enum error error);
 
 /* log_batch.c */
 void log_batch_begin(struct spool *spool);
