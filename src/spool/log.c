@@ -215,6 +215,7 @@ static void journal_free(struct journal *journal)
     globals_clear(journal);
     free(journal->globals);
     buffer_done(&journal->garbage);
+    buffer_done(&journal->errors);
     buffer_done(&journal->spares);
     table_done(&journal->table);
     free(journal->slots);

@@ -478,8 +478,11 @@ static void tell_error_later(struct journal *journal, spool_done_fn *fn, void *c
                              enum error error)
 {
     if (fn != NULL) {
-        assert(journal->error_count < LOG_ERRORS_MAX);
-        journal->errors[journal->error_count++] = (struct error_told){fn, context, error};
+        struct error_told told = {fn, context, error};
+        buffer_append(&journal->errors, slice_make(&told, sizeof(told)));
+        if (journal->errors.failed) {
+            abort(); /* hundreds of failures in one turn of the loop, and no byte to note one */
+        }
         loop_later_ask(journal->later);
     }
 }

@@ -578,13 +578,13 @@ static void start(struct journal *journal, bool all)
 
 static void tell_errors(struct journal *journal)
 {
-    struct error_told told[LOG_ERRORS_MAX];
-    size_t count = journal->error_count;
-    memcpy(told, journal->errors, count * sizeof(told[0]));
-    journal->error_count = 0;
+    /* Those told may submit again: their errors wait behind. */
+    size_t count = journal->errors.length / sizeof(struct error_told);
     for (size_t i = 0; i < count; i++) {
-        told[i].fn(told[i].context, told[i].error, NULL, 0);
+        struct error_told told = ((struct error_told *)(void *)journal->errors.data)[i];
+        told.fn(told.context, told.error, NULL, 0);
     }
+    buffer_consume(&journal->errors, count * sizeof(struct error_told));
 }
 
 /* A sync costs the same for one batch and for twenty. While several clients are at work, a group

@@ -18,7 +18,7 @@ enum {
     LOG_RETAIN_BYTES = 1 << 20,   /* unsynced groups are kept until then, then a sync is forced */
     LOG_BACKLOG_BYTES = 64 << 20, /* of a storage that fails; then batches fail at once */
     LOG_READ_FILES = 16,          /* segments open for reading */
-    LOG_ERRORS_MAX = 256,
+    LOG_ERRORS_READY = 256,       /* room for errors to be told when memory is out */
 };
 
 /* ---- segments ---------------------------------------------------------------------------- */
@@ -254,8 +254,7 @@ struct journal {
     size_t open_files;     /* of the group when the batch began */
     uint64_t moving_group; /* the group that carries copies under way */
 
-    struct error_told errors[LOG_ERRORS_MAX];
-    size_t error_count;
+    struct buffer errors; /* struct error_told: of batches that never got into a group */
 
     struct link contents;
     size_t content_pending;
