@@ -285,7 +285,9 @@ static enum error journal_start(struct journal *journal)
     journal->alarm = loop_alarm_new(journal->loop, journal_alarm, journal);
     journal->gather = group_new(journal);
     if (journal->committer == NULL || journal->janitor == NULL || journal->later == NULL ||
-        journal->alarm == NULL || journal->gather == NULL) {
+        journal->alarm == NULL || journal->gather == NULL ||
+        buffer_reserve(&journal->errors, LOG_ERRORS_READY * sizeof(struct error_told)) !=
+            ERROR_NONE) {
         return ERROR_MEMORY;
     }
     error = loading_start(journal);
