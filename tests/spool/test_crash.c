@@ -340,6 +340,11 @@ static void settings_of_test(struct spool_settings *settings)
     settings->ready_segments = 1;
 }
 
+static void stop_loop(void *context)
+{
+    loop_stop(context);
+}
+
 static void run(struct workload *workload, uint64_t seed)
 {
     struct harness *harness = &workload->harness;
@@ -351,6 +356,8 @@ static void run(struct workload *workload, uint64_t seed)
     harness->context = workload->sim;
     harness->owner = (struct spool_owner){.context = workload, .describe = describe};
     harness_open(harness, HARNESS_LOG);
+    struct loop_timer *tick = loop_timer_new(harness->loop, stop_loop, harness->loop);
+    assert_non_null(tick);
     while (workload->batches < BATCHES) {
         submit_one(workload);
         uint64_t limit = draw(workload, 6);
@@ -362,6 +369,7 @@ static void run(struct workload *workload, uint64_t seed)
             spool_tick(harness->spool);
         }
     }
+    loop_timer_free(tick);
     spool_close(harness->spool);
     assert_int_equal(workload->outstanding, 0);
     harness->spool = NULL;
