@@ -46,6 +46,11 @@ def fill(folder):
     return filler
 
 
+def settled(folder):
+    """A journal keeps a prepared segment for fates; it has had the time to make one."""
+    wait_for(lambda: list((folder / "spool").glob("spare-*")), 10, what="a prepared segment")
+
+
 def refused_for_space(mx):
     try:
         mx.send()
@@ -66,6 +71,7 @@ def test_full_disk(holdfast, sink, small_disk):
     hop = sink(start=False)
     mx = holdfast(backup_mx(hop.port))
     mx.send(content=b"Subject: before\r\n\r\n")
+    settled(small_disk)
     filler = fill(small_disk)
     wait_for(lambda: fill(small_disk) and refused_for_space(mx), 20, 0.1,
              "452 for want of space")
@@ -90,6 +96,7 @@ def test_full_disk_and_kill(holdfast, sink, small_disk):
     mx = holdfast(backup_mx(hop.port))
     for n in range(20):
         mx.send(content=b"Subject: %d\r\n\r\n" % n)
+    settled(small_disk)
     fill(small_disk)
     mx.kill()
     mx.start()
