@@ -139,12 +139,12 @@ class CountingSink:
 
     def start(self):
         self.status_path.unlink(missing_ok=True)
+        self.started = time.clock_gettime(time.CLOCK_MONOTONIC)
         self.child = subprocess.Popen([BUILD / "tools/csink", "-o", self.log, "-s",
                                        self.status_path, str(self.port)],
                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for(lambda: self.status_path.exists() and self.status_path.read_text(), step=0.001,
                  what="the sink")
-        self.started = time.clock_gettime(time.CLOCK_MONOTONIC)
         return self
 
     def status(self):

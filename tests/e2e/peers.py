@@ -216,7 +216,7 @@ virtual_minimum_uid = 1
 
     def flush(self):
         subprocess.run(["postqueue", "-c", str(self.root / "etc"), "-f"], check=True,
-                       stdin=subprocess.DEVNULL)
+                       stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def queued(self):
         queue = self.root / "queue"
