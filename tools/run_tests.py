@@ -99,7 +99,7 @@ class Step:
             if self.run(["meson", "setup", str(folder), *options], env) != 0:
                 self.tally.add(f"{self.name}: configure", "failed", self.log_tail())
                 return False
-        if self.run(["ninja", "-C", str(folder), "-j", str(self.jobs)], env) != 0:
+        if self.run(["make", "all", f"BUILD={folder}", f"JOBS={self.jobs}"], env) != 0:
             self.tally.add(f"{self.name}: build", "failed", self.log_tail())
             return False
         self.tally.add(f"{self.name}: build", "passed")
