@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import accept
+import crash
 import handover
 import standing
 from servers import why_no_postfix
@@ -32,6 +33,7 @@ ROWS = {
     "crossing": standing.crossing,
     "idle": standing.idle,
     "million": standing.million,
+    "crash": crash.crash,
 }
 NEEDS_POSTFIX = {"accept", "relay", "drain"}
 
