@@ -6,11 +6,13 @@ As root a real Postfix with its own configuration and queue under run-primary/; 
 that only stores. Each message that arrives is named as it comes; Control-C ends it.
 """
 
+import errno
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -40,6 +42,12 @@ def postfix_folder():
     return folder, True
 
 
+def taken():
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", PORT)) != errno.ECONNREFUSED
+
+
 def start_server():
     """(server, what gives its messages, what cleans up)."""
     if reason := why_no_postfix():
@@ -48,13 +56,23 @@ def start_server():
               f"127.0.0.1:{PORT}.")
         return sink, lambda: [m.content for m in list(sink.messages)], lambda: None
     folder, temporary = postfix_folder()
-    postfix = Postfix(folder, port=PORT).start()
+    postfix = Postfix(folder, port=PORT)
+    try:
+        postfix.start()
+    except BaseException:
+        postfix.stop()
+        if temporary:
+            shutil.rmtree(folder)
+        raise
     print(f"Postfix is the primary of example.com on 127.0.0.1:{PORT}; it stores in {folder}/mail")
     return postfix, postfix.messages, lambda: temporary and shutil.rmtree(folder)
 
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if taken():
+        print(f"Something listens on 127.0.0.1:{PORT} already.", file=sys.stderr)
+        return 1
     server, messages, clean = start_server()
     seen = 0
     try:

@@ -16,10 +16,14 @@ POSTFIX_DAEMONS = pathlib.Path("/usr/lib/postfix/sbin")
 NOBODY = 65534
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(given=set()):  # one set for all calls: no port is given out twice
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in given:
+            given.add(port)
+            return port
 
 
 def wait_for(condition, seconds=10.0, step=0.02, what="the condition"):
