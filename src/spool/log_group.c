@@ -19,10 +19,11 @@
 #include <stdlib.h>
 
 enum {
-    COMPANY_WAIT_US = 60,      /* docs/decisions/0010: measured */
-    COMPANY_LEAST = 2,         /* batches of the group before, for the next one to wait */
-    COMPANY_ENOUGH = 16,       /* batches that are worth a sync at once */
-    COMPANY_BYTES = 128 << 10, /* so many bytes take their time anyway */
+    COMPANY_WAIT_US = 60,          /* docs/decisions/0010: measured */
+    COMPANY_LEAST = 2,             /* batches of the group before, for the next one to wait */
+    COMPANY_ENOUGH = 16,           /* batches that are worth a sync at once */
+    SMALL_SEGMENT_BYTES = 1 << 20, /* beyond what its first group needs */
+    COMPANY_BYTES = 128 << 10,     /* so many bytes take their time anyway */
 };
 
 static void launch(struct journal *journal, struct group *group);
@@ -152,7 +153,15 @@ static enum error open_new(struct group *group, const char *name)
         return error;
     }
     group->created = true;
-    return disk->ops->allocate(*file, group->fresh_size);
+    error = disk->ops->allocate(*file, group->fresh_size);
+    /* A full disk may have room for a little one: fates and attempts must go on (R2). */
+    uint64_t small = group->fresh_least + SMALL_SEGMENT_BYTES;
+    if (error == ERROR_SPACE && group->emergency == 0 && small < group->fresh_size) {
+        error = disk->ops->truncate(*file, 0);
+        group->fresh_size = small;
+        error = error == ERROR_NONE ? disk->ops->allocate(*file, small) : error;
+    }
+    return error;
 }
 
 static enum error open_fresh(struct group *group)
@@ -331,6 +340,9 @@ static void finished(void *context)
             written(journal, group);
         }
         bool fresh = group->fresh, group_synced = group->sync;
+        if (fresh) {
+            group->segment->size = group->fresh_size; /* less than planned on a full disk */
+        }
         bool used_emergency = group->used_emergency;
         if (group_synced) {
             synced(journal, group);
@@ -383,7 +395,10 @@ static bool fits(const struct journal *journal, const struct segment *segment,
     enum { INDEX_SLACK = 4096 };
     uint64_t end = (uint64_t)segment->end + group->globals.length + group->bytes.length +
                    segment->index.length + group->index.length + INDEX_SLACK;
-    return end <= journal->settings.segment_bytes;
+    uint64_t size = segment->size < journal->settings.segment_bytes
+                        ? segment->size
+                        : journal->settings.segment_bytes;
+    return end <= size;
 }
 
 static void take_spares(struct journal *journal, struct group *group)
@@ -421,6 +436,7 @@ static bool place_fresh(struct journal *journal, struct group *group)
                                   group->index.length + INDEX_SLACK,
                               LOG_BLOCK);
     group->fresh = true;
+    group->fresh_least = need;
     group->fresh_size =
         need > journal->settings.segment_bytes ? need : journal->settings.segment_bytes;
     fresh->size = group->fresh_size;

@@ -121,6 +121,7 @@ struct group {
     struct segment *old; /* to be synced and left for a fresh one, or NULL */
     bool fresh;
     uint64_t fresh_size;
+    uint64_t fresh_least;      /* what the group itself needs */
     uint64_t spare, emergency; /* what a fresh segment may be made of; 0: nothing */
     uint8_t header[LOG_BLOCK];
     /* The outcome, set by the committer. */

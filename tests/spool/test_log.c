@@ -620,6 +620,45 @@ static void a_full_disk_stops_acceptance_but_not_fates(void **state)
     done_with(&harness);
 }
 
+static void drop_spare(void *context, const char *name, uint64_t size)
+{
+    (void)size;
+    if (strncmp(name, "spare-", 6) == 0) {
+        snprintf(context, 64, "%s", name);
+    }
+}
+
+/* Nothing has been prepared, and there is no room for a whole segment: a little one will do, for
+ * what was accepted must be handed over and its fate kept. */
+static void a_full_disk_without_a_spare_still_takes_fates(void **state)
+{
+    (void)state;
+    struct harness harness;
+    open_with(&harness, 16 << 20);
+    harness_accept(&harness, 3, 1000);
+    harness_settle(&harness);
+    spool_close(harness.spool);
+    harness.spool = NULL;
+    struct disk *disk = disk_sim_open(harness.context);
+    for (;;) {
+        char spare[64] = "";
+        assert_int_equal(disk->ops->list(disk, drop_spare, spare), ERROR_NONE);
+        if (spare[0] == '\0') {
+            break;
+        }
+        assert_int_equal(disk->ops->unlink(disk, spare), ERROR_NONE);
+    }
+    disk_free(disk);
+    disk_sim_set_capacity(harness.context, disk_sim_used(harness.context) + (3 << 20));
+    assert_int_equal(harness_try_open(&harness), ERROR_NONE);
+    harness_load(&harness);
+    assert_int_equal(harness.messages, 1);
+    harness_finish(&harness, spool_find(harness.spool, harness_id(3)), 0);
+    harness_reopen(&harness);
+    assert_int_equal(harness.messages, 0);
+    done_with(&harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -635,6 +674,7 @@ int main(void)
         cmocka_unit_test(one_survivor_does_not_hold_the_disk),
         cmocka_unit_test(a_pinned_message_stays_where_its_ticket_says),
         cmocka_unit_test(a_full_disk_stops_acceptance_but_not_fates),
+        cmocka_unit_test(a_full_disk_without_a_spare_still_takes_fates),
     };
     return cmocka_run_group_tests_name("spool in a log", tests, NULL, NULL);
 }
