@@ -5,6 +5,7 @@ next hop."""
 
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -171,9 +172,15 @@ class CountingSink:
 
 
 def raise_file_limit():
-    import resource
+    """As far as this machine lets us: how many descriptors a process may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for limit in (max(hard, 1 << 16), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            return limit
+        except ValueError:
+            pass
+    return hard
 
 
 def cpu_seconds(pid):

@@ -13,7 +13,8 @@ from table import Row
 
 def idle(scale, place):
     """PSS of all processes per idle connection, at 20,000 of them."""
-    wanted = scale.messages(20000)
+    allowed = raise_file_limit()
+    wanted = min(scale.messages(20000), allowed - 32)  # one process's own files
     server = Ours(place, free_port()).start()
     try:
         time.sleep(1)
@@ -28,7 +29,8 @@ def idle(scale, place):
     finally:
         server.stop()
     welcomed = answer["welcomed"]
-    yield Row("idle connections held", f"{welcomed:,}", "asked for", f"{wanted:,}", None, "all",
+    yield Row("idle connections held", f"{welcomed:,}", f"asked for, of {allowed:,} descriptors",
+              f"{wanted:,}", None, "all",
               welcomed == wanted)
     each = (after - before) / max(1, welcomed)
     yield Row("memory per idle connection", f"{each:,.0f} B", "", "", None, "<= 8 KB",

@@ -129,6 +129,10 @@ int main(int argc, char **argv)
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
+    if (files.rlim_max < idle.wanted + 64) { /* as root */
+        files.rlim_cur = files.rlim_max = idle.wanted + 64;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     idle.epoll = epoll_create1(EPOLL_CLOEXEC);
     idle.descriptors = calloc(idle.wanted, sizeof(*idle.descriptors));
     idle.answers = calloc(idle.wanted, sizeof(*idle.answers));
