@@ -370,12 +370,19 @@ static bool watch_signals(struct keeper *keeper)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-/* Many sessions are many descriptors; the children inherit it. */
+/* Many sessions are many descriptors; the children inherit it. Root may go beyond what it was
+ * given. */
 static void raise_limits(void)
 {
+    enum { ENOUGH = 1 << 16 };
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max < ENOUGH) {
+        limit = (struct rlimit){ENOUGH, ENOUGH};
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
 }
