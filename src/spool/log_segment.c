@@ -229,6 +229,13 @@ uint64_t journal_disk_bytes(const struct journal *journal)
     return total;
 }
 
+/* Groups are long and syncs few: the device's speed counts, not its latency. */
+static bool is_bulk(const struct journal *journal)
+{
+    enum { LONG_GROUP_BYTES = 256 << 10 };
+    return journal->group_bytes_mean >= LONG_GROUP_BYTES;
+}
+
 /* ---- sealing ----------------------------------------------------------------------------- */
 
 /* The header of a new segment says how far each older one without a seal is valid. */
@@ -281,6 +288,7 @@ struct seal_job {
     struct journal *journal;
     struct segment *segment;
     uint64_t next_sequence;
+    bool forget; /* the kernel's copy: a stream of large mail would fill the memory with it */
     enum error error;
 };
 
@@ -296,6 +304,9 @@ static void seal_run(void *context)
     if (job->error == ERROR_NONE) {
         job->error = segment_write_seal(disk, file, segment, buffer_slice(&segment->index),
                                         job->next_sequence);
+        if (job->error == ERROR_NONE && job->forget) {
+            disk_file_forget(file);
+        }
         disk->ops->close(file);
     }
 }
@@ -336,7 +347,8 @@ void segments_seal(struct journal *journal)
         if (job == NULL) {
             return;
         }
-        *job = (struct seal_job){journal, segment, journal->next_sequence, ERROR_NONE};
+        *job = (struct seal_job){journal, segment, journal->next_sequence, is_bulk(journal),
+                                 ERROR_NONE};
         segment->busy = true;
         if (worker_submit(journal->janitor, seal_run, seal_done, job) != ERROR_NONE) {
             segment->busy = false;
@@ -562,12 +574,10 @@ void segments_prepare(struct journal *journal)
     if (job == NULL) {
         return;
     }
-    /* Writing everything twice does not pay where groups are long and syncs few. */
-    enum { LONG_GROUP = 256 << 10 };
     *job = (struct prepare_job){.journal = journal,
                                 .number = journal->next_spare++,
                                 .size = journal->settings.segment_bytes,
-                                .write = journal->group_bytes_mean < LONG_GROUP};
+                                .write = !is_bulk(journal)}; /* twice does not pay */
     journal->preparing =
         worker_submit(journal->janitor, prepare_run, prepare_done, job) == ERROR_NONE;
     if (!journal->preparing) {

@@ -65,6 +65,9 @@ enum error disk_open_directory(const char *path, struct disk **ret_disk) MUST_CH
 enum error disk_from_descriptor(int directory_fd, struct disk **ret_disk) MUST_CHECK;
 /* The descriptor of a real file, for passing to another process; -1 for simulated ones. */
 int disk_file_descriptor(const struct disk_file *file);
+/* A hint: what is on stable storage of a real file need not stay in memory. Another open of the
+ * same file may be given. */
+void disk_file_forget(const struct disk_file *file);
 
 /* Puts all that was written to the file system of this directory on stable storage, names included.
  * For a tool that writes many small files; the spool's promises are made by disk_ops.sync alone. */

@@ -309,6 +309,14 @@ int disk_file_descriptor(const struct disk_file *file)
     return file->disk->ops == &posix_ops ? posix_fd(file) : -1;
 }
 
+void disk_file_forget(const struct disk_file *file)
+{
+    int fd = disk_file_descriptor(file);
+    if (fd >= 0) {
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
+}
+
 enum error disk_sync_all(int directory_fd)
 {
     return syncfs(directory_fd) == 0 ? ERROR_NONE : error_from_errno(errno);
