@@ -207,11 +207,7 @@ static void journal_free(struct journal *journal)
     free_groups(&journal->waiting);
     free_groups(&journal->retained);
     free_groups(&journal->idle);
-    for (size_t i = 0; i < LOG_READ_FILES; i++) {
-        if (journal->read_files[i].file != NULL) {
-            journal->disk->ops->close(journal->read_files[i].file);
-        }
-    }
+    log_files_done(&journal->files);
     globals_clear(journal);
     free(journal->globals);
     buffer_done(&journal->garbage);
@@ -321,6 +317,7 @@ enum error spool_open_log(struct loop *loop, struct disk *disk,
     journal->spool.ops = &log_ops;
     journal->loop = loop;
     journal->disk = disk;
+    log_files_init(&journal->files, disk);
     journal->settings = *settings;
     journal->owner = *owner;
     journal->next_number = journal->next_sequence = journal->next_group = journal->next_spare = 1;

@@ -7,6 +7,7 @@
 #define HOLDFAST_SPOOL_LOG_INTERNAL_H
 
 #include "base/list.h"
+#include "spool/log_files.h"
 #include "spool/log_format.h"
 #include "spool/log_scan.h"
 #include "spool/log_table.h"
@@ -17,7 +18,6 @@ enum {
     LOG_GATHER_BYTES = 256 << 10, /* gathered content beyond this starts a group by itself */
     LOG_RETAIN_BYTES = 1 << 20,   /* unsynced groups are kept until then, then a sync is forced */
     LOG_BACKLOG_BYTES = 64 << 20, /* of a storage that fails; then batches fail at once */
-    LOG_READ_FILES = 16,          /* segments open for reading */
     LOG_ERRORS_READY = 256,       /* room for errors to be told when memory is out */
 };
 
@@ -204,12 +204,6 @@ struct global {
 
 /* ---- the journal ------------------------------------------------------------------------- */
 
-struct read_file {
-    uint64_t number;
-    struct disk_file *file;
-    uint64_t used;
-};
-
 struct error_told {
     spool_done_fn *fn;
     void *context;
@@ -278,8 +272,7 @@ struct journal {
     struct log_loading *loading; /* NULL: complete */
     struct log_compaction *compaction;
 
-    struct read_file read_files[LOG_READ_FILES];
-    uint64_t read_clock;
+    struct log_files files; /* open for reading */
 
     enum error trouble;  /* storage fails: only spool_tick() tries again */
     bool emergency_used; /* the last prepared segment is in use: only fates, notes and DSNs */
@@ -438,9 +431,6 @@ enum error segment_index(struct journal *journal, struct segment *segment,
                          struct buffer *ret_index) MUST_CHECK;
 
 /* log_read.c */
-enum error journal_read(struct journal *journal, uint64_t number, uint64_t offset, void *ret_bytes,
-                        size_t length) MUST_CHECK;
-void journal_forget_file(struct journal *journal, uint64_t number);
 enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
                        struct log_message *ret_message) MUST_CHECK;
 /* Stored bytes of a piece of it, from `offset` on; the checksum is verified when all are read. */

@@ -118,8 +118,8 @@ static enum error read_index(struct journal *journal, struct segment *segment,
     if (error != ERROR_NONE) {
         return error;
     }
-    error = journal_read(journal, segment->number, segment->index_at, ret_index->data,
-                         segment->index_length);
+    error = log_files_read(&journal->files, segment->number, segment->index_at, ret_index->data,
+                           segment->index_length);
     ret_index->length = segment->index_length;
     if (error == ERROR_NONE && crc32c(0, buffer_slice(ret_index)) != segment->index_crc) {
         error = ERROR_CORRUPT;

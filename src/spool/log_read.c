@@ -7,88 +7,13 @@
 
 #include <assert.h>
 
-/* ---- files ------------------------------------------------------------------------------- */
-
-void journal_forget_file(struct journal *journal, uint64_t number)
-{
-    for (size_t i = 0; i < LOG_READ_FILES; i++) {
-        struct read_file *file = &journal->read_files[i];
-        if (file->file != NULL && file->number == number) {
-            journal->disk->ops->close(file->file);
-            *file = (struct read_file){0};
-        }
-    }
-}
-
-static enum error find_file(struct journal *journal, uint64_t number, struct disk_file **ret_file)
-{
-    struct read_file *oldest = &journal->read_files[0];
-    for (size_t i = 0; i < LOG_READ_FILES; i++) {
-        struct read_file *file = &journal->read_files[i];
-        if (file->file != NULL && file->number == number) {
-            file->used = ++journal->read_clock;
-            *ret_file = file->file;
-            return ERROR_NONE;
-        }
-        oldest = file->used < oldest->used ? file : oldest;
-    }
-    char name[LOG_NAME_SIZE];
-    log_name_make(LOG_NAME_SEGMENT, number, name);
-    enum error error = journal->disk->ops->open(journal->disk, name, DISK_READ, ret_file);
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    if (oldest->file != NULL) {
-        journal->disk->ops->close(oldest->file);
-    }
-    *oldest = (struct read_file){number, *ret_file, ++journal->read_clock};
-    return ERROR_NONE;
-}
-
-enum error journal_read(struct journal *journal, uint64_t number, uint64_t offset, void *ret_bytes,
-                        size_t length)
-{
-    struct disk_file *file;
-    enum error error = find_file(journal, number, &file);
-    return error == ERROR_NONE ? journal->disk->ops->read(file, offset, ret_bytes, length) : error;
-}
-
-/* ---- the record -------------------------------------------------------------------------- */
-
 enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
                        struct log_message *ret_message)
 {
     const struct stored *stored = table_at(&journal->table, index);
     const struct segment *segment = journal->slots[stored->slot];
-    uint8_t header[LOG_RECORD_HEADER];
-    struct log_record record;
-    enum error error =
-        journal_read(journal, segment->number, stored->offset, header, sizeof(header));
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    if (!log_record_decode(header, segment->nonce, stored->offset, &record) ||
-        record.type != LOG_MESSAGE || record.length > SPOOL_ENVELOPE_MAX * 2) {
-        return ERROR_CORRUPT;
-    }
-    uint8_t *payload = arena_allocate(arena, record.length);
-    if (payload == NULL) {
-        return ERROR_MEMORY;
-    }
-    error = journal_read(journal, segment->number, (uint64_t)stored->offset + LOG_RECORD_HEADER,
-                         payload, record.length);
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    struct slice bytes = slice_make(payload, record.length);
-    if (crc32c(0, bytes) != record.payload_crc) {
-        return ERROR_CORRUPT;
-    }
-    error = log_get_message(bytes, arena, ret_message);
-    if (error == ERROR_NONE && !id_equal(ret_message->message.id, stored->id)) {
-        return ERROR_CORRUPT;
-    }
-    return error;
+    struct log_ticket at = {segment->number, segment->nonce, stored->offset, stored->id};
+    return log_files_message(&journal->files, &at, arena, ret_message);
 }
 
 enum error log_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
@@ -124,12 +49,13 @@ enum error stored_read_piece(struct journal *journal, const struct stored *store
     if (piece->kind == LOG_FILE) {
         error = read_file_piece(journal, piece, offset, bytes, length);
     } else if (piece->kind == LOG_FAR) {
-        error = journal_read(journal, piece->where, piece->offset + offset, bytes, length);
+        error =
+            log_files_read(&journal->files, piece->where, piece->offset + offset, bytes, length);
     } else if (piece->offset > stored->offset) {
         return ERROR_CORRUPT;
     } else {
-        error = journal_read(journal, journal->slots[stored->slot]->number,
-                             stored->offset - piece->offset + offset, bytes, length);
+        error = log_files_read(&journal->files, journal->slots[stored->slot]->number,
+                               stored->offset - piece->offset + offset, bytes, length);
     }
     if (error != ERROR_NONE) {
         return error;

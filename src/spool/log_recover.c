@@ -78,7 +78,7 @@ static enum error read_blocks(struct journal *journal, struct found *found)
     if (found->size < sizeof(blocks)) {
         return ERROR_NONE; /* it was being made */
     }
-    enum error error = journal_read(journal, found->number, 0, blocks, sizeof(blocks));
+    enum error error = log_files_read(&journal->files, found->number, 0, blocks, sizeof(blocks));
     if (error != ERROR_NONE) {
         return error;
     }
@@ -159,7 +159,7 @@ enum error segment_scan(struct journal *journal, struct segment *segment, uint32
     if (bytes == NULL) {
         return ERROR_MEMORY;
     }
-    enum error error = journal_read(journal, segment->number, 0, bytes, (size_t)length);
+    enum error error = log_files_read(&journal->files, segment->number, 0, bytes, (size_t)length);
     struct scanning scanning = {journal, segment, slice_make(bytes, (size_t)length)};
     struct log_scan scan = {.nonce = segment->nonce,
                             .known_end = known_end,

@@ -73,7 +73,7 @@ void segment_free(struct journal *journal, struct segment *segment)
     if (segment->file != NULL) {
         journal->disk->ops->close(segment->file);
     }
-    journal_forget_file(journal, segment->number);
+    log_files_forget(&journal->files, segment->number);
     list_remove(&segment->link);
     drop_references(journal, segment->number);
     journal->slots[segment->slot] = NULL;
@@ -468,7 +468,7 @@ void segments_reclaim(struct journal *journal)
         job->segments[job->count++] = segment;
         recycled += recycle;
         segment->gone = true;
-        journal_forget_file(journal, segment->number);
+        log_files_forget(&journal->files, segment->number);
         if (job->count == REMOVE_AT_ONCE) {
             break;
         }

@@ -7,22 +7,15 @@
 #include "spool/reader.h"
 
 #include "base/crc32c.h"
-#include "spool/log_format.h"
+#include "spool/log_files.h"
 
 #include <stdlib.h>
 
-enum { FILES_KEPT = 8, SKIP_BYTES = 64 << 10 };
-
-struct kept_file {
-    uint64_t number;
-    struct disk_file *file;
-    uint64_t used;
-};
+enum { SKIP_BYTES = 64 << 10 };
 
 struct spool_reader {
     struct disk *disk;
-    struct kept_file files[FILES_KEPT];
-    uint64_t clock;
+    struct log_files files;
 };
 
 struct spool_stored {
@@ -40,7 +33,8 @@ struct spool_stored {
     uint32_t crc;
 };
 
-/* ---- files ------------------------------------------------------------------------------- */
+/* ---- readers and messages
+ * ------------------------------------------------------------------------------- */
 
 enum error spool_reader_open_log(struct disk *disk, struct spool_reader **ret_reader)
 {
@@ -50,6 +44,7 @@ enum error spool_reader_open_log(struct disk *disk, struct spool_reader **ret_re
         return ERROR_MEMORY;
     }
     reader->disk = disk;
+    log_files_init(&reader->files, disk);
     *ret_reader = reader;
     return ERROR_NONE;
 }
@@ -59,83 +54,9 @@ void spool_reader_close(struct spool_reader *reader)
     if (reader == NULL) {
         return;
     }
-    for (size_t i = 0; i < FILES_KEPT; i++) {
-        if (reader->files[i].file != NULL) {
-            reader->disk->ops->close(reader->files[i].file);
-        }
-    }
+    log_files_done(&reader->files);
     disk_free(reader->disk);
     free(reader);
-}
-
-static enum error segment_file(struct spool_reader *reader, uint64_t number,
-                               struct disk_file **ret_file)
-{
-    struct kept_file *oldest = &reader->files[0];
-    for (size_t i = 0; i < FILES_KEPT; i++) {
-        struct kept_file *kept = &reader->files[i];
-        if (kept->file != NULL && kept->number == number) {
-            kept->used = ++reader->clock;
-            *ret_file = kept->file;
-            return ERROR_NONE;
-        }
-        oldest = kept->used < oldest->used ? kept : oldest;
-    }
-    char name[LOG_NAME_SIZE];
-    log_name_make(LOG_NAME_SEGMENT, number, name);
-    enum error error = reader->disk->ops->open(reader->disk, name, DISK_READ, ret_file);
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    if (oldest->file != NULL) {
-        reader->disk->ops->close(oldest->file);
-    }
-    *oldest = (struct kept_file){number, *ret_file, ++reader->clock};
-    return ERROR_NONE;
-}
-
-static enum error segment_read(struct spool_reader *reader, uint64_t number, uint64_t offset,
-                               void *bytes, size_t length)
-{
-    struct disk_file *file;
-    enum error error = segment_file(reader, number, &file);
-    return error == ERROR_NONE ? reader->disk->ops->read(file, offset, bytes, length) : error;
-}
-
-/* ---- the record -------------------------------------------------------------------------- */
-
-static enum error read_record(struct spool_reader *reader, const struct log_ticket *ticket,
-                              struct arena *arena, struct log_message *ret_message)
-{
-    uint8_t header[LOG_RECORD_HEADER];
-    struct log_record record;
-    enum error error =
-        segment_read(reader, ticket->segment, ticket->offset, header, sizeof(header));
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    if (!log_record_decode(header, ticket->nonce, ticket->offset, &record) ||
-        record.type != LOG_MESSAGE || record.length > 2 * SPOOL_ENVELOPE_MAX) {
-        return ERROR_CORRUPT;
-    }
-    uint8_t *payload = arena_allocate(arena, record.length);
-    if (payload == NULL) {
-        return ERROR_MEMORY;
-    }
-    error = segment_read(reader, ticket->segment, (uint64_t)ticket->offset + LOG_RECORD_HEADER,
-                         payload, record.length);
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    struct slice bytes = slice_make(payload, record.length);
-    if (crc32c(0, bytes) != record.payload_crc) {
-        return ERROR_CORRUPT;
-    }
-    error = log_get_message(bytes, arena, ret_message);
-    if (error == ERROR_NONE && !id_equal(ret_message->message.id, ticket->id)) {
-        return ERROR_CORRUPT;
-    }
-    return error;
 }
 
 enum error spool_stored_open(struct spool_reader *reader, struct slice ticket, struct arena *arena,
@@ -146,7 +67,7 @@ enum error spool_stored_open(struct spool_reader *reader, struct slice ticket, s
     if (!log_ticket_decode(ticket, &decoded)) {
         return ERROR_CORRUPT;
     }
-    enum error error = read_record(reader, &decoded, arena, &message);
+    enum error error = log_files_message(&reader->files, &decoded, arena, &message);
     if (error != ERROR_NONE) {
         return error;
     }
@@ -210,12 +131,13 @@ static enum error read_piece(struct spool_stored *stored, const struct log_piece
     case LOG_FILE:
         return read_own_file(stored, piece, offset, bytes, length);
     case LOG_FAR:
-        return segment_read(stored->reader, piece->where, piece->offset + offset, bytes, length);
+        return log_files_read(&stored->reader->files, piece->where, piece->offset + offset, bytes,
+                              length);
     default:
         return piece->offset > stored->offset
                    ? ERROR_CORRUPT
-                   : segment_read(stored->reader, stored->segment,
-                                  stored->offset - piece->offset + offset, bytes, length);
+                   : log_files_read(&stored->reader->files, stored->segment,
+                                    stored->offset - piece->offset + offset, bytes, length);
     }
 }
 
