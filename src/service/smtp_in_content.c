@@ -121,20 +121,41 @@ struct smtp_answer content_begin(struct session *session)
     return SMTP_ACCEPT;
 }
 
-static void write_trace(struct session *session)
+static void put_trace(const struct session *session, struct slice recipient,
+                      struct buffer *ret_field)
 {
-    struct transaction *transaction = session->transaction;
+    const struct transaction *transaction = session->transaction;
     struct smtp_in_trace trace = {
         .helo = slice_make(session->helo, session->helo_length),
         .client = &session->client.address,
         .hostname = session->listener->settings.hostname,
         .protocol = protocol_word(session),
         .id = transaction->id,
-        .recipient = transaction->recipient_count == 1 ? transaction->shown_recipient : SLICE_EMPTY,
+        .recipient = recipient,
         .received_ms = transaction->received_ms,
     };
-    smtp_in_trace_write(&trace, &transaction->content);
+    smtp_in_trace_write(&trace, ret_field);
+}
+
+static void write_trace(struct session *session)
+{
+    struct transaction *transaction = session->transaction;
+    put_trace(session,
+              transaction->recipient_count == 1 ? transaction->shown_recipient : SLICE_EMPTY,
+              &transaction->content);
     transaction->trace_bytes = transaction->content.length;
+}
+
+uint64_t content_trace_length(const struct session *session, struct slice recipient)
+{
+    const struct transaction *transaction = session->transaction;
+    struct buffer field;
+    buffer_init(&field, TRACE_MAX);
+    put_trace(session, transaction->recipient_count > 0 ? transaction->shown_recipient : recipient,
+              &field);
+    uint64_t length = field.failed ? TRACE_MAX : field.length;
+    buffer_done(&field);
+    return length;
 }
 
 static void fail_transaction(struct smtp_in *in, struct transaction *transaction,
@@ -270,13 +291,13 @@ bool content_end(struct session *session, const struct smtp_content *content,
         *ret_answer = core_error_answer(ERROR_CLOSED);
         return true;
     }
-    if (transaction->head_limit != 0 && content->length > transaction->head_limit) {
-        *ret_answer = (struct smtp_answer){552, "5.3.4",
-                                           SLICE_LITERAL("Message too large for the next server")};
-        return true;
-    }
     if (!keep_results(transaction, content)) {
         *ret_answer = core_error_answer(ERROR_MEMORY);
+        return true;
+    }
+    if (transaction->head_limit != 0 && transaction->bytes > transaction->head_limit) {
+        *ret_answer = (struct smtp_answer){552, "5.3.4",
+                                           SLICE_LITERAL("Message too large for the next server")};
         return true;
     }
     counter_add(in->counters, COUNTER_BARE_NEWLINES, content->bare_newlines > 0);

@@ -70,8 +70,20 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
     return SMTP_ACCEPT;
 }
 
-/* What the route's head server would say, or core about space. */
-static struct smtp_answer check_route(const struct session *session, uint32_t route)
+/* What the head server will be told of its size has our field in it. */
+static bool is_too_large(const struct session *session, const struct route_state *state,
+                         struct slice recipient)
+{
+    uint64_t announced = session->transaction->announced;
+    return state->size_limit != 0 && announced != 0 &&
+           (announced > state->size_limit ||
+            content_trace_length(session, recipient) > state->size_limit - announced);
+}
+
+/* What the route's head server would say, or core about space. `recipient` is as the client wrote
+ * it. */
+static struct smtp_answer check_route(const struct session *session, uint32_t route,
+                                      struct slice recipient)
 {
     const struct transaction *transaction = session->transaction;
     const struct route_state *state = core_route(session->in, route);
@@ -88,7 +100,7 @@ static struct smtp_answer check_route(const struct session *session, uint32_t ro
         return (struct smtp_answer){553, "5.6.7",
                                     SLICE_LITERAL("The next server does not take SMTPUTF8")};
     }
-    if (state->size_limit != 0 && transaction->announced > state->size_limit) {
+    if (is_too_large(session, state, recipient)) {
         return (struct smtp_answer){552, "5.3.4",
                                     SLICE_LITERAL("Message too large for the next server")};
     }
@@ -243,7 +255,7 @@ struct smtp_answer envelope_recipient(struct session *session,
     } else {
         answer = find_route(session, &event->mailbox, &address, &route);
         if (answer.code == 0) {
-            answer = check_route(session, route);
+            answer = check_route(session, route, event->mailbox.text);
         }
         if (answer.code == 0) {
             answer = add_recipient(session, event, address, route);

@@ -76,7 +76,7 @@ struct transaction {
     struct map known; /* with many recipients: hash of the address to its index plus 1 */
     size_t envelope_bytes;
     uint64_t announced;  /* SIZE */
-    uint64_t head_limit; /* the largest of the heads' limits; 0: one has none */
+    uint64_t head_limit; /* the largest of the heads' limits, our field included; 0: none */
     bool head_limit_set;
     bool is_smtputf8;
     bool is_utf8_address; /* one of them needs SMTPUTF8 */
@@ -89,7 +89,7 @@ struct transaction {
     uint64_t streamed; /* content bytes already with core */
     struct buffer content;
     size_t accounted; /* of content's capacity, in the shared sum */
-    uint64_t bytes;   /* whole content, for the log */
+    uint64_t bytes;   /* whole content, our field included */
     /* Kept for the commit and the log after the core's content has gone. */
     uint64_t header_length;
     struct slice message_id_header;
@@ -205,6 +205,8 @@ void transaction_release(struct smtp_in *in, struct transaction *transaction);
 /* Gives it a token by which core knows it. False: memory. */
 bool transaction_name(struct smtp_in *in, struct transaction *transaction);
 struct smtp_answer content_begin(struct session *session);
+/* Octets of our Received field, at most: of a message for `recipient`, unless it has others. */
+uint64_t content_trace_length(const struct session *session, struct slice recipient);
 /* False: not now; `unread` bytes of content cannot be taken for want of ring or memory. */
 bool content_has_room(struct session *session, size_t unread);
 void content_add(struct transaction *transaction, struct smtp_in *in, struct slice bytes);

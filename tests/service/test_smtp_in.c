@@ -304,6 +304,46 @@ static void what_the_head_server_would_refuse(void **state)
     world_end(world);
 }
 
+/* The server behind us counts our Received field too: what it would refuse is refused here, and
+ * what just fits is taken. */
+static void head_limit_counts_our_field(void **state)
+{
+    (void)state;
+    static const char body[] = "Subject: x\r\n\r\n0123456789\r\n.";
+    char mail[96];
+    struct world *world = started();
+    snprintf(mail, sizeof(mail), MAIL " SIZE=%zu", sizeof(body) - 2);
+    struct client *client = greeted(world, stranger, mail);
+    assert_true(client_talk(client, "RCPT TO:<bob@example.com>", "250 "));
+    assert_true(client_talk(client, "DATA", "354 "));
+    assert_true(client_talk(client, body, "250 "));
+    uint64_t whole = world->mail.message.header_length + world->mail.message.body_length;
+    assert_true(whole > sizeof(body));
+
+    world_tell_route(world, 1, 0, ERROR_NONE, true, RELAY_CAP_8BITMIME, whole);
+    assert_true(talk_all(client, (const char *const[][2]){{mail, "250 "},
+                                                          {"RCPT TO:<bob@example.com>", "250 "},
+                                                          {"RCPT TO:<bob@EXAMPLE.com>", "250 "},
+                                                          {"DATA", "354 "},
+                                                          {body, "250 "},
+                                                          {NULL, NULL}}));
+    assert_int_equal(world->mail.message.header_length + world->mail.message.body_length, whole);
+
+    world_tell_route(world, 1, 0, ERROR_NONE, true, RELAY_CAP_8BITMIME, whole - 1);
+    assert_true(
+        talk_all(client, (const char *const[][2]){{mail, "250 "},
+                                                  {"RCPT TO:<bob@example.com>", "552 5.3.4"},
+                                                  {"RSET", "250 "},
+                                                  {MAIL, "250 "},
+                                                  {"RCPT TO:<bob@example.com>", "250 "},
+                                                  {"DATA", "354 "},
+                                                  {body, "552 5.3.4"},
+                                                  {NULL, NULL}}));
+    assert_int_equal(world->commits, 2);
+    client_free(client);
+    world_end(world);
+}
+
 static bool hears_dsn(struct world *world, const char *address)
 {
     struct client *client = client_new(world, address);
@@ -766,6 +806,7 @@ int main(void)
         cmocka_unit_test(twice_the_same_recipient_is_one),
         cmocka_unit_test(postmaster_is_always_reached),
         cmocka_unit_test(what_the_head_server_would_refuse),
+        cmocka_unit_test(head_limit_counts_our_field),
         cmocka_unit_test(dsn_is_offered_where_it_is_kept),
         cmocka_unit_test(smtputf8_is_told),
         cmocka_unit_test(no_space_is_said_at_rcpt),
