@@ -145,27 +145,30 @@ static void start_all(struct keeper *keeper, const struct plan *plan, int text)
     }
 }
 
-/* What is bound to a process for its life. */
+static void refuse_change(const char *setting)
+{
+    log_event(LOG_LEVEL_ERROR, "reload-refused", LOG_TEXT("setting", setting),
+              LOG_TEXT("reason", "takes a restart to change"));
+}
+
+/* What is bound to a process for its life: what the table of settings says, and who an account was
+ * when we became it. */
 static bool can_change_to(const struct plan *old, const struct plan *new)
 {
-    const char *what = NULL;
-    if (strcmp(old->state, new->state) != 0) {
-        what = "state";
-    } else if (old->identity.user != new->identity.user ||
-               old->identity.group != new->identity.group ||
-               old->identity.has_control_group != new->identity.has_control_group ||
-               old->identity.control_group != new->identity.control_group) {
-        what = "user or group";
-    } else if (old->loops != new->loops) {
-        what = "loops";
-    } else if (old->log_target != new->log_target) {
-        what = "log";
+    bool can = true;
+    for (uint32_t i = 0; i < old->fixed_count; i++) {
+        if (i >= new->fixed_count || old->fixed[i].digest != new->fixed[i].digest) {
+            refuse_change(old->fixed[i].key);
+            can = false;
+        }
     }
-    if (what != NULL) {
-        log_event(LOG_LEVEL_ERROR, "reload-refused", LOG_TEXT("setting", what),
-                  LOG_TEXT("reason", "takes a restart to change"));
+    if (can &&
+        (old->identity.user != new->identity.user || old->identity.group != new->identity.group ||
+         old->identity.control_group != new->identity.control_group)) {
+        refuse_change("user or group");
+        can = false;
     }
-    return what == NULL;
+    return can;
 }
 
 static void reload_all(struct keeper *keeper, const struct plan *plan, int text)
@@ -183,7 +186,6 @@ static void reload_all(struct keeper *keeper, const struct plan *plan, int text)
     close(keeper->text);
     keeper->text = text;
     keeper->generation++;
-    (void)!log_open(plan->log_target, plan->log_level, "keeper");
     /* core first: it knows the new routes before anything comes for them. */
     for (int role = 0; role < ROLE_COUNT; role++) {
         child_reload(&keeper->children[role]);

@@ -82,6 +82,16 @@ static uint32_t loops_to_run(uint32_t configured)
     return loops > LOOPS_MAX ? LOOPS_MAX : loops;
 }
 
+static void fix_settings(const struct service_config *config, struct plan *plan)
+{
+    struct restart_setting settings[SETTINGS_RESTART_MAX];
+    plan->fixed_count = settings_restart(config, settings);
+    for (uint32_t i = 0; i < plan->fixed_count; i++) {
+        (void)copy_text(plan->fixed[i].key, PLAN_NAME_MAX, slice_from_text(settings[i].key));
+        plan->fixed[i].digest = settings[i].digest;
+    }
+}
+
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
                struct buffer *errors)
 {
@@ -89,6 +99,7 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
     ret_plan->loops = loops_to_run(config->loops);
     ret_plan->log_target = config->log_target;
     ret_plan->log_level = config->log_level;
+    fix_settings(config, ret_plan);
     bool good = find_accounts(config, path, &ret_plan->identity, errors);
     if (!state_path(config->state, ret_plan->state)) {
         buffer_printf(errors, "%s: state: the path is too long\n", path);
@@ -123,6 +134,11 @@ void plan_put(struct buffer *buffer, const struct plan *plan)
     buffer_put_u32(buffer, plan->loops);
     buffer_put_u8(buffer, (uint8_t)plan->log_target);
     buffer_put_u8(buffer, (uint8_t)plan->log_level);
+    buffer_put_u32(buffer, plan->fixed_count);
+    for (uint32_t i = 0; i < plan->fixed_count; i++) {
+        buffer_put_bytes(buffer, slice_from_text(plan->fixed[i].key));
+        buffer_put_u64(buffer, plan->fixed[i].digest);
+    }
     buffer_put_u32(buffer, plan->listener_count);
     for (uint32_t i = 0; i < plan->listener_count; i++) {
         const struct plan_listener *listener = &plan->listeners[i];
@@ -131,6 +147,23 @@ void plan_put(struct buffer *buffer, const struct plan *plan)
         buffer_put_u16(buffer, listener->at.port);
         buffer_put_u8(buffer, (uint8_t)listener->protocol);
     }
+}
+
+/* False: more than there can be, or a key that does not fit. */
+static bool get_fixed(struct reader *reader, struct plan *ret_plan)
+{
+    ret_plan->fixed_count = reader_u32(reader);
+    if (ret_plan->fixed_count > SETTINGS_RESTART_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ret_plan->fixed_count; i++) {
+        struct plan_fixed *fixed = &ret_plan->fixed[i];
+        if (!copy_text(fixed->key, sizeof(fixed->key), reader_bytes(reader))) {
+            return false;
+        }
+        fixed->digest = reader_u64(reader);
+    }
+    return !reader->failed;
 }
 
 static bool get_listener(struct reader *reader, struct plan_listener *ret_listener)
@@ -163,6 +196,9 @@ bool plan_get(struct slice bytes, struct plan *ret_plan)
     uint8_t level = reader_u8(&reader);
     ret_plan->log_target = (enum log_target)target;
     ret_plan->log_level = (enum log_level)level;
+    if (!get_fixed(&reader, ret_plan)) {
+        return false;
+    }
     ret_plan->listener_count = reader_u32(&reader);
     if (reader.failed || ret_plan->state[0] != '/' || ret_plan->loops < 1 ||
         ret_plan->loops > LOOPS_MAX || target > LOG_TO_JOURNAL || level > LOG_LEVEL_DEBUG ||

@@ -8,6 +8,7 @@
 
 #include "app/keeper_channel.h"
 #include "app/role.h"
+#include "app/settings.h"
 #include "service/config.h"
 
 enum { PLAN_PATH_MAX = 3000, PLAN_NAME_MAX = 64 };
@@ -18,12 +19,20 @@ struct plan_listener {
     enum listener_protocol protocol;
 };
 
+/* A setting that cannot change while the program runs, as in settings_restart(). */
+struct plan_fixed {
+    char key[PLAN_NAME_MAX];
+    uint64_t digest;
+};
+
 struct plan {
     char state[PLAN_PATH_MAX]; /* absolute */
     struct keeper_identity identity;
     uint32_t loops; /* 1 to LOOPS_MAX */
     enum log_target log_target;
     enum log_level log_level;
+    uint32_t fixed_count;
+    struct plan_fixed fixed[SETTINGS_RESTART_MAX];
     uint32_t listener_count;
     struct plan_listener listeners[LISTENERS_MAX];
 };

@@ -27,6 +27,17 @@ void settings_free(struct settings *settings); /* NULL is allowed */
  * that runs while its file is being edited. False, with a message, if the file cannot be read. */
 bool settings_find_state(const char *path, struct buffer *ret_state, struct buffer *errors);
 
+/* A setting that takes a restart to change (the table says which), and its value in a form to
+ * compare: equal values have equal digests. */
+enum { SETTINGS_RESTART_MAX = 16 };
+struct restart_setting {
+    const char *key;
+    uint64_t digest;
+};
+/* All of them, always in the same order; returns how many. */
+uint32_t settings_restart(const struct service_config *config,
+                          struct restart_setting ret_settings[SETTINGS_RESTART_MAX]);
+
 /* mdoc source of the table's part of holdfast.conf(5). */
 void settings_manual(struct buffer *ret_mdoc);
 

@@ -123,6 +123,8 @@ static void a_plan_survives_the_wire(void **state)
                          .loops = 2,
                          .log_target = LOG_TO_SYSLOG,
                          .log_level = LOG_LEVEL_DEBUG,
+                         .fixed_count = 2,
+                         .fixed = {{"node", 7}, {"loops", UINT64_MAX}},
                          .listener_count = 2};
     for (int i = 0; i < 2; i++) {
         struct plan_listener *listener = &plan.listeners[i];
@@ -155,6 +157,8 @@ static void a_plan_is_made_of_a_configuration(void **state)
     assert_true(plan.loops >= 1);
     assert_string_equal(plan.listeners[0].name, "mx");
     assert_int_equal(errors.length, 0);
+    assert_true(plan.fixed_count > 0);
+    assert_string_equal(plan.fixed[0].key, "state");
 
     config.group = SLICE_LITERAL("no-such-group");
     config.listener_count = LISTENERS_MAX + 1;

@@ -98,6 +98,56 @@ static void defaults(void **state)
     settings_free(settings);
 }
 
+static uint32_t restart_settings(const char *text, struct restart_setting *ret_settings)
+{
+    char whole[1000];
+    snprintf(whole, sizeof(whole),
+             "hostname = mx2.example.net\nlisten mx { address = 0.0.0.0 }\n"
+             "server m1 { address = mail.example.com }\ndomain example.com { deliver-to = m1 }\n%s",
+             text);
+    struct settings *settings = read_text(whole, "");
+    uint32_t count = settings_restart(settings_config(settings), ret_settings);
+    settings_free(settings);
+    return count;
+}
+
+/* Each setting that the table marks, by a value that is not its default. */
+static void what_takes_a_restart_is_told_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *text;
+    } changes[] = {
+        {"state", "state = elsewhere"},
+        {"user", "user = root"},
+        {"group", "group = daemon"},
+        {"node", "node = 1"},
+        {"loops", "loops = 1"},
+        {"large-content", "large-content = 5M"},
+        {"segment-size", "segment-size = 32M"},
+        {"log", "log = syslog"},
+        {"log-level", "log-level = debug"},
+        {"dns-forwarders", "dns-forwarders = 192.0.2.53"},
+        {"dns-trust-anchor", "dns-trust-anchor = \". IN DS 20326 8 2 E06D\""},
+    };
+    struct restart_setting before[SETTINGS_RESTART_MAX], after[SETTINGS_RESTART_MAX];
+    uint32_t count = restart_settings("", before);
+    assert_int_equal(count, sizeof(changes) / sizeof(changes[0]));
+    for (uint32_t i = 0; i < count; i++) {
+        assert_string_equal(before[i].key, changes[i].key);
+        assert_int_equal(restart_settings(changes[i].text, after), count);
+        for (uint32_t j = 0; j < count; j++) {
+            assert_true((before[j].digest == after[j].digest) == (i != j));
+        }
+    }
+    restart_settings("dns-forwarders = {192.0.2.53, 192.0.2.54}", before);
+    restart_settings("dns-forwarders = {192.0.2.54, 192.0.2.53}", after);
+    assert_true(before[9].digest != after[9].digest);
+    /* The same in other words. */
+    restart_settings("segment-size = 65536K log = stderr", after);
+    assert_true(restart_settings("", before) == count && before[6].digest == after[6].digest);
+}
+
 static const char everything[] =
     "# a comment\n"
     "hostname = mx2.example.net  state = run  # two on a line\n"
@@ -413,6 +463,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),
+        cmocka_unit_test(what_takes_a_restart_is_told_apart),
         cmocka_unit_test(every_key),
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(warnings_do_not_fail),

@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 
 from daemon import alive, backup_mx, kill, program
+from client import Refused
 from peers import free_port, greets, wait_for
 
 CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
@@ -196,6 +197,26 @@ def test_a_wrong_reload_changes_nothing_and_says_why(holdfast, sink):
     assert refused(free)
     assert mx.send(content=subject("as before"))[0] == 250
     wait_for(lambda: delivered(hop, "as before"), 20, what="its delivery")
+    mx.stop()
+
+
+def test_a_reload_that_takes_a_restart_is_refused_whole(holdfast, sink):
+    hop = sink()
+    routes = backup_mx(hop.port)
+    mx = holdfast(routes)
+    changes = ("node = 3", "segment-size = 1M", "large-content = 1M", "log-level = debug",
+               "loops = 1", "log = syslog", 'dns-forwarders = {"127.0.0.1:5353"}',
+               'dns-trust-anchor = ". IN DS 20326 8 2 E06D"')
+    for change in changes:
+        mx.configure(routes + "domain example.org { deliver-to = m1 }\n", top=change)
+        mx.reload()
+        key = change.split()[0]
+        wait_for(lambda: f'reload-refused setting={key} reason="takes a restart' in mx.log(), 10,
+                 what=f"word of {key}")
+    assert mx.log().count("reload-refused") == len(changes)
+    assert "reloaded" not in mx.log()
+    with pytest.raises(Refused):
+        mx.send(["ann@example.org"])
     mx.stop()
 
 

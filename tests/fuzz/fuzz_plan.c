@@ -14,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (plan_get(slice_make(data, size), &plan)) {
         assert(plan.state[0] == '/' && strlen(plan.state) < sizeof(plan.state));
         assert(plan.listener_count <= LISTENERS_MAX);
+        assert(plan.fixed_count <= SETTINGS_RESTART_MAX);
         assert(plan.loops >= 1 && plan.loops <= LOOPS_MAX);
     }
     return 0;
