@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `queue export` and `queue import` against a whole core: what moves from one to another, and what
+ * an import refuses.
+ */
+#include "control_answer.h"
+
+#include <stdlib.h>
+
+/* Says what was exported to the core that runs now. */
+static void import_rows(struct bench *bench, json_t *rows)
+{
+    size_t i;
+    json_t *object;
+    json_array_foreach(rows, i, object)
+    {
+        char *head = NULL;
+        if (json_object_get(object, "envelope") != NULL) {
+            json_t *record = json_pack("{sO}", "record", object);
+            head = json_dumps(record, 0);
+            json_decref(record);
+        } else {
+            json_t *piece = json_pack("{sOsO}", "content", json_object_get(object, "content"),
+                                      "last", json_object_get(object, "last"));
+            head = json_dumps(piece, 0);
+            json_decref(piece);
+        }
+        assert_int_equal(bench_ask(bench, "queue import", head), 0);
+        free(head);
+    }
+}
+
+static void wait_for_dispatch(struct bench *bench)
+{
+    for (int i = 0; i < 500 && !bench->core->dispatching; i++) {
+        bench_run_ms(bench, 2);
+    }
+    assert_true(bench->core->dispatching);
+}
+
+/* Another machine: nothing is stored there. */
+static void begin_anew(struct bench *bench)
+{
+    bench_close(bench);
+    spool_memory_store_free(bench->store);
+    bench->store = spool_memory_store_new();
+    bench_open(bench);
+    bench_attach_out(bench, true, true);
+    wait_for_dispatch(bench);
+}
+
+static void export_and_import_move_a_queue(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 3);
+    assert_int_equal(ask_about(bench, "queue discard", "{'ids':['%s/0']}", 1), 0);
+    assert_int_equal(ask_about(bench, "queue hold", "{'ids':['%s'],'reason':'stay'}", 2), 0);
+    assert_int_equal(ask_about(bench, "queue redirect", "{'ids':['%s'],'to':'m2'}", 0), 0);
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    json_t *exported = json_deep_copy(bench->rows);
+    assert_int_equal(json_array_size(exported), 6);
+    json_t *recipients = json_object_get(json_array_get(exported, 2), "recipients");
+    assert_int_equal(json_array_size(recipients), 2);
+    assert_string_equal(text(json_array_get(recipients, 0), "fate"), "discarded");
+
+    import_rows(bench, exported); /* onto itself: nothing changes */
+    assert_string_equal(text(row(bench, 0), "result"), "exists");
+    begin_anew(bench);
+    import_rows(bench, exported);
+    assert_string_equal(text(row(bench, 0), "result"), "imported");
+    for (int restart = 0; restart < 2; restart++) {
+        assert_int_equal(bench_ask(bench, "queue show", "{'all':true}"), 0);
+        assert_int_equal(json_array_size(bench->rows), 3);
+        assert_string_equal(text(row(bench, 0), "id"), bench_id(bench, 0));
+        assert_string_equal(text(row(bench, 0), "server"), "m2");
+        json_t *deliveries = json_object_get(row(bench, 1), "deliveries");
+        assert_string_equal(text(json_array_get(deliveries, 0), "state"), "finished");
+        assert_string_equal(text(json_array_get(deliveries, 0), "fate"), "discarded");
+        assert_string_equal(text(json_array_get(deliveries, 1), "state"), "waiting");
+        assert_string_equal(text(row(bench, 2), "state"), "held");
+        assert_string_equal(text(row(bench, 2), "reason"), "stay");
+        assert_string_equal(text(json_object_get(row(bench, 2), "envelope"), "sender"),
+                            "ann@sender.example");
+        assert_true(truth(json_object_get(row(bench, 2), "envelope"), "sender_verified"));
+        bench_close(bench);
+        bench_open(bench);
+        bench_attach_out(bench, true, true);
+        bench_run_ms(bench, 50);
+    }
+    import_rows(bench, exported);
+    assert_string_equal(text(row(bench, 0), "result"), "exists");
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    json_t *content = json_array_get(bench->rows, 1);
+    assert_string_equal(text(content, "content"), text(json_array_get(exported, 1), "content"));
+    json_decref(exported);
+}
+
+static void import_refuses_what_is_wrong(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 0);
+#define RECORD(id, extra)                                                                          \
+    "{'record':{'format':1,'id':'" id "','received':1,'bytes':5,'header_bytes':0,"                 \
+    "'envelope':{'sender':'a@b'},'origin':{'client':'192.0.2.1'}" extra "}"
+#define GOOD "01h00000000000000000000001"
+#define TO ",'recipients':[{'address':'a@example.com'}]"
+    static const char *const bad[] = {
+        "{'content':'aGVsbG8=','last':true}",
+        "{'record':3}",
+        RECORD("nonsense", TO) "}",
+        RECORD(GOOD, "") ",'content':'aGVsbG8=','last':true}",
+        RECORD(GOOD, TO) ",'content':'aGVsbA==','last':true}",
+        RECORD(GOOD, TO) ",'content':'aGVsbG8h','last':true}",
+        RECORD(GOOD, TO) ",'content':'!','last':true}",
+        RECORD(GOOD, ",'recipients':[{'address':'a\\r\\nb'}]") "}",
+        RECORD(GOOD, ",'recipients':[{'address':''}]") "}",
+        RECORD(GOOD, ",'recipients':[{'address':'a@b','fate':'eaten'}]") "}",
+        RECORD(GOOD, ",'recipients':7") "}",
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(bench_ask(bench, "queue import", bad[i]), CONTROL_USAGE);
+    }
+    assert_int_equal(
+        bench_ask(bench, "queue import", RECORD(GOOD, TO) ",'content':'aGVsbG8=','last':true}"), 0);
+    assert_int_equal(bench_ask(bench, "queue list", "{}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
+}
+
+#define MEMORY_TEST(name)                                                                          \
+    cmocka_unit_test_setup_teardown(name, bench_set_up_memory, bench_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        MEMORY_TEST(export_and_import_move_a_queue),
+        MEMORY_TEST(import_refuses_what_is_wrong),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
