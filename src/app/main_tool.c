@@ -37,8 +37,9 @@ const struct tool_command tool_commands[] = {
      "forged,\nand the bounce would hit somebody else.",
      OPTIONS_SELECT | OPTION_FORCE, 0, ANY, tool_queue_act},
     {"queue export", "DIR [ID ...]", "Write messages as files: DIR/ID.json and DIR/ID.eml",
-     "Without IDs or options, all but dead letters. The queue is not changed.", OPTIONS_SELECT, 1,
-     ANY, tool_queue_export},
+     "Without IDs or options, and with --all, everything, dead letters too. The queue is not "
+     "changed.",
+     OPTIONS_SELECT, 1, ANY, tool_queue_export},
     {"queue import", "DIR", "Take in what queue export wrote; ids are kept",
      "What is here already is left as it is, so it can be said twice.", 0, 1, 1, tool_queue_import},
     {"queue watch", IDS, "Print events as they happen, until interrupted", NULL, OPTIONS_SELECT, 0,

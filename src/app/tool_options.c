@@ -26,7 +26,7 @@ static const struct option options[] = {
     {"recipient", "ADDRESS", OPTION_RECIPIENT, "to ADDRESS; * is any text"},
     {"older", "AGE", OPTION_OLDER, "received at least AGE ago: 30m, 2h, 7d"},
     {"dead", NULL, OPTION_DEAD, "dead letters only"},
-    {"all", NULL, OPTION_ALL, "everything"},
+    {"all", NULL, OPTION_ALL, "everything that waits; in queue export dead letters too"},
     {"to", "SERVER|ADDRESS", OPTION_TO, "where to send it instead"},
     {"force", NULL, OPTION_FORCE, "bounce also to senders that are not verified"},
     {"reason", "TEXT", OPTION_REASON, "a word for the trace"},

@@ -31,8 +31,9 @@
  *   "sender", "recipient"   address, case folded; "*" any run of characters; sender "<>": null
  *   "older"      seconds since reception, at least
  *   "dead"       true: dead letters only. Without it, dead letters are left out, except where "ids"
- *                are given
- *   "all"        true: every message. A command that changes something needs this or another one
+ *                are given, and in "queue export" with "all" or without any selection
+ *   "all"        true: chooses nothing, but a command that changes something needs this or another
+ *                one, so that a missing argument does not mean the whole queue
  * A message is listed if one of its unfinished deliveries matches; commands act on the deliveries
  * that match, not on all of their message. Nothing matched: exit 1, "nothing matched".
  *

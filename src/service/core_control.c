@@ -22,7 +22,7 @@ static const struct control_command commands[] = {
     {"queue redirect", true, true, queue_change_begin, queue_change_step},
     {"queue discard", true, true, queue_change_begin, queue_change_step},
     {"queue bounce", true, true, queue_change_begin, queue_change_step},
-    {"queue export", true, true, NULL, queue_export_step},
+    {"queue export", true, true, queue_export_begin, queue_export_step},
     {"queue import", true, false, queue_import_begin, queue_import_step},
     {"queue watch", false, true, queue_watch_begin, queue_watch_step},
     {"server list", false, false, server_begin, server_list_step},

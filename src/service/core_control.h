@@ -48,6 +48,7 @@ struct selection {
     int64_t older_s;
     bool has_older;
     bool dead;
+    bool dead_too; /* dead letters beside all others, where no ids are given */
     bool all;
 };
 
@@ -124,6 +125,8 @@ struct core_after control_after(struct control_request *request);
 /* core_control_select.c */
 /* False: error is set. */
 bool control_select(struct control_request *request);
+/* Nothing was said that chooses messages; "all" does not. */
+bool control_selection_is_empty(const struct selection *selection);
 /* Looks for the next message that matches, for one step's time. STEP_END: no more; STEP_MORE: look
  * at request->has_match. */
 enum control_step control_next_match(struct control_request *request);
@@ -160,6 +163,7 @@ enum control_step queue_list_step(struct control_request *request);
 enum control_step queue_show_step(struct control_request *request);
 enum control_step queue_change_begin(struct control_request *request);
 enum control_step queue_change_step(struct control_request *request);
+enum control_step queue_export_begin(struct control_request *request);
 enum control_step queue_export_step(struct control_request *request);
 enum control_step queue_import_begin(struct control_request *request);
 enum control_step queue_import_step(struct control_request *request);

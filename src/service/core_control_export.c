@@ -125,6 +125,14 @@ static void put_progress(struct control_request *request)
     }
 }
 
+/* Who takes everything away takes the dead letters too: what is kept here is the only copy. */
+enum control_step queue_export_begin(struct control_request *request)
+{
+    struct selection *selection = &request->selection;
+    selection->dead_too = selection->all || control_selection_is_empty(selection);
+    return STEP_MORE;
+}
+
 enum control_step queue_export_step(struct control_request *request)
 {
     if (request->pinned && request->match_at < request->match.message.recipient_count) {

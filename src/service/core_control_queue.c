@@ -169,9 +169,7 @@ enum control_step queue_change_begin(struct control_request *request)
 {
     const struct selection *selection = &request->selection;
     const struct change *change = change_of(request);
-    if (selection->ids == NULL && !selection->all && !selection->has_domain &&
-        !selection->has_sender && !selection->has_recipient && !selection->has_older &&
-        !selection->dead && selection->server == NO_INDEX) {
+    if (!selection->all && control_selection_is_empty(selection)) {
         return control_fail(request, CONTROL_USAGE, "say which messages, or all");
     }
     if (change->fn == change_redirect && control_argument(request, "to").length == 0) {

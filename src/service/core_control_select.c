@@ -103,6 +103,13 @@ bool control_select(struct control_request *request)
     return select_ids(request);
 }
 
+bool control_selection_is_empty(const struct selection *selection)
+{
+    return selection->ids == NULL && !selection->has_domain && !selection->has_sender &&
+           !selection->has_recipient && !selection->has_older && !selection->dead &&
+           selection->server == NO_INDEX;
+}
+
 /* ---- matching -------------------------------------------------------------------------------- */
 
 static bool server_matches(const struct control_request *request,
@@ -125,6 +132,11 @@ static bool server_matches(const struct control_request *request,
     return false;
 }
 
+static bool dead_matches(const struct selection *selection, bool dead)
+{
+    return selection->dead ? dead : !dead || selection->ids != NULL || selection->dead_too;
+}
+
 /* What relay alone can tell. */
 static bool view_matches(const struct control_request *request, uint32_t only,
                          const struct relay_delivery_view *view, bool finished_too)
@@ -136,11 +148,7 @@ static bool view_matches(const struct control_request *request, uint32_t only,
     if (view->state == DELIVERY_FINISHED) {
         return finished_too;
     }
-    if ((selection->ids == NULL || selection->dead) &&
-        (view->state == DELIVERY_DEAD) != selection->dead) {
-        return false;
-    }
-    return server_matches(request, view);
+    return dead_matches(selection, view->state == DELIVERY_DEAD) && server_matches(request, view);
 }
 
 bool control_recipient_matches(const struct selection *selection, struct slice address)

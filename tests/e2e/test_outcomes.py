@@ -116,6 +116,16 @@ def test_5xx_of_domain_mail_is_a_dead_letter_and_no_bounce(dead_letter):
     assert mx.queue("--dead")[0]["id"] == row["id"]
 
 
+def test_dead_letter_leaves_a_dying_host_too(dead_letter, holdfast, place):
+    old, hop, row = dead_letter
+    old.tool("queue", "export", place / "export", "--all")
+    old.kill()
+    new = holdfast(backup_mx(hop.port), name="new")
+    new.tool("queue", "import", place / "export")
+    assert new.queue() == []
+    assert [(r["id"], r["reason"]) for r in new.queue("--dead")] == [(row["id"], row["reason"])]
+
+
 def test_dead_letter_released(dead_letter):
     mx, hop, row = dead_letter
     hop.rule = lambda *_: None

@@ -95,6 +95,63 @@ static void export_and_import_move_a_queue(void **state)
     json_decref(exported);
 }
 
+/* The one message that core has becomes a dead letter: its server refuses it for good. */
+static void make_dead_letter(struct bench *bench)
+{
+    bench->verdict = RELAY_REFUSED;
+    bench->code = 554;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->durable, 1);
+    for (int i = 0; i < 300; i++) {
+        if (bench_ask(bench, "queue list", "{'dead':true}") == 0) {
+            return;
+        }
+        bench_run_ms(bench, 10);
+    }
+    fail_msg("no dead letter");
+}
+
+static size_t exported_messages(struct bench *bench, const char *arguments)
+{
+    int code = bench_ask(bench, "queue export", arguments);
+    assert_int_equal(code, json_array_size(bench->rows) == 0 ? CONTROL_NOTHING_MATCHED : 0);
+    return json_array_size(bench->rows) / 2; /* head and content */
+}
+
+static void an_export_of_everything_takes_dead_letters_along(void **state)
+{
+    struct bench *bench = *state;
+    make_dead_letter(bench);
+    assert_int_equal(bench_ask(bench, "server down", "{'name':'m1'}"), 0);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->stored, 2);
+    assert_int_equal(exported_messages(bench, "{'domain':'example.com'}"), 1);
+    assert_int_equal(exported_messages(bench, "{'domain':'example.com','all':true}"), 2);
+    assert_int_equal(exported_messages(bench, "{'dead':true}"), 1);
+    assert_int_equal(exported_messages(bench, "{'dead':true,'all':true}"), 1);
+    assert_int_equal(exported_messages(bench, "{}"), 2);
+    assert_int_equal(exported_messages(bench, "{'all':true}"), 2);
+    json_t *exported = json_deep_copy(bench->rows);
+    assert_int_equal(bench_ask(bench, "queue list", "{'all':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
+
+    bench->connects = false;
+    begin_anew(bench);
+    import_rows(bench, exported);
+    json_decref(exported);
+    for (int restart = 0; restart < 2; restart++) {
+        assert_int_equal(bench_ask(bench, "queue list", "{'dead':true}"), 0);
+        assert_int_equal(json_array_size(bench->rows), 1);
+        assert_string_equal(text(row(bench, 0), "id"), bench_id(bench, 0));
+        assert_non_null(strstr(text(row(bench, 0), "reason"), "554"));
+        bench_close(bench);
+        bench_open(bench);
+        bench_attach_out(bench, true, true);
+        wait_for_dispatch(bench);
+    }
+}
+
 static void import_refuses_what_is_wrong(void **state)
 {
     struct bench *bench = *state;
@@ -133,6 +190,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MEMORY_TEST(export_and_import_move_a_queue),
+        MEMORY_TEST(an_export_of_everything_takes_dead_letters_along),
         MEMORY_TEST(import_refuses_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
