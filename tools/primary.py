@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A primary mail server to try holdfast with, on 127.0.0.1:2526, in the foreground.
+"""A primary mail server to try holdfast with, on 127.0.0.1, in the foreground: primary.py [PORT]
 
-As root a real Postfix with its own configuration and queue under run-primary/; else a small server
-that only stores. Each message that arrives is named as it comes; Control-C ends it.
+The port is 2526 if none is given, as etc/quickstart.conf has it. As root a real Postfix with its
+own configuration and queue under run-primary/; else a small server that only stores. Each message
+that arrives is named as it comes; Control-C ends it.
 """
 
+import argparse
 import errno
 import os
 import pathlib
@@ -42,21 +44,21 @@ def postfix_folder():
     return folder, True
 
 
-def taken():
+def taken(port):
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", PORT)) != errno.ECONNREFUSED
+        return probe.connect_ex(("127.0.0.1", port)) != errno.ECONNREFUSED
 
 
-def start_server():
+def start_server(port):
     """(server, what gives its messages, what cleans up)."""
     if reason := why_no_postfix():
-        sink = Sink(port=PORT).start()
+        sink = Sink(port=port).start()
         print(f"({reason}; a small server stands in.) The primary of example.com is on "
-              f"127.0.0.1:{PORT}.")
+              f"127.0.0.1:{port}.")
         return sink, lambda: [m.content for m in list(sink.messages)], lambda: None
     folder, temporary = postfix_folder()
-    postfix = Postfix(folder, port=PORT)
+    postfix = Postfix(folder, port=port)
     try:
         postfix.start()
     except BaseException:
@@ -64,16 +66,19 @@ def start_server():
         if temporary:
             shutil.rmtree(folder)
         raise
-    print(f"Postfix is the primary of example.com on 127.0.0.1:{PORT}; it stores in {folder}/mail")
+    print(f"Postfix is the primary of example.com on 127.0.0.1:{port}; it stores in {folder}/mail")
     return postfix, postfix.messages, lambda: temporary and shutil.rmtree(folder)
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("port", nargs="?", type=int, default=PORT, metavar="PORT")
+    port = parser.parse_args().port
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if taken():
-        print(f"Something listens on 127.0.0.1:{PORT} already.", file=sys.stderr)
+    if taken(port):
+        print(f"Something listens on 127.0.0.1:{port} already.", file=sys.stderr)
         return 1
-    server, messages, clean = start_server()
+    server, messages, clean = start_server(port)
     seen = 0
     try:
         while True:

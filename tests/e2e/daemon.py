@@ -97,28 +97,15 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
 
     def kill(self):
         """kill -9 of every process at once, the keeper first."""
-        pids = self.pids()
-        for pid in pids:
-            kill(pid)
-        self.child.wait()
+        kill_family(self.child)
         self.child = None
-        wait_for(lambda: not any(alive(pid) for pid in pids), 5, what="the death of all")
 
     def reload(self):
         self.child.send_signal(signal.SIGHUP)
 
     def pids(self):
         """The keeper and all below it."""
-        if self.child is None:
-            return []
-        found = [self.child.pid]
-        for pid in found:
-            try:
-                for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                    found += [int(p) for p in (task / "children").read_text().split()]
-            except OSError:
-                pass
-        return found
+        return [] if self.child is None else family(self.child.pid)
 
     def processes(self):
         """Name to process ids, by the name that each process shows (comm or argument)."""
@@ -197,6 +184,27 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def family(pid):
+    """A process and all below it."""
+    found = [pid]
+    for parent in found:
+        try:
+            for task in pathlib.Path(f"/proc/{parent}/task").iterdir():
+                found += [int(p) for p in (task / "children").read_text().split()]
+        except OSError:
+            pass
+    return found
+
+
+def kill_family(child):
+    """kill -9 of a process that we started and of all below it, itself first."""
+    pids = family(child.pid)
+    for pid in pids:
+        kill(pid)
+    child.wait()
+    wait_for(lambda: not any(alive(pid) for pid in pids), 5, what="the death of all")
 
 
 def process_name(pid):

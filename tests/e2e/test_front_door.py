@@ -9,44 +9,96 @@ import subprocess
 
 import pytest
 
-from daemon import BUILD, ROOT, Holdfast
+from daemon import BUILD, ROOT, Holdfast, kill_family
 from peers import end_process, free_port, greets, wait_for
 
 
-def test_make_run(place):
-    """tools/run_quickstart.sh, which `make run` ends in: it says where it listens and what to try,
-    and what it says works."""
-    smtp, primary, http = free_port(), free_port(), free_port()
-    clone = place / "clone"
-    for name in ("tools/run_quickstart.sh", "etc/quickstart.conf"):
-        text = (ROOT / name).read_text().replace("2525", str(smtp)).replace("2526", str(primary)) \
-            .replace("8025", str(http))
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        (clone / name).write_text(text)
-    (clone / "build").symlink_to(BUILD)
-    log = clone / "output"
-    with open(log, "wb") as output:
-        child = subprocess.Popen(["sh", "tools/run_quickstart.sh", "build"], cwd=clone,
-                                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                 start_new_session=True)
-    try:
-        wait_for(lambda: greets(smtp), 20, what="what make run promises")
-        said = log.read_text()
-        commands = [line.strip() for line in said.splitlines()
-                    if line.startswith("    swaks") or line.startswith("    build/holdfast")]
-        assert len(commands) == 3, said
-        assert f"127.0.0.1:{smtp}" in said
-        if shutil.which("swaks") is None:
-            pytest.skip("swaks is not installed")
-        outputs = [subprocess.run(command, shell=True, cwd=clone, capture_output=True, text=True,
-                                  stdin=subprocess.DEVNULL, timeout=60) for command in commands]
-        for command, result in zip(commands, outputs):
-            assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-        assert "ann@example.com" in outputs[2].stdout
-        os.kill(child.pid, signal.SIGINT)  # Control-C
-        assert child.wait(timeout=30) == 0
-    finally:
-        end_process(child)
+class Clone:
+    """A newcomer's clone: the scripts that `make run` and `make primary` end in, on free ports."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.smtp, self.primary, self.http = free_port(), free_port(), free_port()
+        for name in ("tools/run_quickstart.sh", "etc/quickstart.conf"):
+            text = (ROOT / name).read_text()
+            for port, ours in (("2525", self.smtp), ("2526", self.primary), ("8025", self.http)):
+                text = text.replace(port, str(ours))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        shutil.copy(ROOT / "tools/primary.py", folder / "tools")
+        (folder / "build").symlink_to(BUILD)
+        (folder / "tests").symlink_to(ROOT / "tests")
+        self.children = []
+
+    def start(self, *command, log):
+        with open(self.folder / log, "wb") as output:
+            child = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL,
+                                     stdout=output, stderr=output, start_new_session=True)
+        self.children.append(child)
+        return child
+
+    def make_run(self):
+        child = self.start("sh", "tools/run_quickstart.sh", "build", log="run.log")
+        wait_for(lambda: greets(self.smtp), 20, what="what make run promises")
+        return child
+
+    def make_primary(self):
+        """As the Makefile starts it; the port comes by argument here."""
+        return self.start("/usr/bin/python3", "-B", "tools/primary.py", str(self.primary),
+                          log="primary.log")
+
+    def said(self, log):
+        return (self.folder / log).read_text(errors="replace")
+
+    def shell(self, command):
+        return subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=60)
+
+    def end(self):
+        for child in self.children:
+            end_process(child)
+
+
+@pytest.fixture
+def clone(place):
+    made = Clone(place / "clone")
+    yield made
+    made.end()
+
+
+def control_c(child):
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(shutil.which("swaks") is None, reason="swaks is not installed")
+def test_make_run_and_make_primary(clone):
+    """The first half hour: `make run` says where it listens and what to try, and what it says
+    works; all is killed and started again; `make primary` shows the message as it arrives."""
+    daemon = clone.make_run()
+    said = clone.said("run.log")
+    assert f"127.0.0.1:{clone.smtp}" in said
+    commands = [line.strip() for line in said.splitlines()
+                if line.startswith("    swaks") or line.startswith("    build/holdfast")]
+    assert len(commands) == 3, said
+    outputs = [clone.shell(command) for command in commands]
+    for command, result in zip(commands, outputs):
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    list_queue = commands[2]
+    assert "ann@example.com" in outputs[2].stdout
+
+    kill_family(daemon)
+    daemon = clone.make_run()
+    primary = clone.make_primary()
+
+    def arrived():
+        assert primary.poll() is None, clone.said("primary.log")
+        return "to ann@example.com" in clone.said("primary.log")
+    wait_for(arrived, 30, what="the message at the primary")
+    wait_for(lambda: clone.shell(list_queue).returncode == 1, 10, what="an empty queue")
+    assert clone.said("primary.log").count("to ann@example.com") == 1
+    control_c(primary)
+    control_c(daemon)
 
 
 def test_make_install(place):
