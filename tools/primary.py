@@ -3,8 +3,9 @@
 """A primary mail server to try holdfast with, on 127.0.0.1, in the foreground: primary.py [PORT]
 
 The port is 2526 if none is given, as etc/quickstart.conf has it. As root a real Postfix with its
-own configuration and queue under run-primary/; else a small server that only stores. Each message
-that arrives is named as it comes; Control-C ends it.
+own configuration and queue under run-primary/; else a small server that only stores. It takes mail
+for every domain, so that outgoing mail and bounces can be tried too, and sends none on. Each
+message that arrives is named as it comes; Control-C ends it.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def start_server(port):
               f"127.0.0.1:{port}.")
         return sink, lambda: [m.content for m in list(sink.messages)], lambda: None
     folder, temporary = postfix_folder()
-    postfix = Postfix(folder, port=port)
+    postfix = Postfix(folder, port=port, domains=("static:all",))
     try:
         postfix.start()
     except BaseException:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real mail servers as private instances: own configuration, own queue, high ports, loopback only.
 
-Each lives in one directory and ends with stop(); nothing of the system's own instance is touched.
+Each lives in one directory and ends with stop(); nothing of the system's own instance is touched,
+and nothing leaves the machine: what a Postfix is not told to keep or to pass on, it bounces.
 """
 
 import os
@@ -79,7 +80,8 @@ def why_no_dovecot():
 
 class Postfix:
     """A Postfix that takes all mail of `domains` into one maildir, or, with `relay_to`, is their
-    backup MX as Postfix is by default. `settings` are further lines of main.cf."""
+    backup MX as Postfix is by default. `domains` may be ("static:all",): every domain there is.
+    `settings` are further lines of main.cf."""
 
     MASTER = """\
 127.0.0.1:{port} inet n - n - {limit} smtpd
@@ -135,6 +137,7 @@ local_recipient_maps =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
+default_transport = error:5.7.1 Mail to other domains does not leave this machine
 """
 
     # As a primary in tests: takes everything, changes nothing.

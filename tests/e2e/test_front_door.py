@@ -97,6 +97,12 @@ def test_make_run_and_make_primary(clone):
     wait_for(arrived, 30, what="the message at the primary")
     wait_for(lambda: clone.shell(list_queue).returncode == 1, 10, what="an empty queue")
     assert clone.said("primary.log").count("to ann@example.com") == 1
+
+    # Mail to elsewhere goes by the relay to the primary too, and no further.
+    outgoing = clone.shell(f"swaks --server 127.0.0.1:{clone.smtp} --from ann@example.com "
+                           "--to you@example.net")
+    assert outgoing.returncode == 0, outgoing.stdout
+    wait_for(lambda: "to you@example.net" in clone.said("primary.log"), 10, what="outgoing mail")
     control_c(primary)
     control_c(daemon)
 

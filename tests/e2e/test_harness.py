@@ -84,6 +84,14 @@ def test_postfix_as_primary_delivers(postfix):
     assert stored[0].endswith(CONTENT.replace(b"\x00", b"").replace(b"\r\n", b"\n"))
 
 
+def test_postfix_sends_nothing_to_other_domains(postfix):
+    primary = postfix()
+    with Dialogue(primary.port) as dialogue:
+        dialogue.send("", ["c@elsewhere.example"], CONTENT.replace(b"\x00", b""))
+    wait_for(lambda: "to=<c@elsewhere.example>" in primary.log(), what="what became of it")
+    assert "relay=none" in primary.log() and "does not leave this machine" in primary.log()
+
+
 def test_dovecot_takes_lmtp(dovecot):
     dialogue = Dialogue(dovecot.port, hello=None)
     dialogue.must("LHLO client.example")
