@@ -2,7 +2,7 @@
 """Real mail servers as private instances: own configuration, own queue, high ports, loopback only.
 
 Each lives in one directory and ends with stop(); nothing of the system's own instance is touched,
-and nothing leaves the machine: what a Postfix is not told to keep or to pass on, it bounces.
+and nothing leaves the machine: what a Postfix is not told to keep or to pass on, it refuses.
 """
 
 import os
