@@ -41,7 +41,9 @@ const struct tool_command tool_commands[] = {
      "changed.",
      OPTIONS_SELECT, 1, ANY, tool_queue_export},
     {"queue import", "DIR", "Take in what queue export wrote; ids are kept",
-     "What is here already is left as it is, so it can be said twice.", 0, 1, 1, tool_queue_import},
+     "Each message that is stored is marked in DIR, ID.json becomes ID.imported, so the command "
+     "can\nbe said again and nothing is taken in twice.",
+     0, 1, 1, tool_queue_import},
     {"queue watch", IDS, "Print events as they happen, until interrupted", NULL, OPTIONS_SELECT, 0,
      ANY, tool_queue_watch},
     {"server list", "[NAME ...]", "List the servers and their state", NULL, 0, 0, ANY, tool_server},

@@ -2,10 +2,15 @@
  *
  * `holdfast queue import DIR`: sends what `queue export` wrote, in the order of the ids, which is
  * the order of time. A message goes in one request where it fits, else in several.
+ *
+ * The daemon knows a message's id only until the message has its fate. What it has stored is
+ * therefore marked here, ID.json becomes ID.imported, before the next one is sent: said again, the
+ * command takes nothing in twice, even when the mail has gone on meanwhile.
  */
 #include "app/tool.h"
 #include "base/base64.h"
 #include "base/id.h"
+#include "sys/disk.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,6 +20,7 @@
 #include <unistd.h>
 
 enum {
+    NAME_SIZE = ID_TEXT_LENGTH + 16,
     RECIPIENTS_A_REQUEST = 400, /* with long ORCPT parameters they fill half a frame */
     RECORD_BYTES_MAX = 64 << 20,
 };
@@ -23,22 +29,31 @@ struct import {
     const struct tool *tool;
     const char *path;
     int directory;
+    struct disk *disk; /* the same, to rename in */
     struct tool_client *client;
     char (*ids)[ID_TEXT_LENGTH + 1];
     size_t count, capacity;
     uint64_t imported, present, failed;
+    uint64_t before;  /* marked by an earlier run */
+    bool cannot_mark; /* said once */
     struct tool_progress progress;
 };
 
 /* ---- the folder --------------------------------------------------------------------------- */
 
+#define MARK ".imported"
+
 static bool add_name(struct import *import, const char *name)
 {
     struct slice text = slice_from_text(name);
+    struct slice suffix = slice_skip(text, ID_TEXT_LENGTH);
     struct message_id id;
-    if (text.length != ID_TEXT_LENGTH + 5 || strcmp(name + ID_TEXT_LENGTH, ".json") != 0 ||
-        !id_from_text(slice_take(text, ID_TEXT_LENGTH), &id)) {
+    if (!id_from_text(slice_take(text, ID_TEXT_LENGTH), &id)) {
         return true; /* not ours */
+    }
+    if (!slice_equal(suffix, SLICE_LITERAL(".json"))) {
+        import->before += slice_equal(suffix, SLICE_LITERAL(MARK));
+        return true;
     }
     if (import->count == import->capacity) {
         size_t capacity = import->capacity == 0 ? 256 : import->capacity * 2;
@@ -65,6 +80,9 @@ static bool list_folder(struct import *import)
     bool good = listing != NULL && import->directory >= 0;
     if (!good) {
         tool_error("%s: %s", import->path, strerror(errno));
+    } else if (disk_from_descriptor(dup(import->directory), &import->disk) != ERROR_NONE) {
+        tool_error("%s: cannot be used", import->path);
+        good = false;
     }
     for (struct dirent *entry; good && (entry = readdir(listing)) != NULL;) {
         good = add_name(import, entry->d_name);
@@ -83,7 +101,7 @@ static bool list_folder(struct import *import)
 static int open_part(const struct import *import, const char *id, const char *suffix,
                      int64_t *ret_size)
 {
-    char name[ID_TEXT_LENGTH + 8];
+    char name[NAME_SIZE];
     struct stat status;
     snprintf(name, sizeof(name), "%s.%s", id, suffix);
     int fd = openat(import->directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -222,6 +240,25 @@ static void complain(struct import *import, const char *id, const char *why)
     }
 }
 
+/* It is stored by the daemon: never to be sent again. */
+static void mark_imported(struct import *import, const char *id)
+{
+    char name[NAME_SIZE], marked[NAME_SIZE];
+    snprintf(name, sizeof(name), "%s.json", id);
+    snprintf(marked, sizeof(marked), "%s" MARK, id);
+    const struct disk_ops *ops = import->disk->ops;
+    enum error error = ops->rename(import->disk, name, marked);
+    if (error == ERROR_NONE) {
+        error = ops->sync_directory(import->disk);
+    }
+    if (error != ERROR_NONE && !import->cannot_mark) {
+        import->cannot_mark = true;
+        tool_progress_end(&import->progress);
+        tool_error("%s/%s: %s; what is taken in cannot be marked, so do not import it again",
+                   import->path, marked, error_text(error));
+    }
+}
+
 /* False: it is no use going on. */
 static bool import_one(struct import *import, const char *id)
 {
@@ -249,9 +286,16 @@ static bool import_one(struct import *import, const char *id)
     if (why == NULL && code != CONTROL_DONE) {
         why = "was refused";
     }
+    if (why == NULL && strcmp(reply.result, "imported") != 0 &&
+        strcmp(reply.result, "exists") != 0) {
+        why = "nothing is known of what became of it";
+    }
     if (why != NULL) {
         complain(import, id, why);
-    } else if (strcmp(reply.result, "exists") == 0) {
+        return code != CONTROL_NOT_RUNNING;
+    }
+    mark_imported(import, id);
+    if (strcmp(reply.result, "exists") == 0) {
         import->present++;
     } else {
         import->imported++;
@@ -277,6 +321,9 @@ static enum control_exit import_all(struct import *import)
         printf("Imported %llu, here already %llu, failed %llu.\n",
                (unsigned long long)import->imported, (unsigned long long)import->present,
                (unsigned long long)import->failed);
+        if (import->before > 0) {
+            printf("%llu had been imported before.\n", (unsigned long long)import->before);
+        }
     }
     return !going               ? CONTROL_NOT_RUNNING
            : import->failed > 0 ? CONTROL_NOTHING_MATCHED
@@ -288,7 +335,7 @@ enum control_exit tool_queue_import(struct tool *tool)
     struct import import = {.tool = tool, .path = tool->operands[0], .directory = -1};
     enum control_exit code = CONTROL_USAGE;
     if (list_folder(&import)) {
-        if (import.count == 0) {
+        if (import.count == 0 && import.before == 0) {
             tool_error("%s: there is no exported message", import.path);
             code = CONTROL_NOTHING_MATCHED;
         } else {
@@ -298,6 +345,7 @@ enum control_exit tool_queue_import(struct tool *tool)
     if (import.directory >= 0) {
         close(import.directory);
     }
+    disk_free(import.disk);
     free(import.ids);
     return code;
 }

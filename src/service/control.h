@@ -108,7 +108,8 @@
  *   "content"     base64, appended; at most CONTROL_CONTENT_MAX bytes a request
  *   "last"        true: the message is complete; store it
  * Requests before the last end with exit 0 and no row. The last gives {"id","result":"imported"} or
- * {"id","result":"exists"} (idempotent: nothing changed), durable before it is sent. Deliveries
+ * {"id","result":"exists"} (nothing changed), durable before it is sent. An id is known while its
+ * message is unfinished, no longer: who imports remembers what was imported. Deliveries
  * with a fate get that fate; held, dead and redirected ones are so again; all others wait for their
  * server. Its bounds are those of spool.h.
  *

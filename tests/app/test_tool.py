@@ -366,6 +366,7 @@ class Files(ToolCase):
         self.answers(queue_import=take)
         result = self.run_tool("queue", "import", "out")
         self.assertEqual(result.stdout, "Imported 2, here already 1, failed 0.\n")
+        self.assertEqual(result.stderr, "")
         del got["now"]
         self.assertEqual(list(got), [message_id(n) for n in (1, 2, 3)])
         for n, content in self.CONTENT.items():
@@ -373,6 +374,44 @@ class Files(ToolCase):
             self.assertEqual(sent, content)
             self.assertEqual(record["envelope"], {"sender": "bob@x"})
             self.assertEqual([r["n"] for r in recipients], list(range(1001 if n == 3 else 1)))
+
+    def import_all(self, code=0, refused=()):
+        def take(arguments):
+            n = arguments["record"]["id"] if "record" in arguments else take.id
+            take.id = n
+            if n in refused:
+                return [end(1, "the disk is full")]
+            return ([{"row": {"id": n, "result": "imported"}}] if arguments["last"] else []) + [end()]
+        self.answers(queue_import=take)
+        result = self.run_tool("queue", "import", "out", code=code)
+        asked = [a["record"]["id"] for _, a in self.core.requests if "record" in a]
+        self.end_core()
+        return result, asked
+
+    def test_what_was_imported_is_not_sent_again(self):
+        self.export()
+        self.end_core()
+        _, asked = self.import_all(code=1, refused=[message_id(2)])
+        self.assertEqual(asked, [message_id(n) for n in (1, 2, 3)])
+        names = sorted(p.name for p in (self.place / "out").iterdir())
+        self.assertEqual(names, [message_id(n) + suffix for n, marked in ((1, True), (2, False),
+                                                                          (3, True))
+                                 for suffix in (".eml", ".imported" if marked else ".json")])
+        result, asked = self.import_all()
+        self.assertEqual(asked, [message_id(2)])
+        self.assertIn("2 had been imported before", result.stdout)
+        result, asked = self.import_all()
+        self.assertEqual(asked, [])
+        self.assertIn("3 had been imported before", result.stdout)
+
+    def test_an_import_that_cannot_be_marked_says_so(self):
+        self.export()
+        self.end_core()
+        for n in (1, 3):
+            (self.place / "out" / (message_id(n) + ".imported") / "x").mkdir(parents=True)
+        result, asked = self.import_all()
+        self.assertEqual(len(asked), 3)
+        self.assertEqual(result.stderr.count("do not import it again"), 1)
 
     def test_import_says_what_is_wrong(self):
         self.export()
