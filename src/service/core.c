@@ -302,6 +302,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     }
     struct events_settings settings = events_settings(config, core->events_disk);
     events_reconfigure(core->events, &settings);
+    spool_set_reserve(core->spool, config->reserve_bytes);
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     core_in_announce(core, true);
     return ERROR_NONE;

@@ -173,6 +173,11 @@ enum error spool_ticket(struct spool *spool, struct spool_handle handle,
     return spool->ops->ticket(spool, handle, ret_ticket, ret_length);
 }
 
+void spool_set_reserve(struct spool *spool, uint64_t reserve_bytes)
+{
+    spool->ops->set_reserve(spool, reserve_bytes);
+}
+
 void spool_status(const struct spool *spool, struct spool_state *ret_state)
 {
     spool->ops->status(spool, ret_state);

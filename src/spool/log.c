@@ -134,6 +134,13 @@ static void look_at_space(struct journal *journal)
                       journal->trouble == ERROR_NONE ? reason : NULL);
 }
 
+static void log_set_reserve(struct spool *spool, uint64_t reserve_bytes)
+{
+    struct journal *journal = journal_of(spool);
+    journal->settings.reserve_bytes = reserve_bytes;
+    look_at_space(journal);
+}
+
 static void log_status(const struct spool *spool, struct spool_state *ret_state)
 {
     const struct journal *journal = journal_of(spool);
@@ -265,6 +272,7 @@ static const struct spool_ops log_ops = {
     .pin = log_pin,
     .unpin = log_unpin,
     .ticket = log_ticket,
+    .set_reserve = log_set_reserve,
     .status = log_status,
     .tick = log_tick,
 };

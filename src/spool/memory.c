@@ -656,6 +656,12 @@ static enum error memory_ticket(struct spool *spool, struct spool_handle handle,
 
 /* ---- life -------------------------------------------------------------------------------- */
 
+static void memory_set_reserve(struct spool *spool, uint64_t reserve_bytes)
+{
+    (void)spool; /* no disk */
+    (void)reserve_bytes;
+}
+
 static void memory_status(const struct spool *spool, struct spool_state *ret_state)
 {
     const struct memory_spool *memory = memory_of(spool);
@@ -725,6 +731,7 @@ static const struct spool_ops memory_ops = {
     .pin = memory_pin,
     .unpin = memory_unpin,
     .ticket = memory_ticket,
+    .set_reserve = memory_set_reserve,
     .status = memory_status,
     .tick = memory_tick,
 };

@@ -260,6 +260,8 @@ struct spool_state {
     uint64_t quarantined; /* records set aside since start */
     char reason[160];     /* why acceptance stopped, or empty */
 };
+/* As spool_settings.reserve_bytes, from now on; acceptance may stop or begin at once. */
+void spool_set_reserve(struct spool *spool, uint64_t reserve_bytes);
 void spool_status(const struct spool *spool, struct spool_state *ret_state);
 /* Looks at free space, retries a failed storage, recycles, compacts a bounded part: call about once
  * a second. */

@@ -45,6 +45,7 @@ struct spool_ops {
     void (*unpin)(struct spool *, struct spool_handle);
     enum error (*ticket)(struct spool *, struct spool_handle, uint8_t *, size_t *ret_length);
 
+    void (*set_reserve)(struct spool *, uint64_t reserve_bytes);
     void (*status)(const struct spool *, struct spool_state *);
     void (*tick)(struct spool *);
 };

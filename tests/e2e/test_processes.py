@@ -200,6 +200,23 @@ def test_a_wrong_reload_changes_nothing_and_says_why(holdfast, sink):
     mx.stop()
 
 
+def test_a_reload_changes_the_reserve(holdfast, sink):
+    routes = backup_mx(sink().port)
+    mx = holdfast(routes)
+
+    def answer():
+        try:
+            return mx.send()[0]
+        except Refused as refused:
+            return refused.code
+
+    for reserve, code in (("100T", 452), ("1M", 250)):
+        mx.configure(routes, top=f"reserve = {reserve}")
+        mx.reload()
+        wait_for(lambda: answer() == code, 10, 0.1, f"answer {code}")
+    mx.stop()
+
+
 def test_a_reload_that_takes_a_restart_is_refused_whole(holdfast, sink):
     hop = sink()
     routes = backup_mx(hop.port)

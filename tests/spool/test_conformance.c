@@ -42,6 +42,23 @@ static void an_accepted_message_is_read_back(void **state)
     assert_int_equal(status.accepting, ERROR_NONE);
 }
 
+static void the_reserve_may_change(void **state)
+{
+    struct harness *harness = *state;
+    struct spool_state status;
+    spool_set_reserve(harness->spool, UINT64_MAX);
+    spool_status(harness->spool, &status);
+    if (kind_under_test == HARNESS_LOG) {
+        assert_int_equal(status.accepting, ERROR_SPACE);
+        assert_true(status.reserve_bytes == UINT64_MAX);
+    }
+    spool_set_reserve(harness->spool, 1);
+    spool_status(harness->spool, &status);
+    assert_int_equal(status.accepting, ERROR_NONE);
+    assert_string_equal(status.reason, "");
+    harness_accept(harness, 1, 100);
+}
+
 static void a_message_outlives_a_restart(void **state)
 {
     struct harness *harness = *state;
@@ -621,6 +638,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(an_accepted_message_is_read_back),
+        CASE(the_reserve_may_change),
         CASE(a_message_outlives_a_restart),
         CASE(loading_is_in_acceptance_order_and_complete),
         CASE(sequences_grow_and_are_kept),
