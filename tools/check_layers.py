@@ -42,6 +42,7 @@ LIBRARIES = {
     re.compile(r"^seccomp\.h|^linux/landlock\.h"): {"sys", "app"},
     re.compile(r"^systemd/"): {"sys", "app"},
     re.compile(r"^jansson\.h"): {"service", "app"},
+    re.compile(r"^openssl/"): {"base/digest", "sys"},
     re.compile(r"^libsmartcols/"): {"app"},
 }
 
