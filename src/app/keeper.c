@@ -123,7 +123,30 @@ void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t gen
     say_if_all_are_ready(keeper);
 }
 
-static void start_all(struct keeper *keeper, const struct plan *plan, int text)
+static void log_lines(enum log_level level, const char *event, struct slice text)
+{
+    while (text.length > 0) {
+        size_t end = slice_find(text, '\n');
+        log_event(level, event, LOG_SLICE("reason", slice_take(text, end)));
+        text = slice_skip(text, end + 1);
+    }
+}
+
+/* Of a configuration that is in force from now on. */
+static void log_warnings(int descriptor)
+{
+    char *text;
+    size_t length;
+    enum error error = keeper_text_from_descriptor(descriptor, &text, &length);
+    if (error != ERROR_NONE) {
+        log_lines(LOG_LEVEL_WARNING, "configuration", slice_from_text(error_text(error)));
+        return;
+    }
+    log_lines(LOG_LEVEL_WARNING, "configuration", slice_make(text, length));
+    free(text);
+}
+
+static void start_all(struct keeper *keeper, const struct plan *plan, int text, int warnings)
 {
     keeper->plan = *plan;
     keeper->text = text;
@@ -139,6 +162,7 @@ static void start_all(struct keeper *keeper, const struct plan *plan, int text)
         keeper_stop(keeper, 1);
         return;
     }
+    log_warnings(warnings);
     keeper->phase = KEEPER_RUNNING;
     for (int role = 0; role < ROLE_COUNT; role++) {
         child_start(&keeper->children[role]);
@@ -171,7 +195,7 @@ static bool can_change_to(const struct plan *old, const struct plan *new)
     return can;
 }
 
-static void reload_all(struct keeper *keeper, const struct plan *plan, int text)
+static void reload_all(struct keeper *keeper, const struct plan *plan, int text, int warnings)
 {
     struct keeper_listeners listeners;
     if (!can_change_to(&keeper->plan, plan) ||
@@ -191,6 +215,7 @@ static void reload_all(struct keeper *keeper, const struct plan *plan, int text)
         child_reload(&keeper->children[role]);
     }
     children_renew_web(keeper);
+    log_warnings(warnings);
     log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
 }
 
@@ -220,11 +245,8 @@ static void say_errors(struct keeper *keeper, struct slice text)
 {
     if (keeper->phase == KEEPER_STARTING) {
         fprintf(stderr, "%.*s", SLICE_PRINT(text));
-    }
-    while (keeper->phase != KEEPER_STARTING && text.length > 0) {
-        size_t end = slice_find(text, '\n');
-        log_event(LOG_LEVEL_ERROR, "reload-refused", LOG_SLICE("reason", slice_take(text, end)));
-        text = slice_skip(text, end + 1);
+    } else {
+        log_lines(LOG_LEVEL_ERROR, "reload-refused", text);
     }
 }
 
@@ -254,10 +276,11 @@ static void take_plan(struct keeper *keeper, struct keeper_message *message)
         return;
     }
     if (keeper->phase == KEEPER_STARTING) {
-        start_all(keeper, &plan, message->descriptors[0]);
+        start_all(keeper, &plan, message->descriptors[0], message->descriptors[1]);
     } else {
-        reload_all(keeper, &plan, message->descriptors[0]);
+        reload_all(keeper, &plan, message->descriptors[0], message->descriptors[1]);
     }
+    close(message->descriptors[1]);
 }
 
 static void start_reader(struct keeper *keeper);

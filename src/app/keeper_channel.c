@@ -26,9 +26,10 @@ static bool descriptors_fit(const struct keeper_message *message)
     case KEEPER_LISTENER:
     case KEEPER_CONTROL:
     case KEEPER_WEB:
-    case KEEPER_PLAN:
     case KEEPER_REFUSED:
         return message->descriptor_count == 1;
+    case KEEPER_PLAN:
+        return message->descriptor_count == 2;
     case KEEPER_DIRECTORIES:
         return message->descriptor_count == 1 || message->descriptor_count == 3;
     case KEEPER_RING:

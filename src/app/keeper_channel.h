@@ -28,7 +28,7 @@ enum keeper_kind {
     /* from a child */
     KEEPER_READY, /* generation, error: NONE if it is in force */
     /* from the reader */
-    KEEPER_PLAN,    /* bytes: the plan; descriptor: the whole text */
+    KEEPER_PLAN,    /* bytes: the plan; descriptors: the whole text, and warnings, a line each */
     KEEPER_REFUSED, /* descriptor: what is wrong, a line each */
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The process that reads the configuration, and ends. It can open files for reading and has no
- * network; what it answers is the plan and the whole text, or what is wrong with them.
+ * network; what it answers is the plan, the whole text and what to warn of, or what is wrong.
  *
  * It cannot become `user` first: who that is stands in the file.
  */
@@ -14,17 +14,20 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static enum error answer(int channel, enum keeper_kind kind, struct slice bytes, struct slice text)
+/* Texts become descriptors, in their order. */
+static enum error answer(int channel, enum keeper_kind kind, struct slice bytes,
+                         const struct slice *texts, size_t count)
 {
-    int fd;
-    enum error error = keeper_text_to_descriptor(text, &fd);
-    if (error != ERROR_NONE) {
-        return error;
+    struct keeper_message message = {.kind = kind, .bytes = bytes};
+    enum error error = ERROR_NONE;
+    for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
+        error = keeper_text_to_descriptor(texts[i], &message.descriptors[i]);
+        message.descriptor_count += error == ERROR_NONE;
     }
-    struct keeper_message message = {
-        .kind = kind, .bytes = bytes, .descriptors = {fd}, .descriptor_count = 1};
-    error = keeper_send(channel, &message);
-    close(fd);
+    if (error == ERROR_NONE) {
+        error = keeper_send(channel, &message);
+    }
+    keeper_message_close(&message);
     return error;
 }
 
@@ -38,13 +41,15 @@ static enum error read_and_answer(int channel, const char *path)
     struct settings *settings = settings_read(path, &errors);
     enum error error;
     if (settings == NULL || !plan_make(settings_config(settings), path, &plan, &errors)) {
-        error = answer(channel, KEEPER_REFUSED, SLICE_EMPTY, buffer_slice(&errors));
+        const struct slice texts[] = {buffer_slice(&errors)};
+        error = answer(channel, KEEPER_REFUSED, SLICE_EMPTY, texts, 1);
     } else {
         settings_expand(settings, &text);
         plan_put(&bytes, &plan);
+        const struct slice texts[] = {buffer_slice(&text), buffer_slice(&errors)};
         error = text.failed || bytes.failed
                     ? ERROR_MEMORY
-                    : answer(channel, KEEPER_PLAN, buffer_slice(&bytes), buffer_slice(&text));
+                    : answer(channel, KEEPER_PLAN, buffer_slice(&bytes), texts, 2);
     }
     settings_free(settings);
     buffer_done(&errors);

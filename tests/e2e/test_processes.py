@@ -180,6 +180,21 @@ def test_a_running_session_survives_a_reload(holdfast, sink):
     mx.stop()
 
 
+def test_warnings_are_logged_at_start_and_reload(holdfast, sink):
+    """R8: with no postmaster, 550 and a warning."""
+    nobody = backup_mx(sink().port, domain='"*.example.com"')
+    mx = holdfast(nobody)
+    words = re.compile(r"warning keeper configuration .*holdfast\.conf:\d+: warning: no postmaster")
+    wait_for(lambda: len(words.findall(mx.log())) == 1, 10, what="the warning at the start")
+    with pytest.raises(Refused):
+        mx.send(["postmaster"])
+    mx.configure(nobody + "server m9 { address = nowhere.example }\n")
+    mx.reload()
+    wait_for(lambda: len(words.findall(mx.log())) == 2, 10, what="the warning at the reload")
+    wait_for(lambda: "no route uses server 'm9'" in mx.log(), 10, what="the new one")
+    mx.stop()
+
+
 def test_a_wrong_reload_changes_nothing_and_says_why(holdfast, sink):
     hop = sink()
     routes = backup_mx(hop.port)
