@@ -335,17 +335,28 @@ bool fate_may_bounce(const struct relay *relay, uint32_t number)
            (delivery->flags & DELIVERY_NO_NOTICE) == 0 && relay->config->bounces != NO_INDEX;
 }
 
-static void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
-                      struct slice reason)
+static void bury(struct relay *relay, uint32_t number, struct slice reason)
 {
     struct delivery *delivery = begin(relay, number);
     recipient_release(relay, number);
     delivery_set_reason(relay, delivery, reason);
     delivery_set_state(relay, number, DELIVERY_DEAD);
-    action_note(relay, number, NOTE_DEAD, reason);
-    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DEAD, number);
+}
+
+static void tell(struct relay *relay, enum relay_event_kind kind, uint32_t number,
+                 struct slice reason, const struct relay_reply *reply)
+{
+    struct relay_action *event = action_delivery_event(relay, kind, number);
     event->reason = action_copy(relay, reason);
     action_set_reply(relay, event, reply);
+}
+
+static void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+                      struct slice reason)
+{
+    bury(relay, number, reason);
+    action_note(relay, number, NOTE_DEAD, reason);
+    tell(relay, RELAY_EVENT_DEAD, number, reason, reply);
 }
 
 void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
@@ -366,12 +377,22 @@ void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers
     bounce->server = server < relay->server_count ? server : NO_INDEX;
     action_set_reply(relay, bounce, reply);
     for (uint32_t i = 0; i < count; i++) {
-        begin(relay, numbers[i]);
-        struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_BOUNCED, numbers[i]);
-        event->reason = action_copy(relay, reason);
-        action_set_reply(relay, event, reply);
-        recipient_release(relay, numbers[i]);
-        delivery_finish(relay, numbers[i]);
+        bury(relay, numbers[i], reason); /* until its notice is made */
+    }
+}
+
+void relay_bounced(struct relay *relay, const struct relay_action *bounce, bool made)
+{
+    for (uint32_t i = 0; i < bounce->delivery_count; i++) {
+        const struct message *message = message_at(relay, bounce->handle.index);
+        uint32_t number = delivery_number(message, bounce->deliveries[i]);
+        if (made) {
+            tell(relay, RELAY_EVENT_BOUNCED, number, bounce->reason, &bounce->reply);
+            delivery_finish(relay, number);
+        } else {
+            action_note(relay, number, NOTE_DEAD, bounce->reason);
+            tell(relay, RELAY_EVENT_DEAD, number, bounce->reason, &bounce->reply);
+        }
     }
 }
 

@@ -184,9 +184,10 @@ enum relay_action_kind {
     RELAY_FATE,    /* write `fate` of `delivery` */
     RELAY_NOTE,    /* write a note about `delivery` (or SPOOL_ALL_DELIVERIES) */
     RELAY_GLOBAL,  /* write a note under `key` */
-    RELAY_BOUNCE,  /* make a DSN for `deliveries` (same message, from `reason`) and write it in one
-                      batch with their fates SPOOL_BOUNCED; then relay_add() the DSN. Without a
-                      route for it, relay makes a dead letter itself and never asks this. */
+    RELAY_BOUNCE,  /* make a DSN for `deliveries` (same message, from `reason`), say by
+                      relay_bounced() whether that could be done, and if so write it in one batch
+                      with their fates SPOOL_BOUNCED; then relay_add() the DSN. Without a route for
+                      it, relay makes a dead letter itself and never asks this. */
     RELAY_EVENT,   /* tell the operator: log, event journal, metrics, alert */
 };
 
@@ -237,6 +238,9 @@ struct relay_action {
 };
 
 bool relay_next(struct relay *relay, struct relay_action *ret_action);
+/* The answer to RELAY_BOUNCE, before the next relay_next(); more actions follow. Not `made`: the
+ * deliveries are dead letters, as mail that must not be bounced. */
+void relay_bounced(struct relay *relay, const struct relay_action *bounce, bool made);
 
 /* The note to write, in one batch, before the dot of `job` is sent (R2). Gives kind and payload
  * (static storage until the next call), for each of the job's deliveries. False: unknown job. */

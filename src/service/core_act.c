@@ -44,14 +44,18 @@ static struct writes *writes_new(struct core *core)
     return writes;
 }
 
+static void free_bounces(struct bounce **list)
+{
+    while (*list != NULL) {
+        struct bounce *bounce = *list;
+        *list = bounce->next;
+        bounce_free(bounce);
+    }
+}
+
 static void writes_free(struct writes *writes)
 {
-    for (struct bounce *bounce = writes->bounces; bounce != NULL;) {
-        struct bounce *next = bounce->next;
-        bounce_free(bounce);
-        bounce = next;
-    }
-    writes->bounces = NULL;
+    free_bounces(&writes->bounces);
     list_remove(&writes->link);
     buffer_clear(&writes->items);
     if (writes->items.capacity > ITEMS_KEPT_BYTES) {
@@ -98,10 +102,11 @@ static void gather_global(struct core *core, const struct relay_action *action)
 
 static void gather_bounce(struct core *core, const struct relay_action *action)
 {
-    struct bounce *bounce = bounce_new(core, action);
-    if (bounce == NULL) {
-        /* No fate without its DSN: the deliveries stay as they are in the journal. */
-        report_alert(core, "bounce", "a bounce could not be made; its mail stays in the journal");
+    struct bounce *bounce = NULL;
+    enum error error = bounce_new(core, action, &bounce);
+    relay_bounced(core->relay, action, error == ERROR_NONE);
+    if (error != ERROR_NONE) { /* no fate without its notice */
+        report_problem("no notice of a refusal could be made: it is a dead letter", error);
         return;
     }
     gather(core);
@@ -153,6 +158,39 @@ static void finish(struct core *core, struct core_after after, enum error error)
     }
 }
 
+/* Notices that are stored become mail to be delivered; without memory for it now, by the tick. */
+static void relay_notices(struct core *core)
+{
+    while (core->unrelayed_bounces != NULL) {
+        struct bounce *bounce = core->unrelayed_bounces;
+        core->unrelayed_bounces = bounce->next;
+        if (!core_in_relay(core, bounce->handle, &bounce->message)) {
+            bounce->next = core->unrelayed_bounces;
+            core->unrelayed_bounces = bounce;
+            return;
+        }
+        bounce_free(bounce);
+    }
+}
+
+static void take_notices(struct core *core, struct writes *writes,
+                         const struct spool_handle *handles, size_t count)
+{
+    size_t at = 0;
+    struct bounce **end = &core->unrelayed_bounces;
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = writes->bounces;
+    writes->bounces = NULL;
+    for (struct bounce *bounce = *end; bounce != NULL; bounce = bounce->next) {
+        assert(at < count);
+        bounce->handle = handles[at++];
+        report_accepted(core, &bounce->message);
+    }
+    relay_notices(core);
+}
+
 static void written(void *context, enum error error, const struct spool_handle *handles,
                     size_t count)
 {
@@ -170,14 +208,8 @@ static void written(void *context, enum error error, const struct spool_handle *
         core_check_stopped(core);
         return;
     }
-    size_t at = 0;
-    for (struct bounce *bounce = writes->bounces; bounce != NULL; bounce = bounce->next) {
-        assert(at < count);
-        report_accepted(core, &bounce->message);
-        /* Without memory for it now, it is scheduled at the next start. */
-        (void)core_in_relay(core, handles[at++], &bounce->message);
-    }
     struct core_after after = writes->after;
+    take_notices(core, writes, handles, count);
     writes_free(writes);
     finish(core, after, ERROR_NONE);
     core_check_stopped(core);
@@ -299,6 +331,7 @@ void core_act_tick(struct core *core)
     if (!any && list_is_empty(&core->unwritten)) {
         report_alert_over(core, "journal");
     }
+    relay_notices(core);
 }
 
 void core_act_init(struct core *core)
@@ -330,6 +363,7 @@ void core_act_done(struct core *core)
     if (lost > 0) {
         report_problem("stopped with writes that the journal did not take", ERROR_IO);
     }
+    free_bounces(&core->unrelayed_bounces);
     free_writes(&core->unwritten);
     free_writes(&core->writes_under_way);
     free_writes(&core->writes_free);

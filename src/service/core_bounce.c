@@ -30,16 +30,23 @@ static struct slice read_header(struct core *core, struct arena *arena, struct s
     return slice_make(bytes, bytes != NULL ? have : 0);
 }
 
+static bool names_all(const struct spool_message *original, const struct relay_action *action)
+{
+    for (uint32_t i = 0; i < action->delivery_count; i++) {
+        if (action->deliveries[i] >= original->recipient_count) {
+            return false;
+        }
+    }
+    return action->delivery_count > 0;
+}
+
 static const struct dsn_recipient *list_recipients(struct core *core, struct arena *arena,
                                                    const struct spool_message *original,
                                                    const struct relay_action *action)
 {
     struct dsn_recipient *recipients =
-        arena_allocate(arena, (action->delivery_count + 1) * sizeof(*recipients));
+        arena_allocate(arena, action->delivery_count * sizeof(*recipients));
     for (uint32_t i = 0; recipients != NULL && i < action->delivery_count; i++) {
-        if (action->deliveries[i] >= original->recipient_count) {
-            return NULL;
-        }
         const struct spool_recipient *recipient = &original->recipients[action->deliveries[i]];
         bool replied = action->reply.how == RELAY_REPLY && action->reply.code != 0;
         recipients[i] = (struct dsn_recipient){
@@ -56,12 +63,15 @@ static const struct dsn_recipient *list_recipients(struct core *core, struct are
 }
 
 /* What the arena keeps must outlive the action: the notification itself is a copy. */
-static bool fill(struct core *core, struct bounce *bounce, const struct relay_action *action)
+static enum error fill(struct core *core, struct bounce *bounce, const struct relay_action *action)
 {
     struct spool_message original;
-    if (spool_read_envelope(core->spool, action->handle, &bounce->arena, &original) != ERROR_NONE ||
-        original.sender.length == 0) {
-        return false;
+    enum error error = spool_read_envelope(core->spool, action->handle, &bounce->arena, &original);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    if (original.sender.length == 0 || !names_all(&original, action)) {
+        return ERROR_CORRUPT;
     }
     struct message_id id = id_make(&core->ids, clock_wall_ms());
     char id_text[ID_TEXT_LENGTH + 1];
@@ -84,13 +94,10 @@ static bool fill(struct core *core, struct bounce *bounce, const struct relay_ac
     };
     uint64_t header_length;
     bool utf8;
-    if (report.recipients == NULL || report.recipient_count == 0 ||
-        !dsn_write(&report, &bounce->content, &header_length, &utf8)) {
-        return false;
-    }
     struct spool_recipient *to = arena_allocate(&bounce->arena, sizeof(*to));
-    if (to == NULL) {
-        return false;
+    if (report.recipients == NULL || to == NULL ||
+        !dsn_write(&report, &bounce->content, &header_length, &utf8)) {
+        return ERROR_MEMORY;
     }
     *to = (struct spool_recipient){.address = original.sender, .notify = SPOOL_NOTIFY_NEVER};
     bounce->message = (struct spool_message){
@@ -103,22 +110,25 @@ static bool fill(struct core *core, struct bounce *bounce, const struct relay_ac
         .recipients = to,
         .recipient_count = 1,
     };
-    return true;
+    return ERROR_NONE;
 }
 
-struct bounce *bounce_new(struct core *core, const struct relay_action *action)
+enum error bounce_new(struct core *core, const struct relay_action *action,
+                      struct bounce **ret_bounce)
 {
     struct bounce *bounce = calloc(1, sizeof(*bounce));
     if (bounce == NULL) {
-        return NULL;
+        return ERROR_MEMORY;
     }
     arena_init(&bounce->arena);
     buffer_init(&bounce->content, 0);
-    if (!fill(core, bounce, action)) {
+    enum error error = fill(core, bounce, action);
+    if (error != ERROR_NONE) {
         bounce_free(bounce);
-        return NULL;
+        return error;
     }
-    return bounce;
+    *ret_bounce = bounce;
+    return ERROR_NONE;
 }
 
 void bounce_free(struct bounce *bounce)

@@ -201,7 +201,8 @@ struct core {
     struct writes *gathering;
     struct link writes_free;
     struct link writes_under_way;
-    struct link unwritten; /* the spool failed: in order, for later */
+    struct link unwritten;            /* the spool failed: in order, for later */
+    struct bounce *unrelayed_bounces; /* stored, but relay had no memory: in order */
     uint32_t notes_pending;
 
     struct link controls;
@@ -276,9 +277,11 @@ struct bounce {
     struct arena arena;
     struct spool_message message;
     struct buffer content;
+    struct spool_handle handle; /* once it is stored */
 };
-/* NULL: memory, or the original cannot be read; then the caller must not write the fates. */
-struct bounce *bounce_new(struct core *core, const struct relay_action *action);
+/* On an error (memory, or the original cannot be read) the caller must not write the fates. */
+enum error bounce_new(struct core *core, const struct relay_action *action,
+                      struct bounce **ret_bounce) MUST_CHECK;
 void bounce_free(struct bounce *bounce);
 
 /* core_report.c */

@@ -201,6 +201,41 @@ static void refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_not
     world_close(&world);
 }
 
+static void a_notice_that_cannot_be_made_leaves_a_dead_letter(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world.bounces_fail = true;
+    world_add(&world, 1, "a@one.example", "bob@one.example ann@one.example", SPOOL_SENDER_VERIFIED);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    world_add(&world, 2, "a@one.example", "bob@one.example", 0);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
+    assert_int_equal(expect(RELAY_BOUNCE).delivery_count, 2);
+    assert_null(world_action(&world, RELAY_FATE, 0));
+    assert_null(world_event(&world, RELAY_EVENT_BOUNCED, 0));
+    const struct relay_action *dead = world_event(&world, RELAY_EVENT_DEAD, 1);
+    assert_non_null(dead);
+    assert_int_equal(dead->delivery, 1);
+    assert_int_equal(dead->reply.code, 554);
+    assert_int_equal(world_count(&world, RELAY_NOTE), 2);
+    assert_int_equal(expect(RELAY_DELIVER).handle.index, 2); /* it blocks nobody */
+    struct relay_totals totals;
+    relay_totals(world.relay, &totals);
+    assert_int_equal(totals.dead_letters, 2);
+    assert_int_equal(totals.messages, 1);
+    /* Once more by hand, half of it. */
+    world.bounces_fail = false;
+    assert_int_equal(relay_bounce(world.relay, (struct spool_handle){1}, 1, true, world.now),
+                     ERROR_NONE);
+    world_take(&world);
+    assert_non_null(world_event(&world, RELAY_EVENT_BOUNCED, 0));
+    assert_int_equal(world_delivery(&world, 1, 1), DELIVERY_FINISHED);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    world_close(&world);
+    world.bounces_fail = false;
+}
+
 static void mail_loaded_late_keeps_its_place(void **state)
 {
     (void)state;
@@ -301,6 +336,7 @@ int main(void)
         cmocka_unit_test(patience_runs_once_then_later_mail_passes),
         cmocka_unit_test(one_message_for_several_goes_in_one_transaction),
         cmocka_unit_test(refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_notice),
+        cmocka_unit_test(a_notice_that_cannot_be_made_leaves_a_dead_letter),
         cmocka_unit_test(mail_loaded_late_keeps_its_place),
         cmocka_unit_test(totals_follow_the_oldest_message),
         cmocka_unit_test(a_message_that_broke_two_sessions_blames_no_server_any_more),

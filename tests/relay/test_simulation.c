@@ -304,9 +304,15 @@ static void on_event(const struct relay_action *action)
     }
 }
 
+static struct model_delivery *delivery_of(const struct relay_action *action, uint32_t which)
+{
+    return &sim.messages[action->handle.index].deliveries[action->deliveries[which]];
+}
+
 static void take(void)
 {
     struct relay_action action;
+    bool made;
     while (relay_next(sim.world.relay, &action)) {
         switch (action.kind) {
         case RELAY_CONNECT:
@@ -329,11 +335,17 @@ static void take(void)
             sim.fates++;
             break;
         case RELAY_BOUNCE:
+            made = dice(8) != 0;
             for (uint32_t i = 0; i < action.delivery_count; i++) {
                 CHECK(sim.messages[action.handle.index].verified);
-                finish(action.handle.index, action.deliveries[i]);
-                sim.bounces++;
+                if (made) {
+                    finish(action.handle.index, action.deliveries[i]);
+                    sim.bounces++;
+                } else {
+                    delivery_of(&action, i)->excused = true; /* answered: it blocks nobody */
+                }
             }
+            relay_bounced(sim.world.relay, &action, made);
             break;
         case RELAY_NOTE:
             record_note(action.handle.index, action.delivery, action.note, action.payload);

@@ -84,6 +84,9 @@ void world_take(struct world *world)
     while (relay_next(world->relay, &action)) {
         assert_true(world->action_count < WORLD_ACTIONS);
         world->actions[world->action_count++] = action;
+        if (action.kind == RELAY_BOUNCE) {
+            relay_bounced(world->relay, &action, !world->bounces_fail);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ struct world {
     struct relay *relay;
     struct relay_time now;
     uint64_t sequence;
+    bool bounces_fail;
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
 };

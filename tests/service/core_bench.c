@@ -21,7 +21,7 @@ struct faulty_disk {
     struct disk_ops ops;
     const struct disk_ops *real_ops;
     struct disk *real;
-    const _Atomic bool *failing;
+    const _Atomic bool *failing, *unreadable;
 };
 
 struct faulty_file {
@@ -61,6 +61,9 @@ static void f_close(struct disk_file *file)
 
 static enum error f_read(struct disk_file *file, uint64_t offset, void *ret_bytes, size_t length)
 {
+    if (*faulty(file->disk)->unreadable) {
+        return ERROR_IO;
+    }
     return real_file(file)->disk->ops->read(real_file(file), offset, ret_bytes, length);
 }
 
@@ -129,7 +132,8 @@ static void f_free(struct disk *disk)
     free(disk);
 }
 
-static struct disk *faulty_disk_new(struct disk *real, const _Atomic bool *failing)
+static struct disk *faulty_disk_new(struct disk *real, const _Atomic bool *failing,
+                                    const _Atomic bool *unreadable)
 {
     static const struct disk_ops ops = {
         .open = f_open,
@@ -151,6 +155,7 @@ static struct disk *faulty_disk_new(struct disk *real, const _Atomic bool *faili
     disk->disk.ops = &ops;
     disk->real = real;
     disk->failing = failing;
+    disk->unreadable = unreadable;
     return &disk->disk;
 }
 
@@ -572,8 +577,8 @@ static enum error open_faulty(void *context, struct loop *loop, const struct spo
     spool_settings_default(&settings);
     settings.segment_bytes = 1 << 20;
     settings.reserve_bytes = 1;
-    return spool_open_log(loop, faulty_disk_new(real, &bench->failing), &settings, owner,
-                          ret_spool);
+    return spool_open_log(loop, faulty_disk_new(real, &bench->failing, &bench->unreadable),
+                          &settings, owner, ret_spool);
 }
 
 void bench_open(struct bench *bench)

@@ -22,6 +22,7 @@ struct bench {
     struct counters counters;
     struct spool_memory_store *store; /* NULL: a log on a directory */
     _Atomic bool failing;             /* the directory's disk: writes and syncs fail */
+    _Atomic bool unreadable;          /* and reads */
     struct core *core;
 
     struct ring *in;

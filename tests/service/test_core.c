@@ -360,6 +360,40 @@ static void a_refusal_for_a_relay_client_bounces(void **state)
     until_queued(bench, 0);
 }
 
+/* Without the original no notice can be made: the delivery is kept, seen, and bounced later. */
+static void a_bounce_that_cannot_be_made_leaves_a_dead_letter(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, true);
+    bench_until(bench, &bench->gone, 1);
+    bench->unreadable = true;
+    bench_result(bench, RELAY_REFUSED, 554);
+    bench_until(bench, &bench->durable, 1);
+    bench->unreadable = false;
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(bench_ask(bench, "queue list", "{'dead':true}"), 0);
+        assert_int_equal(json_array_size(bench->rows), 1);
+        assert_string_equal(
+            json_string_value(json_object_get(json_array_get(bench->rows, 0), "id")),
+            bench_id(bench, 0));
+        if (round == 0) {
+            bench_close(bench);
+            bench_open(bench);
+            bench_attach_in(bench);
+            bench_attach_out(bench, true, true);
+            bench_run_ms(bench, 100);
+        }
+    }
+    char arguments[100];
+    snprintf(arguments, sizeof(arguments), "{'ids':['%s']}", bench_id(bench, 0));
+    uint32_t gone = bench->gone;
+    assert_int_equal(bench_ask(bench, "queue bounce", arguments), 0);
+    bench_until(bench, &bench->gone, gone + 1); /* the notification */
+    assert_int_not_equal(bench_ask(bench, "queue list", "{'dead':true}"), 0);
+}
+
 static void storage_that_fails_refuses_and_recovers(void **state)
 {
     struct bench *bench = *state;
@@ -560,6 +594,7 @@ int main(void)
         MEMORY_TEST(a_refusal_for_a_domain_is_a_dead_letter),
         MEMORY_TEST(a_refusal_for_a_relay_client_bounces),
         DISK_TEST(a_refusal_for_a_relay_client_bounces),
+        DISK_TEST(a_bounce_that_cannot_be_made_leaves_a_dead_letter),
         DISK_TEST(storage_that_fails_refuses_and_recovers),
         DISK_TEST(a_fate_that_cannot_be_written_is_written_later),
         DISK_TEST(go_waits_for_the_attempt_note),
