@@ -420,6 +420,20 @@ static bool is_own_domain(const struct routes *routes, struct slice domain)
     return false;
 }
 
+/* The first that is a name and not a pattern; empty if there is none. */
+static struct slice first_domain(const struct routes *routes)
+{
+    for (uint32_t i = 0; i < routes->count; i++) {
+        const struct route_config *route = &routes->all[i];
+        for (uint32_t j = 0; j < route->domain_count; j++) {
+            if (!route->domains[j].wild) {
+                return route->domains[j].name;
+            }
+        }
+    }
+    return SLICE_EMPTY;
+}
+
 static void fill_postmaster(struct routes *routes, const struct entry *entry)
 {
     struct settings *settings = routes->settings;
@@ -434,22 +448,19 @@ static void fill_postmaster(struct routes *routes, const struct entry *entry)
         }
         return;
     }
-    for (uint32_t i = 0; i < routes->count; i++) {
-        const struct route_config *route = &routes->all[i];
-        if (route->kind == ROUTE_DOMAIN && route->domain_count > 0 && !route->domains[0].wild) {
-            struct slice prefix = SLICE_LITERAL("postmaster@");
-            struct slice domain = route->domains[0].name;
-            uint8_t *text = settings_allocate(settings, prefix.length + domain.length + 1, 1);
-            if (text != NULL) {
-                memcpy(text, prefix.data, prefix.length);
-                memcpy(text + prefix.length, domain.data, domain.length);
-                relay->postmaster = slice_make(text, prefix.length + domain.length);
-            }
-            return;
-        }
+    struct slice domain = first_domain(routes);
+    if (domain.length == 0) {
+        settings_warn(settings, settings->top.at,
+                      "no postmaster: mail to postmaster and abuse will be refused");
+        return;
     }
-    settings_warn(settings, settings->top.at,
-                  "no postmaster: mail to postmaster and abuse will be refused");
+    struct slice prefix = SLICE_LITERAL("postmaster@");
+    uint8_t *text = settings_allocate(settings, prefix.length + domain.length + 1, 1);
+    if (text != NULL) {
+        memcpy(text, prefix.data, prefix.length);
+        memcpy(text + prefix.length, domain.data, domain.length);
+        relay->postmaster = slice_make(text, prefix.length + domain.length);
+    }
 }
 
 /* A chain's last server may take its time to greet (R4), unless it is not the last elsewhere. */

@@ -48,7 +48,7 @@ const struct setting settings_table[] = {
      .text = "The relay by which delivery status notifications leave; with none, what would bounce "
              "becomes a dead letter."},
     {"postmaster", SETTING_MAILBOX, TOP(relay.postmaster),
-     .otherwise = "postmaster at the first domain",
+     .otherwise = "postmaster at the first domain that is no pattern",
      .text = "Where mail to postmaster and abuse at this host goes."},
     {"reserve", SETTING_SIZE, TOP(reserve_bytes), .fallback = "0",
      .otherwise = "the larger of 1G and 5 % of the file system, at most a tenth of it",

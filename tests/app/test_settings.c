@@ -323,6 +323,28 @@ static void warnings_do_not_fail(void **state)
     settings_free(settings);
 }
 
+static void postmaster_of_the_first_domain_that_is_no_pattern(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *titles, *postmaster;
+    } cases[] = {
+        {"{\"*.example.com\", example.org, example.net}", "postmaster@example.org"},
+        {"\"*.example.com\"", "postmaster@last.example"},
+    };
+    for (size_t i = 0; i < 2; i++) {
+        char text[300];
+        snprintf(text, sizeof(text),
+                 "hostname = a.b\nlisten mx { address = 127.0.0.1 }\nserver m1 { address = a }\n"
+                 "relay out { from = 192.0.2.0/24 deliver-to = m1 }\n"
+                 "domain %s { deliver-to = m1 }\ndomain last.example { deliver-to = m1 }\n",
+                 cases[i].titles);
+        struct settings *settings = read_text(text, "");
+        assert_true(is(settings_config(settings)->relay.postmaster, cases[i].postmaster));
+        settings_free(settings);
+    }
+}
+
 /* As a process in its sandbox does: whether the machine has the user is another question. */
 static void check_example(const char *name)
 {
@@ -467,6 +489,7 @@ int main(void)
         cmocka_unit_test(every_key),
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(warnings_do_not_fail),
+        cmocka_unit_test(postmaster_of_the_first_domain_that_is_no_pattern),
         cmocka_unit_test(examples_are_good),
         cmocka_unit_test(hostname_of_the_machine),
         cmocka_unit_test(every_default_is_in_its_range),
