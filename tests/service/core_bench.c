@@ -5,6 +5,7 @@
 #include "sys/net.h"
 #include "sys/random.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@ struct faulty_disk {
     struct disk_ops ops;
     const struct disk_ops *real_ops;
     struct disk *real;
-    const _Atomic bool *failing, *unreadable;
+    const struct bench *bench;
 };
 
 struct faulty_file {
@@ -39,9 +40,23 @@ static struct disk_file *real_file(struct disk_file *file)
     return ((struct faulty_file *)file)->real;
 }
 
+static bool has_fault(struct disk *disk, enum bench_fault fault)
+{
+    const struct bench *bench = faulty(disk)->bench;
+    return (bench->failing && fault != BENCH_SHORT_WRITE) || bench->fault == fault;
+}
+
+static bool is_read_only(struct disk *disk)
+{
+    return faulty(disk)->bench->fault == BENCH_READ_ONLY;
+}
+
 static enum error f_open(struct disk *disk, const char *name, unsigned flags,
                          struct disk_file **ret_file)
 {
+    if (is_read_only(disk) && (flags & DISK_WRITE) != 0) {
+        return error_from_errno(EROFS);
+    }
     struct faulty_file *file = calloc(1, sizeof(*file));
     file->file.disk = disk;
     enum error error = faulty(disk)->real->ops->open(faulty(disk)->real, name, flags, &file->real);
@@ -61,7 +76,7 @@ static void f_close(struct disk_file *file)
 
 static enum error f_read(struct disk_file *file, uint64_t offset, void *ret_bytes, size_t length)
 {
-    if (*faulty(file->disk)->unreadable) {
+    if (faulty(file->disk)->bench->unreadable) {
         return ERROR_IO;
     }
     return real_file(file)->disk->ops->read(real_file(file), offset, ret_bytes, length);
@@ -69,15 +84,21 @@ static enum error f_read(struct disk_file *file, uint64_t offset, void *ret_byte
 
 static enum error f_write(struct disk_file *file, uint64_t offset, struct slice bytes)
 {
-    if (*faulty(file->disk)->failing) {
+    struct disk_file *real = real_file(file);
+    if (has_fault(file->disk, BENCH_SHORT_WRITE)) {
+        enum error error =
+            real->disk->ops->write(real, offset, slice_take(bytes, bytes.length / 2));
+        return error != ERROR_NONE ? error : error_from_errno(ENOSPC);
+    }
+    if (has_fault(file->disk, BENCH_NO_WRITE) || is_read_only(file->disk)) {
         return ERROR_IO;
     }
-    return real_file(file)->disk->ops->write(real_file(file), offset, bytes);
+    return real->disk->ops->write(real, offset, bytes);
 }
 
 static enum error f_sync(struct disk_file *file)
 {
-    if (*faulty(file->disk)->failing) {
+    if (has_fault(file->disk, BENCH_NO_SYNC)) {
         return ERROR_IO;
     }
     return real_file(file)->disk->ops->sync(real_file(file));
@@ -85,7 +106,7 @@ static enum error f_sync(struct disk_file *file)
 
 static enum error f_allocate(struct disk_file *file, uint64_t length)
 {
-    if (*faulty(file->disk)->failing) {
+    if (has_fault(file->disk, BENCH_NO_WRITE) || is_read_only(file->disk)) {
         return ERROR_IO;
     }
     return real_file(file)->disk->ops->allocate(real_file(file), length);
@@ -93,6 +114,9 @@ static enum error f_allocate(struct disk_file *file, uint64_t length)
 
 static enum error f_truncate(struct disk_file *file, uint64_t length)
 {
+    if (is_read_only(file->disk)) {
+        return ERROR_IO;
+    }
     return real_file(file)->disk->ops->truncate(real_file(file), length);
 }
 
@@ -103,11 +127,17 @@ static enum error f_size(struct disk_file *file, uint64_t *ret_length)
 
 static enum error f_rename(struct disk *disk, const char *from, const char *to)
 {
+    if (is_read_only(disk)) {
+        return error_from_errno(EROFS);
+    }
     return faulty(disk)->real->ops->rename(faulty(disk)->real, from, to);
 }
 
 static enum error f_unlink(struct disk *disk, const char *name)
 {
+    if (is_read_only(disk)) {
+        return error_from_errno(EROFS);
+    }
     return faulty(disk)->real->ops->unlink(faulty(disk)->real, name);
 }
 
@@ -132,8 +162,7 @@ static void f_free(struct disk *disk)
     free(disk);
 }
 
-static struct disk *faulty_disk_new(struct disk *real, const _Atomic bool *failing,
-                                    const _Atomic bool *unreadable)
+static struct disk *faulty_disk_new(struct disk *real, const struct bench *bench)
 {
     static const struct disk_ops ops = {
         .open = f_open,
@@ -154,8 +183,7 @@ static struct disk *faulty_disk_new(struct disk *real, const _Atomic bool *faili
     struct faulty_disk *disk = calloc(1, sizeof(*disk));
     disk->disk.ops = &ops;
     disk->real = real;
-    disk->failing = failing;
-    disk->unreadable = unreadable;
+    disk->bench = bench;
     return &disk->disk;
 }
 
@@ -577,8 +605,7 @@ static enum error open_faulty(void *context, struct loop *loop, const struct spo
     spool_settings_default(&settings);
     settings.segment_bytes = 1 << 20;
     settings.reserve_bytes = 1;
-    return spool_open_log(loop, faulty_disk_new(real, &bench->failing, &bench->unreadable),
-                          &settings, owner, ret_spool);
+    return spool_open_log(loop, faulty_disk_new(real, bench), &settings, owner, ret_spool);
 }
 
 void bench_open(struct bench *bench)

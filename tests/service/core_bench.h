@@ -12,6 +12,15 @@
 
 enum { BENCH_MAX = 4096 };
 
+/* What the disk of the spool does while it is set. */
+enum bench_fault {
+    BENCH_GOOD,
+    BENCH_NO_WRITE,    /* EIO */
+    BENCH_NO_SYNC,     /* EIO */
+    BENCH_SHORT_WRITE, /* half of it, then ENOSPC */
+    BENCH_READ_ONLY,   /* EROFS for all that changes anything */
+};
+
 struct bench {
     char path[64]; /* events/ and spool/ below it */
     struct loop *loop;
@@ -23,6 +32,7 @@ struct bench {
     struct spool_memory_store *store; /* NULL: a log on a directory */
     _Atomic bool failing;             /* the directory's disk: writes and syncs fail */
     _Atomic bool unreadable;          /* and reads */
+    _Atomic enum bench_fault fault;   /* the same in other ways */
     struct core *core;
 
     struct ring *in;

@@ -394,33 +394,6 @@ static void a_bounce_that_cannot_be_made_leaves_a_dead_letter(void **state)
     assert_int_not_equal(bench_ask(bench, "queue list", "{'dead':true}"), 0);
 }
 
-static void storage_that_fails_refuses_and_recovers(void **state)
-{
-    struct bench *bench = *state;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->stored, 1);
-    bench_until(bench, &bench->durable, 1);
-    bench->failing = true;
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->stored, 2);
-    assert_int_not_equal(bench->stored_error[1], ERROR_NONE);
-    for (int i = 0; i < 300 && bench->accepting == ERROR_NONE; i++) {
-        bench_run_ms(bench, 10);
-    }
-    assert_int_not_equal(bench->accepting, ERROR_NONE);
-    bench->failing = false;
-    for (int i = 0; i < 500 && bench->accepting != ERROR_NONE; i++) {
-        bench_run_ms(bench, 10);
-    }
-    assert_int_equal(bench->accepting, ERROR_NONE);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->stored, 3);
-    assert_int_equal(bench->stored_error[2], ERROR_NONE);
-    bench_until(bench, &bench->durable, 2);
-    assert_int_equal(bench->delivered, 2);
-}
-
 static void a_fate_that_cannot_be_written_is_written_later(void **state)
 {
     struct bench *bench = *state;
@@ -595,7 +568,6 @@ int main(void)
         MEMORY_TEST(a_refusal_for_a_relay_client_bounces),
         DISK_TEST(a_refusal_for_a_relay_client_bounces),
         DISK_TEST(a_bounce_that_cannot_be_made_leaves_a_dead_letter),
-        DISK_TEST(storage_that_fails_refuses_and_recovers),
         DISK_TEST(a_fate_that_cannot_be_written_is_written_later),
         DISK_TEST(go_waits_for_the_attempt_note),
         DISK_TEST(the_next_dot_waits_for_the_fate_before_it),
