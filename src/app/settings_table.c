@@ -60,7 +60,13 @@ const struct setting settings_table[] = {
      .text = "How long a dead letter is kept."},
     {"trace-keep", SETTING_DURATION, TOP(trace_keep_ms), .fallback = "30d", .least = SECOND,
      .most = 3660 * DAY,
-     .text = "How long the events of a message can be asked for with holdfast trace."},
+     .text = "How long the events of a message can be asked for with holdfast trace, if trace-size "
+             "has room for them."},
+    {"trace-size", SETTING_SIZE, TOP(trace_bytes),
+     .otherwise = "5 % of the file system, at least 256M, at most 16G",
+     .least = 16 * MB, .most = 256 * GB,
+     .text = "Bytes of events that are kept; when there are more, the oldest go before trace-keep is "
+             "over, with an alert."},
     {"content-memory", SETTING_SIZE, TOP(content_memory_bytes), .fallback = "256M",
      .least = MB, .most = 64 * GB,
      .text = "Bytes of incoming content on their way to the disk above which sockets are not read."},

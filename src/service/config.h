@@ -46,6 +46,7 @@ struct service_config {
     uint64_t reserve_bytes; /* 0: the default of DESIGN */
     uint64_t content_memory_bytes;
     uint64_t trace_keep_ms;
+    uint64_t trace_bytes; /* 0: by the size of the file system */
     uint64_t large_content_bytes;
     uint32_t segment_bytes;
     enum log_target log_target;

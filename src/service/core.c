@@ -15,6 +15,7 @@
 enum {
     EVENTS_TOTAL_MIN = 256 << 20,
     EVENTS_FILE_BYTES = 64 << 20,
+    EVENTS_FILES_LEAST = 4,
 };
 #define EVENTS_TOTAL_MAX (16ULL << 30)
 
@@ -149,16 +150,19 @@ static void tick(void *context)
 static struct events_settings events_settings(const struct service_config *config,
                                               struct disk *disk)
 {
-    struct events_settings settings = {.keep_ms = config->trace_keep_ms,
-                                       .total_bytes = EVENTS_TOTAL_MIN,
-                                       .file_bytes = EVENTS_FILE_BYTES};
+    uint64_t total = config->trace_bytes;
     struct disk_space space;
-    if (disk->ops->space(disk, &space) == ERROR_NONE) {
-        uint64_t part = space.total_bytes / 20;
-        part = part < EVENTS_TOTAL_MAX ? part : EVENTS_TOTAL_MAX;
-        settings.total_bytes = part > EVENTS_TOTAL_MIN ? part : EVENTS_TOTAL_MIN;
+    if (total == 0) {
+        total = disk->ops->space(disk, &space) == ERROR_NONE ? space.total_bytes / 20 : 0;
+        total = total < EVENTS_TOTAL_MAX ? total : EVENTS_TOTAL_MAX;
+        total = total > EVENTS_TOTAL_MIN ? total : EVENTS_TOTAL_MIN;
     }
-    return settings;
+    /* A file goes as a whole: a small bound has smaller ones. */
+    uint64_t file = total / EVENTS_FILES_LEAST;
+    return (struct events_settings){.keep_ms = config->trace_keep_ms,
+                                    .total_bytes = total,
+                                    .file_bytes = file < EVENTS_FILE_BYTES ? (uint32_t)file
+                                                                           : EVENTS_FILE_BYTES};
 }
 
 static bool make_timers(struct core *core)

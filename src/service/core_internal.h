@@ -211,6 +211,7 @@ struct core {
     struct core_alert alerts[CORE_ALERTS_MAX];
     struct spool_state told_spool; /* as last counted and reported */
     uint64_t told_dropped;
+    int64_t told_gone_ms; /* events up to then have gone early */
 };
 
 struct core_described {

@@ -171,6 +171,24 @@ static bool has_orphans(const struct core *core)
     return false;
 }
 
+static void report_trace(struct core *core)
+{
+    uint64_t dropped = events_dropped(core->events);
+    if (dropped > core->told_dropped) {
+        log_event(LOG_LEVEL_WARNING, "trace-lost", LOG_NUMBER("count", dropped));
+        core->told_dropped = dropped;
+    }
+    int64_t gone_ms = events_gone_until(core->events);
+    if (gone_ms > core->told_gone_ms) {
+        log_event(LOG_LEVEL_WARNING, "trace-shortened", LOG_NUMBER("until", gone_ms),
+                  LOG_TEXT("reason", "trace-size is reached"));
+        core->told_gone_ms = gone_ms;
+    }
+    int64_t age_ms = clock_wall_ms() - gone_ms;
+    stand(core, "trace", gone_ms != 0 && age_ms < (int64_t)core->config->trace_keep_ms,
+          "events went before trace-keep was over: trace-size is reached");
+}
+
 void report_tick(struct core *core)
 {
     report_spool(core);
@@ -183,11 +201,7 @@ void report_tick(struct core *core)
     if (find_alert(core, "orphan") != NULL && !has_orphans(core)) {
         report_alert_over(core, "orphan");
     }
-    uint64_t dropped = events_dropped(core->events);
-    if (dropped > core->told_dropped) {
-        log_event(LOG_LEVEL_WARNING, "trace-lost", LOG_NUMBER("count", dropped));
-        core->told_dropped = dropped;
-    }
+    report_trace(core);
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */

@@ -314,6 +314,9 @@ static void keep_within_bounds(struct events *events, int64_t now_ms)
         if (!old && total <= events->settings.total_bytes && finished < FILES_MAX) {
             return;
         }
+        if (!old && oldest->last_ms > events->gone_ms) {
+            events->gone_ms = oldest->last_ms;
+        }
         total -= oldest->bytes;
         finished--;
         drop_oldest(events);
@@ -333,6 +336,11 @@ void events_tick(struct events *events, int64_t now_ms)
 uint64_t events_dropped(const struct events *events)
 {
     return events->dropped;
+}
+
+int64_t events_gone_until(const struct events *events)
+{
+    return events->gone_ms;
 }
 
 /* ---- life cycle ------------------------------------------------------------------------------ */
@@ -385,6 +393,7 @@ enum error events_open(struct loop *loop, struct disk *disk, const struct events
     events->disk = disk;
     events->worker = worker;
     events->next_number = 1;
+    events->looked_ms = clock_wall_ms(); /* first the worker says how old the files are */
     buffer_init(&events->pending, EVENTS_PENDING_MAX);
     buffer_init(&events->writing, EVENTS_PENDING_MAX);
     events_reconfigure(events, settings);

@@ -65,7 +65,7 @@ struct event {
 
 struct events_settings {
     uint64_t keep_ms;
-    uint64_t total_bytes; /* oldest files go when there is more */
+    uint64_t total_bytes; /* oldest files go when there is more; told by events_gone_until() */
     uint32_t file_bytes;  /* one file; at most 64 MB */
 };
 
@@ -83,6 +83,8 @@ void events_add(struct events *events, const struct event *event);
 void events_tick(struct events *events, int64_t now_ms);
 /* Events that were dropped since the open: memory full, or a write failed. */
 uint64_t events_dropped(const struct events *events);
+/* Unix ms: since the open, events up to then went before their time, for want of room. 0: none. */
+int64_t events_gone_until(const struct events *events);
 
 /* ---- finding --------------------------------------------------------------------------------- */
 

@@ -65,6 +65,7 @@ struct events {
     bool write_under_way;
     uint64_t dropped;
     int64_t looked_ms; /* when retention was last looked at */
+    int64_t gone_ms;
     unsigned searches;
 };
 

@@ -5,6 +5,8 @@
  */
 #include "core_bench.h"
 
+#include "service/events_internal.h"
+#include "sys/clock.h"
 #include "sys/log.h"
 
 #include <setjmp.h>
@@ -135,6 +137,32 @@ static void a_file_system_that_turns_read_only(void **state)
     fails_and_recovers(*state, BENCH_READ_ONLY);
 }
 
+/* Events that go before their time are told, until the history is whole again. */
+static void a_trace_that_is_cut_is_told(void **state)
+{
+    struct bench *bench = *state;
+    bench->config.trace_bytes = 64 << 10;
+    bench_close(bench);
+    bench_open(bench);
+    for (uint32_t i = 0; i < 1000; i++) {
+        bench_send(bench, 1, false);
+        bench_until(bench, &bench->stored, i + 1);
+        events_tick(bench->core->events, clock_wall_ms());
+    }
+    assert_null(alerted(bench, "events went"));
+    bench->core->events->looked_ms = 0; /* a minute has passed */
+    for (int i = 0; i < 300 && alerted(bench, "events went") == NULL; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_non_null(alerted(bench, "events went before trace-keep was over: trace-size"));
+    assert_int_equal(logged(" trace-shortened ", "until="), 1);
+    bench->config.trace_keep_ms = 1; /* by a reload */
+    for (int i = 0; i < 300 && alerted(bench, "events went") != NULL; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_null(alerted(bench, "events went"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -142,6 +170,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_sync_that_fails, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_write_that_is_cut_short, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_system_that_turns_read_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_trace_that_is_cut_is_told, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("core_faults", tests, NULL, NULL);
 }

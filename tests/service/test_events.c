@@ -259,10 +259,17 @@ static void keeps_within_time_and_size(void **state)
         }
     }
     size_t before = bench->events->file_count;
+    bench->events->looked_ms = 0;
+    events_tick(bench->events, clock_wall_ms());
+    assert_int_equal(events_gone_until(bench->events), 0);
     bench->settings.total_bytes = 300 << 10;
     events_reconfigure(bench->events, &bench->settings);
-    events_tick(bench->events, clock_wall_ms());
+    bench->events->looked_ms = 0;
+    int64_t now = clock_wall_ms();
+    events_tick(bench->events, now);
     worker_drain(bench->events->worker);
+    int64_t gone = events_gone_until(bench->events);
+    assert_true(gone > now - 60000 && gone <= now);
     assert_true(bench->events->file_count < before);
     uint64_t total = 0;
     for (size_t i = 0; i < bench->events->file_count; i++) {
@@ -277,6 +284,7 @@ static void keeps_within_time_and_size(void **state)
     events_tick(bench->events, clock_wall_ms() + 31LL * 86400 * 1000);
     worker_drain(bench->events->worker);
     assert_int_equal(bench->events->file_count, 1);
+    assert_int_equal(events_gone_until(bench->events), gone); /* those went in their time */
 }
 
 static void fills_no_memory_when_the_disk_is_slow(void **state)
