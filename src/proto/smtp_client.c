@@ -80,6 +80,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     }
     client->lmtp = settings->lmtp;
     client->greeting_timeout_ms = settings->greeting_timeout_ms;
+    client->credentials = settings->credentials;
     client->step = SESSION_GREETING;
     client->progress_ms = now_ms;
     buffer_init(&client->output, 0);
@@ -98,6 +99,7 @@ void smtp_client_free(struct smtp_client *client)
     for (size_t i = 0; i < 2; i++) {
         arena_done(&client->slots[i].arena);
     }
+    sasl_client_free(client->sasl);
     buffer_done(&client->output);
     free(client);
 }
@@ -183,6 +185,8 @@ static void take_reply(struct smtp_client *client)
         struct smtp_client_cause cause =
             cause_of_text(SMTP_CLIENT_AT_IDLE, SMTP_CLIENT_LOCAL, "closed");
         session_end(client, &cause);
+    } else if (client->step == SESSION_AUTH) {
+        auth_reply(client, &reply);
     } else {
         hello_reply(client, &reply);
     }

@@ -10,7 +10,8 @@
  * and content are already under way.
  *
  * Extensions used where offered: PIPELINING, CHUNKING (RFC 3030, for large contents), SIZE,
- * 8BITMIME, SMTPUTF8, DSN (RFC 3461), LIMITS (RFC 9422). Content goes out as it is, with dots
+ * 8BITMIME, SMTPUTF8, DSN (RFC 3461), LIMITS (RFC 9422); AUTH (RFC 4954) where credentials are
+ * given, and then nothing without it. Content goes out as it is, with dots
  * stuffed and a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is refused here
  * (R10), as is a CR, LF, NUL or other control character in an envelope string.
  *
@@ -22,6 +23,7 @@
 
 #include "base/error.h"
 #include "base/slice.h"
+#include "proto/sasl.h"
 
 struct smtp_client;
 
@@ -32,11 +34,20 @@ enum {
     SMTP_CLIENT_HELO_MAX = 255,
 };
 
+/* RFC 4954. Borrowed as long as the client. */
+struct smtp_client_credentials {
+    struct slice user; /* empty: there is no logging in */
+    struct slice password;
+    bool in_clear; /* mechanisms that show the password may be used: TLS, or this machine */
+    uint8_t nonce[SASL_NONCE_BYTES]; /* random, new for each connection */
+};
+
 struct smtp_client_settings {
     struct slice
         helo; /* our name; copied; at most SMTP_CLIENT_HELO_MAX bytes, no blank or control */
     bool lmtp;
-    uint32_t greeting_timeout_ms; /* for the greeting and for the reply to EHLO, HELO, LHLO each */
+    uint32_t greeting_timeout_ms; /* for the greeting, the reply to EHLO, HELO, LHLO, AUTH each */
+    struct smtp_client_credentials credentials;
 };
 
 /* ---- what is to be sent ------------------------------------------------------------------ */
@@ -79,6 +90,7 @@ enum smtp_client_stage {
     SMTP_CLIENT_AT_GREETING,
     SMTP_CLIENT_AT_HELLO,
     SMTP_CLIENT_AT_TLS,
+    SMTP_CLIENT_AT_AUTH, /* also what we refuse ourselves: 534 5.7.9, 535 5.7.8 */
     SMTP_CLIENT_AT_MAIL,
     SMTP_CLIENT_AT_RECIPIENT,
     SMTP_CLIENT_AT_DATA,

@@ -19,6 +19,9 @@ enum smtp_client_stage stage_now(struct smtp_client *client)
     if (client->step == SESSION_GREETING) {
         return SMTP_CLIENT_AT_GREETING;
     }
+    if (client->step == SESSION_AUTH) {
+        return SMTP_CLIENT_AT_AUTH;
+    }
     if (client->step < SESSION_OPEN) {
         return SMTP_CLIENT_AT_HELLO;
     }

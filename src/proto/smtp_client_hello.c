@@ -3,14 +3,14 @@
  * From the greeting to the first MAIL.
  *
  *   GREETING  220            -> EHLO (LHLO)
- *   EHLO      250            -> OPEN; STARTTLS will be a step between, with a second EHLO
+ *   EHLO      250            -> OPEN, or AUTH; STARTTLS will be a step between, and a second EHLO
  *             5xx            -> HELO on the same connection; LMTP knows no HELO: over
- *   HELO      250            -> OPEN, nothing offered
+ *   HELO      250            -> OPEN, nothing offered; with credentials: over
  *   any       other          -> over
  */
 #include "proto/smtp_client_internal.h"
 
-static void open_session(struct smtp_client *client)
+void session_opened(struct smtp_client *client)
 {
     client->step = SESSION_OPEN;
     client->opened = true;
@@ -77,6 +77,9 @@ void hello_line(struct smtp_client *client, struct slice line)
     if (slice_equal_fold(keyword, SLICE_LITERAL("LIMITS"))) {
         take_limits(client, words);
     }
+    if (slice_equal_fold(keyword, SLICE_LITERAL("AUTH"))) {
+        auth_offered(client, words);
+    }
 }
 
 void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
@@ -87,7 +90,11 @@ void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     if (client->step != SESSION_GREETING && good) {
-        open_session(client);
+        if (client->credentials.user.length > 0) {
+            auth_begin(client);
+        } else {
+            session_opened(client);
+        }
         return;
     }
     if (client->step == SESSION_EHLO && reply->code / 100 == 5 && !client->lmtp) {

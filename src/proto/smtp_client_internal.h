@@ -4,6 +4,7 @@
  *
  *   smtp_client.c          life cycle, verbs, events, deadlines
  *   smtp_client_hello.c    greeting, EHLO, HELO, LHLO, capabilities
+ *   smtp_client_auth.c     logging in
  *   smtp_client_send.c     the sending cursor: which command leaves when
  *   smtp_client_envelope.c MAIL and RCPT as text, and what cannot be sent
  *   smtp_client_content.c  content, dots, chunks
@@ -15,6 +16,7 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "base/digest.h"
 #include "proto/smtp_client.h"
 #include "proto/smtp_reply.h"
 
@@ -22,6 +24,7 @@ enum session_step {
     SESSION_GREETING,
     SESSION_EHLO, /* LHLO with LMTP */
     SESSION_HELO,
+    SESSION_AUTH,
     SESSION_OPEN,
     SESSION_QUIT,
     SESSION_CLOSED,
@@ -77,6 +80,10 @@ struct smtp_client {
     char helo[SMTP_CLIENT_HELO_MAX + 1];
     bool lmtp;
     uint32_t greeting_timeout_ms;
+    struct smtp_client_credentials credentials;
+    uint32_t mechanisms; /* offered: bits by enum sasl_mechanism */
+    struct sasl_client *sasl;
+    bool auth_cancelled;
     enum session_step step;
     bool opened, opened_told, closed_told, quit_asked;
     bool needs_reset; /* the server may still hold an envelope of ours */
@@ -136,6 +143,12 @@ struct smtp_client_cause cause_of_text(enum smtp_client_stage stage, enum smtp_c
 /* smtp_client_hello.c */
 void hello_line(struct smtp_client *client, struct slice line);
 void hello_reply(struct smtp_client *client, const struct smtp_reply *reply);
+void session_opened(struct smtp_client *client);
+
+/* smtp_client_auth.c */
+void auth_offered(struct smtp_client *client, struct slice words);
+void auth_begin(struct smtp_client *client);
+void auth_reply(struct smtp_client *client, const struct smtp_reply *reply);
 
 /* smtp_client_envelope.c */
 bool path_is_sendable(struct slice path);

@@ -177,6 +177,7 @@ static enum relay_stage stage_of(enum smtp_client_stage stage)
         [SMTP_CLIENT_AT_GREETING] = RELAY_AT_GREETING,
         [SMTP_CLIENT_AT_HELLO] = RELAY_AT_HELLO,
         [SMTP_CLIENT_AT_TLS] = RELAY_AT_TLS,
+        [SMTP_CLIENT_AT_AUTH] = RELAY_AT_AUTH,
         [SMTP_CLIENT_AT_MAIL] = RELAY_AT_MAIL,
         [SMTP_CLIENT_AT_RECIPIENT] = RELAY_AT_RECIPIENT,
         [SMTP_CLIENT_AT_DATA] = RELAY_AT_DATA,

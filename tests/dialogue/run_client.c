@@ -5,6 +5,7 @@
  * adjacent S: lines as one piece, and byte by byte; all must go the same way.
  *
  *   protocol lmtp              before anything else; default smtp
+ *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
  *                              notify=BITS orcpt=X (the last two: of every recipient)
  *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty
@@ -48,6 +49,7 @@ struct play {
     size_t allowance;
     int64_t now;
     bool lmtp;
+    struct smtp_client_credentials credentials;
 };
 
 static _Noreturn void fail(const struct play *play, const char *format, ...)
@@ -65,8 +67,8 @@ static _Noreturn void fail(const struct play *play, const char *format, ...)
 
 /* ---- the client's side -------------------------------------------------------------------- */
 
-static const char *const stages[] = {"greeting", "hello",   "tls", "mail", "recipient",
-                                     "data",     "content", "dot", "idle"};
+static const char *const stages[] = {"greeting",  "hello", "tls",     "auth", "mail",
+                                     "recipient", "data",  "content", "dot",  "idle"};
 static const char *const hows[] = {"reply", "lost", "timeout", "local"};
 static const char *const verdicts[] = {"accepted", "refused", "not-tried", "cut", "in-doubt"};
 
@@ -170,7 +172,8 @@ static void start(struct play *play)
     if (play->client == NULL) {
         struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx2.example.net"),
                                                 .lmtp = play->lmtp,
-                                                .greeting_timeout_ms = 60000};
+                                                .greeting_timeout_ms = 60000,
+                                                .credentials = play->credentials};
         play->client = smtp_client_new(&settings, play->now);
         settle(play);
     }
@@ -386,7 +389,11 @@ static bool starts(struct slice *line, const char *word)
 static void do_caller(struct play *play, struct slice line)
 {
     struct slice whole = line;
-    if (starts(&line, "protocol lmtp")) {
+    if (starts(&line, "login ")) {
+        play->credentials.user = arena_copy(&play->arena, take_word(&line));
+        play->credentials.password = arena_copy(&play->arena, take_word(&line));
+        play->credentials.in_clear = slice_equal(line, SLICE_LITERAL("clear"));
+    } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
     } else if (starts(&line, "envelope ")) {
         do_envelope(play, line);

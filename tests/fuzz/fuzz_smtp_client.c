@@ -157,8 +157,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                       .recipients = {{.address = SLICE_LITERAL("b@y")},
                                      {.address = SLICE_LITERAL("c@y\r\n")},
                                      {.address = SLICE_LITERAL("d@y")}}};
+    uint8_t how = take_byte(&run);
     struct smtp_client_settings settings = {
-        .helo = SLICE_LITERAL("mx"), .lmtp = take_byte(&run) & 1, .greeting_timeout_ms = 60000};
+        .helo = SLICE_LITERAL("mx"), .lmtp = how & 1, .greeting_timeout_ms = 60000};
+    if (how & 2) {
+        settings.credentials = (struct smtp_client_credentials){
+            .user = SLICE_LITERAL("tim"), .password = SLICE_LITERAL("secret"), .in_clear = how & 4};
+    }
     run.client = smtp_client_new(&settings, run.now);
     assert(run.client != NULL);
     while (run.input.length > 0) {

@@ -39,11 +39,14 @@ static void drain(struct smtp_client *client, struct tally *tally)
     }
 }
 
-static void play(struct smtp_client *client, struct tally *tally)
+static void play(struct smtp_client *client, bool logs_in, struct tally *tally)
 {
-    static const char *const server[] = {
+    const char *const server[] = {
         "220 m\r\n",
-        "250-m\r\n250 PIPELINING\r\n",
+        logs_in ? "250-m\r\n250-AUTH LOGIN\r\n250 PIPELINING\r\n" : "250-m\r\n250 PIPELINING\r\n",
+        logs_in ? "334 VXNlcm5hbWU6\r\n" : "",
+        logs_in ? "334 UGFzc3dvcmQ6\r\n" : "",
+        logs_in ? "235 ok\r\n" : "",
         "250 a\r\n250 b\r\n354 c\r\n",
         "250 d\r\n250 a\r\n250 b\r\n354 c\r\n",
         "250 e\r\n",
@@ -67,17 +70,21 @@ static void play(struct smtp_client *client, struct tally *tally)
     drain(client, tally);
 }
 
-static void survives_every_failed_allocation(void **state)
+static void survives(bool logs_in)
 {
-    (void)state;
     struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx"),
                                             .greeting_timeout_ms = 1000};
+    if (logs_in) {
+        settings.credentials.user = SLICE_LITERAL("tim");
+        settings.credentials.password = SLICE_LITERAL("secret");
+        settings.credentials.in_clear = true;
+    }
     for (long n = 0;; n++) {
         struct tally tally = {0};
         memory_fail_at(n);
         struct smtp_client *client = smtp_client_new(&settings, 0);
         if (client != NULL) {
-            play(client, &tally);
+            play(client, logs_in, &tally);
             assert_int_equal(tally.results, tally.taken);
             assert_int_equal(tally.closed, 1);
         }
@@ -91,8 +98,21 @@ static void survives_every_failed_allocation(void **state)
     }
 }
 
+static void survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    survives(false);
+}
+
+static void survives_it_while_logging_in(void **state)
+{
+    (void)state;
+    survives(true);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(survives_every_failed_allocation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(survives_every_failed_allocation),
+                                       cmocka_unit_test(survives_it_while_logging_in)};
     return cmocka_run_group_tests_name("smtp_client_memory", tests, NULL, NULL);
 }
