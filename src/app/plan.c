@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/plan.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <grp.h>
 #include <pwd.h>
 #include <sched.h>
@@ -23,51 +23,46 @@ static bool copy_text(char *to, size_t size, struct slice from)
     return true;
 }
 
-/* Relative to where the daemon was started, as a shell would. */
-static bool state_path(struct slice state, char ret_path[PLAN_PATH_MAX])
+static bool find_user(struct slice name, struct keeper_identity *identity)
 {
-    char here[PLAN_PATH_MAX];
-    char given[PLAN_PATH_MAX];
-    if (state.length == 0 || !copy_text(given, sizeof(given), state)) {
+    char *text = strndup((const char *)name.data, name.length);
+    const struct passwd *account = text != NULL ? getpwnam(text) : NULL;
+    free(text);
+    if (account == NULL) {
         return false;
     }
-    if (given[0] == '/') {
-        memcpy(ret_path, given, sizeof(given));
-        return true;
-    }
-    if (getcwd(here, sizeof(here)) == NULL) {
+    identity->change = account->pw_uid != 0;
+    identity->user = account->pw_uid;
+    identity->group = account->pw_gid;
+    return true;
+}
+
+static bool find_group(struct slice name, struct keeper_identity *identity)
+{
+    char *text = strndup((const char *)name.data, name.length);
+    const struct group *group = text != NULL ? getgrnam(text) : NULL;
+    free(text);
+    if (group == NULL) {
         return false;
     }
-    return snprintf(ret_path, PLAN_PATH_MAX, "%s/%s", here, given) < PLAN_PATH_MAX;
+    identity->has_control_group = true;
+    identity->control_group = group->gr_gid;
+    return true;
 }
 
 static bool find_accounts(const struct service_config *config, const char *path,
                           struct keeper_identity *ret_identity, struct buffer *errors)
 {
-    char name[PLAN_NAME_MAX];
     *ret_identity = (struct keeper_identity){.user = geteuid(), .group = getegid()};
-    if (config->user.length > 0 && geteuid() == 0) {
-        const struct passwd *account =
-            copy_text(name, sizeof(name), config->user) ? getpwnam(name) : NULL;
-        if (account == NULL) {
-            buffer_printf(errors, "%s: user: there is no account \"%.*s\"\n", path,
-                          SLICE_PRINT(config->user));
-            return false;
-        }
-        ret_identity->change = account->pw_uid != 0;
-        ret_identity->user = account->pw_uid;
-        ret_identity->group = account->pw_gid;
+    if (config->user.length > 0 && geteuid() == 0 && !find_user(config->user, ret_identity)) {
+        buffer_printf(errors, "%s:1: user: there is no user '%.*s' on this machine\n", path,
+                      SLICE_PRINT(config->user));
+        return false;
     }
-    if (config->group.length > 0) {
-        const struct group *group =
-            copy_text(name, sizeof(name), config->group) ? getgrnam(name) : NULL;
-        if (group == NULL) {
-            buffer_printf(errors, "%s: group: there is no group \"%.*s\"\n", path,
-                          SLICE_PRINT(config->group));
-            return false;
-        }
-        ret_identity->has_control_group = true;
-        ret_identity->control_group = group->gr_gid;
+    if (config->group.length > 0 && !find_group(config->group, ret_identity)) {
+        buffer_printf(errors, "%s:1: group: there is no group '%.*s' on this machine\n", path,
+                      SLICE_PRINT(config->group));
+        return false;
     }
     return true;
 }
@@ -100,15 +95,8 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
     ret_plan->log_target = config->log_target;
     ret_plan->log_level = config->log_level;
     fix_settings(config, ret_plan);
-    bool good = find_accounts(config, path, &ret_plan->identity, errors);
-    if (!state_path(config->state, ret_plan->state)) {
-        buffer_printf(errors, "%s: state: the path is too long\n", path);
-        good = false;
-    }
-    if (config->listener_count > LISTENERS_MAX) {
-        buffer_printf(errors, "%s: listen: at most %d listeners\n", path, LISTENERS_MAX);
-        return false;
-    }
+    bool fits = copy_text(ret_plan->state, sizeof(ret_plan->state), config->state);
+    assert(fits && config->listener_count <= LISTENERS_MAX);
     ret_plan->listener_count = config->listener_count;
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct listener_config *from = &config->listeners[i];
@@ -118,7 +106,7 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
         to->at = from->at;
         to->protocol = from->protocol;
     }
-    return good;
+    return find_accounts(config, path, &ret_plan->identity, errors);
 }
 
 /* ---- on the wire ------------------------------------------------------------------------- */

@@ -11,7 +11,7 @@
 #include "app/settings.h"
 #include "service/config.h"
 
-enum { PLAN_PATH_MAX = 3000, PLAN_NAME_MAX = 64 };
+enum { PLAN_NAME_MAX = 64 };
 
 struct plan_listener {
     char name[PLAN_NAME_MAX];
@@ -26,7 +26,7 @@ struct plan_fixed {
 };
 
 struct plan {
-    char state[PLAN_PATH_MAX]; /* absolute */
+    char state[STATE_PATH_MAX + 1]; /* absolute */
     struct keeper_identity identity;
     uint32_t loops; /* 1 to LOOPS_MAX */
     enum log_target log_target;
@@ -37,8 +37,8 @@ struct plan {
     struct plan_listener listeners[LISTENERS_MAX];
 };
 
-/* Resolves accounts. Problems go to `errors` like those of settings_read(). False if there is any.
- */
+/* From a configuration that settings_read() found good. Resolves accounts; if one has gone since,
+ * that goes to `errors` like those of settings_read(), and false. */
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
                struct buffer *errors);
 void plan_put(struct buffer *buffer, const struct plan *plan);

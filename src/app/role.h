@@ -12,7 +12,6 @@
 enum role { ROLE_CORE, ROLE_EDGE_OUT, ROLE_EDGE_IN, ROLE_WEB, ROLE_HELPER, ROLE_COUNT };
 
 enum {
-    LISTENERS_MAX = 64,
     LOOPS_MAX = 30, /* of one edge: their counters share a page */
 
     /* Slots of the counter page: one writer each. */

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 256 };
-
 /* ---- one value ---------------------------------------------------------------------------- */
 
 void settings_format(enum setting_type type, uint64_t value, char ret_text[32])
@@ -329,12 +327,13 @@ static void add_listener(struct settings *settings, struct listener_config *list
         why = "is listened on already";
         good = false;
     }
-    if (good && settings->config.listener_count == LISTENERS_MAX) {
-        why = "is one too many; 256 at most";
-        good = false;
-    }
     if (!good) {
         settings_complain(settings, value->at, "address: '%.*s' %s", SHOWN(value->text), why);
+        return;
+    }
+    if (settings->config.listener_count == LISTENERS_MAX) {
+        settings_complain(settings, value->at, "address: '%.*s' is more than %d to listen on",
+                          SHOWN(value->text), LISTENERS_MAX);
         return;
     }
     listeners[settings->config.listener_count++] = listener;
@@ -397,18 +396,26 @@ static void check_hostname(struct settings *settings, const struct entry *const 
     config->relay.hostname = config->hostname;
 }
 
-static void check_state(struct settings *settings)
+static void make_absolute(struct settings *settings, struct slice *path)
 {
-    struct slice state = settings->config.state;
-    if (state.length > 0 && state.data[0] == '/') {
-        return;
+    size_t size = settings->directory.length + path->length + 2;
+    char *joined = settings_allocate(settings, size, 1);
+    if (joined != NULL) {
+        int length = snprintf(joined, size, "%.*s/%.*s", SLICE_PRINT(settings->directory),
+                              SLICE_PRINT(*path));
+        *path = slice_make(joined, (size_t)length);
     }
-    struct slice directory = settings->directory;
-    char *path = settings_allocate(settings, directory.length + state.length + 2, 1);
-    if (path != NULL) {
-        int length = snprintf(path, directory.length + state.length + 2, "%.*s/%.*s",
-                              SLICE_PRINT(directory), SLICE_PRINT(state));
-        settings->config.state = slice_make(path, (size_t)length);
+}
+
+static void check_state(struct settings *settings, const struct entry *entry)
+{
+    struct slice *state = &settings->config.state;
+    if (state->length == 0 || state->data[0] != '/') {
+        make_absolute(settings, state);
+    }
+    if (state->length > STATE_PATH_MAX) {
+        settings_complain(settings, entry != NULL ? entry->at : settings->top.at,
+                          "state: the path is longer than %d octets", STATE_PATH_MAX);
     }
 }
 
@@ -541,7 +548,7 @@ void settings_check_top(struct settings *settings)
         settings_allocate_tree(settings, settings_table_length, sizeof(*top));
     if (top != NULL) {
         settings_fill(settings, BLOCK_TOP, &settings->top, &settings->config, top);
-        check_state(settings);
+        check_state(settings, settings_entry(top, BLOCK_TOP, "state"));
     }
 }
 
@@ -555,7 +562,7 @@ void settings_check(struct settings *settings)
     }
     settings_fill(settings, BLOCK_TOP, &settings->top, &settings->config, top);
     check_hostname(settings, top);
-    check_state(settings);
+    check_state(settings, settings_entry(top, BLOCK_TOP, "state"));
     if (!settings->sealed) {
         check_accounts(settings, settings_entry(top, BLOCK_TOP, "user"),
                        settings_entry(top, BLOCK_TOP, "group"));

@@ -9,6 +9,11 @@
 #include "relay/config.h"
 #include "sys/log.h"
 
+enum {
+    LISTENERS_MAX = 64,    /* descriptors that every process may be given */
+    STATE_PATH_MAX = 3000, /* octets; leaves room below PATH_MAX for what lies there */
+};
+
 enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP };
 
 struct listener_config {
@@ -34,7 +39,7 @@ struct limits_config {
 
 struct service_config {
     struct slice hostname;
-    struct slice state; /* directory */
+    struct slice state; /* directory, absolute */
     struct slice user;  /* empty: stay who we are */
     struct slice group; /* of the control socket; empty: the user's */
     uint16_t node;

@@ -147,13 +147,13 @@ static void a_plan_is_made_of_a_configuration(void **state)
 {
     (void)state;
     static struct plan plan;
-    struct listener_config listeners[LISTENERS_MAX + 1] = {{.name = SLICE_LITERAL("mx")}};
+    struct listener_config listener = {.name = SLICE_LITERAL("mx")};
     struct service_config config = {
-        .state = SLICE_LITERAL("relative"), .listeners = listeners, .listener_count = 1};
+        .state = SLICE_LITERAL("/run/x"), .listeners = &listener, .listener_count = 1};
     struct buffer errors;
     buffer_init(&errors, 0);
     assert_true(plan_make(&config, "f", &plan, &errors));
-    assert_int_equal(plan.state[0], '/');
+    assert_string_equal(plan.state, "/run/x");
     assert_true(plan.loops >= 1);
     assert_string_equal(plan.listeners[0].name, "mx");
     assert_int_equal(errors.length, 0);
@@ -161,11 +161,10 @@ static void a_plan_is_made_of_a_configuration(void **state)
     assert_string_equal(plan.fixed[0].key, "state");
 
     config.group = SLICE_LITERAL("no-such-group");
-    config.listener_count = LISTENERS_MAX + 1;
     assert_false(plan_make(&config, "f", &plan, &errors));
     buffer_put_u8(&errors, 0);
-    assert_non_null(strstr((const char *)errors.data, "no-such-group"));
-    assert_non_null(strstr((const char *)errors.data, "at most 64"));
+    assert_string_equal((const char *)errors.data,
+                        "f:1: group: there is no group 'no-such-group' on this machine\n");
     buffer_done(&errors);
 }
 

@@ -217,6 +217,31 @@ static void listeners(void **state)
     CHECK_ALL(cases);
 }
 
+/* What the processes have room for; `holdfast check` must know it as the daemon does. */
+static void too_many_listeners_or_too_long_a_path(void **state)
+{
+    (void)state;
+    struct buffer text;
+    buffer_init(&text, 0);
+    buffer_append_text(&text, GOOD "listen more { address = {\n");
+    for (int port = 1; port <= LISTENERS_MAX; port++) { /* GOOD has one */
+        buffer_printf(&text, "\"127.0.0.2:%d\",\n", port);
+    }
+    buffer_append_text(&text, "} }\n");
+    buffer_put_u8(&text, 0);
+    check_errors((const char *)text.data,
+                 "conf:70: address: '127.0.0.2:64' is more than 64 to listen on\n");
+    buffer_clear(&text);
+    buffer_append_text(&text, GOOD "\nstate = \"");
+    for (int i = 0; i < STATE_PATH_MAX; i++) {
+        buffer_append_text(&text, "s");
+    }
+    buffer_append_text(&text, "\"\n");
+    buffer_put_u8(&text, 0);
+    check_errors((const char *)text.data, "conf:7: state: the path is longer than 3000 octets\n");
+    buffer_done(&text);
+}
+
 static void servers(void **state)
 {
     (void)state;
@@ -449,6 +474,7 @@ int main(void)
         cmocka_unit_test(keys_and_values),
         cmocka_unit_test(user_of_the_machine),
         cmocka_unit_test(listeners),
+        cmocka_unit_test(too_many_listeners_or_too_long_a_path),
         cmocka_unit_test(servers),
         cmocka_unit_test(domains),
         cmocka_unit_test(relays),
