@@ -61,7 +61,7 @@ static void load_message(void *context, struct spool_handle handle,
     struct core *core = context;
     enum error error = relay_add(core->relay, handle, message, core_now());
     if (error != ERROR_NONE) {
-        report_alert(core, "memory", "not all stored messages could be scheduled");
+        report_alert(core, ALERT_MEMORY, "not all stored messages could be scheduled");
     }
 }
 
@@ -105,10 +105,10 @@ static void load_slice(void *context)
     enum error error = spool_load(core->spool, &loader, &core->loaded);
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     if (error != ERROR_NONE) {
-        report_alert(core, "load", "the journal cannot be read; loading is tried again");
+        report_alert(core, ALERT_LOAD, "the journal cannot be read; loading is tried again");
         core->load_again = true; /* by the tick */
     } else if (core->loaded) {
-        report_alert_over(core, "load");
+        report_alert_over(core, ALERT_LOAD);
         report_loaded(core);
         core_out_loaded(core);
         core_in_announce(core, false);
@@ -229,6 +229,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     buffer_init(&core->frame, 0);
     buffer_init(&core->copy, 0);
     arena_init(&core->arena);
+    alerts_init(&core->alerts, (struct hash_key){random_u64(), random_u64()});
     core_in_init(core);
     core_out_init(core);
     core_names_init(core);
@@ -370,5 +371,6 @@ void core_free(struct core *core)
     buffer_done(&core->frame);
     buffer_done(&core->copy);
     arena_done(&core->arena);
+    alerts_done(&core->alerts);
     free(core);
 }

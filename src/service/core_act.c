@@ -200,7 +200,8 @@ static void written(void *context, enum error error, const struct spool_handle *
     if (error != ERROR_NONE) {
         if (!writes->failed_before) {
             writes->failed_before = true;
-            report_alert(core, "journal", "the journal could not be written; it is tried again");
+            report_alert(core, ALERT_JOURNAL,
+                         "the journal could not be written; it is tried again");
             finish(core, (struct core_after){.request = writes->after.request}, error);
             writes->after.request = NULL;
         }
@@ -329,7 +330,7 @@ void core_act_tick(struct core *core)
         submit(LIST_ENTRY(next, struct writes, link));
     }
     if (!any && list_is_empty(&core->unwritten)) {
-        report_alert_over(core, "journal");
+        report_alert_over(core, ALERT_JOURNAL);
     }
     relay_notices(core);
 }

@@ -88,6 +88,7 @@ struct control_request {
     uint32_t match_at;
     uint64_t content_at;
     uint32_t server_at;
+    uint32_t alert_at;
     uint64_t *waiting_for; /* deliveries by server, for "server list" */
     uint32_t waiting_for_count;
     struct events_search *search;

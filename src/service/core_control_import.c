@@ -343,7 +343,7 @@ static void stored(void *context, enum error error, const struct spool_handle *h
         if (relay_add(core->relay, handles[0], &import->message, core_now()) == ERROR_NONE) {
             each_of_history(import, handles[0], into_relay);
         } else {
-            report_alert(core, "memory", "not all stored messages could be scheduled");
+            report_alert(core, ALERT_MEMORY, "not all stored messages could be scheduled");
         }
         relay_together_end(core->relay, core_now());
     }

@@ -96,18 +96,31 @@ static json_t *disk_object(const struct spool_state *state)
     return disk;
 }
 
-static json_t *alerts_array(const struct core *core)
+static json_t *alert_row(const struct alert *alert)
 {
-    json_t *alerts = json_array();
-    for (size_t i = 0; i < CORE_ALERTS_MAX; i++) {
-        if (core->alerts[i].since_wall_ms != 0) {
-            json_t *alert = json_object();
-            control_set(alert, "since", json_integer(core->alerts[i].since_wall_ms));
-            control_set(alert, "text", control_string(slice_from_text(core->alerts[i].text)));
-            json_array_append_new(alerts, alert);
+    json_t *row = json_object();
+    control_set(row, "kind", json_string(alert_kind_text(alert->kind)));
+    control_set(row, "subject", control_string_or_null(alert->subject));
+    control_set(row, "since", json_integer(alert->since_wall_ms));
+    control_set(row, "text", control_string(slice_from_text(alert->text)));
+    return row;
+}
+
+/* The next of them, counted from the first that stands now: one may begin or end between two
+ * pieces. */
+static json_t *alerts_piece(struct control_request *request)
+{
+    const struct alerts *alerts = &request->core->alerts;
+    json_t *array = json_array();
+    uint32_t at = 0;
+    LIST_EACH(&alerts->standing, link, after)
+    {
+        if (at++ == request->alert_at && json_array_size(array) < CONTROL_PIECE_ITEMS) {
+            request->alert_at++;
+            json_array_append_new(array, alert_row(LIST_ENTRY(link, struct alert, link)));
         }
     }
-    return alerts;
+    return array;
 }
 
 static json_t *status_row(struct control_request *request)
@@ -136,7 +149,7 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "servers", servers);
     control_set(row, "lanes", lanes_piece(request));
     control_set(row, "disk", disk_object(&state));
-    control_set(row, "alerts", alerts_array(core));
+    control_set(row, "alerts", alerts_piece(request));
     return row;
 }
 
@@ -148,6 +161,10 @@ enum control_step status_step(struct control_request *request)
     } else if (request->match_at < relay_lane_count(request->core->relay)) {
         json_t *more = json_object();
         control_set(more, "lanes", lanes_piece(request));
+        control_more(request, more);
+    } else if (request->alert_at < request->core->alerts.count) {
+        json_t *more = json_object();
+        control_set(more, "alerts", alerts_piece(request));
         control_more(request, more);
     } else {
         return STEP_END;

@@ -396,7 +396,7 @@ static void drain(struct core_edge_in *in)
             return;
         }
         if (error != ERROR_NONE) {
-            report_alert(core, "edge-in", "edge-in has broken its ring and is cut off");
+            report_alert(core, ALERT_EDGE_IN, "edge-in has broken its ring and is cut off");
             detach(in);
             return;
         }
@@ -562,6 +562,7 @@ void core_in_attach(struct core *core, uint32_t index, struct ring *ring)
     if (ring == NULL) {
         return;
     }
+    report_alert_over(core, ALERT_EDGE_IN);
     in->announce = CORE_ANNOUNCE_TICKS;
     in->announce_at = 0;
     ring_set_handler(ring, ring_ready, in);

@@ -11,7 +11,8 @@
  *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
  *   core_bounce.c   a DSN, made for the batch that holds its fates
- *   core_report.c   log lines, event journal, counters, alerts
+ *   core_report.c   log lines, event journal, counters
+ *   core_alert.c    alerts: when they begin and end
  *   core_control*.c the operator's requests
  */
 #ifndef HOLDFAST_SERVICE_CORE_INTERNAL_H
@@ -19,6 +20,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "service/alerts.h"
 #include "service/channel.h"
 #include "service/core.h"
 #include "service/events.h"
@@ -29,7 +31,6 @@ enum {
     CORE_PREFIX = 2048,          /* of a commit frame, copied first: holds most envelopes */
     CORE_FRAMES_A_TURN = 256,    /* of one ring before others have their turn */
     CORE_BACKLOG_MAX = 64 << 20, /* bytes waiting for room in one ring of edge-out */
-    CORE_ALERTS_MAX = 64,        /* shown by status */
     CORE_TICK_MS = 1000,
     CORE_STOP_MS = 10000,    /* a stop waits so long for a journal that cannot be written */
     CORE_ANNOUNCE_TICKS = 5, /* repeated so often after a change of configuration */
@@ -132,14 +133,6 @@ struct writes {
     bool failed_before;
 };
 
-/* ---- alerts --------------------------------------------------------------------------------- */
-
-struct core_alert {
-    int64_t since_wall_ms; /* 0: free */
-    char key[96];          /* what it is about: cleared and raised by this */
-    char text[192];
-};
-
 /* ---- core ----------------------------------------------------------------------------------- */
 
 struct core {
@@ -208,7 +201,7 @@ struct core {
     struct link controls;
     struct loop_later *control_later;
 
-    struct core_alert alerts[CORE_ALERTS_MAX];
+    struct alerts alerts;
     struct spool_state told_spool; /* as last counted and reported */
     uint64_t told_dropped;
     int64_t told_gone_ms; /* events up to then have gone early */
@@ -292,12 +285,18 @@ void report_attempt(struct core *core, const struct job *job);
 void report_operator(struct core *core, enum event_kind kind, struct message_id id,
                      uint32_t delivery, struct slice reason);
 void report_spool(struct core *core);
-void report_alert(struct core *core, const char *key, const char *text);
-void report_alert_over(struct core *core, const char *key);
 void report_damage(struct core *core, const char *text); /* found while loading */
 void report_loaded(struct core *core);
 void report_tick(struct core *core);
 void report_problem(const char *what, enum error error);
+
+/* core_alert.c: logged and counted when one begins, logged when it ends, however often it is said.
+ * Those of lanes and servers follow relay's events. */
+void report_alert(struct core *core, enum alert_kind kind, const char *text);
+void report_alert_over(struct core *core, enum alert_kind kind);
+void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);
+void report_alerts_event(struct core *core, const struct relay_action *action);
+void report_alerts_tick(struct core *core);
 
 /* core_control.c */
 void core_control_init(struct core *core);

@@ -185,7 +185,7 @@ static void attempt_written(void *context, enum error error, const struct spool_
     } else if (job->state != JOB_NOTING) {
         /* Settled meanwhile: the session was lost. */
     } else if (error != ERROR_NONE) {
-        report_alert(core, "journal", "the journal could not be written; it is tried again");
+        report_alert(core, ALERT_JOURNAL, "the journal could not be written; it is tried again");
         list_append(&core->unnoted, &job->waiting);
     } else {
         job->note_written = true;

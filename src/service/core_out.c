@@ -67,7 +67,7 @@ void core_out_send(struct core_edge_out *out, struct buffer *frame)
     buffer_put_bytes(&out->backlog, buffer_slice(frame));
     if (out->backlog.failed) {
         /* It has not read for so long that it must be taken for dead; the keeper will see. */
-        report_alert(out->core, "edge-out", "edge-out does not read its ring and is cut off");
+        report_alert(out->core, ALERT_EDGE_OUT, "edge-out does not read its ring and is cut off");
         core_out_attach(out->core, out->index, out->core->out_count, NULL);
     }
 }
@@ -228,7 +228,7 @@ static void drain(struct core_edge_out *out)
             return;
         }
         if (error != ERROR_NONE) {
-            report_alert(core, "edge-out", "edge-out has broken its ring and is cut off");
+            report_alert(core, ALERT_EDGE_OUT, "edge-out has broken its ring and is cut off");
             core_out_attach(core, out->index, core->out_count, NULL);
             return;
         }
@@ -294,6 +294,7 @@ void core_out_attach(struct core *core, uint32_t index, uint32_t count, struct r
     buffer_clear(&out->backlog);
     out->resumed = out->resumed && core->dispatching;
     if (ring != NULL) {
+        report_alert_over(core, ALERT_EDGE_OUT);
         out->epoch++;
         ring_set_handler(ring, ring_ready, out);
         ring_ready(out);

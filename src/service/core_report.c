@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What happened, told to people: one log line, one entry in the event journal, a counter. An alert
- * is a condition that an operator should know of: one warning line with event=alert when it begins,
- * shown by `status` while it lasts, one line when it is over.
+ * What happened, told to people: one log line, one entry in the event journal, a counter. What they
+ * must do something about is an alert beside (core_alert.c).
  */
 #include "service/core_internal.h"
 
@@ -42,59 +41,6 @@ static void add_id(struct line *line, struct message_id id)
     add_slice(line, "id", slice_from_text(line->id));
 }
 
-/* ---- alerts ---------------------------------------------------------------------------------- */
-
-static struct core_alert *find_alert(struct core *core, const char *key)
-{
-    for (size_t i = 0; i < CORE_ALERTS_MAX; i++) {
-        if (core->alerts[i].since_wall_ms != 0 && strcmp(core->alerts[i].key, key) == 0) {
-            return &core->alerts[i];
-        }
-    }
-    return NULL;
-}
-
-void report_alert(struct core *core, const char *key, const char *text)
-{
-    struct core_alert *alert = find_alert(core, key);
-    if (alert != NULL) {
-        snprintf(alert->text, sizeof(alert->text), "%s", text);
-        return;
-    }
-    for (size_t i = 0; alert == NULL && i < CORE_ALERTS_MAX; i++) {
-        alert = core->alerts[i].since_wall_ms == 0 ? &core->alerts[i] : NULL;
-    }
-    if (alert != NULL) {
-        alert->since_wall_ms = clock_wall_ms();
-        snprintf(alert->key, sizeof(alert->key), "%s", key);
-        snprintf(alert->text, sizeof(alert->text), "%s", text);
-    }
-    counter_add(core->counters, COUNTER_ALERTS, 1);
-    log_event(LOG_LEVEL_WARNING, "alert", LOG_TEXT("about", key), LOG_TEXT("text", text));
-}
-
-void report_alert_over(struct core *core, const char *key)
-{
-    struct core_alert *alert = find_alert(core, key);
-    if (alert != NULL) {
-        log_event(LOG_LEVEL_INFO, "alert-over", LOG_TEXT("about", key),
-                  LOG_NUMBER("seconds", (clock_wall_ms() - alert->since_wall_ms) / 1000));
-        alert->since_wall_ms = 0;
-    }
-}
-
-/* Keys "WORD NAME"; a name that is too long is cut, alike for begin and end. */
-static void alert_about(struct core *core, const char *word, struct slice name, const char *text)
-{
-    char key[96];
-    snprintf(key, sizeof(key), "%s %.*s", word, SLICE_PRINT(name));
-    if (text != NULL) {
-        report_alert(core, key, text);
-    } else {
-        report_alert_over(core, key);
-    }
-}
-
 /* ---- problems without a message -------------------------------------------------------------- */
 
 void report_problem(const char *what, enum error error)
@@ -132,43 +78,16 @@ void report_spool(struct core *core)
     spool_status(core->spool, &state);
     count_up(core, COUNTER_JOURNAL_GROUPS, state.groups, core->told_spool.groups);
     count_up(core, COUNTER_JOURNAL_SYNCS, state.syncs, core->told_spool.syncs);
-    if (state.quarantined > core->told_spool.quarantined) {
-        report_alert(core, "quarantine", "records of the journal are damaged and were set aside");
+    report_alert_while(core, ALERT_QUARANTINE, state.quarantined > 0,
+                       "records of the journal are damaged and were set aside");
+    if (core->told_spool.accepting == ERROR_NONE && state.accepting == ERROR_IO) {
+        counter_add(core->counters, COUNTER_JOURNAL_ERRORS, 1);
     }
-    if (state.accepting != ERROR_NONE) {
-        char text[192];
-        snprintf(text, sizeof(text), "no mail is accepted: %s",
-                 state.reason[0] != 0 ? state.reason : error_text(state.accepting));
-        if (core->told_spool.accepting == ERROR_NONE && state.accepting == ERROR_IO) {
-            counter_add(core->counters, COUNTER_JOURNAL_ERRORS, 1);
-        }
-        report_alert(core, "storage", text);
-    } else {
-        report_alert_over(core, "storage");
-    }
+    char text[ALERT_TEXT_SIZE];
+    snprintf(text, sizeof(text), "no mail is accepted: %s",
+             state.reason[0] != 0 ? state.reason : error_text(state.accepting));
+    report_alert_while(core, ALERT_STORAGE, state.accepting != ERROR_NONE, text);
     core->told_spool = state;
-}
-
-static void stand(struct core *core, const char *key, bool stands, const char *text)
-{
-    if (stands) {
-        report_alert(core, key, text);
-    } else {
-        report_alert_over(core, key);
-    }
-}
-
-static bool has_orphans(const struct core *core)
-{
-    uint32_t count = relay_lane_count(core->relay);
-    for (uint32_t i = 0; i < count; i++) {
-        struct relay_lane_view view;
-        relay_lane(core->relay, i, &view);
-        if (view.state == LANE_ORPHAN && view.deliveries > 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static void report_trace(struct core *core)
@@ -185,22 +104,15 @@ static void report_trace(struct core *core)
         core->told_gone_ms = gone_ms;
     }
     int64_t age_ms = clock_wall_ms() - gone_ms;
-    stand(core, "trace", gone_ms != 0 && age_ms < (int64_t)core->config->trace_keep_ms,
-          "events went before trace-keep was over: trace-size is reached");
+    report_alert_while(core, ALERT_TRACE,
+                       gone_ms != 0 && age_ms < (int64_t)core->config->trace_keep_ms,
+                       "events went before trace-keep was over: trace-size is reached");
 }
 
 void report_tick(struct core *core)
 {
     report_spool(core);
-    struct relay_totals totals;
-    relay_totals(core->relay, &totals);
-    stand(core, "dead-letters", totals.dead_letters > 0,
-          "there are dead letters: holdfast queue list --dead");
-    stand(core, "in-doubt", totals.in_doubt > 0,
-          "deliveries are in doubt: no reply came to the final dot");
-    if (find_alert(core, "orphan") != NULL && !has_orphans(core)) {
-        report_alert_over(core, "orphan");
-    }
+    report_alerts_tick(core);
     report_trace(core);
 }
 
@@ -355,62 +267,6 @@ static struct slice reply_text(const struct relay_reply *reply, char text[REPLY_
     return slice_make(text, length > 0 ? (size_t)length : 0);
 }
 
-/* Whether the server is the first choice of the lane's route. */
-static bool is_head(const struct core *core, struct slice lane, uint32_t server)
-{
-    struct slice name = slice_skip(lane, slice_find(lane, ':') + 1);
-    bool domain = slice_starts_fold(lane, SLICE_LITERAL("domain:"));
-    for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
-        const struct route_config *route = &core->config->relay.routes[i];
-        if ((route->kind == ROUTE_DOMAIN) == domain && slice_equal(route->name, name)) {
-            return route->chain[0] == server;
-        }
-    }
-    return false;
-}
-
-static void raise_alerts(struct core *core, const struct relay_action *action)
-{
-    struct slice server = core_server_name(core, action->server);
-    char text[192];
-    switch (action->event) {
-    case RELAY_EVENT_STOPPED:
-        snprintf(text, sizeof(text), "all servers of %.*s are down; its mail is kept",
-                 SLICE_PRINT(slice_take(action->lane, 96)));
-        alert_about(core, "stopped", action->lane, text);
-        break;
-    case RELAY_EVENT_SWITCHED:
-        snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(action->lane, 96)),
-                 SLICE_PRINT(slice_take(server, 64)));
-        /* One alert for each switch, also for that back. */
-        alert_about(core, "switched", action->lane, NULL);
-        alert_about(core, "switched", action->lane, text);
-        if (is_head(core, action->lane, action->server)) {
-            alert_about(core, "switched", action->lane, NULL); /* all is as it should be */
-        }
-        break;
-    case RELAY_EVENT_CREDENTIALS:
-        snprintf(text, sizeof(text), "server %.*s refuses our credentials",
-                 SLICE_PRINT(slice_take(server, 64)));
-        alert_about(core, "credentials", server, text);
-        break;
-    case RELAY_EVENT_SERVER:
-        if (action->new_state == SERVER_UP) {
-            alert_about(core, "credentials", server, NULL);
-        }
-        break;
-    case RELAY_EVENT_DRAINING:
-    case RELAY_EVENT_DRAINED:
-        alert_about(core, "stopped", action->lane, NULL);
-        break;
-    case RELAY_EVENT_ORPHANED:
-        report_alert(core, "orphan", "mail has no route any more and waits in the lane orphan");
-        break;
-    default:
-        break;
-    }
-}
-
 static void store_event(struct core *core, const struct relay_action *action,
                         const struct telling *telling, struct slice reply)
 {
@@ -464,5 +320,5 @@ void report_relay_event(struct core *core, const struct relay_action *action)
     if (about_message) {
         store_event(core, action, telling, reply);
     }
-    raise_alerts(core, action);
+    report_alerts_event(core, action);
 }

@@ -544,6 +544,45 @@ static void a_quota_is_told(void **state)
     assert_false(bench->core->routes[1].quota_reached);
 }
 
+/* However many conditions stand: none begins anew each second, and `status` shows all. */
+static void each_alert_is_told_once(void **state)
+{
+    enum { MANY = 2500 };
+    struct bench *bench = *state;
+    struct core *core = bench->core;
+    bench->verdict = RELAY_REFUSED;
+    bench->code = 554;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->durable, 1);
+    char name[32];
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof(name), "domain:d%d.example", i);
+        struct relay_action stopped = {.kind = RELAY_EVENT,
+                                       .event = RELAY_EVENT_STOPPED,
+                                       .server = NO_INDEX,
+                                       .lane = slice_from_text(name)};
+        report_relay_event(core, &stopped);
+    }
+    bench_run_ms(bench, 3 * CORE_TICK_MS);
+    assert_int_equal(atomic_load(&bench->counters.value[COUNTER_ALERTS]), MANY + 1);
+    assert_int_equal(bench_ask(bench, "status", "{}"), 0);
+    json_t *alerts = json_object_get(json_array_get(bench->rows, 0), "alerts");
+    assert_int_equal(json_array_size(alerts), MANY + 1);
+    const json_t *first = json_array_get(alerts, 0);
+    assert_string_equal(json_string_value(json_object_get(first, "kind")), "stopped");
+    assert_string_equal(json_string_value(json_object_get(first, "subject")), "domain:d0.example");
+    const json_t *last = json_array_get(alerts, MANY);
+    assert_string_equal(json_string_value(json_object_get(last, "kind")), "dead-letters");
+    assert_true(json_is_null(json_object_get(last, "subject")));
+    struct relay_action drained = {.kind = RELAY_EVENT,
+                                   .event = RELAY_EVENT_DRAINED,
+                                   .server = NO_INDEX,
+                                   .lane = slice_from_text(name)};
+    report_relay_event(core, &drained);
+    assert_int_equal(core->alerts.count, MANY);
+}
+
 #define MEMORY_TEST(name)                                                                          \
     cmocka_unit_test_setup_teardown(name, bench_set_up_memory, bench_tear_down)
 #define DISK_TEST(name) cmocka_unit_test_setup_teardown(name, bench_set_up_disk, bench_tear_down)
@@ -574,6 +613,7 @@ int main(void)
         MEMORY_TEST(a_reload_changes_places_and_routes),
         MEMORY_TEST(edge_in_is_told_what_it_must_know),
         MEMORY_TEST(a_quota_is_told),
+        MEMORY_TEST(each_alert_is_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Alerts with a subject are found by a keyed hash of kind and subject, and freed when they end.
+ */
+#include "service/alerts.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *alert_kind_text(enum alert_kind kind)
+{
+    static const char *const texts[ALERT_KIND_COUNT] = {
+        [ALERT_STOPPED] = "stopped",
+        [ALERT_SWITCHED] = "switched",
+        [ALERT_CREDENTIALS] = "credentials",
+        [ALERT_DEAD_LETTERS] = "dead-letters",
+        [ALERT_IN_DOUBT] = "in-doubt",
+        [ALERT_ORPHAN] = "orphan",
+        [ALERT_STORAGE] = "storage",
+        [ALERT_QUARANTINE] = "quarantine",
+        [ALERT_JOURNAL] = "journal",
+        [ALERT_LOAD] = "load",
+        [ALERT_TRACE] = "trace",
+        [ALERT_MEMORY] = "memory",
+        [ALERT_EDGE_IN] = "edge-in",
+        [ALERT_EDGE_OUT] = "edge-out",
+        [ALERT_MORE] = "more",
+    };
+    return texts[kind];
+}
+
+void alerts_init(struct alerts *alerts, struct hash_key key)
+{
+    *alerts = (struct alerts){.key = key};
+    list_init(&alerts->standing);
+    map_init(&alerts->about);
+    for (int i = 0; i < ALERT_KIND_COUNT; i++) {
+        alerts->alone[i].kind = (enum alert_kind)i;
+        list_init(&alerts->alone[i].link);
+    }
+}
+
+void alerts_done(struct alerts *alerts)
+{
+    size_t cursor = 0;
+    for (struct alert *alert; (alert = map_next(&alerts->about, &cursor)) != NULL;) {
+        free(alert);
+    }
+    map_done(&alerts->about);
+}
+
+static uint64_t key_of(const struct alerts *alerts, enum alert_kind kind, struct slice subject)
+{
+    struct hash_key key = {alerts->key.k0 + kind, alerts->key.k1};
+    return hash_bytes(key, subject);
+}
+
+/* Standing or not; NULL: there is no place for it yet. */
+static struct alert *place_of(struct alerts *alerts, enum alert_kind kind, struct slice subject)
+{
+    return subject.length == 0 ? &alerts->alone[kind]
+                               : map_get(&alerts->about, key_of(alerts, kind, subject));
+}
+
+bool alerts_full(const struct alerts *alerts)
+{
+    return alerts->about.count >= ALERTS_MAX;
+}
+
+static struct alert *make_place(struct alerts *alerts, enum alert_kind kind, struct slice subject)
+{
+    struct alert *alert = alerts_full(alerts) ? NULL : calloc(1, sizeof(*alert) + subject.length);
+    if (alert == NULL) {
+        return NULL;
+    }
+    if (map_put(&alerts->about, key_of(alerts, kind, subject), alert) != ERROR_NONE) {
+        free(alert);
+        return NULL;
+    }
+    memcpy(alert + 1, subject.data, subject.length);
+    alert->kind = kind;
+    alert->subject = slice_make(alert + 1, subject.length);
+    list_init(&alert->link);
+    return alert;
+}
+
+bool alerts_raise(struct alerts *alerts, enum alert_kind kind, struct slice subject,
+                  const char *text, int64_t now_wall_ms)
+{
+    struct alert *alert = place_of(alerts, kind, subject);
+    if (alert == NULL && (alert = make_place(alerts, kind, subject)) == NULL) {
+        return true;
+    }
+    snprintf(alert->text, sizeof(alert->text), "%s", text);
+    if (!list_is_empty(&alert->link)) {
+        return false;
+    }
+    alert->since_wall_ms = now_wall_ms;
+    list_append(&alerts->standing, &alert->link);
+    alerts->count++;
+    return true;
+}
+
+bool alerts_end(struct alerts *alerts, enum alert_kind kind, struct slice subject,
+                int64_t *ret_since_wall_ms)
+{
+    struct alert *alert = place_of(alerts, kind, subject);
+    if (alert == NULL || list_is_empty(&alert->link)) {
+        return false;
+    }
+    *ret_since_wall_ms = alert->since_wall_ms;
+    list_remove(&alert->link);
+    alerts->count--;
+    if (subject.length > 0) {
+        map_remove(&alerts->about, key_of(alerts, kind, subject));
+        free(alert);
+    }
+    return true;
+}
+
+const struct alert *alerts_find(const struct alerts *alerts, enum alert_kind kind,
+                                struct slice subject)
+{
+    const struct alert *alert = subject.length == 0
+                                    ? &alerts->alone[kind]
+                                    : map_get(&alerts->about, key_of(alerts, kind, subject));
+    return alert == NULL || list_is_empty(&alert->link) ? NULL : alert;
+}

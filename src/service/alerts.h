@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of alerts: conditions that an operator should know of, each while its cause lasts. An
+ * alert is known by its kind and its subject, a lane's or server's name, or none. It begins with
+ * the first alerts_raise() and ends with alerts_end(); both say when they were such an edge, so
+ * that whoever tells people of alerts tells each once, however often a cause is looked at.
+ *
+ * Bounded: an alert without a subject always has its place; of those with one ALERTS_MAX stand at
+ * once. What finds no place is an edge all the same, but not kept: it has no end.
+ *
+ * Knows no clock, log or counter: the time is an argument, telling is the caller's.
+ */
+#ifndef HOLDFAST_SERVICE_ALERTS_H
+#define HOLDFAST_SERVICE_ALERTS_H
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/map.h"
+
+#include <stdbool.h>
+
+enum {
+    ALERTS_MAX = 4096, /* lanes that stop behind one dead server are that many */
+    ALERT_TEXT_SIZE = 192,
+};
+
+enum alert_kind {
+    ALERT_STOPPED,      /* lane: all its servers are down */
+    ALERT_SWITCHED,     /* lane: its mail goes to another server than the first of its chain */
+    ALERT_CREDENTIALS,  /* server: it refuses our login */
+    ALERT_DEAD_LETTERS, /* from here on without a subject: there are some */
+    ALERT_IN_DOUBT,     /* deliveries are */
+    ALERT_ORPHAN,       /* mail without a route waits */
+    ALERT_STORAGE,      /* no mail is accepted */
+    ALERT_QUARANTINE,   /* damaged records were set aside */
+    ALERT_JOURNAL,      /* fates and notes cannot be written */
+    ALERT_LOAD,         /* the journal cannot be read */
+    ALERT_TRACE,        /* events went before their time */
+    ALERT_MEMORY,       /* stored mail could not be scheduled */
+    ALERT_EDGE_IN,      /* a ring is cut off */
+    ALERT_EDGE_OUT,
+    ALERT_MORE, /* others found no place in the table */
+    ALERT_KIND_COUNT,
+};
+
+struct alert {
+    struct link link; /* in order of beginning; alone: it does not stand */
+    enum alert_kind kind;
+    struct slice subject; /* empty: none */
+    int64_t since_wall_ms;
+    char text[ALERT_TEXT_SIZE];
+};
+
+struct alerts {
+    struct link standing;
+    struct alert alone[ALERT_KIND_COUNT]; /* those without a subject */
+    struct map about;                     /* those with one */
+    struct hash_key key;
+    uint32_t count; /* that stand */
+};
+
+/* "stopped", as in `status` and the log. */
+const char *alert_kind_text(enum alert_kind kind);
+
+void alerts_init(struct alerts *alerts, struct hash_key key);
+void alerts_done(struct alerts *alerts);
+/* Copies subject and text, the latter cut if it is too long. True: it begins; false: it stands
+ * already, with the new text from now on. */
+bool alerts_raise(struct alerts *alerts, enum alert_kind kind, struct slice subject,
+                  const char *text, int64_t now_wall_ms);
+/* True: it stood, and ends. */
+bool alerts_end(struct alerts *alerts, enum alert_kind kind, struct slice subject,
+                int64_t *ret_since_wall_ms);
+/* NULL: it does not stand. Valid until it ends. */
+const struct alert *alerts_find(const struct alerts *alerts, enum alert_kind kind,
+                                struct slice subject);
+/* No other one with a subject would be kept. */
+bool alerts_full(const struct alerts *alerts);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of alerts: what begins and ends, and what happens when it is full.
+ */
+#include "service/alerts.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+static const struct hash_key key = {1, 2};
+
+static bool raise_of(struct alerts *alerts, const char *subject, int64_t now)
+{
+    return alerts_raise(alerts, ALERT_STOPPED, slice_from_text(subject), "down", now);
+}
+
+static void one_begins_once_and_ends_once(void **state)
+{
+    (void)state;
+    struct alerts alerts;
+    int64_t since = 0;
+    alerts_init(&alerts, key);
+    assert_false(alerts_end(&alerts, ALERT_STORAGE, SLICE_EMPTY, &since));
+    assert_true(alerts_raise(&alerts, ALERT_STORAGE, SLICE_EMPTY, "no space", 5));
+    assert_false(alerts_raise(&alerts, ALERT_STORAGE, SLICE_EMPTY, "less space", 6));
+    const struct alert *alert = alerts_find(&alerts, ALERT_STORAGE, SLICE_EMPTY);
+    assert_non_null(alert);
+    assert_int_equal(alert->since_wall_ms, 5);
+    assert_string_equal(alert->text, "less space");
+    assert_int_equal(alerts.count, 1);
+    assert_true(alerts_end(&alerts, ALERT_STORAGE, SLICE_EMPTY, &since));
+    assert_int_equal(since, 5);
+    assert_null(alerts_find(&alerts, ALERT_STORAGE, SLICE_EMPTY));
+    assert_int_equal(alerts.count, 0);
+    assert_true(list_is_empty(&alerts.standing));
+    alerts_done(&alerts);
+}
+
+static void kind_and_subject_tell_them_apart(void **state)
+{
+    (void)state;
+    struct alerts alerts;
+    int64_t since = 0;
+    alerts_init(&alerts, key);
+    char name[] = "relay:out";
+    assert_true(raise_of(&alerts, name, 1));
+    name[0] = 'x'; /* it has its own copy */
+    assert_true(raise_of(&alerts, "domain:one.example", 2));
+    assert_true(alerts_raise(&alerts, ALERT_SWITCHED, SLICE_LITERAL("relay:out"), "goes to m2", 3));
+    assert_false(raise_of(&alerts, "relay:out", 4));
+    assert_int_equal(alerts.count, 3);
+    assert_true(alerts_end(&alerts, ALERT_STOPPED, SLICE_LITERAL("relay:out"), &since));
+    assert_int_equal(since, 1);
+    const struct alert *left = alerts_find(&alerts, ALERT_SWITCHED, SLICE_LITERAL("relay:out"));
+    assert_non_null(left);
+    assert_true(slice_equal(left->subject, SLICE_LITERAL("relay:out")));
+    assert_string_equal(alert_kind_text(left->kind), "switched");
+    alerts_done(&alerts);
+}
+
+static void a_full_table_still_knows_those_without_a_subject(void **state)
+{
+    (void)state;
+    struct alerts alerts;
+    int64_t since;
+    char name[32];
+    alerts_init(&alerts, key);
+    for (int i = 0; i < ALERTS_MAX + 10; i++) {
+        assert_int_equal(alerts_full(&alerts), i >= ALERTS_MAX);
+        snprintf(name, sizeof(name), "domain:d%d.example", i);
+        assert_true(raise_of(&alerts, name, i));
+    }
+    assert_int_equal(alerts.count, ALERTS_MAX);
+    assert_true(alerts_raise(&alerts, ALERT_DEAD_LETTERS, SLICE_EMPTY, "some", 1));
+    assert_false(alerts_raise(&alerts, ALERT_DEAD_LETTERS, SLICE_EMPTY, "some", 2));
+    assert_false(alerts_end(&alerts, ALERT_STOPPED, slice_from_text(name), &since));
+    assert_true(alerts_end(&alerts, ALERT_STOPPED, SLICE_LITERAL("domain:d7.example"), &since));
+    assert_true(raise_of(&alerts, name, 1)); /* has a place now */
+    assert_false(raise_of(&alerts, name, 1));
+    alerts_done(&alerts);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_begins_once_and_ends_once),
+        cmocka_unit_test(kind_and_subject_tell_them_apart),
+        cmocka_unit_test(a_full_table_still_knows_those_without_a_subject),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
