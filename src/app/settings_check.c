@@ -521,11 +521,6 @@ static void check_limits(struct settings *settings, const struct entry **entries
     }
     settings_fill(settings, BLOCK_LIMITS, limits != NULL ? limits : &none, &settings->config,
                   entries);
-    if (settings->config.limits.commands < settings->config.limits.recipients + 10) {
-        settings_warn(settings, limits != NULL ? limits->at : settings->top.at,
-                      "limits: with %u commands no message can have %u recipients",
-                      settings->config.limits.commands, settings->config.limits.recipients);
-    }
 }
 
 static void check_titles(struct settings *settings)

@@ -253,7 +253,8 @@ const struct setting settings_table[] = {
      .text = "Size of a message's header block."},
     {"commands", SETTING_COUNT, LIMIT(commands), .fallback = "5000", .least = 10,
      .most = 1000000,
-     .text = "Commands of a session without a message in between."},
+     .text = "Commands of a session without a message in between; RCPT for a recipient that is taken is "
+             "not counted."},
     {"errors", SETTING_COUNT, LIMIT(errors), .fallback = "20", .least = 1, .most = 10000,
      .text = "Errors of a session, after which it is closed with 421."},
     {"command-timeout", SETTING_DURATION, LIMIT(command_timeout_ms), .fallback = "5m",
