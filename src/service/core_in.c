@@ -10,7 +10,8 @@
  * bounded. The last content goes from the ring straight into the spool, which copies it once.
  *
  * While more content waits for storage than `content-memory` allows, rings are not read: edge-in
- * then stops reading its sockets.
+ * then stops reading its sockets. Meanwhile the spool is asked to move on what messages under way
+ * hold: those who would end them are in a ring that is not read.
  */
 #include "service/core_internal.h"
 
@@ -387,6 +388,7 @@ static void drain(struct core_edge_in *in)
     for (int i = 0; i < CORE_FRAMES_A_TURN; i++) {
         if (spool_content_pending(core->spool) + core->commit_bytes >
             core->config->content_memory_bytes) {
+            spool_content_relieve(core->spool);
             loop_timer_set(core->in_relief, RELIEF_MS);
             return;
         }

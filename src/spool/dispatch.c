@@ -75,6 +75,11 @@ size_t spool_content_pending(const struct spool *spool)
     return spool->ops->content_pending(spool);
 }
 
+void spool_content_relieve(struct spool *spool)
+{
+    spool->ops->content_relieve(spool);
+}
+
 void spool_batch_begin(struct spool *spool)
 {
     spool->ops->batch_begin(spool);

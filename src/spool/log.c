@@ -254,6 +254,7 @@ static const struct spool_ops log_ops = {
     .content_replace_body = log_content_replace_body,
     .content_abort = log_content_abort,
     .content_pending = log_content_pending,
+    .content_relieve = log_content_relieve,
     .batch_begin = log_batch_begin,
     .batch_cancel = log_batch_cancel,
     .batch_message = log_batch_message,

@@ -13,6 +13,7 @@
 enum {
     EXTENT_MAX = 1 << 20,      /* one checksum's run */
     FILE_SYNC_EVERY = 4 << 20, /* so that the last sync, which others wait for, is short */
+    RELIEF_BYTES = 4 << 20,    /* moved on at once: one group, and then others have their turn */
 };
 
 static struct log_content *content_of(struct spool_content *content)
@@ -167,13 +168,38 @@ static void run_pin(const struct log_content *content, const struct content_run 
     }
 }
 
+static void hold(struct journal *journal, size_t bytes)
+{
+    journal->content_pending += bytes;
+    journal->content_held += bytes;
+}
+
+static void let_go(struct journal *journal, size_t bytes)
+{
+    journal->content_pending -= bytes;
+    journal->content_held -= bytes;
+}
+
 static void run_done(struct log_content *content, struct content_run *run)
 {
     if (run->in_memory) {
-        content->journal->content_pending -= run->memory.length;
+        let_go(content->journal, run->memory.length);
         buffer_done(&run->memory);
     }
     run_pin(content, run, -1);
+}
+
+/* For good: it keeps no memory until its owner hears of it. */
+static enum error content_fail(struct log_content *content, enum error error)
+{
+    content->error = error;
+    for (size_t i = 0; i < content->run_count; i++) {
+        if (content->runs[i].in_memory) {
+            let_go(content->journal, content->runs[i].memory.length);
+            buffer_done(&content->runs[i].memory);
+        }
+    }
+    return error;
 }
 
 void content_free(struct log_content *content)
@@ -193,7 +219,7 @@ static uint32_t payload_crc(const struct group *group, size_t record)
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-/* A full run leaves memory: into the gathering group, or to the file. */
+/* A run leaves memory: into the gathering group, or to the file. */
 static enum error run_send(struct log_content *content, struct content_run *run)
 {
     struct journal *journal = content->journal;
@@ -225,6 +251,7 @@ static enum error run_send(struct log_content *content, struct content_run *run)
         group->loose_bytes += length; /* stays pending until written */
         buffer_done(&run->memory);
     }
+    journal->content_held -= length;
     run->in_memory = false;
     run->piece = piece;
     return ERROR_NONE;
@@ -262,7 +289,7 @@ static enum error append_part(struct log_content *content, struct slice *bytes)
         return error;
     }
     buffer_append(&run->memory, part);
-    content->journal->content_pending += part.length;
+    hold(content->journal, part.length);
     content->length += part.length;
     *bytes = slice_skip(*bytes, part.length);
     content->large |= content->length > content->journal->settings.large_bytes;
@@ -274,7 +301,10 @@ enum error log_content_append(struct spool_content *base, struct slice bytes)
     struct log_content *content = content_of(base);
     struct journal *journal = content->journal;
     while (bytes.length > 0 && content->error == ERROR_NONE) {
-        content->error = append_part(content, &bytes);
+        enum error error = append_part(content, &bytes);
+        if (error != ERROR_NONE) {
+            return content_fail(content, error);
+        }
     }
     if (!journal->batch_open && journal->gather->bytes.length >= LOG_GATHER_BYTES) {
         journal_flush_later(journal);
@@ -296,7 +326,7 @@ static void drop_front(struct log_content *content, size_t from, uint64_t length
         } else if (run->in_memory) {
             part = (size_t)length;
             buffer_consume(&run->memory, part);
-            content->journal->content_pending -= part;
+            let_go(content->journal, part);
         } else {
             part = (size_t)length;
             run->piece.skip += (uint32_t)part;
@@ -318,7 +348,7 @@ static void drop_back(struct log_content *content, uint64_t length)
         } else if (run->in_memory) {
             part = (size_t)length;
             run->memory.length -= part;
-            content->journal->content_pending -= part;
+            let_go(content->journal, part);
         } else {
             part = (size_t)length;
             run->piece.take -= (uint32_t)part;
@@ -339,10 +369,10 @@ enum error log_content_replace_header(struct spool_content *base, uint64_t old_l
     }
     struct content_run *run = run_insert(content, 0);
     if (run == NULL || buffer_reserve(&run->memory, header.length) != ERROR_NONE) {
-        return content->error = ERROR_MEMORY;
+        return content_fail(content, ERROR_MEMORY);
     }
     buffer_append(&run->memory, header);
-    content->journal->content_pending += header.length;
+    hold(content->journal, header.length);
     content->length += header.length;
     drop_front(content, 1, old_length);
     return ERROR_NONE;
@@ -370,6 +400,39 @@ void log_content_abort(struct spool_content *content)
 size_t log_content_pending(const struct spool *spool)
 {
     return journal_of(spool)->content_pending;
+}
+
+static void send_runs(struct log_content *content)
+{
+    for (size_t i = 0; i < content->run_count && content->error == ERROR_NONE; i++) {
+        struct content_run *run = &content->runs[i];
+        enum error error =
+            run->in_memory && run->memory.length > 0 ? run_send(content, run) : ERROR_NONE;
+        if (error != ERROR_NONE) {
+            content_fail(content, error);
+        }
+    }
+}
+
+/* Only when it is half of all at least: what is under way comes down by itself, and no message is
+ * cut into ever smaller extents. */
+void log_content_relieve(struct spool *spool)
+{
+    struct journal *journal = journal_of(spool);
+    if (journal->trouble != ERROR_NONE || journal->batch_open) {
+        return;
+    }
+    if (journal->content_held >= journal->content_pending / 2) {
+        LIST_EACH(&journal->contents, at, after)
+        {
+            struct log_content *content = LIST_ENTRY(at, struct log_content, link);
+            if (journal->gather->bytes.length >= RELIEF_BYTES) {
+                break;
+            }
+            send_runs(content);
+        }
+    }
+    journal_flush_all(journal, false);
 }
 
 /* ---- committing -------------------------------------------------------------------------- */
@@ -516,7 +579,8 @@ void contents_poison(struct journal *journal, uint64_t after_group)
         for (size_t i = 0; i < content->run_count; i++) {
             const struct content_run *run = &content->runs[i];
             if (!run->in_memory && run->piece.kind == LOG_FAR && run->group > after_group) {
-                content->error = ERROR_IO;
+                content_fail(content, ERROR_IO);
+                break;
             }
         }
     }

@@ -252,8 +252,9 @@ struct journal {
     struct buffer errors; /* struct error_told: of batches that never got into a group */
 
     struct link contents;
-    size_t content_pending;
-    struct buffer garbage; /* struct content_garbage: files to remove once their fate is durable */
+    size_t content_pending; /* not on disk yet */
+    size_t content_held;    /* of that: in runs that wait to be full */
+    struct buffer garbage;  /* struct content_garbage: files to remove once their fate is durable */
 
     struct link spread; /* stored_extra with content in other segments */
     struct global *globals;
@@ -389,6 +390,7 @@ enum error log_content_replace_body(struct spool_content *content, uint64_t head
                                     struct slice body);
 void log_content_abort(struct spool_content *content);
 size_t log_content_pending(const struct spool *spool);
+void log_content_relieve(struct spool *spool);
 /* What is still in memory becomes extents of the open batch; `pieces` gets them all (struct
  * log_piece; LOG_NEAR ones with their offset in the gathering group's bytes). */
 enum error content_store(struct log_content *content, struct slice tail, struct buffer *pieces,

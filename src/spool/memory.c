@@ -64,7 +64,6 @@ struct memory_spool {
     size_t load_next;
     bool load_begun, load_done;
     uint64_t messages, live_bytes, groups;
-    size_t content_pending;
 };
 
 struct memory_content {
@@ -289,7 +288,6 @@ static enum error add_message(struct memory_spool *memory, const struct spool_me
 
 static void memory_content_abort(struct spool_content *content)
 {
-    memory_of(content->spool)->content_pending -= content_of(content)->bytes.length;
     buffer_done(&content_of(content)->bytes);
     free(content);
 }
@@ -454,7 +452,6 @@ static enum error memory_content_append(struct spool_content *base, struct slice
     if (buffer->failed) {
         return ERROR_MEMORY;
     }
-    memory_of(base->spool)->content_pending += bytes.length;
     return ERROR_NONE;
 }
 
@@ -473,7 +470,6 @@ static enum error memory_content_replace_header(struct spool_content *base, uint
         buffer_done(&changed);
         return ERROR_MEMORY;
     }
-    memory_of(base->spool)->content_pending += changed.length - bytes->length;
     buffer_done(bytes);
     *bytes = changed;
     return ERROR_NONE;
@@ -486,14 +482,20 @@ static enum error memory_content_replace_body(struct spool_content *base, uint64
     if (header_length > bytes->length) {
         return ERROR_INVALID;
     }
-    memory_of(base->spool)->content_pending -= bytes->length - (size_t)header_length;
     bytes->length = (size_t)header_length;
     return memory_content_append(base, body);
 }
 
+/* Memory is where it stays. */
 static size_t memory_content_pending(const struct spool *spool)
 {
-    return memory_of(spool)->content_pending;
+    (void)spool;
+    return 0;
+}
+
+static void memory_content_relieve(struct spool *spool)
+{
+    (void)spool;
 }
 
 /* ---- loading and reading ----------------------------------------------------------------- */
@@ -713,6 +715,7 @@ static const struct spool_ops memory_ops = {
     .content_replace_body = memory_content_replace_body,
     .content_abort = memory_content_abort,
     .content_pending = memory_content_pending,
+    .content_relieve = memory_content_relieve,
     .batch_begin = memory_batch_begin,
     .batch_cancel = memory_batch_cancel,
     .batch_message = memory_batch_message,

@@ -179,8 +179,12 @@ enum error spool_content_replace_header(struct spool_content *content, uint64_t 
 enum error spool_content_replace_body(struct spool_content *content, uint64_t header_length,
                                       struct slice body) MUST_CHECK;
 void spool_content_abort(struct spool_content *content); /* NULL is allowed */
-/* Bytes not yet on their way to storage, over all contents: to stop reading sockets by. */
+/* Bytes in memory that storage has not got yet, over all contents: to stop reading sockets by. */
 size_t spool_content_pending(const struct spool *spool);
+/* Sends on what contents hold back until it fills an extent. To be called, not during a batch,
+ * again and again while too much is pending: then that comes down though nobody appends, commits
+ * or aborts, unless storage fails. */
+void spool_content_relieve(struct spool *spool);
 
 /* ---- batches ----------------------------------------------------------------------------- */
 

@@ -20,6 +20,7 @@ struct spool_ops {
                                        struct slice body);
     void (*content_abort)(struct spool_content *);
     size_t (*content_pending)(const struct spool *);
+    void (*content_relieve)(struct spool *);
 
     void (*batch_begin)(struct spool *);
     void (*batch_cancel)(struct spool *);

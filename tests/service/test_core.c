@@ -151,6 +151,66 @@ static void large_content_comes_in_pieces(void **state)
     assert_null(map_get(&bench->core->in[0].uploads, 2));
 }
 
+static void append_to(struct bench *bench, uint64_t token, uint8_t byte, size_t length)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_APPEND);
+    buffer_put_u64(&frame, token);
+    for (size_t i = 0; i < length; i++) {
+        buffer_put_u8(&frame, byte);
+    }
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+}
+
+static void commit_of(struct bench *bench, uint64_t token, uint64_t length)
+{
+    const struct spool_recipient recipient = {.address = SLICE_LITERAL("a@example.com")};
+    struct spool_message message = {.id = {0x0190000000000000ULL, token + 1},
+                                    .received_ms = 1,
+                                    .body_length = length,
+                                    .recipients = &recipient,
+                                    .recipient_count = 1};
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_COMMIT);
+    buffer_put_u64(&frame, token);
+    channel_put_message(&frame, &message);
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+}
+
+/* Each waits for its next frame, and none is long enough to leave memory by itself. */
+static void messages_that_fill_the_memory_together_are_all_stored(void **state)
+{
+    enum { MESSAGES = 40, LENGTH = 40000 };
+    struct bench *bench = *state;
+    bench->config.content_memory_bytes = 1 << 20;
+    for (uint64_t token = 0; token < MESSAGES; token++) {
+        append_to(bench, token, (uint8_t)token, LENGTH);
+    }
+    bench_run_ms(bench, 20);
+    for (uint64_t token = 0; token < MESSAGES; token++) {
+        append_to(bench, token, (uint8_t)~token, 100);
+        commit_of(bench, token, LENGTH + 100);
+    }
+    bench_until(bench, &bench->stored, MESSAGES);
+    for (uint64_t token = 0; token < MESSAGES; token++) {
+        struct spool_handle handle =
+            spool_find(bench->core->spool, (struct message_id){0x0190000000000000ULL, token + 1});
+        uint8_t bytes[200];
+        size_t length;
+        assert_int_equal(bench->stored_error[token], ERROR_NONE);
+        assert_int_equal(spool_read_content(bench->core->spool, handle, LENGTH - 100, bytes,
+                                            sizeof(bytes), &length),
+                         ERROR_NONE);
+        assert_int_equal(length, 200);
+        assert_int_equal(bytes[99], (uint8_t)token);
+        assert_int_equal(bytes[100], (uint8_t)~token);
+    }
+}
+
 static void a_job_that_was_let_go_is_in_doubt_when_edge_out_dies(void **state)
 {
     struct bench *bench = *state;
@@ -594,6 +654,8 @@ int main(void)
         DISK_TEST(a_message_goes_all_the_way),
         MEMORY_TEST(what_does_not_fit_is_refused),
         MEMORY_TEST(large_content_comes_in_pieces),
+        MEMORY_TEST(messages_that_fill_the_memory_together_are_all_stored),
+        DISK_TEST(messages_that_fill_the_memory_together_are_all_stored),
         MEMORY_TEST(a_job_that_was_let_go_is_in_doubt_when_edge_out_dies),
         MEMORY_TEST(a_job_without_go_is_not_tried_when_edge_out_dies),
         MEMORY_TEST(work_of_edge_out_outlives_core),

@@ -419,6 +419,9 @@ static void accept_streamed(struct harness *harness, uint64_t n, size_t length, 
     while (rest.length > 0) {
         assert_int_equal(spool_content_append(content, slice_take(rest, part)), ERROR_NONE);
         rest = slice_skip(rest, part);
+        if (n % 3 == 0) {
+            spool_content_relieve(harness->spool);
+        }
         if (n % 2 == 0) { /* other mail in between */
             harness_accept(harness, 1000000 * n + rest.length, 10);
         }
@@ -534,7 +537,7 @@ static void aborted_content_leaves_nothing(void **state)
     harness_content(1, 600000, &bytes);
     struct spool_content *content = spool_content_new(harness->spool, 0);
     assert_int_equal(spool_content_append(content, buffer_slice(&bytes)), ERROR_NONE);
-    assert_true(spool_content_pending(harness->spool) > 0);
+    assert_true(harness->kind == HARNESS_MEMORY || spool_content_pending(harness->spool) > 0);
     spool_content_abort(content);
     content = spool_content_new(harness->spool, 1 << 30);
     assert_int_equal(spool_content_append(content, buffer_slice(&bytes)), ERROR_NONE);
