@@ -23,6 +23,8 @@ enum {
     MESSAGES_MAX = 4 * BATCHES,
     RECIPIENTS_MAX = 3,
     SUBMITTED = 1 << 20, /* mark of a submission; else a completion */
+    STREAMS = 3,
+    STREAMED = 1000000, /* numbers of their contents */
 };
 
 /* Under a sanitizer not every crash, but crashes of every kind. */
@@ -34,6 +36,7 @@ enum { EVERY = 1 };
 
 struct held {
     uint64_t n;
+    uint64_t content; /* which */
     size_t length;
     struct spool_handle handle;
     uint32_t recipients, left;
@@ -43,9 +46,18 @@ struct held {
     bool known, ended; /* handle given; last fate submitted */
 };
 
+/* Content that comes in pieces, while batches of others pass. */
+struct stream {
+    struct spool_content *content;
+    uint64_t n;
+    size_t length, sent;
+};
+
 struct workload {
     struct harness harness;
     struct disk_sim *sim;
+    struct stream streams[STREAMS];
+    uint64_t streamed;
     struct held held[MESSAGES_MAX];
     size_t held_count;
     uint64_t globals[4];
@@ -192,21 +204,63 @@ static size_t draw_length(struct workload *workload)
     }
 }
 
+static void stream_on(struct workload *workload, struct stream *stream)
+{
+    struct spool *spool = workload->harness.spool;
+    if (stream->content == NULL) {
+        *stream = (struct stream){.content = spool_content_new(spool, 0),
+                                  .n = STREAMED + ++workload->streamed,
+                                  .length = draw(workload, 140000)};
+        return;
+    }
+    size_t length = draw(workload, 40000);
+    struct buffer bytes;
+    harness_content(stream->n, stream->length, &bytes);
+    struct slice part = slice_take(slice_skip(buffer_slice(&bytes), stream->sent), length);
+    assert_int_equal(spool_content_append(stream->content, part), ERROR_NONE);
+    stream->sent += part.length;
+    if (draw(workload, 2) == 0) {
+        spool_content_relieve(spool);
+    }
+    buffer_done(&bytes);
+}
+
+/* One that has come so far that the rest may be the tail. */
+static struct stream *ready_stream(struct workload *workload)
+{
+    for (size_t i = 0; i < STREAMS; i++) {
+        struct stream *stream = &workload->streams[i];
+        if (stream->content != NULL && stream->length - stream->sent < 30000) {
+            return stream;
+        }
+    }
+    return NULL;
+}
+
 static void add_message(struct workload *workload, struct pending *pending)
 {
     struct held *held = &workload->held[workload->held_count];
+    struct stream *stream = ready_stream(workload);
+    struct stream given = {.n = workload->held_count + 1};
     struct arena arena;
     struct spool_message message;
     struct buffer bytes;
-    *held = (struct held){.n = workload->held_count + 1, .length = draw_length(workload)};
+    if (stream != NULL) {
+        given = *stream;
+        stream->content = NULL;
+    } else {
+        given.length = draw_length(workload);
+    }
+    *held =
+        (struct held){.n = workload->held_count + 1, .content = given.n, .length = given.length};
     arena_init(&arena);
     harness_message(held->n, &arena, &message);
-    harness_content(held->n, held->length, &bytes);
+    harness_content(held->content, held->length, &bytes);
     message.body_length = held->length;
     held->recipients = held->left = message.recipient_count;
-    assert_int_equal(
-        spool_batch_message(workload->harness.spool, &message, NULL, buffer_slice(&bytes)),
-        ERROR_NONE);
+    assert_int_equal(spool_batch_message(workload->harness.spool, &message, given.content,
+                                         slice_skip(buffer_slice(&bytes), given.sent)),
+                     ERROR_NONE);
     if (pending->count++ == 0) {
         pending->first = workload->held_count;
     }
@@ -287,6 +341,9 @@ static void submit_one(struct workload *workload)
     pending->workload = workload;
     pending->batch = ++workload->batches;
     enum spool_durability durability = SPOOL_SYNCED;
+    if (draw(workload, 3) == 0) {
+        stream_on(workload, &workload->streams[draw(workload, STREAMS)]);
+    }
     spool_batch_begin(spool);
     switch (draw(workload, 10)) {
     case 0:
@@ -432,7 +489,7 @@ static bool contents_are_whole(struct spool *spool, const struct workload *workl
             return false;
         }
         struct buffer want;
-        harness_content(held->n, held->length, &want);
+        harness_content(held->content, held->length, &want);
         bool same = memcmp(want.data, bytes, length) == 0;
         buffer_done(&want);
         if (!same) {
