@@ -195,7 +195,10 @@ enum verdict outcome_of_session(const struct relay_reply *reply, bool worked)
         return reply->how == RELAY_REPLY && is_421(&question) ? SERVER_AT_LIMIT : SERVER_UNGREETED;
     case RELAY_AT_IDLE:
         /* One that closes right after EHLO, again and again, is no server. */
-        return worked ? SERVER_SAYS_NOTHING : SERVER_UNGREETED;
+        if (worked) {
+            return SERVER_SAYS_NOTHING;
+        }
+        return reply->how == RELAY_REPLY && is_421(&question) ? SERVER_AT_LIMIT : SERVER_UNGREETED;
     default:
         return SERVER_SAYS_NOTHING; /* within a transaction: its job has told */
     }

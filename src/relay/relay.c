@@ -288,15 +288,20 @@ void relay_session_opened(struct relay *relay, uint32_t id,
     relay_settle(relay);
 }
 
-/* Jobs that the caller should have reported before its session's end. */
-static void give_back_jobs(struct relay *relay, const struct session *session,
-                           struct relay_time now)
+/* Jobs that the caller has not reported before their session's end. They wait until that has been
+ * judged. */
+static void give_back_jobs(struct relay *relay, struct session *session, struct relay_time now)
 {
+    bool frozen = relay->frozen;
+    session->state = SESSION_CLOSING;
+    session->close_asked = true;
+    relay->frozen = true;
     for (uint32_t i = 0; i < relay->job_used && session->job_count > 0; i++) {
         if (relay->jobs[i] != NULL && relay->jobs[i]->session == session) {
             relay_result(relay, relay->jobs[i]->id, session->id, false, NULL, 0, now);
         }
     }
+    relay->frozen = frozen;
 }
 
 void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_reply *reply,
@@ -307,9 +312,8 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
     if (session == NULL) {
         return;
     }
+    bool asked = session->close_asked && !session->broken;
     if (session->job_count > 0) {
-        session->state = SESSION_CLOSING;
-        session->close_asked = true;
         give_back_jobs(relay, session, now);
     }
     struct server *server = session->server;
@@ -322,7 +326,6 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
         server->connecting--;
     }
     bool was_probe = server->probe == session;
-    bool asked = session->close_asked;
     session->state = SESSION_CLOSING; /* it is no other working session, */
     session->close_asked = true;      /* and needs no closing */
     if (!asked) {
@@ -543,7 +546,8 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
         if (session->server != NULL) {
             session->server->jobs--;
         }
-        if (breaks_session(results, count)) {
+        if (!session->close_asked && breaks_session(results, count)) {
+            session->broken = true;
             session_close(relay, session);
         }
         session_pool(relay, session);

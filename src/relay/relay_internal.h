@@ -238,6 +238,7 @@ struct session {
     enum session_state state;
     bool probe;
     bool close_asked;
+    bool broken; /* close_asked because of a job's result: how it ends still counts */
     bool worked; /* a job's result came over it */
     uint32_t job_count;
     uint32_t mails;

@@ -339,13 +339,9 @@ static void the_lane_stops_drains_and_switches_back_with_an_event_each(void **st
     world_close(&world);
 }
 
-static void a_silent_server_costs_one_time_out_in_all(void **state)
+static void let_idle_sessions_go(void)
 {
-    (void)state;
-    start();
-    world_up(&world, 0);
-    world_up(&world, 1);
-    for (int i = 0; i < 20; i++) { /* idle sessions go */
+    for (int i = 0; i < 20; i++) {
         world_wait(&world, 1000);
         for (size_t j = 0; j < world.action_count; j++) {
             if (world.actions[j].kind == RELAY_CLOSE) {
@@ -355,6 +351,15 @@ static void a_silent_server_costs_one_time_out_in_all(void **state)
             }
         }
     }
+}
+
+static void a_silent_server_costs_one_time_out_in_all(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_up(&world, 1);
+    let_idle_sessions_go();
     struct relay_action connects[4];
     uint32_t count = 0;
     for (uint32_t i = 0; i < 8; i++) {
@@ -381,6 +386,96 @@ static void a_silent_server_costs_one_time_out_in_all(void **state)
     }
     assert_int_equal(closed, count - 1);
     assert_true(to_second > 0);
+    world_close(&world);
+}
+
+/* How the session with a job on it ends, or is said to have ended by the job's result first. */
+static void hang_up(bool result_first, enum relay_how how, uint16_t code)
+{
+    start();
+    world_up(&world, 0);
+    world_up(&world, 1);
+    let_idle_sessions_go();
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    world_opened(&world, take_one(RELAY_CONNECT, 0).session);
+    struct relay_action deliver = take_one(RELAY_DELIVER, 0);
+    if (result_first) {
+        world_result(&world, &deliver, RELAY_NOT_TRIED, RELAY_AT_IDLE, how, code);
+    }
+    world_ended(&world, deliver.session, RELAY_AT_IDLE, how, code);
+}
+
+static void a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        hang_up(i % 2 == 1, i < 2 ? RELAY_LOST : RELAY_REPLY, i < 2 ? 0 : 421);
+        assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+        struct relay_server_view view;
+        relay_server(world.relay, 0, &view);
+        assert_int_equal(view.failures, 1);
+        (void)take_one(RELAY_CONNECT, 1);
+        world_close(&world);
+    }
+    /* It greets each probe, takes the canary, and hangs up again: the probes grow rarer. */
+    start();
+    struct relay_action probe = first_probe();
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    static const int64_t delays[] = {2000, 4000, 8000, 16000, 30000, 30000};
+    for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
+        world_opened(&world, probe.session);
+        struct relay_action canary = take_one(RELAY_DELIVER, 0);
+        if (i % 2 == 0) {
+            world_result(&world, &canary, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOST, 0);
+        }
+        world_ended(&world, canary.session, RELAY_AT_IDLE, RELAY_LOST, 0);
+        assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+        int64_t delay;
+        probe = next_probe(&delay);
+        assert_int_equal(delay, delays[i]);
+    }
+    world_close(&world);
+}
+
+static void a_421_after_hello_while_another_session_works_is_a_limit(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_wait(&world, 1);
+    struct relay_action connect = {0};
+    for (uint32_t i = 1; i < 8 && connect.session == 0; i++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, "a@x", recipient, 0);
+        if (world_action(&world, RELAY_CONNECT, 0) != NULL) {
+            connect = take_one(RELAY_CONNECT, 0);
+        }
+    }
+    world_opened(&world, connect.session);
+    struct relay_action deliver = take_one(RELAY_DELIVER, 0);
+    assert_int_equal(deliver.session, connect.session);
+    world_ended(&world, connect.session, RELAY_AT_IDLE, RELAY_REPLY, 421);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0);
+    world_close(&world);
+}
+
+static void a_session_that_we_close_blames_nobody(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    struct relay_action deliver = take_one(RELAY_DELIVER, 0);
+    assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    world_ended(&world, deliver.session, RELAY_AT_IDLE, RELAY_LOST, 0);
+    struct relay_server_view view;
+    relay_server(world.relay, 0, &view);
+    assert_int_equal(view.failures, 0);
     world_close(&world);
 }
 
@@ -466,6 +561,9 @@ int main(void)
         cmocka_unit_test(greylisting_is_never_the_servers_trouble),
         cmocka_unit_test(the_lane_stops_drains_and_switches_back_with_an_event_each),
         cmocka_unit_test(a_silent_server_costs_one_time_out_in_all),
+        cmocka_unit_test(a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next),
+        cmocka_unit_test(a_421_after_hello_while_another_session_works_is_a_limit),
+        cmocka_unit_test(a_session_that_we_close_blames_nobody),
         cmocka_unit_test(refusals_of_a_recovering_server_are_held_and_tried_once_more),
         cmocka_unit_test(with_nothing_else_a_held_refusal_is_the_canary),
         cmocka_unit_test(a_server_never_seen_in_trouble_is_believed_at_once),

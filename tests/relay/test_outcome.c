@@ -177,6 +177,7 @@ static void sessions_that_never_came_to_mail_are_the_servers_failure(void **stat
         {RELAY_AT_HELLO, RELAY_LOST, 0, false, SERVER_UNGREETED},
         {RELAY_AT_TLS, RELAY_LOST, 0, false, SERVER_UNGREETED},
         {RELAY_AT_IDLE, RELAY_REPLY, 421, true, SERVER_SAYS_NOTHING},
+        {RELAY_AT_IDLE, RELAY_REPLY, 421, false, SERVER_AT_LIMIT},
         {RELAY_AT_IDLE, RELAY_LOST, 0, true, SERVER_SAYS_NOTHING},
         {RELAY_AT_IDLE, RELAY_LOST, 0, false, SERVER_UNGREETED},
         {RELAY_AT_DATA, RELAY_LOST, 0, true, SERVER_SAYS_NOTHING},

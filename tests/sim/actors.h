@@ -43,6 +43,7 @@ struct ledger {
 struct server_mood {
     bool silent; /* connects, never greets */
     unsigned greet_4xx;
+    unsigned hello_cut, hello_421; /* closes behind a good EHLO reply, without or with a word */
     unsigned recipient_4xx, recipient_5xx;
     unsigned dot_4xx, dot_5xx;
     unsigned cut_before_dot; /* connection lost within the content */
@@ -55,6 +56,7 @@ struct sim_server *sim_server_new(struct loop *loop, const char *name, const str
                                   struct ledger *ledger);
 void sim_server_set_mood(struct sim_server *server, const struct server_mood *mood);
 uint32_t sim_server_taken(const struct sim_server *server);
+uint32_t sim_server_visits(const struct sim_server *server);
 
 struct sim_client;
 /* Sends to its own `count` recipients, numbered from `first`, until sim_client_stop(). */
@@ -71,6 +73,7 @@ void ledger_tell(const struct ledger *ledger, const char *format, ...)
 /* What is under way to this recipient may lose its turn: the two oldest messages that have not
  * arrived and were undisturbed (one in flight, one pipelined behind it). */
 void ledger_disturb(struct ledger *ledger, uint32_t recipient);
+void ledger_disturb_all(struct ledger *ledger);
 /* Reports on stdout; the number of broken promises. */
 uint32_t ledger_judge(struct ledger *ledger);
 

@@ -34,6 +34,13 @@ void ledger_disturb(struct ledger *ledger, uint32_t recipient)
     }
 }
 
+void ledger_disturb_all(struct ledger *ledger)
+{
+    for (uint32_t i = 0; i < LEDGER_RECIPIENTS; i++) {
+        ledger_disturb(ledger, i);
+    }
+}
+
 uint32_t ledger_judge(struct ledger *ledger)
 {
     uint32_t broken = ledger->faults;

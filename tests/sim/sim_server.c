@@ -19,7 +19,7 @@ struct sim_server {
     struct server_mood mood;
     int listener;
     struct loop_watch *watch;
-    uint32_t taken;
+    uint32_t taken, visits;
 };
 
 struct visit {
@@ -255,11 +255,26 @@ static void take_recipient(struct visit *visit, struct slice line)
     }
 }
 
+static void take_hello(struct visit *visit)
+{
+    const struct server_mood *mood = &visit->server->mood;
+    say(visit, "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10000000");
+    if (chance(mood->hello_421)) {
+        say(visit, "421 4.3.2 closing");
+        visit->closing = true;
+    }
+    visit->closing = visit->closing || chance(mood->hello_cut);
+    if (visit->closing) { /* whose mail has met it, nobody can say; two such meetings defer it */
+        ledger_tell(visit->server->ledger, "%s visit %d: hangs up", visit->server->name, visit->fd);
+        ledger_disturb_all(visit->server->ledger);
+    }
+}
+
 /* One command line. False: the visit is over. */
 static bool take_line(struct visit *visit, struct slice line)
 {
     if (slice_starts_fold(line, SLICE_LITERAL("EHLO"))) {
-        say(visit, "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10000000");
+        take_hello(visit);
     } else if (slice_starts_fold(line, SLICE_LITERAL("MAIL FROM:"))) {
         visit->recipient_count = 0;
         say(visit, "250 2.1.0 yes");
@@ -365,6 +380,7 @@ static void accept_ready(void *context, unsigned ready)
         struct visit *visit = calloc(1, sizeof(*visit));
         assert(visit != NULL);
         visit->server = server;
+        server->visits++;
         visit->fd = fd;
         visit->watch = loop_watch_new(server->loop, fd, visit_ready, visit);
         visit->timer = loop_timer_new(server->loop, slow_over, visit);
@@ -405,4 +421,9 @@ void sim_server_set_mood(struct sim_server *server, const struct server_mood *mo
 uint32_t sim_server_taken(const struct sim_server *server)
 {
     return server->taken;
+}
+
+uint32_t sim_server_visits(const struct sim_server *server)
+{
+    return server->visits;
 }

@@ -122,17 +122,11 @@ static void setting_make(struct setting *setting)
 struct chaos {
     struct program *program;
     struct sim_server *servers[SERVERS];
+    struct sim_client *clients[CLIENTS];
     struct ledger *ledger;
     int64_t until_ns;
     bool bad_disk;
 };
-
-static void disturb_all(struct ledger *ledger)
-{
-    for (uint32_t i = 0; i < LEDGER_RECIPIENTS; i++) {
-        ledger_disturb(ledger, i);
-    }
-}
 
 static void kill_something(struct chaos *chaos)
 {
@@ -147,7 +141,7 @@ static void kill_something(struct chaos *chaos)
     static const char *const words[] = {"edge-in", "core", "edge-out", "everything: power"};
     ledger_tell(chaos->ledger, "killed %s", words[what]);
     chaos->ledger->allowance += program_connections(chaos->program);
-    disturb_all(chaos->ledger);
+    ledger_disturb_all(chaos->ledger);
 }
 
 static void change_mood(struct chaos *chaos)
@@ -158,6 +152,7 @@ static void change_mood(struct chaos *chaos)
         {0},
         {.silent = true},
         {.greet_4xx = 500},
+        {.hello_cut = 300, .hello_421 = 200},
         {.recipient_4xx = 100},
         {.dot_4xx = 100},
         {.dot_5xx = 30},
@@ -172,7 +167,7 @@ static void change_mood(struct chaos *chaos)
     if (reach <= 2 || sim_chance(200)) {
         sim_net_cut(&at);
         ledger_tell(chaos->ledger, "m%u cut off", index + 1);
-        disturb_all(chaos->ledger);
+        ledger_disturb_all(chaos->ledger);
     }
 }
 
@@ -211,13 +206,13 @@ static bool all_delivered(const struct ledger *ledger)
     return true;
 }
 
-/* The number of broken promises. */
-static uint32_t run(uint64_t seed, bool tell)
+/* Servers, program and clients, from a seed. */
+static void world_begin(struct chaos *chaos, uint64_t seed, bool tell)
 {
     static struct setting setting;
-    struct chaos chaos = {.ledger = calloc(1, sizeof(struct ledger))};
-    assert(chaos.ledger != NULL);
-    chaos.ledger->tell = tell;
+    *chaos = (struct chaos){.ledger = calloc(1, sizeof(struct ledger))};
+    assert(chaos->ledger != NULL);
+    chaos->ledger->tell = tell;
     sim_begin(seed);
     setting_make(&setting);
     struct sim_process *outside = sim_current();
@@ -225,24 +220,36 @@ static uint32_t run(uint64_t seed, bool tell)
     for (unsigned i = 0; i < SERVERS; i++) {
         struct ip_endpoint at = server_at(i);
         static const char *const names[SERVERS] = {"m1", "m2", "m3"};
-        chaos.servers[i] = sim_server_new(loop, names[i], &at, chaos.ledger);
+        chaos->servers[i] = sim_server_new(loop, names[i], &at, chaos->ledger);
     }
     struct disk_sim *spool_store = disk_sim_new();
     struct disk_sim *events_store = disk_sim_new();
-    chaos.program = program_start(&setting.config, spool_store, events_store);
+    chaos->program = program_start(&setting.config, spool_store, events_store);
     sim_process_enter(outside);
-    struct sim_client *clients[CLIENTS];
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        clients[i] = sim_client_new(loop, &setting.listener.at, chaos.ledger, i * 8,
-                                    1 + (uint32_t)sim_draw(8));
+        chaos->clients[i] = sim_client_new(loop, &setting.listener.at, chaos->ledger, i * 8,
+                                           1 + (uint32_t)sim_draw(8));
     }
+}
+
+static void world_end(struct chaos *chaos)
+{
+    sim_end();
+    free(chaos->ledger);
+}
+
+/* The number of broken promises. */
+static uint32_t run(uint64_t seed, bool tell)
+{
+    struct chaos chaos;
+    world_begin(&chaos, seed, tell);
     chaos.bad_disk = seed % 3 == 0;
     chaos.until_ns = sim_now_ns() + 180LL * SECOND;
-    sim_after(outside, SECOND, stir, &chaos);
+    sim_after(sim_current(), SECOND, stir, &chaos);
     sim_run_until(chaos.until_ns);
 
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        sim_client_stop(clients[i]);
+        sim_client_stop(chaos.clients[i]);
     }
     for (unsigned i = 0; i < SERVERS; i++) {
         struct ip_endpoint at = server_at(i);
@@ -260,9 +267,28 @@ static uint32_t run(uint64_t seed, bool tell)
     }
     printf("seed %llu: ", (unsigned long long)seed);
     uint32_t broken = ledger_judge(chaos.ledger);
-    sim_end();
-    free(chaos.ledger);
+    world_end(&chaos);
     return broken;
+}
+
+/* R4: a head that closes every connection behind its reply to EHLO, or with a 421 there, is no
+ * server: while mail waits it is not called in a circle, and mail goes to the next one. */
+static bool hanging_up_after_hello(const struct server_mood *mood)
+{
+    struct chaos chaos;
+    world_begin(&chaos, 1, false);
+    sim_server_set_mood(chaos.servers[0], mood);
+    struct ip_endpoint second = server_at(1), third = server_at(2);
+    sim_net_reach(&second, SIM_REFUSED);
+    sim_net_reach(&third, SIM_REFUSED);
+    sim_run_until(sim_now_ns() + 30LL * SECOND);
+    sim_net_reach(&second, SIM_REACHABLE);
+    sim_run_until(sim_now_ns() + 30LL * SECOND);
+    uint32_t taken = sim_server_taken(chaos.servers[1]);
+    uint32_t visits = sim_server_visits(chaos.servers[0]);
+    world_end(&chaos);
+    printf("m1 hangs up after EHLO: called %u times in a minute, m2 has %u\n", visits, taken);
+    return taken > 500 && visits < 30;
 }
 
 /* Seeds that once found something. */
@@ -285,6 +311,10 @@ int main(int count, char **arguments)
 {
     uint64_t first = count > 1 ? strtoull(arguments[1], NULL, 10) : 1;
     uint64_t seeds = count > 2 ? strtoull(arguments[2], NULL, 10) : 30;
+    if (count == 1 && !(hanging_up_after_hello(&(struct server_mood){.hello_cut = 1000}) &&
+                        hanging_up_after_hello(&(struct server_mood){.hello_421 = 1000}))) {
+        return 1;
+    }
     for (size_t i = 0; count == 1 && i < sizeof(remembered) / sizeof(remembered[0]); i++) {
         if (!try_seed(remembered[i], false)) {
             return 1;
