@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * libunbound on the loop's event base. A resolution is two queries at once, A and AAAA; its answer
- * is given in a later turn, also when libunbound has it in its cache and calls back at once.
+ * libunbound on the loop's event base. A resolution is two questions at once, A and AAAA, a look-up
+ * one; the answer is given in a later turn, also when libunbound has it in its cache and calls back
+ * at once.
  *
  * libunbound cannot be asked to forget a query of its event interface, so a cancelled one stays in
  * memory, deaf, until it is answered.
@@ -32,23 +33,27 @@ struct dns {
     struct link queries;
 };
 
-/* One of the two questions. */
-struct dns_half {
+struct dns_question {
     struct dns_query *query;
-    unsigned type;
+    unsigned type; /* 0: not asked */
     bool pending;
     enum error error;
+    bool no_name;
     bool secure;
 };
 
 struct dns_query {
     struct link link;
-    dns_fn *fn; /* NULL: cancelled or answered */
+    bool awaited;               /* neither cancelled nor answered */
+    dns_fn *addresses_fn;       /* of dns_resolve(): two questions */
+    dns_records_fn *records_fn; /* of dns_lookup(): one */
     void *context;
-    struct dns_half halves[2];
+    struct dns_question questions[2];
     struct loop_timer *timer;
-    struct dns_addresses found;
+    struct dns_addresses addresses;
     struct dns_answer answer;
+    struct dns_found records;
+    struct arena arena; /* of the records */
 };
 
 /* ---- settings ---------------------------------------------------------------------------- */
@@ -150,6 +155,7 @@ static void query_free(struct dns_query *query)
 {
     list_remove(&query->link);
     loop_timer_free(query->timer);
+    arena_done(&query->arena);
     free(query);
 }
 
@@ -168,22 +174,22 @@ void dns_free(struct dns *dns)
     free(dns);
 }
 
-/* ---- queries ----------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------- */
 
 static bool is_pending(const struct dns_query *query)
 {
-    return query->halves[0].pending || query->halves[1].pending;
+    return query->questions[0].pending || query->questions[1].pending;
 }
 
 /* Some addresses are enough; without any, the worst that was heard counts, for "no such name" is
  * known only when both say so. */
-static void conclude(struct dns_query *query)
+static void tell_addresses(struct dns_query *query)
 {
-    const struct dns_half *a = &query->halves[0];
-    const struct dns_half *b = &query->halves[1];
+    const struct dns_question *a = &query->questions[0];
+    const struct dns_question *b = &query->questions[1];
     struct dns_answer *answer = &query->answer;
-    answer->count = query->found.count;
-    answer->ttl_s = query->found.ttl_s == UINT32_MAX ? 0 : query->found.ttl_s;
+    answer->count = query->addresses.count;
+    answer->ttl_s = query->addresses.ttl_s == UINT32_MAX ? 0 : query->addresses.ttl_s;
     answer->secure = a->secure && b->secure;
     if (a->error == ERROR_CORRUPT || b->error == ERROR_CORRUPT) {
         answer->error = ERROR_CORRUPT;
@@ -197,60 +203,105 @@ static void conclude(struct dns_query *query)
     } else {
         answer->error = ERROR_MISSING;
     }
+    query->addresses_fn(query->context, answer);
 }
 
-/* Both are answered, or time is up. */
+static void tell_records(struct dns_query *query)
+{
+    const struct dns_question *question = &query->questions[0];
+    const struct dns_found *found = &query->records;
+    bool good = question->error == ERROR_NONE;
+    struct dns_records records = {.error = question->error,
+                                  .no_name = question->no_name,
+                                  .records = found->records,
+                                  .count = good ? found->count : 0,
+                                  .ttl_s = found->ttl_s == UINT32_MAX ? 0 : found->ttl_s,
+                                  .secure = question->secure};
+    query->records_fn(query->context, &records);
+}
+
+/* All is answered, or time is up. */
 static void timer_due(void *context)
 {
     struct dns_query *query = context;
+    if (!query->awaited) {
+        return;
+    }
     for (size_t i = 0; i < 2; i++) {
-        if (query->halves[i].pending) {
-            query->halves[i].error = ERROR_TIMEOUT;
+        if (query->questions[i].pending) {
+            query->questions[i].error = ERROR_TIMEOUT;
         }
     }
-    conclude(query);
-    dns_fn *fn = query->fn;
-    query->fn = NULL;
-    struct dns_answer answer = query->answer;
-    void *fn_context = query->context;
+    /* Who is told may free all of us, and may cancel no more. */
+    struct dns_query told = *query;
+    arena_init(&query->arena);
+    query->awaited = false;
     if (!is_pending(query)) {
         query_free(query);
     }
-    if (fn != NULL) {
-        fn(fn_context, &answer);
+    if (told.records_fn != NULL) {
+        tell_records(&told);
+    } else {
+        tell_addresses(&told);
     }
+    arena_done(&told.arena);
 }
 
-static enum error read_half(struct dns_half *half, int rcode, struct slice packet, int security)
+static enum error read_records(struct dns_query *query, unsigned type, struct slice packet)
+{
+    enum error error =
+        dns_packet_records(packet, (enum dns_type)type, &query->arena, &query->records);
+    if (error != ERROR_NONE) {
+        return error == ERROR_MEMORY ? error : ERROR_IO;
+    }
+    return query->records.count > 0    ? ERROR_NONE
+           : query->records.broken > 0 ? ERROR_IO
+                                       : ERROR_MISSING;
+}
+
+static enum error read_addresses(struct dns_query *query, unsigned type, struct slice packet)
+{
+    size_t before = query->addresses.count;
+    if (!dns_packet_read(packet, type, &query->addresses)) {
+        return ERROR_IO;
+    }
+    return query->addresses.count > before ? ERROR_NONE : ERROR_MISSING;
+}
+
+static enum error read_answer(struct dns_question *question, int rcode, struct slice packet,
+                              int security)
 {
     if (security == 1) {
         return ERROR_CORRUPT; /* bogus */
     }
-    half->secure = security == 2;
+    question->secure = security == 2;
+    /* libunbound's own is only about whether it could ask; the answer's stands in its header. */
+    if (rcode == RCODE_NOERROR && packet.length > 3) {
+        rcode = packet.data[3] & 15;
+    }
     if (rcode == RCODE_NXDOMAIN) {
+        question->no_name = true;
         return ERROR_MISSING;
     }
     if (rcode != RCODE_NOERROR) {
         return ERROR_IO;
     }
-    size_t before = half->query->found.count;
-    if (!dns_packet_read(packet, half->type, &half->query->found)) {
-        return ERROR_IO;
-    }
-    return half->query->found.count > before ? ERROR_NONE : ERROR_MISSING;
+    return question->query->records_fn != NULL
+               ? read_records(question->query, question->type, packet)
+               : read_addresses(question->query, question->type, packet);
 }
 
-static void half_answered(void *context, int rcode, void *packet, int packet_length, int security,
-                          char *why_bogus, int was_ratelimited)
+static void question_answered(void *context, int rcode, void *packet, int packet_length,
+                              int security, char *why_bogus, int was_ratelimited)
 {
     (void)why_bogus;
     (void)was_ratelimited;
-    struct dns_half *half = context;
-    struct dns_query *query = half->query;
-    half->pending = false;
-    if (query->fn != NULL) {
+    struct dns_question *question = context;
+    struct dns_query *query = question->query;
+    question->pending = false;
+    if (query->awaited) {
         size_t length = packet != NULL && packet_length > 0 ? (size_t)packet_length : 0;
-        half->error = read_half(half, rcode, slice_make(packet, length), security);
+        question->error = read_answer(question, rcode, slice_make(packet, length), security);
         if (!is_pending(query)) {
             loop_timer_set(query->timer, 0);
         }
@@ -259,18 +310,28 @@ static void half_answered(void *context, int rcode, void *packet, int packet_len
     }
 }
 
-static void ask(struct dns *dns, struct dns_half *half, const char *name)
+/* ---- queries ----------------------------------------------------------------------------- */
+
+static void ask(struct dns *dns, struct dns_question *question, struct slice name)
 {
+    char text[NAME_MAX_BYTES + 1];
     int id;
-    half->pending = true;
-    if (ub_resolve_event(dns->context, name, (int)half->type, CLASS_INTERNET, half, half_answered,
-                         &id) != 0) {
-        half->pending = false;
-        half->error = ERROR_IO;
+    if (name.length > NAME_MAX_BYTES || slice_find(name, 0) != name.length) {
+        question->error = ERROR_MISSING;
+        question->no_name = true;
+        return;
+    }
+    memcpy(text, name.data, name.length);
+    text[name.length] = '\0';
+    question->pending = true;
+    if (ub_resolve_event(dns->context, text, (int)question->type, CLASS_INTERNET, question,
+                         question_answered, &id) != 0) {
+        question->pending = false;
+        question->error = ERROR_IO;
     }
 }
 
-struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, void *context)
+static struct dns_query *query_new(struct dns *dns, void *context)
 {
     struct dns_query *query = calloc(1, sizeof(*query));
     if (query == NULL) {
@@ -282,31 +343,71 @@ struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, vo
         return NULL;
     }
     list_append(&dns->queries, &query->link);
-    query->fn = fn;
+    arena_init(&query->arena);
+    query->awaited = true;
     query->context = context;
-    query->found = (struct dns_addresses){
-        .addresses = query->answer.addresses, .limit = DNS_ADDRESSES_MAX, .ttl_s = UINT32_MAX};
-    query->halves[0] = (struct dns_half){.query = query, .type = DNS_TYPE_A};
-    query->halves[1] = (struct dns_half){.query = query, .type = DNS_TYPE_AAAA};
-    char text[NAME_MAX_BYTES + 1];
-    if (name.length > NAME_MAX_BYTES || slice_find(name, 0) != name.length) {
-        query->halves[0].error = ERROR_MISSING;
-        query->halves[1].error = ERROR_MISSING;
-    } else {
-        memcpy(text, name.data, name.length);
-        text[name.length] = '\0';
-        ask(dns, &query->halves[0], text);
-        ask(dns, &query->halves[1], text);
+    return query;
+}
+
+static void query_ask(struct dns *dns, struct dns_query *query, struct slice name)
+{
+    for (size_t i = 0; i < 2; i++) {
+        query->questions[i].query = query;
+        if (query->questions[i].type != 0) {
+            ask(dns, &query->questions[i], name);
+        }
     }
     loop_timer_set(query->timer, is_pending(query) ? QUERY_TIMEOUT_MS : 0);
+}
+
+struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, void *context)
+{
+    struct dns_query *query = query_new(dns, context);
+    if (query != NULL) {
+        query->addresses_fn = fn;
+        query->addresses = (struct dns_addresses){
+            .addresses = query->answer.addresses, .limit = DNS_ADDRESSES_MAX, .ttl_s = UINT32_MAX};
+        query->questions[0].type = DNS_TYPE_A;
+        query->questions[1].type = DNS_TYPE_AAAA;
+        query_ask(dns, query, name);
+    }
+    return query;
+}
+
+struct dns_query *dns_lookup(struct dns *dns, struct slice name, enum dns_type type,
+                             dns_records_fn *fn, void *context)
+{
+    struct dns_query *query = query_new(dns, context);
+    if (query != NULL) {
+        query->records_fn = fn;
+        query->records.ttl_s = UINT32_MAX;
+        query->questions[0].type = type;
+        query_ask(dns, query, name);
+    }
     return query;
 }
 
 void dns_cancel(struct dns_query *query)
 {
-    query->fn = NULL;
+    query->awaited = false;
     loop_timer_cancel(query->timer);
     if (!is_pending(query)) {
         query_free(query);
     }
+}
+
+void dns_reverse_name(const struct ip_address *address, char ret_name[DNS_REVERSE_MAX])
+{
+    const uint8_t *bytes = address->bytes;
+    if (ip_is_v4(address)) {
+        snprintf(ret_name, DNS_REVERSE_MAX, "%u.%u.%u.%u.in-addr.arpa", bytes[15], bytes[14],
+                 bytes[13], bytes[12]);
+        return;
+    }
+    size_t length = 0;
+    for (size_t i = sizeof(address->bytes); i > 0; i--) {
+        length += (size_t)snprintf(ret_name + length, DNS_REVERSE_MAX - length, "%x.%x.",
+                                   bytes[i - 1] & 15U, (unsigned)bytes[i - 1] >> 4);
+    }
+    snprintf(ret_name + length, DNS_REVERSE_MAX - length, "ip6.arpa");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Names to addresses on a loop, by libunbound (native event interface), validating where anchors
- * are given. Simulated twin: tests/sim/dns_sim.c.
+ * Names to addresses and other records on a loop, by libunbound (native event interface),
+ * validating where anchors are given. Simulated twin: tests/sim/net_sim.c.
  */
 #ifndef HOLDFAST_SYS_DNS_H
 #define HOLDFAST_SYS_DNS_H
@@ -9,7 +9,7 @@
 #include "base/network.h"
 #include "sys/loop.h"
 
-enum { DNS_ADDRESSES_MAX = 16 };
+enum { DNS_ADDRESSES_MAX = 16, DNS_RECORDS_MAX = 64 };
 
 struct dns;
 struct dns_query;
@@ -23,6 +23,23 @@ struct dns_answer {
     bool secure; /* validated */
 };
 
+enum dns_type { DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_TLSA = 52 };
+
+struct dns_record {
+    uint16_t preference; /* MX */
+    struct slice name;   /* MX, PTR: lower case, without the last dot; "." is the root: null MX */
+    struct slice data;   /* TXT: its strings joined; TLSA: the record's bytes (RFC 6698 2.1) */
+};
+
+struct dns_records {
+    enum error error; /* as above */
+    bool no_name;     /* with MISSING: NXDOMAIN; else the name is there, but no such record */
+    const struct dns_record *records; /* at most DNS_RECORDS_MAX; valid during the call */
+    size_t count;
+    uint32_t ttl_s;
+    bool secure;
+};
+
 struct dns_settings {
     const char *const *forwarders; /* "192.0.2.53" or "192.0.2.53@5353"; none: resolv.conf's */
     size_t forwarder_count;
@@ -31,12 +48,20 @@ struct dns_settings {
 };
 
 typedef void dns_fn(void *context, const struct dns_answer *answer);
+typedef void dns_records_fn(void *context, const struct dns_records *records);
 
 enum error dns_new(struct loop *loop, const struct dns_settings *settings,
                    struct dns **ret_dns) MUST_CHECK;
 void dns_free(struct dns *dns);
 /* A and AAAA. The answer always comes on the loop, once, unless cancelled. NULL: memory. */
 struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, void *context);
+/* Records of one type, CNAMEs followed; the answer comes as above. A record that breaks its type's
+ * grammar is left out; if none is left of some, the error is IO. */
+struct dns_query *dns_lookup(struct dns *dns, struct slice name, enum dns_type type,
+                             dns_records_fn *fn, void *context);
 void dns_cancel(struct dns_query *query);
+/* The name under which an address has its PTR: "7.2.0.192.in-addr.arpa". */
+enum { DNS_REVERSE_MAX = 73 };
+void dns_reverse_name(const struct ip_address *address, char ret_name[DNS_REVERSE_MAX]);
 
 #endif

@@ -65,40 +65,199 @@ static void add_address(struct dns_addresses *found, const uint8_t *bytes, size_
     memcpy(address->bytes + sizeof(address->bytes) - length, bytes, length);
 }
 
-static void read_record(struct cursor *cursor, unsigned type, struct dns_addresses *found)
+/* ---- names and other data ----------------------------------------------------------------- */
+
+enum { NAME_BYTES_MAX = 255 };
+
+/* A name that begins at `at`, in text: lower case, without the last dot; "." for the root. Dots and
+ * bytes that no host name has make it unusable. False: malformed or unusable. */
+static bool read_name(struct slice packet, size_t at, uint8_t ret_text[NAME_BYTES_MAX],
+                      size_t *ret_length, size_t *ret_end)
+{
+    size_t length = 0, limit = at; /* a pointer must lead before it: no loops */
+    *ret_end = 0;
+    for (;;) {
+        if (at >= packet.length) {
+            return false;
+        }
+        unsigned label = packet.data[at];
+        if ((label & LABEL_POINTER) == LABEL_POINTER) {
+            if (at + 1 >= packet.length) {
+                return false;
+            }
+            size_t to = (label & ~(unsigned)LABEL_POINTER) << 8 | packet.data[at + 1];
+            *ret_end = *ret_end == 0 ? at + 2 : *ret_end;
+            if (to >= limit) {
+                return false;
+            }
+            at = limit = to;
+            continue;
+        }
+        if ((label & LABEL_POINTER) != 0 || label > packet.length - at - 1 ||
+            length + label + 1 > NAME_BYTES_MAX) {
+            return false;
+        }
+        if (label == 0) {
+            break;
+        }
+        for (size_t i = 0; i < label; i++) {
+            uint8_t c = packet.data[at + 1 + i];
+            if (c <= ' ' || c == '.' || c >= 0x7f) {
+                return false;
+            }
+            ret_text[length++] = c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c;
+        }
+        ret_text[length++] = '.';
+        at += label + 1;
+    }
+    *ret_end = *ret_end == 0 ? at + 1 : *ret_end;
+    if (length == 0) {
+        ret_text[0] = '.';
+    }
+    *ret_length = length == 0 ? 1 : length - 1;
+    return true;
+}
+
+static enum error read_host(struct slice packet, size_t at, size_t end, struct arena *arena,
+                            struct dns_record *ret_record)
+{
+    uint8_t text[NAME_BYTES_MAX];
+    size_t length, name_end;
+    if (!read_name(packet, at, text, &length, &name_end) || name_end != end) {
+        return ERROR_INVALID;
+    }
+    ret_record->name = arena_copy(arena, slice_make(text, length));
+    return ret_record->name.data != NULL ? ERROR_NONE : ERROR_MEMORY;
+}
+
+/* RFC 1035 3.3.14: strings of a length and bytes. */
+static enum error read_text(struct slice data, struct arena *arena, struct dns_record *ret_record)
+{
+    uint8_t *text = arena_allocate(arena, data.length + 1);
+    size_t length = 0;
+    if (text == NULL) {
+        return ERROR_MEMORY;
+    }
+    while (data.length > 0) {
+        size_t part = data.data[0];
+        if (part > data.length - 1) {
+            return ERROR_INVALID;
+        }
+        memcpy(text + length, data.data + 1, part);
+        length += part;
+        data = slice_skip(data, part + 1);
+    }
+    ret_record->data = slice_make(text, length);
+    return ERROR_NONE;
+}
+
+static enum error read_data(struct slice packet, struct slice data, enum dns_type type,
+                            struct arena *arena, struct dns_record *ret_record)
+{
+    enum { TLSA_LEAST = 3 };
+    size_t at = (size_t)(data.data - packet.data), end = at + data.length;
+    switch (type) {
+    case DNS_MX:
+        if (data.length < 3) {
+            return ERROR_INVALID;
+        }
+        ret_record->preference = (uint16_t)(data.data[0] << 8 | data.data[1]);
+        return read_host(packet, at + 2, end, arena, ret_record);
+    case DNS_PTR:
+        return read_host(packet, at, end, arena, ret_record);
+    case DNS_TXT:
+        return read_text(data, arena, ret_record);
+    case DNS_TLSA:
+        if (data.length <= TLSA_LEAST) {
+            return ERROR_INVALID;
+        }
+        ret_record->data = arena_copy(arena, data);
+        return ret_record->data.data != NULL ? ERROR_NONE : ERROR_MEMORY;
+    }
+    return ERROR_INVALID;
+}
+
+/* ---- the answer section ------------------------------------------------------------------- */
+
+struct answer {
+    unsigned type;
+    unsigned class;
+    uint32_t ttl_s;
+    struct slice data;
+};
+
+/* How many answers there are, with the cursor before the first. */
+static unsigned begin(struct cursor *cursor)
+{
+    (void)take(cursor, 4); /* id and flags: libunbound has judged them */
+    unsigned questions = take_u16(cursor);
+    unsigned answers = take_u16(cursor);
+    (void)take(cursor, HEADER_BYTES - 8);
+    for (unsigned i = 0; i < questions && !cursor->failed; i++) {
+        skip_name(cursor);
+        (void)take(cursor, 4);
+    }
+    return answers;
+}
+
+static bool next(struct cursor *cursor, struct answer *ret_answer)
 {
     skip_name(cursor);
-    unsigned record_type = take_u16(cursor);
-    unsigned class = take_u16(cursor);
-    uint32_t ttl_s = (uint32_t)take_u16(cursor) << 16;
-    ttl_s |= take_u16(cursor);
+    ret_answer->type = take_u16(cursor);
+    ret_answer->class = take_u16(cursor);
+    ret_answer->ttl_s = (uint32_t)take_u16(cursor) << 16;
+    ret_answer->ttl_s |= take_u16(cursor);
     unsigned length = take_u16(cursor);
-    const uint8_t *data = take(cursor, length);
-    if (cursor->failed) {
-        return;
-    }
-    if (ttl_s < found->ttl_s) {
-        found->ttl_s = ttl_s;
-    }
-    size_t expected = type == DNS_TYPE_A ? 4 : 16;
-    if (record_type == type && class == CLASS_IN && length == expected) {
-        add_address(found, data, expected);
-    }
+    ret_answer->data = slice_make(take(cursor, length), length);
+    return !cursor->failed;
 }
 
 bool dns_packet_read(struct slice packet, unsigned type, struct dns_addresses *ret_found)
 {
     struct cursor cursor = {.packet = packet};
-    (void)take(&cursor, 4); /* id and flags: libunbound has judged them */
-    unsigned questions = take_u16(&cursor);
-    unsigned answers = take_u16(&cursor);
-    (void)take(&cursor, HEADER_BYTES - 8);
-    for (unsigned i = 0; i < questions && !cursor.failed; i++) {
-        skip_name(&cursor);
-        (void)take(&cursor, 4);
-    }
-    for (unsigned i = 0; i < answers && !cursor.failed; i++) {
-        read_record(&cursor, type, ret_found);
+    struct answer answer;
+    size_t expected = type == DNS_TYPE_A ? 4 : 16;
+    unsigned answers = begin(&cursor);
+    for (unsigned i = 0; i < answers && !cursor.failed && next(&cursor, &answer); i++) {
+        if (answer.ttl_s < ret_found->ttl_s) {
+            ret_found->ttl_s = answer.ttl_s;
+        }
+        if (answer.type == type && answer.class == CLASS_IN && answer.data.length == expected) {
+            add_address(ret_found, answer.data.data, expected);
+        }
     }
     return !cursor.failed;
+}
+
+enum error dns_packet_records(struct slice packet, enum dns_type type, struct arena *arena,
+                              struct dns_found *ret_found)
+{
+    struct cursor cursor = {.packet = packet};
+    struct answer answer;
+    *ret_found = (struct dns_found){.ttl_s = UINT32_MAX};
+    ret_found->records = arena_allocate(arena, DNS_RECORDS_MAX * sizeof(*ret_found->records));
+    if (ret_found->records == NULL) {
+        return ERROR_MEMORY;
+    }
+    unsigned answers = begin(&cursor);
+    for (unsigned i = 0; i < answers && !cursor.failed && next(&cursor, &answer); i++) {
+        if (answer.ttl_s < ret_found->ttl_s) {
+            ret_found->ttl_s = answer.ttl_s;
+        }
+        if (answer.type != type || answer.class != CLASS_IN ||
+            ret_found->count == DNS_RECORDS_MAX) {
+            continue;
+        }
+        struct dns_record record = {0};
+        enum error error = read_data(packet, answer.data, type, arena, &record);
+        if (error == ERROR_MEMORY) {
+            return error;
+        }
+        if (error == ERROR_NONE) {
+            ret_found->records[ret_found->count++] = record;
+        } else {
+            ret_found->broken++;
+        }
+    }
+    return cursor.failed ? ERROR_INVALID : ERROR_NONE;
 }

@@ -487,6 +487,7 @@ struct dns_query {
     struct loop_timer *timer;
     struct dns_answer answer;
     dns_fn *fn;
+    dns_records_fn *records_fn; /* instead */
     void *context;
 };
 
@@ -511,10 +512,27 @@ static void dns_answer(void *context)
 {
     struct dns_query *query = context;
     dns_fn *fn = query->fn;
+    dns_records_fn *records_fn = query->records_fn;
     void *theirs = query->context;
     struct dns_answer answer = query->answer;
     dns_cancel(query);
-    fn(theirs, &answer);
+    if (records_fn != NULL) {
+        records_fn(theirs, &(struct dns_records){.error = ERROR_MISSING, .no_name = true});
+    } else {
+        fn(theirs, &answer);
+    }
+}
+
+/* There are no other records in this world yet. */
+struct dns_query *dns_lookup(struct dns *dns, struct slice name, enum dns_type type,
+                             dns_records_fn *fn, void *context)
+{
+    (void)type;
+    struct dns_query *query = dns_resolve(dns, name, NULL, context);
+    if (query != NULL) {
+        query->records_fn = fn;
+    }
+    return query;
 }
 
 struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, void *context)

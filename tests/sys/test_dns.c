@@ -27,7 +27,16 @@ struct world {
     bool inside; /* dns_resolve() has not returned */
 };
 
-/* Answers A with 192.0.2.7 and a name that begins with 'n' with NXDOMAIN; AAAA with no data. */
+/* "l1" is its own first label. */
+static const uint8_t mx_records[] = {
+    0xc0, 12,   0,  15,   0,  1, 0,  0, 1, 44, 0, 9, 0,  10, 4, 'M', 'x', '-',
+    '2',  0xc0, 12, 0xc0, 12, 0, 15, 0, 1, 0,  0, 0, 60, 0,  3, 0,   0,   0, /* null MX */
+};
+static const uint8_t txt_records[] = {0xc0, 12, 0,   16,  0,   1,   0, 0,   0,   9,   0,
+                                      10,   4,  'v', '=', 's', 'p', 4, 'f', '1', ' ', '~'};
+
+/* Answers A with 192.0.2.7, MX and TXT with the records above, and a name that begins with 'n' with
+ * NXDOMAIN; AAAA and all else with no data. */
 static void serve(void *context, unsigned ready)
 {
     (void)ready;
@@ -47,15 +56,30 @@ static void serve(void *context, unsigned ready)
     end += 5;
     world->questions++;
     bool missing = packet[13] == 'n';
-    bool is_a = packet[end - 3] == 1;
+    static const uint8_t a_record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7};
+    struct slice records = SLICE_EMPTY;
+    uint8_t count = 0;
+    switch (missing ? 0 : packet[end - 3]) {
+    case 1:
+        records = slice_make(a_record, sizeof(a_record));
+        count = 1;
+        break;
+    case DNS_MX:
+        records = slice_make(mx_records, sizeof(mx_records));
+        count = 2;
+        break;
+    case DNS_TXT:
+        records = slice_make(txt_records, sizeof(txt_records));
+        count = 1;
+        break;
+    }
     packet[2] = 0x85;
     packet[3] = missing ? 0x83 : 0x80;
-    packet[7] = is_a && !missing ? 1 : 0;
+    packet[7] = count;
     memset(packet + 8, 0, 4);
-    if (packet[7] == 1) {
-        static const uint8_t record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7};
-        memcpy(packet + end, record, sizeof(record));
-        end += sizeof(record);
+    if (count > 0) {
+        memcpy(packet + end, records.data, records.length);
+        end += records.length;
     }
     (void)!sendto(world->socket, packet, end, 0, (struct sockaddr *)&from, from_length);
 }
@@ -127,6 +151,100 @@ static bool has(const struct dns_answer *answer, const char *text)
     return false;
 }
 
+struct found {
+    struct world *world;
+    enum error error;
+    bool no_name;
+    size_t count;
+    uint32_t ttl_s;
+    char text[4][64];
+    unsigned preference[4];
+};
+
+static void found_records(void *context, const struct dns_records *records)
+{
+    struct found *found = context;
+    assert_false(found->world->inside);
+    found->error = records->error;
+    found->no_name = records->no_name;
+    found->count = records->count;
+    found->ttl_s = records->ttl_s;
+    for (size_t i = 0; i < records->count && i < 4; i++) {
+        const struct dns_record *record = &records->records[i];
+        struct slice text = record->name.length > 0 ? record->name : record->data;
+        found->preference[i] = record->preference;
+        snprintf(found->text[i], sizeof(found->text[i]), "%.*s", SLICE_PRINT(text));
+    }
+    loop_stop(found->world->loop);
+}
+
+static struct found look_up(struct world *world, const char *name, enum dns_type type)
+{
+    struct found found = {.world = world};
+    world->inside = true;
+    assert_non_null(dns_lookup(world->dns, slice_from_text(name), type, found_records, &found));
+    world->inside = false;
+    loop_run(world->loop);
+    return found;
+}
+
+static void exchangers_come_with_their_preference(void **state)
+{
+    struct found found = look_up(*state, "l1.example.com", DNS_MX);
+    assert_int_equal(found.error, ERROR_NONE);
+    assert_int_equal(found.count, 2);
+    assert_int_equal(found.preference[0], 10);
+    assert_string_equal(found.text[0], "mx-2.l1.example.com");
+    assert_int_equal(found.preference[1], 0);
+    assert_string_equal(found.text[1], "."); /* RFC 7505 */
+    assert_true(found.ttl_s > 0 && found.ttl_s <= 60);
+}
+
+static void strings_of_a_text_are_joined(void **state)
+{
+    struct found found = look_up(*state, "l1.example.com", DNS_TXT);
+    assert_int_equal(found.error, ERROR_NONE);
+    assert_int_equal(found.count, 1);
+    assert_string_equal(found.text[0], "v=spf1 ~");
+}
+
+static void no_such_record_is_not_no_such_name(void **state)
+{
+    struct found found = look_up(*state, "l1.example.com", DNS_TLSA);
+    assert_int_equal(found.error, ERROR_MISSING);
+    assert_false(found.no_name);
+    found = look_up(*state, "none.example.com", DNS_MX);
+    assert_int_equal(found.error, ERROR_MISSING);
+    assert_true(found.no_name);
+}
+
+static void a_cancelled_look_up_is_not_answered(void **state)
+{
+    struct world *world = *state;
+    struct found found = {.world = world, .error = ERROR_AGAIN};
+    dns_cancel(
+        dns_lookup(world->dns, SLICE_LITERAL("l2.example.com"), DNS_MX, found_records, &found));
+    (void)look_up(world, "l1.example.com", DNS_TXT);
+    assert_int_equal(found.error, ERROR_AGAIN);
+}
+
+static void assert_reverse(const char *address, const char *expected)
+{
+    struct ip_address ip;
+    char name[DNS_REVERSE_MAX];
+    assert_true(ip_from_text(slice_from_text(address), &ip));
+    dns_reverse_name(&ip, name);
+    assert_string_equal(name, expected);
+}
+
+static void addresses_have_reverse_names(void **state)
+{
+    (void)state;
+    assert_reverse("192.0.2.7", "7.2.0.192.in-addr.arpa");
+    assert_reverse("2001:db8::ab", "b.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0."
+                                   "8.b.d.0.1.0.0.2.ip6.arpa");
+}
+
 static void a_name_gives_its_addresses(void **state)
 {
     struct world *world = *state;
@@ -191,6 +309,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_such_name_is_missing, setup, teardown),
         cmocka_unit_test_setup_teardown(hosts_are_known_without_asking, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_query_is_silent, setup, teardown),
+        cmocka_unit_test_setup_teardown(exchangers_come_with_their_preference, setup, teardown),
+        cmocka_unit_test_setup_teardown(strings_of_a_text_are_joined, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_such_record_is_not_no_such_name, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cancelled_look_up_is_not_answered, setup, teardown),
+        cmocka_unit_test(addresses_have_reverse_names),
     };
     return cmocka_run_group_tests_name("dns", tests, NULL, NULL);
 }
