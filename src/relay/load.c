@@ -141,6 +141,10 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
     } else {
         load_counts(relay, delivery, note);
     }
+    if (kind == NOTE_DOUBT && delivery->doubts >= DOUBTS_MAX) {
+        kind = NOTE_HOLD; /* one more by being moved while it was under way */
+        delivery->flags |= DELIVERY_BY_RULE;
+    }
     switch (kind) {
     case NOTE_DEFER:
     case NOTE_DOUBT:

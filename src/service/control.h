@@ -94,7 +94,12 @@
  *              "elapsed":seconds},
  *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},
  *  "recipients":[{"n":0,"address","orcpt","notify":["never|success|failure|delay"],
- *                 "state","fate","attempts","reason","redirect_to"}]}
+ *                 "state","fate","attempts","reason","redirect_to",
+ *                 "next":ms or null,"strikes":n,"doubts":n,
+ *                 "server":name or null   that deferred it, refused it or may have it
+ *                 "in_doubt":bool         "server" may have it: in doubt, or under way
+ *                 "by_rule":bool          held by a rule, not by the operator
+ *                 "refused_once":bool}]}  it is on its second try after a refusal
  * continued by "more" for "recipients", all of the message's, finished ones too, in their order.
  * {"id","offset":n,"content":"base64","last":true|false}   at least one, offsets rising from 0;
  * content of at most CONTROL_CONTENT_MAX bytes a row. If it cannot be read, the last row of the
@@ -111,8 +116,9 @@
  * Requests before the last end with exit 0 and no row. The last gives {"id","result":"imported"} or
  * {"id","result":"exists"} (nothing changed), durable before it is sent. An id is known while its
  * message is unfinished, no longer: who imports remembers what was imported. Deliveries
- * with a fate get that fate; held, dead and redirected ones are so again; all others wait for their
- * server. Its bounds are those of spool.h.
+ * with a fate get that fate; the others are what they were, with their counts: held, dead, deferred
+ * until "next", in doubt at "server", redirected. A key that an older export lacks is 0, null or
+ * false. Its bounds are those of spool.h.
  *
  * ---- "queue watch" ---------------------------------------------------------------------------
  *

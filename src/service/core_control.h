@@ -61,6 +61,7 @@ struct match {
 };
 
 struct control_command;
+struct control_history;
 
 struct control_request {
     struct control *control; /* NULL: who asked has gone */
@@ -87,6 +88,7 @@ struct control_request {
     struct match match;
     uint32_t match_at;
     uint64_t content_at;
+    struct control_history *history; /* of the match's deliveries, in the arena */
     uint32_t server_at;
     uint32_t alert_at;
     uint64_t *waiting_for; /* deliveries by server, for "server list" */

@@ -6,6 +6,7 @@
 #include "service/core_control.h"
 
 #include "base/base64.h"
+#include "relay/notes.h"
 
 #include <stdlib.h>
 
@@ -23,6 +24,59 @@ static json_t *notify(uint8_t flags)
     return array;
 }
 
+/* ---- what a delivery has behind it ------------------------------------------------------------
+ */
+
+/* As relay would have it written down for a message that is moved in the journal. */
+struct control_history {
+    struct delivery_note note; /* without its text */
+    bool in_doubt;             /* note.server may have it */
+};
+
+static void keep_note(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
+{
+    struct control_request *request = context;
+    struct control_history *history = &request->history[delivery];
+    struct delivery_note note;
+    if (kind == NOTE_REDIRECT || !note_decode(payload, &note)) {
+        return; /* told as "redirect_to" */
+    }
+    note.server = note.server.length > 0 ? arena_copy(&request->arena, note.server) : SLICE_EMPTY;
+    note.text = SLICE_EMPTY;
+    if (kind == NOTE_ATTEMPT) { /* under way: who takes it over cannot know how it ended */
+        note.doubts++;
+        note.next_ms = 0;
+    }
+    history->note = note;
+    history->in_doubt = kind == NOTE_ATTEMPT || kind == NOTE_DOUBT;
+}
+
+/* False: memory. */
+static bool collect_history(struct control_request *request)
+{
+    uint32_t count = request->match.message.recipient_count;
+    request->history = arena_allocate(&request->arena, count * sizeof(*request->history));
+    if (request->history == NULL) {
+        return false;
+    }
+    relay_describe(request->core->relay, request->match.handle, keep_note, request);
+    return true;
+}
+
+static void put_history(const struct control_history *history, json_t *row)
+{
+    const struct delivery_note *note = &history->note;
+    control_set(row, "next", control_time(note->next_ms));
+    control_set(row, "strikes", json_integer(note->strikes));
+    control_set(row, "doubts", json_integer(note->doubts));
+    control_set(row, "in_doubt", json_boolean(history->in_doubt));
+    control_set(row, "server", control_string_or_null(note->server));
+    control_set(row, "by_rule", json_boolean(note->flags & NOTE_BY_RULE));
+    control_set(row, "refused_once", json_boolean(note->flags & NOTE_REFUSED_ONCE));
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
 static json_t *recipient_row(struct control_request *request, uint32_t delivery)
 {
     const struct match *match = &request->match;
@@ -38,6 +92,7 @@ static json_t *recipient_row(struct control_request *request, uint32_t delivery)
         control_set(row, shared[i], json_incref(json_object_get(view, shared[i])));
     }
     json_decref(view);
+    put_history(&request->history[delivery], row);
     return row;
 }
 
@@ -156,6 +211,9 @@ enum control_step queue_export_step(struct control_request *request)
         request->pinned = true;
         request->match_at = 0;
         request->content_at = 0;
+        if (!collect_history(request)) {
+            return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
+        }
         put_head(request);
     }
     return step;

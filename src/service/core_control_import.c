@@ -1,60 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `queue import`: a message in one request or several, as `queue export` gave it. Its id is kept,
- * so doing it twice stores it once. The message, the fates that it already has and what it is held
- * or redirected for go into one batch: no crash in between can deliver again.
+ * so doing it twice stores it once. The message, the fates that it already has and what its
+ * deliveries have behind them go into one batch: no crash in between can deliver again.
  */
 #include "service/core_control_record.h"
 
 #include "base/base64.h"
-#include "relay/notes.h"
 
 #include <stdlib.h>
 
 /* ---- storing --------------------------------------------------------------------------------- */
 
-static struct slice encode_note(struct buffer *buffer, const struct imported_state *state,
-                                uint16_t *ret_kind)
+static struct slice encode_note(struct buffer *buffer, const struct delivery_note *note)
 {
-    bool redirected = state->redirect_to.length > 0;
-    const struct delivery_note note = {
-        .when_ms = core_now().wall_ms,
-        .attempts = state->attempts,
-        .text = redirected && state->state == DELIVERY_WAITING ? state->redirect_to : state->reason,
-    };
     buffer_clear(buffer);
-    note_encode(buffer, &note);
-    *ret_kind = state->state == DELIVERY_HELD   ? NOTE_HOLD
-                : state->state == DELIVERY_DEAD ? NOTE_DEAD
-                                                : NOTE_REDIRECT;
+    note_encode(buffer, note);
     return buffer_slice(buffer);
+}
+
+static uint16_t note_kind(enum delivery_state state)
+{
+    switch (state) {
+    case DELIVERY_DEFERRED:
+        return NOTE_DEFER;
+    case DELIVERY_IN_DOUBT:
+        return NOTE_DOUBT;
+    case DELIVERY_HELD:
+        return NOTE_HOLD;
+    case DELIVERY_DEAD:
+        return NOTE_DEAD;
+    default:
+        return NOTE_WAITING;
+    }
+}
+
+/* What waits as if nothing had happened needs no note. */
+static bool needs_note(const struct imported_state *state)
+{
+    return state->state != DELIVERY_WAITING || state->note.attempts > 0 ||
+           state->note.strikes > 0 || state->note.doubts > 0;
 }
 
 typedef void history_fn(struct control_import *import, struct spool_handle handle,
                         uint32_t delivery, unsigned fate, uint16_t kind, struct slice payload);
 
-/* Fates and notes that the deliveries bring along, a redirect before a hold. */
+/* Fates and notes that the deliveries bring along, a redirect before the state, as relay tells them
+ * of a message that is moved. */
 static void each_of_history(struct control_import *import, struct spool_handle handle,
                             history_fn *fn)
 {
     struct buffer buffer;
     buffer_init(&buffer, SPOOL_NOTE_MAX);
     for (uint32_t i = 0; i < import->count; i++) {
-        struct imported_state state = import->states[i];
-        uint16_t kind;
-        if (state.fate != 0) {
-            fn(import, handle, i, state.fate, 0, SLICE_EMPTY);
+        const struct imported_state *state = &import->states[i];
+        if (state->fate != 0) {
+            fn(import, handle, i, state->fate, 0, SLICE_EMPTY);
             continue;
         }
-        if (state.redirect_to.length > 0) {
-            struct imported_state redirected = state;
-            redirected.state = DELIVERY_WAITING;
-            struct slice payload = encode_note(&buffer, &redirected, &kind);
-            fn(import, handle, i, 0, kind, payload);
+        if (state->redirect_to.length > 0) {
+            struct delivery_note redirect = {.when_ms = state->note.when_ms,
+                                             .text = state->redirect_to};
+            fn(import, handle, i, 0, NOTE_REDIRECT, encode_note(&buffer, &redirect));
         }
-        if (state.state != DELIVERY_WAITING) {
-            struct slice payload = encode_note(&buffer, &state, &kind);
-            fn(import, handle, i, 0, kind, payload);
+        if (needs_note(state)) {
+            fn(import, handle, i, 0, note_kind(state->state), encode_note(&buffer, &state->note));
         }
     }
     buffer_done(&buffer);

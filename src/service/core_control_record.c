@@ -152,6 +152,47 @@ static bool grow(struct control_import *import)
     return true;
 }
 
+/* In doubt is also what was in flight: its server may have it. */
+static enum delivery_state state_of(const struct fields *fields)
+{
+    static const struct {
+        const char *text;
+        enum delivery_state state;
+    } kept[] = {
+        {"held", DELIVERY_HELD},
+        {"dead", DELIVERY_DEAD},
+        {"in_doubt", DELIVERY_IN_DOUBT},
+        {"deferred", DELIVERY_DEFERRED},
+    };
+    const char *text = json_string_value(json_object_get(fields->object, "state"));
+    enum delivery_state state = DELIVERY_WAITING;
+    for (size_t i = 0; text != NULL && i < sizeof(kept) / sizeof(kept[0]); i++) {
+        state = strcmp(text, kept[i].text) == 0 ? kept[i].state : state;
+    }
+    bool may_be_there = json_is_true(json_object_get(fields->object, "in_doubt"));
+    return may_be_there && state != DELIVERY_HELD && state != DELIVERY_DEAD ? DELIVERY_IN_DOUBT
+                                                                            : state;
+}
+
+static struct delivery_note read_note(struct fields *fields, enum delivery_state state)
+{
+    struct delivery_note note = {
+        .when_ms = core_now().wall_ms,
+        .next_ms = number_of(fields, "next", 0, INT64_MAX),
+        .attempts = (uint16_t)number_of(fields, "attempts", 0, UINT16_MAX),
+        .strikes = (uint8_t)number_of(fields, "strikes", 0, UINT8_MAX),
+        .doubts = (uint8_t)number_of(fields, "doubts", 0, UINT8_MAX),
+        .flags = (uint8_t)(flag_of(fields, "by_rule", NOTE_BY_RULE) |
+                           flag_of(fields, "refused_once", NOTE_REFUSED_ONCE)),
+        .server = text_of(fields, "server", NOTE_NAME_MAX),
+        .text = text_of(fields, "reason", 4096),
+    };
+    if (state == DELIVERY_IN_DOUBT && note.doubts == 0) {
+        note.doubts = 1;
+    }
+    return note;
+}
+
 static bool read_recipient(struct control_import *import, const json_t *object)
 {
     struct fields fields = {&import->arena, object, !json_is_object(object)};
@@ -161,14 +202,11 @@ static bool read_recipient(struct control_import *import, const json_t *object)
     struct spool_recipient recipient = {.address = text_of(&fields, "address", TEXT_MAX),
                                         .orcpt = text_of(&fields, "orcpt", TEXT_MAX),
                                         .notify = notify_of(&fields)};
-    struct slice state = text_of(&fields, "state", TEXT_MAX);
+    enum delivery_state state = state_of(&fields);
     struct imported_state imported = {
-        .state = slice_equal(state, SLICE_LITERAL("held"))   ? DELIVERY_HELD
-                 : slice_equal(state, SLICE_LITERAL("dead")) ? DELIVERY_DEAD
-                                                             : DELIVERY_WAITING,
+        .state = state,
         .fate = fate_from_text(&fields, text_of(&fields, "fate", TEXT_MAX)),
-        .attempts = (uint16_t)number_of(&fields, "attempts", 0, UINT16_MAX),
-        .reason = text_of(&fields, "reason", 4096),
+        .note = read_note(&fields, state),
         .redirect_to = text_of(&fields, "redirect_to", TEXT_MAX),
     };
     if (fields.bad || recipient.address.length == 0) {

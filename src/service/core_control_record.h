@@ -6,13 +6,13 @@
 #ifndef HOLDFAST_SERVICE_CORE_CONTROL_RECORD_H
 #define HOLDFAST_SERVICE_CORE_CONTROL_RECORD_H
 
+#include "relay/notes.h"
 #include "service/core_control.h"
 
 struct imported_state {
-    enum delivery_state state; /* WAITING, HELD, DEAD */
+    enum delivery_state state; /* WAITING, DEFERRED, IN_DOUBT, HELD, DEAD */
     unsigned fate;
-    uint16_t attempts;
-    struct slice reason;
+    struct delivery_note note; /* of that state; its text is the last reason */
     struct slice redirect_to;
 };
 

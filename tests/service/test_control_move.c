@@ -152,6 +152,115 @@ static void an_export_of_everything_takes_dead_letters_along(void **state)
     }
 }
 
+/* What is told of the only recipient of an exported message. */
+static json_t *recipient(json_t *exported, size_t message)
+{
+    json_t *head = json_array_get(exported, message * 2);
+    return json_array_get(json_object_get(head, "recipients"), 0);
+}
+
+/* Exports two messages: deferred by m1, and under way there or already in doubt. */
+static json_t *export_troubled(struct bench *bench, bool under_way)
+{
+    bench->answers = false;
+    bench_attach_out(bench, true, true);
+    bench_send_to(bench, 0);
+    bench_until(bench, &bench->gone, 1);
+    bench_result(bench, RELAY_REFUSED, 450);
+    bench_until(bench, &bench->durable, 1);
+    bench_send_to(bench, 1);
+    bench_until(bench, &bench->gone, 2);
+    if (!under_way) {
+        bench_result(bench, RELAY_IN_DOUBT, 0);
+        bench_until(bench, &bench->durable, 2);
+    }
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 4);
+    json_t *exported = json_deep_copy(bench->rows);
+    if (under_way) { /* so that the end need not wait for it */
+        bench_result(bench, RELAY_ACCEPTED, 250);
+        bench_until(bench, &bench->durable, 2);
+    }
+    return exported;
+}
+
+static void what_an_export_tells_survives_the_move(void **state)
+{
+    struct bench *bench = *state;
+    json_t *exported = export_troubled(bench, false);
+    json_t *deferred = recipient(exported, 0);
+    assert_string_equal(text(deferred, "state"), "deferred");
+    assert_int_equal(number(deferred, "attempts"), 1);
+    assert_true(number(deferred, "next") > core_now().wall_ms);
+    assert_string_equal(text(deferred, "server"), "m1");
+    assert_false(truth(deferred, "in_doubt"));
+    json_t *doubt = recipient(exported, 1);
+    assert_string_equal(text(doubt, "state"), "in_doubt");
+    assert_string_equal(text(doubt, "server"), "m1");
+    assert_int_equal(number(doubt, "doubts"), 1);
+    assert_true(truth(doubt, "in_doubt"));
+    bench->connects = false;
+    begin_anew(bench);
+    import_rows(bench, exported);
+    for (int restart = 0; restart < 2; restart++) {
+        assert_int_equal(bench_ask(bench, "queue export", "{}"), 0);
+        for (size_t i = 0; i < 2; i++) {
+            static const char *const keys[] = {"state",  "attempts", "strikes",  "doubts",
+                                               "server", "reason",   "in_doubt", "by_rule"};
+            for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
+                if (!json_equal(json_object_get(recipient(bench->rows, i), keys[k]),
+                                json_object_get(recipient(exported, i), keys[k]))) {
+                    fail_msg("message %zu: %s", i, keys[k]);
+                }
+            }
+            int64_t next = number(recipient(bench->rows, i), "next");
+            assert_in_range(next - number(recipient(exported, i), "next") + 1000, 0, 2000);
+        }
+        bench_close(bench);
+        bench_open(bench);
+        bench_attach_out(bench, true, true);
+        wait_for_dispatch(bench);
+    }
+    json_decref(exported);
+}
+
+/* R2: m1 may have it. */
+static void what_was_under_way_is_in_doubt_after_the_move(void **state)
+{
+    struct bench *bench = *state;
+    json_t *exported = export_troubled(bench, true);
+    assert_string_equal(text(recipient(exported, 1), "state"), "in_flight");
+    bench->connects = false;
+    begin_anew(bench);
+    import_rows(bench, exported);
+    json_decref(exported);
+    assert_int_equal(bench_ask(bench, "queue export", "{}"), 0);
+    json_t *doubt = recipient(bench->rows, 1);
+    assert_true(truth(doubt, "in_doubt"));
+    assert_int_equal(number(doubt, "doubts"), 1);
+    assert_string_equal(text(doubt, "server"), "m1");
+}
+
+/* R2: three doubts are held, the one that the move makes included. */
+static void the_third_doubt_is_held_after_the_move(void **state)
+{
+    struct bench *bench = *state;
+    json_t *exported = export_troubled(bench, true);
+    json_object_set_new(recipient(exported, 1), "doubts", json_integer(3));
+    bench->connects = false;
+    begin_anew(bench);
+    import_rows(bench, exported);
+    json_decref(exported);
+    for (int restart = 0; restart < 2; restart++) {
+        assert_int_equal(ask_about(bench, "queue list", "{'ids':['%s']}", 1), 0);
+        assert_string_equal(text(row(bench, 0), "state"), "held");
+        bench_close(bench);
+        bench_open(bench);
+        bench_attach_out(bench, true, true);
+        wait_for_dispatch(bench);
+    }
+}
+
 static void import_refuses_what_is_wrong(void **state)
 {
     struct bench *bench = *state;
@@ -173,6 +282,9 @@ static void import_refuses_what_is_wrong(void **state)
         RECORD(GOOD, ",'recipients':[{'address':''}]") "}",
         RECORD(GOOD, ",'recipients':[{'address':'a@b','fate':'eaten'}]") "}",
         RECORD(GOOD, ",'recipients':7") "}",
+        RECORD(GOOD, ",'recipients':[{'address':'a@b','doubts':-1}]") "}",
+        RECORD(GOOD, ",'recipients':[{'address':'a@b','strikes':300}]") "}",
+        RECORD(GOOD, ",'recipients':[{'address':'a@b','next':'soon'}]") "}",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(bench_ask(bench, "queue import", bad[i]), CONTROL_USAGE);
@@ -191,6 +303,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MEMORY_TEST(export_and_import_move_a_queue),
         MEMORY_TEST(an_export_of_everything_takes_dead_letters_along),
+        MEMORY_TEST(what_an_export_tells_survives_the_move),
+        MEMORY_TEST(what_was_under_way_is_in_doubt_after_the_move),
+        MEMORY_TEST(the_third_doubt_is_held_after_the_move),
         MEMORY_TEST(import_refuses_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
