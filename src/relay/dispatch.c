@@ -149,6 +149,7 @@ static struct session *find_session(struct relay *relay, struct server *server)
     uint32_t room = governor_room(relay, server);
     while (server->connecting < server->ready && room-- > 0) {
         if (session_open(relay, server, false) == NULL) {
+            server->own_trouble_until_ms = relay->now.steady_ms + OWN_TROUBLE_MS; /* then again */
             break;
         }
     }

@@ -225,6 +225,20 @@ static void fifo_unlink(struct relay *relay, uint32_t *head, uint32_t *tail, uin
         delivery->previous;
 }
 
+static void fifo_insert(struct relay *relay, struct lane *lane, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    uint32_t before = NOBODY, after = lane->head;
+    while (after != NOBODY && delivery_before(relay, after, number)) {
+        before = after;
+        after = delivery_at(relay, after)->next;
+    }
+    delivery->previous = before;
+    delivery->next = after;
+    *(before == NOBODY ? &lane->head : &delivery_at(relay, before)->next) = number;
+    *(after == NOBODY ? &lane->tail : &delivery_at(relay, after)->previous) = number;
+}
+
 void lane_append(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
@@ -249,11 +263,8 @@ void lane_return(struct relay *relay, uint32_t number)
         heap_put(relay, lane, lane->returned_count, number);
         heap_up(relay, lane, lane->returned_count++);
         delivery->place = PLACE_RETURNED;
-    } else { /* out of memory: first in the FIFO comes close */
-        delivery->previous = NOBODY;
-        delivery->next = lane->head;
-        *(lane->head == NOBODY ? &lane->tail : &delivery_at(relay, lane->head)->previous) = number;
-        lane->head = number;
+    } else { /* out of memory: to its place in the FIFO, which lies near the head as a rule */
+        fifo_insert(relay, lane, number);
         delivery->place = PLACE_IN_LANE;
     }
     change_ready(relay, lane, 1);

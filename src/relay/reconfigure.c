@@ -158,16 +158,22 @@ static void abandon(struct relay *relay, struct server *server)
     }
 }
 
-static void move_servers(struct relay *relay, const struct relay_config *config,
-                         struct server *servers, uint32_t *server_map)
+static void map_servers(const struct relay *relay, const struct relay_config *config,
+                        uint32_t *ret_map)
+{
+    for (uint32_t i = 0; i < relay->server_count; i++) {
+        ret_map[i] = find_server(config, relay->servers[i].config->name);
+    }
+}
+
+static void move_servers(struct relay *relay, struct server *servers, const uint32_t *server_map)
 {
     for (uint32_t i = 0; i < relay->server_count; i++) {
         struct server *old = &relay->servers[i];
         if (old->timer != SCHEDULE_NOWHERE) {
             schedule_remove(&relay->schedule, old->timer);
         }
-        uint32_t index = find_server(config, old->config->name);
-        server_map[i] = index;
+        uint32_t index = server_map[i];
         if (index != NO_INDEX && same_place(old->config, servers[index].config)) {
             adopt(&servers[index], old);
         } else {
@@ -251,7 +257,7 @@ static uint32_t new_route(const struct relay *relay, struct relaning *relaning,
     return routing_find(relay->routing, &query);
 }
 
-/* A redirect and a doubt's pin go along while their server exists. */
+/* A redirect and a doubt's pin go along while their server exists. NOBODY: memory. */
 static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
                          const struct delivery *delivery, const struct lane *old_lane)
 {
@@ -282,7 +288,31 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
     }
     const struct lane *lane =
         lane_sibling(relay, route, pin, server, redirect, old_lane->redirect_address);
-    return lane == NULL ? base : lane->index;
+    return lane == NULL ? NOBODY : lane->index;
+}
+
+/* Lanes with a pin or redirect are made when they are first needed: here, where it may fail. Looks
+ * through all mail, but only while there is some in such a lane. */
+static bool make_special_lanes(struct relay *relay, struct relaning *relaning)
+{
+    uint64_t some = 0;
+    for (uint32_t i = 0; i < relaning->old_lane_count; i++) {
+        some += relaning->old_lanes[i]->pin != PIN_NONE;
+    }
+    for (uint32_t at = relay->first_message; some > 0 && at != NOBODY;
+         at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count; i++) {
+            uint32_t number = delivery_number(message, i);
+            const struct delivery *delivery = number == NOBODY ? NULL : delivery_at(relay, number);
+            if (delivery != NULL && relaning->old_lanes[delivery->lane]->pin != PIN_NONE &&
+                new_lane(relay, relaning, delivery, relaning->old_lanes[delivery->lane]) ==
+                    NOBODY) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 static void relane(struct relay *relay, struct relaning *relaning, uint32_t number)
@@ -293,7 +323,8 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
     delivery->server = delivery->server == NO_SERVER
                            ? NO_SERVER
                            : (uint16_t)relaning->server_map[delivery->server];
-    delivery->lane = new_lane(relay, relaning, delivery, old_lane);
+    uint32_t lane = new_lane(relay, relaning, delivery, old_lane);
+    delivery->lane = lane == NOBODY ? relay->orphan : lane; /* NOBODY: never, they are made */
     lane_count(relay, number, delivery->state, 1);
     if (delivery->state == DELIVERY_WAITING) {
         delivery->place = PLACE_NOWHERE;
@@ -371,39 +402,46 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     struct routing *routing = routing_new(config);
     uint64_t *route_bytes = calloc(config->route_count + 1, sizeof *route_bytes);
     uint32_t timers = 2 * relay->delivery_count + config->server_count + relay->server_count;
+    struct routing *old_routing = relay->routing;
+    arena_init(&relaning.arena);
+    relaning.server_map = server_map;
+    if (server_map != NULL) {
+        map_servers(relay, config, server_map);
+    }
     /* The new lanes are made under the new configuration; until nothing can fail any more the old
      * ones stand aside. */
     relay->lanes = NULL;
     relay->lane_count = 0;
     relay->config = config;
-    if (server_map == NULL || routing == NULL || route_bytes == NULL ||
-        schedule_reserve(&relay->schedule, timers) != ERROR_NONE ||
-        servers_new(relay, config, &servers) != ERROR_NONE || !lanes_make(relay)) {
-        free_lanes(relay, relay->lanes, relay->lane_count);
-        relay->lanes = relaning.old_lanes;
-        relay->lane_count = relaning.old_lane_count;
-        relay->orphan = relaning.old_orphan;
-        relay->config = relaning.old_config;
+    relay->routing = routing;
+    bool made = server_map != NULL && routing != NULL && route_bytes != NULL &&
+                schedule_reserve(&relay->schedule, timers) == ERROR_NONE &&
+                servers_new(relay, config, &servers) == ERROR_NONE && lanes_make(relay) &&
+                make_special_lanes(relay, &relaning);
+    struct lane **new_lanes = relay->lanes;
+    uint32_t new_lane_count = relay->lane_count, new_orphan = relay->orphan;
+    relay->lanes = relaning.old_lanes;
+    relay->lane_count = relaning.old_lane_count;
+    relay->orphan = relaning.old_orphan;
+    relay->config = relaning.old_config;
+    relay->routing = old_routing;
+    if (!made) {
+        free_lanes(relay, new_lanes, new_lane_count);
+        arena_done(&relaning.arena);
         free(server_map);
         routing_free(routing);
         free(route_bytes);
         free(servers);
         return ERROR_MEMORY;
     }
-    struct lane **new_lanes = relay->lanes;
-    uint32_t new_lane_count = relay->lane_count, new_orphan = relay->orphan;
     bool started = relay->started;
     relay->started = false; /* nothing is told or sent while lanes fill */
-    relay->lanes = relaning.old_lanes;
-    relay->lane_count = relaning.old_lane_count;
-    relay->config = relaning.old_config;
     release_special(relay);
     recipients_dissolve(relay);
     for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
         list_remove(&relaning.old_lanes[i]->turn);
     }
-    move_servers(relay, config, servers, server_map);
-    relaning.server_map = server_map;
+    move_servers(relay, servers, server_map);
     relay->config = config;
     free(relay->servers);
     relay->servers = servers;
@@ -415,7 +453,6 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay->lanes = new_lanes;
     relay->lane_count = new_lane_count;
     relay->orphan = new_orphan;
-    arena_init(&relaning.arena);
     relane_all(relay, &relaning);
     arena_done(&relaning.arena);
     for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
