@@ -102,14 +102,14 @@ static void fails_and_recovers(struct bench *bench, enum bench_fault fault)
     assert_true(json_is_false(json_object_get(status(bench), "accepting")));
     assert_non_null(json_string_value(json_object_get(status(bench), "accepting_reason")));
     assert_non_null(alerted(bench, "no mail is accepted: "));
-    assert_int_equal(logged(" alert ", "about=storage"), 1);
-    assert_int_equal(logged(" alert-over ", "about=storage"), 0);
+    assert_int_equal(logged(" alert ", "kind=storage"), 1);
+    assert_int_equal(logged(" alert-over ", "kind=storage"), 0);
 
     bench->fault = BENCH_GOOD;
     until_accepting(bench, true);
     assert_true(json_is_true(json_object_get(status(bench), "accepting")));
     assert_null(alerted(bench, "no mail is accepted: "));
-    assert_int_equal(logged(" alert-over ", "about=storage"), 1);
+    assert_int_equal(logged(" alert-over ", "kind=storage"), 1);
     bench_send(bench, 1, false);
     bench_until(bench, &bench->stored, 5);
     assert_int_equal(bench->stored_error[4], ERROR_NONE);
