@@ -59,6 +59,18 @@ static bool has_text(const struct event *event, struct slice text)
     return found;
 }
 
+/* Whole or not at all: half a record would spoil those behind it. Told as cut. */
+static void put_result(struct buffer *results, struct slice payload)
+{
+    size_t before = results->length;
+    if (!results->failed) {
+        buffer_put_bytes(results, payload);
+    }
+    if (results->failed) {
+        results->length = before;
+    }
+}
+
 /* Called for records that may or may not match; on either thread. */
 static void look(void *context, uint64_t offset, struct slice payload)
 {
@@ -74,7 +86,7 @@ static void look(void *context, uint64_t offset, struct slice payload)
             }
         } else if (bsearch(&event.id, search->ids, search->id_count, sizeof(search->ids[0]),
                            compare_ids) != NULL) {
-            buffer_put_bytes(&search->results, payload);
+            put_result(&search->results, payload);
         }
     }
     arena_done(&arena);

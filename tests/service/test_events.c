@@ -182,6 +182,41 @@ static void finds_by_id_address_and_message_id(void **state)
     }
 }
 
+/* More than one step may hold: what there is room for is given, whole, and it is said. */
+static void a_search_that_finds_too_much_is_cut(void **state)
+{
+    enum { RECIPIENTS = 20000, LARGE = 40 };
+    struct bench *bench = *state;
+    bench->settings.file_bytes = 60 << 20;
+    events_reconfigure(bench->events, &bench->settings);
+    struct slice *recipients = calloc(RECIPIENTS, sizeof(*recipients));
+    for (size_t i = 0; i < RECIPIENTS; i++) {
+        recipients[i] = SLICE_LITERAL("somebody@b.example");
+    }
+    for (uint32_t i = 0; i < LARGE; i++) {
+        struct event event = {.kind = EVENT_ACCEPTED,
+                              .time_ms = clock_wall_ms(),
+                              .id = number_id(i),
+                              .delivery = EVENTS_NO_DELIVERY,
+                              .recipients = recipients,
+                              .recipient_count = RECIPIENTS};
+        events_add(bench->events, &event);
+        worker_drain(bench->events->worker);
+    }
+    free(recipients);
+    for (uint32_t i = 0; i < LARGE; i++) {
+        add_delivered(bench, i);
+    }
+    worker_drain(bench->events->worker);
+    search(bench, "somebody@b.example");
+    assert_true(bench->cut);
+    assert_true(bench->count >= 30 && bench->count < 2 * LARGE);
+    for (size_t i = 0; i < bench->count; i++) {
+        assert_int_equal(bench->kinds[i], EVENT_ACCEPTED);
+        assert_true(id_equal(bench->ids[i], number_id((uint32_t)i)));
+    }
+}
+
 static void survives_a_restart(void **state)
 {
     struct bench *bench = *state;
@@ -301,6 +336,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(finds_by_id_address_and_message_id, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_search_that_finds_too_much_is_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(survives_a_restart, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_torn_tail_and_a_hole_cost_what_lies_in_them, set_up,
                                         tear_down),
