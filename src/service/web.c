@@ -8,11 +8,13 @@
 #include "base/list.h"
 
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -30,6 +32,12 @@ struct waiting {
     bool is_health;
 };
 
+/* A connection that evhttp has accepted in this turn of the loop. */
+struct newcomer {
+    struct link link;
+    struct bufferevent *connection; /* a reference */
+};
+
 struct web {
     struct evhttp *http;
     struct slice hostname;
@@ -37,6 +45,9 @@ struct web {
     struct web_status *status;
     struct link waiting;
     size_t waiting_count;
+    struct web_clients clients;
+    struct link newcomers;
+    struct loop_later *look; /* at them */
 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -206,6 +217,51 @@ static void take_request(struct evhttp_request *request, void *context)
     }
 }
 
+/* ---- connections ----------------------------------------------------------------------------- */
+
+static void newcomer_free(struct newcomer *newcomer)
+{
+    list_remove(&newcomer->link);
+    bufferevent_decref(newcomer->connection);
+    free(newcomer);
+}
+
+/* Before a byte is read from them. Who is shut down is for evhttp like one who has gone: a request
+ * that came already may still be read, but its answer goes nowhere and the descriptor is closed. */
+static void look_at_newcomers(void *context)
+{
+    struct web *web = context;
+    LIST_EACH(&web->newcomers, at, after)
+    {
+        struct newcomer *newcomer = LIST_ENTRY(at, struct newcomer, link);
+        int fd = bufferevent_getfd(newcomer->connection);
+        if (fd >= 0 && !web_clients_enter(&web->clients, fd)) {
+            (void)shutdown(fd, SHUT_RDWR);
+        }
+        newcomer_free(newcomer);
+    }
+}
+
+/* The one moment at which evhttp lets us see a connection come: it asks for something to keep it
+ * in, and gives it its descriptor when we have returned. NULL: memory; it makes its own. */
+static struct bufferevent *connection_new(struct event_base *base, void *context)
+{
+    struct web *web = context;
+    struct newcomer *newcomer = malloc(sizeof(*newcomer));
+    if (newcomer == NULL) {
+        return NULL;
+    }
+    newcomer->connection = bufferevent_socket_new(base, -1, 0);
+    if (newcomer->connection == NULL) {
+        free(newcomer);
+        return NULL;
+    }
+    bufferevent_incref(newcomer->connection);
+    list_append(&web->newcomers, &newcomer->link);
+    loop_later_ask(web->look);
+    return newcomer->connection;
+}
+
 /* ---- life cycle ------------------------------------------------------------------------------ */
 
 static struct web *give_up(struct web *web, const struct service_config *config,
@@ -231,11 +287,13 @@ struct web *web_new(struct loop *loop, const struct service_config *config, cons
         return give_up(web, config, listeners, 0);
     }
     list_init(&web->waiting);
+    list_init(&web->newcomers);
     web->page = page;
     web->hostname = config->hostname;
     web->status = web_status_new(loop, control_fd, answer_waiting, web);
+    web->look = loop_later_new(loop, look_at_newcomers, web);
     web->http = evhttp_new(loop_backend(loop));
-    if (web->status == NULL || web->http == NULL) {
+    if (web->status == NULL || web->look == NULL || web->http == NULL) {
         return give_up(web, config, listeners, 0);
     }
     evhttp_set_max_headers_size(web->http, HEADERS_MAX);
@@ -243,6 +301,7 @@ struct web *web_new(struct loop *loop, const struct service_config *config, cons
     evhttp_set_timeout(web->http, TIMEOUT_S);
     evhttp_set_allowed_methods(web->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
     evhttp_set_gencb(web->http, take_request, web);
+    evhttp_set_bevcb(web->http, connection_new, web);
     for (uint32_t i = 0; i < config->listener_count; i++) {
         if (listeners[i] >= 0 && evhttp_accept_socket(web->http, listeners[i]) != 0) {
             return give_up(web, config, listeners, i);
@@ -265,6 +324,11 @@ void web_free(struct web *web)
     {
         waiting_free(LIST_ENTRY(at, struct waiting, link));
     }
+    LIST_EACH(&web->newcomers, at, after)
+    {
+        newcomer_free(LIST_ENTRY(at, struct newcomer, link));
+    }
+    loop_later_free(web->look);
     web_status_free(web->status);
     if (web->http != NULL) {
         evhttp_free(web->http);

@@ -11,6 +11,12 @@
 #include "service/metrics.h"
 #include "sys/loop.h"
 
+/* Against one who takes all descriptors: what comes above is closed without an answer. */
+enum {
+    WEB_CONNECTIONS_MAX = 256,
+    WEB_CONNECTIONS_PER_CLIENT = 64, /* an IPv6 client is a /64; loopback is exempt */
+};
+
 struct web;
 
 /* listeners[i] is the descriptor of config->listeners[i] (-1: not HTTP), control_fd a connected

@@ -1,12 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The two halves of web: web.c speaks HTTP, web_status.c keeps what core last said.
+ * The parts of web: web.c speaks HTTP, web_clients.c bounds who may, web_status.c keeps what core
+ * last said.
  */
 #ifndef HOLDFAST_SERVICE_WEB_INTERNAL_H
 #define HOLDFAST_SERVICE_WEB_INTERNAL_H
 
 #include "service/control_frame.h"
 #include "service/web.h"
+
+/* ---- web_clients.c --------------------------------------------------------------------------- */
+
+struct web_client {
+    int fd;
+    struct ip_endpoint peer;
+};
+
+struct web_clients {
+    uint32_t count;
+    struct web_client at[WEB_CONNECTIONS_MAX];
+};
+
+/* Counts a new connection. False: it is one too many, and is not counted. */
+bool web_clients_enter(struct web_clients *clients, int fd) MUST_CHECK;
 
 /* ---- web_status.c ---------------------------------------------------------------------------- */
 

@@ -198,6 +198,20 @@ enum error net_local(int fd, struct ip_endpoint *ret_local)
     return ERROR_NONE;
 }
 
+enum error net_peer(int fd, struct ip_endpoint *ret_peer)
+{
+    union any_address peer;
+    socklen_t length = sizeof(peer);
+    if (getpeername(fd, &peer.any, &length) != 0) {
+        return error_from_errno(errno);
+    }
+    if (peer.any.sa_family != AF_INET && peer.any.sa_family != AF_INET6) {
+        return ERROR_INVALID;
+    }
+    endpoint_from_address(&peer, ret_peer);
+    return ERROR_NONE;
+}
+
 void net_close(int fd)
 {
     close(fd);

@@ -28,6 +28,8 @@ enum error net_send_slices(int fd, const struct slice *slices, size_t count,
 void net_acknowledge(int fd);
 /* The local address of a connection. */
 enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
+/* Who is at its other end. An error when nobody is any more, or fd is no TCP connection. */
+enum error net_peer(int fd, struct ip_endpoint *ret_peer) MUST_CHECK;
 void net_close(int fd);
 
 #endif

@@ -6,7 +6,10 @@
 #include "service/web.h"
 #include "sys/net.h"
 
+#include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,10 +103,11 @@ static int set_up(void **state)
     bench->config.listeners = &bench->listener;
     bench->config.listener_count = 1;
     struct ip_endpoint any = {.port = 0};
-    assert_true(ip_from_text(SLICE_LITERAL("127.0.0.1"), &any.address));
+    assert_true(ip_from_text(SLICE_LITERAL("0.0.0.0"), &any.address));
     int listener;
-    assert_int_equal(net_listen(&any, 16, &listener), ERROR_NONE);
+    assert_int_equal(net_listen(&any, 2 * WEB_CONNECTIONS_MAX, &listener), ERROR_NONE);
     assert_int_equal(net_local(listener, &bench->at), ERROR_NONE);
+    assert_true(ip_from_text(SLICE_LITERAL("127.0.0.1"), &bench->at.address));
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
     bench->core = pair[0];
@@ -215,6 +219,73 @@ static void refuses_what_is_ambiguous_or_unknown(void **state)
     assert_null(strstr(page, "<example>"));
 }
 
+/* Connections without a word, at the address that the listener has. */
+static void connect_all(struct bench *bench, int *clients, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(net_connect(&bench->at, NULL, &clients[i]), ERROR_NONE);
+    }
+}
+
+static void close_all(const int *clients, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        net_close(clients[i]);
+    }
+}
+
+static void bounds_connections_in_all(void **state)
+{
+    struct bench *bench = *state;
+    int silent[WEB_CONNECTIONS_MAX];
+    connect_all(bench, silent, WEB_CONNECTIONS_MAX);
+    assert_string_equal(ask(bench, "GET /health" REST), "");
+    close_all(silent, 1);
+    assert_non_null(strstr(ask(bench, "GET /health" REST), "HTTP/1.1 200 OK"));
+    assert_non_null(strstr(ask(bench, "GET /health" REST), "HTTP/1.1 200 OK"));
+    close_all(silent + 1, WEB_CONNECTIONS_MAX - 1);
+}
+
+/* The first address of this machine that is not loopback. */
+static bool own_address(struct ip_address *ret_address)
+{
+    struct ifaddrs *all = NULL;
+    bool found = false;
+    assert_int_equal(getifaddrs(&all), 0);
+    for (struct ifaddrs *at = all; at != NULL && !found; at = at->ifa_next) {
+        char text[INET_ADDRSTRLEN];
+        if (at->ifa_addr == NULL || at->ifa_addr->sa_family != AF_INET) {
+            continue;
+        }
+        struct sockaddr_in address;
+        memcpy(&address, at->ifa_addr, sizeof(address));
+        assert_non_null(inet_ntop(AF_INET, &address.sin_addr, text, sizeof(text)));
+        found = ip_from_text(slice_from_text(text), ret_address) && !ip_is_loopback(ret_address);
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+static void bounds_connections_of_a_client(void **state)
+{
+    struct bench *bench = *state;
+    int silent[WEB_CONNECTIONS_PER_CLIENT];
+    struct ip_endpoint from_loopback = bench->at;
+    if (!own_address(&bench->at.address)) {
+        print_message("skipped: this machine has no address but loopback\n");
+        skip();
+    }
+    connect_all(bench, silent, WEB_CONNECTIONS_PER_CLIENT);
+    assert_string_equal(ask(bench, "GET /health" REST), "");
+    struct ip_endpoint from_outside = bench->at;
+    bench->at = from_loopback;
+    assert_non_null(strstr(ask(bench, "GET /health" REST), "HTTP/1.1 200 OK"));
+    bench->at = from_outside;
+    close_all(silent, 1);
+    assert_non_null(strstr(ask(bench, "GET /health" REST), "HTTP/1.1 200 OK"));
+    close_all(silent + 1, WEB_CONNECTIONS_PER_CLIENT - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +294,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(health_fails_when_nothing_is_accepted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(answers_without_core, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_is_ambiguous_or_unknown, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bounds_connections_in_all, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bounds_connections_of_a_client, set_up, tear_down),
     };
+    (void)signal(SIGPIPE, SIG_IGN); /* as the daemon does */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -444,6 +444,16 @@ enum error net_local(int fd, struct ip_endpoint *ret_local)
     return ERROR_NONE;
 }
 
+enum error net_peer(int fd, struct ip_endpoint *ret_peer)
+{
+    const struct sock *sock = sock_of(fd);
+    if (sock->kind != STREAM || sock->peer < 0) {
+        return ERROR_CLOSED;
+    }
+    *ret_peer = sockets[sock->peer].local;
+    return ERROR_NONE;
+}
+
 static void sock_close(struct sock *sock, bool orderly)
 {
     if (sock->kind == STREAM && sock->peer >= 0 && sockets[sock->peer].kind == STREAM) {
