@@ -27,11 +27,12 @@
  *      header says of older segments (its open ends) was true and durable when it was written.
  *  I4  How far a segment is valid is said by its seal; else by the open ends in the newest valid
  *      header; else, only for the newest itself, by a scan. A failed segment has no seal, is an
- * open end in every later header while it exists, and so its refused group stays refused. I5  No
- * descriptor is synced again after a failed write or sync. What was not synced is kept in memory
- * (retained groups) and written elsewhere under the same ids; what cannot be is told to have
- * failed. Twice failed: new mail is refused, fates and notes wait for spool_tick(). I6  A segment
- * goes only when
+ *      open end in every later header while it exists, and so its refused group stays refused.
+ *  I5  No descriptor is synced again after a failed write or sync. What was not synced is kept in
+ *      memory (retained groups) and written elsewhere under the same ids; what cannot be is told to
+ *      have failed. Twice failed: new mail is refused, in whatever group it waits, and content
+ *      under way fails; fates, notes and our own DSNs wait for spool_tick().
+ *  I6  A segment goes only when
  *        - it is not the head, and a newer one durably repeats the notes about no message;
  *        - each message in it is finished, or its copy elsewhere is on stable storage, and the
  *          groups that made it so are;
@@ -43,17 +44,17 @@
  *      later copy of it. Proof: let a copy C of the message and not its fate F be there. F stood in
  *      a segment S, which referred to the message's segment at that time, T >= that of any copy
  *      before F. S went after T was durably gone, and T, if it held a later copy, after those of
- * the earlier ones. So C came after F, and compaction writes all known fates with a copy. I7
- * Compaction may drop the references of a segment because it has written, synced, each fate in it
- * about a message that an older segment may still hold, and described anew the notes about messages
- * that live in older segments. A fate says at least how new the newest copy of its message was
- * (`home`); it is carried while any segment as old as that is there. I8  A content file is removed
- * only after the last fate of its message is on stable storage.
+ *      the earlier ones. So C came after F, and compaction writes all known fates with a copy.
+ *  I7  Compaction may drop the references of a segment because it has written, synced, each fate in
+ *      it about a message that an older segment may still hold, and described anew the notes about
+ *      messages that live in older segments. A fate says at least how new the newest copy of its
+ *      message was (`home`); it is carried while any segment as old as that is there.
+ *  I8  A content file is removed only after the last fate of its message is on stable storage.
  *
  * What a crash leaves, and what the start makes of it
  *   - before the write, or during it: a torn group after the last complete one: cut.
  *   - after the write, before the sync: any part of it: taken if complete, else cut. Nobody was
- * told but those who asked for SPOOL_WRITTEN only.
+ *     told but those who asked for SPOOL_WRITTEN only.
  *   - while a segment is begun: a file without a valid header of its own number, or with a header
  *     and no complete group: nothing in it was told; removed, or an empty segment.
  *   - while an index or seal is written: no valid seal: the segment is an open end of the next

@@ -268,6 +268,7 @@ static enum error new_message(struct journal *journal, const struct spool_messag
         table_free(&journal->table, index);
         return error;
     }
+    journal->open.mail |= (message->flags & SPOOL_OWN_DSN) == 0;
     hold_foreign(journal, stored, 1);
     content_give_file(content, group_batch_count(journal->gather));
     return error;

@@ -300,6 +300,9 @@ enum error log_content_append(struct spool_content *base, struct slice bytes)
 {
     struct log_content *content = content_of(base);
     struct journal *journal = content->journal;
+    if (content->error == ERROR_NONE && journal->trouble != ERROR_NONE) {
+        return content_fail(content, journal_accepting(journal));
+    }
     while (bytes.length > 0 && content->error == ERROR_NONE) {
         enum error error = append_part(content, &bytes);
         if (error != ERROR_NONE) {
@@ -584,6 +587,19 @@ void contents_poison(struct journal *journal, uint64_t after_group)
             }
         }
     }
+}
+
+void contents_fail(struct journal *journal, enum error error)
+{
+    LIST_EACH(&journal->contents, at, after)
+    {
+        struct log_content *content = LIST_ENTRY(at, struct log_content, link);
+        if (content->error == ERROR_NONE) {
+            content_fail(content, error);
+        }
+    }
+    journal->content_pending -= journal->gather->loose_bytes; /* nobody will name them */
+    journal->gather->loose_bytes = 0;
 }
 
 /* ---- garbage ----------------------------------------------------------------------------- */

@@ -48,18 +48,39 @@ void group_give_up(struct journal *journal, struct group *group, size_t i, enum 
     group_tell(group, batch, error);
 }
 
-/* What cannot be written again: content that lay in the failed segment, work of our own; and,
- * when storage has failed twice, new mail: its sender keeps it (R1). Fates and notes are facts. */
-static void give_up_some(struct journal *journal, struct group *group, enum error error)
+/* What cannot be written again: content that lay in the failed segment, and work of our own. */
+static void give_up_lost(struct journal *journal, struct group *group, enum error error)
 {
     for (size_t i = 0; i < group_batch_count(group); i++) {
         struct batch *batch = group_batch(group, i);
-        bool content_lost = batch->needs_group > journal->synced_group;
-        bool has_mail = batch->news_to > batch->news_from;
-        if (batch->once || content_lost || (has_mail && group->tries >= 2)) {
+        if (batch->once || batch->needs_group > journal->synced_group) {
             group_give_up(journal, group, i, error);
         }
     }
+}
+
+/* Those told may submit again: what they do is not looked at. */
+static void give_up_mail(struct journal *journal, struct group *group, enum error error)
+{
+    size_t count = group_batch_count(group);
+    for (size_t i = 0; i < count; i++) {
+        if (group_batch(group, i)->mail || group_batch(group, i)->once) {
+            group_give_up(journal, group, i, error);
+        }
+    }
+}
+
+/* New mail is kept by its sender, who must hear of it now, in whatever group it stands (R1). Fates,
+ * notes and our own DSNs are facts: they wait. */
+void journal_in_trouble(struct journal *journal, enum error trouble, const char *reason)
+{
+    journal_set_state(journal, trouble, journal->space_low, reason);
+    contents_fail(journal, journal_accepting(journal));
+    LIST_EACH(&journal->waiting, at, after)
+    {
+        give_up_mail(journal, group_of(at), trouble);
+    }
+    give_up_mail(journal, journal->gather, trouble);
 }
 
 static void give_up_files(struct journal *journal, struct group *group)
@@ -193,7 +214,7 @@ void group_failed(struct journal *journal, struct group *group)
         group->tries++;
         /* Its loose extents are written again, but nothing may name them by their old place. */
         contents_poison(journal, journal->synced_group);
-        give_up_some(journal, group, error);
+        give_up_lost(journal, group, error);
     }
     /* Retained groups, put back by leave_segment(), are older. */
     struct link *before = &journal->waiting;
@@ -204,16 +225,13 @@ void group_failed(struct journal *journal, struct group *group)
             break;
         }
     }
-    bool again = group->tries >= 2;
-    if (worth_writing(group)) {
-        list_insert_before(before, &group->link);
-    } else {
-        group_recycle(journal, group);
-    }
-    if (again) {
+    list_insert_before(before, &group->link);
+    if (group->tries >= 2) {
         char reason[sizeof(journal->reason)];
         snprintf(reason, sizeof(reason), "writing the journal: %s", error_text(error));
-        enum error trouble = error == ERROR_SPACE ? ERROR_SPACE : ERROR_IO;
-        journal_set_state(journal, trouble, journal->space_low, reason);
+        journal_in_trouble(journal, error == ERROR_SPACE ? ERROR_SPACE : ERROR_IO, reason);
+    }
+    if (!worth_writing(group)) {
+        group_recycle(journal, group);
     }
 }

@@ -508,7 +508,7 @@ static void launch(struct journal *journal, struct group *group)
     }
     if (!group->closed || !place(journal, group)) {
         group_put_back(journal, group);
-        journal_set_state(journal, ERROR_MEMORY, journal->space_low, "a group cannot be placed");
+        journal_in_trouble(journal, ERROR_MEMORY, "a group cannot be placed");
         return;
     }
     for (size_t i = 0; i < group_batch_count(group); i++) {

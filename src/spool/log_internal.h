@@ -72,6 +72,7 @@ struct batch {
     uint64_t needs_group; /* content of it was written by groups up to this one */
     uint8_t durability;
     bool globals;   /* holds notes about no message */
+    bool mail;      /* holds a message whose sender waits for our answer */
     bool once;      /* never written twice: compaction and other work of our own */
     bool completed; /* has been told */
     bool applied;   /* the table follows where it is now */
@@ -345,6 +346,8 @@ void journal_flush_all(struct journal *journal, bool sync);
 void journal_drain(struct journal *journal);
 
 /* log_failure.c */
+/* Storage fails for good, as far as we know: only spool_tick() tries again. */
+void journal_in_trouble(struct journal *journal, enum error trouble, const char *reason);
 /* `group` has an error: see there. */
 void group_failed(struct journal *journal, struct group *group);
 /* Batch `i` is not written, and told so, unless it has been told already. */
@@ -406,6 +409,8 @@ void contents_placed(struct journal *journal, const struct group *group);
 void contents_unplaced(struct journal *journal, const struct group *group);
 /* The segment failed: extents of groups after the last sync are not to be trusted. */
 void contents_poison(struct journal *journal, uint64_t after_group);
+/* Storage fails: nothing that is under way can be stored, and it keeps no memory. */
+void contents_fail(struct journal *journal, enum error error);
 void contents_collect(struct journal *journal); /* removes files whose messages have gone */
 
 /* log_globals.c */

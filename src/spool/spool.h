@@ -183,7 +183,7 @@ void spool_content_abort(struct spool_content *content); /* NULL is allowed */
 size_t spool_content_pending(const struct spool *spool);
 /* Sends on what contents hold back until it fills an extent. To be called, not during a batch,
  * again and again while too much is pending: then that comes down though nobody appends, commits
- * or aborts, unless storage fails. */
+ * or aborts. */
 void spool_content_relieve(struct spool *spool);
 
 /* ---- batches ----------------------------------------------------------------------------- */

@@ -363,6 +363,82 @@ static void the_disk_may_be_full_for_good(void **state)
     fail_each(DISK_SIM_STUCK, ERROR_SPACE);
 }
 
+/* ---- R1: who keeps the mail himself is told at once ----------------------------------------- */
+
+static void submit(struct life *life, unsigned message, unsigned end)
+{
+    asked[message + end] = (struct asked){.life = life, .message = message, .end = end};
+    life->outstanding++;
+    spool_batch_submit(life->spool, SPOOL_SYNCED, told, &asked[message + end]);
+}
+
+static void begin_with_one(struct life *life)
+{
+    struct found found;
+    begin_life(life);
+    assert_int_equal(open_life(life), ERROR_NONE);
+    assert_int_equal(load(life, &found), ERROR_NONE);
+    ask(life, 1);
+    let_run(life, 0);
+    assert_int_equal(life->messages[1], STORED);
+}
+
+/* A fate waits for the disk; the mail that came while it was written does not. */
+static void mail_does_not_wait_with_fates(void **state)
+{
+    (void)state;
+    struct life life;
+    begin_with_one(&life);
+    disk_sim_fail(life.sim, 1, DISK_SIM_STUCK, ERROR_IO);
+    spool_batch_begin(life.spool);
+    spool_batch_fate(life.spool, life.handles[1], 0, SPOOL_DELIVERED);
+    submit(&life, 0, 1);
+    spool_tick(life.spool); /* under way */
+    spool_batch_begin(life.spool);
+    assert_int_equal(add(&life, 2), ERROR_NONE);
+    submit(&life, 2, 0);
+    for (int i = 0; i < 10; i++) {
+        spool_tick(life.spool);
+        pass_time(&life, 2);
+    }
+    assert_int_equal(life.messages[2], REFUSED);
+    assert_int_equal(life.ends[1], UNKNOWN);
+    check_recovered(&life);
+    assert_int_equal(life.ends[1], STORED);
+    spool_close(life.spool);
+    check_stored(&life);
+    end_life(&life);
+}
+
+/* Nor does content on its way keep memory for which others wait. */
+static void content_under_way_fails_with_the_disk(void **state)
+{
+    (void)state;
+    struct life life;
+    begin_with_one(&life);
+    struct spool_content *content = spool_content_new(life.spool, 0);
+    assert_int_equal(spool_content_append(content, SLICE_LITERAL("it goes on")), ERROR_NONE);
+    disk_sim_fail(life.sim, 1, DISK_SIM_STUCK, ERROR_IO);
+    spool_batch_begin(life.spool);
+    spool_batch_fate(life.spool, life.handles[1], 0, SPOOL_DELIVERED);
+    submit(&life, 0, 1);
+    for (int i = 0; i < 10; i++) {
+        spool_tick(life.spool);
+        pass_time(&life, 2);
+    }
+    assert_int_equal(spool_content_pending(life.spool), 0);
+    assert_int_equal(spool_content_append(content, SLICE_LITERAL("and on")), ERROR_IO);
+    struct spool_content *another = spool_content_new(life.spool, 0);
+    assert_int_equal(spool_content_append(another, SLICE_LITERAL("begun")), ERROR_IO);
+    assert_int_equal(spool_content_pending(life.spool), 0);
+    spool_content_abort(content);
+    spool_content_abort(another);
+    check_recovered(&life);
+    spool_close(life.spool);
+    check_stored(&life);
+    end_life(&life);
+}
+
 /* ---- the same with memory ---------------------------------------------------------------- */
 
 static uint64_t live_counted(struct life *life, uint64_t failing)
@@ -407,6 +483,8 @@ int main(void)
         cmocka_unit_test(any_operation_may_find_no_space),
         cmocka_unit_test(the_disk_may_fail_for_good),
         cmocka_unit_test(the_disk_may_be_full_for_good),
+        cmocka_unit_test(mail_does_not_wait_with_fates),
+        cmocka_unit_test(content_under_way_fails_with_the_disk),
         cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests_name("spool with faults", tests, NULL, NULL);
