@@ -93,6 +93,7 @@ static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
     event->lane = action_copy(relay, lane->name);
     event->from_server = before;
     event->server = server;
+    event->is_head = server == relay->config->routes[lane->route].chain[0];
     event->reason = action_copy(
         relay, slice_make(relay->servers[before].reason, relay->servers[before].reason_length));
 }

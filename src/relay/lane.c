@@ -506,6 +506,13 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
     return NO_INDEX;
 }
 
+struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane)
+{
+    return lane->pin == PIN_REDIRECT && !lane->redirect_address
+               ? intern_text(&relay->redirects, lane->redirect)
+               : SLICE_EMPTY;
+}
+
 static bool is_away(const struct server *server)
 {
     return server->state == SERVER_DOWN || server->state == SERVER_DISABLED;
@@ -528,18 +535,26 @@ bool lane_is_stopped(const struct relay *relay, const struct lane *lane)
     return true;
 }
 
+static struct relay_action *lane_event(struct relay *relay, const struct lane *lane,
+                                       enum relay_event_kind kind)
+{
+    struct relay_action *event = action_event(relay, kind);
+    event->lane = action_copy(relay, lane->name);
+    event->redirect_to = action_copy(relay, lane_place_by_hand(relay, lane));
+    return event;
+}
+
 static void lane_stops(struct relay *relay, struct lane *lane)
 {
     lane->stopped = true;
-    struct relay_action *event = action_event(relay, RELAY_EVENT_STOPPED);
-    event->lane = action_copy(relay, lane->name);
-    event->count = lane->waiting;
+    lane_event(relay, lane, RELAY_EVENT_STOPPED)->count = lane->waiting;
 }
 
 static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server)
 {
     lane->stopped = false;
-    if (lane->waiting + lane->in_flight == 0) {
+    if (lane->waiting + lane->in_flight == 0) { /* held, discarded or redirected meanwhile */
+        (void)lane_event(relay, lane, RELAY_EVENT_DRAINED);
         return;
     }
     lane->draining = true;
@@ -547,15 +562,15 @@ static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server
     lane->drain_left = lane->waiting + lane->in_flight;
     lane->drain_done = 0;
     lane->drain_since_ms = relay->now.steady_ms;
-    struct relay_action *event = action_event(relay, RELAY_EVENT_DRAINING);
-    event->lane = action_copy(relay, lane->name);
+    struct relay_action *event = lane_event(relay, lane, RELAY_EVENT_DRAINING);
     event->server = server;
     event->count = lane->drain_left;
 }
 
 void lane_place(struct relay *relay, struct lane *lane)
 {
-    uint32_t choice = lane->ready > 0 ? lane_choose(relay, lane) : NO_INDEX;
+    uint32_t usable = lane_choose(relay, lane);
+    uint32_t choice = lane->ready > 0 ? usable : NO_INDEX;
     if (choice != lane->placed) {
         list_remove(&lane->turn);
         if (lane->placed != NO_INDEX) {
@@ -572,9 +587,9 @@ void lane_place(struct relay *relay, struct lane *lane)
     if (!relay->started) {
         return;
     }
-    if (choice != NO_INDEX && lane->stopped) {
-        lane_resumes(relay, lane, choice);
-    } else if (choice == NO_INDEX && !lane->stopped && lane->waiting > 0 &&
+    if (usable != NO_INDEX && lane->stopped) {
+        lane_resumes(relay, lane, usable);
+    } else if (usable == NO_INDEX && !lane->stopped && lane->waiting > 0 &&
                lane->pin != PIN_DOUBT && lane_is_stopped(relay, lane)) {
         lane_stops(relay, lane);
     }
@@ -583,11 +598,7 @@ void lane_place(struct relay *relay, struct lane *lane)
 void lanes_place(struct relay *relay)
 {
     for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
-        lane_place(relay, lane);
-        if (lane->stopped && lane->ready == 0 && !lane_is_stopped(relay, lane)) {
-            lane->stopped = false; /* nothing waited any more */
-        }
+        lane_place(relay, relay->lanes[i]);
     }
 }
 
@@ -602,8 +613,7 @@ void lanes_drained(struct relay *relay)
             continue;
         }
         lane->draining = false;
-        struct relay_action *event = action_event(relay, RELAY_EVENT_DRAINED);
-        event->lane = action_copy(relay, lane->name);
+        struct relay_action *event = lane_event(relay, lane, RELAY_EVENT_DRAINED);
         event->count = lane->drain_done;
         event->duration_ms = relay->now.steady_ms - lane->drain_since_ms;
     }

@@ -363,16 +363,24 @@ static void relane_all(struct relay *relay, struct relaning *relaning)
     route_bytes_count(relay);
 }
 
-/* What a lane was doing goes on in the lane of the same name. */
+/* What a route's lane was doing goes on in the lane of the same name. What is left of a drain is
+ * counted as its mail is laned anew. */
 static void carry_lane(struct relay *relay, const struct lane *old, const uint32_t *server_map)
 {
     for (uint32_t i = 0; i < relay->lane_count; i++) {
         struct lane *lane = relay->lanes[i];
-        if (lane->pin == PIN_NONE && old->pin == PIN_NONE && slice_equal(lane->name, old->name)) {
-            lane->last_server =
-                old->last_server == NO_INDEX ? NO_INDEX : server_map[old->last_server];
-            lane->stopped = old->stopped;
+        if (lane->pin != PIN_NONE || !slice_equal(lane->name, old->name)) {
+            continue;
         }
+        if (old->last_server != NO_INDEX) {
+            lane->last_server = server_map[old->last_server];
+        }
+        lane->stopped = old->stopped;
+        lane->draining = old->draining;
+        lane->drain_mark = old->drain_mark;
+        lane->drain_done = old->drain_done;
+        lane->drain_since_ms = old->drain_since_ms;
+        relay->drained |= lane->draining;
     }
 }
 
@@ -453,11 +461,13 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay->lanes = new_lanes;
     relay->lane_count = new_lane_count;
     relay->orphan = new_orphan;
+    for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
+        if (relaning.old_lanes[i]->pin == PIN_NONE) {
+            carry_lane(relay, relaning.old_lanes[i], server_map);
+        }
+    }
     relane_all(relay, &relaning);
     arena_done(&relaning.arena);
-    for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
-        carry_lane(relay, relaning.old_lanes[i], server_map);
-    }
     free_lanes(relay, relaning.old_lanes, relaning.old_lane_count);
     free(server_map);
     relay->started = started;

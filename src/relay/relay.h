@@ -205,7 +205,8 @@ enum relay_event_kind {
     RELAY_EVENT_SWITCHED,    /* lane: from server to server (a switch-back too) */
     RELAY_EVENT_STOPPED,     /* lane: all servers of its chain are down */
     RELAY_EVENT_DRAINING,    /* lane: a server has come back, deliveries waiting */
-    RELAY_EVENT_DRAINED,     /* lane: nothing left of what waited; count and duration */
+    RELAY_EVENT_DRAINED,     /* lane: nothing left of what waited; count and duration. Without
+                                DRAINING before it: a server has come back, and nothing waited */
     RELAY_EVENT_ORPHANED,    /* delivery: no route any more */
     RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
 };
@@ -225,13 +226,15 @@ struct relay_action {
     uint16_t note;
     struct slice payload; /* of a note; valid until the next call */
     struct slice key;
-    struct slice redirect_to; /* RELAY_DELIVER: send to this address instead; else empty */
+    struct slice redirect_to; /* RELAY_DELIVER: send to this address instead; REDIRECTED, STOPPED,
+                                 DRAINING, DRAINED: where to by hand; else empty */
     enum relay_event_kind event;
     struct slice lane;        /* route name as in the JSON: "domain:example.com"; or empty */
     struct slice reason;      /* for people; valid until the next call */
     struct relay_reply reply; /* text valid until the next call */
     enum server_state old_state, new_state;
     uint32_t from_server;
+    bool is_head; /* SWITCHED: to the first server of the chain, as it should be */
     uint64_t count;
     int64_t duration_ms;
     int64_t next_wall_ms;
@@ -322,6 +325,10 @@ struct relay_lane_view {
     uint64_t deliveries;
     uint64_t done;   /* of a drain */
     uint32_t server; /* index or NO_INDEX */
+    /* The server that its mail was redirected to: with the route it tells lanes apart; or empty */
+    struct slice redirect_to;
+    bool stopped;  /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
+    bool switched; /* mail goes, or last went, to another server than the first of the chain */
 };
 /* The first are the lanes of the routes, in the order of the configuration. */
 uint32_t relay_lane_count(const struct relay *relay);

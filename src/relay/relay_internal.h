@@ -376,6 +376,8 @@ void recipient_timer(struct relay *relay, uint32_t record);
 void recipients_dissolve(struct relay *relay); /* before all is laned anew */
 /* The server for the lane's next delivery, or NO_INDEX. */
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
+/* The server that its mail was redirected to, which is its whole chain; else empty. */
+struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane);
 /* All servers of its chain are down or disabled. */
 bool lane_is_stopped(const struct relay *relay, const struct lane *lane);
 /* Puts it into the turn list where it belongs; tells stops and drains. */

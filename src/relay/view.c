@@ -148,6 +148,10 @@ void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_vie
         ret_view->deliveries = lane->deliveries;
         ret_view->done = lane->draining ? lane->drain_done : 0;
         ret_view->server = lane_choose(relay, lane);
+        ret_view->redirect_to = lane_place_by_hand(relay, lane);
+        ret_view->stopped = lane->stopped;
+        ret_view->switched = lane->pin == PIN_NONE && lane->last_server != NO_INDEX &&
+                             lane->last_server != relay->config->routes[lane->route].chain[0];
     }
 }
 

@@ -102,28 +102,19 @@ bool alerts_raise(struct alerts *alerts, enum alert_kind kind, struct slice subj
     return true;
 }
 
-bool alerts_end(struct alerts *alerts, enum alert_kind kind, struct slice subject,
-                int64_t *ret_since_wall_ms)
+struct alert *alerts_find(struct alerts *alerts, enum alert_kind kind, struct slice subject)
 {
     struct alert *alert = place_of(alerts, kind, subject);
-    if (alert == NULL || list_is_empty(&alert->link)) {
-        return false;
-    }
-    *ret_since_wall_ms = alert->since_wall_ms;
-    list_remove(&alert->link);
-    alerts->count--;
-    if (subject.length > 0) {
-        map_remove(&alerts->about, key_of(alerts, kind, subject));
-        free(alert);
-    }
-    return true;
+    return alert == NULL || list_is_empty(&alert->link) ? NULL : alert;
 }
 
-const struct alert *alerts_find(const struct alerts *alerts, enum alert_kind kind,
-                                struct slice subject)
+void alerts_end(struct alerts *alerts, struct alert *alert)
 {
-    const struct alert *alert = subject.length == 0
-                                    ? &alerts->alone[kind]
-                                    : map_get(&alerts->about, key_of(alerts, kind, subject));
-    return alert == NULL || list_is_empty(&alert->link) ? NULL : alert;
+    list_remove(&alert->link);
+    alert->marked = false;
+    alerts->count--;
+    if (alert->subject.length > 0) {
+        map_remove(&alerts->about, key_of(alerts, alert->kind, alert->subject));
+        free(alert);
+    }
 }

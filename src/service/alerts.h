@@ -2,8 +2,8 @@
  *
  * The table of alerts: conditions that an operator should know of, each while its cause lasts. An
  * alert is known by its kind and its subject, a lane's or server's name, or none. It begins with
- * the first alerts_raise() and ends with alerts_end(); both say when they were such an edge, so
- * that whoever tells people of alerts tells each once, however often a cause is looked at.
+ * the first alerts_raise() and ends with alerts_end(). Whoever tells people of alerts sees both
+ * edges, and tells each once, however often a cause is looked at.
  *
  * Bounded: an alert without a subject always has its place; of those with one ALERTS_MAX stand at
  * once. What finds no place is an edge all the same, but not kept: it has no end.
@@ -49,6 +49,7 @@ struct alert {
     struct slice subject; /* empty: none */
     int64_t since_wall_ms;
     char text[ALERT_TEXT_SIZE];
+    bool marked; /* the caller's; false at first */
 };
 
 struct alerts {
@@ -68,12 +69,10 @@ void alerts_done(struct alerts *alerts);
  * already, with the new text from now on. */
 bool alerts_raise(struct alerts *alerts, enum alert_kind kind, struct slice subject,
                   const char *text, int64_t now_wall_ms);
-/* True: it stood, and ends. */
-bool alerts_end(struct alerts *alerts, enum alert_kind kind, struct slice subject,
-                int64_t *ret_since_wall_ms);
 /* NULL: it does not stand. Valid until it ends. */
-const struct alert *alerts_find(const struct alerts *alerts, enum alert_kind kind,
-                                struct slice subject);
+struct alert *alerts_find(struct alerts *alerts, enum alert_kind kind, struct slice subject);
+/* One that stands; with a subject it is freed. */
+void alerts_end(struct alerts *alerts, struct alert *alert);
 /* No other one with a subject would be kept. */
 bool alerts_full(const struct alerts *alerts);
 

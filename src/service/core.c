@@ -309,6 +309,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     events_reconfigure(core->events, &settings);
     spool_set_reserve(core->spool, config->reserve_bytes);
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    report_alerts_reconfigured(core);
     core_in_announce(core, true);
     return ERROR_NONE;
 }

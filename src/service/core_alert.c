@@ -11,6 +11,8 @@
 
 #include <stdio.h>
 
+enum { SUBJECT_SIZE = 512 };
+
 static void tell(enum log_level level, const char *event, enum alert_kind kind,
                  struct slice subject, struct log_field last)
 {
@@ -31,12 +33,18 @@ static void begin(struct core *core, enum alert_kind kind, struct slice subject,
     }
 }
 
+static void end_one(struct core *core, struct alert *alert)
+{
+    tell(LOG_LEVEL_INFO, "alert-over", alert->kind, alert->subject,
+         LOG_NUMBER("seconds", (clock_wall_ms() - alert->since_wall_ms) / 1000));
+    alerts_end(&core->alerts, alert);
+}
+
 static void end(struct core *core, enum alert_kind kind, struct slice subject)
 {
-    int64_t since;
-    if (alerts_end(&core->alerts, kind, subject, &since)) {
-        tell(LOG_LEVEL_INFO, "alert-over", kind, subject,
-             LOG_NUMBER("seconds", (clock_wall_ms() - since) / 1000));
+    struct alert *alert = alerts_find(&core->alerts, kind, subject);
+    if (alert != NULL) {
+        end_one(core, alert);
     }
 }
 
@@ -61,18 +69,42 @@ void report_alert_while(struct core *core, enum alert_kind kind, bool stands, co
 
 /* ---- what relay tells ------------------------------------------------------------------------ */
 
-/* Whether the server is the first choice of the lane's route. */
-static bool is_head(const struct core *core, struct slice lane, uint32_t server)
+/* How an alert calls a lane: by its route, and by where its mail was redirected to. */
+static struct slice lane_subject(struct slice route, struct slice redirect_to, char *text,
+                                 size_t size)
 {
-    struct slice name = slice_skip(lane, slice_find(lane, ':') + 1);
-    bool domain = slice_starts_fold(lane, SLICE_LITERAL("domain:"));
-    for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
-        const struct route_config *route = &core->config->relay.routes[i];
-        if ((route->kind == ROUTE_DOMAIN) == domain && slice_equal(route->name, name)) {
-            return route->chain[0] == server;
-        }
+    if (redirect_to.length == 0) {
+        return route;
     }
-    return false;
+    int length = snprintf(text, size, "%.*s redirected to %.*s", SLICE_PRINT(route),
+                          SLICE_PRINT(redirect_to));
+    return slice_make(text, (size_t)length < size ? (size_t)length : size - 1);
+}
+
+static void tell_stop(struct core *core, const struct relay_action *action)
+{
+    char name[SUBJECT_SIZE], text[ALERT_TEXT_SIZE];
+    struct slice subject = lane_subject(action->lane, action->redirect_to, name, sizeof(name));
+    if (action->event == RELAY_EVENT_STOPPED) {
+        snprintf(text, sizeof(text), "all servers of %.*s are down; its mail is kept",
+                 SLICE_PRINT(slice_take(subject, 140)));
+        begin(core, ALERT_STOPPED, subject, text);
+    } else {
+        end(core, ALERT_STOPPED, subject);
+    }
+}
+
+/* One alert for each switch, also for that back, which ends it: all is as it should be. */
+static void tell_switch(struct core *core, const struct relay_action *action)
+{
+    char text[ALERT_TEXT_SIZE];
+    snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(action->lane, 96)),
+             SLICE_PRINT(slice_take(core_server_name(core, action->server), 64)));
+    end(core, ALERT_SWITCHED, action->lane);
+    begin(core, ALERT_SWITCHED, action->lane, text);
+    if (action->is_head) {
+        end(core, ALERT_SWITCHED, action->lane);
+    }
 }
 
 void report_alerts_event(struct core *core, const struct relay_action *action)
@@ -81,23 +113,12 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
     char text[ALERT_TEXT_SIZE];
     switch (action->event) {
     case RELAY_EVENT_STOPPED:
-        snprintf(text, sizeof(text), "all servers of %.*s are down; its mail is kept",
-                 SLICE_PRINT(slice_take(action->lane, 96)));
-        begin(core, ALERT_STOPPED, action->lane, text);
-        break;
     case RELAY_EVENT_DRAINING:
     case RELAY_EVENT_DRAINED:
-        end(core, ALERT_STOPPED, action->lane);
+        tell_stop(core, action);
         break;
     case RELAY_EVENT_SWITCHED:
-        snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(action->lane, 96)),
-                 SLICE_PRINT(slice_take(server, 64)));
-        /* One alert for each switch, also for that back. */
-        end(core, ALERT_SWITCHED, action->lane);
-        begin(core, ALERT_SWITCHED, action->lane, text);
-        if (is_head(core, action->lane, action->server)) {
-            end(core, ALERT_SWITCHED, action->lane); /* all is as it should be */
-        }
+        tell_switch(core, action);
         break;
     case RELAY_EVENT_CREDENTIALS:
         snprintf(text, sizeof(text), "server %.*s refuses our credentials",
@@ -114,6 +135,50 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
         break;
     default:
         break;
+    }
+}
+
+/* ---- a new configuration --------------------------------------------------------------------- */
+
+static void mark(struct core *core, enum alert_kind kind, struct slice subject)
+{
+    struct alert *alert = alerts_find(&core->alerts, kind, subject);
+    if (alert != NULL) {
+        alert->marked = true;
+    }
+}
+
+static void mark_lanes(struct core *core)
+{
+    uint32_t count = relay_lane_count(core->relay);
+    for (uint32_t i = 0; i < count; i++) {
+        char name[SUBJECT_SIZE];
+        struct relay_lane_view view;
+        relay_lane(core->relay, i, &view);
+        if (view.stopped) {
+            mark(core, ALERT_STOPPED,
+                 lane_subject(view.route, view.redirect_to, name, sizeof(name)));
+        }
+        if (view.switched) {
+            mark(core, ALERT_SWITCHED, view.route);
+        }
+    }
+}
+
+void report_alerts_reconfigured(struct core *core)
+{
+    mark_lanes(core);
+    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
+        mark(core, ALERT_CREDENTIALS, core_server_name(core, i));
+    }
+    LIST_EACH(&core->alerts.standing, at, after)
+    {
+        struct alert *alert = LIST_ENTRY(at, struct alert, link);
+        if (alert->subject.length > 0 && !alert->marked) {
+            end_one(core, alert);
+        } else {
+            alert->marked = false;
+        }
     }
 }
 

@@ -296,6 +296,8 @@ void report_alert(struct core *core, enum alert_kind kind, const char *text);
 void report_alert_over(struct core *core, enum alert_kind kind);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);
 void report_alerts_event(struct core *core, const struct relay_action *action);
+/* Ends those of lanes and servers that are no more, or have no cause any more. */
+void report_alerts_reconfigured(struct core *core);
 void report_alerts_tick(struct core *core);
 
 /* core_control.c */

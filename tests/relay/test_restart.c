@@ -466,6 +466,98 @@ static void a_server_that_goes_or_moves_has_its_sessions_closed(void **state)
     world_close(&world);
 }
 
+static void all_down(void)
+{
+    for (uint32_t i = 0; i < WORLD_SERVERS; i++) {
+        assert_int_equal(relay_server_disable(world.relay, i, world.now), ERROR_NONE);
+        world_take(&world);
+    }
+}
+
+static struct relay_lane_view lane_view(uint32_t index)
+{
+    struct relay_lane_view view;
+    relay_lane(world.relay, index, &view);
+    return view;
+}
+
+/* A lane that was told to be stopped is told to be so no longer, whatever became of its mail. */
+static void a_stop_is_told_to_be_over_though_nothing_waits_any_more(void **state)
+{
+    (void)state;
+    start();
+    world_add(&world, 1, "a@x", "bob@one.example", 0);
+    all_down();
+    assert_true(lane_view(0).stopped);
+    assert_int_equal(
+        relay_discard(world.relay, (struct spool_handle){1}, 0, SLICE_EMPTY, world.now),
+        ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_null(world_event(&world, RELAY_EVENT_DRAINED, 0)); /* not yet: it may not answer */
+    world_wait(&world, 1000);
+    world_opened(&world, take_one(RELAY_CONNECT).session);
+    const struct relay_action *over = world_event(&world, RELAY_EVENT_DRAINED, 0);
+    assert_non_null(over);
+    assert_true(slice_equal(over->lane, SLICE_LITERAL("domain:one.example")));
+    assert_int_equal(over->count, 0);
+    assert_null(world_event(&world, RELAY_EVENT_DRAINED, 1));
+    assert_false(lane_view(0).stopped);
+    world_close(&world);
+}
+
+static void a_redirect_stops_under_its_own_name(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x", "bob@one.example", 0);
+    struct relay_action deliver = take_one(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
+    assert_int_equal(relay_server_disable(world.relay, 2, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(
+        relay_redirect(world.relay, (struct spool_handle){1}, 0, SLICE_LITERAL("m3"), world.now),
+        ERROR_NONE);
+    world_take(&world);
+    const struct relay_action *stop = world_event(&world, RELAY_EVENT_STOPPED, 0);
+    assert_non_null(stop);
+    assert_true(slice_equal(stop->redirect_to, SLICE_LITERAL("m3")));
+    assert_false(lane_view(0).stopped);
+    struct relay_lane_view view = lane_view(WORLD_ROUTES);
+    assert_true(view.stopped);
+    assert_true(slice_equal(view.redirect_to, SLICE_LITERAL("m3")));
+    world_close(&world);
+}
+
+static void a_drain_goes_on_over_a_reload(void **state)
+{
+    (void)state;
+    start();
+    world_add(&world, 1, "a@x", "bob@one.example", 0);
+    world_add(&world, 2, "a@x", "bob@one.example", 0);
+    all_down();
+    assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    world_wait(&world, 1000);
+    world_opened(&world, take_one(RELAY_CONNECT).session);
+    assert_non_null(world_event(&world, RELAY_EVENT_DRAINING, 0));
+    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_config second = world.config;
+    assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(lane_view(0).state, LANE_DRAINING);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_null(world_event(&world, RELAY_EVENT_DRAINED, 0));
+    deliver = take_one(RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    const struct relay_action *over = world_event(&world, RELAY_EVENT_DRAINED, 0);
+    assert_non_null(over);
+    assert_int_equal(over->count, 2);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +573,9 @@ int main(void)
         cmocka_unit_test(a_reload_lanes_everything_anew_in_order),
         cmocka_unit_test(mail_without_a_route_waits_as_an_orphan_and_finds_home_again),
         cmocka_unit_test(a_server_that_goes_or_moves_has_its_sessions_closed),
+        cmocka_unit_test(a_stop_is_told_to_be_over_though_nothing_waits_any_more),
+        cmocka_unit_test(a_redirect_stops_under_its_own_name),
+        cmocka_unit_test(a_drain_goes_on_over_a_reload),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

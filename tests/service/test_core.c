@@ -604,6 +604,22 @@ static void a_quota_is_told(void **state)
     assert_false(bench->core->routes[1].quota_reached);
 }
 
+static bool has_alert(struct bench *bench, enum alert_kind kind, const char *subject)
+{
+    return alerts_find(&bench->core->alerts, kind, slice_from_text(subject)) != NULL;
+}
+
+static void say_event(struct bench *bench, enum relay_event_kind event, uint32_t server,
+                      const char *lane)
+{
+    const struct relay_action action = {.kind = RELAY_EVENT,
+                                        .event = event,
+                                        .server = server,
+                                        .from_server = NO_INDEX,
+                                        .lane = slice_from_text(lane)};
+    report_relay_event(bench->core, &action);
+}
+
 /* However many conditions stand: none begins anew each second, and `status` shows all. */
 static void each_alert_is_told_once(void **state)
 {
@@ -618,29 +634,67 @@ static void each_alert_is_told_once(void **state)
     char name[32];
     for (int i = 0; i < MANY; i++) {
         snprintf(name, sizeof(name), "domain:d%d.example", i);
-        struct relay_action stopped = {.kind = RELAY_EVENT,
-                                       .event = RELAY_EVENT_STOPPED,
-                                       .server = NO_INDEX,
-                                       .lane = slice_from_text(name)};
-        report_relay_event(core, &stopped);
+        say_event(bench, RELAY_EVENT_STOPPED, NO_INDEX, name);
     }
     bench_run_ms(bench, 3 * CORE_TICK_MS);
     assert_int_equal(atomic_load(&bench->counters.value[COUNTER_ALERTS]), MANY + 1);
     assert_int_equal(bench_ask(bench, "status", "{}"), 0);
     json_t *alerts = json_object_get(json_array_get(bench->rows, 0), "alerts");
     assert_int_equal(json_array_size(alerts), MANY + 1);
-    const json_t *first = json_array_get(alerts, 0);
-    assert_string_equal(json_string_value(json_object_get(first, "kind")), "stopped");
-    assert_string_equal(json_string_value(json_object_get(first, "subject")), "domain:d0.example");
-    const json_t *last = json_array_get(alerts, MANY);
-    assert_string_equal(json_string_value(json_object_get(last, "kind")), "dead-letters");
-    assert_true(json_is_null(json_object_get(last, "subject")));
-    struct relay_action drained = {.kind = RELAY_EVENT,
-                                   .event = RELAY_EVENT_DRAINED,
-                                   .server = NO_INDEX,
-                                   .lane = slice_from_text(name)};
-    report_relay_event(core, &drained);
+    unsigned stopped = 0, dead_letters = 0;
+    size_t at;
+    const json_t *alert;
+    json_array_foreach(alerts, at, alert)
+    {
+        const char *kind = json_string_value(json_object_get(alert, "kind"));
+        const char *subject = json_string_value(json_object_get(alert, "subject"));
+        stopped += strcmp(kind, "stopped") == 0 && strncmp(subject, "domain:d", 8) == 0;
+        dead_letters += strcmp(kind, "dead-letters") == 0 && subject == NULL;
+    }
+    assert_int_equal(stopped, MANY);
+    assert_int_equal(dead_letters, 1);
+    say_event(bench, RELAY_EVENT_DRAINED, NO_INDEX, name);
     assert_int_equal(core->alerts.count, MANY);
+}
+
+/* An alert of a lane or server that a reload has taken away would never end. */
+static void a_reload_ends_alerts_without_a_cause(void **state)
+{
+    static struct service_config without;
+    static struct server_config servers[1];
+    static struct route_config routes[1];
+    static const uint32_t chain[1] = {0};
+    struct bench *bench = *state;
+    bench->connects = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false); /* to m1 */
+    bench_send(bench, 1, true);  /* to m2 */
+    for (int i = 0; i < 500 && !(has_alert(bench, ALERT_STOPPED, "relay:out") &&
+                                 has_alert(bench, ALERT_STOPPED, "domain:example.com"));
+         i++) {
+        bench_run_ms(bench, 10);
+    }
+    say_event(bench, RELAY_EVENT_CREDENTIALS, 0, "");
+    say_event(bench, RELAY_EVENT_CREDENTIALS, 1, "");
+    say_event(bench, RELAY_EVENT_SWITCHED, 1, "relay:out");
+    report_alert(bench->core, ALERT_LOAD, "not about a lane");
+    without = bench->config;
+    servers[0] = bench->servers[0];
+    routes[0] = bench->routes[0];
+    routes[0].chain = chain;
+    without.relay.servers = servers;
+    without.relay.server_count = 1;
+    without.relay.routes = routes;
+    without.relay.route_count = 1;
+    without.relay.bounces = NO_INDEX;
+    assert_int_equal(core_reconfigure(bench->core, &without, 2), ERROR_NONE);
+    assert_true(has_alert(bench, ALERT_STOPPED, "domain:example.com"));
+    assert_true(has_alert(bench, ALERT_CREDENTIALS, "m1"));
+    assert_true(has_alert(bench, ALERT_LOAD, ""));
+    assert_false(has_alert(bench, ALERT_STOPPED, "relay:out"));
+    assert_false(has_alert(bench, ALERT_SWITCHED, "relay:out"));
+    assert_false(has_alert(bench, ALERT_CREDENTIALS, "m2"));
+    assert_true(has_alert(bench, ALERT_ORPHAN, ""));
 }
 
 #define MEMORY_TEST(name)                                                                          \
@@ -676,6 +730,7 @@ int main(void)
         MEMORY_TEST(edge_in_is_told_what_it_must_know),
         MEMORY_TEST(a_quota_is_told),
         MEMORY_TEST(each_alert_is_told_once),
+        MEMORY_TEST(a_reload_ends_alerts_without_a_cause),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
