@@ -300,8 +300,12 @@ static void check_recipients(struct settings *settings, const struct entry *entr
     if (slice_equal(word, SLICE_LITERAL("any"))) {
         return;
     }
-    bool later = slice_equal(word, SLICE_LITERAL("learn")) ||
-                 slice_starts_fold(word, SLICE_LITERAL("file:"));
+    if (slice_equal(word, SLICE_LITERAL("learn"))) {
+        settings_warn(settings, entry->values[0].at,
+                      "recipients = learn: this version learns nothing and accepts all");
+        return;
+    }
+    bool later = slice_starts_fold(word, SLICE_LITERAL("file:"));
     settings_complain(settings, entry->values[0].at,
                       later ? "recipients = %.*s is not available in this version; use any"
                             : "recipients: '%.*s' is not one of any, learn, file:PATH",

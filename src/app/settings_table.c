@@ -172,7 +172,8 @@ const struct setting settings_table[] = {
      .text = "A server, whose failover servers follow; or a list, which is the chain itself, "
              "in order of preference."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
-     .text = "Which recipients exist; any accepts all."},
+     .text = "Which recipients exist; any accepts all, and so does learn in this version, with a "
+             "warning."},
     {"unknown", SETTING_CHOICE, DOMAIN(unknown), .inert = true,
      .fallback = "accept", .choices = "accept|defer",
      .text = "What RCPT answers for a recipient that is not known while the server is down."},

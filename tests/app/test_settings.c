@@ -315,10 +315,12 @@ static void warnings_do_not_fail(void **state)
     settings_free(settings);
     settings = read_text("hostname = a.b\nlisten mx { address = 127.0.0.1 }\n"
                          "server m1 { address = a }\nserver m2 { address = a }\n"
-                         "domain a { deliver-to = m1 }\n"
+                         "domain a { deliver-to = m1 recipients = learn }\n"
                          "postmaster = x@example.net\n"
                          "limits { commands = 100 recipients = 1000 }\n", /* RCPT has its own */
                          "conf:4: warning: no route uses server 'm2'\n"
+                         "conf:5: warning: recipients = learn: this version learns nothing and "
+                         "accepts all\n"
                          "conf:6: warning: postmaster: no domain and no relay takes mail to "
                          "'x@example.net'\n");
     settings_free(settings);

@@ -314,8 +314,6 @@ static void domains(void **state)
         {GOOD "domain * { deliver-to = m1 }\n", "conf:6: domain '*' is no host name (letters, "
                                                 "digits and hyphens, in parts of 1 to 63 with "
                                                 "dots)\n"},
-        {GOOD "domain a { deliver-to = m1 recipients = learn }\n",
-         "conf:6: recipients = learn is not available in this version; use any\n"},
         {GOOD "domain a { deliver-to = m1 recipients = \"file:x\" }\n",
          "conf:6: recipients = file:x is not available in this version; use any\n"},
         {GOOD "domain a { deliver-to = m1 recipients = all }\n",
