@@ -326,13 +326,17 @@ void fate_discarded(struct relay *relay, uint32_t number, struct slice reason)
     delivery_finish(relay, number);
 }
 
-bool fate_may_bounce(const struct relay *relay, uint32_t number)
+enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number)
 {
     const struct delivery *delivery = delivery_at(relay, number);
     const struct message *message = message_at(relay, delivery->message);
-    return (message->flags & MESSAGE_VERIFIED) != 0 &&
-           (message->flags & (MESSAGE_OWN_DSN | MESSAGE_NULL_SENDER)) == 0 &&
-           (delivery->flags & DELIVERY_NO_NOTICE) == 0 && relay->config->bounces != NO_INDEX;
+    if ((message->flags & (MESSAGE_OWN_DSN | MESSAGE_NULL_SENDER)) != 0) {
+        return BOUNCE_BAR_NOBODY;
+    }
+    return relay->config->bounces == NO_INDEX            ? BOUNCE_BAR_NO_ROUTE
+           : (message->flags & MESSAGE_VERIFIED) == 0    ? BOUNCE_BAR_UNVERIFIED
+           : (delivery->flags & DELIVERY_NO_NOTICE) != 0 ? BOUNCE_BAR_UNWANTED
+                                                         : BOUNCE_BAR_NONE;
 }
 
 static void bury(struct relay *relay, uint32_t number, struct slice reason)
@@ -405,7 +409,7 @@ void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
     uint32_t *bounces = action_numbers(relay, count);
     uint32_t bounce_count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        if (fate_may_bounce(relay, numbers[i])) {
+        if (fate_bounce_bar(relay, numbers[i]) == BOUNCE_BAR_NONE) {
             bounces[bounce_count++] = numbers[i];
         } else {
             fate_dead(relay, numbers[i], reply, reason);

@@ -170,11 +170,9 @@ static enum error bounce(struct relay *relay, uint32_t number, const void *argum
 {
     const bool *force = argument;
     const struct delivery *delivery = delivery_at(relay, number);
-    const struct message *message = message_at(relay, delivery->message);
     /* Even by force nothing answers a null reverse-path, and a notice needs a way out. */
-    bool possible = (message->flags & (MESSAGE_NULL_SENDER | MESSAGE_OWN_DSN)) == 0 &&
-                    relay->config->bounces != NO_INDEX;
-    if (!possible || !(*force || fate_may_bounce(relay, number))) {
+    enum relay_bounce_bar needed = *force ? BOUNCE_BAR_UNVERIFIED : BOUNCE_BAR_NONE;
+    if (fate_bounce_bar(relay, number) < needed) {
         return ERROR_DENIED;
     }
     struct slice reason = delivery_reason(relay, delivery);
@@ -189,6 +187,16 @@ enum error relay_bounce(struct relay *relay, struct spool_handle handle, uint32_
                         bool force, struct relay_time now)
 {
     return for_each(relay, handle, delivery, now, bounce, &force);
+}
+
+enum relay_bounce_bar relay_bounce_bar(const struct relay *relay, struct spool_handle handle,
+                                       uint32_t delivery)
+{
+    const struct message *message = message_find(relay, handle.index);
+    uint32_t number = message == NULL || delivery >= message->recipient_count
+                          ? NOBODY
+                          : delivery_number(message, delivery);
+    return number == NOBODY ? BOUNCE_BAR_NONE : fate_bounce_bar(relay, number);
 }
 
 static enum error redirect(struct relay *relay, uint32_t number, const void *argument)

@@ -267,6 +267,17 @@ enum error relay_discard(struct relay *, struct spool_handle, uint32_t delivery,
                          struct slice reason, struct relay_time) MUST_CHECK;
 enum error relay_bounce(struct relay *, struct spool_handle, uint32_t delivery, bool force,
                         struct relay_time) MUST_CHECK;
+/* What stands against a bounce (R8); the first two also against one by force. */
+enum relay_bounce_bar {
+    BOUNCE_BAR_NOBODY,     /* a null reverse-path, or our own notice: nobody may be told */
+    BOUNCE_BAR_NO_ROUTE,   /* no relay takes bounces */
+    BOUNCE_BAR_UNVERIFIED, /* the sender may be forged */
+    BOUNCE_BAR_UNWANTED,   /* RFC 3461 NOTIFY without FAILURE */
+    BOUNCE_BAR_NONE,
+};
+/* Of an unfinished delivery; BOUNCE_BAR_NONE also where there is none. */
+enum relay_bounce_bar relay_bounce_bar(const struct relay *, struct spool_handle,
+                                       uint32_t delivery);
 /* `to` is a server's name or an address with @. */
 enum error relay_redirect(struct relay *, struct spool_handle, uint32_t delivery, struct slice to,
                           struct relay_time) MUST_CHECK;

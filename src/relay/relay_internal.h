@@ -462,7 +462,7 @@ struct lane *lane_base(struct relay *relay, struct lane *lane);
 /* Back to its lane in order. `note`: an attempt note must be taken back. */
 void fate_again(struct relay *relay, uint32_t number, bool note);
 void fate_discarded(struct relay *relay, uint32_t number, struct slice reason);
-bool fate_may_bounce(const struct relay *relay, uint32_t number);
+enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number);
 void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
                   struct slice reason, const struct relay_reply *reply);
 /* Moves one in doubt, in no place, to the lane of the server that may have it, if that is still to

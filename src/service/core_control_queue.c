@@ -136,7 +136,7 @@ static const struct change {
     {"release", change_release, "neither held nor dead"},
     {"redirect", change_redirect, "no such server, and no address"},
     {"discard", change_discard, "not in a state to be discarded"},
-    {"bounce", change_bounce, "not in a state to be bounced, or no route for bounces"},
+    {"bounce", change_bounce, "not in a state to be bounced"},
 };
 
 static const struct change *change_of(const struct control_request *request)
@@ -149,7 +149,27 @@ static const struct change *change_of(const struct control_request *request)
     return change;
 }
 
-static const char *error_for_people(const struct change *change, enum error error)
+/* Why R8 forbids the bounce. */
+static const char *bounce_bar(const struct control_request *request, uint32_t delivery)
+{
+    switch (relay_bounce_bar(request->core->relay, request->match.handle, delivery)) {
+    case BOUNCE_BAR_NOBODY:
+        return "there is no sender who could be told";
+    case BOUNCE_BAR_NO_ROUTE:
+        return "no relay carries bounces (bounces = RELAY in the configuration)";
+    case BOUNCE_BAR_UNVERIFIED:
+        return "the sender is not verified (use --force)";
+    case BOUNCE_BAR_UNWANTED:
+        return "the sender wants no failure notice (use --force)";
+    case BOUNCE_BAR_NONE:
+        break;
+    }
+    return error_text(ERROR_DENIED);
+}
+
+static const char *error_for_people(const struct control_request *request,
+                                    const struct change *change, uint32_t delivery,
+                                    enum error error)
 {
     switch (error) {
     case ERROR_AGAIN:
@@ -157,7 +177,7 @@ static const char *error_for_people(const struct change *change, enum error erro
     case ERROR_INVALID:
         return change->invalid;
     case ERROR_DENIED:
-        return "the sender is not verified (use --force)";
+        return bounce_bar(request, delivery);
     case ERROR_MISSING:
         return "gone meanwhile";
     default:
@@ -196,7 +216,9 @@ static void change_one(struct control_request *request, const struct change *cha
     control_set(row, "action", json_string(change->name));
     control_set(row, "done", json_boolean(error == ERROR_NONE));
     control_set(row, "error",
-                error == ERROR_NONE ? json_null() : json_string(error_for_people(change, error)));
+                error == ERROR_NONE
+                    ? json_null()
+                    : json_string(error_for_people(request, change, delivery, error)));
     control_row(request, row);
 }
 

@@ -177,6 +177,49 @@ static void discard_and_bounce(void **state)
     assert_int_equal(json_array_size(bench->rows), 2);
 }
 
+/* Takes in message 01h...N from `sender`, as a relay client's. */
+static void take_in(struct bench *bench, unsigned n, const char *sender, const char *more)
+{
+    char arguments[600];
+    snprintf(arguments, sizeof(arguments),
+             "{'record':{'format':1,'id':'01h%023u','received':1,'bytes':5,'header_bytes':0,"
+             "'envelope':{'sender':'%s','sender_verified':true},'origin':{'client':'127.0.0.1'},"
+             "'recipients':[{'address':'a@example.com'%s}]},'content':'aGVsbG8=','last':true}",
+             n, sender, more);
+    assert_int_equal(bench_ask(bench, "queue import", arguments), 0);
+}
+
+static const char *bounce_error(struct bench *bench, unsigned n, bool force)
+{
+    char arguments[100];
+    snprintf(arguments, sizeof(arguments), "{'ids':['01h%023u'],'force':%s}", n,
+             force ? "true" : "false");
+    (void)bench_ask(bench, "queue bounce", arguments);
+    return text(row(bench, 0), "error");
+}
+
+static void a_bounce_that_is_refused_says_why(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 0);
+    take_in(bench, 1, "", "");
+    take_in(bench, 2, "ann@sender.example", ",'notify':['never']");
+    take_in(bench, 3, "ann@sender.example", "");
+    for (int force = 0; force < 2; force++) {
+        assert_string_equal(bounce_error(bench, 1, force), "there is no sender who could be told");
+    }
+    assert_string_equal(bounce_error(bench, 2, false),
+                        "the sender wants no failure notice (use --force)");
+    assert_string_equal(bounce_error(bench, 2, true), "(null)");
+    bench->config.relay.bounces = NO_INDEX;
+    for (int force = 0; force < 2; force++) {
+        assert_string_equal(bounce_error(bench, 3, force),
+                            "no relay carries bounces (bounces = RELAY in the configuration)");
+    }
+    bench->config.relay.bounces = 1;
+    assert_string_equal(bounce_error(bench, 3, false), "(null)");
+}
+
 static void servers_by_hand(void **state)
 {
     struct bench *bench = *state;
@@ -314,6 +357,7 @@ int main(void)
         DISK_TEST(hold_and_release),
         MEMORY_TEST(redirect_to_an_address),
         MEMORY_TEST(discard_and_bounce),
+        MEMORY_TEST(a_bounce_that_is_refused_says_why),
         MEMORY_TEST(servers_by_hand),
         MEMORY_TEST(trace_tells_the_story),
         MEMORY_TEST(strangers_may_only_look),
