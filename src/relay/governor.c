@@ -407,7 +407,9 @@ uint32_t governor_room(struct relay *relay, struct server *server)
         server->ceiling_ms = relay->now.steady_ms;
     }
     most = server->ceiling < most ? server->ceiling : most;
-    return server->open < most ? most - server->open : 0;
+    /* Those left behind may hang on a dot for minutes (R2): dead, as a rule, if it was away. */
+    uint32_t open = server->open - server->left;
+    return open < most ? most - open : 0;
 }
 
 bool governor_may_send(const struct server *server)

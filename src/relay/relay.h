@@ -179,7 +179,8 @@ void relay_server_addresses(struct relay *relay, uint32_t server,
 
 enum relay_action_kind {
     RELAY_CONNECT, /* open `session` to `server` */
-    RELAY_CLOSE,   /* QUIT and close `session` once its jobs are done */
+    RELAY_CLOSE, /* QUIT and close `session`; what is on it comes back as not tried, unless its dot
+                    may be sent: that is awaited */
     RELAY_DELIVER, /* do `job` on `session`: `handle` for `deliveries` */
     RELAY_FATE,    /* write `fate` of `delivery` */
     RELAY_NOTE,    /* write a note about `delivery` (or SPOOL_ALL_DELIVERIES) */

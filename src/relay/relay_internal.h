@@ -213,6 +213,7 @@ struct server {
     struct link idle;   /* open, no job; oldest first */
     struct link single; /* open, one job, room for one behind it */
     uint32_t open;      /* all of them, connecting and closing included */
+    uint32_t left;      /* of these, `left` */
     uint32_t connecting;
     uint32_t jobs;
     uint32_t ceiling; /* connections it lets us have */
@@ -238,6 +239,7 @@ struct session {
     enum session_state state;
     bool probe;
     bool close_asked;
+    bool left;   /* closed because its server was no longer usable; a dot may still be awaited */
     bool broken; /* close_asked because of a job's result: how it ends still counts */
     bool worked; /* a job's result came over it */
     uint32_t job_count;

@@ -65,6 +65,8 @@ void server_close_sessions(struct relay *relay, struct server *server)
         struct session *session = LIST_ENTRY(at, struct session, all);
         if (session != server->probe) {
             session_close(relay, session);
+            server->left += !session->left;
+            session->left = true;
         }
     }
 }
@@ -187,6 +189,7 @@ void relay_session_free(struct relay *relay, struct session *session)
     list_remove(&session->all);
     if (server != NULL) {
         server->open--;
+        server->left -= session->left;
         server->connecting -= session->state == SESSION_CONNECTING;
         server->probe = server->probe == session ? NULL : server->probe;
         server->dirty = true;

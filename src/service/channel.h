@@ -39,7 +39,8 @@ enum channel_frame {
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an
      * index would mean another server until both have. */
     CHANNEL_CONNECT = 32, /* u32 session, u32 server */
-    CHANNEL_CLOSE,        /* u32 session */
+    CHANNEL_CLOSE,        /* u32 session: jobs without GO come back as not tried; the reply to a dot
+                             is awaited as ever (R2), then QUIT */
     CHANNEL_DELIVER,      /* u32 session, u64 job, bytes ticket, bytes redirect address (or empty),
                              u32 count, count * u32 delivery */
     CHANNEL_GO,           /* u32 session, u64 job: the attempt is noted, the dot may be sent */

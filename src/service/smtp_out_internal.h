@@ -105,7 +105,7 @@ struct out_session {
     bool closing;    /* core wants it closed */
     bool winding_up; /* dropped as soon as no released dot is without its result */
     bool opened_due, ended_due;
-    int64_t limit_ms; /* steady: end of patience with name, connection, or jobs while closing */
+    int64_t limit_ms; /* steady: end of patience with name or connection */
     struct ip_endpoint endpoints[ENDPOINTS_MAX];
     uint32_t endpoint_count, endpoint; /* `endpoint`: the next to be tried */
     int fd;                            /* -1: none */
@@ -126,6 +126,8 @@ void session_resolved(struct out_session *session);
 void session_take_job(struct out_session *session, struct out_job *job);
 /* Lets the first job's dot go if all before it is durable. */
 void session_release(struct out_session *session);
+/* Core wants it closed: a dot that has been released is awaited (R2), what has not is reported as
+ * not tried at once. */
 void out_session_close(struct out_session *session);
 /* At once; what has not been released was not tried, the rest is in doubt. */
 void session_drop(struct out_session *session, const char *why);

@@ -15,8 +15,7 @@
 
 enum {
     RECEIVE_BYTES = 16 << 10,
-    STALE_PATIENCE_MS = 1000,    /* for a fresh answer when older addresses are at hand */
-    CLOSING_PATIENCE_MS = 30000, /* for the jobs of a session that core wants closed */
+    STALE_PATIENCE_MS = 1000, /* for a fresh answer when older addresses are at hand */
 };
 
 static bool talk(struct out_session *session);
@@ -438,8 +437,6 @@ static void timer_fired(void *context)
             resolve(session, false);
         } else if (session->state == OUT_CONNECTING) {
             connect_next(session, ERROR_TIMEOUT);
-        } else {
-            session_drop(session, "closed");
         }
     }
     if (session->state != OUT_OVER) {
@@ -518,18 +515,6 @@ void session_release(struct out_session *session)
     }
 }
 
-void out_session_close(struct out_session *session)
-{
-    session->closing = true;
-    if (session->state != OUT_TALKING) {
-        session_drop(session, "closed");
-        return;
-    }
-    session->limit_ms = clock_steady_ms() + CLOSING_PATIENCE_MS;
-    smtp_client_quit(session->client, clock_steady_ms());
-    (void)talk(session);
-}
-
 void session_drop(struct out_session *session, const char *why)
 {
     if (session->state == OUT_OVER) {
@@ -546,6 +531,23 @@ void session_drop(struct out_session *session, const char *why)
     (void)talk(session);
 }
 
+/* What has not been released was not tried. True: the client core has some of that under way. */
+static bool give_back(struct out_session *session, const char *why)
+{
+    bool under_way = false;
+    struct relay_reply reply = {
+        .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = slice_from_text(why)};
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->state != JOB_OVER && !job->released) {
+            under_way = under_way || job->held;
+            job_finish_alike(session->out, job, RELAY_NOT_TRIED, &reply);
+        }
+    }
+    return under_way;
+}
+
 void session_wind_up(struct out_session *session, const char *why)
 {
     session->winding_up = true;
@@ -553,15 +555,18 @@ void session_wind_up(struct out_session *session, const char *why)
         session_drop(session, why);
         return;
     }
-    struct relay_reply reply = {
-        .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = slice_from_text(why)};
-    LIST_EACH(&session->jobs, at, after)
-    {
-        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
-        if (job->state != JOB_OVER && !job->released) {
-            job_finish_alike(session->out, job, RELAY_NOT_TRIED, &reply);
-        }
+    (void)give_back(session, why);
+}
+
+void out_session_close(struct out_session *session)
+{
+    session->closing = true;
+    if (!session->opened || give_back(session, "closed")) {
+        session_wind_up(session, "closed");
+        return;
     }
+    smtp_client_quit(session->client, clock_steady_ms()); /* behind a dot under way */
+    (void)talk(session);
 }
 
 /* Results that core has not confirmed outlive their session. */

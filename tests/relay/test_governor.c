@@ -461,6 +461,49 @@ static void a_421_after_hello_while_another_session_works_is_a_limit(void **stat
     world_close(&world);
 }
 
+static void dots_that_are_awaited_take_no_place_of_new_sessions(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    let_idle_sessions_go();
+    struct relay_action jobs[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, "a@x", recipient, 0);
+        world_opened(&world, take_one(RELAY_CONNECT, 0).session);
+        jobs[i] = take_one(RELAY_DELIVER, 0);
+    }
+    world_result(&world, &jobs[0], RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_LOST, 0);
+    assert_int_equal(world_count(&world, RELAY_CLOSE), 4);
+    struct relay_action probe = take_one(RELAY_CONNECT, 0);
+    world_ended(&world, jobs[0].session, RELAY_AT_DOT, RELAY_LOST, 0);
+    world_add(&world, 10, "a@x", "r10@one.example", 0);
+    world_opened(&world, probe.session);
+    struct relay_action canary = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    uint32_t connects = 0;
+    for (uint32_t i = 11; i < 20; i++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
+        world_add(&world, i, "a@x", recipient, 0);
+        connects += (uint32_t)world_count(&world, RELAY_CONNECT);
+    }
+    assert_int_equal(connects, 3);
+    /* Their ends come late, and count for nothing. */
+    for (uint32_t i = 1; i < 4; i++) {
+        world_result(&world, &jobs[i], RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+        world_ended(&world, jobs[i].session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+        assert_int_equal(world_count(&world, RELAY_CONNECT), 0);
+    }
+    struct relay_server_view view;
+    relay_server(world.relay, 0, &view);
+    assert_int_equal(view.sessions, 4);
+    world_close(&world);
+}
+
 static void a_session_that_we_close_blames_nobody(void **state)
 {
     (void)state;
@@ -563,6 +606,7 @@ int main(void)
         cmocka_unit_test(a_silent_server_costs_one_time_out_in_all),
         cmocka_unit_test(a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next),
         cmocka_unit_test(a_421_after_hello_while_another_session_works_is_a_limit),
+        cmocka_unit_test(dots_that_are_awaited_take_no_place_of_new_sessions),
         cmocka_unit_test(a_session_that_we_close_blames_nobody),
         cmocka_unit_test(refusals_of_a_recovering_server_are_held_and_tried_once_more),
         cmocka_unit_test(with_nothing_else_a_held_refusal_is_the_canary),

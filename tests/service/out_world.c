@@ -21,6 +21,7 @@ struct visit {
     uint32_t recipients, recipients_seen, dots;
     size_t content; /* where it begins, within in */
     bool in_content, over, mute;
+    struct loop_timer *timer;
 };
 
 struct server {
@@ -38,6 +39,7 @@ static void visit_end(struct visit *visit)
     if (!visit->over) {
         visit->over = true;
         loop_watch_free(visit->watch);
+        loop_timer_free(visit->timer);
         net_close(visit->fd);
     }
 }
@@ -160,6 +162,15 @@ static void visit_ready(void *context, unsigned ready)
         take_lines(visit);
     }
     visit_flush(visit);
+    if (visit->server->script.pause_ms > 0 && !visit->over) {
+        loop_watch_set(visit->watch, 0);
+        loop_timer_set(visit->timer, visit->server->script.pause_ms);
+    }
+}
+
+static void pause_over(void *context)
+{
+    visit_flush(context);
 }
 
 static void server_ready(void *context, unsigned ready)
@@ -176,6 +187,7 @@ static void server_ready(void *context, unsigned ready)
         visit->fd = fd;
         buffer_init(&visit->in, 0);
         buffer_init(&visit->out, 0);
+        visit->timer = loop_timer_new(server->loop, pause_over, visit);
         visit->watch = loop_watch_new(server->loop, fd, visit_ready, visit);
         loop_watch_set(visit->watch, LOOP_READ);
         for (int i = 0; server->script.flood && i < 5000; i++) {
@@ -213,6 +225,13 @@ uint16_t server_port(const struct server *server)
 void server_set(struct server *server, const struct server_script *script)
 {
     server->script = *script;
+}
+
+void server_say(struct server *server, uint32_t visit, const char *text)
+{
+    server->visits[visit]->mute = false;
+    reply(server->visits[visit], text);
+    visit_flush(server->visits[visit]);
 }
 
 void server_free(struct server *server)

@@ -20,10 +20,11 @@ struct server_script {
     const char *second_recipient; /* the reply to all RCPT but the first; NULL: as the first */
     uint32_t dots;                /* of a connection, after which `dot` turns into `last_dot` */
     const char *last_dot;
-    bool lmtp;    /* a reply to the dot per accepted recipient */
-    bool flood;   /* a greeting without end */
-    size_t reads; /* bytes read at a time; 0: as many as there are */
-    bool stalls;  /* reads nothing behind DATA */
+    bool lmtp;        /* a reply to the dot per accepted recipient */
+    bool flood;       /* a greeting without end */
+    size_t reads;     /* bytes read at a time; 0: as many as there are */
+    int64_t pause_ms; /* after each read */
+    bool stalls;      /* reads nothing behind DATA */
 };
 
 struct server; /* listens at an endpoint */
@@ -32,6 +33,8 @@ struct server *server_new(struct loop *loop, const char *address, uint16_t port,
 void server_free(struct server *server);
 uint16_t server_port(const struct server *server); /* when it was given as 0 */
 void server_set(struct server *server, const struct server_script *script);
+/* A line now, whatever the script says; it may be the late answer where there was none. */
+void server_say(struct server *server, uint32_t visit, const char *text);
 /* Everything that the visit-th connection has sent. */
 struct slice server_heard(const struct server *server, uint32_t visit);
 uint32_t server_visits(const struct server *server);

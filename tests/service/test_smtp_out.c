@@ -599,19 +599,91 @@ static void reports_wait_for_room(void **state)
     server_free(server);
 }
 
-static void closing_waits_for_jobs_but_not_for_ever(void **state)
+static void closing_gives_back_what_has_no_go(void **state)
 {
     (void)state;
-    struct server *server = server_new(loop, "192.0.2.1", 25, &good);
-    core.go = false;
+    struct server_script late = good;
+    late.dot = NULL;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &late);
     core_connect(&core, 1, 0);
     core_deliver(&core, 1, 1, 1, "", 1);
+    core_deliver(&core, 1, 2, 2, "", 1);
+    core_deliver(&core, 1, 3, 3, "", 1);
+    pass(1000);
+    core.go = false;
+    core_connect(&core, 2, 0);
+    core_deliver(&core, 2, 4, 4, "", 1);
+    pass(1000);
+    assert_heard("resumed 1\nopened 1 0 8\nready 1 1\nready 1 2\nopened 2 0 8\nready 2 4\n");
+    core_say(&core, CHANNEL_CLOSE, 1, 0);
+    core_say(&core, CHANNEL_CLOSE, 2, 0);
+    pass(1000);
+    assert_heard("result 1 0 2 id2 0:not-tried idle-local\n"
+                 "result 1 0 3 id3 0:not-tried idle-local\n"
+                 "result 2 0 4 id4 0:not-tried idle-local\nended 2 0 content-local\n");
+    server_say(server, 0, "250 2.0.0 queued");
+    pass(1000);
+    assert_heard("result 1 0 1 id1 0:accepted dot-reply-250\nended 1 0 mail-local\n");
+    server_free(server);
+}
+
+static void closing_does_not_wait_for_a_greeting(void **state)
+{
+    (void)state;
+    struct server_script silent = good;
+    silent.greeting = NULL;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &silent);
+    core_connect(&core, 1, 0);
     pass(1000);
     core_say(&core, CHANNEL_CLOSE, 1, 0);
-    pass(29000);
-    assert_heard("resumed 1\nopened 1 0 8\nready 1 1\n");
-    pass(2000);
-    assert_heard("result 1 0 1 id1 0:not-tried content-local\nended 1 0 content-local\n");
+    pass(1000);
+    assert_heard("resumed 1\nended 1 0 greeting-local\n");
+    server_free(server);
+}
+
+static void closing_waits_for_the_reply_to_a_dot(void **state)
+{
+    (void)state;
+    struct server_script late = good;
+    late.dot = NULL;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &late);
+    for (uint32_t session = 1; session <= 2; session++) {
+        core_connect(&core, session, 0);
+        core_deliver(&core, session, session, (uint8_t)session, "", 1);
+        pass(1000);
+        core_say(&core, CHANNEL_CLOSE, session, 0);
+    }
+    pass(300 * 1000);
+    assert_heard("resumed 1\nopened 1 0 8\nready 1 1\nopened 2 0 8\nready 2 2\n");
+    server_say(server, 0, "250 2.0.0 queued");
+    pass(1000);
+    assert_heard("result 1 0 1 id1 0:accepted dot-reply-250\nended 1 0 idle-local\n");
+    pass(300 * 1000); /* RFC 5321 4.5.3.2.6: ten minutes in all */
+    assert_heard("result 2 0 2 id2 0:in-doubt dot-timeout\nended 2 0 dot-timeout\n");
+    server_free(server);
+}
+
+static void closing_waits_while_content_moves(void **state)
+{
+    (void)state;
+    static char large[800000];
+    for (size_t i = 0; i < sizeof(large); i += 50) {
+        memset(large + i, 'y', 48);
+        memcpy(large + i + 48, "\r\n", 2);
+    }
+    store_put(1, &(struct stored_message){.sender = "a@x.test",
+                                          .recipients = {"b@y.test"},
+                                          .content = slice_make(large, sizeof(large))});
+    struct server_script slow = good;
+    slow.pause_ms = 1000;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &slow);
+    core_connect(&core, 1, 0);
+    core_deliver(&core, 1, 1, 1, "", 1);
+    pass(5000);
+    core_say(&core, CHANNEL_CLOSE, 1, 0);
+    pass(120000); /* it takes some 100 s to read all */
+    assert_heard("resumed 1\nopened 1 0 8\nready 1 1\n"
+                 "result 1 0 1 id1 0:accepted dot-reply-250\nended 1 0 idle-local\n");
     server_free(server);
 }
 
@@ -697,7 +769,10 @@ int main(void)
         WITH_WORLD(core_restarts),
         WITH_WORLD(stops_after_the_dots_under_way),
         WITH_WORLD(reports_wait_for_room),
-        WITH_WORLD(closing_waits_for_jobs_but_not_for_ever),
+        WITH_WORLD(closing_gives_back_what_has_no_go),
+        WITH_WORLD(closing_does_not_wait_for_a_greeting),
+        WITH_WORLD(closing_waits_for_the_reply_to_a_dot),
+        WITH_WORLD(closing_waits_while_content_moves),
         WITH_WORLD(servers_change_their_numbers),
         WITH_WORLD(every_job_has_one_result),
     };
