@@ -7,7 +7,8 @@
  *   answers  {"row":{...}}         any number, in order; flow-controlled by the socket
  *            {"more":{"KEY":[...]}} the arrays are appended to those of the row before, so that no
  *                                  row is bounded by a frame. Only top-level arrays are continued
- *            {"progress":{"done":n,"all":n}}
+ *            {"progress":{"done":n,"all":n}}   now and then, of commands that change or export the
+ *                                  queue: messages looked at, and about how many there are
  *            {"end":{"exit":0}} or {"end":{"exit":1,"error":"no such message"}}   exactly one;
  *                                  with "again":true: not now, the same request in a moment may do
  *
@@ -104,7 +105,7 @@
  * {"id","offset":n,"content":"base64","last":true|false}   at least one, offsets rising from 0;
  * content of at most CONTROL_CONTENT_MAX bytes a row. If it cannot be read, the last row of the
  * message has "error":"...", the others go on, and the command ends with exit 1. Export changes
- * nothing; a message that gets its fate meanwhile may be left out. Progress counts messages.
+ * nothing; a message that gets its fate meanwhile may be left out.
  *
  * ---- "queue import" --------------------------------------------------------------------------
  *

@@ -15,9 +15,10 @@ enum {
     CONTROL_OUT_HIGH = 256 << 10, /* bytes waiting for the socket: no further step */
     CONTROL_OUT_MAX = 8 << 20,
     CONTROL_STEP_NS = 2000000,
-    CONTROL_WAIT_MS = 5000,     /* for the journal; then the truth is that it cannot be written */
-    CONTROL_LIST_MAX = 100,     /* recipients in one row */
-    CONTROL_PIECE_ITEMS = 1000, /* entries of one "more" frame */
+    CONTROL_WAIT_MS = 5000,       /* for the journal; then the truth is that it cannot be written */
+    CONTROL_LIST_MAX = 100,       /* recipients in one row */
+    CONTROL_PIECE_ITEMS = 1000,   /* entries of one "more" frame */
+    CONTROL_PROGRESS_EVERY = 100, /* messages */
 };
 
 struct control {
@@ -81,6 +82,7 @@ struct control_request {
     size_t next_id;
     uint64_t cursor;
     uint64_t looked_at, matched, done;
+    uint64_t progress_told; /* looked_at as last told */
 
     /* A message whose row is longer than a frame, or whose deliveries are many. */
     bool has_match;
@@ -133,6 +135,8 @@ bool control_selection_is_empty(const struct selection *selection);
 /* Looks for the next message that matches, for one step's time. STEP_END: no more; STEP_MORE: look
  * at request->has_match. */
 enum control_step control_next_match(struct control_request *request);
+/* Tells how far the walk over the queue has come, if that is worth a frame. */
+void control_progress(struct control_request *request);
 bool control_pattern_matches(struct slice pattern, struct slice text);
 bool control_sender_matches(const struct selection *selection, struct slice sender);
 bool control_recipient_matches(const struct selection *selection, struct slice address);

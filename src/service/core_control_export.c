@@ -10,8 +10,6 @@
 
 #include <stdlib.h>
 
-enum { PROGRESS_EVERY = 100 };
-
 static json_t *notify(uint8_t flags)
 {
     static const char *const names[] = {"never", "success", "failure", "delay"};
@@ -168,18 +166,6 @@ static bool put_content(struct control_request *request)
     return !last;
 }
 
-static void put_progress(struct control_request *request)
-{
-    struct relay_totals totals;
-    relay_totals(request->core->relay, &totals);
-    uint64_t all =
-        request->selection.ids != NULL ? json_array_size(request->selection.ids) : totals.messages;
-    if (control_put_progress(&request->rows, request->looked_at,
-                             all > request->looked_at ? all : request->looked_at) != ERROR_NONE) {
-        request->control->broken = true;
-    }
-}
-
 /* Who takes everything away takes the dead letters too: what is kept here is the only copy. */
 enum control_step queue_export_begin(struct control_request *request)
 {
@@ -199,9 +185,7 @@ enum control_step queue_export_step(struct control_request *request)
     if (request->pinned) {
         if (!put_content(request)) {
             control_unpin(request);
-            if (++request->done % PROGRESS_EVERY == 0) {
-                put_progress(request);
-            }
+            control_progress(request);
         }
         return STEP_MORE;
     }

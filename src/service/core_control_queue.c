@@ -231,6 +231,7 @@ enum control_step queue_change_step(struct control_request *request)
             change_one(request, change);
             continue;
         }
+        control_progress(request);
         enum control_step step = control_next_match(request);
         request->match_at = 0;
         if (step == STEP_END) {

@@ -279,3 +279,19 @@ enum control_step control_next_match(struct control_request *request)
     }
     return STEP_END;
 }
+
+void control_progress(struct control_request *request)
+{
+    if (request->looked_at - request->progress_told < CONTROL_PROGRESS_EVERY) {
+        return;
+    }
+    struct relay_totals totals;
+    relay_totals(request->core->relay, &totals);
+    uint64_t done = request->looked_at;
+    uint64_t all =
+        request->selection.ids != NULL ? json_array_size(request->selection.ids) : totals.messages;
+    request->progress_told = done;
+    if (control_put_progress(&request->rows, done, all > done ? all : done) != ERROR_NONE) {
+        request->control->broken = true;
+    }
+}

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 from fake_core import FakeCore, end
@@ -225,6 +226,15 @@ class Requests(ToolCase):
         self.assertEqual(result.stdout, "Redirected 1 delivery, 1 not.\n")
         self.assertIn("in flight", result.stderr)
         self.assertEqual(self.core.requests, [("queue redirect", {"all": True, "to": "m2"})])
+
+    def test_changes_show_progress_on_a_terminal(self):
+        def slowly(arguments):
+            time.sleep(0.4)
+            yield {"progress": {"done": 50, "all": 100}}
+            yield end()
+        self.answers(queue_hold=slowly)
+        self.assertIn("50 of 100 messages", self.on_terminal("queue", "hold", "--all"))
+        self.assertEqual(self.run_tool("queue", "hold", "--all").stderr, "")
 
     def test_servers_by_name(self):
         server = {"name": "m1", "state": "disabled", "since": 0, "failures": 0, "used": 0,

@@ -510,7 +510,12 @@ static void take_answer(struct bench *bench, json_t *frame)
     json_t *row = json_object_get(frame, "row");
     json_t *more = json_object_get(frame, "more");
     json_t *end = json_object_get(frame, "end");
-    if (row != NULL) {
+    json_t *progress = json_object_get(frame, "progress");
+    if (progress != NULL) {
+        bench->progress++;
+        bench->progress_done = json_integer_value(json_object_get(progress, "done"));
+        bench->progress_all = json_integer_value(json_object_get(progress, "all"));
+    } else if (row != NULL) {
         json_array_append(bench->rows, row);
     } else if (more != NULL) {
         const char *key;
@@ -567,6 +572,7 @@ int bench_ask(struct bench *bench, const char *command, const char *arguments)
     buffer_done(&out);
     json_array_clear(bench->rows);
     bench->ended = false;
+    bench->progress = 0;
     struct loop_watch *watch = loop_watch_new(bench->loop, bench->control, take_control, bench);
     loop_watch_set(watch, LOOP_READ);
     bool reached = run(bench, NULL, 0, &bench->ended, 10000);

@@ -66,7 +66,9 @@ struct bench {
 
     int control;
     struct control_reader reader;
-    json_t *rows; /* of the last request */
+    json_t *rows;      /* of the last request */
+    uint32_t progress; /* frames of it, and the last one's numbers */
+    json_int_t progress_done, progress_all;
     int exit;
     char error[200];
     bool ended;

@@ -137,6 +137,23 @@ static void hold_and_release(void **state)
     bench_until(bench, &bench->durable, 3);
 }
 
+static void long_work_shows_progress(void **state)
+{
+    static const char *const commands[] = {"queue export", "queue hold", "queue release",
+                                           "queue retry", "queue discard"};
+    struct bench *bench = *state;
+    fill(bench, 450);
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        assert_int_equal(bench_ask(bench, commands[i], "{'all':true}"), 0);
+        assert_true(json_array_size(bench->rows) >= 450);
+        assert_in_range(bench->progress, 1, 4);
+        assert_in_range(bench->progress_done, 100, 450);
+        assert_true(bench->progress_all >= bench->progress_done);
+        /* What is discarded is gone at once, and with it what is counted. */
+        assert_true(bench->progress_all == 450 || i == 4);
+    }
+}
+
 static void redirect_to_an_address(void **state)
 {
     struct bench *bench = *state;
@@ -355,6 +372,7 @@ int main(void)
         DISK_TEST(many_recipients_come_in_pieces),
         MEMORY_TEST(hold_and_release),
         DISK_TEST(hold_and_release),
+        MEMORY_TEST(long_work_shows_progress),
         MEMORY_TEST(redirect_to_an_address),
         MEMORY_TEST(discard_and_bounce),
         MEMORY_TEST(a_bounce_that_is_refused_says_why),
