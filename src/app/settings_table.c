@@ -46,7 +46,7 @@ const struct setting settings_table[] = {
      .text = "Event loops of the receiving and of the sending process."},
     {"bounces", SETTING_RELAY, TOP(relay.bounces), .otherwise = "the first relay",
      .text = "The relay by which delivery status notifications leave; with none, what would bounce "
-             "becomes a dead letter."},
+             "becomes a dead letter, and nobody is told of a success."},
     {"postmaster", SETTING_MAILBOX, TOP(relay.postmaster),
      .otherwise = "postmaster at the first domain that is no pattern",
      .text = "Where mail to postmaster and abuse at this host goes."},

@@ -15,6 +15,30 @@ enum {
     BOUNDARY_SIZE = 64,
 };
 
+static const struct wording {
+    const char *action;
+    const char *subject;
+    const char *explanation;
+} wordings[] = {
+    [DSN_FAILED] = {"failed", "Your message could not be delivered",
+                    "Your message could not be delivered to the recipients below. It will not be"
+                    "\r\ntried again.\r\n"},
+    [DSN_DELAYED] = {"delayed", "Your message is delayed",
+                     "Your message has not been delivered yet to the recipients below. There is"
+                     "\r\nnothing that you need to do: it is being tried further"},
+    [DSN_DELIVERED] = {"delivered", "Your message was delivered",
+                       "Your message was delivered to the recipients below.\r\n"},
+    [DSN_RELAYED] =
+        {"relayed", "Your message was passed on",
+         "Your message was passed on to a mail server that sends no notices of delivery,"
+         "\r\nfor the recipients below. Unless it fails, you hear no more of it.\r\n"},
+};
+
+static bool is_success(enum dsn_action action)
+{
+    return action == DSN_DELIVERED || action == DSN_RELAYED;
+}
+
 static void put_date(struct buffer *to, const char *field, int64_t unix_ms)
 {
     char text[DATE_TEXT_SIZE];
@@ -48,13 +72,8 @@ static void put_reason(struct buffer *text, const struct dsn_recipient *recipien
 static void put_explanation(struct buffer *text, const struct dsn_report *report)
 {
     char date[DATE_TEXT_SIZE];
-    if (report->action == DSN_FAILED) {
-        buffer_append_text(text, "Your message could not be delivered to the recipients below. It "
-                                 "will not be\r\ntried again.\r\n");
-    } else {
-        buffer_append_text(text, "Your message has not been delivered yet to the recipients below. "
-                                 "There is\r\nnothing that you need to do: it is being tried "
-                                 "further");
+    buffer_append_text(text, wordings[report->action].explanation);
+    if (report->action == DSN_DELAYED) {
         if (report->retry_until_ms != 0) {
             date_to_text(report->retry_until_ms, date);
             buffer_printf(text, ", until\r\n%s", date);
@@ -76,7 +95,11 @@ static void put_explanation(struct buffer *text, const struct dsn_report *report
 static void put_status(struct buffer *to, enum dsn_action action,
                        const struct dsn_recipient *recipient)
 {
-    if (recipient->enhanced[0] == 4 || recipient->enhanced[0] == 5) {
+    if (is_success(action)) {
+        bool given = recipient->enhanced[0] == 2;
+        buffer_printf(to, "Status: 2.%u.%u\r\n", given ? recipient->enhanced[1] : 0,
+                      given ? recipient->enhanced[2] : 0);
+    } else if (recipient->enhanced[0] == 4 || recipient->enhanced[0] == 5) {
         buffer_printf(to, "Status: %u.%u.%u\r\n", recipient->enhanced[0], recipient->enhanced[1],
                       recipient->enhanced[2]);
     } else if (action == DSN_DELAYED) {
@@ -115,15 +138,14 @@ static void put_recipient(struct buffer *to, const struct dsn_report *report,
     buffer_append_text(to, "Final-Recipient: ");
     dsn_put_address(to, recipient->address);
     buffer_append_text(to, "\r\n");
-    buffer_append_text(to,
-                       report->action == DSN_FAILED ? "Action: failed\r\n" : "Action: delayed\r\n");
+    buffer_printf(to, "Action: %s\r\n", wordings[report->action].action);
     put_status(to, report->action, recipient);
     if (recipient->remote.length > 0 && recipient->code != 0) {
         buffer_append_text(to, "Remote-MTA: dns; ");
         dsn_put_clean(to, recipient->remote, NAME_MAX_BYTES);
         buffer_append_text(to, "\r\n");
     }
-    if (recipient->diagnostic.length > 0 || recipient->code != 0) {
+    if (!is_success(report->action) && (recipient->diagnostic.length > 0 || recipient->code != 0)) {
         put_diagnostic(to, recipient);
     }
     if (recipient->last_attempt_ms != 0) {
@@ -212,9 +234,7 @@ static bool put_header(struct buffer *to, const struct dsn_report *report, const
     dsn_put_clean(to, report->hostname, NAME_MAX_BYTES);
     buffer_append_text(to, ">\r\n");
     bool utf8 = put_to(to, report->sender);
-    buffer_append_text(to, report->action == DSN_FAILED
-                               ? "Subject: Your message could not be delivered\r\n"
-                               : "Subject: Your message is delayed\r\n");
+    buffer_printf(to, "Subject: %s\r\n", wordings[report->action].subject);
     buffer_printf(to, "Message-ID: <%.40s@", report->id);
     dsn_put_clean(to, report->hostname, NAME_MAX_BYTES);
     buffer_append_text(to, ">\r\n");

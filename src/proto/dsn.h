@@ -17,7 +17,12 @@ enum {
     DSN_HEADER_MAX = 64 << 10, /* most bytes of the original header block that are quoted */
 };
 
-enum dsn_action { DSN_FAILED, DSN_DELAYED };
+enum dsn_action {
+    DSN_FAILED,
+    DSN_DELAYED,
+    DSN_DELIVERED, /* to the mailbox */
+    DSN_RELAYED,   /* to a server that gives no notices (RFC 3461 5.2.2) */
+};
 
 struct dsn_recipient {
     struct slice address;    /* forward-path without <> */

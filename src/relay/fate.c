@@ -339,6 +339,39 @@ enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number
                                                          : BOUNCE_BAR_NONE;
 }
 
+bool fate_tells_success(const struct relay *relay, uint32_t number, bool tells_dsn)
+{
+    enum relay_bounce_bar bar = fate_bounce_bar(relay, number);
+    return !tells_dsn && (delivery_at(relay, number)->flags & DELIVERY_TELL_SUCCESS) != 0 &&
+           (bar == BOUNCE_BAR_NONE || bar == BOUNCE_BAR_UNWANTED); /* R8; which is of failures */
+}
+
+/* The action that asks for a DSN, all but its kind's own. */
+static struct relay_action *ask_notice(struct relay *relay, enum relay_action_kind kind,
+                                       const uint32_t *numbers, uint32_t count,
+                                       const struct relay_reply *reply)
+{
+    uint32_t *which = action_numbers(relay, count);
+    for (uint32_t i = 0; i < count; i++) {
+        which[i] = delivery_at(relay, numbers[i])->number;
+    }
+    const struct delivery *first = delivery_at(relay, numbers[0]);
+    struct relay_action *action = action_add(relay, kind);
+    action->handle = (struct spool_handle){first->message};
+    action->delivery = which[0];
+    action->deliveries = which;
+    action->delivery_count = count;
+    action->server = first->server < relay->server_count ? first->server : NO_INDEX;
+    action_set_reply(relay, action, reply);
+    return action;
+}
+
+void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                 const struct relay_reply *reply)
+{
+    (void)ask_notice(relay, RELAY_NOTICE, numbers, count, reply);
+}
+
 static void bury(struct relay *relay, uint32_t number, struct slice reason)
 {
     struct delivery *delivery = begin(relay, number);
@@ -363,23 +396,12 @@ static void fate_dead(struct relay *relay, uint32_t number, const struct relay_r
     tell(relay, RELAY_EVENT_DEAD, number, reason, reply);
 }
 
-void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
-                  struct slice reason, const struct relay_reply *reply)
+void fate_bounced(struct relay *relay, const uint32_t *numbers, uint32_t count, struct slice reason,
+                  const struct relay_reply *reply)
 {
-    uint32_t *which = action_numbers(relay, count);
-    for (uint32_t i = 0; i < count; i++) {
-        which[i] = delivery_at(relay, numbers[i])->number;
-    }
-    struct relay_action *bounce = action_add(relay, RELAY_BOUNCE);
-    bounce->handle = (struct spool_handle){message};
-    bounce->delivery = which[0];
-    bounce->deliveries = which;
-    bounce->delivery_count = count;
+    struct relay_action *bounce = ask_notice(relay, RELAY_BOUNCE, numbers, count, reply);
     bounce->fate = SPOOL_BOUNCED;
     bounce->reason = action_copy(relay, reason);
-    uint32_t server = delivery_at(relay, numbers[0])->server;
-    bounce->server = server < relay->server_count ? server : NO_INDEX;
-    action_set_reply(relay, bounce, reply);
     for (uint32_t i = 0; i < count; i++) {
         bury(relay, numbers[i], reason); /* until its notice is made */
     }
@@ -405,7 +427,6 @@ void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
 {
     char text[REASON_BYTES_MAX];
     struct slice reason = reply_text(reply, text);
-    uint32_t message = delivery_at(relay, numbers[0])->message;
     uint32_t *bounces = action_numbers(relay, count);
     uint32_t bounce_count = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -416,6 +437,6 @@ void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
         }
     }
     if (bounce_count > 0) {
-        fate_bounced(relay, message, bounces, bounce_count, reason, reply);
+        fate_bounced(relay, bounces, bounce_count, reason, reply);
     }
 }

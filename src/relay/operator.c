@@ -177,7 +177,7 @@ static enum error bounce(struct relay *relay, uint32_t number, const void *argum
     }
     struct slice reason = delivery_reason(relay, delivery);
     fate_bounced(
-        relay, delivery->message, &number, 1,
+        relay, &number, 1,
         action_copy(relay, reason.length > 0 ? reason : SLICE_LITERAL("returned by the operator")),
         NULL);
     return ERROR_NONE;

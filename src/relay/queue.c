@@ -202,6 +202,9 @@ static bool add_deliveries(struct relay *relay, struct message *message, uint32_
         if (notify != 0 && (notify & SPOOL_NOTIFY_FAILURE) == 0) {
             delivery->flags |= DELIVERY_NO_NOTICE;
         }
+        if ((notify & SPOOL_NOTIFY_SUCCESS) != 0) {
+            delivery->flags |= DELIVERY_TELL_SUCCESS;
+        }
         delivery->domain = intern_domain(relay, from->recipients[i].address);
         if (delivery->domain == INTERN_NONE) {
             return false;

@@ -278,6 +278,7 @@ void relay_session_opened(struct relay *relay, uint32_t id,
     }
     struct server *server = session->server;
     session->state = SESSION_OPEN;
+    session->tells_dsn = (capabilities->flags & RELAY_CAP_DSN) != 0;
     server->connecting--;
     write_capabilities(relay, server, capabilities);
     governor_opened(relay, server, session);
@@ -437,31 +438,54 @@ static void apply(struct relay *relay, struct job *job, uint32_t number, enum ou
     }
 }
 
-/* Deliveries refused for good with one reply make one notice. */
-struct refusals {
+/* Deliveries that ended alike with one reply make one notice. */
+struct ended_alike {
+    void (*end)(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                const struct relay_reply *reply);
     uint32_t *numbers;
     uint32_t count;
     const struct relay_reply *reply;
 };
 
-static void refuse(struct relay *relay, struct refusals *refusals, uint32_t number,
+/* NOBODY: there are no more. */
+static void gather(struct relay *relay, struct ended_alike *alike, uint32_t number,
                    const struct relay_reply *reply)
 {
-    if (refusals->count > 0 && (number == NOBODY || !same_reply(refusals->reply, reply))) {
-        fate_final(relay, refusals->numbers, refusals->count, refusals->reply);
-        refusals->count = 0;
+    if (alike->count > 0 && (number == NOBODY || !same_reply(alike->reply, reply))) {
+        alike->end(relay, alike->numbers, alike->count, alike->reply);
+        alike->count = 0;
     }
     if (number != NOBODY) {
-        refusals->numbers[refusals->count++] = number;
-        refusals->reply = reply;
+        alike->numbers[alike->count++] = number;
+        alike->reply = reply;
     }
+}
+
+static void deliver_and_tell(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                             const struct relay_reply *reply)
+{
+    fate_notice(relay, numbers, count, reply);
+    for (uint32_t i = 0; i < count; i++) {
+        fate_delivered(relay, numbers[i], reply);
+    }
+}
+
+static bool job_tells_dsn(const struct job *job, const struct server *server)
+{
+    if (job->session != NULL) {
+        return job->session->tells_dsn;
+    }
+    return server != NULL && server->capabilities_known &&
+           (server->capabilities.flags & RELAY_CAP_DSN) != 0;
 }
 
 static void judge_job(struct relay *relay, struct job *job, const struct server *server,
                       bool reused_session, const struct relay_delivery_result *results,
                       uint32_t count, struct impression *impression)
 {
-    struct refusals refusals = {action_numbers(relay, job->count), 0, NULL};
+    struct ended_alike refused = {fate_final, action_numbers(relay, job->count), 0, NULL};
+    struct ended_alike told = {deliver_and_tell, action_numbers(relay, job->count), 0, NULL};
+    bool tells_dsn = job_tells_dsn(job, server);
     for (uint32_t i = 0; i < count; i++) {
         impression->others_accepted +=
             results[i].verdict == RELAY_ACCEPTED ||
@@ -486,12 +510,16 @@ static void judge_job(struct relay *relay, struct job *job, const struct server 
             governor_holds(server, delivery, &result->reply)) {
             fate_held_refusal(relay, number, &result->reply);
         } else if (judgement.outcome == OUTCOME_FINAL) {
-            refuse(relay, &refusals, number, &result->reply);
+            gather(relay, &refused, number, &result->reply);
+        } else if (judgement.outcome == OUTCOME_DELIVERED &&
+                   fate_tells_success(relay, number, tells_dsn)) {
+            gather(relay, &told, number, &result->reply);
         } else {
             apply(relay, job, number, judgement.outcome, &result->reply);
         }
     }
-    refuse(relay, &refusals, NOBODY, NULL);
+    gather(relay, &refused, NOBODY, NULL);
+    gather(relay, &told, NOBODY, NULL);
 }
 
 static void judge_server(struct relay *relay, struct server *server, const struct session *session,

@@ -189,7 +189,10 @@ enum relay_action_kind {
                       relay_bounced() whether that could be done, and if so write it in one batch
                       with their fates SPOOL_BOUNCED; then relay_add() the DSN. Without a route for
                       it, relay makes a dead letter itself and never asks this. */
-    RELAY_EVENT,   /* tell the operator: log, event journal, metrics, alert */
+    RELAY_NOTICE, /* make a DSN of success for `deliveries` (same message), which `server` has taken
+                     but will not tell of, and write it in one batch with their fates, which are
+                     actions of their own; then relay_add() it */
+    RELAY_EVENT,  /* tell the operator: log, event journal, metrics, alert */
 };
 
 enum relay_event_kind {

@@ -79,6 +79,7 @@ enum {                             /* struct delivery, flags */
        DELIVERY_ATTEMPTED = 8,     /* an attempt note is the last thing known of it */
        DELIVERY_PATIENCE_SET = 16, /* its patience is running */
        DELIVERY_REFUSED_ONCE = 32, /* R5: a refusal was held; it is tried once more */
+       DELIVERY_TELL_SUCCESS = 64, /* RFC 3461 NOTIFY asks for a notice of delivery */
 };
 
 /* 40 bytes; a million of them is the size that counts. */
@@ -239,9 +240,10 @@ struct session {
     enum session_state state;
     bool probe;
     bool close_asked;
-    bool left;   /* closed because its server was no longer usable; a dot may still be awaited */
-    bool broken; /* close_asked because of a job's result: how it ends still counts */
-    bool worked; /* a job's result came over it */
+    bool left;      /* closed because its server was no longer usable; a dot may still be awaited */
+    bool broken;    /* close_asked because of a job's result: how it ends still counts */
+    bool worked;    /* a job's result came over it */
+    bool tells_dsn; /* its server takes RFC 3461's parameters, and notices are its matter */
     uint32_t job_count;
     uint32_t mails;
     uint64_t serial; /* order of opening */
@@ -463,10 +465,15 @@ void fate_strike(struct relay *relay, uint32_t number, const struct relay_reply 
 struct lane *lane_base(struct relay *relay, struct lane *lane);
 /* Back to its lane in order. `note`: an attempt note must be taken back. */
 void fate_again(struct relay *relay, uint32_t number, bool note);
+/* Whether the sender is to hear from us of its delivery to a server that `tells_dsn` or not. */
+bool fate_tells_success(const struct relay *relay, uint32_t number, bool tells_dsn);
+/* Asks for the notice of it; all of one message with the same reply, each still to be delivered. */
+void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                 const struct relay_reply *reply);
 void fate_discarded(struct relay *relay, uint32_t number, struct slice reason);
 enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number);
-void fate_bounced(struct relay *relay, uint32_t message, const uint32_t *numbers, uint32_t count,
-                  struct slice reason, const struct relay_reply *reply);
+void fate_bounced(struct relay *relay, const uint32_t *numbers, uint32_t count, struct slice reason,
+                  const struct relay_reply *reply);
 /* Moves one in doubt, in no place, to the lane of the server that may have it, if that is still to
  * be asked. False: memory. */
 bool doubt_pin(struct relay *relay, uint32_t number);

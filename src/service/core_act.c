@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * relay's actions. Those that write (fates, notes, bounces) are gathered, all of one input, and go
+ * relay's actions. Those that write (fates, notes, notices) are gathered, all of one input, and go
  * to the spool as one batch.
  *
  * What is to be written is kept in memory until the spool has it. A batch that the spool refuses
@@ -44,18 +44,18 @@ static struct writes *writes_new(struct core *core)
     return writes;
 }
 
-static void free_bounces(struct bounce **list)
+static void free_notices(struct notice **list)
 {
     while (*list != NULL) {
-        struct bounce *bounce = *list;
-        *list = bounce->next;
-        bounce_free(bounce);
+        struct notice *notice = *list;
+        *list = notice->next;
+        notice_free(notice);
     }
 }
 
 static void writes_free(struct writes *writes)
 {
-    free_bounces(&writes->bounces);
+    free_notices(&writes->notices);
     list_remove(&writes->link);
     buffer_clear(&writes->items);
     if (writes->items.capacity > ITEMS_KEPT_BYTES) {
@@ -100,21 +100,38 @@ static void gather_global(struct core *core, const struct relay_action *action)
     buffer_put_bytes(items, action->payload);
 }
 
+static void gather_notice(struct core *core, struct notice *notice)
+{
+    gather(core);
+    struct notice **end = &core->gathering->notices;
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = notice;
+}
+
+/* Its fates are facts, with or without it. */
+static void gather_success(struct core *core, const struct relay_action *action)
+{
+    struct notice *notice = NULL;
+    enum error error = notice_new(core, action, &notice);
+    if (error == ERROR_NONE) {
+        gather_notice(core, notice);
+    } else {
+        report_problem("no notice of a delivery could be made", error);
+    }
+}
+
 static void gather_bounce(struct core *core, const struct relay_action *action)
 {
-    struct bounce *bounce = NULL;
-    enum error error = bounce_new(core, action, &bounce);
+    struct notice *notice = NULL;
+    enum error error = notice_new(core, action, &notice);
     relay_bounced(core->relay, action, error == ERROR_NONE);
     if (error != ERROR_NONE) { /* no fate without its notice */
         report_problem("no notice of a refusal could be made: it is a dead letter", error);
         return;
     }
-    gather(core);
-    struct bounce **end = &core->gathering->bounces;
-    while (*end != NULL) {
-        end = &(*end)->next;
-    }
-    *end = bounce;
+    gather_notice(core, notice);
     for (uint32_t i = 0; i < action->delivery_count; i++) {
         gather_fate(core, action->handle, action->deliveries[i], SPOOL_BOUNCED);
     }
@@ -140,6 +157,9 @@ static void carry_out(struct core *core, const struct relay_action *action)
     case RELAY_BOUNCE:
         gather_bounce(core, action);
         break;
+    case RELAY_NOTICE:
+        gather_success(core, action);
+        break;
     case RELAY_EVENT:
         report_relay_event(core, action);
         break;
@@ -161,15 +181,15 @@ static void finish(struct core *core, struct core_after after, enum error error)
 /* Notices that are stored become mail to be delivered; without memory for it now, by the tick. */
 static void relay_notices(struct core *core)
 {
-    while (core->unrelayed_bounces != NULL) {
-        struct bounce *bounce = core->unrelayed_bounces;
-        core->unrelayed_bounces = bounce->next;
-        if (!core_in_relay(core, bounce->handle, &bounce->message)) {
-            bounce->next = core->unrelayed_bounces;
-            core->unrelayed_bounces = bounce;
+    while (core->unrelayed_notices != NULL) {
+        struct notice *notice = core->unrelayed_notices;
+        core->unrelayed_notices = notice->next;
+        if (!core_in_relay(core, notice->handle, &notice->message)) {
+            notice->next = core->unrelayed_notices;
+            core->unrelayed_notices = notice;
             return;
         }
-        bounce_free(bounce);
+        notice_free(notice);
     }
 }
 
@@ -177,16 +197,16 @@ static void take_notices(struct core *core, struct writes *writes,
                          const struct spool_handle *handles, size_t count)
 {
     size_t at = 0;
-    struct bounce **end = &core->unrelayed_bounces;
+    struct notice **end = &core->unrelayed_notices;
     while (*end != NULL) {
         end = &(*end)->next;
     }
-    *end = writes->bounces;
-    writes->bounces = NULL;
-    for (struct bounce *bounce = *end; bounce != NULL; bounce = bounce->next) {
+    *end = writes->notices;
+    writes->notices = NULL;
+    for (struct notice *notice = *end; notice != NULL; notice = notice->next) {
         assert(at < count);
-        bounce->handle = handles[at++];
-        report_accepted(core, &bounce->message);
+        notice->handle = handles[at++];
+        report_accepted(core, &notice->message);
     }
     relay_notices(core);
 }
@@ -238,9 +258,9 @@ static void submit(struct writes *writes)
 {
     struct core *core = writes->core;
     spool_batch_begin(core->spool);
-    for (struct bounce *bounce = writes->bounces; bounce != NULL; bounce = bounce->next) {
-        enum error error = spool_batch_message(core->spool, &bounce->message, NULL,
-                                               buffer_slice(&bounce->content));
+    for (struct notice *notice = writes->notices; notice != NULL; notice = notice->next) {
+        enum error error = spool_batch_message(core->spool, &notice->message, NULL,
+                                               buffer_slice(&notice->content));
         if (error != ERROR_NONE) {
             spool_batch_cancel(core->spool);
             written(writes, error, NULL, 0);
@@ -267,7 +287,7 @@ static void flush(struct core *core, enum spool_durability durability, struct co
     if (writes->items.failed) {
         core_out_of_memory();
     }
-    writes->durability = writes->bounces != NULL ? SPOOL_SYNCED : durability;
+    writes->durability = writes->notices != NULL ? SPOOL_SYNCED : durability;
     writes->after = after;
     if (list_is_empty(&core->unwritten)) {
         submit(writes);
@@ -364,7 +384,7 @@ void core_act_done(struct core *core)
     if (lost > 0) {
         report_problem("stopped with writes that the journal did not take", ERROR_IO);
     }
-    free_bounces(&core->unrelayed_bounces);
+    free_notices(&core->unrelayed_notices);
     free_writes(&core->unwritten);
     free_writes(&core->writes_under_way);
     free_writes(&core->writes_free);

@@ -10,7 +10,7 @@
  *   core_out*.c     the rings to edge-out, and its reports
  *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
- *   core_bounce.c   a DSN, made for the batch that holds its fates
+ *   core_notice.c   a DSN, made for the batch that holds its fates
  *   core_report.c   log lines, event journal, counters
  *   core_alert.c    alerts: when they begin and end
  *   core_control*.c the operator's requests
@@ -120,7 +120,7 @@ struct core_after {
     struct control_request *request; /* or NULL */
 };
 
-struct bounce;
+struct notice;
 
 /* The writes of one input: one batch, kept until it is in the spool. */
 struct writes {
@@ -128,7 +128,7 @@ struct writes {
     struct core *core;
     enum spool_durability durability;
     struct buffer items;
-    struct bounce *bounces;
+    struct notice *notices;
     struct core_after after;
     bool failed_before;
 };
@@ -195,7 +195,7 @@ struct core {
     struct link writes_free;
     struct link writes_under_way;
     struct link unwritten;            /* the spool failed: in order, for later */
-    struct bounce *unrelayed_bounces; /* stored, but relay had no memory: in order */
+    struct notice *unrelayed_notices; /* stored, but relay had no memory: in order */
     uint32_t notes_pending;
 
     struct link controls;
@@ -265,18 +265,19 @@ void core_act_tick(struct core *core);
 bool core_act_is_idle(const struct core *core);
 #define CORE_NOTHING_AFTER ((struct core_after){0})
 
-/* core_bounce.c */
-struct bounce {
-    struct bounce *next;
+/* core_notice.c */
+struct notice {
+    struct notice *next;
     struct arena arena;
     struct spool_message message;
     struct buffer content;
     struct spool_handle handle; /* once it is stored */
 };
-/* On an error (memory, or the original cannot be read) the caller must not write the fates. */
-enum error bounce_new(struct core *core, const struct relay_action *action,
-                      struct bounce **ret_bounce) MUST_CHECK;
-void bounce_free(struct bounce *bounce);
+/* For RELAY_BOUNCE and RELAY_NOTICE. On an error (memory, or the original cannot be read) the
+ * caller must not write the fates of a bounce. */
+enum error notice_new(struct core *core, const struct relay_action *action,
+                      struct notice **ret_notice) MUST_CHECK;
+void notice_free(struct notice *notice);
 
 /* core_report.c */
 void report_accepted(struct core *core, const struct spool_message *message);

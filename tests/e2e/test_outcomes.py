@@ -211,6 +211,27 @@ def test_5xx_of_relay_mail_makes_a_dsn(holdfast, sink, stage):
     mx.wait_empty()
 
 
+def test_notify_success_is_answered_where_the_next_hop_has_no_dsn(holdfast, sink):
+    """RFC 3461 5.2.2: we tell that it was passed on; a next hop with DSN tells it itself."""
+    for extensions in (("PIPELINING", "8BITMIME"), ("PIPELINING", "DSN")):
+        hop = sink(extensions=extensions)
+        mx = holdfast(relay(hop.port))
+        mx.send(recipients=["far@else.example"], sender="bob@client.example",
+                content=b"From: bob\r\nSubject: original\r\n\r\nbody\r\n",
+                rcpt=" NOTIFY=SUCCESS,FAILURE")
+        told = "DSN" not in extensions
+        wait_for(lambda: len(hop.messages) == 1 + told, 20, what="what is due")
+        mx.wait_empty()
+        assert len(hop.messages) == 1 + told
+        if told:
+            dsn = hop.messages[1]
+            assert (dsn.sender, dsn.recipients) == ("", ["bob@client.example"])
+            assert b"Action: relayed" in dsn.content and b"Status: 2." in dsn.content
+        else:
+            assert "NOTIFY=SUCCESS,FAILURE" in hop.messages[0].rcpt[0]
+        mx.stop()
+
+
 def test_no_dsn_for_a_null_sender(holdfast, sink):
     hop = sink(refuse("RCPT", "550 5.1.1 No"))
     mx = holdfast(relay(hop.port))

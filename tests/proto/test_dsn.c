@@ -147,6 +147,30 @@ static void delayed_report_says_until_when(void **state)
     assert_true(has("Will-Retry-Until: Tue, 22 Sep 2026 18:00:00 +0000\r\n"));
 }
 
+static void success_has_no_diagnostic(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        recipients[i].code = 250;
+        memcpy(recipients[i].enhanced, (uint8_t[]){2, 1, 5}, 3);
+        recipients[i].diagnostic = SLICE_LITERAL("Ok");
+    }
+    recipients[1].enhanced[0] = 0;
+    report.action = DSN_RELAYED;
+    write_it();
+    assert_lines(false);
+    assert_true(has("Subject: Your message was passed on\r\n"));
+    assert_true(has("Action: relayed\r\nStatus: 2.1.5\r\nRemote-MTA: dns; mail1.example.com\r\n"));
+    assert_true(has("Action: relayed\r\nStatus: 2.0.0\r\n"));
+    assert_true(has("mail1.example.com answered: 250 2.1.5 Ok\r\n"));
+    assert_false(has("Diagnostic-Code"));
+    buffer_clear(&content);
+    report.action = DSN_DELIVERED;
+    write_it();
+    assert_true(has("Subject: Your message was delivered\r\n"));
+    assert_true(has("Action: delivered\r\n"));
+}
+
 static void expired_is_4_4_7(void **state)
 {
     (void)state;
@@ -306,6 +330,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         WITH_REPORT(failed_report_is_whole),
         WITH_REPORT(delayed_report_says_until_when),
+        WITH_REPORT(success_has_no_diagnostic),
         WITH_REPORT(expired_is_4_4_7),
         WITH_REPORT(strangers_strings_stay_in_their_line),
         WITH_REPORT(boundary_is_not_in_the_header),

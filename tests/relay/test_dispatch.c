@@ -201,6 +201,49 @@ static void refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_not
     world_close(&world);
 }
 
+/* RFC 3461 5.2.2: asked for, and the server that took it will not send it. */
+static void success_is_told_where_nobody_else_tells_it(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world.notify = SPOOL_NOTIFY_SUCCESS | SPOOL_NOTIFY_FAILURE;
+    world_add(&world, 1, "a@one.example", "bob@one.example ann@one.example", SPOOL_SENDER_VERIFIED);
+    accepted(expect(RELAY_DELIVER));
+    struct relay_action notice = expect(RELAY_NOTICE);
+    assert_int_equal(notice.handle.index, 1);
+    assert_int_equal(notice.delivery_count, 2);
+    assert_int_equal(notice.deliveries[1], 1);
+    assert_int_equal(notice.server, 0);
+    assert_int_equal(world_count(&world, RELAY_FATE), 2);
+    assert_int_equal(world_count(&world, RELAY_NOTICE), 1);
+    assert_int_equal(relay_delivery_count(world.relay, (struct spool_handle){1}), 0);
+
+    /* Not to strangers, not about notices, not where it was not asked for. */
+    world_add(&world, 2, "a@x.example", "bob@one.example", 0);
+    accepted(expect(RELAY_DELIVER));
+    assert_null(world_action(&world, RELAY_NOTICE, 0));
+    world_add(&world, 3, "", "bob@one.example", SPOOL_SENDER_VERIFIED | SPOOL_OWN_DSN);
+    accepted(expect(RELAY_DELIVER));
+    assert_null(world_action(&world, RELAY_NOTICE, 0));
+    world.notify = SPOOL_NOTIFY_FAILURE;
+    world_add(&world, 4, "a@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED);
+    accepted(expect(RELAY_DELIVER));
+    assert_null(world_action(&world, RELAY_NOTICE, 0));
+
+    /* Nor by us when the server does. */
+    world_close(&world);
+    start();
+    world.capabilities = RELAY_CAP_DSN;
+    world.notify = SPOOL_NOTIFY_SUCCESS;
+    world_up(&world, 0);
+    world_add(&world, 5, "a@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED);
+    accepted(expect(RELAY_DELIVER));
+    assert_null(world_action(&world, RELAY_NOTICE, 0));
+    assert_non_null(world_action(&world, RELAY_FATE, 0));
+    world_close(&world);
+}
+
 static void a_notice_that_cannot_be_made_leaves_a_dead_letter(void **state)
 {
     (void)state;
@@ -336,6 +379,7 @@ int main(void)
         cmocka_unit_test(patience_runs_once_then_later_mail_passes),
         cmocka_unit_test(one_message_for_several_goes_in_one_transaction),
         cmocka_unit_test(refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_notice),
+        cmocka_unit_test(success_is_told_where_nobody_else_tells_it),
         cmocka_unit_test(a_notice_that_cannot_be_made_leaves_a_dead_letter),
         cmocka_unit_test(mail_loaded_late_keeps_its_place),
         cmocka_unit_test(totals_follow_the_oldest_message),

@@ -347,6 +347,9 @@ static void take(void)
             }
             relay_bounced(sim.world.relay, &action, made);
             break;
+        case RELAY_NOTICE:
+            CHECK(sim.messages[action.handle.index].verified);
+            break;
         case RELAY_NOTE:
             record_note(action.handle.index, action.delivery, action.note, action.payload);
             break;

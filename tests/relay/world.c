@@ -40,7 +40,7 @@ static void set_route(struct world *world, uint32_t i, enum route_kind kind, con
 
 void world_configure(struct world *world)
 {
-    *world = (struct world){.now = {1000000, 1700000000000}};
+    *world = (struct world){.now = {1000000, 1700000000000}, .capabilities = RELAY_CAP_PIPELINING};
     set_server(world, 0, "m1", 1);
     set_server(world, 1, "m2", 2);
     set_server(world, 2, "m3", 3);
@@ -130,7 +130,8 @@ void world_insert(struct world *world, uint32_t handle, uint64_t sequence, const
     while (rest.length > 0) {
         size_t end = slice_find(rest, ' ');
         assert_true(count < 64);
-        list[count++] = (struct spool_recipient){.address = slice_take(rest, end)};
+        list[count++] =
+            (struct spool_recipient){.address = slice_take(rest, end), .notify = world->notify};
         rest = slice_skip(rest, end + 1);
     }
     struct spool_message message = {.sequence = sequence,
@@ -178,7 +179,7 @@ void world_wait(struct world *world, int64_t ms)
 
 void world_opened(struct world *world, uint32_t session)
 {
-    static const struct relay_capabilities capabilities = {.flags = RELAY_CAP_PIPELINING};
+    const struct relay_capabilities capabilities = {.flags = world->capabilities};
     relay_session_opened(world->relay, session, &capabilities, world->now);
     world_take(world);
 }

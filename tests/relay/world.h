@@ -25,6 +25,8 @@ struct world {
     struct relay_time now;
     uint64_t sequence;
     bool bounces_fail;
+    uint8_t notify;        /* of recipients that are added */
+    uint32_t capabilities; /* RELAY_CAP_*, of sessions that open */
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
 };

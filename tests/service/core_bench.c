@@ -414,6 +414,7 @@ static uint32_t send_message(struct bench *bench, uint32_t first, uint32_t recip
         snprintf(addresses[i], sizeof(addresses[i]), "r%u@example.%s", first + i,
                  as_relay_client ? "org" : "com");
         list[i].address = slice_from_text(addresses[i]);
+        list[i].notify = bench->notify;
     }
     struct id_maker maker = {.node = 1, .start = (uint32_t)random_u64()};
     struct spool_message message = {

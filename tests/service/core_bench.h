@@ -61,6 +61,7 @@ struct bench {
     char redirect[200];
     uint32_t names_told;
     char name_told[200];               /* the last: host and number of addresses */
+    uint8_t notify;                    /* of recipients of what is sent */
     struct message_id sent[BENCH_MAX]; /* by the number that bench_send() gave */
     uint32_t sent_count;
 

@@ -420,6 +420,47 @@ static void a_refusal_for_a_relay_client_bounces(void **state)
     until_queued(bench, 0);
 }
 
+static bool content_has(struct bench *bench, struct message_id id, const char *text)
+{
+    static char content[8192];
+    size_t have = 0, more = 1;
+    struct spool_handle handle = spool_find(bench->core->spool, id);
+    while (more > 0 && have < sizeof(content) - 1) {
+        assert_int_equal(spool_read_content(bench->core->spool, handle, have, content + have,
+                                            sizeof(content) - 1 - have, &more),
+                         ERROR_NONE);
+        have += more;
+    }
+    content[have] = '\0';
+    return strstr(content, text) != NULL;
+}
+
+/* The servers here offer no DSN: we say that it was passed on, with LMTP that it was delivered. */
+static void a_notice_of_success_is_made_for_a_relay_client(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench->notify = SPOOL_NOTIFY_SUCCESS;
+    bench_attach_out(bench, true, true);
+    for (uint32_t round = 0; round < 2; round++) {
+        bench_send(bench, 2, true);
+        bench_until(bench, &bench->gone, 2 * round + 1);
+        struct message_id original = bench->message;
+        bench_result(bench, RELAY_ACCEPTED, 250);
+        bench_until(bench, &bench->gone, 2 * round + 2); /* the notification */
+        assert_false(id_equal(bench->message, original));
+        assert_true(content_has(bench, bench->message, "To: <ann@sender.example>\r\n"));
+        assert_true(content_has(bench, bench->message, "Final-Recipient: rfc822; r1@example.org"));
+        assert_true(content_has(bench, bench->message,
+                                round == 0 ? "Action: relayed\r\n" : "Action: delivered\r\n"));
+        assert_true(content_has(bench, bench->message, "Status: 2.0.0\r\n"));
+        bench_result(bench, RELAY_ACCEPTED, 250);
+        bench_until(bench, &bench->durable, 2 * round + 2);
+        until_queued(bench, 0);
+        bench->servers[1].protocol = SERVER_LMTP; /* from now on */
+    }
+}
+
 /* Without the original no notice can be made: the delivery is kept, seen, and bounced later. */
 static void a_bounce_that_cannot_be_made_leaves_a_dead_letter(void **state)
 {
@@ -722,6 +763,7 @@ int main(void)
         MEMORY_TEST(a_refusal_for_a_domain_is_a_dead_letter),
         MEMORY_TEST(a_refusal_for_a_relay_client_bounces),
         DISK_TEST(a_refusal_for_a_relay_client_bounces),
+        MEMORY_TEST(a_notice_of_success_is_made_for_a_relay_client),
         DISK_TEST(a_bounce_that_cannot_be_made_leaves_a_dead_letter),
         DISK_TEST(a_fate_that_cannot_be_written_is_written_later),
         DISK_TEST(go_waits_for_the_attempt_note),

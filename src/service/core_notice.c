@@ -62,11 +62,23 @@ static const struct dsn_recipient *list_recipients(struct core *core, struct are
     return recipients;
 }
 
+/* With LMTP the reply is that of the mailbox (RFC 2033). */
+static enum dsn_action action_of(const struct core *core, const struct relay_action *action)
+{
+    const struct relay_config *relay = &core->config->relay;
+    if (action->kind == RELAY_BOUNCE) {
+        return DSN_FAILED;
+    }
+    bool final = action->server < relay->server_count &&
+                 relay->servers[action->server].protocol == SERVER_LMTP;
+    return final ? DSN_DELIVERED : DSN_RELAYED;
+}
+
 /* What the arena keeps must outlive the action: the notification itself is a copy. */
-static enum error fill(struct core *core, struct bounce *bounce, const struct relay_action *action)
+static enum error fill(struct core *core, struct notice *notice, const struct relay_action *action)
 {
     struct spool_message original;
-    enum error error = spool_read_envelope(core->spool, action->handle, &bounce->arena, &original);
+    enum error error = spool_read_envelope(core->spool, action->handle, &notice->arena, &original);
     if (error != ERROR_NONE) {
         return error;
     }
@@ -79,7 +91,7 @@ static enum error fill(struct core *core, struct bounce *bounce, const struct re
     id_to_text(id, id_text);
     id_to_text(original.id, original_text);
     const struct dsn_report report = {
-        .action = DSN_FAILED,
+        .action = action_of(core, action),
         .hostname = core->config->hostname,
         .id = id_text,
         .now_ms = clock_wall_ms(),
@@ -88,24 +100,24 @@ static enum error fill(struct core *core, struct bounce *bounce, const struct re
         .original_id = original_text,
         .arrival_ms = original.received_ms,
         .message_id = original.message_id_header,
-        .header = read_header(core, &bounce->arena, action->handle, &original),
-        .recipients = list_recipients(core, &bounce->arena, &original, action),
+        .header = read_header(core, &notice->arena, action->handle, &original),
+        .recipients = list_recipients(core, &notice->arena, &original, action),
         .recipient_count = action->delivery_count,
     };
     uint64_t header_length;
     bool utf8;
-    struct spool_recipient *to = arena_allocate(&bounce->arena, sizeof(*to));
+    struct spool_recipient *to = arena_allocate(&notice->arena, sizeof(*to));
     if (report.recipients == NULL || to == NULL ||
-        !dsn_write(&report, &bounce->content, &header_length, &utf8)) {
+        !dsn_write(&report, &notice->content, &header_length, &utf8)) {
         return ERROR_MEMORY;
     }
     *to = (struct spool_recipient){.address = original.sender, .notify = SPOOL_NOTIFY_NEVER};
-    bounce->message = (struct spool_message){
+    notice->message = (struct spool_message){
         .id = id,
         .received_ms = report.now_ms,
         .flags = SPOOL_OWN_DSN | (utf8 ? SPOOL_SMTPUTF8 : 0U),
         .header_length = header_length,
-        .body_length = bounce->content.length - header_length,
+        .body_length = notice->content.length - header_length,
         .origin = {.listener = SLICE_LITERAL("dsn"), .helo = core->config->hostname},
         .recipients = to,
         .recipient_count = 1,
@@ -113,29 +125,29 @@ static enum error fill(struct core *core, struct bounce *bounce, const struct re
     return ERROR_NONE;
 }
 
-enum error bounce_new(struct core *core, const struct relay_action *action,
-                      struct bounce **ret_bounce)
+enum error notice_new(struct core *core, const struct relay_action *action,
+                      struct notice **ret_notice)
 {
-    struct bounce *bounce = calloc(1, sizeof(*bounce));
-    if (bounce == NULL) {
+    struct notice *notice = calloc(1, sizeof(*notice));
+    if (notice == NULL) {
         return ERROR_MEMORY;
     }
-    arena_init(&bounce->arena);
-    buffer_init(&bounce->content, 0);
-    enum error error = fill(core, bounce, action);
+    arena_init(&notice->arena);
+    buffer_init(&notice->content, 0);
+    enum error error = fill(core, notice, action);
     if (error != ERROR_NONE) {
-        bounce_free(bounce);
+        notice_free(notice);
         return error;
     }
-    *ret_bounce = bounce;
+    *ret_notice = notice;
     return ERROR_NONE;
 }
 
-void bounce_free(struct bounce *bounce)
+void notice_free(struct notice *notice)
 {
-    if (bounce != NULL) {
-        arena_done(&bounce->arena);
-        buffer_done(&bounce->content);
-        free(bounce);
+    if (notice != NULL) {
+        arena_done(&notice->arena);
+        buffer_done(&notice->content);
+        free(notice);
     }
 }
