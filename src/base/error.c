@@ -31,7 +31,7 @@ const char *error_text(enum error error)
     case ERROR_CORRUPT:
         return "corrupt";
     case ERROR_NEWER:
-        return "written by a newer version";
+        return "written by a newer version of holdfast";
     case ERROR_DENIED:
         return "permission denied";
     }

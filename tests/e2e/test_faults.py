@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 
@@ -13,7 +14,7 @@ import pytest
 
 from client import Refused
 from daemon import backup_mx
-from peers import wait_for
+from peers import end_process, wait_for
 
 SIZE_MB = 400
 
@@ -46,11 +47,6 @@ def fill(folder):
     return filler
 
 
-def settled(folder):
-    """A journal keeps a prepared segment for fates; it has had the time to make one."""
-    wait_for(lambda: list((folder / "spool").glob("spare-*")), 10, what="a prepared segment")
-
-
 def refused_for_space(mx):
     try:
         mx.send()
@@ -71,7 +67,6 @@ def test_full_disk(holdfast, sink, small_disk):
     hop = sink(start=False)
     mx = holdfast(backup_mx(hop.port))
     mx.send(content=b"Subject: before\r\n\r\n")
-    settled(small_disk)
     filler = fill(small_disk)
     wait_for(lambda: fill(small_disk) and refused_for_space(mx), 20, 0.1,
              "452 for want of space")
@@ -96,7 +91,6 @@ def test_full_disk_and_kill(holdfast, sink, small_disk):
     mx = holdfast(backup_mx(hop.port))
     for n in range(20):
         mx.send(content=b"Subject: %d\r\n\r\n" % n)
-    settled(small_disk)
     fill(small_disk)
     mx.kill()
     mx.start()
@@ -110,26 +104,118 @@ def test_full_disk_and_kill(holdfast, sink, small_disk):
     mx.kill()
 
 
-def test_read_only_file_system(holdfast, sink, small_disk):
-    hop = sink()
+def test_a_start_on_a_read_only_file_system(holdfast, sink, small_disk):
+    """Without a byte that can be written nothing can be delivered either, for an attempt is noted
+    before its dot: it says why and ends, and whoever started it starts it again."""
+    hop = sink(start=False)
     mx = holdfast(backup_mx(hop.port))
     mx.send()
-    wait_for(lambda: len(hop.messages) == 1, 10)
     mx.kill()
     # Not while one that was killed still ends.
     wait_for(lambda: subprocess.run(["mount", "-o", "remount,ro", str(small_disk)],
                                     capture_output=True).returncode == 0, 10, what="read-only")
+    before = len(mx.log())
     mx.start(wait=False)
-    try:
-        # It may say so and end, or stay up and answer 451.
-        assert mx.child.wait(timeout=3) == 1
-    except subprocess.TimeoutExpired:
-        assert not accepts(mx)
+    assert mx.child.wait(timeout=10) == 1
+    said = mx.log()[before:]
+    assert "cannot-start" in said and "Read-only file system" in said and str(small_disk) in said
     mx.end()
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    hop.start()
     mx.start()
+    wait_for(lambda: len(hop.messages) == 1, 10, what="what was accepted before")
+    mx.stop()
+
+
+class Injected:
+    """While it lasts, system calls of core fail."""
+
+    def __init__(self, mx, calls, error):
+        core = mx.processes()["holdfast-core"[:15]][0]
+        self.child = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(core),
+                                       "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"],
+                                      stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        threads = pathlib.Path(f"/proc/{core}/task")
+
+        def attached():
+            if self.child.poll() is not None:
+                pytest.skip(f"strace may not trace here: {self.child.stderr.read()[:200]}")
+            return all("TracerPid:\t0\n" not in (thread / "status").read_text()
+                       for thread in threads.iterdir())
+        wait_for(attached, 10, what="strace on core")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        end_process(self.child)
+
+
+CHANGES = "pwrite64,fallocate,ftruncate,renameat,unlinkat"
+
+
+@pytest.mark.parametrize("calls, error", [("fdatasync", "EIO"), ("pwrite64", "EIO"),
+                                          (CHANGES, "EROFS"), ("pwrite64", "EDQUOT")],
+                         ids=["sync", "write", "read-only", "quota"])
+def test_a_disk_that_fails_for_a_while(holdfast, sink, calls, error):
+    """451 or 452 and nothing else; status, an alert and the log say so; all ends with the fault."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port))
+    mx.send(content=b"Subject: before\r\n\r\n")
+    with Injected(mx, calls, error):
+        for _ in range(3):
+            with pytest.raises(Refused) as refused:
+                mx.send(content=b"Subject: never\r\n\r\n")
+            assert refused.value.code in (451, 452), refused.value
+        wait_for(lambda: mx.status()["accepting"] is False, 10, what="status to say so")
+        status = mx.status()
+        assert status["accepting_reason"]
+        assert [a for a in status["alerts"] if a["text"].startswith("no mail is accepted")]
+        assert " alert kind=storage " in mx.log() and "alert-over kind=storage" not in mx.log()
+        assert status["queue"]["messages"] == 1
+    wait_for(lambda: accepts(mx), 20, 0.2, "acceptance again")
+    wait_for(lambda: mx.status()["accepting"] is True, 10)
+    wait_for(lambda: "alert-over kind=storage" in mx.log(), 10)
+    assert "process-died" not in mx.log()
+    hop.start()
+    mx.wait_empty()
+    assert sorted(hop.subjects()) == ["before", "test"]
+    mx.stop()
+
+
+def test_a_newer_journal_is_refused_and_not_touched(holdfast, sink):
+    """What a newer version wrote is its own: no start, no restarts, not a byte changed."""
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port))
     mx.send()
-    wait_for(lambda: len(hop.messages) == 2, 10)
+    mx.stop()
+    spool = mx.state / "spool"
+    segments = sorted(spool.glob("segment-*"))
+    assert segments
+
+    def set_version(number):
+        for segment in segments:
+            with open(segment, "r+b") as file:
+                file.seek(len(b"HOLDFAST"))
+                file.write(struct.pack("<I", number))
+
+    def contents():
+        return {path.name: path.read_bytes() for path in spool.iterdir()}
+    set_version(2)
+    before, said_before = contents(), len(mx.log())
+    mx.start(wait=False)
+    assert mx.child.wait(timeout=20) == 1
+    said = mx.log()[said_before:]
+    assert "written by a newer version of holdfast" in said, said
+    assert said.count("process=core") == 1, "one try, no restart"
+    assert contents() == before
+    mx.end()
+    set_version(1)
+    hop.start()
+    mx.start()
+    wait_for(lambda: len(hop.messages) == 1, 10, what="the message, by the right version")
     mx.stop()
 
 
