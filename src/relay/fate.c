@@ -223,14 +223,13 @@ void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *
     }
 }
 
-void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
-               struct slice reason)
+static void hold(struct relay *relay, uint32_t number, unsigned flags,
+                 const struct relay_reply *reply, struct slice reason)
 {
     struct delivery *delivery = begin(relay, number);
     recipient_release(relay, number);
     delivery_set_reason(relay, delivery, reason);
-    delivery->flags =
-        (uint8_t)((delivery->flags & ~DELIVERY_BY_RULE) | (by_rule ? DELIVERY_BY_RULE : 0));
+    delivery_set_flags(relay, delivery, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE, flags);
     delivery_set_state(relay, number, DELIVERY_HELD);
     action_note(relay, number, NOTE_HOLD, reason);
     struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_HELD, number);
@@ -238,29 +237,32 @@ void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct 
     action_set_reply(relay, event, reply);
 }
 
+void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
+               struct slice reason)
+{
+    hold(relay, number, by_rule ? DELIVERY_BY_RULE : 0, reply, reason);
+}
+
 void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_reply *reply)
 {
     char text[REASON_BYTES_MAX];
-    struct delivery *delivery = delivery_at(relay, number);
-    struct server *server = server_of(relay, delivery);
+    struct server *server = server_of(relay, delivery_at(relay, number));
     if (server != NULL) {
         server->held_refusals++;
     }
-    delivery->flags |= DELIVERY_REFUSED_ONCE;
-    fate_held(relay, number, true, reply, reply_text(reply, text));
+    hold(relay, number, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE, reply, reply_text(reply, text));
 }
 
-static bool is_held_refusal(const struct delivery *delivery, const struct server *server)
+bool is_held_refusal(const struct delivery *delivery)
 {
-    return delivery->state == DELIVERY_HELD && delivery->server == server->index &&
-           (delivery->flags & DELIVERY_BY_RULE) != 0 &&
-           (delivery->flags & DELIVERY_REFUSED_ONCE) != 0;
+    const unsigned both = DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE;
+    return delivery->state == DELIVERY_HELD && (delivery->flags & both) == both;
 }
 
 static void retry_refused(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
-    delivery->flags &= (uint8_t)~DELIVERY_BY_RULE;
+    delivery_set_flags(relay, delivery, DELIVERY_BY_RULE, 0);
     delivery_set_state(relay, number, DELIVERY_WAITING);
     action_note(relay, number, NOTE_WAITING, delivery_reason(relay, delivery));
     (void)action_delivery_event(relay, RELAY_EVENT_RELEASED, number);
@@ -278,7 +280,8 @@ void refusals_retry(struct relay *relay, struct server *server, uint64_t most)
         const struct message *message = message_at(relay, at);
         for (uint32_t i = 0; i < message->recipient_count && left > 0; i++) {
             uint32_t number = delivery_number(message, i);
-            if (number != NOBODY && is_held_refusal(delivery_at(relay, number), server)) {
+            if (number != NOBODY && is_held_refusal(delivery_at(relay, number)) &&
+                delivery_at(relay, number)->server == server->index) {
                 retry_refused(relay, number);
                 server->held_refusals--;
                 left--;
@@ -289,6 +292,39 @@ void refusals_retry(struct relay *relay, struct server *server, uint64_t most)
         }
     }
     server->held_refusals = 0;
+}
+
+static void recount_refusal(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct server *server = server_of(relay, delivery);
+    if (!is_held_refusal(delivery)) {
+        return;
+    }
+    if (server != NULL) {
+        server->held_refusals++;
+        return;
+    }
+    retry_refused(relay, number);
+    delivery_set_flags(relay, delivery, DELIVERY_REFUSED_ONCE, 0); /* another's word counts anew */
+}
+
+void refusals_recount(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->server_count; i++) {
+        relay->servers[i].held_refusals = 0;
+    }
+    if (relay->totals.held == 0) {
+        return;
+    }
+    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count; i++) {
+            if (delivery_number(message, i) != NOBODY) {
+                recount_refusal(relay, delivery_number(message, i));
+            }
+        }
+    }
 }
 
 /* ---- ends --------------------------------------------------------------------------------- */

@@ -71,14 +71,11 @@ static void load_counts(struct relay *relay, struct delivery *delivery,
     delivery->attempts = note->attempts;
     delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
     delivery->doubts = note->doubts < DOUBTS_MAX ? note->doubts & 3 : DOUBTS_MAX;
-    delivery->flags &=
-        (uint8_t) ~(DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET | DELIVERY_REFUSED_ONCE);
-    delivery->flags |= (note->flags & NOTE_BY_RULE) != 0 ? DELIVERY_BY_RULE : 0;
-    delivery->flags |= (note->flags & NOTE_PATIENCE_RUN) != 0 ? DELIVERY_PATIENCE_SET : 0;
-    delivery->flags |= (note->flags & NOTE_REFUSED_ONCE) != 0 ? DELIVERY_REFUSED_ONCE : 0;
-    if (server != NO_INDEX && (note->flags & NOTE_REFUSED_ONCE) != 0) {
-        relay->servers[server].held_refusals++; /* at most: it is looked at when the server is up */
-    }
+    delivery_set_flags(relay, delivery,
+                       DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET | DELIVERY_REFUSED_ONCE,
+                       ((note->flags & NOTE_BY_RULE) != 0 ? DELIVERY_BY_RULE : 0u) |
+                           ((note->flags & NOTE_PATIENCE_RUN) != 0 ? DELIVERY_PATIENCE_SET : 0u) |
+                           ((note->flags & NOTE_REFUSED_ONCE) != 0 ? DELIVERY_REFUSED_ONCE : 0u));
     /* Deferred before the restart: forgiven when a server that is in trouble now comes up; one that
      * is up closes the chapter with its next success. */
     delivery->trouble_attempts = 1;
@@ -115,6 +112,23 @@ static void load_patience(struct relay *relay, uint32_t number, const struct del
     recipient_patience(relay, number, left);
 }
 
+/* One that an import brings along; all others are counted when loading is complete. */
+static void load_refusal(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    if (!relay->started || !is_held_refusal(delivery)) {
+        return;
+    }
+    if (delivery->server < relay->server_count &&
+        relay->servers[delivery->server].state != SERVER_UP) {
+        relay->servers[delivery->server].held_refusals++;
+        return;
+    }
+    delivery_set_flags(relay, delivery, DELIVERY_BY_RULE, 0);
+    delivery_set_state(relay, number, DELIVERY_WAITING); /* nobody has to recover first */
+    lane_return(relay, number);
+}
+
 static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
                       const struct delivery_note *note)
 {
@@ -143,7 +157,7 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
     }
     if (kind == NOTE_DOUBT && delivery->doubts >= DOUBTS_MAX) {
         kind = NOTE_HOLD; /* one more by being moved while it was under way */
-        delivery->flags |= DELIVERY_BY_RULE;
+        delivery_set_flags(relay, delivery, DELIVERY_REFUSED_ONCE, DELIVERY_BY_RULE);
     }
     switch (kind) {
     case NOTE_DEFER:
@@ -158,6 +172,7 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
         break;
     case NOTE_HOLD:
         delivery_set_state(relay, number, DELIVERY_HELD);
+        load_refusal(relay, number);
         break;
     case NOTE_DEAD:
         delivery_set_state(relay, number, DELIVERY_DEAD);

@@ -73,8 +73,10 @@ static void make_fresh(struct relay *relay, uint32_t number)
     delivery->strikes = 0;
     delivery->doubts = 0;
     delivery->trouble_attempts = 0;
-    delivery->flags &= (uint8_t) ~(DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE |
-                                   DELIVERY_PATIENCE_RUN | DELIVERY_PATIENCE_SET);
+    delivery_set_flags(relay, delivery,
+                       DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE | DELIVERY_PATIENCE_RUN |
+                           DELIVERY_PATIENCE_SET,
+                       0);
     delivery->server = NO_SERVER;
     delivery_set_state(relay, number, DELIVERY_WAITING);
 }

@@ -312,6 +312,13 @@ static void message_lives(struct relay *relay, uint32_t index, bool lives)
     }
 }
 
+/* R2, R4: a refusal that is held (R5) is tried once more by itself. */
+static bool needs_operator(const struct delivery *delivery)
+{
+    return delivery->state == DELIVERY_HELD &&
+           (delivery->flags & (DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE)) == DELIVERY_BY_RULE;
+}
+
 static void count_total(struct relay *relay, enum delivery_state state, bool enters)
 {
     uint64_t change = enters ? 1 : UINT64_MAX; /* plus or minus one */
@@ -390,13 +397,23 @@ void delivery_set_state(struct relay *relay, uint32_t number, enum delivery_stat
     } else if (before == DELIVERY_FINISHED) {
         count_route(relay, number, true);
     }
+    relay->totals.held_by_rule -= needs_operator(delivery);
     delivery->state = state;
+    relay->totals.held_by_rule += needs_operator(delivery);
     lane_count(relay, number, state, 1);
     if (is_live(state) && !is_live(before) && message->live++ == 0) {
         message_lives(relay, delivery->message, true);
     } else if (!is_live(state) && is_live(before) && --message->live == 0) {
         message_lives(relay, delivery->message, false);
     }
+}
+
+void delivery_set_flags(struct relay *relay, struct delivery *delivery, unsigned clear,
+                        unsigned set)
+{
+    relay->totals.held_by_rule -= needs_operator(delivery);
+    delivery->flags = (uint8_t)((delivery->flags & ~clear) | set);
+    relay->totals.held_by_rule += needs_operator(delivery);
 }
 
 void delivery_move(struct relay *relay, uint32_t number, uint32_t lane)

@@ -471,6 +471,9 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     free_lanes(relay, relaning.old_lanes, relaning.old_lane_count);
     free(server_map);
     relay->started = started;
+    if (started) {
+        refusals_recount(relay);
+    }
     for (uint32_t i = 0; started && i < relay->server_count; i++) {
         struct server *server = &relay->servers[i];
         server->dirty = true;

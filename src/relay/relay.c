@@ -205,6 +205,7 @@ void relay_start(struct relay *relay, struct relay_time now)
 {
     relay_begin(relay, now);
     relay->started = true;
+    refusals_recount(relay);
     for (uint32_t i = 0; i < relay->server_count; i++) {
         governor_start(relay, &relay->servers[i]);
     }

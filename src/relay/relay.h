@@ -355,6 +355,7 @@ struct relay_totals {
     uint64_t bytes;
     uint64_t dead_letters; /* deliveries */
     uint64_t held;
+    uint64_t held_by_rule; /* of those: by R2 or R4, and nobody but the operator lets them go */
     uint64_t in_doubt;
     int64_t oldest_wall_ms; /* reception of the oldest; 0: none */
 };

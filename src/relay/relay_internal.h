@@ -334,6 +334,9 @@ enum error message_insert(struct relay *relay, uint32_t index,
 void message_abandon(struct relay *relay, uint32_t index); /* undoes message_insert() */
 /* Changes state and all counts that hang on it; the delivery is in no place before and after. */
 void delivery_set_state(struct relay *relay, uint32_t number, enum delivery_state state);
+/* The only way to change DELIVERY_BY_RULE and DELIVERY_REFUSED_ONCE, on which a count hangs. */
+void delivery_set_flags(struct relay *relay, struct delivery *delivery, unsigned clear,
+                        unsigned set);
 /* It has its fate: frees it, and its message with the last one. */
 void delivery_finish(struct relay *relay, uint32_t number);
 void delivery_set_reason(struct relay *relay, struct delivery *delivery, struct slice reason);
@@ -450,10 +453,14 @@ void fate_delivered(struct relay *relay, uint32_t number, const struct relay_rep
 void fate_deferred(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                    struct slice reason);
 void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+/* Until the operator releases it. */
 void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
                struct slice reason);
 /* R5: a refusal by a server that is not yet believed; tried once more when it is up. */
 void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+/* Counts them anew by server; those whose server is not configured any more wait no longer. */
+void refusals_recount(struct relay *relay);
+bool is_held_refusal(const struct delivery *delivery);
 /* At most `most` of them, the oldest first. */
 void refusals_retry(struct relay *relay, struct server *server, uint64_t most);
 /* R8: bounced or a dead letter, all of one message with the same reply. */

@@ -16,6 +16,7 @@ const char *alert_kind_text(enum alert_kind kind)
         [ALERT_CREDENTIALS] = "credentials",
         [ALERT_DEAD_LETTERS] = "dead-letters",
         [ALERT_IN_DOUBT] = "in-doubt",
+        [ALERT_HELD] = "held",
         [ALERT_ORPHAN] = "orphan",
         [ALERT_STORAGE] = "storage",
         [ALERT_QUARANTINE] = "quarantine",

@@ -30,6 +30,7 @@ enum alert_kind {
     ALERT_CREDENTIALS,  /* server: it refuses our login */
     ALERT_DEAD_LETTERS, /* from here on without a subject: there are some */
     ALERT_IN_DOUBT,     /* deliveries are */
+    ALERT_HELD,         /* deliveries wait for the operator's word */
     ALERT_ORPHAN,       /* mail without a route waits */
     ALERT_STORAGE,      /* no mail is accepted */
     ALERT_QUARANTINE,   /* damaged records were set aside */

@@ -205,6 +205,9 @@ void report_alerts_tick(struct core *core)
                        "there are dead letters: holdfast queue list --dead");
     report_alert_while(core, ALERT_IN_DOUBT, totals.in_doubt > 0,
                        "deliveries are in doubt: no reply came to the final dot");
+    report_alert_while(core, ALERT_HELD, totals.held_by_rule > 0,
+                       "deliveries are held until they are released or discarded by hand: "
+                       "holdfast queue list");
     report_alert_while(core, ALERT_MORE, alerts_full(&core->alerts),
                        "more conditions than can be listed: the log has them all");
     if (alerts_find(&core->alerts, ALERT_ORPHAN, SLICE_EMPTY) != NULL && !has_orphans(core)) {

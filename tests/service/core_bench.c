@@ -264,7 +264,7 @@ void bench_result(struct bench *bench, enum relay_verdict verdict, uint16_t code
     channel_put_id(&frame, bench->message);
     buffer_put_u32(&frame, bench->delivery_count);
     for (uint32_t i = 0; i < bench->delivery_count; i++) {
-        const struct relay_reply reply = {.stage = RELAY_AT_DOT,
+        const struct relay_reply reply = {.stage = bench->stage,
                                           .how =
                                               verdict == RELAY_IN_DOUBT ? RELAY_LOST : RELAY_REPLY,
                                           .code = code,
@@ -708,6 +708,7 @@ static struct bench *bench_new(void)
     bench->connects = bench->readies = bench->answers = true;
     bench->verdict = RELAY_ACCEPTED;
     bench->code = 250;
+    bench->stage = RELAY_AT_DOT;
     bench->rows = json_array();
     bench->loop = loop_new();
     return bench;

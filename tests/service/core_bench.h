@@ -47,6 +47,7 @@ struct bench {
     bool readies;  /* jobs ask for GO at once */
     bool answers;  /* GO is followed by a result at once */
     enum relay_verdict verdict;
+    enum relay_stage stage; /* of results; the dot */
     uint16_t code;
     uint32_t opened, delivered, gone, durable, closed; /* frames seen */
     uint32_t session;                                  /* of the last CHANNEL_DELIVER */

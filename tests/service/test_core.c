@@ -698,6 +698,28 @@ static void each_alert_is_told_once(void **state)
     assert_int_equal(core->alerts.count, MANY);
 }
 
+/* R2, R4: what only the operator can let go must not wait in silence. */
+static void mail_held_by_rule_is_an_alert(void **state)
+{
+    struct bench *bench = *state;
+    bench->verdict = RELAY_REFUSED;
+    bench->code = 550;
+    bench->stage = RELAY_AT_MAIL;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->durable, 1);
+    for (int i = 0; i < 500 && !has_alert(bench, ALERT_HELD, ""); i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_true(has_alert(bench, ALERT_HELD, ""));
+    assert_int_equal(queued(bench, "held"), 1);
+    assert_int_equal(bench_ask(bench, "queue discard", "{'all':true}"), 0);
+    for (int i = 0; i < 500 && has_alert(bench, ALERT_HELD, ""); i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_false(has_alert(bench, ALERT_HELD, ""));
+}
+
 /* An alert of a lane or server that a reload has taken away would never end. */
 static void a_reload_ends_alerts_without_a_cause(void **state)
 {
@@ -773,6 +795,7 @@ int main(void)
         MEMORY_TEST(a_quota_is_told),
         MEMORY_TEST(each_alert_is_told_once),
         MEMORY_TEST(a_reload_ends_alerts_without_a_cause),
+        MEMORY_TEST(mail_held_by_rule_is_an_alert),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
