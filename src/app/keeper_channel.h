@@ -26,7 +26,8 @@ enum keeper_kind {
     KEEPER_APPLY,
     KEEPER_STOP, /* grace_ms */
     /* from a child */
-    KEEPER_READY, /* generation, error: NONE if it is in force */
+    KEEPER_READY,  /* generation, error: NONE if it is in force */
+    KEEPER_BROKEN, /* edge: core has cut it off, and it must be started again */
     /* from the reader */
     KEEPER_PLAN,    /* bytes: the plan; descriptors: the whole text, and warnings, a line each */
     KEEPER_REFUSED, /* descriptor: what is wrong, a line each */

@@ -187,6 +187,19 @@ static void child_close(struct child *child)
     child->ready = false;
 }
 
+/* Its rings are made new when it has ended. */
+static void replace_edge(struct keeper *keeper, enum keeper_edge edge)
+{
+    const struct child *child =
+        &keeper->children[edge == KEEPER_EDGE_IN ? ROLE_EDGE_IN : ROLE_EDGE_OUT];
+    if (child->pid == 0 || child->stopping) {
+        return;
+    }
+    log_event(LOG_LEVEL_ERROR, "killed", LOG_TEXT("process", role_name(child->role)),
+              LOG_TEXT("reason", "core has cut its ring off"));
+    kill(child->pid, SIGKILL);
+}
+
 static void child_heard(void *context, unsigned ready)
 {
     (void)ready;
@@ -198,6 +211,8 @@ static void child_heard(void *context, unsigned ready)
         child->ready = true;
         child->was_ready = true;
         keeper_child_ready(keeper, child, message.generation, message.error);
+    } else if (error == ERROR_NONE && message.kind == KEEPER_BROKEN && child->role == ROLE_CORE) {
+        replace_edge(keeper, message.edge);
     } else if (error == ERROR_CLOSED) {
         /* Its death is told by SIGCHLD. */
         loop_watch_set(child->watch, 0);

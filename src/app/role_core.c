@@ -93,6 +93,17 @@ static void take_ring(void *context, enum keeper_edge edge, uint32_t index, uint
     }
 }
 
+static void edge_broken(void *context, enum core_edge edge)
+{
+    const struct core_process *process = context;
+    struct keeper_message message = {
+        .kind = KEEPER_BROKEN, .edge = edge == CORE_EDGE_IN ? KEEPER_EDGE_IN : KEEPER_EDGE_OUT};
+    enum error error = keeper_send(process->start.channel, &message);
+    if (error != ERROR_NONE) {
+        exit(role_fail("keeper", error));
+    }
+}
+
 static void take_web(void *context, int fd)
 {
     struct core_process *process = context;
@@ -150,6 +161,7 @@ static enum error open_core(struct core_process *process)
 static void take_links(struct core_process *process)
 {
     struct role_start *start = &process->start;
+    core_set_broken_handler(process->core, edge_broken, process);
     for (uint32_t i = 0; i < start->loops; i++) {
         take_ring(process, KEEPER_EDGE_IN, i, start->loops, start->rings[KEEPER_EDGE_IN][i]);
         take_ring(process, KEEPER_EDGE_OUT, i, start->loops, start->rings[KEEPER_EDGE_OUT][i]);

@@ -273,6 +273,21 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
                          ret_core);
 }
 
+void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum core_edge edge),
+                             void *context)
+{
+    core->edge_broken = fn;
+    core->edge_broken_context = context;
+}
+
+void core_edge_is_broken(struct core *core, enum core_edge edge, const char *text)
+{
+    report_alert(core, edge == CORE_EDGE_IN ? ALERT_EDGE_IN : ALERT_EDGE_OUT, text);
+    if (core->edge_broken != NULL) {
+        core->edge_broken(core->edge_broken_context, edge);
+    }
+}
+
 void core_set_edge_in(struct core *core, uint32_t index, struct ring *ring)
 {
     core_in_attach(core, index, ring);

@@ -24,6 +24,11 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
  * of edge-out must be set before dispatch begins. */
 void core_set_edge_in(struct core *core, uint32_t index, struct ring *ring);
 void core_set_edge_out(struct core *core, uint32_t index, uint32_t count, struct ring *ring);
+enum core_edge { CORE_EDGE_IN, CORE_EDGE_OUT };
+/* From now on `fn` is called when an edge has broken its ring or does not read it. The ring is cut
+ * off, and the edge of no use until it is given a new one. `fn` must not call core. */
+void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum core_edge edge),
+                             void *context);
 /* A connected control stream (from the listening socket or the web process). `privileged`: may
  * change things; otherwise reads status only. The descriptor is taken over. */
 void core_add_control(struct core *core, int fd, bool privileged);

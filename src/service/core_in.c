@@ -398,7 +398,7 @@ static void drain(struct core_edge_in *in)
             return;
         }
         if (error != ERROR_NONE) {
-            report_alert(core, ALERT_EDGE_IN, "edge-in has broken its ring and is cut off");
+            core_edge_is_broken(core, CORE_EDGE_IN, "edge-in has broken its ring and is cut off");
             detach(in);
             return;
         }

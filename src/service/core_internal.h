@@ -162,6 +162,9 @@ struct core {
     void (*stopped)(void *context);
     void *stopped_context;
 
+    void (*edge_broken)(void *context, enum core_edge edge); /* NULL: nobody asks */
+    void *edge_broken_context;
+
     struct core_edge_in in[CORE_EDGES_MAX];
     enum error accepting; /* as last told */
     struct route_state {
@@ -224,6 +227,8 @@ void core_check_stopped(struct core *core);
 /* Memory is out where going on would forget a fact about mail: a restart reads it from the journal
  * (or finds the attempt in doubt). */
 _Noreturn void core_out_of_memory(void);
+/* Alerts, and calls for a new edge; its ring is the caller's to detach. */
+void core_edge_is_broken(struct core *core, enum core_edge edge, const char *text);
 
 /* core_in.c */
 void core_in_init(struct core *core);

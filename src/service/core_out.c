@@ -66,8 +66,9 @@ void core_out_send(struct core_edge_out *out, struct buffer *frame)
     }
     buffer_put_bytes(&out->backlog, buffer_slice(frame));
     if (out->backlog.failed) {
-        /* It has not read for so long that it must be taken for dead; the keeper will see. */
-        report_alert(out->core, ALERT_EDGE_OUT, "edge-out does not read its ring and is cut off");
+        /* It has not read for so long that it must be taken for dead. */
+        core_edge_is_broken(out->core, CORE_EDGE_OUT,
+                            "edge-out does not read its ring and is cut off");
         core_out_attach(out->core, out->index, out->core->out_count, NULL);
     }
 }
@@ -228,7 +229,7 @@ static void drain(struct core_edge_out *out)
             return;
         }
         if (error != ERROR_NONE) {
-            report_alert(core, ALERT_EDGE_OUT, "edge-out has broken its ring and is cut off");
+            core_edge_is_broken(core, CORE_EDGE_OUT, "edge-out has broken its ring and is cut off");
             core_out_attach(core, out->index, core->out_count, NULL);
             return;
         }

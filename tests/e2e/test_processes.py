@@ -7,8 +7,10 @@ import pathlib
 import re
 import signal
 import socket
+import struct
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -141,6 +143,62 @@ def test_a_second_daemon_says_who_is_first(holdfast, sink, place):
     assert f"pid={mx.child.pid}" in second.stderr
     assert greets(mx.port)
     mx.stop()
+
+
+RING_IN_SIZES = (8 << 20, 1 << 20)  # service/channel.h
+RING_OUT_SIZES = (1 << 20, 1 << 20)
+
+
+def ring_memory(mx, wanted):
+    """The memory of the first ring with these sizes, as the keeper holds it (sys/ring.c)."""
+    for fd in pathlib.Path(f"/proc/{mx.child.pid}/fd").iterdir():
+        if "holdfast-ring" in os.readlink(fd):
+            memory = os.open(fd, os.O_RDWR)
+            if struct.unpack("<QQ", os.pread(memory, 16, 8)) == wanted:
+                return memory
+            os.close(memory)
+    raise AssertionError("the keeper holds no such ring")
+
+
+@pytest.mark.parametrize("name, sizes", (("edge-in", RING_IN_SIZES), ("edge-out", RING_OUT_SIZES)))
+def test_an_edge_that_breaks_its_ring_is_replaced(holdfast, sink, name, sizes):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port), top="loops = 1")
+    mx.send(content=subject("before"))
+    wait_for(lambda: delivered(hop, "before"), 20, what="the first message")
+    memory = ring_memory(mx, sizes)
+    old = child(mx, f"holdfast-{name}"[:15])
+
+    def broken():
+        # The edge's own position; it is right again when the edge next moves it.
+        for _ in range(2000):
+            os.pwrite(memory, b"\1", 64)
+        return "core has cut its ring off" in mx.log()
+    sender = threading.Thread(target=send_until, args=(mx, lambda: not alive(old)))
+    sender.start()
+    try:
+        wait_for(broken, 30, 0, "word of the broken ring")
+        wait_for(lambda: not alive(old), 10, what="its end")
+    finally:
+        os.close(memory)
+        sender.join(30)
+    wait_for(lambda: greets(mx.port), 10, what="the new one")
+    mx.send(content=subject("after"))
+    wait_for(lambda: delivered(hop, "after"), 20, what="a message after")
+    assert "cut off" not in str(mx.status()["alerts"]), "over with the new ring"
+    assert mx.log().count("process-died") == 1
+    mx.stop()
+
+
+def send_until(mx, done):
+    """Mail, whatever becomes of it."""
+    for count in range(3000):
+        if done():
+            return
+        try:
+            mx.send(content=subject(f"{count}"))
+        except (AssertionError, OSError):
+            time.sleep(0.05)
 
 
 # ---- reload ----

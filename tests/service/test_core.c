@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -760,6 +761,47 @@ static void a_reload_ends_alerts_without_a_cause(void **state)
     assert_true(has_alert(bench, ALERT_ORPHAN, ""));
 }
 
+static void count_broken(void *context, enum core_edge edge)
+{
+    unsigned *broken = context;
+    broken[edge]++;
+}
+
+/* A ring to core, whose peer has produced one octet: positions are multiples of 8 (sys/ring.c). */
+static struct ring *broken_ring(struct bench *bench)
+{
+    enum { HEAD_OF_A = 64 };
+    struct ring_descriptors descriptors;
+    struct ring *ring;
+    const uint64_t head = 1, wake = 1;
+    assert_int_equal(ring_create(CHANNEL_RING_OUT, CHANNEL_RING_OUT, &descriptors), ERROR_NONE);
+    assert_int_equal(pwrite(descriptors.memory, &head, sizeof(head), HEAD_OF_A), sizeof(head));
+    assert_int_equal(write(descriptors.wake_b, &wake, sizeof(wake)), sizeof(wake));
+    assert_int_equal(
+        ring_attach(descriptors, RING_SIDE_B, bench->loop, (ring_ready_fn *)abort, NULL, &ring),
+        ERROR_NONE);
+    return ring;
+}
+
+static void an_edge_that_breaks_its_ring_is_called_for_once(void **state)
+{
+    struct bench *bench = *state;
+    unsigned broken[2] = {0};
+    core_set_broken_handler(bench->core, count_broken, broken);
+    core_set_edge_in(bench->core, 0, broken_ring(bench));
+    bench_run_ms(bench, 20);
+    assert_int_equal(broken[CORE_EDGE_IN], 1);
+    assert_true(has_alert(bench, ALERT_EDGE_IN, ""));
+    bench_attach_in(bench);
+    assert_false(has_alert(bench, ALERT_EDGE_IN, ""));
+    bench_attach_out(bench, true, true);
+    core_set_edge_out(bench->core, 0, 1, broken_ring(bench));
+    bench_run_ms(bench, 20);
+    assert_int_equal(broken[CORE_EDGE_OUT], 1);
+    assert_int_equal(broken[CORE_EDGE_IN], 1);
+    assert_true(has_alert(bench, ALERT_EDGE_OUT, ""));
+}
+
 #define MEMORY_TEST(name)                                                                          \
     cmocka_unit_test_setup_teardown(name, bench_set_up_memory, bench_tear_down)
 #define DISK_TEST(name) cmocka_unit_test_setup_teardown(name, bench_set_up_disk, bench_tear_down)
@@ -769,6 +811,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MEMORY_TEST(a_message_goes_all_the_way),
         DISK_TEST(a_message_goes_all_the_way),
+        MEMORY_TEST(an_edge_that_breaks_its_ring_is_called_for_once),
         MEMORY_TEST(what_does_not_fit_is_refused),
         MEMORY_TEST(large_content_comes_in_pieces),
         MEMORY_TEST(messages_that_fill_the_memory_together_are_all_stored),
