@@ -43,6 +43,7 @@ LIBRARIES = {
     re.compile(r"^systemd/"): {"sys", "app"},
     re.compile(r"^jansson\.h"): {"service", "app"},
     re.compile(r"^openssl/"): {"base/digest", "sys"},
+    re.compile(r"^curl/"): {"app"},
     re.compile(r"^libsmartcols/"): {"app"},
 }
 

@@ -55,9 +55,13 @@ const struct tool_command tool_commands[] = {
      OPTION_ALL, 0, ANY, tool_server},
     {"trace", "ID|ADDRESS|MESSAGE-ID", "Every event of a message, in order",
      "ADDRESS is a sender or recipient; MESSAGE-ID has its angle brackets.", 0, 1, 1, tool_trace},
-    {"check", "", "Check the configuration",
-     "Says all that is wrong with it, with file and line. The daemon need not run.", 0, 0, 0,
-     tool_check},
+    {"check", "[DOMAIN]", "Check the configuration, or how a domain is set up",
+     "Alone: says all that is wrong with the configuration, with file and line. The daemon need "
+     "not "
+     "run.\nWith a DOMAIN: are we among its MX, behind the primary; addresses, reverse names, "
+     "greetings,\ncertificates, TLSA, MTA-STS and SPF; disk and clock. Exit code 1 if anything is "
+     "bad.",
+     OPTION_PORT, 0, 1, tool_check},
     {"spool verify", "[DIR]", "Check the journal and say what is in it",
      "Reads every byte and changes nothing; DIR is a state directory other than the "
      "configuration's.\nStop the daemon first, or what it writes meanwhile may look unfinished.",

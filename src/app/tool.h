@@ -24,6 +24,7 @@ enum {
     OPTION_TO = 1 << 7,
     OPTION_FORCE = 1 << 8,
     OPTION_REASON = 1 << 9,
+    OPTION_PORT = 1 << 10,
 
     OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
                      OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
@@ -49,7 +50,7 @@ struct tool {
     bool terminal; /* standard output is one */
     bool colour;
     unsigned given; /* OPTION_ bits */
-    const char *domain, *server, *sender, *recipient, *to, *reason;
+    const char *domain, *server, *sender, *recipient, *to, *reason, *port;
     uint64_t older_s;
     const char **operands; /* within `words` */
     unsigned operand_count;
@@ -165,6 +166,7 @@ enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
 enum control_exit tool_trace(struct tool *tool);
 enum control_exit tool_check(struct tool *tool);
+enum control_exit tool_doctor(struct tool *tool);
 enum control_exit tool_spool_verify(struct tool *tool);
 
 /* "waits for m1: connection refused" and the like, from a row of "queue list" or a delivery. */

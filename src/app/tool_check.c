@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `holdfast check`: the configuration alone, without the daemon.
+ * `holdfast check`: the configuration alone, without the daemon; with a domain, the doctor.
  */
 #include "app/settings.h"
 #include "app/tool.h"
@@ -69,6 +69,9 @@ static void print_summary(const char *path, const struct service_config *config)
 
 enum control_exit tool_check(struct tool *tool)
 {
+    if (tool->operand_count > 0) {
+        return tool_doctor(tool);
+    }
     struct buffer findings;
     buffer_init(&findings, 0);
     struct settings *settings = settings_read(tool->configuration, &findings);

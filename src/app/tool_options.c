@@ -30,6 +30,7 @@ static const struct option options[] = {
     {"to", "SERVER|ADDRESS", OPTION_TO, "where to send it instead"},
     {"force", NULL, OPTION_FORCE, "bounce also to senders that are not verified"},
     {"reason", "TEXT", OPTION_REASON, "a word for the trace"},
+    {"port", "PORT", OPTION_PORT, "where exchangers are greeted, if not at 25"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 
@@ -155,6 +156,8 @@ static const char **option_place(struct tool *tool, unsigned bit)
         return &tool->recipient;
     case OPTION_TO:
         return &tool->to;
+    case OPTION_PORT:
+        return &tool->port;
     default:
         return &tool->reason;
     }

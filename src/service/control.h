@@ -41,6 +41,7 @@
  * ---- "status" ------------------------------------------------------------------------------
  *
  * {"version":"0.1.0","hostname":"mx2.example.net","started":ms,"now":ms,
+ *  "accepted":{"messages","bytes"}, since "started"
  *  "loading":false,                 still reading the journal after a start: counts are partial
  *  "accepting":true,"accepting_reason":null,
  *  "queue":{"messages","deliveries","bytes","oldest_seconds" (0 when empty),"held","in_doubt"},

@@ -134,6 +134,9 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "version", json_string(HOLDFAST_VERSION));
     control_set(row, "hostname", control_string(core->config->hostname));
     control_set(row, "started", json_integer(core->started_wall_ms));
+    control_set(row, "accepted",
+                json_pack("{sI sI}", "messages", (json_int_t)core->accepted_messages, "bytes",
+                          (json_int_t)core->accepted_bytes));
     control_set(row, "now", json_integer(core_now().wall_ms));
     control_set(row, "loading", json_boolean(!core->loaded));
     control_set(row, "accepting", json_boolean(state.accepting == ERROR_NONE));

@@ -192,7 +192,10 @@ static void commit_done(void *context, enum error error, const struct spool_hand
         report_accepted(core, &commit->message);
         commit->handle = handles[0];
         commit->unrelayed = !core_in_relay(core, commit->handle, &commit->message);
-        core->bytes_since_quota += commit->message.header_length + commit->message.body_length;
+        uint64_t bytes = commit->message.header_length + commit->message.body_length;
+        core->bytes_since_quota += bytes;
+        core->accepted_messages++;
+        core->accepted_bytes += bytes;
     }
     if (answered) {
         commit_answered(commit);

@@ -146,6 +146,7 @@ struct core {
     struct disk *events_disk; /* owned by events; asked for the size of the file system */
     struct id_maker ids;
     int64_t started_wall_ms;
+    uint64_t accepted_messages, accepted_bytes; /* since then */
 
     struct loop_timer *tick;
     struct loop_timer *due; /* relay's deadline */

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the domain has published that bears on us: its MTA-STS policy (RFC 8461) must list this
+ * host, or senders that follow it do not deliver here; its SPF record (RFC 7208) should pass this
+ * host's addresses, or what we send for the domain is taken for forged.
+ */
+#include "app/doctor_internal.h"
+
+#include <curl/curl.h>
+#include <stdio.h>
+
+/* ---- MTA-STS ------------------------------------------------------------------------------ */
+
+enum { POLICY_MAX = 64 << 10 }; /* RFC 8461 3.3 */
+
+static size_t take_policy(char *bytes, size_t size, size_t count, void *context)
+{
+    struct buffer *policy = context;
+    buffer_append(policy, slice_make(bytes, size * count));
+    return policy->failed ? 0 : size * count;
+}
+
+/* Fetches https://mta-sts.DOMAIN/.well-known/mta-sts.txt: no redirects, a valid certificate. NULL,
+ * or why not. */
+static const char *fetch_policy(struct doctor *doctor, struct buffer *policy,
+                                char problem[CURL_ERROR_SIZE])
+{
+    char url[400], resolve[400];
+    struct slice host = name_under(doctor, "mta-sts.", doctor->settings->domain);
+    struct dns_answer answer = ask_addresses(doctor, host);
+    if (answer.error != ERROR_NONE) {
+        return "its host has no address";
+    }
+    /* The addresses that our resolver knows, not those of the C library. */
+    char address[IP_TEXT_SIZE];
+    ip_to_text(&answer.addresses[0], address);
+    snprintf(resolve, sizeof(resolve), "%.*s:443:%s", SLICE_PRINT(host), address);
+    snprintf(url, sizeof(url), "https://%.*s/.well-known/mta-sts.txt", SLICE_PRINT(host));
+    struct curl_slist *addresses = curl_slist_append(NULL, resolve);
+    CURL *curl = curl_easy_init();
+    CURLcode done = CURLE_OUT_OF_MEMORY;
+    long status = 0;
+    snprintf(problem, CURL_ERROR_SIZE, "out of memory");
+    if (curl != NULL && addresses != NULL) {
+        (void)curl_easy_setopt(curl, CURLOPT_URL, url);
+        (void)curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "https");
+        (void)curl_easy_setopt(curl, CURLOPT_RESOLVE, addresses);
+        (void)curl_easy_setopt(curl, CURLOPT_PROXY, "");
+        (void)curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)doctor->settings->timeout_ms);
+        (void)curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+        (void)curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_policy);
+        (void)curl_easy_setopt(curl, CURLOPT_WRITEDATA, policy);
+        (void)curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, problem);
+        done = curl_easy_perform(curl);
+        (void)curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    }
+    curl_easy_cleanup(curl);
+    curl_slist_free_all(addresses);
+    if (done != CURLE_OK) {
+        return problem[0] != '\0' ? problem : curl_easy_strerror(done);
+    }
+    if (status != 200) {
+        snprintf(problem, CURL_ERROR_SIZE, "HTTP status %ld", status);
+        return problem;
+    }
+    return NULL;
+}
+
+/* RFC 8461 4.1: "*." stands for exactly one label. */
+static bool pattern_allows(struct slice pattern, struct slice host)
+{
+    if (pattern.length > 2 && pattern.data[0] == '*' && pattern.data[1] == '.') {
+        size_t dot = slice_find(host, '.');
+        return dot > 0 && slice_equal_fold(slice_skip(pattern, 1), slice_skip(host, dot));
+    }
+    return slice_equal_fold(pattern, host);
+}
+
+struct policy {
+    bool enforces;
+    bool allows_us;
+    unsigned patterns;
+};
+
+static void read_policy(struct slice text, struct slice hostname, struct policy *policy)
+{
+    while (text.length > 0) {
+        size_t end = slice_find(text, '\n');
+        struct slice line = slice_take(text, end);
+        text = slice_skip(text, end + 1);
+        if (line.length > 0 && line.data[line.length - 1] == '\r') {
+            line.length--;
+        }
+        size_t colon = slice_find(line, ':');
+        struct slice key = slice_trim(slice_take(line, colon));
+        struct slice value = slice_trim(slice_skip(line, colon + 1));
+        if (slice_equal(key, SLICE_LITERAL("mode"))) {
+            policy->enforces = slice_equal(value, SLICE_LITERAL("enforce"));
+        } else if (slice_equal(key, SLICE_LITERAL("mx"))) {
+            policy->patterns++;
+            policy->allows_us |= pattern_allows(value, hostname);
+        }
+    }
+}
+
+/* Text records of which one must begin so; others are of no interest. */
+static bool find_text(const struct dns_records *found, const char *start, struct slice *ret_text)
+{
+    for (size_t i = 0; i < found->count; i++) {
+        if (slice_starts_fold(found->records[i].data, slice_from_text(start))) {
+            *ret_text = found->records[i].data;
+            return true;
+        }
+    }
+    return false;
+}
+
+void examine_mta_sts(struct doctor *doctor)
+{
+    struct slice domain = doctor->settings->domain, text;
+    struct slice hostname = doctor->settings->config->hostname;
+    struct dns_records found =
+        ask_records(doctor, name_under(doctor, "_mta-sts.", domain), DNS_TXT);
+    if (found.error != ERROR_NONE || !find_text(&found, "v=STSv1", &text)) {
+        bool none = found.error == ERROR_NONE || found.error == ERROR_MISSING;
+        tell(doctor, "mta-sts", domain, none ? DOCTOR_GOOD : DOCTOR_WARNING,
+             none ? NULL : "look at the zone", "no MTA-STS policy is announced%s%s",
+             none ? "" : ": ", none ? "" : ask_trouble(&found));
+        return;
+    }
+    struct buffer bytes;
+    buffer_init(&bytes, POLICY_MAX);
+    char text_of_curl[CURL_ERROR_SIZE];
+    const char *problem = fetch_policy(doctor, &bytes, text_of_curl);
+    struct policy policy = {0};
+    if (problem == NULL) {
+        read_policy(buffer_slice(&bytes), hostname, &policy);
+    }
+    buffer_done(&bytes);
+    if (problem != NULL) {
+        tell(doctor, "mta-sts", domain, DOCTOR_WARNING,
+             "the policy that senders remember may not be the present one",
+             "a policy is announced but cannot be fetched: %s", problem);
+    } else if (!policy.allows_us) {
+        tell(doctor, "mta-sts", domain, policy.enforces ? DOCTOR_BAD : DOCTOR_WARNING,
+             "add an mx line for this host to the policy, and change the id of its TXT record",
+             "the policy does not list this host among its %u exchangers%s", policy.patterns,
+             policy.enforces ? ": senders that follow it do not deliver here" : "");
+    } else {
+        tell(doctor, "mta-sts", domain, DOCTOR_GOOD, NULL, "the policy (%s) lists this host",
+             policy.enforces ? "enforce" : "testing");
+    }
+}
+
+/* ---- SPF ---------------------------------------------------------------------------------- */
+
+enum spf { SPF_NONE, SPF_PASS, SPF_NO_PASS, SPF_UNKNOWN };
+
+enum { SPF_LOOKUPS_MAX = 10 }; /* RFC 7208 4.6.4 */
+
+struct spf_question {
+    struct doctor *doctor;
+    struct ip_address address;
+    unsigned lookups;
+};
+
+static bool answer_has(const struct dns_answer *answer, const struct ip_address *address)
+{
+    for (size_t i = 0; i < answer->count; i++) {
+        if (ip_equal(&answer->addresses[i], address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum spf spf_of(struct spf_question *question, struct slice domain);
+
+/* The domain a mechanism names, else the record's own. False: it has macros or a length, which we
+ * do not work out. */
+static bool spf_domain(struct slice rest, struct slice domain, struct slice *ret_domain)
+{
+    *ret_domain = domain;
+    if (rest.length > 0 && rest.data[0] == ':') {
+        *ret_domain = slice_skip(rest, 1);
+    } else if (rest.length > 0) {
+        return false;
+    }
+    return slice_find(*ret_domain, '%') == ret_domain->length &&
+           slice_find(*ret_domain, '/') == ret_domain->length;
+}
+
+static bool spf_network(struct slice rest, const struct ip_address *address)
+{
+    struct ip_network network;
+    return rest.length > 1 && ip_network_from_text(slice_skip(rest, 1), &network) &&
+           ip_network_contains(&network, address);
+}
+
+static enum spf spf_exchangers(struct spf_question *question, struct slice domain)
+{
+    struct dns_records found = ask_records(question->doctor, domain, DNS_MX);
+    for (size_t i = 0; i < found.count && i < DOCTOR_EXCHANGERS_MAX; i++) {
+        struct dns_answer answer = ask_addresses(question->doctor, found.records[i].name);
+        if (answer_has(&answer, &question->address)) {
+            return SPF_PASS;
+        }
+    }
+    return SPF_NO_PASS;
+}
+
+/* SPF_PASS: the mechanism matches; SPF_NO_PASS: it does not. */
+static enum spf spf_matches(struct spf_question *question, struct slice name, struct slice rest,
+                            struct slice domain)
+{
+    struct slice target;
+    if (slice_equal_fold(name, SLICE_LITERAL("all"))) {
+        return SPF_PASS;
+    }
+    if (slice_equal_fold(name, SLICE_LITERAL("ip4")) ||
+        slice_equal_fold(name, SLICE_LITERAL("ip6"))) {
+        return spf_network(rest, &question->address) ? SPF_PASS : SPF_NO_PASS;
+    }
+    if (!spf_domain(rest, domain, &target) || ++question->lookups > SPF_LOOKUPS_MAX) {
+        return SPF_UNKNOWN;
+    }
+    if (slice_equal_fold(name, SLICE_LITERAL("a"))) {
+        struct dns_answer answer = ask_addresses(question->doctor, target);
+        return answer_has(&answer, &question->address) ? SPF_PASS : SPF_NO_PASS;
+    }
+    if (slice_equal_fold(name, SLICE_LITERAL("mx"))) {
+        return spf_exchangers(question, target);
+    }
+    if (slice_equal_fold(name, SLICE_LITERAL("include"))) {
+        enum spf included = spf_of(question, target);
+        return included == SPF_NONE ? SPF_UNKNOWN : included;
+    }
+    return SPF_UNKNOWN;
+}
+
+static enum spf spf_evaluate(struct spf_question *question, struct slice record,
+                             struct slice domain)
+{
+    struct slice redirect = SLICE_EMPTY;
+    bool unknown = false;
+    for (struct slice rest = record; rest.length > 0;) {
+        size_t end = slice_find(rest, ' ');
+        struct slice term = slice_take(rest, end);
+        rest = slice_skip(rest, end + 1);
+        if (slice_starts_fold(term, SLICE_LITERAL("redirect="))) {
+            redirect = slice_skip(term, 9);
+            continue;
+        }
+        if (term.length == 0 || slice_find(term, '=') < slice_find(term, ':')) {
+            continue; /* the version, exp= and other modifiers */
+        }
+        bool passes = strchr("-~?", term.data[0]) == NULL;
+        term = strchr("+-~?", term.data[0]) != NULL ? slice_skip(term, 1) : term;
+        size_t name = 0;
+        while (name < term.length && term.data[name] != ':' && term.data[name] != '/') {
+            name++;
+        }
+        enum spf matched =
+            spf_matches(question, slice_take(term, name), slice_skip(term, name), domain);
+        unknown |= matched == SPF_UNKNOWN;
+        if (matched == SPF_PASS) {
+            return passes ? SPF_PASS : unknown ? SPF_UNKNOWN : SPF_NO_PASS;
+        }
+    }
+    if (redirect.length > 0 && ++question->lookups <= SPF_LOOKUPS_MAX) {
+        enum spf redirected = spf_of(question, redirect);
+        return redirected == SPF_NO_PASS && unknown ? SPF_UNKNOWN : redirected;
+    }
+    return unknown ? SPF_UNKNOWN : SPF_NO_PASS;
+}
+
+static enum spf spf_of(struct spf_question *question, struct slice domain)
+{
+    struct slice record;
+    struct dns_records found = ask_records(question->doctor, domain, DNS_TXT);
+    if (found.error != ERROR_NONE && found.error != ERROR_MISSING) {
+        return SPF_UNKNOWN;
+    }
+    return find_text(&found, "v=spf1", &record) ? spf_evaluate(question, record, domain) : SPF_NONE;
+}
+
+void examine_spf(struct doctor *doctor)
+{
+    struct slice domain = doctor->settings->domain;
+    struct dns_answer answer = ask_addresses(doctor, doctor->settings->config->hostname);
+    for (size_t i = 0; i < answer.count; i++) {
+        struct spf_question question = {.doctor = doctor, .address = answer.addresses[i]};
+        char text[IP_TEXT_SIZE];
+        ip_to_text(&answer.addresses[i], text);
+        switch (spf_of(&question, domain)) {
+        case SPF_NONE:
+            tell(doctor, "spf", domain, DOCTOR_GOOD, NULL, "the domain publishes no SPF record");
+            return;
+        case SPF_PASS:
+            tell(doctor, "spf", domain, DOCTOR_GOOD, NULL, "the SPF record passes %s", text);
+            break;
+        case SPF_NO_PASS:
+            tell(doctor, "spf", domain, DOCTOR_WARNING,
+                 "add our address to the record if mail of the domain leaves through this host, "
+                 "and except this host from SPF at the primary",
+                 "the SPF record does not pass %s", text);
+            break;
+        case SPF_UNKNOWN:
+            tell(doctor, "spf", domain, DOCTOR_WARNING, "look at the record by hand",
+                 "the SPF record cannot be worked out for %s", text);
+            break;
+        }
+    }
+}
