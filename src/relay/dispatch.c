@@ -86,7 +86,7 @@ static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
 {
     uint32_t before = lane->last_server;
     lane->last_server = server;
-    if (before == server || before == NO_INDEX || lane->pin != PIN_NONE) {
+    if (before == server || lane->pin != PIN_NONE) {
         return;
     }
     struct relay_action *event = action_event(relay, RELAY_EVENT_SWITCHED);

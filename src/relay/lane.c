@@ -54,7 +54,7 @@ struct lane *lane_new(struct relay *relay, uint32_t route)
         .head = NOBODY,
         .tail = NOBODY,
         .placed = NO_INDEX,
-        .last_server = NO_INDEX,
+        .last_server = route == NO_INDEX ? NO_INDEX : relay->config->routes[route].chain[0],
     };
     if (lane->name.data == NULL) {
         free(lane);

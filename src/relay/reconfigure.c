@@ -372,7 +372,7 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         if (lane->pin != PIN_NONE || !slice_equal(lane->name, old->name)) {
             continue;
         }
-        if (old->last_server != NO_INDEX) {
+        if (old->last_server != NO_INDEX && server_map[old->last_server] != NO_INDEX) {
             lane->last_server = server_map[old->last_server];
         }
         lane->stopped = old->stopped;

@@ -167,7 +167,7 @@ struct lane {
     uint32_t placed; /* server whose turn list it is in, or NO_INDEX */
     struct link turn;
     uint64_t deficit;
-    uint32_t last_server; /* R4: to tell a switch */
+    uint32_t last_server; /* R4: to tell a switch; at first the chain's head. Orphan: NO_INDEX */
     bool stopped;
     bool draining;
     uint64_t drain_mark; /* what was accepted up to this sequence */

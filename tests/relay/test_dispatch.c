@@ -369,6 +369,50 @@ static void a_message_that_broke_two_sessions_blames_no_server_any_more(void **s
     world_close(&world);
 }
 
+/* R4: also the first delivery of a life that goes to another server than the head is a switch. */
+static void a_start_with_the_head_down_tells_the_switch(void **state)
+{
+    (void)state;
+    start();
+    struct relay_action head = *world_action(&world, RELAY_CONNECT, 0);
+    struct relay_action next = *world_action(&world, RELAY_CONNECT, 1);
+    assert_int_equal(head.server, 0);
+    world_ended(&world, head.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    world_opened(&world, next.session);
+    world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    assert_int_equal(deliver.server, 1);
+    const struct relay_action *switched = world_event(&world, RELAY_EVENT_SWITCHED, 0);
+    assert_non_null(switched);
+    assert_int_equal(switched->from_server, 0);
+    assert_int_equal(switched->server, 1);
+    assert_false(switched->is_head);
+    struct relay_lane_view view;
+    relay_lane(world.relay, 0, &view);
+    assert_true(view.switched);
+    /* A reload without that server: nothing to come back from. */
+    static struct relay_config second;
+    static struct route_config routes[WORLD_ROUTES];
+    second = world.config;
+    memcpy(routes, world.routes, sizeof routes);
+    routes[0].chain_length = 1;
+    second.routes = routes;
+    assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
+    world_take(&world);
+    relay_lane(world.relay, 0, &view);
+    assert_true(view.switched); /* m2 is there still, and the last to have got mail */
+    second.servers = world.servers;
+    second.server_count = 1;
+    second.routes = routes;
+    second.route_count = 1;
+    second.bounces = NO_INDEX;
+    assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
+    world_take(&world);
+    relay_lane(world.relay, 0, &view);
+    assert_false(view.switched);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +428,7 @@ int main(void)
         cmocka_unit_test(mail_loaded_late_keeps_its_place),
         cmocka_unit_test(totals_follow_the_oldest_message),
         cmocka_unit_test(a_message_that_broke_two_sessions_blames_no_server_any_more),
+        cmocka_unit_test(a_start_with_the_head_down_tells_the_switch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
