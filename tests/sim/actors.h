@@ -8,30 +8,48 @@
 #define HOLDFAST_TESTS_ACTORS_H
 
 #include "base/network.h"
+#include "base/slice.h"
 #include "sys/loop.h"
 
-enum { LEDGER_RECIPIENTS = 64, LEDGER_MESSAGES = 4000, LEDGER_RECIPIENTS_PER_MESSAGE = 3 };
+enum {
+    LEDGER_RECIPIENTS = 64,
+    LEDGER_MESSAGES = 8000,
+    LEDGER_RECIPIENTS_PER_MESSAGE = 3,
+    LEDGER_NOTICES = 8000,
+    LEDGER_NOBODY = UINT32_MAX,
+};
 
 /* One message for one recipient, as the outside saw it. */
 struct ledger_entry {
     uint32_t recipient;
     uint32_t delivered; /* 2xx to the dot, whether or not the reply arrived */
     uint32_t doubts;    /* of those: the reply was cut off */
-    uint32_t refused;   /* 5xx that reached the sender */
+    uint32_t refused;   /* 5xx that was said about it */
+    uint32_t bounced;   /* notices to its sender that name it */
     bool disturbed;     /* deferred, refused, cut or doubted at some time: may be out of order */
 };
 
 struct ledger_message {
     bool acknowledged; /* 250 seen */
+    bool verified;     /* its sender may be told of a refusal: a relay client, an address */
     bool refused;  /* 4xx or 5xx seen: must not be delivered as if promised, but may not count */
     uint64_t hash; /* of the content as it must arrive, behind our Received field */
     uint32_t count;
     struct ledger_entry entries[LEDGER_RECIPIENTS_PER_MESSAGE];
 };
 
+/* A delivery status notification as servers saw it; known again by its Message-ID. */
+struct ledger_notice {
+    uint64_t id;
+    uint32_t number; /* of the message that it is about */
+    uint32_t delivered, doubts, refused;
+};
+
 struct ledger {
     struct ledger_message messages[LEDGER_MESSAGES];
+    struct ledger_notice notices[LEDGER_NOTICES];
     uint32_t issued;
+    uint32_t notice_count;
     uint32_t acknowledged;
     uint32_t allowance;                         /* duplicates that kills of ours excuse */
     uint32_t last_delivered[LEDGER_RECIPIENTS]; /* newest number that arrived undisturbed */
@@ -53,20 +71,35 @@ struct server_mood {
 
 struct sim_server;
 struct sim_server *sim_server_new(struct loop *loop, const char *name, const struct ip_endpoint *at,
-                                  struct ledger *ledger);
+                                  bool lmtp, struct ledger *ledger);
 void sim_server_set_mood(struct sim_server *server, const struct server_mood *mood);
 uint32_t sim_server_taken(const struct sim_server *server);
 uint32_t sim_server_visits(const struct sim_server *server);
 
 struct sim_client;
-/* Sends to its own `count` recipients, numbered from `first`, until sim_client_stop(). */
+/* Sends to its own `count` recipients, numbered from `first`, until sim_client_stop(). With a
+ * `source` it is a relay client, at that address. */
 struct sim_client *sim_client_new(struct loop *loop, const struct ip_endpoint *to,
-                                  struct ledger *ledger, uint32_t first, uint32_t count);
+                                  const struct ip_address *source, struct ledger *ledger,
+                                  uint32_t first, uint32_t count);
 void sim_client_stop(struct sim_client *client);
 bool sim_client_idle(const struct sim_client *client);
 
-/* Writes the address of recipient `number`: "rN@example.test" (held for a domain). */
+/* Writes the address of recipient `number`: "rN@" and the domain that it is in. By its number:
+ * 0..31 example.test, 32..39 lmtp.test, 40..47 elsewhere.test, 48..55 each of these in turn, 56..63
+ * lmtp.test. Only relay clients write to those from 40 on. */
 void ledger_address(uint32_t number, char ret_text[64]);
+/* The sender of message `number`, "sN@client.test": where a notice about it goes. */
+void ledger_sender(uint32_t number, char ret_text[64]);
+/* What the outside saw of message `number` for a recipient; NULL: it was not sent to him. */
+struct ledger_entry *ledger_find(struct ledger *ledger, uint32_t number, uint32_t recipient);
+/* Prints a contradiction and counts it. */
+void ledger_fault(struct ledger *ledger, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* A notice about message `number` is at a server: the ledger's entry for it, newly made if it is
+ * seen for the first time; whatever is wrong with it is a fault. NULL: it is none. */
+struct ledger_notice *ledger_take_notice(struct ledger *ledger, uint32_t number,
+                                         struct slice content);
 /* One line with the time, if the ledger tells. */
 void ledger_tell(const struct ledger *ledger, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -74,6 +107,8 @@ void ledger_tell(const struct ledger *ledger, const char *format, ...)
  * arrived and were undisturbed (one in flight, one pipelined behind it). */
 void ledger_disturb(struct ledger *ledger, uint32_t recipient);
 void ledger_disturb_all(struct ledger *ledger);
+/* Each acknowledged delivery has arrived, or its sender has been told. */
+bool ledger_is_settled(const struct ledger *ledger);
 /* Reports on stdout; the number of broken promises. */
 uint32_t ledger_judge(struct ledger *ledger);
 

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/hash.h"
 #include "sim/actors.h"
 #include "sim/sim.h"
 
@@ -17,6 +18,44 @@ void ledger_tell(const struct ledger *ledger, const char *format, ...)
         printf("\n");
         va_end(arguments);
     }
+}
+
+void ledger_fault(struct ledger *ledger, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    printf("%12.6f fault: ", (double)sim_now_ns() / 1e9);
+    vprintf(format, arguments);
+    printf("\n");
+    va_end(arguments);
+    ledger->faults++;
+}
+
+void ledger_address(uint32_t number, char ret_text[64])
+{
+    static const char *const domains[] = {"example.test", "lmtp.test", "elsewhere.test"};
+    static const uint8_t by_eight[] = {0, 0, 0, 0, 1, 2, 0, 1};
+    uint32_t domain = number / 8 == 6 ? number % 3 : by_eight[number / 8];
+    snprintf(ret_text, 64, "r%u@%s", number, domains[domain]);
+}
+
+void ledger_sender(uint32_t number, char ret_text[64])
+{
+    snprintf(ret_text, 64, "s%u@client.test", number);
+}
+
+struct ledger_entry *ledger_find(struct ledger *ledger, uint32_t number, uint32_t recipient)
+{
+    if (number >= ledger->issued) {
+        return NULL;
+    }
+    struct ledger_message *message = &ledger->messages[number];
+    for (uint32_t i = 0; i < message->count; i++) {
+        if (message->entries[i].recipient == recipient) {
+            return &message->entries[i];
+        }
+    }
+    return NULL;
 }
 
 void ledger_disturb(struct ledger *ledger, uint32_t recipient)
@@ -41,37 +80,183 @@ void ledger_disturb_all(struct ledger *ledger)
     }
 }
 
-uint32_t ledger_judge(struct ledger *ledger)
+/* ---- notices --------------------------------------------------------------------------------- */
+
+/* What follows the first `mark` at the beginning of a line, to that line's end; moves *rest on. */
+static bool next_line(struct slice *rest, const char *mark, struct slice *ret_value)
 {
-    uint32_t broken = ledger->faults;
-    uint32_t lost = 0, doubled = 0, doubts = 0, delivered = 0, refused = 0;
+    struct slice label = slice_from_text(mark);
+    for (;;) {
+        size_t end = slice_find(*rest, '\n');
+        if (end == rest->length) {
+            return false;
+        }
+        struct slice line = slice_take(*rest, end);
+        *rest = slice_skip(*rest, end + 1);
+        if (slice_starts_fold(line, label)) {
+            *ret_value = slice_take(slice_skip(line, label.length),
+                                    slice_find(slice_skip(line, label.length), '\r'));
+            return true;
+        }
+    }
+}
+
+/* The digits behind the letter. */
+static bool number_behind(struct slice text, char letter, uint32_t *ret_number)
+{
+    uint64_t value;
+    if (text.length < 2 || text.data[0] != letter ||
+        !slice_to_u64(slice_skip(slice_take(text, slice_find(text, '@')), 1), &value)) {
+        return false;
+    }
+    *ret_number = (uint32_t)value;
+    return true;
+}
+
+static void check_recipient(struct ledger *ledger, uint32_t number, struct slice address)
+{
+    uint32_t recipient = LEDGER_NOBODY;
+    struct ledger_entry *entry = NULL;
+    if (number_behind(address, 'r', &recipient)) {
+        entry = ledger_find(ledger, number, recipient);
+    }
+    if (entry == NULL) {
+        ledger_fault(ledger, "a notice about %u names somebody else: %.*s", number,
+                     SLICE_PRINT(address));
+        return;
+    }
+    if (entry->refused == 0) {
+        ledger_fault(ledger, "a notice tells of r%u, who did not refuse %u", recipient, number);
+    }
+    if (++entry->bounced > 1) {
+        ledger_fault(ledger, "a second notice tells of %u for r%u", number, recipient);
+    }
+}
+
+static void check_notice(struct ledger *ledger, uint32_t number, struct slice content)
+{
+    struct slice rest = content, value;
+    uint64_t quoted;
+    if (number >= ledger->issued || !ledger->messages[number].verified) {
+        ledger_fault(ledger, "a notice to the unverified sender of %u", number);
+    }
+    if (!next_line(&rest, "Auto-Submitted: ", &value)) {
+        ledger_fault(ledger, "a notice about %u is not marked as such", number);
+    }
+    rest = content;
+    if (!next_line(&rest, "X-Number: ", &value) || !slice_to_u64(value, &quoted) ||
+        quoted != number) {
+        ledger_fault(ledger, "a notice to the sender of %u is about another message", number);
+    }
+    rest = content;
+    uint32_t named = 0;
+    while (next_line(&rest, "Final-Recipient: rfc822; ", &value)) {
+        check_recipient(ledger, number, value);
+        named++;
+    }
+    if (named == 0) {
+        ledger_fault(ledger, "a notice about %u names nobody", number);
+    }
+}
+
+struct ledger_notice *ledger_take_notice(struct ledger *ledger, uint32_t number,
+                                         struct slice content)
+{
+    static const struct hash_key key = {1, 2};
+    struct slice rest = content, value;
+    if (!next_line(&rest, "Message-ID: ", &value) || ledger->notice_count == LEDGER_NOTICES) {
+        ledger_fault(ledger, "mail to the sender of %u without a Message-ID", number);
+        return NULL;
+    }
+    uint64_t id = hash_bytes(key, value);
+    for (uint32_t i = 0; i < ledger->notice_count; i++) {
+        if (ledger->notices[i].id == id) {
+            return &ledger->notices[i];
+        }
+    }
+    check_notice(ledger, number, content);
+    struct ledger_notice *notice = &ledger->notices[ledger->notice_count++];
+    *notice = (struct ledger_notice){.id = id, .number = number};
+    return notice;
+}
+
+/* ---- the verdict ----------------------------------------------------------------------------- */
+
+static bool has_fate(const struct ledger_entry *entry)
+{
+    return entry->delivered > 0 || entry->bounced > 0;
+}
+
+bool ledger_is_settled(const struct ledger *ledger)
+{
     for (uint32_t i = 0; i < ledger->issued; i++) {
         const struct ledger_message *message = &ledger->messages[i];
-        for (uint32_t j = 0; j < message->count; j++) {
-            const struct ledger_entry *entry = &message->entries[j];
-            delivered += entry->delivered > 0;
-            refused += entry->refused > 0;
-            doubts += entry->doubts;
-            if (message->acknowledged && entry->delivered == 0 && entry->refused == 0) {
-                if (lost++ < PRINTED) {
-                    printf("lost: message %u for r%u\n", i, entry->recipient);
-                }
-            }
-            if (entry->delivered > 1 + entry->doubts) {
-                doubled += entry->delivered - 1 - entry->doubts;
-            }
-            if (entry->delivered > 0 && entry->refused > 0 && entry->doubts == 0) {
-                doubled++; /* two fates; a kill between reply and result excuses it as well */
+        for (uint32_t j = 0; message->acknowledged && j < message->count; j++) {
+            if (!has_fate(&message->entries[j])) {
+                return false;
             }
         }
     }
-    printf("issued %u, acknowledged %u, deliveries %u, refused %u, doubts %u, doubled %u "
-           "(%u excused), lost %u, faults %u\n",
-           ledger->issued, ledger->acknowledged, delivered, refused, doubts, doubled,
-           ledger->allowance, lost, ledger->faults);
-    if (doubled > ledger->allowance) {
-        printf("doubled beyond excuse: %u of %u\n", doubled, ledger->allowance);
-        broken += doubled - ledger->allowance;
+    for (uint32_t i = 0; i < ledger->notice_count; i++) {
+        if (ledger->notices[i].delivered == 0) {
+            return false;
+        }
     }
-    return broken + lost;
+    return true;
+}
+
+struct tally {
+    uint32_t lost, doubled, doubts, delivered, refused, bounced;
+};
+
+static void count_copies(struct tally *tally, uint32_t delivered, uint32_t doubts)
+{
+    tally->delivered += delivered > 0;
+    tally->doubts += doubts;
+    if (delivered > 1 + doubts) {
+        tally->doubled += delivered - 1 - doubts;
+    }
+}
+
+static void count_message(struct tally *tally, const struct ledger_message *message,
+                          uint32_t number)
+{
+    for (uint32_t j = 0; j < message->count; j++) {
+        const struct ledger_entry *entry = &message->entries[j];
+        count_copies(tally, entry->delivered, entry->doubts);
+        tally->refused += entry->refused > 0;
+        tally->bounced += entry->bounced > 0;
+        if (message->acknowledged && !has_fate(entry) && tally->lost++ < PRINTED) {
+            printf("lost: message %u for r%u\n", number, entry->recipient);
+        }
+        if (entry->delivered > 0 && entry->bounced > 0 && entry->doubts == 0) {
+            tally->doubled++; /* two fates; a kill between reply and result excuses it as well */
+        }
+    }
+}
+
+uint32_t ledger_judge(struct ledger *ledger)
+{
+    struct tally tally = {0};
+    for (uint32_t i = 0; i < ledger->issued; i++) {
+        count_message(&tally, &ledger->messages[i], i);
+    }
+    for (uint32_t i = 0; i < ledger->notice_count; i++) {
+        const struct ledger_notice *notice = &ledger->notices[i];
+        count_copies(&tally, notice->delivered, notice->doubts);
+        if (notice->delivered == 0 && tally.lost++ < PRINTED) {
+            printf("lost: a notice about message %u\n", notice->number);
+        }
+    }
+    printf("issued %u, acknowledged %u, deliveries %u, refused %u, bounced %u in %u notices, "
+           "doubts %u, doubled %u (%u excused), lost %u, faults %u\n",
+           ledger->issued, ledger->acknowledged, tally.delivered, tally.refused, tally.bounced,
+           ledger->notice_count, tally.doubts, tally.doubled, ledger->allowance, tally.lost,
+           ledger->faults);
+    uint32_t broken = ledger->faults + tally.lost;
+    if (tally.doubled > ledger->allowance) {
+        printf("doubled beyond excuse: %u of %u\n", tally.doubled, ledger->allowance);
+        broken += tally.doubled - ledger->allowance;
+    }
+    return broken;
 }

@@ -5,13 +5,20 @@
 #include <stdlib.h>
 
 #include "service/channel.h"
-#include "service/core.h"
+#include "service/core_internal.h"
 #include "service/smtp_in.h"
 #include "service/smtp_out.h"
 #include "sim/sim.h"
 #include "sys/net.h"
 
-enum { LOOPS = 2 };
+enum { LOOPS = 2, RELOAD_NS = 20000000 };
+
+/* A loop that takes the newest configuration when its moment comes. */
+struct reload {
+    struct program *program;
+    enum role role;
+    uint32_t index;
+};
 
 /* One end of a ring that awaits its process, or is in use by it. */
 struct edge {
@@ -23,6 +30,8 @@ struct edge {
 
 struct program {
     const struct service_config *config;
+    uint32_t generation;
+    struct reload reloads[ROLE_COUNT][LOOPS];
     struct disk_sim *spool_store, *events_store;
     struct sim_process *keeper;
     struct sim_process *process[ROLE_COUNT]; /* NULL while down */
@@ -81,8 +90,9 @@ static void wire_all(struct program *program)
 static void start_core(struct program *program)
 {
     program->core_loop = loop_new();
-    must(core_new(program->core_loop, program->config, 1, disk_sim_open(program->spool_store),
-                  disk_sim_open(program->events_store), &program->page->slots[0], &program->core));
+    must(core_new(program->core_loop, program->config, program->generation,
+                  disk_sim_open(program->spool_store), disk_sim_open(program->events_store),
+                  &program->page->slots[0], &program->core));
     wire_all(program);
 }
 
@@ -93,8 +103,8 @@ static void start_edge_in(struct program *program)
         struct edge *edge = &program->edges_in[i];
         edge->loop = loop_new();
         edge->ring = NULL;
-        edge->in = smtp_in_new(edge->loop, program->config, 1, program->shared, program->listeners,
-                               NULL, &program->page->slots[1 + i]);
+        edge->in = smtp_in_new(edge->loop, program->config, program->generation, program->shared,
+                               program->listeners, NULL, &program->page->slots[1 + i]);
         assert(edge->in != NULL);
         wire(program, edge, i, true);
     }
@@ -202,6 +212,7 @@ struct program *program_start(const struct service_config *config, struct disk_s
     struct program *program = calloc(1, sizeof(*program));
     assert(program != NULL);
     program->config = config;
+    program->generation = 1;
     program->spool_store = spool_store;
     program->events_store = events_store;
     disk_sim_record(spool_store);
@@ -218,6 +229,42 @@ struct program *program_start(const struct service_config *config, struct disk_s
         start(program, role);
     }
     return program;
+}
+
+static void take_config(void *context)
+{
+    struct reload *reload = context;
+    struct program *program = reload->program;
+    const struct service_config *config = program->config;
+    switch (reload->role) {
+    case ROLE_EDGE_IN:
+        must(smtp_in_reconfigure(program->edges_in[reload->index].in, config, program->generation,
+                                 program->listeners));
+        break;
+    case ROLE_CORE:
+        must(core_reconfigure(program->core, config, program->generation));
+        break;
+    case ROLE_EDGE_OUT:
+        must(smtp_out_reconfigure(program->edges_out[reload->index].out, config));
+        break;
+    case ROLE_COUNT:
+        break;
+    }
+}
+
+void program_reload(struct program *program, const struct service_config *config)
+{
+    program->config = config;
+    program->generation++;
+    for (enum role role = 0; role < ROLE_COUNT; role++) {
+        for (uint32_t i = 0; program->process[role] != NULL && i < LOOPS; i++) {
+            if (role != ROLE_CORE || i == 0) {
+                program->reloads[role][i] = (struct reload){program, role, i};
+                sim_after(program->process[role], (int64_t)sim_draw(RELOAD_NS), take_config,
+                          &program->reloads[role][i]);
+            }
+        }
+    }
 }
 
 void program_kill(struct program *program, enum role role)
@@ -319,6 +366,16 @@ void program_command(struct program *program, const char *request)
     sim_process_enter(program->process[ROLE_CORE]);
     core_add_control(program->core, theirs, true);
     sim_process_enter(program->keeper);
+}
+
+uint64_t program_unfinished(const struct program *program)
+{
+    if (program->core == NULL || !program->core->loaded) {
+        return UINT64_MAX;
+    }
+    struct relay_totals totals;
+    relay_totals(program->core->relay, &totals);
+    return totals.deliveries + totals.dead_letters;
 }
 
 uint32_t program_connections(const struct program *program)

@@ -13,9 +13,13 @@ struct program;
 
 enum role { ROLE_EDGE_IN, ROLE_CORE, ROLE_EDGE_OUT, ROLE_COUNT };
 
-/* config must outlive it. The spool lies on `spool_store`, the event journal on `events_store`. */
+/* config must outlive it, as must every one that follows. The spool lies on `spool_store`, the
+ * event journal on `events_store`. */
 struct program *program_start(const struct service_config *config, struct disk_sim *spool_store,
                               struct disk_sim *events_store);
+/* A new configuration, with the same listeners: each process and loop takes it at a moment of its
+ * own; what starts from now on starts with it. */
+void program_reload(struct program *program, const struct service_config *config);
 /* kill -9 of one role; it is started again after a drawn pause of at most 300 ms. */
 void program_kill(struct program *program, enum role role);
 /* All at once, and the disks lose what was not synced. Started again like that. */
@@ -27,6 +31,8 @@ void program_mend_disk(struct program *program);
 /* An operator's request (service/control.h), one JSON object; the answer is not awaited. Nothing
  * happens while core is down. */
 void program_command(struct program *program, const char *request);
+/* Deliveries that have no fate, dead letters included. UINT64_MAX while core is down or loading. */
+uint64_t program_unfinished(const struct program *program);
 /* The most deliveries that can have been in flight: what a kill may double. */
 uint32_t program_connections(const struct program *program);
 

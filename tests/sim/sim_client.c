@@ -17,6 +17,8 @@ enum step { AWAY, CONNECTING, GREETING, HELLO, MAIL, RECIPIENT, DATA, DOT, PAUSE
 struct sim_client {
     struct loop *loop;
     struct ip_endpoint to;
+    bool is_relay_client;
+    struct ip_address source; /* of a relay client */
     struct ledger *ledger;
     uint32_t first, count;
     enum step step;
@@ -28,11 +30,6 @@ struct sim_client {
     uint32_t sent_recipients;
     bool stopped;
 };
-
-void ledger_address(uint32_t number, char ret_text[64])
-{
-    snprintf(ret_text, 64, "r%u@example.test", number);
-}
 
 static void client_leave(struct sim_client *client)
 {
@@ -125,8 +122,14 @@ static bool message_begin(struct sim_client *client)
     message->hash = fnv(buffer_slice(&client->content));
     client->sent_recipients = 0;
     client->step = MAIL;
-    buffer_append_text(&client->out, sim_chance(100) ? "MAIL FROM:<> BODY=8BITMIME\r\n"
-                                                     : "MAIL FROM:<a@client.test>\r\n");
+    if (sim_chance(100)) {
+        buffer_append_text(&client->out, "MAIL FROM:<> BODY=8BITMIME\r\n");
+    } else {
+        char sender[64];
+        ledger_sender(client->number, sender);
+        buffer_printf(&client->out, "MAIL FROM:<%s>\r\n", sender);
+        message->verified = client->is_relay_client;
+    }
     return true;
 }
 
@@ -258,7 +261,8 @@ static void client_timer(void *context)
         return;
     }
     if (client->step == AWAY) {
-        if (net_connect(&client->to, NULL, &client->fd) != ERROR_NONE) {
+        if (net_connect(&client->to, client->is_relay_client ? &client->source : NULL,
+                        &client->fd) != ERROR_NONE) {
             loop_timer_set(client->timer, 500);
             return;
         }
@@ -269,12 +273,17 @@ static void client_timer(void *context)
 }
 
 struct sim_client *sim_client_new(struct loop *loop, const struct ip_endpoint *to,
-                                  struct ledger *ledger, uint32_t first, uint32_t count)
+                                  const struct ip_address *source, struct ledger *ledger,
+                                  uint32_t first, uint32_t count)
 {
     struct sim_client *client = calloc(1, sizeof(*client));
     assert(client != NULL);
     *client = (struct sim_client){
         .loop = loop, .to = *to, .ledger = ledger, .first = first, .count = count};
+    if (source != NULL) {
+        client->is_relay_client = true;
+        client->source = *source;
+    }
     buffer_init(&client->in, 0);
     buffer_init(&client->out, 0);
     buffer_init(&client->content, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A mail server of the simulated world: plain SMTP with PIPELINING, in its own few lines so that
- * it shares no mistake with the program's parser.
+ * A mail server of the simulated world: plain SMTP or LMTP with PIPELINING, in its own few lines so
+ * that it shares no mistake with the program's parser.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 
 struct sim_server {
     const char *name;
+    bool lmtp;
     struct loop *loop;
     struct ledger *ledger;
     struct server_mood mood;
@@ -22,6 +23,8 @@ struct sim_server {
     uint32_t taken, visits;
 };
 
+enum { RECIPIENTS_MAX = 16, TRAVEL_NS = 1000000, TRAVEL_MS = 2 };
+
 struct visit {
     struct sim_server *server;
     int fd;
@@ -29,18 +32,17 @@ struct visit {
     struct loop_timer *timer; /* a slow reply is pending while it is set */
     struct buffer in, out, content;
     bool in_content, slow, closing;
-    uint32_t recipients[16];
+    bool hangs_up;   /* when what it has said has arrived; the rest of the replies is lost */
+    uint32_t sender; /* the number of the message that sender is made for, or LEDGER_NOBODY */
+    bool is_notice;  /* to the sender of the message `notice_about` */
+    uint32_t notice_about;
+    uint32_t recipients[RECIPIENTS_MAX];
     uint32_t recipient_count;
     /* What was taken last, for its reply may yet be lost on the way. */
-    uint32_t taken_number;
-    uint32_t taken_recipients[16];
+    uint32_t *taken_doubts[RECIPIENTS_MAX];
     uint32_t taken_count;
     int64_t taken_ns;
 };
-
-enum { TRAVEL_NS = 1000000 };
-
-static struct ledger_entry *entry_of(struct ledger *ledger, uint32_t number, uint32_t recipient);
 
 static bool chance(unsigned per_mille)
 {
@@ -50,7 +52,7 @@ static bool chance(unsigned per_mille)
 static void visit_end(struct visit *visit)
 {
     /* For all the sender knows, its dot has been read: in doubt. */
-    for (uint32_t i = 0; i < visit->recipient_count; i++) {
+    for (uint32_t i = 0; !visit->is_notice && i < visit->recipient_count; i++) {
         ledger_tell(visit->server->ledger, "%s visit %d: ended in a transaction for r%u",
                     visit->server->name, visit->fd, visit->recipients[i]);
         ledger_disturb(visit->server->ledger, visit->recipients[i]);
@@ -58,11 +60,9 @@ static void visit_end(struct visit *visit)
     bool reply_lost =
         visit->slow || visit->out.length > 0 || sim_now_ns() - visit->taken_ns < TRAVEL_NS;
     for (uint32_t i = 0; reply_lost && !visit->closing && i < visit->taken_count; i++) {
-        struct ledger_entry *entry =
-            entry_of(visit->server->ledger, visit->taken_number, visit->taken_recipients[i]);
-        entry->doubts++;
-        ledger_tell(visit->server->ledger, "%s visit %d: ended, reply for %u lost",
-                    visit->server->name, visit->fd, visit->taken_number);
+        *visit->taken_doubts[i] += 1;
+        ledger_tell(visit->server->ledger, "%s visit %d: ended, a reply lost", visit->server->name,
+                    visit->fd);
     }
     loop_watch_free(visit->watch);
     loop_timer_free(visit->timer);
@@ -103,20 +103,6 @@ static void say(struct visit *visit, const char *text)
     buffer_append_text(&visit->out, "\r\n");
 }
 
-static struct ledger_entry *entry_of(struct ledger *ledger, uint32_t number, uint32_t recipient)
-{
-    if (number >= ledger->issued) {
-        return NULL;
-    }
-    struct ledger_message *message = &ledger->messages[number];
-    for (uint32_t i = 0; i < message->count; i++) {
-        if (message->entries[i].recipient == recipient) {
-            return &message->entries[i];
-        }
-    }
-    return NULL;
-}
-
 static uint64_t fnv(struct slice bytes)
 {
     uint64_t hash = 0xcbf29ce484222325ULL;
@@ -148,109 +134,213 @@ static bool number_of(struct slice content, uint32_t *ret_number)
     return true;
 }
 
+/* ---- the dot --------------------------------------------------------------------------------- */
+
 enum taking { TAKEN, TAKEN_BUT_CUT, DEFERRED, REFUSED };
 
-static void record(struct visit *visit, uint32_t number, enum taking taking)
+static const char *const taking_words[] = {"taken", "taken but cut", "deferred", "refused"};
+
+static enum taking draw_taking(const struct server_mood *mood)
 {
-    static const char *const words[] = {"taken", "taken but cut", "deferred", "refused"};
-    struct ledger *ledger = visit->server->ledger;
-    for (uint32_t i = 0; i < visit->recipient_count; i++) {
-        uint32_t recipient = visit->recipients[i];
-        ledger_tell(ledger, "%s visit %d: %u for r%u %s", visit->server->name, visit->fd, number,
-                    recipient, words[taking]);
-        struct ledger_entry *entry = entry_of(ledger, number, recipient);
-        if (entry == NULL) {
-            printf("fault: message %u arrived for r%u, which it was not sent to\n", number,
-                   recipient);
-            ledger->faults++;
-            continue;
+    return chance(mood->dot_4xx)         ? DEFERRED
+           : chance(mood->dot_5xx)       ? REFUSED
+           : chance(mood->cut_after_dot) ? TAKEN_BUT_CUT
+                                         : TAKEN;
+}
+
+static void taken(struct visit *visit, uint32_t *doubts)
+{
+    visit->server->taken++;
+    visit->taken_doubts[visit->taken_count++] = doubts;
+    visit->taken_ns = sim_now_ns();
+}
+
+static void check_order(struct ledger *ledger, const struct ledger_entry *entry, uint32_t number)
+{
+    uint32_t *last = &ledger->last_delivered[entry->recipient];
+    if (entry->delivered == 1 && !entry->disturbed) {
+        if (*last > number + 1) {
+            ledger_fault(ledger, "message %u for r%u arrived after %u", number, entry->recipient,
+                         *last - 1);
         }
-        switch (taking) {
-        case DEFERRED:
-            entry->disturbed = true;
-            break;
-        case REFUSED:
-            entry->disturbed = true;
-            entry->refused++;
-            break;
-        case TAKEN_BUT_CUT:
-            entry->disturbed = true;
-            entry->doubts++;
-            entry->delivered++;
-            break;
-        case TAKEN:
-            entry->delivered++;
-            visit->server->taken++;
-            if (entry->delivered == 1 && !entry->disturbed) {
-                if (ledger->last_delivered[recipient] > number + 1) {
-                    printf("fault: message %u for r%u arrived after %u\n", number, recipient,
-                           ledger->last_delivered[recipient] - 1);
-                    ledger->faults++;
-                }
-                ledger->last_delivered[recipient] = number + 1;
-            }
-            break;
-        }
+        *last = number + 1;
     }
 }
 
-/* The dot. False: the visit is over. */
-static bool take_content(struct visit *visit)
+static void record(struct visit *visit, uint32_t number, uint32_t recipient, enum taking taking)
 {
-    const struct server_mood *mood = &visit->server->mood;
+    struct ledger *ledger = visit->server->ledger;
+    ledger_tell(ledger, "%s visit %d: %u for r%u %s", visit->server->name, visit->fd, number,
+                recipient, taking_words[taking]);
+    struct ledger_entry *entry = ledger_find(ledger, number, recipient);
+    if (entry == NULL) {
+        ledger_fault(ledger, "message %u arrived for r%u, which it was not sent to", number,
+                     recipient);
+        return;
+    }
+    entry->disturbed = entry->disturbed || taking != TAKEN;
+    entry->refused += taking == REFUSED;
+    if (taking == TAKEN_BUT_CUT) {
+        entry->doubts++;
+        entry->delivered++;
+    } else if (taking == TAKEN) {
+        entry->delivered++;
+        taken(visit, &entry->doubts);
+        check_order(ledger, entry, number);
+    }
+}
+
+static void record_notice(struct visit *visit, enum taking taking)
+{
+    struct ledger *ledger = visit->server->ledger;
+    ledger_tell(ledger, "%s visit %d: notice about %u %s", visit->server->name, visit->fd,
+                visit->notice_about, taking_words[taking]);
+    struct ledger_notice *notice =
+        ledger_take_notice(ledger, visit->notice_about, buffer_slice(&visit->content));
+    if (notice == NULL) {
+        return;
+    }
+    notice->refused += taking == REFUSED;
+    notice->delivered += taking == TAKEN || taking == TAKEN_BUT_CUT;
+    notice->doubts += taking == TAKEN_BUT_CUT;
+    if (taking == TAKEN) {
+        taken(visit, &notice->doubts);
+    }
+}
+
+/* The number of the message whose content it is, or LEDGER_NOBODY. */
+static uint32_t check_content(struct visit *visit)
+{
     struct ledger *ledger = visit->server->ledger;
     struct slice content = behind_trace(buffer_slice(&visit->content));
     uint32_t number;
     if (!number_of(content, &number) || number >= ledger->issued) {
-        printf("fault: content without a number arrived, %zu bytes\n", visit->content.length);
-        ledger->faults++;
-        say(visit, "250 2.0.0 odd");
-        return true;
+        ledger_fault(ledger, "content without a number arrived, %zu bytes", visit->content.length);
+        return LEDGER_NOBODY;
     }
     if (fnv(content) != ledger->messages[number].hash) {
-        printf("fault: message %u arrived altered\n", number);
-        ledger->faults++;
+        ledger_fault(ledger, "message %u arrived altered", number);
     }
-    if (chance(mood->dot_4xx)) {
-        record(visit, number, DEFERRED);
-        say(visit, "451 4.3.0 not now");
-    } else if (chance(mood->dot_5xx)) {
-        record(visit, number, REFUSED);
-        say(visit, "554 5.6.0 not wanted");
-    } else if (chance(mood->cut_after_dot)) {
-        record(visit, number, TAKEN_BUT_CUT);
-        visit_end(visit);
-        return false;
-    } else {
-        record(visit, number, TAKEN);
-        visit->taken_number = number;
-        visit->taken_count = visit->recipient_count;
-        memcpy(visit->taken_recipients, visit->recipients, sizeof(visit->recipients));
-        visit->taken_ns = sim_now_ns();
-        say(visit, "250 2.0.0 taken");
+    if (visit->sender != LEDGER_NOBODY && visit->sender != number) {
+        ledger_fault(ledger, "message %u arrived with the sender of %u", number, visit->sender);
     }
-    visit->recipient_count = 0;
-    return true;
+    return number;
 }
 
-static void take_recipient(struct visit *visit, struct slice line)
+static void say_taking(struct visit *visit, enum taking taking)
+{
+    static const char *const replies[] = {"250 2.0.0 taken", NULL, "451 4.3.0 not now",
+                                          "554 5.6.0 not wanted"};
+    if (replies[taking] != NULL) {
+        say(visit, replies[taking]);
+    }
+}
+
+/* LMTP: each recipient has a reply of its own; when one is lost, so are those behind it. */
+static void take_content(struct visit *visit)
 {
     const struct server_mood *mood = &visit->server->mood;
-    uint64_t recipient;
-    size_t at = slice_find(line, '@');
-    if (line.length < 11 || at < 10 ||
-        !slice_to_u64(slice_take(slice_skip(line, 10), at - 10), &recipient) ||
-        recipient >= LEDGER_RECIPIENTS) {
-        say(visit, "501 5.1.3 who?");
-    } else if (chance(mood->recipient_4xx)) {
-        /* Which message it is for is not known yet, but only the oldest can be under way. */
-        ledger_disturb(visit->server->ledger, (uint32_t)recipient);
-        ledger_tell(visit->server->ledger, "%s visit %d: r%u deferred", visit->server->name,
-                    visit->fd, (uint32_t)recipient);
-        say(visit, "450 4.2.1 later");
+    uint32_t number = visit->is_notice ? LEDGER_NOBODY : check_content(visit);
+    enum taking taking = TAKEN;
+    visit->taken_count = 0;
+    for (uint32_t i = 0; i < visit->recipient_count; i++) {
+        if (i == 0 || (visit->server->lmtp && taking != TAKEN_BUT_CUT)) {
+            taking = draw_taking(mood);
+        }
+        if (visit->is_notice) {
+            record_notice(visit, taking);
+        } else if (number != LEDGER_NOBODY) {
+            record(visit, number, visit->recipients[i], taking);
+        }
+        if (i == 0 || visit->server->lmtp) {
+            say_taking(visit, taking);
+        }
+    }
+    if (taking == TAKEN_BUT_CUT) {
+        visit->hangs_up = true;
+        visit->slow = true;
+        loop_timer_set(visit->timer, TRAVEL_MS);
     } else {
-        assert(visit->recipient_count < 16);
-        visit->recipients[visit->recipient_count++] = (uint32_t)recipient;
+        visit->recipient_count = 0;
+    }
+}
+
+/* ---- the envelope ---------------------------------------------------------------------------- */
+
+static void take_sender(struct visit *visit, struct slice line)
+{
+    uint64_t number;
+    char expected[64];
+    visit->recipient_count = 0;
+    visit->sender = LEDGER_NOBODY;
+    visit->is_notice = false;
+    struct slice path = slice_skip(line, sizeof("MAIL FROM:<") - 1);
+    path = slice_take(path, slice_find(path, '>'));
+    if (path.length > 0) {
+        struct slice digits = slice_skip(slice_take(path, slice_find(path, '@')), 1);
+        visit->sender = slice_to_u64(digits, &number) ? (uint32_t)number : LEDGER_NOBODY;
+        ledger_sender(visit->sender, expected);
+        if (!slice_equal(path, slice_from_text(expected))) {
+            ledger_fault(visit->server->ledger, "mail from nobody: %.*s", SLICE_PRINT(path));
+        }
+    }
+    say(visit, "250 2.1.0 yes");
+}
+
+static void refuse_recipient(struct visit *visit, uint32_t recipient)
+{
+    struct ledger *ledger = visit->server->ledger;
+    struct ledger_entry *entry = ledger_find(ledger, visit->sender, recipient);
+    if (entry != NULL) {
+        entry->refused++;
+        entry->disturbed = true;
+    } else {
+        ledger_disturb(ledger, recipient); /* from the null sender: which message, nobody knows */
+    }
+    say(visit, "550 5.1.1 unknown");
+}
+
+static void take_rcpt(struct visit *visit, struct slice line)
+{
+    const struct server_mood *mood = &visit->server->mood;
+    struct ledger *ledger = visit->server->ledger;
+    struct slice path = slice_skip(line, sizeof("RCPT TO:<") - 1);
+    path = slice_take(path, slice_find(path, '>'));
+    uint64_t value;
+    bool good = path.length > 1 &&
+                slice_to_u64(slice_skip(slice_take(path, slice_find(path, '@')), 1), &value);
+    uint32_t number = good ? (uint32_t)value : LEDGER_NOBODY;
+    char expected[64] = "";
+    if (good && path.data[0] == 's') {
+        ledger_sender(number, expected);
+    } else if (good && number < LEDGER_RECIPIENTS) {
+        ledger_address(number, expected);
+    }
+    if (!slice_equal(path, slice_from_text(expected))) {
+        ledger_fault(ledger, "mail to nobody: %.*s", SLICE_PRINT(path));
+        say(visit, "501 5.1.3 who?");
+        return;
+    }
+    visit->is_notice = path.data[0] == 's';
+    if (visit->is_notice && visit->sender != LEDGER_NOBODY) {
+        ledger_fault(ledger, "a notice about %u with a sender", number);
+    }
+    if (chance(mood->recipient_4xx)) {
+        ledger_tell(ledger, "%s visit %d: %.*s deferred", visit->server->name, visit->fd,
+                    SLICE_PRINT(path));
+        if (!visit->is_notice) {
+            /* Which message it is for may not be known, but only the oldest can be under way. */
+            ledger_disturb(ledger, number);
+        }
+        say(visit, "450 4.2.1 later");
+    } else if (!visit->is_notice && chance(mood->recipient_5xx)) {
+        ledger_tell(ledger, "%s visit %d: %.*s refused", visit->server->name, visit->fd,
+                    SLICE_PRINT(path));
+        refuse_recipient(visit, number);
+    } else {
+        assert(visit->recipient_count < RECIPIENTS_MAX);
+        visit->notice_about = number;
+        visit->recipients[visit->recipient_count++] = number;
         say(visit, "250 2.1.5 yes");
     }
 }
@@ -270,16 +360,15 @@ static void take_hello(struct visit *visit)
     }
 }
 
-/* One command line. False: the visit is over. */
-static bool take_line(struct visit *visit, struct slice line)
+/* One command line. */
+static void take_line(struct visit *visit, struct slice line)
 {
-    if (slice_starts_fold(line, SLICE_LITERAL("EHLO"))) {
+    if (slice_starts_fold(line, slice_from_text(visit->server->lmtp ? "LHLO " : "EHLO "))) {
         take_hello(visit);
-    } else if (slice_starts_fold(line, SLICE_LITERAL("MAIL FROM:"))) {
-        visit->recipient_count = 0;
-        say(visit, "250 2.1.0 yes");
-    } else if (slice_starts_fold(line, SLICE_LITERAL("RCPT TO:<r"))) {
-        take_recipient(visit, line);
+    } else if (slice_starts_fold(line, SLICE_LITERAL("MAIL FROM:<"))) {
+        take_sender(visit, line);
+    } else if (slice_starts_fold(line, SLICE_LITERAL("RCPT TO:<"))) {
+        take_rcpt(visit, line);
     } else if (slice_equal_fold(line, SLICE_LITERAL("DATA"))) {
         if (visit->recipient_count == 0) {
             say(visit, "554 5.5.1 nobody");
@@ -298,7 +387,6 @@ static bool take_line(struct visit *visit, struct slice line)
     } else {
         say(visit, "500 5.5.2 what?");
     }
-    return true;
 }
 
 static bool work(struct visit *visit)
@@ -311,7 +399,6 @@ static bool work(struct visit *visit)
             break;
         }
         struct slice line = slice_take(input, (size_t)(end - input.data));
-        bool going = true;
         if (visit->in_content) {
             if (chance(visit->server->mood.cut_before_dot) && sim_chance(100)) {
                 visit_end(visit);
@@ -319,20 +406,17 @@ static bool work(struct visit *visit)
             }
             if (slice_equal(line, SLICE_LITERAL("."))) {
                 visit->in_content = false;
-                going = take_content(visit);
+                take_content(visit);
             } else {
                 bool stuffed = line.length > 0 && line.data[0] == '.';
                 buffer_append(&visit->content, slice_skip(line, stuffed ? 1 : 0));
                 buffer_append_text(&visit->content, crlf);
             }
         } else {
-            going = take_line(visit, line);
-        }
-        if (!going) {
-            return false;
+            take_line(visit, line);
         }
         buffer_consume(&visit->in, line.length + 2);
-        if (visit->out.length > 0 && chance(visit->server->mood.slow)) {
+        if (!visit->slow && visit->out.length > 0 && chance(visit->server->mood.slow)) {
             visit->slow = true;
             loop_timer_set(visit->timer, (int64_t)(500 + sim_draw(8000)));
             return true;
@@ -345,7 +429,9 @@ static void slow_over(void *context)
 {
     struct visit *visit = context;
     visit->slow = false;
-    if (flush(visit)) {
+    if (visit->hangs_up) {
+        visit_end(visit);
+    } else if (flush(visit)) {
         work(visit);
     }
 }
@@ -381,6 +467,7 @@ static void accept_ready(void *context, unsigned ready)
         assert(visit != NULL);
         visit->server = server;
         server->visits++;
+        visit->sender = LEDGER_NOBODY;
         visit->fd = fd;
         visit->watch = loop_watch_new(server->loop, fd, visit_ready, visit);
         visit->timer = loop_timer_new(server->loop, slow_over, visit);
@@ -398,11 +485,12 @@ static void accept_ready(void *context, unsigned ready)
 }
 
 struct sim_server *sim_server_new(struct loop *loop, const char *name, const struct ip_endpoint *at,
-                                  struct ledger *ledger)
+                                  bool lmtp, struct ledger *ledger)
 {
     struct sim_server *server = calloc(1, sizeof(*server));
     assert(server != NULL);
     server->name = name;
+    server->lmtp = lmtp;
     server->loop = loop;
     server->ledger = ledger;
     enum error error = net_listen(at, 16, &server->listener);

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -20,9 +21,9 @@ static struct ledger *run(uint64_t seed, const struct server_mood *mood)
     struct loop *loop = loop_new();
     struct ip_endpoint at = {.port = 25};
     ip_from_text(SLICE_LITERAL("192.0.2.1"), &at.address);
-    sim_server_set_mood(sim_server_new(loop, "m1", &at, ledger), mood);
-    sim_client_new(loop, &at, ledger, 0, 3);
-    sim_client_new(loop, &at, ledger, 3, 1);
+    sim_server_set_mood(sim_server_new(loop, "m1", &at, false, ledger), mood);
+    sim_client_new(loop, &at, NULL, ledger, 0, 3);
+    sim_client_new(loop, &at, NULL, ledger, 3, 1);
     sim_run_until(sim_now_ns() + 120LL * 1000000000);
     return ledger;
 }
@@ -61,8 +62,60 @@ static void judge_sees_loss_doubling_and_two_fates(void **state)
     message->entries[0].delivered = 2;
     assert_int_equal(ledger_judge(ledger), 1);
     *message = honest;
-    message->entries[0].refused = 1;
+    message->entries[0].bounced = 1;
     assert_int_equal(ledger_judge(ledger), 1);
+    free(ledger);
+}
+
+static struct ledger_notice *notice(struct ledger *ledger, uint32_t number, const char *id,
+                                    uint32_t recipient)
+{
+    char text[500], address[64];
+    ledger_address(recipient, address);
+    snprintf(text, sizeof(text),
+             "Message-ID: <%s>\r\nAuto-Submitted: auto-replied\r\n\r\n"
+             "Final-Recipient: rfc822; %s\r\n\r\nX-Number: %u\r\n",
+             id, address, number);
+    return ledger_take_notice(ledger, number, slice_from_text(text));
+}
+
+static void judge_knows_notices(void **state)
+{
+    (void)state;
+    struct ledger *ledger = run(3, &(struct server_mood){0});
+    struct ledger_message *message = &ledger->messages[10];
+    struct ledger_entry *entry = &message->entries[0];
+    entry->delivered = 0;
+    entry->refused = 1;
+    assert_int_equal(ledger_judge(ledger), 1);
+    assert_false(ledger_is_settled(ledger));
+
+    message->verified = true;
+    struct ledger_notice *first = notice(ledger, 10, "one", entry->recipient);
+    assert_int_equal(ledger->faults, 0);
+    assert_int_equal(ledger_judge(ledger), 1); /* it has not arrived */
+    assert_false(ledger_is_settled(ledger));
+    first->delivered = 1;
+    assert_int_equal(ledger_judge(ledger), 0);
+    assert_true(ledger_is_settled(ledger));
+    assert_ptr_equal(notice(ledger, 10, "one", entry->recipient), first);
+    assert_int_equal(ledger->faults, 0);
+    first->delivered = 2;
+    assert_int_equal(ledger_judge(ledger), 1);
+    first->doubts = 1;
+    assert_int_equal(ledger_judge(ledger), 0);
+
+    notice(ledger, 10, "two", entry->recipient); /* there was one already */
+    assert_int_equal(ledger->faults, 1);
+    ledger->messages[11].entries[0].refused = 1;
+    notice(ledger, 11, "three", ledger->messages[11].entries[0].recipient); /* to a stranger */
+    assert_int_equal(ledger->faults, 2);
+    ledger->messages[12].verified = true;
+    notice(ledger, 12, "four", ledger->messages[12].entries[0].recipient); /* nobody refused */
+    assert_int_equal(ledger->faults, 3);
+    ledger->messages[13].verified = true;
+    notice(ledger, 13, "five", 63); /* it was not sent to him */
+    assert_int_equal(ledger->faults, 4);
     free(ledger);
 }
 
@@ -72,6 +125,7 @@ int main(void)
         cmocka_unit_test(honest_world_keeps_every_promise),
         cmocka_unit_test(same_seed_same_history),
         cmocka_unit_test(judge_sees_loss_doubling_and_two_fates),
+        cmocka_unit_test(judge_knows_notices),
     };
     return cmocka_run_group_tests_name("sim_actors", tests, NULL, NULL);
 }

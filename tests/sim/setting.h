@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration of the simulated world: two domains and a relay over five servers, one of them
+ * LMTP. One shape is plain; the others, between which the program is reloaded, have servers in
+ * other places or gone, other chains, a domain missing, nowhere for bounces to go.
+ */
+#ifndef HOLDFAST_TESTS_SETTING_H
+#define HOLDFAST_TESTS_SETTING_H
+
+#include "service/config.h"
+
+/* m1 > m2 > m3 for example.test (m2 by name), l1 (LMTP) > m3 for lmtp.test, o1 > m2 for the rest.
+ */
+enum setting_server { M1, M2, M3, L1, O1, SETTING_SERVERS };
+
+struct ip_endpoint setting_server_at(enum setting_server server);
+const char *setting_server_name(enum setting_server server);
+bool setting_server_is_lmtp(enum setting_server server);
+/* Where clients connect to. */
+struct ip_endpoint setting_listener(void);
+/* A client of the relay's network. */
+struct ip_address setting_relay_client(void);
+
+struct setting;
+struct setting *setting_new_plain(void);
+/* As the dice fall. */
+struct setting *setting_new_drawn(void);
+void setting_free(struct setting *setting);
+const struct service_config *setting_config(const struct setting *setting);
+
+#endif
