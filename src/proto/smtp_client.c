@@ -18,6 +18,13 @@ enum {
     OUTPUT_KEPT_BYTES = 8 << 10, /* of an idle session */
 };
 
+/* Each byte taken is progress, so that a server that takes one every other minute would never time
+ * out. So output that waits uses up credit, and bytes that are taken earn some back. */
+enum {
+    SEND_CREDIT_MS = 5 * 60 * 1000,
+    SEND_RATE_MIN = 500, /* octets a second, in the long run; slow links are faster */
+};
+
 /* ---- small things shared ------------------------------------------------------------------ */
 
 void queue_bytes(struct smtp_client *client, struct slice bytes)
@@ -80,6 +87,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     }
     client->lmtp = settings->lmtp;
     client->greeting_timeout_ms = settings->greeting_timeout_ms;
+    client->send_credit_ms = SEND_CREDIT_MS;
     client->credentials = settings->credentials;
     client->step = SESSION_GREETING;
     client->progress_ms = now_ms;
@@ -138,7 +146,11 @@ static int64_t patience_ms(const struct smtp_client *client)
 int64_t smtp_client_deadline(const struct smtp_client *client)
 {
     int64_t patience = patience_ms(client);
-    return patience == 0 ? INT64_MAX : client->progress_ms + patience;
+    if (patience == 0) {
+        return INT64_MAX;
+    }
+    int64_t at = client->progress_ms + patience;
+    return client->sending && client->send_until_ms < at ? client->send_until_ms : at;
 }
 
 void smtp_client_tick(struct smtp_client *client, int64_t now_ms)
@@ -148,9 +160,11 @@ void smtp_client_tick(struct smtp_client *client, int64_t now_ms)
     }
     bool quitting = client->step == SESSION_QUIT;
     bool sending = output_backlog(client) > 0;
+    bool slow = sending && now_ms >= client->send_until_ms;
     struct smtp_client_cause cause =
         cause_of_text(stage_now(client), quitting ? SMTP_CLIENT_LOCAL : SMTP_CLIENT_TIMEOUT,
                       quitting  ? "closed"
+                      : slow    ? "takes less than 500 octets a second"
                       : sending ? "timed out while sending"
                                 : "timed out waiting for a reply");
     session_end(client, &cause);
@@ -166,6 +180,19 @@ static void proceed(struct smtp_client *client, bool was_waiting, int64_t now_ms
     if (!was_waiting) {
         client->progress_ms = now_ms;
     }
+    if (!client->sending) {
+        client->send_until_ms = now_ms + client->send_credit_ms;
+    }
+    client->sending = output_backlog(client) > 0;
+}
+
+/* `count` bytes of what waited have left. */
+static void earn_credit(struct smtp_client *client, size_t count, int64_t now_ms)
+{
+    int64_t credit = client->send_until_ms - now_ms + (int64_t)(count * 1000 / SEND_RATE_MIN);
+    client->send_credit_ms = credit < SEND_CREDIT_MS ? credit : SEND_CREDIT_MS;
+    client->send_until_ms = now_ms + client->send_credit_ms;
+    client->sending = output_backlog(client) > 0;
 }
 
 static bool is_waiting(const struct smtp_client *client)
@@ -234,6 +261,7 @@ void smtp_client_sent(struct smtp_client *client, size_t count, int64_t now_ms)
         client->output_offset = 0;
         buffer_clear(&client->output);
     }
+    earn_credit(client, count, now_ms);
     proceed(client, count == 0, now_ms);
 }
 
@@ -275,6 +303,9 @@ enum error smtp_client_mail(struct smtp_client *client, const struct smtp_client
         return ERROR_MEMORY;
     }
     bool waiting = is_waiting(client);
+    if (!client->sending) {
+        client->send_credit_ms = SEND_CREDIT_MS;
+    }
     client->count++;
     proceed(client, waiting, now_ms);
     return ERROR_NONE;

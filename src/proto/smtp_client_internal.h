@@ -96,6 +96,9 @@ struct smtp_client {
     size_t output_offset; /* sent bytes at the front of output */
     uint64_t sent;        /* bytes in all */
     int64_t progress_ms;
+    bool sending;           /* output waits for the server to take it */
+    int64_t send_until_ms;  /* while sending: then it was too slow */
+    int64_t send_credit_ms; /* what was left of that when output last left */
     struct smtp_client_cause end;
     uint8_t end_text[SMTP_REPLY_TEXT_MAX];
 };

@@ -9,13 +9,17 @@
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
  *                              notify=BITS orcpt=X (the last two: of every recipient)
  *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty
- *   fill TAG LINES             content of TAG: so many lines of 76 octets; the 3rd begins with a
- * dot unreadable TAG OFFSET      its content cannot be read from OFFSET on mail TAG <SENDER>
- * <RECIPIENT> ... go TAG | quit | abort | cut | again TAG (mail is refused: busy) S: LINE the
- * server sends LINE and CRLF;  S\ TEXT: with escapes, no CRLF C: LINE                    the next
- * line the client has sent;  C* N: any N further lines sends N                    only so many more
- * bytes leave from now on;  sends all timeout SECONDS            nothing happens for that long, and
- * the client gives up just then silent                     the client has sent nothing more
+ *   fill TAG LINES             its content: so many lines of 76 octets; the 3rd begins with a dot
+ *   unreadable TAG OFFSET      its content cannot be read from OFFSET on
+ *   mail TAG <SENDER> <RECIPIENT> ...
+ *   go TAG | quit | abort | cut
+ *   again TAG                  mail is refused: busy
+ *   S: LINE                    the server sends LINE and CRLF;  S\ TEXT: with escapes, no CRLF
+ *   C: LINE                    the next line the client has sent;  C* N: any N further lines
+ *   sends N                    only so many more bytes leave from now on;  sends all
+ *   pass SECONDS               nothing happens for that long, and the client waits on
+ *   timeout SECONDS            nothing happens for that long, and the client gives up just then
+ *   silent                     the client has sent nothing more
  *   anything else              the next event in words, a trailing * matches any rest:
  *                              "opened PIPELINING SIZE=5", "started 1", "result 1 reused",
  *                              "- accepted dot reply 250 2.0.0 queued", "closed idle lost: text"
@@ -362,6 +366,15 @@ static void expect_event(struct play *play, struct slice expected)
     buffer_consume(&play->events, end + 1);
 }
 
+static void do_pass(struct play *play, struct slice rest)
+{
+    play->now += (int64_t)take_number(play, &rest) * 1000;
+    if (smtp_client_deadline(play->client) <= play->now) {
+        fail(play, "the client gives up before that");
+    }
+    smtp_client_tick(play->client, play->now);
+}
+
 static void do_timeout(struct play *play, struct slice rest)
 {
     int64_t deadline = smtp_client_deadline(play->client);
@@ -417,6 +430,8 @@ static void do_caller(struct play *play, struct slice line)
         smtp_client_abort(play->client, SLICE_LITERAL("shutting down"));
     } else if (starts(&line, "cut")) {
         smtp_client_lost(play->client, SLICE_EMPTY, play->now);
+    } else if (starts(&line, "pass ")) {
+        do_pass(play, line);
     } else if (starts(&line, "timeout ")) {
         do_timeout(play, line);
     } else if (starts(&line, "sends all")) {
