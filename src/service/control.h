@@ -50,10 +50,11 @@
  *  "lanes":[{"route","state","deliveries","server","done","oldest_seconds"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
- * One row, continued by "more" for "lanes" and "alerts". Lanes of a domain or relay are listed also
- * when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed over in this
- * drain. The states are those of DESIGN section 4. "reason" is the last failure, null while up.
- * "alerts" are those that stand now, in order of beginning; kinds and subjects: service/alerts.h.
+ * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
+ * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
+ * over in this drain. The states are those of DESIGN section 4. "reason" is the last failure, null
+ * while up. "alerts" are those that stand now, in order of beginning; kinds and subjects:
+ * service/alerts.h.
  *
  * ---- "queue list": one row per message, in acceptance order ---------------------------------
  *

@@ -15,10 +15,10 @@ enum {
     CONTROL_OUT_HIGH = 256 << 10, /* bytes waiting for the socket: no further step */
     CONTROL_OUT_MAX = 8 << 20,
     CONTROL_STEP_NS = 2000000,
-    CONTROL_WAIT_MS = 5000,       /* for the journal; then the truth is that it cannot be written */
-    CONTROL_LIST_MAX = 100,       /* recipients in one row */
-    CONTROL_PIECE_ITEMS = 1000,   /* entries of one "more" frame */
-    CONTROL_PROGRESS_EVERY = 100, /* messages */
+    CONTROL_WAIT_MS = 5000, /* for the journal; then the truth is that it cannot be written */
+    CONTROL_LIST_MAX = 100, /* recipients in one row */
+    CONTROL_PIECE_BYTES = 192 << 10, /* of one array in one frame, and the entry that reaches it */
+    CONTROL_PROGRESS_EVERY = 100,    /* messages */
 };
 
 struct control {
@@ -156,6 +156,9 @@ json_t *control_time(int64_t wall_ms);                      /* 0: null */
 json_t *control_event_row(const struct event *event, const struct slice *sender,
                           const struct slice *recipients, uint32_t recipient_count);
 bool control_event_begins(const struct event *event); /* it has sender and recipients itself */
+/* Appends an entry (taken over) to the part of an array that one frame has, and counts its bytes:
+ * no more when they have reached CONTROL_PIECE_BYTES. */
+void control_piece_add(json_t *array, size_t *bytes, json_t *entry);
 /* Adds to an object; false on memory. Takes the value over. */
 void control_set(json_t *object, const char *key, json_t *value);
 

@@ -98,8 +98,9 @@ static json_t *recipients_piece(struct control_request *request)
 {
     json_t *array = json_array();
     uint32_t count = request->match.message.recipient_count;
-    for (uint32_t i = 0; i < CONTROL_PIECE_ITEMS && request->match_at < count; i++) {
-        json_array_append_new(array, recipient_row(request, request->match_at++));
+    size_t bytes = 0;
+    while (bytes < CONTROL_PIECE_BYTES && request->match_at < count) {
+        control_piece_add(array, &bytes, recipient_row(request, request->match_at++));
     }
     return array;
 }

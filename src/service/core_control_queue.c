@@ -27,9 +27,10 @@ static json_t *deliveries_piece(struct control_request *request)
 {
     const struct match *match = &request->match;
     json_t *array = json_array();
-    for (uint32_t i = 0; i < CONTROL_PIECE_ITEMS && request->match_at < match->count; i++) {
-        json_array_append_new(
-            array, control_delivery(request, match, match->deliveries[request->match_at++]));
+    size_t bytes = 0;
+    while (bytes < CONTROL_PIECE_BYTES && request->match_at < match->count) {
+        control_piece_add(array, &bytes,
+                          control_delivery(request, match, match->deliveries[request->match_at++]));
     }
     return array;
 }

@@ -16,6 +16,12 @@ void control_set(json_t *object, const char *key, json_t *value)
     }
 }
 
+void control_piece_add(json_t *array, size_t *bytes, json_t *entry)
+{
+    *bytes += json_dumpb(entry, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) + sizeof(",") - 1;
+    (void)json_array_append_new(array, entry);
+}
+
 json_t *control_time(int64_t wall_ms)
 {
     return wall_ms == 0 ? json_null() : json_integer(wall_ms);

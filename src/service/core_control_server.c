@@ -49,12 +49,24 @@ static int64_t age_of(int64_t wall_ms)
     return age > 0 ? age : 0;
 }
 
+static json_t *servers_piece(struct control_request *request)
+{
+    json_t *servers = json_array();
+    size_t bytes = 0;
+    while (bytes < CONTROL_PIECE_BYTES &&
+           request->server_at < request->core->config->relay.server_count) {
+        control_piece_add(servers, &bytes, server_row(request->core, request->server_at++));
+    }
+    return servers;
+}
+
 static json_t *lanes_piece(struct control_request *request)
 {
     struct core *core = request->core;
     json_t *lanes = json_array();
     uint32_t count = relay_lane_count(core->relay);
-    for (uint32_t i = 0; i < CONTROL_PIECE_ITEMS && request->match_at < count; i++) {
+    size_t bytes = 0;
+    while (bytes < CONTROL_PIECE_BYTES && request->match_at < count) {
         struct relay_lane_view view;
         relay_lane(core->relay, request->match_at++, &view);
         if (view.deliveries == 0 &&
@@ -68,7 +80,7 @@ static json_t *lanes_piece(struct control_request *request)
         control_set(lane, "server", control_server_or_null(core, view.server));
         control_set(lane, "done", json_integer((json_int_t)view.done));
         control_set(lane, "oldest_seconds", json_null());
-        json_array_append_new(lanes, lane);
+        control_piece_add(lanes, &bytes, lane);
     }
     return lanes;
 }
@@ -113,11 +125,12 @@ static json_t *alerts_piece(struct control_request *request)
     const struct alerts *alerts = &request->core->alerts;
     json_t *array = json_array();
     uint32_t at = 0;
+    size_t bytes = 0;
     LIST_EACH(&alerts->standing, link, after)
     {
-        if (at++ == request->alert_at && json_array_size(array) < CONTROL_PIECE_ITEMS) {
+        if (at++ == request->alert_at && bytes < CONTROL_PIECE_BYTES) {
             request->alert_at++;
-            json_array_append_new(array, alert_row(LIST_ENTRY(link, struct alert, link)));
+            control_piece_add(array, &bytes, alert_row(LIST_ENTRY(link, struct alert, link)));
         }
     }
     return array;
@@ -145,30 +158,32 @@ static json_t *status_row(struct control_request *request)
                 state.accepting == ERROR_NONE ? json_null() : control_string(slice_from_text(why)));
     control_set(row, "queue", queue_object(&totals));
     control_set(row, "dead_letters", json_integer((json_int_t)totals.dead_letters));
-    json_t *servers = json_array();
-    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
-        json_array_append_new(servers, server_row(core, i));
-    }
-    control_set(row, "servers", servers);
+    control_set(row, "servers", servers_piece(request));
     control_set(row, "lanes", lanes_piece(request));
     control_set(row, "disk", disk_object(&state));
     control_set(row, "alerts", alerts_piece(request));
     return row;
 }
 
+static void put_more(struct control_request *request, const char *key, json_t *piece)
+{
+    json_t *more = json_object();
+    control_set(more, key, piece);
+    control_more(request, more);
+}
+
 enum control_step status_step(struct control_request *request)
 {
+    const struct core *core = request->core;
     if (request->cursor == 0) {
         request->cursor = 1;
         control_row(request, status_row(request));
-    } else if (request->match_at < relay_lane_count(request->core->relay)) {
-        json_t *more = json_object();
-        control_set(more, "lanes", lanes_piece(request));
-        control_more(request, more);
-    } else if (request->alert_at < request->core->alerts.count) {
-        json_t *more = json_object();
-        control_set(more, "alerts", alerts_piece(request));
-        control_more(request, more);
+    } else if (request->server_at < core->config->relay.server_count) {
+        put_more(request, "servers", servers_piece(request));
+    } else if (request->match_at < relay_lane_count(core->relay)) {
+        put_more(request, "lanes", lanes_piece(request));
+    } else if (request->alert_at < core->alerts.count) {
+        put_more(request, "alerts", alerts_piece(request));
     } else {
         return STEP_END;
     }

@@ -43,6 +43,47 @@ static void status_shows_everything(void **state)
     assert_true(number(json_object_get(status, "disk"), "segments") >= 0);
 }
 
+/* Thousands of servers and domains, with names of 200 octets: more than a frame holds of each. */
+static void status_is_not_bounded_by_a_frame(void **state)
+{
+    enum { MANY = 6000, NAME = 200 };
+    static struct server_config servers[MANY];
+    static struct route_config routes[MANY];
+    static struct domain_pattern domains[MANY];
+    static uint32_t chains[MANY];
+    static char names[MANY][NAME + 1];
+    struct bench *bench = *state;
+    for (uint32_t i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof(names[i]), "%0*u", NAME, i);
+        servers[i] = bench->servers[0];
+        servers[i].name = slice_from_text(names[i]);
+        chains[i] = i;
+        domains[i] = (struct domain_pattern){slice_from_text(names[i]), false};
+        routes[i] = bench->routes[0];
+        routes[i].name = slice_from_text(names[i]);
+        routes[i].domains = &domains[i];
+        routes[i].chain = &chains[i];
+    }
+    bench_close(bench);
+    bench->config.relay.servers = servers;
+    bench->config.relay.server_count = MANY;
+    bench->config.relay.routes = routes;
+    bench->config.relay.route_count = MANY;
+    bench->config.relay.bounces = NO_INDEX;
+    bench_open(bench);
+    assert_int_equal(bench_ask(bench, "status", "{}"), 0);
+    assert_string_equal(bench->error, "");
+    assert_int_equal(json_array_size(bench->rows), 1);
+    json_t *told = json_object_get(row(bench, 0), "servers");
+    json_t *lanes = json_object_get(row(bench, 0), "lanes");
+    assert_int_equal(json_array_size(told), MANY);
+    assert_int_equal(json_array_size(lanes), MANY);
+    for (uint32_t i = 0; i < MANY; i++) {
+        assert_string_equal(text(json_array_get(told, i), "name"), names[i]);
+        assert_string_equal(text(json_array_get(lanes, i), "route") + strlen("domain:"), names[i]);
+    }
+}
+
 static void list_selects(void **state)
 {
     struct bench *bench = *state;
@@ -366,6 +407,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MEMORY_TEST(status_shows_everything),
+        MEMORY_TEST(status_is_not_bounded_by_a_frame),
         MEMORY_TEST(list_selects),
         DISK_TEST(list_selects),
         DISK_TEST(long_lists_come_in_slices),

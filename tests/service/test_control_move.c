@@ -261,6 +261,33 @@ static void the_third_doubt_is_held_after_the_move(void **state)
     }
 }
 
+/* A thousand recipients with parameters of a thousand octets do not fit one frame. */
+static void long_recipients_come_in_pieces(void **state)
+{
+    enum { COUNT = 1100, LONG = 1000 };
+    struct bench *bench = *state;
+    fill(bench, 0);
+    assert_int_equal(bench_ask(bench, "queue import",
+                               "{'record':{'format':1,'id':'01h00000000000000000000001',"
+                               "'received':1,'bytes':0,'header_bytes':0,"
+                               "'envelope':{'sender':'a@b'},'origin':{'client':'192.0.2.1'}}}"),
+                     0);
+    for (int i = 0; i < COUNT; i++) {
+        char arguments[LONG + 200];
+        snprintf(arguments, sizeof(arguments),
+                 "{'recipients':[{'address':'r%d@example.com','orcpt':'%0*d'}],'last':%s}", i, LONG,
+                 i, i == COUNT - 1 ? "true" : "false");
+        assert_int_equal(bench_ask(bench, "queue import", arguments), 0);
+    }
+    assert_int_equal(bench_ask(bench, "queue export", "{}"), 0);
+    assert_string_equal(bench->error, "");
+    json_t *recipients = json_object_get(row(bench, 0), "recipients");
+    assert_int_equal(json_array_size(recipients), COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        assert_int_equal(number(json_array_get(recipients, (size_t)i), "n"), i);
+    }
+}
+
 static void import_refuses_what_is_wrong(void **state)
 {
     struct bench *bench = *state;
@@ -306,6 +333,7 @@ int main(void)
         MEMORY_TEST(what_an_export_tells_survives_the_move),
         MEMORY_TEST(what_was_under_way_is_in_doubt_after_the_move),
         MEMORY_TEST(the_third_doubt_is_held_after_the_move),
+        MEMORY_TEST(long_recipients_come_in_pieces),
         MEMORY_TEST(import_refuses_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
