@@ -15,20 +15,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "sim/actors.h"
-#include "sim/program.h"
-#include "sim/setting.h"
+#include "sim/scene.h"
 #include "sim/sim.h"
 
-enum { CLIENTS = 8, STRANGERS = 5, SETTINGS_MAX = 256, SECOND = 1000000000 };
+enum { SECOND = 1000000000 };
 
 struct chaos {
-    struct program *program;
-    struct sim_server *servers[SETTING_SERVERS];
-    struct sim_client *clients[CLIENTS];
-    struct ledger *ledger;
-    struct setting *settings[SETTINGS_MAX]; /* the first one is plain, the last one in force */
-    uint32_t setting_count;
+    struct scene scene;
     int64_t until_ns;
     bool bad_disk;
 };
@@ -37,16 +30,16 @@ static void kill_something(struct chaos *chaos)
 {
     uint64_t what = sim_draw(8);
     if (what < ROLE_COUNT) {
-        program_kill(chaos->program, (enum role)what);
+        program_kill(chaos->scene.program, (enum role)what);
     } else if (what == 3) {
-        program_power_failure(chaos->program);
+        program_power_failure(chaos->scene.program);
     } else {
         return;
     }
     static const char *const words[] = {"edge-in", "core", "edge-out", "everything: power"};
-    ledger_tell(chaos->ledger, "killed %s", words[what]);
-    chaos->ledger->allowance += program_connections(chaos->program);
-    ledger_disturb_all(chaos->ledger);
+    ledger_tell(chaos->scene.ledger, "killed %s", words[what]);
+    chaos->scene.ledger->allowance += program_connections(chaos->scene.program);
+    ledger_disturb_all(chaos->scene.ledger);
 }
 
 static void change_mood(struct chaos *chaos)
@@ -72,22 +65,15 @@ static void change_mood(struct chaos *chaos)
          .dot_5xx = 50,
          .cut_after_dot = 20},
     };
-    sim_server_set_mood(chaos->servers[index], &moods[sim_draw(sizeof(moods) / sizeof(moods[0]))]);
+    sim_server_set_mood(chaos->scene.servers[index],
+                        &moods[sim_draw(sizeof(moods) / sizeof(moods[0]))]);
     uint64_t reach = sim_draw(8);
     sim_net_reach(&at, reach == 0 ? SIM_UNREACHABLE : reach <= 2 ? SIM_REFUSED : SIM_REACHABLE);
     if (reach <= 2 || sim_chance(200)) {
         sim_net_cut(&at);
-        ledger_tell(chaos->ledger, "%s cut off", setting_server_name(index));
-        ledger_disturb_all(chaos->ledger);
+        ledger_tell(chaos->scene.ledger, "%s cut off", setting_server_name(index));
+        ledger_disturb_all(chaos->scene.ledger);
     }
-}
-
-static void reload(struct chaos *chaos, struct setting *setting)
-{
-    assert(chaos->setting_count < SETTINGS_MAX);
-    chaos->settings[chaos->setting_count++] = setting;
-    ledger_tell(chaos->ledger, "reload %u", chaos->setting_count);
-    program_reload(chaos->program, setting_config(setting));
 }
 
 static void stir(void *context)
@@ -102,13 +88,13 @@ static void stir(void *context)
         kill_something(chaos);
     }
     if (sim_chance(200)) {
-        reload(chaos, setting_new_drawn());
+        scene_reload(&chaos->scene, setting_new_drawn());
     }
     if (chaos->bad_disk && sim_chance(100)) {
-        ledger_tell(chaos->ledger, "the disk breaks");
-        program_break_disk(chaos->program);
+        ledger_tell(chaos->scene.ledger, "the disk breaks");
+        program_break_disk(chaos->scene.program);
     } else if (sim_chance(300)) {
-        program_mend_disk(chaos->program);
+        program_mend_disk(chaos->scene.program);
     }
     if (sim_chance(20)) {
         sim_wall_jump(((int64_t)sim_draw(20) - 10) * 86400000);
@@ -116,112 +102,21 @@ static void stir(void *context)
     sim_after(sim_current(), (int64_t)(1 + sim_draw(8)) * SECOND, stir, chaos);
 }
 
-/* Servers, program and clients, from a seed. */
-static void world_begin(struct chaos *chaos, uint64_t seed, bool tell)
-{
-    *chaos = (struct chaos){.ledger = calloc(1, sizeof(struct ledger))};
-    assert(chaos->ledger != NULL);
-    chaos->ledger->tell = tell;
-    sim_begin(seed);
-    struct sim_process *outside = sim_current();
-    struct loop *loop = loop_new();
-    for (enum setting_server i = 0; i < SETTING_SERVERS; i++) {
-        struct ip_endpoint at = setting_server_at(i);
-        chaos->servers[i] = sim_server_new(loop, setting_server_name(i), &at,
-                                           setting_server_is_lmtp(i), chaos->ledger);
-    }
-    chaos->settings[chaos->setting_count++] = setting_new_plain();
-    chaos->program =
-        program_start(setting_config(chaos->settings[0]), disk_sim_new(), disk_sim_new());
-    sim_process_enter(outside);
-    struct ip_endpoint listener = setting_listener();
-    struct ip_address relay_client = setting_relay_client();
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        chaos->clients[i] = sim_client_new(loop, &listener, i < STRANGERS ? NULL : &relay_client,
-                                           chaos->ledger, i * 8, 1 + (uint32_t)sim_draw(8));
-    }
-}
-
-static void world_end(struct chaos *chaos)
-{
-    sim_end();
-    for (uint32_t i = 0; i < chaos->setting_count; i++) {
-        setting_free(chaos->settings[i]);
-    }
-    free(chaos->ledger);
-}
-
-static bool is_settled(const struct chaos *chaos)
-{
-    return ledger_is_settled(chaos->ledger) && program_unfinished(chaos->program) == 0;
-}
-
-/* Everything works again, and what was given up before is tried once more. Retries, doubts and
- * silent connections take their time: two days at most. */
-static void heal(struct chaos *chaos)
-{
-    for (enum setting_server i = 0; i < SETTING_SERVERS; i++) {
-        struct ip_endpoint at = setting_server_at(i);
-        sim_server_set_mood(chaos->servers[i], &(struct server_mood){0});
-        sim_net_reach(&at, SIM_REACHABLE);
-    }
-    program_mend_disk(chaos->program);
-    reload(chaos, setting_new_plain());
-    int64_t give_up_ns = sim_now_ns() + 2 * 86400LL * SECOND;
-    do {
-        sim_run_until(sim_now_ns() + 600LL * SECOND);
-        /* What was doubted three times waits for an operator, and so do dead letters. */
-        program_command(chaos->program,
-                        "{\"command\":\"queue release\",\"arguments\":{\"all\":true}}");
-        program_command(chaos->program,
-                        "{\"command\":\"queue release\",\"arguments\":{\"dead\":true}}");
-        sim_run_until(sim_now_ns() + 60LL * SECOND);
-    } while (!is_settled(chaos) && sim_now_ns() < give_up_ns);
-}
-
-static uint64_t taken_by_all(const struct chaos *chaos)
-{
-    uint64_t taken = 0;
-    for (enum setting_server i = 0; i < SETTING_SERVERS; i++) {
-        taken += sim_server_taken(chaos->servers[i]);
-    }
-    return taken;
-}
-
-/* What is over is over in the journal too: a new core has nothing to deliver. */
-static uint32_t check_end(struct chaos *chaos)
-{
-    uint64_t left = program_unfinished(chaos->program);
-    uint64_t taken = taken_by_all(chaos);
-    program_kill(chaos->program, ROLE_CORE);
-    sim_run_until(sim_now_ns() + 3600LL * SECOND);
-    uint64_t left_then = program_unfinished(chaos->program);
-    uint64_t taken_then = taken_by_all(chaos) - taken;
-    if (left + left_then + taken_then == 0) {
-        return 0;
-    }
-    printf("left: %llu deliveries; after a restart: %llu, and %llu delivered\n",
-           (unsigned long long)left, (unsigned long long)left_then, (unsigned long long)taken_then);
-    return 1;
-}
-
 /* The number of broken promises. */
 static uint32_t run(uint64_t seed, bool tell)
 {
     struct chaos chaos;
-    world_begin(&chaos, seed, tell);
+    scene_begin(&chaos.scene, seed, tell);
     chaos.bad_disk = seed % 3 == 0;
     chaos.until_ns = sim_now_ns() + 180LL * SECOND;
     sim_after(sim_current(), SECOND, stir, &chaos);
     sim_run_until(chaos.until_ns);
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        sim_client_stop(chaos.clients[i]);
-    }
-    heal(&chaos);
-    uint32_t broken = check_end(&chaos);
+    scene_quiet(&chaos.scene);
+    scene_heal(&chaos.scene);
+    uint32_t broken = scene_check_end(&chaos.scene);
     printf("seed %llu: ", (unsigned long long)seed);
-    broken += ledger_judge(chaos.ledger);
-    world_end(&chaos);
+    broken += ledger_judge(chaos.scene.ledger);
+    scene_end(&chaos.scene);
     return broken;
 }
 
@@ -229,18 +124,18 @@ static uint32_t run(uint64_t seed, bool tell)
  * server: while mail waits it is not called in a circle, and mail goes to the next one. */
 static bool hanging_up_after_hello(const struct server_mood *mood)
 {
-    struct chaos chaos;
-    world_begin(&chaos, 1, false);
-    sim_server_set_mood(chaos.servers[M1], mood);
+    struct scene scene;
+    scene_begin(&scene, 1, false);
+    sim_server_set_mood(scene.servers[M1], mood);
     struct ip_endpoint second = setting_server_at(M2), third = setting_server_at(M3);
     sim_net_reach(&second, SIM_REFUSED);
     sim_net_reach(&third, SIM_REFUSED);
     sim_run_until(sim_now_ns() + 30LL * SECOND);
     sim_net_reach(&second, SIM_REACHABLE);
     sim_run_until(sim_now_ns() + 30LL * SECOND);
-    uint32_t taken = sim_server_taken(chaos.servers[M2]);
-    uint32_t visits = sim_server_visits(chaos.servers[M1]);
-    world_end(&chaos);
+    uint32_t taken = sim_server_taken(scene.servers[M2]);
+    uint32_t visits = sim_server_visits(scene.servers[M1]);
+    scene_end(&scene);
     printf("m1 hangs up after EHLO: called %u times in a minute, m2 has %u\n", visits, taken);
     return taken > 500 && visits < 30;
 }
