@@ -60,6 +60,9 @@ struct lane *lane_new(struct relay *relay, uint32_t route)
         free(lane);
         return NULL;
     }
+    if (route != NO_INDEX && relay->config->routes[route].kind == ROUTE_RELAY) {
+        lane->salt = hash_bytes(relay->key, lane->name);
+    }
     list_init(&lane->turn);
     relay->lanes[relay->lane_count++] = lane;
     return lane;
@@ -270,6 +273,7 @@ void lane_return(struct relay *relay, uint32_t number)
     change_ready(relay, lane, 1);
 }
 
+/* Order is kept within a lane. Domains' lanes need nothing to tell their recipients apart. */
 static uint64_t record_key(const struct relay *relay, const struct delivery *delivery)
 {
     return delivery->recipient ^ lane_of(relay, delivery)->salt;
@@ -456,6 +460,39 @@ void recipient_timer(struct relay *relay, uint32_t which)
     /* In flight again, or on its way to be: its reply comes first in any case. */
     if (delivery->state == DELIVERY_DEFERRED) {
         recipient_release(relay, number);
+    }
+}
+
+/* Of two that are under way in lanes that have become one, the earlier is waited for. */
+static void rekey(struct relay *relay, uint32_t number)
+{
+    struct recipient *record = &relay->records[number];
+    uint64_t key = record_key(relay, delivery_at(relay, record->blocker));
+    uintptr_t found = (uintptr_t)map_get(&relay->recipients, key);
+    record->key = key;
+    if (found != 0) {
+        struct recipient *other = &relay->records[found - 1];
+        bool first = delivery_before(relay, record->blocker, other->blocker);
+        stop_patience(relay, first ? other : record);
+        record_free(relay, first ? other : record); /* with the entry of the key */
+        number = first ? number : (uint32_t)found - 1;
+    }
+    enum error error = map_put(&relay->recipients, key, (void *)((uintptr_t)number + 1));
+    assert(error == ERROR_NONE); /* there have been as many entries before */
+    (void)error;
+}
+
+void recipients_rekey(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->record_used; i++) {
+        if (relay->records[i].blocker != NOBODY) {
+            map_remove(&relay->recipients, relay->records[i].key);
+        }
+    }
+    for (uint32_t i = 0; i < relay->record_used; i++) {
+        if (relay->records[i].blocker != NOBODY) {
+            rekey(relay, i);
+        }
     }
 }
 

@@ -335,21 +335,6 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
     }
 }
 
-/* Recipients of special lanes are known under their lane's own key, which changes with the lane:
- * let go first, whatever is in flight there. */
-static void release_special(struct relay *relay)
-{
-    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
-        const struct message *message = message_at(relay, at);
-        for (uint32_t i = 0; i < message->recipient_count; i++) {
-            uint32_t number = delivery_number(message, i);
-            if (number != NOBODY && lane_of(relay, delivery_at(relay, number))->salt != 0) {
-                recipient_release(relay, number);
-            }
-        }
-    }
-}
-
 static void relane_all(struct relay *relay, struct relaning *relaning)
 {
     for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
@@ -360,6 +345,7 @@ static void relane_all(struct relay *relay, struct relaning *relaning)
             }
         }
     }
+    recipients_rekey(relay);
     route_bytes_count(relay);
 }
 
@@ -444,7 +430,6 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     }
     bool started = relay->started;
     relay->started = false; /* nothing is told or sent while lanes fill */
-    release_special(relay);
     recipients_dissolve(relay);
     for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
         list_remove(&relaning.old_lanes[i]->turn);

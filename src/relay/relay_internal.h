@@ -17,6 +17,8 @@
  * lane first in line. A delivery met in the lane whose recipient is blocked by another moves behind
  * that one. When the blocker leaves, the first behind it becomes the blocker and goes to the lane's
  * heap, which is served before anything later, since both are compared by acceptance sequence.
+ * Records are kept by recipient and lane: what waits in a lane whose servers are all down must not
+ * keep back mail for the same recipient by another relay, nor what was redirected elsewhere.
  */
 #ifndef HOLDFAST_RELAY_RELAY_INTERNAL_H
 #define HOLDFAST_RELAY_RELAY_INTERNAL_H
@@ -137,7 +139,7 @@ struct chunks {
 
 /* A recipient with a blocker. */
 struct recipient {
-    uint64_t key;        /* of the address, and of the lane if it is a special one */
+    uint64_t key;        /* of the address, and of the lane unless it is a domain's */
     uint32_t blocker;    /* delivery; NOBODY: free record */
     uint32_t head, tail; /* deliveries behind it; of a free record head = next free */
     uint32_t timer;      /* place in the schedule while patience runs */
@@ -154,7 +156,7 @@ struct lane {
     uint32_t pinned_server; /* PIN_REDIRECT to a server, PIN_DOUBT; else NO_INDEX */
     uint32_t redirect;      /* interned: the address or server name as given; or INTERN_NONE */
     bool redirect_address;  /* an address, not a server */
-    uint64_t salt;          /* keeps recipients of lanes with a pin or redirect apart */
+    uint64_t salt;          /* keeps its recipients apart from those of others; 0: a domain's */
     struct slice name;      /* "domain:example.com"; owned */
     uint32_t head, tail;    /* FIFO */
     uint32_t *returned;     /* heap by acceptance order */
@@ -380,7 +382,9 @@ void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_m
 /* Steady ms; INT64_MAX: it does not run. */
 int64_t recipient_patience_end(const struct relay *relay, uint32_t number);
 void recipient_timer(struct relay *relay, uint32_t record);
-void recipients_dissolve(struct relay *relay); /* before all is laned anew */
+/* Before all is laned anew, and after: who is under way keeps the others of his new lane back. */
+void recipients_dissolve(struct relay *relay);
+void recipients_rekey(struct relay *relay);
 /* The server for the lane's next delivery, or NO_INDEX. */
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
 /* The server that its mail was redirected to, which is its whole chain; else empty. */

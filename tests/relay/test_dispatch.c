@@ -413,6 +413,121 @@ static void a_start_with_the_head_down_tells_the_switch(void **state)
     world_close(&world);
 }
 
+/* The world with a second relay, for clients outside the first one's networks, to m3. */
+static void start_with_two_relays(void)
+{
+    static struct ip_network anywhere;
+    world_configure(&world);
+    assert_true(ip_network_from_text(SLICE_LITERAL("203.0.113.0/24"), &anywhere));
+    world.routes[3] = world.routes[2];
+    world.routes[3].name = SLICE_LITERAL("other");
+    world.routes[3].from = &anywhere;
+    world.routes[3].chain = world.chains[3];
+    world_open(&world);
+    relay_start(world.relay, world.now);
+    world_take(&world);
+    world_up(&world, 1);
+    world_wait(&world, 100);
+    world_up(&world, 2);
+}
+
+static void end_all_sessions(const struct relay_action *actions, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (actions[i].kind == RELAY_CLOSE) {
+            world_ended(&world, actions[i].session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+        }
+    }
+}
+
+/* Order is kept within a lane (R6): what waits for one relay's servers must not keep back mail for
+ * the same recipient by another relay. */
+static void a_stopped_relay_keeps_no_mail_of_another_back(void **state)
+{
+    (void)state;
+    start_with_two_relays();
+    world_add(&world, 1, "a@x.example", "bob@far.example", SPOOL_SENDER_VERIFIED);
+    struct relay_action deliver = expect(RELAY_DELIVER);
+    assert_int_equal(deliver.server, 1);
+    assert_int_equal(relay_server_disable(world.relay, 1, world.now), ERROR_NONE);
+    world_take(&world);
+    end_all_sessions(world.actions, world.action_count);
+    world_result(&world, &deliver, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_WAITING);
+    world_add(&world, 2, "a@x.example", "bob@far.example", 0);
+    deliver = expect(RELAY_DELIVER);
+    assert_int_equal(deliver.handle.index, 2);
+    assert_int_equal(deliver.server, 2);
+    accepted(deliver);
+    world_close(&world);
+}
+
+/* In the lane of a relay and in that of a redirect. */
+static void order_is_kept_over_a_reload(void **state)
+{
+    (void)state;
+    for (int redirected = 0; redirected < 2; redirected++) {
+        start_with_two_relays();
+        if (redirected) {
+            assert_int_equal(relay_server_disable(world.relay, 1, world.now), ERROR_NONE);
+            world_take(&world);
+        }
+        struct relay_action first = {0};
+        for (uint32_t i = 1; i <= 2; i++) {
+            world_add(&world, i, "a@x.example", "bob@far.example", SPOOL_SENDER_VERIFIED);
+            if (redirected) {
+                assert_int_equal(relay_redirect(world.relay, (struct spool_handle){i}, 0,
+                                                SLICE_LITERAL("m3"), world.now),
+                                 ERROR_NONE);
+                world_take(&world);
+            }
+            if (i == 1) {
+                first = expect(RELAY_DELIVER);
+            }
+        }
+        assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
+        struct relay_config second = world.config;
+        assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
+        world_take(&world);
+        assert_null(world_action(&world, RELAY_DELIVER, 0));
+        assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
+        accepted(first);
+        assert_int_equal(expect(RELAY_DELIVER).handle.index, 2);
+        world_close(&world);
+    }
+}
+
+/* A reload may make one lane of two, with mail to one recipient under way in both. */
+static void lanes_that_become_one_keep_what_is_under_way(void **state)
+{
+    (void)state;
+    static struct relay_config merged;
+    static struct route_config routes[1];
+    start_with_two_relays();
+    world_add(&world, 1, "a@x.example", "bob@far.example", SPOOL_SENDER_VERIFIED);
+    struct relay_action one = expect(RELAY_DELIVER);
+    world_add(&world, 2, "a@x.example", "bob@far.example", 0);
+    struct relay_action two = expect(RELAY_DELIVER);
+    static struct domain_pattern far = {.name = SLICE_LITERAL("far.example")};
+    routes[0] = world.routes[0];
+    routes[0].domains = &far;
+    routes[0].chain = world.chains[2]; /* m2 */
+    routes[0].chain_length = 1;
+    merged = world.config;
+    merged.routes = routes;
+    merged.route_count = 1;
+    merged.bounces = NO_INDEX;
+    assert_int_equal(relay_reconfigure(world.relay, &merged, NULL, world.now), ERROR_NONE);
+    world_take(&world);
+    world_add(&world, 3, "a@x.example", "bob@far.example", 0);
+    assert_null(world_action(&world, RELAY_DELIVER, 0));
+    accepted(two);
+    assert_null(world_action(&world, RELAY_DELIVER, 0)); /* the first one's reply is awaited */
+    accepted(one);
+    assert_int_equal(expect(RELAY_DELIVER).handle.index, 3);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -429,6 +544,9 @@ int main(void)
         cmocka_unit_test(totals_follow_the_oldest_message),
         cmocka_unit_test(a_message_that_broke_two_sessions_blames_no_server_any_more),
         cmocka_unit_test(a_start_with_the_head_down_tells_the_switch),
+        cmocka_unit_test(a_stopped_relay_keeps_no_mail_of_another_back),
+        cmocka_unit_test(order_is_kept_over_a_reload),
+        cmocka_unit_test(lanes_that_become_one_keep_what_is_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
