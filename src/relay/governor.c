@@ -105,10 +105,10 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
 /* ---- probes ------------------------------------------------------------------------------- */
 
 /* The interval of R3, +-20 %, so that many nodes do not knock in step. */
-static int64_t probe_interval(struct relay *relay, const struct server *server)
+uint32_t governor_probe_interval(struct relay *relay, const struct server *server)
 {
     uint32_t interval = server->config->probe_interval_ms;
-    return interval - interval / 5 + (int64_t)(relay_random(relay) % (interval / 5 * 2 + 1));
+    return interval - interval / 5 + (uint32_t)(relay_random(relay) % (interval / 5 * 2 + 1));
 }
 
 static void double_delay(struct server *server, uint32_t first_ms, uint32_t max_ms)
@@ -124,8 +124,10 @@ static void schedule_probe(struct relay *relay, struct server *server)
     case TROUBLE_NONE:
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
         return;
-    case TROUBLE_CONNECT:
-        delay = probe_interval(relay, server);
+    case TROUBLE_CONNECT: /* from the last one's begin: a time-out has waited long enough */
+        delay =
+            server->last_probe_ms + governor_probe_interval(relay, server) - relay->now.steady_ms;
+        delay = delay > 0 ? delay : 0;
         break;
     case TROUBLE_GREETING:
         double_delay(server, GREETING_PROBE_MS, GREETING_PROBE_MAX_MS);
@@ -140,9 +142,24 @@ static void schedule_probe(struct relay *relay, struct server *server)
     server->dirty = true;
 }
 
+/* The probe under way may have had no answer for a while: it tries afresh. */
+static void knock(struct relay *relay, struct server *server)
+{
+    if (relay->now.steady_ms - server->last_probe_ms >= PROBE_GAP_MS) {
+        server->last_probe_ms = relay->now.steady_ms;
+        struct relay_action *action = action_add(relay, RELAY_KNOCK);
+        action->session = server->probe->id;
+        action->server = server->index;
+    }
+}
+
 void governor_probe_now(struct relay *relay, struct server *server)
 {
-    if (server->state == SERVER_DISABLED || server->probe != NULL) {
+    if (server->state == SERVER_DISABLED) {
+        return;
+    }
+    if (server->probe != NULL) {
+        knock(relay, server);
         return;
     }
     int64_t soonest = server->last_probe_ms + PROBE_GAP_MS;
@@ -175,7 +192,7 @@ void governor_probe_due(struct relay *relay, struct server *server)
                 (server->state == SERVER_UP &&
                  (server->connecting > 0 || governor_room(relay, server) == 0));
     if (busy) {
-        server->next_probe_ms = now + probe_interval(relay, server);
+        server->next_probe_ms = now + governor_probe_interval(relay, server);
         return;
     }
     server->probe_asked = false;
@@ -373,7 +390,7 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     } else if (server->trouble == TROUBLE_DELIVERY) {
         server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
     } else {
-        server->next_probe_ms = relay->now.steady_ms + probe_interval(relay, server);
+        server->next_probe_ms = relay->now.steady_ms + governor_probe_interval(relay, server);
     }
 }
 

@@ -178,7 +178,9 @@ void relay_server_addresses(struct relay *relay, uint32_t server,
 /* ---- actions ----------------------------------------------------------------------------- */
 
 enum relay_action_kind {
-    RELAY_CONNECT, /* open `session` to `server` */
+    RELAY_CONNECT, /* open `session` to `server`; a probe with a fresh connection each
+                      knock_interval_ms, beside the older ones, until one is made */
+    RELAY_KNOCK,   /* `session`, a probe that is connecting: such a fresh connection now */
     RELAY_CLOSE, /* QUIT and close `session`; what is on it comes back as not tried, unless its dot
                     may be sent: that is awaited */
     RELAY_DELIVER, /* do `job` on `session`: `handle` for `deliveries` */
@@ -220,8 +222,9 @@ enum server_state { SERVER_UP, SERVER_SUSPECT, SERVER_DOWN, SERVER_RECOVERING, S
 struct relay_action {
     enum relay_action_kind kind;
     uint32_t session;
-    uint32_t server; /* index or NO_INDEX */
-    uint64_t job;    /* never reused within 2^64, also over restarts (seeded) */
+    uint32_t server;            /* index or NO_INDEX */
+    uint32_t knock_interval_ms; /* RELAY_CONNECT: 0 is no probe */
+    uint64_t job;               /* never reused within 2^64, also over restarts (seeded) */
     struct spool_handle handle;
     uint32_t delivery;
     const uint32_t *deliveries; /* valid until the next call of any kind */

@@ -427,6 +427,7 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
 void governor_opened(struct relay *relay, struct server *server, struct session *session);
 void governor_deferred(struct relay *relay, struct server *server, const struct message *message,
                        uint64_t recipient);
+uint32_t governor_probe_interval(struct relay *relay, const struct server *server);
 void governor_probe_now(struct relay *relay, struct server *server);
 void governor_probe_due(struct relay *relay, struct server *server);
 void governor_disable(struct relay *relay, struct server *server);

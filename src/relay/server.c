@@ -163,6 +163,7 @@ struct session *session_open(struct relay *relay, struct server *server, bool pr
     struct relay_action *action = action_add(relay, RELAY_CONNECT);
     action->session = session->id;
     action->server = server->index;
+    action->knock_interval_ms = probe ? governor_probe_interval(relay, server) : 0;
     return session;
 }
 

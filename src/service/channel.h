@@ -38,13 +38,15 @@ enum channel_frame {
     /* core to edge-out. A session belongs to one ring: session % number of rings. A server is named
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an
      * index would mean another server until both have. */
-    CHANNEL_CONNECT = 32, /* u32 session, u32 server */
+    CHANNEL_CONNECT = 32, /* u32 session, u32 server, u32 ms: a probe makes a fresh connection so
+                             often while none is made; 0: no probe */
     CHANNEL_CLOSE,        /* u32 session: jobs without GO come back as not tried; the reply to a dot
                              is awaited as ever (R2), then QUIT */
     CHANNEL_DELIVER,      /* u32 session, u64 job, bytes ticket, bytes redirect address (or empty),
                              u32 count, count * u32 delivery */
     CHANNEL_GO,           /* u32 session, u64 job: the attempt is noted, the dot may be sent */
     CHANNEL_DURABLE,      /* u32 session, u64 job: the result is durable; forget it */
+    CHANNEL_KNOCK,        /* u32 session: a probe that is connecting makes a fresh one now */
     /* edge-out to core */
     CHANNEL_OPENED,    /* u32 session, u32 server, capabilities */
     CHANNEL_ENDED,     /* u32 session, u32 server, reply */

@@ -141,6 +141,7 @@ static void carry_out(struct core *core, const struct relay_action *action)
 {
     switch (action->kind) {
     case RELAY_CONNECT:
+    case RELAY_KNOCK:
     case RELAY_CLOSE:
     case RELAY_DELIVER:
         core_out_action(core, action);

@@ -71,6 +71,7 @@ void core_session_connect(struct core *core, const struct relay_action *action)
     core_session_keep(core, session);
     struct buffer *frame = core_out_frame(core, CHANNEL_CONNECT, session->id);
     buffer_put_u32(frame, channel_server_key(&core->config->relay, session->server));
+    buffer_put_u32(frame, action->knock_interval_ms);
     core_out_send(&core->out[edge], frame);
 }
 

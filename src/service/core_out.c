@@ -95,7 +95,8 @@ void core_out_action(struct core *core, const struct relay_action *action)
     } else {
         struct core_session *session = map_get(&core->sessions, action->session);
         if (session != NULL && !session->foreign) {
-            core_out_send_plain(core, &core->out[session->edge], CHANNEL_CLOSE, session->id);
+            enum channel_frame type = action->kind == RELAY_KNOCK ? CHANNEL_KNOCK : CHANNEL_CLOSE;
+            core_out_send_plain(core, &core->out[session->edge], type, session->id);
         }
     }
 }

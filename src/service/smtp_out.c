@@ -20,10 +20,11 @@ static bool take_connect(struct smtp_out *out, struct reader *reader)
 {
     uint32_t session = reader_u32(reader);
     uint32_t server = channel_server_find(&out->config->relay, reader_u32(reader));
+    uint32_t knock_interval_ms = reader_u32(reader);
     if (reader->failed || map_get(&out->sessions_by_id, session) != NULL) {
         return false;
     }
-    session_start(out, session, server);
+    session_start(out, session, server, knock_interval_ms);
     if (out->stopping) {
         session_drop(map_get(&out->sessions_by_id, session), "shutting down");
     }
@@ -45,6 +46,15 @@ static bool take_deliver(struct smtp_out *out, struct reader *reader)
         session_wind_up(session, "out of memory");
     }
     return !malformed;
+}
+
+static bool take_knock(struct smtp_out *out, struct reader *reader)
+{
+    struct out_session *session = map_get(&out->sessions_by_id, reader_u32(reader));
+    if (session != NULL) {
+        connect_knock(session);
+    }
+    return !reader->failed;
 }
 
 static bool take_close(struct smtp_out *out, struct reader *reader)
@@ -94,6 +104,8 @@ static bool take_frame(struct smtp_out *out, struct reader *reader)
         return take_connect(out, reader);
     case CHANNEL_DELIVER:
         return take_deliver(out, reader);
+    case CHANNEL_KNOCK:
+        return take_knock(out, reader);
     case CHANNEL_CLOSE:
         return take_close(out, reader);
     case CHANNEL_GO:

@@ -3,7 +3,8 @@
  * What the files of the outgoing door share; nobody else includes it.
  *
  *   smtp_out.c          life cycle, frames from core, re-attaching
- *   smtp_out_session.c  a session: addresses, connection, the client core's events
+ *   smtp_out_session.c  a session: its connection, the client core's events
+ *   smtp_out_connect.c  how a session comes to a connection: addresses, time-outs, knocking
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_name.c     names of servers and the last good addresses
  *   smtp_out_report.c   frames to core, kept until there is room
@@ -25,7 +26,8 @@
 #include "service/smtp_out.h"
 
 enum {
-    ENDPOINTS_MAX = 32,          /* addresses tried within one attempt */
+    ENDPOINTS_MAX = 32,          /* addresses tried within one session */
+    ATTEMPTS_MAX = 4,            /* connections that a probe has under way at once */
     REPLY_TEXT_MAX = 512,        /* bytes, of relay.h */
     RESULT_TEXT_MAX = 200 << 10, /* bytes of reply texts in one result */
 };
@@ -105,10 +107,16 @@ struct out_session {
     bool closing;    /* core wants it closed */
     bool winding_up; /* dropped as soon as no released dot is without its result */
     bool opened_due, ended_due;
-    int64_t limit_ms; /* steady: end of patience with name or connection */
+    int64_t limit_ms;           /* steady: end of patience with name or connection */
+    uint32_t knock_interval_ms; /* of a probe; 0: no probe */
+    int64_t knock_at_ms;        /* steady: a fresh attempt beside the others; INT64_MAX: never */
     struct ip_endpoint endpoints[ENDPOINTS_MAX];
-    uint32_t endpoint_count, endpoint; /* `endpoint`: the next to be tried */
-    int fd;                            /* -1: none */
+    uint32_t endpoint_count;
+    uint32_t first_endpoint; /* those before it have been connected, or had their turn */
+    uint32_t endpoint;       /* the last one tried, or connected */
+    uint32_t tried;          /* attempts from first_endpoint on */
+    struct link attempts;    /* connections under way, oldest first */
+    int fd;                  /* -1: none */
     struct loop_watch *watch;
     unsigned interest;
     struct loop_timer *timer;
@@ -120,9 +128,17 @@ struct out_session {
     uint8_t end_text[REPLY_TEXT_MAX];
 };
 
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server);
-/* A name has been answered. */
-void session_resolved(struct out_session *session);
+/* `knock_interval_ms`: see connect_knock(); 0: it is no probe. */
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server, uint32_t knock_interval_ms);
+/* NULL: its server is no longer configured. */
+const struct server_config *session_config(const struct out_session *session);
+/* A connection has been made, the session's from now on: the dialogue begins. */
+void session_connected(struct out_session *session, int fd);
+/* All connections, made and under way, are closed. */
+void session_disconnect(struct out_session *session);
+void session_over(struct out_session *session, const struct relay_reply *reply);
+/* A limit may have come nearer. */
+void session_set_timer(struct out_session *session);
 void session_take_job(struct out_session *session, struct out_job *job);
 /* Lets the first job's dot go if all before it is durable. */
 void session_release(struct out_session *session);
@@ -135,6 +151,25 @@ void session_drop(struct out_session *session, const char *why);
  * not tried at once. */
 void session_wind_up(struct out_session *session, const char *why);
 void out_session_free(struct out_session *session);
+
+/* ---- connecting --------------------------------------------------------------------------- */
+
+/* Asks for the addresses, then tries them; ends in session_connected() or session_over(). */
+void connect_begin(struct out_session *session);
+/* A name has been answered. */
+void connect_resolved(struct out_session *session);
+/* There is an address that has not had its turn. */
+bool connect_has_next(const struct out_session *session);
+/* Tries that; without one the session is over for `error`. */
+void connect_next(struct out_session *session, enum error error);
+/* A probe that is connecting makes a fresh attempt beside the older ones, for the kernel repeats
+ * its SYN ever more rarely, and R3 wants a return noticed within an interval. */
+void connect_knock(struct out_session *session);
+/* The patience with a name or with a connection has ended. */
+void connect_limit(struct out_session *session);
+void connect_failed(struct out_session *session, enum relay_stage stage, enum error error);
+/* Closes what is under way. */
+void connect_drop(struct out_session *session);
 
 /* ---- names -------------------------------------------------------------------------------- */
 

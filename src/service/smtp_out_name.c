@@ -84,7 +84,7 @@ static void answered(void *context, const struct dns_answer *answer)
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);
         if (session->state == OUT_RESOLVING) {
-            session_resolved(session);
+            connect_resolved(session);
         }
     }
 }

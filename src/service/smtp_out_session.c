@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A session: one attempt to reach a server, by one of its addresses after the other until one
- * greets, and what is then said over that connection.
+ * A session: one attempt to reach a server, and what is then said over the connection. How the
+ * connection is made is smtp_out_connect.c's matter.
  */
 #include "service/smtp_out_internal.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "sys/clock.h"
@@ -15,12 +14,11 @@
 
 enum {
     RECEIVE_BYTES = 16 << 10,
-    STALE_PATIENCE_MS = 1000, /* for a fresh answer when older addresses are at hand */
 };
 
 static bool talk(struct out_session *session);
 
-static const struct server_config *config_of(const struct out_session *session)
+const struct server_config *session_config(const struct out_session *session)
 {
     const struct relay_config *relay = &session->out->config->relay;
     return session->server < relay->server_count ? &relay->servers[session->server] : NULL;
@@ -28,7 +26,7 @@ static const struct server_config *config_of(const struct out_session *session)
 
 static void log_debug(const struct out_session *session, const char *event, struct slice text)
 {
-    const struct server_config *server = config_of(session);
+    const struct server_config *server = session_config(session);
     log_event(LOG_LEVEL_DEBUG, event, LOG_NUMBER("session", session->id),
               LOG_SLICE("server", server != NULL ? server->name : SLICE_EMPTY),
               LOG_SLICE("text", text));
@@ -39,6 +37,9 @@ static void log_debug(const struct out_session *session, const char *event, stru
 static int64_t deadline(const struct out_session *session)
 {
     int64_t at = session->limit_ms;
+    if (session->state == OUT_CONNECTING && session->knock_at_ms < at) {
+        at = session->knock_at_ms;
+    }
     if (session->client != NULL) {
         int64_t client = smtp_client_deadline(session->client);
         at = client < at ? client : at;
@@ -47,7 +48,7 @@ static int64_t deadline(const struct out_session *session)
 }
 
 /* The timer is moved only forward in need: one that comes too early sets itself again. */
-static void set_timer(struct out_session *session)
+void session_set_timer(struct out_session *session)
 {
     int64_t at = deadline(session);
     if (at < session->timer_at_ms) {
@@ -59,8 +60,9 @@ static void set_timer(struct out_session *session)
 
 /* ---- the end ------------------------------------------------------------------------------- */
 
-static void disconnect(struct out_session *session)
+void session_disconnect(struct out_session *session)
 {
+    connect_drop(session);
     loop_watch_free(session->watch);
     session->watch = NULL;
     session->interest = 0;
@@ -73,7 +75,7 @@ static void disconnect(struct out_session *session)
 }
 
 /* Jobs that have no result yet were never begun. */
-static void over(struct out_session *session, const struct relay_reply *reply)
+void session_over(struct out_session *session, const struct relay_reply *reply)
 {
     size_t length = reply->text.length < REPLY_TEXT_MAX ? reply->text.length : REPLY_TEXT_MAX;
     if (length > 0) {
@@ -84,7 +86,7 @@ static void over(struct out_session *session, const struct relay_reply *reply)
     session->state = OUT_OVER;
     session->ended_due = true;
     loop_timer_cancel(session->timer);
-    disconnect(session);
+    session_disconnect(session);
     LIST_EACH(&session->jobs, at, after)
     {
         struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
@@ -99,107 +101,19 @@ static void over(struct out_session *session, const struct relay_reply *reply)
     report_session(session);
 }
 
-/* ---- addresses and connecting -------------------------------------------------------------- */
-
-static void fail_connect(struct out_session *session, enum relay_stage stage, enum error error)
-{
-    char text[160];
-    char address[IP_TEXT_SIZE] = "";
-    uint16_t port = 0;
-    if (session->endpoint > 0) {
-        const struct ip_endpoint *at = &session->endpoints[session->endpoint - 1];
-        ip_to_text(&at->address, address);
-        port = at->port;
-    }
-    const char *what = error == ERROR_CLOSED ? "connection refused" : error_text(error);
-    bool local = error == ERROR_SPACE || error == ERROR_MEMORY;
-    snprintf(text, sizeof(text), "[%s]:%u: %s", address, port, what);
-    struct relay_reply reply = {.stage = stage,
-                                .how = local                    ? RELAY_LOCAL
-                                       : error == ERROR_TIMEOUT ? RELAY_TIMEOUT
-                                                                : RELAY_LOST,
-                                .text = slice_from_text(text)};
-    if (stage == RELAY_AT_RESOLVE) {
-        snprintf(text, sizeof(text), "no address: %s", error_text(error));
-        reply.text = slice_from_text(text);
-    }
-    over(session, &reply);
-}
+/* ---- the dialogue begins -------------------------------------------------------------------- */
 
 static void ready(void *context, unsigned readiness);
 
-static enum error begin_connecting(struct out_session *session)
+void session_connected(struct out_session *session, int fd)
 {
-    const struct server_config *server = config_of(session);
-    if (server == NULL) {
-        return ERROR_MISSING;
-    }
-    const struct ip_endpoint *to = &session->endpoints[session->endpoint++];
-    enum error error = net_connect(to, server->has_source ? &server->source : NULL, &session->fd);
-    if (error != ERROR_NONE) {
-        session->fd = -1;
-        return error;
-    }
-    session->watch = loop_watch_new(session->out->loop, session->fd, ready, session);
+    session->fd = fd;
+    session->watch = loop_watch_new(session->out->loop, fd, ready, session);
     if (session->watch == NULL) {
-        return ERROR_MEMORY;
+        connect_failed(session, RELAY_AT_CONNECT, ERROR_MEMORY);
+        return;
     }
-    session->state = OUT_CONNECTING;
-    session->interest = LOOP_WRITE;
-    loop_watch_set(session->watch, LOOP_WRITE);
-    session->limit_ms = clock_steady_ms() + server->connect_timeout_ms;
-    set_timer(session);
-    return ERROR_NONE;
-}
-
-/* The next address; without one the session is over because of `error`. */
-static void connect_next(struct out_session *session, enum error error)
-{
-    disconnect(session);
-    while (session->endpoint < session->endpoint_count && !session->closing) {
-        error = begin_connecting(session);
-        if (error == ERROR_NONE) {
-            counter_add(session->out->counters, COUNTER_SERVER_CONNECTIONS, 1);
-            return;
-        }
-        disconnect(session);
-    }
-    fail_connect(session, RELAY_AT_CONNECT, error);
-}
-
-/* `patient`: wait for answers under way, even if there are older addresses. */
-static void resolve(struct out_session *session, bool patient)
-{
-    const struct server_config *server = config_of(session);
-    bool waiting = false;
-    enum error error = ERROR_MISSING;
-    session->endpoint_count =
-        server == NULL
-            ? 0
-            : names_endpoints(session->out, server, session->endpoints, &waiting, &error);
-    if (waiting && patient) {
-        int64_t patience =
-            session->endpoint_count > 0 ? STALE_PATIENCE_MS : (int64_t)server->connect_timeout_ms;
-        if (session->limit_ms == INT64_MAX) {
-            session->limit_ms = clock_steady_ms() + patience;
-        }
-        set_timer(session);
-    } else if (session->endpoint_count == 0) {
-        fail_connect(session, RELAY_AT_RESOLVE, waiting ? ERROR_TIMEOUT : error);
-    } else {
-        connect_next(session, ERROR_MISSING);
-    }
-}
-
-void session_resolved(struct out_session *session)
-{
-    assert(session->state == OUT_RESOLVING);
-    resolve(session, true);
-}
-
-static void start_talking(struct out_session *session)
-{
-    const struct server_config *server = config_of(session);
+    const struct server_config *server = session_config(session);
     struct smtp_client_settings settings = {
         .helo = server != NULL && server->helo.length > 0 ? server->helo
                                                           : session->out->config->hostname,
@@ -208,7 +122,7 @@ static void start_talking(struct out_session *session)
     };
     session->client = smtp_client_new(&settings, clock_steady_ms());
     if (session->client == NULL) {
-        fail_connect(session, RELAY_AT_CONNECT, ERROR_MEMORY);
+        connect_failed(session, RELAY_AT_CONNECT, ERROR_MEMORY);
         return;
     }
     session->state = OUT_TALKING;
@@ -295,13 +209,13 @@ static bool has_released(const struct out_session *session)
 static void take_closed(struct out_session *session, const struct smtp_client_cause *cause)
 {
     if (cause->stage == SMTP_CLIENT_AT_GREETING && cause->how != SMTP_CLIENT_LOCAL &&
-        session->endpoint < session->endpoint_count && !session->closing) {
+        connect_has_next(session)) {
         log_debug(session, "greeting-failed", cause->text);
         connect_next(session, ERROR_CLOSED);
         return;
     }
     struct relay_reply reply = reply_of(cause);
-    over(session, &reply);
+    session_over(session, &reply);
 }
 
 static void take_event(struct out_session *session, const struct smtp_client_event *event)
@@ -383,7 +297,7 @@ static bool talk(struct out_session *session)
         sent = sent || more;
     }
     if (session->state != OUT_OVER) {
-        set_timer(session);
+        session_set_timer(session);
     }
     return sent;
 }
@@ -404,15 +318,6 @@ static void receive(struct out_session *session)
 static void ready(void *context, unsigned readiness)
 {
     struct out_session *session = context;
-    if (session->state == OUT_CONNECTING) {
-        enum error error = net_connected(session->fd);
-        if (error == ERROR_NONE) {
-            start_talking(session);
-        } else if (error != ERROR_AGAIN) {
-            connect_next(session, error);
-        }
-        return;
-    }
     if (readiness & LOOP_READ) {
         receive(session);
     }
@@ -433,14 +338,13 @@ static void timer_fired(void *context)
     }
     if (session->state != OUT_OVER && now >= session->limit_ms) {
         session->limit_ms = INT64_MAX;
-        if (session->state == OUT_RESOLVING) {
-            resolve(session, false);
-        } else if (session->state == OUT_CONNECTING) {
-            connect_next(session, ERROR_TIMEOUT);
-        }
+        connect_limit(session);
+    }
+    if (session->state == OUT_CONNECTING && now >= session->knock_at_ms) {
+        connect_knock(session);
     }
     if (session->state != OUT_OVER) {
-        set_timer(session);
+        session_set_timer(session);
     }
 }
 
@@ -461,7 +365,7 @@ static void refuse_session(struct smtp_out *out, uint32_t id, uint32_t server)
     }
 }
 
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server)
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server, uint32_t knock_interval_ms)
 {
     struct out_session *session = calloc(1, sizeof(*session));
     if (session != NULL) {
@@ -482,13 +386,13 @@ void session_start(struct smtp_out *out, uint32_t id, uint32_t server)
     session->fd = -1;
     session->timer_at_ms = INT64_MAX;
     session->limit_ms = INT64_MAX;
+    session->knock_interval_ms = knock_interval_ms;
+    session->knock_at_ms = INT64_MAX;
+    list_init(&session->attempts);
     list_init(&session->jobs);
     list_init(&session->reporting);
     list_append(&out->sessions, &session->link);
-    if (config_of(session) != NULL) {
-        names_ask(out, config_of(session));
-    }
-    resolve(session, true);
+    connect_begin(session);
 }
 
 void session_take_job(struct out_session *session, struct out_job *job)
@@ -523,7 +427,7 @@ void session_drop(struct out_session *session, const char *why)
     struct relay_reply reply = {
         .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .text = slice_from_text(why)};
     if (session->client == NULL) {
-        over(session, &reply);
+        session_over(session, &reply);
         return;
     }
     session->closing = true;
@@ -573,7 +477,7 @@ void out_session_close(struct out_session *session)
 void out_session_free(struct out_session *session)
 {
     struct smtp_out *out = session->out;
-    disconnect(session);
+    session_disconnect(session);
     loop_timer_free(session->timer);
     if (!session->orphan) {
         (void)map_remove(&out->sessions_by_id, session->id);

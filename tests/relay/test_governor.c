@@ -81,6 +81,10 @@ static void while_connecting_fails_probes_never_back_off(void **state)
         probe = next_probe(&delay);
         assert_in_range(delay, 560, 840);
     }
+    /* One that had no answer for long has knocked all the while: the next goes on at once. */
+    world.now.steady_ms += 30000;
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_TIMEOUT, 0);
+    (void)take_one(RELAY_CONNECT, 0);
     world_close(&world);
 }
 
@@ -137,10 +141,18 @@ static void one_probe_at_a_time_and_a_contact_brings_it_at_once(void **state)
     (void)state;
     start();
     struct relay_action probe = first_probe();
+    assert_in_range(probe.knock_interval_ms, 560, 840);
     struct ip_address own = world.addresses[0].literal;
     relay_contact(world.relay, &own, world.now);
     world_take(&world);
-    assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* one is under way */
+    assert_int_equal(world.action_count, 0); /* one has just begun */
+    for (int i = 0; i < 3; i++) {
+        world.now.steady_ms += 200;
+        relay_contact(world.relay, &own, world.now);
+        world_take(&world);
+        assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* one is under way */
+        assert_int_equal(take_one(RELAY_KNOCK, 0).session, probe.session);
+    }
     world_ended(&world, probe.session, RELAY_AT_GREETING, RELAY_REPLY, 554);
     world.now.steady_ms += 200;
     struct ip_address stranger;
@@ -374,6 +386,7 @@ static void a_silent_server_costs_one_time_out_in_all(void **state)
         }
     }
     assert_in_range(count, 1, 4);
+    assert_int_equal(connects[0].knock_interval_ms, 0);
     world.now.steady_ms += 60000;
     world_ended(&world, connects[0].session, RELAY_AT_GREETING, RELAY_TIMEOUT, 0);
     assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);

@@ -318,6 +318,10 @@ static void take(void)
         case RELAY_CONNECT:
             on_connect(&action);
             break;
+        case RELAY_KNOCK:
+            CHECK(find_session(action.session) < SESSIONS);
+            CHECK(!sim.sessions[find_session(action.session)].open);
+            break;
         case RELAY_CLOSE:
             if (find_session(action.session) < SESSIONS) {
                 struct model_session *session = &sim.sessions[find_session(action.session)];

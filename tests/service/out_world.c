@@ -425,11 +425,18 @@ static void say(struct fake_core *core, struct buffer *frame)
 
 void core_connect(struct fake_core *core, uint32_t session, uint32_t server)
 {
+    core_probe(core, session, server, 0);
+}
+
+void core_probe(struct fake_core *core, uint32_t session, uint32_t server,
+                uint32_t knock_interval_ms)
+{
     struct buffer frame;
     buffer_init(&frame, 0);
     buffer_put_u8(&frame, CHANNEL_CONNECT);
     buffer_put_u32(&frame, session);
     buffer_put_u32(&frame, server_key(server));
+    buffer_put_u32(&frame, knock_interval_ms);
     say(core, &frame);
 }
 

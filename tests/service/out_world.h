@@ -75,6 +75,8 @@ void core_deliver_ticket(struct fake_core *core, uint32_t session, uint64_t job,
                          struct slice ticket, const char *redirect, uint32_t count);
 void core_tell_name(struct fake_core *core, const char *host, const char *address);
 void core_connect(struct fake_core *core, uint32_t session, uint32_t server);
+void core_probe(struct fake_core *core, uint32_t session, uint32_t server,
+                uint32_t knock_interval_ms);
 void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_t ticket,
                   const char *redirect, uint32_t count);
 void core_say(struct fake_core *core, enum channel_frame type, uint32_t session, uint64_t job);

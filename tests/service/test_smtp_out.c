@@ -226,6 +226,111 @@ static void connect_timeout(void **state)
     assert_heard("ended 1 1 connect-timeout\n");
 }
 
+static struct ip_endpoint unreachable(const char *address)
+{
+    struct ip_endpoint at = {.port = 25};
+    ip_from_text(slice_from_text(address), &at.address);
+    sim_net_reach(&at, SIM_UNREACHABLE);
+    return at;
+}
+
+static uint32_t attempts_under_way(void)
+{
+    uint32_t count = 0;
+    LIST_EACH(&LIST_ENTRY(out->sessions.next, struct out_session, link)->attempts, at, after)
+    {
+        count++;
+    }
+    return count;
+}
+
+static void a_probe_notices_a_silent_host_within_its_interval(void **state)
+{
+    (void)state;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &good);
+    struct ip_endpoint at = unreachable("192.0.2.1");
+    for (uint32_t i = 1; i < 8; i++) {
+        core_probe(&core, i, 0, 700);
+        pass(12000 + 100 * i);
+        assert_int_equal(attempts_under_way(), ATTEMPTS_MAX);
+        buffer_clear(&core.heard);
+        sim_net_reach(&at, SIM_REACHABLE);
+        pass(750);
+        assert_true(core_heard(&core, "opened"));
+        assert_int_equal(server_visits(server), i);
+        core_say(&core, CHANNEL_CLOSE, i, 0);
+        sim_net_reach(&at, SIM_UNREACHABLE);
+        pass(6000);
+    }
+    server_free(server);
+}
+
+static void a_probe_of_a_silent_host_ends_by_connect_timeout(void **state)
+{
+    (void)state;
+    (void)unreachable("192.0.2.9");
+    core_probe(&core, 1, 1, 700);
+    pass(29900);
+    assert_heard("resumed 1\n");
+    pass(200);
+    assert_heard("ended 1 1 connect-timeout\n");
+    core_probe(&core, 2, 1, 700);
+    pass(5000);
+    core_say(&core, CHANNEL_CLOSE, 2, 0);
+    pass(100);
+    assert_heard("ended 2 1 idle-local\n");
+}
+
+static void a_contact_brings_a_fresh_attempt_at_once(void **state)
+{
+    (void)state;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &good);
+    struct ip_endpoint at = unreachable("192.0.2.1");
+    core_probe(&core, 1, 0, 60000);
+    pass(20000);
+    assert_int_equal(attempts_under_way(), 1);
+    sim_net_reach(&at, SIM_REACHABLE);
+    core_say(&core, CHANNEL_KNOCK, 1, 0);
+    pass(20);
+    assert_heard("resumed 1\nopened 1 0 8\n");
+    core_say(&core, CHANNEL_KNOCK, 1, 0); /* too late, or of a session that has gone: nothing */
+    core_say(&core, CHANNEL_KNOCK, 9, 0);
+    pass(1000);
+    assert_int_equal(server_visits(server), 1);
+    server_free(server);
+}
+
+static void a_probe_takes_all_addresses_in_turn(void **state)
+{
+    (void)state;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &good);
+    struct ip_endpoint at = unreachable("192.0.2.8");
+    core_probe(&core, 1, 6, 700);
+    pass(650);
+    assert_heard("resumed 1\n");
+    pass(100);
+    assert_heard("opened 1 6 8\n");
+    /* The second one refuses, the first comes back: a refusal ends only what it speaks of. */
+    core_say(&core, CHANNEL_CLOSE, 1, 0);
+    server_free(server);
+    core_probe(&core, 2, 6, 700);
+    pass(20000);
+    assert_heard("ended 1 6 idle-local\n");
+    struct server_script busy = good;
+    busy.greeting = "421 4.3.2 busy";
+    server = server_new(loop, "192.0.2.8", 25, &busy);
+    struct server *second = server_new(loop, "192.0.2.1", 25, &good);
+    struct ip_endpoint other = unreachable("192.0.2.1");
+    sim_net_reach(&at, SIM_REACHABLE);
+    pass(1450);
+    assert_int_equal(server_visits(server), 1); /* does not greet: now the other's turn, whole */
+    sim_net_reach(&other, SIM_REACHABLE);
+    pass(1450);
+    assert_heard("opened 2 6 8\n");
+    server_free(server);
+    server_free(second);
+}
+
 static void silent_greeting(void **state)
 {
     (void)state;
@@ -755,6 +860,10 @@ int main(void)
         WITH_WORLD(many_in_order_over_one_connection),
         WITH_WORLD(connection_refused),
         WITH_WORLD(connect_timeout),
+        WITH_WORLD(a_probe_notices_a_silent_host_within_its_interval),
+        WITH_WORLD(a_probe_of_a_silent_host_ends_by_connect_timeout),
+        WITH_WORLD(a_contact_brings_a_fresh_attempt_at_once),
+        WITH_WORLD(a_probe_takes_all_addresses_in_turn),
         WITH_WORLD(silent_greeting),
         WITH_WORLD(next_address_of_the_list),
         WITH_WORLD(names_and_their_last_good_addresses),

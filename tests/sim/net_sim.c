@@ -26,8 +26,9 @@ struct sock {
     size_t length;
     size_t travelling; /* sent to us, not yet here */
     int64_t last_arrival_ns;
-    bool peer_ended;   /* orderly end has arrived */
-    enum error failed; /* reset, refused */
+    int64_t syn_wait_ns; /* CONNECTING to nobody: until the SYN is sent again */
+    bool peer_ended;     /* orderly end has arrived */
+    enum error failed;   /* reset, refused */
     /* LISTENER */
     int waiting[BACKLOG];
     size_t waiting_count;
@@ -238,6 +239,27 @@ static struct sock *listener_at(const struct ip_endpoint *at)
     return NULL;
 }
 
+static struct sim_process *net_process;
+
+static void net_after(int64_t delay_ns, sim_fn *fn, void *context)
+{
+    sim_after(net_process, delay_ns, fn, context);
+}
+
+void sim_net_in_process(struct sim_process *process)
+{
+    net_process = process;
+}
+
+static void connect_decide(void *context);
+
+/* As the kernel does: after 1, 2, 4 s and so on. */
+static void repeat_syn(struct sock *sock)
+{
+    sock->syn_wait_ns = sock->syn_wait_ns == 0 ? 1000000000 : sock->syn_wait_ns * 2;
+    net_after(sock->syn_wait_ns, connect_decide, later_new(sock, SLICE_EMPTY));
+}
+
 static void connect_decide(void *context)
 {
     struct later *later = context;
@@ -248,7 +270,8 @@ static void connect_decide(void *context)
     }
     enum sim_reach reach = reach_of(&sock->remote);
     if (reach == SIM_UNREACHABLE) {
-        return; /* our side's timer will give up */
+        repeat_syn(sock); /* our side's timer will give up */
+        return;
     }
     struct sock *listener = listener_at(&sock->remote);
     if (reach == SIM_REFUSED || listener == NULL || listener->waiting_count == BACKLOG) {
@@ -271,18 +294,6 @@ static void connect_decide(void *context)
     listener->waiting[listener->waiting_count++] = index_of(other);
     ready(listener);
     ready(sock);
-}
-
-static struct sim_process *net_process;
-
-static void net_after(int64_t delay_ns, sim_fn *fn, void *context)
-{
-    sim_after(net_process, delay_ns, fn, context);
-}
-
-void sim_net_in_process(struct sim_process *process)
-{
-    net_process = process;
 }
 
 enum error net_connect(const struct ip_endpoint *to, const struct ip_address *source, int *ret_fd)

@@ -49,7 +49,7 @@ struct sim_process *sim_current(void);
 enum sim_reach {
     SIM_REACHABLE,   /* connects if somebody listens, else is refused */
     SIM_REFUSED,     /* connection refused */
-    SIM_UNREACHABLE, /* no answer at all: connecting never ends */
+    SIM_UNREACHABLE, /* no answer at all, as long as it is so: the SYN is repeated as TCP does */
 };
 /* How an endpoint answers connection attempts from now on. */
 void sim_net_reach(const struct ip_endpoint *at, enum sim_reach reach);
