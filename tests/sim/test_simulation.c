@@ -144,8 +144,8 @@ static bool hanging_up_after_hello(const struct server_mood *mood)
  * the probe notices within its interval, however long the kernel waits with its next SYN. */
 static bool silent_then_back(uint64_t seed)
 {
-    struct chaos chaos;
-    world_begin(&chaos, seed, false);
+    struct scene scene;
+    scene_begin(&scene, seed, false);
     for (enum setting_server i = 0; i < SETTING_SERVERS; i++) {
         struct ip_endpoint at = setting_server_at(i);
         sim_net_reach(&at, SIM_UNREACHABLE);
@@ -155,11 +155,11 @@ static bool silent_then_back(uint64_t seed)
     struct ip_endpoint head = setting_server_at(M1);
     sim_net_reach(&head, SIM_REACHABLE);
     int64_t back_ns = sim_now_ns();
-    while (sim_server_taken(chaos.servers[M1]) == 0 && sim_now_ns() - back_ns < 60LL * SECOND) {
+    while (sim_server_taken(scene.servers[M1]) == 0 && sim_now_ns() - back_ns < 60LL * SECOND) {
         sim_step();
     }
     int64_t ms = (sim_now_ns() - back_ns) / 1000000;
-    world_end(&chaos);
+    scene_end(&scene);
     printf("a silent m1 is back: noticed after %lld ms\n", (long long)ms);
     return ms <= 900; /* 700 ms +-20 %, and the dialogue */
 }
