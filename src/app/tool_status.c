@@ -153,11 +153,23 @@ static bool is_shown(const json_t *lane, size_t all)
     return all <= LANES_SHOWN || strcmp(tool_string(lane, "state"), "idle") != 0;
 }
 
+/* "3h12m: m1 down: connection refused". */
+static const char *lane_why(const struct status *status, const json_t *lane, char *text,
+                            size_t size)
+{
+    char age[TOOL_TEXT] = "";
+    if (!tool_is_null(lane, "since")) {
+        tool_age((tool_integer(status->row, "now") - tool_integer(lane, "since")) / 1000, age);
+    }
+    snprintf(text, size, "%s%s%s", age, age[0] != '\0' ? ": " : "", tool_string(lane, "reason"));
+    return text;
+}
+
 static void print_lanes(const struct status *status)
 {
     static const struct tool_column columns[] = {
         {"ROUTE", 0.3, COLUMN_SHRINKS}, {"STATE", 9, 0},  {"WAITING", 7, COLUMN_RIGHT},
-        {"OLDEST", 6, COLUMN_RIGHT},    {"SERVER", 8, 0},
+        {"OLDEST", 6, COLUMN_RIGHT},    {"SERVER", 8, 0}, {"WHY", 0.4, COLUMN_SHRINKS},
     };
     const json_t *lanes = json_object_get(status->row, "lanes"), *lane;
     size_t index, all = json_array_size(lanes), shown = 0, hidden = 0;
@@ -165,10 +177,10 @@ static void print_lanes(const struct status *status)
         return;
     }
     printf("\n");
-    struct tool_table *table = tool_table_new(status->tool, columns, 5);
+    struct tool_table *table = tool_table_new(status->tool, columns, 6);
     json_array_foreach(lanes, index, lane)
     {
-        char waiting[TOOL_TEXT], oldest[TOOL_TEXT];
+        char waiting[TOOL_TEXT], oldest[TOOL_TEXT], why[1024];
         const char *state = tool_string(lane, "state");
         int64_t deliveries = tool_integer(lane, "deliveries");
         if (!is_shown(lane, all) || shown == LANES_SHOWN) {
@@ -178,13 +190,15 @@ static void print_lanes(const struct status *status)
         shown++;
         snprintf(waiting, sizeof(waiting), "%lld", (long long)deliveries);
         tool_age(tool_integer(lane, "oldest_seconds"), oldest);
-        tool_table_row(table,
-                       (const char *const[]){
-                           tool_string(lane, "route"), state, waiting,
-                           deliveries > 0 && !tool_is_null(lane, "oldest_seconds") ? oldest : "-",
-                           tool_is_null(lane, "server") ? "-" : tool_string(lane, "server")},
-                       (const enum tool_colour[]){COLOUR_PLAIN, tool_state_colour(state),
-                                                  COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
+        tool_table_row(
+            table,
+            (const char *const[]){tool_string(lane, "route"), state, waiting,
+                                  deliveries > 0 && !tool_is_null(lane, "oldest_seconds") ? oldest
+                                                                                          : "-",
+                                  tool_is_null(lane, "server") ? "-" : tool_string(lane, "server"),
+                                  lane_why(status, lane, why, sizeof(why))},
+            (const enum tool_colour[]){COLOUR_PLAIN, tool_state_colour(state), COLOUR_PLAIN,
+                                       COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
     }
     tool_table_end(table);
     if (hidden > 0) {

@@ -316,7 +316,7 @@ void delivery_take_out(struct relay *relay, uint32_t number)
     }
 }
 
-static uint32_t lane_head(const struct relay *relay, const struct lane *lane)
+uint32_t lane_head(const struct relay *relay, const struct lane *lane)
 {
     if (lane->returned_count == 0) {
         return lane->head;

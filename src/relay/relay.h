@@ -347,10 +347,21 @@ struct relay_lane_view {
     struct slice redirect_to;
     bool stopped;  /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
     bool switched; /* mail goes, or last went, to another server than the first of the chain */
+    int64_t
+        oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */
+    const uint32_t *chain; /* servers it may go to, in order; until the next reconfiguration */
+    uint32_t chain_length;
 };
 /* The first are the lanes of the routes, in the order of the configuration. */
 uint32_t relay_lane_count(const struct relay *relay);
 void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view);
+/* Before relay_lane() is asked for all lanes: walks the front of the queue, its oldest
+ * RELAY_OLDEST_LOOK deliveries at most, for the oldest of each lane. With the heads of a lane's own
+ * queues, which relay_lane() looks at, that is exact for a lane whose oldest waits for its server
+ * or is among those; else (it is held, deferred, in flight or behind its recipient, and thousands
+ * in the queue are older) the oldest that waits is told. */
+enum { RELAY_OLDEST_LOOK = 4096 };
+void relay_look_for_oldest(struct relay *relay);
 
 struct relay_totals {
     uint64_t messages; /* with an unfinished delivery that is not a dead letter */

@@ -161,9 +161,11 @@ struct lane {
     uint32_t head, tail;    /* FIFO */
     uint32_t *returned;     /* heap by acceptance order */
     uint32_t returned_count, returned_room;
-    uint64_t ready;      /* in FIFO and heap */
-    uint64_t deliveries; /* unfinished, without dead letters */
-    uint64_t waiting;    /* ready, or behind their recipient */
+    int64_t oldest_wall_ms;   /* by the last relay_look_for_oldest(); 0: none found */
+    uint64_t oldest_sequence; /* of its message */
+    uint64_t ready;           /* in FIFO and heap */
+    uint64_t deliveries;      /* unfinished, without dead letters */
+    uint64_t waiting;         /* ready, or behind their recipient */
     uint64_t in_flight;
     uint64_t held;
     uint32_t placed; /* server whose turn list it is in, or NO_INDEX */
@@ -371,6 +373,8 @@ void delivery_take_out(struct relay *relay, uint32_t number);
 /* The first that may go now, left in its place, or NOBODY. Moves those whose recipient is busy
  * behind it, at most *budget of them. */
 uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget);
+/* The first of both queues, whether its turn has come or not; or NOBODY. */
+uint32_t lane_head(const struct relay *relay, const struct lane *lane);
 /* May this one, waiting in its lane, go now? */
 bool recipient_allows(const struct relay *relay, uint32_t number);
 /* From now on it keeps its recipient's others back. False: memory. */

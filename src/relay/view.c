@@ -138,6 +138,60 @@ static enum lane_state lane_state(const struct relay *relay, const struct lane *
     return lane->draining ? LANE_DRAINING : LANE_FLOWING;
 }
 
+/* Gives a delivery's lane its oldest, if it has none yet. True: it had none. */
+static bool take_oldest(struct relay *relay, const struct message *message, uint32_t number)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    if (delivery->state == DELIVERY_DEAD || lane->oldest_wall_ms != 0) {
+        return false;
+    }
+    lane->oldest_wall_ms = message->received_ms;
+    lane->oldest_sequence = message->sequence;
+    return lane->oldest_wall_ms != 0;
+}
+
+void relay_look_for_oldest(struct relay *relay)
+{
+    uint32_t wanted = 0, budget = RELAY_OLDEST_LOOK;
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        relay->lanes[i]->oldest_wall_ms = 0;
+        wanted += relay->lanes[i]->deliveries > 0;
+    }
+    for (uint32_t at = relay->oldest; at != NOBODY && wanted > 0 && budget > 0;) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count && budget > 0; i++, budget--) {
+            uint32_t number = delivery_number(message, i);
+            wanted -= number != NOBODY && take_oldest(relay, message, number);
+        }
+        at = message->next;
+    }
+}
+
+static int64_t oldest_of(const struct relay *relay, const struct lane *lane)
+{
+    uint32_t head = lane_head(relay, lane);
+    if (head != NOBODY) {
+        const struct message *message = message_at(relay, delivery_at(relay, head)->message);
+        if (lane->oldest_wall_ms == 0 || message->sequence < lane->oldest_sequence) {
+            return message->received_ms;
+        }
+    }
+    return lane->deliveries > 0 ? lane->oldest_wall_ms : 0;
+}
+
+static void view_chain(const struct relay *relay, const struct lane *lane,
+                       struct relay_lane_view *ret_view)
+{
+    if (lane->pinned_server != NO_INDEX) {
+        ret_view->chain = &lane->pinned_server;
+        ret_view->chain_length = 1;
+    } else if (lane->route != NO_INDEX) {
+        ret_view->chain = relay->config->routes[lane->route].chain;
+        ret_view->chain_length = relay->config->routes[lane->route].chain_length;
+    }
+}
+
 void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view)
 {
     const struct lane *lane = shown_lane(relay, index);
@@ -148,6 +202,8 @@ void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_vie
         ret_view->deliveries = lane->deliveries;
         ret_view->done = lane->draining ? lane->drain_done : 0;
         ret_view->server = lane_choose(relay, lane);
+        ret_view->oldest_wall_ms = oldest_of(relay, lane);
+        view_chain(relay, lane, ret_view);
         ret_view->redirect_to = lane_place_by_hand(relay, lane);
         ret_view->stopped = lane->stopped;
         ret_view->switched = lane->pin == PIN_NONE && lane->last_server != NO_INDEX &&

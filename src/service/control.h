@@ -47,7 +47,7 @@
  *  "queue":{"messages","deliveries","bytes","oldest_seconds" (0 when empty),"held","in_doubt"},
  *  "dead_letters":n,                deliveries
  *  "servers":[{"name","state","since","failures","used","sessions","reason"}],
- *  "lanes":[{"route","state","deliveries","server","done","oldest_seconds"}],
+ *  "lanes":[{"route","state","deliveries","server","done","oldest_seconds","since","reason"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
  * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
@@ -55,6 +55,10 @@
  * over in this drain. The states are those of DESIGN section 4. "reason" is the last failure, null
  * while up. "alerts" are those that stand now, in order of beginning; kinds and subjects:
  * service/alerts.h.
+ * A lane's "oldest_seconds" is the age of its oldest delivery, null without one; where that is held
+ * or deferred and thousands in the queue are older, the age of the oldest that waits. "since": ms,
+ * stopped since then, or null. Its "reason": why nothing goes, "m1 down: connection refused; m2
+ * disabled", null where something does.
  *
  * ---- "queue list": one row per message, in acceptance order ---------------------------------
  *

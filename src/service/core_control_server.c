@@ -12,6 +12,8 @@
 #define HOLDFAST_VERSION "0"
 #endif
 
+enum { SERVERS_TOLD = 4 }; /* of a chain, in a lane's reason */
+
 static const char *server_state(enum server_state state)
 {
     static const char *const texts[] = {"up", "suspect", "down", "recovering", "disabled"};
@@ -60,6 +62,50 @@ static json_t *servers_piece(struct control_request *request)
     return servers;
 }
 
+/* When the last of its servers went. 0: the lane is not stopped. */
+static int64_t stopped_since(const struct core *core, const struct relay_lane_view *lane)
+{
+    int64_t since = 0;
+    for (uint32_t i = 0; lane->state == LANE_STOPPED && i < lane->chain_length; i++) {
+        struct relay_server_view server;
+        relay_server(core->relay, lane->chain[i], &server);
+        since = server.since_wall_ms > since ? server.since_wall_ms : since;
+    }
+    return since;
+}
+
+/* Why nothing goes: "m1 down: connection refused; m2 disabled". Null where something does, or
+ * nothing waits. */
+static json_t *lane_reason(const struct core *core, const struct relay_lane_view *lane)
+{
+    if (lane->state == LANE_ORPHAN) {
+        return json_string("no route in the configuration");
+    }
+    if (lane->server != NO_INDEX || lane->state == LANE_IDLE || lane->state == LANE_HELD) {
+        return json_null();
+    }
+    struct buffer text;
+    buffer_init(&text, 0);
+    uint32_t told = lane->chain_length < SERVERS_TOLD ? lane->chain_length : SERVERS_TOLD;
+    for (uint32_t i = 0; i < told; i++) {
+        struct relay_server_view server;
+        relay_server(core->relay, lane->chain[i], &server);
+        struct slice name = core_server_name(core, lane->chain[i]);
+        buffer_printf(&text, "%s%.*s %s", i > 0 ? "; " : "", SLICE_PRINT(name),
+                      server_state(server.state));
+        if (server.reason.length > 0 && server.state != SERVER_UP &&
+            server.state != SERVER_DISABLED) {
+            buffer_printf(&text, ": %.*s", SLICE_PRINT(server.reason));
+        }
+    }
+    if (told < lane->chain_length) {
+        buffer_printf(&text, "; and %u more", lane->chain_length - told);
+    }
+    json_t *reason = text.failed ? NULL : control_string_or_null(buffer_slice(&text));
+    buffer_done(&text);
+    return reason;
+}
+
 static json_t *lanes_piece(struct control_request *request)
 {
     struct core *core = request->core;
@@ -79,7 +125,11 @@ static json_t *lanes_piece(struct control_request *request)
         control_set(lane, "deliveries", json_integer((json_int_t)view.deliveries));
         control_set(lane, "server", control_server_or_null(core, view.server));
         control_set(lane, "done", json_integer((json_int_t)view.done));
-        control_set(lane, "oldest_seconds", json_null());
+        control_set(lane, "oldest_seconds",
+                    view.oldest_wall_ms != 0 ? json_integer(age_of(view.oldest_wall_ms))
+                                             : json_null());
+        control_set(lane, "since", control_time(stopped_since(core, &view)));
+        control_set(lane, "reason", lane_reason(core, &view));
         control_piece_add(lanes, &bytes, lane);
     }
     return lanes;
@@ -177,6 +227,7 @@ enum control_step status_step(struct control_request *request)
     const struct core *core = request->core;
     if (request->cursor == 0) {
         request->cursor = 1;
+        relay_look_for_oldest(core->relay);
         control_row(request, status_row(request));
     } else if (request->server_at < core->config->relay.server_count) {
         put_more(request, "servers", servers_piece(request));

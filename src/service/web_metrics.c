@@ -116,4 +116,6 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
     put_each(out, lanes, "holdfast_lane_state", "State of a lane", "route", "route", "state", true);
     put_each(out, lanes, "holdfast_lane_deliveries", "Deliveries in a lane", "route", "route",
              "deliveries", false);
+    put_each(out, lanes, "holdfast_lane_oldest_seconds", "Age of its oldest delivery", "route",
+             "route", "oldest_seconds", false);
 }

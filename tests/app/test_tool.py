@@ -92,12 +92,13 @@ class Answers(ToolCase):
               "servers": [{"name": "m1", "state": "down", "since": 1699999990000, "failures": 17,
                            "used": 5, "sessions": 0, "reason": "connection refused"}],
               "lanes": [{"route": "domain:example.com", "state": "stopped", "deliveries": 4,
-                         "server": None, "done": 0, "oldest_seconds": 11520}],
+                         "server": None, "done": 0, "oldest_seconds": 11520,
+                         "since": 1699992890000, "reason": "m1 down: no route to host"}],
               "disk": {"used_bytes": 1, "available_bytes": 2, "reserve_bytes": 3, "segments": 1,
                        "quarantined": 0},
               "alerts": []}
     MORE = {"route": "relay:out", "state": "idle", "deliveries": 0, "server": None, "done": 0,
-            "oldest_seconds": None}
+            "oldest_seconds": None, "since": None, "reason": None}
 
     def test_status_is_one_object_joined_from_its_pieces(self):
         self.answers(status=[{"row": self.STATUS}, {"more": {"lanes": [self.MORE]}}, end()])
@@ -110,7 +111,8 @@ class Answers(ToolCase):
         text = self.run_tool("status").stdout
         for part in ("mx2.example.net", "up 1m", "No mail is accepted: disk full", "3 messages",
                      "4 deliveries", "3h12m", "1 held", "2 dead letters", "m1", "down", "1m",
-                     "connection refused", "domain:example.com", "stopped"):
+                     "connection refused", "domain:example.com", "stopped",
+                     "2h00m: m1 down: no route to host"):
             self.assertIn(part, text)
         self.assertNotIn("\033", text)
 

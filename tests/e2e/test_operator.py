@@ -36,7 +36,13 @@ def test_status(held):
     assert abs(server["since"] / 1000 - time.time()) < 60
     assert {"route", "state", "deliveries", "server"} <= status["lanes"][0].keys()
     assert status["dead_letters"] == 0
+    wait_for(lambda: mx.status()["lanes"][0]["state"] == "stopped", 10, what="the lane stopped")
+    lane = mx.status()["lanes"][0]
+    assert isinstance(lane["oldest_seconds"], int)
+    assert lane["since"] == mx.status()["servers"][0]["since"]
+    assert lane["reason"].startswith("m1 down: ")
     text = mx.tool("status").stdout
+    assert lane["reason"] in text
     assert "m1" in text and "example.com" in text
 
 

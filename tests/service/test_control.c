@@ -39,6 +39,15 @@ static void status_shows_everything(void **state)
     assert_string_equal(text(json_array_get(lanes, 0), "route"), "domain:example.com");
     assert_string_equal(text(json_array_get(lanes, 0), "state"), "stopped");
     assert_int_equal(number(json_array_get(lanes, 0), "deliveries"), 3);
+    assert_in_range(number(json_array_get(lanes, 0), "oldest_seconds"), 0, 60);
+    assert_string_equal(text(json_array_get(lanes, 0), "reason"), "m1 down: connection refused");
+    assert_int_equal(number(json_array_get(lanes, 0), "since"),
+                     number(json_array_get(servers, 0), "since"));
+    assert_int_equal(bench_ask(bench, "server down", "{'all':true}"), 0);
+    assert_int_equal(bench_ask(bench, "status", "{}"), 0);
+    lanes = json_object_get(row(bench, 0), "lanes");
+    assert_string_equal(text(json_array_get(lanes, 0), "reason"), "m1 disabled");
+    status = row(bench, 0);
     assert_true(json_array_size(json_object_get(status, "alerts")) > 0);
     assert_true(number(json_object_get(status, "disk"), "segments") >= 0);
 }

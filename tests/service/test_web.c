@@ -120,7 +120,8 @@ static int set_up(void **state)
     bench->answer = "{\"accepting\":true,\"accepting_reason\":null,\"loading\":false,"
                     "\"queue\":{\"messages\":5,\"deliveries\":7},\"dead_letters\":1,"
                     "\"servers\":[{\"name\":\"m\\\"1\",\"state\":\"down\",\"used\":9}],"
-                    "\"lanes\":[{\"route\":\"domain:a\",\"state\":\"stopped\",\"deliveries\":7}],"
+                    "\"lanes\":[{\"route\":\"domain:a\",\"state\":\"stopped\",\"deliveries\":7,"
+                    "\"oldest_seconds\":90}],"
                     "\"disk\":{\"used_bytes\":100},\"alerts\":[]}";
     *state = bench;
     return 0;
@@ -171,6 +172,7 @@ static void gives_metrics(void **state)
     assert_non_null(strstr(reply, "holdfast_server_state{server=\"m\\\"1\",state=\"down\"} 1\n"));
     assert_non_null(strstr(reply, "holdfast_lane_deliveries{route=\"domain:a\"} 7\n"));
     assert_non_null(strstr(reply, "holdfast_lane_deliveries{route=\"orphan\"} 3\n"));
+    assert_non_null(strstr(reply, "holdfast_lane_oldest_seconds{route=\"domain:a\"} 90\n"));
 }
 
 static void health_says_why(void **state)
