@@ -170,8 +170,14 @@ static enum error open_fresh(struct group *group)
     struct segment *segment = group->segment;
     char name[LOG_NAME_SIZE];
     log_name_make(LOG_NAME_SEGMENT, segment->number, name);
-    enum error error =
-        group->spare != 0 ? open_spare(group, group->spare, name) : open_new(group, name);
+    enum error error = ERROR_MISSING;
+    if (group->spare != 0) {
+        error = open_spare(group, group->spare, name);
+        group->spare = error == ERROR_MISSING ? 0 : group->spare; /* somebody has tidied up */
+    }
+    if (group->spare == 0) {
+        error = open_new(group, name);
+    }
     if (error == ERROR_SPACE && group->emergency != 0) {
         if (segment->file != NULL) {
             disk->ops->close(segment->file);

@@ -40,6 +40,7 @@ struct segment {
     uint64_t live_bytes;   /* about: content and record of messages here, extents of others */
     uint32_t live_extents; /* messages elsewhere that have content here */
     uint32_t pins;
+    uint64_t spare;         /* which it becomes when it goes; 0: it is unlinked */
     uint64_t settled_group; /* what made its messages end is durable when this group is */
     uint32_t index_at, index_length, index_crc; /* where its seal says */
     struct log_reference *references;
@@ -58,6 +59,7 @@ struct segment {
     bool emptying;        /* by compaction */
     bool busy;            /* a job of the janitor works on it */
     bool gone;            /* being removed */
+    bool tried;           /* its removal, which may have been done: `spare` stays */
 };
 
 /* ---- groups ------------------------------------------------------------------------------ */

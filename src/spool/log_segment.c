@@ -380,7 +380,6 @@ enum { REMOVE_AT_ONCE = 32 };
 struct remove_job {
     struct journal *journal;
     struct segment *segments[REMOVE_AT_ONCE];
-    uint64_t spares[REMOVE_AT_ONCE]; /* becomes this spare; 0: unlinked */
     size_t count;
     enum error error;
 };
@@ -391,9 +390,10 @@ static void remove_run(void *context)
     struct disk *disk = job->journal->disk;
     for (size_t i = 0; i < job->count && job->error == ERROR_NONE; i++) {
         char name[LOG_NAME_SIZE], spare[LOG_NAME_SIZE];
-        log_name_make(LOG_NAME_SEGMENT, job->segments[i]->number, name);
-        if (job->spares[i] != 0) {
-            log_name_make(LOG_NAME_SPARE, job->spares[i], spare);
+        const struct segment *segment = job->segments[i];
+        log_name_make(LOG_NAME_SEGMENT, segment->number, name);
+        if (segment->spare != 0) {
+            log_name_make(LOG_NAME_SPARE, segment->spare, spare);
             job->error = disk->ops->rename(disk, name, spare);
         } else {
             job->error = disk->ops->unlink(disk, name);
@@ -418,8 +418,8 @@ static void remove_done(void *context)
             job->segments[i]->gone = false;
             continue;
         }
-        if (job->spares[i] != 0) {
-            buffer_append(&journal->spares, slice_make(&job->spares[i], sizeof(uint64_t)));
+        if (job->segments[i]->spare != 0) {
+            buffer_append(&journal->spares, slice_make(&job->segments[i]->spare, sizeof(uint64_t)));
             journal->spares.failed = false;
         }
         segment_free(journal, job->segments[i]);
@@ -464,9 +464,12 @@ void segments_reclaim(struct journal *journal)
         job->journal = journal;
         bool recycle = recycled < spare_target(journal) && !segment->failed &&
                        segment->size == journal->settings.segment_bytes;
-        job->spares[job->count] = recycle ? journal->next_spare++ : 0;
+        if (!segment->tried) {
+            segment->spare = recycle ? journal->next_spare++ : 0;
+        }
+        segment->tried = true;
         job->segments[job->count++] = segment;
-        recycled += recycle;
+        recycled += segment->spare != 0;
         segment->gone = true;
         log_files_forget(&journal->files, segment->number);
         if (job->count == REMOVE_AT_ONCE) {
@@ -542,7 +545,8 @@ static void prepare_run(void *context)
         job->error = disk->ops->sync_directory(disk);
     }
     if (job->error != ERROR_NONE) {
-        (void)disk->ops->unlink(disk, name);
+        (void)!disk->ops->unlink(disk, name);
+        (void)!disk->ops->unlink(disk, spare);
     }
 }
 

@@ -51,6 +51,7 @@ struct disk_sim {
     uint64_t fail_at; /* 0: never */
     enum disk_sim_fault fault;
     enum error fault_error;
+    bool directory_fails;
     size_t open_files;
     bool recording;
     struct operation *record;
@@ -387,6 +388,9 @@ static enum error sim_sync_directory(struct disk *disk)
     struct disk_sim *sim = sim_of(disk);
     pthread_mutex_lock(&sim->lock);
     enum error error = change(sim);
+    if (error == ERROR_NONE && sim->directory_fails) {
+        error = ERROR_IO;
+    }
     if (error == ERROR_NONE) {
         record(sim, OP_SYNC_DIRECTORY, 0);
     }
@@ -501,6 +505,13 @@ void disk_sim_fail(struct disk_sim *sim, uint64_t nth, enum disk_sim_fault fault
     sim->fail_at = nth == 0 ? 0 : sim->changes + nth;
     sim->fault = fault;
     sim->fault_error = error;
+    pthread_mutex_unlock(&sim->lock);
+}
+
+void disk_sim_fail_directory(struct disk_sim *sim, bool fails)
+{
+    pthread_mutex_lock(&sim->lock);
+    sim->directory_fails = fails;
     pthread_mutex_unlock(&sim->lock);
 }
 

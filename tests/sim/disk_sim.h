@@ -32,6 +32,8 @@ enum disk_sim_fault {
 };
 /* A failed sync drops what it should have made durable, as Linux does. nth 0: no more faults. */
 void disk_sim_fail(struct disk_sim *sim, uint64_t nth, enum disk_sim_fault fault, enum error error);
+/* From now on no sync of the directory succeeds, or each does again; files are as they were. */
+void disk_sim_fail_directory(struct disk_sim *sim, bool fails);
 /* Flips one bit of a file. False: it is shorter. */
 bool disk_sim_flip(struct disk_sim *sim, const char *name, uint64_t byte, unsigned bit);
 void disk_sim_cut(struct disk_sim *sim, const char *name, uint64_t length);

@@ -628,6 +628,20 @@ static void drop_spare(void *context, const char *name, uint64_t size)
     }
 }
 
+static void drop_spares(struct disk_sim *sim)
+{
+    struct disk *disk = disk_sim_open(sim);
+    for (;;) {
+        char spare[64] = "";
+        assert_int_equal(disk->ops->list(disk, drop_spare, spare), ERROR_NONE);
+        if (spare[0] == '\0') {
+            break;
+        }
+        assert_int_equal(disk->ops->unlink(disk, spare), ERROR_NONE);
+    }
+    disk_free(disk);
+}
+
 /* Nothing has been prepared, and there is no room for a whole segment: a little one will do, for
  * what was accepted must be handed over and its fate kept. */
 static void a_full_disk_without_a_spare_still_takes_fates(void **state)
@@ -639,21 +653,55 @@ static void a_full_disk_without_a_spare_still_takes_fates(void **state)
     harness_settle(&harness);
     spool_close(harness.spool);
     harness.spool = NULL;
-    struct disk *disk = disk_sim_open(harness.context);
-    for (;;) {
-        char spare[64] = "";
-        assert_int_equal(disk->ops->list(disk, drop_spare, spare), ERROR_NONE);
-        if (spare[0] == '\0') {
-            break;
-        }
-        assert_int_equal(disk->ops->unlink(disk, spare), ERROR_NONE);
-    }
-    disk_free(disk);
+    drop_spares(harness.context);
     disk_sim_set_capacity(harness.context, disk_sim_used(harness.context) + (3 << 20));
     assert_int_equal(harness_try_open(&harness), ERROR_NONE);
     harness_load(&harness);
     assert_int_equal(harness.messages, 1);
     harness_finish(&harness, spool_find(harness.spool, harness_id(3)), 0);
+    harness_reopen(&harness);
+    assert_int_equal(harness.messages, 0);
+    done_with(&harness);
+}
+
+/* Somebody has tidied up: a new segment is made from nothing. */
+static void a_spare_that_has_gone_is_not_missed(void **state)
+{
+    (void)state;
+    struct harness harness;
+    open_with(&harness, 256 << 10);
+    for (uint64_t n = 0; n < 20; n++) {
+        harness_settle(&harness);
+        harness_pass(&harness, 2);
+        drop_spares(harness.context);
+        harness_accept(&harness, n, 100000);
+    }
+    harness_reopen(&harness);
+    assert_int_equal(harness.messages, 20);
+    done_with(&harness);
+}
+
+/* Whether a segment has become a spare is not known: it is tried again, under the same name. */
+static void a_segment_may_be_recycled_twice(void **state)
+{
+    (void)state;
+    struct harness harness;
+    open_with(&harness, 256 << 10);
+    harness.settings.ready_segments = 60; /* so that all are recycled */
+    harness_reopen(&harness);
+    for (uint64_t n = 0; n < 40; n++) {
+        struct spool_handle handle = harness_accept(&harness, n * 3, 100000);
+        disk_sim_fail_directory(harness.context, true);
+        harness_finish(&harness, handle, 0);
+        harness_pass(&harness, 2);
+        disk_sim_fail_directory(harness.context, false);
+        harness_settle(&harness);
+    }
+    harness_settle(&harness);
+    harness_pass(&harness, 20); /* all that is prepared at once */
+    struct spool_state status;
+    spool_status(harness.spool, &status);
+    assert_int_equal(status.disk_bytes, disk_sim_used(harness.context));
     harness_reopen(&harness);
     assert_int_equal(harness.messages, 0);
     done_with(&harness);
@@ -675,6 +723,8 @@ int main(void)
         cmocka_unit_test(a_pinned_message_stays_where_its_ticket_says),
         cmocka_unit_test(a_full_disk_stops_acceptance_but_not_fates),
         cmocka_unit_test(a_full_disk_without_a_spare_still_takes_fates),
+        cmocka_unit_test(a_spare_that_has_gone_is_not_missed),
+        cmocka_unit_test(a_segment_may_be_recycled_twice),
     };
     return cmocka_run_group_tests_name("spool in a log", tests, NULL, NULL);
 }
