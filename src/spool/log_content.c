@@ -120,7 +120,8 @@ static void file_ended(void *context)
 void content_file_close(struct content_file *file)
 {
     if (worker_submit(file->journal->committer, file_end_run, file_ended, file) != ERROR_NONE) {
-        return; /* a descriptor and a few bytes until we end: memory is out anyway */
+        file_end_run(file); /* memory is out, and no job has it any more */
+        file_ended(file);
     }
 }
 

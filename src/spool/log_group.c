@@ -113,6 +113,9 @@ static enum error sync_files(struct group *group)
     }
     if (first == ERROR_NONE && group->files.length > 0) {
         first = disk->ops->sync_directory(disk);
+        for (size_t i = 0; i < group->files.length / sizeof(*files) && first != ERROR_NONE; i++) {
+            files[i].file->error = first; /* its name may be gone after a crash */
+        }
     }
     return first;
 }
