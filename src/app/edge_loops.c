@@ -7,11 +7,18 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct edge_call {
     struct edge_call *next;
     edge_call_fn *fn;
     void *context;
+};
+
+struct shared_config {
+    struct edge_config config;
+    struct settings *settings;
+    atomic_uint users;
 };
 
 struct edge_loop {
@@ -20,10 +27,14 @@ struct edge_loop {
     uint32_t index;
     pthread_t thread;
     _Atomic(struct edge_call *) box; /* newest first */
+    struct ring *ring;
+    struct shared_config *config;
 };
 
 struct edge_loops {
     uint32_t count;
+    enum keeper_edge edge;
+    const struct edge_handlers *handlers;
     struct edge_loop loops[];
 };
 
@@ -117,6 +128,174 @@ enum error edge_loops_run(struct edge_loops *loops)
     return ERROR_NONE;
 }
 
+/* ---- configurations ---------------------------------------------------------------------- */
+
+/* Takes over settings and listeners, also on failure. NULL: memory. */
+static struct shared_config *config_new(struct settings *settings, uint32_t generation,
+                                        const int listeners[LISTENERS_MAX], uint32_t users)
+{
+    struct shared_config *shared = malloc(sizeof(*shared));
+    if (shared == NULL) {
+        settings_free(settings);
+        role_close_listeners(listeners);
+        return NULL;
+    }
+    shared->settings = settings;
+    shared->config.values = settings_config(settings);
+    shared->config.generation = generation;
+    memcpy(shared->config.listeners, listeners, sizeof(shared->config.listeners));
+    atomic_init(&shared->users, users);
+    return shared;
+}
+
+static void config_leave(struct shared_config *shared)
+{
+    if (shared != NULL && atomic_fetch_sub(&shared->users, 1) == 1) {
+        role_close_listeners(shared->config.listeners);
+        settings_free(shared->settings);
+        free(shared);
+    }
+}
+
+/* ---- on its way to a loop ---------------------------------------------------------------- */
+
+struct request {
+    struct edge_loops *loops;
+    struct ring_descriptors descriptors;
+    struct shared_config *config;
+    uint32_t grace_ms;
+};
+
+static void post_request(struct edge_loops *loops, uint32_t index, edge_call_fn *fn,
+                         struct request request)
+{
+    struct request *copy = malloc(sizeof(*copy));
+    if (copy == NULL) {
+        exit(role_fail("request", ERROR_MEMORY));
+    }
+    *copy = request;
+    copy->loops = loops;
+    edge_loops_post(loops, index, fn, copy);
+}
+
+static void drained(void *context)
+{
+    (void)context; /* who uses the ring sets its own handler */
+}
+
+static enum error attach(struct edge_loop *loop, struct ring_descriptors descriptors)
+{
+    return ring_attach(descriptors, RING_SIDE_A, loop->loop, drained, NULL, &loop->ring);
+}
+
+static void set_ring_there(void *context, uint32_t index)
+{
+    struct request *request = context;
+    const struct edge_handlers *handlers = request->loops->handlers;
+    struct edge_loop *loop = &request->loops->loops[index];
+    struct ring *old = loop->ring;
+    enum error error = attach(loop, request->descriptors);
+    if (error != ERROR_NONE) {
+        exit(role_fail("ring", error));
+    }
+    handlers->set_ring(handlers->context, index, loop->ring);
+    ring_free(old);
+    free(request);
+}
+
+static void set_ring(void *context, enum keeper_edge edge, uint32_t index, uint32_t count,
+                     struct ring_descriptors descriptors)
+{
+    struct edge_loops *loops = context;
+    if (edge != loops->edge || count != loops->count) {
+        exit(role_fail("ring", ERROR_INVALID));
+    }
+    post_request(loops, index, set_ring_there, (struct request){.descriptors = descriptors});
+}
+
+static void reconfigure_there(void *context, uint32_t index)
+{
+    struct request *request = context;
+    const struct edge_handlers *handlers = request->loops->handlers;
+    struct edge_loop *loop = &request->loops->loops[index];
+    enum error error = handlers->reconfigure(handlers->context, index, &request->config->config);
+    if (error != ERROR_NONE) {
+        exit(role_fail("reload", error)); /* and it is started with the new configuration */
+    }
+    config_leave(loop->config);
+    loop->config = request->config;
+    free(request);
+}
+
+static enum error reload(void *context, struct settings *settings, uint32_t generation,
+                         const int listeners[LISTENERS_MAX])
+{
+    struct edge_loops *loops = context;
+    struct shared_config *config = config_new(settings, generation, listeners, loops->count);
+    if (config == NULL) {
+        return ERROR_MEMORY;
+    }
+    for (uint32_t i = 0; i < loops->count; i++) {
+        post_request(loops, i, reconfigure_there, (struct request){.config = config});
+    }
+    return ERROR_NONE;
+}
+
+static void stop_there(void *context, uint32_t index)
+{
+    struct request *request = context;
+    const struct edge_handlers *handlers = request->loops->handlers;
+    handlers->stop(handlers->context, index, request->grace_ms);
+    free(request);
+}
+
+static void stop(void *context, uint32_t grace_ms)
+{
+    struct edge_loops *loops = context;
+    for (uint32_t i = 0; i < loops->count; i++) {
+        post_request(loops, i, stop_there, (struct request){.grace_ms = grace_ms});
+    }
+}
+
+enum error edge_loops_begin(struct edge_loops *loops, struct role_start *start,
+                            enum keeper_edge edge, const struct edge_handlers *handlers)
+{
+    loops->edge = edge;
+    loops->handlers = handlers;
+    struct shared_config *config =
+        config_new(start->settings, start->generation, start->listeners, loops->count);
+    start->settings = NULL;
+    if (config == NULL) {
+        return ERROR_MEMORY;
+    }
+    enum error error = ERROR_NONE;
+    for (uint32_t i = 0; i < loops->count; i++) {
+        loops->loops[i].config = config;
+        if (error == ERROR_NONE) {
+            error = attach(&loops->loops[i], start->rings[edge][i]);
+        }
+    }
+    return error;
+}
+
+struct ring *edge_loops_ring(const struct edge_loops *loops, uint32_t index)
+{
+    return loops->loops[index].ring;
+}
+
+const struct edge_config *edge_loops_config(const struct edge_loops *loops, uint32_t index)
+{
+    return &loops->loops[index].config->config;
+}
+
+struct role_handlers edge_loops_role_handlers(struct edge_loops *loops)
+{
+    return (struct role_handlers){
+        .context = loops, .ring = set_ring, .reload = reload, .stop = stop};
+}
+
+/* ---- the end ----------------------------------------------------------------------------- */
+
 void edge_loops_free(struct edge_loops *loops)
 {
     if (loops == NULL) {
@@ -130,6 +309,8 @@ void edge_loops_free(struct edge_loops *loops)
             free(call);
             call = next;
         }
+        ring_free(loop->ring);
+        config_leave(loop->config);
         loop_wake_free(loop->wake);
         loop_free(loop->loop);
     }

@@ -11,12 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Settings of a reload: in use for as long as anything may point into them, so to the end. */
-struct kept_settings {
-    struct kept_settings *older;
-    struct settings *settings;
-};
-
 struct role_channel {
     int fd;
     struct loop_watch *watch;
@@ -25,7 +19,6 @@ struct role_channel {
     struct settings *settings;
     uint32_t generation;
     int listeners[LISTENERS_MAX];
-    struct kept_settings *kept;
     uint8_t buffer[KEEPER_MESSAGE_MAX];
 };
 
@@ -239,29 +232,22 @@ static void apply_reload(struct role_channel *channel)
 {
     const struct role_handlers *handlers = channel->handlers;
     enum error error = ERROR_INVALID;
-    struct kept_settings *kept = malloc(sizeof(*kept));
-    if (kept == NULL) {
-        exit(role_fail("reload", ERROR_MEMORY));
-    }
-    *kept = (struct kept_settings){channel->kept, channel->settings};
-    channel->kept = kept;
     if (channel->settings != NULL) {
-        error = handlers->reload(handlers->context, settings_config(channel->settings),
-                                 channel->generation, channel->listeners);
+        error = handlers->reload(handlers->context, channel->settings, channel->generation,
+                                 channel->listeners);
     }
     no_listeners(channel->listeners);
     channel->settings = NULL;
     say_ready(channel, error);
 }
 
-static void close_listeners(int listeners[LISTENERS_MAX])
+void role_close_listeners(const int listeners[LISTENERS_MAX])
 {
     for (size_t i = 0; i < LISTENERS_MAX; i++) {
         if (listeners[i] >= 0) {
             close(listeners[i]);
         }
     }
-    no_listeners(listeners);
 }
 
 static enum error dispatch(struct role_channel *channel, struct keeper_message *message)
@@ -271,8 +257,11 @@ static enum error dispatch(struct role_channel *channel, struct keeper_message *
     enum error error;
     switch (message->kind) {
     case KEEPER_CONFIG:
-        close_listeners(channel->listeners);
+        role_close_listeners(channel->listeners);
+        no_listeners(channel->listeners);
         channel->generation = message->generation;
+        settings_free(channel->settings);
+        channel->settings = NULL;
         return take_config(message, &channel->settings);
     case KEEPER_LISTENER:
         return take_listener(message, channel->listeners);
@@ -345,12 +334,6 @@ void role_channel_free(struct role_channel *channel)
 {
     if (channel != NULL) {
         loop_watch_free(channel->watch);
-        while (channel->kept != NULL) {
-            struct kept_settings *kept = channel->kept;
-            channel->kept = kept->older;
-            settings_free(kept->settings);
-            free(kept);
-        }
         free(channel);
     }
 }

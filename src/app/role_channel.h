@@ -46,9 +46,9 @@ struct role_handlers {
     void (*ring)(void *context, enum keeper_edge edge, uint32_t index, uint32_t count,
                  struct ring_descriptors descriptors); /* takes them over */
     void (*web)(void *context, int fd);                /* takes it over */
-    /* Takes on a new configuration and new listeners (a descriptor each, or -1; taken over). The
-     * old settings stay valid for ever: sessions still point into them. */
-    enum error (*reload)(void *context, const struct service_config *config, uint32_t generation,
+    /* Takes on a new configuration and new listeners (a descriptor each, or -1). All are taken
+     * over, also on failure; the old ones are this role's to free. */
+    enum error (*reload)(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX]);
     void (*stop)(void *context, uint32_t grace_ms);
 };
@@ -58,7 +58,8 @@ struct role_channel;
 enum error role_channel_new(struct loop *loop, const struct role_start *start,
                             const struct role_handlers *handlers,
                             struct role_channel **ret_channel) MUST_CHECK;
-/* After everything that may point into a configuration. */
 void role_channel_free(struct role_channel *channel);
+
+void role_close_listeners(const int listeners[LISTENERS_MAX]); /* -1 is allowed in each */
 
 #endif

@@ -110,12 +110,19 @@ static void take_web(void *context, int fd)
     core_add_control(process->core, fd, false);
 }
 
-static enum error reload(void *context, const struct service_config *config, uint32_t generation,
+static enum error reload(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX])
 {
     (void)listeners;
     struct core_process *process = context;
-    return core_reconfigure(process->core, config, generation);
+    enum error error = core_reconfigure(process->core, settings_config(settings), generation);
+    if (error != ERROR_NONE) {
+        settings_free(settings);
+        return error;
+    }
+    settings_free(process->start.settings);
+    process->start.settings = settings;
+    return ERROR_NONE;
 }
 
 static void stopped(void *context)
@@ -203,6 +210,7 @@ int role_core(int channel)
     loop_watch_free(process.control_watch);
     loop_timer_free(process.last_words);
     role_channel_free(keeper);
+    settings_free(start->settings);
     loop_free(process.loop);
     return ROLE_EXIT_STOPPED;
 }

@@ -19,85 +19,20 @@ struct edge_out {
     struct spool_reader *readers[LOOPS_MAX];
     struct dns *resolvers[LOOPS_MAX];
     struct smtp_out *senders[LOOPS_MAX];
-    struct ring *rings[LOOPS_MAX]; /* ours; the senders use them */
 };
-
-/* What one loop is asked to do. */
-struct request {
-    struct edge_out *edge;
-    struct ring_descriptors descriptors;
-    const struct service_config *config;
-    uint32_t grace_ms;
-};
-
-static void post(struct edge_out *edge, uint32_t index, edge_call_fn *fn, struct request request)
-{
-    struct request *copy = malloc(sizeof(*copy));
-    if (copy == NULL) {
-        exit(role_fail("request", ERROR_MEMORY));
-    }
-    *copy = request;
-    copy->edge = edge;
-    edge_loops_post(edge->loops, index, fn, copy);
-}
-
-static void drained_by_sender(void *context)
-{
-    (void)context; /* the sender sets its own handler */
-}
-
-static void attach_ring(struct edge_out *edge, uint32_t index, struct ring_descriptors descriptors)
-{
-    enum error error = ring_attach(descriptors, RING_SIDE_A, edge_loops_at(edge->loops, index),
-                                   drained_by_sender, NULL, &edge->rings[index]);
-    if (error != ERROR_NONE) {
-        exit(role_fail("ring", error));
-    }
-}
 
 /* ---- from the keeper --------------------------------------------------------------------- */
 
-static void set_ring_there(void *context, uint32_t index)
-{
-    struct request *request = context;
-    struct edge_out *edge = request->edge;
-    struct ring *old = edge->rings[index];
-    attach_ring(edge, index, request->descriptors);
-    smtp_out_set_ring(edge->senders[index], edge->rings[index]);
-    ring_free(old);
-    free(request);
-}
-
-static void set_ring(void *context, enum keeper_edge edge_kind, uint32_t index, uint32_t count,
-                     struct ring_descriptors descriptors)
+static void set_ring(void *context, uint32_t index, struct ring *ring)
 {
     struct edge_out *edge = context;
-    if (edge_kind != KEEPER_EDGE_OUT || count != edge_loops_count(edge->loops)) {
-        exit(role_fail("ring", ERROR_INVALID));
-    }
-    post(edge, index, set_ring_there, (struct request){.descriptors = descriptors});
+    smtp_out_set_ring(edge->senders[index], ring);
 }
 
-static void reconfigure_there(void *context, uint32_t index)
+static enum error reconfigure(void *context, uint32_t index, const struct edge_config *config)
 {
-    struct request *request = context;
-    enum error error = smtp_out_reconfigure(request->edge->senders[index], request->config);
-    if (error != ERROR_NONE) {
-        exit(role_fail("reload", error)); /* and it is started with the new configuration */
-    }
-    free(request);
-}
-
-static enum error reload(void *context, const struct service_config *config, uint32_t generation,
-                         const int listeners[LISTENERS_MAX])
-{
-    (void)generation;
-    (void)listeners;
     struct edge_out *edge = context;
-    for (uint32_t i = 0; i < edge_loops_count(edge->loops); i++) {
-        post(edge, i, reconfigure_there, (struct request){.config = config});
-    }
-    return ERROR_NONE;
+    return smtp_out_reconfigure(edge->senders[index], config->values);
 }
 
 static void stopped(void *context)
@@ -105,21 +40,10 @@ static void stopped(void *context)
     loop_stop(context);
 }
 
-static void stop_there(void *context, uint32_t index)
-{
-    struct request *request = context;
-    struct edge_out *edge = request->edge;
-    smtp_out_stop(edge->senders[index], request->grace_ms, stopped,
-                  edge_loops_at(edge->loops, index));
-    free(request);
-}
-
-static void stop(void *context, uint32_t grace_ms)
+static void stop(void *context, uint32_t index, uint32_t grace_ms)
 {
     struct edge_out *edge = context;
-    for (uint32_t i = 0; i < edge_loops_count(edge->loops); i++) {
-        post(edge, i, stop_there, (struct request){.grace_ms = grace_ms});
-    }
+    smtp_out_stop(edge->senders[index], grace_ms, stopped, edge_loops_at(edge->loops, index));
 }
 
 /* ---- the entry --------------------------------------------------------------------------- */
@@ -135,7 +59,6 @@ static enum error open_reader(struct edge_out *edge, uint32_t index)
 static enum error open_sender(struct edge_out *edge, uint32_t index,
                               const struct dns_settings *names)
 {
-    struct role_start *start = &edge->start;
     struct loop *loop = edge_loops_at(edge->loops, index);
     enum error error = open_reader(edge, index);
     if (error == ERROR_NONE) {
@@ -144,17 +67,20 @@ static enum error open_sender(struct edge_out *edge, uint32_t index,
     if (error != ERROR_NONE) {
         return error;
     }
-    attach_ring(edge, index, start->rings[KEEPER_EDGE_OUT][index]);
-    edge->senders[index] = smtp_out_new(
-        loop, settings_config(start->settings), edge->readers[index], edge->resolvers[index],
-        edge->rings[index], &start->counters->slots[SLOT_EDGE_OUT + index]);
+    edge->senders[index] =
+        smtp_out_new(loop, edge_loops_config(edge->loops, index)->values, edge->readers[index],
+                     edge->resolvers[index], edge_loops_ring(edge->loops, index),
+                     &edge->start.counters->slots[SLOT_EDGE_OUT + index]);
     return edge->senders[index] != NULL ? ERROR_NONE : ERROR_MEMORY;
 }
 
-static enum error open_senders(struct edge_out *edge, const struct dns_settings *names)
+static enum error open_senders(struct edge_out *edge, const struct dns_settings *names,
+                               const struct edge_handlers *handlers)
 {
     edge->loops = edge_loops_new(edge->start.loops);
-    enum error error = edge->loops != NULL ? ERROR_NONE : ERROR_MEMORY;
+    enum error error = edge->loops == NULL
+                           ? ERROR_MEMORY
+                           : edge_loops_begin(edge->loops, &edge->start, KEEPER_EDGE_OUT, handlers);
     for (uint32_t i = 0; i < edge->start.loops && error == ERROR_NONE; i++) {
         error = open_sender(edge, i, names);
     }
@@ -165,7 +91,6 @@ static void close_senders(struct edge_out *edge)
 {
     for (uint32_t i = 0; i < edge_loops_count(edge->loops); i++) {
         smtp_out_free(edge->senders[i]);
-        ring_free(edge->rings[i]);
         dns_free(edge->resolvers[i]);
         spool_reader_close(edge->readers[i]);
     }
@@ -186,14 +111,15 @@ int role_edge_out(int channel)
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }
-    error = open_senders(&edge, name_servers_settings(names));
+    const struct edge_handlers handlers = {
+        .context = &edge, .set_ring = set_ring, .reconfigure = reconfigure, .stop = stop};
+    error = open_senders(&edge, name_servers_settings(names), &handlers);
     if (error != ERROR_NONE) {
         return role_fail("senders", error);
     }
-    const struct role_handlers handlers = {
-        .context = &edge, .ring = set_ring, .reload = reload, .stop = stop};
+    const struct role_handlers to_loops = edge_loops_role_handlers(edge.loops);
     struct role_channel *keeper;
-    error = role_channel_new(edge_loops_at(edge.loops, 0), &edge.start, &handlers, &keeper);
+    error = role_channel_new(edge_loops_at(edge.loops, 0), &edge.start, &to_loops, &keeper);
     if (error == ERROR_NONE) {
         error = edge_loops_run(edge.loops);
     }

@@ -5,11 +5,11 @@
  */
 #include "app/role_channel.h"
 
-static enum error reload(void *context, const struct service_config *config, uint32_t generation,
+static enum error reload(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX])
 {
     (void)context;
-    (void)config;
+    settings_free(settings);
     (void)generation;
     (void)listeners;
     return ERROR_NONE;
@@ -41,6 +41,7 @@ int role_helper(int channel)
     }
     loop_run(loop);
     role_channel_free(keeper);
+    settings_free(start.settings);
     loop_free(loop);
     return ROLE_EXIT_STOPPED;
 }

@@ -20,13 +20,16 @@ static void take_stream(void *context, int fd)
 
 /* A new one in place of the old: a page that is under way is asked for again. The keeper gives a
  * new stream to core after it. */
-static enum error reload(void *context, const struct service_config *config, uint32_t generation,
+static enum error reload(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX])
 {
     (void)generation;
     struct web_process *process = context;
     web_free(process->web);
-    process->web = web_new(process->loop, config, listeners, -1, process->start.counters);
+    settings_free(process->start.settings);
+    process->start.settings = settings;
+    process->web =
+        web_new(process->loop, settings_config(settings), listeners, -1, process->start.counters);
     return process->web != NULL ? ERROR_NONE : ERROR_MEMORY;
 }
 
@@ -67,6 +70,7 @@ int role_web(int channel)
     loop_run(process.loop);
     web_free(process.web);
     role_channel_free(keeper);
+    settings_free(start->settings);
     loop_free(process.loop);
     return ROLE_EXIT_STOPPED;
 }

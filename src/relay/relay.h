@@ -36,7 +36,8 @@ struct relay_envelopes {
 };
 /* R13: everything is laned anew, order kept; servers keep their state by name. Asks for the
  * envelope only of deliveries whose recipient's domain is not configured while the rules for relays
- * or notices have changed. ERROR_MEMORY: the old configuration stays in force. */
+ * or notices have changed. ERROR_MEMORY: the old configuration stays in force; else nothing points
+ * into it any more. */
 enum error relay_reconfigure(struct relay *relay, const struct relay_config *config,
                              const struct relay_envelopes *envelopes,
                              struct relay_time now) MUST_CHECK;

@@ -32,6 +32,7 @@ void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum c
 /* A connected control stream (from the listening socket or the web process). `privileged`: may
  * change things; otherwise reads status only. The descriptor is taken over. */
 void core_add_control(struct core *core, int fd, bool privileged);
+/* On success nothing points into the old configuration. */
 enum error core_reconfigure(struct core *core, const struct service_config *config,
                             uint32_t generation) MUST_CHECK;
 /* Writes out what is under way, then calls `done`. */

@@ -26,7 +26,7 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
 /* Core has restarted: messages under way get 451; the old ring is the caller's to free. */
 void smtp_in_set_ring(struct smtp_in *in, struct ring *ring);
 /* New configuration: running sessions keep their listener's name, new rules hold from the next
- * transaction. */
+ * transaction. On success nothing points into the old one. */
 enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *config,
                                uint32_t generation, const int *listeners) MUST_CHECK;
 /* Stops accepting; idle sessions get 421; calls `done` when the last one has ended, or after

@@ -22,6 +22,7 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
                               struct counters *counters);
 /* Core has restarted: work goes on, unconfirmed results are repeated on the new ring. */
 void smtp_out_set_ring(struct smtp_out *out, struct ring *ring);
+/* On success nothing points into the old configuration. */
 enum error smtp_out_reconfigure(struct smtp_out *out,
                                 const struct service_config *config) MUST_CHECK;
 /* No new dots; waits for replies to dots under way at most grace_ms, then reports the rest. */

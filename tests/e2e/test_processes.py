@@ -225,6 +225,65 @@ def test_reload_moves_a_listener_and_adds_a_domain(holdfast, sink):
     mx.stop()
 
 
+def test_reloads_do_not_pile_up(holdfast, sink):
+    """A configuration that is not in force any more takes no memory."""
+    hop = sink()
+    domains = "\n".join(f"d{number}.example.org" for number in range(20000))
+    mx = holdfast(backup_mx(hop.port) + "domain \"file:domains\" { deliver-to = m1 }\n",
+                  start=False)
+    mx.environment = {"ASAN_OPTIONS": "quarantine_size_mb=1"}  # else it keeps what was freed
+    (mx.root / "domains").write_text(domains)
+    mx.start()
+
+    def reload(times):
+        for _ in range(times):
+            before = mx.log().count(" reloaded ")
+            mx.reload()
+            wait_for(lambda: mx.log().count(" reloaded ") == before + 1, 20, what="the reload")
+            mx.send(content=subject("between"))
+
+    with mx.dialogue() as dialogue:
+        reload(5)
+        before = mx.memory_bytes()
+        reload(20)
+        grown = mx.memory_bytes() - before
+        assert dialogue.send("bob@client.example", ["ann@example.com"],
+                             subject("through all of them"))[0] == 250
+    assert grown < 20 << 20, f"{grown >> 20} MB more"
+    wait_for(lambda: delivered(hop, "through all of them"), 20, what="its delivery")
+    mx.stop()
+
+
+@pytest.mark.sanitized
+def test_reloads_in_the_middle_of_everything(holdfast, sink):
+    """What is under way outlives the configuration that it began with."""
+    hop = sink()
+    down = free_port()
+    first = (backup_mx(hop.port) + f'server m9 {{ address = "127.0.0.1:{down}" }}\n'
+             "domain waits.example { deliver-to = m9 }\n"
+             "relay out { from = {192.0.2.0/24} deliver-to = m9 }\n")
+    second = (f'server m9 {{ address = "localhost:{down}" helo = other.example }}\n'
+              + backup_mx(hop.port, domain="waits.example")
+              + "domain example.com { deliver-to = m9 }\npostmaster = ben@waits.example\n")
+    mx = holdfast(first)
+    mx.send(["ann@waits.example"], content=subject("waiting"))
+    with mx.dialogue() as dialogue:
+        dialogue.envelope("bob@client.example", ["postmaster", "ann@example.com"])
+        for count, routes in enumerate((second, first, second), 1):
+            mx.configure(routes)
+            mx.reload()
+            wait_for(lambda: mx.log().count(" reloaded ") == count, 20, what="the reload")
+            mx.send(["ann@waits.example"], content=subject(f"{count}"))
+            mx.status()
+            mx.lines("queue", "show", "--all")
+        assert dialogue.data(subject("begun under the first"))[0] == 250
+    wait_for(lambda: {"waiting", "1", "2", "3"} <= set(hop.subjects()), 20, what="the hand-over")
+    mx.lines("server", "list")
+    mx.lines("trace", "ann@example.com")
+    assert "process-died" not in mx.log()
+    mx.stop()
+
+
 def test_a_running_session_survives_a_reload(holdfast, sink):
     hop = sink()
     mx = holdfast(backup_mx(hop.port))
