@@ -184,11 +184,11 @@ enum verdict outcome_of_session(const struct relay_reply *reply, bool worked)
         return SERVER_CREDENTIALS;
     }
     switch (reply->stage) {
+    case RELAY_AT_RESOLVE: /* R3: any failure of DNS means down, never more than that */
     case RELAY_AT_CONNECT:
         return SERVER_UNREACHABLE;
     case RELAY_AT_GREETING:
         return reply->how == RELAY_REPLY && reply->code < 500 ? SERVER_AT_LIMIT : SERVER_UNGREETED;
-    case RELAY_AT_RESOLVE:
     case RELAY_AT_HELLO:
     case RELAY_AT_TLS:
     case RELAY_AT_AUTH:

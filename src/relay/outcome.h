@@ -26,7 +26,7 @@ enum verdict {
     SERVER_WORKS,       /* a 2xx to the dot */
     SERVER_DEFERS,      /* counts for the run of deferrals (R5) */
     SERVER_REFUSES,     /* a 5xx: works, but not for this one */
-    SERVER_UNREACHABLE, /* could not be connected */
+    SERVER_UNREACHABLE, /* its name has no address, or it could not be connected */
     SERVER_UNGREETED,   /* connects, but gives no good greeting or EHLO */
     SERVER_FAILS,       /* fails within a session */
     SERVER_AT_LIMIT,    /* its limit if another session of ours works there, else ungreeted */

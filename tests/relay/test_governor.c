@@ -76,7 +76,8 @@ static void while_connecting_fails_probes_never_back_off(void **state)
     struct relay_action probe = first_probe();
     for (int i = 0; i < 50; i++) {
         int64_t delay;
-        world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+        enum relay_stage stage = i % 2 == 0 ? RELAY_AT_CONNECT : RELAY_AT_RESOLVE;
+        world_ended(&world, probe.session, stage, RELAY_LOST, 0);
         assert_int_equal(world_state(&world, 0), SERVER_DOWN);
         probe = next_probe(&delay);
         assert_in_range(delay, 560, 840);

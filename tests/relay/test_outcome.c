@@ -162,8 +162,8 @@ static void sessions_that_never_came_to_mail_are_the_servers_failure(void **stat
         bool worked;
         enum verdict expected;
     } cases[] = {
-        {RELAY_AT_RESOLVE, RELAY_LOST, 0, false, SERVER_UNGREETED},
-        {RELAY_AT_RESOLVE, RELAY_TIMEOUT, 0, false, SERVER_UNGREETED},
+        {RELAY_AT_RESOLVE, RELAY_LOST, 0, false, SERVER_UNREACHABLE},
+        {RELAY_AT_RESOLVE, RELAY_TIMEOUT, 0, false, SERVER_UNREACHABLE},
         {RELAY_AT_CONNECT, RELAY_LOST, 0, false, SERVER_UNREACHABLE},
         {RELAY_AT_CONNECT, RELAY_TIMEOUT, 0, false, SERVER_UNREACHABLE},
         {RELAY_AT_GREETING, RELAY_TIMEOUT, 0, false, SERVER_UNGREETED},
