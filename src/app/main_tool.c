@@ -84,9 +84,9 @@ int main(int argc, char **argv)
         tool.colour = tool.terminal && (no_colour == NULL || no_colour[0] == '\0');
         code = tool.command->run(&tool);
     }
-    if (fflush(stdout) != 0 && code == CONTROL_DONE) {
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == CONTROL_DONE) {
         perror("holdfast: standard output");
-        code = CONTROL_USAGE;
+        code = CONTROL_FAILED;
     }
     free(tool.words);
     return code;

@@ -79,7 +79,7 @@ struct tool_answer {
     void (*progress)(void *context, uint64_t done, uint64_t all);
     bool immediate;   /* rows are never continued: hand each on at once */
     bool quiet;       /* do not print the error of the end */
-    const bool *stop; /* gives up, with CONTROL_USAGE, when it has become true */
+    const bool *stop; /* gives up, with CONTROL_FAILED, when it has become true */
 };
 
 /* CONTROL_NOT_RUNNING, with a message, if nobody is there. */

@@ -66,7 +66,7 @@ enum control_exit tool_client_open(const struct tool *tool, struct tool_client *
     if (client == NULL) {
         close(fd);
         tool_error("out of memory");
-        return CONTROL_NOT_RUNNING;
+        return CONTROL_FAILED;
     }
     client->fd = fd;
     control_reader_init(&client->reader);
@@ -125,24 +125,25 @@ static json_t *receive(struct tool_client *client)
 
 /* ---- one request -------------------------------------------------------------------------- */
 
-static bool send_request(struct tool_client *client, const char *command, json_t *arguments)
+/* CONTROL_DONE: it is on its way. */
+static enum control_exit send_request(struct tool_client *client, const char *command,
+                                      json_t *arguments)
 {
     json_t *request = json_pack("{ssso}", "command", command, "arguments", arguments);
     struct buffer out;
     buffer_init(&out, 0);
     enum error error = request == NULL ? ERROR_MEMORY : control_put(&out, request);
-    bool sent = false;
+    enum control_exit code = CONTROL_DONE;
     if (error != ERROR_NONE) {
         tool_error("%s: the request is %s", command, error_text(error));
-    } else {
-        sent = send_all(client->fd, buffer_slice(&out));
-        if (!sent) {
-            tool_error("holdfastd does not take the request: %s", strerror(errno));
-        }
+        code = CONTROL_FAILED;
+    } else if (!send_all(client->fd, buffer_slice(&out))) {
+        tool_error("holdfastd does not take the request: %s", strerror(errno));
+        code = CONTROL_NOT_RUNNING;
     }
     buffer_done(&out);
     json_decref(request);
-    return sent;
+    return code;
 }
 
 /* Appends the arrays of `more` to those of the row. */
@@ -183,7 +184,7 @@ static void take_end(const json_t *end, const struct tool_answer *answer, struct
     outcome->end = true;
     outcome->again = json_is_true(json_object_get(end, "again")) && !outcome->any_row;
     outcome->code = code >= CONTROL_DONE && code <= CONTROL_NOT_RUNNING ? (enum control_exit)code
-                                                                        : CONTROL_USAGE;
+                                                                        : CONTROL_FAILED;
     if (error != NULL && !answer->quiet && !outcome->again) {
         char clean[512];
         tool_error("%s", tool_clean(error, clean, sizeof(clean)));
@@ -215,10 +216,13 @@ static void take_frame(json_t *frame, const struct tool_answer *answer, json_t *
 static struct outcome ask_once(struct tool_client *client, const char *command, json_t *arguments,
                                const struct tool_answer *answer)
 {
-    struct outcome outcome = {.code = CONTROL_NOT_RUNNING};
+    struct outcome outcome = {.code = send_request(client, command, arguments)};
+    if (outcome.code != CONTROL_DONE) {
+        return outcome;
+    }
+    outcome.code = CONTROL_NOT_RUNNING; /* unless an end comes */
     json_t *row = NULL;
-    bool going = send_request(client, command, arguments);
-    while (going && !outcome.end) {
+    while (!outcome.end) {
         json_t *frame = receive(client);
         if (frame == NULL) {
             break;
@@ -226,7 +230,7 @@ static struct outcome ask_once(struct tool_client *client, const char *command, 
         take_frame(frame, answer, &row, &outcome);
         json_decref(frame);
         if (answer->stop != NULL && *answer->stop) {
-            outcome.code = CONTROL_USAGE;
+            outcome.code = CONTROL_FAILED;
             break;
         }
     }
@@ -316,6 +320,12 @@ struct asking {
     enum control_exit code; /* the best so far: some matched is enough */
 };
 
+/* It is no use to ask for more ids. */
+static bool is_over(const struct asking *asking)
+{
+    return asking->code >= CONTROL_USAGE || (asking->answer->stop != NULL && *asking->answer->stop);
+}
+
 static void ask_for_ids(struct asking *asking)
 {
     json_t *arguments = json_copy((json_t *)(uintptr_t)asking->arguments);
@@ -349,7 +359,7 @@ static bool add_id(struct asking *asking, const char *text)
 static bool add_ids_from_input(struct asking *asking)
 {
     char word[80];
-    while (asking->code < CONTROL_USAGE && scanf("%79s", word) == 1) {
+    while (!is_over(asking) && scanf("%79s", word) == 1) {
         if (!add_id(asking, word)) {
             return false;
         }
@@ -359,7 +369,7 @@ static bool add_ids_from_input(struct asking *asking)
 
 static bool add_operands(const struct tool *tool, struct asking *asking)
 {
-    for (unsigned i = 0; i < tool->operand_count; i++) {
+    for (unsigned i = 0; i < tool->operand_count && !is_over(asking); i++) {
         const char *operand = tool->operands[i];
         if (strcmp(operand, "-") == 0 ? !add_ids_from_input(asking) : !add_id(asking, operand)) {
             return false;

@@ -247,13 +247,13 @@ enum control_exit tool_queue_export(struct tool *tool)
     struct export *export = calloc(1, sizeof(*export));
     if (export == NULL) {
         tool_error("out of memory");
-        return CONTROL_USAGE;
+        return CONTROL_FAILED;
     }
     export->tool = tool;
     export->path = tool->operands[0];
     export->content = -1;
     export->directory = open_directory(export->path);
-    enum control_exit code = CONTROL_USAGE;
+    enum control_exit code = CONTROL_FAILED;
     if (export->directory < 0) {
         tool_error("%s: %s", export->path, strerror(errno));
     } else {
@@ -269,7 +269,7 @@ enum control_exit tool_queue_export(struct tool *tool)
         tool_progress_end(&export->progress);
         drop_message(export);
         close(export->directory);
-        code = export->failed                                   ? CONTROL_USAGE
+        code = export->failed                                   ? CONTROL_FAILED
                : export->unreadable > 0 && code == CONTROL_DONE ? CONTROL_NOTHING_MATCHED
                                                                 : code;
         if (!tool->json && export->messages > 0) {

@@ -59,6 +59,7 @@ static bool add_name(struct import *import, const char *name)
         size_t capacity = import->capacity == 0 ? 256 : import->capacity * 2;
         void *ids = reallocarray(import->ids, capacity, sizeof(*import->ids));
         if (ids == NULL) {
+            tool_error("out of memory");
             return false;
         }
         import->ids = ids;
@@ -333,7 +334,7 @@ static enum control_exit import_all(struct import *import)
 enum control_exit tool_queue_import(struct tool *tool)
 {
     struct import import = {.tool = tool, .path = tool->operands[0], .directory = -1};
-    enum control_exit code = CONTROL_USAGE;
+    enum control_exit code = CONTROL_FAILED;
     if (list_folder(&import)) {
         if (import.count == 0 && import.before == 0) {
             tool_error("%s: there is no exported message", import.path);

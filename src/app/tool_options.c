@@ -89,7 +89,8 @@ static void help_all(const char *first_word)
         }
     }
     printf("\nholdfast COMMAND --help says more; the manual is holdfast(1).\n"
-           "Exit codes: 0 done, 1 nothing matched, 2 usage, 3 the daemon is not running.\n");
+           "Exit codes: 0 done, 1 nothing matched or it failed, 2 usage, 3 the daemon is not "
+           "running.\n");
 }
 
 void tool_help(const struct tool *tool, const char *first_word)
@@ -270,7 +271,7 @@ enum control_exit tool_options(struct tool *tool, int argc, char **argv)
     tool->operands = tool->words;
     if (tool->words == NULL) {
         tool_error("out of memory");
-        return CONTROL_USAGE;
+        return CONTROL_FAILED;
     }
     enum control_exit code = take_arguments(tool, argc, argv);
     if (code == CONTROL_DONE) {

@@ -77,30 +77,37 @@ static void print_report(const struct tool *tool, const struct spool_verify_repo
 }
 
 /* The journal's directory within the state directory, or the state directory given if it is the
- * journal's own. False with a message. */
-static bool find_journal(const struct tool *tool, struct buffer *ret_path)
+ * journal's own. Otherwise than CONTROL_DONE with a message. */
+static enum control_exit find_journal(const struct tool *tool, struct buffer *ret_path)
 {
     struct buffer errors;
     buffer_init(&errors, 0);
-    bool found = true;
+    bool known = true;
     if (tool->operand_count > 0) {
         buffer_append_text(ret_path, tool->operands[0]);
     } else {
-        found = settings_find_state(tool->configuration, ret_path, &errors);
+        known = settings_find_state(tool->configuration, ret_path, &errors);
         fprintf(stderr, "%.*s", SLICE_PRINT(buffer_slice(&errors)));
     }
     buffer_done(&errors);
     size_t length = ret_path->length;
     struct stat status;
     buffer_append(ret_path, slice_make("/spool", sizeof("/spool")));
-    if (found && stat((const char *)ret_path->data, &status) != 0) {
+    if (!known) {
+        return CONTROL_USAGE;
+    }
+    if (ret_path->failed) {
+        tool_error("out of memory");
+        return CONTROL_FAILED;
+    }
+    if (stat((const char *)ret_path->data, &status) != 0) {
         ret_path->data[length] = '\0';
         if (stat((const char *)ret_path->data, &status) != 0) {
             tool_error("%s: there is no journal", (const char *)ret_path->data);
-            found = false;
+            return CONTROL_FAILED;
         }
     }
-    return found;
+    return CONTROL_DONE;
 }
 
 enum control_exit tool_spool_verify(struct tool *tool)
@@ -108,8 +115,9 @@ enum control_exit tool_spool_verify(struct tool *tool)
     struct buffer path;
     struct disk *disk;
     buffer_init(&path, 0);
-    enum control_exit code = CONTROL_USAGE;
-    if (find_journal(tool, &path)) {
+    enum control_exit code = find_journal(tool, &path);
+    if (code == CONTROL_DONE) {
+        code = CONTROL_FAILED;
         enum error error = disk_open_directory((const char *)path.data, &disk);
         if (error == ERROR_NONE) {
             struct verifying verifying = {.tool = tool};

@@ -164,6 +164,7 @@ enum {
 enum control_exit {
     CONTROL_DONE = 0,
     CONTROL_NOTHING_MATCHED = 1,
+    CONTROL_FAILED = 1, /* asked rightly, but the world was against it: a full disk, no memory */
     CONTROL_USAGE = 2,
     CONTROL_NOT_RUNNING = 3,
 };

@@ -346,6 +346,27 @@ class Files(ToolCase):
                                     for suffix in (".json", ".eml")))
             self.end_core()
 
+    def test_failures_of_the_world_are_not_usage(self):
+        (self.place / "file").write_text("")
+        self.answers(queue_export=[*self.rows(1), end()], status=[{"row": Answers.STATUS}, end()])
+        self.assertIn("Not a directory",
+                      self.run_tool("queue", "export", "file", code=1).stderr)
+        # What is to be written is there already, and is no file.
+        (self.place / "out" / ("." + message_id(1) + ".eml")).mkdir(parents=True)
+        self.assertIn("Is a directory", self.run_tool("queue", "export", "out", code=1).stderr)
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([PROGRAM, "-c", "conf", "status"], cwd=self.place, stdout=full,
+                                    stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"No space left", result.stderr)
+
+    def test_after_a_failure_no_more_ids_are_asked_for(self):
+        (self.place / "out" / ("." + message_id(1) + ".eml")).mkdir(parents=True)
+        self.answers(queue_export=[*self.rows(1), end()])
+        ids = "\n".join(message_id(n % 10000) for n in range(30000))
+        self.run_tool("queue", "export", "out", "-", text=ids, code=1)
+        self.assertEqual(len(self.core.requests), 1)
+
     def test_export_refuses_nonsense(self):
         gap = [{"row": self.head(1)}, {"row": {"id": message_id(1), "offset": 5, "last": True,
                                               "content": "YQ=="}}, end()]
@@ -353,7 +374,7 @@ class Files(ToolCase):
         early = [{"row": {"id": message_id(1), "offset": 0, "last": True, "content": ""}}, end()]
         for frames in (gap, evil, early):
             self.answers(queue_export=frames)
-            self.run_tool("queue", "export", "out", code=2)
+            self.run_tool("queue", "export", "out", code=1)
             self.assertEqual([p.name for p in (self.place / "out").iterdir()
                               if not p.name.startswith(".")], [])
             self.end_core()
@@ -438,7 +459,7 @@ class Files(ToolCase):
         result = self.run_tool("queue", "import", "out", code=1)
         self.assertEqual(result.stdout, "Imported 0, here already 0, failed 3.\n")
         self.assertEqual(self.core.requests, [])
-        self.run_tool("queue", "import", "nowhere", code=2)
+        self.assertIn("nowhere", self.run_tool("queue", "import", "nowhere", code=1).stderr)
         (self.place / "empty").mkdir()
         self.run_tool("queue", "import", "empty", code=1)
 
@@ -460,7 +481,7 @@ class Check(ToolCase):
              "message": "listen 'x' needs address = ..."}])
 
     def test_verify_without_a_journal(self):
-        self.assertIn("no journal", self.run_tool("spool", "verify", code=2).stderr)
+        self.assertIn("no journal", self.run_tool("spool", "verify", code=1).stderr)
         self.assertFalse((self.place / "run").exists())
 
 
