@@ -35,7 +35,8 @@ enum {
     IF_REFUSED = 1 << RELAY_REFUSED,
     IF_NOT_TRIED = 1 << RELAY_NOT_TRIED,
     IF_CUT = 1 << RELAY_CUT,
-    IF_IN_DOUBT = 1 << RELAY_IN_DOUBT
+    IF_IN_DOUBT = 1 << RELAY_IN_DOUBT,
+    IF_DAMAGED = 1 << RELAY_DAMAGED,
 };
 
 typedef bool row_condition(const struct outcome_question *question);
@@ -106,6 +107,9 @@ static const struct row rows[] = {
     /* Nothing was sent for it. A login refused or a 421 on the way is the server's matter. */
     {IF_NOT_TRIED, 0, HOW_REPLY, 500, 599, is_credentials, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
     {IF_NOT_TRIED, 0, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
+
+    /* No schedule mends it: the operator is told. */
+    {IF_DAMAGED, 0, 0, 0, 0, NULL, {OUTCOME_HELD, SERVER_SAYS_NOTHING}},
 
     /* Our own trouble counts against no server; a message whose content cannot be read is put off,
      * and one that always breaks the session from our side ends there by its strikes. */

@@ -148,6 +148,7 @@ enum relay_verdict {
     RELAY_NOT_TRIED, /* the session ended before this delivery's turn; nothing was sent for it */
     RELAY_CUT,       /* the session was lost within the transaction, before the dot */
     RELAY_IN_DOUBT,  /* the dot was sent, no reply came */
+    RELAY_DAMAGED,   /* nothing was sent: what is stored of it is damaged, and stays so */
 };
 
 struct relay_delivery_result {

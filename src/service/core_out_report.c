@@ -38,7 +38,7 @@ static bool read_results(struct reader *reader, uint32_t count, const struct job
         struct relay_delivery_result result = {.delivery = reader_u32(reader),
                                                .verdict = (enum relay_verdict)reader_u8(reader)};
         if (!channel_get_reply(reader, &result.reply) || reader->failed ||
-            result.verdict > RELAY_IN_DOUBT) {
+            result.verdict > RELAY_DAMAGED) {
             return false;
         }
         uint32_t at = find_delivery(job, result.delivery, expected);

@@ -64,6 +64,7 @@ struct out_job {
     bool held;      /* the client core has it, and borrows its strings */
     bool confirmed; /* durable, but still held: freed with its session */
     bool reused;
+    bool read_failed; /* its content, and not for damage: later it may go well */
     bool ready_due, working_due, result_due; /* to be reported */
     struct arena arena;
     struct spool_message message;
@@ -76,6 +77,8 @@ struct out_job {
 
 struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session, uint64_t id,
                                struct reader *reader, bool *ret_malformed);
+/* Why a stored message cannot be sent, for people. */
+struct slice stored_error_text(enum error error);
 /* Core has confirmed its result. */
 void job_confirm(struct smtp_out *out, struct out_job *job);
 void out_job_free(struct smtp_out *out, struct out_job *job); /* off every list */

@@ -65,11 +65,17 @@ static bool choose_recipients(struct out_job *job, struct slice redirect)
     return true;
 }
 
-static void finish_unreadable(struct smtp_out *out, struct out_job *job, const char *text)
+struct slice stored_error_text(enum error error)
 {
-    struct relay_reply reply = {
-        .stage = RELAY_AT_CONTENT, .how = RELAY_LOCAL, .text = slice_from_text(text)};
-    job_finish_alike(out, job, RELAY_REFUSED, &reply);
+    return error == ERROR_CORRUPT ? SLICE_LITERAL("the stored message is damaged")
+                                  : SLICE_LITERAL("the stored message cannot be read");
+}
+
+static void finish_unreadable(struct smtp_out *out, struct out_job *job, enum relay_verdict verdict,
+                              struct slice text)
+{
+    struct relay_reply reply = {.stage = RELAY_AT_CONTENT, .how = RELAY_LOCAL, .text = text};
+    job_finish_alike(out, job, verdict, &reply);
 }
 
 struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session, uint64_t id,
@@ -102,9 +108,11 @@ struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session
     enum error error =
         spool_stored_open(out->reader, ticket, &job->arena, &job->message, &job->stored);
     if (error != ERROR_NONE) {
-        finish_unreadable(out, job, "the stored message cannot be read");
+        finish_unreadable(out, job, error == ERROR_CORRUPT ? RELAY_DAMAGED : RELAY_REFUSED,
+                          stored_error_text(error));
     } else if (!choose_recipients(job, redirect)) {
-        finish_unreadable(out, job, "the stored message has no such recipient");
+        finish_unreadable(out, job, RELAY_REFUSED,
+                          SLICE_LITERAL("the stored message has no such recipient"));
     }
     return job;
 }
@@ -199,14 +207,20 @@ static enum relay_how how_of(enum smtp_client_how how)
     return hows[how];
 }
 
-static enum relay_verdict verdict_of(enum smtp_client_verdict verdict)
+/* The client core refuses by itself only content that it cannot have or must not send. */
+static enum relay_verdict verdict_of(const struct out_job *job,
+                                     const struct smtp_client_outcome *outcome)
 {
+    if (outcome->verdict == SMTP_CLIENT_REFUSED && outcome->cause.how == SMTP_CLIENT_LOCAL &&
+        !job->read_failed) {
+        return RELAY_DAMAGED;
+    }
     static const enum relay_verdict verdicts[] = {
         [SMTP_CLIENT_ACCEPTED] = RELAY_ACCEPTED,   [SMTP_CLIENT_REFUSED] = RELAY_REFUSED,
         [SMTP_CLIENT_NOT_TRIED] = RELAY_NOT_TRIED, [SMTP_CLIENT_CUT] = RELAY_CUT,
         [SMTP_CLIENT_IN_DOUBT] = RELAY_IN_DOUBT,
     };
-    return verdicts[verdict];
+    return verdicts[outcome->verdict];
 }
 
 struct relay_reply reply_of(const struct smtp_client_cause *cause)
@@ -244,7 +258,7 @@ void job_finish(struct smtp_out *out, struct out_job *job,
 {
     buffer_put_u32(&job->result, job->count);
     for (uint32_t i = 0; i < job->count; i++) {
-        put_outcome(job, i, verdict_of(outcomes[i].verdict), reply_of(&outcomes[i].cause));
+        put_outcome(job, i, verdict_of(job, &outcomes[i]), reply_of(&outcomes[i].cause));
     }
     finish(out, job);
 }

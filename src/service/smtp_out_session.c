@@ -151,13 +151,13 @@ static void give_content(struct out_session *session, const struct smtp_client_e
 {
     struct smtp_out *out = session->out;
     size_t length;
-    enum error error = job_read(job_of(session, event->tag), event->offset, out->piece,
-                                SMTP_CLIENT_PIECE_MAX, &length);
+    struct out_job *job = job_of(session, event->tag);
+    enum error error = job_read(job, event->offset, out->piece, SMTP_CLIENT_PIECE_MAX, &length);
     if (error == ERROR_NONE) {
         smtp_client_content(session->client, slice_make(out->piece, length), clock_steady_ms());
     } else {
-        smtp_client_content_failed(session->client,
-                                   SLICE_LITERAL("the stored message cannot be read"));
+        job->read_failed = error != ERROR_CORRUPT;
+        smtp_client_content_failed(session->client, stored_error_text(error));
     }
 }
 

@@ -151,7 +151,7 @@ static void send_good_message(struct world *world, struct slice bytes)
 static void send_good_report(struct world *world, struct slice bytes)
 {
     uint8_t type = (uint8_t)(CHANNEL_OPENED + (bytes.length > 0 ? bytes.data[0] % 8 : 0));
-    uint8_t verdict = bytes.length > 1 ? bytes.data[1] % 6 : 0;
+    uint8_t verdict = bytes.length > 1 ? bytes.data[1] % 7 : 0;
     const struct relay_reply reply = {
         .stage = RELAY_AT_DOT, .code = verdict == 0 ? 250 : 550, .text = SLICE_LITERAL("text")};
     const struct relay_capabilities capabilities = {.flags = 31};

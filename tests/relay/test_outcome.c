@@ -55,6 +55,16 @@ static void mail_refusals_are_final_only_when_they_speak_of_the_message(void **s
     assert_judgement(refused(at, 501, 1, 6, false), OUTCOME_HELD, SERVER_REFUSES);
 }
 
+static void what_is_damaged_here_is_held_and_what_cannot_be_read_put_off(void **state)
+{
+    (void)state;
+    struct relay_reply reply = {.stage = RELAY_AT_CONTENT, .how = RELAY_LOCAL};
+    struct outcome_question question = {.verdict = RELAY_DAMAGED, .reply = &reply};
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_HELD, SERVER_SAYS_NOTHING);
+    question.verdict = RELAY_REFUSED;
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+}
+
 static void too_many_recipients_costs_nothing_when_others_were_taken(void **state)
 {
     (void)state;
@@ -256,6 +266,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mail_refusals_are_final_only_when_they_speak_of_the_message),
+        cmocka_unit_test(what_is_damaged_here_is_held_and_what_cannot_be_read_put_off),
         cmocka_unit_test(too_many_recipients_costs_nothing_when_others_were_taken),
         cmocka_unit_test(recipients_are_deferred_or_refused_each),
         cmocka_unit_test(data_and_dot_speak_for_the_transaction),

@@ -35,7 +35,7 @@ enum error spool_stored_open(struct spool_reader *reader, struct slice ticket, s
     (void)reader;
     const struct stored_message *message = &store[ticket.data[0]];
     if (message->missing) {
-        return ERROR_CORRUPT;
+        return message->error != ERROR_NONE ? message->error : ERROR_CORRUPT;
     }
     uint32_t count = 0;
     while (count < 8 && message->recipients[count] != NULL) {
@@ -65,7 +65,7 @@ enum error spool_stored_read(struct spool_stored *stored, uint64_t offset, void 
     struct slice piece =
         slice_take(slice_skip(message->content, offset), size < 5000 ? size : 5000);
     if (message->damaged_at > 0 && offset + piece.length > message->damaged_at) {
-        return ERROR_CORRUPT;
+        return message->error != ERROR_NONE ? message->error : ERROR_CORRUPT;
     }
     if (piece.length > 0) {
         memcpy(ret_bytes, piece.data, piece.length);

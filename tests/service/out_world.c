@@ -298,7 +298,8 @@ static uint32_t server_number(uint32_t key)
 
 static void take_result(struct fake_core *core, struct reader *reader)
 {
-    static const char *const verdicts[] = {"accepted", "refused", "not-tried", "cut", "in-doubt"};
+    static const char *const verdicts[] = {"accepted", "refused",  "not-tried",
+                                           "cut",      "in-doubt", "damaged"};
     uint32_t session = reader_u32(reader);
     uint32_t server = server_number(reader_u32(reader));
     uint64_t job = reader_u64(reader);
@@ -312,7 +313,7 @@ static void take_result(struct fake_core *core, struct reader *reader)
         uint32_t delivery = reader_u32(reader);
         uint8_t verdict = reader_u8(reader);
         bool good = channel_get_reply(reader, &reply);
-        assert(good && verdict < 5);
+        assert(good && verdict < 6);
         buffer_printf(&core->heard, " %u:%s", delivery, verdicts[verdict]);
         put_reply(&core->heard, &reply);
     }

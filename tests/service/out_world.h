@@ -49,6 +49,7 @@ struct stored_message {
     struct slice content;
     uint32_t flags;
     uint64_t damaged_at; /* reading this byte fails; 0: none */
+    enum error error;    /* with which reading fails; ERROR_NONE: ERROR_CORRUPT */
     bool missing;        /* cannot be opened */
 };
 void store_put(uint8_t ticket, const struct stored_message *message);

@@ -35,6 +35,11 @@ static void until_queued(struct bench *bench, json_int_t count)
     assert_int_equal(queued(bench, "deliveries"), count);
 }
 
+static bool has_alert(struct bench *bench, enum alert_kind kind, const char *subject)
+{
+    return alerts_find(&bench->core->alerts, kind, slice_from_text(subject)) != NULL;
+}
+
 static void a_message_goes_all_the_way(void **state)
 {
     struct bench *bench = *state;
@@ -366,6 +371,25 @@ static void an_unreadable_envelope_is_put_off(void **state)
     assert_int_equal(queued(bench, "deliveries"), 1);
 }
 
+/* No schedule mends it: the operator is told, and lets it go or discards it. */
+static void a_damaged_message_is_held_with_an_alert(void **state)
+{
+    struct bench *bench = *state;
+    bench->answers = false;
+    bench->readies = false;
+    bench_attach_out(bench, true, true);
+    bench_send(bench, 1, false);
+    bench_until(bench, &bench->delivered, 1);
+    bench->message = (struct message_id){0, 0};
+    bench_result(bench, RELAY_DAMAGED, 0);
+    bench_until(bench, &bench->durable, 1);
+    assert_int_equal(queued(bench, "held"), 1);
+    for (int i = 0; i < 500 && !has_alert(bench, ALERT_HELD, ""); i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_true(has_alert(bench, ALERT_HELD, ""));
+}
+
 static void a_refusal_for_a_domain_is_a_dead_letter(void **state)
 {
     struct bench *bench = *state;
@@ -646,11 +670,6 @@ static void a_quota_is_told(void **state)
     assert_false(bench->core->routes[1].quota_reached);
 }
 
-static bool has_alert(struct bench *bench, enum alert_kind kind, const char *subject)
-{
-    return alerts_find(&bench->core->alerts, kind, slice_from_text(subject)) != NULL;
-}
-
 static void say_event(struct bench *bench, enum relay_event_kind event, uint32_t server,
                       const char *lane)
 {
@@ -823,6 +842,7 @@ int main(void)
         MEMORY_TEST(addresses_of_names_outlive_core),
         DISK_TEST(addresses_of_names_outlive_core),
         MEMORY_TEST(an_unreadable_envelope_is_put_off),
+        MEMORY_TEST(a_damaged_message_is_held_with_an_alert),
         MEMORY_TEST(a_result_repeated_to_a_new_core_counts),
         MEMORY_TEST(an_attempt_without_a_word_is_in_doubt_after_a_restart),
         MEMORY_TEST(a_refusal_for_a_domain_is_a_dead_letter),

@@ -521,19 +521,36 @@ static void what_cannot_be_read_gets_no_dot(void **state)
     message = (struct stored_message){
         .sender = "a@x.test", .recipients = {"b@y.test"}, .content = SLICE_LITERAL("a\nb\r\n")};
     store_put(3, &message);
+    message.error = ERROR_IO;
+    message.missing = true;
+    store_put(4, &message);
+    message = (struct stored_message){.sender = "a@x.test",
+                                      .recipients = {"b@y.test"},
+                                      .content = slice_make(large, sizeof(large)),
+                                      .damaged_at = 150000,
+                                      .error = ERROR_IO};
+    store_put(5, &message);
     struct server *server = server_new(loop, "192.0.2.1", 25, &good);
     core_connect(&core, 1, 0);
     core_deliver(&core, 1, 1, 1, "", 1);
     pass(1000);
     core_connect(&core, 2, 0);
     core_deliver(&core, 2, 2, 2, "", 1);
+    core_deliver(&core, 2, 4, 4, "", 1);
     core_deliver(&core, 2, 3, 3, "", 1);
     pass(1000);
+    core_connect(&core, 3, 0);
+    core_deliver(&core, 3, 5, 5, "", 1);
+    pass(1000);
+    /* What may be read later is put off, what never can be is told apart. */
     assert_heard("resumed 1\nopened 1 0 8\nready 1 1\n"
-                 "result 1 0 1 id1 0:refused content-local\nended 1 0 content-local\n"
-                 "result 2 0 2 id0 0:refused content-local\n"
+                 "result 1 0 1 id1 0:damaged content-local\nended 1 0 content-local\n"
+                 "result 2 0 2 id0 0:damaged content-local\n"
+                 "result 2 0 4 id0 0:refused content-local\n"
                  "opened 2 0 8\nready 2 3\n"
-                 "result 2 0 3 id3 0:refused content-local\nended 2 0 content-local\n");
+                 "result 2 0 3 id3 0:damaged content-local\nended 2 0 content-local\n"
+                 "opened 3 0 8\nready 3 5\n"
+                 "result 3 0 5 id5 0:refused content-local\nended 3 0 content-local\n");
     assert_int_equal(server_taken(server).length, 0);
     server_free(server);
 }
