@@ -57,9 +57,6 @@ static uint32_t recipients_limit(const struct server *server)
         server->capabilities.recipients_max < limit) {
         limit = server->capabilities.recipients_max;
     }
-    if (server->recipients_limit > 0 && server->recipients_limit < limit) {
-        limit = server->recipients_limit;
-    }
     return limit;
 }
 

@@ -250,7 +250,6 @@ static void write_capabilities(struct relay *relay, struct server *server,
     }
     server->capabilities = *capabilities;
     server->capabilities_known = true;
-    server->recipients_limit = 0;
     buffer_clear(&relay->scratch);
     if (!note_key(&relay->scratch, server->config->name, GLOBAL_CAPABILITIES)) {
         return;
@@ -541,12 +540,26 @@ static void judge_server(struct relay *relay, struct server *server, const struc
     }
 }
 
+/* Too many recipients for one transaction (RFC 5321 4.5.3.1.10): the others were taken or refused,
+ * these go next, over the same session. */
+static bool is_left_over(const struct relay_delivery_result *result, bool others_tried)
+{
+    return others_tried && result->verdict == RELAY_NOT_TRIED &&
+           result->reply.stage == RELAY_AT_RECIPIENT &&
+           (result->reply.how == RELAY_REPLY || result->reply.how == RELAY_LOCAL);
+}
+
 /* The session is on its way out: nothing more goes there. */
 static bool breaks_session(const struct relay_delivery_result *results, uint32_t count)
 {
+    bool tried = false;
     for (uint32_t i = 0; i < count; i++) {
-        if (results[i].verdict == RELAY_CUT || results[i].verdict == RELAY_NOT_TRIED ||
-            results[i].verdict == RELAY_IN_DOUBT || results[i].reply.code == 421) {
+        tried |= results[i].verdict != RELAY_NOT_TRIED;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (results[i].verdict == RELAY_CUT || results[i].verdict == RELAY_IN_DOUBT ||
+            results[i].reply.code == 421 ||
+            (results[i].verdict == RELAY_NOT_TRIED && !is_left_over(&results[i], tried))) {
             return true;
         }
     }

@@ -224,7 +224,6 @@ struct server {
     uint32_t ceiling; /* connections it lets us have */
     int64_t ceiling_ms;
     int64_t own_trouble_until_ms;
-    uint32_t recipients_limit; /* learned: most recipients a transaction; 0: not known */
     /* lanes */
     struct link turns;
     uint64_t ready;

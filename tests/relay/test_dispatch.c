@@ -100,6 +100,40 @@ static void a_refused_server_costs_one_step_and_the_next_is_taken(void **state)
     world_close(&world);
 }
 
+static void recipients_too_many_go_next_over_the_same_session(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x.example", "a@one.example b@one.example c@one.example", 0);
+    uint32_t session = 0;
+    for (uint32_t first = 0; first < 3; first++) {
+        struct relay_action deliver = expect(RELAY_DELIVER);
+        session = first == 0 ? deliver.session : session;
+        assert_int_equal(deliver.session, session);
+        assert_int_equal(deliver.delivery_count, 3 - first);
+        struct relay_delivery_result results[3];
+        for (uint32_t i = 0; i < 3 - first; i++) {
+            results[i] = (struct relay_delivery_result){
+                .delivery = deliver.deliveries[i],
+                .verdict = i == 0 ? RELAY_ACCEPTED : RELAY_NOT_TRIED,
+                .reply = {.stage = i == 0 ? RELAY_AT_DOT : RELAY_AT_RECIPIENT,
+                          .how = first == 0 ? RELAY_REPLY : RELAY_LOCAL,
+                          .code = i == 0 ? 250 : 452}};
+        }
+        relay_result(world.relay, deliver.job, deliver.session, false, results, 3 - first,
+                     world.now);
+        world_take(&world);
+        assert_int_equal(world_count(&world, RELAY_CLOSE), 0);
+        assert_int_equal(world_count(&world, RELAY_CONNECT), 0);
+        assert_int_equal(world_count(&world, RELAY_FATE), 1);
+    }
+    struct relay_totals totals;
+    relay_totals(world.relay, &totals);
+    assert_int_equal(totals.messages, 0);
+    world_close(&world);
+}
+
 static void a_recipients_later_mail_waits_for_the_earlier_ones_reply(void **state)
 {
     (void)state;
@@ -534,6 +568,7 @@ int main(void)
         cmocka_unit_test(every_server_is_probed_at_the_start),
         cmocka_unit_test(the_first_good_probe_carries_the_first_delivery),
         cmocka_unit_test(a_refused_server_costs_one_step_and_the_next_is_taken),
+        cmocka_unit_test(recipients_too_many_go_next_over_the_same_session),
         cmocka_unit_test(a_recipients_later_mail_waits_for_the_earlier_ones_reply),
         cmocka_unit_test(patience_runs_once_then_later_mail_passes),
         cmocka_unit_test(one_message_for_several_goes_in_one_transaction),
