@@ -58,7 +58,7 @@
  *   - while a segment is begun: a file without a valid header of its own number, or with a header
  *     and no complete group: nothing in it was told; removed, or an empty segment.
  *   - while an index or seal is written: no valid seal: the segment is an open end of the next
- *     header, or was the head; it is scanned.
+ *     header, or was the head; it is scanned, and sealed once all is loaded.
  *   - after the copy of a survivor, before its old segment goes: both are there; the later place
  *     counts, fates are joined, notes before the copy are void.
  *   - while segments go: some are gone, some not; any subset is right, because those of one round
@@ -164,7 +164,7 @@ static void log_tick(struct spool *spool)
     look_at_space(journal);
     bool unsynced = !list_is_empty(&journal->retained);
     journal_flush_all(journal, unsynced || journal->trouble != ERROR_NONE);
-    segments_seal(journal);
+    segments_seal_again(journal);
     segments_reclaim(journal);
     segments_prepare(journal);
     contents_collect(journal);

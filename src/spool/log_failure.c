@@ -116,8 +116,13 @@ static void unplace(struct journal *journal, struct group *group)
         contents_unplaced(journal, group);
         segment_free(journal, group->segment);
     } else {
-        group->segment->end = group->globals.length > 0 ? group->globals_at : group->base;
-        group->segment->index_known &= group->globals.length == 0;
+        struct segment *segment = group->segment;
+        segment->end = group->globals.length > 0 ? group->globals_at : group->base;
+        if (segment->index.failed) {
+            segment->index_known = segment->index.failed = false;
+        } else if (group->globals.length > 0) {
+            segment->index.length -= group->globals_index.length;
+        }
     }
     group->segment = NULL;
 }

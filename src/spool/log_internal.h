@@ -323,7 +323,8 @@ void stored_release(struct journal *journal, uint32_t index, uint64_t group);
 /* False: too many segments are without a seal. */
 bool segments_take_header(struct journal *journal, struct segment *head,
                           struct log_header *ret_header);
-void segments_seal(struct journal *journal); /* starts what there is to do */
+void segments_seal(struct journal *journal);       /* starts what there is to do */
+void segments_seal_again(struct journal *journal); /* what failed too */
 void segments_reclaim(struct journal *journal);
 void segments_prepare(struct journal *journal);
 enum error segment_write_seal(struct disk *disk, struct disk_file *file,

@@ -127,6 +127,16 @@ static enum error read_index(struct journal *journal, struct segment *segment,
     return error;
 }
 
+/* It was closed and not sealed, or died as the head: the janitor makes up for it, so that it is not
+ * scanned at every start and may be emptied. */
+static void keep_for_seal(struct segment *segment, struct slice index)
+{
+    buffer_clear(&segment->index);
+    buffer_append(&segment->index, index);
+    segment->index_known = !segment->index.failed;
+    segment->index.failed = false; /* then at another start */
+}
+
 enum error segment_index(struct journal *journal, struct segment *segment, struct buffer *ret_index)
 {
     buffer_init(ret_index, 0);
@@ -142,8 +152,12 @@ enum error segment_index(struct journal *journal, struct segment *segment, struc
         buffer_done(ret_index);
     }
     /* What was synced and no more, if it failed. */
-    return segment_scan(journal, segment, segment->failed ? segment->synced_end : segment->end,
-                        ret_index);
+    enum error error = segment_scan(
+        journal, segment, segment->failed ? segment->synced_end : segment->end, ret_index);
+    if (error == ERROR_NONE && !segment->sealed && !segment->failed && !segment->head) {
+        keep_for_seal(segment, buffer_slice(ret_index));
+    }
+    return error;
 }
 
 static enum error keep_index(struct journal *journal, uint32_t slot, struct slice *ret_index)

@@ -317,17 +317,17 @@ static void seal_done(void *context)
     struct segment *segment = job->segment;
     struct journal *journal = job->journal;
     segment->busy = false;
-    segment->index_known = false;
     if (job->error == ERROR_NONE) {
         segment->sealed = true;
         segment->index_at = (uint32_t)log_align(segment->end, LOG_GROUP_ALIGN);
         segment->index_length = (uint32_t)segment->index.length;
         segment->index_crc = crc32c(0, buffer_slice(&segment->index));
+        segment->index_known = false;
+        buffer_done(&segment->index);
     } else {
-        /* It stays an open end in every later header, and is scanned at the next start. */
+        /* An open end in every later header until a try succeeds, which writes all of it anew. */
         segment->seal_failed = true;
     }
-    buffer_done(&segment->index);
     free(job);
     segments_seal(journal);
     segments_reclaim(journal);
@@ -356,6 +356,15 @@ void segments_seal(struct journal *journal)
             return;
         }
     }
+}
+
+void segments_seal_again(struct journal *journal)
+{
+    LIST_EACH(&journal->segments, at, after)
+    {
+        segment_of(at)->seal_failed = false;
+    }
+    segments_seal(journal);
 }
 
 /* ---- removal ----------------------------------------------------------------------------- */

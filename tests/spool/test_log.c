@@ -707,6 +707,92 @@ static void a_segment_may_be_recycled_twice(void **state)
     done_with(&harness);
 }
 
+/* ---- seals ------------------------------------------------------------------------------- */
+
+static _Atomic bool seals_fail;
+static const struct disk_ops *whole_ops;
+
+static enum error write_no_seal(struct disk_file *file, uint64_t offset, struct slice bytes)
+{
+    return seals_fail && offset == LOG_SEAL_AT ? ERROR_IO : whole_ops->write(file, offset, bytes);
+}
+
+/* A process that is killed before the janitor comes to it leaves no seals either. */
+static struct disk *open_sealless(struct harness *harness)
+{
+    static struct disk_ops ops;
+    struct disk *disk = disk_sim_open(harness->context);
+    whole_ops = disk->ops;
+    ops = *whole_ops;
+    ops.write = write_no_seal;
+    disk->ops = &ops;
+    return disk;
+}
+
+static void let_janitor_work(struct harness *harness)
+{
+    for (int i = 0; i < 20; i++) {
+        harness_settle(harness);
+        harness_pass(harness, 2);
+    }
+}
+
+static void what_has_no_seal_is_sealed_after_the_next_start(void **state)
+{
+    (void)state;
+    enum { LIVES = 250, SEALED_EVERY = 100 };
+    struct harness harness;
+    unsigned lines;
+    open_with(&harness, 256 << 10);
+    harness.make_disk = open_sealless;
+    for (unsigned life = 0; life < LIVES; life++) {
+        seals_fail = life % SEALED_EVERY != SEALED_EVERY - 1;
+        harness_reopen(&harness);
+        assert_int_equal(harness.messages, life);
+        harness_accept(&harness, life, 1000);
+        if (!seals_fail) {
+            let_janitor_work(&harness);
+        }
+    }
+    seals_fail = false;
+    harness_reopen(&harness);
+    assert_int_equal(harness.messages, LIVES);
+    struct spool_state status = {.segments = LIVES};
+    for (int i = 0; i < 100 && status.segments >= 60; i++) {
+        let_janitor_work(&harness); /* and what they hold is put together */
+        spool_status(harness.spool, &status);
+    }
+    assert_true(status.segments < 60);
+    spool_close(harness.spool);
+    harness.spool = NULL;
+    struct spool_verify_report report = verify(harness.context, &lines);
+    assert_int_equal(report.sealed_segments, report.segments);
+    done_with(&harness);
+}
+
+static void a_seal_that_failed_is_tried_again(void **state)
+{
+    (void)state;
+    struct harness harness;
+    unsigned lines;
+    open_with(&harness, 256 << 10);
+    harness.make_disk = open_sealless;
+    harness_reopen(&harness);
+    seals_fail = true;
+    for (uint64_t n = 0; n < 12; n++) {
+        harness_accept(&harness, n, 100000);
+        harness_pass(&harness, 1);
+    }
+    seals_fail = false;
+    let_janitor_work(&harness);
+    spool_close(harness.spool);
+    harness.spool = NULL;
+    struct spool_verify_report report = verify(harness.context, &lines);
+    assert_true(report.segments > 4);
+    assert_int_equal(report.sealed_segments, report.segments);
+    done_with(&harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -725,6 +811,8 @@ int main(void)
         cmocka_unit_test(a_full_disk_without_a_spare_still_takes_fates),
         cmocka_unit_test(a_spare_that_has_gone_is_not_missed),
         cmocka_unit_test(a_segment_may_be_recycled_twice),
+        cmocka_unit_test(what_has_no_seal_is_sealed_after_the_next_start),
+        cmocka_unit_test(a_seal_that_failed_is_tried_again),
     };
     return cmocka_run_group_tests_name("spool in a log", tests, NULL, NULL);
 }
