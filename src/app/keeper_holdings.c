@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "app/control_address.h"
 #include "app/keeper_internal.h"
 #include "service/channel.h"
 #include "sys/log.h"
@@ -128,25 +129,11 @@ static bool take_lock(struct holdings *holdings, const struct plan *plan)
     return true;
 }
 
-static bool control_address(const struct holdings *holdings, const struct plan *plan,
-                            struct sockaddr_un *ret_address)
-{
-    *ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int length = snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "%s/control.sock",
-                          plan->state);
-    if (length >= (int)sizeof(ret_address->sun_path)) {
-        /* Longer than an address can be: by way of the descriptor. */
-        length = snprintf(ret_address->sun_path, sizeof(ret_address->sun_path),
-                          "/proc/self/fd/%d/control.sock", holdings->state);
-    }
-    return length < (int)sizeof(ret_address->sun_path);
-}
-
 static bool open_control(struct holdings *holdings, const struct plan *plan)
 {
     struct sockaddr_un address;
     const struct keeper_identity *identity = &plan->identity;
-    if (!control_address(holdings, plan, &address) ||
+    if (!control_address(slice_from_text(plan->state), holdings->state, &address) ||
         (unlinkat(holdings->state, "control.sock", 0) != 0 && errno != ENOENT)) {
         return complain("control.sock", plan->state);
     }

@@ -3,14 +3,16 @@
  * A connection to core's control socket: one request, then frames until the end. Blocking; the
  * socket's own flow control keeps core from sending more than is read.
  */
+#include "app/control_address.h"
 #include "app/settings.h"
 #include "app/tool.h"
 #include "base/id.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 struct tool_client {
@@ -20,7 +22,28 @@ struct tool_client {
 
 /* ---- connection --------------------------------------------------------------------------- */
 
-static enum control_exit socket_path(const struct tool *tool, struct sockaddr_un *ret_address)
+/* A socket connected to the one in `state`; -1 with errno. */
+static int connect_to(struct slice state)
+{
+    char path[PATH_MAX];
+    struct sockaddr_un address;
+    snprintf(path, sizeof(path), "%.*s", SLICE_PRINT(state));
+    int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = directory < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool connected = fd >= 0 && control_address(state, directory, &address) &&
+                     connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0;
+    int error = errno;
+    if (directory >= 0) {
+        close(directory);
+    }
+    if (fd >= 0 && !connected) {
+        close(fd);
+    }
+    errno = error;
+    return connected ? fd : -1;
+}
+
+static enum control_exit find_socket(const struct tool *tool, int *ret_fd)
 {
     struct buffer state, errors;
     buffer_init(&state, 0);
@@ -29,14 +52,13 @@ static enum control_exit socket_path(const struct tool *tool, struct sockaddr_un
     if (!settings_find_state(tool->configuration, &state, &errors)) {
         fprintf(stderr, "%.*s", SLICE_PRINT(buffer_slice(&errors)));
         code = CONTROL_USAGE;
-    } else {
-        *ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
-        int length = snprintf(ret_address->sun_path, sizeof(ret_address->sun_path),
-                              "%.*s/control.sock", SLICE_PRINT(buffer_slice(&state)));
-        if (length < 0 || (size_t)length >= sizeof(ret_address->sun_path)) {
-            tool_error("the path of the state directory is too long for a socket");
-            code = CONTROL_USAGE;
-        }
+    } else if ((*ret_fd = connect_to(buffer_slice(&state))) < 0) {
+        int error = errno;
+        bool absent = error == ENOENT || error == ECONNREFUSED;
+        tool_error(absent ? "holdfastd is not running (%.*s/control.sock: %s)"
+                          : "%.*s/control.sock: %s",
+                   SLICE_PRINT(buffer_slice(&state)), strerror(error));
+        code = CONTROL_NOT_RUNNING;
     }
     buffer_done(&state);
     buffer_done(&errors);
@@ -45,22 +67,10 @@ static enum control_exit socket_path(const struct tool *tool, struct sockaddr_un
 
 enum control_exit tool_client_open(const struct tool *tool, struct tool_client **ret_client)
 {
-    struct sockaddr_un address;
-    enum control_exit code = socket_path(tool, &address);
+    int fd;
+    enum control_exit code = find_socket(tool, &fd);
     if (code != CONTROL_DONE) {
         return code;
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
-        if (errno == ENOENT || errno == ECONNREFUSED) {
-            tool_error("holdfastd is not running (%s: %s)", address.sun_path, strerror(errno));
-        } else {
-            tool_error("%s: %s", address.sun_path, strerror(errno));
-        }
-        if (fd >= 0) {
-            close(fd);
-        }
-        return CONTROL_NOT_RUNNING;
     }
     struct tool_client *client = calloc(1, sizeof(*client));
     if (client == NULL) {

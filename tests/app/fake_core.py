@@ -17,7 +17,10 @@ class FakeCore:
         self.requests = []
         os.makedirs(state, exist_ok=True)
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(os.path.join(state, "control.sock"))
+        # By way of a descriptor, for the path may be longer than an address can be.
+        directory = os.open(state, os.O_PATH)
+        self.listener.bind(f"/proc/self/fd/{directory}/control.sock")
+        os.close(directory)
         self.listener.listen(8)
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()

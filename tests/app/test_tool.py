@@ -276,6 +276,13 @@ class Requests(ToolCase):
         (self.place / "conf").unlink()
         self.run_tool("status", code=2)
 
+    def test_a_state_directory_with_a_long_path(self):
+        long = "/".join(["x" * 100] * 4)
+        (self.place / "conf").write_text(f"hostname = a.b\nstate = {long}\n")
+        self.assertIn("not running", self.run_tool("status", code=3).stderr)
+        self.core = FakeCore(self.place / long, {"queue list": [end(1)]})
+        self.run_tool("queue", "list", code=1)
+
     def test_a_broken_configuration_does_not_keep_from_the_socket(self):
         (self.place / "conf").write_text("nonsense = 1\nserver {\nstate = other\n}\nstate = run\n")
         self.answers(queue_list=[end(1)])

@@ -265,6 +265,13 @@ def test_export_and_import(holdfast, sink, place):
     assert len(new_hop.messages) == 20, "what was delivered meanwhile is not taken in again"
 
 
+def test_a_state_directory_with_a_long_path(holdfast):
+    mx = holdfast(backup_mx(free_port()), name="long" * 40)
+    assert len(str(mx.state)) > 107, "longer than the address of a socket"
+    mx.send()
+    assert mx.status()["queue"]["messages"] == 1
+
+
 def test_two_daemons_do_not_share_a_state(holdfast, place):
     mx = holdfast(backup_mx(free_port()))
     conf = place / "second.conf"
