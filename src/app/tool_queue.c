@@ -47,6 +47,9 @@ struct listing {
 
 static const char *sender_of(const json_t *row)
 {
+    if (json_is_null(json_object_get(row, "sender"))) {
+        return "(unreadable)";
+    }
     const char *sender = tool_string(row, "sender");
     return sender[0] == '\0' ? "<>" : sender;
 }
@@ -123,6 +126,9 @@ static void show_line(const char *name, const char *text)
 static void show_origin(const json_t *row)
 {
     const json_t *origin = json_object_get(row, "origin");
+    if (json_is_null(origin)) {
+        return;
+    }
     char time[TOOL_TEXT], age[TOOL_TEXT], text[1024];
     snprintf(text, sizeof(text), "%s, %s ago, by %s",
              tool_time(tool_integer(row, "received"), time),

@@ -37,6 +37,8 @@
  *                one, so that a missing argument does not mean the whole queue
  * A message is listed if one of its unfinished deliveries matches; commands act on the deliveries
  * that match, not on all of their message. Nothing matched: exit 1, "nothing matched".
+ * A message whose envelope cannot be read matches by "ids", "server", "dead" and "all" alone; what
+ * its rows have from the envelope is null, "recipients" empty. It cannot be exported: exit 1.
  *
  * ---- "status" ------------------------------------------------------------------------------
  *

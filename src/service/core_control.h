@@ -57,6 +57,7 @@ struct selection {
 struct match {
     struct spool_handle handle;
     struct spool_message message;
+    bool unreadable; /* of the message only id and number of recipients are known */
     uint32_t *deliveries;
     uint32_t count;
 };
@@ -145,6 +146,7 @@ bool control_recipient_matches(const struct selection *selection, struct slice a
 json_t *control_message_row(struct control_request *request, const struct match *match);
 json_t *control_envelope(const struct spool_message *message);
 json_t *control_origin(const struct spool_message *message);
+json_t *control_recipient(const struct match *match, uint32_t delivery);
 json_t *control_delivery(struct control_request *request, const struct match *match,
                          uint32_t delivery);
 const char *control_delivery_state(enum delivery_state state);

@@ -122,6 +122,12 @@ static void put_head(struct control_request *request)
     control_row(request, row);
 }
 
+static void unreadable(struct control_request *request)
+{
+    request->error = "some messages could not be read";
+    request->code = CONTROL_NOTHING_MATCHED;
+}
+
 /* The next piece of content. False: that was the last, or it cannot be read. */
 static bool put_content(struct control_request *request)
 {
@@ -155,8 +161,7 @@ static bool put_content(struct control_request *request)
     control_set(row, "last", json_boolean(last));
     if (error != ERROR_NONE) {
         control_set(row, "error", json_string(error_text(error)));
-        request->error = "some messages could not be read";
-        request->code = CONTROL_NOTHING_MATCHED;
+        unreadable(request);
     }
     if (text.length == 0) {
         control_set(row, "content", json_string(""));
@@ -191,7 +196,9 @@ enum control_step queue_export_step(struct control_request *request)
         return STEP_MORE;
     }
     enum control_step step = control_next_match(request);
-    if (request->has_match) {
+    if (request->has_match && request->match.unreadable) {
+        unreadable(request);
+    } else if (request->has_match) {
         spool_pin(request->core->spool, request->match.handle);
         request->pinned = true;
         request->match_at = 0;

@@ -62,9 +62,11 @@ enum control_step queue_show_step(struct control_request *request)
         request->match_at = 0;
         json_t *row = control_message_row(request, &request->match);
         control_set(row, "message_id", control_string_or_null(message->message_id_header));
-        control_set(row, "header_bytes", json_integer((json_int_t)message->header_length));
-        control_set(row, "envelope", control_envelope(message));
-        control_set(row, "origin", control_origin(message));
+        bool known = !request->match.unreadable;
+        control_set(row, "header_bytes",
+                    known ? json_integer((json_int_t)message->header_length) : json_null());
+        control_set(row, "envelope", known ? control_envelope(message) : json_null());
+        control_set(row, "origin", known ? control_origin(message) : json_null());
         control_set(row, "deliveries", deliveries_piece(request));
         control_row(request, row);
     }
@@ -213,7 +215,7 @@ static void change_one(struct control_request *request, const struct change *cha
     }
     json_t *row = json_object();
     control_set(row, "id", control_id(match->message.id, delivery));
-    control_set(row, "recipient", control_string(match->message.recipients[delivery].address));
+    control_set(row, "recipient", control_recipient(match, delivery));
     control_set(row, "action", json_string(change->name));
     control_set(row, "done", json_boolean(error == ERROR_NONE));
     control_set(row, "error",

@@ -124,19 +124,19 @@ json_t *control_message_row(struct control_request *request, const struct match 
     struct summary summary = summarise(request, match);
     json_t *row = json_object();
     control_set(row, "id", control_id(message->id, -1));
-    control_set(row, "sender", control_string(message->sender));
+    control_set(row, "sender", match->unreadable ? json_null() : control_string(message->sender));
     json_t *recipients = json_array();
-    for (uint32_t i = 0; i < match->count && i < CONTROL_LIST_MAX; i++) {
+    for (uint32_t i = 0; i < match->count && i < CONTROL_LIST_MAX && !match->unreadable; i++) {
         json_array_append_new(recipients,
                               control_string(message->recipients[match->deliveries[i]].address));
     }
     control_set(row, "recipients", recipients);
     control_set(row, "recipient_count", json_integer(match->count));
-    control_set(row, "received", json_integer(message->received_ms));
     int64_t age = (core_now().wall_ms - message->received_ms) / 1000;
-    control_set(row, "age", json_integer(age > 0 ? age : 0));
-    control_set(row, "bytes",
-                json_integer((json_int_t)(message->header_length + message->body_length)));
+    uint64_t bytes = message->header_length + message->body_length;
+    control_set(row, "received", control_time(message->received_ms));
+    control_set(row, "age", match->unreadable ? json_null() : json_integer(age > 0 ? age : 0));
+    control_set(row, "bytes", match->unreadable ? json_null() : json_integer((json_int_t)bytes));
     control_set(row, "attempts", json_integer(summary.attempts));
     control_set(row, "next", control_time(summary.next_ms));
     control_set(row, "reason", control_string_or_null(summary.nearest.reason));
@@ -182,6 +182,12 @@ json_t *control_origin(const struct spool_message *message)
     return origin;
 }
 
+json_t *control_recipient(const struct match *match, uint32_t delivery)
+{
+    return match->unreadable ? json_null()
+                             : control_string(match->message.recipients[delivery].address);
+}
+
 json_t *control_delivery(struct control_request *request, const struct match *match,
                          uint32_t delivery)
 {
@@ -193,7 +199,7 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
     const char *fate = control_fate(spool_fate_of(core->spool, match->handle, delivery));
     json_t *row = json_object();
     control_set(row, "id", control_id(match->message.id, delivery));
-    control_set(row, "recipient", control_string(match->message.recipients[delivery].address));
+    control_set(row, "recipient", control_recipient(match, delivery));
     control_set(row, "state", json_string(control_delivery_state(view.state)));
     control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
     control_set(row, "attempts", json_integer(view.attempts));

@@ -172,11 +172,38 @@ bool control_sender_matches(const struct selection *selection, struct slice send
                : control_pattern_matches(selection->sender, sender);
 }
 
-static bool message_matches(const struct selection *selection, const struct spool_message *message)
+/* What the envelope alone can tell; of one that cannot be read nothing matches. */
+static bool message_matches(const struct selection *selection, const struct match *match)
 {
-    return control_sender_matches(selection, message->sender) &&
+    if (match->unreadable) {
+        return !selection->has_sender && !selection->has_recipient && !selection->has_domain &&
+               !selection->has_older;
+    }
+    return control_sender_matches(selection, match->message.sender) &&
            (!selection->has_older ||
-            core_now().wall_ms - message->received_ms >= selection->older_s * 1000);
+            core_now().wall_ms - match->message.received_ms >= selection->older_s * 1000);
+}
+
+/* A message whose envelope cannot be read is in the queue all the same: it must be seen there, and
+ * can be held, redirected or discarded. False: memory. */
+static bool read_message(struct control_request *request, struct spool_handle handle)
+{
+    const struct core *core = request->core;
+    struct match *match = &request->match;
+    enum error error = spool_read_envelope(core->spool, handle, &request->arena, &match->message);
+    match->unreadable = error != ERROR_NONE;
+    if (!match->unreadable || error == ERROR_MEMORY) {
+        return !match->unreadable;
+    }
+    uint32_t count = relay_delivery_count(core->relay, handle);
+    struct spool_recipient *recipients =
+        arena_allocate(&request->arena, count * sizeof(*recipients));
+    for (uint32_t i = 0; recipients != NULL && i < count; i++) {
+        recipients[i] = (struct spool_recipient){.address = SLICE_EMPTY};
+    }
+    match->message = (struct spool_message){
+        .id = spool_id(core->spool, handle), .recipients = recipients, .recipient_count = count};
+    return recipients != NULL;
 }
 
 static uint32_t count_candidates(const struct control_request *request, struct spool_handle handle,
@@ -194,7 +221,7 @@ static uint32_t count_candidates(const struct control_request *request, struct s
     return candidates;
 }
 
-/* Fills request->match. False: it does not match, or cannot be read. */
+/* Fills request->match. False: it does not match. */
 static bool match_message(struct control_request *request, struct spool_handle handle,
                           uint32_t only)
 {
@@ -202,11 +229,8 @@ static bool match_message(struct control_request *request, struct spool_handle h
     struct match *match = &request->match;
     arena_reset(&request->arena);
     uint32_t candidates = count_candidates(request, handle, only);
-    if (candidates == 0 ||
-        spool_read_envelope(core->spool, handle, &request->arena, &match->message) != ERROR_NONE) {
-        return false;
-    }
-    if (!message_matches(&request->selection, &match->message)) {
+    if (candidates == 0 || !read_message(request, handle) ||
+        !message_matches(&request->selection, match)) {
         return false;
     }
     match->handle = handle;

@@ -93,6 +93,39 @@ static void status_is_not_bounded_by_a_frame(void **state)
     }
 }
 
+/* What cannot be read is in the queue all the same, and can be acted on. */
+static void a_message_without_an_envelope_can_be_seen_and_discarded(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 2);
+    bench->unreadable = true;
+    assert_int_equal(bench_ask(bench, "queue list", "{}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 2);
+    assert_int_equal(ask_about(bench, "queue list", "{'ids':['%s']}", 1), 0);
+    assert_string_equal(text(row(bench, 0), "id"), bench_id(bench, 1));
+    assert_true(json_is_null(json_object_get(row(bench, 0), "sender")));
+    assert_true(json_is_null(json_object_get(row(bench, 0), "age")));
+    assert_int_equal(json_array_size(json_object_get(row(bench, 0), "recipients")), 0);
+    assert_int_equal(number(row(bench, 0), "recipient_count"), 2);
+    assert_string_equal(text(row(bench, 0), "route"), "domain:example.com");
+    assert_int_equal(bench_ask(bench, "queue list", "{'sender':'*'}"), CONTROL_NOTHING_MATCHED);
+    assert_int_equal(bench_ask(bench, "queue list", "{'recipient':'*'}"), CONTROL_NOTHING_MATCHED);
+    assert_int_equal(bench_ask(bench, "queue list", "{'server':'m1'}"), 0);
+    assert_int_equal(ask_about(bench, "queue show", "{'ids':['%s']}", 1), 0);
+    assert_true(json_is_null(json_object_get(row(bench, 0), "envelope")));
+    assert_int_equal(json_array_size(json_object_get(row(bench, 0), "deliveries")), 2);
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), CONTROL_NOTHING_MATCHED);
+    assert_string_equal(bench->error, "some messages could not be read");
+    assert_int_equal(ask_about(bench, "queue hold", "{'ids':['%s/0']}", 1), 0);
+    assert_true(json_is_null(json_object_get(row(bench, 0), "recipient")));
+    assert_int_equal(ask_about(bench, "queue redirect", "{'ids':['%s'],'to':'m2'}", 1), 0);
+    assert_int_equal(ask_about(bench, "queue discard", "{'ids':['%s']}", 1), 0);
+    bench->unreadable = false;
+    assert_int_equal(bench_ask(bench, "queue list", "{}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
+    assert_string_equal(text(row(bench, 0), "sender"), "ann@sender.example");
+}
+
 static void list_selects(void **state)
 {
     struct bench *bench = *state;
@@ -419,6 +452,7 @@ int main(void)
         MEMORY_TEST(status_is_not_bounded_by_a_frame),
         MEMORY_TEST(list_selects),
         DISK_TEST(list_selects),
+        DISK_TEST(a_message_without_an_envelope_can_be_seen_and_discarded),
         DISK_TEST(long_lists_come_in_slices),
         DISK_TEST(many_recipients_come_in_pieces),
         MEMORY_TEST(hold_and_release),
