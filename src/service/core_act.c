@@ -212,24 +212,31 @@ static void take_notices(struct core *core, struct writes *writes,
     relay_notices(core);
 }
 
+/* It is tried again, behind what failed before it. */
+static void not_written(struct writes *writes, enum error error)
+{
+    struct core *core = writes->core;
+    list_remove(&writes->link);
+    list_append(&core->unwritten, &writes->link);
+    if (!writes->failed_before) {
+        writes->failed_before = true;
+        report_alert(core, ALERT_JOURNAL, "the journal could not be written; it is tried again");
+        finish(core, (struct core_after){.request = writes->after.request}, error);
+        writes->after.request = NULL;
+    }
+    core_check_stopped(core);
+}
+
 static void written(void *context, enum error error, const struct spool_handle *handles,
                     size_t count)
 {
     struct writes *writes = context;
     struct core *core = writes->core;
-    list_remove(&writes->link);
     if (error != ERROR_NONE) {
-        if (!writes->failed_before) {
-            writes->failed_before = true;
-            report_alert(core, ALERT_JOURNAL,
-                         "the journal could not be written; it is tried again");
-            finish(core, (struct core_after){.request = writes->after.request}, error);
-            writes->after.request = NULL;
-        }
-        list_append(&core->unwritten, &writes->link);
-        core_check_stopped(core);
+        not_written(writes, error);
         return;
     }
+    list_remove(&writes->link);
     struct core_after after = writes->after;
     take_notices(core, writes, handles, count);
     writes_free(writes);
@@ -255,7 +262,8 @@ static void put_item(struct core *core, struct reader *reader)
     }
 }
 
-static void submit(struct writes *writes)
+/* An error: the spool has refused it at once, and it is where it was. */
+static enum error submit(struct writes *writes)
 {
     struct core *core = writes->core;
     spool_batch_begin(core->spool);
@@ -264,8 +272,7 @@ static void submit(struct writes *writes)
                                                buffer_slice(&notice->content));
         if (error != ERROR_NONE) {
             spool_batch_cancel(core->spool);
-            written(writes, error, NULL, 0);
-            return;
+            return error;
         }
     }
     struct reader reader = reader_make(buffer_slice(&writes->items));
@@ -273,8 +280,10 @@ static void submit(struct writes *writes)
         put_item(core, &reader);
     }
     assert(!reader.failed);
+    list_remove(&writes->link);
     list_append(&core->writes_under_way, &writes->link);
     spool_batch_submit(core->spool, writes->durability, written, writes);
+    return ERROR_NONE;
 }
 
 static void flush(struct core *core, enum spool_durability durability, struct core_after after)
@@ -291,7 +300,10 @@ static void flush(struct core *core, enum spool_durability durability, struct co
     writes->durability = writes->notices != NULL ? SPOOL_SYNCED : durability;
     writes->after = after;
     if (list_is_empty(&core->unwritten)) {
-        submit(writes);
+        enum error error = submit(writes);
+        if (error != ERROR_NONE) {
+            not_written(writes, error);
+        }
         return;
     }
     list_append(&core->unwritten, &writes->link);
@@ -337,21 +349,11 @@ bool core_act_is_idle(const struct core *core)
 
 void core_act_tick(struct core *core)
 {
-    struct link again;
-    list_init(&again);
-    LIST_EACH(&core->unwritten, at, after)
-    {
-        list_remove(at);
-        list_append(&again, at);
-    }
-    bool any = !list_is_empty(&again);
-    LIST_EACH(&again, next, later)
-    {
-        list_remove(next);
-        submit(LIST_ENTRY(next, struct writes, link));
-    }
-    if (!any && list_is_empty(&core->unwritten)) {
+    if (list_is_empty(&core->unwritten)) {
         report_alert_over(core, ALERT_JOURNAL);
+    }
+    while (!list_is_empty(&core->unwritten) &&
+           submit(LIST_ENTRY(core->unwritten.next, struct writes, link)) == ERROR_NONE) {
     }
     relay_notices(core);
 }
