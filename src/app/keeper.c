@@ -146,10 +146,20 @@ static void log_warnings(int descriptor)
     free(text);
 }
 
-static void start_all(struct keeper *keeper, const struct plan *plan, int text, int warnings)
+static void texts_close(const int texts[KEEPER_TEXTS])
+{
+    for (int i = 0; i < KEEPER_TEXTS; i++) {
+        if (texts[i] >= 0) {
+            close(texts[i]);
+        }
+    }
+}
+
+static void start_all(struct keeper *keeper, const struct plan *plan, const int texts[KEEPER_TEXTS],
+                      int warnings)
 {
     keeper->plan = *plan;
-    keeper->text = text;
+    memcpy(keeper->texts, texts, sizeof(keeper->texts));
     keeper->generation = 1;
     /* What fails here the person who started it reads; from then on the log has it. */
     if (!holdings_open(&keeper->holdings, plan)) {
@@ -195,20 +205,21 @@ static bool can_change_to(const struct plan *old, const struct plan *new)
     return can;
 }
 
-static void reload_all(struct keeper *keeper, const struct plan *plan, int text, int warnings)
+static void reload_all(struct keeper *keeper, const struct plan *plan,
+                       const int texts[KEEPER_TEXTS], int warnings)
 {
     struct keeper_listeners listeners;
     if (!can_change_to(&keeper->plan, plan) ||
         !listeners_bind(plan, &keeper->plan, &keeper->holdings.listeners, &listeners)) {
-        close(text);
+        texts_close(texts);
         return;
     }
     /* From here on nothing fails. */
     listeners_close(&keeper->holdings.listeners, &listeners);
     keeper->holdings.listeners = listeners;
     keeper->plan = *plan;
-    close(keeper->text);
-    keeper->text = text;
+    texts_close(keeper->texts);
+    memcpy(keeper->texts, texts, sizeof(keeper->texts));
     keeper->generation++;
     /* core first: it knows the new routes before anything comes for them. */
     for (int role = 0; role < ROLE_COUNT; role++) {
@@ -276,11 +287,11 @@ static void take_plan(struct keeper *keeper, struct keeper_message *message)
         return;
     }
     if (keeper->phase == KEEPER_STARTING) {
-        start_all(keeper, &plan, message->descriptors[0], message->descriptors[1]);
+        start_all(keeper, &plan, message->descriptors + 1, message->descriptors[0]);
     } else {
-        reload_all(keeper, &plan, message->descriptors[0], message->descriptors[1]);
+        reload_all(keeper, &plan, message->descriptors + 1, message->descriptors[0]);
     }
-    close(message->descriptors[1]);
+    close(message->descriptors[0]);
 }
 
 static void start_reader(struct keeper *keeper);
@@ -415,7 +426,9 @@ static void raise_limits(void)
 static bool keeper_init(struct keeper *keeper, const char *config_path)
 {
     keeper->config_path = config_path;
-    keeper->text = -1;
+    for (int i = 0; i < KEEPER_TEXTS; i++) {
+        keeper->texts[i] = -1;
+    }
     keeper->signals = -1;
     keeper->reader.channel = -1;
     holdings_init(&keeper->holdings);
@@ -432,9 +445,7 @@ static void keeper_done(struct keeper *keeper)
     }
     children_done(keeper);
     holdings_close(&keeper->holdings, &keeper->plan);
-    if (keeper->text >= 0) {
-        close(keeper->text);
-    }
+    texts_close(keeper->texts);
     loop_free(keeper->loop);
     free(keeper);
 }

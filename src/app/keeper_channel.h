@@ -29,13 +29,24 @@ enum keeper_kind {
     KEEPER_READY,  /* generation, error: NONE if it is in force */
     KEEPER_BROKEN, /* edge: core has cut it off, and it must be started again */
     /* from the reader */
-    KEEPER_PLAN,    /* bytes: the plan; descriptors: the whole text, and warnings, a line each */
+    KEEPER_PLAN,    /* bytes: the plan; descriptors: warnings, a line each, and the whole text for
+                       each of enum keeper_text */
     KEEPER_REFUSED, /* descriptor: what is wrong, a line each */
 };
 
 enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
 
-enum { KEEPER_DESCRIPTORS_MAX = 3, KEEPER_MESSAGE_MAX = 48 << 10 };
+/* The whole text, with the secrets of those that it is for; without any, it may be the common one.
+ */
+enum keeper_text {
+    KEEPER_TEXT_COMMON,
+    KEEPER_TEXT_EDGE_OUT,
+    KEEPER_TEXT_EDGE_IN,
+    KEEPER_TEXT_HELPER,
+    KEEPER_TEXTS
+};
+
+enum { KEEPER_DESCRIPTORS_MAX = 1 + KEEPER_TEXTS, KEEPER_MESSAGE_MAX = 48 << 10 };
 
 struct keeper_identity {
     bool change; /* become user and group, in `root`; else stay */

@@ -89,11 +89,16 @@ static void give_descriptor(struct gift *gift, enum keeper_kind kind, int fd)
     give(gift, (struct keeper_message){.kind = kind, .descriptors = {fd}, .descriptor_count = 1});
 }
 
-static void give_config(struct gift *gift, const struct keeper *keeper)
+static void give_config(struct gift *gift, const struct keeper *keeper, enum role role)
 {
+    static const enum keeper_text texts[ROLE_COUNT] = {[ROLE_CORE] = KEEPER_TEXT_COMMON,
+                                                       [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
+                                                       [ROLE_EDGE_IN] = KEEPER_TEXT_EDGE_IN,
+                                                       [ROLE_WEB] = KEEPER_TEXT_COMMON,
+                                                       [ROLE_HELPER] = KEEPER_TEXT_HELPER};
     give(gift, (struct keeper_message){.kind = KEEPER_CONFIG,
                                        .generation = keeper->generation,
-                                       .descriptors = {keeper->text},
+                                       .descriptors = {keeper->texts[texts[role]]},
                                        .descriptor_count = 1});
 }
 
@@ -145,7 +150,7 @@ static enum error give_all(const struct child *child)
 {
     const struct keeper *keeper = child->keeper;
     struct gift gift = {.channel = child->channel};
-    give_config(&gift, keeper);
+    give_config(&gift, keeper, child->role);
     give(&gift, (struct keeper_message){.kind = KEEPER_IDENTITY,
                                         .identity = keeper->plan.identity,
                                         .bytes = slice_from_text(keeper->holdings.empty)});
@@ -271,7 +276,7 @@ void child_reload(struct child *child)
         return; /* will be started with it */
     }
     struct gift gift = {.channel = child->channel};
-    give_config(&gift, child->keeper);
+    give_config(&gift, child->keeper, child->role);
     give_listeners(&gift, child->keeper, child->role);
     give(&gift, (struct keeper_message){.kind = KEEPER_APPLY});
     if (gift.error != ERROR_NONE) {

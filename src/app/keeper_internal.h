@@ -86,7 +86,7 @@ struct keeper {
     int signals;
     struct loop_watch *signals_watch;
     struct plan plan;
-    int text; /* the configuration in force; -1: none yet */
+    int texts[KEEPER_TEXTS]; /* the configuration in force; -1: none yet */
     uint32_t generation;
     struct holdings holdings;
     struct child children[ROLE_COUNT];

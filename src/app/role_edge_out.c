@@ -7,6 +7,7 @@
 #include "app/edge_loops.h"
 #include "app/name_servers.h"
 #include "app/role_channel.h"
+#include "base/digest.h"
 #include "service/smtp_out.h"
 
 #include <fcntl.h>
@@ -106,6 +107,10 @@ int role_edge_out(int channel)
     struct name_servers *names = name_servers_read(settings_config(edge.start.settings));
     if (names == NULL) {
         return role_fail("names", ERROR_MEMORY);
+    }
+    error = digest_prepare();
+    if (error != ERROR_NONE) {
+        return role_fail("libcrypto", error);
     }
     error = role_confine(&edge.start, &edge.start.spool_directory, 1);
     if (error != ERROR_NONE) {

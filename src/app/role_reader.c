@@ -14,16 +14,38 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Texts become descriptors, in their order. */
-static enum error answer(int channel, enum keeper_kind kind, struct slice bytes,
-                         const struct slice *texts, size_t count)
+/* A text becomes the message's next descriptor. */
+static enum error add_text(struct keeper_message *message, struct slice text)
 {
-    struct keeper_message message = {.kind = kind, .bytes = bytes};
-    enum error error = ERROR_NONE;
-    for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
-        error = keeper_text_to_descriptor(texts[i], &message.descriptors[i]);
-        message.descriptor_count += error == ERROR_NONE;
+    enum error error =
+        keeper_text_to_descriptor(text, &message->descriptors[message->descriptor_count]);
+    message->descriptor_count += error == ERROR_NONE;
+    return error;
+}
+
+/* The configuration for some readers; that for all, which is descriptor `common`, where it says the
+ * same: the lists in it can be long. */
+static enum error add_expanded(struct keeper_message *message, const struct settings *settings,
+                               unsigned readers, size_t common)
+{
+    struct buffer text;
+    if (readers != SETTINGS_FOR_ALL && !settings_has_secrets(settings, readers)) {
+        int copy = fcntl(message->descriptors[common], F_DUPFD_CLOEXEC, 0);
+        message->descriptors[message->descriptor_count] = copy;
+        message->descriptor_count += copy >= 0;
+        return copy >= 0 ? ERROR_NONE : ERROR_SPACE;
     }
+    buffer_init(&text, 0);
+    settings_expand(settings, readers, &text);
+    enum error error = text.failed ? ERROR_MEMORY : add_text(message, buffer_slice(&text));
+    buffer_done(&text);
+    return error;
+}
+
+static enum error refuse(int channel, struct slice errors)
+{
+    struct keeper_message message = {.kind = KEEPER_REFUSED};
+    enum error error = add_text(&message, errors);
     if (error == ERROR_NONE) {
         error = keeper_send(channel, &message);
     }
@@ -31,30 +53,41 @@ static enum error answer(int channel, enum keeper_kind kind, struct slice bytes,
     return error;
 }
 
+static enum error answer(int channel, const struct settings *settings, const struct plan *plan,
+                         struct slice warnings)
+{
+    static const unsigned readers[KEEPER_TEXTS] = {[KEEPER_TEXT_COMMON] = SETTINGS_FOR_ALL,
+                                                   [KEEPER_TEXT_EDGE_OUT] = SETTINGS_FOR_EDGE_OUT,
+                                                   [KEEPER_TEXT_EDGE_IN] = SETTINGS_FOR_EDGE_IN,
+                                                   [KEEPER_TEXT_HELPER] = SETTINGS_FOR_HELPER};
+    struct keeper_message message = {.kind = KEEPER_PLAN};
+    struct buffer bytes;
+    buffer_init(&bytes, KEEPER_MESSAGE_MAX);
+    plan_put(&bytes, plan);
+    message.bytes = buffer_slice(&bytes);
+    enum error error = bytes.failed ? ERROR_MEMORY : add_text(&message, warnings);
+    for (int i = 0; i < KEEPER_TEXTS && error == ERROR_NONE; i++) {
+        error = add_expanded(&message, settings, readers[i], 1 + KEEPER_TEXT_COMMON);
+    }
+    if (error == ERROR_NONE) {
+        error = keeper_send(channel, &message);
+    }
+    keeper_message_close(&message);
+    buffer_done(&bytes);
+    return error;
+}
+
 static enum error read_and_answer(int channel, const char *path)
 {
     static struct plan plan;
-    struct buffer errors, text, bytes;
+    struct buffer errors;
     buffer_init(&errors, 0);
-    buffer_init(&text, 0);
-    buffer_init(&bytes, KEEPER_MESSAGE_MAX);
     struct settings *settings = settings_read(path, &errors);
-    enum error error;
-    if (settings == NULL || !plan_make(settings_config(settings), path, &plan, &errors)) {
-        const struct slice texts[] = {buffer_slice(&errors)};
-        error = answer(channel, KEEPER_REFUSED, SLICE_EMPTY, texts, 1);
-    } else {
-        settings_expand(settings, &text);
-        plan_put(&bytes, &plan);
-        const struct slice texts[] = {buffer_slice(&text), buffer_slice(&errors)};
-        error = text.failed || bytes.failed
-                    ? ERROR_MEMORY
-                    : answer(channel, KEEPER_PLAN, buffer_slice(&bytes), texts, 2);
-    }
+    bool good = settings != NULL && plan_make(settings_config(settings), path, &plan, &errors);
+    enum error error = good ? answer(channel, settings, &plan, buffer_slice(&errors))
+                            : refuse(channel, buffer_slice(&errors));
     settings_free(settings);
     buffer_done(&errors);
-    buffer_done(&text);
-    buffer_done(&bytes);
     return error;
 }
 

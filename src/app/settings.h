@@ -18,8 +18,18 @@ struct settings *settings_read(const char *path, struct buffer *errors);
 /* The same from text that settings_expand() made: no file is touched. Cannot fail on text that was
  * read before by this program. */
 struct settings *settings_parse(struct slice text, struct buffer *errors);
-/* The whole configuration as one text: included files and "file:" lists taken in. */
-void settings_expand(const struct settings *settings, struct buffer *ret_text);
+/* The whole configuration as one text: included files and "file:" lists taken in. Secrets
+ * (passwords in files) are in it only for their readers; the others parse the same configuration
+ * without them. */
+enum {
+    SETTINGS_FOR_ALL = 0,
+    SETTINGS_FOR_EDGE_OUT = 1, /* credentials at next hops */
+    SETTINGS_FOR_EDGE_IN = 2,
+    SETTINGS_FOR_HELPER = 4,
+};
+void settings_expand(const struct settings *settings, unsigned readers, struct buffer *ret_text);
+/* False: the text for these readers is that for all. */
+bool settings_has_secrets(const struct settings *settings, unsigned readers);
 const struct service_config *settings_config(const struct settings *settings);
 void settings_free(struct settings *settings); /* NULL is allowed */
 

@@ -23,6 +23,7 @@ enum {
     SETTINGS_COMPLAINTS_MAX = 200, /* said; the rest is counted */
     SETTINGS_CHAIN_MAX = 64,
     SETTINGS_RETRY_MAX = 64,
+    SETTINGS_SECRET_MAX = 255, /* as proto/sasl.h takes */
 };
 
 /* ---- sources ------------------------------------------------------------------------------ */
@@ -30,7 +31,8 @@ enum {
 struct source {
     struct slice path; /* as opened; ends in NUL, which the length does not count */
     struct slice content;
-    bool open; /* being parsed: including it now would be a loop */
+    bool open;       /* being parsed: including it now would be a loop */
+    uint8_t readers; /* of a secret: SETTINGS_FOR_*; 0: it is none */
 };
 
 struct place {
@@ -112,6 +114,11 @@ void settings_warn(struct settings *settings, struct place at, const char *forma
  * `at` if it cannot; true with *ret_source otherwise. */
 bool settings_source(struct settings *settings, const struct place *at, struct slice path,
                      uint32_t *ret_source);
+/* The same for a file that holds a secret: its content without the last newline; empty in a process
+ * that it is not for. Complains if it is empty, too long, or has a NUL or a second line; warns if
+ * everybody may read it. */
+bool settings_secret(struct settings *settings, const struct place *at, struct slice path,
+                     unsigned readers, struct slice *ret_secret);
 /* What settings_expand() wrote; false: no such text. */
 bool settings_unpack(struct settings *settings, struct slice text);
 
@@ -199,6 +206,7 @@ enum setting_type {
     SETTING_RELAY,
     SETTING_ANCHOR,
     SETTING_RECIPIENTS,
+    SETTING_SECRET, /* a file whose content is one */
     SETTING_ABSENT, /* a name of a later version */
 };
 

@@ -70,6 +70,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_CHAIN] = "SERVER | {SERVER, ...}",
         [SETTING_RELAY] = "RELAY | none",
         [SETTING_ANCHOR] = "RECORD",
+        [SETTING_SECRET] = "FILE",
         [SETTING_RECIPIENTS] = "any | learn",
         [SETTING_ABSENT] = "",
     };

@@ -99,6 +99,54 @@ static void fill_addresses(struct servers *servers, struct server_config *server
     server->addresses = addresses;
 }
 
+static bool is_local(const struct server_address *address)
+{
+    return address->is_literal ? ip_is_loopback(&address->literal)
+                               : slice_equal_fold(address->host, SLICE_LITERAL("localhost"));
+}
+
+/* Without TLS a password, or a proof to guess it from, may not leave the machine. */
+static void check_login_is_local(struct servers *servers, const struct server_config *server,
+                                 struct place at)
+{
+    for (uint32_t i = 0; i < server->address_count; i++) {
+        if (!is_local(&server->addresses[i])) {
+            settings_complain(servers->settings, at,
+                              "auth-user: logging in needs TLS, which this version does not have; "
+                              "only servers on this machine (127.0.0.1, ::1, localhost) may have "
+                              "a login");
+            return;
+        }
+    }
+}
+
+static void fill_login(struct servers *servers, struct server_config *server)
+{
+    struct settings *settings = servers->settings;
+    const struct entry *const *entries = servers->entries;
+    const struct entry *user = settings_entry(entries, BLOCK_SERVER, "auth-user");
+    const struct entry *file = settings_entry(entries, BLOCK_SERVER, "auth-password-file");
+    if (user == NULL && file == NULL) {
+        return;
+    }
+    if (user == NULL || file == NULL) {
+        settings_complain(settings, (user != NULL ? user : file)->at,
+                          "auth-user and auth-password-file go together");
+        return;
+    }
+    if (server->auth_user.length == 0 || server->auth_user.length > SETTINGS_SECRET_MAX) {
+        settings_complain(settings, user->at, "auth-user: a name of 1 to %d octets is needed",
+                          SETTINGS_SECRET_MAX);
+    }
+    if (file->count != 1 || file->list) {
+        settings_complain(settings, file->at, "auth-password-file: one file is needed");
+        return;
+    }
+    (void)settings_secret(settings, &file->values[0].at, file->values[0].text,
+                          SETTINGS_FOR_EDGE_OUT, &server->auth_password);
+    check_login_is_local(servers, server, user->at);
+}
+
 static void fill(struct servers *servers, uint32_t index)
 {
     struct settings *settings = servers->settings;
@@ -113,6 +161,7 @@ static void fill(struct servers *servers, uint32_t index)
     if (address != NULL) {
         fill_addresses(servers, server, address);
     }
+    fill_login(servers, server);
     const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");
     if (failover == NULL || failover->count != 1 || failover->list) {
         return;

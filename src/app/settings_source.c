@@ -6,7 +6,8 @@
  * lines.
  *
  * The text:  holdfast-settings 1 LF, then items: NAME LENGTH LF, LENGTH bytes, LF. Items are
- * "machine" and "directory" (once, first), then for each source "path" and "content".
+ * "machine" and "directory" (once, first), then for each source "path" and "content", or "withheld"
+ * (empty) for a secret that the reader of the text is not to have.
  */
 #include "app/settings_internal.h"
 
@@ -19,7 +20,7 @@
 #define FIRST_LINE "holdfast-settings 1\n"
 
 static bool add_source(struct settings *settings, struct slice path, struct slice content,
-                       uint32_t *ret_source)
+                       unsigned readers, uint32_t *ret_source)
 {
     if (settings->sources == NULL) {
         settings->sources =
@@ -29,7 +30,8 @@ static bool add_source(struct settings *settings, struct slice path, struct slic
         }
     }
     *ret_source = settings->source_count++;
-    settings->sources[*ret_source] = (struct source){.path = path, .content = content};
+    settings->sources[*ret_source] =
+        (struct source){.path = path, .content = content, .readers = (uint8_t)readers};
     settings->source_bytes += content.length;
     return true;
 }
@@ -114,8 +116,8 @@ static const char *read_file(struct settings *settings, const char *path, struct
     return why;
 }
 
-bool settings_source(struct settings *settings, const struct place *at, struct slice path,
-                     uint32_t *ret_source)
+static bool take_file(struct settings *settings, const struct place *at, struct slice path,
+                      unsigned readers, uint32_t *ret_source)
 {
     struct place place = at != NULL ? *at : (struct place){NO_INDEX, 0};
     if (path.length == 0 || slice_find(path, 0) != path.length) {
@@ -128,7 +130,15 @@ bool settings_source(struct settings *settings, const struct place *at, struct s
     }
     *ret_source = find_source(settings, full);
     if (*ret_source != NO_INDEX) {
-        return true;
+        /* What one reads as a list must not be withheld from him as a secret. */
+        bool same =
+            settings->sealed || (settings->sources[*ret_source].readers != 0) == (readers != 0);
+        if (!same) {
+            settings_complain(settings, place, "%.*s: a file with a secret serves nothing else",
+                              SLICE_PRINT(full));
+        }
+        settings->sources[*ret_source].readers |= (uint8_t)readers;
+        return same;
     }
     if (settings->source_count == SETTINGS_SOURCES_MAX) {
         settings_complain(settings, place, "more than %d files", SETTINGS_SOURCES_MAX);
@@ -141,7 +151,54 @@ bool settings_source(struct settings *settings, const struct place *at, struct s
         settings_complain(settings, place, "%.*s: %s", SLICE_PRINT(full), why);
         return false;
     }
-    return add_source(settings, full, content, ret_source);
+    return add_source(settings, full, content, readers, ret_source);
+}
+
+bool settings_source(struct settings *settings, const struct place *at, struct slice path,
+                     uint32_t *ret_source)
+{
+    return take_file(settings, at, path, 0, ret_source);
+}
+
+/* Everybody on the machine may read it. Only a warning: the directory may forbid it. */
+static bool is_public(const struct settings *settings, const struct source *source)
+{
+    struct stat status;
+    return !settings->sealed && stat((const char *)source->path.data, &status) == 0 &&
+           (status.st_mode & S_IROTH) != 0;
+}
+
+bool settings_secret(struct settings *settings, const struct place *at, struct slice path,
+                     unsigned readers, struct slice *ret_secret)
+{
+    uint32_t index;
+    if (!take_file(settings, at, path, readers, &index)) {
+        return false;
+    }
+    const struct source *source = &settings->sources[index];
+    struct slice secret = source->content;
+    if (secret.length > 0 && secret.data[secret.length - 1] == '\n') {
+        secret.length--;
+    }
+    if (secret.length > 0 && secret.data[secret.length - 1] == '\r') {
+        secret.length--;
+    }
+    *ret_secret = secret;
+    if (settings->sealed && secret.length == 0) {
+        return true;
+    }
+    if (secret.length == 0 || secret.length > SETTINGS_SECRET_MAX ||
+        slice_find(secret, '\0') != secret.length || slice_find(secret, '\n') != secret.length ||
+        slice_find(secret, '\r') != secret.length) {
+        settings_complain(settings, *at, "%.*s: one line of 1 to %d octets is needed",
+                          SLICE_PRINT(source->path), SETTINGS_SECRET_MAX);
+        return false;
+    }
+    if (is_public(settings, source)) {
+        settings_warn(settings, *at, "%.*s: everybody on this machine may read it",
+                      SLICE_PRINT(source->path));
+    }
+    return true;
 }
 
 static void put_item(struct buffer *text, const char *name, struct slice bytes)
@@ -151,15 +208,28 @@ static void put_item(struct buffer *text, const char *name, struct slice bytes)
     buffer_append_text(text, "\n");
 }
 
-void settings_expand(const struct settings *settings, struct buffer *ret_text)
+void settings_expand(const struct settings *settings, unsigned readers, struct buffer *ret_text)
 {
     buffer_append_text(ret_text, FIRST_LINE);
     put_item(ret_text, "machine", settings->machine_name);
     put_item(ret_text, "directory", settings->directory);
     for (uint32_t i = 0; i < settings->source_count; i++) {
-        put_item(ret_text, "path", settings->sources[i].path);
-        put_item(ret_text, "content", settings->sources[i].content);
+        const struct source *source = &settings->sources[i];
+        bool withheld = source->readers != 0 && (source->readers & readers) == 0;
+        put_item(ret_text, "path", source->path);
+        put_item(ret_text, withheld ? "withheld" : "content",
+                 withheld ? SLICE_EMPTY : source->content);
     }
+}
+
+bool settings_has_secrets(const struct settings *settings, unsigned readers)
+{
+    for (uint32_t i = 0; i < settings->source_count; i++) {
+        if ((settings->sources[i].readers & readers) != 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* One item of the given name, copied. */
@@ -199,8 +269,9 @@ bool settings_unpack(struct settings *settings, struct slice text)
         uint32_t index;
         if (settings->source_count == SETTINGS_SOURCES_MAX ||
             !take_item(settings, &text, "path", &path) ||
-            !take_item(settings, &text, "content", &content) ||
-            !add_source(settings, path, content, &index)) {
+            (!take_item(settings, &text, "content", &content) &&
+             !take_item(settings, &text, "withheld", &content)) ||
+            !add_source(settings, path, content, 0, &index)) {
             return false;
         }
     }

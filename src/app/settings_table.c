@@ -163,9 +163,12 @@ const struct setting settings_table[] = {
      .text = "The name that the server's certificate must have."},
     {"tls-ca", SETTING_ABSENT, .block = BLOCK_SERVER,
      .text = "The authorities that may have signed it."},
-    {"auth-user", SETTING_ABSENT, .block = BLOCK_SERVER, .text = "The user to log in as."},
-    {"auth-password-file", SETTING_ABSENT, .block = BLOCK_SERVER,
-     .text = "The file with the password."},
+    {"auth-user", SETTING_TEXT, SERVER(auth_user), .otherwise = "no logging in",
+     .text = "The user to log in as, by SCRAM-SHA-256, PLAIN or LOGIN; needs auth-password-file. "
+             "Until there is TLS to servers, only for servers on this machine."},
+    {"auth-password-file", SETTING_SECRET, .block = BLOCK_SERVER, .otherwise = "none",
+     .text = "The file whose one line is the password; read at start and reload, and given to the "
+             "sending process alone."},
 
     /* ---- domain ---- */
     {"deliver-to", SETTING_CHAIN, DOMAIN(chain), .required = true,

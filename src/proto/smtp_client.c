@@ -78,17 +78,38 @@ static bool take_helo(struct smtp_client *client, struct slice helo)
     return true;
 }
 
+static bool take_login(struct smtp_client *client,
+                       const struct smtp_client_credentials *credentials)
+{
+    struct login *login = &client->login;
+    if (credentials->user.length > sizeof(login->user) ||
+        credentials->password.length > sizeof(login->password)) {
+        return false;
+    }
+    if (credentials->user.length > 0) {
+        memcpy(login->user, credentials->user.data, credentials->user.length);
+        login->user_length = credentials->user.length;
+    }
+    if (credentials->password.length > 0) {
+        memcpy(login->password, credentials->password.data, credentials->password.length);
+        login->password_length = credentials->password.length;
+    }
+    login->in_clear = credentials->in_clear;
+    memcpy(login->nonce, credentials->nonce, sizeof(login->nonce));
+    return true;
+}
+
 struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings, int64_t now_ms)
 {
     struct smtp_client *client = calloc(1, sizeof(*client));
-    if (client == NULL || !take_helo(client, settings->helo)) {
+    if (client == NULL || !take_helo(client, settings->helo) ||
+        !take_login(client, &settings->credentials)) {
         free(client);
         return NULL;
     }
     client->lmtp = settings->lmtp;
     client->greeting_timeout_ms = settings->greeting_timeout_ms;
     client->send_credit_ms = SEND_CREDIT_MS;
-    client->credentials = settings->credentials;
     client->step = SESSION_GREETING;
     client->progress_ms = now_ms;
     buffer_init(&client->output, 0);
@@ -108,6 +129,7 @@ void smtp_client_free(struct smtp_client *client)
         arena_done(&client->slots[i].arena);
     }
     sasl_client_free(client->sasl);
+    digest_forget(&client->login, sizeof(client->login));
     buffer_done(&client->output);
     free(client);
 }

@@ -34,7 +34,7 @@ enum {
     SMTP_CLIENT_HELO_MAX = 255,
 };
 
-/* RFC 4954. Borrowed as long as the client. */
+/* RFC 4954. Copied, and wiped after use. At most SASL_SECRET_MAX bytes each. */
 struct smtp_client_credentials {
     struct slice user; /* empty: there is no logging in */
     struct slice password;

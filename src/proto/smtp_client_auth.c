@@ -66,7 +66,7 @@ static bool auth_step(struct smtp_client *client, struct slice challenge, bool w
 static enum sasl_mechanism choose(const struct smtp_client *client)
 {
     for (size_t i = 0; i < sizeof(preference) / sizeof(preference[0]); i++) {
-        bool allowed = client->credentials.in_clear || !sasl_shows_password(preference[i]);
+        bool allowed = client->login.in_clear || !sasl_shows_password(preference[i]);
         if (allowed && (client->mechanisms & 1U << preference[i]) != 0) {
             return preference[i];
         }
@@ -83,9 +83,11 @@ void auth_begin(struct smtp_client *client)
                                           : "the server offers AUTH only with a bare password");
         return;
     }
-    enum error error =
-        sasl_client_new(mechanism, client->credentials.user, client->credentials.password,
-                        client->credentials.nonce, &client->sasl);
+    struct login *login = &client->login;
+    enum error error = sasl_client_new(mechanism, slice_make(login->user, login->user_length),
+                                       slice_make(login->password, login->password_length),
+                                       login->nonce, &client->sasl);
+    digest_forget(login, sizeof(*login));
     if (error != ERROR_NONE) {
         client->output.failed = true;
         return;

@@ -90,7 +90,7 @@ void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     if (client->step != SESSION_GREETING && good) {
-        if (client->credentials.user.length > 0) {
+        if (client->login.user_length > 0) {
             auth_begin(client);
         } else {
             session_opened(client);

@@ -80,7 +80,12 @@ struct smtp_client {
     char helo[SMTP_CLIENT_HELO_MAX + 1];
     bool lmtp;
     uint32_t greeting_timeout_ms;
-    struct smtp_client_credentials credentials;
+    struct login {
+        uint8_t user[SASL_SECRET_MAX], password[SASL_SECRET_MAX];
+        size_t user_length, password_length; /* user_length 0: no logging in */
+        bool in_clear;
+        uint8_t nonce[SASL_NONCE_BYTES];
+    } login;
     uint32_t mechanisms; /* offered: bits by enum sasl_mechanism */
     struct sasl_client *sasl;
     bool auth_cancelled;

@@ -37,7 +37,9 @@ struct server_config {
     uint32_t failover;          /* index of the next server, or NO_INDEX */
     bool has_source;
     struct ip_address source;
-    struct slice helo; /* empty: the hostname */
+    struct slice helo;          /* empty: the hostname */
+    struct slice auth_user;     /* empty: no logging in */
+    struct slice auth_password; /* known to the sending process only; empty elsewhere */
     bool authoritative;
     bool hold_5xx_manual;
     uint32_t hold_5xx_after_recovery_ms;

@@ -11,6 +11,7 @@
 #include "sys/clock.h"
 #include "sys/log.h"
 #include "sys/net.h"
+#include "sys/random.h"
 
 enum {
     RECEIVE_BYTES = 16 << 10,
@@ -120,6 +121,14 @@ void session_connected(struct out_session *session, int fd)
         .lmtp = server != NULL && server->protocol == SERVER_LMTP,
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
     };
+    if (server != NULL && server->auth_user.length > 0) {
+        /* The settings allow a login only to this machine as long as there is no TLS. */
+        const struct ip_address *peer = &session->endpoints[session->endpoint].address;
+        settings.credentials = (struct smtp_client_credentials){.user = server->auth_user,
+                                                                .password = server->auth_password,
+                                                                .in_clear = ip_is_loopback(peer)};
+        random_bytes(settings.credentials.nonce, sizeof(settings.credentials.nonce));
+    }
     session->client = smtp_client_new(&settings, clock_steady_ms());
     if (session->client == NULL) {
         connect_failed(session, RELAY_AT_CONNECT, ERROR_MEMORY);

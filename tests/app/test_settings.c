@@ -277,7 +277,7 @@ static void expanded_text_means_the_same(void **state)
     buffer_init(&text, 0);
     buffer_init(&again, 0);
     buffer_init(&errors, 0);
-    settings_expand(settings, &text);
+    settings_expand(settings, SETTINGS_FOR_ALL, &text);
     settings_free(settings);
     /* As in a process that has no files. */
     unlink("conf");
@@ -290,7 +290,7 @@ static void expanded_text_means_the_same(void **state)
     assert_int_equal(errors.length, 0);
     assert_non_null(settings);
     check_everything(settings);
-    settings_expand(settings, &again);
+    settings_expand(settings, SETTINGS_FOR_ALL, &again);
     assert_true(slice_equal(buffer_slice(&text), buffer_slice(&again)));
     settings_free(settings);
     assert_null(settings_parse(SLICE_LITERAL("hostname = a\n"), &errors));
@@ -300,6 +300,65 @@ static void expanded_text_means_the_same(void **state)
     buffer_done(&text);
     buffer_done(&again);
     buffer_done(&errors);
+}
+
+static bool has(const struct buffer *text, const char *word)
+{
+    return memmem(text->data, text->length, word, strlen(word)) != NULL;
+}
+
+static void a_password_is_for_its_reader_alone(void **state)
+{
+    (void)state;
+    put_file("secret", "tanstaaf\n");
+    assert_int_equal(chmod("secret", 0600), 0);
+    struct settings *settings =
+        read_text("hostname = a.b\nlisten mx { address = \"127.0.0.1:25\" }\n"
+                  "server m1 { address = localhost auth-user = tim auth-password-file = secret }\n"
+                  "domain example.com { deliver-to = m1 }\n",
+                  "");
+    struct buffer all, sender, errors;
+    buffer_init(&all, 0);
+    buffer_init(&sender, 0);
+    buffer_init(&errors, 0);
+    assert_true(settings_has_secrets(settings, SETTINGS_FOR_EDGE_OUT));
+    assert_false(settings_has_secrets(settings, SETTINGS_FOR_EDGE_IN));
+    settings_expand(settings, SETTINGS_FOR_ALL, &all);
+    settings_expand(settings, SETTINGS_FOR_EDGE_OUT, &sender);
+    settings_free(settings);
+    assert_false(has(&all, "tanstaaf"));
+    assert_true(has(&sender, "tanstaaf"));
+    unlink("secret");
+
+    settings = settings_parse(buffer_slice(&all), &errors);
+    assert_non_null(settings);
+    assert_true(is(settings_config(settings)->relay.servers[0].auth_user, "tim"));
+    assert_int_equal(settings_config(settings)->relay.servers[0].auth_password.length, 0);
+    settings_free(settings);
+    settings = settings_parse(buffer_slice(&sender), &errors);
+    assert_non_null(settings);
+    assert_true(is(settings_config(settings)->relay.servers[0].auth_password, "tanstaaf"));
+    /* And it stays one when it is passed on. */
+    buffer_clear(&all);
+    settings_expand(settings, SETTINGS_FOR_ALL, &all);
+    assert_false(has(&all, "tanstaaf"));
+    settings_free(settings);
+    buffer_done(&all);
+    buffer_done(&sender);
+    buffer_done(&errors);
+}
+
+static void a_password_that_all_may_read_is_warned_of(void **state)
+{
+    (void)state;
+    put_file("secret", "tanstaaf\n");
+    assert_int_equal(chmod("secret", 0644), 0);
+    settings_free(
+        read_text("hostname = a.b\nlisten mx { address = \"127.0.0.1:25\" }\n"
+                  "server m1 { address = localhost auth-user = tim auth-password-file = secret }\n"
+                  "domain example.com { deliver-to = m1 }\n",
+                  "conf:3: warning: secret: everybody on this machine may read it\n"));
+    unlink("secret");
 }
 
 static void warnings_do_not_fail(void **state)
@@ -491,6 +550,8 @@ int main(void)
         cmocka_unit_test(what_takes_a_restart_is_told_apart),
         cmocka_unit_test(every_key),
         cmocka_unit_test(expanded_text_means_the_same),
+        cmocka_unit_test(a_password_is_for_its_reader_alone),
+        cmocka_unit_test(a_password_that_all_may_read_is_warned_of),
         cmocka_unit_test(warnings_do_not_fail),
         cmocka_unit_test(postmaster_of_the_first_domain_that_is_no_pattern),
         cmocka_unit_test(examples_are_good),

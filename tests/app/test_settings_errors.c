@@ -124,6 +124,37 @@ static void broken_blocks(void **state)
     CHECK_ALL(cases);
 }
 
+static void logins(void **state)
+{
+    (void)state;
+    put_file("secret", "tanstaaf\n");
+    put_file("empty", "\n");
+    put_file("lines", "a\nb\n");
+    static const struct wrong cases[] = {
+        {GOOD "server m2 { address = \"127.0.0.1:25\" auth-user = tim }\n",
+         "conf:6: auth-user and auth-password-file go together\n"},
+        {GOOD "server m2 { address = \"127.0.0.1:25\" auth-password-file = secret }\n",
+         "conf:6: auth-user and auth-password-file go together\n"},
+        {GOOD "server m2 { address = \"192.0.2.1:25\"\n auth-user = tim\n"
+              " auth-password-file = secret }\n",
+         "conf:7: auth-user: logging in needs TLS, which this version does not have; only servers "
+         "on this machine (127.0.0.1, ::1, localhost) may have a login\n"},
+        {GOOD "server m2 { address = localhost\n auth-user = tim\n auth-password-file = none }\n",
+         "conf:8: none: No such file or directory\n"},
+        {GOOD "server m2 { address = localhost\n auth-user = tim\n auth-password-file = empty }\n",
+         "conf:8: empty: one line of 1 to 255 octets is needed\n"},
+        {GOOD "server m2 { address = localhost\n auth-user = tim\n auth-password-file = lines }\n",
+         "conf:8: lines: one line of 1 to 255 octets is needed\n"},
+        {GOOD "domain \"file:secret\" { deliver-to = m1 }\n"
+              "server m2 { address = localhost auth-user = tim auth-password-file = secret }\n",
+         "conf:7: secret: a file with a secret serves nothing else\n"},
+    };
+    CHECK_ALL(cases);
+    unlink("secret");
+    unlink("empty");
+    unlink("lines");
+}
+
 static void keys_and_values(void **state)
 {
     (void)state;
@@ -271,9 +302,6 @@ static void servers(void **state)
         {GOOD "server x { address = a tls = encrypt tls-name = b }\n",
          "conf:6: tls = encrypt is not available in this version\n"
          "conf:6: 'tls-name' in a server block is not available in this version\n"},
-        {GOOD "server x { address = a auth-user = b auth-password-file = c }\n",
-         "conf:6: 'auth-user' in a server block is not available in this version\n"
-         "conf:6: 'auth-password-file' in a server block is not available in this version\n"},
         {GOOD "server x { address = a connections = 0 }\n",
          "conf:6: connections: '0' is out of range; from 1 to 10000\n"},
         {GOOD "server x { address = a source-address = b }\n",
@@ -469,6 +497,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(broken_syntax),
         cmocka_unit_test(broken_blocks),
+        cmocka_unit_test(logins),
         cmocka_unit_test(keys_and_values),
         cmocka_unit_test(user_of_the_machine),
         cmocka_unit_test(listeners),

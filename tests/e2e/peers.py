@@ -243,7 +243,8 @@ virtual_minimum_uid = 1
 
 
 class Dovecot:
-    """A Dovecot that takes mail for anyone@example.com by LMTP into maildirs."""
+    """A Dovecot that takes mail for anyone@example.com by LMTP into maildirs, and that other servers
+    may ask at `auth_port` who knows `password` (whoever he says he is)."""
 
     CONFIGURATION = """\
 base_dir = {root}/run
@@ -261,11 +262,11 @@ default_internal_user = {user_name}
 default_internal_group = {group_name}
 default_login_user = {user_name}
 postmaster_address = postmaster@example.com
-auth_mechanisms = plain
+auth_mechanisms = {mechanisms}
 disable_plaintext_auth = no
 passdb {{
   driver = static
-  args = nopassword=y
+  args = {password}
 }}
 userdb {{
   driver = static
@@ -282,6 +283,12 @@ service lmtp {{
     mode = 0600
   }}
 }}
+service auth {{
+  inet_listener {{
+    address = 127.0.0.1
+    port = {auth_port}
+  }}
+}}
 service anvil {{
   chroot =
 }}
@@ -293,9 +300,10 @@ service log {{
 }}
 """
 
-    def __init__(self, root, port=None):
+    def __init__(self, root, port=None, mechanisms="plain", password=None):
         self.root = pathlib.Path(root)
         self.port = port or free_port()
+        self.auth_port = free_port()
         self.child = None
         for name in ("run", "state", "mail"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -308,7 +316,9 @@ service log {{
         import grp
         import pwd
         (self.root / "dovecot.conf").write_text(self.CONFIGURATION.format(
-            root=self.root, port=self.port, user=user, group=group,
+            root=self.root, port=self.port, auth_port=self.auth_port, mechanisms=mechanisms,
+            password=f"password={password}" if password else "nopassword=y",
+            user=user, group=group,
             user_name=pwd.getpwuid(user).pw_name, group_name=grp.getgrgid(group).gr_name))
 
     def start(self):

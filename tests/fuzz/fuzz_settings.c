@@ -16,7 +16,7 @@ static void check(struct slice text)
     buffer_init(&expanded, 0);
     struct settings *settings = settings_parse(text, &errors);
     if (settings != NULL) {
-        settings_expand(settings, &expanded);
+        settings_expand(settings, SETTINGS_FOR_EDGE_OUT, &expanded);
         struct settings *again = settings_parse(buffer_slice(&expanded), &errors);
         assert(again != NULL);
         settings_free(again);
