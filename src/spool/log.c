@@ -39,7 +39,7 @@
  *        - no message elsewhere has content in it;
  *        - each older segment about whose messages it holds fates, notes or copies is durably gone:
  *          directory synced in an earlier round (references);
- *        - nobody has pinned a message in it.
+ *        - nobody has pinned a message in it, or one that was in it when it was pinned.
  *      Therefore: if a message can be read at a start, so can each of its fates that is not in a
  *      later copy of it. Proof: let a copy C of the message and not its fate F be there. F stood in
  *      a segment S, which referred to the message's segment at that time, T >= that of any copy
@@ -219,6 +219,7 @@ static void journal_free(struct journal *journal)
     globals_clear(journal);
     free(journal->globals);
     buffer_done(&journal->garbage);
+    buffer_done(&journal->left);
     buffer_done(&journal->errors);
     buffer_done(&journal->spares);
     table_done(&journal->table);

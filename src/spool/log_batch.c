@@ -532,6 +532,7 @@ static void apply_copy(struct journal *journal, const struct group *group,
                        const struct new_message *news, struct stored *stored)
 {
     uint64_t old = journal->slots[stored->slot]->number;
+    stored_leave_pinned(journal, news->stored);
     stored_unsettle(journal, stored, group->number);
     if ((stored->flags & STORED_EXTRA) != 0) {
         stored->extra->foreign_count = news->copy ? 0 : stored->extra->foreign_count;

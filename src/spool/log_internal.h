@@ -259,6 +259,7 @@ struct journal {
     size_t content_held;    /* of that: in runs that wait to be full */
     struct buffer garbage;  /* struct content_garbage: files to remove once their fate is durable */
 
+    struct buffer left; /* struct left_place: where pinned messages were before they were moved */
     struct link spread; /* stored_extra with content in other segments */
     struct global *globals;
     size_t global_count, global_capacity;
@@ -284,6 +285,11 @@ struct journal {
     char reason[160];
     uint64_t available_bytes, reserve_bytes;
     uint64_t live_bytes, messages, groups, syncs, quarantined, content_bytes;
+};
+
+struct left_place {
+    uint32_t stored;
+    uint32_t slot;
 };
 
 struct content_garbage {
@@ -455,6 +461,8 @@ struct spool_handle log_find(const struct spool *spool, struct message_id id);
 struct message_id log_id(const struct spool *spool, struct spool_handle handle);
 uint64_t log_sequence(const struct spool *spool, struct spool_handle handle);
 unsigned log_fate_of(const struct spool *spool, struct spool_handle handle, uint32_t delivery);
+/* Its newest copy stands elsewhere now: if it is pinned, so are the places before, until then. */
+void stored_leave_pinned(struct journal *journal, uint32_t index);
 void log_pin(struct spool *spool, struct spool_handle handle);
 void log_unpin(struct spool *spool, struct spool_handle handle);
 enum error log_ticket(struct spool *spool, struct spool_handle handle, uint8_t *ret_ticket,

@@ -131,6 +131,37 @@ static void pin_segments(struct journal *journal, const struct stored *stored, i
     }
 }
 
+/* Its tickets name the places that it leaves. Without memory to remember them they stay until the
+ * next start. */
+void stored_leave_pinned(struct journal *journal, uint32_t index)
+{
+    const struct stored *stored = table_at(&journal->table, index);
+    if (stored->pins == 0) {
+        return;
+    }
+    pin_segments(journal, stored, 1);
+    uint32_t count = (stored->flags & STORED_EXTRA) != 0 ? stored->extra->foreign_count : 0;
+    for (uint32_t i = 0; i <= count; i++) {
+        struct left_place left = {index, i == count ? stored->slot : stored->extra->foreign[i]};
+        buffer_append(&journal->left, slice_make(&left, sizeof(left)));
+    }
+    journal->left.failed = false;
+}
+
+static void unpin_left(struct journal *journal, uint32_t index)
+{
+    struct left_place *left = (void *)journal->left.data;
+    size_t count = journal->left.length / sizeof(*left), kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (left[i].stored == index) {
+            journal->slots[left[i].slot]->pins--;
+        } else {
+            left[kept++] = left[i];
+        }
+    }
+    journal->left.length = kept * sizeof(*left);
+}
+
 void log_pin(struct spool *spool, struct spool_handle handle)
 {
     struct journal *journal = journal_of(spool);
@@ -150,6 +181,7 @@ void log_unpin(struct spool *spool, struct spool_handle handle)
         return;
     }
     pin_segments(journal, stored, -1);
+    unpin_left(journal, handle.index);
     if ((stored->flags & STORED_FINISHED) != 0) {
         stored_release(journal, handle.index, journal->slots[stored->slot]->settled_group);
     }

@@ -241,7 +241,7 @@ enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, 
 /* A part of the content, at most `size` bytes from offset. */
 enum error spool_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                               void *ret_bytes, size_t size, size_t *ret_length) MUST_CHECK;
-/* While pinned, a ticket for the message stays good: it is neither moved nor freed. */
+/* While pinned, a ticket for the message stays good: its place is not freed. */
 void spool_pin(struct spool *spool, struct spool_handle handle);
 void spool_unpin(struct spool *spool, struct spool_handle handle);
 /* What spool/reader.h in another process needs to read envelope and content: opaque bytes. */

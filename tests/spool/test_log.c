@@ -570,6 +570,76 @@ static void a_pinned_message_stays_where_its_ticket_says(void **state)
     done_with(&harness);
 }
 
+static void assert_good(struct disk_sim *sim, struct slice ticket)
+{
+    struct spool_reader *reader; /* a new one, which has nothing open */
+    struct spool_stored *stored;
+    struct spool_message message;
+    struct arena arena;
+    uint8_t bytes[1000];
+    size_t length;
+    arena_init(&arena);
+    assert_int_equal(spool_reader_open_log(disk_sim_open(sim), &reader), ERROR_NONE);
+    assert_int_equal(spool_stored_open(reader, ticket, &arena, &message, &stored), ERROR_NONE);
+    assert_int_equal(spool_stored_read(stored, 0, bytes, sizeof(bytes), &length), ERROR_NONE);
+    assert_int_equal(length, sizeof(bytes));
+    spool_stored_close(stored);
+    spool_reader_close(reader);
+    arena_done(&arena);
+}
+
+/* Compaction has written a copy that is not durable yet, when somebody pins the message and gets a
+ * ticket for the old place. */
+static void a_ticket_outlives_a_move_under_way(void **state)
+{
+    (void)state;
+    struct harness harness;
+    open_with(&harness, 1 << 20);
+    struct spool_handle handle = harness_accept(&harness, 42, 1000);
+    uint8_t before[SPOOL_TICKET_MAX], after[SPOOL_TICKET_MAX];
+    size_t length;
+    struct flood flood = {.harness = &harness};
+    bool moved = false;
+    for (int i = 0; i < 2000 && !moved; i++) {
+        flood_once(&flood);
+        spool_tick(harness.spool);
+        spool_pin(harness.spool, handle);
+        assert_int_equal(spool_ticket(harness.spool, handle, before, &length), ERROR_NONE);
+        harness_pass(&harness, 1);
+        assert_int_equal(spool_ticket(harness.spool, handle, after, &length), ERROR_NONE);
+        moved = memcmp(before, after, length) != 0;
+        if (!moved) {
+            spool_unpin(harness.spool, handle);
+        }
+    }
+    assert_true(moved);
+    for (int i = 0; i < 60; i++) {
+        flood_once(&flood);
+        spool_tick(harness.spool);
+        harness_pass(&harness, 1);
+        assert_good(harness.context, slice_make(before, length));
+    }
+    spool_unpin(harness.spool, handle);
+    struct disk *disk = disk_sim_open(harness.context);
+    struct disk_file *file;
+    struct log_ticket old;
+    char name[LOG_NAME_SIZE];
+    assert_true(log_ticket_decode(slice_make(before, length), &old));
+    log_name_make(LOG_NAME_SEGMENT, old.segment, name);
+    enum error error = ERROR_NONE;
+    for (int i = 0; i < 1000 && error == ERROR_NONE; i++) {
+        spool_tick(harness.spool);
+        harness_pass(&harness, 1);
+        error = disk->ops->open(disk, name, DISK_READ, &file);
+        if (error == ERROR_NONE) {
+            disk->ops->close(file);
+        }
+    }
+    assert_int_equal(error, ERROR_MISSING); /* and no longer */
+    disk_free(disk);
+    done_with(&harness);
+}
+
 static void a_full_disk_stops_acceptance_but_not_fates(void **state)
 {
     (void)state;
@@ -807,6 +877,7 @@ int main(void)
         cmocka_unit_test(the_offline_check_needs_a_journal),
         cmocka_unit_test(one_survivor_does_not_hold_the_disk),
         cmocka_unit_test(a_pinned_message_stays_where_its_ticket_says),
+        cmocka_unit_test(a_ticket_outlives_a_move_under_way),
         cmocka_unit_test(a_full_disk_stops_acceptance_but_not_fates),
         cmocka_unit_test(a_full_disk_without_a_spare_still_takes_fates),
         cmocka_unit_test(a_spare_that_has_gone_is_not_missed),
