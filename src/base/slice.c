@@ -29,6 +29,32 @@ bool slice_starts_fold(struct slice s, struct slice prefix)
     return true;
 }
 
+/* Going back to the last star only is enough. */
+bool slice_matches_fold(struct slice s, struct slice pattern)
+{
+    size_t at = 0, in_pattern = 0;
+    size_t star = pattern.length, resume = 0;
+    while (at < s.length) {
+        if (in_pattern < pattern.length && pattern.data[in_pattern] == '*') {
+            star = in_pattern++;
+            resume = at;
+        } else if (in_pattern < pattern.length &&
+                   fold(pattern.data[in_pattern]) == fold(s.data[at])) {
+            in_pattern++;
+            at++;
+        } else if (star < pattern.length) {
+            in_pattern = star + 1;
+            at = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (in_pattern < pattern.length && pattern.data[in_pattern] == '*') {
+        in_pattern++;
+    }
+    return in_pattern == pattern.length;
+}
+
 size_t slice_find(struct slice s, uint8_t c)
 {
     const uint8_t *at = s.length == 0 ? NULL : memchr(s.data, c, s.length);

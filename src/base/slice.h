@@ -45,6 +45,9 @@ bool slice_equal(struct slice a, struct slice b);
 /* ASCII case folded comparisons. */
 bool slice_equal_fold(struct slice a, struct slice b);
 bool slice_starts_fold(struct slice s, struct slice prefix);
+/* `*` in the pattern stands for any run of bytes; ASCII case is folded. The time is bounded by the
+ * product of both lengths. */
+bool slice_matches_fold(struct slice s, struct slice pattern);
 /* The index of the first byte c, or s.length. */
 size_t slice_find(struct slice s, uint8_t c);
 /* Index of the last byte c, or s.length. */

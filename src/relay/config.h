@@ -95,4 +95,23 @@ struct relay_config {
     uint64_t dead_letter_keep_ms;
 };
 
+/* The index of the server with this name, or NO_INDEX. */
+static inline uint32_t relay_config_server(const struct relay_config *config, struct slice name)
+{
+    for (uint32_t i = 0; i < config->server_count; i++) {
+        if (slice_equal(config->servers[i].name, name)) {
+            return i;
+        }
+    }
+    return NO_INDEX;
+}
+
+/* The index that a server of an older configuration has in this one, or NO_INDEX. */
+static inline uint32_t relay_config_remap(const struct relay_config *config,
+                                          const struct relay_config *old, uint32_t server)
+{
+    return server < old->server_count ? relay_config_server(config, old->servers[server].name)
+                                      : NO_INDEX;
+}
+
 #endif

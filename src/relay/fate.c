@@ -201,7 +201,7 @@ void fate_again(struct relay *relay, uint32_t number, bool note)
 void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply)
 {
     char text[REASON_BYTES_MAX];
-    struct slice reason = reply_text(reply, text);
+    struct slice reason = relay_reply_text(reply, text, sizeof text);
     struct delivery *delivery = begin(relay, number);
     delivery->doubts += delivery->doubts < DOUBTS_MAX;
     delivery->attempts += delivery->attempts < UINT16_MAX;
@@ -250,7 +250,8 @@ void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_
     if (server != NULL) {
         server->held_refusals++;
     }
-    hold(relay, number, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE, reply, reply_text(reply, text));
+    hold(relay, number, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE, reply,
+         relay_reply_text(reply, text, sizeof text));
 }
 
 bool is_held_refusal(const struct delivery *delivery)
@@ -462,7 +463,7 @@ void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
                 const struct relay_reply *reply)
 {
     char text[REASON_BYTES_MAX];
-    struct slice reason = reply_text(reply, text);
+    struct slice reason = relay_reply_text(reply, text, sizeof text);
     uint32_t *bounces = action_numbers(relay, count);
     uint32_t bounce_count = 0;
     for (uint32_t i = 0; i < count; i++) {

@@ -272,7 +272,7 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
                     enum verdict verdict, const struct relay_reply *reply)
 {
     char text[REASON_BYTES_MAX];
-    struct slice reason = reply_text(reply, text);
+    struct slice reason = relay_reply_text(reply, text, sizeof text);
     uint32_t others;
     struct relay_action *event;
     switch (verdict) {

@@ -32,7 +32,7 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
     struct delivery *delivery = delivery_at(relay, number);
     uint32_t route = lane_of(relay, delivery)->route;
     bool address = slice_find(to, '@') < to.length;
-    uint32_t server = address ? NO_INDEX : server_find(relay, to);
+    uint32_t server = address ? NO_INDEX : relay_config_server(relay->config, to);
     struct lane *lane;
     if (!address) {
         if (server == NO_INDEX) {
@@ -66,7 +66,8 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
 static void load_counts(struct relay *relay, struct delivery *delivery,
                         const struct delivery_note *note)
 {
-    uint32_t server = note->server.length > 0 ? server_find(relay, note->server) : NO_INDEX;
+    uint32_t server =
+        note->server.length > 0 ? relay_config_server(relay->config, note->server) : NO_INDEX;
     delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
     delivery->attempts = note->attempts;
     delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
@@ -139,7 +140,7 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
     relay->attempted -= (delivery->flags & DELIVERY_ATTEMPTED) != 0;
     delivery->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
     if (kind == NOTE_ATTEMPT) {
-        uint32_t server = server_find(relay, note->server);
+        uint32_t server = relay_config_server(relay->config, note->server);
         delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
         delivery->flags |= DELIVERY_ATTEMPTED;
         relay->attempted++;
@@ -214,7 +215,7 @@ void relay_load_global(struct relay *relay, struct slice key, struct slice paylo
     if (payload.length == 0 || !note_key_parse(key, &name, &kind)) {
         return;
     }
-    uint32_t index = server_find(relay, name);
+    uint32_t index = relay_config_server(relay->config, name);
     if (index == NO_INDEX) {
         return;
     }

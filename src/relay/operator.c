@@ -232,7 +232,7 @@ enum error relay_redirect(struct relay *relay, struct spool_handle handle, uint3
 {
     bool address = slice_find(to, '@') < to.length;
     if (to.length == 0 || to.length > NOTE_TEXT_MAX ||
-        (!address && server_find(relay, to) == NO_INDEX)) {
+        (!address && relay_config_server(relay->config, to) == NO_INDEX)) {
         return message_find(relay, handle.index) == NULL ? ERROR_MISSING : ERROR_INVALID;
     }
     return for_each(relay, handle, delivery, now, redirect, &to);

@@ -100,16 +100,6 @@ static uint32_t find_route(const struct relay_config *config, const struct route
     return NO_INDEX;
 }
 
-static uint32_t find_server(const struct relay_config *config, struct slice name)
-{
-    for (uint32_t i = 0; i < config->server_count; i++) {
-        if (slice_equal(config->servers[i].name, name)) {
-            return i;
-        }
-    }
-    return NO_INDEX;
-}
-
 /* ---- servers ------------------------------------------------------------------------------- */
 
 static void adopt_list(struct link *to, struct link *from)
@@ -162,7 +152,7 @@ static void map_servers(const struct relay *relay, const struct relay_config *co
                         uint32_t *ret_map)
 {
     for (uint32_t i = 0; i < relay->server_count; i++) {
-        ret_map[i] = find_server(config, relay->servers[i].config->name);
+        ret_map[i] = relay_config_server(config, relay->servers[i].config->name);
     }
 }
 

@@ -27,26 +27,25 @@ uint64_t recipient_hash(const struct relay *relay, struct slice address)
     return hash_bytes_fold(relay->key, address);
 }
 
-struct slice reply_text(const struct relay_reply *reply, char buffer[REASON_BYTES_MAX])
+struct slice relay_reply_text(const struct relay_reply *reply, char *buffer, size_t size)
 {
+    static const char *const how[] = {"", "connection lost", "timed out", ""};
+    struct slice text = slice_take(reply->text, size);
     int length;
-    struct slice text = slice_take(reply->text, REASON_BYTES_MAX);
+    if (reply->how != RELAY_REPLY && text.length == 0) {
+        return slice_from_text(reply->how <= RELAY_LOCAL ? how[reply->how] : "");
+    }
     if (reply->code == 0) {
-        return slice_make(
-            memcpy(buffer, text.length > 0 ? (const char *)text.data : "", text.length),
-            text.length);
+        return text;
     }
     if (reply->enhanced[0] != 0) {
-        length =
-            snprintf(buffer, REASON_BYTES_MAX, "%u %u.%u.%u %.*s", reply->code, reply->enhanced[0],
-                     reply->enhanced[1], reply->enhanced[2], SLICE_PRINT(text));
+        length = snprintf(buffer, size, "%u %u.%u.%u %.*s", reply->code, reply->enhanced[0],
+                          reply->enhanced[1], reply->enhanced[2], SLICE_PRINT(text));
     } else {
-        length = snprintf(buffer, REASON_BYTES_MAX, "%u %.*s", reply->code, SLICE_PRINT(text));
+        length = snprintf(buffer, size, "%u %.*s", reply->code, SLICE_PRINT(text));
     }
-    if (length >= REASON_BYTES_MAX) {
-        length = REASON_BYTES_MAX - 1;
-    }
-    return slice_trim(slice_make(buffer, length < 0 ? 0 : (size_t)length));
+    size_t made = length < 0 ? 0 : (size_t)length;
+    return slice_trim(slice_make(buffer, made < size ? made : size - 1));
 }
 
 /* ---- life cycle --------------------------------------------------------------------------- */
@@ -417,10 +416,10 @@ static void apply(struct relay *relay, struct job *job, uint32_t number, enum ou
         fate_delivered(relay, number, reply);
         break;
     case OUTCOME_DEFERRED:
-        fate_deferred(relay, number, reply, reply_text(reply, text));
+        fate_deferred(relay, number, reply, relay_reply_text(reply, text, sizeof text));
         break;
     case OUTCOME_HELD:
-        fate_held(relay, number, true, reply, reply_text(reply, text));
+        fate_held(relay, number, true, reply, relay_reply_text(reply, text, sizeof text));
         break;
     case OUTCOME_NEXT:
     case OUTCOME_UNTOUCHED:

@@ -113,6 +113,10 @@ struct relay_reply {
     struct slice text;   /* one line for people: reply text or a description, at most 512 bytes */
 };
 
+/* "450 4.2.0 text", the description, or how it ended without one; cut to `size`. In the buffer, in
+ * the reply or static. */
+struct slice relay_reply_text(const struct relay_reply *reply, char *buffer, size_t size);
+
 enum {
     RELAY_CAP_8BITMIME = 1,
     RELAY_CAP_SMTPUTF8 = 2,

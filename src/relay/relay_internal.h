@@ -414,7 +414,6 @@ void relay_session_free(struct relay *relay, struct session *session);
 void session_pool(struct relay *relay, struct session *session);
 void server_arm(struct relay *relay, struct server *server);
 void server_timer(struct relay *relay, struct server *server);
-uint32_t server_find(const struct relay *relay, struct slice name); /* NO_INDEX */
 /* `id` 0: a new one. NULL: memory. */
 struct job *job_new(struct relay *relay, uint64_t id, uint32_t count);
 struct job *job_find(const struct relay *relay, uint64_t id);
@@ -530,7 +529,4 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
 uint64_t relay_random(struct relay *relay);
 uint64_t recipient_hash(const struct relay *relay, struct slice address);
 void relay_begin(struct relay *relay, struct relay_time now);
-/* "450 4.2.0 text" or the description; cut to REASON_BYTES_MAX. */
-struct slice reply_text(const struct relay_reply *reply, char buffer[REASON_BYTES_MAX]);
-
 #endif

@@ -127,37 +127,6 @@ static struct slice local_part_of(struct slice address)
     return slice_take(address, slice_find_last(address, '@'));
 }
 
-static uint8_t fold_byte(uint8_t c)
-{
-    return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
-}
-
-/* `*` stands for any run of bytes. Going back to the last star only is enough, so the time is
- * bounded by the product of both lengths. */
-static bool pattern_matches(struct slice pattern, struct slice text)
-{
-    size_t p = 0, t = 0;
-    size_t star = SIZE_MAX, resume = 0;
-    while (t < text.length) {
-        if (p < pattern.length && pattern.data[p] == '*') {
-            star = p++;
-            resume = t;
-        } else if (p < pattern.length && fold_byte(pattern.data[p]) == fold_byte(text.data[t])) {
-            p++;
-            t++;
-        } else if (star != SIZE_MAX) {
-            p = star + 1;
-            t = ++resume;
-        } else {
-            return false;
-        }
-    }
-    while (p < pattern.length && pattern.data[p] == '*') {
-        p++;
-    }
-    return p == pattern.length;
-}
-
 static bool network_matches(const struct route_config *route, const struct ip_address *client)
 {
     for (uint32_t i = 0; client != NULL && i < route->from_count; i++) {
@@ -171,7 +140,7 @@ static bool network_matches(const struct route_config *route, const struct ip_ad
 static bool sender_matches(const struct route_config *route, struct slice sender)
 {
     for (uint32_t i = 0; i < route->sender_count; i++) {
-        if (pattern_matches(route->senders[i].text, sender)) {
+        if (slice_matches_fold(sender, route->senders[i].text)) {
             return true;
         }
     }

@@ -48,16 +48,6 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
     return ERROR_NONE;
 }
 
-uint32_t server_find(const struct relay *relay, struct slice name)
-{
-    for (uint32_t i = 0; i < relay->server_count; i++) {
-        if (slice_equal(relay->config->servers[i].name, name)) {
-            return i;
-        }
-    }
-    return NO_INDEX;
-}
-
 void server_close_sessions(struct relay *relay, struct server *server)
 {
     LIST_EACH(&server->sessions, at, after)

@@ -138,7 +138,6 @@ bool control_selection_is_empty(const struct selection *selection);
 enum control_step control_next_match(struct control_request *request);
 /* Tells how far the walk over the queue has come, if that is worth a frame. */
 void control_progress(struct control_request *request);
-bool control_pattern_matches(struct slice pattern, struct slice text);
 bool control_sender_matches(const struct selection *selection, struct slice sender);
 bool control_recipient_matches(const struct selection *selection, struct slice address);
 

@@ -8,46 +8,6 @@
 
 #include "sys/clock.h"
 
-static uint8_t lower(uint8_t c)
-{
-    return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c;
-}
-
-/* `*` stands for any run of bytes. Linear in practice: only the last star is tried again. */
-bool control_pattern_matches(struct slice pattern, struct slice text)
-{
-    size_t p = 0, t = 0;
-    size_t star = pattern.length, resume = 0;
-    while (t < text.length) {
-        if (p < pattern.length && pattern.data[p] == '*') {
-            star = p++;
-            resume = t;
-        } else if (p < pattern.length && lower(pattern.data[p]) == lower(text.data[t])) {
-            p++;
-            t++;
-        } else if (star < pattern.length) {
-            p = star + 1;
-            t = ++resume;
-        } else {
-            return false;
-        }
-    }
-    while (p < pattern.length && pattern.data[p] == '*') {
-        p++;
-    }
-    return p == pattern.length;
-}
-
-static uint32_t find_server(const struct core *core, struct slice name)
-{
-    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
-        if (slice_equal(core->config->relay.servers[i].name, name)) {
-            return i;
-        }
-    }
-    return NO_INDEX;
-}
-
 static bool usage(struct control_request *request, const char *error)
 {
     (void)control_fail(request, CONTROL_USAGE, error);
@@ -94,7 +54,7 @@ bool control_select(struct control_request *request)
     }
     struct slice server = control_argument(request, "server");
     if (server.length > 0) {
-        selection->server = find_server(request->core, server);
+        selection->server = relay_config_server(&request->core->config->relay, server);
         if (selection->server == NO_INDEX) {
             (void)control_fail(request, CONTROL_NOTHING_MATCHED, "no such server");
             return false;
@@ -159,7 +119,7 @@ bool control_recipient_matches(const struct selection *selection, struct slice a
             return false;
         }
     }
-    return !selection->has_recipient || control_pattern_matches(selection->recipient, address);
+    return !selection->has_recipient || slice_matches_fold(address, selection->recipient);
 }
 
 bool control_sender_matches(const struct selection *selection, struct slice sender)
@@ -169,7 +129,7 @@ bool control_sender_matches(const struct selection *selection, struct slice send
     }
     return slice_equal(selection->sender, SLICE_LITERAL("<>"))
                ? sender.length == 0
-               : control_pattern_matches(selection->sender, sender);
+               : slice_matches_fold(sender, selection->sender);
 }
 
 /* What the envelope alone can tell; of one that cannot be read nothing matches. */

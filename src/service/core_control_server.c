@@ -14,12 +14,6 @@
 
 enum { SERVERS_TOLD = 4 }; /* of a chain, in a lane's reason */
 
-static const char *server_state(enum server_state state)
-{
-    static const char *const texts[] = {"up", "suspect", "down", "recovering", "disabled"};
-    return texts[state];
-}
-
 static const char *lane_state(enum lane_state state)
 {
     static const char *const texts[] = {"idle", "flowing", "draining", "stopped", "held", "orphan"};
@@ -33,7 +27,7 @@ static json_t *server_row(const struct core *core, uint32_t index)
     relay_server(core->relay, index, &view);
     json_t *row = json_object();
     control_set(row, "name", control_string(core_server_name(core, index)));
-    control_set(row, "state", json_string(server_state(view.state)));
+    control_set(row, "state", json_string(server_state_text(view.state)));
     control_set(row, "since", control_time(view.since_wall_ms));
     control_set(row, "failures", json_integer(view.failures));
     control_set(row, "used", json_integer((json_int_t)view.used));
@@ -92,7 +86,7 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
         relay_server(core->relay, lane->chain[i], &server);
         struct slice name = core_server_name(core, lane->chain[i]);
         buffer_printf(&text, "%s%.*s %s", i > 0 ? "; " : "", SLICE_PRINT(name),
-                      server_state(server.state));
+                      server_state_text(server.state));
         if (server.reason.length > 0 && server.state != SERVER_UP &&
             server.state != SERVER_DISABLED) {
             buffer_printf(&text, ": %.*s", SLICE_PRINT(server.reason));

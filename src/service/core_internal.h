@@ -296,6 +296,7 @@ void report_damage(struct core *core, const char *text); /* found while loading 
 void report_loaded(struct core *core);
 void report_tick(struct core *core);
 void report_problem(const char *what, enum error error);
+const char *server_state_text(enum server_state state); /* "up", as in the log and `status` */
 
 /* core_alert.c: logged and counted when one begins, logged when it ends, however often it is said.
  * Those of lanes and servers follow relay's events. */

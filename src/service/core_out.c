@@ -308,23 +308,12 @@ void core_out_loaded(struct core *core)
     loop_later_ask(core->out_later);
 }
 
-static uint32_t remap(const struct service_config *old, const struct service_config *config,
-                      uint32_t server)
-{
-    for (uint32_t i = 0; server < old->relay.server_count && i < config->relay.server_count; i++) {
-        if (slice_equal(old->relay.servers[server].name, config->relay.servers[i].name)) {
-            return i;
-        }
-    }
-    return NO_INDEX;
-}
-
 void core_out_remap(struct core *core, const struct service_config *old)
 {
     LIST_EACH(&core->sessions_list, at, after)
     {
         struct core_session *session = LIST_ENTRY(at, struct core_session, link);
-        session->server = remap(old, core->config, session->server);
+        session->server = relay_config_remap(&core->config->relay, &old->relay, session->server);
         LIST_EACH(&session->jobs, job_at, job_after)
         {
             LIST_ENTRY(job_at, struct job, on_session)->server = session->server;

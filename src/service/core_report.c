@@ -240,31 +240,10 @@ static const struct telling {
     [RELAY_EVENT_CREDENTIALS] = {"credentials", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
 };
 
-static const char *server_state_text(enum server_state state)
+const char *server_state_text(enum server_state state)
 {
     static const char *const texts[] = {"up", "suspect", "down", "recovering", "disabled"};
     return texts[state];
-}
-
-/* "250 2.0.0 ok", or how it ended without one. */
-static struct slice reply_text(const struct relay_reply *reply, char text[REPLY_SIZE])
-{
-    static const char *const how[] = {"", "connection lost", "timed out", ""};
-    if (reply->how != RELAY_REPLY && reply->text.length == 0) {
-        return slice_from_text(reply->how <= RELAY_LOCAL ? how[reply->how] : "");
-    }
-    int length;
-    if (reply->code == 0) {
-        length = snprintf(text, REPLY_SIZE, "%.*s", SLICE_PRINT(slice_take(reply->text, 512)));
-    } else if (reply->enhanced[0] == 0) {
-        length = snprintf(text, REPLY_SIZE, "%u %.*s", reply->code,
-                          SLICE_PRINT(slice_take(reply->text, 512)));
-    } else {
-        length = snprintf(text, REPLY_SIZE, "%u %u.%u.%u %.*s", reply->code, reply->enhanced[0],
-                          reply->enhanced[1], reply->enhanced[2],
-                          SLICE_PRINT(slice_take(reply->text, 512)));
-    }
-    return slice_make(text, length > 0 ? (size_t)length : 0);
 }
 
 static void store_event(struct core *core, const struct relay_action *action,
@@ -287,7 +266,8 @@ void report_relay_event(struct core *core, const struct relay_action *action)
     char text[REPLY_SIZE];
     bool about_message = telling->kind != 0 && action->handle.index != SPOOL_NO_HANDLE.index;
     bool replied = about_message || action->event == RELAY_EVENT_CREDENTIALS;
-    struct slice reply = replied ? reply_text(&action->reply, text) : SLICE_EMPTY;
+    struct slice reply =
+        replied ? relay_reply_text(&action->reply, text, sizeof(text)) : SLICE_EMPTY;
     struct line line = {.count = 0};
     if (about_message) {
         add_id(&line, spool_id(core->spool, action->handle));

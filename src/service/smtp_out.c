@@ -246,28 +246,17 @@ void smtp_out_set_ring(struct smtp_out *out, struct ring *ring)
     }
 }
 
-static uint32_t remap(const struct relay_config *old, const struct relay_config *config,
-                      uint32_t server)
-{
-    for (uint32_t i = 0; server < old->server_count && i < config->server_count; i++) {
-        if (slice_equal(old->servers[server].name, config->servers[i].name)) {
-            return i;
-        }
-    }
-    return NO_INDEX;
-}
-
 enum error smtp_out_reconfigure(struct smtp_out *out, const struct service_config *config)
 {
     const struct relay_config *old = &out->config->relay;
     LIST_EACH(&out->sessions, at, after)
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);
-        session->server = remap(old, &config->relay, session->server);
+        session->server = relay_config_remap(&config->relay, old, session->server);
     }
     size_t cursor = 0;
     for (struct out_job *job; (job = map_next(&out->jobs_by_id, &cursor)) != NULL;) {
-        job->server = remap(old, &config->relay, job->server);
+        job->server = relay_config_remap(&config->relay, old, job->server);
     }
     out->config = config;
     names_prune(out);
