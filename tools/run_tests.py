@@ -142,11 +142,11 @@ class Step:
                 self.tally.add(name, "failed", f"{test['result']}\n{tail}")
         return failures
 
-    def pytest(self, folder, arguments, env=None):
+    def pytest(self, folder, arguments, env=None, wrapper=None):
         record = LOGS / f"{self.name}.xml"
         record.unlink(missing_ok=True)
-        command = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra",
-                   f"--junitxml={record}", *arguments]
+        command = [*(wrapper or "").split(), PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-q",
+                   "-ra", f"--junitxml={record}", *arguments]
         settings = {"HOLDFAST_BUILD": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         code = self.run(command, settings)
         if not record.is_file():
@@ -231,7 +231,7 @@ def step_sanitized(step):
 
 
 def step_threads(step):
-    """the thread sanitizer over what has threads"""
+    """the thread sanitizer over what has threads, and a short e2e with several loops"""
     folder = ROOT / "build-tsan"
     env = {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}
     if step.configure_and_build(folder, ["-Db_sanitize=thread", "-Db_lundef=false"], env):
@@ -244,6 +244,7 @@ def step_threads(step):
         names = sorted(name for suite, name in pairs
                        if suite in THREADED_SUITES and name not in NOT_FOR_THREADS)
         step.meson_tests(folder, names=names, env=env, wrapper=wrapper, slowness=10)
+        step.pytest(folder, ["tests/e2e", "-m", "sanitized and not soak"], env, wrapper)
 
 
 STEPS = {

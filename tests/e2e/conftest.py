@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -60,6 +61,10 @@ def holdfast(place, request):
     yield make
     for daemon in made:
         daemon.end()
+    for daemon in made:
+        # The keeper restarts a process that a sanitizer has ended: only the log tells.
+        report = re.search(r"Sanitizer: |: runtime error: ", daemon.log())
+        assert report is None, daemon.log()[report.start() - 500:][:8000]
 
 
 @pytest.fixture

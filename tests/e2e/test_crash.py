@@ -5,84 +5,15 @@ most once per connection and kill."""
 import json
 import os
 import random
-import subprocess
 import time
 
 import pytest
 
-from daemon import BUILD, backup_mx, kill
-from peers import end_process, free_port, wait_for
+from daemon import backup_mx, kill
+from load import CONNECTIONS, Load, compare, settle
+from peers import end_process, free_port
 
-CONNECTIONS = 4
 SEED = int(os.environ.get("HOLDFAST_SEED", "1"))
-
-
-class Load:
-    """A numbered client and a counting sink around a daemon."""
-
-    def __init__(self, place, mx_port, sink_port, sessions=10, recipients=40):
-        self.place = place
-        self.logs = []
-        self.sink_port = sink_port
-        self.sink = None
-        self.ack_log = place / "load.log"
-        self.client = None
-        self.command = [BUILD / "tools/cload", "-s", str(sessions), "-r", str(recipients), "-l",
-                        "2000", "-g", "5", "-o", self.ack_log]
-        self.mx_port = mx_port
-
-    def start_client(self, seconds):
-        self.client = subprocess.Popen(
-            [*self.command, "-t", str(int(seconds * 1000)), str(self.mx_port)],
-            stdout=subprocess.PIPE, text=True)
-
-    def start_sink(self):
-        log = self.place / f"sink-{len(self.logs)}.log"
-        self.logs.append(log)
-        self.sink = subprocess.Popen([BUILD / "tools/csink", "-u", "-o", log, "-s",
-                                      self.place / "sink.status", str(self.sink_port)],
-                                     stdout=subprocess.DEVNULL)
-
-    def stop_sink(self):
-        end_process(self.sink)
-        self.sink = None
-
-    def end(self):
-        for child in (self.client, self.sink):
-            end_process(child)
-
-    def acknowledged(self):
-        """Number to recipient, in the order of the 250s."""
-        lines = (line.split() for line in self.ack_log.read_text().splitlines())
-        return {int(f[2]): f[3] for f in lines if len(f) == 4 and f[1] == "A"}
-
-    def arrived(self):
-        """(number, recipient) in the order of arrival."""
-        return [(int(f[1]), f[2]) for log in self.logs if log.exists()
-                for f in (line.split() for line in log.read_text().splitlines()) if len(f) == 4]
-
-
-def compare(load, kills, connections=CONNECTIONS):
-    acknowledged = load.acknowledged()
-    arrived = load.arrived()
-    times = {}
-    for number, _ in arrived:
-        times[number] = times.get(number, 0) + 1
-    lost = [number for number in acknowledged if number not in times]
-    doubled = sum(count - 1 for count in times.values())
-    assert not lost, f"{len(lost)} of {len(acknowledged)} lost, such as {lost[:5]}"
-    assert doubled <= kills * connections, f"{doubled} duplicates after {kills} kills"
-    return len(acknowledged), doubled
-
-
-def settle(mx, seconds=60):
-    """Everything is handed over; what is held after three doubts is released by hand."""
-    def empty():
-        status = mx.status()
-        if status["queue"].get("held"):
-            mx.tool("queue", "release", "--all", check=False)
-        return status["queue"]["messages"] == 0
-    wait_for(empty, seconds, 0.2, "an empty queue")
 
 
 def crash_loop(holdfast, place, choose, kills, pause, primary_up, seed):

@@ -190,6 +190,7 @@ def stage():
     made.end()
 
 
+@pytest.mark.sanitized
 @pytest.mark.parametrize("path", [path for path in SCRIPTS if path.stem not in NOT_PLAYED],
                          ids=lambda path: path.stem)
 def test_dialogue(stage, path):

@@ -18,7 +18,8 @@ import pytest
 
 from daemon import alive, backup_mx, kill, program
 from client import Refused
-from peers import free_port, greets, wait_for
+from load import CONNECTIONS, Load, compare, settle
+from peers import end_process, free_port, greets, wait_for
 
 CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
             "holdfast-helper")
@@ -281,6 +282,34 @@ def test_reloads_in_the_middle_of_everything(holdfast, sink):
     mx.lines("server", "list")
     mx.lines("trace", "ann@example.com")
     assert "process-died" not in mx.log()
+    mx.stop()
+
+
+@pytest.mark.sanitized
+def test_reloads_of_many_loops_under_load(holdfast, place):
+    """Doors and senders of several loops take a new configuration and other listeners while all of
+    them work; nothing is lost, nothing doubled."""
+    primary = free_port()
+    mx = holdfast(backup_mx(primary, server=f"connections = {CONNECTIONS}"), top="loops = 4")
+    other = f'listen other {{ address = "127.0.0.1:{free_port()}" }}\n'
+    load = Load(place, mx.port, primary)
+    try:
+        load.start_sink()
+        load.start_client(30)
+        for count in range(1, 9):
+            before = len(load.acknowledged())
+            wait_for(lambda: len(load.acknowledged()) > before + 20, 20, what="mail taken")
+            mx.configure(backup_mx(primary, free_port(), server=f"connections = {1 + count % 4}")
+                         + (other if count % 2 else ""), top="loops = 4")
+            mx.reload()
+            wait_for(lambda: mx.log().count(" reloaded ") == count, 20, what="the reload")
+        end_process(load.client)
+        settle(mx)
+        load.stop_sink()
+        assert compare(load, 0)[0] > 100
+        assert "process-died" not in mx.log()
+    finally:
+        load.end()
     mx.stop()
 
 
