@@ -149,9 +149,14 @@ struct tool_progress {
     bool shown;
     int64_t next_ms;
     const char *unit;
+    int64_t begun_ms; /* of what it tells the rate and the time left */
+    uint64_t begun_at;
 };
 void tool_progress_begin(struct tool_progress *progress, const struct tool *tool, const char *unit);
+/* `all` 0: it has ended, another may begin. */
 void tool_progress_step(struct tool_progress *progress, uint64_t done, uint64_t all);
+/* Makes room for other output; the next step shows it again. */
+void tool_progress_hide(struct tool_progress *progress);
 void tool_progress_end(struct tool_progress *progress);
 
 /* ---- commands ----------------------------------------------------------------------------- */

@@ -269,10 +269,41 @@ void tool_progress_begin(struct tool_progress *progress, const struct tool *tool
     };
 }
 
+/* ", 1234/s, 1m12s left", once a second of it has been seen. */
+static const char *rate_text(const struct tool_progress *progress, uint64_t done, uint64_t all,
+                             int64_t now_ms, char buffer[TOOL_TEXT * 2])
+{
+    char left[TOOL_TEXT], rate_words[TOOL_TEXT];
+    double seconds = (double)(now_ms - progress->begun_ms) / 1000;
+    double rate = (double)(done - progress->begun_at) / seconds;
+    buffer[0] = '\0';
+    if (seconds < 1 || done <= progress->begun_at || rate <= 0) {
+        return buffer;
+    }
+    if (strcmp(progress->unit, "bytes") == 0) {
+        tool_bytes((int64_t)rate, rate_words);
+    } else {
+        snprintf(rate_words, sizeof(rate_words), "%.0f", rate);
+    }
+    snprintf(buffer, TOOL_TEXT * 2, ", %s/s, %s left", rate_words,
+             tool_age((int64_t)((double)(all - done) / rate), left));
+    return buffer;
+}
+
 void tool_progress_step(struct tool_progress *progress, uint64_t done, uint64_t all)
 {
     int64_t now = tool_now_ms();
-    if (!progress->on || all == 0 || (now < progress->next_ms && done < all)) {
+    if (all == 0) {
+        tool_progress_hide(progress);
+        progress->begun_ms = 0;
+        return;
+    }
+    done = done < all ? done : all;
+    if (progress->begun_ms == 0 || done < progress->begun_at) {
+        progress->begun_ms = now;
+        progress->begun_at = done;
+    }
+    if (!progress->on || (now < progress->next_ms && done < all)) {
         return;
     }
     if (!progress->shown && now < progress->next_ms) {
@@ -280,8 +311,8 @@ void tool_progress_step(struct tool_progress *progress, uint64_t done, uint64_t 
     }
     progress->next_ms = now + BAR_INTERVAL_MS;
     progress->shown = true;
-    unsigned part = (unsigned)((double)(done < all ? done : all) / (double)all * BAR_WIDTH);
-    char bar[BAR_WIDTH + 1];
+    unsigned part = (unsigned)((double)done / (double)all * BAR_WIDTH);
+    char bar[BAR_WIDTH + 1], rate[TOOL_TEXT * 2];
     memset(bar, '#', part);
     memset(bar + part, '.', BAR_WIDTH - part);
     bar[BAR_WIDTH] = '\0';
@@ -293,14 +324,21 @@ void tool_progress_step(struct tool_progress *progress, uint64_t done, uint64_t 
         snprintf(done_text, sizeof(done_text), "%llu", (unsigned long long)done);
         snprintf(all_text, sizeof(all_text), "%llu", (unsigned long long)all);
     }
-    fprintf(stderr, "\r[%s] %s of %s %s\033[K", bar, done_text, all_text, progress->unit);
+    fprintf(stderr, "\r[%s] %s of %s %s%s\033[K", bar, done_text, all_text, progress->unit,
+            rate_text(progress, done, all, now, rate));
     fflush(stderr);
 }
 
-void tool_progress_end(struct tool_progress *progress)
+void tool_progress_hide(struct tool_progress *progress)
 {
     if (progress->shown) {
         fputs("\r\033[K", stderr);
         fflush(stderr);
+        progress->shown = false;
     }
+}
+
+void tool_progress_end(struct tool_progress *progress)
+{
+    tool_progress_hide(progress);
 }

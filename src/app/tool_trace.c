@@ -7,6 +7,7 @@
 struct tracing {
     const struct tool *tool;
     struct tool_table *table;
+    struct tool_progress progress; /* of drains that are watched */
 };
 
 static bool is(const char *a, const char *b)
@@ -79,7 +80,8 @@ enum control_exit tool_trace(struct tool *tool)
 /* A line at once: somebody is looking. */
 static void watch_row(void *context, json_t *row)
 {
-    const struct tracing *tracing = context;
+    struct tracing *tracing = context;
+    tool_progress_hide(&tracing->progress);
     if (tracing->tool->json) {
         tool_print_json(row);
     } else {
@@ -96,9 +98,19 @@ static void watch_row(void *context, json_t *row)
     fflush(stdout);
 }
 
+static void watch_progress(void *context, uint64_t done, uint64_t all)
+{
+    struct tracing *tracing = context;
+    tool_progress_step(&tracing->progress, done, all);
+}
+
 enum control_exit tool_queue_watch(struct tool *tool)
 {
     struct tracing tracing = {.tool = tool};
-    struct tool_answer answer = {.context = &tracing, .row = watch_row, .immediate = true};
-    return tool_ask_selected(tool, "queue watch", NULL, &answer);
+    struct tool_answer answer = {
+        .context = &tracing, .row = watch_row, .progress = watch_progress, .immediate = true};
+    tool_progress_begin(&tracing.progress, tool, "deliveries");
+    enum control_exit code = tool_ask_selected(tool, "queue watch", NULL, &answer);
+    tool_progress_end(&tracing.progress);
+    return code;
 }

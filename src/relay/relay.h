@@ -347,8 +347,10 @@ struct relay_lane_view {
     struct slice route; /* "domain:NAME", "relay:NAME", "mx:DOMAIN", "orphan" */
     enum lane_state state;
     uint64_t deliveries;
-    uint64_t done;   /* of a drain */
-    uint32_t server; /* index or NO_INDEX */
+    uint64_t done; /* of a drain, all three; else 0 */
+    uint64_t left;
+    int64_t drain_since_ms; /* steady */
+    uint32_t server;        /* index or NO_INDEX */
     /* The server that its mail was redirected to: with the route it tells lanes apart; or empty */
     struct slice redirect_to;
     bool stopped;  /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */

@@ -200,7 +200,11 @@ void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_vie
         ret_view->route = lane->name;
         ret_view->state = lane_state(relay, lane);
         ret_view->deliveries = lane->deliveries;
-        ret_view->done = lane->draining ? lane->drain_done : 0;
+        if (lane->draining) {
+            ret_view->done = lane->drain_done;
+            ret_view->left = lane->drain_left;
+            ret_view->drain_since_ms = lane->drain_since_ms;
+        }
         ret_view->server = lane_choose(relay, lane);
         ret_view->oldest_wall_ms = oldest_of(relay, lane);
         view_chain(relay, lane, ret_view);

@@ -49,18 +49,18 @@
  *  "queue":{"messages","deliveries","bytes","oldest_seconds" (0 when empty),"held","in_doubt"},
  *  "dead_letters":n,                deliveries
  *  "servers":[{"name","state","since","failures","used","sessions","reason"}],
- *  "lanes":[{"route","state","deliveries","server","done","oldest_seconds","since","reason"}],
+ *  "lanes":[{"route","state","deliveries","server","done","left","rate","left_seconds","oldest_seconds","since","reason"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
  * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
  * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
- * over in this drain. The states are those of DESIGN section 4. "reason" is the last failure, null
- * while up. "alerts" are those that stand now, in order of beginning; kinds and subjects:
- * service/alerts.h.
- * A lane's "oldest_seconds" is the age of its oldest delivery, null without one; where that is held
- * or deferred and thousands in the queue are older, the age of the oldest that waits. "since": ms,
- * stopped since then, or null. Its "reason": why nothing goes, "m1 down: connection refused; m2
- * disabled", null where something does.
+ * over in this drain; while it drains "left": what waited at its beginning and still does, "rate":
+ * deliveries a second so far, "left_seconds"; else null. The states are those of DESIGN section 4.
+ * "reason" is the last failure, null while up. "alerts" are those that stand now, in order of
+ * beginning; kinds and subjects: service/alerts.h. A lane's "oldest_seconds" is the age of its
+ * oldest delivery, null without one; where that is held or deferred and thousands in the queue are
+ * older, the age of the oldest that waits. "since": ms, stopped since then, or null. Its "reason":
+ * why nothing goes, "m1 down: connection refused; m2 disabled", null where something does.
  *
  * ---- "queue list": one row per message, in acceptance order ---------------------------------
  *
@@ -132,7 +132,9 @@
  * ---- "queue watch" ---------------------------------------------------------------------------
  *
  * Rows as of "trace", as they happen, that match the selection; ends only with the connection. A
- * reader that is too slow misses events and gets {"time","event":"missed","count":n}.
+ * reader that is too slow misses events and gets {"time","event":"missed","count":n}. While lanes
+ * drain there is progress each second: deliveries handed over, and all of these drains; at their
+ * end once with "all" 0.
  *
  * ---- "server list", "server probe", "server down", "server up": one row per server ------------
  *

@@ -336,6 +336,7 @@ void core_control_tick(struct core *core)
             turn(control);
         }
     }
+    control_watch_tick(core);
 }
 
 static void ready(void *context, unsigned readiness)

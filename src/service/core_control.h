@@ -83,7 +83,7 @@ struct control_request {
     size_t next_id;
     uint64_t cursor;
     uint64_t looked_at, matched, done;
-    uint64_t progress_told; /* looked_at as last told */
+    uint64_t progress_told; /* looked_at as last told; `queue watch`: all as last told */
 
     /* A message whose row is longer than a frame, or whose deliveries are many. */
     bool has_match;
@@ -140,6 +140,9 @@ enum control_step control_next_match(struct control_request *request);
 void control_progress(struct control_request *request);
 bool control_sender_matches(const struct selection *selection, struct slice sender);
 bool control_recipient_matches(const struct selection *selection, struct slice address);
+
+/* core_control_watch.c: each second, those who watch are told how far the drains are. */
+void control_watch_tick(struct core *core);
 
 /* core_control_rows.c */
 json_t *control_message_row(struct control_request *request, const struct match *match);

@@ -100,6 +100,20 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
     return reason;
 }
 
+/* How far a drain is: deliveries a second since it began, and how long that makes the rest. */
+static void set_progress(json_t *row, const struct relay_lane_view *lane)
+{
+    int64_t ms = core_now().steady_ms - lane->drain_since_ms;
+    bool drains = lane->state == LANE_DRAINING;
+    bool known = drains && lane->done > 0 && ms > 0;
+    double rate = known ? (double)lane->done * 1000 / (double)ms : 0;
+    control_set(row, "done", json_integer((json_int_t)lane->done));
+    control_set(row, "left", drains ? json_integer((json_int_t)lane->left) : json_null());
+    control_set(row, "rate", known ? json_real(rate) : json_null());
+    control_set(row, "left_seconds",
+                known ? json_integer((json_int_t)((double)lane->left / rate)) : json_null());
+}
+
 static json_t *lanes_piece(struct control_request *request)
 {
     struct core *core = request->core;
@@ -118,7 +132,7 @@ static json_t *lanes_piece(struct control_request *request)
         control_set(lane, "state", json_string(lane_state(view.state)));
         control_set(lane, "deliveries", json_integer((json_int_t)view.deliveries));
         control_set(lane, "server", control_server_or_null(core, view.server));
-        control_set(lane, "done", json_integer((json_int_t)view.done));
+        set_progress(lane, &view);
         control_set(lane, "oldest_seconds",
                     view.oldest_wall_ms != 0 ? json_integer(age_of(view.oldest_wall_ms))
                                              : json_null());

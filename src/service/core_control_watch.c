@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `queue watch`: events told as they happen. Who reads too slowly, or asks for more than core can
- * tell beside its work, misses events and is told how many; mail never waits for a reader.
+ * tell beside its work, misses events and is told how many; mail never waits for a reader. While
+ * lanes drain, how far they are is told each second.
  */
 #include "service/core_control.h"
 
@@ -146,6 +147,54 @@ void core_control_event(struct core *core, const struct event *event)
         struct control *control = LIST_ENTRY(at, struct control, link);
         if (control->request != NULL && control->request->watching) {
             tell(control->request, event);
+        }
+    }
+}
+
+/* ---- drains ------------------------------------------------------------------------------ */
+
+static bool anybody_watches(const struct core *core)
+{
+    LIST_EACH(&core->controls, at, after)
+    {
+        const struct control *control = LIST_ENTRY(at, struct control, link);
+        if (control->request != NULL && control->request->watching) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void tell_progress(struct control_request *request, uint64_t done, uint64_t all)
+{
+    if (!request->watching || (all == 0 && request->progress_told == 0) || !has_room(request)) {
+        return;
+    }
+    request->progress_told = all;
+    if (control_put_progress(&request->rows, done, all) != ERROR_NONE) {
+        request->control->broken = true;
+    }
+    control_ask(request);
+}
+
+void control_watch_tick(struct core *core)
+{
+    uint64_t done = 0, left = 0;
+    if (!anybody_watches(core)) {
+        return;
+    }
+    for (uint32_t i = 0; i < relay_lane_count(core->relay); i++) {
+        struct relay_lane_view lane;
+        relay_lane(core->relay, i, &lane);
+        bool drains = lane.state == LANE_DRAINING;
+        done += drains ? lane.done : 0;
+        left += drains ? lane.left : 0;
+    }
+    LIST_EACH(&core->controls, at, after)
+    {
+        struct control *control = LIST_ENTRY(at, struct control, link);
+        if (control->request != NULL) {
+            tell_progress(control->request, done, left > 0 ? done + left : 0);
         }
     }
 }

@@ -105,6 +105,12 @@ class Answers(ToolCase):
         (status,) = self.json_lines("status")
         self.assertEqual(status, {**self.STATUS, "lanes": self.STATUS["lanes"] + [self.MORE]})
 
+    def test_status_of_a_drain(self):
+        lane = {**self.MORE, "state": "draining", "deliveries": 900, "server": "m1", "done": 300,
+                "left": 900, "rate": 25.0, "left_seconds": 36}
+        self.answers(status=[{"row": {**self.STATUS, "lanes": [lane]}}, end()])
+        self.assertIn("300 of 1200, 25/s, 36s left", self.run_tool("status").stdout)
+
     def test_status_for_people(self):
         self.answers(status=[{"row": {**self.STATUS, "accepting": False,
                                       "accepting_reason": "disk full"}}, end()])
