@@ -45,37 +45,46 @@ static const struct spool_recipient two[] = {
     {SLICE_LITERAL("postmaster"), {NULL, 0}, 0},
 };
 
-static bool decode(const struct buffer *buffer, struct arena *arena, struct spool_message *message)
-{
-    struct reader reader = reader_make(buffer_slice(buffer));
-    return channel_get_message(&reader, arena, message) && reader.rest.length == 0;
-}
+/* What is put, and where slices of what is got are. */
+static struct buffer buffer;
+static struct arena arena;
 
-static bool survives(const struct spool_message *message)
+static int set_up(void **state)
 {
-    struct buffer buffer;
-    struct arena arena;
-    struct spool_message back;
+    (void)state;
     buffer_init(&buffer, 0);
     arena_init(&arena);
-    channel_put_message(&buffer, message);
-    assert_false(buffer.failed);
-    bool good = decode(&buffer, &arena, &back);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
     arena_done(&arena);
     buffer_done(&buffer);
-    return good;
+    return 0;
+}
+
+/* All but the last `cut` bytes. */
+static struct reader read_back(size_t cut)
+{
+    return reader_make(slice_take(buffer_slice(&buffer), buffer.length - cut));
+}
+
+static bool survives(const struct spool_message *message, struct spool_message *ret_back)
+{
+    buffer_clear(&buffer);
+    channel_put_message(&buffer, message);
+    assert_false(buffer.failed);
+    struct reader reader = read_back(0);
+    return channel_get_message(&reader, &arena, ret_back) && reader.rest.length == 0;
 }
 
 static void message_round_trip(void **state)
 {
     (void)state;
-    struct buffer buffer;
-    struct arena arena;
     struct spool_message message = sample(two, 2), back;
-    buffer_init(&buffer, 0);
-    arena_init(&arena);
-    channel_put_message(&buffer, &message);
-    assert_true(decode(&buffer, &arena, &back));
+    assert_true(survives(&message, &back));
     assert_true(id_equal(back.id, message.id));
     assert_int_equal(back.received_ms, message.received_ms);
     assert_int_equal(back.odometer_s, 7);
@@ -101,72 +110,52 @@ static void message_round_trip(void **state)
     assert_true(slice_equal(back.recipients[0].orcpt, two[0].orcpt));
     assert_int_equal(back.recipients[0].notify, SPOOL_NOTIFY_FAILURE);
     assert_true(slice_equal(back.recipients[1].address, two[1].address));
-    arena_done(&arena);
-    buffer_done(&buffer);
 }
 
 static void every_cut_is_refused(void **state)
 {
     (void)state;
-    struct buffer buffer;
-    struct arena arena;
     struct spool_message message = sample(two, 2), back;
-    buffer_init(&buffer, 0);
-    arena_init(&arena);
     channel_put_message(&buffer, &message);
-    for (size_t length = buffer.length; length > 0; length--) {
-        struct reader reader = reader_make(slice_make(buffer.data, length - 1));
+    for (size_t cut = 1; cut <= buffer.length; cut++) {
+        struct reader reader = read_back(cut);
         assert_false(channel_get_message(&reader, &arena, &back));
     }
-    arena_done(&arena);
-    buffer_done(&buffer);
 }
 
 static void refuses_what_could_hurt(void **state)
 {
     (void)state;
-    struct spool_message message = sample(two, 2);
-    assert_true(survives(&message));
-
-    message.sender = SLICE_LITERAL("a\r\nRCPT TO:<x@y>");
-    assert_false(survives(&message));
-    message = sample(two, 2);
-    message.origin.helo = SLICE_LITERAL("x\ny");
-    assert_false(survives(&message));
-    message = sample(two, 2);
-    message.message_id_header = SLICE_LITERAL("a\0b");
-    assert_false(survives(&message));
-    message = sample(two, 2);
-    message.header_length = UINT64_MAX;
-    assert_false(survives(&message));
-    message = sample(two, 0);
-    assert_false(survives(&message));
-    message = sample(two, 2);
-    message.id = (struct message_id){0, 0};
-    assert_false(survives(&message));
-    struct spool_recipient empty = {{NULL, 0}, {NULL, 0}, 0};
-    message = sample(&empty, 1);
-    assert_false(survives(&message));
+    const struct spool_recipient empty = {{NULL, 0}, {NULL, 0}, 0};
+    struct spool_message bad[7], back;
+    for (size_t i = 0; i < 7; i++) {
+        bad[i] = sample(two, 2);
+        assert_true(survives(&bad[i], &back));
+    }
+    bad[0].sender = SLICE_LITERAL("a\r\nRCPT TO:<x@y>");
+    bad[1].origin.helo = SLICE_LITERAL("x\ny");
+    bad[2].message_id_header = SLICE_LITERAL("a\0b");
+    bad[3].header_length = UINT64_MAX;
+    bad[4].recipient_count = 0;
+    bad[5].id = (struct message_id){0, 0};
+    bad[6] = sample(&empty, 1);
+    for (size_t i = 0; i < 7; i++) {
+        assert_false(survives(&bad[i], &back));
+    }
 }
 
 static void recipient_count_is_bounded(void **state)
 {
     (void)state;
-    struct buffer buffer;
-    struct arena arena;
     struct spool_message message = sample(two, 2), back;
-    buffer_init(&buffer, 0);
-    arena_init(&arena);
     channel_put_message(&buffer, &message);
     /* The count stands before the two recipients: 4 + 15 + 4 + 22 + 1 and 4 + 10 + 4 + 1 bytes. */
     size_t at = buffer.length - (4 + 15 + 4 + 22 + 1) - (4 + 10 + 4 + 1) - 4;
     assert_int_equal(buffer.data[at], 2);
     memset(buffer.data + at, 0xff, 4);
-    struct reader reader = reader_make(buffer_slice(&buffer));
+    struct reader reader = read_back(0);
     assert_false(channel_get_message(&reader, &arena, &back));
     assert_int_equal(arena.used, 0);
-    arena_done(&arena);
-    buffer_done(&buffer);
 }
 
 static void reply_round_trip(void **state)
@@ -174,10 +163,8 @@ static void reply_round_trip(void **state)
     (void)state;
     struct relay_reply reply = {RELAY_AT_DOT, RELAY_REPLY, 451, {4, 3, 0}, SLICE_LITERAL("later")};
     struct relay_reply back;
-    struct buffer buffer;
-    buffer_init(&buffer, 0);
     channel_put_reply(&buffer, &reply);
-    struct reader reader = reader_make(buffer_slice(&buffer));
+    struct reader reader = read_back(0);
     assert_true(channel_get_reply(&reader, &back));
     assert_int_equal(back.stage, RELAY_AT_DOT);
     assert_int_equal(back.how, RELAY_REPLY);
@@ -186,27 +173,23 @@ static void reply_round_trip(void **state)
     assert_true(slice_equal(back.text, reply.text));
 
     buffer.data[0] = RELAY_AT_IDLE + 1;
-    reader = reader_make(buffer_slice(&buffer));
+    reader = read_back(0);
     assert_false(channel_get_reply(&reader, &back));
-    buffer_done(&buffer);
 }
 
 static void capabilities_round_trip(void **state)
 {
     (void)state;
     struct relay_capabilities some = {RELAY_CAP_DSN, 1ULL << 40, 100, 5}, back;
-    struct buffer buffer;
-    buffer_init(&buffer, 0);
     channel_put_capabilities(&buffer, &some);
-    struct reader reader = reader_make(buffer_slice(&buffer));
+    struct reader reader = read_back(0);
     assert_true(channel_get_capabilities(&reader, &back));
     assert_int_equal(back.flags, some.flags);
     assert_int_equal(back.size_limit, some.size_limit);
     assert_int_equal(back.recipients_max, 100);
     assert_int_equal(back.mails_max, 5);
-    reader = reader_make(slice_take(buffer_slice(&buffer), buffer.length - 1));
+    reader = read_back(1);
     assert_false(channel_get_capabilities(&reader, &back));
-    buffer_done(&buffer);
 }
 
 static void counters_add_up(void **state)
@@ -223,12 +206,14 @@ static void counters_add_up(void **state)
     assert_string_equal(counter_help(COUNTER_RESTARTS), "Processes restarted by the keeper");
 }
 
+#define frame_test(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(message_round_trip),      cmocka_unit_test(every_cut_is_refused),
-        cmocka_unit_test(refuses_what_could_hurt), cmocka_unit_test(recipient_count_is_bounded),
-        cmocka_unit_test(reply_round_trip),        cmocka_unit_test(capabilities_round_trip),
+        frame_test(message_round_trip),      frame_test(every_cut_is_refused),
+        frame_test(refuses_what_could_hurt), frame_test(recipient_count_is_bounded),
+        frame_test(reply_round_trip),        frame_test(capabilities_round_trip),
         cmocka_unit_test(counters_add_up),
     };
     return cmocka_run_group_tests_name("channel", tests, NULL, NULL);

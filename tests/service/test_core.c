@@ -26,13 +26,49 @@ static json_int_t queued(struct bench *bench, const char *key)
     return json_integer_value(value);
 }
 
-/* Until the queue holds `count` deliveries: the last fate may still be on its way. */
-static void until_queued(struct bench *bench, json_int_t count)
+/* Until `status` counts so many: the last fate or note may still be on its way. */
+static void until_counted(struct bench *bench, const char *key, json_int_t count)
 {
-    for (int i = 0; i < 1000 && queued(bench, "deliveries") != count; i++) {
+    for (int i = 0; i < 1000 && queued(bench, key) != count; i++) {
         bench_run_ms(bench, 5);
     }
-    assert_int_equal(queued(bench, "deliveries"), count);
+    assert_int_equal(queued(bench, key), count);
+}
+
+static void until_queued(struct bench *bench, json_int_t count)
+{
+    until_counted(bench, "deliveries", count);
+}
+
+static void until_true(struct bench *bench, const bool *condition)
+{
+    for (int i = 0; i < 300 && !*condition; i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_true(*condition);
+}
+
+/* A fresh edge-out, one message, until it has come as far as `*counter` says. */
+static void send_until(struct bench *bench, uint32_t recipients, bool as_relay_client,
+                       const uint32_t *counter)
+{
+    bench_attach_out(bench, true, true);
+    bench_send(bench, recipients, as_relay_client);
+    bench_until(bench, counter, 1);
+}
+
+/* Core anew on what it has stored. */
+static void reopen(struct bench *bench)
+{
+    bench_close(bench);
+    bench_open(bench);
+}
+
+/* And edge-out as well. */
+static void restart(struct bench *bench)
+{
+    reopen(bench);
+    bench_attach_out(bench, true, true);
 }
 
 static bool has_alert(struct bench *bench, enum alert_kind kind, const char *subject)
@@ -43,9 +79,7 @@ static bool has_alert(struct bench *bench, enum alert_kind kind, const char *sub
 static void a_message_goes_all_the_way(void **state)
 {
     struct bench *bench = *state;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 3, false);
-    bench_until(bench, &bench->stored, 1);
+    send_until(bench, 3, false, &bench->stored);
     assert_int_equal(bench->stored_error[0], ERROR_NONE);
     bench_until(bench, &bench->durable, 1);
     until_queued(bench, 0);
@@ -54,9 +88,7 @@ static void a_message_goes_all_the_way(void **state)
     assert_int_equal(bench_ask(bench, "queue list", "{}"), CONTROL_NOTHING_MATCHED);
     /* Nothing comes back. */
     uint32_t delivered = bench->delivered;
-    bench_close(bench);
-    bench_open(bench);
-    bench_attach_out(bench, true, true);
+    restart(bench);
     until_queued(bench, 0);
     bench_run_ms(bench, 50);
     assert_int_equal(bench->delivered, delivered);
@@ -104,41 +136,53 @@ static void what_does_not_fit_is_refused(void **state)
     assert_int_equal(bench->delivered, 1);
 }
 
+static void append_to(struct bench *bench, uint64_t token, uint8_t byte, size_t length)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_APPEND);
+    buffer_put_u64(&frame, token);
+    for (size_t i = 0; i < length; i++) {
+        buffer_put_u8(&frame, byte);
+    }
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+}
+
+/* With `length` bytes in all, of them `last` in the frame itself. */
+static void commit_of(struct bench *bench, uint64_t token, uint64_t length, const char *last)
+{
+    const struct spool_recipient recipient = {.address = SLICE_LITERAL("a@example.com")};
+    struct spool_message message = {.id = {0x0190000000000000ULL, token + 1},
+                                    .received_ms = 1,
+                                    .body_length = length,
+                                    .recipients = &recipient,
+                                    .recipient_count = 1};
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_COMMIT);
+    buffer_put_u64(&frame, token);
+    channel_put_message(&frame, &message);
+    buffer_append_text(&frame, last);
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+}
+
 static void large_content_comes_in_pieces(void **state)
 {
     struct bench *bench = *state;
     bench->connects = false;
     bench_attach_out(bench, true, true);
+    for (int i = 0; i < 40; i++) {
+        append_to(bench, i % 2 == 0 ? 1 : 2, 'x', CHANNEL_CHUNK);
+    }
     struct buffer frame;
     buffer_init(&frame, 0);
-    uint8_t *piece = malloc(CHANNEL_CHUNK);
-    memset(piece, 'x', CHANNEL_CHUNK);
-    for (int i = 0; i < 40; i++) {
-        buffer_clear(&frame);
-        buffer_put_u8(&frame, CHANNEL_APPEND);
-        buffer_put_u64(&frame, i % 2 == 0 ? 1 : 2);
-        buffer_append(&frame, slice_make(piece, CHANNEL_CHUNK));
-        bench_send_frame(bench, bench->in, &frame);
-    }
-    free(piece);
-    buffer_clear(&frame);
     buffer_put_u8(&frame, CHANNEL_ABORT);
     buffer_put_u64(&frame, 2);
     bench_send_frame(bench, bench->in, &frame);
-    const struct spool_recipient recipient = {.address = SLICE_LITERAL("a@example.com")};
-    struct spool_message message = {.id = {0x0190000000000000ULL, 2},
-                                    .received_ms = 1,
-                                    .header_length = 10,
-                                    .body_length = 20 * CHANNEL_CHUNK + 3 - 10,
-                                    .recipients = &recipient,
-                                    .recipient_count = 1};
-    buffer_clear(&frame);
-    buffer_put_u8(&frame, CHANNEL_COMMIT);
-    buffer_put_u64(&frame, 1);
-    channel_put_message(&frame, &message);
-    buffer_append_text(&frame, "end");
-    bench_send_frame(bench, bench->in, &frame);
     buffer_done(&frame);
+    commit_of(bench, 1, 20 * CHANNEL_CHUNK + 3, "end");
     bench_until(bench, &bench->stored, 1);
     assert_int_equal(bench->stored_error[1], ERROR_NONE);
     assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
@@ -157,36 +201,6 @@ static void large_content_comes_in_pieces(void **state)
     assert_null(map_get(&bench->core->in[0].uploads, 2));
 }
 
-static void append_to(struct bench *bench, uint64_t token, uint8_t byte, size_t length)
-{
-    struct buffer frame;
-    buffer_init(&frame, 0);
-    buffer_put_u8(&frame, CHANNEL_APPEND);
-    buffer_put_u64(&frame, token);
-    for (size_t i = 0; i < length; i++) {
-        buffer_put_u8(&frame, byte);
-    }
-    bench_send_frame(bench, bench->in, &frame);
-    buffer_done(&frame);
-}
-
-static void commit_of(struct bench *bench, uint64_t token, uint64_t length)
-{
-    const struct spool_recipient recipient = {.address = SLICE_LITERAL("a@example.com")};
-    struct spool_message message = {.id = {0x0190000000000000ULL, token + 1},
-                                    .received_ms = 1,
-                                    .body_length = length,
-                                    .recipients = &recipient,
-                                    .recipient_count = 1};
-    struct buffer frame;
-    buffer_init(&frame, 0);
-    buffer_put_u8(&frame, CHANNEL_COMMIT);
-    buffer_put_u64(&frame, token);
-    channel_put_message(&frame, &message);
-    bench_send_frame(bench, bench->in, &frame);
-    buffer_done(&frame);
-}
-
 /* Each waits for its next frame, and none is long enough to leave memory by itself. */
 static void messages_that_fill_the_memory_together_are_all_stored(void **state)
 {
@@ -199,7 +213,7 @@ static void messages_that_fill_the_memory_together_are_all_stored(void **state)
     bench_run_ms(bench, 20);
     for (uint64_t token = 0; token < MESSAGES; token++) {
         append_to(bench, token, (uint8_t)~token, 100);
-        commit_of(bench, token, LENGTH + 100);
+        commit_of(bench, token, LENGTH + 100, "");
     }
     bench_until(bench, &bench->stored, MESSAGES);
     for (uint64_t token = 0; token < MESSAGES; token++) {
@@ -221,9 +235,7 @@ static void a_job_that_was_let_go_is_in_doubt_when_edge_out_dies(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->gone, 1);
+    send_until(bench, 1, false, &bench->gone);
     bench_attach_out(bench, true, true);
     bench_run_ms(bench, 100);
     assert_int_equal(bench->delivered, 1); /* not tried again at once */
@@ -235,9 +247,7 @@ static void a_job_without_go_is_not_tried_when_edge_out_dies(void **state)
 {
     struct bench *bench = *state;
     bench->readies = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->delivered, 1);
+    send_until(bench, 1, false, &bench->delivered);
     core_set_edge_out(bench->core, 0, 1, NULL);
     bench_run_ms(bench, 20);
     bench->readies = true;
@@ -251,12 +261,9 @@ static void work_of_edge_out_outlives_core(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 2, false);
-    bench_until(bench, &bench->gone, 1);
+    send_until(bench, 2, false, &bench->gone);
     assert_int_equal(bench->delivery_count, 2);
-    bench_close(bench);
-    bench_open(bench);
+    reopen(bench);
     bench_attach_out(bench, false, false);
     struct buffer frame;
     buffer_init(&frame, 0);
@@ -288,11 +295,8 @@ static void a_result_repeated_to_a_new_core_counts(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->gone, 1);
-    bench_close(bench);
-    bench_open(bench);
+    send_until(bench, 1, false, &bench->gone);
+    reopen(bench);
     bench_attach_out(bench, false, false);
     bench_result(bench, RELAY_ACCEPTED, 250);
     bench_resumed(bench, false);
@@ -306,12 +310,8 @@ static void an_attempt_without_a_word_is_in_doubt_after_a_restart(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->gone, 1);
-    bench_close(bench);
-    bench_open(bench);
-    bench_attach_out(bench, true, true);
+    send_until(bench, 1, false, &bench->gone);
+    restart(bench);
     bench_run_ms(bench, 100);
     assert_int_equal(bench->delivered, 1);
     assert_int_equal(queued(bench, "in_doubt"), 1);
@@ -338,9 +338,7 @@ static void addresses_of_names_outlive_core(void **state)
     say_name(bench, "mail.test");
     say_name(bench, "of.no.server.test");
     bench_run_ms(bench, 20);
-    bench_close(bench);
-    bench_open(bench);
-    bench_attach_out(bench, true, true);
+    restart(bench);
     bench_until(bench, &bench->names_told, 1);
     assert_string_equal(bench->name_told, "mail.test 1");
     /* The server has another name now: the old one is forgotten. */
@@ -362,9 +360,7 @@ static void an_unreadable_envelope_is_put_off(void **state)
     struct bench *bench = *state;
     bench->answers = false;
     bench->readies = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->delivered, 1);
+    send_until(bench, 1, false, &bench->delivered);
     bench->message = (struct message_id){0, 0}; /* edge-out cannot know it */
     bench_result(bench, RELAY_REFUSED, 451);
     bench_until(bench, &bench->durable, 1);
@@ -377,9 +373,7 @@ static void a_damaged_message_is_held_with_an_alert(void **state)
     struct bench *bench = *state;
     bench->answers = false;
     bench->readies = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->delivered, 1);
+    send_until(bench, 1, false, &bench->delivered);
     bench->message = (struct message_id){0, 0};
     bench_result(bench, RELAY_DAMAGED, 0);
     bench_until(bench, &bench->durable, 1);
@@ -395,26 +389,18 @@ static void a_refusal_for_a_domain_is_a_dead_letter(void **state)
     struct bench *bench = *state;
     bench->verdict = RELAY_REFUSED;
     bench->code = 554;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->durable, 1);
-    for (int i = 0; i < 200 && queued(bench, "dead_letters") == 0; i++) {
-        bench_run_ms(bench, 10);
-    }
-    assert_int_equal(queued(bench, "dead_letters"), 1);
+    send_until(bench, 1, false, &bench->durable);
+    until_counted(bench, "dead_letters", 1);
     assert_int_equal(queued(bench, "messages"), 0);
     assert_int_equal(bench_ask(bench, "queue list", "{}"), CONTROL_NOTHING_MATCHED);
     assert_int_equal(bench_ask(bench, "queue list", "{'dead':true}"), 0);
     assert_int_equal(json_array_size(bench->rows), 1);
     /* Kept over a restart, then released by hand. */
-    bench_close(bench);
-    bench_open(bench);
+    reopen(bench);
     bench->verdict = RELAY_ACCEPTED;
     bench->code = 250;
     bench_attach_out(bench, true, true);
-    for (int i = 0; i < 200 && !bench->core->dispatching; i++) {
-        bench_run_ms(bench, 10);
-    }
+    until_true(bench, &bench->core->dispatching);
     char arguments[100];
     snprintf(arguments, sizeof(arguments), "{'ids':['%s/0']}", bench_id(bench, 0));
     assert_int_equal(bench_ask(bench, "queue release", arguments), 0);
@@ -427,9 +413,7 @@ static void a_refusal_for_a_relay_client_bounces(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 2, true);
-    bench_until(bench, &bench->gone, 1);
+    send_until(bench, 2, true, &bench->gone);
     struct message_id original = bench->message;
     bench_result(bench, RELAY_REFUSED, 554);
     bench_until(bench, &bench->gone, 2); /* the notification */
@@ -491,9 +475,7 @@ static void a_bounce_that_cannot_be_made_leaves_a_dead_letter(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, true);
-    bench_until(bench, &bench->gone, 1);
+    send_until(bench, 1, true, &bench->gone);
     bench->unreadable = true;
     bench_result(bench, RELAY_REFUSED, 554);
     bench_until(bench, &bench->durable, 1);
@@ -505,8 +487,7 @@ static void a_bounce_that_cannot_be_made_leaves_a_dead_letter(void **state)
             json_string_value(json_object_get(json_array_get(bench->rows, 0), "id")),
             bench_id(bench, 0));
         if (round == 0) {
-            bench_close(bench);
-            bench_open(bench);
+            reopen(bench);
             bench_attach_in(bench);
             bench_attach_out(bench, true, true);
             bench_run_ms(bench, 100);
@@ -524,9 +505,7 @@ static void a_fate_that_cannot_be_written_is_written_later(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->gone, 1);
+    send_until(bench, 1, false, &bench->gone);
     bench->failing = true;
     bench_result(bench, RELAY_ACCEPTED, 250);
     bench_run_ms(bench, 2500); /* more than one try */
@@ -534,9 +513,7 @@ static void a_fate_that_cannot_be_written_is_written_later(void **state)
     assert_int_equal(bench->delivered, 1);
     bench->failing = false;
     bench_until(bench, &bench->durable, 1);
-    bench_close(bench);
-    bench_open(bench);
-    bench_attach_out(bench, true, true);
+    restart(bench);
     until_queued(bench, 0);
     bench_run_ms(bench, 100);
     assert_int_equal(bench->delivered, 1);
@@ -547,9 +524,7 @@ static void go_waits_for_the_attempt_note(void **state)
 {
     struct bench *bench = *state;
     bench->readies = false;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->delivered, 1);
+    send_until(bench, 1, false, &bench->delivered);
     bench->failing = true;
     bench_ready(bench);
     bench_run_ms(bench, 1500);
@@ -639,20 +614,14 @@ static void edge_in_is_told_what_it_must_know(void **state)
     bench_until(bench, &bench->routes_told, 2);
     bench_send(bench, 1, false);
     bench_until(bench, &bench->durable, 1);
-    for (int i = 0; i < 300 && !bench->core->routes[0].head_known; i++) {
-        bench_run_ms(bench, 10);
-    }
-    assert_true(bench->core->routes[0].head_known);
+    until_true(bench, &bench->core->routes[0].head_known);
     assert_int_equal(bench->core->routes[0].head_size_limit, 10000000);
     /* Remembered over a restart. */
     bench_close(bench);
     bench->connects = false;
     bench_open(bench);
     bench_attach_out(bench, true, true);
-    for (int i = 0; i < 300 && !bench->core->routes[0].head_known; i++) {
-        bench_run_ms(bench, 10);
-    }
-    assert_true(bench->core->routes[0].head_known);
+    until_true(bench, &bench->core->routes[0].head_known);
 }
 
 static void a_quota_is_told(void **state)
@@ -660,13 +629,8 @@ static void a_quota_is_told(void **state)
     struct bench *bench = *state;
     bench->connects = false;
     bench->routes[0].quota_bytes = 20;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->stored, 1);
-    for (int i = 0; i < 300 && !bench->core->routes[0].quota_reached; i++) {
-        bench_run_ms(bench, 10);
-    }
-    assert_true(bench->core->routes[0].quota_reached);
+    send_until(bench, 1, false, &bench->stored);
+    until_true(bench, &bench->core->routes[0].quota_reached);
     assert_false(bench->core->routes[1].quota_reached);
 }
 
@@ -689,9 +653,7 @@ static void each_alert_is_told_once(void **state)
     struct core *core = bench->core;
     bench->verdict = RELAY_REFUSED;
     bench->code = 554;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->durable, 1);
+    send_until(bench, 1, false, &bench->durable);
     char name[32];
     for (int i = 0; i < MANY; i++) {
         snprintf(name, sizeof(name), "domain:d%d.example", i);
@@ -725,9 +687,7 @@ static void mail_held_by_rule_is_an_alert(void **state)
     bench->verdict = RELAY_REFUSED;
     bench->code = 550;
     bench->stage = RELAY_AT_MAIL;
-    bench_attach_out(bench, true, true);
-    bench_send(bench, 1, false);
-    bench_until(bench, &bench->durable, 1);
+    send_until(bench, 1, false, &bench->durable);
     for (int i = 0; i < 500 && !has_alert(bench, ALERT_HELD, ""); i++) {
         bench_run_ms(bench, 10);
     }
