@@ -4,6 +4,7 @@
  * are refused or leave a state that can be described, loaded again and worked with. The first byte
  * chooses: a note's kind, or a key.
  */
+#include "one_route.h"
 #include "relay/notes.h"
 
 #include <assert.h>
@@ -12,35 +13,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct server_config server = {.name = {(const uint8_t *)"m1", 2},
-                                            .connections = 2,
-                                            .probe_interval_ms = 700,
-                                            .failover = NO_INDEX};
-static const uint32_t chain[] = {0};
-static const uint32_t retry_ms[] = {600000};
-static const struct domain_pattern domain = {{(const uint8_t *)"one.example", 11}, false};
-static const struct route_config route = {.kind = ROUTE_DOMAIN,
-                                          .name = {(const uint8_t *)"one.example", 11},
-                                          .domains = &domain,
-                                          .domain_count = 1,
-                                          .chain = chain,
-                                          .chain_length = 1,
-                                          .retry_ms = retry_ms,
-                                          .retry_count = 1,
-                                          .order_patience_ms = 30000};
-static const struct relay_config config = {.servers = &server,
-                                           .server_count = 1,
-                                           .routes = &route,
-                                           .route_count = 1,
-                                           .bounces = NO_INDEX,
-                                           .hostname = {(const uint8_t *)"mx", 2}};
 static const struct relay_time now = {1000000, 1700000000000};
 
 static void add(struct relay *relay)
 {
     static const struct spool_recipient recipients[] = {
-        {.address = {(const uint8_t *)"a@one.example", 13}},
-        {.address = {(const uint8_t *)"b@one.example", 13}}};
+        {.address = {(const uint8_t *)"a@example.com", 13}},
+        {.address = {(const uint8_t *)"b@example.com", 13}}};
     struct spool_message message = {.sequence = 1,
                                     .received_ms = now.wall_ms,
                                     .body_length = 10,
@@ -77,7 +56,7 @@ static void work(struct relay *relay)
     for (uint32_t i = 0; i < 2; i++) {
         struct relay_delivery_view view;
         assert(relay_delivery(relay, (struct spool_handle){0}, i, &view));
-        assert(view.next_wall_ms <= later.wall_ms + retry_ms[0]);
+        assert(view.next_wall_ms <= later.wall_ms + one_route.routes[0].retry_ms[0]);
     }
 }
 
@@ -98,7 +77,7 @@ static void check_codec(struct slice payload)
 static void load_key(struct relay *relay, struct slice input)
 {
     static const char *const keys[] = {"server/m1/hand", "server/m1/state",
-                                       "server/m1/capabilities", "odometer/one.example"};
+                                       "server/m1/capabilities", "odometer/example.com"};
     if (input.length > 0 && input.data[0] < 4) {
         relay_load_global(relay, slice_from_text(keys[input.data[0]]), slice_skip(input, 1), now);
     } else {
@@ -110,8 +89,8 @@ static void load_key(struct relay *relay, struct slice input)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice rest = slice_make(data, size);
-    struct relay *relay = relay_new(&config, 1, now);
-    struct relay *copy = relay_new(&config, 2, now);
+    struct relay *relay = relay_new(&one_route, 1, now);
+    struct relay *copy = relay_new(&one_route, 2, now);
     if (size == 0 || relay == NULL || copy == NULL) {
         relay_free(relay);
         relay_free(copy);

@@ -9,30 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "one_route.h"
 #include "relay/relay.h"
-
-static const struct server_config servers[] = {{.name = {(const uint8_t *)"m1", 2},
-                                                .connections = 20,
-                                                .probe_interval_ms = 700,
-                                                .failover = NO_INDEX}};
-static const uint32_t chain[] = {0};
-static const uint32_t retry_ms[] = {600000};
-static const struct domain_pattern domain = {{(const uint8_t *)"example.com", 11}, false};
-static const struct route_config route = {.kind = ROUTE_DOMAIN,
-                                          .name = {(const uint8_t *)"example.com", 11},
-                                          .domains = &domain,
-                                          .domain_count = 1,
-                                          .chain = chain,
-                                          .chain_length = 1,
-                                          .retry_ms = retry_ms,
-                                          .retry_count = 1,
-                                          .order_patience_ms = 30000};
-static const struct relay_config config = {.servers = servers,
-                                           .server_count = 1,
-                                           .routes = &route,
-                                           .route_count = 1,
-                                           .bounces = NO_INDEX,
-                                           .hostname = {(const uint8_t *)"mx", 2}};
 
 static int64_t now_ns(void)
 {
@@ -113,7 +91,7 @@ int main(int count, char **arguments)
     uint32_t recipients = count > 2 ? (uint32_t)strtoul(arguments[2], NULL, 10) : 200;
     struct relay_time now = {1000000, 1700000000000};
     uint64_t delivered = 0;
-    struct relay *relay = relay_new(&config, 7, now);
+    struct relay *relay = relay_new(&one_route, 7, now);
     relay_start(relay, now);
     answer(relay, now, true, &delivered);
     size_t before = resident_bytes();

@@ -14,22 +14,69 @@
 
 static struct world world;
 
-static void start(void)
+static int start(void **state)
 {
+    (void)state;
     world_configure(&world);
     world_open(&world);
     relay_start(world.relay, world.now);
     world_take(&world);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    world_close(&world);
+    return 0;
+}
+
+static void start_anew(void)
+{
+    world_close(&world);
+    start(NULL);
+}
+
+/* A copy of the first action of this kind for the server. False: there is none. */
+static bool find_one(enum relay_action_kind kind, uint32_t server, struct relay_action *ret_action)
+{
+    for (size_t i = 0; i < world.action_count; i++) {
+        if (world.actions[i].kind == kind && world.actions[i].server == server) {
+            *ret_action = world.actions[i];
+            return true;
+        }
+    }
+    return false;
 }
 
 static struct relay_action take_one(enum relay_action_kind kind, uint32_t server)
 {
-    for (size_t i = 0; i < world.action_count; i++) {
-        if (world.actions[i].kind == kind && world.actions[i].server == server) {
-            return world.actions[i];
+    struct relay_action action = {0};
+    if (!find_one(kind, server, &action)) {
+        fail_msg("no such action");
+    }
+    return action;
+}
+
+/* Message `number` for rNUMBER@one.example. */
+static void add_numbered(uint32_t number)
+{
+    char recipient[32];
+    snprintf(recipient, sizeof recipient, "r%u@one.example", number);
+    world_add(&world, number, "a@x", recipient, 0);
+}
+
+/* Adds mail from `first` on until a new session to m1 is asked for. */
+static struct relay_action add_until_connect(uint32_t first)
+{
+    struct relay_action connect;
+    for (uint32_t i = first; i < 8; i++) {
+        add_numbered(i);
+        if (find_one(RELAY_CONNECT, 0, &connect)) {
+            return connect;
         }
     }
-    fail_msg("no such action");
+    fail_msg("no new session");
     return (struct relay_action){0};
 }
 
@@ -72,7 +119,6 @@ static struct relay_action first_probe(void)
 static void while_connecting_fails_probes_never_back_off(void **state)
 {
     (void)state;
-    start();
     struct relay_action probe = first_probe();
     for (int i = 0; i < 50; i++) {
         int64_t delay;
@@ -86,14 +132,12 @@ static void while_connecting_fails_probes_never_back_off(void **state)
     world.now.steady_ms += 30000;
     world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_TIMEOUT, 0);
     (void)take_one(RELAY_CONNECT, 0);
-    world_close(&world);
 }
 
 static void without_a_good_greeting_probes_double_up_to_half_a_minute(void **state)
 {
     (void)state;
     static const int64_t delays[] = {2000, 4000, 8000, 16000, 30000, 30000};
-    start();
     struct relay_action probe = first_probe();
     for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
         int64_t delay;
@@ -101,13 +145,11 @@ static void without_a_good_greeting_probes_double_up_to_half_a_minute(void **sta
         probe = next_probe(&delay);
         assert_int_equal(delay, delays[i]);
     }
-    world_close(&world);
 }
 
 static void with_nothing_waiting_a_second_good_probe_makes_it_up(void **state)
 {
     (void)state;
-    start();
     struct relay_action probe = first_probe();
     world_opened(&world, probe.session);
     assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
@@ -118,13 +160,11 @@ static void with_nothing_waiting_a_second_good_probe_makes_it_up(void **state)
     assert_int_equal(world_state(&world, 0), SERVER_UP);
     assert_non_null(world_event(&world, RELAY_EVENT_SERVER, 0));
     assert_int_equal(world_count(&world, RELAY_GLOBAL), 1);
-    world_close(&world);
 }
 
 static void an_up_server_is_probed_only_when_not_heard_of_for_a_minute(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     int64_t delay;
     struct relay_action probe = next_probe(&delay);
@@ -134,13 +174,11 @@ static void an_up_server_is_probed_only_when_not_heard_of_for_a_minute(void **st
     probe = take_one(RELAY_CONNECT, 0); /* and asked again at once */
     world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
     assert_int_equal(world_state(&world, 0), SERVER_DOWN);
-    world_close(&world);
 }
 
 static void one_probe_at_a_time_and_a_contact_brings_it_at_once(void **state)
 {
     (void)state;
-    start();
     struct relay_action probe = first_probe();
     assert_in_range(probe.knock_interval_ms, 560, 840);
     struct ip_address own = world.addresses[0].literal;
@@ -164,13 +202,11 @@ static void one_probe_at_a_time_and_a_contact_brings_it_at_once(void **state)
     relay_contact(world.relay, &own, world.now);
     world_take(&world);
     assert_int_equal(world_count(&world, RELAY_CONNECT), 1);
-    world_close(&world);
 }
 
 static void a_disabled_server_is_left_alone_until_brought_back(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
     world_take(&world);
@@ -193,43 +229,27 @@ static void a_disabled_server_is_left_alone_until_brought_back(void **state)
     world_take(&world);
     assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
     (void)take_one(RELAY_CONNECT, 0);
-    world_close(&world);
 }
 
 static void a_421_while_another_session_works_is_a_limit(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     world_wait(&world, 1);
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
-    struct relay_action first = take_one(RELAY_DELIVER, 0);
+    add_numbered(1);
+    (void)take_one(RELAY_DELIVER, 0);
     /* All idle sessions take work until a new one must be opened. */
-    struct relay_action connect = {0};
-    for (uint32_t i = 2; i < 8 && connect.session == 0; i++) {
-        char recipient[32];
-        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
-        world_add(&world, i, "a@x", recipient, 0);
-        for (size_t j = 0; j < world.action_count; j++) {
-            if (world.actions[j].kind == RELAY_CONNECT && world.actions[j].server == 0) {
-                connect = world.actions[j];
-            }
-        }
-    }
-    assert_int_not_equal(connect.session, 0);
+    struct relay_action connect = add_until_connect(2);
     world_ended(&world, connect.session, RELAY_AT_GREETING, RELAY_REPLY, 421);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
     assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* not tried again and again */
-    (void)first;
-    world_close(&world);
 }
 
 static void a_failure_within_a_transaction_needs_a_canarys_success(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    add_numbered(1);
     struct relay_action deliver = take_one(RELAY_DELIVER, 0);
     world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
     assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
@@ -248,13 +268,11 @@ static void a_failure_within_a_transaction_needs_a_canarys_success(void **state)
     int64_t delay;
     (void)next_probe(&delay);
     assert_int_equal(delay, 5000);
-    world_close(&world);
 }
 
 static void eight_deferrals_over_three_senders_and_recipients_are_the_servers_trouble(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     for (uint32_t i = 0; i < 8; i++) {
         char sender[32], recipient[32];
@@ -278,13 +296,11 @@ static void eight_deferrals_over_three_senders_and_recipients_are_the_servers_tr
     assert_true(relay_delivery(world.relay, (struct spool_handle){3}, 0, &view));
     assert_int_not_equal(view.state, DELIVERY_DEFERRED);
     assert_int_equal(view.attempts, 0);
-    world_close(&world);
 }
 
 static void greylisting_is_never_the_servers_trouble(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     for (uint32_t i = 0; i < 30; i++) {
         char sender[32], recipient[32];
@@ -295,13 +311,11 @@ static void greylisting_is_never_the_servers_trouble(void **state)
         world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
     }
     assert_int_equal(world_state(&world, 0), SERVER_UP);
-    world_close(&world);
 }
 
 static void the_lane_stops_drains_and_switches_back_with_an_event_each(void **state)
 {
     (void)state;
-    start();
     struct relay_action probes[3];
     for (uint32_t i = 0; i < 3; i++) {
         probes[i] = take_one(RELAY_CONNECT, i);
@@ -309,19 +323,14 @@ static void the_lane_stops_drains_and_switches_back_with_an_event_each(void **st
     for (uint32_t i = 0; i < 3; i++) {
         world_ended(&world, probes[i].session, RELAY_AT_CONNECT, RELAY_LOST, 0);
     }
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    add_numbered(1);
     assert_non_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
-    world_add(&world, 2, "a@x", "r2@one.example", 0);
+    add_numbered(2);
     assert_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
     /* m2 answers its next probe. */
     struct relay_action probe = {0};
-    while (probe.session == 0) {
+    while (!find_one(RELAY_CONNECT, 1, &probe)) {
         world_wait(&world, 5000);
-        for (size_t i = 0; i < world.action_count; i++) {
-            if (world.actions[i].kind == RELAY_CONNECT && world.actions[i].server == 1) {
-                probe = world.actions[i];
-            }
-        }
     }
     world_opened(&world, probe.session);
     const struct relay_action *draining = world_event(&world, RELAY_EVENT_DRAINING, 0);
@@ -334,22 +343,20 @@ static void the_lane_stops_drains_and_switches_back_with_an_event_each(void **st
     const struct relay_action *drained = world_event(&world, RELAY_EVENT_DRAINED, 0);
     assert_non_null(drained);
     assert_int_equal(drained->count, 2);
-    world_close(&world);
 
-    start();
+    start_anew();
     world_up(&world, 1); /* m1 refuses meanwhile */
     assert_int_equal(world_state(&world, 0), SERVER_DOWN);
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    add_numbered(1);
     deliver = take_one(RELAY_DELIVER, 1);
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     world_up(&world, 0);
-    world_add(&world, 2, "a@x", "r2@one.example", 0);
+    add_numbered(2);
     (void)take_one(RELAY_DELIVER, 0);
     const struct relay_action *switched = world_event(&world, RELAY_EVENT_SWITCHED, 0);
     assert_non_null(switched);
     assert_int_equal(switched->from_server, 1);
     assert_int_equal(switched->server, 0);
-    world_close(&world);
 }
 
 static void let_idle_sessions_go(void)
@@ -369,16 +376,13 @@ static void let_idle_sessions_go(void)
 static void a_silent_server_costs_one_time_out_in_all(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     world_up(&world, 1);
     let_idle_sessions_go();
     struct relay_action connects[4];
     uint32_t count = 0;
     for (uint32_t i = 0; i < 8; i++) {
-        char recipient[32];
-        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
-        world_add(&world, i, "a@x", recipient, 0);
+        add_numbered(i);
         for (size_t j = 0; j < world.action_count; j++) {
             if (world.actions[j].kind == RELAY_CONNECT && world.actions[j].server == 0) {
                 assert_true(count < 4);
@@ -400,17 +404,16 @@ static void a_silent_server_costs_one_time_out_in_all(void **state)
     }
     assert_int_equal(closed, count - 1);
     assert_true(to_second > 0);
-    world_close(&world);
 }
 
 /* How the session with a job on it ends, or is said to have ended by the job's result first. */
 static void hang_up(bool result_first, enum relay_how how, uint16_t code)
 {
-    start();
+    start_anew();
     world_up(&world, 0);
     world_up(&world, 1);
     let_idle_sessions_go();
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    add_numbered(1);
     world_opened(&world, take_one(RELAY_CONNECT, 0).session);
     struct relay_action deliver = take_one(RELAY_DELIVER, 0);
     if (result_first) {
@@ -429,12 +432,11 @@ static void a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next(void *
         relay_server(world.relay, 0, &view);
         assert_int_equal(view.failures, 1);
         (void)take_one(RELAY_CONNECT, 1);
-        world_close(&world);
     }
     /* It greets each probe, takes the canary, and hangs up again: the probes grow rarer. */
-    start();
+    start_anew();
     struct relay_action probe = first_probe();
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    add_numbered(1);
     static const int64_t delays[] = {2000, 4000, 8000, 16000, 30000, 30000};
     for (size_t i = 0; i < sizeof delays / sizeof delays[0]; i++) {
         world_opened(&world, probe.session);
@@ -448,44 +450,30 @@ static void a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next(void *
         probe = next_probe(&delay);
         assert_int_equal(delay, delays[i]);
     }
-    world_close(&world);
 }
 
 static void a_421_after_hello_while_another_session_works_is_a_limit(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     world_wait(&world, 1);
-    struct relay_action connect = {0};
-    for (uint32_t i = 1; i < 8 && connect.session == 0; i++) {
-        char recipient[32];
-        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
-        world_add(&world, i, "a@x", recipient, 0);
-        if (world_action(&world, RELAY_CONNECT, 0) != NULL) {
-            connect = take_one(RELAY_CONNECT, 0);
-        }
-    }
+    struct relay_action connect = add_until_connect(1);
     world_opened(&world, connect.session);
     struct relay_action deliver = take_one(RELAY_DELIVER, 0);
     assert_int_equal(deliver.session, connect.session);
     world_ended(&world, connect.session, RELAY_AT_IDLE, RELAY_REPLY, 421);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
     assert_int_equal(world_count(&world, RELAY_CONNECT), 0);
-    world_close(&world);
 }
 
 static void dots_that_are_awaited_take_no_place_of_new_sessions(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
     let_idle_sessions_go();
     struct relay_action jobs[4];
     for (uint32_t i = 0; i < 4; i++) {
-        char recipient[32];
-        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
-        world_add(&world, i, "a@x", recipient, 0);
+        add_numbered(i);
         world_opened(&world, take_one(RELAY_CONNECT, 0).session);
         jobs[i] = take_one(RELAY_DELIVER, 0);
     }
@@ -493,16 +481,14 @@ static void dots_that_are_awaited_take_no_place_of_new_sessions(void **state)
     assert_int_equal(world_count(&world, RELAY_CLOSE), 4);
     struct relay_action probe = take_one(RELAY_CONNECT, 0);
     world_ended(&world, jobs[0].session, RELAY_AT_DOT, RELAY_LOST, 0);
-    world_add(&world, 10, "a@x", "r10@one.example", 0);
+    add_numbered(10);
     world_opened(&world, probe.session);
     struct relay_action canary = take_one(RELAY_DELIVER, 0);
     world_result(&world, &canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
     uint32_t connects = 0;
     for (uint32_t i = 11; i < 20; i++) {
-        char recipient[32];
-        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
-        world_add(&world, i, "a@x", recipient, 0);
+        add_numbered(i);
         connects += (uint32_t)world_count(&world, RELAY_CONNECT);
     }
     assert_int_equal(connects, 3);
@@ -515,15 +501,13 @@ static void dots_that_are_awaited_take_no_place_of_new_sessions(void **state)
     struct relay_server_view view;
     relay_server(world.relay, 0, &view);
     assert_int_equal(view.sessions, 4);
-    world_close(&world);
 }
 
 static void a_session_that_we_close_blames_nobody(void **state)
 {
     (void)state;
-    start();
     world_up(&world, 0);
-    world_add(&world, 1, "a@x", "r1@one.example", 0);
+    add_numbered(1);
     struct relay_action deliver = take_one(RELAY_DELIVER, 0);
     assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
     world_take(&world);
@@ -533,21 +517,17 @@ static void a_session_that_we_close_blames_nobody(void **state)
     struct relay_server_view view;
     relay_server(world.relay, 0, &view);
     assert_int_equal(view.failures, 0);
-    world_close(&world);
 }
 
 static void refusals_of_a_recovering_server_are_held_and_tried_once_more(void **state)
 {
     (void)state;
-    start();
     struct relay_action probe = first_probe();
     int64_t delay;
     world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
     probe = next_probe(&delay);
     for (uint32_t i = 1; i <= 10; i++) {
-        char recipient[32];
-        snprintf(recipient, sizeof recipient, "r%u@one.example", i);
-        world_add(&world, i, "a@x", recipient, 0);
+        add_numbered(i);
     }
     world_opened(&world, probe.session);
     for (uint32_t i = 1; i <= 9; i++) { /* one at a time, at once, and nothing is lost by it */
@@ -565,13 +545,11 @@ static void refusals_of_a_recovering_server_are_held_and_tried_once_more(void **
     assert_int_equal(again.handle.index, 1);
     world_result(&world, &again, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
-    world_close(&world);
 }
 
 static void with_nothing_else_a_held_refusal_is_the_canary(void **state)
 {
     (void)state;
-    start();
     struct relay_action probe = first_probe();
     int64_t delay;
     world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
@@ -587,44 +565,43 @@ static void with_nothing_else_a_held_refusal_is_the_canary(void **state)
     canary = take_one(RELAY_DELIVER, 0);
     world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD); /* twice is final */
-    world_close(&world);
 }
 
 static void a_server_never_seen_in_trouble_is_believed_at_once(void **state)
 {
     (void)state;
-    start();
     struct relay_action probe = first_probe();
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     world_opened(&world, probe.session);
     struct relay_action canary = take_one(RELAY_DELIVER, 0);
     world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
-    world_close(&world);
 }
+
+#define scene(test) cmocka_unit_test_setup_teardown(test, start, end)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(while_connecting_fails_probes_never_back_off),
-        cmocka_unit_test(without_a_good_greeting_probes_double_up_to_half_a_minute),
-        cmocka_unit_test(with_nothing_waiting_a_second_good_probe_makes_it_up),
-        cmocka_unit_test(an_up_server_is_probed_only_when_not_heard_of_for_a_minute),
-        cmocka_unit_test(one_probe_at_a_time_and_a_contact_brings_it_at_once),
-        cmocka_unit_test(a_disabled_server_is_left_alone_until_brought_back),
-        cmocka_unit_test(a_421_while_another_session_works_is_a_limit),
-        cmocka_unit_test(a_failure_within_a_transaction_needs_a_canarys_success),
-        cmocka_unit_test(eight_deferrals_over_three_senders_and_recipients_are_the_servers_trouble),
-        cmocka_unit_test(greylisting_is_never_the_servers_trouble),
-        cmocka_unit_test(the_lane_stops_drains_and_switches_back_with_an_event_each),
-        cmocka_unit_test(a_silent_server_costs_one_time_out_in_all),
-        cmocka_unit_test(a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next),
-        cmocka_unit_test(a_421_after_hello_while_another_session_works_is_a_limit),
-        cmocka_unit_test(dots_that_are_awaited_take_no_place_of_new_sessions),
-        cmocka_unit_test(a_session_that_we_close_blames_nobody),
-        cmocka_unit_test(refusals_of_a_recovering_server_are_held_and_tried_once_more),
-        cmocka_unit_test(with_nothing_else_a_held_refusal_is_the_canary),
-        cmocka_unit_test(a_server_never_seen_in_trouble_is_believed_at_once),
+        scene(while_connecting_fails_probes_never_back_off),
+        scene(without_a_good_greeting_probes_double_up_to_half_a_minute),
+        scene(with_nothing_waiting_a_second_good_probe_makes_it_up),
+        scene(an_up_server_is_probed_only_when_not_heard_of_for_a_minute),
+        scene(one_probe_at_a_time_and_a_contact_brings_it_at_once),
+        scene(a_disabled_server_is_left_alone_until_brought_back),
+        scene(a_421_while_another_session_works_is_a_limit),
+        scene(a_failure_within_a_transaction_needs_a_canarys_success),
+        scene(eight_deferrals_over_three_senders_and_recipients_are_the_servers_trouble),
+        scene(greylisting_is_never_the_servers_trouble),
+        scene(the_lane_stops_drains_and_switches_back_with_an_event_each),
+        scene(a_silent_server_costs_one_time_out_in_all),
+        scene(a_server_that_hangs_up_after_hello_loses_its_mail_to_the_next),
+        scene(a_421_after_hello_while_another_session_works_is_a_limit),
+        scene(dots_that_are_awaited_take_no_place_of_new_sessions),
+        scene(a_session_that_we_close_blames_nobody),
+        scene(refusals_of_a_recovering_server_are_held_and_tried_once_more),
+        scene(with_nothing_else_a_held_refusal_is_the_canary),
+        scene(a_server_never_seen_in_trouble_is_believed_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
