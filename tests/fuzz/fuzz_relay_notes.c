@@ -4,8 +4,8 @@
  * are refused or leave a state that can be described, loaded again and worked with. The first byte
  * chooses: a note's kind, or a key.
  */
-#include "one_route.h"
 #include "relay/notes.h"
+#include "relay/one_route.h"
 
 #include <assert.h>
 #include <stddef.h>

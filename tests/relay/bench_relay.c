@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "one_route.h"
+#include "relay/one_route.h"
 #include "relay/relay.h"
 
 static int64_t now_ns(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "one_route.h"
+#include "relay/one_route.h"
 
 static const struct server_config server = {.name = {(const uint8_t *)"m1", 2},
                                             .connections = 20,
