@@ -128,8 +128,9 @@ void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind
     if (kind == NOTE_DOUBT && lane->pin == PIN_DOUBT) {
         server = lane->pinned_server;
     }
-    if (server < relay->server_count) {
-        note.server = relay->config->servers[server].name;
+    const struct server *known = server_at(relay, server);
+    if (known != NULL) {
+        note.server = known->config->name;
     }
     note_encode(buffer, &note);
 }

@@ -91,8 +91,8 @@ static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
     event->from_server = before;
     event->server = server;
     event->is_head = server == relay->config->routes[lane->route].chain[0];
-    event->reason = action_copy(
-        relay, slice_make(relay->servers[before].reason, relay->servers[before].reason_length));
+    event->reason = action_copy(relay, slice_make(server_at(relay, before)->reason,
+                                                  server_at(relay, before)->reason_length));
 }
 
 static bool send_job(struct relay *relay, struct server *server, struct session *session,
@@ -181,20 +181,14 @@ void relay_settle(struct relay *relay)
         return;
     }
     relay->more = false;
-    for (bool again = relay->started; again;) {
-        again = false;
-        for (uint32_t i = 0; i < relay->server_count; i++) {
-            struct server *server = &relay->servers[i];
-            if (server->dirty) {
-                server_fill(relay, server);
-                if (server->next_probe_ms <= relay->now.steady_ms) {
-                    governor_probe_due(relay, server);
-                }
-                server->dirty = false;
-                server_arm(relay, server);
-                again = true; /* another one may have been touched meanwhile */
-            }
+    while (relay->started && !list_is_empty(&relay->touched)) {
+        struct server *server = LIST_ENTRY(relay->touched.next, struct server, touched);
+        server_fill(relay, server);
+        if (server->next_probe_ms <= relay->now.steady_ms) {
+            governor_probe_due(relay, server);
         }
+        list_remove(&server->touched); /* it has touched itself, and others perhaps */
+        server_arm(relay, server);
     }
     if (relay->drained) {
         lanes_drained(relay);

@@ -13,7 +13,7 @@ enum { RETRY_WITHOUT_ROUTE_MS = 10 * 60 * 1000 };
 
 static struct server *server_of(const struct relay *relay, const struct delivery *delivery)
 {
-    return delivery->server < relay->server_count ? &relay->servers[delivery->server] : NULL;
+    return server_at(relay, delivery->server);
 }
 
 /* Out of its place. A lane made for a doubt is left with it: order there is its own. */
@@ -398,7 +398,7 @@ static struct relay_action *ask_notice(struct relay *relay, enum relay_action_ki
     action->delivery = which[0];
     action->deliveries = which;
     action->delivery_count = count;
-    action->server = first->server < relay->server_count ? first->server : NO_INDEX;
+    action->server = server_at(relay, first->server) != NULL ? first->server : NO_INDEX;
     action_set_reply(relay, action, reply);
     return action;
 }

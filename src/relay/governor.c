@@ -98,7 +98,7 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     if (was_usable && !server_usable(server)) {
         server_close_sessions(relay, server);
     }
-    server->dirty = true;
+    server_touch(relay, server);
     lanes_place(relay);
 }
 
@@ -139,7 +139,7 @@ static void schedule_probe(struct relay *relay, struct server *server)
         break;
     }
     server->next_probe_ms = relay->now.steady_ms + delay;
-    server->dirty = true;
+    server_touch(relay, server);
 }
 
 /* The probe under way may have had no answer for a while: it tries afresh. */
@@ -170,7 +170,7 @@ void governor_probe_now(struct relay *relay, struct server *server)
     if (due <= relay->now.steady_ms && relay->started) {
         governor_probe_due(relay, server);
     }
-    server->dirty = true;
+    server_touch(relay, server);
 }
 
 void governor_probe_due(struct relay *relay, struct server *server)
@@ -316,7 +316,7 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
         failed(relay, server, session, TROUBLE_DELIVERY, reason);
         break;
     }
-    server->dirty = true;
+    server_touch(relay, server);
 }
 
 static void remember(uint32_t *seen, uint32_t *count, uint32_t value)
@@ -364,7 +364,7 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     bool was_probe = session == server->probe;
     bool fresh = governor_is_fresh(server, session);
     server->last_contact_ms = relay->now.steady_ms;
-    server->dirty = true;
+    server_touch(relay, server);
     if (was_probe) {
         server->probe = NULL;
         session->probe = false;
@@ -458,7 +458,7 @@ void governor_start(struct relay *relay, struct server *server)
             server->state == SERVER_SUSPECT ? relay->now.steady_ms + UNKNOWN_PATIENCE_MS : 0;
         governor_probe_due(relay, server);
     }
-    server->dirty = true;
+    server_touch(relay, server);
 }
 
 static void write_hand(struct relay *relay, const struct server *server, bool disabled)

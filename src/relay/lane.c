@@ -114,7 +114,7 @@ struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin
     lane->redirect_address = redirect_address;
     if (pin != PIN_NONE) {
         struct slice place =
-            pinned_server == NO_INDEX ? redirect : relay->config->servers[pinned_server].name;
+            pinned_server == NO_INDEX ? redirect : server_at(relay, pinned_server)->config->name;
         lane->salt = hash_bytes(relay->key, place) + pin;
     }
     return lane;
@@ -138,8 +138,9 @@ static void change_ready(struct relay *relay, struct lane *lane, int change)
 {
     lane->ready += (uint64_t)(int64_t)change;
     if (lane->placed != NO_INDEX) {
-        relay->servers[lane->placed].ready += (uint64_t)(int64_t)change;
-        relay->servers[lane->placed].dirty = true;
+        struct server *server = server_at(relay, lane->placed);
+        server->ready += (uint64_t)(int64_t)change;
+        server_touch(relay, server);
     }
     if ((lane->ready == 0) != (lane->placed == NO_INDEX)) {
         lane_place(relay, lane);
@@ -528,11 +529,12 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
         return NO_INDEX;
     }
     if (lane->pinned_server != NO_INDEX) {
-        return server_usable(&relay->servers[lane->pinned_server]) ? lane->pinned_server : NO_INDEX;
+        return server_usable(server_at(relay, lane->pinned_server)) ? lane->pinned_server
+                                                                    : NO_INDEX;
     }
     const struct route_config *route = &relay->config->routes[lane->route];
     for (uint32_t i = 0; i < route->chain_length; i++) {
-        const struct server *server = &relay->servers[route->chain[i]];
+        const struct server *server = server_at(relay, route->chain[i]);
         if (server_usable(server)) {
             return server->index;
         }
@@ -558,14 +560,14 @@ static bool is_away(const struct server *server)
 bool lane_is_stopped(const struct relay *relay, const struct lane *lane)
 {
     if (lane->pinned_server != NO_INDEX) {
-        return is_away(&relay->servers[lane->pinned_server]);
+        return is_away(server_at(relay, lane->pinned_server));
     }
     if (lane->route == NO_INDEX) {
         return false;
     }
     const struct route_config *route = &relay->config->routes[lane->route];
     for (uint32_t i = 0; i < route->chain_length; i++) {
-        if (!is_away(&relay->servers[route->chain[i]])) {
+        if (!is_away(server_at(relay, route->chain[i]))) {
             return false;
         }
     }
@@ -611,14 +613,15 @@ void lane_place(struct relay *relay, struct lane *lane)
     if (choice != lane->placed) {
         list_remove(&lane->turn);
         if (lane->placed != NO_INDEX) {
-            relay->servers[lane->placed].ready -= lane->ready;
+            server_at(relay, lane->placed)->ready -= lane->ready;
         }
         lane->placed = choice;
         lane->deficit = 0;
         if (choice != NO_INDEX) {
-            list_append(&relay->servers[choice].turns, &lane->turn);
-            relay->servers[choice].ready += lane->ready;
-            relay->servers[choice].dirty = true;
+            struct server *server = server_at(relay, choice);
+            list_append(&server->turns, &lane->turn);
+            server->ready += lane->ready;
+            server_touch(relay, server);
         }
     }
     if (!relay->started) {

@@ -120,9 +120,9 @@ static void load_refusal(struct relay *relay, uint32_t number)
     if (!relay->started || !is_held_refusal(delivery)) {
         return;
     }
-    if (delivery->server < relay->server_count &&
-        relay->servers[delivery->server].state != SERVER_UP) {
-        relay->servers[delivery->server].held_refusals++;
+    struct server *server = server_at(relay, delivery->server);
+    if (server != NULL && server->state != SERVER_UP) {
+        server->held_refusals++;
         return;
     }
     delivery_set_flags(relay, delivery, DELIVERY_BY_RULE, 0);
@@ -259,7 +259,7 @@ void relay_resume(struct relay *relay, uint32_t session, uint64_t id, struct spo
         return;
     }
     job->session_id = session;
-    job->server = server < relay->server_count ? server : NO_INDEX;
+    job->server = server_at(relay, server) != NULL ? server : NO_INDEX;
     job->message = handle.index;
     job->noted = true;
     for (uint32_t i = 0; i < count; i++) {

@@ -106,11 +106,11 @@ enum error relay_release(struct relay *relay, struct spool_handle handle, uint32
 static void probe_chain(struct relay *relay, const struct lane *lane)
 {
     if (lane->pinned_server != NO_INDEX) {
-        governor_probe_now(relay, &relay->servers[lane->pinned_server]);
+        governor_probe_now(relay, server_at(relay, lane->pinned_server));
     } else if (lane->route != NO_INDEX) {
         const struct route_config *route = &relay->config->routes[lane->route];
         for (uint32_t i = 0; i < route->chain_length; i++) {
-            struct server *server = &relay->servers[route->chain[i]];
+            struct server *server = server_at(relay, route->chain[i]);
             if (!server_usable(server)) {
                 governor_probe_now(relay, server);
             }

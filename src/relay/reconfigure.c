@@ -112,11 +112,11 @@ static void adopt_list(struct link *to, struct link *from)
 }
 
 /* The same server goes on with its sessions and all that is known of it. */
-static void adopt(struct server *to, struct server *from)
+static void adopt(struct relay *relay, struct server *to, struct server *from)
 {
     const struct server_config *config = to->config;
     uint32_t index = to->index;
-    struct link *empty_heads[] = {&to->sessions, &to->idle, &to->single, &to->turns};
+    struct link *empty_heads[] = {&to->sessions, &to->idle, &to->single, &to->turns, &to->touched};
     *to = *from;
     to->config = config;
     to->index = index;
@@ -132,7 +132,7 @@ static void adopt(struct server *to, struct server *from)
     }
     to->timer = SCHEDULE_NOWHERE;
     to->ready = 0;
-    to->dirty = true;
+    server_touch(relay, to);
     to->ceiling = config->connections;
 }
 
@@ -160,12 +160,13 @@ static void move_servers(struct relay *relay, struct server *servers, const uint
 {
     for (uint32_t i = 0; i < relay->server_count; i++) {
         struct server *old = &relay->servers[i];
+        list_remove(&old->touched);
         if (old->timer != SCHEDULE_NOWHERE) {
             schedule_remove(&relay->schedule, old->timer);
         }
         uint32_t index = server_map[i];
         if (index != NO_INDEX && same_place(old->config, servers[index].config)) {
-            adopt(&servers[index], old);
+            adopt(relay, &servers[index], old);
         } else {
             abandon(relay, old);
             if (index != NO_INDEX && old->state == SERVER_DISABLED) {
@@ -451,7 +452,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     }
     for (uint32_t i = 0; started && i < relay->server_count; i++) {
         struct server *server = &relay->servers[i];
-        server->dirty = true;
+        server_touch(relay, server);
         if (server->open == 0 && server->probe == NULL && server->next_probe_ms == INT64_MAX) {
             governor_start(relay, server); /* a new one, or one that has moved */
         }

@@ -61,7 +61,7 @@ static void timer_moved(void *context, const struct timer *timer, uint32_t place
         relay->records[timer->index].timer = place;
         break;
     case TIMER_SERVER:
-        relay->servers[timer->index].timer = place;
+        server_at(relay, timer->index)->timer = place;
         break;
     }
 }
@@ -80,6 +80,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->next_job = relay_random(relay);
     relay->first_message = relay->last_message = relay->load_hint = relay->oldest = NOBODY;
     relay->delivery_free = relay->record_free = NOBODY;
+    list_init(&relay->touched);
     map_init(&relay->recipients);
     map_init(&relay->sessions);
     map_init(&relay->jobs_by_id);
@@ -579,7 +580,7 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
     if (job == NULL) {
         return;
     }
-    struct server *server = job->server == NO_INDEX ? NULL : &relay->servers[job->server];
+    struct server *server = server_at(relay, job->server);
     if (job->session != NULL) {
         session = job->session;
         session->job_count--;
@@ -701,7 +702,9 @@ void relay_tick(struct relay *relay, struct relay_time now)
 {
     relay_begin(relay, now);
     for (uint32_t i = 0; relay->more && i < relay->server_count; i++) {
-        relay->servers[i].dirty |= relay->servers[i].ready > 0;
+        if (relay->servers[i].ready > 0) {
+            server_touch(relay, &relay->servers[i]);
+        }
     }
     while (relay->started && relay->schedule.count > 0 &&
            relay->schedule.heap[0].due_ms <= now.steady_ms) {
@@ -715,8 +718,8 @@ void relay_tick(struct relay *relay, struct relay_time now)
             break;
         case TIMER_SERVER:
             schedule_remove(&relay->schedule, 0);
-            server_timer(relay, &relay->servers[timer.index]);
-            server_arm(relay, &relay->servers[timer.index]);
+            server_timer(relay, server_at(relay, timer.index));
+            server_arm(relay, server_at(relay, timer.index));
             break;
         }
     }

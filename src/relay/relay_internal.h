@@ -228,7 +228,7 @@ struct server {
     struct link turns;
     uint64_t ready;
     uint32_t timer;
-    bool dirty;
+    struct link touched; /* in relay->touched: something may have changed for it */
     struct relay_capabilities capabilities;
     bool capabilities_known;
     struct ip_address addresses[ADDRESSES_MAX];
@@ -305,6 +305,7 @@ struct relay {
     uint32_t orphan; /* index of that lane */
     struct server *servers;
     uint32_t server_count;
+    struct link touched; /* servers that relay_settle() looks at */
     struct map sessions; /* id -> struct session */
     uint32_t next_session;
     uint64_t session_serial;
@@ -412,6 +413,10 @@ void session_close(struct relay *relay, struct session *session);
 void relay_session_free(struct relay *relay, struct session *session);
 /* Into the pool that fits its number of jobs. */
 void session_pool(struct relay *relay, struct session *session);
+/* NULL: no such server. */
+struct server *server_at(const struct relay *relay, uint32_t index);
+/* Something may have changed for it: relay_settle() will look. */
+void server_touch(struct relay *relay, struct server *server);
 void server_arm(struct relay *relay, struct server *server);
 void server_timer(struct relay *relay, struct server *server);
 /* `id` 0: a new one. NULL: memory. */

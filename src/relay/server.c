@@ -37,6 +37,7 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
         list_init(&server->idle);
         list_init(&server->single);
         list_init(&server->turns);
+        list_init(&server->touched);
         for (uint32_t j = 0; j < server->config->address_count; j++) {
             const struct server_address *address = &server->config->addresses[j];
             if (address->is_literal && server->address_count < ADDRESSES_MAX) {
@@ -46,6 +47,18 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
     }
     *ret_servers = servers;
     return ERROR_NONE;
+}
+
+struct server *server_at(const struct relay *relay, uint32_t index)
+{
+    return index < relay->server_count ? &relay->servers[index] : NULL;
+}
+
+void server_touch(struct relay *relay, struct server *server)
+{
+    if (list_is_empty(&server->touched)) {
+        list_append(&relay->touched, &server->touched);
+    }
 }
 
 void server_close_sessions(struct relay *relay, struct server *server)
@@ -112,7 +125,7 @@ static void close_idle(struct relay *relay, struct server *server)
 void server_timer(struct relay *relay, struct server *server)
 {
     int64_t now = relay->now.steady_ms;
-    server->dirty = true;
+    server_touch(relay, server);
     close_idle(relay, server);
     if (server->unknown_until_ms != 0 && server->unknown_until_ms <= now) {
         server->unknown_until_ms = 0;
@@ -149,7 +162,7 @@ struct session *session_open(struct relay *relay, struct server *server, bool pr
     list_append(&server->sessions, &session->all);
     server->open++;
     server->connecting++;
-    server->dirty = true;
+    server_touch(relay, server);
     struct relay_action *action = action_add(relay, RELAY_CONNECT);
     action->session = session->id;
     action->server = server->index;
@@ -183,7 +196,7 @@ void relay_session_free(struct relay *relay, struct session *session)
         server->left -= session->left;
         server->connecting -= session->state == SESSION_CONNECTING;
         server->probe = server->probe == session ? NULL : server->probe;
-        server->dirty = true;
+        server_touch(relay, server);
     }
     map_remove(&relay->sessions, session->id);
     free(session);
@@ -196,7 +209,7 @@ void session_pool(struct relay *relay, struct session *session)
     if (server == NULL || session->state != SESSION_OPEN) {
         return;
     }
-    server->dirty = true;
+    server_touch(relay, server);
     uint32_t mails_max = server->capabilities_known ? server->capabilities.mails_max : 0;
     if (mails_max > 0 && session->mails >= mails_max) {
         if (session->job_count == 0) {

@@ -77,8 +77,8 @@ bool relay_next_message(const struct relay *relay, uint64_t *cursor,
 
 void relay_server(const struct relay *relay, uint32_t index, struct relay_server_view *ret_view)
 {
-    assert(index < relay->server_count);
-    const struct server *server = &relay->servers[index];
+    const struct server *server = server_at(relay, index);
+    assert(server != NULL);
     *ret_view = (struct relay_server_view){
         .state = server->state,
         .since_wall_ms = server->since_wall_ms,
