@@ -160,37 +160,109 @@ static uint32_t default_values(const struct setting *setting,
     return count;
 }
 
+/* "x2", "x1.5": above 1, in thousandths, up to 100. */
+static bool growth(struct slice text, uint64_t *ret_thousandths)
+{
+    uint64_t whole, part = 0;
+    if (text.length < 2 || (text.data[0] != 'x' && text.data[0] != 'X')) {
+        return false;
+    }
+    text = slice_skip(text, 1);
+    size_t dot = slice_find(text, '.');
+    struct slice digits = slice_skip(text, dot + 1);
+    if (!slice_to_u64(slice_take(text, dot), &whole) || whole > 100 ||
+        (dot < text.length && (digits.length > 3 || !slice_to_u64(digits, &part)))) {
+        return false;
+    }
+    for (size_t i = digits.length; i < 3; i++) {
+        part *= 10;
+    }
+    *ret_thousandths = whole * 1000 + part;
+    return *ret_thousandths > 1000;
+}
+
+struct retry {
+    uint32_t ms[SETTINGS_RETRY_MAX];
+    uint32_t count;
+};
+
+static bool retry_delay(struct settings *settings, const struct setting *setting,
+                        const struct value *value, uint32_t *ret_ms)
+{
+    uint64_t ms = 0;
+    const char *why = "is out of range; from 1s to 30d";
+    if (!value_duration(value->text, &ms, &why) || ms < setting->least || ms > setting->most) {
+        settings_complain(settings, value->at, "retry: '%.*s' %s", SHOWN(value->text), why);
+        return false;
+    }
+    *ret_ms = (uint32_t)ms;
+    return true;
+}
+
+/* {5m, x2, 4h}: each delay so many times the one before, up to the last. */
+static void grow(struct settings *settings, const struct value *values, uint32_t last_ms,
+                 uint64_t thousandths, struct retry *retry)
+{
+    uint64_t ms = retry->ms[retry->count - 1];
+    if (last_ms < ms) {
+        settings_complain(settings, values[1].at, "retry: what grows ends above where it begins");
+        return;
+    }
+    while (ms < last_ms && retry->count < SETTINGS_RETRY_MAX) {
+        ms = ms * thousandths / 1000;
+        ms = ms > last_ms ? last_ms : ms;
+        retry->ms[retry->count++] = (uint32_t)ms;
+    }
+    if (ms < last_ms) {
+        settings_complain(settings, values[0].at, "retry: with %.*s it takes more than %d steps",
+                          SHOWN(values[0].text), SETTINGS_RETRY_MAX);
+    }
+}
+
+static void read_retry(struct settings *settings, const struct setting *setting,
+                       const struct value *values, uint32_t count, struct retry *retry)
+{
+    for (uint32_t i = 0; i < count && retry->count < SETTINGS_RETRY_MAX; i++) {
+        uint64_t thousandths;
+        uint32_t ms;
+        if (!growth(values[i].text, &thousandths)) {
+            if (retry_delay(settings, setting, &values[i], &ms)) {
+                retry->ms[retry->count++] = ms;
+            }
+        } else if (retry->count == 0 || i + 2 != count) {
+            settings_complain(settings, values[i].at,
+                              "retry: '%.*s' stands between the delay that grows and the longest: "
+                              "{5m, x2, 4h}",
+                              SHOWN(values[i].text));
+        } else if (retry_delay(settings, setting, &values[i + 1], &ms)) {
+            grow(settings, &values[i], ms, thousandths, retry);
+            return;
+        }
+    }
+}
+
 static void fill_retry(struct routes *routes, struct route_config *route, enum setting_block block,
                        const struct entry *entry)
 {
     struct settings *settings = routes->settings;
     const struct setting *setting = settings_find(block, SLICE_LITERAL("retry"));
     struct value usual[SETTINGS_RETRY_MAX];
-    const struct value *values = usual;
-    uint32_t count;
+    struct retry retry = {.count = 0};
     if (entry != NULL && entry->count > SETTINGS_RETRY_MAX) {
         settings_complain(settings, entry->at, "retry: more than %d values", SETTINGS_RETRY_MAX);
         return;
     }
     if (entry != NULL && entry->count > 0) {
-        values = entry->values;
-        count = entry->count;
+        read_retry(settings, setting, entry->values, entry->count, &retry);
     } else {
-        count = default_values(setting, usual);
+        read_retry(settings, setting, usual, default_values(setting, usual), &retry);
     }
-    uint32_t *retry = settings_allocate(settings, count, sizeof(*retry));
-    for (uint32_t i = 0; retry != NULL && i < count; i++) {
-        uint64_t ms = 0;
-        const char *why = "is out of range; from 1s to 30d";
-        if (!value_duration(values[i].text, &ms, &why) || ms < setting->least ||
-            ms > setting->most) {
-            settings_complain(settings, values[i].at, "retry: '%.*s' %s", SHOWN(values[i].text),
-                              why);
-        }
-        retry[i] = (uint32_t)ms;
+    uint32_t *delays = settings_allocate(settings, retry.count + 1, sizeof(*delays));
+    if (delays != NULL) {
+        memcpy(delays, retry.ms, retry.count * sizeof(*delays));
     }
-    route->retry_ms = retry;
-    route->retry_count = retry == NULL ? 0 : count;
+    route->retry_ms = delays;
+    route->retry_count = delays == NULL ? 0 : retry.count;
 }
 
 static bool is_everybody(const struct ip_network *network)

@@ -131,6 +131,10 @@ const struct setting settings_table[] = {
     {"connections", SETTING_COUNT, SERVER(connections), .fallback = "20", .least = 1,
      .most = 10000,
      .text = "Connections to the server at once, at most."},
+    {"warm-up", SETTING_COUNT, SERVER(warm_up), .otherwise = "none", .least = 1, .most = 3600000,
+     .text = "Messages an hour, evenly spread, that the server is given while it stands in for the "
+             "first of a chain, so that an address that sends little is not taken for a spammer's; "
+             "the others wait."},
     {"connect-timeout", SETTING_DURATION, SERVER(connect_timeout_ms), .fallback = "30s",
      .least = 10 * MS, .most = HOUR,
      .text = "How long connecting may take."},
@@ -183,7 +187,8 @@ const struct setting settings_table[] = {
     {"retry", SETTING_DURATIONS, DOMAIN(retry_ms), .fallback = "{5m, 10m, 20m, 40m, 1h}",
      .least = SECOND, .most = 30 * DAY,
      .text = "When a delivery that the server deferred is tried again; the last value repeats. "
-             "While a server is down nothing is tried, and at its return everything."},
+             "{5m, x2, 4h} begins with 5m and doubles up to 4h. While a server is down nothing is "
+             "tried, and at its return everything."},
     {"keep", SETTING_DURATION, DOMAIN(keep_ms), .inert = true,
      .fallback = "30d", .least = SECOND,
      .most = 3660 * DAY,

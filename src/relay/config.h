@@ -29,7 +29,8 @@ struct server_config {
     uint32_t address_count;
     enum server_protocol protocol;
     enum server_tls tls;
-    uint32_t connections;         /* most at once */
+    uint32_t connections; /* most at once */
+    uint32_t warm_up;     /* messages an hour while it stands in for the head of a chain; 0: any */
     uint32_t connect_timeout_ms;  /* 30 s */
     uint32_t greeting_timeout_ms; /* 60 s; 300 s at a chain's last server unless set */
     bool greeting_timeout_set;

@@ -5,13 +5,37 @@
  */
 #include "relay/relay_internal.h"
 
+/* How many messages of lanes for which it stands in the warm-up lets go now: evenly spread over the
+ * hour, some of them ahead of their time. */
+static uint64_t guests_allowed(const struct relay *relay, const struct server *server)
+{
+    int64_t ahead = relay->now.steady_ms + WARM_UP_AHEAD_MS - server->guest_due_ms;
+    if (server->guests_ready == 0 || ahead < 0) {
+        return 0;
+    }
+    uint64_t allowed = (uint64_t)(ahead / server_guest_interval_ms(server)) + 1;
+    return allowed < server->guests_ready ? allowed : server->guests_ready;
+}
+
+static uint64_t ready_now(const struct relay *relay, const struct server *server)
+{
+    return server->ready + guests_allowed(relay, server);
+}
+
+static void count_guest(const struct relay *relay, struct server *server)
+{
+    int64_t now = relay->now.steady_ms;
+    server->guest_due_ms = (server->guest_due_ms > now ? server->guest_due_ms : now) +
+                           server_guest_interval_ms(server);
+}
+
 /* The next lane with its next delivery, or NULL. Lanes whose deliveries are all behind their
  * recipients leave the turn list by themselves, since nothing in them is ready. */
-static struct lane *next_lane(struct relay *relay, struct server *server, uint32_t *budget,
-                              uint32_t *ret_number)
+static struct lane *next_lane_of(struct relay *relay, struct link *turns, uint32_t *budget,
+                                 uint32_t *ret_number)
 {
-    while (!list_is_empty(&server->turns)) {
-        struct lane *lane = LIST_ENTRY(server->turns.next, struct lane, turn);
+    while (!list_is_empty(turns)) {
+        struct lane *lane = LIST_ENTRY(turns->next, struct lane, turn);
         uint32_t number = lane_first(relay, lane, budget);
         if (number == NOBODY) {
             if (*budget == 0) {
@@ -21,11 +45,11 @@ static struct lane *next_lane(struct relay *relay, struct server *server, uint32
         }
         uint64_t bytes = message_at(relay, delivery_at(relay, number)->message)->bytes;
         uint64_t cost = DRR_COST_BASE + (bytes < DRR_COST_MAX ? bytes : DRR_COST_MAX);
-        bool alone = server->turns.next->next == &server->turns;
+        bool alone = turns->next->next == turns;
         if (lane->deficit < cost && !alone) {
             lane->deficit += DRR_QUANTUM;
             list_remove(&lane->turn);
-            list_append(&server->turns, &lane->turn);
+            list_append(turns, &lane->turn);
             continue;
         }
         lane->deficit = alone ? 0 : lane->deficit - cost;
@@ -33,6 +57,16 @@ static struct lane *next_lane(struct relay *relay, struct server *server, uint32
         return lane;
     }
     return NULL;
+}
+
+static struct lane *next_lane(struct relay *relay, struct server *server, uint32_t *budget,
+                              uint32_t *ret_number)
+{
+    struct lane *lane = next_lane_of(relay, &server->turns, budget, ret_number);
+    if (lane == NULL && guests_allowed(relay, server) > 0) {
+        lane = next_lane_of(relay, &server->guests, budget, ret_number);
+    }
+    return lane;
 }
 
 bool job_take(struct relay *relay, struct job *job, uint32_t number)
@@ -118,6 +152,9 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     session->mails++;
     server->jobs++;
     session_pool(relay, session);
+    if (lane->guest) {
+        count_guest(relay, server);
+    }
     tell_switch(relay, lane, server->index);
     uint32_t *numbers = action_numbers(relay, job->count);
     for (uint32_t i = 0; i < job->count; i++) {
@@ -145,13 +182,14 @@ static struct session *find_session(struct relay *relay, struct server *server)
         return LIST_ENTRY(server->idle.previous, struct session, pool);
     }
     uint32_t room = governor_room(relay, server);
-    while (server->connecting < server->ready && room-- > 0) {
+    uint64_t ready = ready_now(relay, server);
+    while (server->connecting < ready && room-- > 0) {
         if (session_open(relay, server, false) == NULL) {
             server->own_trouble_until_ms = relay->now.steady_ms + OWN_TROUBLE_MS; /* then again */
             break;
         }
     }
-    if (server->state == SERVER_UP && server->ready > server->connecting &&
+    if (server->state == SERVER_UP && ready > server->connecting &&
         !list_is_empty(&server->single)) {
         return LIST_ENTRY(server->single.next, struct session, pool);
     }
@@ -161,7 +199,7 @@ static struct session *find_session(struct relay *relay, struct server *server)
 void server_fill(struct relay *relay, struct server *server)
 {
     uint32_t budget = LOOK_AHEAD;
-    while (server->ready > 0 && governor_may_send(server)) {
+    while (ready_now(relay, server) > 0 && governor_may_send(server)) {
         uint32_t number = NOBODY;
         struct session *session = find_session(relay, server);
         struct lane *lane = session == NULL ? NULL : next_lane(relay, server, &budget, &number);

@@ -380,7 +380,7 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     if (server->state != SERVER_RECOVERING) {
         server->canary_tries = 0;
         set_state(relay, server, SERVER_RECOVERING, SLICE_LITERAL("answers again"));
-    } else if (was_probe && server->jobs == 0 && server->ready == 0) {
+    } else if (was_probe && server->jobs == 0 && server->ready == 0 && server->guests_ready == 0) {
         nothing_waits(relay, server);
     }
     if (server->state == SERVER_UP) {

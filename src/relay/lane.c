@@ -139,7 +139,7 @@ static void change_ready(struct relay *relay, struct lane *lane, int change)
     lane->ready += (uint64_t)(int64_t)change;
     if (lane->placed != NO_INDEX) {
         struct server *server = server_at(relay, lane->placed);
-        server->ready += (uint64_t)(int64_t)change;
+        *(lane->guest ? &server->guests_ready : &server->ready) += (uint64_t)(int64_t)change;
         server_touch(relay, server);
     }
     if ((lane->ready == 0) != (lane->placed == NO_INDEX)) {
@@ -606,23 +606,45 @@ static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server
     event->count = lane->drain_left;
 }
 
+static void leave_turns(struct relay *relay, struct lane *lane)
+{
+    list_remove(&lane->turn);
+    if (lane->placed != NO_INDEX) {
+        struct server *server = server_at(relay, lane->placed);
+        *(lane->guest ? &server->guests_ready : &server->ready) -= lane->ready;
+    }
+    lane->placed = NO_INDEX;
+    lane->deficit = 0;
+}
+
+/* A server stands in for the head of the lane's chain. One named by hand, or by a doubt, does not.
+ */
+static bool stands_in(const struct relay *relay, const struct lane *lane, uint32_t server)
+{
+    return lane->pinned_server == NO_INDEX && lane->route != NO_INDEX &&
+           relay->config->routes[lane->route].chain[0] != server;
+}
+
+static void take_turns(struct relay *relay, struct lane *lane, uint32_t choice)
+{
+    if (choice == NO_INDEX) {
+        return;
+    }
+    struct server *server = server_at(relay, choice);
+    lane->placed = choice;
+    lane->guest = server->config->warm_up > 0 && stands_in(relay, lane, choice);
+    list_append(lane->guest ? &server->guests : &server->turns, &lane->turn);
+    *(lane->guest ? &server->guests_ready : &server->ready) += lane->ready;
+    server_touch(relay, server);
+}
+
 void lane_place(struct relay *relay, struct lane *lane)
 {
     uint32_t usable = lane_choose(relay, lane);
     uint32_t choice = lane->ready > 0 ? usable : NO_INDEX;
     if (choice != lane->placed) {
-        list_remove(&lane->turn);
-        if (lane->placed != NO_INDEX) {
-            server_at(relay, lane->placed)->ready -= lane->ready;
-        }
-        lane->placed = choice;
-        lane->deficit = 0;
-        if (choice != NO_INDEX) {
-            struct server *server = server_at(relay, choice);
-            list_append(&server->turns, &lane->turn);
-            server->ready += lane->ready;
-            server_touch(relay, server);
-        }
+        leave_turns(relay, lane);
+        take_turns(relay, lane, choice);
     }
     if (!relay->started) {
         return;

@@ -116,7 +116,8 @@ static void adopt(struct relay *relay, struct server *to, struct server *from)
 {
     const struct server_config *config = to->config;
     uint32_t index = to->index;
-    struct link *empty_heads[] = {&to->sessions, &to->idle, &to->single, &to->turns, &to->touched};
+    struct link *empty_heads[] = {&to->sessions, &to->idle,   &to->single,
+                                  &to->turns,    &to->guests, &to->touched};
     *to = *from;
     to->config = config;
     to->index = index;
@@ -131,7 +132,7 @@ static void adopt(struct relay *relay, struct server *to, struct server *from)
         LIST_ENTRY(at, struct session, all)->server = to;
     }
     to->timer = SCHEDULE_NOWHERE;
-    to->ready = 0;
+    to->ready = to->guests_ready = 0;
     server_touch(relay, to);
     to->ceiling = config->connections;
 }

@@ -702,7 +702,7 @@ void relay_tick(struct relay *relay, struct relay_time now)
 {
     relay_begin(relay, now);
     for (uint32_t i = 0; relay->more && i < relay->server_count; i++) {
-        if (relay->servers[i].ready > 0) {
+        if (relay->servers[i].ready + relay->servers[i].guests_ready > 0) {
             server_touch(relay, &relay->servers[i]);
         }
     }

@@ -45,18 +45,19 @@ enum {
     STRIKES_MAX = 2,                    /* R4 */
     DOUBTS_MAX = 3,                     /* R2 */
     DOUBT_PATIENCE_MS = 15 * 60 * 1000, /* R2: of down, until a doubt may go to the next server */
-    RECIPIENTS_PER_JOB = 100,           /* RFC 5321 4.5.3.1.8: what every server takes */
-    LOOK_AHEAD = 4096,                  /* blocked deliveries passed in one call at most: latency */
-    SESSION_IDLE_MS = 5000,             /* kept for the next message */
-    CONTACT_MAX_AGE_MS = 60000,         /* R3: an up server unheard of for so long is probed */
-    LIMIT_EASES_MS = 60000,             /* a ceiling learned from 421 rises by one that often */
-    OWN_TROUBLE_MS = 1000,              /* no new session so long after one failed on our side */
-    UNKNOWN_PATIENCE_MS = 2000,         /* at start the chain's head gets so long to answer first */
-    CANARY_TRIES = 5,                   /* R5 */
-    DEFERRAL_RUN = 8,                   /* R5: messages in a row */
-    DEFERRAL_VARIETY = 3,               /* R5: senders, and recipients, among them */
-    ADDRESSES_MAX = 32,                 /* of a server, for relay_contact() */
-    REASONS_MAX = 8192,                 /* different reasons at once; beyond, only reply codes */
+    WARM_UP_AHEAD_MS = 60000,   /* a warm-up's messages may come so much before their time */
+    RECIPIENTS_PER_JOB = 100,   /* RFC 5321 4.5.3.1.8: what every server takes */
+    LOOK_AHEAD = 4096,          /* blocked deliveries passed in one call at most: latency */
+    SESSION_IDLE_MS = 5000,     /* kept for the next message */
+    CONTACT_MAX_AGE_MS = 60000, /* R3: an up server unheard of for so long is probed */
+    LIMIT_EASES_MS = 60000,     /* a ceiling learned from 421 rises by one that often */
+    OWN_TROUBLE_MS = 1000,      /* no new session so long after one failed on our side */
+    UNKNOWN_PATIENCE_MS = 2000, /* at start the chain's head gets so long to answer first */
+    CANARY_TRIES = 5,           /* R5 */
+    DEFERRAL_RUN = 8,           /* R5: messages in a row */
+    DEFERRAL_VARIETY = 3,       /* R5: senders, and recipients, among them */
+    ADDRESSES_MAX = 32,         /* of a server, for relay_contact() */
+    REASONS_MAX = 8192,         /* different reasons at once; beyond, only reply codes */
     REASON_BYTES_MAX = 200,
     DRR_QUANTUM = 256 << 10, /* bytes a lane may send before the next lane's turn */
     DRR_COST_BASE = 4096,    /* a message's own cost beside its bytes */
@@ -169,6 +170,7 @@ struct lane {
     uint64_t in_flight;
     uint64_t held;
     uint32_t placed; /* server whose turn list it is in, or NO_INDEX */
+    bool guest;      /* there, in its list of guests: the server stands in, and has a warm-up */
     struct link turn;
     uint64_t deficit;
     uint32_t last_server; /* R4: to tell a switch; at first the chain's head. Orphan: NO_INDEX */
@@ -227,6 +229,9 @@ struct server {
     /* lanes */
     struct link turns;
     uint64_t ready;
+    struct link guests; /* lanes for which it stands in, while that is bounded by a warm-up */
+    uint64_t guests_ready;
+    int64_t guest_due_ms; /* steady: when the next of them would be on time */
     uint32_t timer;
     struct link touched; /* in relay->touched: something may have changed for it */
     struct relay_capabilities capabilities;
@@ -404,6 +409,8 @@ void lane_count(struct relay *relay, uint32_t number, enum delivery_state state,
 
 /* ---- server.c: servers, sessions, jobs ---------------------------------------------------- */
 
+/* What a warm-up leaves between two messages. */
+int64_t server_guest_interval_ms(const struct server *server);
 enum error servers_new(struct relay *relay, const struct relay_config *config,
                        struct server **ret_servers) MUST_CHECK;
 /* All but the probe. */

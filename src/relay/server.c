@@ -38,6 +38,7 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
         list_init(&server->single);
         list_init(&server->turns);
         list_init(&server->touched);
+        list_init(&server->guests);
         for (uint32_t j = 0; j < server->config->address_count; j++) {
             const struct server_address *address = &server->config->addresses[j];
             if (address->is_literal && server->address_count < ADDRESSES_MAX) {
@@ -74,6 +75,12 @@ void server_close_sessions(struct relay *relay, struct server *server)
     }
 }
 
+int64_t server_guest_interval_ms(const struct server *server)
+{
+    enum { HOUR_MS = 3600 * 1000 };
+    return HOUR_MS / (server->config->warm_up > 0 ? server->config->warm_up : 1);
+}
+
 static int64_t earlier(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -98,6 +105,9 @@ void server_arm(struct relay *relay, struct server *server)
     }
     if (server->own_trouble_until_ms > now) {
         due = earlier(due, server->own_trouble_until_ms);
+    }
+    if (server->guests_ready > 0 && server->guest_due_ms - WARM_UP_AHEAD_MS > now) {
+        due = earlier(due, server->guest_due_ms - WARM_UP_AHEAD_MS);
     }
     if (due == INT64_MAX) {
         if (server->timer != SCHEDULE_NOWHERE) {

@@ -68,6 +68,20 @@ static int64_t stopped_since(const struct core *core, const struct relay_lane_vi
     return since;
 }
 
+/* It goes, but no faster than its server's warm-up lets it; else null. */
+static json_t *warm_up_reason(const struct core *core, const struct relay_lane_view *lane)
+{
+    char text[128];
+    uint32_t most = core->config->relay.servers[lane->server].warm_up;
+    if (most == 0 || lane->chain_length < 2 || lane->chain[0] == lane->server) {
+        return json_null();
+    }
+    struct slice name = core_server_name(core, lane->server);
+    snprintf(text, sizeof(text), "%.*s stands in, for %u messages an hour", SLICE_PRINT(name),
+             most);
+    return control_string(slice_from_text(text));
+}
+
 /* Why nothing goes: "m1 down: connection refused; m2 disabled". Null where something does, or
  * nothing waits. */
 static json_t *lane_reason(const struct core *core, const struct relay_lane_view *lane)
@@ -75,7 +89,10 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
     if (lane->state == LANE_ORPHAN) {
         return json_string("no route in the configuration");
     }
-    if (lane->server != NO_INDEX || lane->state == LANE_IDLE || lane->state == LANE_HELD) {
+    if (lane->server != NO_INDEX && lane->state != LANE_IDLE) {
+        return warm_up_reason(core, lane);
+    }
+    if (lane->state == LANE_IDLE || lane->state == LANE_HELD) {
         return json_null();
     }
     struct buffer text;

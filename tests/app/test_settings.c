@@ -302,6 +302,26 @@ static void expanded_text_means_the_same(void **state)
     buffer_done(&errors);
 }
 
+static void retries_may_grow(void **state)
+{
+    (void)state;
+    struct settings *settings =
+        read_text("hostname = a.b\nlisten mx { address = \"127.0.0.1:25\" }\n"
+                  "server m1 { address = a warm-up = 600 }\n"
+                  "domain example.com { deliver-to = m1 retry = {1m, 5m, x2, 30m} }\n"
+                  "domain example.org { deliver-to = m1 retry = {10s, x1.5, 30s} }\n",
+                  "");
+    const struct relay_config *config = &settings_config(settings)->relay;
+    const uint32_t doubled[] = {60000, 300000, 600000, 1200000, 1800000};
+    const uint32_t half_more[] = {10000, 15000, 22500, 30000};
+    assert_int_equal(config->routes[0].retry_count, 5);
+    assert_memory_equal(config->routes[0].retry_ms, doubled, sizeof(doubled));
+    assert_int_equal(config->routes[1].retry_count, 4);
+    assert_memory_equal(config->routes[1].retry_ms, half_more, sizeof(half_more));
+    assert_int_equal(config->servers[0].warm_up, 600);
+    settings_free(settings);
+}
+
 static bool has(const struct buffer *text, const char *word)
 {
     return memmem(text->data, text->length, word, strlen(word)) != NULL;
@@ -550,6 +570,7 @@ int main(void)
         cmocka_unit_test(what_takes_a_restart_is_told_apart),
         cmocka_unit_test(every_key),
         cmocka_unit_test(expanded_text_means_the_same),
+        cmocka_unit_test(retries_may_grow),
         cmocka_unit_test(a_password_is_for_its_reader_alone),
         cmocka_unit_test(a_password_that_all_may_read_is_warned_of),
         cmocka_unit_test(warnings_do_not_fail),

@@ -124,6 +124,27 @@ static void broken_blocks(void **state)
     CHECK_ALL(cases);
 }
 
+static void growing_retries(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "domain a.example { deliver-to = m1 retry = {x2, 4h} }\n",
+         "conf:6: retry: 'x2' stands between the delay that grows and the longest: {5m, x2, 4h}\n"},
+        {GOOD "domain a.example { deliver-to = m1 retry = {5m, x2} }\n",
+         "conf:6: retry: 'x2' stands between the delay that grows and the longest: {5m, x2, 4h}\n"},
+        {GOOD "domain a.example { deliver-to = m1 retry = {5m, x2, 1h, 4h} }\n",
+         "conf:6: retry: 'x2' stands between the delay that grows and the longest: {5m, x2, 4h}\n"},
+        {GOOD "domain a.example { deliver-to = m1 retry = {5m, x2, 1m} }\n",
+         "conf:6: retry: what grows ends above where it begins\n"},
+        {GOOD "domain a.example { deliver-to = m1 retry = {1s, x1.01, 4h} }\n",
+         "conf:6: retry: with x1.01 it takes more than 64 steps\n"},
+        {GOOD "domain a.example { deliver-to = m1 retry = {5m, x1, 4h} }\n",
+         "conf:6: retry: 'x1' is no duration; write a number and a unit: 700ms, 30s, 10m, 2h, 5d "
+         "or 1w\n"},
+    };
+    CHECK_ALL(cases);
+}
+
 static void logins(void **state)
 {
     (void)state;
@@ -498,6 +519,7 @@ int main(void)
         cmocka_unit_test(broken_syntax),
         cmocka_unit_test(broken_blocks),
         cmocka_unit_test(logins),
+        cmocka_unit_test(growing_retries),
         cmocka_unit_test(keys_and_values),
         cmocka_unit_test(user_of_the_machine),
         cmocka_unit_test(listeners),
