@@ -114,7 +114,7 @@ struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin
     lane->redirect_address = redirect_address;
     if (pin != PIN_NONE) {
         struct slice place =
-            pinned_server == NO_INDEX ? redirect : server_at(relay, pinned_server)->config->name;
+            pinned_server == NO_INDEX ? redirect : server_name(relay, pinned_server);
         lane->salt = hash_bytes(relay->key, place) + pin;
     }
     return lane;

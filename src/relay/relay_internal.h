@@ -422,6 +422,8 @@ void relay_session_free(struct relay *relay, struct session *session);
 void session_pool(struct relay *relay, struct session *session);
 /* NULL: no such server. */
 struct server *server_at(const struct relay *relay, uint32_t index);
+/* By the configuration, which while it is replaced is not yet that of the servers. */
+struct slice server_name(const struct relay *relay, uint32_t index);
 /* Something may have changed for it: relay_settle() will look. */
 void server_touch(struct relay *relay, struct server *server);
 void server_arm(struct relay *relay, struct server *server);

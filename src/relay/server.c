@@ -55,6 +55,11 @@ struct server *server_at(const struct relay *relay, uint32_t index)
     return index < relay->server_count ? &relay->servers[index] : NULL;
 }
 
+struct slice server_name(const struct relay *relay, uint32_t index)
+{
+    return relay->config->servers[index].name;
+}
+
 void server_touch(struct relay *relay, struct server *server)
 {
     if (list_is_empty(&server->touched)) {
