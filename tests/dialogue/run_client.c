@@ -24,22 +24,16 @@
  *                              "opened PIPELINING SIZE=5", "started 1", "result 1 reused",
  *                              "- accepted dot reply 250 2.0.0 queued", "closed idle lost: text"
  */
-#include <ctype.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "base/arena.h"
-#include "base/buffer.h"
+#include "dialogue/script.h"
 #include "proto/smtp_client.h"
 
 enum { TAGS = 10, WORDS_MAX = 400 };
-enum mode { MODE_LINES, MODE_JOINED, MODE_BYTES };
 
 struct play {
-    const char *path;
-    unsigned line;
-    enum mode mode;
+    struct script script;
     struct smtp_client *client;
     struct arena arena;
     struct smtp_client_mail envelope;
@@ -47,27 +41,11 @@ struct play {
     struct slice orcpt;
     struct buffer content[TAGS];
     uint64_t unreadable[TAGS];
-    struct buffer pending; /* of S: lines not yet given, MODE_JOINED */
-    struct buffer wire;    /* what the client has sent, not yet expected */
-    struct buffer events;  /* as lines of text, not yet expected */
     size_t allowance;
     int64_t now;
     bool lmtp;
     struct smtp_client_credentials credentials;
 };
-
-static _Noreturn void fail(const struct play *play, const char *format, ...)
-{
-    static const char *const modes[] = {"lines", "joined", "bytes"};
-    va_list arguments;
-    fprintf(stderr, "%s:%u (%s): ", play->path, play->line, modes[play->mode]);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fprintf(stderr, "\nsent: %.*s\nevents: %.*s\n", SLICE_PRINT(buffer_slice(&play->wire)),
-            SLICE_PRINT(buffer_slice(&play->events)));
-    exit(1);
-}
 
 /* ---- the client's side -------------------------------------------------------------------- */
 
@@ -78,7 +56,7 @@ static const char *const verdicts[] = {"accepted", "refused", "not-tried", "cut"
 
 static void print_cause(struct play *play, const struct smtp_client_cause *cause)
 {
-    struct buffer *events = &play->events;
+    struct buffer *events = &play->script.events;
     buffer_printf(events, "%s %s", stages[cause->stage], hows[cause->how]);
     if (cause->how != SMTP_CLIENT_REPLY) {
         buffer_printf(events, ": %.*s\n", SLICE_PRINT(cause->text));
@@ -96,22 +74,23 @@ static void print_opened(struct play *play, const struct smtp_client_capabilitie
 {
     static const char *const flags[] = {"8BITMIME", "SMTPUTF8", "DSN",     "PIPELINING",
                                         "CHUNKING", NULL,       "STARTTLS"};
-    buffer_append_text(&play->events, "opened");
+    buffer_append_text(&play->script.events, "opened");
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         if ((capabilities->flags & 1U << i) && flags[i] != NULL) {
-            buffer_printf(&play->events, " %s", flags[i]);
+            buffer_printf(&play->script.events, " %s", flags[i]);
         }
     }
     if (capabilities->flags & SMTP_CLIENT_CAP_SIZE) {
-        buffer_printf(&play->events, " SIZE=%llu", (unsigned long long)capabilities->size_limit);
+        buffer_printf(&play->script.events, " SIZE=%llu",
+                      (unsigned long long)capabilities->size_limit);
     }
     if (capabilities->recipients_max > 0) {
-        buffer_printf(&play->events, " RCPTMAX=%u", capabilities->recipients_max);
+        buffer_printf(&play->script.events, " RCPTMAX=%u", capabilities->recipients_max);
     }
     if (capabilities->mails_max > 0) {
-        buffer_printf(&play->events, " MAILMAX=%u", capabilities->mails_max);
+        buffer_printf(&play->script.events, " MAILMAX=%u", capabilities->mails_max);
     }
-    buffer_append_text(&play->events, "\n");
+    buffer_append_text(&play->script.events, "\n");
 }
 
 static void give_content(struct play *play, uint64_t tag, uint64_t offset)
@@ -132,21 +111,21 @@ static void take_event(struct play *play, const struct smtp_client_event *event)
         print_opened(play, &event->capabilities);
         break;
     case SMTP_CLIENT_STARTED:
-        buffer_printf(&play->events, "started %u\n", (unsigned)event->tag);
+        buffer_printf(&play->script.events, "started %u\n", (unsigned)event->tag);
         break;
     case SMTP_CLIENT_CONTENT:
         give_content(play, event->tag, event->offset);
         break;
     case SMTP_CLIENT_RESULT:
-        buffer_printf(&play->events, "result %u%s\n", (unsigned)event->tag,
+        buffer_printf(&play->script.events, "result %u%s\n", (unsigned)event->tag,
                       event->reused ? " reused" : "");
         for (uint32_t i = 0; i < event->outcome_count; i++) {
-            buffer_printf(&play->events, "- %s ", verdicts[event->outcomes[i].verdict]);
+            buffer_printf(&play->script.events, "- %s ", verdicts[event->outcomes[i].verdict]);
             print_cause(play, &event->outcomes[i].cause);
         }
         break;
     case SMTP_CLIENT_CLOSED:
-        buffer_append_text(&play->events, "closed ");
+        buffer_append_text(&play->script.events, "closed ");
         print_cause(play, &event->cause);
         break;
     }
@@ -163,7 +142,7 @@ static void settle(struct play *play)
         }
         struct slice output = slice_take(smtp_client_output(play->client), play->allowance);
         if (output.length > 0) {
-            buffer_append(&play->wire, output);
+            buffer_append(&play->script.wire, output);
             play->allowance -= play->allowance == SIZE_MAX ? 0 : output.length;
             smtp_client_sent(play->client, output.length, play->now);
             busy = true;
@@ -187,38 +166,19 @@ static void start(struct play *play)
 
 static struct slice unescape(struct play *play, struct slice text)
 {
-    uint8_t *to = arena_allocate(&play->arena, text.length + 1);
-    size_t length = 0;
-    for (size_t i = 0; i < text.length; i++) {
-        if (text.data[i] != '\\' || i + 1 == text.length) {
-            to[length++] = text.data[i];
-            continue;
-        }
-        uint8_t c = text.data[++i];
-        if (c == 'x') {
-            char digits[3] = {(char)text.data[i + 1], (char)text.data[i + 2], 0};
-            to[length++] = (uint8_t)strtoul(digits, NULL, 16);
-            i += 2;
-        } else {
-            to[length++] = c == 'r' ? '\r' : c == 'n' ? '\n' : c;
-        }
-    }
-    return slice_make(to, length);
-}
-
-static struct slice take_word(struct slice *rest)
-{
-    size_t end = slice_find(*rest, ' ');
-    struct slice word = slice_take(*rest, end);
-    *rest = slice_skip(*rest, end + 1);
-    return word;
+    struct buffer bytes;
+    buffer_init(&bytes, 0);
+    script_unescape(&play->script, &bytes, text);
+    struct slice copy = arena_copy(&play->arena, buffer_slice(&bytes));
+    buffer_done(&bytes);
+    return copy;
 }
 
 static uint64_t take_number(struct play *play, struct slice *rest)
 {
     uint64_t number;
-    if (!slice_to_u64(take_word(rest), &number)) {
-        fail(play, "a number is missing");
+    if (!slice_to_u64(script_word(rest), &number)) {
+        script_fail(&play->script, "a number is missing");
     }
     return number;
 }
@@ -227,7 +187,7 @@ static uint64_t take_tag(struct play *play, struct slice *rest)
 {
     uint64_t tag = take_number(play, rest);
     if (tag >= TAGS) {
-        fail(play, "no such tag");
+        script_fail(&play->script, "no such tag");
     }
     return tag;
 }
@@ -235,7 +195,7 @@ static uint64_t take_tag(struct play *play, struct slice *rest)
 static void do_envelope(struct play *play, struct slice rest)
 {
     while (rest.length > 0) {
-        struct slice word = take_word(&rest);
+        struct slice word = script_word(&rest);
         size_t equals = slice_find(word, '=');
         struct slice name = slice_take(word, equals);
         struct slice value = arena_copy(&play->arena, slice_skip(word, equals + 1));
@@ -254,7 +214,7 @@ static void do_envelope(struct play *play, struct slice rest)
         } else if (slice_equal(name, SLICE_LITERAL("orcpt"))) {
             play->orcpt = value;
         } else {
-            fail(play, "unknown envelope word");
+            script_fail(&play->script, "unknown envelope word");
         }
     }
 }
@@ -262,9 +222,9 @@ static void do_envelope(struct play *play, struct slice rest)
 /* "<address>" without its brackets, escapes resolved. */
 static struct slice take_path(struct play *play, struct slice *rest)
 {
-    struct slice word = take_word(rest);
+    struct slice word = script_word(rest);
     if (word.length < 2) {
-        fail(play, "a path is missing");
+        script_fail(&play->script, "a path is missing");
     }
     return unescape(play, slice_take(slice_skip(word, 1), word.length - 2));
 }
@@ -287,7 +247,7 @@ static void do_mail(struct play *play, struct slice rest, enum error expected)
     play->orcpt = SLICE_EMPTY;
     start(play);
     if (smtp_client_mail(play->client, &mail, play->now) != expected) {
-        fail(play, "smtp_client_mail");
+        script_fail(&play->script, "smtp_client_mail");
     }
     settle(play);
 }
@@ -301,76 +261,27 @@ static void do_fill(struct play *play, struct slice rest)
     }
 }
 
-static void give(struct play *play, struct slice bytes)
+/* A piece of what the server sends. */
+static void input(void *context, struct slice piece)
 {
+    struct play *play = context;
     start(play);
-    while (bytes.length > 0) {
-        struct slice piece = slice_take(bytes, play->mode == MODE_BYTES ? 1 : bytes.length);
-        smtp_client_input(play->client, piece, play->now);
-        settle(play);
-        bytes = slice_skip(bytes, piece.length);
-    }
+    smtp_client_input(play->client, piece, play->now);
+    settle(play);
 }
 
-static void flush_pending(struct play *play)
+static void skip_lines(struct play *play, uint64_t count)
 {
-    if (play->pending.length > 0) {
-        give(play, buffer_slice(&play->pending));
-        buffer_clear(&play->pending);
+    for (; count > 0; count--) {
+        script_expect_like(&play->script, &play->script.wire, "\r\n", SLICE_LITERAL("*"));
     }
-}
-
-static void do_server(struct play *play, struct slice bytes, bool with_line_end)
-{
-    buffer_append(&play->pending, bytes);
-    if (with_line_end) {
-        buffer_append_text(&play->pending, "\r\n");
-    }
-    if (play->mode != MODE_JOINED) {
-        flush_pending(play);
-    }
-}
-
-static struct slice take_wire_line(struct play *play)
-{
-    start(play);
-    struct slice wire = buffer_slice(&play->wire);
-    size_t end = slice_find(wire, '\n');
-    if (end == wire.length || end == 0 || wire.data[end - 1] != '\r') {
-        fail(play, "the client has not sent that line");
-    }
-    return slice_take(wire, end + 1);
-}
-
-static void expect_wire(struct play *play, struct slice expected)
-{
-    struct slice line = take_wire_line(play);
-    if (!slice_equal(slice_take(line, line.length - 2), unescape(play, expected))) {
-        fail(play, "the client has sent another line");
-    }
-    buffer_consume(&play->wire, line.length);
-}
-
-static void expect_event(struct play *play, struct slice expected)
-{
-    struct slice events = buffer_slice(&play->events);
-    size_t end = slice_find(events, '\n');
-    struct slice event = slice_take(events, end);
-    if (expected.data[expected.length - 1] == '*') {
-        expected.length--;
-        event = slice_take(event, expected.length);
-    }
-    if (end == events.length || !slice_equal(event, expected)) {
-        fail(play, "another event, or none");
-    }
-    buffer_consume(&play->events, end + 1);
 }
 
 static void do_pass(struct play *play, struct slice rest)
 {
     play->now += (int64_t)take_number(play, &rest) * 1000;
     if (smtp_client_deadline(play->client) <= play->now) {
-        fail(play, "the client gives up before that");
+        script_fail(&play->script, "the client gives up before that");
     }
     smtp_client_tick(play->client, play->now);
 }
@@ -380,7 +291,8 @@ static void do_timeout(struct play *play, struct slice rest)
     int64_t deadline = smtp_client_deadline(play->client);
     int64_t expected = play->now + (int64_t)take_number(play, &rest) * 1000;
     if (deadline != expected) {
-        fail(play, "the deadline is %lld s away", (long long)(deadline - play->now) / 1000);
+        script_fail(&play->script, "the deadline is %lld s away",
+                    (long long)(deadline - play->now) / 1000);
     }
     smtp_client_tick(play->client, deadline - 1);
     settle(play);
@@ -403,8 +315,8 @@ static void do_caller(struct play *play, struct slice line)
 {
     struct slice whole = line;
     if (starts(&line, "login ")) {
-        play->credentials.user = arena_copy(&play->arena, take_word(&line));
-        play->credentials.password = arena_copy(&play->arena, take_word(&line));
+        play->credentials.user = arena_copy(&play->arena, script_word(&line));
+        play->credentials.password = arena_copy(&play->arena, script_word(&line));
         play->credentials.in_clear = slice_equal(line, SLICE_LITERAL("clear"));
     } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
@@ -439,38 +351,46 @@ static void do_caller(struct play *play, struct slice line)
     } else if (starts(&line, "sends ")) {
         play->allowance = take_number(play, &line);
     } else {
-        expect_event(play, whole);
+        script_expect_like(&play->script, &play->script.events, "\n", whole);
     }
+}
+
+static void give_line(struct play *play, struct slice line)
+{
+    struct buffer bytes;
+    buffer_init(&bytes, 0);
+    buffer_append(&bytes, line);
+    buffer_append_text(&bytes, "\r\n");
+    script_give(&play->script, buffer_slice(&bytes));
+    buffer_done(&bytes);
 }
 
 static void do_line(struct play *play, struct slice line)
 {
-    if (line.length == 0 || line.data[0] == '#') {
-        return;
-    }
+    struct script *script = &play->script;
     if (starts(&line, "S: ")) {
-        do_server(play, line, true);
+        give_line(play, line);
         return;
     }
     if (starts(&line, "S\\ ")) {
-        do_server(play, unescape(play, line), false);
+        script_give(script, unescape(play, line));
         return;
     }
-    flush_pending(play);
+    script_flush(script);
     if (starts(&line, "C: ")) {
-        expect_wire(play, line);
+        start(play);
+        script_expect(script, &script->wire, "\r\n", unescape(play, line));
     } else if (starts(&line, "C* ")) {
-        for (uint64_t i = take_number(play, &line); i > 0; i--) {
-            buffer_consume(&play->wire, take_wire_line(play).length);
-        }
+        start(play);
+        skip_lines(play, take_number(play, &line));
     } else if (starts(&line, "C\\ ")) {
-        if (!slice_equal(buffer_slice(&play->wire), unescape(play, line))) {
-            fail(play, "the client has sent something else");
+        if (!slice_equal(buffer_slice(&script->wire), unescape(play, line))) {
+            script_fail(script, "the client has sent something else");
         }
-        buffer_clear(&play->wire);
+        buffer_clear(&script->wire);
     } else if (starts(&line, "silent")) {
-        if (play->wire.length > 0) {
-            fail(play, "the client has sent more");
+        if (script->wire.length > 0) {
+            script_fail(script, "the client has sent more");
         }
     } else {
         do_caller(play, line);
@@ -480,56 +400,32 @@ static void do_line(struct play *play, struct slice line)
     }
 }
 
-static void run(const char *path, struct slice script, enum mode mode)
+static void play_script(const char *path, struct slice text, enum script_mode mode)
 {
-    struct play play = {.path = path, .mode = mode, .allowance = SIZE_MAX, .now = 1000000};
+    struct play play = {.allowance = SIZE_MAX, .now = 1000000};
+    struct script *script = &play.script;
+    script_init(script, path, text, mode, input, &play);
     arena_init(&play.arena);
-    buffer_init(&play.pending, 0);
-    buffer_init(&play.wire, 0);
-    buffer_init(&play.events, 0);
     for (size_t i = 0; i < TAGS; i++) {
         buffer_init(&play.content[i], 0);
         play.unreadable[i] = UINT64_MAX;
     }
-    while (script.length > 0) {
-        size_t end = slice_find(script, '\n');
-        play.line++;
-        do_line(&play, slice_take(script, end));
-        script = slice_skip(script, end + 1);
+    for (struct slice line; script_next(script, &line);) {
+        do_line(&play, line);
     }
-    flush_pending(&play);
-    if (play.wire.length > 0 || play.events.length > 0) {
-        fail(&play, "left over at the end");
+    script_flush(script);
+    if (script->wire.length > 0 || script->events.length > 0) {
+        script_fail(script, "left over at the end");
     }
     smtp_client_free(play.client);
     for (size_t i = 0; i < TAGS; i++) {
         buffer_done(&play.content[i]);
     }
-    buffer_done(&play.events);
-    buffer_done(&play.wire);
-    buffer_done(&play.pending);
     arena_done(&play.arena);
+    script_done(script);
 }
 
-int main(int argc, char **argv)
+int main(int count, char **arguments)
 {
-    for (int i = 1; i < argc; i++) {
-        struct buffer script;
-        buffer_init(&script, 1 << 20);
-        FILE *file = fopen(argv[i], "rb");
-        char piece[4096];
-        if (file == NULL) {
-            perror(argv[i]);
-            return 1;
-        }
-        for (size_t length; (length = fread(piece, 1, sizeof(piece), file)) > 0;) {
-            buffer_append(&script, slice_make(piece, length));
-        }
-        fclose(file);
-        for (enum mode mode = MODE_LINES; mode <= MODE_BYTES; mode++) {
-            run(argv[i], buffer_slice(&script), mode);
-        }
-        buffer_done(&script);
-    }
-    return 0;
+    return script_main(count - 1, arguments + 1, play_script);
 }

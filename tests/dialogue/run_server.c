@@ -21,27 +21,19 @@
  *   idle | busy         what smtp_server_is_idle() says
  *   end REPLY           smtp_server_end()
  */
-#include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
+#include "dialogue/script.h"
 #include "proto/smtp_server.h"
 
-enum mode { MODE_LINES, MODE_JOINED, MODE_BYTES };
-
 struct play {
-    const char *path;
-    unsigned line;
-    enum mode mode;
+    struct script script;
     struct smtp_server_settings settings;
     struct smtp_server server;
     bool offers_dsn;
     bool begun;
-    struct buffer pending; /* of C: lines not yet given, MODE_JOINED */
-    struct buffer unread;  /* left by the core */
-    struct buffer wire;    /* replies not yet expected */
-    struct buffer events;  /* as lines of text, not yet expected */
+    struct buffer unread; /* left by the core */
     struct buffer content;
     char answer[600];
     bool answers_later;
@@ -49,19 +41,6 @@ struct play {
     bool lists_events;
     int64_t now;
 };
-
-static _Noreturn void fail(const struct play *play, const char *format, ...)
-{
-    static const char *const modes[] = {"lines", "joined", "bytes"};
-    va_list arguments;
-    fprintf(stderr, "%s:%u (%s): ", play->path, play->line, modes[play->mode]);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fprintf(stderr, "\nreplies: %.*s\nevents: %.*s\n", SLICE_PRINT(buffer_slice(&play->wire)),
-            SLICE_PRINT(buffer_slice(&play->events)));
-    exit(1);
-}
 
 /* ---- the caller's side -------------------------------------------------------------------- */
 
@@ -76,7 +55,7 @@ static void give_answer(struct play *play, const char *text)
         answer.enhanced = enhanced;
         answer.text = slice_from_text(text + used);
     } else if (text[0] != '\0') {
-        fail(play, "bad answer \"%s\"", text);
+        script_fail(&play->script, "bad answer \"%s\"", text);
     }
     smtp_server_answer(&play->server, &answer, play->now);
     play->waits = false;
@@ -84,13 +63,13 @@ static void give_answer(struct play *play, const char *text)
 
 static void print_mailbox(struct play *play, const char *word, const struct smtp_mailbox *box)
 {
-    buffer_printf(&play->events, "%s <%.*s>%s", word, SLICE_PRINT(box->text),
+    buffer_printf(&play->script.events, "%s <%.*s>%s", word, SLICE_PRINT(box->text),
                   box->is_utf8 ? " utf8" : "");
 }
 
 static void print_mail(struct play *play, const struct smtp_server_event *event)
 {
-    struct buffer *events = &play->events;
+    struct buffer *events = &play->script.events;
     print_mailbox(play, "mail", &event->mailbox);
     if (event->size != 0) {
         buffer_printf(events, " size=%llu", (unsigned long long)event->size);
@@ -106,7 +85,8 @@ static void print_mail(struct play *play, const struct smtp_server_event *event)
 
 static void print_end(struct play *play, const struct smtp_content *content)
 {
-    buffer_printf(&play->events, "end header=%llu body=%llu received=%u bare=%llu%s%s id=%.*s",
+    buffer_printf(&play->script.events,
+                  "end header=%llu body=%llu received=%u bare=%llu%s%s id=%.*s",
                   (unsigned long long)smtp_content_header_length(content),
                   (unsigned long long)(content->length - smtp_content_header_length(content)),
                   content->header.received, (unsigned long long)content->bare_newlines,
@@ -116,7 +96,7 @@ static void print_end(struct play *play, const struct smtp_content *content)
 
 static void print_event(struct play *play, const struct smtp_server_event *event)
 {
-    struct buffer *events = &play->events;
+    struct buffer *events = &play->script.events;
     switch (event->kind) {
     case SMTP_SERVER_NONE:
     case SMTP_SERVER_CONTENT:
@@ -159,7 +139,7 @@ static void print_event(struct play *play, const struct smtp_server_event *event
 static void take_output(struct play *play)
 {
     struct slice output = smtp_server_output(&play->server);
-    buffer_append(&play->wire, output);
+    buffer_append(&play->script.wire, output);
     smtp_server_sent(&play->server, output.length);
 }
 
@@ -190,8 +170,9 @@ static void take_events(struct play *play)
     take_output(play);
 }
 
-static void run(struct play *play, struct slice bytes)
+static void run(void *context, struct slice bytes)
 {
+    struct play *play = context;
     struct buffer all;
     buffer_init(&all, 0);
     buffer_append(&all, buffer_slice(&play->unread));
@@ -203,67 +184,36 @@ static void run(struct play *play, struct slice bytes)
     buffer_done(&all);
     smtp_server_input(&play->server, SLICE_EMPTY, play->now);
     if (smtp_server_wants_input(&play->server) && play->unread.length > SMTP_COMMAND_LINE_MAX) {
-        fail(play, "%zu bytes left unread", play->unread.length);
+        script_fail(&play->script, "%zu bytes left unread", play->unread.length);
     }
 }
 
-static void flush(struct play *play)
+static void begin(struct play *play)
 {
     if (!play->begun) {
         play->begun = true;
         smtp_server_init(&play->server, &play->settings, play->now);
         take_events(play);
     }
-    struct slice all = buffer_slice(&play->pending);
-    size_t piece = play->mode == MODE_BYTES ? 1 : all.length;
-    for (; all.length > 0; all = slice_skip(all, piece)) {
-        run(play, slice_take(all, piece));
-    }
-    buffer_clear(&play->pending);
 }
 
 /* ---- the script --------------------------------------------------------------------------- */
 
-static void append_escaped(struct play *play, struct buffer *to, const char *text)
+static bool is(struct slice word, const char *text)
 {
-    for (; *text != '\0'; text++) {
-        unsigned byte = (unsigned char)*text;
-        if (*text == '\\') {
-            text++;
-            if (*text == 'x' && sscanf(text + 1, "%2x", &byte) == 1) {
-                text += 2;
-            } else if (*text == 'r' || *text == 'n' || *text == '0' || *text == '\\') {
-                byte = *text == 'r' ? '\r' : *text == 'n' ? '\n' : *text == '0' ? '\0' : '\\';
-            } else {
-                fail(play, "bad escape");
-            }
-        }
-        buffer_put_u8(to, (uint8_t)byte);
-    }
+    return slice_equal(word, slice_from_text(text));
 }
 
-static void expect_line(struct play *play, struct buffer *from, const char *end,
-                        const char *pattern)
+static uint64_t take_number(struct play *play, struct slice *rest)
 {
-    struct slice all = buffer_slice(from);
-    size_t length = slice_find(all, '\n');
-    size_t mark = strlen(end);
-    if (length == all.length || length + 1 < mark) {
-        fail(play, "expected \"%s\", nothing came", pattern);
+    uint64_t number;
+    if (!slice_to_u64(script_word(rest), &number)) {
+        script_fail(&play->script, "a number is missing");
     }
-    struct slice line = slice_take(all, length + 1 - mark);
-    struct slice wanted = slice_from_text(pattern);
-    if (wanted.length > 0 && wanted.data[wanted.length - 1] == '*') {
-        wanted.length--;
-        line = slice_take(line, wanted.length);
-    }
-    if (!slice_equal(line, wanted) || memcmp(all.data + length + 1 - mark, end, mark) != 0) {
-        fail(play, "expected \"%s\"", pattern);
-    }
-    buffer_consume(from, length + 1);
+    return number;
 }
 
-static void set(struct play *play, const char *key, uint64_t value)
+static void set(struct play *play, struct slice rest)
 {
     struct smtp_server_settings *s = &play->settings;
     struct {
@@ -277,185 +227,178 @@ static void set(struct play *play, const char *key, uint64_t value)
                    {"hops", &s->hops},
                    {"command-timeout", &s->command_timeout_ms},
                    {"session-timeout", &s->session_timeout_ms}};
+    struct slice key = script_word(&rest);
+    uint64_t value = take_number(play, &rest);
+    if (play->begun) {
+        script_fail(&play->script, "set KEY VALUE, before anything else");
+    }
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        if (strcmp(key, numbers[i].key) == 0) {
+        if (is(key, numbers[i].key)) {
             *numbers[i].at = (uint32_t)value;
             return;
         }
     }
-    if (strcmp(key, "size") == 0) {
+    if (is(key, "size")) {
         s->message_bytes = value;
-    } else if (strcmp(key, "reject-bare") == 0) {
+    } else if (is(key, "reject-bare")) {
         s->reject_bare_newline = value != 0;
-    } else if (strcmp(key, "dsn") == 0) {
+    } else if (is(key, "dsn")) {
         play->offers_dsn = value != 0;
     } else {
-        fail(play, "unknown key %s", key);
+        script_fail(&play->script, "unknown key %.*s", SLICE_PRINT(key));
     }
 }
 
-static void expect_content(struct play *play, const char *text)
+static void expect_content(struct play *play, struct slice text)
 {
     struct buffer wanted;
     buffer_init(&wanted, 0);
-    append_escaped(play, &wanted, text);
+    script_unescape(&play->script, &wanted, text);
     if (!slice_equal(buffer_slice(&wanted), buffer_slice(&play->content))) {
-        fail(play, "content is \"%.*s\"", SLICE_PRINT(buffer_slice(&play->content)));
+        script_fail(&play->script, "content is \"%.*s\"",
+                    SLICE_PRINT(buffer_slice(&play->content)));
     }
     buffer_done(&wanted);
     buffer_clear(&play->content);
 }
 
-static void send_line(struct play *play, const char *word, const char *rest)
+static void fill(struct play *play, struct buffer *to, struct slice rest)
 {
-    if (strcmp(word, "C:") == 0) {
-        buffer_append_text(&play->pending, rest);
-        buffer_append_text(&play->pending, "\r\n");
-    } else if (strcmp(word, "C\\") == 0) {
-        append_escaped(play, &play->pending, rest);
+    uint64_t count = take_number(play, &rest);
+    if (rest.length != 1) {
+        script_fail(&play->script, "fill COUNT CHARACTER");
+    }
+    for (; count > 0; count--) {
+        buffer_append(to, rest);
+    }
+}
+
+/* True if the word gives the core something from the client. */
+static bool give(struct play *play, struct slice word, struct slice rest)
+{
+    struct buffer bytes;
+    buffer_init(&bytes, 0);
+    if (is(word, "C:")) {
+        buffer_append(&bytes, rest);
+        buffer_append_text(&bytes, "\r\n");
+    } else if (is(word, "C\\")) {
+        script_unescape(&play->script, &bytes, rest);
+    } else if (is(word, "fill")) {
+        fill(play, &bytes, rest);
     } else {
-        unsigned count = 0;
-        char c = '\0';
-        if (sscanf(rest, "%u %c", &count, &c) != 2) {
-            fail(play, "fill COUNT CHARACTER");
-        }
-        while (count-- > 0) {
-            buffer_put_u8(&play->pending, (uint8_t)c);
-        }
+        buffer_done(&bytes);
+        return false;
     }
-    if (play->mode != MODE_JOINED) {
-        flush(play);
-    }
+    script_give(&play->script, buffer_slice(&bytes));
+    buffer_done(&bytes);
+    return true;
 }
 
 static void expire(struct play *play)
 {
     if (smtp_server_deadline(&play->server) > play->now) {
-        fail(play, "the deadline is %lld ms ahead",
-             (long long)(smtp_server_deadline(&play->server) - play->now));
+        script_fail(&play->script, "the deadline is %lld ms ahead",
+                    (long long)(smtp_server_deadline(&play->server) - play->now));
     }
     smtp_server_expire(&play->server);
     take_events(play);
 }
 
-static void direct(struct play *play, const char *word, const char *rest)
+static void direct(struct play *play, struct slice word, struct slice rest)
 {
-    if (strcmp(word, "answer") == 0) {
-        snprintf(play->answer, sizeof(play->answer), "%s", rest);
-    } else if (strcmp(word, "later") == 0) {
+    if (is(word, "answer")) {
+        snprintf(play->answer, sizeof(play->answer), "%.*s", SLICE_PRINT(rest));
+    } else if (is(word, "later")) {
         play->answers_later = true;
-    } else if (strcmp(word, "now") == 0) {
+    } else if (is(word, "now")) {
+        char text[sizeof(play->answer)];
         if (!play->waits) {
-            fail(play, "no question is open");
+            script_fail(&play->script, "no question is open");
         }
-        give_answer(play, rest);
+        snprintf(text, sizeof(text), "%.*s", SLICE_PRINT(rest));
+        give_answer(play, text);
         run(play, SLICE_EMPTY);
-    } else if (strcmp(word, "wait") == 0) {
-        play->now += atoll(rest);
-    } else if (strcmp(word, "expired") == 0) {
+    } else if (is(word, "wait")) {
+        play->now += (int64_t)take_number(play, &rest);
+    } else if (is(word, "expired")) {
         expire(play);
-    } else if (strcmp(word, "idle") == 0 || strcmp(word, "busy") == 0) {
-        if (smtp_server_is_idle(&play->server) != (word[0] == 'i')) {
-            fail(play, "it is not %s", word);
+    } else if (is(word, "idle") || is(word, "busy")) {
+        if (smtp_server_is_idle(&play->server) != is(word, "idle")) {
+            script_fail(&play->script, "it is not %.*s", SLICE_PRINT(word));
         }
-    } else if (strcmp(word, "end") == 0) {
-        struct smtp_answer answer = {421, "4.3.2", slice_from_text(rest)};
+    } else if (is(word, "end")) {
+        struct smtp_answer answer = {421, "4.3.2", rest};
         smtp_server_end(&play->server, &answer);
         take_events(play);
     } else {
-        fail(play, "unknown word %s", word);
+        script_fail(&play->script, "unknown word %.*s", SLICE_PRINT(word));
     }
 }
 
-static void play_line(struct play *play, char *line)
+static void play_line(struct play *play, struct slice rest)
 {
-    char *word = line;
-    char *rest = strchr(line, ' ');
-    rest = rest == NULL ? line + strlen(line) : (*rest = '\0', rest + 1);
-    if (strcmp(word, "set") == 0) {
-        char key[32] = "";
-        unsigned long long value = 0;
-        if (sscanf(rest, "%31s %llu", key, &value) != 2 || play->begun) {
-            fail(play, "set KEY VALUE, before anything else");
-        }
-        set(play, key, value);
+    struct script *script = &play->script;
+    struct slice word = script_word(&rest);
+    if (is(word, "set")) {
+        set(play, rest);
         return;
     }
-    if (!play->begun && strcmp(word, "answer") != 0 && strcmp(word, "later") != 0) {
-        flush(play);
+    if (!is(word, "answer") && !is(word, "later")) {
+        begin(play);
     }
-    if (strcmp(word, "C:") == 0 || strcmp(word, "C\\") == 0 || strcmp(word, "fill") == 0) {
-        send_line(play, word, rest);
+    if (give(play, word, rest)) {
         return;
     }
-    if (play->begun) {
-        flush(play);
-    }
-    if (strcmp(word, "S:") == 0) {
-        expect_line(play, &play->wire, "\r\n", rest);
-    } else if (strcmp(word, "S-") == 0) {
-        if (play->wire.length > 0) {
-            fail(play, "a reply has come");
+    script_flush(script);
+    if (is(word, "S:")) {
+        script_expect_like(script, &script->wire, "\r\n", rest);
+    } else if (is(word, "S-")) {
+        if (script->wire.length > 0) {
+            script_fail(script, "a reply has come");
         }
-    } else if (strcmp(word, "E:") == 0) {
-        expect_line(play, &play->events, "\n", rest);
-    } else if (strcmp(word, "content") == 0) {
+    } else if (is(word, "E:")) {
+        play->lists_events = true;
+        script_expect_like(script, &script->events, "\n", rest);
+    } else if (is(word, "content")) {
         expect_content(play, rest);
     } else {
         direct(play, word, rest);
     }
 }
 
-static void play_file(struct play *play)
+static void play_script(const char *path, struct slice text, enum script_mode mode)
 {
-    char line[8192];
-    FILE *file = fopen(play->path, "r");
-    if (file == NULL) {
-        perror(play->path);
-        exit(1);
+    struct play play = {.now = 1000};
+    struct script *script = &play.script;
+    script_init(script, path, text, mode, run, &play);
+    buffer_init(&play.unread, 0);
+    buffer_init(&play.content, 0);
+    play.settings = (struct smtp_server_settings){
+        .hostname = SLICE_LITERAL("mx.example.net"),
+        .message_bytes = 1000000,
+        .recipients = 100,
+        .commands = 1000,
+        .errors = 20,
+        .line_bytes = 100000,
+        .header_bytes = 100000,
+        .hops = 100,
+        .command_timeout_ms = 300000,
+        .session_timeout_ms = 3600000,
+    };
+    for (struct slice line; script_next(script, &line);) {
+        play_line(&play, line);
     }
-    while (fgets(line, sizeof(line), file) != NULL) {
-        play->line++;
-        line[strcspn(line, "\n")] = '\0';
-        play->lists_events = play->lists_events || strncmp(line, "E:", 2) == 0;
-        if (line[0] != '\0' && line[0] != '#') {
-            play_line(play, line);
-        }
+    script_flush(script);
+    if (script->wire.length > 0 || (play.lists_events && script->events.length > 0)) {
+        script_fail(script, "more has come than was expected");
     }
-    fclose(file);
-    flush(play);
-    if (play->wire.length > 0 || (play->lists_events && play->events.length > 0)) {
-        fail(play, "more has come than was expected");
-    }
+    smtp_server_done(&play.server);
+    buffer_done(&play.unread);
+    buffer_done(&play.content);
+    script_done(script);
 }
 
-int main(int argc, char **argv)
+int main(int count, char **arguments)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s SCRIPT\n", argv[0]);
-        return 2;
-    }
-    for (int mode = MODE_LINES; mode <= MODE_BYTES; mode++) {
-        struct play play = {.path = argv[1], .mode = (enum mode)mode, .now = 1000};
-        play.settings = (struct smtp_server_settings){
-            .hostname = SLICE_LITERAL("mx.example.net"),
-            .message_bytes = 1000000,
-            .recipients = 100,
-            .commands = 1000,
-            .errors = 20,
-            .line_bytes = 100000,
-            .header_bytes = 100000,
-            .hops = 100,
-            .command_timeout_ms = 300000,
-            .session_timeout_ms = 3600000,
-        };
-        play_file(&play);
-        smtp_server_done(&play.server);
-        buffer_done(&play.pending);
-        buffer_done(&play.unread);
-        buffer_done(&play.wire);
-        buffer_done(&play.events);
-        buffer_done(&play.content);
-    }
-    return 0;
+    return script_main(count - 1, arguments + 1, play_script);
 }
