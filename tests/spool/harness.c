@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "sim/disk_sim.h"
 #include "tests/spool/harness.h"
 
 #include <dirent.h>
@@ -154,6 +155,29 @@ void harness_done(struct harness *harness)
     }
 }
 
+struct disk *harness_simulated_disk(struct harness *harness)
+{
+    return disk_sim_open(harness->context);
+}
+
+void harness_open_simulated(struct harness *harness, uint32_t segment_bytes)
+{
+    struct disk_sim *sim = disk_sim_new();
+    *harness = (struct harness){.make_disk = harness_simulated_disk, .context = sim};
+    spool_settings_default(&harness->settings);
+    harness->settings.segment_bytes = segment_bytes;
+    harness->settings.large_bytes = 256 << 10;
+    harness->settings.reserve_bytes = 1;
+    harness->settings.ready_segments = 1;
+    harness_open(harness, HARNESS_LOG);
+}
+
+void harness_done_simulated(struct harness *harness)
+{
+    harness_done(harness);
+    disk_sim_free(harness->context);
+}
+
 void harness_reopen(struct harness *harness)
 {
     spool_close(harness->spool);
@@ -176,14 +200,31 @@ void harness_told(void *context, enum error error, const struct spool_handle *ha
     loop_stop(harness->loop);
 }
 
+/* What a full disk refuses is tried again when its owner ticks. */
+struct ticking {
+    struct harness *harness;
+    struct loop_timer *timer;
+};
+
+static void tick_on(void *context)
+{
+    struct ticking *ticking = context;
+    spool_tick(ticking->harness->spool);
+    loop_timer_set(ticking->timer, 100);
+}
+
 enum error harness_submit(struct harness *harness, enum spool_durability durability)
 {
+    struct ticking ticking = {.harness = harness};
+    ticking.timer = loop_timer_new(harness->loop, tick_on, &ticking);
+    loop_timer_set(ticking.timer, 100);
     harness->done = false;
     spool_batch_submit(harness->spool, durability, harness_told, harness);
     assert_false(harness->done); /* never from inside the call */
     while (!harness->done) {
         loop_run(harness->loop);
     }
+    loop_timer_free(ticking.timer);
     return harness->error;
 }
 

@@ -33,6 +33,10 @@ struct harness {
 
 void harness_open(struct harness *harness, enum harness_kind kind); /* fresh, loaded */
 void harness_done(struct harness *harness);
+/* The log on a simulated disk of its own, `context`. */
+struct disk *harness_simulated_disk(struct harness *harness);
+void harness_open_simulated(struct harness *harness, uint32_t segment_bytes);
+void harness_done_simulated(struct harness *harness);
 enum error harness_try_open(struct harness *harness);
 void harness_load(struct harness *harness);
 void harness_reopen(struct harness *harness);
