@@ -56,7 +56,9 @@
  *   - after the write, before the sync: any part of it: taken if complete, else cut. Nobody was
  *     told but those who asked for SPOOL_WRITTEN only.
  *   - while a segment is begun: a file without a valid header of its own number, or with a header
- *     and no complete group: nothing in it was told; removed, or an empty segment.
+ *     and no complete group: nothing in it was told; an empty segment, or removed if it shows that
+ *     it was not begun (the header of a former life, no group), else set aside: it looks like a
+ *     head whose headers are damaged.
  *   - while an index or seal is written: no valid seal: the segment is an open end of the next
  *     header, or was the head; it is scanned, and sealed once all is loaded.
  *   - after the copy of a survivor, before its old segment goes: both are there; the later place
@@ -67,6 +69,15 @@
  *   - "new-" files: removed. Spares: used.
  * A start never appends to an older segment: it begins a new one. What an earlier process had
  * written and not synced is synced before the new header calls it valid.
+ *
+ * What a damaged disk costs, each time with a word to the operator
+ *   - a record: itself; its octets are set aside.
+ *   - an index: nothing; the segment is scanned.
+ *   - both copies of a header: nothing, if a seal or the newest header vouches for the segment;
+ *     else its file is set aside.
+ *   - a block that cannot be read: what it held. The segment gets no seal, so that each start tries
+ *     again, and its file is set aside when it would go. If no header of any segment can be read,
+ *     nothing is touched and nothing opened: it may be the cable.
  *
  * After a double failure followed by a crash a refused group may be found complete, because nothing
  * could be written to refuse it durably: its sender was told to keep the mail, so it may come

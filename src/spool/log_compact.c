@@ -39,7 +39,8 @@ struct log_compaction {
 static bool is_candidate(const struct segment *segment)
 {
     if (segment->head || segment->busy || segment->gone || segment->stuck || segment->pins > 0 ||
-        (!segment->sealed && !segment->failed) || !segment->durable || segment->references_lost) {
+        (!segment->sealed && !segment->failed && !segment->unreadable) || !segment->durable ||
+        segment->references_lost) {
         return false;
     }
     for (size_t i = 0; i < segment->reference_count; i++) {

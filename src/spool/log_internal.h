@@ -54,6 +54,7 @@ struct segment {
     bool failed;  /* a write or sync failed: its descriptor is not trusted */
     bool seal_failed;
     bool from_before;     /* of an earlier life: to be loaded */
+    bool unreadable;      /* the disk does not give all of it: the file is kept when it goes */
     bool stuck;           /* something in it cannot be read, so it cannot be moved */
     bool references_lost; /* memory was out: it stays until the next start */
     bool emptying;        /* by compaction */

@@ -146,7 +146,7 @@ enum error segment_index(struct journal *journal, struct segment *segment, struc
     }
     if (segment->sealed) {
         enum error error = read_index(journal, segment, ret_index);
-        if (error != ERROR_CORRUPT) {
+        if (error != ERROR_CORRUPT && error != ERROR_IO) {
             return error;
         }
         buffer_done(ret_index);

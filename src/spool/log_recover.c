@@ -3,22 +3,15 @@
  * At the open: which segments there are, how far each is valid, and what is rubbish. Reads headers
  * and seals, and the last segment from end to end if it has no seal; the rest is log_load.c's.
  */
+#include "spool/log_found.h"
 #include "spool/log_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-struct found {
-    uint64_t number;
-    uint64_t size;
-    struct log_header header;
-    struct log_seal seal;
-    bool has_header, has_seal;
-};
-
 struct listing {
     struct journal *journal;
-    struct buffer segments; /* struct found */
+    struct buffer segments; /* struct log_found */
     struct buffer rubbish;  /* char[LOG_NAME_SIZE] */
 };
 
@@ -44,7 +37,7 @@ static void list_one(void *context, const char *file, uint64_t size)
     }
     char name[LOG_NAME_SIZE];
     log_name_make(kind, number, name);
-    struct found found = {.number = number, .size = size};
+    struct log_found found = {.number = number, .size = size};
     switch (kind) {
     case LOG_NAME_SEGMENT:
         buffer_append(&listing->segments, slice_make(&found, sizeof(found)));
@@ -64,51 +57,6 @@ static void list_one(void *context, const char *file, uint64_t size)
     }
 }
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t left = ((const struct found *)a)->number, right = ((const struct found *)b)->number;
-    return (left > right) - (left < right);
-}
-
-/* ---- headers ----------------------------------------------------------------------------- */
-
-static enum error read_blocks(struct journal *journal, struct found *found)
-{
-    uint8_t blocks[LOG_DATA_AT];
-    if (found->size < sizeof(blocks)) {
-        return ERROR_NONE; /* it was being made */
-    }
-    enum error error = log_files_read(&journal->files, found->number, 0, blocks, sizeof(blocks));
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    for (int copy = 0; copy < 2 && !found->has_header; copy++) {
-        error = log_header_decode(blocks + (size_t)copy * LOG_BLOCK, &found->header);
-        if (error == ERROR_NEWER) {
-            return error;
-        }
-        /* A recycled file still has the header of its former life. */
-        found->has_header = error == ERROR_NONE && found->header.number == found->number;
-    }
-    error = log_seal_decode(blocks + LOG_SEAL_AT, &found->seal);
-    if (error == ERROR_NEWER && found->has_header) {
-        return error;
-    }
-    found->has_seal = error == ERROR_NONE && found->seal.number == found->number &&
-                      (!found->has_header || found->seal.nonce == found->header.nonce);
-    return ERROR_NONE;
-}
-
-static const struct log_open_end *open_end_of(const struct found *newest, uint64_t number)
-{
-    for (uint32_t i = 0; newest != NULL && i < newest->header.open_end_count; i++) {
-        if (newest->header.open_ends[i].number == number) {
-            return &newest->header.open_ends[i];
-        }
-    }
-    return NULL;
-}
-
 /* ---- scanning ---------------------------------------------------------------------------- */
 
 struct scanning {
@@ -125,6 +73,9 @@ static void set_aside(const struct scanning *scanning, uint32_t from, uint32_t t
     struct disk_file *file;
     log_name_make(LOG_NAME_SET_ASIDE, scanning->segment->number << 32 | from, name);
     to = to < scanning->bytes.length ? to : (uint32_t)scanning->bytes.length;
+    if (scanning->segment->unreadable) {
+        return; /* its whole file is kept */
+    }
     if (to <= from || disk->ops->open(disk, name, DISK_WRITE | DISK_CREATE, &file) != ERROR_NONE) {
         return; /* set aside before */
     }
@@ -151,6 +102,17 @@ static void scan_damage(void *context, uint32_t from, uint32_t to, bool cut, con
     loading_keep_damage(scanning->journal, text);
 }
 
+static void scan_unreadable(void *context, uint32_t from, uint32_t to)
+{
+    struct scanning *scanning = context;
+    char text[160];
+    snprintf(text, sizeof(text), "segment %llu: the disk cannot read %u bytes at %u",
+             (unsigned long long)scanning->segment->number, to - from, from);
+    scanning->segment->unreadable = true;
+    scanning->journal->quarantined++;
+    loading_keep_damage(scanning->journal, text);
+}
+
 enum error segment_scan(struct journal *journal, struct segment *segment, uint32_t known_end,
                         struct buffer *ret_index)
 {
@@ -159,8 +121,9 @@ enum error segment_scan(struct journal *journal, struct segment *segment, uint32
     if (bytes == NULL) {
         return ERROR_MEMORY;
     }
-    enum error error = log_files_read(&journal->files, segment->number, 0, bytes, (size_t)length);
     struct scanning scanning = {journal, segment, slice_make(bytes, (size_t)length)};
+    enum error error = log_found_bytes(&journal->files, segment->number, bytes, (size_t)length,
+                                       scan_unreadable, &scanning);
     struct log_scan scan = {.nonce = segment->nonce,
                             .known_end = known_end,
                             .context = &scanning,
@@ -204,10 +167,10 @@ static void add_rubbish(struct listing *listing, uint64_t number)
     buffer_append(&listing->rubbish, slice_make(name, sizeof(name)));
 }
 
-static enum error add_segment(struct journal *journal, const struct found *found, uint64_t nonce,
-                              uint32_t end)
+static enum error add_segment(struct journal *journal, const struct log_found *found,
+                              const struct log_judged *judged)
 {
-    struct segment *segment = segment_new(journal, found->number, nonce);
+    struct segment *segment = segment_new(journal, found->number, judged->nonce);
     if (segment == NULL) {
         return ERROR_MEMORY;
     }
@@ -218,9 +181,12 @@ static enum error add_segment(struct journal *journal, const struct found *found
         segment->index_at = found->seal.index_at;
         segment->index_length = found->seal.index_length;
         segment->index_crc = found->seal.index_crc;
+        if (found->seal.next_sequence > journal->next_sequence) {
+            journal->next_sequence = found->seal.next_sequence;
+        }
     }
-    if (end != 0) {
-        segment->end = segment->synced_end = end;
+    if (judged->judgement == LOG_VALID) {
+        segment->end = segment->synced_end = judged->end;
         return ERROR_NONE;
     }
     sync_tail(journal, segment);
@@ -229,49 +195,43 @@ static enum error add_segment(struct journal *journal, const struct found *found
     return error;
 }
 
-/* A file whose header is gone, and that no other header or seal of its own vouches for. */
-static void set_segment_aside(struct journal *journal, const struct found *found)
+/* It may hold somebody's mail, but nothing vouches for any of it. */
+static void set_segment_aside(struct journal *journal, const struct log_found *found)
 {
     char from[LOG_NAME_SIZE], to[LOG_NAME_SIZE], text[128];
     log_name_make(LOG_NAME_SEGMENT, found->number, from);
     log_name_make(LOG_NAME_SET_ASIDE, found->number, to);
+    log_files_forget(&journal->files, found->number);
     (void)!journal->disk->ops->rename(journal->disk, from, to);
-    snprintf(text, sizeof(text), "segment %llu has no valid header: set aside as %s",
-             (unsigned long long)found->number, to);
+    snprintf(text, sizeof(text), "segment %llu has no %s header: set aside as %s",
+             (unsigned long long)found->number, found->unreadable ? "readable" : "valid", to);
     loading_keep_damage(journal, text);
     journal->quarantined++;
 }
 
-static enum error judge(struct listing *listing, const struct found *found,
-                        const struct found *newest)
+static enum error act_on(struct listing *listing, const struct log_found *found,
+                         const struct log_found *newest)
 {
     struct journal *journal = listing->journal;
-    const struct log_open_end *end = open_end_of(newest, found->number);
-    if (found->has_seal) {
-        if (found->seal.next_sequence > journal->next_sequence) {
-            journal->next_sequence = found->seal.next_sequence;
-        }
-        return add_segment(journal, found, found->seal.nonce, found->seal.end);
-    }
-    if (end != NULL && end->end != 0) {
-        return add_segment(journal, found, end->nonce, end->end);
-    }
-    if (end != NULL || newest == NULL || found->number > newest->number) {
-        /* Void, or its first group was never synced. */
+    struct log_judged judged = log_found_judge(found, newest);
+    char text[128];
+    switch (judged.judgement) {
+    case LOG_NOT_BEGUN:
         add_rubbish(listing, found->number);
         return ERROR_NONE;
-    }
-    if (!found->has_header) {
+    case LOG_LOST:
         set_segment_aside(journal, found);
         return ERROR_NONE;
-    }
-    if (found != newest) {
-        char text[128];
+    case LOG_SEAL_DAMAGED:
         snprintf(text, sizeof(text), "segment %llu: its seal is damaged, it is read as it stands",
                  (unsigned long long)found->number);
         loading_keep_damage(journal, text);
+        break;
+    case LOG_VALID:
+    case LOG_HEAD:
+        break;
     }
-    return add_segment(journal, found, found->header.nonce, 0);
+    return add_segment(journal, found, &judged);
 }
 
 static void remove_rubbish(struct journal *journal, const struct buffer *rubbish)
@@ -284,23 +244,26 @@ static void remove_rubbish(struct journal *journal, const struct buffer *rubbish
 static enum error judge_all(struct listing *listing)
 {
     struct journal *journal = listing->journal;
-    struct found *found = (void *)listing->segments.data;
+    struct log_found *found = (void *)listing->segments.data;
     size_t count = listing->segments.length / sizeof(*found);
-    const struct found *newest = NULL;
     enum error error = ERROR_NONE;
-    if (count > 0) {
-        qsort(found, count, sizeof(*found), by_number);
-    }
+    bool unreadable = false;
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
-        error = read_blocks(journal, &found[i]);
-        newest = found[i].has_header ? &found[i] : newest;
-        journal->next_number = found[i].number + 1;
+        error = log_found_read(&journal->files, &found[i]);
+        unreadable |= found[i].unreadable;
+    }
+    const struct log_found *newest = log_found_sort(found, count);
+    if (error == ERROR_NONE && newest == NULL && unreadable) {
+        error = ERROR_IO; /* rather the whole disk than one segment: nothing is judged by that */
+    }
+    if (count > 0) {
+        journal->next_number = found[count - 1].number + 1;
     }
     if (error == ERROR_NONE && newest != NULL) {
         journal->next_sequence = newest->header.next_sequence;
     }
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
-        error = judge(listing, &found[i], newest);
+        error = act_on(listing, &found[i], newest);
     }
     return error;
 }

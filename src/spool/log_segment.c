@@ -339,7 +339,7 @@ void segments_seal(struct journal *journal)
     {
         struct segment *segment = segment_of(at);
         if (segment->head || segment->sealed || segment->failed || segment->busy ||
-            segment->seal_failed || !segment->index_known || segment->gone ||
+            segment->seal_failed || segment->unreadable || !segment->index_known || segment->gone ||
             segment->synced_end != segment->end || journal->janitor == NULL) {
             continue;
         }
@@ -398,12 +398,15 @@ static void remove_run(void *context)
     struct remove_job *job = context;
     struct disk *disk = job->journal->disk;
     for (size_t i = 0; i < job->count && job->error == ERROR_NONE; i++) {
-        char name[LOG_NAME_SIZE], spare[LOG_NAME_SIZE];
+        char name[LOG_NAME_SIZE], to[LOG_NAME_SIZE];
         const struct segment *segment = job->segments[i];
         log_name_make(LOG_NAME_SEGMENT, segment->number, name);
         if (segment->spare != 0) {
-            log_name_make(LOG_NAME_SPARE, segment->spare, spare);
-            job->error = disk->ops->rename(disk, name, spare);
+            log_name_make(LOG_NAME_SPARE, segment->spare, to);
+            job->error = disk->ops->rename(disk, name, to);
+        } else if (segment->unreadable) {
+            log_name_make(LOG_NAME_SET_ASIDE, segment->number, to);
+            job->error = disk->ops->rename(disk, name, to);
         } else {
             job->error = disk->ops->unlink(disk, name);
         }
@@ -472,7 +475,7 @@ void segments_reclaim(struct journal *journal)
         }
         job->journal = journal;
         bool recycle = recycled < spare_target(journal) && !segment->failed &&
-                       segment->size == journal->settings.segment_bytes;
+                       !segment->unreadable && segment->size == journal->settings.segment_bytes;
         if (!segment->tried) {
             segment->spare = recycle ? journal->next_spare++ : 0;
         }

@@ -1,24 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The offline check: every segment from end to end, then every piece of content of the messages
- * that are not finished. It judges segments as log_recover.c does, but changes nothing.
+ * that are not finished. It judges segments as a start does, but changes nothing.
  */
 #include "spool/verify.h"
 
 #include "base/crc32c.h"
+#include "spool/log_found.h"
 #include "spool/log_scan.h"
 #include "spool/log_table.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-struct checked_segment {
-    uint64_t number, size;
-    struct log_header header;
-    struct log_seal seal;
-    bool has_header, has_seal;
-};
 
 /* A piece of content that some message names. */
 struct named_piece {
@@ -29,16 +23,17 @@ struct named_piece {
 
 struct checking {
     struct disk *disk;
+    struct log_files open;
     void (*line)(void *context, const char *text);
     void (*progress)(void *context, uint64_t done, uint64_t all);
     void *context;
     struct spool_verify_report *report;
-    struct buffer segments; /* struct checked_segment */
+    struct buffer segments; /* struct log_found */
     struct buffer files;    /* uint64_t */
     struct buffer pieces;   /* struct named_piece */
     struct table table;
     uint64_t done, all;
-    const struct checked_segment *segment; /* the one being scanned */
+    const struct log_found *segment; /* the one being scanned */
     enum error error;
 };
 
@@ -76,7 +71,7 @@ static void list_one(void *context, const char *name, uint64_t size)
         return;
     }
     if (kind == LOG_NAME_SEGMENT) {
-        struct checked_segment segment = {.number = number, .size = size};
+        struct log_found segment = {.number = number, .size = size};
         buffer_append(&checking->segments, slice_make(&segment, sizeof(segment)));
         checking->all += size;
     } else if (kind == LOG_NAME_CONTENT) {
@@ -85,13 +80,6 @@ static void list_one(void *context, const char *name, uint64_t size)
     } else if (kind == LOG_NAME_SET_ASIDE) {
         say(checking, "%s: set aside earlier", name);
     }
-}
-
-static int by_number(const void *a, const void *b)
-{
-    uint64_t left = ((const struct checked_segment *)a)->number;
-    uint64_t right = ((const struct checked_segment *)b)->number;
-    return (left > right) - (left < right);
 }
 
 static enum error read_part(struct checking *checking, enum log_name kind, uint64_t number,
@@ -104,34 +92,6 @@ static enum error read_part(struct checking *checking, enum log_name kind, uint6
     if (error == ERROR_NONE) {
         error = checking->disk->ops->read(file, offset, bytes, length);
         checking->disk->ops->close(file);
-    }
-    return error;
-}
-
-static enum error read_blocks(struct checking *checking, struct checked_segment *segment)
-{
-    uint8_t blocks[LOG_DATA_AT];
-    if (segment->size < sizeof(blocks)) {
-        return ERROR_NONE;
-    }
-    enum error error =
-        read_part(checking, LOG_NAME_SEGMENT, segment->number, 0, blocks, sizeof(blocks));
-    for (int copy = 0; copy < 2 && error == ERROR_NONE; copy++) {
-        struct log_header header;
-        enum error decoded = log_header_decode(blocks + (size_t)copy * LOG_BLOCK, &header);
-        if (decoded == ERROR_NEWER) {
-            return decoded;
-        }
-        if (decoded != ERROR_NONE || header.number != segment->number) {
-            continue;
-        }
-        segment->header = header;
-        segment->has_header = true;
-    }
-    if (error == ERROR_NONE) {
-        enum error decoded = log_seal_decode(blocks + LOG_SEAL_AT, &segment->seal);
-        segment->has_seal = decoded == ERROR_NONE && segment->seal.number == segment->number &&
-                            (!segment->has_header || segment->seal.nonce == segment->header.nonce);
     }
     return error;
 }
@@ -232,16 +192,6 @@ static void take_record(void *context, const struct log_record *record, struct s
 
 /* ---- segments ---------------------------------------------------------------------------- */
 
-static const struct log_open_end *open_end_of(const struct checked_segment *newest, uint64_t number)
-{
-    for (uint32_t i = 0; newest != NULL && i < newest->header.open_end_count; i++) {
-        if (newest->header.open_ends[i].number == number) {
-            return &newest->header.open_ends[i];
-        }
-    }
-    return NULL;
-}
-
 static void check_index(struct checking *checking, struct slice bytes)
 {
     const struct log_seal *seal = &checking->segment->seal;
@@ -253,15 +203,20 @@ static void check_index(struct checking *checking, struct slice bytes)
     }
 }
 
+static void unreadable(void *context, uint32_t from, uint32_t to)
+{
+    damage(context, from, to, false, "the disk cannot read them");
+}
+
 static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32_t end)
 {
-    const struct checked_segment *segment = checking->segment;
+    const struct log_found *segment = checking->segment;
     uint8_t *bytes = malloc((size_t)segment->size + 1);
     if (bytes == NULL) {
         return ERROR_MEMORY;
     }
-    enum error error =
-        read_part(checking, LOG_NAME_SEGMENT, segment->number, 0, bytes, (size_t)segment->size);
+    enum error error = log_found_bytes(&checking->open, segment->number, bytes,
+                                       (size_t)segment->size, unreadable, checking);
     struct slice all = slice_make(bytes, (size_t)segment->size);
     struct log_scan scan = {.nonce = nonce,
                             .known_end = end,
@@ -283,52 +238,43 @@ static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32
     return error == ERROR_NONE ? checking->error : error;
 }
 
-static enum error check_segment(struct checking *checking, const struct checked_segment *newest)
+static enum error check_segment(struct checking *checking, const struct log_found *newest)
 {
-    const struct checked_segment *segment = checking->segment;
+    const struct log_found *segment = checking->segment;
     unsigned long long number = segment->number;
-    const struct log_open_end *end = open_end_of(newest, segment->number);
-    if (segment->has_seal) {
-        checking->report->segments++;
-        checking->report->sealed_segments++;
-        return scan_segment(checking, segment->seal.nonce, segment->seal.end);
-    }
-    if (end != NULL && end->end != 0) {
-        checking->report->segments++;
-        return scan_segment(checking, end->nonce, end->end);
-    }
-    if (end != NULL || newest == NULL || segment->number > newest->number) {
+    struct log_judged judged = log_found_judge(segment, newest);
+    switch (judged.judgement) {
+    case LOG_NOT_BEGUN:
         say(checking, "segment %llu was never begun: it would be removed", number);
         advance(checking, segment->size);
         return ERROR_NONE;
-    }
-    if (!segment->has_header) {
+    case LOG_LOST:
         say(checking, "segment %llu has no valid header: it would be set aside", number);
         checking->report->damaged_records++;
         advance(checking, segment->size);
         return ERROR_NONE;
-    }
-    checking->report->segments++;
-    if (segment != newest) {
+    case LOG_SEAL_DAMAGED:
         say(checking, "segment %llu: its seal is damaged", number);
         checking->report->damaged_records++;
+        break;
+    case LOG_VALID:
+    case LOG_HEAD:
+        break;
     }
-    return scan_segment(checking, segment->header.nonce, 0);
+    checking->report->segments++;
+    checking->report->sealed_segments += segment->has_seal;
+    return scan_segment(checking, judged.nonce, judged.end);
 }
 
 static enum error check_segments(struct checking *checking)
 {
-    struct checked_segment *segments = (void *)checking->segments.data;
+    struct log_found *segments = (void *)checking->segments.data;
     size_t count = checking->segments.length / sizeof(*segments);
-    const struct checked_segment *newest = NULL;
     enum error error = count == 0 ? ERROR_MISSING : ERROR_NONE;
-    if (count > 0) {
-        qsort(segments, count, sizeof(*segments), by_number);
-    }
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
-        error = read_blocks(checking, &segments[i]);
-        newest = segments[i].has_header ? &segments[i] : newest;
+        error = log_found_read(&checking->open, &segments[i]);
     }
+    const struct log_found *newest = log_found_sort(segments, count);
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
         checking->segment = &segments[i];
         error = check_segment(checking, newest);
@@ -415,6 +361,7 @@ enum error spool_verify(struct disk *disk, void (*line)(void *context, const cha
     struct checking checking = {
         .disk = disk, .line = line, .progress = progress, .context = context, .report = ret_report};
     *ret_report = (struct spool_verify_report){0};
+    log_files_init(&checking.open, disk);
     enum error error = table_init(&checking.table);
     if (error == ERROR_NONE) {
         error = disk->ops->list(disk, list_one, &checking);
@@ -428,6 +375,7 @@ enum error spool_verify(struct disk *disk, void (*line)(void *context, const cha
     if (checking.segments.failed || checking.files.failed || checking.pieces.failed) {
         error = ERROR_MEMORY;
     }
+    log_files_done(&checking.open);
     table_done(&checking.table);
     buffer_done(&checking.segments);
     buffer_done(&checking.files);

@@ -52,6 +52,8 @@ struct disk_sim {
     enum disk_sim_fault fault;
     enum error fault_error;
     bool directory_fails;
+    const struct inode *unreadable;
+    uint64_t unreadable_from, unreadable_to;
     size_t open_files;
     bool recording;
     struct operation *record;
@@ -270,6 +272,10 @@ static enum error sim_read(struct disk_file *file, uint64_t offset, void *ret_by
     pthread_mutex_lock(&sim->lock);
     struct slice data = slice_skip(buffer_slice(&inode_of(file)->data), (size_t)offset);
     enum error error = data.length < length ? ERROR_CORRUPT : ERROR_NONE;
+    if (inode_of(file) == sim->unreadable && offset < sim->unreadable_to &&
+        offset + length > sim->unreadable_from) {
+        error = ERROR_IO;
+    }
     if (error == ERROR_NONE && length > 0) {
         memcpy(ret_bytes, data.data, length);
     }
@@ -512,6 +518,17 @@ void disk_sim_fail_directory(struct disk_sim *sim, bool fails)
 {
     pthread_mutex_lock(&sim->lock);
     sim->directory_fails = fails;
+    pthread_mutex_unlock(&sim->lock);
+}
+
+void disk_sim_fail_reads(struct disk_sim *sim, const char *text, uint64_t from, uint64_t to)
+{
+    pthread_mutex_lock(&sim->lock);
+    const struct name *name = text == NULL ? NULL : find(&sim->names, text);
+    assert(text == NULL || name != NULL);
+    sim->unreadable = name == NULL ? NULL : name->inode;
+    sim->unreadable_from = from;
+    sim->unreadable_to = to;
     pthread_mutex_unlock(&sim->lock);
 }
 

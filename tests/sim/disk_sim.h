@@ -34,6 +34,8 @@ enum disk_sim_fault {
 void disk_sim_fail(struct disk_sim *sim, uint64_t nth, enum disk_sim_fault fault, enum error error);
 /* From now on no sync of the directory succeeds, or each does again; files are as they were. */
 void disk_sim_fail_directory(struct disk_sim *sim, bool fails);
+/* Reads of these bytes of a file fail from now on, as of a bad sector. NULL: all can be read. */
+void disk_sim_fail_reads(struct disk_sim *sim, const char *name, uint64_t from, uint64_t to);
 /* Flips one bit of a file. False: it is shorter. */
 bool disk_sim_flip(struct disk_sim *sim, const char *name, uint64_t byte, unsigned bit);
 void disk_sim_cut(struct disk_sim *sim, const char *name, uint64_t length);

@@ -298,8 +298,6 @@ static void a_newer_journal_is_not_touched(void **state)
     disk_sim_free(sim);
 }
 
-/* ---- the offline check ------------------------------------------------------------------- */
-
 static void count_line(void *context, const char *text)
 {
     (void)text;
@@ -317,6 +315,185 @@ static struct spool_verify_report verify(struct disk_sim *sim, unsigned *ret_lin
     disk_free(disk);
     return report;
 }
+
+/* ---- what cannot be told from mail ------------------------------------------------------- */
+
+struct counted {
+    const char *prefix;
+    size_t files;
+    uint64_t bytes;
+};
+
+static void count_name(void *context, const char *name, uint64_t size)
+{
+    struct counted *counted = context;
+    if (strncmp(name, counted->prefix, strlen(counted->prefix)) == 0) {
+        counted->files++;
+        counted->bytes += size;
+    }
+}
+
+static struct counted count_files(struct disk_sim *sim, const char *prefix)
+{
+    struct counted counted = {.prefix = prefix};
+    struct disk *disk = disk_sim_open(sim);
+    assert_int_equal(disk->ops->list(disk, count_name, &counted), ERROR_NONE);
+    disk_free(disk);
+    return counted;
+}
+
+static uint64_t quarantined(const struct harness *harness)
+{
+    struct spool_state status;
+    spool_status(harness->spool, &status);
+    return status.quarantined;
+}
+
+static void a_segment_without_its_header_is_set_aside(void **state)
+{
+    (void)state;
+    struct disk_sim *sim = killed_with_messages(5, 100);
+    struct newest newest = newest_segment(sim);
+    unsigned lines;
+    assert_true(disk_sim_flip(sim, newest.name, 100, 1));
+    assert_true(disk_sim_flip(sim, newest.name, LOG_BLOCK + 100, 1));
+    assert_int_equal(verify(sim, &lines).damaged_records, 1);
+    struct harness harness;
+    open_killed(&harness, sim);
+    assert_int_equal(harness.messages, 0);
+    assert_int_equal(harness.damages, 1);
+    assert_int_equal(quarantined(&harness), 1);
+    struct counted kept = count_files(sim, "quarantine-");
+    assert_int_equal(kept.files, 1);
+    assert_int_equal(kept.bytes, newest.size);
+    harness_reopen(&harness);
+    assert_int_equal(harness.damages, 0);
+    harness_done_simulated(&harness);
+}
+
+static void a_segment_that_was_never_begun_is_removed(void **state)
+{
+    (void)state;
+    struct disk_sim *sim = killed_with_messages(5, 100);
+    struct disk *disk = disk_sim_open(sim);
+    struct disk_file *file;
+    unsigned lines;
+    struct buffer bytes = read_segment(sim, newest_segment(sim).name);
+    const char *const names[] = {"segment-0000000000001000", "segment-0000000000001001",
+                                 "segment-0000000000001002"};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(disk->ops->open(disk, names[i], DISK_WRITE | DISK_CREATE, &file),
+                         ERROR_NONE);
+        assert_int_equal(disk->ops->allocate(file, i == 0 ? 100 : bytes.length), ERROR_NONE);
+        disk->ops->close(file);
+    }
+    /* Recycled: what its former life has left. */
+    assert_int_equal(disk->ops->open(disk, names[2], DISK_WRITE, &file), ERROR_NONE);
+    assert_int_equal(disk->ops->write(file, 0, buffer_slice(&bytes)), ERROR_NONE);
+    disk->ops->close(file);
+    disk_free(disk);
+    assert_int_equal(verify(sim, &lines).damaged_records, 0);
+    struct harness harness;
+    open_killed(&harness, sim);
+    assert_int_equal(harness.messages, 5);
+    assert_int_equal(harness.damages, 0);
+    assert_int_equal(count_files(sim, "segment-000000000000100").files, 1); /* the new head */
+    assert_int_equal(count_files(sim, "quarantine-").files, 0);
+    buffer_done(&bytes);
+    harness_done_simulated(&harness);
+}
+
+/* ---- what cannot be read ----------------------------------------------------------------- */
+
+static void an_unreadable_index_is_made_anew(void **state)
+{
+    (void)state;
+    struct harness harness;
+    unsigned lines;
+    harness_open_simulated(&harness, 1 << 20);
+    for (uint64_t n = 0; n < 10; n++) {
+        harness_accept(&harness, n, 100);
+    }
+    spool_close(harness.spool);
+    struct newest newest = newest_segment(harness.context);
+    disk_sim_fail_reads(harness.context, newest.name, newest.size - 4000, newest.size - 3999);
+    assert_int_equal(verify(harness.context, &lines).messages, 10);
+    assert_int_equal(harness_try_open(&harness), ERROR_NONE);
+    harness_load(&harness);
+    assert_int_equal(harness.messages, 10);
+    harness_done_simulated(&harness);
+}
+
+static void an_unreadable_header_does_no_harm_if_another_can_be_read(void **state)
+{
+    (void)state;
+    for (uint64_t copy = 0; copy < 2; copy++) {
+        struct disk_sim *sim = killed_with_messages(5, 100);
+        disk_sim_fail_reads(sim, newest_segment(sim).name, copy * LOG_BLOCK, copy * LOG_BLOCK + 1);
+        struct harness harness;
+        open_killed(&harness, sim);
+        assert_int_equal(harness.messages, 5);
+        harness_done_simulated(&harness);
+    }
+}
+
+/* It may be the cable: nothing is set aside before one header has been read. */
+static void a_disk_that_reads_nothing_is_not_touched(void **state)
+{
+    (void)state;
+    struct disk_sim *sim = killed_with_messages(5, 100);
+    struct newest newest = newest_segment(sim);
+    struct harness harness = {
+        .make_disk = harness_simulated_disk, .context = sim, .kind = HARNESS_LOG};
+    spool_settings_default(&harness.settings);
+    harness.settings.segment_bytes = 256 << 10;
+    harness.loop = loop_new();
+    uint64_t changes = disk_sim_changes(sim);
+    disk_sim_fail_reads(sim, newest.name, 0, newest.size);
+    assert_int_equal(harness_try_open(&harness), ERROR_IO);
+    assert_int_equal(disk_sim_changes(sim), changes);
+    disk_sim_fail_reads(sim, NULL, 0, 0);
+    assert_int_equal(harness_try_open(&harness), ERROR_NONE);
+    harness_load(&harness);
+    assert_int_equal(harness.messages, 5);
+    harness_done_simulated(&harness);
+}
+
+static void a_bad_sector_costs_what_it_held(void **state)
+{
+    (void)state;
+    enum { MESSAGES = 40 };
+    struct disk_sim *sim = killed_with_messages(MESSAGES, 1000);
+    struct newest newest = newest_segment(sim);
+    struct harness harness;
+    unsigned lines;
+    disk_sim_fail_reads(sim, newest.name, LOG_DATA_AT + 20480, LOG_DATA_AT + 20481);
+    assert_true(verify(sim, &lines).damaged_records > 0);
+    open_killed(&harness, sim);
+    assert_in_range(harness.messages, MESSAGES - 4, MESSAGES - 1);
+    assert_true(harness.damages > 0 && quarantined(&harness) > 0);
+    /* Its file is kept, when all that could be read has been handed over. */
+    for (uint64_t n = 0; n < MESSAGES; n++) {
+        struct spool_handle handle = spool_find(harness.spool, harness_id(n));
+        if (handle.index != SPOOL_NO_HANDLE.index) {
+            harness_check(&harness, n, 1000);
+            for (uint32_t i = 0; i <= n % 3; i++) {
+                harness_finish(&harness, handle, i);
+            }
+        }
+    }
+    for (int i = 0; i < 1000 && count_files(sim, newest.name).files > 0; i++) {
+        harness_settle(&harness);
+        harness_pass(&harness, 1);
+    }
+    assert_int_equal(count_files(sim, newest.name).files, 0);
+    assert_true(count_files(sim, "quarantine-").bytes >= newest.size);
+    harness_reopen(&harness);
+    assert_int_equal(harness.messages, 0);
+    harness_done_simulated(&harness);
+}
+
+/* ---- the offline check ------------------------------------------------------------------- */
 
 static void the_offline_check_tells_what_is_there(void **state)
 {
@@ -454,6 +631,12 @@ int main(void)
         cmocka_unit_test(a_damaged_index_is_made_anew),
         cmocka_unit_test(either_copy_of_the_header_will_do),
         cmocka_unit_test(a_newer_journal_is_not_touched),
+        cmocka_unit_test(a_segment_without_its_header_is_set_aside),
+        cmocka_unit_test(a_segment_that_was_never_begun_is_removed),
+        cmocka_unit_test(an_unreadable_index_is_made_anew),
+        cmocka_unit_test(an_unreadable_header_does_no_harm_if_another_can_be_read),
+        cmocka_unit_test(a_disk_that_reads_nothing_is_not_touched),
+        cmocka_unit_test(a_bad_sector_costs_what_it_held),
         cmocka_unit_test(the_offline_check_tells_what_is_there),
         cmocka_unit_test(the_offline_check_needs_a_journal),
         cmocka_unit_test(what_has_no_seal_is_sealed_after_the_next_start),
