@@ -49,7 +49,8 @@
  *      it about a message that an older segment may still hold, and described anew the notes about
  *      messages that live in older segments. A fate says at least how new the newest copy of its
  *      message was (`home`); it is carried while any segment as old as that is there.
- *  I8  A content file is removed only after the last fate of its message is on stable storage.
+ *  I8  A content file is removed only after the last fate of its message is on stable storage, or
+ *      at a start that found no damage and no message that names it.
  *
  * What a crash leaves, and what the start makes of it
  *   - before the write, or during it: a torn group after the last complete one: cut.
@@ -65,7 +66,7 @@
  *     counts, fates are joined, notes before the copy are void.
  *   - while segments go: some are gone, some not; any subset is right, because those of one round
  *     do not refer to each other.
- *   - content files without a message: removed.
+ *   - content files without a message: removed; set aside if anything was damaged.
  *   - "new-" files: removed. Spares: used.
  * A start never appends to an older segment: it begins a new one. What an earlier process had
  * written and not synced is synced before the new header calls it valid.

@@ -14,6 +14,7 @@
 #include "base/crc32c.h"
 #include "spool/log_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -539,7 +540,19 @@ static int by_file(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Content files that no message names: their batches never completed. */
+/* Its message may be what was damaged. */
+static void set_file_aside(struct journal *journal, uint64_t number)
+{
+    char from[LOG_NAME_SIZE], to[LOG_NAME_SIZE], text[160];
+    log_name_make(LOG_NAME_CONTENT, number, from);
+    log_name_make(LOG_NAME_SET_ASIDE, number, to);
+    (void)!journal->disk->ops->rename(journal->disk, from, to);
+    snprintf(text, sizeof(text), "%s belongs to no message that could be read: set aside as %s",
+             from, to);
+    loading_keep_damage(journal, text);
+}
+
+/* Content files that no message names: their batches never completed, if all could be read. */
 static void sort_out_files(struct journal *journal)
 {
     struct log_loading *loading = journal->loading;
@@ -562,7 +575,9 @@ static void sort_out_files(struct journal *journal)
         }
     }
     for (size_t i = 0; i < count; i++) {
-        if (files[i].group == 0) {
+        if (files[i].group == 0 && journal->quarantined > 0) {
+            set_file_aside(journal, files[i].file);
+        } else if (files[i].group == 0) {
             buffer_append(&journal->garbage, slice_make(&files[i], sizeof(files[i])));
         }
     }

@@ -371,6 +371,34 @@ static void a_segment_without_its_header_is_set_aside(void **state)
     harness_done_simulated(&harness);
 }
 
+static void content_without_its_message_is_kept_when_something_is_damaged(void **state)
+{
+    (void)state;
+    enum { LARGE = 400000 };
+    struct harness harness;
+    harness_open_simulated(&harness, 1 << 20);
+    harness_accept(&harness, 1, LARGE);
+    spool_close(harness.spool);
+    struct newest newest = newest_segment(harness.context);
+    for (uint64_t block = 0; block < 3; block++) { /* headers and seal */
+        assert_true(disk_sim_flip(harness.context, newest.name, block * LOG_BLOCK + 100, 1));
+    }
+    assert_int_equal(count_files(harness.context, "content-").files, 1);
+    assert_int_equal(harness_try_open(&harness), ERROR_NONE);
+    harness_load(&harness);
+    assert_int_equal(harness.messages, 0);
+    assert_int_equal(harness.damages, 2);
+    for (int i = 0; i < 10; i++) {
+        harness_settle(&harness);
+        harness_pass(&harness, 1);
+    }
+    assert_int_equal(count_files(harness.context, "content-").files, 0);
+    struct counted kept = count_files(harness.context, "quarantine-");
+    assert_int_equal(kept.files, 2);
+    assert_true(kept.bytes >= newest.size + LARGE - LOG_CHUNK);
+    harness_done_simulated(&harness);
+}
+
 static void a_segment_that_was_never_begun_is_removed(void **state)
 {
     (void)state;
@@ -632,6 +660,7 @@ int main(void)
         cmocka_unit_test(either_copy_of_the_header_will_do),
         cmocka_unit_test(a_newer_journal_is_not_touched),
         cmocka_unit_test(a_segment_without_its_header_is_set_aside),
+        cmocka_unit_test(content_without_its_message_is_kept_when_something_is_damaged),
         cmocka_unit_test(a_segment_that_was_never_begun_is_removed),
         cmocka_unit_test(an_unreadable_index_is_made_anew),
         cmocka_unit_test(an_unreadable_header_does_no_harm_if_another_can_be_read),
