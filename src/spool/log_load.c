@@ -225,6 +225,23 @@ static enum error collect_copy(struct journal *journal, struct segment *segment,
     return segment_refer(segment, old, true);
 }
 
+/* No failure stays behind: the step is done again. */
+static enum error make_room(struct buffer *buffer, size_t length)
+{
+    enum error error = buffer_reserve(buffer, length);
+    buffer->failed = false;
+    return error;
+}
+
+static enum error keep(struct buffer *buffer, struct slice item)
+{
+    enum error error = make_room(buffer, item.length);
+    if (error == ERROR_NONE) {
+        buffer_append(buffer, item);
+    }
+    return error;
+}
+
 static enum error collect_message(struct journal *journal, struct segment *segment,
                                   const struct log_entry *entry)
 {
@@ -240,7 +257,10 @@ static enum error collect_message(struct journal *journal, struct segment *segme
         return is_loading(journal, index) ? collect_copy(journal, segment, index, entry)
                                           : ERROR_NONE;
     }
-    error = table_add(&journal->table, message.message.id, &index);
+    error = make_room(&loading->loaded, sizeof(struct loaded)); /* then it is known whole */
+    if (error == ERROR_NONE) {
+        error = table_add(&journal->table, message.message.id, &index);
+    }
     if (error != ERROR_NONE) {
         return error;
     }
@@ -261,7 +281,7 @@ static enum error collect_message(struct journal *journal, struct segment *segme
     journal->live_bytes += length;
     struct loaded loaded = {stored->sequence, index, segment->slot, (uint32_t)entry->at};
     buffer_append(&loading->loaded, slice_make(&loaded, sizeof(loaded)));
-    return loading->loaded.failed ? ERROR_MEMORY : ERROR_NONE;
+    return ERROR_NONE;
 }
 
 static enum error collect_fate(struct journal *journal, struct segment *segment,
@@ -303,9 +323,9 @@ static enum error collect_about(struct journal *journal, struct segment *segment
     }
     if (entry->type == LOG_NOTES_RESET) {
         struct reset reset = {index, rank_of(journal, segment->slot, entry->offset)};
-        buffer_append(&loading->resets, slice_make(&reset, sizeof(reset)));
-        if (loading->resets.failed) {
-            return ERROR_MEMORY;
+        enum error error = keep(&loading->resets, slice_make(&reset, sizeof(reset)));
+        if (error != ERROR_NONE) {
+            return error;
         }
     }
     const struct stored *stored = table_at(&journal->table, index);
@@ -357,7 +377,9 @@ static enum error walk_entries(struct journal *journal, const struct spool_loade
         enum error error = keep_index(journal, segment->slot, &index);
         struct log_entry entry;
         bool sound = true;
+        size_t before = loading->at;
         while (error == ERROR_NONE && done++ < SLICE_ENTRIES) {
+            before = loading->at;
             if (!log_entry_next(index, &loading->at, &entry, &sound)) {
                 loading->segment++;
                 loading->at = 0;
@@ -374,6 +396,7 @@ static enum error walk_entries(struct journal *journal, const struct spool_loade
             error = ERROR_NONE;
         }
         if (error != ERROR_NONE) {
+            loading->at = before; /* nothing is left out */
             return error;
         }
     }
@@ -586,14 +609,18 @@ static void sort_out_files(struct journal *journal)
 static enum error begin(struct journal *journal)
 {
     struct log_loading *loading = journal->loading;
+    enum error error = ERROR_NONE;
     LIST_EACH(&journal->segments, at, after)
     {
         struct segment *segment = segment_of(at);
-        if (segment->from_before) {
-            buffer_append(&loading->segments, slice_make(&segment->slot, sizeof(uint32_t)));
+        if (segment->from_before && error == ERROR_NONE) {
+            error = keep(&loading->segments, slice_make(&segment->slot, sizeof(uint32_t)));
         }
     }
-    return loading->segments.failed ? ERROR_MEMORY : ERROR_NONE;
+    if (error != ERROR_NONE) {
+        buffer_clear(&loading->segments); /* begun again */
+    }
+    return error;
 }
 
 static void say_damage(struct journal *journal, const struct spool_loader *loader)

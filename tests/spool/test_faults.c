@@ -256,18 +256,23 @@ static void live(struct life *life)
     }
 }
 
+static void check_found(const struct life *life, const struct found *found)
+{
+    for (unsigned n = 1; n <= BATCHES; n++) {
+        bool stored = life->messages[n] == STORED, ended = life->ends[n] == STORED;
+        if (found->messages[n] != (stored && !ended)) {
+            fail_msg("message %u: told %d, fate %d, found %d", n, life->messages[n], life->ends[n],
+                     found->messages[n]);
+        }
+    }
+}
+
 static void check_stored(struct life *life)
 {
     struct found found;
     assert_int_equal(open_life(life), ERROR_NONE);
     assert_int_equal(load(life, &found), ERROR_NONE);
-    for (unsigned n = 1; n <= BATCHES; n++) {
-        bool stored = life->messages[n] == STORED, ended = life->ends[n] == STORED;
-        if (found.messages[n] != (stored && !ended)) {
-            fail_msg("message %u: told %d, fate %d, found %d", n, life->messages[n], life->ends[n],
-                     found.messages[n]);
-        }
-    }
+    check_found(life, &found);
     spool_close(life->spool);
 }
 
@@ -501,6 +506,33 @@ static void any_allocation_may_fail(void **state)
     }
 }
 
+/* A step of loading that failed is done again, and nothing is left out: no message, no fate. */
+static void loading_goes_on_where_memory_was_out(void **state)
+{
+    (void)state;
+    struct life life;
+    begin_life(&life);
+    live(&life);
+    let_run(&life, 0);
+    spool_close(life.spool);
+    bool failed = true;
+    for (uint64_t nth = 1; failed; nth++) {
+        struct found found;
+        assert_int_equal(open_life(&life), ERROR_NONE);
+        allocations = 0;
+        failing_allocation = nth;
+        count_allocations(true);
+        enum error error = load(&life, &found);
+        count_allocations(false);
+        failed = allocations >= nth;
+        assert_true(failed || nth > 10);
+        assert_int_equal(error, ERROR_NONE);
+        check_found(&life, &found);
+        spool_close(life.spool);
+    }
+    end_life(&life);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +545,7 @@ int main(void)
         cmocka_unit_test(content_under_way_fails_with_the_disk),
         cmocka_unit_test(a_directory_that_cannot_be_synced_refuses_large_mail),
         cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(loading_goes_on_where_memory_was_out),
     };
     return cmocka_run_group_tests_name("spool with faults", tests, NULL, NULL);
 }
