@@ -23,7 +23,6 @@ const char *alert_kind_text(enum alert_kind kind)
         [ALERT_JOURNAL] = "journal",
         [ALERT_LOAD] = "load",
         [ALERT_TRACE] = "trace",
-        [ALERT_MEMORY] = "memory",
         [ALERT_EDGE_IN] = "edge-in",
         [ALERT_EDGE_OUT] = "edge-out",
         [ALERT_MORE] = "more",

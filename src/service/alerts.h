@@ -37,7 +37,6 @@ enum alert_kind {
     ALERT_JOURNAL,      /* fates and notes cannot be written */
     ALERT_LOAD,         /* the journal cannot be read */
     ALERT_TRACE,        /* events went before their time */
-    ALERT_MEMORY,       /* stored mail could not be scheduled */
     ALERT_EDGE_IN,      /* a ring is cut off */
     ALERT_EDGE_OUT,
     ALERT_MORE, /* others found no place in the table */

@@ -59,9 +59,9 @@ static void load_message(void *context, struct spool_handle handle,
                          const struct spool_message *message)
 {
     struct core *core = context;
-    enum error error = relay_add(core->relay, handle, message, core_now());
-    if (error != ERROR_NONE) {
-        report_alert(core, ALERT_MEMORY, "not all stored messages could be scheduled");
+    /* Its notes would find nobody, and compaction would forget them. */
+    if (relay_add(core->relay, handle, message, core_now()) != ERROR_NONE) {
+        core_out_of_memory();
     }
 }
 

@@ -119,11 +119,10 @@ static void stored(void *context, enum error error, const struct spool_handle *h
         report_accepted(core, &import->message);
         import->message.sequence = spool_sequence(core->spool, handles[0]);
         relay_together_begin(core->relay, core_now());
-        if (relay_add(core->relay, handles[0], &import->message, core_now()) == ERROR_NONE) {
-            each_of_history(import, handles[0], into_relay);
-        } else {
-            report_alert(core, ALERT_MEMORY, "not all stored messages could be scheduled");
+        if (relay_add(core->relay, handles[0], &import->message, core_now()) != ERROR_NONE) {
+            core_out_of_memory(); /* a restart reads it with its history */
         }
+        each_of_history(import, handles[0], into_relay);
         relay_together_end(core->relay, core_now());
     }
     struct control_request *request = import->request;

@@ -37,13 +37,14 @@ struct upload {
 
 /* A message from its commit frame until it is answered and known to relay. */
 struct commit {
-    struct link link; /* commits_free, in->answers or unrelayed */
+    struct link link;      /* commits_free or in->answers */
+    struct link unrelayed; /* core->unrelayed: relay had no memory for it, or for one before it */
     struct core *core;
     struct core_edge_in *in;
     uint32_t epoch;
     uint64_t token;
     enum error error;
-    bool unrelayed;
+    bool answered;
     size_t tail_bytes;
     struct spool_handle handle;
     struct spool_message message;
@@ -64,6 +65,7 @@ static struct commit *commit_new(struct core_edge_in *in, uint64_t token)
             return NULL;
         }
         list_init(&commit->link);
+        list_init(&commit->unrelayed);
         arena_init(&commit->arena);
     } else {
         commit = LIST_ENTRY(core->commits_free.next, struct commit, link);
@@ -75,7 +77,7 @@ static struct commit *commit_new(struct core_edge_in *in, uint64_t token)
     commit->epoch = in->epoch;
     commit->token = token;
     commit->error = ERROR_NONE;
-    commit->unrelayed = false;
+    commit->answered = false;
     commit->handle = SPOOL_NO_HANDLE;
     commit->whole = NULL;
     return commit;
@@ -130,14 +132,18 @@ static bool try_answer(struct commit *commit)
     return list_is_empty(&in->answers) && send_answer(in, commit->token, commit->error);
 }
 
-static void commit_answered(struct commit *commit)
+static void commit_free_if_over(struct commit *commit)
 {
-    if (commit->unrelayed) {
-        list_remove(&commit->link);
-        list_append(&commit->core->unrelayed, &commit->link);
-    } else {
+    if (commit->answered && list_is_empty(&commit->unrelayed)) {
         commit_free(commit);
     }
+}
+
+static void commit_answered(struct commit *commit)
+{
+    commit->answered = true;
+    list_remove(&commit->link);
+    commit_free_if_over(commit);
 }
 
 static void commit_answer(struct commit *commit)
@@ -191,7 +197,10 @@ static void commit_done(void *context, enum error error, const struct spool_hand
     if (error == ERROR_NONE) {
         report_accepted(core, &commit->message);
         commit->handle = handles[0];
-        commit->unrelayed = !core_in_relay(core, commit->handle, &commit->message);
+        if (!list_is_empty(&core->unrelayed) ||
+            !core_in_relay(core, commit->handle, &commit->message)) {
+            list_append(&core->unrelayed, &commit->unrelayed); /* in order, as stored */
+        }
         uint64_t bytes = commit->message.header_length + commit->message.body_length;
         core->bytes_since_quota += bytes;
         core->accepted_messages++;
@@ -509,11 +518,12 @@ void core_in_tick(struct core *core)
     }
     LIST_EACH(&core->unrelayed, at, after)
     {
-        struct commit *commit = LIST_ENTRY(at, struct commit, link);
+        struct commit *commit = LIST_ENTRY(at, struct commit, unrelayed);
         if (!core_in_relay(core, commit->handle, &commit->message)) {
             break;
         }
-        commit_free(commit);
+        list_remove(&commit->unrelayed);
+        commit_free_if_over(commit);
     }
 }
 
@@ -588,22 +598,24 @@ void core_in_init(struct core *core)
     }
 }
 
-static void free_commits(struct link *list)
+void core_in_done(struct core *core)
 {
-    LIST_EACH(list, at, after)
+    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
+        LIST_EACH(&core->in[i].answers, at, after)
+        {
+            commit_answered(LIST_ENTRY(at, struct commit, link));
+        }
+    }
+    LIST_EACH(&core->unrelayed, at, after)
+    {
+        list_remove(at);
+        commit_free_if_over(LIST_ENTRY(at, struct commit, unrelayed));
+    }
+    LIST_EACH(&core->commits_free, at, after)
     {
         list_remove(at);
         commit_destroy(LIST_ENTRY(at, struct commit, link));
     }
-}
-
-void core_in_done(struct core *core)
-{
-    for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
-        free_commits(&core->in[i].answers);
-    }
-    free_commits(&core->unrelayed);
-    free_commits(&core->commits_free);
     core->commits_kept = 0;
     free(core->routes);
     core->routes = NULL;
