@@ -53,6 +53,7 @@ struct ledger {
     uint32_t acknowledged;
     uint32_t allowance;                         /* duplicates that kills of ours excuse */
     uint32_t last_delivered[LEDGER_RECIPIENTS]; /* newest number that arrived undisturbed */
+    bool headless;   /* memory is out: a notice may come without the original's header */
     bool tell;       /* every event on stdout, to understand a seed that fails */
     uint32_t faults; /* contradictions found on the way; each has been printed */
 };

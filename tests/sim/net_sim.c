@@ -573,6 +573,10 @@ struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, vo
         query->answer.addresses[0].bytes[15] = (uint8_t)number;
     }
     query->timer = loop_timer_new(dns->loop, dns_answer, query);
+    if (query->timer == NULL) {
+        free(query);
+        return NULL;
+    }
     loop_timer_set(query->timer, (int64_t)sim_draw(20));
     return query;
 }

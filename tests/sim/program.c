@@ -41,6 +41,7 @@ struct program {
     struct smtp_in_shared *shared;
     int *listeners;
     struct counter_page *page;
+    bool starting_edge;
     void *left[4096]; /* what killed processes leave behind: still reachable */
     size_t left_count;
 };
@@ -58,16 +59,35 @@ static void must(enum error error)
     (void)error;
 }
 
-/* A ring between core and a loop of an edge, given to both. */
+/* What cannot take on a configuration for want of memory is started with it. */
+static void must_or_start_again(struct program *program, enum role role, enum error error)
+{
+    if (error == ERROR_MEMORY) {
+        program_kill(program, role);
+    } else {
+        must(error);
+    }
+}
+
+static enum error make_ring(struct program *program, struct loop *loop, bool inward,
+                            struct ring **ret_theirs, struct ring **ret_ours)
+{
+    return ring_pair_local(inward ? CHANNEL_RING_IN : CHANNEL_RING_OUT,
+                           inward ? CHANNEL_RING_IN_BACK : CHANNEL_RING_OUT, loop,
+                           program->core_loop, ret_theirs, ret_ours);
+}
+
+/* A ring between core and a loop of an edge, given to both. The keeper makes it: want of memory in
+ * core does not count, and a second try succeeds. */
 static void wire(struct program *program, struct edge *edge, uint32_t index, bool inward)
 {
     if (program->core == NULL || edge->loop == NULL) {
         return;
     }
     struct ring *theirs, *ours, *old = edge->ring;
-    must(ring_pair_local(inward ? CHANNEL_RING_IN : CHANNEL_RING_OUT,
-                         inward ? CHANNEL_RING_IN_BACK : CHANNEL_RING_OUT, edge->loop,
-                         program->core_loop, &theirs, &ours));
+    if (make_ring(program, edge->loop, inward, &theirs, &ours) != ERROR_NONE) {
+        must(make_ring(program, edge->loop, inward, &theirs, &ours));
+    }
     edge->ring = theirs;
     if (inward) {
         smtp_in_set_ring(edge->in, theirs);
@@ -87,13 +107,20 @@ static void wire_all(struct program *program)
     }
 }
 
-static void start_core(struct program *program)
+static enum error start_core(struct program *program)
 {
     program->core_loop = loop_new();
-    must(core_new(program->core_loop, program->config, program->generation,
-                  disk_sim_open(program->spool_store), disk_sim_open(program->events_store),
-                  &program->page->slots[0], &program->core));
-    wire_all(program);
+    if (program->core_loop == NULL) {
+        return ERROR_MEMORY;
+    }
+    enum error error =
+        core_new(program->core_loop, program->config, program->generation,
+                 disk_sim_open(program->spool_store), disk_sim_open(program->events_store),
+                 &program->page->slots[0], &program->core);
+    if (error == ERROR_NONE) {
+        wire_all(program);
+    }
+    return error;
 }
 
 static void start_edge_in(struct program *program)
@@ -138,12 +165,13 @@ static void start(struct program *program, enum role role)
     assert(program->process[role] == NULL);
     program->process[role] = sim_process_new(names[role]);
     sim_process_enter(program->process[role]);
+    program->starting_edge = role != ROLE_CORE;
     switch (role) {
     case ROLE_EDGE_IN:
         start_edge_in(program);
         break;
     case ROLE_CORE:
-        start_core(program);
+        must_or_start_again(program, role, start_core(program));
         break;
     case ROLE_EDGE_OUT:
         start_edge_out(program);
@@ -151,6 +179,7 @@ static void start(struct program *program, enum role role)
     case ROLE_COUNT:
         break;
     }
+    program->starting_edge = false;
     sim_process_enter(program->keeper);
 }
 
@@ -236,20 +265,22 @@ static void take_config(void *context)
     struct reload *reload = context;
     struct program *program = reload->program;
     const struct service_config *config = program->config;
+    enum error error = ERROR_NONE;
     switch (reload->role) {
     case ROLE_EDGE_IN:
-        must(smtp_in_reconfigure(program->edges_in[reload->index].in, config, program->generation,
-                                 program->listeners));
+        error = smtp_in_reconfigure(program->edges_in[reload->index].in, config,
+                                    program->generation, program->listeners);
         break;
     case ROLE_CORE:
-        must(core_reconfigure(program->core, config, program->generation));
+        error = core_reconfigure(program->core, config, program->generation);
         break;
     case ROLE_EDGE_OUT:
-        must(smtp_out_reconfigure(program->edges_out[reload->index].out, config));
+        error = smtp_out_reconfigure(program->edges_out[reload->index].out, config);
         break;
     case ROLE_COUNT:
         break;
     }
+    must_or_start_again(program, reload->role, error);
 }
 
 void program_reload(struct program *program, const struct service_config *config)
@@ -376,6 +407,15 @@ uint64_t program_unfinished(const struct program *program)
     struct relay_totals totals;
     relay_totals(program->core->relay, &totals);
     return totals.deliveries + totals.dead_letters;
+}
+
+enum role program_running(const struct program *program)
+{
+    enum role role = 0;
+    while (role < ROLE_COUNT && program->process[role] != sim_current()) {
+        role++;
+    }
+    return program->starting_edge ? ROLE_COUNT : role;
 }
 
 uint32_t program_connections(const struct program *program)

@@ -33,6 +33,8 @@ void program_mend_disk(struct program *program);
 void program_command(struct program *program, const char *request);
 /* Deliveries that have no fate, dead letters included. UINT64_MAX while core is down or loading. */
 uint64_t program_unfinished(const struct program *program);
+/* Whose code runs now; ROLE_COUNT: the keeper's, or an edge is being started. */
+enum role program_running(const struct program *program);
 /* The most deliveries that can have been in flight: what a kill may double. */
 uint32_t program_connections(const struct program *program);
 

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The whole program when an allocation of core or of an edge fails, on every way there is to one:
+ * loading, taking and delivering mail, dead letters and bounces, commands, a reload, searches of
+ * the trace. It may refuse, put off, or end and be started again; but every 250 reaches exactly one
+ * fate, in order, and nothing is bounced twice.
+ *
+ *   test_simulation_memory           the ordinary test run
+ *   test_simulation_memory ROLE      only edge-in, core or edge-out
+ *   test_simulation_memory ROLE N    only this allocation; one more word: every event is told
+ */
+#include <assert.h>
+#include <execinfo.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/hash.h"
+#include "sim/scene.h"
+#include "sim/sim.h"
+
+/* A sanitizer is slow: it sees a part of the ways. */
+#if defined(__SANITIZE_ADDRESS__)
+#define IS_SLOW 1
+#elif defined(__has_feature)
+#define IS_SLOW __has_feature(address_sanitizer)
+#else
+#define IS_SLOW 0
+#endif
+
+enum {
+    SECOND = 1000000000,
+    STEPS = 40,
+    JOBS = 2,
+    STRIDE = IS_SLOW ? 7 : 1,
+    WAYS_MAX = 4096,
+    WAY_DEPTH = 6,
+    FAILURES_MAX = 20,
+    TRY_SECONDS = 60,
+};
+
+/* ---- the allocation that fails --------------------------------------------------------------- */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void __real_abort(void) __attribute__((noreturn));
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+void __wrap_abort(void) __attribute__((noreturn));
+
+struct way {
+    uint64_t hash;
+    unsigned long first, last; /* allocations by it */
+};
+
+static struct {
+    const struct program *program; /* NULL: nothing fails */
+    enum role role;
+    unsigned long seen, fail_at; /* 0: none fails, and ways are gathered */
+    jmp_buf died;
+} memory;
+
+/* Shared with the child that gathers them. */
+static struct ways {
+    size_t count;
+    struct way way[WAYS_MAX];
+} * ways;
+
+static bool is_counted(void)
+{
+    return memory.program != NULL && program_running(memory.program) == memory.role;
+}
+
+/* A way is the chain of calls that leads to an allocation. */
+static void note_way(void)
+{
+    void *calls[WAY_DEPTH];
+    const struct program *program = memory.program;
+    memory.program = NULL; /* what backtrace() allocates is not meant */
+    int depth = backtrace(calls, WAY_DEPTH);
+    memory.program = program;
+    uint64_t hash =
+        hash_bytes((struct hash_key){1, 2}, slice_make(calls, (size_t)depth * sizeof(calls[0])));
+    size_t at = 0;
+    while (at < ways->count && ways->way[at].hash != hash) {
+        at++;
+    }
+    assert(at < WAYS_MAX);
+    if (at == ways->count) {
+        ways->way[ways->count++] = (struct way){.hash = hash, .first = memory.seen};
+    }
+    ways->way[at].last = memory.seen;
+}
+
+static bool fails(void)
+{
+    if (!is_counted()) {
+        return false;
+    }
+    memory.seen++;
+    if (memory.fail_at == 0) {
+        note_way();
+    }
+    return memory.seen == memory.fail_at;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return fails() ? NULL : __real_realloc(old, size);
+}
+
+/* The end of a process that cannot go on without forgetting something. */
+void __wrap_abort(void)
+{
+    if (is_counted() && memory.fail_at > 0 && memory.seen >= memory.fail_at) {
+        longjmp(memory.died, 1);
+    }
+    __real_abort();
+}
+
+/* ---- what goes on ---------------------------------------------------------------------------- */
+
+static void kill_role(struct scene *scene, enum role role)
+{
+    program_kill(scene->program, role);
+    scene->ledger->allowance += program_connections(scene->program);
+    ledger_disturb_all(scene->ledger);
+}
+
+static void run_until(struct scene *scene, int64_t until_ns)
+{
+    if (setjmp(memory.died) != 0) {
+        kill_role(scene, memory.role);
+    }
+    sim_run_until(until_ns);
+}
+
+static void command(struct scene *scene, unsigned step)
+{
+    static const char *const commands[] = {
+        "{\"command\":\"status\",\"arguments\":{}}",
+        "{\"command\":\"queue hold\",\"arguments\":{\"recipient\":\"r1@example.test\"}}",
+        "{\"command\":\"queue list\",\"arguments\":{}}",
+        "{\"command\":\"trace\",\"arguments\":{\"what\":\"r2@example.test\"}}",
+        "{\"command\":\"server list\",\"arguments\":{}}",
+        "{\"command\":\"queue show\",\"arguments\":{\"all\":true}}",
+        "{\"command\":\"server down\",\"arguments\":{\"name\":\"m1\"}}",
+        "{\"command\":\"queue bounce\",\"arguments\":{\"dead\":true}}",
+        "{\"command\":\"queue export\",\"arguments\":{\"all\":true}}",
+        "{\"command\":\"server up\",\"arguments\":{\"name\":\"m1\"}}",
+        "{\"command\":\"queue retry\",\"arguments\":{\"all\":true}}",
+        "{\"command\":\"queue release\",\"arguments\":{\"all\":true}}",
+    };
+    program_command(scene->program, commands[step % (sizeof(commands) / sizeof(commands[0]))]);
+}
+
+/* What happens between two tenths of a second. */
+static void step_on(struct scene *scene, unsigned step)
+{
+    if (step == STEPS / 4) {
+        for (enum setting_server i = 0; i < SETTING_SERVERS; i++) {
+            sim_server_set_mood(scene->servers[i], &(struct server_mood){.recipient_5xx = 100,
+                                                                         .dot_4xx = 200,
+                                                                         .dot_5xx = 200,
+                                                                         .cut_after_dot = 50});
+        }
+    } else if (step == STEPS / 2) {
+        kill_role(scene, ROLE_CORE); /* the next one loads */
+    } else if (step == STEPS * 3 / 4) {
+        scene_reload(scene, setting_new_drawn());
+    }
+    command(scene, step);
+}
+
+/* Broken promises. */
+static uint32_t run(enum role role, unsigned long fail_at, bool tell)
+{
+    struct scene scene;
+    memory.program = NULL;
+    scene_begin(&scene, 1, tell);
+    scene.ledger->headless = true;
+    memory.role = role;
+    memory.seen = 0;
+    memory.fail_at = fail_at;
+    memory.program = scene.program;
+    for (unsigned step = 0; step < STEPS; step++) {
+        run_until(&scene, sim_now_ns() + SECOND / 10);
+        step_on(&scene, step);
+    }
+    memory.program = NULL;
+    scene_quiet(&scene);
+    scene_heal(&scene);
+    uint32_t broken = scene_check_end(&scene) + ledger_judge(scene.ledger);
+    scene_end(&scene);
+    return broken;
+}
+
+/* ---- every way ------------------------------------------------------------------------------- */
+
+/* In a process of its own, for what processes that died leave behind is much. */
+static pid_t try(enum role role, unsigned long fail_at)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(TRY_SECONDS);
+        FILE *said = tmpfile();
+        int real_stdout = dup(STDOUT_FILENO);
+        dup2(fileno(said), STDOUT_FILENO);
+        uint32_t broken = run(role, fail_at, false);
+        fflush(stdout);
+        dup2(real_stdout, STDOUT_FILENO);
+        if (broken > 0) {
+            char line[400];
+            printf("allocation %lu:\n", fail_at);
+            rewind(said);
+            while (fgets(line, sizeof(line), said) != NULL) {
+                printf("    %s", line);
+            }
+        }
+        exit(broken == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+    return child;
+}
+
+struct trials {
+    const char *name;
+    enum role role;
+    unsigned running, failed;
+    struct {
+        pid_t pid;
+        unsigned long fail_at;
+    } jobs[JOBS];
+};
+
+static void await_one(struct trials *trials)
+{
+    int status;
+    pid_t pid = wait(&status);
+    assert(pid > 0);
+    for (unsigned i = 0; i < trials->running; i++) {
+        if (trials->jobs[i].pid == pid) {
+            if (status != 0) {
+                printf("%s breaks a promise when its allocation %lu fails (status %d); to see it: "
+                       "test_simulation_memory %s %lu\n",
+                       trials->name, trials->jobs[i].fail_at, status, trials->name,
+                       trials->jobs[i].fail_at);
+                trials->failed++;
+            }
+            trials->jobs[i] = trials->jobs[--trials->running];
+            return;
+        }
+    }
+}
+
+static unsigned try_every_way(const char *name, enum role role)
+{
+    struct trials trials = {.name = name, .role = role};
+    ways->count = 0;
+    int status = -1;
+    pid_t child = try(role, 0);
+    bool good = child > 0 && waitpid(child, &status, 0) == child && status == 0;
+    size_t count = ways->count;
+    if (!good || count < 10) {
+        printf("%s: %zu ways found, status %d\n", name, count, status);
+        return 1;
+    }
+    for (size_t i = 0; i < count && trials.failed < FAILURES_MAX; i += STRIDE) {
+        if (trials.running == JOBS) {
+            await_one(&trials);
+        }
+        unsigned long fail_at = i % 2 == 0 ? ways->way[i].first : ways->way[i].last;
+        trials.jobs[trials.running].fail_at = fail_at;
+        trials.jobs[trials.running++].pid = try(role, fail_at);
+    }
+    while (trials.running > 0) {
+        await_one(&trials);
+    }
+    printf("%s: %zu ways to an allocation, %u failed\n", name, count, trials.failed);
+    return trials.failed;
+}
+
+int main(int count, char **arguments)
+{
+    static const char *const names[ROLE_COUNT] = {"edge-in", "core", "edge-out"};
+    json_set_alloc_funcs(malloc, free);
+    ways = mmap(NULL, sizeof(*ways), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert(ways != MAP_FAILED);
+    unsigned failed = 0;
+    for (enum role role = 0; role < ROLE_COUNT; role++) {
+        if (count > 2 && strcmp(arguments[1], names[role]) == 0) {
+            return run(role, strtoul(arguments[2], NULL, 10), count > 3) == 0 ? EXIT_SUCCESS
+                                                                              : EXIT_FAILURE;
+        }
+        if (count < 2 || strcmp(arguments[1], names[role]) == 0) {
+            failed += try_every_way(names[role], role);
+        }
+    }
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
