@@ -4,9 +4,10 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept large relay drain failover crossing idle million. All run on this machine at one sitting; peers
-and holdfast take turns within a round, and a ratio is the median of the rounds' ratios. Below 1.3 x
-is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its figures mean little.
+Rows: accept large relay drain failover dead crossing idle million crash. All run on this machine at
+one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
+ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
+figures mean little.
 """
 
 import argparse
@@ -30,6 +31,7 @@ ROWS = {
     "relay": accept.relay_through,
     "drain": handover.drain_row,
     "failover": handover.failover,
+    "dead": handover.dead_destination,
     "crossing": standing.crossing,
     "idle": standing.idle,
     "million": standing.million,
