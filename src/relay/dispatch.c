@@ -129,15 +129,13 @@ static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
                                                   server_at(relay, before)->reason_length));
 }
 
-static bool send_job(struct relay *relay, struct server *server, struct session *session,
-                     struct lane *lane, uint32_t first)
+/* A job of `first` alone, so far. NULL: memory. */
+static struct job *job_begin(struct relay *relay, const struct server *server,
+                             struct session *session, uint32_t first, uint32_t most)
 {
-    struct message *message = message_at(relay, delivery_at(relay, first)->message);
-    uint32_t limit = recipients_limit(server);
-    uint32_t most = message->unfinished < limit ? message->unfinished : limit;
     struct job *job = job_new(relay, 0, most);
     if (job == NULL) {
-        return false;
+        return NULL;
     }
     job->session = session;
     job->session_id = session->id;
@@ -145,17 +143,17 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     job->message = delivery_at(relay, first)->message;
     if (!job_take(relay, job, first)) {
         job_free(relay, job);
-        return false;
+        return NULL;
     }
-    take_siblings(relay, job, lane, message, first, most);
-    session->job_count++;
-    session->mails++;
-    server->jobs++;
+    return job;
+}
+
+static void job_send(struct relay *relay, const struct server *server, const struct lane *lane,
+                     struct job *job)
+{
+    struct session *session = job->session;
+    session_add_job(session, job);
     session_pool(relay, session);
-    if (lane->guest) {
-        count_guest(relay, server);
-    }
-    tell_switch(relay, lane, server->index);
     uint32_t *numbers = action_numbers(relay, job->count);
     for (uint32_t i = 0; i < job->count; i++) {
         numbers[i] = delivery_at(relay, job->deliveries[i])->number;
@@ -171,7 +169,57 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     if (lane->redirect_address) {
         action->redirect_to = action_copy(relay, intern_text(&relay->redirects, lane->redirect));
     }
+}
+
+static bool send_job(struct relay *relay, struct server *server, struct session *session,
+                     struct lane *lane, uint32_t first)
+{
+    struct message *message = message_at(relay, delivery_at(relay, first)->message);
+    uint32_t limit = recipients_limit(server);
+    uint32_t most = message->unfinished < limit ? message->unfinished : limit;
+    struct job *job = job_begin(relay, server, session, first, most);
+    if (job == NULL) {
+        return false;
+    }
+    take_siblings(relay, job, lane, message, first, most);
+    if (lane->guest) {
+        count_guest(relay, server);
+    }
+    tell_switch(relay, lane, server->index);
+    job_send(relay, server, lane, job);
     return true;
+}
+
+/* The recipient's next message, behind the one that this session has in flight for it. One for
+ * several recipients is left: to split it would cost more than a round trip. */
+static void send_follower(struct relay *relay, const struct server *server, struct session *session)
+{
+    const struct job *ahead = session->jobs[0];
+    uint32_t number = recipient_next(relay, ahead->deliveries[0]);
+    if (number == NOBODY) {
+        return;
+    }
+    const struct delivery *delivery = delivery_at(relay, number);
+    const struct lane *lane = lane_of(relay, delivery);
+    if (lane->pin != PIN_NONE || lane->guest ||
+        lane != lane_of(relay, delivery_at(relay, ahead->deliveries[0])) ||
+        lane_choose(relay, lane) != server->index ||
+        message_at(relay, delivery->message)->unfinished > 1) {
+        return;
+    }
+    struct job *job = job_begin(relay, server, session, number, 1);
+    if (job != NULL) { /* else later, by itself */
+        recipient_follow(relay, number);
+        job_send(relay, server, lane, job);
+    }
+}
+
+static void send_followers(struct relay *relay, struct server *server)
+{
+    LIST_EACH(&server->single, at, after)
+    {
+        send_follower(relay, server, LIST_ENTRY(at, struct session, pool));
+    }
 }
 
 /* A free session; else a new one is asked for; else, when there is more work than that will carry,
@@ -210,6 +258,9 @@ void server_fill(struct relay *relay, struct server *server)
             server->own_trouble_until_ms = relay->now.steady_ms + OWN_TROUBLE_MS;
             break;
         }
+    }
+    if (server->ready == 0 && server->state == SERVER_UP) { /* all others come first */
+        send_followers(relay, server);
     }
 }
 

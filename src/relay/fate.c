@@ -94,7 +94,7 @@ void delivery_due(struct relay *relay, uint32_t number)
         return;
     }
     delivery_set_state(relay, number, DELIVERY_WAITING);
-    lane_return(relay, number);
+    lane_give_back(relay, number);
 }
 
 void doubts_unpin(struct relay *relay, struct server *server)
@@ -195,7 +195,7 @@ void fate_again(struct relay *relay, uint32_t number, bool note)
                     delivery_reason(relay, delivery));
     }
     delivery->server = NO_SERVER;
-    lane_return(relay, number);
+    lane_give_back(relay, number);
 }
 
 void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply)

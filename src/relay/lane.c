@@ -229,18 +229,23 @@ static void fifo_unlink(struct relay *relay, uint32_t *head, uint32_t *tail, uin
         delivery->previous;
 }
 
-static void fifo_insert(struct relay *relay, struct lane *lane, uint32_t number)
+/* In acceptance order: at the end, or near the head as a rule. */
+static void fifo_insert(struct relay *relay, uint32_t *head, uint32_t *tail, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
-    uint32_t before = NOBODY, after = lane->head;
+    if (*tail == NOBODY || delivery_before(relay, *tail, number)) {
+        fifo_link(relay, head, tail, number);
+        return;
+    }
+    uint32_t before = NOBODY, after = *head;
     while (after != NOBODY && delivery_before(relay, after, number)) {
         before = after;
         after = delivery_at(relay, after)->next;
     }
     delivery->previous = before;
     delivery->next = after;
-    *(before == NOBODY ? &lane->head : &delivery_at(relay, before)->next) = number;
-    *(after == NOBODY ? &lane->tail : &delivery_at(relay, after)->previous) = number;
+    *(before == NOBODY ? head : &delivery_at(relay, before)->next) = number;
+    *(after == NOBODY ? tail : &delivery_at(relay, after)->previous) = number;
 }
 
 void lane_append(struct relay *relay, uint32_t number)
@@ -267,8 +272,8 @@ void lane_return(struct relay *relay, uint32_t number)
         heap_put(relay, lane, lane->returned_count, number);
         heap_up(relay, lane, lane->returned_count++);
         delivery->place = PLACE_RETURNED;
-    } else { /* out of memory: to its place in the FIFO, which lies near the head as a rule */
-        fifo_insert(relay, lane, number);
+    } else { /* out of memory */
+        fifo_insert(relay, &lane->head, &lane->tail, number);
         delivery->place = PLACE_IN_LANE;
     }
     change_ready(relay, lane, 1);
@@ -284,6 +289,37 @@ static struct recipient *record_of(const struct relay *relay, const struct deliv
 {
     uintptr_t found = (uintptr_t)map_get(&relay->recipients, record_key(relay, delivery));
     return found == 0 ? NULL : &relay->records[found - 1];
+}
+
+static void put_behind(struct relay *relay, struct recipient *record, uint32_t number)
+{
+    fifo_insert(relay, &record->head, &record->tail, number);
+    delivery_at(relay, number)->place = PLACE_BEHIND;
+}
+
+/* A blocker that only waits has no right before an earlier one: it may have come to be one when a
+ * sender process named its jobs after a restart. */
+static bool blocker_yields(struct relay *relay, struct recipient *record, uint32_t number)
+{
+    uint32_t blocker = record->blocker;
+    if (delivery_at(relay, blocker)->state != DELIVERY_WAITING || record->follower != NOBODY ||
+        record->timer != SCHEDULE_NOWHERE || !delivery_before(relay, number, blocker)) {
+        return false;
+    }
+    record->blocker = number;
+    delivery_take_out(relay, blocker);
+    put_behind(relay, record, blocker);
+    return true;
+}
+
+void lane_give_back(struct relay *relay, uint32_t number)
+{
+    struct recipient *record = record_of(relay, delivery_at(relay, number));
+    if (record != NULL && record->blocker != number && !blocker_yields(relay, record, number)) {
+        put_behind(relay, record, number);
+    } else {
+        lane_return(relay, number);
+    }
 }
 
 void delivery_take_out(struct relay *relay, uint32_t number)
@@ -310,6 +346,12 @@ void delivery_take_out(struct relay *relay, uint32_t number)
     case PLACE_NOWHERE:
         break;
     }
+    if (place == PLACE_TIMED || place == PLACE_ON_JOB) {
+        record = record_of(relay, delivery);
+        if (record != NULL && record->follower == number) {
+            record->follower = NOBODY;
+        }
+    }
     delivery->place = PLACE_NOWHERE;
     delivery->next = delivery->previous = NOBODY;
     if (place == PLACE_IN_LANE || place == PLACE_RETURNED) {
@@ -335,14 +377,16 @@ uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget)
         if (record == NULL || record->blocker == number) {
             return number;
         }
+        if (blocker_yields(relay, record, number)) {
+            return number;
+        }
         if (*budget == 0) {
             relay->more = true;
             return NOBODY;
         }
         --*budget;
         delivery_take_out(relay, number);
-        fifo_link(relay, &record->head, &record->tail, number);
-        delivery->place = PLACE_BEHIND;
+        put_behind(relay, record, number);
         number = lane_head(relay, lane);
     }
     return NOBODY;
@@ -385,7 +429,8 @@ bool recipient_block(struct relay *relay, uint32_t number)
     } else {
         relay->record_free = relay->records[free_record].head;
     }
-    relay->records[free_record] = (struct recipient){key, number, NOBODY, NOBODY, SCHEDULE_NOWHERE};
+    relay->records[free_record] =
+        (struct recipient){key, number, NOBODY, NOBODY, SCHEDULE_NOWHERE, NOBODY};
     return true;
 }
 
@@ -393,8 +438,11 @@ static void record_free(struct relay *relay, struct recipient *record)
 {
     map_remove(&relay->recipients, record->key);
     uint32_t number = (uint32_t)(record - relay->records);
-    *record = (struct recipient){
-        .blocker = NOBODY, .head = relay->record_free, .tail = NOBODY, .timer = SCHEDULE_NOWHERE};
+    *record = (struct recipient){.blocker = NOBODY,
+                                 .head = relay->record_free,
+                                 .tail = NOBODY,
+                                 .timer = SCHEDULE_NOWHERE,
+                                 .follower = NOBODY};
     relay->record_free = number;
 }
 
@@ -405,6 +453,12 @@ static void stop_patience(struct relay *relay, struct recipient *record)
     }
 }
 
+static int64_t order_patience_ms(const struct relay *relay, uint32_t number)
+{
+    uint32_t route = lane_of(relay, delivery_at(relay, number))->route;
+    return route == NO_INDEX ? 0 : relay->config->routes[route].order_patience_ms;
+}
+
 void recipient_release(struct relay *relay, uint32_t number)
 {
     struct recipient *record = record_of(relay, delivery_at(relay, number));
@@ -412,6 +466,14 @@ void recipient_release(struct relay *relay, uint32_t number)
         return;
     }
     stop_patience(relay, record);
+    if (record->follower != NOBODY) { /* in flight already, or has been deferred meanwhile */
+        record->blocker = record->follower;
+        record->follower = NOBODY;
+        if (delivery_at(relay, record->blocker)->state == DELIVERY_DEFERRED) {
+            recipient_patience(relay, record->blocker, order_patience_ms(relay, record->blocker));
+        }
+        return;
+    }
     uint32_t next = record->head;
     if (next == NOBODY) {
         record_free(relay, record);
@@ -422,11 +484,51 @@ void recipient_release(struct relay *relay, uint32_t number)
     lane_return(relay, next);
 }
 
+uint32_t recipient_next(const struct relay *relay, uint32_t blocker)
+{
+    const struct recipient *record = record_of(relay, delivery_at(relay, blocker));
+    bool may = record != NULL && record->blocker == blocker && record->follower == NOBODY;
+    return may ? record->head : NOBODY;
+}
+
+void recipient_precede(struct relay *relay, uint32_t number)
+{
+    struct recipient *record = record_of(relay, delivery_at(relay, number));
+    if (record == NULL || record->blocker == number || blocker_yields(relay, record, number)) {
+        return;
+    }
+    uint32_t blocker = record->blocker;
+    if (delivery_at(relay, blocker)->state == DELIVERY_IN_FLIGHT && record->follower == NOBODY &&
+        delivery_before(relay, number, blocker)) {
+        record->blocker = number;
+        record->follower = blocker;
+    }
+}
+
+void recipient_follow(struct relay *relay, uint32_t number)
+{
+    struct recipient *record = record_of(relay, delivery_at(relay, number));
+    assert(record != NULL && record->blocker != number && record->follower == NOBODY);
+    record->follower = number;
+}
+
+bool recipient_follows(const struct relay *relay, uint32_t number)
+{
+    const struct recipient *record = record_of(relay, delivery_at(relay, number));
+    return record != NULL && record->follower == number;
+}
+
 void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms)
 {
     struct delivery *delivery = delivery_at(relay, number);
     struct recipient *record = record_of(relay, delivery);
-    if (record == NULL || record->blocker != number) {
+    if (record == NULL) {
+        return;
+    }
+    if (record->blocker != number) {
+        if (record->follower == NOBODY && (delivery->flags & DELIVERY_PATIENCE_SET) == 0) {
+            record->follower = number; /* it followed: its patience is to come */
+        }
         return;
     }
     if ((delivery->flags & DELIVERY_PATIENCE_SET) == 0) {
@@ -471,6 +573,10 @@ static void rekey(struct relay *relay, uint32_t number)
     uint64_t key = record_key(relay, delivery_at(relay, record->blocker));
     uintptr_t found = (uintptr_t)map_get(&relay->recipients, key);
     record->key = key;
+    if (record->follower != NOBODY &&
+        record_key(relay, delivery_at(relay, record->follower)) != key) {
+        record->follower = NOBODY; /* in another lane now, where other mail is to be waited for */
+    }
     if (found != 0) {
         struct recipient *other = &relay->records[found - 1];
         bool first = delivery_before(relay, record->blocker, other->blocker);
@@ -515,7 +621,7 @@ void recipients_dissolve(struct relay *relay)
         /* One that waits first in line does so by its place in the lane; but running patience is
          * kept. */
         if (delivery_at(relay, record->blocker)->state == DELIVERY_WAITING &&
-            record->timer == SCHEDULE_NOWHERE) {
+            record->timer == SCHEDULE_NOWHERE && record->follower == NOBODY) {
             record_free(relay, record);
         }
     }

@@ -279,6 +279,9 @@ void relay_resume(struct relay *relay, uint32_t session, uint64_t id, struct spo
         if (!job_take(relay, job, number) && delivery->place == PLACE_NOWHERE) {
             delivery_schedule(relay, number, relay->now.steady_ms);
         } /* no memory: it stays, its result is not heard */
+        if (delivery->place == PLACE_ON_JOB) {
+            recipient_precede(relay, number); /* jobs come by session, not by age */
+        }
     }
     if (job->count == 0) {
         job_free(relay, job);

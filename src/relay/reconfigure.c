@@ -370,6 +370,17 @@ static void free_lanes(struct relay *relay, struct lane **lanes, uint32_t count)
     free(lanes);
 }
 
+/* Lanes part and join: who follows whom is settled anew. */
+static void withdraw_followers(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->job_used; i++) {
+        const struct job *job = relay->jobs[i];
+        if (job != NULL && job->session != NULL && recipient_follows(relay, job->deliveries[0])) {
+            session_close(relay, job->session);
+        }
+    }
+}
+
 enum error relay_reconfigure(struct relay *relay, const struct relay_config *config,
                              const struct relay_envelopes *envelopes, struct relay_time now)
 {
@@ -422,6 +433,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     }
     bool started = relay->started;
     relay->started = false; /* nothing is told or sent while lanes fill */
+    withdraw_followers(relay);
     recipients_dissolve(relay);
     for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
         list_remove(&relaning.old_lanes[i]->turn);

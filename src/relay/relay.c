@@ -583,17 +583,15 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
     struct server *server = server_at(relay, job->server);
     if (job->session != NULL) {
         session = job->session;
-        session->job_count--;
+        session_remove_job(session, job);
         session->worked |= count > 0 && results[0].verdict != RELAY_NOT_TRIED;
-        if (session->server != NULL) {
-            session->server->jobs--;
-        }
         if (!session->close_asked && breaks_session(results, count)) {
             session->broken = true;
             session_close(relay, session);
         }
         session_pool(relay, session);
     }
+    struct session *job_session = job->session;
     struct impression impression = {.trouble = SERVER_SAYS_NOTHING};
     uint32_t sender = 0;
     uint64_t recipient = 0;
@@ -606,6 +604,11 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
         judge_server(relay, server, session, &impression, sender, recipient);
     }
     job_free(relay, job);
+    /* What follows in vain would keep its session from everything else. */
+    if (job_session != NULL && job_session->job_count > 0 &&
+        recipient_follows(relay, job_session->jobs[0]->deliveries[0])) {
+        session_close(relay, job_session);
+    }
     relay_settle(relay);
 }
 
@@ -667,21 +670,27 @@ void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count, st
     relay_settle(relay);
 }
 
-bool relay_attempt_note(struct relay *relay, uint64_t id, struct relay_time now, uint16_t *ret_kind,
-                        struct slice *ret_payload, struct spool_handle *ret_handle,
-                        const uint32_t **ret_deliveries, uint32_t *ret_count)
+enum error relay_attempt_note(struct relay *relay, uint64_t id, struct relay_time now,
+                              uint16_t *ret_kind, struct slice *ret_payload,
+                              struct spool_handle *ret_handle, const uint32_t **ret_deliveries,
+                              uint32_t *ret_count)
 {
     relay->now = now;
     struct job *job = job_find(relay, id);
-    if (job == NULL || job->count == 0) {
-        return false;
+    if (job == NULL || job->count == 0 || (job->session != NULL && job->session->close_asked)) {
+        return ERROR_MISSING;
+    }
+    for (uint32_t i = 0; i < job->count; i++) {
+        if (recipient_follows(relay, job->deliveries[i])) {
+            return ERROR_AGAIN; /* R6 */
+        }
     }
     uint32_t *numbers = realloc(relay->attempt_deliveries, job->count * sizeof *numbers);
     buffer_clear(&relay->attempt);
     note_put_delivery(relay, job->deliveries[0], NOTE_ATTEMPT, SLICE_EMPTY, &relay->attempt);
     if (numbers == NULL || relay->attempt.failed) {
         relay->attempt_deliveries = numbers == NULL ? relay->attempt_deliveries : numbers;
-        return false;
+        return ERROR_MEMORY;
     }
     for (uint32_t i = 0; i < job->count; i++) {
         numbers[i] = delivery_at(relay, job->deliveries[i])->number;
@@ -693,7 +702,7 @@ bool relay_attempt_note(struct relay *relay, uint64_t id, struct relay_time now,
     *ret_handle = (struct spool_handle){job->message};
     *ret_deliveries = numbers;
     *ret_count = job->count;
-    return true;
+    return ERROR_NONE;
 }
 
 /* ---- time --------------------------------------------------------------------------------- */

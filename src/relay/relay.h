@@ -259,11 +259,13 @@ bool relay_next(struct relay *relay, struct relay_action *ret_action);
 void relay_bounced(struct relay *relay, const struct relay_action *bounce, bool made);
 
 /* The note to write, in one batch, before the dot of `job` is sent (R2). Gives kind and payload
- * (static storage until the next call), for each of the job's deliveries. False: unknown job. */
-bool relay_attempt_note(struct relay *relay, uint64_t job, struct relay_time now,
-                        uint16_t *ret_kind, struct slice *ret_payload,
-                        struct spool_handle *ret_handle, const uint32_t **ret_deliveries,
-                        uint32_t *ret_count);
+ * (static storage until the next call), for each of the job's deliveries. ERROR_AGAIN: an earlier
+ * message of its recipient is on the same session and not settled (R6): to be asked again after the
+ * next result of that session. ERROR_MISSING: unknown job, or its session is being closed. */
+enum error relay_attempt_note(struct relay *relay, uint64_t job, struct relay_time now,
+                              uint16_t *ret_kind, struct slice *ret_payload,
+                              struct spool_handle *ret_handle, const uint32_t **ret_deliveries,
+                              uint32_t *ret_count) MUST_CHECK;
 
 /* ---- operator ---------------------------------------------------------------------------- */
 

@@ -17,8 +17,24 @@
  * lane first in line. A delivery met in the lane whose recipient is blocked by another moves behind
  * that one. When the blocker leaves, the first behind it becomes the blocker and goes to the lane's
  * heap, which is served before anything later, since both are compared by acceptance sequence.
- * Records are kept by recipient and lane: what waits in a lane whose servers are all down must not
- * keep back mail for the same recipient by another relay, nor what was redirected elsewhere.
+ *
+ * One more may be in flight: the blocker's follower, the first behind it, given to the session that
+ * has the blocker's job, so that its envelope is said while the reply to the blocker's dot is
+ * awaited. Its dot keeps the order all the same:
+ *
+ *   - The follower's dot needs an attempt note, and relay_attempt_note() gives none (ERROR_AGAIN)
+ *     while it is a follower.
+ *   - It ceases to be one only in recipient_release(), where it becomes the blocker: exactly where,
+ *     without following, it would have been let go. So the rule for its dot is the old one: the
+ *     blocker has its reply and is delivered, final, held or in doubt, or its patience is over.
+ *   - A result that leaves the blocker in its role (deferred with patience, given back) closes the
+ *     session. No attempt is noted on a session that is being closed; edge-out gives the follower
+ *     back as not tried, and it goes to its place in line: the queue behind a blocker is in
+ *     acceptance order, not in order of arrival.
+ *   - As one of a session's two jobs its GO also waits until the earlier one's fate is durable, as
+ *     any second job's (R2; service/core_job.c).
+ *   - The next behind a follower waits for it, as it becomes the blocker in between; also when it
+ *     was deferred before that (a 4xx to its RCPT): then its patience begins there.
  */
 #ifndef HOLDFAST_RELAY_RELAY_INTERNAL_H
 #define HOLDFAST_RELAY_RELAY_INTERNAL_H
@@ -144,6 +160,8 @@ struct recipient {
     uint32_t blocker;    /* delivery; NOBODY: free record */
     uint32_t head, tail; /* deliveries behind it; of a free record head = next free */
     uint32_t timer;      /* place in the schedule while patience runs */
+    uint32_t follower;   /* in flight behind the blocker, on the same session, or refused there
+                            for now and deferred; or NOBODY */
 };
 
 /* ---- lanes -------------------------------------------------------------------------------- */
@@ -253,6 +271,7 @@ struct session {
     bool worked;    /* a job's result came over it */
     bool tells_dsn; /* its server takes RFC 3461's parameters, and notices are its matter */
     uint32_t job_count;
+    struct job *jobs[2]; /* in order of giving */
     uint32_t mails;
     uint64_t serial; /* order of opening */
     int64_t idle_ms;
@@ -372,6 +391,9 @@ struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin
 void lane_append(struct relay *relay, uint32_t number);
 /* Puts one back in acceptance order (state WAITING, NOWHERE). */
 void lane_return(struct relay *relay, uint32_t number);
+/* The same for one that was in flight or deferred: if another blocks its recipient, in line behind
+ * that one, before those after it are let go. */
+void lane_give_back(struct relay *relay, uint32_t number);
 /* Out of wherever it is: lane, recipient's queue, schedule, job's hands. Its recipient stays
  * blocked if it was the blocker. */
 void delivery_take_out(struct relay *relay, uint32_t number);
@@ -386,6 +408,13 @@ bool recipient_allows(const struct relay *relay, uint32_t number);
 bool recipient_block(struct relay *relay, uint32_t number);
 /* It does so no longer; the next in line is let go. Nothing if it did not. */
 void recipient_release(struct relay *relay, uint32_t number);
+/* The first behind a blocker, if nothing follows that one yet; or NOBODY. */
+uint32_t recipient_next(const struct relay *relay, uint32_t blocker);
+/* It is in flight, though another blocks its recipient: if that is later, they change roles. */
+void recipient_precede(struct relay *relay, uint32_t number);
+/* It goes along behind the blocker; it is in flight. */
+void recipient_follow(struct relay *relay, uint32_t number);
+bool recipient_follows(const struct relay *relay, uint32_t number);
 /* It is deferred: keeps the others back as long as patience says, or lets go. */
 void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms);
 /* Steady ms; INT64_MAX: it does not run. */
@@ -418,6 +447,9 @@ void server_close_sessions(struct relay *relay, struct server *server);
 struct session *session_open(struct relay *relay, struct server *server, bool probe);
 void session_close(struct relay *relay, struct session *session);
 void relay_session_free(struct relay *relay, struct session *session);
+/* One more job for it, and one less. */
+void session_add_job(struct session *session, struct job *job);
+void session_remove_job(struct session *session, const struct job *job);
 /* Into the pool that fits its number of jobs. */
 void session_pool(struct relay *relay, struct session *session);
 /* NULL: no such server. */

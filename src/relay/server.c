@@ -217,6 +217,26 @@ void relay_session_free(struct relay *relay, struct session *session)
     free(session);
 }
 
+void session_add_job(struct session *session, struct job *job)
+{
+    assert(session->job_count < 2);
+    session->jobs[session->job_count++] = job;
+    session->mails++;
+    session->server->jobs++;
+}
+
+void session_remove_job(struct session *session, const struct job *job)
+{
+    if (session->jobs[0] == job) {
+        session->jobs[0] = session->jobs[1];
+    }
+    session->jobs[1] = NULL;
+    session->job_count--;
+    if (session->server != NULL) {
+        session->server->jobs--;
+    }
+}
+
 void session_pool(struct relay *relay, struct session *session)
 {
     struct server *server = session->server;

@@ -102,6 +102,7 @@ struct job {
     bool adopted;      /* begun in an earlier life of core */
     bool note_written; /* if not GONE: an earlier dot of the session is not settled, GO waits */
     bool note_pending; /* the spool holds a pointer to this job */
+    bool asks_go;      /* READY has come, but relay lets it wait for an earlier job (R6) */
     bool over;         /* freed as soon as the spool lets go */
     struct spool_handle handle;
     struct message_id message;

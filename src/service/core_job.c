@@ -195,17 +195,17 @@ static void attempt_written(void *context, enum error error, const struct spool_
     core_check_stopped(core);
 }
 
-/* False: relay does not know the job. */
-bool core_job_note(struct core *core, struct job *job)
+static enum error note_attempt(struct core *core, struct job *job)
 {
     uint16_t kind;
     struct slice payload;
     struct spool_handle handle;
     const uint32_t *deliveries;
     uint32_t count;
-    if (!relay_attempt_note(core->relay, job->id, core_now(), &kind, &payload, &handle, &deliveries,
-                            &count)) {
-        return false;
+    enum error error = relay_attempt_note(core->relay, job->id, core_now(), &kind, &payload,
+                                          &handle, &deliveries, &count);
+    if (error != ERROR_NONE) {
+        return error;
     }
     struct noting *noting = malloc(sizeof(*noting));
     if (noting == NULL) {
@@ -220,7 +220,32 @@ bool core_job_note(struct core *core, struct job *job)
     job->note_pending = true;
     core->notes_pending++;
     spool_batch_submit(core->spool, SPOOL_WRITTEN, attempt_written, noting);
-    return true;
+    return ERROR_NONE;
+}
+
+void core_job_ask(struct core *core, struct job *job)
+{
+    enum error error = note_attempt(core, job);
+    job->asks_go = error == ERROR_AGAIN;
+    if (error != ERROR_NONE && error != ERROR_AGAIN) {
+        core_out_send_plain(core, &core->out[job->edge], CHANNEL_CLOSE, job->session);
+    }
+}
+
+/* The jobs that waited for a result of this session may be allowed now. */
+static void ask_again(struct core *core, uint32_t session_id)
+{
+    struct core_session *session = map_get(&core->sessions, session_id);
+    if (session == NULL) {
+        return;
+    }
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct job *job = LIST_ENTRY(at, struct job, on_session);
+        if (job->asks_go && job->state == JOB_SENT) {
+            core_job_ask(core, job);
+        }
+    }
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -232,8 +257,10 @@ void core_job_settle(struct core *core, struct job *job, bool reused,
     list_remove(&job->waiting);
     job_unpin(core, job); /* nobody reads by its ticket any more */
     uint64_t id = job->id;
-    relay_result(core->relay, id, job->session, reused, results, count, core_now());
+    uint32_t session = job->session;
+    relay_result(core->relay, id, session, reused, results, count, core_now());
     core_act(core, SPOOL_SYNCED, (struct core_after){.job = id, .has_job = true});
+    ask_again(core, session);
 }
 
 /* Nobody will report on this job any more: `verdict` unless its dot may have been sent. */
@@ -342,8 +369,6 @@ void core_out_tick(struct core *core)
     {
         struct job *job = LIST_ENTRY(next, struct job, waiting);
         list_remove(&job->waiting);
-        if (!core_job_note(core, job)) {
-            core_out_send_plain(core, &core->out[job->edge], CHANNEL_CLOSE, job->session);
-        }
+        core_job_ask(core, job);
     }
 }

@@ -35,8 +35,9 @@ struct job *core_job_new(struct core *core, uint64_t id, struct spool_handle han
                          struct core_session *session, const uint32_t *deliveries, uint32_t count);
 void core_job_deliver(struct core *core, const struct relay_action *action);
 void core_job_say(struct core *core, const struct job *job, enum channel_frame type);
-/* Writes the attempt note; GO follows it. False: relay does not know the job. */
-bool core_job_note(struct core *core, struct job *job);
+/* Writes the attempt note, now or when relay allows it; GO follows it. A session that relay has
+ * given up is closed. */
+void core_job_ask(struct core *core, struct job *job);
 /* Gives relay the results and writes what follows. */
 void core_job_settle(struct core *core, struct job *job, bool reused,
                      const struct relay_delivery_result *results, uint32_t count);

@@ -239,9 +239,7 @@ bool core_take_ready(struct core_edge_out *out, struct reader *reader)
     }
     bool wanted = job->state == JOB_SENT || (job->adopted && job->state == JOB_GONE);
     if (wanted && !job->note_pending) {
-        if (!core_job_note(core, job)) {
-            core_out_send_plain(core, out, CHANNEL_CLOSE, session);
-        }
+        core_job_ask(core, job);
     } else if (job->state == JOB_GONE) {
         core_job_say(core, job, CHANNEL_GO); /* the first may have gone with a ring */
     }

@@ -71,8 +71,8 @@ static bool answer(struct relay *relay, struct relay_time now, bool refuse, uint
             struct spool_handle handle;
             const uint32_t *deliveries;
             uint32_t deliveries_count;
-            (void)relay_attempt_note(relay, action->job, now, &kind, &payload, &handle, &deliveries,
-                                     &deliveries_count);
+            (void)!relay_attempt_note(relay, action->job, now, &kind, &payload, &handle,
+                                      &deliveries, &deliveries_count);
             relay_result(relay, action->job, action->session, true, &result, 1, now);
             relay_result_durable(relay, action->job, now);
             ++*delivered;

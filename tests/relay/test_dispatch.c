@@ -134,6 +134,18 @@ static void recipients_too_many_go_next_over_the_same_session(void **state)
     world_close(&world);
 }
 
+static enum error attempt(struct relay_action deliver)
+{
+    uint16_t kind;
+    struct slice payload;
+    struct spool_handle handle;
+    const uint32_t *deliveries;
+    uint32_t count;
+    return relay_attempt_note(world.relay, deliver.job, world.now, &kind, &payload, &handle,
+                              &deliveries, &count);
+}
+
+/* The next one goes along on the same session, but its dot waits. */
 static void a_recipients_later_mail_waits_for_the_earlier_ones_reply(void **state)
 {
     (void)state;
@@ -142,18 +154,68 @@ static void a_recipients_later_mail_waits_for_the_earlier_ones_reply(void **stat
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
     struct relay_action first = expect(RELAY_DELIVER);
     world_add(&world, 2, "a@x.example", "BOB@one.example", 0);
-    assert_null(world_action(&world, RELAY_DELIVER, 0));
-    world_add(&world, 3, "a@x.example", "bob@one.example", 0);
-    assert_null(world_action(&world, RELAY_DELIVER, 0));
-    accepted(first);
     struct relay_action second = expect(RELAY_DELIVER);
     assert_int_equal(second.handle.index, 2);
-    assert_int_equal(world_count(&world, RELAY_DELIVER), 1);
-    accepted(second);
+    assert_int_equal(second.session, first.session);
+    assert_int_equal(attempt(second), ERROR_AGAIN);
+    assert_int_equal(attempt(first), ERROR_NONE);
+    world_add(&world, 3, "a@x.example", "bob@one.example", 0);
+    assert_null(world_action(&world, RELAY_DELIVER, 0));
+    assert_int_equal(attempt(second), ERROR_AGAIN);
+    accepted(first);
     struct relay_action third = expect(RELAY_DELIVER);
     assert_int_equal(third.handle.index, 3);
+    assert_int_equal(third.session, first.session);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 1);
+    assert_int_equal(attempt(third), ERROR_AGAIN);
+    assert_int_equal(attempt(second), ERROR_NONE);
+    accepted(second);
+    assert_int_equal(attempt(third), ERROR_NONE);
     accepted(third);
     world_close(&world);
+}
+
+/* What followed in vain is given back to its place in line, with its session. */
+static void a_follower_does_not_pass_one_that_is_not_settled(void **state)
+{
+    (void)state;
+    static const enum relay_verdict verdicts[] = {RELAY_NOT_TRIED, RELAY_REFUSED};
+    for (int i = 0; i < 2; i++) {
+        start();
+        world_up(&world, 0);
+        world_add(&world, 1, "a@x.example", "bob@one.example", 0);
+        struct relay_action first = expect(RELAY_DELIVER);
+        world_add(&world, 2, "a@x.example", "bob@one.example", 0);
+        struct relay_action second = expect(RELAY_DELIVER);
+        world_add(&world, 3, "a@x.example", "bob@one.example", 0);
+        world_result(&world, &first, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 450);
+        assert_int_equal(expect(RELAY_CLOSE).session, first.session);
+        assert_int_equal(attempt(second), ERROR_MISSING);
+        world.now.steady_ms += 100; /* it may have been refused as well, before it was given back */
+        world_result(&world, &second, verdicts[i], RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
+        assert_null(world_action(&world, RELAY_DELIVER, 0));
+        int64_t began = world.now.steady_ms;
+        struct relay_action next = {0};
+        while (next.kind != RELAY_DELIVER && world.now.steady_ms - began < 70000) {
+            world_wait(&world, 1000);
+            for (size_t j = 0; j < world.action_count; j++) {
+                struct relay_action action = world.actions[j];
+                if (action.kind == RELAY_DELIVER) {
+                    next = action;
+                    break;
+                }
+                if (action.kind == RELAY_CONNECT && action.server == 0) {
+                    world_opened(&world, action.session);
+                    j = (size_t)-1;
+                }
+            }
+        }
+        assert_int_equal(next.handle.index, i == 0 ? 2 : 3);
+        assert_int_equal(attempt(next), ERROR_NONE);
+        int64_t wait_ms = i == 0 ? 29900 : 59900; /* each deferred one has its patience */
+        assert_in_range(world.now.steady_ms - began, wait_ms, wait_ms + 1000);
+        world_close(&world);
+    }
 }
 
 static void patience_runs_once_then_later_mail_passes(void **state)
@@ -164,12 +226,15 @@ static void patience_runs_once_then_later_mail_passes(void **state)
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
     struct relay_action first = expect(RELAY_DELIVER);
     world_add(&world, 2, "a@x.example", "bob@one.example", 0);
+    struct relay_action second = expect(RELAY_DELIVER);
     world_result(&world, &first, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    world_result(&world, &second, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+    world_ended(&world, first.session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
     assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
     assert_null(world_action(&world, RELAY_DELIVER, 0));
     int64_t began = world.now.steady_ms;
-    struct relay_action second = {0};
+    second = (struct relay_action){0};
     while (second.kind != RELAY_DELIVER && world.now.steady_ms - began < 40000) {
         world_wait(&world, 1000);
         for (size_t i = 0; i < world.action_count; i++) {
@@ -287,6 +352,8 @@ static void a_notice_that_cannot_be_made_leaves_a_dead_letter(void **state)
     world_add(&world, 1, "a@one.example", "bob@one.example ann@one.example", SPOOL_SENDER_VERIFIED);
     struct relay_action deliver = expect(RELAY_DELIVER);
     world_add(&world, 2, "a@one.example", "bob@one.example", 0);
+    struct relay_action next = expect(RELAY_DELIVER);
+    deliver.deliveries = (const uint32_t[]){0, 1};
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
     assert_int_equal(expect(RELAY_BOUNCE).delivery_count, 2);
     assert_null(world_action(&world, RELAY_FATE, 0));
@@ -296,7 +363,7 @@ static void a_notice_that_cannot_be_made_leaves_a_dead_letter(void **state)
     assert_int_equal(dead->delivery, 1);
     assert_int_equal(dead->reply.code, 554);
     assert_int_equal(world_count(&world, RELAY_NOTE), 2);
-    assert_int_equal(expect(RELAY_DELIVER).handle.index, 2); /* it blocks nobody */
+    assert_int_equal(attempt(next), ERROR_NONE); /* it blocks nobody */
     struct relay_totals totals;
     relay_totals(world.relay, &totals);
     assert_int_equal(totals.dead_letters, 2);
@@ -507,6 +574,7 @@ static void order_is_kept_over_a_reload(void **state)
             world_take(&world);
         }
         struct relay_action first = {0};
+        static const uint32_t zero[] = {0};
         for (uint32_t i = 1; i <= 2; i++) {
             world_add(&world, i, "a@x.example", "bob@far.example", SPOOL_SENDER_VERIFIED);
             if (redirected) {
@@ -519,12 +587,19 @@ static void order_is_kept_over_a_reload(void **state)
                 first = expect(RELAY_DELIVER);
             }
         }
-        assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
+        struct relay_action follows = redirected ? first : expect(RELAY_DELIVER);
         struct relay_config second = world.config;
         assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
         world_take(&world);
         assert_null(world_action(&world, RELAY_DELIVER, 0));
+        if (!redirected) { /* one that followed is taken back */
+            assert_int_equal(expect(RELAY_CLOSE).session, first.session);
+            assert_int_equal(attempt(follows), ERROR_MISSING);
+            follows.deliveries = zero;
+            world_result(&world, &follows, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+        }
         assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
+        first.deliveries = zero;
         accepted(first);
         assert_int_equal(expect(RELAY_DELIVER).handle.index, 2);
         world_close(&world);
@@ -553,12 +628,16 @@ static void lanes_that_become_one_keep_what_is_under_way(void **state)
     merged.bounces = NO_INDEX;
     assert_int_equal(relay_reconfigure(world.relay, &merged, NULL, world.now), ERROR_NONE);
     world_take(&world);
+    static const uint32_t zero[] = {0};
+    one.deliveries = two.deliveries = zero;
     world_add(&world, 3, "a@x.example", "bob@far.example", 0);
-    assert_null(world_action(&world, RELAY_DELIVER, 0));
+    struct relay_action three = expect(RELAY_DELIVER);
+    assert_int_equal(three.handle.index, 3);
+    assert_int_equal(three.session, one.session);
     accepted(two);
-    assert_null(world_action(&world, RELAY_DELIVER, 0)); /* the first one's reply is awaited */
+    assert_int_equal(attempt(three), ERROR_AGAIN); /* the first one's reply is awaited */
     accepted(one);
-    assert_int_equal(expect(RELAY_DELIVER).handle.index, 3);
+    assert_int_equal(attempt(three), ERROR_NONE);
     world_close(&world);
 }
 
@@ -570,6 +649,7 @@ int main(void)
         cmocka_unit_test(a_refused_server_costs_one_step_and_the_next_is_taken),
         cmocka_unit_test(recipients_too_many_go_next_over_the_same_session),
         cmocka_unit_test(a_recipients_later_mail_waits_for_the_earlier_ones_reply),
+        cmocka_unit_test(a_follower_does_not_pass_one_that_is_not_settled),
         cmocka_unit_test(patience_runs_once_then_later_mail_passes),
         cmocka_unit_test(one_message_for_several_goes_in_one_transaction),
         cmocka_unit_test(refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_notice),

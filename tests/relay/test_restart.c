@@ -124,8 +124,8 @@ static void an_attempt_without_a_result_is_in_doubt_and_the_third_is_held(void *
         struct spool_handle handle;
         const uint32_t *deliveries;
         uint32_t count;
-        assert_true(relay_attempt_note(world.relay, deliver.job, world.now, &kind, &payload,
-                                       &handle, &deliveries, &count));
+        assert_int_equal(ERROR_NONE, relay_attempt_note(world.relay, deliver.job, world.now, &kind,
+                                                        &payload, &handle, &deliveries, &count));
         assert_int_equal(kind, NOTE_ATTEMPT);
         assert_int_equal(count, 1);
         reborn("bob@one.example");
@@ -196,8 +196,8 @@ static void a_job_that_goes_on_is_not_in_doubt(void **state)
     struct spool_handle handle;
     const uint32_t *deliveries;
     uint32_t count, which = 0;
-    assert_true(relay_attempt_note(world.relay, deliver.job, world.now, &kind, &payload, &handle,
-                                   &deliveries, &count));
+    assert_int_equal(ERROR_NONE, relay_attempt_note(world.relay, deliver.job, world.now, &kind,
+                                                    &payload, &handle, &deliveries, &count));
     reborn("bob@one.example");
     relay_resume(world.relay, deliver.session, deliver.job, (struct spool_handle){1}, &which, 1, 0,
                  world.now);

@@ -57,13 +57,14 @@ struct model_session {
     bool used, open, close_asked, old; /* old: of an earlier life of relay */
     uint32_t jobs;
     bool worked;
+    bool answered; /* the last dot, by a reply */
 };
 
 struct model_job {
     uint64_t id;
     uint32_t session; /* number */
     uint32_t message, count, deliveries[DELIVERIES_MAX];
-    bool live, noted;
+    bool live, noted, dotted;
 };
 
 enum happening { SESSION_ANSWERS, JOB_READY, JOB_ANSWERS, SESSION_ENDS };
@@ -105,7 +106,7 @@ static struct simulation {
     int mood[WORLD_SERVERS]; /* 0 well, 1 refuses, 2 no greeting, 3 defers, 4 mixed, 5 cuts */
     bool calm;
     uint64_t life; /* raised by a restart: what was pending is void */
-    uint32_t fates, bounces, dead;
+    uint32_t fates, bounces, dead, waits;
 } sim;
 
 static uint32_t dice(uint32_t sides)
@@ -155,7 +156,9 @@ static void check_head_first(const struct model_message *message, uint32_t which
     CHECK(!"a server outside the chain");
 }
 
-static void check_order(const struct model_message *message, uint32_t which)
+/* Before the dot; or when it is given to a session, where an earlier one may be under way. */
+static void check_order(const struct model_message *message, uint32_t which, uint32_t slot,
+                        bool at_dot)
 {
     const struct model_delivery *mine = &message->deliveries[which];
     for (uint32_t i = 0; i < sim.message_count; i++) {
@@ -166,11 +169,15 @@ static void check_order(const struct model_message *message, uint32_t which)
             if (!same || theirs == mine || theirs->finished || theirs->excused || mine->excused) {
                 continue;
             }
-            CHECK(theirs->job == 0 || theirs->redirected || mine->redirected);
+            const struct model_job *job = theirs->job == 0 ? NULL : &sim.jobs[theirs->job - 1];
+            if (job != NULL && !theirs->redirected && !mine->redirected) {
+                CHECK(at_dot ? !job->dotted
+                             : job->session == slot || sim.sessions[job->session].close_asked);
+            }
             bool earlier = other->sequence < message->sequence || (other == message && j < which);
             bool patience_over =
                 theirs->deferred_ms != 0 && sim.world.now.steady_ms - theirs->deferred_ms >= 30000;
-            CHECK(!earlier || patience_over);
+            CHECK(!earlier || patience_over || (!at_dot && job != NULL));
         }
     }
 }
@@ -233,7 +240,7 @@ static void on_deliver(const struct relay_action *action)
         CHECK(which < message->count && !message->deliveries[which].finished &&
               message->deliveries[which].job == 0);
         check_head_first(message, which, action->server);
-        check_order(message, which);
+        check_order(message, which, slot, false);
     }
     for (uint32_t i = 0; i < job->count; i++) {
         message->deliveries[job->deliveries[i]].job = sim.job_count + 1;
@@ -461,29 +468,73 @@ static bool first_on_session(const struct model_job *job)
     return true;
 }
 
-static void job_ready(uint32_t which)
+static void hand_back(struct model_job *job, enum relay_verdict verdict)
 {
-    struct model_job *job = &sim.jobs[which];
-    if (!job->live) {
-        return;
+    struct relay_delivery_result results[DELIVERIES_MAX];
+    for (uint32_t i = 0; i < job->count; i++) {
+        results[i] = (struct relay_delivery_result){
+            job->deliveries[i], verdict,
+            verdict == RELAY_REFUSED ? reply_of(RELAY_AT_RECIPIENT, RELAY_REPLY, 450)
+                                     : reply_of(RELAY_AT_IDLE, RELAY_LOCAL, 0)};
     }
-    if (!first_on_session(job)) {
-        later(JOB_READY, which, 1);
-        return;
-    }
+    report(job, results, sim.sessions[job->session].worked, false);
+}
+
+/* Its session is being closed; it may have been refused before that was known. */
+static void give_back(struct model_job *job)
+{
+    struct model_session *session = &sim.sessions[job->session];
+    bool refused = !sim.calm && session->answered && first_on_session(job) && dice(3) == 0;
+    CHECK(session->close_asked);
+    session->answered = false;
+    hand_back(job, refused ? RELAY_REFUSED : RELAY_NOT_TRIED);
+}
+
+static enum error note(struct model_job *job)
+{
     uint16_t kind;
     struct slice payload;
     struct spool_handle handle;
     const uint32_t *deliveries;
     uint32_t count;
-    CHECK(relay_attempt_note(sim.world.relay, job->id, sim.world.now, &kind, &payload, &handle,
-                             &deliveries, &count));
+    enum error error = relay_attempt_note(sim.world.relay, job->id, sim.world.now, &kind, &payload,
+                                          &handle, &deliveries, &count);
+    if (error != ERROR_NONE) {
+        return error;
+    }
     CHECK(count == job->count && handle.index == job->message);
     for (uint32_t i = 0; i < count; i++) {
         CHECK(deliveries[i] == job->deliveries[i]);
         record_note(handle.index, deliveries[i], kind, payload);
     }
     job->noted = true;
+    return ERROR_NONE;
+}
+
+static void job_ready(uint32_t which)
+{
+    struct model_job *job = &sim.jobs[which];
+    if (!job->live) {
+        return;
+    }
+    bool first = first_on_session(job);
+    if (!job->noted) {
+        enum error error = note(job);
+        CHECK(error != ERROR_AGAIN || !first);
+        sim.waits += error == ERROR_AGAIN;
+        if (error != ERROR_NONE && error != ERROR_AGAIN) {
+            give_back(job);
+            return;
+        }
+    }
+    if (!first) {
+        later(JOB_READY, which, 1);
+        return;
+    }
+    for (uint32_t i = 0; i < job->count; i++) {
+        check_order(&sim.messages[job->message], job->deliveries[i], job->session, true);
+    }
+    job->dotted = true;
     later(JOB_ANSWERS, which, 1 + dice(10));
 }
 
@@ -523,6 +574,7 @@ static void job_answers(uint32_t which)
         for (uint32_t i = 0; i < job->count; i++) {
             breaks |= results[i].reply.code == 421;
         }
+        session->answered = true; /* so that what is behind it has been said */
         report(job, results, session->worked, breaks);
         return;
     }
@@ -712,6 +764,9 @@ static void restart(bool sender_lives)
                          (struct spool_handle){job->message}, job->deliveries, job->count,
                          sim.sessions[job->session].server, sim.world.now);
             take();
+            if (!job->dotted) {
+                hand_back(job, RELAY_NOT_TRIED); /* only what has been allowed goes on */
+            }
         } else {
             job->live = false;
             for (uint32_t j = 0; j < job->count; j++) {

@@ -429,6 +429,40 @@ static void a_refusal_for_a_relay_client_bounces(void **state)
     until_queued(bench, 0);
 }
 
+/* The recipient's next message is at the server before the reply to the one before it, but gets its
+ * GO only when that is durable (R2, R6); and none if that was deferred. */
+static void the_next_for_a_recipient_waits_with_the_server(void **state)
+{
+    struct bench *bench = *state;
+    bench_attach_out(bench, true, true);
+    bench_send_to(bench, 1);
+    bench_until(bench, &bench->durable, 1); /* the server is up */
+    bench->answers = false;
+    uint64_t jobs[3];
+    struct message_id messages[3];
+    uint32_t session = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        bench_send_to(bench, 7);
+        bench_until(bench, &bench->delivered, 2 + i); /* and READY is said at once */
+        jobs[i] = bench->job;
+        messages[i] = bench->message;
+        session = i == 0 ? bench->session : session;
+        assert_int_equal(bench->session, session);
+        bench_until(bench, &bench->gone, i == 0 ? 2 : 1 + i);
+        bench_run_ms(bench, 50);
+        assert_int_equal(bench->gone, i == 0 ? 2 : 1 + i);
+        if (i > 0) { /* the one before it: accepted, then deferred */
+            bench->job = jobs[i - 1];
+            bench->message = messages[i - 1];
+            bench_result(bench, i == 1 ? RELAY_ACCEPTED : RELAY_REFUSED, i == 1 ? 250 : 450);
+            bench_until(bench, i == 1 ? &bench->gone : &bench->closed, i == 1 ? 3 : 1);
+            assert_true(i == 2 || bench->durable == 2);
+        }
+    }
+    bench_run_ms(bench, 50);
+    assert_int_equal(bench->gone, 3);
+}
+
 static bool content_has(struct bench *bench, struct message_id id, const char *text)
 {
     static char content[8192];
@@ -806,6 +840,8 @@ int main(void)
         MEMORY_TEST(a_result_repeated_to_a_new_core_counts),
         MEMORY_TEST(an_attempt_without_a_word_is_in_doubt_after_a_restart),
         MEMORY_TEST(a_refusal_for_a_domain_is_a_dead_letter),
+        MEMORY_TEST(the_next_for_a_recipient_waits_with_the_server),
+        DISK_TEST(the_next_for_a_recipient_waits_with_the_server),
         MEMORY_TEST(a_refusal_for_a_relay_client_bounces),
         DISK_TEST(a_refusal_for_a_relay_client_bounces),
         MEMORY_TEST(a_notice_of_success_is_made_for_a_relay_client),
