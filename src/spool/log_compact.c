@@ -105,11 +105,11 @@ static enum error copy_piece(struct journal *journal, const struct stored *store
         buffer_append(pieces, slice_make(piece, sizeof(*piece)));
         return pieces->failed ? ERROR_MEMORY : ERROR_NONE;
     }
-    uint8_t *bytes = malloc((size_t)piece->stored + 1);
+    uint8_t *bytes = calloc(1, (size_t)piece->stored + 1);
     if (bytes == NULL) {
         return ERROR_MEMORY;
     }
-    enum error error = stored_read_piece(journal, stored, piece, 0, bytes, piece->stored);
+    enum error error = stored_read_piece(journal, stored, piece, bytes);
     bool damaged = error == ERROR_CORRUPT;
     if (error == ERROR_NONE || damaged) {
         struct log_piece copied;

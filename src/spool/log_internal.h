@@ -450,10 +450,9 @@ enum error segment_index(struct journal *journal, struct segment *segment,
 /* log_read.c */
 enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
                        struct log_message *ret_message) MUST_CHECK;
-/* Stored bytes of a piece of it, from `offset` on; the checksum is verified when all are read. */
+/* All stored bytes of a piece of it; with ERROR_CORRUPT what was found. */
 enum error stored_read_piece(struct journal *journal, const struct stored *stored,
-                             const struct log_piece *piece, uint64_t offset, uint8_t *bytes,
-                             size_t length) MUST_CHECK;
+                             const struct log_piece *piece, uint8_t *ret_bytes) MUST_CHECK;
 enum error log_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                              struct spool_message *ret_message);
 enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,

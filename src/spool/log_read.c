@@ -2,8 +2,8 @@
  *
  * Reading stored messages in this process, and what a reader in another one is given.
  */
-#include "base/crc32c.h"
 #include "spool/log_internal.h"
+#include "spool/log_reading.h"
 
 #include <assert.h>
 
@@ -27,68 +27,40 @@ enum error log_read_envelope(struct spool *spool, struct spool_handle handle, st
     return error;
 }
 
-static enum error read_file_piece(struct journal *journal, const struct log_piece *piece,
-                                  uint64_t offset, uint8_t *bytes, size_t length)
+enum error stored_read_piece(struct journal *journal, const struct stored *stored,
+                             const struct log_piece *piece, uint8_t *ret_bytes)
 {
-    char name[LOG_NAME_SIZE];
-    struct disk_file *file;
-    log_name_make(LOG_NAME_CONTENT, piece->where, name);
-    enum error error = journal->disk->ops->open(journal->disk, name, DISK_READ, &file);
-    if (error == ERROR_NONE) {
-        error = journal->disk->ops->read(file, piece->offset + offset, bytes, length);
-        journal->disk->ops->close(file);
-    }
+    struct log_reading reading;
+    log_reading_init(&reading, &journal->files, journal->slots[stored->slot]->number,
+                     stored->offset, piece, 1);
+    enum error error = log_reading_piece(&reading, piece, ret_bytes);
+    log_reading_done(&reading);
     return error;
 }
 
-enum error stored_read_piece(struct journal *journal, const struct stored *stored,
-                             const struct log_piece *piece, uint64_t offset, uint8_t *bytes,
-                             size_t length)
-{
-    enum error error;
-    if (piece->kind == LOG_FILE) {
-        error = read_file_piece(journal, piece, offset, bytes, length);
-    } else if (piece->kind == LOG_FAR) {
-        error =
-            log_files_read(&journal->files, piece->where, piece->offset + offset, bytes, length);
-    } else if (piece->offset > stored->offset) {
-        return ERROR_CORRUPT;
-    } else {
-        error = log_files_read(&journal->files, journal->slots[stored->slot]->number,
-                               stored->offset - piece->offset + offset, bytes, length);
-    }
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    bool whole = offset == 0 && length == piece->stored;
-    return whole && crc32c(0, slice_make(bytes, length)) != piece->crc ? ERROR_CORRUPT : ERROR_NONE;
-}
-
+/* Each call stands for itself, so the piece that it ends in is read to its end. */
 enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                             void *ret_bytes, size_t size, size_t *ret_length)
 {
     struct journal *journal = journal_of(spool);
     const struct stored *stored = table_at(&journal->table, handle.index);
     struct log_message message;
+    struct log_reading reading;
     struct arena arena;
     arena_init(&arena);
+    *ret_length = 0;
     enum error error = stored_read(journal, handle.index, &arena, &message);
-    uint8_t *at = ret_bytes;
-    uint64_t start = 0;
-    for (size_t i = 0; error == ERROR_NONE && i < message.piece_count && size > 0; i++) {
-        const struct log_piece *piece = &message.pieces[i];
-        if (offset >= start && offset < start + piece->take) {
-            uint64_t from = offset - start;
-            size_t length = piece->take - from < size ? (size_t)(piece->take - from) : size;
-            error = stored_read_piece(journal, stored, piece, piece->skip + from, at, length);
-            at += length;
-            size -= length;
-            offset += length;
+    if (error == ERROR_NONE) {
+        log_reading_init(&reading, &journal->files, journal->slots[stored->slot]->number,
+                         stored->offset, message.pieces, message.piece_count);
+        error = log_reading_read(&reading, offset, ret_bytes, size, ret_length);
+        if (error == ERROR_NONE) {
+            error = log_reading_verify(&reading);
         }
-        start += piece->take;
+        log_reading_done(&reading);
     }
     arena_done(&arena);
-    *ret_length = (size_t)(at - (uint8_t *)ret_bytes);
+    *ret_length = error == ERROR_NONE ? *ret_length : 0;
     return error;
 }
 

@@ -20,7 +20,7 @@ enum error spool_stored_open(struct spool_reader *reader, struct slice ticket, s
                              struct spool_message *ret_message,
                              struct spool_stored **ret_stored) MUST_CHECK;
 /* At most `size` bytes of content from offset. The checksum of a piece of content is verified when
- * its last byte has been read in order; damage is ERROR_CORRUPT, so the last bytes of a damaged
+ * its last byte is read, in whatever order; damage is ERROR_CORRUPT, so the last bytes of a damaged
  * message are never handed out and no final dot can follow them. */
 enum error spool_stored_read(struct spool_stored *stored, uint64_t offset, void *ret_bytes,
                              size_t size, size_t *ret_length) MUST_CHECK;

@@ -238,7 +238,8 @@ unsigned spool_fate_of(const struct spool *spool, struct spool_handle handle, ui
 /* Everything of struct spool_message, from storage. ERROR_CORRUPT: the record is damaged. */
 enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                                struct spool_message *ret_message) MUST_CHECK;
-/* A part of the content, at most `size` bytes from offset. */
+/* A part of the content, at most `size` bytes from offset. What is given is checked; nothing is
+ * with ERROR_CORRUPT, when it or what shares its checksum is damaged. */
 enum error spool_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                               void *ret_bytes, size_t size, size_t *ret_length) MUST_CHECK;
 /* While pinned, a ticket for the message stays good: its place is not freed. */

@@ -50,6 +50,15 @@ static void take_newest(void *context, const char *name, uint64_t size)
     }
 }
 
+static void take_content(void *context, const char *name, uint64_t size)
+{
+    struct newest *newest = context;
+    if (strncmp(name, "content-", 8) == 0) {
+        strcpy(newest->name, name);
+        newest->size = size;
+    }
+}
+
 static struct newest newest_segment(struct disk_sim *sim)
 {
     struct newest newest = {0};
@@ -91,6 +100,45 @@ static void damaged_content_is_never_read_to_its_end(void **state)
     spool_reader_close(reader);
     arena_done(&arena);
     harness_done_simulated(&harness);
+}
+
+/* In parts as in one: what is exported, or put into a notice, is as good as what is delivered. */
+static void no_part_of_damaged_content_is_read(void **state)
+{
+    (void)state;
+    enum { LENGTH = 300000, PART = 50000 };
+    static uint8_t bytes[PART];
+    for (int apart = 0; apart < 2; apart++) {
+        struct harness harness;
+        struct buffer want;
+        size_t length, damaged = 0;
+        harness_open_simulated(&harness, 1 << 20);
+        harness.settings.large_bytes = apart == 1 ? 100000 : 1 << 20;
+        harness_reopen(&harness);
+        struct spool_handle handle = harness_accept(&harness, 1, LENGTH);
+        struct newest newest = {0};
+        struct disk *disk = disk_sim_open(harness.context);
+        assert_int_equal(disk->ops->list(disk, apart == 1 ? take_content : take_newest, &newest),
+                         ERROR_NONE);
+        disk_free(disk);
+        set_segment(harness.context, newest.name, apart == 1 ? 80000 : LOG_DATA_AT + 80000);
+        harness_content(1, LENGTH, &want);
+        for (size_t at = 0; at < LENGTH; at += PART) {
+            enum error error =
+                spool_read_content(harness.spool, handle, at, bytes, sizeof(bytes), &length);
+            if (error == ERROR_NONE) {
+                assert_int_equal(length, PART);
+                assert_memory_equal(bytes, want.data + at, PART);
+            } else {
+                assert_int_equal(error, ERROR_CORRUPT);
+                assert_int_equal(length, 0);
+                damaged++;
+            }
+        }
+        assert_true(damaged > 0 && (apart == 0 || damaged < LENGTH / PART));
+        buffer_done(&want);
+        harness_done_simulated(&harness);
+    }
 }
 
 /* ---- damage ------------------------------------------------------------------------------ */
@@ -654,6 +702,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_content_is_never_read_to_its_end),
+        cmocka_unit_test(no_part_of_damaged_content_is_read),
         cmocka_unit_test(no_torn_or_flipped_byte_makes_a_wrong_message),
         cmocka_unit_test(damage_in_the_middle_costs_one_record),
         cmocka_unit_test(a_damaged_index_is_made_anew),
