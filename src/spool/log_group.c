@@ -247,12 +247,11 @@ static void write_run(void *context)
 
 void group_tell(struct group *group, struct batch *batch, enum error error)
 {
-    const struct spool_handle *handles =
-        (const struct spool_handle *)(const void *)group->handles.data + batch->news_from;
+    const struct spool_handle *handles = (const void *)group->handles.data;
     size_t count = error == ERROR_NONE ? batch->news_to - batch->news_from : 0;
     batch->completed = true;
     if (batch->fn != NULL) {
-        batch->fn(batch->context, error, count > 0 ? handles : NULL, count);
+        batch->fn(batch->context, error, count > 0 ? handles + batch->news_from : NULL, count);
     }
 }
 
