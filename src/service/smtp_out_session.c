@@ -184,8 +184,12 @@ static void give_jobs(struct out_session *session)
         }
         struct smtp_client_mail mail;
         job_mail(job, &mail);
-        if (smtp_client_mail(session->client, &mail, clock_steady_ms()) != ERROR_NONE) {
-            return; /* after the next result; without memory, when the session ends */
+        enum error error = smtp_client_mail(session->client, &mail, clock_steady_ms());
+        if (error == ERROR_MEMORY) { /* there may be no other result, after which to try again */
+            session_wind_up(session, "out of memory");
+        }
+        if (error != ERROR_NONE) {
+            return; /* after the next result */
         }
         job->state = JOB_GIVEN;
         job->held = true;
