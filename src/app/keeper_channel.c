@@ -88,9 +88,11 @@ enum error keeper_send(int channel, const struct keeper_message *message)
 {
     assert(descriptors_fit(message));
     struct buffer buffer;
-    buffer_init(&buffer, KEEPER_MESSAGE_MAX);
+    buffer_init(&buffer, 0);
     encode(&buffer, message);
-    enum error error = buffer.failed ? ERROR_LIMIT : ERROR_AGAIN;
+    enum error error = buffer.failed                        ? ERROR_MEMORY
+                       : buffer.length > KEEPER_MESSAGE_MAX ? ERROR_LIMIT
+                                                            : ERROR_AGAIN;
     while (error == ERROR_AGAIN) {
         error = fdpass_send(channel, buffer_slice(&buffer), message->descriptors,
                             message->descriptor_count);

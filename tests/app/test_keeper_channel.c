@@ -7,6 +7,7 @@
 
 #include "app/keeper_channel.h"
 #include "app/plan.h"
+#include "failing_memory.h"
 #include "sys/fdpass.h"
 
 #include <fcntl.h>
@@ -87,6 +88,43 @@ static void what_is_no_message_is_refused(void **state)
     }
     close(ends[0]);
     close(ends[1]);
+}
+
+/* Whole or not at all, and no descriptor is left behind. */
+static void what_has_no_memory_is_not_sent(void **state)
+{
+    (void)state;
+    int ends[2], fd;
+    static const uint8_t bytes[KEEPER_MESSAGE_MAX];
+    struct keeper_message got, sent = {.kind = KEEPER_CONFIG,
+                                       .bytes = slice_make(bytes, 1000),
+                                       .descriptors = {0},
+                                       .descriptor_count = 1};
+    assert_int_equal(fdpass_pair(ends), ERROR_NONE);
+    enum error error = ERROR_MEMORY;
+    long count;
+    for (count = 0; error != ERROR_NONE; count++) {
+        memory_fail_at(count);
+        error = keeper_send(ends[0], &sent);
+        memory_fail_never();
+        assert_true(error == ERROR_NONE || error == ERROR_MEMORY);
+        assert_int_equal(keeper_receive(ends[1], buffer, &got),
+                         error == ERROR_NONE ? ERROR_NONE : ERROR_AGAIN);
+    }
+    assert_true(count > 1);
+    keeper_message_close(&got);
+    sent.bytes.length = sizeof(bytes);
+    assert_int_equal(keeper_send(ends[0], &sent), ERROR_LIMIT);
+    close(ends[0]);
+    close(ends[1]);
+    assert_int_equal(keeper_text_to_descriptor(SLICE_LITERAL("the text"), &fd), ERROR_NONE);
+    char *text;
+    size_t length;
+    memory_fail_at(0);
+    error = keeper_text_from_descriptor(fd, &text, &length);
+    memory_fail_never();
+    assert_int_equal(error, ERROR_MEMORY);
+    close(fd);
 }
 
 static void a_text_travels_sealed(void **state)
@@ -173,6 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_arrives_as_it_was_sent),
         cmocka_unit_test(what_is_no_message_is_refused),
+        cmocka_unit_test(what_has_no_memory_is_not_sent),
         cmocka_unit_test(a_text_travels_sealed),
         cmocka_unit_test(a_plan_survives_the_wire),
         cmocka_unit_test(a_plan_is_made_of_a_configuration),
