@@ -7,7 +7,7 @@
 
 #include "app/keeper_channel.h"
 #include "app/plan.h"
-#include "failing_memory.h"
+#include "proto/failing_memory.h"
 #include "sys/fdpass.h"
 
 #include <fcntl.h>
