@@ -155,14 +155,15 @@ const struct setting settings_table[] = {
      .fallback = "no",
      .text = "Whether the server's word on recipients counts although it is not the head of its "
              "chain."},
-    {"hold-5xx", SETTING_CHOICE, SERVER(hold_5xx_manual), .inert = true,
+    {"hold-5xx", SETTING_CHOICE, SERVER(hold_5xx_manual),
      .fallback = "auto",
      .choices = "auto|manual",
-     .text = "What happens to mail that was held because a returning server refused it: auto tries "
-             "it once more, manual waits for the operator."},
-    {"hold-5xx-after-recovery", SETTING_DURATION, SERVER(hold_5xx_after_recovery_ms), .inert = true,
+     .text = "What happens to mail that was held because the server refused it but is not believed: "
+             "auto tries it once more when it is, manual waits for the operator."},
+    {"hold-5xx-after-recovery", SETTING_DURATION, SERVER(hold_5xx_after_recovery_ms),
      .fallback = "10m", .most = 7 * DAY,
-     .text = "How long after its return a server's refusals are held instead of final."},
+     .text = "How long a server's refusals are held instead of final after it has come back and what "
+             "waited for it has gone."},
     {"tls-name", SETTING_ABSENT, .block = BLOCK_SERVER,
      .text = "The name that the server's certificate must have."},
     {"tls-ca", SETTING_ABSENT, .block = BLOCK_SERVER,

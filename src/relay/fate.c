@@ -7,6 +7,7 @@
 #include <assert.h>
 
 #include "relay/notes.h"
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 enum { RETRY_WITHOUT_ROUTE_MS = 10 * 60 * 1000 };
@@ -89,6 +90,10 @@ void delivery_due(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
     delivery_take_out(relay, number);
+    if (is_held_refusal(delivery)) {
+        refusal_retry(relay, number, true);
+        return;
+    }
     if (delivery->state == DELIVERY_IN_DOUBT && !doubt_pin(relay, number)) {
         delivery_schedule(relay, number, relay->now.steady_ms + OWN_TROUBLE_MS);
         return;
@@ -223,109 +228,28 @@ void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *
     }
 }
 
-static void hold(struct relay *relay, uint32_t number, unsigned flags,
-                 const struct relay_reply *reply, struct slice reason)
+void fate_hold(struct relay *relay, uint32_t number, unsigned flags, int64_t due_ms,
+               const struct relay_reply *reply, struct slice reason)
 {
     struct delivery *delivery = begin(relay, number);
     recipient_release(relay, number);
     delivery_set_reason(relay, delivery, reason);
     delivery_set_flags(relay, delivery, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE, flags);
     delivery_set_state(relay, number, DELIVERY_HELD);
+    if (due_ms != 0) {
+        delivery_schedule(relay, number, due_ms);
+    }
     action_note(relay, number, NOTE_HOLD, reason);
     struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_HELD, number);
     event->reason = action_copy(relay, reason);
+    event->next_wall_ms = due_ms == 0 ? 0 : next_wall(relay, delivery);
     action_set_reply(relay, event, reply);
 }
 
 void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
                struct slice reason)
 {
-    hold(relay, number, by_rule ? DELIVERY_BY_RULE : 0, reply, reason);
-}
-
-void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_reply *reply)
-{
-    char text[REASON_BYTES_MAX];
-    struct server *server = server_of(relay, delivery_at(relay, number));
-    if (server != NULL) {
-        server->held_refusals++;
-    }
-    hold(relay, number, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE, reply,
-         relay_reply_text(reply, text, sizeof text));
-}
-
-bool is_held_refusal(const struct delivery *delivery)
-{
-    const unsigned both = DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE;
-    return delivery->state == DELIVERY_HELD && (delivery->flags & both) == both;
-}
-
-static void retry_refused(struct relay *relay, uint32_t number)
-{
-    struct delivery *delivery = delivery_at(relay, number);
-    delivery_set_flags(relay, delivery, DELIVERY_BY_RULE, 0);
-    delivery_set_state(relay, number, DELIVERY_WAITING);
-    action_note(relay, number, NOTE_WAITING, delivery_reason(relay, delivery));
-    (void)action_delivery_event(relay, RELAY_EVENT_RELEASED, number);
-    delivery->server = NO_SERVER;
-    lane_return(relay, number);
-}
-
-/* Looks through all mail, but only while something is held, and when a server comes up or has
- * nothing else to be tried with. */
-void refusals_retry(struct relay *relay, struct server *server, uint64_t most)
-{
-    uint64_t left = most;
-    for (uint32_t at = relay->first_message; at != NOBODY && server->held_refusals > 0;
-         at = message_at(relay, at)->next) {
-        const struct message *message = message_at(relay, at);
-        for (uint32_t i = 0; i < message->recipient_count && left > 0; i++) {
-            uint32_t number = delivery_number(message, i);
-            if (number != NOBODY && is_held_refusal(delivery_at(relay, number)) &&
-                delivery_at(relay, number)->server == server->index) {
-                retry_refused(relay, number);
-                server->held_refusals--;
-                left--;
-            }
-        }
-        if (left == 0) {
-            return;
-        }
-    }
-    server->held_refusals = 0;
-}
-
-static void recount_refusal(struct relay *relay, uint32_t number)
-{
-    struct delivery *delivery = delivery_at(relay, number);
-    struct server *server = server_of(relay, delivery);
-    if (!is_held_refusal(delivery)) {
-        return;
-    }
-    if (server != NULL) {
-        server->held_refusals++;
-        return;
-    }
-    retry_refused(relay, number);
-    delivery_set_flags(relay, delivery, DELIVERY_REFUSED_ONCE, 0); /* another's word counts anew */
-}
-
-void refusals_recount(struct relay *relay)
-{
-    for (uint32_t i = 0; i < relay->server_count; i++) {
-        relay->servers[i].held_refusals = 0;
-    }
-    if (relay->totals.held == 0) {
-        return;
-    }
-    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
-        const struct message *message = message_at(relay, at);
-        for (uint32_t i = 0; i < message->recipient_count; i++) {
-            if (delivery_number(message, i) != NOBODY) {
-                recount_refusal(relay, delivery_number(message, i));
-            }
-        }
-    }
+    fate_hold(relay, number, by_rule ? DELIVERY_BY_RULE : 0, 0, reply, reason);
 }
 
 /* ---- ends --------------------------------------------------------------------------------- */
@@ -344,6 +268,7 @@ void fate_delivered(struct relay *relay, uint32_t number, const struct relay_rep
     struct server *server = server_of(relay, delivery);
     if (server != NULL) {
         server->used++;
+        recipient_accepted(relay, server, delivery);
     }
     write_fate(relay, delivery, SPOOL_DELIVERED);
     struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DELIVERED, number);

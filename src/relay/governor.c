@@ -18,6 +18,7 @@
  * works does not show that new ones would.
  */
 #include "relay/notes.h"
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 enum {
@@ -38,6 +39,23 @@ bool governor_is_fresh(const struct server *server, const struct session *sessio
     return session == NULL || session == server->probe || session->serial > server->trouble_serial;
 }
 
+void variety_add(struct variety *variety, uint32_t value)
+{
+    for (uint32_t i = 0; i < variety->count; i++) {
+        if (variety->seen[i] == value) {
+            return;
+        }
+    }
+    if (variety->count < VARIETY_ENOUGH) {
+        variety->seen[variety->count++] = value;
+    }
+}
+
+static void forget_run(struct server *server)
+{
+    server->run = server->run_senders.count = server->run_recipients.count = 0;
+}
+
 /* ---- state -------------------------------------------------------------------------------- */
 
 static void set_reason(struct server *server, struct slice reason)
@@ -52,7 +70,8 @@ static void set_reason(struct server *server, struct slice reason)
 static void write_state(struct relay *relay, const struct server *server)
 {
     struct state_note note = {server->state, server->since_wall_ms,
-                              slice_make(server->reason, server->reason_length)};
+                              slice_make(server->reason, server->reason_length),
+                              server->state == SERVER_UP && server->recovered};
     buffer_clear(&relay->scratch);
     if (!note_key(&relay->scratch, server->config->name, GLOBAL_STATE)) {
         return;
@@ -64,6 +83,24 @@ static void write_state(struct relay *relay, const struct server *server)
     action->server = server->index;
     action->key = key;
     action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+}
+
+/* It is up: what it did before is forgiven, and believed again by and by. */
+static void come_up(struct relay *relay, struct server *server)
+{
+    server->trouble = TROUBLE_NONE;
+    server->away_since_ms = INT64_MAX;
+    server->failures = 0;
+    server->probe_delay_ms = 0;
+    server->returning = false;
+    forget_run(server);
+    breaker_reset(server);
+    if (server->recovered) {
+        server->recovered_ms = relay->now.steady_ms;
+        lanes_recover(relay, server, relay->now.wall_ms);
+    }
+    deferrals_forgive(relay, server);
+    refusals_review(relay, server);
 }
 
 static void set_state(struct relay *relay, struct server *server, enum server_state state,
@@ -83,15 +120,10 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     server->since_ms = relay->now.steady_ms;
     server->since_wall_ms = relay->now.wall_ms;
     server->unknown_until_ms = 0;
+    server->recovered = state == SERVER_UP && server->returning;
     write_state(relay, server);
     if (state == SERVER_UP) {
-        server->trouble = TROUBLE_NONE;
-        server->away_since_ms = INT64_MAX;
-        server->failures = 0;
-        server->probe_delay_ms = 0;
-        server->run = server->run_sender_count = server->run_recipient_count = 0;
-        deferrals_forgive(relay, server);
-        refusals_retry(relay, server, UINT64_MAX);
+        come_up(relay, server);
     } else if (before == SERVER_UP) {
         server->away_since_ms = relay->now.steady_ms;
     }
@@ -206,19 +238,17 @@ void governor_probe_due(struct relay *relay, struct server *server)
 static void failed(struct relay *relay, struct server *server, const struct session *session,
                    enum trouble trouble, struct slice reason)
 {
-    server->failures++;
-    if (server->state == SERVER_DISABLED) {
+    if (server->state == SERVER_DISABLED || !governor_is_fresh(server, session)) {
         return;
     }
+    server->failures++;
+    server->returning = true;
     if (server->state == SERVER_UP) {
         server->trouble = trouble;
         server->trouble_serial = relay->session_serial;
         server->probe_delay_ms = 0;
         set_state(relay, server, SERVER_SUSPECT, reason);
         server->next_probe_ms = relay->now.steady_ms;
-        return;
-    }
-    if (!governor_is_fresh(server, session)) {
         return;
     }
     if (server->trouble != trouble) {
@@ -237,7 +267,8 @@ static void failed(struct relay *relay, struct server *server, const struct sess
 static void works(struct relay *relay, struct server *server, const struct session *session)
 {
     server->last_contact_ms = relay->now.steady_ms;
-    server->run = server->run_sender_count = server->run_recipient_count = 0;
+    forget_run(server);
+    breaker_reset(server);
     if (server->state != SERVER_UP && server->state != SERVER_DISABLED &&
         governor_is_fresh(server, session)) {
         set_state(relay, server, SERVER_UP, SLICE_LITERAL("accepted a message"));
@@ -250,10 +281,28 @@ static void works(struct relay *relay, struct server *server, const struct sessi
 }
 
 /* The canary was refused or deferred for its own sake: another may try, but not for ever. */
-static void canary_failed(struct relay *relay, struct server *server, struct slice reason)
+static void canary_failed(struct relay *relay, struct server *server, const struct session *session,
+                          struct slice reason)
 {
-    if (server->state == SERVER_RECOVERING && ++server->canary_tries >= CANARY_TRIES) {
-        failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+    if (server->state == SERVER_RECOVERING && governor_is_fresh(server, session) &&
+        ++server->canary_tries >= CANARY_TRIES) {
+        failed(relay, server, session, TROUBLE_DELIVERY, reason);
+    }
+}
+
+static void refused(struct relay *relay, struct server *server, const struct session *session,
+                    const struct relay_reply *reply, struct slice reason)
+{
+    server->last_contact_ms = relay->now.steady_ms;
+    forget_run(server);
+    if (server->breaker_open && server->state == SERVER_UP) {
+        failed(relay, server, session, TROUBLE_DELIVERY,
+               SLICE_LITERAL("refuses one message after the other"));
+        return;
+    }
+    /* One that was never in trouble may well not know a recipient. */
+    if (server->returning || reply->stage != RELAY_AT_RECIPIENT) {
+        canary_failed(relay, server, session, reason);
     }
 }
 
@@ -283,12 +332,7 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
         works(relay, server, session);
         break;
     case SERVER_REFUSES:
-        server->last_contact_ms = relay->now.steady_ms;
-        server->run = server->run_sender_count = server->run_recipient_count = 0;
-        /* Refused recipients are held meanwhile, so going on to the next one costs nothing. */
-        if (reply->stage != RELAY_AT_RECIPIENT) {
-            canary_failed(relay, server, reason);
-        }
+        refused(relay, server, session, reply, reason);
         break;
     case SERVER_UNREACHABLE:
         failed(relay, server, session, TROUBLE_CONNECT, reason);
@@ -319,42 +363,30 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
     server_touch(relay, server);
 }
 
-static void remember(uint32_t *seen, uint32_t *count, uint32_t value)
-{
-    for (uint32_t i = 0; i < *count; i++) {
-        if (seen[i] == value) {
-            return;
-        }
-    }
-    if (*count < DEFERRAL_VARIETY) {
-        seen[(*count)++] = value;
-    }
-}
-
-void governor_deferred(struct relay *relay, struct server *server, const struct message *message,
-                       uint64_t recipient)
+void governor_deferred(struct relay *relay, struct server *server, const struct session *session,
+                       uint32_t sender, uint64_t recipient)
 {
     server->last_contact_ms = relay->now.steady_ms;
     server->run++;
-    remember(server->run_senders, &server->run_sender_count, message->sender);
-    remember(server->run_recipients, &server->run_recipient_count, (uint32_t)recipient);
+    variety_add(&server->run_senders, sender);
+    variety_add(&server->run_recipients, (uint32_t)recipient);
     struct slice reason = SLICE_LITERAL("defers one message after the other");
     if (server->state == SERVER_RECOVERING) {
-        canary_failed(relay, server, reason);
+        canary_failed(relay, server, session, reason);
     } else if (server->state == SERVER_UP && server->run >= DEFERRAL_RUN &&
-               server->run_sender_count >= DEFERRAL_VARIETY &&
-               server->run_recipient_count >= DEFERRAL_VARIETY) {
-        failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+               server->run_senders.count >= VARIETY_ENOUGH &&
+               server->run_recipients.count >= VARIETY_ENOUGH) {
+        failed(relay, server, session, TROUBLE_DELIVERY, reason);
     }
 }
 
-/* A recovering server was greeted once more, and there is no delivery to try it with: one that it
- * refused may be the canary. */
+/* A recovering server was greeted once more, and there is no delivery to try it with: where only a
+ * 2xx counts, one that it refused may be the canary. */
 static void nothing_waits(struct relay *relay, struct server *server)
 {
-    if (server->held_refusals > 0) {
-        refusals_retry(relay, server, 1);
-    } else if (server->trouble != TROUBLE_DELIVERY) {
+    if (server->trouble == TROUBLE_DELIVERY) {
+        refusals_canary(relay, server);
+    } else {
         set_state(relay, server, SERVER_UP, SLICE_LITERAL("answers, and nothing waits"));
     }
 }
@@ -385,20 +417,12 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     }
     if (server->state == SERVER_UP) {
         server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
-    } else if (server->held_refusals > 0) {
-        server->next_probe_ms = relay->now.steady_ms + CANARY_PROBE_MS;
     } else if (server->trouble == TROUBLE_DELIVERY) {
-        server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+        server->next_probe_ms = relay->now.steady_ms +
+                                (server->held_refusals > 0 ? CANARY_PROBE_MS : CONTACT_MAX_AGE_MS);
     } else {
         server->next_probe_ms = relay->now.steady_ms + governor_probe_interval(relay, server);
     }
-}
-
-bool governor_holds(const struct server *server, const struct delivery *delivery,
-                    const struct relay_reply *reply)
-{
-    return server->state == SERVER_RECOVERING && server->failures > 0 &&
-           reply->stage >= RELAY_AT_RECIPIENT && (delivery->flags & DELIVERY_REFUSED_ONCE) == 0;
 }
 
 /* ---- what may be sent --------------------------------------------------------------------- */
@@ -451,7 +475,10 @@ void governor_start(struct relay *relay, struct server *server)
     server->last_contact_ms = relay->now.steady_ms;
     if (server->state == SERVER_UP) {
         server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
-        refusals_retry(relay, server, UINT64_MAX);
+        if (server->recovered) {
+            lanes_recover(relay, server, server->since_wall_ms);
+        }
+        refusals_review(relay, server);
     } else if (server->state != SERVER_DISABLED) {
         server->next_probe_ms = relay->now.steady_ms;
         server->unknown_until_ms =
@@ -501,23 +528,27 @@ void governor_enable(struct relay *relay, struct server *server)
     }
     write_hand(relay, server, false);
     server->trouble = TROUBLE_CONNECT;
+    server->returning = true;
     set_state(relay, server, SERVER_SUSPECT, SLICE_LITERAL("brought back by hand"));
     server->next_probe_ms = INT64_MAX;
     governor_probe_now(relay, server);
 }
 
-void governor_loaded(struct relay *relay, struct server *server, enum server_state state,
-                     int64_t since_wall_ms, struct slice reason)
+void governor_loaded(struct relay *relay, struct server *server, const struct state_note *note)
 {
-    (void)relay;
+    enum server_state state = note->state;
     if (server->state == SERVER_DISABLED) {
         return; /* the note by hand has spoken */
     }
     bool lasting = state == SERVER_UP || state == SERVER_DOWN; /* the others begin anew */
     server->state = lasting ? state : SERVER_SUSPECT;
-    server->since_wall_ms = since_wall_ms;
-    set_reason(server, reason);
-    server->failures = state == SERVER_DOWN; /* its first refusals are not believed */
+    server->since_wall_ms = note->since_ms;
+    set_reason(server, note->reason);
+    server->failures = state == SERVER_DOWN;
+    server->returning = state != SERVER_UP; /* its first refusals are not believed */
+    server->recovered = note->recovered;
+    int64_t ago_ms = relay->now.wall_ms - note->since_ms;
+    server->recovered_ms = relay->now.steady_ms - (ago_ms > 0 ? ago_ms : 0);
     if (state == SERVER_UP) {
         server->trouble = TROUBLE_NONE;
         server->away_since_ms = INT64_MAX;

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 struct lane *lane_of(const struct relay *relay, const struct delivery *delivery)
@@ -54,6 +55,7 @@ struct lane *lane_new(struct relay *relay, uint32_t route)
         .head = NOBODY,
         .tail = NOBODY,
         .placed = NO_INDEX,
+        .recovery = {.server = NO_INDEX},
         .last_server = route == NO_INDEX ? NO_INDEX : relay->config->routes[route].chain[0],
     };
     if (lane->name.data == NULL) {
@@ -772,11 +774,42 @@ void lanes_place(struct relay *relay)
 
 /* ---- counts ------------------------------------------------------------------------------- */
 
+void lanes_recover(struct relay *relay, const struct server *server, int64_t since_wall_ms)
+{
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        struct lane *lane = relay->lanes[i];
+        if (lane_choose(relay, lane) != server->index) {
+            continue;
+        }
+        uint32_t head = lane_head(relay, lane);
+        bool waits =
+            lane->in_flight > 0 ||
+            (head != NOBODY &&
+             message_at(relay, delivery_at(relay, head)->message)->received_ms <= since_wall_ms) ||
+            lane->waiting > lane->ready;
+        lane->recovery = (struct recovery){.server = server->index,
+                                           .drains = waits,
+                                           .mark = relay->last_sequence,
+                                           .left = lane->waiting + lane->in_flight,
+                                           .drained_ms = server->recovered_ms};
+    }
+}
+
+static void recovery_drained(struct relay *relay, struct lane *lane)
+{
+    lane->recovery.drains = false;
+    lane->recovery.drained_ms = relay->now.steady_ms;
+    refusals_lane_drained(relay, lane);
+}
+
 void lanes_drained(struct relay *relay)
 {
     relay->drained = false;
     for (uint32_t i = 0; i < relay->lane_count; i++) {
         struct lane *lane = relay->lanes[i];
+        if (lane->recovery.drains && lane->recovery.left == 0) {
+            recovery_drained(relay, lane);
+        }
         if (!lane->draining || lane->drain_left > 0) {
             continue;
         }
@@ -801,5 +834,10 @@ void lane_count(struct relay *relay, uint32_t number, enum delivery_state state,
         lane->drain_left += moving ? by : 0;
         lane->drain_done += state == DELIVERY_FINISHED && change > 0;
         relay->drained |= lane->drain_left == 0;
+    }
+    if (lane->recovery.drains && moving &&
+        message_at(relay, delivery->message)->sequence <= lane->recovery.mark) {
+        lane->recovery.left += by;
+        relay->drained |= lane->recovery.left == 0;
     }
 }

@@ -5,6 +5,7 @@
  * still needs. Loading tells nothing and sends nothing; relay_start() does.
  */
 #include "relay/notes.h"
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t which,
@@ -24,6 +25,8 @@ void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t w
     recipient_release(relay, number);
     delivery_finish(relay, number);
 }
+
+enum { HELD_MOST_MS = 3600 * 1000 }; /* R5: a refusal that is tried again by the clock */
 
 /* ---- notes -------------------------------------------------------------------------------- */
 
@@ -117,7 +120,7 @@ static void load_patience(struct relay *relay, uint32_t number, const struct del
 static void load_refusal(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
-    if (!relay->started || !is_held_refusal(delivery)) {
+    if (!relay->started || !is_held_refusal(delivery) || delivery->place == PLACE_TIMED) {
         return;
     }
     struct server *server = server_at(relay, delivery->server);
@@ -173,6 +176,9 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
         break;
     case NOTE_HOLD:
         delivery_set_state(relay, number, DELIVERY_HELD);
+        if (note->next_ms > 0 && is_held_refusal(delivery)) {
+            delivery_schedule(relay, number, steady_of(relay, note->next_ms, HELD_MOST_MS));
+        }
         load_refusal(relay, number);
         break;
     case NOTE_DEAD:
@@ -230,7 +236,7 @@ void relay_load_global(struct relay *relay, struct slice key, struct slice paylo
         break;
     case GLOBAL_STATE:
         if (note_decode_state(payload, &state)) {
-            governor_loaded(relay, server, state.state, state.since_ms, state.reason);
+            governor_loaded(relay, server, &state);
         }
         break;
     case GLOBAL_CAPABILITIES:

@@ -97,6 +97,7 @@ void note_encode_state(struct buffer *buffer, const struct state_note *note)
     buffer_put_u8(buffer, (uint8_t)note->state);
     buffer_put_u64(buffer, (uint64_t)note->since_ms);
     buffer_put_bytes(buffer, slice_take(note->reason, NOTE_TEXT_MAX));
+    buffer_put_u8(buffer, note->recovered);
 }
 
 bool note_decode_state(struct slice payload, struct state_note *ret_note)
@@ -104,10 +105,12 @@ bool note_decode_state(struct slice payload, struct state_note *ret_note)
     struct reader reader = reader_make(payload);
     bool known = reader_u8(&reader) == NOTE_VERSION;
     uint8_t state = reader_u8(&reader);
-    *ret_note =
-        (struct state_note){(enum server_state)state, (int64_t)reader_u64(&reader), SLICE_EMPTY};
+    *ret_note = (struct state_note){.state = (enum server_state)state,
+                                    .since_ms = (int64_t)reader_u64(&reader)};
     ret_note->reason = reader_bytes(&reader);
-    return known && !reader.failed && state <= SERVER_DISABLED;
+    bool good = known && !reader.failed && state <= SERVER_DISABLED;
+    ret_note->recovered = reader_u8(&reader) == 1 && !reader.failed; /* not in older notes */
+    return good;
 }
 
 void note_encode_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities)

@@ -26,7 +26,8 @@
  * Notes about no message, by key:
  *
  *   server/NAME/hand          u8 version, u8 1: taken out of service by the operator
- *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason
+ *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason,
+ *                             u8 1: up after trouble (R5)
  *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails
  *   odometer/ROUTE            reserved (R7)
  */
@@ -79,6 +80,7 @@ struct state_note {
     enum server_state state;
     int64_t since_ms;
     struct slice reason;
+    bool recovered;
 };
 
 /* "server/NAME/...". False: the name is too long for a key; nothing is remembered then. */

@@ -88,6 +88,7 @@ static enum error release(struct relay *relay, uint32_t number, const void *argu
     if (delivery->state != DELIVERY_HELD && delivery->state != DELIVERY_DEAD) {
         return ERROR_INVALID;
     }
+    delivery_take_out(relay, number);
     delivery_set_reason(relay, delivery, SLICE_EMPTY);
     make_fresh(relay, number);
     action_note(relay, number, NOTE_WAITING, SLICE_EMPTY);

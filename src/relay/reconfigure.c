@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 /* ---- what has changed ---------------------------------------------------------------------- */
@@ -358,7 +359,12 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         lane->drain_mark = old->drain_mark;
         lane->drain_done = old->drain_done;
         lane->drain_since_ms = old->drain_since_ms;
-        relay->drained |= lane->draining;
+        lane->recovery = old->recovery;
+        lane->recovery.left = 0;
+        if (old->recovery.server != NO_INDEX) {
+            lane->recovery.server = server_map[old->recovery.server];
+        }
+        relay->drained |= lane->draining || lane->recovery.drains;
     }
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "relay/notes.h"
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 /* xorshift64*: jitter and first numbers, nothing secret. */
@@ -142,6 +143,7 @@ void relay_free(struct relay *relay)
     free(relay->actions);
     free(relay->route_bytes);
     routing_free(relay->routing);
+    known_done(&relay->known_good);
     free(relay);
 }
 
@@ -479,7 +481,24 @@ static bool job_tells_dsn(const struct job *job, const struct server *server)
            (server->capabilities.flags & RELAY_CAP_DSN) != 0;
 }
 
-static void judge_job(struct relay *relay, struct job *job, const struct server *server,
+/* Whether a refusal is no final word; it may be the one that opens the breaker. */
+static enum hold hold_of(struct relay *relay, struct server *server, const struct job *job,
+                         const struct delivery *delivery, enum outcome outcome,
+                         const struct relay_delivery_result *result)
+{
+    bool refused =
+        result->verdict == RELAY_REFUSED && (outcome == OUTCOME_FINAL || outcome == OUTCOME_HELD);
+    if (server == NULL || !refused) {
+        return HOLD_NOT;
+    }
+    if (governor_is_fresh(server, job->session)) {
+        breaker_count(relay, server, delivery, &result->reply);
+    }
+    bool of_the_message = outcome == OUTCOME_FINAL && result->reply.stage == RELAY_AT_MAIL;
+    return of_the_message ? HOLD_NOT : refusal_hold(relay, server, delivery, &result->reply);
+}
+
+static void judge_job(struct relay *relay, struct job *job, struct server *server,
                       bool reused_session, const struct relay_delivery_result *results,
                       uint32_t count, struct impression *impression)
 {
@@ -506,9 +525,9 @@ static void judge_job(struct relay *relay, struct job *job, const struct server 
         };
         struct judgement judgement = outcome_of_delivery(&question);
         note_impression(impression, judgement.verdict, &result->reply);
-        if (judgement.outcome == OUTCOME_FINAL && server != NULL &&
-            governor_holds(server, delivery, &result->reply)) {
-            fate_held_refusal(relay, number, &result->reply);
+        enum hold hold = hold_of(relay, server, job, delivery, judgement.outcome, result);
+        if (hold != HOLD_NOT) {
+            refusal_held(relay, number, &result->reply, hold);
         } else if (judgement.outcome == OUTCOME_FINAL) {
             gather(relay, &refused, number, &result->reply);
         } else if (judgement.outcome == OUTCOME_DELIVERED &&
@@ -532,8 +551,7 @@ static void judge_server(struct relay *relay, struct server *server, const struc
     } else if (impression->refuses) {
         governor_judge(relay, server, session, SERVER_REFUSES, impression->refuses_reply);
     } else if (impression->defers) {
-        struct message like = {.sender = sender_hash};
-        governor_deferred(relay, server, &like, recipient);
+        governor_deferred(relay, server, session, sender_hash, recipient);
     }
     if (impression->trouble != SERVER_SAYS_NOTHING) {
         governor_judge(relay, server, session, impression->trouble, impression->trouble_reply);

@@ -338,6 +338,7 @@ struct relay_server_view {
     uint32_t failures; /* since last up */
     uint64_t used;     /* deliveries handed over since start */
     uint32_t sessions;
+    bool breaker_open; /* it refused one message after the other (R5), and took none since */
     struct slice reason;
     struct relay_capabilities capabilities; /* last seen */
     bool capabilities_known;

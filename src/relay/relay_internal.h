@@ -47,6 +47,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "relay/intern.h"
+#include "relay/known.h"
 #include "relay/outcome.h"
 #include "relay/relay.h"
 #include "relay/routing.h"
@@ -71,7 +72,7 @@ enum {
     UNKNOWN_PATIENCE_MS = 2000, /* at start the chain's head gets so long to answer first */
     CANARY_TRIES = 5,           /* R5 */
     DEFERRAL_RUN = 8,           /* R5: messages in a row */
-    DEFERRAL_VARIETY = 3,       /* R5: senders, and recipients, among them */
+    VARIETY_ENOUGH = 3,         /* R5: senders, and recipients, among them */
     ADDRESSES_MAX = 32,         /* of a server, for relay_contact() */
     REASONS_MAX = 8192,         /* different reasons at once; beyond, only reply codes */
     REASON_BYTES_MAX = 200,
@@ -168,6 +169,15 @@ struct recipient {
 
 enum lane_pin { PIN_NONE, PIN_REDIRECT, PIN_DOUBT };
 
+/* R5: what a lane had to send when the server that it goes to had recovered. */
+struct recovery {
+    uint32_t server; /* or NO_INDEX */
+    bool drains;     /* not all of that has gone yet */
+    uint64_t mark;   /* what was accepted up to this sequence */
+    uint64_t left;   /* of those, waiting or in flight */
+    int64_t drained_ms;
+};
+
 struct lane {
     uint32_t index;
     uint32_t route; /* NO_INDEX: orphan */
@@ -198,9 +208,22 @@ struct lane {
     uint64_t drain_left; /* of those, waiting or in flight */
     uint64_t drain_done;
     int64_t drain_since_ms;
+    struct recovery recovery;
 };
 
 /* ---- servers ------------------------------------------------------------------------------ */
+
+/* How many different ones there were, as far as that matters. */
+struct variety {
+    uint32_t seen[VARIETY_ENOUGH];
+    uint32_t count;
+};
+
+/* R5: 5xx in a row that speak of the server rather than of the mail. */
+struct refusal_run {
+    uint32_t count;
+    struct variety senders;
+};
 
 enum trouble { TROUBLE_NONE, TROUBLE_CONNECT, TROUBLE_GREETING, TROUBLE_DELIVERY };
 
@@ -226,11 +249,17 @@ struct server {
     uint32_t probe_delay_ms; /* of the kinds that back off */
     int64_t last_contact_ms;
     uint32_t canary_tries;
-    uint64_t held_refusals; /* at most so many are held until it is up */
+    /* R5: whether its refusals are believed, refusal.c */
+    bool returning;         /* there was trouble, and it is not up again */
+    bool recovered;         /* it is up after trouble, since */
+    int64_t recovered_ms;   /* steady */
+    uint64_t held_refusals; /* at most so many wait until they are believed */
+    int64_t review_ms;      /* steady: when to look at them again; INT64_MAX: not by itself */
+    bool breaker_open;
+    struct refusal_run refusals;
     /* R5: the run of deferrals */
     uint32_t run;
-    uint32_t run_senders[DEFERRAL_VARIETY], run_recipients[DEFERRAL_VARIETY];
-    uint32_t run_sender_count, run_recipient_count;
+    struct variety run_senders, run_recipients;
     uint8_t epoch;
     bool epoch_used; /* something was deferred in it */
     /* sessions */
@@ -296,6 +325,7 @@ struct job {
 struct relay {
     const struct relay_config *config;
     struct routing *routing;
+    struct known known_good; /* recipients by server that took mail for them */
     struct relay_time now;
     struct hash_key key;
     uint64_t random;
@@ -432,6 +462,9 @@ bool lane_is_stopped(const struct relay *relay, const struct lane *lane);
 /* Puts it into the turn list where it belongs; tells stops and drains. */
 void lane_place(struct relay *relay, struct lane *lane);
 void lanes_place(struct relay *relay);
+/* The server is up after trouble, since `since_wall_ms`: what the lanes that go to it have to send.
+ */
+void lanes_recover(struct relay *relay, const struct server *server, int64_t since_wall_ms);
 void lanes_drained(struct relay *relay); /* tells which have nothing left of what waited */
 /* Counts of a state: called by delivery_set_state(). */
 void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change);
@@ -473,18 +506,17 @@ void governor_start(struct relay *relay, struct server *server);
 void governor_judge(struct relay *relay, struct server *server, const struct session *session,
                     enum verdict verdict, const struct relay_reply *reply);
 void governor_opened(struct relay *relay, struct server *server, struct session *session);
-void governor_deferred(struct relay *relay, struct server *server, const struct message *message,
-                       uint64_t recipient);
+void governor_deferred(struct relay *relay, struct server *server, const struct session *session,
+                       uint32_t sender, uint64_t recipient);
 uint32_t governor_probe_interval(struct relay *relay, const struct server *server);
 void governor_probe_now(struct relay *relay, struct server *server);
 void governor_probe_due(struct relay *relay, struct server *server);
 void governor_disable(struct relay *relay, struct server *server);
 void governor_enable(struct relay *relay, struct server *server);
-void governor_loaded(struct relay *relay, struct server *server, enum server_state state,
-                     int64_t since_wall_ms, struct slice reason);
-/* R5: a refusal of this one now is no final word. */
-bool governor_holds(const struct server *server, const struct delivery *delivery,
-                    const struct relay_reply *reply);
+struct state_note;
+void governor_loaded(struct relay *relay, struct server *server, const struct state_note *note);
+/* Counts a value that is new. */
+void variety_add(struct variety *variety, uint32_t value);
 /* Sessions that may be opened just now. */
 uint32_t governor_room(struct relay *relay, struct server *server);
 /* The session was opened after the server's trouble began. */
@@ -509,13 +541,9 @@ void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *
 /* Until the operator releases it. */
 void fate_held(struct relay *relay, uint32_t number, bool by_rule, const struct relay_reply *reply,
                struct slice reason);
-/* R5: a refusal by a server that is not yet believed; tried once more when it is up. */
-void fate_held_refusal(struct relay *relay, uint32_t number, const struct relay_reply *reply);
-/* Counts them anew by server; those whose server is not configured any more wait no longer. */
-void refusals_recount(struct relay *relay);
-bool is_held_refusal(const struct delivery *delivery);
-/* At most `most` of them, the oldest first. */
-void refusals_retry(struct relay *relay, struct server *server, uint64_t most);
+/* The same with flags of `delivery`; tried again by itself at `due_ms`, unless that is 0. */
+void fate_hold(struct relay *relay, uint32_t number, unsigned flags, int64_t due_ms,
+               const struct relay_reply *reply, struct slice reason);
 /* R8: bounced or a dead letter, all of one message with the same reply. */
 void fate_final(struct relay *relay, const uint32_t *numbers, uint32_t count,
                 const struct relay_reply *reply);

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 /* ---- servers ------------------------------------------------------------------------------ */
@@ -28,6 +29,7 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
             .since_wall_ms = relay->now.wall_ms,
             .away_since_ms = relay->now.steady_ms,
             .next_probe_ms = INT64_MAX,
+            .review_ms = INT64_MAX,
             .last_probe_ms = INT64_MIN / 2,
             .last_contact_ms = relay->now.steady_ms,
             .ceiling = config->servers[i].connections,
@@ -105,6 +107,7 @@ void server_arm(struct relay *relay, struct server *server)
     if (server->away_since_ms != INT64_MAX && server->away_since_ms + DOUBT_PATIENCE_MS > now) {
         due = earlier(due, server->away_since_ms + DOUBT_PATIENCE_MS);
     }
+    due = earlier(due, relay->started ? server->review_ms : INT64_MAX);
     if (server->unknown_until_ms > now) {
         due = earlier(due, server->unknown_until_ms);
     }
@@ -148,6 +151,9 @@ void server_timer(struct relay *relay, struct server *server)
     }
     if (server->away_since_ms != INT64_MAX && server->away_since_ms + DOUBT_PATIENCE_MS <= now) {
         doubts_unpin(relay, server);
+    }
+    if (server->review_ms <= now) {
+        refusals_review(relay, server);
     }
     if (server->next_probe_ms <= now) {
         governor_probe_due(relay, server);

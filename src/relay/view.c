@@ -85,6 +85,7 @@ void relay_server(const struct relay *relay, uint32_t index, struct relay_server
         .failures = server->failures,
         .used = server->used,
         .sessions = server->open,
+        .breaker_open = server->breaker_open,
         .reason = slice_make(server->reason, server->reason_length),
         .capabilities = server->capabilities,
         .capabilities_known = server->capabilities_known,
