@@ -270,25 +270,25 @@ static bool is_everybody(const struct ip_network *network)
     return network->prefix == 0 || (network->prefix <= 96 && ip_is_v4(&network->address));
 }
 
-static void fill_from(struct routes *routes, struct route_config *route, const struct entry *entry)
+/* `everybody`: what is wrong with a network that is everybody; NULL: nothing. */
+static const struct ip_network *networks_of(struct settings *settings, const struct entry *entry,
+                                            const char *everybody, uint32_t *ret_count)
 {
-    struct settings *settings = routes->settings;
     struct ip_network *networks = settings_allocate(settings, entry->count, sizeof(*networks));
+    *ret_count = 0;
     for (uint32_t i = 0; networks != NULL && i < entry->count; i++) {
         const struct value *value = &entry->values[i];
-        struct ip_network *network = &networks[route->from_count];
-        const char *why = "";
-        if (!value_network(value->text, network, &why)) {
-            settings_complain(settings, value->at, "from: '%.*s' %s", SHOWN(value->text), why);
-        } else if (is_everybody(network)) {
-            settings_complain(settings, value->at,
-                              "from: '%.*s' is everybody, and makes this an open relay",
-                              SHOWN(value->text));
+        struct ip_network *network = &networks[*ret_count];
+        const char *why = everybody;
+        if (value_network(value->text, network, &why) &&
+            (everybody == NULL || !is_everybody(network))) {
+            (*ret_count)++;
         } else {
-            route->from_count++;
+            settings_complain(settings, value->at, "%.*s: '%.*s' %s", SHOWN(entry->key),
+                              SHOWN(value->text), why);
         }
     }
-    route->from = networks;
+    return networks;
 }
 
 static bool is_sender_pattern(struct slice text)
@@ -392,6 +392,10 @@ static void fill_domain(struct routes *routes, struct route_config *route,
     routes->domain_blocks++;
     fill_patterns(routes, route, block);
     check_recipients(settings, settings_entry(entries, BLOCK_DOMAIN, "recipients"));
+    const struct entry *etrn = settings_entry(entries, BLOCK_DOMAIN, "etrn-from");
+    if (etrn != NULL) {
+        route->etrn_from = networks_of(settings, etrn, NULL, &route->etrn_from_count);
+    }
     if (settings_entry(entries, BLOCK_DOMAIN, "quota") == NULL) {
         route->quota_bytes = QUOTA_DEFAULT;
     }
@@ -421,7 +425,8 @@ static void fill_relay(struct routes *routes, struct route_config *route, const 
     const struct entry *from = settings_entry(entries, BLOCK_RELAY, "from");
     const struct entry *senders = settings_entry(entries, BLOCK_RELAY, "senders");
     if (from != NULL) {
-        fill_from(routes, route, from);
+        route->from = networks_of(routes->settings, from,
+                                  "is everybody, and makes this an open relay", &route->from_count);
     } else if (!block->broken) {
         settings_complain(settings, block->at,
                           "relay '%.*s' must say whose mail it takes: from = {192.0.2.0/24}",

@@ -212,6 +212,9 @@ const struct setting settings_table[] = {
     {"drill-recipient", SETTING_MAILBOX, DOMAIN(drill_recipient), .inert = true,
      .otherwise = "none",
      .text = "The address that takes the messages of a fire drill."},
+    {"etrn-from", SETTING_NETWORKS, DOMAIN(etrn_from), .otherwise = "only the domain's servers",
+     .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
+             "It goes to that chain, whoever asks."},
     {"deliver-only-to", SETTING_ABSENT, .block = BLOCK_DOMAIN,
      .text = "Networks that mail may be handed over to."},
 

@@ -266,6 +266,10 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
     case SMTP_SERVER_END:
         next = end_answered(server, answer);
         break;
+    case SMTP_SERVER_ETRN:
+        smtp_server_reply_answer(server, answer, "250 2.0.0 Ok, queuing started");
+        next = STEP_COMMAND;
+        break;
     default:
         assert(false);
     }

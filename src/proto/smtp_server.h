@@ -4,8 +4,8 @@
  * It owns no socket, clock or log, and knows no route, limit of memory or storage.
  *
  * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
- * (2034), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and DSN (3461) where the caller says
- * so. The caller:
+ * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and DSN (3461) where the
+ * caller says so. The caller:
  *
  *   smtp_server_input()    hands over all bytes that wait to be read
  *   smtp_server_next()     takes events until there is none, answering those that ask for it with
@@ -54,8 +54,10 @@ enum smtp_server_event_kind {
     SMTP_SERVER_RECIPIENT, /* mailbox, notify, orcpt */
     SMTP_SERVER_DATA,      /* content is about to come (DATA, or the first BDAT). Refusal ends the
                               transaction */
-    SMTP_SERVER_END, /* all content has come: `content` tells about it. The answer is that to the
-                        dot and ends the transaction */
+    SMTP_SERVER_END,  /* all content has come: `content` tells about it. The answer is that to the
+                         dot and ends the transaction */
+    SMTP_SERVER_ETRN, /* name, with_subdomains: hand over what waits for it. Outside a transaction.
+                         Answers: 250 to 253, 458, 459 */
     /* Not to be answered. */
     SMTP_SERVER_CONTENT, /* bytes */
     SMTP_SERVER_ABORT,   /* the transaction that MAIL began has ended, not by an answer: `reason` */
@@ -75,6 +77,7 @@ struct smtp_server_event {
     enum smtp_server_event_kind kind;
     struct slice name;
     bool is_extended;
+    bool with_subdomains;
     struct smtp_mailbox mailbox;
     uint64_t size; /* SIZE parameter; 0: not given */
     bool is_8bit;

@@ -73,6 +73,21 @@ static enum smtp_server_step run_help(struct smtp_server *server, struct slice a
     return STEP_COMMAND;
 }
 
+/* RFC 1985 section 5. There are no named queues ("#"), and "@" is the only other option. */
+static enum smtp_server_step run_etrn(struct smtp_server *server, struct slice name,
+                                      struct smtp_server_event *event)
+{
+    if (name.data[0] == '#') {
+        return smtp_server_mistake(server, "458 4.3.3 No named queues here");
+    }
+    event->with_subdomains = name.data[0] == '@';
+    event->name = slice_skip(name, event->with_subdomains);
+    if (!smtp_domain_is_valid(event->name)) {
+        return smtp_server_mistake(server, "501 5.5.4 Syntax: ETRN domain");
+    }
+    return smtp_server_ask(server, event, SMTP_SERVER_ETRN);
+}
+
 static enum smtp_server_step run_quit(struct smtp_server *server, struct slice arguments,
                                       struct smtp_server_event *event)
 {
@@ -95,11 +110,12 @@ static const struct command commands[] = {
     {"QUIT", WITHOUT_ARGUMENT | ENDS_TRANSACTION, run_quit, NULL},
     {"NOOP", 0, NULL, "250 2.0.0 Ok"},
     {"VRFY", WITH_ARGUMENT, NULL, "252 2.5.0 Cannot verify, but will take mail for it"},
+    {"ETRN", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT, run_etrn, NULL},
     {"HELP", 0, run_help, NULL},
 };
 
 /* Known, and not offered. */
-static const char *const unimplemented[] = {"EXPN", "TURN", "ETRN", "SEND",    "SOML",
+static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML",
                                             "SAML", "AUTH", "ATRN", "STARTTLS"};
 
 static const struct command *find_command(struct slice verb)

@@ -113,7 +113,8 @@ void smtp_server_reply_hello(struct smtp_server *server)
         append_number(output, server->settings->message_bytes);
     }
     buffer_append(output,
-                  SLICE_LITERAL("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"));
+                  SLICE_LITERAL("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"
+                                "250-ETRN\r\n"));
     if (server->offers_dsn) {
         buffer_append(output, SLICE_LITERAL("250-DSN\r\n"));
     }
@@ -123,7 +124,7 @@ void smtp_server_reply_hello(struct smtp_server *server)
 void smtp_server_reply_help(struct smtp_server *server)
 {
     buffer_append(&server->output, SLICE_LITERAL("214-2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET\r\n"
-                                                 "214 2.0.0 NOOP VRFY HELP QUIT\r\n"));
+                                                 "214 2.0.0 NOOP VRFY ETRN HELP QUIT\r\n"));
 }
 
 void smtp_server_reply_chunk(struct smtp_server *server, uint64_t size)

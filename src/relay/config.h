@@ -82,6 +82,8 @@ struct route_config {
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
     enum unknown_policy unknown;
     struct slice drill_recipient;
+    const struct ip_network *etrn_from; /* ROUTE_DOMAIN: who may ask beside its servers */
+    uint32_t etrn_from_count;
 };
 #define QUOTA_DEFAULT UINT64_MAX
 

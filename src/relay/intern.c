@@ -91,6 +91,12 @@ uint32_t intern_take(struct intern *intern, struct slice text)
     return number;
 }
 
+bool intern_has(const struct intern *intern, struct slice text)
+{
+    uintptr_t known = (uintptr_t)map_get(&intern->by_hash, hash_bytes(intern->key, text));
+    return known != 0 && slice_equal(intern_text(intern, (uint32_t)(known - 1)), text);
+}
+
 void intern_again(struct intern *intern, uint32_t number)
 {
     if (number != INTERN_NONE) {

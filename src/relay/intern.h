@@ -29,6 +29,7 @@ void intern_done(struct intern *intern);
 /* The number of this string, counted once more; INTERN_NONE: memory is out, or the limit is
  * reached. Numbers are below the limit. */
 uint32_t intern_take(struct intern *intern, struct slice text);
+bool intern_has(const struct intern *intern, struct slice text);
 void intern_again(struct intern *intern, uint32_t number); /* INTERN_NONE is allowed */
 void intern_drop(struct intern *intern, uint32_t number);  /* INTERN_NONE is allowed */
 /* Valid until dropped. */

@@ -9,6 +9,8 @@
 
 #include "relay/relay_internal.h"
 
+enum { DOMAIN_BYTES_MAX = 256 }; /* kept and compared */
+
 static bool chunks_grow(struct chunks *chunks, uint32_t index, size_t item_size)
 {
     uint32_t which = index >> CHUNK_SHIFT;
@@ -124,16 +126,27 @@ static void delivery_free(struct relay *relay, uint32_t number)
     relay->delivery_count--;
 }
 
-static uint32_t intern_domain(struct relay *relay, struct slice address)
+static struct slice fold_domain(struct slice domain, uint8_t folded[DOMAIN_BYTES_MAX])
 {
-    uint8_t folded[256];
-    struct slice domain = slice_skip(address, slice_find_last(address, '@') + 1);
-    domain = slice_take(domain, sizeof folded);
+    domain = slice_take(domain, DOMAIN_BYTES_MAX);
     for (size_t i = 0; i < domain.length; i++) {
         uint8_t c = domain.data[i];
         folded[i] = c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
     }
-    return intern_take(&relay->domains, slice_make(folded, domain.length));
+    return slice_make(folded, domain.length);
+}
+
+static uint32_t intern_domain(struct relay *relay, struct slice address)
+{
+    uint8_t folded[DOMAIN_BYTES_MAX];
+    struct slice domain = slice_skip(address, slice_find_last(address, '@') + 1);
+    return intern_take(&relay->domains, fold_domain(domain, folded));
+}
+
+bool queue_has_domain(const struct relay *relay, struct slice domain)
+{
+    uint8_t folded[DOMAIN_BYTES_MAX];
+    return intern_has(&relay->domains, fold_domain(domain, folded));
 }
 
 static void link_message(struct relay *relay, uint32_t index)

@@ -405,6 +405,8 @@ bool delivery_before(const struct relay *relay, uint32_t a, uint32_t b);
 void delivery_move(struct relay *relay, uint32_t number, uint32_t lane);
 /* Counts bytes by route anew. */
 void route_bytes_count(struct relay *relay);
+/* An unfinished delivery's recipient is in this domain. */
+bool queue_has_domain(const struct relay *relay, struct slice domain);
 void queue_done(struct relay *relay);
 
 /* ---- lane.c: lanes and recipients' order -------------------------------------------------- */

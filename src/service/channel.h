@@ -16,7 +16,8 @@
 #include "spool/spool.h"
 
 enum {
-    CHANNEL_CHUNK = 64 << 10,       /* most content bytes in one frame */
+    CHANNEL_CHUNK = 64 << 10, /* most content bytes in one frame */
+    CHANNEL_DOMAIN_MAX = 255,
     CHANNEL_RING_IN = 8 << 20,      /* edge-in to core */
     CHANNEL_RING_IN_BACK = 1 << 20, /* core to edge-in */
     CHANNEL_RING_OUT = 1 << 20,     /* both directions of edge-out */
@@ -29,11 +30,15 @@ enum channel_frame {
                            the end of the frame. Answered by CHANNEL_STORED */
     CHANNEL_ABORT,      /* u64 token */
     CHANNEL_CONTACT,    /* 16 bytes client address: connected to us (R3: probe if it is a server) */
+    CHANNEL_ETRN,       /* u64 token, 16 bytes client address, u8 with subdomains, bytes domain
+                           (CHANNEL_DOMAIN_MAX). Answered by CHANNEL_ETRN_DONE if the ring has room
+                           for it */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
     CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
                           reached), u8 head known, u32 capability flags, u64 size limit */
+    CHANNEL_ETRN_DONE, /* u64 token, u8 enum relay_etrn_outcome, u64 messages */
 
     /* core to edge-out. A session belongs to one ring: session % number of rings. A server is named
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an

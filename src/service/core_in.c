@@ -361,6 +361,12 @@ static void take_frame(struct core_edge_in *in, struct slice frame)
         core_act(in->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
         return;
     }
+    if (type == CHANNEL_ETRN) {
+        if (!core_etrn_take(in, frame)) {
+            malformed(in, "edge-in sent a broken request");
+        }
+        return;
+    }
     uint64_t token = reader_u64(&reader);
     if (reader.failed) {
         malformed(in, "edge-in sent a frame that is too short");

@@ -21,6 +21,7 @@ enum { COUNTER_SLOTS = 64 };
     X(BYTES_ACCEPTED, "holdfast_bytes_accepted_total", "Content bytes of messages accepted")       \
     X(MESSAGES_REFUSED, "holdfast_messages_refused_total", "Messages refused at or after DATA")    \
     X(RECIPIENTS_REFUSED, "holdfast_recipients_refused_total", "RCPT commands refused")            \
+    X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
     X(SMTP_ERRORS, "holdfast_smtp_errors_total", "Commands that broke the protocol")               \
     X(BARE_NEWLINES, "holdfast_bare_newlines_total", "Messages with a bare CR or LF")              \
     X(SERVER_CONNECTIONS, "holdfast_server_connections_total", "Connections made to servers")      \

@@ -186,6 +186,7 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
     list_init(&in->aborted);
     list_init(&in->kept);
     map_init(&in->tokens);
+    map_init(&in->etrns);
     buffer_init(&in->frame, SPOOL_ENVELOPE_MAX + 64);
     if (!make_tools(in) || smtp_in_reconfigure(in, config, generation, listeners) != ERROR_NONE) {
         smtp_in_free(in);
@@ -242,6 +243,7 @@ void smtp_in_free(struct smtp_in *in)
     loop_later_free(in->resume);
     routing_free(in->routing);
     map_done(&in->tokens);
+    map_done(&in->etrns);
     buffer_done(&in->frame);
     free(in->routes.states);
     free(in->next_routes.states);

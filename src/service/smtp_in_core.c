@@ -119,7 +119,7 @@ static void stored(struct smtp_in *in, struct transaction *transaction, enum err
                                       slice_make(text, sizeof(queued) - 1 + ID_TEXT_LENGTH)};
     }
     if (transaction->session != NULL) {
-        session_answer(transaction->session, &answer);
+        session_answer(transaction->session, SMTP_SERVER_END, &answer);
     } else {
         transaction_release(in, transaction);
     }
@@ -157,6 +157,8 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
         return !reader.failed;
     case CHANNEL_ROUTE:
         return take_route(in, &reader);
+    case CHANNEL_ETRN_DONE:
+        return etrn_take(in, &reader);
     default:
         return false;
     }
@@ -302,7 +304,7 @@ static void forget_transaction(struct smtp_in *in, struct transaction *transacti
     if (transaction->session == NULL) {
         transaction_release(in, transaction);
     } else if (transaction->state == TRANSACTION_SENT) {
-        session_answer(transaction->session, &answer);
+        session_answer(transaction->session, SMTP_SERVER_END, &answer);
     } else if (transaction->streamed > 0) {
         transaction->failure = "storage is away";
     }
@@ -323,6 +325,7 @@ void core_forget(struct smtp_in *in)
         forget_transaction(in, transaction);
     }
     map_done(&known);
+    etrn_core_gone(in);
     while (!list_is_empty(&in->aborted)) {
         transaction_release(in, LIST_ENTRY(in->aborted.next, struct transaction, link));
     }

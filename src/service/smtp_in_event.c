@@ -115,6 +115,11 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
             return;
         }
         break;
+    case SMTP_SERVER_ETRN:
+        if (!etrn_ask(session, event, &answer)) {
+            return;
+        }
+        break;
     }
     session_answer_event(session, event->kind, &answer);
 }

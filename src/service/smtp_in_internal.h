@@ -2,8 +2,8 @@
  *
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
- * send what to whom), smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
- * smtp_in_trace.c, smtp_in_limits.c.
+ * send what to whom), smtp_in_etrn.c, smtp_in_content.c (content and its way to core),
+ * smtp_in_core.c (the ring), smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -114,6 +114,7 @@ struct session {
     bool is_extended;
     struct ip_endpoint client;
     int64_t touched_ms;
+    uint64_t etrn; /* token of a request that core is to answer; 0: none */
     struct smtp_server server;
 };
 
@@ -134,6 +135,7 @@ struct smtp_in {
     uint32_t kept_count;
     uint32_t session_count;
     struct map tokens; /* transactions that core knows */
+    struct map etrns;  /* sessions that wait for an answer to ETRN, by token */
     uint64_t next_token;
     struct id_maker ids;
     struct hash_key key;
@@ -174,7 +176,8 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
 /* Tries to go on: room, memory or an answer has come. May free the session. */
 void session_resume(struct session *session);
 /* Answers the open question and goes on. May free the session. */
-void session_answer(struct session *session, const struct smtp_answer *answer);
+void session_answer(struct session *session, enum smtp_server_event_kind kind,
+                    const struct smtp_answer *answer);
 void session_wait(struct session *session);
 void session_free(struct session *session);
 /* An idle session is told to go. */
@@ -195,6 +198,16 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
 struct smtp_answer envelope_recipient(struct session *session,
                                       const struct smtp_server_event *event);
 bool envelope_offers_dsn(const struct session *session);
+
+/* smtp_in_etrn.c */
+/* True: *ret_answer is the reply; false: it comes later. */
+bool etrn_ask(struct session *session, const struct smtp_server_event *event,
+              struct smtp_answer *ret_answer);
+void etrn_forget(struct session *session); /* nobody waits for the answer any more */
+bool etrn_take(struct smtp_in *in, struct reader *reader);
+/* True: the answer has taken too long, and it was given up; the session may be gone. */
+bool etrn_expire(struct session *session, int64_t now_ms);
+void etrn_core_gone(struct smtp_in *in);
 
 /* smtp_in_content.c */
 struct transaction *transaction_new(struct session *session);

@@ -55,6 +55,7 @@ void session_free(struct session *session)
     } else {
         transaction_free(transaction);
     }
+    etrn_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
     smtp_in_leave(in->shared, &session->client.address);
@@ -221,7 +222,7 @@ void session_resume(struct session *session)
     }
     if (transaction != NULL && transaction->state == TRANSACTION_WAITING) {
         if (content_commit(session->in, transaction, &answer)) {
-            session_answer(session, &answer);
+            session_answer(session, SMTP_SERVER_END, &answer);
         } else if (transaction->state == TRANSACTION_WAITING) {
             session_wait(session);
         }
@@ -230,9 +231,10 @@ void session_resume(struct session *session)
     (void)run(session, slice_make(session->unread, session->unread_length));
 }
 
-void session_answer(struct session *session, const struct smtp_answer *answer)
+void session_answer(struct session *session, enum smtp_server_event_kind kind,
+                    const struct smtp_answer *answer)
 {
-    session_answer_event(session, SMTP_SERVER_END, answer);
+    session_answer_event(session, kind, answer);
     (void)run(session, slice_make(session->unread, session->unread_length));
 }
 
@@ -338,6 +340,9 @@ static void check_time(struct session *session, int64_t now_ms)
         if (now_ms - session->touched_ms >= SMTP_IN_LINGER_MS) {
             session_free(session);
         }
+        return;
+    }
+    if (etrn_expire(session, now_ms)) {
         return;
     }
     if (smtp_server_deadline(&session->server) <= now_ms) {

@@ -126,6 +126,10 @@ static void print_event(struct play *play, const struct smtp_server_event *event
     case SMTP_SERVER_END:
         print_end(play, event->content);
         break;
+    case SMTP_SERVER_ETRN:
+        buffer_printf(events, "etrn %.*s%s", SLICE_PRINT(event->name),
+                      event->with_subdomains ? " and below" : "");
+        break;
     case SMTP_SERVER_ABORT:
         buffer_printf(events, "abort %s", event->reason);
         break;

@@ -28,6 +28,7 @@ NOT_PLAYED = {
     "answers_may_come_later": ANSWER,
     "chunk_refused_by_the_caller": ANSWER,
     "chunks_of_a_refused_mail_are_skipped": ANSWER,
+    "etrn": ANSWER,
     "greeting_may_be_refused": ANSWER,
     "pipelined_refusals_are_no_mistakes": ANSWER,
     "replies_stay_one_line": ANSWER,

@@ -54,6 +54,9 @@ static void note(struct run *run, const struct smtp_server_event *event)
         assert(run->has_mail);
         assert(smtp_content_header_length(event->content) <= event->content->length);
         break;
+    case SMTP_SERVER_ETRN:
+        assert(!run->has_mail && smtp_domain_is_valid(event->name));
+        break;
     default:
         break;
     }

@@ -74,6 +74,30 @@ static void take_commit(struct world *world, uint64_t token, struct reader *read
     }
 }
 
+void world_answer_etrn(struct world *world)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_ETRN_DONE);
+    buffer_put_u64(&frame, world->etrn_token);
+    buffer_put_u8(&frame, (uint8_t)world->etrn_outcome);
+    buffer_put_u64(&frame, 42);
+    tell(world, &frame);
+}
+
+static void take_etrn(struct world *world, uint64_t token, struct reader *reader)
+{
+    (void)reader_take(reader, 16);
+    (void)reader_u8(reader);
+    struct slice domain = reader_bytes(reader);
+    assert(!reader->failed && reader->rest.length == 0 && domain.length > 0);
+    world->etrns++;
+    world->etrn_token = token;
+    if (!world->holds_answers) {
+        world_answer_etrn(world);
+    }
+}
+
 static void take_frame(struct world *world, struct slice frame)
 {
     struct reader reader = reader_make(frame);
@@ -90,6 +114,8 @@ static void take_frame(struct world *world, struct slice frame)
     if (type == CHANNEL_APPEND) {
         buffer_append(stream_of(world, token), reader.rest);
         world->appends++;
+    } else if (type == CHANNEL_ETRN) {
+        take_etrn(world, token, &reader);
     } else if (type == CHANNEL_ABORT) {
         forget_stream(world, token);
         world->aborts++;

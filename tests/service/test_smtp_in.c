@@ -714,6 +714,92 @@ static void tells_core_of_servers(void **state)
     world_end(world);
 }
 
+/* ---- ETRN -------------------------------------------------------------------------------- */
+
+static struct client *eager(struct world *world)
+{
+    struct client *client = client_new(world, stranger);
+    assert_true(client_talk(client, NULL, "220 "));
+    assert_true(client_talk(client, "EHLO client.example", "250 "));
+    return client;
+}
+
+static void etrn_is_answered_in_the_words_of_its_standard(void **state)
+{
+    (void)state;
+    static const char *const replies[RELAY_ETRN_OUTCOMES] = {
+        [RELAY_ETRN_DENIED] = "459 4.7.1 ",
+        [RELAY_ETRN_NOTHING] = "251 2.0.0 Ok, no messages",
+        [RELAY_ETRN_COUNTED] = "253 2.0.0 Ok, 42 pending messages",
+        [RELAY_ETRN_UNCOUNTED] = "252 2.0.0 Ok, pending messages",
+        [RELAY_ETRN_STARTED] = "250 2.0.0 Ok, queuing",
+        [RELAY_ETRN_STUCK] = "458 4.3.0 Unable to queue messages: 42 held",
+    };
+    struct world *world = started();
+    struct client *client = eager(world);
+    for (int outcome = 0; outcome < RELAY_ETRN_OUTCOMES; outcome++) {
+        world->etrn_outcome = (enum relay_etrn_outcome)outcome;
+        assert_true(client_talk(client, "ETRN example.com", replies[outcome]));
+    }
+    assert_true(client_talk(client, "NOOP", "250 "));
+    client_free(client);
+    world_end(world);
+}
+
+static void etrn_waits_for_core_but_not_for_ever(void **state)
+{
+    (void)state;
+    struct world *world = started();
+    struct client *client = eager(world), *impatient = eager(world);
+    world->holds_answers = true;
+    world->etrn_outcome = RELAY_ETRN_NOTHING;
+    client_say(impatient, "ETRN example.com");
+    world_settle(world);
+    client_free(impatient);
+    client_say(client, "ETRN example.com\r\nNOOP");
+    assert_true(client_talk(client, NULL, ""));
+    assert_int_equal(world->etrns, 2);
+    world_answer_etrn(world);
+    world_settle(world);
+    assert_true(client_talk(client, NULL, "251 "));
+    assert_true(client_talk(client, NULL, "250 "));
+    /* An answer that comes when nobody waits for it any more. */
+    world_answer_etrn(world);
+    world_settle(world);
+    assert_true(client_talk(client, "NOOP", "250 "));
+    /* No answer at all. */
+    client_say(client, "ETRN example.com");
+    backend_run(world, 40000);
+    assert_true(client_talk(client, NULL, "458 4.3.0 "));
+    client_free(client);
+    world_end(world);
+}
+
+static void etrn_survives_core(void **state)
+{
+    (void)state;
+    struct world *world = started();
+    struct client *clients[] = {eager(world), eager(world)};
+    world->holds_answers = true;
+    client_say(clients[0], "ETRN example.com\r\nETRN example.com\r\nNOOP");
+    client_say(clients[1], "ETRN example.com");
+    world_settle(world);
+    assert_int_equal(world->etrns, 2);
+    world_core_gone(world);
+    world_settle(world);
+    assert_true(client_talk(clients[0], NULL, "458 4.3.0 "));
+    assert_true(client_talk(clients[0], NULL, "458 4.3.0 "));
+    assert_true(client_talk(clients[0], NULL, "250 "));
+    assert_true(client_talk(clients[1], NULL, "458 4.3.0 "));
+    world->holds_answers = false;
+    world->etrn_outcome = RELAY_ETRN_NOTHING;
+    assert_true(world_new_core(world));
+    assert_true(client_talk(clients[1], "ETRN example.com", "251 "));
+    client_free(clients[0]);
+    client_free(clients[1]);
+    world_end(world);
+}
+
 /* ---- configuration and the end ----------------------------------------------------------- */
 
 static void new_rules(void **state)
@@ -820,6 +906,9 @@ int main(void)
         cmocka_unit_test(time_runs_out),
         cmocka_unit_test(too_little_content_memory),
         cmocka_unit_test(tells_core_of_servers),
+        cmocka_unit_test(etrn_is_answered_in_the_words_of_its_standard),
+        cmocka_unit_test(etrn_waits_for_core_but_not_for_ever),
+        cmocka_unit_test(etrn_survives_core),
         cmocka_unit_test(new_rules),
         cmocka_unit_test(stops_gracefully),
     };

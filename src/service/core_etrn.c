@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ETRN: edge-in asks for a client, relay decides and counts, the answer goes back. Nothing is kept:
+ * if the ring has no room for the answer, edge-in gives up by itself.
+ */
+#include "service/core_internal.h"
+
+#include "relay/etrn.h"
+#include "sys/log.h"
+
+enum { ETRN_BYTES_MAX = 1 + 8 + 16 + 1 + 4 + CHANNEL_DOMAIN_MAX };
+
+static const char *outcome_text(enum relay_etrn_outcome outcome)
+{
+    static const char *const texts[RELAY_ETRN_OUTCOMES] = {
+        [RELAY_ETRN_DENIED] = "denied",       [RELAY_ETRN_NOTHING] = "nothing waits",
+        [RELAY_ETRN_COUNTED] = "started",     [RELAY_ETRN_UNCOUNTED] = "started, not counted",
+        [RELAY_ETRN_STARTED] = "not counted", [RELAY_ETRN_STUCK] = "held by the operator",
+    };
+    return texts[outcome];
+}
+
+static void report(struct core *core, const struct ip_address *client, struct slice domain,
+                   bool subdomains, const struct relay_etrn *etrn)
+{
+    char address[IP_TEXT_SIZE];
+    ip_to_text(client, address);
+    log_event(LOG_LEVEL_INFO, "etrn", LOG_SLICE("domain", domain),
+              LOG_TEXT("subdomains", subdomains ? "yes" : "no"), LOG_TEXT("client", address),
+              LOG_TEXT("outcome", outcome_text(etrn->outcome)),
+              LOG_NUMBER("messages", etrn->messages));
+    counter_add(core->counters, COUNTER_ETRN, 1);
+}
+
+bool core_etrn_take(struct core_edge_in *in, struct slice frame)
+{
+    struct core *core = in->core;
+    uint8_t copy[ETRN_BYTES_MAX];
+    struct ip_address client;
+    if (frame.length > sizeof(copy)) {
+        return false;
+    }
+    memcpy(copy, frame.data, frame.length);
+    struct reader reader = reader_make(slice_make(copy, frame.length));
+    (void)reader_u8(&reader);
+    uint64_t token = reader_u64(&reader);
+    struct slice address = reader_take(&reader, sizeof(client.bytes));
+    bool subdomains = reader_u8(&reader) != 0;
+    struct slice domain = reader_bytes(&reader);
+    if (reader.failed || domain.length == 0 || reader.rest.length > 0) {
+        return false;
+    }
+    memcpy(client.bytes, address.data, sizeof(client.bytes));
+    struct relay_etrn etrn = relay_etrn(core->relay, domain, subdomains, &client, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    report(core, &client, domain, subdomains, &etrn);
+    buffer_clear(&core->frame);
+    buffer_put_u8(&core->frame, CHANNEL_ETRN_DONE);
+    buffer_put_u64(&core->frame, token);
+    buffer_put_u8(&core->frame, (uint8_t)etrn.outcome);
+    buffer_put_u64(&core->frame, etrn.messages);
+    if (!core->frame.failed) {
+        (void)!ring_send(in->ring, buffer_slice(&core->frame));
+    }
+    return true;
+}
