@@ -108,6 +108,7 @@ struct out_session {
     bool orphan;     /* of an earlier core: has no place in the map */
     bool opened;     /* greeted */
     bool closing;    /* core wants it closed */
+    bool patient;    /* the kernel has been told to wait for a vanished host */
     bool winding_up; /* dropped as soon as no released dot is without its result */
     bool opened_due, ended_due;
     int64_t limit_ms;           /* steady: end of patience with name or connection */

@@ -106,9 +106,48 @@ void session_over(struct out_session *session, const struct relay_reply *reply)
 
 static void ready(void *context, unsigned readiness);
 
+static bool has_released(const struct out_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        const struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->released && job->state != JOB_OVER) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_dot_out(const struct out_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        const struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->released && job->state != JOB_OVER &&
+            smtp_client_dot_sent(session->client, job->id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A host that has vanished answers nothing, not even by TCP: that need not take the minutes that a
+ * server may take to answer a command. Only the reply to a dot is awaited whatever happens (R2). */
+static void expect_life(struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    bool patient = session->client != NULL && has_dot_out(session);
+    if (session->fd >= 0 && server != NULL && session->patient != patient) {
+        session->patient = patient;
+        net_give_up_after(session->fd, patient ? 0 : server->connect_timeout_ms);
+    }
+}
+
 void session_connected(struct out_session *session, int fd)
 {
     session->fd = fd;
+    session->patient = true; /* as connections begin */
+    expect_life(session);
     session->watch = loop_watch_new(session->out->loop, fd, ready, session);
     if (session->watch == NULL) {
         connect_failed(session, RELAY_AT_CONNECT, ERROR_MEMORY);
@@ -206,18 +245,6 @@ static void take_result(struct out_session *session, const struct smtp_client_ev
     }
 }
 
-static bool has_released(const struct out_session *session)
-{
-    LIST_EACH(&session->jobs, at, after)
-    {
-        const struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
-        if (job->released && job->state != JOB_OVER) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* One that did not greet is not the end while there are other addresses. */
 static void take_closed(struct out_session *session, const struct smtp_client_cause *cause)
 {
@@ -310,6 +337,7 @@ static bool talk(struct out_session *session)
         sent = sent || more;
     }
     if (session->state != OUT_OVER) {
+        expect_life(session);
         session_set_timer(session);
     }
     return sent;

@@ -187,6 +187,11 @@ void net_acknowledge(int fd)
     (void)option_on(fd, IPPROTO_TCP, TCP_QUICKACK);
 }
 
+void net_give_up_after(int fd, uint32_t ms)
+{
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 enum error net_local(int fd, struct ip_endpoint *ret_local)
 {
     union any_address local;

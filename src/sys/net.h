@@ -26,6 +26,10 @@ enum error net_send_slices(int fd, const struct slice *slices, size_t count,
 /* Acknowledges at once what has been received. A peer that does not set TCP_NODELAY sends its next
  * small piece only then; without data to carry it the acknowledgement would take 40 ms. */
 void net_acknowledge(int fd);
+/* The connection fails when the other side has not acknowledged for so long what was sent (RFC
+ * 5482): its host is gone, as opposed to a program that takes its time. 0: as long as TCP itself
+ * tries. */
+void net_give_up_after(int fd, uint32_t ms);
 /* The local address of a connection. */
 enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
 /* Who is at its other end. An error when nobody is any more, or fd is no TCP connection. */

@@ -178,7 +178,9 @@ class Session:
 class Sink:
     """Comes and goes on one port: start(), stop(), start() again."""
 
-    def __init__(self, rule=None, lmtp=False, extensions=EXTENSIONS, port=None):
+    def __init__(self, rule=None, lmtp=False, extensions=EXTENSIONS, port=None,
+                 address="127.0.0.1"):
+        self.address = address
         self.port = port or free_port()
         self.rule = rule or (lambda stage, session, argument: None)
         self.lmtp = lmtp
@@ -194,7 +196,7 @@ class Sink:
         self.stopped = threading.Event()
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.bind((self.address, self.port))
         self.listener.listen(256)
         threading.Thread(target=self.accept, args=(self.listener, self.stopped),
                          daemon=True).start()
