@@ -161,14 +161,17 @@ static const char *lane_why(const struct status *status, const json_t *lane, cha
     if (!tool_is_null(lane, "since")) {
         tool_age((tool_integer(status->row, "now") - tool_integer(lane, "since")) / 1000, age);
     }
+    const char *reason = tool_string(lane, "reason");
     if (!tool_is_null(lane, "rate")) {
-        snprintf(text, size, "%lld of %lld, %.0f/s, %s left", (long long)tool_integer(lane, "done"),
-                 (long long)(tool_integer(lane, "done") + tool_integer(lane, "left")),
+        int64_t done = tool_integer(lane, "done");
+        snprintf(text, size, "%lld of %lld, %.0f/s, %s left%s%s", (long long)done,
+                 (long long)(done + tool_integer(lane, "left")),
                  json_number_value(json_object_get(lane, "rate")),
-                 tool_age(tool_integer(lane, "left_seconds"), age));
+                 tool_age(tool_integer(lane, "left_seconds"), age), reason[0] != '\0' ? "; " : "",
+                 reason);
         return text;
     }
-    snprintf(text, size, "%s%s%s", age, age[0] != '\0' ? ": " : "", tool_string(lane, "reason"));
+    snprintf(text, size, "%s%s%s", age, age[0] != '\0' ? ": " : "", reason);
     return text;
 }
 
