@@ -11,21 +11,9 @@
 const char *alert_kind_text(enum alert_kind kind)
 {
     static const char *const texts[ALERT_KIND_COUNT] = {
-        [ALERT_STOPPED] = "stopped",
-        [ALERT_SWITCHED] = "switched",
-        [ALERT_CREDENTIALS] = "credentials",
-        [ALERT_DEAD_LETTERS] = "dead-letters",
-        [ALERT_IN_DOUBT] = "in-doubt",
-        [ALERT_HELD] = "held",
-        [ALERT_ORPHAN] = "orphan",
-        [ALERT_STORAGE] = "storage",
-        [ALERT_QUARANTINE] = "quarantine",
-        [ALERT_JOURNAL] = "journal",
-        [ALERT_LOAD] = "load",
-        [ALERT_TRACE] = "trace",
-        [ALERT_EDGE_IN] = "edge-in",
-        [ALERT_EDGE_OUT] = "edge-out",
-        [ALERT_MORE] = "more",
+#define ALERT_KIND_WORD(name, word, what) [ALERT_##name] = word,
+        ALERT_KIND_TABLE(ALERT_KIND_WORD)
+#undef ALERT_KIND_WORD
     };
     return texts[kind];
 }
@@ -112,6 +100,7 @@ void alerts_end(struct alerts *alerts, struct alert *alert)
 {
     list_remove(&alert->link);
     alert->marked = false;
+    alert->number = 0;
     alerts->count--;
     if (alert->subject.length > 0) {
         map_remove(&alerts->about, key_of(alerts, alert->kind, alert->subject));

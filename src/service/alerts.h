@@ -24,23 +24,31 @@ enum {
     ALERT_TEXT_SIZE = 192,
 };
 
+/* X(name, word, what) */
+#define ALERT_KIND_TABLE(X)                                                                        \
+    X(STOPPED, "stopped", "lane: all its servers are down")                                        \
+    X(SWITCHED, "switched", "lane: its mail goes to another server than the first of its chain")   \
+    X(SERVER, "server", "server: it is down")                                                      \
+    X(CREDENTIALS, "credentials", "server: it refuses our login")                                  \
+    X(DEAD_LETTER, "dead-letter", "delivery: it has become one; happens, and never stands")        \
+    X(DEAD_LETTERS, "dead-letters", "there are some")                                              \
+    X(IN_DOUBT, "in-doubt", "deliveries are")                                                      \
+    X(HELD, "held", "deliveries wait for the operator's word")                                     \
+    X(ORPHAN, "orphan", "mail without a route waits")                                              \
+    X(STORAGE, "storage", "no mail is accepted")                                                   \
+    X(QUARANTINE, "quarantine", "damaged records were set aside")                                  \
+    X(JOURNAL, "journal", "fates and notes cannot be written")                                     \
+    X(LOAD, "load", "the journal cannot be read")                                                  \
+    X(TRACE, "trace", "events went before their time")                                             \
+    X(EDGE_IN, "edge-in", "a ring is cut off")                                                     \
+    X(EDGE_OUT, "edge-out", "a ring is cut off")                                                   \
+    X(MORE, "more", "others found no place in the table")
+
 enum alert_kind {
-    ALERT_STOPPED,      /* lane: all its servers are down */
-    ALERT_SWITCHED,     /* lane: its mail goes to another server than the first of its chain */
-    ALERT_CREDENTIALS,  /* server: it refuses our login */
-    ALERT_DEAD_LETTERS, /* from here on without a subject: there are some */
-    ALERT_IN_DOUBT,     /* deliveries are */
-    ALERT_HELD,         /* deliveries wait for the operator's word */
-    ALERT_ORPHAN,       /* mail without a route waits */
-    ALERT_STORAGE,      /* no mail is accepted */
-    ALERT_QUARANTINE,   /* damaged records were set aside */
-    ALERT_JOURNAL,      /* fates and notes cannot be written */
-    ALERT_LOAD,         /* the journal cannot be read */
-    ALERT_TRACE,        /* events went before their time */
-    ALERT_EDGE_IN,      /* a ring is cut off */
-    ALERT_EDGE_OUT,
-    ALERT_MORE, /* others found no place in the table */
-    ALERT_KIND_COUNT,
+#define ALERT_KIND_ENUM(name, word, what) ALERT_##name,
+    ALERT_KIND_TABLE(ALERT_KIND_ENUM)
+#undef ALERT_KIND_ENUM
+        ALERT_KIND_COUNT
 };
 
 struct alert {
@@ -49,7 +57,8 @@ struct alert {
     struct slice subject; /* empty: none */
     int64_t since_wall_ms;
     char text[ALERT_TEXT_SIZE];
-    bool marked; /* the caller's; false at first */
+    bool marked;     /* the caller's; false at first */
+    uint64_t number; /* the caller's; 0 at first */
 };
 
 struct alerts {

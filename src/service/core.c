@@ -230,6 +230,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     buffer_init(&core->copy, 0);
     arena_init(&core->arena);
     alerts_init(&core->alerts, (struct hash_key){random_u64(), random_u64()});
+    alert_news_init(&core->alert_news);
     core_in_init(core);
     core_out_init(core);
     core_names_init(core);
@@ -388,5 +389,6 @@ void core_free(struct core *core)
     buffer_done(&core->copy);
     arena_done(&core->arena);
     alerts_done(&core->alerts);
+    alert_news_done(&core->alert_news);
     free(core);
 }

@@ -25,19 +25,59 @@ static void tell(enum log_level level, const char *event, enum alert_kind kind,
     log_write(level, event, fields, count);
 }
 
-static void begin(struct core *core, enum alert_kind kind, struct slice subject, const char *text)
+/* For those who tell people. */
+static uint64_t spread(struct core *core, enum alert_edge edge, enum alert_kind kind,
+                       struct slice subject, const char *text, int64_t since_ms)
 {
-    if (alerts_raise(&core->alerts, kind, subject, text, clock_wall_ms())) {
-        counter_add(core->counters, COUNTER_ALERTS, 1);
-        tell(LOG_LEVEL_WARNING, "alert", kind, subject, LOG_TEXT("text", text));
+    const struct alert_news_item item = {.time_wall_ms = clock_wall_ms(),
+                                         .since_wall_ms = since_ms,
+                                         .kind = kind,
+                                         .edge = edge,
+                                         .subject = subject,
+                                         .text = slice_from_text(text)};
+    return alert_news_add(&core->alert_news, &item);
+}
+
+/* True: it begins with this. */
+static bool begin_unspread(struct core *core, enum alert_kind kind, struct slice subject,
+                           const char *text)
+{
+    if (!alerts_raise(&core->alerts, kind, subject, text, clock_wall_ms())) {
+        return false;
+    }
+    counter_add(core->counters, COUNTER_ALERTS, 1);
+    tell(LOG_LEVEL_WARNING, "alert", kind, subject, LOG_TEXT("text", text));
+    return true;
+}
+
+static void note_number(struct core *core, enum alert_kind kind, struct slice subject,
+                        uint64_t number)
+{
+    struct alert *alert = alerts_find(&core->alerts, kind, subject);
+    if (alert != NULL) {
+        alert->number = number;
     }
 }
 
-static void end_one(struct core *core, struct alert *alert)
+static void begin(struct core *core, enum alert_kind kind, struct slice subject, const char *text)
+{
+    if (begin_unspread(core, kind, subject, text)) {
+        note_number(core, kind, subject,
+                    spread(core, ALERT_RAISED, kind, subject, text, clock_wall_ms()));
+    }
+}
+
+static void end_unspread(struct core *core, struct alert *alert)
 {
     tell(LOG_LEVEL_INFO, "alert-over", alert->kind, alert->subject,
          LOG_NUMBER("seconds", (clock_wall_ms() - alert->since_wall_ms) / 1000));
     alerts_end(&core->alerts, alert);
+}
+
+static void end_one(struct core *core, struct alert *alert)
+{
+    (void)spread(core, ALERT_ENDED, alert->kind, alert->subject, alert->text, alert->since_wall_ms);
+    end_unspread(core, alert);
 }
 
 static void end(struct core *core, enum alert_kind kind, struct slice subject)
@@ -94,17 +134,53 @@ static void tell_stop(struct core *core, const struct relay_action *action)
     }
 }
 
-/* One alert for each switch, also for that back, which ends it: all is as it should be. */
+/* One alert for each switch, also for that back, which ends it: all is as it should be. People are
+ * told of each once. */
 static void tell_switch(struct core *core, const struct relay_action *action)
 {
     char text[ALERT_TEXT_SIZE];
-    snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(action->lane, 96)),
-             SLICE_PRINT(slice_take(core_server_name(core, action->server), 64)));
-    end(core, ALERT_SWITCHED, action->lane);
-    begin(core, ALERT_SWITCHED, action->lane, text);
-    if (action->is_head) {
-        end(core, ALERT_SWITCHED, action->lane);
+    struct slice lane = action->lane;
+    struct slice to = core_server_name(core, action->server);
+    snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(lane, 96)),
+             SLICE_PRINT(slice_take(to, 64)));
+    struct alert *standing = alerts_find(&core->alerts, ALERT_SWITCHED, lane);
+    const struct alert_news_item item = {.time_wall_ms = clock_wall_ms(),
+                                         .since_wall_ms = standing != NULL ? standing->since_wall_ms
+                                                                           : clock_wall_ms(),
+                                         .kind = ALERT_SWITCHED,
+                                         .edge = action->is_head    ? ALERT_ENDED
+                                                 : standing != NULL ? ALERT_CHANGED
+                                                                    : ALERT_RAISED,
+                                         .subject = lane,
+                                         .text = slice_from_text(text),
+                                         .from = core_server_name(core, action->from_server),
+                                         .to = to};
+    uint64_t number = alert_news_add(&core->alert_news, &item);
+    if (standing != NULL) {
+        end_unspread(core, standing);
     }
+    (void)begin_unspread(core, ALERT_SWITCHED, lane, text);
+    note_number(core, ALERT_SWITCHED, lane, number);
+    standing = alerts_find(&core->alerts, ALERT_SWITCHED, lane);
+    if (action->is_head && standing != NULL) {
+        end_unspread(core, standing);
+    }
+}
+
+static void tell_dead(struct core *core, const struct relay_action *action)
+{
+    char id[ID_TEXT_LENGTH + 1], name[ID_TEXT_LENGTH + 16], text[ALERT_TEXT_SIZE];
+    id_to_text(spool_id(core->spool, action->handle), id);
+    if (action->delivery == SPOOL_ALL_DELIVERIES) {
+        snprintf(name, sizeof(name), "%s", id);
+    } else {
+        snprintf(name, sizeof(name), "%s/%u", id, action->delivery);
+    }
+    struct slice why = action->reason.length > 0 ? action->reason : action->reply.text;
+    snprintf(text, sizeof(text), "%s is a dead letter: %.*s", name,
+             SLICE_PRINT(slice_take(why, ALERT_TEXT_SIZE)));
+    (void)spread(core, ALERT_HAPPENED, ALERT_DEAD_LETTER, slice_from_text(name), text,
+                 clock_wall_ms());
 }
 
 void report_alerts_event(struct core *core, const struct relay_action *action)
@@ -119,6 +195,9 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
         break;
     case RELAY_EVENT_SWITCHED:
         tell_switch(core, action);
+        break;
+    case RELAY_EVENT_DEAD:
+        tell_dead(core, action);
         break;
     case RELAY_EVENT_CREDENTIALS:
         snprintf(text, sizeof(text), "server %.*s refuses our credentials",
@@ -170,6 +249,7 @@ void report_alerts_reconfigured(struct core *core)
     mark_lanes(core);
     for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
         mark(core, ALERT_CREDENTIALS, core_server_name(core, i));
+        mark(core, ALERT_SERVER, core_server_name(core, i));
     }
     LIST_EACH(&core->alerts.standing, at, after)
     {
@@ -197,8 +277,28 @@ static bool has_orphans(const struct core *core)
     return false;
 }
 
+/* A standby that is down is missed only when it is needed. */
+static void look_at_servers(struct core *core)
+{
+    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
+        struct relay_server_view view;
+        struct slice name = core_server_name(core, i);
+        relay_server(core->relay, i, &view);
+        if (view.state == SERVER_DOWN) {
+            char text[ALERT_TEXT_SIZE];
+            snprintf(text, sizeof(text), "server %.*s is down%s%.*s",
+                     SLICE_PRINT(slice_take(name, 64)), view.reason.length > 0 ? ": " : "",
+                     SLICE_PRINT(slice_take(view.reason, 100)));
+            begin(core, ALERT_SERVER, name, text);
+        } else if (view.state == SERVER_UP || view.state == SERVER_DISABLED) {
+            end(core, ALERT_SERVER, name);
+        }
+    }
+}
+
 void report_alerts_tick(struct core *core)
 {
+    look_at_servers(core);
     struct relay_totals totals;
     relay_totals(core->relay, &totals);
     report_alert_while(core, ALERT_DEAD_LETTERS, totals.dead_letters > 0,

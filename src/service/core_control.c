@@ -30,6 +30,7 @@ static const struct control_command commands[] = {
     {"server down", true, false, server_down_begin, server_list_step},
     {"server up", true, false, server_up_begin, server_list_step},
     {"trace", false, false, trace_begin, trace_step},
+    {"alert news", true, false, alert_news_begin, alert_news_step},
 };
 
 /* ---- requests -------------------------------------------------------------------------------- */

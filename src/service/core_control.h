@@ -94,6 +94,8 @@ struct control_request {
     struct control_history *history; /* of the match's deliveries, in the arena */
     uint32_t server_at;
     uint32_t alert_at;
+    uint64_t alert_after;  /* number of the last edge told */
+    bool alert_standing;   /* those that stand are to be told first */
     uint64_t *waiting_for; /* deliveries by server, for "server list" */
     uint32_t waiting_for_count;
     struct events_search *search;
@@ -154,6 +156,7 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
 const char *control_delivery_state(enum delivery_state state);
 const char *control_fate(unsigned fate);
 json_t *control_server_or_null(const struct core *core, uint32_t server);
+json_t *control_alert(const struct alert *alert);           /* as "status" lists it */
 json_t *control_id(struct message_id id, int64_t delivery); /* delivery < 0: the message */
 json_t *control_time(int64_t wall_ms);                      /* 0: null */
 /* A row of "trace". `sender` may be NULL: not known. */
@@ -173,6 +176,8 @@ enum control_step server_list_step(struct control_request *request);
 enum control_step server_down_begin(struct control_request *request);
 enum control_step server_up_begin(struct control_request *request);
 enum control_step server_probe_begin(struct control_request *request);
+enum control_step alert_news_begin(struct control_request *request);
+enum control_step alert_news_step(struct control_request *request);
 enum control_step queue_list_step(struct control_request *request);
 enum control_step queue_show_step(struct control_request *request);
 enum control_step queue_change_begin(struct control_request *request);

@@ -183,7 +183,7 @@ static json_t *disk_object(const struct spool_state *state)
     return disk;
 }
 
-static json_t *alert_row(const struct alert *alert)
+json_t *control_alert(const struct alert *alert)
 {
     json_t *row = json_object();
     control_set(row, "kind", json_string(alert_kind_text(alert->kind)));
@@ -205,7 +205,7 @@ static json_t *alerts_piece(struct control_request *request)
     {
         if (at++ == request->alert_at && bytes < CONTROL_PIECE_BYTES) {
             request->alert_at++;
-            control_piece_add(array, &bytes, alert_row(LIST_ENTRY(link, struct alert, link)));
+            control_piece_add(array, &bytes, control_alert(LIST_ENTRY(link, struct alert, link)));
         }
     }
     return array;

@@ -21,7 +21,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
-#include "service/alerts.h"
+#include "service/alert_news.h"
 #include "service/channel.h"
 #include "service/core.h"
 #include "service/events.h"
@@ -208,6 +208,7 @@ struct core {
     struct loop_later *control_later;
 
     struct alerts alerts;
+    struct alert_news alert_news;
     struct spool_state told_spool; /* as last counted and reported */
     uint64_t told_dropped;
     int64_t told_gone_ms; /* events up to then have gone early */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The table of alerts: what begins and ends, and what happens when it is full.
+ * The table of alerts: what begins and ends, and what happens when it is full. And the news of
+ * them.
  */
-#include "service/alerts.h"
+#include "service/alert_news.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -87,12 +88,63 @@ static void a_full_table_still_knows_those_without_a_subject(void **state)
     alerts_done(&alerts);
 }
 
+static uint64_t add(struct alert_news *news, enum alert_edge edge, const char *subject,
+                    const char *text)
+{
+    const struct alert_news_item item = {.kind = ALERT_SWITCHED,
+                                         .edge = edge,
+                                         .time_wall_ms = 7,
+                                         .since_wall_ms = 5,
+                                         .subject = slice_from_text(subject),
+                                         .text = slice_from_text(text),
+                                         .from = SLICE_LITERAL("m1"),
+                                         .to = SLICE_LITERAL("m2")};
+    return alert_news_add(news, &item);
+}
+
+static void news_come_after_a_number(void **state)
+{
+    (void)state;
+    struct alert_news news;
+    alert_news_init(&news);
+    assert_null(alert_news_after(&news, 0));
+    char subject[] = "relay:out";
+    assert_int_equal(add(&news, ALERT_RAISED, subject, "goes to m2"), 1);
+    subject[0] = 'x'; /* it has its own copy */
+    assert_int_equal(add(&news, ALERT_ENDED, "relay:out", ""), 2);
+    const struct alert_news_item *item = alert_news_after(&news, 0);
+    assert_int_equal(item->number, 1);
+    assert_int_equal(item->edge, ALERT_RAISED);
+    assert_true(slice_equal(item->subject, SLICE_LITERAL("relay:out")));
+    assert_true(slice_equal(item->text, SLICE_LITERAL("goes to m2")));
+    assert_true(slice_equal(item->from, SLICE_LITERAL("m1")));
+    assert_true(slice_equal(item->to, SLICE_LITERAL("m2")));
+    assert_int_equal(alert_news_after(&news, 1)->number, 2);
+    assert_null(alert_news_after(&news, 2));
+    alert_news_done(&news);
+}
+
+static void the_oldest_news_go(void **state)
+{
+    (void)state;
+    struct alert_news news;
+    alert_news_init(&news);
+    for (int i = 0; i < ALERT_NEWS_MAX + 5; i++) {
+        (void)add(&news, ALERT_HAPPENED, "a", "b");
+    }
+    assert_int_equal(news.count, ALERT_NEWS_MAX);
+    assert_int_equal(alert_news_after(&news, 0)->number, 6);
+    alert_news_done(&news);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_begins_once_and_ends_once),
         cmocka_unit_test(kind_and_subject_tell_them_apart),
         cmocka_unit_test(a_full_table_still_knows_those_without_a_subject),
+        cmocka_unit_test(news_come_after_a_number),
+        cmocka_unit_test(the_oldest_news_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

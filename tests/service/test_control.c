@@ -441,6 +441,58 @@ static void a_change_that_cannot_be_stored_says_so(void **state)
     assert_string_equal(text(row(bench, 0), "state"), "held");
 }
 
+/* The row of an edge about a subject; NULL: none. */
+static json_t *edge_row(struct bench *bench, const char *kind, const char *edge)
+{
+    size_t i;
+    json_t *object;
+    json_array_foreach(bench->rows, i, object)
+    {
+        if (strcmp(text(object, "kind"), kind) == 0 && strcmp(text(object, "edge"), edge) == 0) {
+            return object;
+        }
+    }
+    return NULL;
+}
+
+static void news_of_alerts_are_told_once(void **state)
+{
+    struct bench *bench = *state;
+    char ask[200];
+    fill(bench, 1);
+    for (int i = 0; i < 500 && bench->core->alerts.count < 2; i++) {
+        bench_run_ms(bench, 10);
+    }
+    bench_run_ms(bench, 1100);
+    assert_int_equal(bench_ask(bench, "alert news", "{}"), 0);
+    json_int_t life = number(row(bench, 0), "life");
+    assert_int_equal(number(row(bench, 0), "after"), 0);
+    json_t *stands = edge_row(bench, "stopped", "stands");
+    json_t *raised = edge_row(bench, "stopped", "raised");
+    assert_non_null(stands);
+    assert_non_null(raised);
+    assert_string_equal(text(raised, "subject"), "domain:example.com");
+    assert_int_equal(number(stands, "number"), number(raised, "number"));
+    assert_non_null(edge_row(bench, "server", "raised"));
+    json_int_t last = number(row(bench, json_array_size(bench->rows) - 1), "number");
+
+    /* Who knows it all hears nothing more, and says up to where he has told people. */
+    snprintf(ask, sizeof(ask), "{'life':%lld,'after':%lld,'done':%lld}", (long long)life,
+             (long long)last, (long long)last - 1);
+    assert_int_equal(bench_ask(bench, "alert news", ask), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
+    /* The next one goes on from there. */
+    assert_int_equal(bench_ask(bench, "alert news", "{}"), 0);
+    assert_int_equal(number(row(bench, 0), "after"), last - 1);
+    assert_non_null(edge_row(bench, "stopped", "stands"));
+    assert_int_equal(number(row(bench, json_array_size(bench->rows) - 1), "number"), last);
+    /* Of another life nothing is believed. */
+    snprintf(ask, sizeof(ask), "{'life':%lld,'after':99,'done':%lld}", (long long)life + 1,
+             (long long)last);
+    assert_int_equal(bench_ask(bench, "alert news", ask), 0);
+    assert_int_equal(number(row(bench, 0), "after"), last - 1);
+}
+
 #define MEMORY_TEST(name)                                                                          \
     cmocka_unit_test_setup_teardown(name, bench_set_up_memory, bench_tear_down)
 #define DISK_TEST(name) cmocka_unit_test_setup_teardown(name, bench_set_up_disk, bench_tear_down)
@@ -464,6 +516,7 @@ int main(void)
         MEMORY_TEST(servers_by_hand),
         MEMORY_TEST(trace_tells_the_story),
         MEMORY_TEST(strangers_may_only_look),
+        MEMORY_TEST(news_of_alerts_are_told_once),
         MEMORY_TEST(a_broken_frame_ends_the_connection_only),
         DISK_TEST(a_change_that_cannot_be_stored_says_so),
     };
