@@ -6,8 +6,8 @@
  *            when each is ready
  *   reload   the reader reads; new listeners are bound; then, and only then, every child is given
  *            the new text, and the old listeners are closed
- *   stop     edge-in and web; then edge-out, when no more comes in; then core, when both have said
- *            their last; then the helper
+ *   stop     edge-in, web, helper and runner; then edge-out, when no more comes in; then core, when
+ *            both have said their last
  */
 #include "app/keeper.h"
 
@@ -29,6 +29,7 @@ enum {
     EDGE_OUT_GRACE_MS = 15000,
     CORE_GRACE_MS = 60000, /* its disk may be slow; what it has is acknowledged */
     WEB_GRACE_MS = 1000,
+    RUNNER_GRACE_MS = 1000,
 };
 
 /* ---- stop -------------------------------------------------------------------------------- */
@@ -51,6 +52,7 @@ static void go_on_stopping(struct keeper *keeper)
 {
     stop_if_not_yet(keeper, ROLE_WEB, WEB_GRACE_MS);
     stop_if_not_yet(keeper, ROLE_HELPER, WEB_GRACE_MS);
+    stop_if_not_yet(keeper, ROLE_RUNNER, RUNNER_GRACE_MS);
     stop_if_not_yet(keeper, ROLE_EDGE_IN, EDGE_IN_GRACE_MS);
     stop_if_not_yet(keeper, ROLE_EDGE_OUT, EDGE_OUT_GRACE_MS);
     if (has_ended(keeper, ROLE_EDGE_IN) && has_ended(keeper, ROLE_EDGE_OUT) &&
@@ -225,7 +227,7 @@ static void reload_all(struct keeper *keeper, const struct plan *plan,
     for (int role = 0; role < ROLE_COUNT; role++) {
         child_reload(&keeper->children[role]);
     }
-    children_renew_web(keeper);
+    children_renew_link(keeper, KEEPER_LINK_WEB); /* web begins anew with a configuration */
     log_warnings(warnings);
     log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
 }

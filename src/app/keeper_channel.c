@@ -25,7 +25,7 @@ static bool descriptors_fit(const struct keeper_message *message)
     case KEEPER_COUNTERS:
     case KEEPER_LISTENER:
     case KEEPER_CONTROL:
-    case KEEPER_WEB:
+    case KEEPER_LINK:
     case KEEPER_REFUSED:
         return message->descriptor_count == 1;
     case KEEPER_PLAN:

@@ -20,7 +20,7 @@ enum keeper_kind {
     KEEPER_LISTENER,    /* index of the configuration's listener; descriptor */
     KEEPER_DIRECTORIES, /* descriptors: spool; to core also events and the lock */
     KEEPER_CONTROL,     /* descriptor: the listening control socket */
-    KEEPER_WEB,         /* descriptor: core's or web's end of the stream between them */
+    KEEPER_LINK,        /* index: enum keeper_link; descriptor: this role's end of the stream */
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
     KEEPER_START,
     KEEPER_APPLY,
@@ -35,6 +35,14 @@ enum keeper_kind {
 };
 
 enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
+
+/* Streams between two children. */
+enum keeper_link {
+    KEEPER_LINK_WEB,    /* core, web: the control protocol, to ask only */
+    KEEPER_LINK_HELPER, /* core, helper: the control protocol, to command too */
+    KEEPER_LINK_RUNNER, /* helper, runner: what to run (app/hook_run.h) */
+    KEEPER_LINKS
+};
 
 /* The whole text, with the secrets of those that it is for; without any, it may be the common one.
  */

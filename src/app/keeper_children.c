@@ -91,11 +91,10 @@ static void give_descriptor(struct gift *gift, enum keeper_kind kind, int fd)
 
 static void give_config(struct gift *gift, const struct keeper *keeper, enum role role)
 {
-    static const enum keeper_text texts[ROLE_COUNT] = {[ROLE_CORE] = KEEPER_TEXT_COMMON,
-                                                       [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
-                                                       [ROLE_EDGE_IN] = KEEPER_TEXT_EDGE_IN,
-                                                       [ROLE_WEB] = KEEPER_TEXT_COMMON,
-                                                       [ROLE_HELPER] = KEEPER_TEXT_HELPER};
+    static const enum keeper_text texts[ROLE_COUNT] = {
+        [ROLE_CORE] = KEEPER_TEXT_COMMON,     [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
+        [ROLE_EDGE_IN] = KEEPER_TEXT_EDGE_IN, [ROLE_WEB] = KEEPER_TEXT_COMMON,
+        [ROLE_HELPER] = KEEPER_TEXT_HELPER,   [ROLE_RUNNER] = KEEPER_TEXT_COMMON};
     give(gift, (struct keeper_message){.kind = KEEPER_CONFIG,
                                        .generation = keeper->generation,
                                        .descriptors = {keeper->texts[texts[role]]},
@@ -133,6 +132,20 @@ static void give_rings(struct gift *gift, const struct keeper *keeper, enum keep
     }
 }
 
+/* The role's end of a link, if it has one. */
+static void give_link(struct gift *gift, const struct keeper *keeper, enum role role,
+                      enum keeper_link link)
+{
+    for (int end = 0; end < 2; end++) {
+        if (keeper_link_roles[link][end] == role) {
+            give(gift, (struct keeper_message){.kind = KEEPER_LINK,
+                                               .index = (uint32_t)link,
+                                               .descriptors = {keeper->holdings.links[link][end]},
+                                               .descriptor_count = 1});
+        }
+    }
+}
+
 static void give_core(struct gift *gift, const struct keeper *keeper)
 {
     const struct holdings *holdings = &keeper->holdings;
@@ -141,7 +154,6 @@ static void give_core(struct gift *gift, const struct keeper *keeper)
                                  .descriptors = {holdings->spool, holdings->events, holdings->lock},
                                  .descriptor_count = 3});
     give_descriptor(gift, KEEPER_CONTROL, holdings->control);
-    give_descriptor(gift, KEEPER_WEB, holdings->web[0]);
     give_rings(gift, keeper, KEEPER_EDGE_IN);
     give_rings(gift, keeper, KEEPER_EDGE_OUT);
 }
@@ -156,6 +168,9 @@ static enum error give_all(const struct child *child)
                                         .bytes = slice_from_text(keeper->holdings.empty)});
     give_descriptor(&gift, KEEPER_COUNTERS, keeper->holdings.counters_fd);
     give_listeners(&gift, keeper, child->role);
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        give_link(&gift, keeper, child->role, (enum keeper_link)link);
+    }
     switch (child->role) {
     case ROLE_CORE:
         give_core(&gift, keeper);
@@ -168,9 +183,8 @@ static enum error give_all(const struct child *child)
         give_rings(&gift, keeper, KEEPER_EDGE_IN);
         break;
     case ROLE_WEB:
-        give_descriptor(&gift, KEEPER_WEB, keeper->holdings.web[1]);
-        break;
     case ROLE_HELPER:
+    case ROLE_RUNNER:
     case ROLE_COUNT:
         break;
     }
@@ -326,22 +340,38 @@ static void give_new_rings(struct keeper *keeper, enum role to, enum keeper_edge
     }
 }
 
-static void give_new_web(struct keeper *keeper, enum role to)
+static void give_new_link(struct keeper *keeper, enum keeper_link link)
 {
-    struct child *child = &keeper->children[to];
-    struct gift gift = {.channel = child->channel};
-    if (child->pid != 0) {
-        give_descriptor(&gift, KEEPER_WEB, keeper->holdings.web[to == ROLE_CORE ? 0 : 1]);
+    for (int end = 0; end < 2; end++) {
+        struct child *child = &keeper->children[keeper_link_roles[link][end]];
+        struct gift gift = {.channel = child->channel};
+        if (child->pid != 0) {
+            give_link(&gift, keeper, child->role, link);
+        }
     }
 }
 
-void children_renew_web(struct keeper *keeper)
+void children_renew_link(struct keeper *keeper, enum keeper_link link)
 {
-    /* Without it web says that core is away, until one of the two starts again. */
-    if (holdings_renew_web(&keeper->holdings) == ERROR_NONE) {
-        give_new_web(keeper, ROLE_CORE);
-        give_new_web(keeper, ROLE_WEB);
+    /* Without it each says that the other is away, until one of the two starts again. */
+    if (holdings_renew_link(&keeper->holdings, link) == ERROR_NONE) {
+        give_new_link(keeper, link);
     }
+}
+
+/* Those of a role that has died: its new end waits for its next start. */
+static enum error renew_streams(struct keeper *keeper, enum role dead)
+{
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        if (keeper_link_roles[link][0] == dead || keeper_link_roles[link][1] == dead) {
+            enum error error = holdings_renew_link(&keeper->holdings, (enum keeper_link)link);
+            if (error != ERROR_NONE) {
+                return error;
+            }
+            give_new_link(keeper, (enum keeper_link)link);
+        }
+    }
+    return ERROR_NONE;
 }
 
 static enum error renew_links(struct keeper *keeper, enum role dead)
@@ -354,8 +384,8 @@ static enum error renew_links(struct keeper *keeper, enum role dead)
     if (error == ERROR_NONE && (dead == ROLE_CORE || dead == ROLE_EDGE_OUT)) {
         error = holdings_renew_rings(holdings, KEEPER_EDGE_OUT);
     }
-    if (error == ERROR_NONE && (dead == ROLE_CORE || dead == ROLE_WEB)) {
-        error = holdings_renew_web(holdings);
+    if (error == ERROR_NONE) {
+        error = renew_streams(keeper, dead);
     }
     if (error != ERROR_NONE) {
         return error;
@@ -363,13 +393,10 @@ static enum error renew_links(struct keeper *keeper, enum role dead)
     if (dead == ROLE_CORE) {
         give_new_rings(keeper, ROLE_EDGE_IN, KEEPER_EDGE_IN);
         give_new_rings(keeper, ROLE_EDGE_OUT, KEEPER_EDGE_OUT);
-        give_new_web(keeper, ROLE_WEB);
     } else if (dead == ROLE_EDGE_IN) {
         give_new_rings(keeper, ROLE_CORE, KEEPER_EDGE_IN);
     } else if (dead == ROLE_EDGE_OUT) {
         give_new_rings(keeper, ROLE_CORE, KEEPER_EDGE_OUT);
-    } else if (dead == ROLE_WEB) {
-        give_new_web(keeper, ROLE_CORE);
     }
     return ERROR_NONE;
 }

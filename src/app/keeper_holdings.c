@@ -39,13 +39,12 @@ static void close_one(int *fd)
 
 void holdings_init(struct holdings *holdings)
 {
-    *holdings = (struct holdings){.state = -1,
-                                  .spool = -1,
-                                  .events = -1,
-                                  .lock = -1,
-                                  .control = -1,
-                                  .counters_fd = -1,
-                                  .web = {-1, -1}};
+    *holdings = (struct holdings){
+        .state = -1, .spool = -1, .events = -1, .lock = -1, .control = -1, .counters_fd = -1};
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        holdings->links[link][0] = -1;
+        holdings->links[link][1] = -1;
+    }
     for (size_t i = 0; i < LOOPS_MAX; i++) {
         holdings->rings[KEEPER_EDGE_IN][i] = (struct ring_descriptors){-1, -1, -1};
         holdings->rings[KEEPER_EDGE_OUT][i] = (struct ring_descriptors){-1, -1, -1};
@@ -262,13 +261,20 @@ enum error holdings_renew_rings(struct holdings *holdings, enum keeper_edge edge
     return ERROR_NONE;
 }
 
-enum error holdings_renew_web(struct holdings *holdings)
+const enum role keeper_link_roles[KEEPER_LINKS][2] = {
+    [KEEPER_LINK_WEB] = {ROLE_CORE, ROLE_WEB},
+    [KEEPER_LINK_HELPER] = {ROLE_CORE, ROLE_HELPER},
+    [KEEPER_LINK_RUNNER] = {ROLE_HELPER, ROLE_RUNNER},
+};
+
+enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
 {
-    close_one(&holdings->web[0]);
-    close_one(&holdings->web[1]);
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, holdings->web) != 0) {
-        holdings->web[0] = -1;
-        holdings->web[1] = -1;
+    int *ends = holdings->links[link];
+    close_one(&ends[0]);
+    close_one(&ends[1]);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
+        ends[0] = -1;
+        ends[1] = -1;
         return error_from_errno(errno);
     }
     return ERROR_NONE;
@@ -278,9 +284,13 @@ static bool open_links(struct holdings *holdings, const struct plan *plan)
 {
     holdings->loops = plan->loops;
     if (holdings_renew_rings(holdings, KEEPER_EDGE_IN) != ERROR_NONE ||
-        holdings_renew_rings(holdings, KEEPER_EDGE_OUT) != ERROR_NONE ||
-        holdings_renew_web(holdings) != ERROR_NONE) {
+        holdings_renew_rings(holdings, KEEPER_EDGE_OUT) != ERROR_NONE) {
         return complain("rings", "memory");
+    }
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        if (holdings_renew_link(holdings, (enum keeper_link)link) != ERROR_NONE) {
+            return complain("links", "memory");
+        }
     }
     return true;
 }
@@ -306,9 +316,12 @@ void holdings_close(struct holdings *holdings, const struct plan *plan)
         ring_descriptors_close(&holdings->rings[KEEPER_EDGE_IN][i]);
         ring_descriptors_close(&holdings->rings[KEEPER_EDGE_OUT][i]);
     }
-    int *const fds[] = {&holdings->control, &holdings->web[0],     &holdings->web[1],
-                        &holdings->spool,   &holdings->events,     &holdings->state,
-                        &holdings->lock,    &holdings->counters_fd};
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        close_one(&holdings->links[link][0]);
+        close_one(&holdings->links[link][1]);
+    }
+    int *const fds[] = {&holdings->control, &holdings->spool, &holdings->events,
+                        &holdings->state,   &holdings->lock,  &holdings->counters_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         close_one(fds[i]);
     }

@@ -33,8 +33,8 @@ struct holdings {
     struct keeper_listeners listeners;
     struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */
     uint32_t loops;
-    int web[2];  /* core's end, web's end */
-    char *empty; /* path of the empty directory for chroot, or NULL */
+    int links[KEEPER_LINKS][2]; /* the ends of keeper_link_roles, in their order */
+    char *empty;                /* path of the empty directory for chroot, or NULL */
 };
 
 void holdings_init(struct holdings *holdings);
@@ -47,9 +47,12 @@ bool listeners_bind(const struct plan *plan, const struct plan *old_plan,
                     const struct keeper_listeners *old, struct keeper_listeners *ret_listeners);
 /* Closes those that `kept` (NULL: nothing) does not have. */
 void listeners_close(struct keeper_listeners *listeners, const struct keeper_listeners *kept);
-/* New rings for one edge's loops, new stream between core and web; the old ones are closed. */
+/* Which two roles a link joins. */
+extern const enum role keeper_link_roles[KEEPER_LINKS][2];
+
+/* New rings for one edge's loops, a new stream; the old ones are closed. */
 enum error holdings_renew_rings(struct holdings *holdings, enum keeper_edge edge) MUST_CHECK;
-enum error holdings_renew_web(struct holdings *holdings) MUST_CHECK;
+enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link) MUST_CHECK;
 
 /* ---- children ---------------------------------------------------------------------------- */
 
@@ -103,8 +106,8 @@ void child_start(struct child *child);
 void child_stop(struct child *child, uint32_t grace_ms);
 /* Gives the configuration in force and the listeners anew. */
 void child_reload(struct child *child);
-/* A new stream between core and web, given to both. */
-void children_renew_web(struct keeper *keeper);
+/* A new stream, given to both of its ends. */
+void children_renew_link(struct keeper *keeper, enum keeper_link link);
 /* A process has ended; false: it was none of the children. */
 bool children_ended(struct keeper *keeper, pid_t pid, int status);
 /* A child's own descriptor 3 and program: never returns to the caller in the child. */

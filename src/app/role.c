@@ -15,7 +15,12 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
                       "system, no connections of its own"},
     [ROLE_WEB] = {"web", SANDBOX_SERVE,
                   "answers HTTP; is given listening sockets, the counters and a stream to core"},
-    [ROLE_HELPER] = {"helper", 0, "does blocking odd jobs; has none yet"},
+    [ROLE_HELPER] = {"helper", SANDBOX_CONNECT,
+                     "tells people of alerts; is given the secrets of webhooks, a stream to core, "
+                     "over which it may command, and one to runner; no file system"},
+    [ROLE_RUNNER] = {"runner", SANDBOX_FREE,
+                     "runs the programs that the configuration names for alerts, when helper asks, "
+                     "and nothing else; reads nothing from the network"},
 };
 
 const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES,

@@ -9,7 +9,15 @@
 
 #include "sys/sandbox.h"
 
-enum role { ROLE_CORE, ROLE_EDGE_OUT, ROLE_EDGE_IN, ROLE_WEB, ROLE_HELPER, ROLE_COUNT };
+enum role {
+    ROLE_CORE,
+    ROLE_EDGE_OUT,
+    ROLE_EDGE_IN,
+    ROLE_WEB,
+    ROLE_HELPER,
+    ROLE_RUNNER,
+    ROLE_COUNT
+};
 
 enum {
     LOOPS_MAX = 30, /* of one edge: their counters share a page */
@@ -17,6 +25,7 @@ enum {
     /* Slots of the counter page: one writer each. */
     SLOT_KEEPER = 0,
     SLOT_CORE = 1,
+    SLOT_HELPER = 2,
     SLOT_EDGE_IN = 4,
     SLOT_EDGE_OUT = SLOT_EDGE_IN + LOOPS_MAX,
 };
@@ -32,6 +41,7 @@ int role_edge_in(int channel);
 int role_edge_out(int channel);
 int role_web(int channel);
 int role_helper(int channel);
+int role_runner(int channel);
 /* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. */
 int role_reader(int channel, const char *path);
 

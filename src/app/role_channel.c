@@ -38,8 +38,10 @@ static void start_init(struct role_start *start, int channel, enum role role)
                                  .spool_directory = -1,
                                  .events_directory = -1,
                                  .lock = -1,
-                                 .control = -1,
-                                 .web = -1};
+                                 .control = -1};
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        start->links[link] = -1;
+    }
     no_listeners(start->listeners);
     for (size_t i = 0; i < LOOPS_MAX; i++) {
         start->rings[KEEPER_EDGE_IN][i] = (struct ring_descriptors){-1, -1, -1};
@@ -109,6 +111,16 @@ static void take_directories(const struct keeper_message *message, struct role_s
     }
 }
 
+static enum error take_link(struct keeper_message *message, struct role_start *start)
+{
+    if (message->index >= KEEPER_LINKS || start->links[message->index] >= 0) {
+        keeper_message_close(message);
+        return ERROR_INVALID;
+    }
+    start->links[message->index] = message->descriptors[0];
+    return ERROR_NONE;
+}
+
 static enum error take_identity(const struct keeper_message *message, struct role_start *start)
 {
     start->identity = message->identity;
@@ -141,9 +153,8 @@ static enum error take(struct keeper_message *message, struct role_start *start)
     case KEEPER_CONTROL:
         start->control = message->descriptors[0];
         return ERROR_NONE;
-    case KEEPER_WEB:
-        start->web = message->descriptors[0];
-        return ERROR_NONE;
+    case KEEPER_LINK:
+        return take_link(message, start);
     case KEEPER_RING:
         error = take_ring(message, &ring);
         if (error == ERROR_NONE) {
@@ -180,21 +191,28 @@ enum error role_receive_start(int channel, enum role role, struct role_start *re
 
 /* ---- the walls --------------------------------------------------------------------------- */
 
-enum error role_confine(const struct role_start *start, const int *directories, size_t count)
+static enum error become(const struct role_start *start, const char *root)
 {
     const struct service_config *config = settings_config(start->settings);
-    const char *name = role_name(start->role);
     pid_t keeper = getppid();
-    enum error error = log_open(config->log_target, config->log_level, name);
+    enum error error = log_open(config->log_target, config->log_level, role_name(start->role));
     if (error == ERROR_NONE && start->identity.change) {
         struct sandbox_identity identity = {
-            .user = start->identity.user, .group = start->identity.group, .root = start->root};
+            .user = start->identity.user, .group = start->identity.group, .root = root};
         error = sandbox_become(&identity);
     }
     /* After the change of user, which forgets it. */
-    if (error == ERROR_NONE) {
-        error = sandbox_bind_to_parent(keeper);
-    }
+    return error == ERROR_NONE ? sandbox_bind_to_parent(keeper) : error;
+}
+
+enum error role_become(const struct role_start *start)
+{
+    return become(start, NULL);
+}
+
+enum error role_confine(const struct role_start *start, const int *directories, size_t count)
+{
+    enum error error = become(start, start->root);
     struct sandbox_result result = {0};
     if (error == ERROR_NONE) {
         error = sandbox_confine(role_privileges(start->role), directories, count, &result);
@@ -274,9 +292,10 @@ static enum error dispatch(struct role_channel *channel, struct keeper_message *
             handlers->ring(handlers->context, message->edge, message->index, message->count, ring);
         }
         return error;
-    case KEEPER_WEB:
-        if (handlers->web != NULL) {
-            handlers->web(handlers->context, message->descriptors[0]);
+    case KEEPER_LINK:
+        if (handlers->link != NULL && message->index < KEEPER_LINKS) {
+            handlers->link(handlers->context, (enum keeper_link)message->index,
+                           message->descriptors[0]);
             return ERROR_NONE;
         }
         keeper_message_close(message);

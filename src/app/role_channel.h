@@ -29,7 +29,7 @@ struct role_start {
     int events_directory;
     int lock;
     int control;
-    int web;
+    int links[KEEPER_LINKS];
 };
 
 /* Blocks until START. On an error the child can only end. */
@@ -37,6 +37,9 @@ enum error role_receive_start(int channel, enum role role, struct role_start *re
 /* Opens the log, becomes the user, raises the walls around `directories`. */
 enum error role_confine(const struct role_start *start, const int *directories,
                         size_t count) MUST_CHECK;
+/* For who runs others' programs: becomes the user and ends with the keeper, but keeps the file
+ * system and every right of that user. */
+enum error role_become(const struct role_start *start) MUST_CHECK;
 /* The last lines of an entry: says why it cannot go on. */
 int role_fail(const char *what, enum error error);
 
@@ -45,7 +48,8 @@ struct role_handlers {
     /* NULL members are not sent to this role. */
     void (*ring)(void *context, enum keeper_edge edge, uint32_t index, uint32_t count,
                  struct ring_descriptors descriptors); /* takes them over */
-    void (*web)(void *context, int fd);                /* takes it over */
+    /* Takes it over. */
+    void (*link)(void *context, enum keeper_link link, int fd);
     /* Takes on a new configuration and new listeners (a descriptor each, or -1). All are taken
      * over, also on failure; the old ones are this role's to free. */
     enum error (*reload)(void *context, struct settings *settings, uint32_t generation,

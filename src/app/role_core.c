@@ -104,10 +104,11 @@ static void edge_broken(void *context, enum core_edge edge)
     }
 }
 
-static void take_web(void *context, int fd)
+/* web asks, the helper also commands: it puts mail of ours into the queue. */
+static void take_link(void *context, enum keeper_link link, int fd)
 {
     struct core_process *process = context;
-    core_add_control(process->core, fd, false);
+    core_add_control(process->core, fd, link == KEEPER_LINK_HELPER);
 }
 
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
@@ -173,7 +174,8 @@ static void take_links(struct core_process *process)
         take_ring(process, KEEPER_EDGE_IN, i, start->loops, start->rings[KEEPER_EDGE_IN][i]);
         take_ring(process, KEEPER_EDGE_OUT, i, start->loops, start->rings[KEEPER_EDGE_OUT][i]);
     }
-    take_web(process, start->web);
+    take_link(process, KEEPER_LINK_WEB, start->links[KEEPER_LINK_WEB]);
+    take_link(process, KEEPER_LINK_HELPER, start->links[KEEPER_LINK_HELPER]);
 }
 
 int role_core(int channel)
@@ -198,7 +200,7 @@ int role_core(int channel)
     process.control_watch = loop_watch_new(process.loop, start->control, control_ready, &process);
     process.last_words = loop_timer_new(process.loop, stop_now, &process);
     const struct role_handlers handlers = {
-        .context = &process, .ring = take_ring, .web = take_web, .reload = reload, .stop = stop};
+        .context = &process, .ring = take_ring, .link = take_link, .reload = reload, .stop = stop};
     struct role_channel *keeper;
     error = role_channel_new(process.loop, start, &handlers, &keeper);
     if (error != ERROR_NONE || process.control_watch == NULL || process.last_words == NULL) {

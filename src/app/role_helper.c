@@ -1,47 +1,109 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The process for jobs that block: hooks, webhooks, directories. There is none yet; it is here
- * because where a job will run is decided with the other walls.
+ * The process that tells people of alerts (app/hooks.h): a stream to core, over which it asks for
+ * news and puts mail into the queue, one to the runner of programs, and HTTP to the world. Whatever
+ * takes its time here holds up no mail.
  */
+#include "app/hooks.h"
+#include "app/name_servers.h"
 #include "app/role_channel.h"
+#include "base/digest.h"
+
+struct helper {
+    struct role_start start;
+    struct loop *loop;
+    struct hooks *hooks;
+};
+
+static void take_link(void *context, enum keeper_link link, int fd)
+{
+    const struct helper *helper = context;
+    if (link == KEEPER_LINK_HELPER) {
+        hooks_set_core(helper->hooks, fd);
+    } else {
+        hooks_set_runner(helper->hooks, fd);
+    }
+}
 
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX])
 {
-    (void)context;
-    settings_free(settings);
     (void)generation;
     (void)listeners;
+    struct helper *helper = context;
+    enum error error = hooks_reconfigure(helper->hooks, settings_config(settings));
+    if (error != ERROR_NONE) {
+        settings_free(settings);
+        return error;
+    }
+    settings_free(helper->start.settings);
+    helper->start.settings = settings;
     return ERROR_NONE;
 }
 
 static void stop(void *context, uint32_t grace_ms)
 {
     (void)grace_ms;
-    loop_stop(context);
+    const struct helper *helper = context;
+    loop_stop(helper->loop);
+}
+
+/* What needs files, before there are none. */
+static enum error prepare(const struct helper *helper, struct name_servers **ret_names,
+                          struct hook_web **ret_web)
+{
+    *ret_names = name_servers_read(settings_config(helper->start.settings));
+    *ret_web = hook_web_new();
+    if (*ret_names == NULL || *ret_web == NULL) {
+        return ERROR_MEMORY;
+    }
+    return digest_prepare();
 }
 
 int role_helper(int channel)
 {
-    static struct role_start start;
-    enum error error = role_receive_start(channel, ROLE_HELPER, &start);
+    static struct helper helper;
+    struct role_start *start = &helper.start;
+    struct name_servers *names = NULL;
+    struct hook_web *web = NULL;
+    struct dns *dns = NULL;
+    enum error error = role_receive_start(channel, ROLE_HELPER, start);
+    if (error == ERROR_NONE) {
+        error = prepare(&helper, &names, &web);
+    }
     if (error != ERROR_NONE) {
         return role_fail("start", error);
     }
-    error = role_confine(&start, NULL, 0);
+    error = role_confine(start, NULL, 0);
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }
-    struct loop *loop = loop_new();
-    const struct role_handlers handlers = {.context = loop, .reload = reload, .stop = stop};
+    helper.loop = loop_new();
+    error = helper.loop != NULL ? dns_new(helper.loop, name_servers_settings(names), &dns)
+                                : ERROR_MEMORY;
+    if (error != ERROR_NONE) {
+        return role_fail("resolver", error);
+    }
+    helper.hooks = hooks_new(helper.loop, settings_config(start->settings), web, dns,
+                             &start->counters->slots[SLOT_HELPER]);
+    if (helper.hooks == NULL) {
+        return role_fail("hooks", ERROR_MEMORY);
+    }
+    hooks_set_core(helper.hooks, start->links[KEEPER_LINK_HELPER]);
+    hooks_set_runner(helper.hooks, start->links[KEEPER_LINK_RUNNER]);
+    const struct role_handlers handlers = {
+        .context = &helper, .link = take_link, .reload = reload, .stop = stop};
     struct role_channel *keeper;
-    error = loop != NULL ? role_channel_new(loop, &start, &handlers, &keeper) : ERROR_MEMORY;
+    error = role_channel_new(helper.loop, start, &handlers, &keeper);
     if (error != ERROR_NONE) {
         return role_fail("keeper", error);
     }
-    loop_run(loop);
+    loop_run(helper.loop);
+    hooks_free(helper.hooks);
+    dns_free(dns);
+    name_servers_free(names);
     role_channel_free(keeper);
-    settings_free(start.settings);
-    loop_free(loop);
+    settings_free(start->settings);
+    loop_free(helper.loop);
     return ROLE_EXIT_STOPPED;
 }

@@ -12,8 +12,9 @@ struct web_process {
     struct web *web;
 };
 
-static void take_stream(void *context, int fd)
+static void take_stream(void *context, enum keeper_link link, int fd)
 {
+    (void)link;
     struct web_process *process = context;
     web_set_control(process->web, fd);
 }
@@ -55,13 +56,13 @@ int role_web(int channel)
     process.loop = loop_new();
     if (process.loop != NULL) {
         process.web = web_new(process.loop, settings_config(start->settings), start->listeners,
-                              start->web, start->counters);
+                              start->links[KEEPER_LINK_WEB], start->counters);
     }
     if (process.web == NULL) {
         return role_fail("listeners", ERROR_MEMORY);
     }
     const struct role_handlers handlers = {
-        .context = &process, .web = take_stream, .reload = reload, .stop = stop};
+        .context = &process, .link = take_stream, .reload = reload, .stop = stop};
     struct role_channel *keeper;
     error = role_channel_new(process.loop, start, &handlers, &keeper);
     if (error != ERROR_NONE) {

@@ -191,6 +191,11 @@ static const char *block_name(enum setting_block block)
     return block == BLOCK_TOP ? "top" : settings_blocks[block].name;
 }
 
+static const char *article(enum setting_block block)
+{
+    return block == BLOCK_ALERT ? "an" : "a";
+}
+
 static void complain_unknown(struct settings *settings, enum setting_block block,
                              const struct entry *entry)
 {
@@ -202,14 +207,16 @@ static void complain_unknown(struct settings *settings, enum setting_block block
     }
     for (int other = 0; other < BLOCK_COUNT; other++) {
         if (settings_find((enum setting_block)other, entry->key) != NULL) {
-            settings_complain(settings, entry->at, "unknown key '%.*s' here; it belongs %s%s%s",
-                              SHOWN(entry->key), other == BLOCK_TOP ? "outside of blocks" : "in a ",
-                              settings_blocks[other].name, other == BLOCK_TOP ? "" : " block");
+            settings_complain(settings, entry->at, "unknown key '%.*s' here; it belongs %s%s%s%s%s",
+                              SHOWN(entry->key), other == BLOCK_TOP ? "outside of blocks" : "in ",
+                              other == BLOCK_TOP ? "" : article((enum setting_block)other),
+                              other == BLOCK_TOP ? "" : " ", settings_blocks[other].name,
+                              other == BLOCK_TOP ? "" : " block");
             return;
         }
     }
-    settings_complain(settings, entry->at, "unknown key '%.*s' in %s%s%s", SHOWN(entry->key),
-                      block == BLOCK_TOP ? "the " : "a ", block_name(block),
+    settings_complain(settings, entry->at, "unknown key '%.*s' in %s %s%s", SHOWN(entry->key),
+                      block == BLOCK_TOP ? "the" : article(block), block_name(block),
                       block == BLOCK_TOP ? " of the file" : " block");
 }
 
@@ -528,11 +535,11 @@ static void check_titles(struct settings *settings)
     for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
         enum setting_block kind = settings_block_find(block->kind);
         if (settings_blocks[kind].titled && block->title_count == 0 && !block->broken) {
-            settings_complain(settings, block->at, "a %s block needs a title",
+            settings_complain(settings, block->at, "%s %s block needs a title", article(kind),
                               settings_blocks[kind].name);
         } else if (kind != BLOCK_DOMAIN && block->title_count > 1) {
-            settings_complain(settings, block->at, "a %s block has one title, not a list",
-                              settings_blocks[kind].name);
+            settings_complain(settings, block->at, "%s %s block has one title, not a list",
+                              article(kind), settings_blocks[kind].name);
         }
     }
 }
@@ -567,6 +574,7 @@ void settings_check(struct settings *settings)
     check_titles(settings);
     check_limits(settings, entries);
     check_listeners(settings, entries);
+    settings_alerts(settings, entries);
     struct names servers;
     settings_servers(settings, &servers);
     settings_routes(settings, &servers, top);

@@ -180,6 +180,7 @@ enum setting_block {
     BLOCK_DOMAIN,
     BLOCK_RELAY,
     BLOCK_LIMITS,
+    BLOCK_ALERT,
     BLOCK_COUNT,
 };
 
@@ -200,12 +201,15 @@ enum setting_type {
     SETTING_ADDRESSES, /* of a server */
     SETTING_RESOLVERS,
     SETTING_NETWORKS,
+    SETTING_KINDS, /* of alerts */
     SETTING_SENDERS,
     SETTING_SERVER,
     SETTING_CHAIN,
     SETTING_RELAY,
     SETTING_ANCHOR,
     SETTING_RECIPIENTS,
+    SETTING_PROGRAM, /* a file to run */
+    SETTING_URL,
     SETTING_SECRET, /* a file whose content is one */
     SETTING_ABSENT, /* a name of a later version */
 };
@@ -294,6 +298,8 @@ void settings_servers(struct settings *settings, struct names *ret_names);
  * file's top. */
 void settings_routes(struct settings *settings, const struct names *servers,
                      const struct entry *const *top);
+/* The alert blocks: settings->config.hooks. `entries` is scratch of settings_fill(). */
+void settings_alerts(struct settings *settings, const struct entry **entries);
 /* The index of the server, or NO_INDEX with a complaint. */
 uint32_t settings_server_index(struct settings *settings, const struct names *servers,
                                const struct value *value);

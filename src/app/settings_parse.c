@@ -283,7 +283,7 @@ static enum titles parse_titles(struct parser *parser, struct block *block, bool
                                                     : TITLES_READ;
     }
     if (titles != TITLES_READ) {
-        settings_complain(parser->settings, block->at, "a %.*s block needs a title: %.*s NAME {",
+        settings_complain(parser->settings, block->at, "%.*s needs a title: %.*s NAME {",
                           SHOWN(block->kind), SHOWN(block->kind));
         parser->value_count = 0;
     }

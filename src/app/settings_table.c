@@ -16,6 +16,7 @@
 #define LISTEN(member) .block = BLOCK_LISTEN, AT(listener_config, member)
 #define SERVER(member) .block = BLOCK_SERVER, AT(server_config, member)
 #define DOMAIN(member) .block = BLOCK_DOMAIN, AT(route_config, member)
+#define ALERT(member) .block = BLOCK_ALERT, AT(hook_config, member)
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
 
 #define MS UINT64_C(1)
@@ -278,6 +279,31 @@ const struct setting settings_table[] = {
      .text = "How long a session may last in all."},
     {"hops", SETTING_COUNT, LIMIT(hops), .fallback = "100", .least = 1, .most = 1000,
      .text = "Received fields of a message, above which it is taken for a loop."},
+
+    /* ---- alert ---- */
+    {"on", SETTING_KINDS, ALERT(kinds), .otherwise = "all kinds",
+     .text = "The kinds of alerts to tell of, as holdfast status shows them; dead-letter is each "
+             "single one."},
+    {"exec", SETTING_PROGRAM, ALERT(exec), .otherwise = "none",
+     .text = "A program to run, by its absolute path; it finds what happened in its environment. "
+             "It runs as user, and is not confined."},
+    {"url", SETTING_URL, ALERT(url), .otherwise = "none",
+     .text = "An http or https address to post a JSON object to, tried again for an hour."},
+    {"secret-file", SETTING_SECRET, .block = BLOCK_ALERT, .otherwise = "none",
+     .text = "The file whose one line is the key that the JSON object is signed with; read at start "
+             "and reload, and given to the helper process alone."},
+    {"mail", SETTING_MAILBOX, ALERT(mail), .otherwise = "none",
+     .text = "An address to write to, over servers that work: when those of its route do not, over "
+             "those of another relay."},
+    {"timeout", SETTING_DURATION, ALERT(timeout_ms), .fallback = "30s", .least = SECOND,
+     .most = HOUR,
+     .text = "How long the program may run or the request take; then it and what it has begun is "
+             "killed."},
+    {"repeat", SETTING_DURATION, ALERT(repeat_ms), .fallback = "4h", .least = MINUTE,
+     .most = 365 * DAY, .none = true,
+     .text = "How often an alert is told of again while its cause lasts."},
+    {"rate", SETTING_COUNT, ALERT(rate), .fallback = "20", .least = 1, .most = 3600,
+     .text = "Messages in an hour, at most; what is more is summed up in one."},
 };
 /* clang-format on */
 
@@ -293,6 +319,9 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_RELAY] = {"relay", true, false,
                      "Outgoing mail of our own networks. The first relay that matches is used."},
     [BLOCK_LIMITS] = {"limits", false, true, "Bounds of what clients may do."},
+    [BLOCK_ALERT] = {"alert", true, false,
+                     "Whom to tell when something happens that an operator should know of: one of "
+                     "exec, url and mail; several blocks may tell several."},
 };
 
 enum setting_block settings_block_find(struct slice name)

@@ -11,6 +11,7 @@
 
 enum {
     LISTENERS_MAX = 64,    /* descriptors that every process may be given */
+    HOOKS_MAX = 16,        /* alert blocks */
     STATE_PATH_MAX = 3000, /* octets; leaves room below PATH_MAX for what lies there */
 };
 
@@ -37,6 +38,19 @@ struct limits_config {
     uint32_t hops; /* Received fields */
 };
 
+/* An alert block: whom to tell of what. Exactly one of exec, url and mail is not empty. */
+struct hook_config {
+    struct slice name;
+    uint64_t kinds;      /* bit of each enum alert_kind */
+    struct slice exec;   /* path; ends in NUL, which the length does not count */
+    struct slice url;    /* likewise */
+    struct slice secret; /* of the url; known to the helper only; empty elsewhere */
+    struct slice mail;
+    uint64_t repeat_ms;  /* while it stands; 0: never */
+    uint32_t timeout_ms; /* of one program or request */
+    uint32_t rate;       /* messages an hour */
+};
+
 struct service_config {
     struct slice hostname;
     struct slice state; /* directory, absolute */
@@ -59,6 +73,8 @@ struct service_config {
     const struct slice *dns_forwarders;
     uint32_t dns_forwarder_count;
     struct slice dns_trust_anchor;
+    const struct hook_config *hooks;
+    uint32_t hook_count;
 };
 
 #endif

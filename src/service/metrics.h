@@ -35,6 +35,8 @@ enum { COUNTER_SLOTS = 64 };
     X(JOURNAL_SYNCS, "holdfast_journal_syncs_total", "Syncs of the journal")                       \
     X(JOURNAL_ERRORS, "holdfast_journal_errors_total", "Failed writes or syncs of the journal")    \
     X(ALERTS, "holdfast_alerts_total", "Alerts raised")                                            \
+    X(HOOKS_SENT, "holdfast_hooks_sent_total", "Messages about alerts that were sent")             \
+    X(HOOK_FAILURES, "holdfast_hook_failures_total", "Tries to send one that failed")              \
     X(RESTARTS, "holdfast_process_restarts_total", "Processes restarted by the keeper")
 
 enum counter {

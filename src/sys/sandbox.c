@@ -291,6 +291,10 @@ static void describe_names(const char *title, const char *const *names, struct b
 void sandbox_describe(const struct sandbox_profile *profile, struct buffer *ret_text)
 {
     buffer_printf(ret_text, "%s: %s\n", profile->role, profile->prose);
+    if ((profile->allowed & SANDBOX_FREE) != 0) {
+        buffer_append_text(ret_text, "  not confined: whatever its user may do\n");
+        return;
+    }
     for (const struct sandbox_calls *calls = sandbox_calls; calls->title != NULL; calls++) {
         if ((profile->allowed & calls->privilege) == calls->privilege) {
             describe_names(calls->title, calls->names, ret_text);

@@ -104,8 +104,8 @@ static void broken_blocks(void **state)
         {GOOD "}\n", "conf:6: '}' closes no block of this file\n"},
         {GOOD "server m2\n", "conf:6: '{' is missing after 'server'\n"},
         {GOOD "server {\n address = \"a:25\"\n}\n",
-         "conf:6: a server block needs a title: server NAME {\n"},
-        {GOOD "server { }\n", "conf:6: a server block needs a title: server NAME {\n"},
+         "conf:6: server needs a title: server NAME {\n"},
+        {GOOD "server { }\n", "conf:6: server needs a title: server NAME {\n"},
         {GOOD "server {m2, m3} { address = \"a:25\" }\n",
          "conf:6: a server block has one title, not a list\n"},
         {GOOD "limits x { hops = 50 }\n", "conf:6: a limits block has no title\n"},
@@ -174,6 +174,42 @@ static void logins(void **state)
     unlink("secret");
     unlink("empty");
     unlink("lines");
+}
+
+static void alert_blocks(void **state)
+{
+    (void)state;
+    put_file("secret", "tanstaaf\n");
+    static const struct wrong cases[] = {
+        {GOOD "alert people { }\n", "conf:6: alert 'people' needs one of exec, url and mail\n"},
+        {GOOD "alert people {\n mail = a@b.c url = \"http://a/\" }\n",
+         "conf:6: alert 'people' needs one of exec, url and mail\n"},
+        {GOOD "alert people {\n exec = \"bin/true\" }\n",
+         "conf:7: exec: 'bin/true' is no absolute path\n"},
+        {GOOD "alert people {\n exec = \"/nonexistent/program\" }\n",
+         "conf:7: exec: '/nonexistent/program' is not there\n"},
+        {GOOD "alert people {\n exec = \"/etc/passwd\" }\n",
+         "conf:7: exec: '/etc/passwd' is no executable file\n"},
+        {GOOD "alert people {\n exec = \"/tmp\" }\n",
+         "conf:7: exec: '/tmp' is no executable file\n"},
+        {GOOD "alert people {\n url = \"ftp://a/\" }\n",
+         "conf:7: url: 'ftp://a/' is no http or https address\n"},
+        {GOOD "alert people {\n url = \"https:///x\" }\n",
+         "conf:7: url: 'https:///x' is no http or https address\n"},
+        {GOOD "alert people { mail = a@b.c\n secret-file = secret }\n",
+         "conf:7: secret-file is for a url\n"},
+        {GOOD "alert people { url = \"http://a/\"\n secret-file = none }\n",
+         "conf:7: none: No such file or directory\n"},
+        {GOOD "alert people { mail = a@b.c\n on = {stopped, swiched} }\n",
+         "conf:7: on: 'swiched' is no kind of alert; did you mean 'switched'?\n"},
+        {GOOD "alert people { mail = a@b.c }\nalert people { mail = d@b.c }\n",
+         "conf:7: alert 'people' is there twice; first in line 6\n"},
+        {GOOD "alert people { mail = a@b.c\n rate = 0 }\n",
+         "conf:7: rate: '0' is out of range; from 1 to 3600\n"},
+        {GOOD "alert { mail = a@b.c }\n", "conf:6: alert needs a title: alert NAME {\n"},
+    };
+    CHECK_ALL(cases);
+    unlink("secret");
 }
 
 static void keys_and_values(void **state)
@@ -520,6 +556,7 @@ int main(void)
         cmocka_unit_test(broken_blocks),
         cmocka_unit_test(logins),
         cmocka_unit_test(growing_retries),
+        cmocka_unit_test(alert_blocks),
         cmocka_unit_test(keys_and_values),
         cmocka_unit_test(user_of_the_machine),
         cmocka_unit_test(listeners),
