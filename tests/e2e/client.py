@@ -17,8 +17,10 @@ class Refused(AssertionError):
 class Dialogue:
     """One session. Content is always CRLF bytes, not yet dot-stuffed."""
 
-    def __init__(self, port, timeout=30, hello="client.example", address="127.0.0.1"):
-        self.socket = socket.create_connection((address, port), timeout=timeout)
+    def __init__(self, port, timeout=30, hello="client.example", address="127.0.0.1",
+                 source=None):
+        self.socket = socket.create_connection((address, port), timeout=timeout,
+                                               source_address=source and (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.extensions = {}

@@ -158,8 +158,8 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
 
     # ---- mail ----
 
-    def dialogue(self):
-        return Dialogue(self.port)
+    def dialogue(self, **how):
+        return Dialogue(self.port, **how)
 
     def send(self, recipients=("ann@example.com",), sender="bob@client.example",
              content=b"Subject: test\r\n\r\nHello.\r\n", **how):

@@ -56,14 +56,15 @@ def test_fetchmail_starts_the_queue(holdfast, sink, place):
     assert 'etrn domain=example.com' in mx.log()
 
 
-def ask(mx, what):
-    with mx.dialogue() as dialogue:
+def ask(mx, what, source=None):
+    with mx.dialogue(source=source) as dialogue:
         assert "ETRN" in dialogue.extensions
         return dialogue.say(f"ETRN {what}")
 
 
 def test_a_server_that_is_down_is_asked_at_once(holdfast, sink):
-    """Greeted with 554 it is probed more and more seldom, until ETRN says that it is well."""
+    """Greeted with 554 it is probed more and more seldom, until ETRN says that it is well. From
+    another address than its own: a connection from that is a reason to probe by itself."""
     probes = []
 
     def being_repaired(stage, session, argument):
@@ -72,11 +73,11 @@ def test_a_server_that_is_down_is_asked_at_once(holdfast, sink):
 
     m1 = sink()
     m1.rule = being_repaired
-    mx = loaded(holdfast(backup_mx(m1.port)))
+    mx = loaded(holdfast(backup_mx(m1.port, more="etrn-from = 127.0.0.5")))
     mx.send()
     wait_for(lambda: len(probes) >= 3, 20, what="three probes: the next is 8 s away")
     m1.rule = lambda stage, session, argument: None
-    code, text = ask(mx, "example.com")
+    code, text = ask(mx, "example.com", source="127.0.0.5")
     assert (code, text) == (253, "2.0.0 Ok, 1 pending messages started")
     wait_for(lambda: len(m1.messages) == 1, 3, what="the message")
 
