@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "relay/etrn.h"
 #include "relay/notes.h"
 #include "world.h"
 
@@ -880,6 +881,48 @@ static void operate(void)
     }
 }
 
+/* What ETRN is told, from the outside: messages of the route, and those only held. */
+static void count_waiting(uint32_t route, uint64_t *ret_waiting, uint64_t *ret_held)
+{
+    *ret_waiting = *ret_held = 0;
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        bool waits = false, held = false;
+        uint32_t count = relay_delivery_count(sim.world.relay, (struct spool_handle){i});
+        for (uint32_t j = 0; j < count; j++) {
+            struct relay_delivery_view view;
+            if (!relay_delivery(sim.world.relay, (struct spool_handle){i}, j, &view) ||
+                view.route != route || view.redirect_to.length > 0 ||
+                view.state == DELIVERY_FINISHED || view.state == DELIVERY_DEAD) {
+                continue;
+            }
+            held = held || view.state == DELIVERY_HELD;
+            waits = waits || view.state != DELIVERY_HELD;
+        }
+        *ret_waiting += waits;
+        *ret_held += held && !waits;
+    }
+}
+
+static void ask_for_mail(void)
+{
+    static const char *const domains[] = {"one.example", "two.example", NULL, "x.wild.example"};
+    uint64_t waiting, held;
+    uint32_t route = dice(WORLD_ROUTES);
+    if (domains[route] == NULL) {
+        return;
+    }
+    count_waiting(route, &waiting, &held);
+    struct relay_etrn etrn =
+        relay_etrn(sim.world.relay, slice_from_text(domains[route]), false,
+                   &sim.world.addresses[sim.world.chains[route][0]].literal, sim.world.now);
+    take();
+    CHECK(etrn.outcome != RELAY_ETRN_DENIED && etrn.outcome != RELAY_ETRN_UNCOUNTED);
+    if (etrn.outcome != RELAY_ETRN_STARTED) {
+        CHECK(etrn.messages == (waiting > 0 ? waiting : held));
+        CHECK((etrn.outcome == RELAY_ETRN_NOTHING) == (waiting + held == 0));
+    }
+}
+
 static enum error read_envelope(void *context, struct spool_handle handle, struct arena *arena,
                                 struct spool_message *ret_message)
 {
@@ -935,6 +978,7 @@ static void disturb(void)
         }
         break;
     case 10:
+        ask_for_mail();
         relay_contact(sim.world.relay, &sim.world.addresses[dice(WORLD_SERVERS)].literal,
                       sim.world.now);
         take();

@@ -208,6 +208,11 @@ static void take_in(void *context)
             assert_true(token < BENCH_MAX);
             bench->stored_error[token] = (enum error)reader_u8(&reader);
             bench->stored++;
+        } else if (type == CHANNEL_ETRN_DONE) {
+            bench->etrn_token = reader_u64(&reader);
+            bench->etrn_outcome = reader_u8(&reader);
+            bench->etrn_messages = reader_u64(&reader);
+            bench->etrns++;
         } else if (type == CHANNEL_ACCEPTING) {
             bench->accepting = (enum error)reader_u8(&reader);
         } else if (type == CHANNEL_ROUTE) {

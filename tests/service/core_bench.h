@@ -39,6 +39,10 @@ struct bench {
     uint32_t stored; /* CHANNEL_STORED seen */
     enum error stored_error[BENCH_MAX];
     enum error accepting;
+    uint32_t etrns; /* CHANNEL_ETRN_DONE seen, and what the last one said */
+    uint64_t etrn_token;
+    uint8_t etrn_outcome;
+    uint64_t etrn_messages;
     uint32_t routes_told;
     uint32_t routes_generation;
 

@@ -6,6 +6,7 @@
 #include "core_bench.h"
 
 #include "base/base64.h"
+#include "relay/etrn.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -597,6 +598,43 @@ static void the_next_dot_waits_for_the_fate_before_it(void **state)
 }
 
 /* R13, and no mail to another server because indexes have moved. */
+static void ask_etrn(struct bench *bench, uint64_t token, const char *domain, const char *more)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_ETRN);
+    buffer_put_u64(&frame, token);
+    buffer_append(&frame, slice_make(bench->addresses[0].literal.bytes, 16));
+    buffer_put_u8(&frame, 0);
+    buffer_put_bytes(&frame, slice_from_text(domain));
+    buffer_append_text(&frame, more);
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+}
+
+static void a_request_for_mail_is_answered(void **state)
+{
+    struct bench *bench = *state;
+    char too_long[CHANNEL_DOMAIN_MAX + 2];
+    memset(too_long, 'x', sizeof(too_long) - 1);
+    too_long[sizeof(too_long) - 1] = '\0';
+    bench->connects = false;
+    send_until(bench, 2, false, &bench->stored);
+    /* Malformed ones are dropped. */
+    ask_etrn(bench, 1, too_long, "");
+    ask_etrn(bench, 2, "", "");
+    ask_etrn(bench, 3, "example.com", "!");
+    ask_etrn(bench, 4, "example.com", "");
+    bench_until(bench, &bench->etrns, 1);
+    assert_int_equal(bench->etrn_token, 4);
+    assert_int_equal(bench->etrn_outcome, RELAY_ETRN_COUNTED);
+    assert_int_equal(bench->etrn_messages, 1);
+    ask_etrn(bench, 5, "example.net", "");
+    bench_until(bench, &bench->etrns, 2);
+    assert_int_equal(bench->etrn_outcome, RELAY_ETRN_DENIED);
+    assert_int_equal(atomic_load(&bench->counters.value[COUNTER_ETRN]), 2);
+}
+
 static void a_reload_changes_places_and_routes(void **state)
 {
     static struct service_config changed;
@@ -849,6 +887,7 @@ int main(void)
         DISK_TEST(a_fate_that_cannot_be_written_is_written_later),
         DISK_TEST(go_waits_for_the_attempt_note),
         DISK_TEST(the_next_dot_waits_for_the_fate_before_it),
+        MEMORY_TEST(a_request_for_mail_is_answered),
         MEMORY_TEST(a_reload_changes_places_and_routes),
         MEMORY_TEST(edge_in_is_told_what_it_must_know),
         MEMORY_TEST(a_quota_is_told),
