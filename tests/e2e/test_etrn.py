@@ -110,7 +110,7 @@ def test_core_dies_while_it_is_asked(holdfast):
     """Stopped, it answers nobody; killed, those who wait hear 458, and its successor answers."""
     mx = holdfast(f'server m1 {{ address = "127.0.0.1:{free_port()}" }}\n'
                   'domain example.com { deliver-to = m1 }\n')
-    core, = mx.processes()["holdfast-core"]
+    core = wait_for(lambda: mx.processes().get("holdfast-core"), 10, what="core")[0]
     with mx.dialogue() as dialogue:
         os.kill(core, signal.SIGSTOP)
         dialogue.write(b"ETRN example.com\r\n")
