@@ -62,7 +62,13 @@ static struct lane *next_lane_of(struct relay *relay, struct link *turns, uint32
 static struct lane *next_lane(struct relay *relay, struct server *server, uint32_t *budget,
                               uint32_t *ret_number)
 {
-    struct lane *lane = next_lane_of(relay, &server->turns, budget, ret_number);
+    struct lane *lane = NULL;
+    if (server->state == SERVER_RECOVERING && server->returning) {
+        lane = canary_choose(relay, server, &server->turns, budget, ret_number);
+    }
+    if (lane == NULL) {
+        lane = next_lane_of(relay, &server->turns, budget, ret_number);
+    }
     if (lane == NULL && guests_allowed(relay, server) > 0) {
         lane = next_lane_of(relay, &server->guests, budget, ret_number);
     }
@@ -177,11 +183,14 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     struct message *message = message_at(relay, delivery_at(relay, first)->message);
     uint32_t limit = recipients_limit(server);
     uint32_t most = message->unfinished < limit ? message->unfinished : limit;
-    struct job *job = job_begin(relay, server, session, first, most);
+    bool in_turn = lane_head(relay, lane) == first; /* a canary may go before others' mail */
+    struct job *job = job_begin(relay, server, session, first, in_turn ? most : 1);
     if (job == NULL) {
         return false;
     }
-    take_siblings(relay, job, lane, message, first, most);
+    if (in_turn) {
+        take_siblings(relay, job, lane, message, first, most);
+    }
     if (lane->guest) {
         count_guest(relay, server);
     }
@@ -226,7 +235,8 @@ static void send_followers(struct relay *relay, struct server *server)
  * one that has a single job takes a second behind it. NULL: wait. */
 static struct session *find_session(struct relay *relay, struct server *server)
 {
-    if (!list_is_empty(&server->idle)) { /* the one used last: the others may grow old */
+    bool full = server->busy >= governor_width(server);
+    if (!full && !list_is_empty(&server->idle)) { /* the one used last: the others may grow old */
         return LIST_ENTRY(server->idle.previous, struct session, pool);
     }
     uint32_t room = governor_room(relay, server);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * When a server is up (R3, R5; a first, simple governor).
+ * When a server is up (R3, R5).
  *
  *   suspect     after one failure, or at the start: probed at once; nothing new goes there
  *   down        the probe failed too, or a failure while recovering; probed on
@@ -10,7 +10,8 @@
  *
  *   up --failure--> suspect --probe fails--> down
  *   suspect, down --probe greeted--> recovering --2xx--> up
- *   recovering --failure, or the canary's patience ends--> down
+ *   recovering --failure, or five canaries refused or deferred--> down
+ *   suspect --greeted, but it failed within 5 minutes of up--> down
  *
  * `trouble` says what must be proved: after a failure to connect or greet a good greeting is half
  * of it; after a failure within sessions only a 2xx counts. A session opened before the trouble
@@ -26,7 +27,8 @@ enum {
     GREETING_PROBE_MAX_MS = 30000,
     CANARY_PROBE_MS = 5000, /* R5: fails within sessions: 5 s doubling to 60 */
     CANARY_PROBE_MAX_MS = 60000,
-    PROBE_GAP_MS = 100, /* contacts and operators cannot make us probe faster */
+    RELAPSE_MS = 5 * 60 * 1000, /* R5: a failure so soon after up doubles the next interval */
+    PROBE_GAP_MS = 100,         /* contacts and operators cannot make us probe faster */
 };
 
 bool server_usable(const struct server *server)
@@ -93,10 +95,12 @@ static void come_up(struct relay *relay, struct server *server)
     server->failures = 0;
     server->probe_delay_ms = 0;
     server->returning = false;
+    server->relapsed = false;
     forget_run(server);
     breaker_reset(server);
     if (server->recovered) {
         server->recovered_ms = relay->now.steady_ms;
+        ramp_start(&server->ramp, 1);
         lanes_recover(relay, server, relay->now.wall_ms);
     }
     deferrals_forgive(relay, server);
@@ -143,10 +147,10 @@ uint32_t governor_probe_interval(struct relay *relay, const struct server *serve
     return interval - interval / 5 + (uint32_t)(relay_random(relay) % (interval / 5 * 2 + 1));
 }
 
-static void double_delay(struct server *server, uint32_t first_ms, uint32_t max_ms)
+static uint32_t doubled(uint32_t delay_ms, uint32_t first_ms, uint32_t max_ms)
 {
-    uint32_t delay = server->probe_delay_ms == 0 ? first_ms : server->probe_delay_ms * 2;
-    server->probe_delay_ms = delay > max_ms ? max_ms : delay < first_ms ? first_ms : delay;
+    uint32_t delay = delay_ms == 0 ? first_ms : delay_ms * 2;
+    return delay > max_ms ? max_ms : delay;
 }
 
 static void schedule_probe(struct relay *relay, struct server *server)
@@ -162,12 +166,12 @@ static void schedule_probe(struct relay *relay, struct server *server)
         delay = delay > 0 ? delay : 0;
         break;
     case TROUBLE_GREETING:
-        double_delay(server, GREETING_PROBE_MS, GREETING_PROBE_MAX_MS);
-        delay = server->probe_delay_ms;
+        delay = server->probe_delay_ms =
+            doubled(server->probe_delay_ms, GREETING_PROBE_MS, GREETING_PROBE_MAX_MS);
         break;
     case TROUBLE_DELIVERY:
-        double_delay(server, CANARY_PROBE_MS, CANARY_PROBE_MAX_MS);
-        delay = server->probe_delay_ms;
+        delay = server->canary_delay_ms =
+            doubled(server->canary_delay_ms, CANARY_PROBE_MS, CANARY_PROBE_MAX_MS);
         break;
     }
     server->next_probe_ms = relay->now.steady_ms + delay;
@@ -247,13 +251,17 @@ static void failed(struct relay *relay, struct server *server, const struct sess
         server->trouble = trouble;
         server->trouble_serial = relay->session_serial;
         server->probe_delay_ms = 0;
+        server->relapsed = server->recovered && trouble == TROUBLE_DELIVERY &&
+                           relay->now.steady_ms - server->recovered_ms < RELAPSE_MS;
+        server->canary_delay_ms = server->relapsed ? server->canary_delay_ms : 0;
         set_state(relay, server, SERVER_SUSPECT, reason);
         server->next_probe_ms = relay->now.steady_ms;
         return;
     }
     if (server->trouble != trouble) {
         server->trouble = trouble;
-        server->probe_delay_ms = 0;
+        server->probe_delay_ms = server->canary_delay_ms = 0;
+        server->relapsed = false;
     }
     server->trouble_serial = relay->session_serial;
     if (server->state == SERVER_DOWN) {
@@ -350,6 +358,7 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
         } else {
             server->ceiling = others;
             server->ceiling_ms = relay->now.steady_ms;
+            ramp_pressed(&server->ramp, server->config->connections, relay->now.steady_ms);
         }
         break;
     case SERVER_CREDENTIALS:
@@ -367,6 +376,7 @@ void governor_deferred(struct relay *relay, struct server *server, const struct 
                        uint32_t sender, uint64_t recipient)
 {
     server->last_contact_ms = relay->now.steady_ms;
+    ramp_pressed(&server->ramp, server->config->connections, relay->now.steady_ms);
     server->run++;
     variety_add(&server->run_senders, sender);
     variety_add(&server->run_recipients, (uint32_t)recipient);
@@ -409,6 +419,14 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
         }
         return;
     }
+    if (server->state == SERVER_SUSPECT && server->relapsed) {
+        server->relapsed = false;
+        set_state(relay, server, SERVER_DOWN,
+                  SLICE_LITERAL("failed again soon after it came back"));
+        schedule_probe(relay, server);
+        session_close(relay, session);
+        return;
+    }
     if (server->state != SERVER_RECOVERING) {
         server->canary_tries = 0;
         set_state(relay, server, SERVER_RECOVERING, SLICE_LITERAL("answers again"));
@@ -426,6 +444,29 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
 }
 
 /* ---- what may be sent --------------------------------------------------------------------- */
+
+static uint32_t count_going_on(const struct server *server)
+{
+    uint32_t count = 0;
+    LIST_EACH(&server->sessions, at, after)
+    {
+        count += LIST_ENTRY(at, struct session, all)->state != SESSION_CLOSING;
+    }
+    return count;
+}
+
+uint32_t governor_width(const struct server *server)
+{
+    return server->state == SERVER_UP ? server->ramp.width : UINT32_MAX;
+}
+
+void governor_took(struct relay *relay, struct server *server, const struct session *session,
+                   int64_t latency_ms)
+{
+    if (server->state == SERVER_UP && governor_is_fresh(server, session)) {
+        ramp_taken(&server->ramp, server->config->connections, latency_ms, relay->now.steady_ms);
+    }
+}
 
 uint32_t governor_room(struct relay *relay, struct server *server)
 {
@@ -450,7 +491,11 @@ uint32_t governor_room(struct relay *relay, struct server *server)
     most = server->ceiling < most ? server->ceiling : most;
     /* Those left behind may hang on a dot for minutes (R2): dead, as a rule, if it was away. */
     uint32_t open = server->open - server->left;
-    return open < most ? most - open : 0;
+    uint32_t room = open < most ? most - open : 0;
+    uint32_t width = governor_width(server);
+    uint32_t used = width < most ? count_going_on(server) : 0;
+    uint32_t narrow = used < width ? width - used : 0;
+    return room < narrow ? room : narrow;
 }
 
 bool governor_may_send(const struct server *server)

@@ -781,6 +781,7 @@ void lanes_recover(struct relay *relay, const struct server *server, int64_t sin
         if (lane_choose(relay, lane) != server->index) {
             continue;
         }
+        refusals_look_again(relay, lane->recovery.server); /* it is another's lane now */
         uint32_t head = lane_head(relay, lane);
         bool waits =
             lane->in_flight > 0 ||

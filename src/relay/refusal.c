@@ -231,6 +231,14 @@ void refusals_review(struct relay *relay, struct server *server)
     }
 }
 
+void refusals_look_again(struct relay *relay, uint32_t index)
+{
+    struct server *server = server_at(relay, index);
+    if (server != NULL && server->held_refusals > 0) {
+        review_by(relay, server, relay->now.steady_ms);
+    }
+}
+
 void refusals_lane_drained(struct relay *relay, const struct lane *lane)
 {
     struct server *server = server_at(relay, lane->recovery.server);

@@ -35,6 +35,8 @@ void refusal_retry(struct relay *relay, uint32_t number, bool for_good);
 void refusals_canary(struct relay *relay, struct server *server);
 /* Tries those again whose reason has gone; sets when to look next. */
 void refusals_review(struct relay *relay, struct server *server);
+/* The same soon: what they wait for may have come. Nothing for NO_INDEX. */
+void refusals_look_again(struct relay *relay, uint32_t server);
 /* Its mail of before the recovery is through. */
 void refusals_lane_drained(struct relay *relay, const struct lane *lane);
 /* Counts them anew by server; those whose server is not configured any more wait no longer. */

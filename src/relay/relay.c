@@ -543,10 +543,11 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
 
 static void judge_server(struct relay *relay, struct server *server, const struct session *session,
                          const struct impression *impression, uint32_t sender_hash,
-                         uint64_t recipient)
+                         uint64_t recipient, int64_t latency_ms)
 {
     static const struct relay_reply good = {.stage = RELAY_AT_DOT, .how = RELAY_REPLY};
     if (impression->works) {
+        governor_took(relay, server, session, latency_ms);
         governor_judge(relay, server, session, SERVER_WORKS, &good);
     } else if (impression->refuses) {
         governor_judge(relay, server, session, SERVER_REFUSES, impression->refuses_reply);
@@ -619,7 +620,8 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
     }
     judge_job(relay, job, server, reused_session, results, count, &impression);
     if (server != NULL) {
-        judge_server(relay, server, session, &impression, sender, recipient);
+        judge_server(relay, server, session, &impression, sender, recipient,
+                     job->dot_ms > 0 ? now.steady_ms - job->dot_ms : -1);
     }
     job_free(relay, job);
     /* What follows in vain would keep its session from everything else. */
@@ -715,6 +717,7 @@ enum error relay_attempt_note(struct relay *relay, uint64_t id, struct relay_tim
     }
     relay->attempt_deliveries = numbers;
     job->noted = true;
+    job->dot_ms = now.steady_ms;
     *ret_kind = NOTE_ATTEMPT;
     *ret_payload = buffer_slice(&relay->attempt);
     *ret_handle = (struct spool_handle){job->message};

@@ -49,6 +49,7 @@
 #include "relay/intern.h"
 #include "relay/known.h"
 #include "relay/outcome.h"
+#include "relay/ramp.h"
 #include "relay/relay.h"
 #include "relay/routing.h"
 #include "relay/schedule.h"
@@ -245,8 +246,10 @@ struct server {
     struct session *probe;
     int64_t next_probe_ms;
     int64_t last_probe_ms;
-    bool probe_asked;        /* by the operator: even if it is up and was heard of */
-    uint32_t probe_delay_ms; /* of the kinds that back off */
+    bool probe_asked;         /* by the operator: even if it is up and was heard of */
+    uint32_t probe_delay_ms;  /* while it is not greeted well */
+    uint32_t canary_delay_ms; /* the last one, between canaries */
+    bool relapsed;            /* failed soon after it came up: no canary before that has passed */
     int64_t last_contact_ms;
     uint32_t canary_tries;
     /* R5: whether its refusals are believed, refusal.c */
@@ -270,6 +273,8 @@ struct server {
     uint32_t left;      /* of these, `left` */
     uint32_t connecting;
     uint32_t jobs;
+    uint32_t busy; /* sessions with a job, those left behind apart */
+    struct ramp ramp;
     uint32_t ceiling; /* connections it lets us have */
     int64_t ceiling_ms;
     int64_t own_trouble_until_ms;
@@ -316,6 +321,7 @@ struct job {
     uint32_t server; /* or NO_INDEX */
     uint32_t message;
     bool noted;
+    int64_t dot_ms; /* steady: when its dot was let go; 0: not yet */
     uint32_t count;
     uint32_t deliveries[]; /* slab numbers; NOBODY: gone */
 };
@@ -504,6 +510,9 @@ void job_free(struct relay *relay, struct job *job);
 
 bool server_usable(const struct server *server);
 void governor_start(struct relay *relay, struct server *server);
+/* A message was taken, so long after its dot, or < 0: unknown. */
+void governor_took(struct relay *relay, struct server *server, const struct session *session,
+                   int64_t latency_ms);
 /* `session`: over which it was seen, or NULL. */
 void governor_judge(struct relay *relay, struct server *server, const struct session *session,
                     enum verdict verdict, const struct relay_reply *reply);
@@ -519,12 +528,20 @@ struct state_note;
 void governor_loaded(struct relay *relay, struct server *server, const struct state_note *note);
 /* Counts a value that is new. */
 void variety_add(struct variety *variety, uint32_t value);
+/* Sessions that may have a job at once. */
+uint32_t governor_width(const struct server *server);
 /* Sessions that may be opened just now. */
 uint32_t governor_room(struct relay *relay, struct server *server);
 /* The session was opened after the server's trouble began. */
 bool governor_is_fresh(const struct server *server, const struct session *session);
 /* While it recovers one job at a time goes there, over a fresh session. */
 bool governor_may_send(const struct server *server);
+
+/* ---- canary.c ----------------------------------------------------------------------------- */
+
+/* Out of the lanes in a turn list; NULL: there is none but large ones. */
+struct lane *canary_choose(struct relay *relay, const struct server *server, struct link *turns,
+                           uint32_t *budget, uint32_t *ret_number);
 
 /* ---- dispatch.c: who goes next ------------------------------------------------------------ */
 

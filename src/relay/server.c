@@ -35,6 +35,7 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
             .ceiling = config->servers[i].connections,
             .timer = SCHEDULE_NOWHERE,
         };
+        ramp_start(&server->ramp, UINT32_MAX);
         list_init(&server->sessions);
         list_init(&server->idle);
         list_init(&server->single);
@@ -77,6 +78,7 @@ void server_close_sessions(struct relay *relay, struct server *server)
         if (session != server->probe) {
             session_close(relay, session);
             server->left += !session->left;
+            server->busy -= !session->left && session->job_count > 0;
             session->left = true;
         }
     }
@@ -226,6 +228,7 @@ void relay_session_free(struct relay *relay, struct session *session)
 void session_add_job(struct session *session, struct job *job)
 {
     assert(session->job_count < 2);
+    session->server->busy += session->job_count == 0;
     session->jobs[session->job_count++] = job;
     session->mails++;
     session->server->jobs++;
@@ -239,6 +242,7 @@ void session_remove_job(struct session *session, const struct job *job)
     session->jobs[1] = NULL;
     session->job_count--;
     if (session->server != NULL) {
+        session->server->busy -= session->job_count == 0 && !session->left;
         session->server->jobs--;
     }
 }

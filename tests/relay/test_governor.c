@@ -486,8 +486,13 @@ static void dots_that_are_awaited_take_no_place_of_new_sessions(void **state)
     struct relay_action canary = take_one(RELAY_DELIVER, 0);
     world_result(&world, &canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
+    for (uint32_t i = 11; i < 14; i++) { /* the ramp: 1, 2, 4 at once */
+        add_numbered(i);
+        struct relay_action job = take_one(RELAY_DELIVER, 0);
+        world_result(&world, &job, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    }
     uint32_t connects = 0;
-    for (uint32_t i = 11; i < 20; i++) {
+    for (uint32_t i = 14; i < 20; i++) {
         add_numbered(i);
         connects += (uint32_t)world_count(&world, RELAY_CONNECT);
     }
