@@ -167,8 +167,24 @@ static void tell_switch(struct core *core, const struct relay_action *action)
     }
 }
 
+/* A mail about an alert, as the helper puts it into the queue. */
+static bool is_about_alert(struct core *core, struct spool_handle handle)
+{
+    struct arena arena;
+    struct spool_message message;
+    arena_init(&arena);
+    bool is = spool_read_envelope(core->spool, handle, &arena, &message) == ERROR_NONE &&
+              (message.flags & SPOOL_OWN_DSN) != 0 && (message.flags & SPOOL_IMPORTED) != 0 &&
+              slice_equal(message.origin.listener, SLICE_LITERAL("alert"));
+    arena_done(&arena);
+    return is;
+}
+
 static void tell_dead(struct core *core, const struct relay_action *action)
 {
+    if (is_about_alert(core, action->handle)) {
+        return; /* or who cannot be told would be told of that without end */
+    }
     char id[ID_TEXT_LENGTH + 1], name[ID_TEXT_LENGTH + 16], text[ALERT_TEXT_SIZE];
     id_to_text(spool_id(core->spool, action->handle), id);
     if (action->delivery == SPOOL_ALL_DELIVERIES) {

@@ -327,6 +327,25 @@ def test_mail_waits_when_nothing_works(holdfast, sink):
     mx.stop()
 
 
+def test_a_mail_that_cannot_be_delivered_makes_no_others(holdfast, sink):
+    """It becomes a dead letter, and of that no mail is sent, which would become one too."""
+    def refuse(stage, session, argument):
+        return "550 5.1.1 No such user" if stage == "RCPT" and "ops@" in argument else None
+    m1 = sink(refuse)
+    down = free_port()
+    mx = holdfast(f'server m1 {{ address = "127.0.0.1:{m1.port}" hold-5xx-after-recovery = 0 }}\n'
+                  f'server m2 {{ address = "127.0.0.1:{down}" }}\n'
+                  'domain example.com { deliver-to = m1 }\n'
+                  'relay r { from = 192.0.2.0/24 deliver-to = m2 }\n'
+                  'alert ops { on = {server, dead-letter} mail = ops@example.com }\n')
+    mx.send()  # m1 is up
+    wait_for(lambda: mx.status()["dead_letters"] >= 1, 30, what="the dead letter")
+    time.sleep(4)
+    assert mx.status()["dead_letters"] == 1
+    assert mx.log().count(" helper hook ") == 1
+    mx.stop()
+
+
 # ---- rate ------------------------------------------------------------------------------------
 
 def test_more_than_the_rate_is_summed_up(holdfast, place):
