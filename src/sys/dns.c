@@ -68,7 +68,7 @@ static struct slice next_word(struct slice *rest)
     while (end < rest->length && strchr(" \t\r", rest->data[end]) == NULL) {
         end++;
     }
-    struct slice word = slice_make(rest->data + start, end - start);
+    struct slice word = slice_take(slice_skip(*rest, start), end - start);
     *rest = slice_skip(*rest, end);
     return word;
 }
