@@ -68,7 +68,7 @@ def clone(place):
 
 def control_c(child):
     os.kill(child.pid, signal.SIGINT)
-    assert child.wait(timeout=30) == 0
+    assert child.wait(timeout=90) == 0
 
 
 @pytest.mark.skipif(shutil.which("swaks") is None, reason="swaks is not installed")
