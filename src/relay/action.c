@@ -115,9 +115,14 @@ void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind
         .flags =
             (uint8_t)(((delivery->flags & DELIVERY_BY_RULE) != 0 ? NOTE_BY_RULE : 0) |
                       (patience_run ? NOTE_PATIENCE_RUN : 0) |
-                      ((delivery->flags & DELIVERY_REFUSED_ONCE) != 0 ? NOTE_REFUSED_ONCE : 0)),
+                      ((delivery->flags & DELIVERY_REFUSED_ONCE) != 0 ? NOTE_REFUSED_ONCE : 0) |
+                      ((delivery->flags & DELIVERY_NO_DELAY) != 0 ? NOTE_DELAY_TOLD : 0)),
         .text = text,
     };
+    if (delivery->place == PLACE_NOWHERE && (kind == NOTE_HOLD || kind == NOTE_DEAD)) {
+        note.when_ms = (int64_t)delivery->next * 1000;
+        note.odometer_s = delivery->previous;
+    }
     if (delivery->place == PLACE_TIMED) {
         note.next_ms = wall_of(relay, relay->schedule.heap[delivery->next].due_ms);
     } else if (delivery->place == PLACE_ON_JOB) {

@@ -228,6 +228,13 @@ void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *
     }
 }
 
+/* Held or dead from now on. */
+static void begin_rest(const struct relay *relay, struct delivery *delivery)
+{
+    delivery->next = relay->now.wall_ms > 0 ? (uint32_t)(relay->now.wall_ms / 1000) : 0;
+    delivery->previous = odometer_reading_s(relay, lane_of(relay, delivery)->route);
+}
+
 void fate_hold(struct relay *relay, uint32_t number, unsigned flags, int64_t due_ms,
                const struct relay_reply *reply, struct slice reason)
 {
@@ -238,6 +245,8 @@ void fate_hold(struct relay *relay, uint32_t number, unsigned flags, int64_t due
     delivery_set_state(relay, number, DELIVERY_HELD);
     if (due_ms != 0) {
         delivery_schedule(relay, number, due_ms);
+    } else {
+        begin_rest(relay, delivery);
     }
     action_note(relay, number, NOTE_HOLD, reason);
     struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_HELD, number);
@@ -278,12 +287,30 @@ void fate_delivered(struct relay *relay, uint32_t number, const struct relay_rep
     delivery_finish(relay, number);
 }
 
-void fate_discarded(struct relay *relay, uint32_t number, struct slice reason)
+const struct relay_reply fate_time_is_over = {
+    .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .enhanced = {4, 4, 7}};
+
+static bool is_time_over(const struct relay_reply *reply)
+{
+    return reply != NULL && reply->how == RELAY_LOCAL && reply->enhanced[1] == 4 &&
+           reply->enhanced[2] == 7;
+}
+
+static void tell(struct relay *relay, enum relay_event_kind kind, uint32_t number,
+                 struct slice reason, const struct relay_reply *reply)
+{
+    struct relay_action *event = action_delivery_event(relay, kind, number);
+    event->reason = action_copy(relay, reason);
+    event->expired = is_time_over(reply);
+    action_set_reply(relay, event, reply);
+}
+
+void fate_discarded(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+                    struct slice reason)
 {
     struct delivery *delivery = begin(relay, number);
     write_fate(relay, delivery, SPOOL_DISCARDED);
-    struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DISCARDED, number);
-    event->reason = action_copy(relay, reason);
+    tell(relay, RELAY_EVENT_DISCARDED, number, reason, reply);
     recipient_release(relay, number);
     delivery_finish(relay, number);
 }
@@ -334,24 +361,30 @@ void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
     (void)ask_notice(relay, RELAY_NOTICE, numbers, count, reply);
 }
 
+void fate_delayed(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                  int64_t until_wall_ms)
+{
+    struct relay_action *notice = ask_notice(relay, RELAY_DELAYED, numbers, count, NULL);
+    notice->next_wall_ms = until_wall_ms;
+    notice->reason = action_copy(relay, delivery_reason(relay, delivery_at(relay, numbers[0])));
+    for (uint32_t i = 0; i < count; i++) {
+        delivery_set_flags(relay, delivery_at(relay, numbers[i]), 0, DELIVERY_NO_DELAY);
+        action_state_note(relay, numbers[i]);
+    }
+}
+
 static void bury(struct relay *relay, uint32_t number, struct slice reason)
 {
     struct delivery *delivery = begin(relay, number);
     recipient_release(relay, number);
     delivery_set_reason(relay, delivery, reason);
     delivery_set_state(relay, number, DELIVERY_DEAD);
+    begin_rest(relay, delivery);
+    expiry_soon(relay);
 }
 
-static void tell(struct relay *relay, enum relay_event_kind kind, uint32_t number,
-                 struct slice reason, const struct relay_reply *reply)
-{
-    struct relay_action *event = action_delivery_event(relay, kind, number);
-    event->reason = action_copy(relay, reason);
-    action_set_reply(relay, event, reply);
-}
-
-static void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
-                      struct slice reason)
+void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+               struct slice reason)
 {
     bury(relay, number, reason);
     action_note(relay, number, NOTE_DEAD, reason);

@@ -770,6 +770,7 @@ void lanes_place(struct relay *relay)
     for (uint32_t i = 0; i < relay->lane_count; i++) {
         lane_place(relay, relay->lanes[i]);
     }
+    odometers_turn(relay);
 }
 
 /* ---- counts ------------------------------------------------------------------------------- */

@@ -79,7 +79,8 @@ static void load_counts(struct relay *relay, struct delivery *delivery,
                        DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET | DELIVERY_REFUSED_ONCE,
                        ((note->flags & NOTE_BY_RULE) != 0 ? DELIVERY_BY_RULE : 0u) |
                            ((note->flags & NOTE_PATIENCE_RUN) != 0 ? DELIVERY_PATIENCE_SET : 0u) |
-                           ((note->flags & NOTE_REFUSED_ONCE) != 0 ? DELIVERY_REFUSED_ONCE : 0u));
+                           ((note->flags & NOTE_REFUSED_ONCE) != 0 ? DELIVERY_REFUSED_ONCE : 0u) |
+                           ((note->flags & NOTE_DELAY_TOLD) != 0 ? DELIVERY_NO_DELAY : 0u));
     /* Deferred before the restart: forgiven when a server that is in trouble now comes up; one that
      * is up closes the chapter with its next success. */
     delivery->trouble_attempts = 1;
@@ -133,6 +134,14 @@ static void load_refusal(struct relay *relay, uint32_t number)
     lane_return(relay, number);
 }
 
+/* Since when it is held or dead. */
+static void load_rest(struct delivery *delivery, const struct delivery_note *note)
+{
+    int64_t since_s = note->when_ms / 1000;
+    delivery->next = since_s > 0 && since_s < UINT32_MAX ? (uint32_t)since_s : 0;
+    delivery->previous = note->odometer_s;
+}
+
 static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
                       const struct delivery_note *note)
 {
@@ -178,11 +187,14 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
         delivery_set_state(relay, number, DELIVERY_HELD);
         if (note->next_ms > 0 && is_held_refusal(delivery)) {
             delivery_schedule(relay, number, steady_of(relay, note->next_ms, HELD_MOST_MS));
+        } else {
+            load_rest(delivery, note);
         }
         load_refusal(relay, number);
         break;
     case NOTE_DEAD:
         delivery_set_state(relay, number, DELIVERY_DEAD);
+        load_rest(delivery, note);
         break;
     case NOTE_WAITING:
     case NOTE_REDIRECT:
@@ -197,7 +209,11 @@ void relay_load_note(struct relay *relay, struct spool_handle handle, uint32_t w
 {
     relay->now = now;
     struct delivery_note note;
+    struct span_note span;
     struct message *message = message_find(relay, handle.index);
+    if (message != NULL && kind == NOTE_SPAN && note_decode_span(payload, &span)) {
+        span_load(relay, message, &span);
+    }
     if (message == NULL || kind < NOTE_ATTEMPT || kind > NOTE_REDIRECT ||
         !note_decode(payload, &note)) {
         return;
@@ -218,6 +234,11 @@ void relay_load_global(struct relay *relay, struct slice key, struct slice paylo
     relay->now = now;
     struct slice name;
     enum global_note_kind kind;
+    int64_t ms;
+    if (note_odometer_key_parse(key, &name) && note_decode_odometer(payload, &ms)) {
+        odometer_load(relay, name, ms);
+        return;
+    }
     if (payload.length == 0 || !note_key_parse(key, &name, &kind)) {
         return;
     }
@@ -314,7 +335,8 @@ static void put_note(struct describing *describing, uint32_t delivery, uint16_t 
 static bool needs_state(const struct delivery *delivery, const struct lane *lane)
 {
     return note_kind_of_state(delivery) != NOTE_WAITING || delivery->attempts > 0 ||
-           delivery->strikes > 0 || delivery->doubts > 0 || lane->pin == PIN_DOUBT;
+           delivery->strikes > 0 || delivery->doubts > 0 || lane->pin == PIN_DOUBT ||
+           (delivery->flags & DELIVERY_NO_DELAY) != 0;
 }
 
 static void describe(const struct relay *relay, uint32_t number, struct describing *describing)
@@ -349,6 +371,10 @@ void relay_describe(const struct relay *relay, struct spool_handle handle,
     const struct message *message = message_find(relay, handle.index);
     struct describing describing = {put, context, {0}};
     buffer_init(&describing.buffer, NOTE_PAYLOAD_MAX);
+    if (message != NULL && (message->flags & MESSAGE_SPAN_NOTED) != 0) {
+        span_put_note(relay, message, &describing.buffer);
+        put_note(&describing, SPOOL_ALL_DELIVERIES, NOTE_SPAN);
+    }
     for (uint32_t i = 0; message != NULL && i < message->recipient_count; i++) {
         if (delivery_number(message, i) != NOBODY) {
             describe(relay, delivery_number(message, i), &describing);

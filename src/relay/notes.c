@@ -27,6 +27,7 @@ void note_encode(struct buffer *buffer, const struct delivery_note *note)
     buffer_put_u64(buffer, note->job);
     buffer_put_bytes(buffer, slice_take(note->server, NOTE_NAME_MAX));
     buffer_put_bytes(buffer, slice_take(note->text, NOTE_TEXT_MAX));
+    buffer_put_u32(buffer, note->odometer_s);
 }
 
 bool note_decode(struct slice payload, struct delivery_note *ret_note)
@@ -45,8 +46,29 @@ bool note_decode(struct slice payload, struct delivery_note *ret_note)
     ret_note->job = reader_u64(&reader);
     ret_note->server = reader_bytes(&reader);
     ret_note->text = reader_bytes(&reader);
+    ret_note->odometer_s = reader.rest.length >= 4 ? reader_u32(&reader) : 0;
     return !reader.failed && ret_note->server.length <= NOTE_NAME_MAX &&
            ret_note->text.length <= NOTE_TEXT_MAX;
+}
+
+void note_encode_span(struct buffer *buffer, const struct span_note *note)
+{
+    buffer_put_u8(buffer, NOTE_VERSION);
+    buffer_put_u32(buffer, note->elapsed_s);
+    buffer_put_u32(buffer, note->reading_s);
+    buffer_put_u32(buffer, note->credit_s);
+    buffer_put_bytes(buffer, slice_take(note->lane, NOTE_LANE_MAX));
+}
+
+bool note_decode_span(struct slice payload, struct span_note *ret_note)
+{
+    struct reader reader = reader_make(payload);
+    bool known = reader_u8(&reader) == NOTE_VERSION;
+    ret_note->elapsed_s = reader_u32(&reader);
+    ret_note->reading_s = reader_u32(&reader);
+    ret_note->credit_s = reader_u32(&reader);
+    ret_note->lane = reader_bytes(&reader);
+    return known && !reader.failed && ret_note->lane.length <= NOTE_LANE_MAX;
 }
 
 bool note_key(struct buffer *buffer, struct slice server, enum global_note_kind kind)
@@ -77,6 +99,43 @@ bool note_key_parse(struct slice key, struct slice *ret_server, enum global_note
         }
     }
     return false;
+}
+
+static const char odometer_prefix[] = "odometer/";
+enum { ODOMETER_PREFIX = sizeof odometer_prefix - 1 };
+
+bool note_odometer_key(struct buffer *buffer, struct slice lane)
+{
+    if (ODOMETER_PREFIX + lane.length > SPOOL_KEY_MAX) {
+        return false;
+    }
+    buffer_append_text(buffer, odometer_prefix);
+    buffer_append(buffer, lane);
+    return true;
+}
+
+bool note_odometer_key_parse(struct slice key, struct slice *ret_lane)
+{
+    if (key.length <= ODOMETER_PREFIX || memcmp(key.data, odometer_prefix, ODOMETER_PREFIX) != 0) {
+        return false;
+    }
+    *ret_lane = slice_skip(key, ODOMETER_PREFIX);
+    return true;
+}
+
+void note_encode_odometer(struct buffer *buffer, int64_t ms)
+{
+    buffer_put_u8(buffer, NOTE_VERSION);
+    buffer_put_u64(buffer, (uint64_t)ms);
+}
+
+bool note_decode_odometer(struct slice payload, int64_t *ret_ms)
+{
+    struct reader reader = reader_make(payload);
+    bool known = reader_u8(&reader) == NOTE_VERSION;
+    uint64_t ms = reader_u64(&reader);
+    *ret_ms = (int64_t)ms;
+    return known && !reader.failed && ms <= (uint64_t)INT32_MAX * 1000; /* 68 years */
 }
 
 void note_encode_hand(struct buffer *buffer)

@@ -15,13 +15,26 @@
  *   27      1     strikes: sessions that broke on this delivery's message (R4)
  *   28      1     doubts: dots without a reply (R2)
  *   29      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
- *                 4 a refusal was held and is tried once more (R5)
+ *                 4 a refusal was held and is tried once more (R5), 8 the sender need not be told
+ *                 any more that it is late
  *   30      8     job, of an attempt; else 0
  *   38      4+n   server: name, at most 255 bytes, may be empty
  *   42+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
+ *   46+n+m  4     of a hold: what the odometer of its route read then, in seconds; absent: 0
  *
- * The last note of a delivery tells its state; redirect alone stands beside it. What follows the
- * known fields is ignored, so a later version may append; another version number is refused.
+ * The last note of a delivery tells its state; redirect alone stands beside it. Of a hold and of a
+ * dead letter `when` is its beginning. What follows the known fields is ignored, so a later version
+ * may append; another version number is refused.
+ *
+ * NOTE_SPAN is about a whole message (SPOOL_ALL_DELIVERIES), and stands beside all of these: what
+ * has become of its time (R7) since its acceptance.
+ *
+ *   0       1     version, 1
+ *   1       4     seconds that had elapsed on the odometer
+ *   5       4     what that read then, in seconds
+ *   9       4     seconds of the wall clock, since reception, that do not count
+ *   13      4+n   whose odometer: a lane's name, at most 300 bytes; empty: nobody's, it stands
+ * still
  *
  * Notes about no message, by key:
  *
@@ -29,7 +42,8 @@
  *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason,
  *                             u8 1: up after trouble (R5)
  *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails
- *   odometer/ROUTE            reserved (R7)
+ *   odometer/LANE             u8 version, u64 ms in which its chain could take mail (R7); LANE as
+ *                             in "domain:example.com"
  */
 #ifndef HOLDFAST_RELAY_NOTES_H
 #define HOLDFAST_RELAY_NOTES_H
@@ -45,16 +59,18 @@ enum relay_note_kind {
     NOTE_HOLD = 5,
     NOTE_DEAD = 6,
     NOTE_REDIRECT = 7,
+    NOTE_SPAN = 8,
 };
 
 enum {
     NOTE_VERSION = 1,
     NOTE_TEXT_MAX = 1024,
     NOTE_NAME_MAX = 255,
-    NOTE_PAYLOAD_MAX = 48 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
+    NOTE_LANE_MAX = 300,
+    NOTE_PAYLOAD_MAX = 52 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
 };
 
-enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2, NOTE_REFUSED_ONCE = 4 };
+enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2, NOTE_REFUSED_ONCE = 4, NOTE_DELAY_TOLD = 8 };
 
 struct delivery_note {
     int64_t when_ms;
@@ -67,12 +83,22 @@ struct delivery_note {
     uint64_t job;
     struct slice server;
     struct slice text;
+    uint32_t odometer_s;
+};
+
+struct span_note {
+    uint32_t elapsed_s;
+    uint32_t reading_s;
+    uint32_t credit_s;
+    struct slice lane;
 };
 
 /* Too long strings are cut. The result is at most NOTE_PAYLOAD_MAX bytes. */
 void note_encode(struct buffer *buffer, const struct delivery_note *note);
 /* Slices point into the payload. False: another version or malformed. */
 bool note_decode(struct slice payload, struct delivery_note *ret_note);
+void note_encode_span(struct buffer *buffer, const struct span_note *note);
+bool note_decode_span(struct slice payload, struct span_note *ret_note);
 
 enum global_note_kind { GLOBAL_HAND, GLOBAL_STATE, GLOBAL_CAPABILITIES };
 
@@ -87,6 +113,11 @@ struct state_note {
 bool note_key(struct buffer *buffer, struct slice server, enum global_note_kind kind);
 /* Takes a key apart. False: not one of ours. */
 bool note_key_parse(struct slice key, struct slice *ret_server, enum global_note_kind *ret_kind);
+/* The same for "odometer/LANE". */
+bool note_odometer_key(struct buffer *buffer, struct slice lane);
+bool note_odometer_key_parse(struct slice key, struct slice *ret_lane);
+void note_encode_odometer(struct buffer *buffer, int64_t ms);
+bool note_decode_odometer(struct slice payload, int64_t *ret_ms);
 void note_encode_hand(struct buffer *buffer);
 void note_encode_state(struct buffer *buffer, const struct state_note *note);
 void note_encode_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);

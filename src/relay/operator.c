@@ -88,6 +88,11 @@ static enum error release(struct relay *relay, uint32_t number, const void *argu
     if (delivery->state != DELIVERY_HELD && delivery->state != DELIVERY_DEAD) {
         return ERROR_INVALID;
     }
+    if (delivery->state == DELIVERY_DEAD) {
+        span_restart(relay, number);
+    } else if ((delivery->flags & DELIVERY_BY_RULE) == 0) {
+        span_give_back(relay, number);
+    }
     delivery_take_out(relay, number);
     delivery_set_reason(relay, delivery, SLICE_EMPTY);
     make_fresh(relay, number);
@@ -159,7 +164,7 @@ enum error relay_retry(struct relay *relay, struct spool_handle handle, uint32_t
 static enum error discard(struct relay *relay, uint32_t number, const void *argument)
 {
     const struct slice *reason = argument;
-    fate_discarded(relay, number, reason->length > 0 ? *reason : SLICE_LITERAL("by hand"));
+    fate_discarded(relay, number, NULL, reason->length > 0 ? *reason : SLICE_LITERAL("by hand"));
     return ERROR_NONE;
 }
 
@@ -207,6 +212,7 @@ static enum error redirect(struct relay *relay, uint32_t number, const void *arg
     const struct slice *to = argument;
     struct delivery *delivery = delivery_at(relay, number);
     enum delivery_state before = delivery->state;
+    uint32_t rests_since = delivery->next, rests_reading = delivery->previous;
     delivery_take_out(relay, number);
     recipient_release(relay, number);
     enum error error = redirect_apply(relay, number, *to);
@@ -215,9 +221,13 @@ static enum error redirect(struct relay *relay, uint32_t number, const void *arg
             lane_return(relay, number);
         } else if (before == DELIVERY_DEFERRED || before == DELIVERY_IN_DOUBT) {
             delivery_schedule(relay, number, relay->now.steady_ms);
+        } else {
+            delivery->next = rests_since;
+            delivery->previous = rests_reading;
         }
         return error;
     }
+    span_restart(relay, number);
     delivery_set_reason(relay, delivery, SLICE_EMPTY);
     make_fresh(relay, number);
     action_note(relay, number, NOTE_REDIRECT, *to);

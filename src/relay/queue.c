@@ -177,6 +177,7 @@ static void link_message(struct relay *relay, uint32_t index)
 static void unlink_message(struct relay *relay, uint32_t index)
 {
     struct message *message = message_at(relay, index);
+    expiry_forget(relay, index);
     if (relay->load_hint == index) {
         relay->load_hint = message->previous;
     }
@@ -215,6 +216,9 @@ static bool add_deliveries(struct relay *relay, struct message *message, uint32_
         if (notify != 0 && (notify & SPOOL_NOTIFY_FAILURE) == 0) {
             delivery->flags |= DELIVERY_NO_NOTICE;
         }
+        if (notify != 0 && (notify & SPOOL_NOTIFY_DELAY) == 0) {
+            delivery->flags |= DELIVERY_NO_DELAY;
+        }
         if ((notify & SPOOL_NOTIFY_SUCCESS) != 0) {
             delivery->flags |= DELIVERY_TELL_SUCCESS;
         }
@@ -249,6 +253,7 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         .received_ms = from->received_ms,
         .bytes = from->header_length + from->body_length,
         .sender = (uint32_t)recipient_hash(relay, from->sender),
+        .odometer = NO_INDEX,
         .recipient_count = (uint16_t)count,
         .flags = MESSAGE_PRESENT |
                  ((from->flags & SPOOL_SENDER_VERIFIED) != 0 ? MESSAGE_VERIFIED : 0) |

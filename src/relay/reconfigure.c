@@ -342,6 +342,21 @@ static void relane_all(struct relay *relay, struct relaning *relaning)
     route_bytes_count(relay);
 }
 
+static void map_routes(const struct relay *relay, const struct relay_config *config,
+                       uint32_t *ret_map)
+{
+    for (uint32_t i = 0; i < relay->config->route_count; i++) {
+        ret_map[i] = find_route(config, &relay->config->routes[i]);
+    }
+}
+
+static void carry_time(struct relay *relay, const struct odometer *old, const uint32_t *route_map)
+{
+    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
+        span_remap(relay, message_at(relay, at), old, route_map);
+    }
+}
+
 /* What a route's lane was doing goes on in the lane of the same name. What is left of a drain is
  * counted as its mail is laned anew. */
 static void carry_lane(struct relay *relay, const struct lane *old, const uint32_t *server_map)
@@ -364,6 +379,7 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         if (old->recovery.server != NO_INDEX) {
             lane->recovery.server = server_map[old->recovery.server];
         }
+        lane->expiry_level = old->expiry_level;
         relay->drained |= lane->draining || lane->recovery.drains;
     }
 }
@@ -404,6 +420,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     uint32_t *server_map = calloc(relay->server_count + 1, sizeof *server_map);
     struct routing *routing = routing_new(config);
     uint64_t *route_bytes = calloc(config->route_count + 1, sizeof *route_bytes);
+    uint32_t *route_map = calloc(relay->config->route_count + 1, sizeof *route_map);
+    struct odometer *odometers = odometers_new(config->route_count);
     uint32_t timers = 2 * relay->delivery_count + config->server_count + relay->server_count;
     struct routing *old_routing = relay->routing;
     arena_init(&relaning.arena);
@@ -417,8 +435,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay->lane_count = 0;
     relay->config = config;
     relay->routing = routing;
-    bool made = server_map != NULL && routing != NULL && route_bytes != NULL &&
-                schedule_reserve(&relay->schedule, timers) == ERROR_NONE &&
+    bool made = server_map != NULL && routing != NULL && route_bytes != NULL && route_map != NULL &&
+                odometers != NULL && schedule_reserve(&relay->schedule, timers) == ERROR_NONE &&
                 servers_new(relay, config, &servers) == ERROR_NONE && lanes_make(relay) &&
                 make_special_lanes(relay, &relaning);
     struct lane **new_lanes = relay->lanes;
@@ -434,6 +452,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
         free(server_map);
         routing_free(routing);
         free(route_bytes);
+        free(route_map);
+        free(odometers);
         free(servers);
         return ERROR_MEMORY;
     }
@@ -441,6 +461,10 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay->started = false; /* nothing is told or sent while lanes fill */
     withdraw_followers(relay);
     recipients_dissolve(relay);
+    map_routes(relay, config, route_map);
+    odometers_carry(relay, odometers, route_map);
+    struct odometer *old_odometers = relay->odometers;
+    relay->odometers = odometers;
     for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
         list_remove(&relaning.old_lanes[i]->turn);
     }
@@ -462,12 +486,16 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
         }
     }
     relane_all(relay, &relaning);
+    carry_time(relay, old_odometers, route_map);
+    free(old_odometers);
+    free(route_map);
     arena_done(&relaning.arena);
     free_lanes(relay, relaning.old_lanes, relaning.old_lane_count);
     free(server_map);
     relay->started = started;
     if (started) {
         refusals_recount(relay);
+        expiry_start(relay);
     }
     for (uint32_t i = 0; started && i < relay->server_count; i++) {
         struct server *server = &relay->servers[i];

@@ -94,7 +94,11 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     buffer_init(&relay->attempt, NOTE_PAYLOAD_MAX);
     relay->routing = routing_new(config);
     relay->route_bytes = calloc(config->route_count + 1, sizeof *relay->route_bytes);
-    if (relay->routing == NULL || relay->route_bytes == NULL ||
+    relay->odometers = odometers_new(config->route_count);
+    relay->odometers_due_ms = INT64_MAX;
+    relay->expiry = (struct expiry){
+        .due_ms = INT64_MAX, .next = NOBODY, .trusted_ms = now.wall_ms, .steady_ms = now.steady_ms};
+    if (relay->routing == NULL || relay->route_bytes == NULL || relay->odometers == NULL ||
         servers_new(relay, config, &relay->servers) != ERROR_NONE ||
         schedule_reserve(&relay->schedule, config->server_count + 1) != ERROR_NONE) {
         relay_free(relay);
@@ -142,6 +146,7 @@ void relay_free(struct relay *relay)
     free(relay->attempt_deliveries);
     free(relay->actions);
     free(relay->route_bytes);
+    free(relay->odometers);
     routing_free(relay->routing);
     known_done(&relay->known_good);
     free(relay);
@@ -167,8 +172,8 @@ bool relay_next(struct relay *relay, struct relay_action *ret_action)
 
 /* ---- mail --------------------------------------------------------------------------------- */
 
-static uint32_t route_of(const struct relay *relay, const struct spool_message *message,
-                         uint32_t which)
+uint32_t route_of_recipient(const struct relay *relay, const struct spool_message *message,
+                            uint32_t which)
 {
     struct routing_query query = {
         .sender = message->sender,
@@ -191,10 +196,16 @@ enum error relay_add(struct relay *relay, struct spool_handle handle,
     const struct message *added = message_at(relay, handle.index);
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         uint32_t number = delivery_number(added, i);
-        uint32_t route = route_of(relay, message, i);
+        uint32_t route = route_of_recipient(relay, message, i);
+        if (i == 0) {
+            span_accepted(relay, message_at(relay, handle.index), message, route);
+        }
         delivery_move(relay, number, route == NO_INDEX ? relay->orphan : route);
         delivery_set_state(relay, number, DELIVERY_WAITING);
         lane_append(relay, number);
+        if (relay->started && message->received_ms < now.wall_ms - OLD_MAIL_MS) {
+            expiry_soon(relay); /* an import */
+        }
         if (route == NO_INDEX && relay->started) {
             (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
         }
@@ -208,6 +219,7 @@ void relay_start(struct relay *relay, struct relay_time now)
     relay_begin(relay, now);
     relay->started = true;
     refusals_recount(relay);
+    expiry_start(relay);
     for (uint32_t i = 0; i < relay->server_count; i++) {
         governor_start(relay, &relay->servers[i]);
     }
@@ -753,6 +765,12 @@ void relay_tick(struct relay *relay, struct relay_time now)
             break;
         }
     }
+    if (relay->started && relay->odometers_due_ms <= now.steady_ms) {
+        odometers_write_due(relay);
+    }
+    if (relay->started && relay->expiry.due_ms <= now.steady_ms) {
+        expiry_due(relay);
+    }
     relay_settle(relay);
 }
 
@@ -761,7 +779,9 @@ int64_t relay_deadline(const struct relay *relay)
     if (!relay->started) {
         return INT64_MAX;
     }
-    return relay->more ? relay->now.steady_ms : schedule_next(&relay->schedule);
+    int64_t due = relay->more ? relay->now.steady_ms : schedule_next(&relay->schedule);
+    due = relay->expiry.due_ms < due ? relay->expiry.due_ms : due;
+    return relay->odometers_due_ms < due ? relay->odometers_due_ms : due;
 }
 
 /* ---- the server itself speaks -------------------------------------------------------------- */

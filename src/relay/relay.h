@@ -44,6 +44,14 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
 
 /* ---- mail -------------------------------------------------------------------------------- */
 
+/* What the odometer of its first recipient's route reads (R7), for `odometer_s` of a message that
+ * is about to be stored. UINT32_MAX: not known while mail is loaded, and stored like that. */
+#define ODOMETER_UNKNOWN UINT32_MAX
+uint32_t relay_odometer(struct relay *relay, const struct spool_message *message,
+                        struct relay_time now);
+/* Seconds of that which are over for a message, as `elapsed_s` for another node. */
+uint32_t relay_elapsed_s(const struct relay *relay, struct spool_handle handle);
+
 /* An accepted or loaded message; only the fields that struct spool_loader promises are read.
  * ERROR_MEMORY: not taken; the caller must not lose it (it stays in the spool). */
 enum error relay_add(struct relay *relay, struct spool_handle handle,
@@ -200,7 +208,10 @@ enum relay_action_kind {
     RELAY_NOTICE, /* make a DSN of success for `deliveries` (same message), which `server` has taken
                      but will not tell of, and write it in one batch with their fates, which are
                      actions of their own; then relay_add() it */
-    RELAY_EVENT,  /* tell the operator: log, event journal, metrics, alert */
+    RELAY_DELAYED, /* make a DSN that `deliveries` (same message) are late and will be tried until
+                      next_wall_ms (0: not known), and write it in one batch with the notes, actions
+                      of their own, that say so; then relay_add() it */
+    RELAY_EVENT,   /* tell the operator: log, event journal, metrics, alert */
 };
 
 enum relay_event_kind {
@@ -221,6 +232,8 @@ enum relay_event_kind {
                                 DRAINING before it: a server has come back, and nothing waited */
     RELAY_EVENT_ORPHANED,    /* delivery: no route any more */
     RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
+    RELAY_EVENT_EXPIRY, /* lane: its first delivery ends in duration_ms, though nothing has gone
+                           wrong but time; count 1: soon, 2: very soon, 0: no longer so */
 };
 
 enum server_state { SERVER_UP, SERVER_SUSPECT, SERVER_DOWN, SERVER_RECOVERING, SERVER_DISABLED };
@@ -247,6 +260,7 @@ struct relay_action {
     struct relay_reply reply; /* text valid until the next call */
     enum server_state old_state, new_state;
     uint32_t from_server;
+    bool expired; /* DEAD, BOUNCED, DISCARDED: by age */
     bool is_head; /* SWITCHED: to the first server of the chain, as it should be */
     uint64_t count;
     int64_t duration_ms;
@@ -319,8 +333,9 @@ struct relay_delivery_view {
     uint32_t route;  /* index or NO_INDEX (orphan) */
     uint32_t server; /* redirected to, or in flight with; else NO_INDEX */
     uint32_t attempts;
-    int64_t next_wall_ms; /* 0: waits for its server */
-    struct slice reason;  /* the last; may be empty */
+    int64_t next_wall_ms;    /* 0: waits for its server */
+    int64_t expires_wall_ms; /* as things are: it ends then, or if dead goes; 0: not known */
+    struct slice reason;     /* the last; may be empty */
     struct slice redirect_to;
 };
 
@@ -356,8 +371,9 @@ struct relay_lane_view {
     uint32_t server;        /* index or NO_INDEX */
     /* The server that its mail was redirected to: with the route it tells lanes apart; or empty */
     struct slice redirect_to;
-    bool stopped;  /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
-    bool switched; /* mail goes, or last went, to another server than the first of the chain */
+    bool stopped;      /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
+    bool expires_soon; /* RELAY_EVENT_EXPIRY was told of it, and no end of that yet */
+    bool switched;     /* mail goes, or last went, to another server than the first of the chain */
     int64_t
         oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */
     const uint32_t *chain; /* servers it may go to, in order; until the next reconfiguration */

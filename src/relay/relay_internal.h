@@ -10,7 +10,8 @@
  *   BEHIND         state WAITING: in the queue of its recipient, who is busy; links
  *   TIMED          state DEFERRED, IN_DOUBT: in the schedule; next = place there
  *   ON_JOB         state IN_FLIGHT: next = number of the job
- *   NOWHERE        state HELD, DEAD, or between two places
+ *   NOWHERE        state HELD, DEAD, or between two places. Of those two next = since when, Unix
+ * time in s, and previous = what the odometer of its route read then
  *
  * Order (R6): a recipient has a record (struct recipient) only while one of its deliveries, the
  * blocker, keeps the others back: in flight, deferred with patience running, or given back to the
@@ -69,6 +70,7 @@ enum {
     SESSION_IDLE_MS = 5000,     /* kept for the next message */
     CONTACT_MAX_AGE_MS = 60000, /* R3: an up server unheard of for so long is probed */
     LIMIT_EASES_MS = 60000,     /* a ceiling learned from 421 rises by one that often */
+    OLD_MAIL_MS = 60000,        /* received so long ago, it has come by an import */
     OWN_TROUBLE_MS = 1000,      /* no new session so long after one failed on our side */
     UNKNOWN_PATIENCE_MS = 2000, /* at start the chain's head gets so long to answer first */
     CANARY_TRIES = 5,           /* R5 */
@@ -101,6 +103,7 @@ enum {                             /* struct delivery, flags */
        DELIVERY_PATIENCE_SET = 16, /* its patience is running */
        DELIVERY_REFUSED_ONCE = 32, /* R5: a refusal was held; it is tried once more */
        DELIVERY_TELL_SUCCESS = 64, /* RFC 3461 NOTIFY asks for a notice of delivery */
+       DELIVERY_NO_DELAY = 128,    /* no notice that it is late: told already, or not wanted */
 };
 
 /* 40 bytes; a million of them is the size that counts. */
@@ -130,6 +133,8 @@ enum {                       /* struct message, flags */
        MESSAGE_OWN_DSN = 2,
        MESSAGE_NULL_SENDER = 4,
        MESSAGE_PRESENT = 8,
+       MESSAGE_SPAN_NOTED = 16,  /* a note tells of its time, and is to be kept */
+       MESSAGE_SPAN_WANTED = 32, /* that note is still to be written, by the next sweep */
 };
 
 /* 64 bytes, at the place of its handle. */
@@ -143,6 +148,10 @@ struct message {
     } deliveries;
     uint32_t next, previous; /* acceptance order */
     uint32_t sender;         /* short hash, for the variety of R5 */
+    uint32_t
+        odometer;   /* R7: the route whose odometer its time is counted on; NO_INDEX: it stands */
+    int32_t base_s; /* what that odometer read when its time began */
+    uint32_t credit_s; /* by the wall, from reception on: what does not count */
     uint16_t recipient_count;
     uint16_t unfinished;
     uint16_t live; /* of the unfinished, those that are no dead letters */
@@ -210,6 +219,29 @@ struct lane {
     uint64_t drain_done;
     int64_t drain_since_ms;
     struct recovery recovery;
+    int64_t expiry_left_ms; /* of the sweep under way: of the delivery that ends first */
+    unsigned expiry_seen;   /* by it: 0 none, 1 ends soon, 2 very soon */
+    unsigned expiry_level;  /* as last told */
+};
+
+/* R7: of a domain's route. */
+struct odometer {
+    int64_t ms;       /* at since_ms */
+    int64_t since_ms; /* steady; ODOMETER_STOPPED: it stands */
+};
+#define ODOMETER_STOPPED INT64_MIN
+enum { ODOMETER_WRITE_MS = 60000 };
+
+/* The sweep that ends what is too old. See expiry.c. */
+struct expiry {
+    int64_t due_ms;     /* steady: of the next slice */
+    uint32_t next;      /* message to go on with; NOBODY: a new round */
+    bool running;       /* a round is under way */
+    bool asked;         /* another one soon after it */
+    uint32_t seen;      /* messages in this round */
+    int64_t soonest_ms; /* from now, as far as this round has seen: something is to be done */
+    int64_t trusted_ms; /* Unix time that has passed by the steady clock, too; at steady_ms */
+    int64_t steady_ms;
 };
 
 /* ---- servers ------------------------------------------------------------------------------ */
@@ -359,6 +391,9 @@ struct relay {
     struct intern reasons;
     struct intern redirects;
     struct schedule schedule;
+    struct odometer *odometers; /* by route */
+    int64_t odometers_due_ms;   /* steady: the next is to be written */
+    struct expiry expiry;
 
     struct lane **lanes;
     uint32_t lane_count;
@@ -577,7 +612,16 @@ bool fate_tells_success(const struct relay *relay, uint32_t number, bool tells_d
 /* Asks for the notice of it; all of one message with the same reply, each still to be delivered. */
 void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
                  const struct relay_reply *reply);
-void fate_discarded(struct relay *relay, uint32_t number, struct slice reason);
+/* Asks for the notice that they are late, all of one message, and remembers it. */
+void fate_delayed(struct relay *relay, const uint32_t *numbers, uint32_t count,
+                  int64_t until_wall_ms);
+void fate_discarded(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+                    struct slice reason);
+/* A final reply that is not the server's: its time is over (RFC 3463 X.4.7). */
+extern const struct relay_reply fate_time_is_over;
+/* A dead letter. `reply` may be NULL. */
+void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
+               struct slice reason);
 enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number);
 void fate_bounced(struct relay *relay, const uint32_t *numbers, uint32_t count, struct slice reason,
                   const struct relay_reply *reply);
@@ -592,6 +636,48 @@ uint32_t retry_delay(const struct relay *relay, const struct delivery *delivery)
 void doubts_unpin(struct relay *relay, struct server *server);
 /* R3: what was deferred since its trouble began is due, its count restored. */
 void deferrals_forgive(struct relay *relay, struct server *server);
+
+/* ---- odometer.c: time in which somebody could have taken it (R7) ---------------------------- */
+
+struct odometer *odometers_new(uint32_t route_count);                   /* NULL: memory */
+uint32_t odometer_reading_s(const struct relay *relay, uint32_t route); /* NO_INDEX: 0 */
+bool odometer_moves(const struct relay *relay, uint32_t route);
+/* The state of a server has changed, or a chain. */
+void odometers_turn(struct relay *relay);
+void odometers_write_due(struct relay *relay);
+void odometer_load(struct relay *relay, struct slice lane, int64_t ms);
+/* From the old routes to their places in a new configuration; `route_map` by old route. */
+void odometers_carry(struct relay *relay, struct odometer *to, const uint32_t *route_map);
+/* A message's time begins, or goes on. */
+void span_accepted(struct relay *relay, struct message *message, const struct spool_message *from,
+                   uint32_t route);
+struct span_note;
+void span_load(struct relay *relay, struct message *message, const struct span_note *note);
+/* After it was laned anew: what has elapsed goes along. `old` by old route, as carried. */
+void span_remap(struct relay *relay, struct message *message, const struct odometer *old,
+                const uint32_t *route_map);
+/* One whose time stands goes on with its first route, if it has one. */
+void span_adopt(struct relay *relay, struct message *message);
+/* From the beginning, on this delivery's route. */
+void span_restart(struct relay *relay, uint32_t number);
+/* The delivery, still held by the operator, is let go: that time has not counted. Written down by
+ * the message, so its other deliveries have it, too. */
+void span_give_back(struct relay *relay, uint32_t number);
+uint32_t span_elapsed_s(const struct relay *relay, const struct message *message);
+int64_t span_age_ms(const struct message *message, int64_t wall_ms);
+void span_put_note(const struct relay *relay, const struct message *message, struct buffer *buffer);
+void span_write_note(struct relay *relay, uint32_t message);
+
+/* ---- expiry.c: what is too old -------------------------------------------------------------- */
+
+void expiry_start(struct relay *relay);
+/* Something may end sooner than the last round has seen, or a span note is wanted. */
+void expiry_soon(struct relay *relay);
+void expiry_due(struct relay *relay);
+/* The message is about to go. */
+void expiry_forget(struct relay *relay, uint32_t message);
+/* Unix time in ms at which it ends as things are; 0: not known, or never. */
+int64_t expiry_of(const struct relay *relay, uint32_t number);
 
 /* ---- action.c: what comes out ------------------------------------------------------------- */
 
@@ -620,6 +706,8 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
 /* ---- relay.c ------------------------------------------------------------------------------ */
 
 uint64_t relay_random(struct relay *relay);
+uint32_t route_of_recipient(const struct relay *relay, const struct spool_message *message,
+                            uint32_t which);
 uint64_t recipient_hash(const struct relay *relay, struct slice address);
 void relay_begin(struct relay *relay, struct relay_time now);
 #endif

@@ -42,9 +42,16 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
         ret_view->next_wall_ms =
             relay->now.wall_ms + relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms;
     }
+    ret_view->expires_wall_ms = expiry_of(relay, number);
     ret_view->reason = delivery_reason(relay, delivery);
     ret_view->redirect_to = intern_text(&relay->redirects, lane->redirect);
     return true;
+}
+
+uint32_t relay_elapsed_s(const struct relay *relay, struct spool_handle handle)
+{
+    const struct message *message = message_find(relay, handle.index);
+    return message == NULL ? 0 : span_elapsed_s(relay, message);
 }
 
 /* A cursor is the place of the last message given and the low half of its sequence. If that one has
@@ -211,6 +218,7 @@ void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_vie
         view_chain(relay, lane, ret_view);
         ret_view->redirect_to = lane_place_by_hand(relay, lane);
         ret_view->stopped = lane->stopped;
+        ret_view->expires_soon = lane->expiry_level > 0;
         ret_view->switched = lane->pin == PIN_NONE && lane->last_server != NO_INDEX &&
                              lane->last_server != relay->config->routes[lane->route].chain[0];
     }

@@ -28,6 +28,7 @@ enum {
 #define ALERT_KIND_TABLE(X)                                                                        \
     X(STOPPED, "stopped", "lane: all its servers are down")                                        \
     X(SWITCHED, "switched", "lane: its mail goes to another server than the first of its chain")   \
+    X(EXPIRY, "expiry", "lane: mail becomes dead letters soon")                                    \
     X(SERVER, "server", "server: it is down")                                                      \
     X(CREDENTIALS, "credentials", "server: it refuses our login")                                  \
     X(DEAD_LETTER, "dead-letter", "delivery: it has become one; happens, and never stands")        \

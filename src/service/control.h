@@ -83,8 +83,9 @@
  *  "envelope":{...},"origin":{...}  as in "queue export"
  *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"),
  *                 "fate":null or "delivered|bounced|discarded|pulled",
- *                 "attempts","next","reason","server","route","redirect_to"}]}
- * continued by "more" for "deliveries".
+ *                 "attempts","next","expires","reason","server","route","redirect_to"}]}
+ * continued by "more" for "deliveries". "expires": ms, when it becomes a dead letter or is
+ * returned, or a dead letter goes, if nothing changes; null: not known, or never.
  *
  * ---- "queue retry|hold|release|redirect|discard|bounce": one row per delivery ----------------
  *
@@ -100,7 +101,7 @@
  * {"format":1,"id","received":ms,"bytes":n,"header_bytes":n,"message_id",
  *  "envelope":{"sender","envelope_id","ret":null|"full"|"headers","smtputf8":bool,"eightbit":bool,
  *              "priority":n,"deliver_by":ms|null,"sender_verified":bool,"own_dsn":bool,
- *              "elapsed":seconds},
+ *              "elapsed":seconds},  of the time that counts against `keep` (R7)
  *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},
  *  "recipients":[{"n":0,"address","orcpt","notify":["never|success|failure|delay"],
  *                 "state","fate","attempts","reason","redirect_to",

@@ -110,15 +110,20 @@ static void gather_notice(struct core *core, struct notice *notice)
     *end = notice;
 }
 
-/* Its fates are facts, with or without it. */
-static void gather_success(struct core *core, const struct relay_action *action)
+/* Its fates are facts, with or without it; and who is not told of a delay may hear of it later. */
+static void gather_told(struct core *core, const struct relay_action *action)
 {
     struct notice *notice = NULL;
     enum error error = notice_new(core, action, &notice);
     if (error == ERROR_NONE) {
         gather_notice(core, notice);
+        if (action->kind == RELAY_DELAYED) {
+            counter_add(core->counters, COUNTER_DELAY_NOTICES, 1);
+        }
     } else {
-        report_problem("no notice of a delivery could be made", error);
+        report_problem(action->kind == RELAY_DELAYED ? "no notice of a delay could be made"
+                                                     : "no notice of a delivery could be made",
+                       error);
     }
 }
 
@@ -159,7 +164,8 @@ static void carry_out(struct core *core, const struct relay_action *action)
         gather_bounce(core, action);
         break;
     case RELAY_NOTICE:
-        gather_success(core, action);
+    case RELAY_DELAYED:
+        gather_told(core, action);
         break;
     case RELAY_EVENT:
         report_relay_event(core, action);

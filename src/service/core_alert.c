@@ -199,6 +199,20 @@ static void tell_dead(struct core *core, const struct relay_action *action)
                  clock_wall_ms());
 }
 
+/* Told twice, soon and very soon; it is over when its mail is gone. */
+static void tell_expiry(struct core *core, const struct relay_action *action)
+{
+    char text[ALERT_TEXT_SIZE];
+    int64_t hours = (action->duration_ms + 3599999) / 3600000;
+    snprintf(text, sizeof(text), "mail of %.*s becomes dead letters in %lld %s: its time is over",
+             SLICE_PRINT(slice_take(action->lane, 96)),
+             (long long)(hours > 48 ? (hours + 12) / 24 : hours), hours > 48 ? "days" : "hours");
+    end(core, ALERT_EXPIRY, action->lane);
+    if (action->count > 0) {
+        begin(core, ALERT_EXPIRY, action->lane, text);
+    }
+}
+
 void report_alerts_event(struct core *core, const struct relay_action *action)
 {
     struct slice server = core_server_name(core, action->server);
@@ -224,6 +238,9 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
         if (action->new_state == SERVER_UP) {
             end(core, ALERT_CREDENTIALS, server);
         }
+        break;
+    case RELAY_EVENT_EXPIRY:
+        tell_expiry(core, action);
         break;
     case RELAY_EVENT_ORPHANED:
         report_alert(core, ALERT_ORPHAN, "mail has no route any more and waits in the lane orphan");
@@ -256,6 +273,9 @@ static void mark_lanes(struct core *core)
         }
         if (view.switched) {
             mark(core, ALERT_SWITCHED, view.route);
+        }
+        if (view.expires_soon) {
+            mark(core, ALERT_EXPIRY, view.route);
         }
     }
 }

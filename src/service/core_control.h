@@ -148,7 +148,7 @@ void control_watch_tick(struct core *core);
 
 /* core_control_rows.c */
 json_t *control_message_row(struct control_request *request, const struct match *match);
-json_t *control_envelope(const struct spool_message *message);
+json_t *control_envelope(struct control_request *request, const struct spool_message *message);
 json_t *control_origin(const struct spool_message *message);
 json_t *control_recipient(const struct match *match, uint32_t delivery);
 json_t *control_delivery(struct control_request *request, const struct match *match,

@@ -34,11 +34,12 @@ struct control_history {
 static void keep_note(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
 {
     struct control_request *request = context;
-    struct control_history *history = &request->history[delivery];
+    struct control_history *history;
     struct delivery_note note;
-    if (kind == NOTE_REDIRECT || !note_decode(payload, &note)) {
-        return; /* told as "redirect_to" */
+    if (kind == NOTE_REDIRECT || kind == NOTE_SPAN || !note_decode(payload, &note)) {
+        return; /* told as "redirect_to" and "elapsed" */
     }
+    history = &request->history[delivery];
     note.server = note.server.length > 0 ? arena_copy(&request->arena, note.server) : SLICE_EMPTY;
     note.text = SLICE_EMPTY;
     if (kind == NOTE_ATTEMPT) { /* under way: who takes it over cannot know how it ended */
@@ -116,7 +117,7 @@ static void put_head(struct control_request *request)
                 json_integer((json_int_t)(message->header_length + message->body_length)));
     control_set(row, "header_bytes", json_integer((json_int_t)message->header_length));
     control_set(row, "message_id", control_string_or_null(message->message_id_header));
-    control_set(row, "envelope", control_envelope(message));
+    control_set(row, "envelope", control_envelope(request, message));
     control_set(row, "origin", control_origin(message));
     control_set(row, "recipients", recipients_piece(request));
     control_row(request, row);

@@ -64,7 +64,9 @@ static void each_of_history(struct control_import *import, struct spool_handle h
             fn(import, handle, i, 0, NOTE_REDIRECT, encode_note(&buffer, &redirect));
         }
         if (needs_note(state)) {
-            fn(import, handle, i, 0, note_kind(state->state), encode_note(&buffer, &state->note));
+            struct delivery_note note = state->note;
+            note.odometer_s = import->message.odometer_s;
+            fn(import, handle, i, 0, note_kind(state->state), encode_note(&buffer, &note));
         }
     }
     buffer_done(&buffer);
@@ -147,6 +149,7 @@ static enum control_step store(struct control_request *request, struct control_i
         control_import_free(import);
         return control_fail(request, CONTROL_USAGE, "the message is not complete");
     }
+    import->message.odometer_s = relay_odometer(core->relay, &import->message, core_now());
     spool_batch_begin(core->spool);
     enum error error =
         spool_batch_message(core->spool, &import->message, import->content, SLICE_EMPTY);

@@ -65,7 +65,7 @@ enum control_step queue_show_step(struct control_request *request)
         bool known = !request->match.unreadable;
         control_set(row, "header_bytes",
                     known ? json_integer((json_int_t)message->header_length) : json_null());
-        control_set(row, "envelope", known ? control_envelope(message) : json_null());
+        control_set(row, "envelope", known ? control_envelope(request, message) : json_null());
         control_set(row, "origin", known ? control_origin(message) : json_null());
         control_set(row, "deliveries", deliveries_piece(request));
         control_row(request, row);

@@ -146,7 +146,7 @@ json_t *control_message_row(struct control_request *request, const struct match 
     return row;
 }
 
-json_t *control_envelope(const struct spool_message *message)
+json_t *control_envelope(struct control_request *request, const struct spool_message *message)
 {
     const char *ret = message->flags & SPOOL_RET_FULL      ? "full"
                       : message->flags & SPOOL_RET_HEADERS ? "headers"
@@ -161,7 +161,8 @@ json_t *control_envelope(const struct spool_message *message)
     control_set(envelope, "deliver_by", control_time(message->deliver_by_ms));
     control_set(envelope, "sender_verified", json_boolean(message->flags & SPOOL_SENDER_VERIFIED));
     control_set(envelope, "own_dsn", json_boolean(message->flags & SPOOL_OWN_DSN));
-    control_set(envelope, "elapsed", json_integer(message->elapsed_s));
+    control_set(envelope, "elapsed",
+                json_integer(relay_elapsed_s(request->core->relay, request->match.handle)));
     return envelope;
 }
 
@@ -204,6 +205,7 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
     control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
     control_set(row, "attempts", json_integer(view.attempts));
     control_set(row, "next", control_time(view.next_wall_ms));
+    control_set(row, "expires", control_time(view.expires_wall_ms));
     control_set(row, "reason", control_string_or_null(view.reason));
     control_set(row, "server",
                 here ? control_server_or_null(core, shown_server(core, &view)) : json_null());

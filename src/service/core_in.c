@@ -246,6 +246,7 @@ static enum error read_envelope(struct commit *commit, struct slice frame, struc
     *ret_tail = slice_skip(frame, copied - reader.rest.length);
     /* Only we make these. */
     commit->message.flags &= ~(uint32_t)(SPOOL_OWN_DSN | SPOOL_IMPORTED | SPOOL_DRILL);
+    commit->message.elapsed_s = 0;
     return ERROR_NONE;
 }
 
@@ -269,6 +270,7 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
         error = core->stopping ? ERROR_CLOSED : upload.error;
     }
     if (error == ERROR_NONE) {
+        commit->message.odometer_s = relay_odometer(core->relay, &commit->message, core_now());
         spool_batch_begin(core->spool);
         error = spool_batch_message(core->spool, &commit->message, upload.content, tail);
         if (error == ERROR_NONE) {

@@ -66,8 +66,8 @@ static const struct dsn_recipient *list_recipients(struct core *core, struct are
 static enum dsn_action action_of(const struct core *core, const struct relay_action *action)
 {
     const struct relay_config *relay = &core->config->relay;
-    if (action->kind == RELAY_BOUNCE) {
-        return DSN_FAILED;
+    if (action->kind == RELAY_BOUNCE || action->kind == RELAY_DELAYED) {
+        return action->kind == RELAY_BOUNCE ? DSN_FAILED : DSN_DELAYED;
     }
     bool final = action->server < relay->server_count &&
                  relay->servers[action->server].protocol == SERVER_LMTP;
@@ -99,6 +99,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .envelope_id = original.envelope_id,
         .original_id = original_text,
         .arrival_ms = original.received_ms,
+        .retry_until_ms = action->kind == RELAY_DELAYED ? action->next_wall_ms : 0,
         .message_id = original.message_id_header,
         .header = read_header(core, &notice->arena, action->handle, &original),
         .recipients = list_recipients(core, &notice->arena, &original, action),
@@ -122,6 +123,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .recipients = to,
         .recipient_count = 1,
     };
+    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now());
     return ERROR_NONE;
 }
 

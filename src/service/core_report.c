@@ -237,6 +237,7 @@ static const struct telling {
     [RELAY_EVENT_DRAINING] = {"draining", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
     [RELAY_EVENT_DRAINED] = {"drained", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
     [RELAY_EVENT_ORPHANED] = {"orphaned", LOG_LEVEL_WARNING, EVENT_ORPHANED, COUNTER_COUNT},
+    [RELAY_EVENT_EXPIRY] = {"expiry", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
     [RELAY_EVENT_CREDENTIALS] = {"credentials", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
 };
 
@@ -284,6 +285,9 @@ void report_relay_event(struct core *core, const struct relay_action *action)
         add_slice(&line, "was", slice_from_text(server_state_text(action->old_state)));
         add_slice(&line, "state", slice_from_text(server_state_text(action->new_state)));
         add_number(&line, "ms", action->duration_ms);
+    } else if (action->event == RELAY_EVENT_EXPIRY) {
+        add_number(&line, "level", (int64_t)action->count);
+        add_number(&line, "ms", action->duration_ms);
     } else if (action->event == RELAY_EVENT_DRAINED || action->event == RELAY_EVENT_DRAINING) {
         add_number(&line, "deliveries", (int64_t)action->count);
         add_number(&line, "ms", action->duration_ms);
@@ -294,8 +298,9 @@ void report_relay_event(struct core *core, const struct relay_action *action)
         add_number(&line, "next", action->next_wall_ms);
     }
     log_write(telling->level, telling->word, line.fields, line.count);
-    if (telling->counter != COUNTER_COUNT) {
-        counter_add(core->counters, telling->counter, 1);
+    enum counter counter = action->expired ? COUNTER_EXPIRIES : telling->counter;
+    if (counter != COUNTER_COUNT) {
+        counter_add(core->counters, counter, 1);
     }
     if (about_message) {
         store_event(core, action, telling, reply);

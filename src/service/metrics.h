@@ -29,6 +29,8 @@ enum { COUNTER_SLOTS = 64 };
     X(DELIVERIES, "holdfast_deliveries_total", "Deliveries handed over")                           \
     X(DEFERRALS, "holdfast_deferrals_total", "Deliveries deferred by a server")                    \
     X(REFUSALS, "holdfast_refusals_total", "Deliveries refused for good by a server")              \
+    X(EXPIRIES, "holdfast_expiries_total", "Deliveries given up or discarded by age")              \
+    X(DELAY_NOTICES, "holdfast_delay_notices_total", "Senders told that their message is late")    \
     X(IN_DOUBT, "holdfast_in_doubt_total", "Dots without a reply")                                 \
     X(SWITCHES, "holdfast_switches_total", "Lanes that changed server")                            \
     X(JOURNAL_GROUPS, "holdfast_journal_groups_total", "Groups written to the journal")            \

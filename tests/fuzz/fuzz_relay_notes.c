@@ -33,7 +33,9 @@ static void add(struct relay *relay)
 static void load_again(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
 {
     struct delivery_note note;
-    assert(payload.length <= SPOOL_NOTE_MAX && note_decode(payload, &note));
+    struct span_note span;
+    assert(payload.length <= SPOOL_NOTE_MAX);
+    assert(kind == NOTE_SPAN ? note_decode_span(payload, &span) : note_decode(payload, &note));
     relay_load_note(context, (struct spool_handle){0}, delivery, kind, payload, now);
 }
 
@@ -69,15 +71,17 @@ static void check_codec(struct slice payload)
     struct buffer again;
     buffer_init(&again, NOTE_PAYLOAD_MAX);
     note_encode(&again, &note);
-    assert(!again.failed && again.length <= payload.length);
-    assert(memcmp(again.data, payload.data, again.length) == 0);
+    /* What an older version wrote lacks the last field. */
+    size_t same = again.length <= payload.length ? again.length : again.length - 4;
+    assert(!again.failed && same <= payload.length);
+    assert(memcmp(again.data, payload.data, same) == 0);
     buffer_done(&again);
 }
 
 static void load_key(struct relay *relay, struct slice input)
 {
     static const char *const keys[] = {"server/m1/hand", "server/m1/state",
-                                       "server/m1/capabilities", "odometer/example.com"};
+                                       "server/m1/capabilities", "odometer/domain:example.com"};
     if (input.length > 0 && input.data[0] < 4) {
         relay_load_global(relay, slice_from_text(keys[input.data[0]]), slice_skip(input, 1), now);
     } else {
@@ -102,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] == 0) {
         load_key(relay, slice_skip(rest, 1));
     } else {
-        relay_load_note(relay, (struct spool_handle){0}, data[0] & 1, data[0] / 2 % 8,
+        relay_load_note(relay, (struct spool_handle){0}, data[0] & 1, data[0] / 2 % 9,
                         slice_skip(rest, 1), now);
     }
     relay_describe(relay, (struct spool_handle){0}, load_again, copy);

@@ -360,6 +360,7 @@ static void take(void)
             relay_bounced(sim.world.relay, &action, made);
             break;
         case RELAY_NOTICE:
+        case RELAY_DELAYED:
             CHECK(sim.messages[action.handle.index].verified);
             break;
         case RELAY_NOTE:

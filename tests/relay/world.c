@@ -82,6 +82,11 @@ void world_take(struct world *world)
     world->action_count = 0;
     struct relay_action action;
     while (relay_next(world->relay, &action)) {
+        if (action.kind == RELAY_GLOBAL &&
+            slice_starts_fold(action.key, SLICE_LITERAL("odometer/"))) {
+            world->odometer_notes++;
+            continue;
+        }
         assert_true(world->action_count < WORLD_ACTIONS);
         world->actions[world->action_count++] = action;
         if (action.kind == RELAY_BOUNCE) {
@@ -145,6 +150,7 @@ void world_insert(struct world *world, uint32_t handle, uint64_t sequence, const
     assert_true(ip_from_text((flags & SPOOL_SENDER_VERIFIED) != 0 ? SLICE_LITERAL("198.51.100.7")
                                                                   : SLICE_LITERAL("203.0.113.7"),
                              &message.origin.client.address));
+    message.odometer_s = relay_odometer(world->relay, &message, world->now);
     assert_int_equal(relay_add(world->relay, (struct spool_handle){handle}, &message, world->now),
                      ERROR_NONE);
     world_take(world);

@@ -29,6 +29,7 @@ struct world {
     uint32_t capabilities; /* RELAY_CAP_*, of sessions that open */
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
+    size_t odometer_notes; /* that were taken, and are no actions here: one a minute */
 };
 
 void world_configure(struct world *world);
