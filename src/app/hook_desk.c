@@ -260,8 +260,8 @@ void hook_desk_take(struct hook_desk *desk, const struct hook_news *news, struct
 {
     if (news->stands) {
         bool is_new = stand(desk, news, now);
-        /* Its edge, if it has not been told: that may not be among the latest any more. */
-        if (is_new && news->number > desk->last_number) {
+        /* Instead of its edge, which was not among the latest any more. */
+        if (is_new && news->number > desk->first_number) {
             tell_all(desk, news, HOOK_RAISED, now);
         }
         return;
@@ -304,6 +304,7 @@ void hook_desk_new_life(struct hook_desk *desk, uint64_t told, struct hook_time 
         desk->queues[i].gathered_number = 0;
     }
     desk->last_number = told;
+    desk->first_number = told;
     desk->confirm_until_ms = now.steady_ms + HOOK_CONFIRM_MS;
 }
 

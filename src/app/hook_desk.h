@@ -88,7 +88,8 @@ struct hook_desk {
     uint32_t queue_count;
     struct map standing;
     struct hash_key key;
-    uint64_t last_number; /* taken */
+    uint64_t last_number;  /* taken */
+    uint64_t first_number; /* told before this life was met */
     int64_t confirm_until_ms;
     uint64_t made;    /* messages, for their ids */
     uint64_t dropped; /* for want of memory */

@@ -95,7 +95,7 @@ struct control_request {
     uint32_t server_at;
     uint32_t alert_at;
     uint64_t alert_after;  /* number of the last edge told */
-    bool alert_standing;   /* those that stand are to be told first */
+    bool alert_standing;   /* those that stand are to be told last */
     uint64_t *waiting_for; /* deliveries by server, for "server list" */
     uint32_t waiting_for_count;
     struct events_search *search;

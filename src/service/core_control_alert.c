@@ -77,13 +77,13 @@ static json_t *edge_row(const struct alert_news_item *item)
 
 enum control_step alert_news_step(struct control_request *request)
 {
-    if (request->alert_standing) {
-        put_standing(request);
-        return STEP_MORE;
-    }
     const struct alert_news *news = &request->core->alert_news;
     for (int i = 0; i < ROWS_A_STEP; i++) {
         const struct alert_news_item *item = alert_news_after(news, request->alert_after);
+        if (item == NULL && request->alert_standing) {
+            put_standing(request);
+            return STEP_MORE;
+        }
         if (item == NULL) {
             return STEP_END;
         }

@@ -263,15 +263,17 @@ static void who_begins_anew_tells_what_was_not_told(void **state)
 {
     struct table *table = *state;
     hook_desk_new_life(&table->desk, 10, table->now);
+    table->number = 12;
+    take(table, ALERT_RAISED, ALERT_SERVER, "untold");
     stands(table, 4, ALERT_SERVER, "told");
-    stands(table, 12, ALERT_SERVER, "untold");
-    table->number = 11;
-    take(table, ALERT_RAISED, ALERT_SERVER, "untold"); /* its edge: once */
+    stands(table, 11, ALERT_SERVER, "lost"); /* its edge is not among the latest */
+    stands(table, 13, ALERT_SERVER, "untold");
     assert_string_equal(step(table, HOOK_SENT), "raised untold");
+    assert_string_equal(step(table, HOOK_SENT), "raised lost");
     assert_string_equal(step(table, HOOK_SENT), "");
     take(table, ALERT_ENDED, ALERT_SERVER, "told");
     assert_string_equal(step(table, HOOK_SENT), "ended told");
-    assert_int_equal(hook_desk_told(&table->desk), 13);
+    assert_int_equal(hook_desk_told(&table->desk), 14);
 }
 
 static void queues_outlive_a_reload(void **state)
