@@ -30,6 +30,8 @@ const char *error_text(enum error error)
         return "timed out";
     case ERROR_CORRUPT:
         return "corrupt";
+    case ERROR_LOOP:
+        return "comes back in a circle";
     case ERROR_NEWER:
         return "written by a newer version of holdfast";
     case ERROR_DENIED:

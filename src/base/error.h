@@ -21,6 +21,7 @@ enum error {
     ERROR_CLOSED,  /* the other side has gone */
     ERROR_TIMEOUT, /* a deadline has passed */
     ERROR_CORRUPT, /* a checksum or structure on disk is wrong */
+    ERROR_LOOP,    /* what was given away has come back */
     ERROR_NEWER,   /* written by a newer version of this program */
     ERROR_DENIED,  /* permission */
 };

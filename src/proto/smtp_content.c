@@ -71,6 +71,7 @@ void smtp_content_init(struct smtp_content *content, const struct smtp_content_l
 {
     memset(content, 0, offsetof(struct smtp_content, header));
     smtp_header_init(&content->header);
+    content->header.own_host = limits->own_host;
     content->limits = *limits;
     content->is_dotted = is_dotted;
     content->state = AT_LINE;

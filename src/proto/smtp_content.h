@@ -23,6 +23,7 @@ struct smtp_content_limits {
     uint32_t header_bytes; /* 0: none */
     uint32_t hops;         /* Received fields; 0: none */
     bool reject_bare_newline;
+    struct slice own_host; /* see smtp_header; must outlive the content */
 };
 
 /* Why content is refused. The first one stays. */

@@ -13,7 +13,7 @@ enum {
 };
 
 /* What the current field is. */
-enum { FIELD_NONE, FIELD_OTHER, FIELD_MESSAGE_ID };
+enum { FIELD_NONE, FIELD_OTHER, FIELD_MESSAGE_ID, FIELD_RECEIVED };
 
 void smtp_header_init(struct smtp_header *header)
 {
@@ -27,6 +27,9 @@ static void end_field_name(struct smtp_header *header)
     header->state = AT_VALUE;
     if (slice_equal_fold(name, SLICE_LITERAL("Received"))) {
         header->received++;
+        header->field = FIELD_RECEIVED;
+        header->matched = 0;
+        header->after_blank = false;
     } else if (!header->id_seen && slice_equal_fold(name, SLICE_LITERAL("Message-ID"))) {
         header->field = FIELD_MESSAGE_ID;
         header->id_seen = true;
@@ -99,6 +102,45 @@ static void keep_id(struct smtp_header *header, struct slice value)
     }
 }
 
+static uint8_t lower(uint8_t c)
+{
+    return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
+}
+
+/* " by own_host (holdfast)", byte by byte; NUL behind it. */
+static uint8_t own_trace_byte(const struct smtp_header *header, size_t at)
+{
+    static const char before[] = " by ", behind[] = " (holdfast)";
+    size_t host = sizeof(before) - 1, rest = host + header->own_host.length;
+    uint8_t c = at < host   ? (uint8_t)before[at]
+                : at < rest ? header->own_host.data[at - host]
+                            : (uint8_t)behind[at - rest];
+    return lower(c);
+}
+
+/* The blank that a word ended with may begin the whole as well; no longer part can. */
+static void match_byte(struct smtp_header *header, uint8_t c)
+{
+    while (header->matched > 0 && c != own_trace_byte(header, header->matched)) {
+        bool blank = header->matched > 1 && own_trace_byte(header, header->matched - 1) == ' ';
+        header->matched = blank;
+    }
+    header->matched += c == own_trace_byte(header, header->matched);
+    header->is_ours = own_trace_byte(header, header->matched) == '\0';
+}
+
+static void match_own_trace(struct smtp_header *header, struct slice value)
+{
+    for (size_t i = 0; !header->is_ours && header->own_host.length > 0 && i < value.length; i++) {
+        uint8_t c = lower(value.data[i]);
+        bool is_blank = c == ' ' || c == '\t' || c == '\r' || c == '\n';
+        if (!is_blank || !header->after_blank) {
+            match_byte(header, is_blank ? ' ' : c);
+        }
+        header->after_blank = is_blank;
+    }
+}
+
 static size_t at_value(struct smtp_header *header, struct slice rest)
 {
     size_t end = slice_find(rest, '\n');
@@ -106,6 +148,8 @@ static size_t at_value(struct smtp_header *header, struct slice rest)
     struct slice value = slice_take(rest, taken);
     if (header->field == FIELD_MESSAGE_ID) {
         keep_id(header, value);
+    } else if (header->field == FIELD_RECEIVED) {
+        match_own_trace(header, value);
     }
     header->has_8bit = header->has_8bit || !utf8_is_ascii(value);
     if (end < rest.length) {

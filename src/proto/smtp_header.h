@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A scanner over a message's content as it passes by, up to the end of its header: where the header
- * block ends, how many Received fields it has, the Message-ID. It stores nothing but that
- * Message-ID, so a header of any length costs the same memory.
+ * block ends, how many Received fields it has and whether one is our own, the Message-ID. It stores
+ * nothing but that Message-ID, so a header of any length costs the same memory.
  *
  * Its input are lines that end in CRLF (smtp_content makes sure). The header block ends behind the
  * first empty line, or before the first line that is neither a field nor a continuation (gateways
@@ -21,6 +21,10 @@ struct smtp_header {
     uint32_t received; /* Received fields */
     bool complete;     /* the end has been seen; `length` is final */
     bool has_8bit;
+    struct slice own_host; /* the caller's, after smtp_header_init(); empty: nothing is ours */
+    bool is_ours;          /* a Received field says "by own_host (holdfast)" */
+    bool after_blank;      /* in a Received field: blanks count as one */
+    size_t matched;        /* of that, so far */
     uint8_t state;
     uint8_t field;
     uint8_t name_length;

@@ -31,6 +31,7 @@ static bool begin_content(struct smtp_server *server, bool is_dotted)
         .header_bytes = settings->header_bytes,
         .hops = settings->hops,
         .reject_bare_newline = settings->reject_bare_newline,
+        .own_host = settings->hostname,
     };
     assert(server->content == NULL);
     server->content = malloc(sizeof(*server->content));

@@ -121,6 +121,9 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     event->reason = action_copy(relay, reason);
     event->duration_ms = relay->now.steady_ms - server->since_ms;
     event->count = server->failures;
+    server->before = before;
+    server->before_ms = event->duration_ms;
+    server->changes++;
     server->since_ms = relay->now.steady_ms;
     server->since_wall_ms = relay->now.wall_ms;
     server->unknown_until_ms = 0;
@@ -312,6 +315,16 @@ static void refused(struct relay *relay, struct server *server, const struct ses
     if (server->returning || reply->stage != RELAY_AT_RECIPIENT) {
         canary_failed(relay, server, session, reason);
     }
+}
+
+void governor_loop(struct relay *relay, struct server *server)
+{
+    struct slice reason = SLICE_LITERAL("sends our mail back to us");
+    struct relay_action *event = action_event(relay, RELAY_EVENT_LOOP);
+    event->server = server->index;
+    event->reason = reason;
+    failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+    server_touch(relay, server);
 }
 
 static uint32_t count_others(const struct server *server, const struct session *except)

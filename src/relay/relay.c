@@ -786,6 +786,16 @@ int64_t relay_deadline(const struct relay *relay)
 
 /* ---- the server itself speaks -------------------------------------------------------------- */
 
+static bool has_address(const struct server *server, const struct ip_address *address)
+{
+    for (size_t i = 0; i < server->address_count; i++) {
+        if (ip_equal(&server->addresses[i], address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now)
 {
     relay_begin(relay, now);
@@ -794,14 +804,30 @@ void relay_contact(struct relay *relay, const struct ip_address *from, struct re
         if (server->state != SERVER_SUSPECT && server->state != SERVER_DOWN) {
             continue;
         }
-        for (size_t j = 0; j < server->address_count; j++) {
-            if (ip_equal(&server->addresses[j], from)) {
-                governor_probe_now(relay, server);
-                break;
-            }
+        if (has_address(server, from)) {
+            governor_probe_now(relay, server);
         }
     }
     relay_settle(relay);
+}
+
+bool relay_loop(struct relay *relay, const struct spool_message *message, struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct server *found = NULL;
+    for (uint32_t i = 0; found == NULL && i < message->recipient_count; i++) {
+        uint32_t route = route_of_recipient(relay, message, i);
+        uint32_t length = route == NO_INDEX ? 0 : relay->config->routes[route].chain_length;
+        for (uint32_t j = 0; found == NULL && j < length; j++) {
+            struct server *server = server_at(relay, relay->config->routes[route].chain[j]);
+            found = has_address(server, &message->origin.client.address) ? server : NULL;
+        }
+    }
+    if (found != NULL) {
+        governor_loop(relay, found);
+        relay_settle(relay);
+    }
+    return found != NULL;
 }
 
 void relay_server_addresses(struct relay *relay, uint32_t index, const struct ip_address *addresses,

@@ -185,6 +185,10 @@ int64_t relay_deadline(const struct relay *relay);
 /* A client connected to us, or asked with ETRN, from this address: a server's own address is
  * probed at once (R3). */
 void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now);
+/* A message that carries a Received field of ours and was not added yet. True: its client is a
+ * server of a chain that one of its recipients would go to (R5). That server is suspect then, and
+ * the message must be put off, for to take it would be to send it round and round. */
+bool relay_loop(struct relay *relay, const struct spool_message *message, struct relay_time now);
 /* The current addresses of a server, as resolved by the sender process. */
 void relay_server_addresses(struct relay *relay, uint32_t server,
                             const struct ip_address *addresses, size_t count);
@@ -234,6 +238,7 @@ enum relay_event_kind {
     RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
     RELAY_EVENT_EXPIRY, /* lane: its first delivery ends in duration_ms, though nothing has gone
                            wrong but time; count 1: soon, 2: very soon, 0: no longer so */
+    RELAY_EVENT_LOOP,   /* server: it routed mail back to us that it should keep */
 };
 
 enum server_state { SERVER_UP, SERVER_SUSPECT, SERVER_DOWN, SERVER_RECOVERING, SERVER_DISABLED };
@@ -353,7 +358,10 @@ struct relay_server_view {
     uint32_t failures; /* since last up */
     uint64_t used;     /* deliveries handed over since start */
     uint32_t sessions;
-    bool breaker_open; /* it refused one message after the other (R5), and took none since */
+    uint64_t changes;         /* of state, since the start */
+    enum server_state before; /* if there were any: the state before this one */
+    int64_t before_ms;        /* and how long it lasted */
+    bool breaker_open;        /* it refused one message after the other (R5), and took none since */
     struct slice reason;
     struct relay_capabilities capabilities; /* last seen */
     bool capabilities_known;

@@ -268,6 +268,9 @@ struct server {
     uint64_t trouble_serial; /* sessions opened before that one prove nothing */
     int64_t since_ms;        /* steady and wall of the last change of state */
     int64_t since_wall_ms;
+    enum server_state before; /* the state before this one, and how long it lasted */
+    int64_t before_ms;
+    uint64_t changes;         /* of state, since the start */
     int64_t away_since_ms;    /* steady: when it left up; INT64_MAX: is up */
     int64_t unknown_until_ms; /* at start: the chain waits for its first verdict until then */
     uint32_t failures;        /* since last up */
@@ -557,6 +560,8 @@ void governor_deferred(struct relay *relay, struct server *server, const struct 
 uint32_t governor_probe_interval(struct relay *relay, const struct server *server);
 void governor_probe_now(struct relay *relay, struct server *server);
 void governor_probe_due(struct relay *relay, struct server *server);
+/* R5: it routes mail that it had from us back to us. */
+void governor_loop(struct relay *relay, struct server *server);
 void governor_disable(struct relay *relay, struct server *server);
 void governor_enable(struct relay *relay, struct server *server);
 struct state_note;

@@ -75,6 +75,9 @@ uint32_t channel_server_key(const struct relay_config *config, uint32_t index);
 /* The index of a key's server, or NO_INDEX. */
 uint32_t channel_server_find(const struct relay_config *config, uint32_t key);
 
+/* In the flags of CHANNEL_COMMIT's message, and nowhere else: a Received field of ours is in it. */
+#define CHANNEL_OWN_TRACE (1u << 31)
+
 void channel_put_message(struct buffer *buffer, const struct spool_message *message);
 /* Slices point into the reader's input; recipients are in `arena`. False: malformed or over the
  * bounds of spool.h. */

@@ -48,7 +48,9 @@
  *  "accepting":true,"accepting_reason":null,
  *  "queue":{"messages","deliveries","bytes","oldest_seconds" (0 when empty),"held","in_doubt"},
  *  "dead_letters":n,                deliveries
- *  "servers":[{"name","state","since","failures","used","sessions","reason"}],
+ *  "servers":[{"name","state","since","changes","before","before_seconds","failures","used",
+ *    "sessions","reason"}],     changes of state since the start; the state before and how long it
+ *                               lasted, null without any
  *  "lanes":[{"route","state","deliveries","server","done","left","rate","left_seconds","oldest_seconds","since","reason"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
@@ -139,7 +141,7 @@
  *
  * ---- "server list", "server probe", "server down", "server up": one row per server ------------
  *
- * {"name","state","since","failures","used","sessions","reason",
+ * {"name","state","since","changes","before","before_seconds","failures","used","sessions","reason",
  *  "addresses":["mail1.example.com:25"],"protocol":"smtp|lmtp","tls":"none|opportunistic",
  *  "connections":n (most at once),"failover":"m2" or null,
  *  "capabilities":["8BITMIME","SMTPUTF8","DSN","PIPELINING","CHUNKING"] or null (not seen yet),

@@ -213,6 +213,22 @@ static void tell_expiry(struct core *core, const struct relay_action *action)
     }
 }
 
+static void tell_server(struct core *core, const struct relay_action *action, struct slice server)
+{
+    char text[ALERT_TEXT_SIZE];
+    struct relay_server_view view;
+    relay_server(core->relay, action->server, &view);
+    if (action->new_state == SERVER_UP) {
+        end(core, ALERT_CREDENTIALS, server);
+        end(core, ALERT_REFUSES, server);
+        end(core, ALERT_LOOP, server);
+    } else if (action->new_state == SERVER_SUSPECT && view.breaker_open) {
+        snprintf(text, sizeof(text), "server %.*s refuses one message after the other",
+                 SLICE_PRINT(slice_take(server, 64)));
+        begin(core, ALERT_REFUSES, server, text);
+    }
+}
+
 void report_alerts_event(struct core *core, const struct relay_action *action)
 {
     struct slice server = core_server_name(core, action->server);
@@ -235,9 +251,12 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
         begin(core, ALERT_CREDENTIALS, server, text);
         break;
     case RELAY_EVENT_SERVER:
-        if (action->new_state == SERVER_UP) {
-            end(core, ALERT_CREDENTIALS, server);
-        }
+        tell_server(core, action, server);
+        break;
+    case RELAY_EVENT_LOOP:
+        snprintf(text, sizeof(text), "server %.*s sends mail back to us that we gave to it",
+                 SLICE_PRINT(slice_take(server, 64)));
+        begin(core, ALERT_LOOP, server, text);
         break;
     case RELAY_EVENT_EXPIRY:
         tell_expiry(core, action);
@@ -286,6 +305,8 @@ void report_alerts_reconfigured(struct core *core)
     for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
         mark(core, ALERT_CREDENTIALS, core_server_name(core, i));
         mark(core, ALERT_SERVER, core_server_name(core, i));
+        mark(core, ALERT_REFUSES, core_server_name(core, i));
+        mark(core, ALERT_LOOP, core_server_name(core, i));
     }
     LIST_EACH(&core->alerts.standing, at, after)
     {

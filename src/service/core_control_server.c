@@ -29,6 +29,10 @@ static json_t *server_row(const struct core *core, uint32_t index)
     control_set(row, "name", control_string(core_server_name(core, index)));
     control_set(row, "state", json_string(server_state_text(view.state)));
     control_set(row, "since", control_time(view.since_wall_ms));
+    control_set(row, "changes", json_integer((json_int_t)view.changes));
+    control_set(row, "before",
+                view.changes == 0 ? json_null() : json_string(server_state_text(view.before)));
+    control_set(row, "before_seconds", json_integer(view.before_ms / 1000));
     control_set(row, "failures", json_integer(view.failures));
     control_set(row, "used", json_integer((json_int_t)view.used));
     control_set(row, "sessions", json_integer(view.sessions));

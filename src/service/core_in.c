@@ -258,6 +258,18 @@ static enum error check_lengths(const struct spool_message *message, uint64_t co
                : ERROR_INVALID;
 }
 
+/* R5: a half-repaired server that sends back what it had from us makes no second message. */
+static bool loops(struct commit *commit)
+{
+    bool is_back = (commit->message.flags & CHANNEL_OWN_TRACE) != 0;
+    commit->message.flags &= ~CHANNEL_OWN_TRACE;
+    if (!is_back || !relay_loop(commit->core->relay, &commit->message, core_now())) {
+        return false;
+    }
+    core_act(commit->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    return true;
+}
+
 static void store(struct commit *commit, struct upload upload, struct slice frame)
 {
     struct core *core = commit->core;
@@ -268,6 +280,9 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
     }
     if (error == ERROR_NONE) {
         error = core->stopping ? ERROR_CLOSED : upload.error;
+    }
+    if (error == ERROR_NONE && loops(commit)) {
+        error = ERROR_LOOP;
     }
     if (error == ERROR_NONE) {
         commit->message.odometer_s = relay_odometer(core->relay, &commit->message, core_now());

@@ -239,6 +239,7 @@ static const struct telling {
     [RELAY_EVENT_ORPHANED] = {"orphaned", LOG_LEVEL_WARNING, EVENT_ORPHANED, COUNTER_COUNT},
     [RELAY_EVENT_EXPIRY] = {"expiry", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
     [RELAY_EVENT_CREDENTIALS] = {"credentials", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
+    [RELAY_EVENT_LOOP] = {"loop", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
 };
 
 const char *server_state_text(enum server_state state)

@@ -270,6 +270,9 @@ static bool keep_results(struct transaction *transaction, const struct smtp_cont
     if (content->has_8bit) {
         transaction->flags |= SPOOL_8BIT;
     }
+    if (content->header.is_ours) {
+        transaction->flags |= CHANNEL_OWN_TRACE;
+    }
     if (transaction->is_smtputf8 && (transaction->is_utf8_address || content->header.has_8bit)) {
         transaction->flags |= SPOOL_SMTPUTF8 | SPOOL_8BIT;
     }

@@ -21,6 +21,8 @@ struct smtp_answer core_error_answer(enum error error)
         return (struct smtp_answer){552, "5.3.4", SLICE_LITERAL("Message too large")};
     case ERROR_MEMORY:
         return (struct smtp_answer){451, "4.3.0", SLICE_LITERAL("Out of memory")};
+    case ERROR_LOOP:
+        return (struct smtp_answer){451, "4.4.6", SLICE_LITERAL("Mail loop: you had it from us")};
     default:
         return (struct smtp_answer){451, "4.3.0", SLICE_LITERAL("Storage is away, try again")};
     }

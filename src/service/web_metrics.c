@@ -106,6 +106,8 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
     const json_t *servers = json_object_get(status, "servers");
     put_each(out, servers, "holdfast_server_state", "State of a server", "server", "name", "state",
              true);
+    put_each(out, servers, "holdfast_server_transitions", "Changes of state since start", "server",
+             "name", "changes", false);
     put_each(out, servers, "holdfast_server_used", "Deliveries handed over since start", "server",
              "name", "used", false);
     put_each(out, servers, "holdfast_server_failures_since_up", "Failures since it was last up",

@@ -188,6 +188,24 @@ def test_a_server_that_connects_to_us_is_probed_at_once(holdfast, sink):
     wait_for(lambda: len(hop.messages) == 1, 5, what="the message")
 
 
+def test_mail_that_the_primary_sends_back_is_put_off(holdfast, sink):
+    """R5: a half-repaired primary that routes back to us must not bounce mail by hop count."""
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    mx.send(content=number(1))
+    wait_for(lambda: hop.subjects() == ["1"], 10, what="the first at the primary")
+    wait_for(lambda: mx.server_state("m1") == "up", 10, what="m1 up")
+    code, text = mx.send(content=hop.messages[0].content, check=False)
+    assert (code, text.split()[0]) == (451, "4.4.6")
+    row = mx.status()["servers"][0]
+    assert row["changes"] > 0 and row["before"] is not None
+    assert "sends mail back to us" in mx.log()
+    # Once it takes mail and keeps it, all is well.
+    mx.send(content=number(2))
+    wait_for(lambda: hop.subjects() == ["1", "2"], 20, what="the second at the primary")
+    mx.wait_empty()
+
+
 def test_server_down_and_up_by_hand(holdfast, sink):
     m1, m2 = sink(), sink()
     mx = holdfast(backup_mx(m1.port, m2.port))

@@ -58,7 +58,7 @@ static void model(struct slice input, bool is_dotted, struct outcome *ret)
 static void scan(struct slice input, bool is_dotted, size_t piece, struct outcome *ret,
                  struct smtp_content *content)
 {
-    struct smtp_content_limits limits = {0};
+    struct smtp_content_limits limits = {.own_host = SLICE_LITERAL("b")};
     smtp_content_init(content, &limits, is_dotted);
     while (ret->used < input.length && !ret->ended) {
         struct slice window = slice_take(slice_skip(input, ret->used), piece);
@@ -103,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     model(input, is_dotted, &expected);
     scan(input, is_dotted, SIZE_MAX, &whole, &content);
     scan(input, is_dotted, pieces[data[0] & 7], &cut, &again);
+    assert(content.header.is_ours == again.header.is_ours);
     /* An unfinished ".CR" at the end of DATA is neither content nor end: the model says so, too,
      * in its own way. */
     if (expected.ended || !is_dotted) {

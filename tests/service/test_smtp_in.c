@@ -437,7 +437,8 @@ static void failed_storage_is_never_250(void **state)
         const char *reply;
     } cases[] = {{ERROR_SPACE, "452 4.3.1"},   {ERROR_IO, "451 4.3.0"},
                  {ERROR_MEMORY, "451 4.3.0"},  {ERROR_LIMIT, "552 5.3.4"},
-                 {ERROR_CORRUPT, "451 4.3.0"}, {ERROR_EXISTS, "451 4.3.0"}};
+                 {ERROR_CORRUPT, "451 4.3.0"}, {ERROR_EXISTS, "451 4.3.0"},
+                 {ERROR_LOOP, "451 4.4.6"}};
     struct world *world = started();
     struct client *client = client_new(world, stranger);
     assert_true(client_talk(client, NULL, "220 "));
