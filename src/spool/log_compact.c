@@ -36,11 +36,13 @@ struct log_compaction {
 
 /* ---- which ------------------------------------------------------------------------------- */
 
+/* One that nothing needs goes by itself when the janitor comes to it. To empty it once more would
+ * write more than goes, and keep it from going. */
 static bool is_candidate(const struct segment *segment)
 {
     if (segment->head || segment->busy || segment->gone || segment->stuck || segment->pins > 0 ||
         (!segment->sealed && !segment->failed && !segment->unreadable) || !segment->durable ||
-        segment->references_lost) {
+        segment->references_lost || !segment_is_needed(segment)) {
         return false;
     }
     for (size_t i = 0; i < segment->reference_count; i++) {
@@ -60,8 +62,8 @@ static uint64_t cost_of(const struct segment *segment)
     return cost;
 }
 
-/* Worth it when the garbage exceeds half of what lives and a few segments, or when the journal has
- * fallen into small pieces (many restarts). */
+/* Worth it when the garbage that does not go by itself exceeds half of what lives and a few
+ * segments, or when the journal has fallen into small pieces (many restarts). */
 static bool is_worth_it(const struct journal *journal)
 {
     uint64_t total = 0, live = 0;
@@ -69,7 +71,7 @@ static bool is_worth_it(const struct journal *journal)
     LIST_EACH(&journal->segments, at, after)
     {
         const struct segment *segment = segment_of(at);
-        if (!segment->head) {
+        if (!segment->head && segment_is_needed(segment)) {
             total += segment->size;
             live += segment->live_bytes;
             small += segment->size < journal->settings.segment_bytes / 4;

@@ -319,7 +319,8 @@ struct segment *segment_new(struct journal *journal, uint64_t number, uint64_t n
 void segment_free(struct journal *journal, struct segment *segment);
 struct segment *segment_by_number(const struct journal *journal, uint64_t number);
 enum error segment_refer(struct segment *segment, uint64_t number, bool copies);
-bool segment_refers(const struct segment *segment);
+/* Something in it must stay, or be written elsewhere, before it may go. */
+bool segment_is_needed(const struct segment *segment);
 /* Live accounting: where a message's record and content lie. */
 void stored_settle(struct journal *journal, struct stored *stored, uint32_t slot, uint32_t offset);
 void stored_unsettle(struct journal *journal, struct stored *stored, uint64_t group);

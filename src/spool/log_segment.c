@@ -123,9 +123,10 @@ enum error segment_refer(struct segment *segment, uint64_t number, bool copies)
     return ERROR_NONE;
 }
 
-bool segment_refers(const struct segment *segment)
+bool segment_is_needed(const struct segment *segment)
 {
-    return segment->reference_count > 0;
+    return segment->live_messages > 0 || segment->live_extents > 0 || segment->pins > 0 ||
+           segment->reference_count > 0;
 }
 
 /* ---- what lives where -------------------------------------------------------------------- */
@@ -374,8 +375,7 @@ static bool may_go(struct journal *journal, const struct segment *segment)
     /* A void one was never promised anything. */
     bool is_void = segment->failed && !segment->durable;
     if (segment->head || segment->busy || segment->gone || segment->emptying ||
-        segment->live_messages > 0 || segment->live_extents > 0 || segment->pins > 0 ||
-        segment->reference_count > 0 || segment->references_lost || journal->globals_lost ||
+        segment_is_needed(segment) || segment->references_lost || journal->globals_lost ||
         (!is_void && segment->number >= journal->globals_number)) {
         return false;
     }

@@ -52,6 +52,8 @@ struct disk_sim {
     enum disk_sim_fault fault;
     enum error fault_error;
     bool directory_fails;
+    const char *held; /* NULL: nothing */
+    pthread_cond_t held_changed;
     const struct inode *unreadable;
     uint64_t unreadable_from, unreadable_to;
     size_t open_files;
@@ -216,6 +218,13 @@ static enum error change(struct disk_sim *sim)
     return fails ? sim->fault_error : ERROR_NONE;
 }
 
+static void wait_while_held(struct disk_sim *sim, const char *name)
+{
+    while (sim->held != NULL && strncmp(name, sim->held, strlen(sim->held)) == 0) {
+        pthread_cond_wait(&sim->held_changed, &sim->lock);
+    }
+}
+
 /* ---- sys/disk.h -------------------------------------------------------------------------- */
 
 static enum error sim_open(struct disk *disk, const char *text, unsigned flags,
@@ -359,6 +368,7 @@ static enum error sim_rename(struct disk *disk, const char *from, const char *to
 {
     struct disk_sim *sim = sim_of(disk);
     pthread_mutex_lock(&sim->lock);
+    wait_while_held(sim, from);
     enum error error = change(sim);
     if (error == ERROR_NONE) {
         error = rename_in(&sim->names, from, to) ? ERROR_NONE : ERROR_MISSING;
@@ -376,6 +386,7 @@ static enum error sim_unlink(struct disk *disk, const char *text)
 {
     struct disk_sim *sim = sim_of(disk);
     pthread_mutex_lock(&sim->lock);
+    wait_while_held(sim, text);
     enum error error = change(sim);
     struct name *name = find(&sim->names, text);
     if (error == ERROR_NONE && name == NULL) {
@@ -458,6 +469,7 @@ struct disk_sim *disk_sim_new(void)
 {
     struct disk_sim *sim = allocate(sizeof(*sim));
     pthread_mutex_init(&sim->lock, NULL);
+    pthread_cond_init(&sim->held_changed, NULL);
     list_init(&sim->names);
     sim->next_inode = 1;
     sim->capacity = (uint64_t)1 << 40;
@@ -478,6 +490,7 @@ void disk_sim_free(struct disk_sim *sim)
         free((void *)(uintptr_t)sim->record[i].bytes.data);
     }
     free(sim->record);
+    pthread_cond_destroy(&sim->held_changed);
     pthread_mutex_destroy(&sim->lock);
     free(sim);
 }
@@ -529,6 +542,14 @@ void disk_sim_fail_reads(struct disk_sim *sim, const char *text, uint64_t from, 
     sim->unreadable = name == NULL ? NULL : name->inode;
     sim->unreadable_from = from;
     sim->unreadable_to = to;
+    pthread_mutex_unlock(&sim->lock);
+}
+
+void disk_sim_hold(struct disk_sim *sim, const char *prefix)
+{
+    pthread_mutex_lock(&sim->lock);
+    sim->held = prefix;
+    pthread_cond_broadcast(&sim->held_changed);
     pthread_mutex_unlock(&sim->lock);
 }
 

@@ -36,6 +36,9 @@ void disk_sim_fail(struct disk_sim *sim, uint64_t nth, enum disk_sim_fault fault
 void disk_sim_fail_directory(struct disk_sim *sim, bool fails);
 /* Reads of these bytes of a file fail from now on, as of a bad sector. NULL: all can be read. */
 void disk_sim_fail_reads(struct disk_sim *sim, const char *name, uint64_t from, uint64_t to);
+/* Renaming or removing a file whose name begins so waits until another prefix, or NULL, is given.
+ * The text is not copied. */
+void disk_sim_hold(struct disk_sim *sim, const char *prefix);
 /* Flips one bit of a file. False: it is shorter. */
 bool disk_sim_flip(struct disk_sim *sim, const char *name, uint64_t byte, unsigned bit);
 void disk_sim_cut(struct disk_sim *sim, const char *name, uint64_t length);
