@@ -124,7 +124,8 @@ static void relay_due(void *context)
     struct core *core = context;
     core->due_at = INT64_MAX;
     relay_tick(core->relay, core_now());
-    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    /* Odometers and expiries: where nothing else goes on they would wait for a group for days. */
+    core_act(core, SPOOL_WRITTEN, CORE_NOTHING_AFTER);
 }
 
 static void tick(void *context)
