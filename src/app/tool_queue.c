@@ -149,16 +149,22 @@ static void show_origin(const json_t *row)
 static void show_deliveries(const struct tool *tool, const json_t *deliveries)
 {
     static const struct tool_column columns[] = {
-        {"N", 3, COLUMN_RIGHT},     {"TO", 0.3, COLUMN_SHRINKS},    {"STATE", 9, 0},
-        {"TRIES", 5, COLUMN_RIGHT}, {"ROUTE", 0.2, COLUMN_SHRINKS}, {"WHY", 0.4, COLUMN_SHRINKS},
+        {"N", 3, COLUMN_RIGHT},
+        {"TO", 0.3, COLUMN_SHRINKS},
+        {"STATE", 9, 0},
+        {"TRIES", 5, COLUMN_RIGHT},
+        {"ENDS", 19, 0},
+        {"ROUTE", 0.2, COLUMN_SHRINKS},
+        {"WHY", 0.4, COLUMN_SHRINKS},
     };
     const json_t *delivery;
     size_t index;
-    struct tool_table *table = tool_table_new(tool, columns, 6);
+    struct tool_table *table = tool_table_new(tool, columns, 7);
     json_array_foreach(deliveries, index, delivery)
     {
-        char tries[TOOL_TEXT], why[600], to[600];
+        char tries[TOOL_TEXT], ends[TOOL_TEXT], why[600], to[600];
         const char *state = tool_string(delivery, "state");
+        int64_t expires = tool_integer(delivery, "expires");
         const char *slash = strchr(tool_string(delivery, "id"), '/');
         const char *redirect = tool_string(delivery, "redirect_to");
         snprintf(tries, sizeof(tries), "%lld", (long long)tool_integer(delivery, "attempts"));
@@ -166,11 +172,12 @@ static void show_deliveries(const struct tool *tool, const json_t *deliveries)
                  redirect[0] != '\0' ? " > " : "", redirect);
         tool_table_row(table,
                        (const char *const[]){slash == NULL ? "" : slash + 1, to, state, tries,
+                                             expires == 0 ? "" : tool_time(expires, ends),
                                              tool_string(delivery, "route"),
                                              tool_why(delivery, why, sizeof(why))},
                        (const enum tool_colour[]){COLOUR_PLAIN, COLOUR_PLAIN,
                                                   tool_state_colour(state), COLOUR_PLAIN,
-                                                  COLOUR_PLAIN, COLOUR_PLAIN});
+                                                  COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
     }
     tool_table_end(table);
 }
