@@ -115,9 +115,12 @@ static void examine_route(struct doctor *doctor)
         return;
     }
     const struct route_config *config = &settings->config->relay.routes[route];
-    struct slice head = settings->config->relay.servers[config->chain[0]].name;
+    struct slice head = config->mx && config->mx_place == 0
+                            ? SLICE_LITERAL("the exchangers that DNS names")
+                            : settings->config->relay.servers[config->chain[0]].name;
     tell(doctor, "route", settings->domain, DOCTOR_GOOD, NULL, "its mail is handed over to %.*s%s",
-         SLICE_PRINT(head), config->chain_length > 1 ? " and the servers behind it" : "");
+         SLICE_PRINT(head),
+         config->chain_length + config->mx > 1 ? " and the servers behind it" : "");
     tell(doctor, "recipients", settings->domain, DOCTOR_WARNING,
          "expect dead letters for addresses that do not exist",
          "every recipient is accepted: there is no list of those that exist");

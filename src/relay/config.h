@@ -71,8 +71,12 @@ struct route_config {
     bool any_user;                        /* ROUTE_RELAY: authenticated users may use it */
     const struct sender_pattern *senders; /* ROUTE_RELAY; none: every sender */
     uint32_t sender_count;
-    const uint32_t *chain; /* server indexes, head first; never empty */
+    const uint32_t *chain; /* server indexes, head first; empty only under MX routing */
     uint32_t chain_length;
+    bool mx;           /* the exchangers of the recipient's domain belong to the chain: */
+    uint32_t mx_place; /* so many of the servers above come before them */
+    const struct ip_network *deliver_only_to; /* MX routing; none: any public address */
+    uint32_t deliver_only_to_count;
     const uint32_t *retry_ms; /* the last repeats; never empty */
     uint32_t retry_count;
     uint64_t keep_ms;
@@ -94,7 +98,10 @@ struct relay_config {
     uint32_t route_count;
     uint32_t bounces; /* index of the relay route that DSNs leave by, or NO_INDEX */
     struct slice hostname;
-    struct slice postmaster; /* where postmaster and abuse mail goes; empty: refused */
+    const struct ip_address *nat_addresses; /* that others know us by, beside our own */
+    uint32_t nat_address_count;
+    struct server_config exchanger; /* what holds for the exchangers of MX routing; no name */
+    struct slice postmaster;        /* where postmaster and abuse mail goes; empty: refused */
     uint64_t dead_letter_keep_ms;
 };
 

@@ -123,16 +123,17 @@ static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
 {
     uint32_t before = lane->last_server;
     lane->last_server = server;
-    if (before == server || lane->pin != PIN_NONE) {
+    const struct server *from = server_at(relay, before);
+    if (before == server || lane->pin != PIN_NONE || from == NULL ||
+        lane_is_one_of_many(relay, lane)) {
         return;
     }
     struct relay_action *event = action_event(relay, RELAY_EVENT_SWITCHED);
     event->lane = action_copy(relay, lane->name);
     event->from_server = before;
     event->server = server;
-    event->is_head = server == relay->config->routes[lane->route].chain[0];
-    event->reason = action_copy(relay, slice_make(server_at(relay, before)->reason,
-                                                  server_at(relay, before)->reason_length));
+    event->is_head = server == lane_chain_head(relay, lane);
+    event->reason = action_copy(relay, slice_make(from->reason, from->reason_length));
 }
 
 /* A job of `first` alone, so far. NULL: memory. */
@@ -274,13 +275,9 @@ void server_fill(struct relay *relay, struct server *server)
     }
 }
 
-void relay_settle(struct relay *relay)
+static void settle_servers(struct relay *relay)
 {
-    if (relay->frozen) {
-        return;
-    }
-    relay->more = false;
-    while (relay->started && !list_is_empty(&relay->touched)) {
+    while (!list_is_empty(&relay->touched)) {
         struct server *server = LIST_ENTRY(relay->touched.next, struct server, touched);
         server_fill(relay, server);
         if (server->next_probe_ms <= relay->now.steady_ms) {
@@ -288,6 +285,22 @@ void relay_settle(struct relay *relay)
         }
         list_remove(&server->touched); /* it has touched itself, and others perhaps */
         server_arm(relay, server);
+    }
+}
+
+void relay_settle(struct relay *relay)
+{
+    if (relay->frozen) {
+        return;
+    }
+    relay->more = false;
+    while (relay->started &&
+           !(list_is_empty(&relay->touched) && list_is_empty(&relay->touched_destinations))) {
+        destinations_settle(relay);
+        settle_servers(relay);
+        if (relay->more) {
+            break;
+        }
     }
     if (relay->drained) {
         lanes_drained(relay);

@@ -35,11 +35,13 @@ static bool has_address(const struct server *server, const struct ip_address *cl
     return false;
 }
 
-static bool may_ask(const struct relay *relay, const struct route_config *route,
-                    const struct ip_address *client)
+static bool may_ask(const struct relay *relay, uint32_t index, const struct ip_address *client)
 {
-    for (uint32_t i = 0; i < route->chain_length; i++) {
-        if (has_address(server_at(relay, route->chain[i]), client)) {
+    const struct route_config *route = &relay->config->routes[index];
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, relay->lanes[index], &length);
+    for (uint32_t i = 0; i < length; i++) {
+        if (has_address(server_at(relay, chain[i]), client)) {
             return true;
         }
     }
@@ -58,8 +60,7 @@ static bool is_allowed(struct request *request, uint32_t route)
     }
     if (route != request->route) {
         request->route = route;
-        request->route_allowed =
-            may_ask(request->relay, &request->relay->config->routes[route], request->client);
+        request->route_allowed = may_ask(request->relay, route, request->client);
     }
     return request->route_allowed;
 }
@@ -90,25 +91,29 @@ static bool covers(const struct request *request, const struct route_config *rou
     return false;
 }
 
-static void probe_chain(struct relay *relay, const struct route_config *route)
+static void probe_chain(struct relay *relay, uint32_t route)
 {
-    for (uint32_t i = 0; i < route->chain_length; i++) {
-        struct server *server = server_at(relay, route->chain[i]);
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, relay->lanes[route], &length);
+    for (uint32_t i = 0; i < length; i++) {
+        struct server *server = server_at(relay, chain[i]);
         if (server != NULL && !server_usable(server)) {
             governor_probe_now(relay, server);
         }
     }
 }
 
-static bool is_taken_out(const struct relay *relay, const struct route_config *route)
+static bool is_taken_out(const struct relay *relay, uint32_t route)
 {
-    for (uint32_t i = 0; i < route->chain_length; i++) {
-        const struct server *server = server_at(relay, route->chain[i]);
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, relay->lanes[route], &length);
+    for (uint32_t i = 0; i < length; i++) {
+        const struct server *server = server_at(relay, chain[i]);
         if (server == NULL || server->state != SERVER_DISABLED) {
             return false;
         }
     }
-    return route->chain_length > 0;
+    return length > 0;
 }
 
 /* Probes what is to be probed. False: the client may ask for none of it. */
@@ -125,9 +130,9 @@ static bool ask_servers(struct request *request, bool *ret_taken_out)
             request->subdomains ? route->kind == ROUTE_DOMAIN && covers(request, route) : i == only;
         if (meant && is_allowed(request, i)) {
             found = true;
-            *ret_taken_out = *ret_taken_out && is_taken_out(request->relay, route);
+            *ret_taken_out = *ret_taken_out && is_taken_out(request->relay, i);
             if (request->relay->started) {
-                probe_chain(request->relay, route);
+                probe_chain(request->relay, i);
             }
         }
     }

@@ -76,9 +76,7 @@ bool doubt_pin(struct relay *relay, uint32_t number)
     if (!same) {
         return true;
     }
-    struct lane *pinned =
-        lane_sibling(relay, lane->route, PIN_DOUBT, server->index,
-                     intern_text(&relay->redirects, lane->redirect), lane->redirect_address);
+    struct lane *pinned = lane_for_doubt(relay, lane, server->index);
     if (pinned == NULL) {
         return false;
     }

@@ -71,6 +71,9 @@ static void set_reason(struct server *server, struct slice reason)
 
 static void write_state(struct relay *relay, const struct server *server)
 {
+    if (server->exchanger != NULL) {
+        return; /* there are too many, and they come and go */
+    }
     struct state_note note = {server->state, server->since_wall_ms,
                               slice_make(server->reason, server->reason_length),
                               server->state == SERVER_UP && server->recovered};
@@ -138,7 +141,11 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
         server_close_sessions(relay, server);
     }
     server_touch(relay, server);
-    lanes_place(relay);
+    if (server->exchanger != NULL) {
+        exchanger_place_lanes(relay, server);
+    } else {
+        lanes_place(relay);
+    }
 }
 
 /* ---- probes ------------------------------------------------------------------------------- */
@@ -156,9 +163,25 @@ static uint32_t doubled(uint32_t delay_ms, uint32_t first_ms, uint32_t max_ms)
     return delay > max_ms ? max_ms : delay;
 }
 
+/* R3: the oldest delivery of a destination is its probe. */
+static void schedule_demand_probe(struct relay *relay, struct server *server)
+{
+    if (server->trouble == TROUBLE_NONE) {
+        server->next_probe_ms = INT64_MAX;
+        return;
+    }
+    server->probe_delay_ms = doubled(server->probe_delay_ms, DEMAND_PROBE_MS, DEMAND_PROBE_MAX_MS);
+    server->next_probe_ms = relay->now.steady_ms + server->probe_delay_ms;
+    server_touch(relay, server);
+}
+
 static void schedule_probe(struct relay *relay, struct server *server)
 {
     int64_t delay = 0;
+    if (server->on_demand) {
+        schedule_demand_probe(relay, server);
+        return;
+    }
     switch (server->trouble) {
     case TROUBLE_NONE:
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
@@ -216,6 +239,10 @@ void governor_probe_due(struct relay *relay, struct server *server)
 {
     int64_t now = relay->now.steady_ms;
     if (server->probe != NULL || server->state == SERVER_DISABLED) {
+        return;
+    }
+    if (server->on_demand && (server_usable(server) || !exchanger_is_wanted(server))) {
+        server->next_probe_ms = server_usable(server) ? INT64_MAX : now + DEMAND_PROBE_MS;
         return;
     }
     bool heard = now - server->last_contact_ms < CONTACT_MAX_AGE_MS;

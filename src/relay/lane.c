@@ -15,125 +15,6 @@ struct lane *lane_of(const struct relay *relay, const struct delivery *delivery)
     return relay->lanes[delivery->lane];
 }
 
-/* ---- making ------------------------------------------------------------------------------- */
-
-static struct slice lane_name(const struct relay *relay, uint32_t route)
-{
-    struct buffer name;
-    buffer_init(&name, 0);
-    if (route == NO_INDEX) {
-        buffer_append_text(&name, "orphan");
-    } else {
-        const struct route_config *config = &relay->config->routes[route];
-        buffer_append_text(&name, config->kind == ROUTE_DOMAIN ? "domain:" : "relay:");
-        buffer_append(&name, config->name);
-    }
-    if (name.failed) {
-        buffer_done(&name);
-        return SLICE_EMPTY;
-    }
-    return buffer_slice(&name); /* the memory is the lane's now */
-}
-
-struct lane *lane_new(struct relay *relay, uint32_t route)
-{
-    struct lane **lanes = realloc(relay->lanes, (relay->lane_count + 1) * sizeof *lanes);
-    if (lanes == NULL) {
-        return NULL;
-    }
-    relay->lanes = lanes;
-    struct lane *lane = calloc(1, sizeof *lane);
-    if (lane == NULL) {
-        return NULL;
-    }
-    *lane = (struct lane){
-        .index = relay->lane_count,
-        .route = route,
-        .pinned_server = NO_INDEX,
-        .redirect = INTERN_NONE,
-        .name = lane_name(relay, route),
-        .head = NOBODY,
-        .tail = NOBODY,
-        .placed = NO_INDEX,
-        .recovery = {.server = NO_INDEX},
-        .last_server = route == NO_INDEX ? NO_INDEX : relay->config->routes[route].chain[0],
-    };
-    if (lane->name.data == NULL) {
-        free(lane);
-        return NULL;
-    }
-    if (route != NO_INDEX && relay->config->routes[route].kind == ROUTE_RELAY) {
-        lane->salt = hash_bytes(relay->key, lane->name);
-    }
-    list_init(&lane->turn);
-    relay->lanes[relay->lane_count++] = lane;
-    return lane;
-}
-
-void lane_free(struct relay *relay, struct lane *lane)
-{
-    list_remove(&lane->turn);
-    intern_drop(&relay->redirects, lane->redirect);
-    free((void *)(uintptr_t)lane->name.data);
-    free(lane->returned);
-    free(lane);
-}
-
-bool lanes_make(struct relay *relay)
-{
-    for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        if (lane_new(relay, i) == NULL) {
-            return false;
-        }
-    }
-    struct lane *orphan = lane_new(relay, NO_INDEX);
-    relay->orphan = orphan == NULL ? NOBODY : orphan->index;
-    return orphan != NULL;
-}
-
-struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin,
-                          uint32_t pinned_server, struct slice redirect, bool redirect_address)
-{
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
-        if (lane->route == route && lane->pin == pin && lane->pinned_server == pinned_server &&
-            slice_equal(intern_text(&relay->redirects, lane->redirect), redirect)) {
-            return lane;
-        }
-    }
-    uint32_t text = redirect.length > 0 ? intern_take(&relay->redirects, redirect) : INTERN_NONE;
-    if (redirect.length > 0 && text == INTERN_NONE) {
-        return NULL;
-    }
-    struct lane *lane = lane_new(relay, route);
-    if (lane == NULL) {
-        intern_drop(&relay->redirects, text);
-        return NULL;
-    }
-    lane->pin = pin;
-    lane->pinned_server = pinned_server;
-    lane->redirect = text;
-    lane->redirect_address = redirect_address;
-    if (pin != PIN_NONE) {
-        struct slice place =
-            pinned_server == NO_INDEX ? redirect : server_name(relay, pinned_server);
-        lane->salt = hash_bytes(relay->key, place) + pin;
-    }
-    return lane;
-}
-
-struct lane *lane_base(struct relay *relay, struct lane *lane)
-{
-    if (lane->pin != PIN_DOUBT) {
-        return lane;
-    }
-    struct slice redirect = intern_text(&relay->redirects, lane->redirect);
-    struct lane *base =
-        lane_sibling(relay, lane->route, redirect.length > 0 ? PIN_REDIRECT : PIN_NONE, NO_INDEX,
-                     redirect, lane->redirect_address);
-    return base == NULL ? lane : base;
-}
-
 /* ---- the FIFO and the heap ---------------------------------------------------------------- */
 
 static void change_ready(struct relay *relay, struct lane *lane, int change)
@@ -640,6 +521,9 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
         return server_usable(server_at(relay, lane->pinned_server)) ? lane->pinned_server
                                                                     : NO_INDEX;
     }
+    if (lane->destination != NULL) {
+        return destination_choose(relay, lane->destination);
+    }
     const struct route_config *route = &relay->config->routes[lane->route];
     for (uint32_t i = 0; i < route->chain_length; i++) {
         const struct server *server = server_at(relay, route->chain[i]);
@@ -670,8 +554,12 @@ bool lane_is_stopped(const struct relay *relay, const struct lane *lane)
     if (lane->pinned_server != NO_INDEX) {
         return is_away(server_at(relay, lane->pinned_server));
     }
-    if (lane->route == NO_INDEX) {
+    if (lane->route == NO_INDEX ||
+        (lane->destination == NULL && relay->config->routes[lane->route].mx)) {
         return false;
+    }
+    if (lane->destination != NULL) {
+        return destination_is_stopped(relay, lane->destination);
     }
     const struct route_config *route = &relay->config->routes[lane->route];
     for (uint32_t i = 0; i < route->chain_length; i++) {
@@ -730,7 +618,7 @@ static void leave_turns(struct relay *relay, struct lane *lane)
 static bool stands_in(const struct relay *relay, const struct lane *lane, uint32_t server)
 {
     return lane->pinned_server == NO_INDEX && lane->route != NO_INDEX &&
-           relay->config->routes[lane->route].chain[0] != server;
+           lane_chain_head(relay, lane) != server;
 }
 
 static void take_turns(struct relay *relay, struct lane *lane, uint32_t choice)
@@ -754,13 +642,17 @@ void lane_place(struct relay *relay, struct lane *lane)
         leave_turns(relay, lane);
         take_turns(relay, lane, choice);
     }
+    if (lane->destination != NULL && lane->ready > 0) {
+        destination_touch(relay, lane->destination);
+    }
     if (!relay->started) {
         return;
     }
     if (usable != NO_INDEX && lane->stopped) {
         lane_resumes(relay, lane, usable);
     } else if (usable == NO_INDEX && !lane->stopped && lane->waiting > 0 &&
-               lane->pin != PIN_DOUBT && lane_is_stopped(relay, lane)) {
+               lane->pin != PIN_DOUBT && !lane_is_one_of_many(relay, lane) &&
+               lane_is_stopped(relay, lane)) {
         lane_stops(relay, lane);
     }
 }
@@ -775,25 +667,41 @@ void lanes_place(struct relay *relay)
 
 /* ---- counts ------------------------------------------------------------------------------- */
 
+static void lane_recovers(struct relay *relay, struct lane *lane, const struct server *server,
+                          int64_t since_wall_ms)
+{
+    if (lane_choose(relay, lane) != server->index) {
+        return;
+    }
+    refusals_look_again(relay, lane->recovery.server); /* it is another's lane now */
+    uint32_t head = lane_head(relay, lane);
+    bool waits =
+        lane->in_flight > 0 ||
+        (head != NOBODY &&
+         message_at(relay, delivery_at(relay, head)->message)->received_ms <= since_wall_ms) ||
+        lane->waiting > lane->ready;
+    lane->recovery = (struct recovery){.server = server->index,
+                                       .drains = waits,
+                                       .mark = relay->last_sequence,
+                                       .left = lane->waiting + lane->in_flight,
+                                       .drained_ms = server->recovered_ms};
+}
+
 void lanes_recover(struct relay *relay, const struct server *server, int64_t since_wall_ms)
 {
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
-        if (lane_choose(relay, lane) != server->index) {
-            continue;
+    for (uint32_t i = 0; server->exchanger == NULL && i < relay->lane_count; i++) {
+        lane_recovers(relay, relay->lanes[i], server, since_wall_ms);
+    }
+    if (server->exchanger == NULL) {
+        return;
+    }
+    LIST_EACH(&server->exchanger->uses, at, after)
+    {
+        struct destination *destination = LIST_ENTRY(at, struct exchanger_use, link)->destination;
+        LIST_EACH(&destination->lanes, lane_at, lane_after)
+        {
+            lane_recovers(relay, LIST_ENTRY(lane_at, struct lane, sibling), server, since_wall_ms);
         }
-        refusals_look_again(relay, lane->recovery.server); /* it is another's lane now */
-        uint32_t head = lane_head(relay, lane);
-        bool waits =
-            lane->in_flight > 0 ||
-            (head != NOBODY &&
-             message_at(relay, delivery_at(relay, head)->message)->received_ms <= since_wall_ms) ||
-            lane->waiting > lane->ready;
-        lane->recovery = (struct recovery){.server = server->index,
-                                           .drains = waits,
-                                           .mark = relay->last_sequence,
-                                           .left = lane->waiting + lane->in_flight,
-                                           .drained_ms = server->recovered_ms};
     }
 }
 
@@ -829,6 +737,7 @@ void lane_count(struct relay *relay, uint32_t number, enum delivery_state state,
     uint64_t by = (uint64_t)(int64_t)change;
     bool moving = state == DELIVERY_WAITING || state == DELIVERY_IN_FLIGHT;
     lane->deliveries += state != DELIVERY_FINISHED && state != DELIVERY_DEAD ? by : 0;
+    lane->members += state != DELIVERY_FINISHED ? by : 0;
     lane->waiting += state == DELIVERY_WAITING ? by : 0;
     lane->in_flight += state == DELIVERY_IN_FLIGHT ? by : 0;
     lane->held += state == DELIVERY_HELD ? by : 0;

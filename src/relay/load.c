@@ -41,7 +41,9 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
         if (server == NO_INDEX) {
             return ERROR_INVALID;
         }
-        lane = lane_sibling(relay, route, PIN_REDIRECT, server, to, false);
+        struct lane_key key = {
+            .route = route, .pin = PIN_REDIRECT, .pinned_server = server, .redirect = to};
+        lane = lane_sibling(relay, &key);
     } else {
         uint32_t domain =
             routing_domain(relay->routing, slice_skip(to, slice_find_last(to, '@') + 1));
@@ -54,7 +56,7 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
         if (route == NO_INDEX) {
             return ERROR_INVALID;
         }
-        lane = lane_sibling(relay, route, PIN_REDIRECT, NO_INDEX, to, true);
+        lane = lane_for_address(relay, route, to);
     }
     if (lane == NULL) {
         return ERROR_MEMORY;

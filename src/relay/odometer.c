@@ -14,14 +14,29 @@
 #include "relay/notes.h"
 #include "relay/relay_internal.h"
 
-static bool chain_works(const struct relay *relay, const struct route_config *route)
+static bool any_usable(const struct relay *relay, const uint32_t *chain, uint32_t length)
 {
-    for (uint32_t i = 0; i < route->chain_length; i++) {
-        if (server_usable(server_at(relay, route->chain[i]))) {
+    for (uint32_t i = 0; i < length; i++) {
+        if (server_usable(server_at(relay, chain[i]))) {
             return true;
         }
     }
     return false;
+}
+
+/* Under MX routing one of the domains that the route is for. */
+static bool chain_works(const struct relay *relay, uint32_t index)
+{
+    const struct route_config *route = &relay->config->routes[index];
+    bool by_domain = route->mx && route->kind == ROUTE_DOMAIN;
+    for (uint32_t i = 0; by_domain && i < relay->destination_room; i++) {
+        const struct destination *destination = relay->destinations[i];
+        if (destination != NULL && destination->route == index &&
+            any_usable(relay, destination->chain, destination->chain_length)) {
+            return true;
+        }
+    }
+    return any_usable(relay, route->chain, route->chain_length);
 }
 
 static int64_t reading_ms(const struct relay *relay, uint32_t route)
@@ -71,7 +86,7 @@ void odometers_turn(struct relay *relay)
 {
     for (uint32_t i = 0; relay->started && i < relay->config->route_count; i++) {
         const struct route_config *route = &relay->config->routes[i];
-        bool moves = route->kind == ROUTE_DOMAIN && chain_works(relay, route);
+        bool moves = route->kind == ROUTE_DOMAIN && chain_works(relay, i);
         if (moves != odometer_moves(relay, i)) {
             settle(relay, i, moves);
             if (moves) {

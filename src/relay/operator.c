@@ -113,13 +113,14 @@ static void probe_chain(struct relay *relay, const struct lane *lane)
 {
     if (lane->pinned_server != NO_INDEX) {
         governor_probe_now(relay, server_at(relay, lane->pinned_server));
-    } else if (lane->route != NO_INDEX) {
-        const struct route_config *route = &relay->config->routes[lane->route];
-        for (uint32_t i = 0; i < route->chain_length; i++) {
-            struct server *server = server_at(relay, route->chain[i]);
-            if (!server_usable(server)) {
-                governor_probe_now(relay, server);
-            }
+        return;
+    }
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, lane, &length);
+    for (uint32_t i = 0; i < length; i++) {
+        struct server *server = server_at(relay, chain[i]);
+        if (!server_usable(server)) {
+            governor_probe_now(relay, server);
         }
     }
 }
@@ -276,10 +277,10 @@ enum error relay_server_enable(struct relay *relay, uint32_t server, struct rela
 enum error relay_server_probe(struct relay *relay, uint32_t index, struct relay_time now)
 {
     relay_begin(relay, now);
-    if (index >= relay->server_count) {
+    struct server *server = server_at(relay, index);
+    if (server == NULL) {
         return ERROR_MISSING;
     }
-    struct server *server = &relay->servers[index];
     if (server->state == SERVER_DISABLED) {
         return ERROR_INVALID;
     }

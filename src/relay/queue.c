@@ -84,9 +84,11 @@ bool delivery_before(const struct relay *relay, uint32_t a, uint32_t b)
 
 /* Room in the schedule for each delivery and for its recipient's patience, so that putting one off
  * can never fail. */
-static bool reserve_timers(struct relay *relay, uint32_t more)
+bool timers_reserve(struct relay *relay, uint32_t more_deliveries, uint32_t more_others)
 {
-    uint64_t need = 2 * ((uint64_t)relay->delivery_count + more) + relay->server_count;
+    uint64_t others = (uint64_t)relay->server_count + relay->exchanger_room +
+                      relay->destination_room + 1 + more_others;
+    uint64_t need = 2 * ((uint64_t)relay->delivery_count + more_deliveries) + others;
     return need < UINT32_MAX && schedule_reserve(&relay->schedule, (uint32_t)need) == ERROR_NONE;
 }
 
@@ -136,10 +138,14 @@ static struct slice fold_domain(struct slice domain, uint8_t folded[DOMAIN_BYTES
     return slice_make(folded, domain.length);
 }
 
-static uint32_t intern_domain(struct relay *relay, struct slice address)
+struct slice domain_of_address(struct slice address)
+{
+    return slice_skip(address, slice_find_last(address, '@') + 1);
+}
+
+uint32_t domain_take(struct relay *relay, struct slice domain)
 {
     uint8_t folded[DOMAIN_BYTES_MAX];
-    struct slice domain = slice_skip(address, slice_find_last(address, '@') + 1);
     return intern_take(&relay->domains, fold_domain(domain, folded));
 }
 
@@ -222,7 +228,7 @@ static bool add_deliveries(struct relay *relay, struct message *message, uint32_
         if ((notify & SPOOL_NOTIFY_SUCCESS) != 0) {
             delivery->flags |= DELIVERY_TELL_SUCCESS;
         }
-        delivery->domain = intern_domain(relay, from->recipients[i].address);
+        delivery->domain = domain_take(relay, domain_of_address(from->recipients[i].address));
         if (delivery->domain == INTERN_NONE) {
             return false;
         }
@@ -240,7 +246,7 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         return ERROR_EXISTS;
     }
     if (!chunks_grow(&relay->messages, index, sizeof(struct message)) ||
-        !reserve_timers(relay, count)) {
+        !timers_reserve(relay, count, 0)) {
         return ERROR_MEMORY;
     }
     uint32_t *many = count == 1 ? NULL : malloc(count * sizeof *many);

@@ -150,6 +150,12 @@ static void abandon(struct relay *relay, struct server *server)
     }
 }
 
+/* Exchangers stay where they are. */
+static uint32_t moved_server(const uint32_t *server_map, uint32_t server)
+{
+    return server >= RELAY_EXCHANGERS ? server : server_map[server];
+}
+
 static void map_servers(const struct relay *relay, const struct relay_config *config,
                         uint32_t *ret_map)
 {
@@ -180,7 +186,7 @@ static void move_servers(struct relay *relay, struct server *servers, const uint
         struct job *job = relay->jobs[i];
         if (job != NULL && job->server != NO_INDEX) {
             bool goes_on = job->session == NULL || job->session->server != NULL;
-            job->server = goes_on ? server_map[job->server] : NO_INDEX;
+            job->server = goes_on ? moved_server(server_map, job->server) : NO_INDEX;
         }
     }
 }
@@ -255,18 +261,18 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
                          const struct delivery *delivery, const struct lane *old_lane)
 {
     uint32_t route = new_route(relay, relaning, delivery, old_lane);
-    uint32_t base = route == NO_INDEX ? relay->orphan : route;
-    if (old_lane->pin == PIN_NONE) {
-        return base;
+    const struct lane *base = lane_for(relay, route, delivery->domain);
+    if (base == NULL || old_lane->pin == PIN_NONE) {
+        return base == NULL ? NOBODY : base->index;
     }
     uint32_t server = old_lane->pinned_server == NO_INDEX
                           ? NO_INDEX
-                          : relaning->server_map[old_lane->pinned_server];
+                          : moved_server(relaning->server_map, old_lane->pinned_server);
     struct slice redirect = intern_text(&relay->redirects, old_lane->redirect);
     enum lane_pin pin = old_lane->pin;
     if (server == NO_INDEX && old_lane->pinned_server != NO_INDEX) {
         if (!old_lane->redirect_address) {
-            return base;
+            return base->index;
         }
         pin = PIN_REDIRECT;
     }
@@ -278,27 +284,37 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
         if (route == NO_INDEX) {
             return relay->orphan;
         }
+        base = lane_for_address(relay, route, redirect);
+    } else if (redirect.length > 0) {
+        struct lane_key key = {
+            .route = route, .pin = PIN_REDIRECT, .pinned_server = server, .redirect = redirect};
+        base = lane_sibling(relay, &key);
     }
-    const struct lane *lane =
-        lane_sibling(relay, route, pin, server, redirect, old_lane->redirect_address);
-    return lane == NULL ? NOBODY : lane->index;
+    if (base != NULL && pin == PIN_DOUBT) {
+        base = lane_for_doubt(relay, base, server);
+    }
+    return base == NULL ? NOBODY : base->index;
 }
 
-/* Lanes with a pin or redirect are made when they are first needed: here, where it may fail. Looks
- * through all mail, but only while there is some in such a lane. */
+/* Lanes with a pin or redirect, and those of destinations, are made when they are first needed:
+ * here, where it may fail. Looks through all mail, but only while there is some in such a lane. */
 static bool make_special_lanes(struct relay *relay, struct relaning *relaning)
 {
     uint64_t some = 0;
     for (uint32_t i = 0; i < relaning->old_lane_count; i++) {
         some += relaning->old_lanes[i]->pin != PIN_NONE;
     }
-    for (uint32_t at = relay->first_message; some > 0 && at != NOBODY;
+    bool mx = false;
+    for (uint32_t i = 0; i < relay->config->route_count; i++) {
+        mx |= relay->config->routes[i].mx;
+    }
+    for (uint32_t at = relay->first_message; (some > 0 || mx) && at != NOBODY;
          at = message_at(relay, at)->next) {
         const struct message *message = message_at(relay, at);
         for (uint32_t i = 0; i < message->recipient_count; i++) {
             uint32_t number = delivery_number(message, i);
             const struct delivery *delivery = number == NOBODY ? NULL : delivery_at(relay, number);
-            if (delivery != NULL && relaning->old_lanes[delivery->lane]->pin != PIN_NONE &&
+            if (delivery != NULL && (mx || relaning->old_lanes[delivery->lane]->pin != PIN_NONE) &&
                 new_lane(relay, relaning, delivery, relaning->old_lanes[delivery->lane]) ==
                     NOBODY) {
                 return false;
@@ -315,7 +331,7 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
     bool was_orphan = delivery->lane == relaning->old_orphan;
     delivery->server = delivery->server == NO_SERVER
                            ? NO_SERVER
-                           : (uint16_t)relaning->server_map[delivery->server];
+                           : (uint16_t)moved_server(relaning->server_map, delivery->server);
     uint32_t lane = new_lane(relay, relaning, delivery, old_lane);
     delivery->lane = lane == NOBODY ? relay->orphan : lane; /* NOBODY: never, they are made */
     lane_count(relay, number, delivery->state, 1);
@@ -357,6 +373,18 @@ static void carry_time(struct relay *relay, const struct odometer *old, const ui
     }
 }
 
+static bool is_in_chain(const struct relay *relay, const struct lane *lane, uint32_t server)
+{
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, lane, &length);
+    for (uint32_t i = 0; i < length; i++) {
+        if (chain[i] == server) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What a route's lane was doing goes on in the lane of the same name. What is left of a drain is
  * counted as its mail is laned anew. */
 static void carry_lane(struct relay *relay, const struct lane *old, const uint32_t *server_map)
@@ -366,8 +394,10 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         if (lane->pin != PIN_NONE || !slice_equal(lane->name, old->name)) {
             continue;
         }
-        if (old->last_server != NO_INDEX && server_map[old->last_server] != NO_INDEX) {
-            lane->last_server = server_map[old->last_server];
+        uint32_t last =
+            old->last_server == NO_INDEX ? NO_INDEX : moved_server(server_map, old->last_server);
+        if (last < RELAY_EXCHANGERS || is_in_chain(relay, lane, last)) {
+            lane->last_server = last;
         }
         lane->stopped = old->stopped;
         lane->draining = old->draining;
@@ -377,19 +407,116 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         lane->recovery = old->recovery;
         lane->recovery.left = 0;
         if (old->recovery.server != NO_INDEX) {
-            lane->recovery.server = server_map[old->recovery.server];
+            lane->recovery.server = moved_server(server_map, old->recovery.server);
         }
         lane->expiry_level = old->expiry_level;
         relay->drained |= lane->draining || lane->recovery.drains;
     }
 }
 
-static void free_lanes(struct relay *relay, struct lane **lanes, uint32_t count)
+/* ---- the lanes there are, as one thing ------------------------------------------------------ */
+
+struct lane_set {
+    struct lane **lanes;
+    uint32_t lane_count;
+    uint32_t orphan;
+    struct destination **destinations;
+    uint32_t destination_room, destination_count, destination_hint;
+    struct map destinations_by_key;
+    struct link spare_lanes, touched_destinations;
+};
+
+/* relay has none afterwards. */
+static void lanes_put_aside(struct relay *relay, struct lane_set *ret_set)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        lane_free(relay, lanes[i]);
+    *ret_set = (struct lane_set){relay->lanes,
+                                 relay->lane_count,
+                                 relay->orphan,
+                                 relay->destinations,
+                                 relay->destination_room,
+                                 relay->destination_count,
+                                 relay->destination_hint,
+                                 relay->destinations_by_key,
+                                 {0},
+                                 {0}};
+    list_init(&ret_set->spare_lanes);
+    list_init(&ret_set->touched_destinations);
+    adopt_list(&ret_set->spare_lanes, &relay->spare_lanes);
+    adopt_list(&ret_set->touched_destinations, &relay->touched_destinations);
+    relay->lanes = NULL;
+    relay->lane_count = 0;
+    relay->destinations = NULL;
+    relay->destination_room = relay->destination_count = relay->destination_hint = 0;
+    map_init(&relay->destinations_by_key);
+}
+
+/* relay must have none. */
+static void lanes_put_back(struct relay *relay, struct lane_set *set)
+{
+    relay->lanes = set->lanes;
+    relay->lane_count = set->lane_count;
+    relay->orphan = set->orphan;
+    relay->destinations = set->destinations;
+    relay->destination_room = set->destination_room;
+    relay->destination_count = set->destination_count;
+    relay->destination_hint = set->destination_hint;
+    relay->destinations_by_key = set->destinations_by_key;
+    adopt_list(&relay->spare_lanes, &set->spare_lanes);
+    adopt_list(&relay->touched_destinations, &set->touched_destinations);
+}
+
+static void lanes_free(struct relay *relay, struct lane_set *set)
+{
+    for (uint32_t i = 0; i < set->lane_count; i++) {
+        lane_free(relay, set->lanes[i]);
     }
-    free(lanes);
+    free(set->lanes);
+    for (uint32_t i = 0; i < set->destination_room; i++) {
+        if (set->destinations[i] != NULL) {
+            destination_free(relay, set->destinations[i]);
+        }
+    }
+    free(set->destinations);
+    map_done(&set->destinations_by_key);
+}
+
+/* Their timers know them by their place in relay. */
+static void stop_destinations(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->destination_room; i++) {
+        const struct destination *destination = relay->destinations[i];
+        if (destination != NULL && destination->timer != SCHEDULE_NOWHERE) {
+            schedule_remove(&relay->schedule, destination->timer);
+        }
+    }
+}
+
+/* What DNS has said is known on, where it means the same. */
+static void carry_destinations(struct relay *relay, const struct relay_config *old_config,
+                               const struct lane_set *old)
+{
+    for (uint32_t i = 0; i < old->destination_room; i++) {
+        struct destination *from = old->destinations[i];
+        uint32_t route =
+            from == NULL ? NO_INDEX : find_route(relay->config, &old_config->routes[from->route]);
+        if (route != NO_INDEX && relay->config->routes[route].mx &&
+            destination_same_policy(old_config, from->route, relay->config, route)) {
+            destination_carry(relay, route, from);
+        }
+    }
+}
+
+static void carry_lanes(struct relay *relay, const struct relay_config *old_config,
+                        const struct lane_set *old, const uint32_t *server_map)
+{
+    for (uint32_t i = 0; i < old->lane_count; i++) {
+        const struct lane *lane = old->lanes[i];
+        bool of_many =
+            lane->destination != NULL && old_config->routes[lane->route].kind == ROUTE_RELAY;
+        if (lane->pin == PIN_NONE && !of_many) {
+            carry_lane(relay, lane, server_map);
+        }
+    }
 }
 
 /* Lanes part and join: who follows whom is settled anew. */
@@ -422,8 +549,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     uint64_t *route_bytes = calloc(config->route_count + 1, sizeof *route_bytes);
     uint32_t *route_map = calloc(relay->config->route_count + 1, sizeof *route_map);
     struct odometer *odometers = odometers_new(config->route_count);
-    uint32_t timers = 2 * relay->delivery_count + config->server_count + relay->server_count;
     struct routing *old_routing = relay->routing;
+    struct lane_set old, made;
     arena_init(&relaning.arena);
     relaning.server_map = server_map;
     if (server_map != NULL) {
@@ -431,23 +558,19 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     }
     /* The new lanes are made under the new configuration; until nothing can fail any more the old
      * ones stand aside. */
-    relay->lanes = NULL;
-    relay->lane_count = 0;
+    lanes_put_aside(relay, &old);
     relay->config = config;
     relay->routing = routing;
-    bool made = server_map != NULL && routing != NULL && route_bytes != NULL && route_map != NULL &&
-                odometers != NULL && schedule_reserve(&relay->schedule, timers) == ERROR_NONE &&
-                servers_new(relay, config, &servers) == ERROR_NONE && lanes_make(relay) &&
-                make_special_lanes(relay, &relaning);
-    struct lane **new_lanes = relay->lanes;
-    uint32_t new_lane_count = relay->lane_count, new_orphan = relay->orphan;
-    relay->lanes = relaning.old_lanes;
-    relay->lane_count = relaning.old_lane_count;
-    relay->orphan = relaning.old_orphan;
+    bool good = server_map != NULL && routing != NULL && route_bytes != NULL && route_map != NULL &&
+                odometers != NULL && servers_new(relay, config, &servers) == ERROR_NONE &&
+                lanes_make(relay) && make_special_lanes(relay, &relaning) &&
+                timers_reserve(relay, 0, config->server_count + old.destination_room);
+    lanes_put_aside(relay, &made);
+    lanes_put_back(relay, &old);
     relay->config = relaning.old_config;
     relay->routing = old_routing;
-    if (!made) {
-        free_lanes(relay, new_lanes, new_lane_count);
+    if (!good) {
+        lanes_free(relay, &made);
         arena_done(&relaning.arena);
         free(server_map);
         routing_free(routing);
@@ -465,32 +588,30 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     odometers_carry(relay, odometers, route_map);
     struct odometer *old_odometers = relay->odometers;
     relay->odometers = odometers;
-    for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
-        list_remove(&relaning.old_lanes[i]->turn);
+    for (uint32_t i = 0; i < relay->lane_count; i++) {
+        list_remove(&relay->lanes[i]->turn);
     }
+    stop_destinations(relay);
     move_servers(relay, servers, server_map);
     relay->config = config;
     free(relay->servers);
     relay->servers = servers;
     relay->server_count = config->server_count;
+    exchangers_unplace(relay);
     routing_free(relay->routing);
     relay->routing = routing;
     free(relay->route_bytes);
     relay->route_bytes = route_bytes;
-    relay->lanes = new_lanes;
-    relay->lane_count = new_lane_count;
-    relay->orphan = new_orphan;
-    for (uint32_t i = 0; i < relaning.old_lane_count; i++) {
-        if (relaning.old_lanes[i]->pin == PIN_NONE) {
-            carry_lane(relay, relaning.old_lanes[i], server_map);
-        }
-    }
+    lanes_put_aside(relay, &old);
+    lanes_put_back(relay, &made);
+    carry_destinations(relay, relaning.old_config, &old);
+    carry_lanes(relay, relaning.old_config, &old, server_map);
     relane_all(relay, &relaning);
     carry_time(relay, old_odometers, route_map);
     free(old_odometers);
     free(route_map);
     arena_done(&relaning.arena);
-    free_lanes(relay, relaning.old_lanes, relaning.old_lane_count);
+    lanes_free(relay, &old);
     free(server_map);
     relay->started = started;
     if (started) {

@@ -268,6 +268,10 @@ void refusals_recount(struct relay *relay)
     for (uint32_t i = 0; i < relay->server_count; i++) {
         relay->servers[i].held_refusals = 0;
     }
+    for (uint32_t i = relay_next_exchanger(relay, 0); i != NO_INDEX;
+         i = relay_next_exchanger(relay, i + 1)) {
+        server_at(relay, i)->held_refusals = 0;
+    }
     if (relay->totals.held == 0) {
         return;
     }

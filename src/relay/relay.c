@@ -64,6 +64,12 @@ static void timer_moved(void *context, const struct timer *timer, uint32_t place
     case TIMER_SERVER:
         server_at(relay, timer->index)->timer = place;
         break;
+    case TIMER_DESTINATION:
+        relay->destinations[timer->index]->timer = place;
+        break;
+    case TIMER_SWEEP:
+        relay->sweep = place;
+        break;
     }
 }
 
@@ -81,7 +87,12 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->next_job = relay_random(relay);
     relay->first_message = relay->last_message = relay->load_hint = relay->oldest = NOBODY;
     relay->delivery_free = relay->record_free = NOBODY;
+    relay->sweep = SCHEDULE_NOWHERE;
     list_init(&relay->touched);
+    list_init(&relay->touched_destinations);
+    list_init(&relay->spare_lanes);
+    map_init(&relay->destinations_by_key);
+    map_init(&relay->exchangers_by_key);
     map_init(&relay->recipients);
     map_init(&relay->sessions);
     map_init(&relay->jobs_by_id);
@@ -122,6 +133,13 @@ void relay_free(struct relay *relay)
         lane_free(relay, relay->lanes[i]);
     }
     free(relay->lanes);
+    for (uint32_t i = 0; i < relay->destination_room; i++) {
+        if (relay->destinations[i] != NULL) {
+            destination_free(relay, relay->destinations[i]);
+        }
+    }
+    free(relay->destinations);
+    map_done(&relay->destinations_by_key);
     size_t cursor = 0;
     for (struct session *session; (session = map_next(&relay->sessions, &cursor)) != NULL;) {
         free(session);
@@ -136,6 +154,7 @@ void relay_free(struct relay *relay)
     map_done(&relay->recipients);
     free(relay->records);
     free(relay->servers);
+    exchangers_done(relay);
     intern_done(&relay->domains);
     intern_done(&relay->reasons);
     intern_done(&relay->redirects);
@@ -185,6 +204,22 @@ uint32_t route_of_recipient(const struct relay *relay, const struct spool_messag
     return routing_find(relay->routing, &query);
 }
 
+/* False: memory; nothing is counted yet. */
+static bool choose_lanes(struct relay *relay, const struct spool_message *message,
+                         const struct message *added)
+{
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        uint32_t number = delivery_number(added, i);
+        const struct lane *lane = lane_for(relay, route_of_recipient(relay, message, i),
+                                           delivery_at(relay, number)->domain);
+        if (lane == NULL) {
+            return false;
+        }
+        delivery_move(relay, number, lane->index);
+    }
+    return true;
+}
+
 enum error relay_add(struct relay *relay, struct spool_handle handle,
                      const struct spool_message *message, struct relay_time now)
 {
@@ -194,19 +229,22 @@ enum error relay_add(struct relay *relay, struct spool_handle handle,
         return error;
     }
     const struct message *added = message_at(relay, handle.index);
+    if (!choose_lanes(relay, message, added)) {
+        message_abandon(relay, handle.index);
+        return ERROR_MEMORY;
+    }
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         uint32_t number = delivery_number(added, i);
-        uint32_t route = route_of_recipient(relay, message, i);
         if (i == 0) {
-            span_accepted(relay, message_at(relay, handle.index), message, route);
+            span_accepted(relay, message_at(relay, handle.index), message,
+                          lane_of(relay, delivery_at(relay, number))->route);
         }
-        delivery_move(relay, number, route == NO_INDEX ? relay->orphan : route);
         delivery_set_state(relay, number, DELIVERY_WAITING);
         lane_append(relay, number);
         if (relay->started && message->received_ms < now.wall_ms - OLD_MAIL_MS) {
             expiry_soon(relay); /* an import */
         }
-        if (route == NO_INDEX && relay->started) {
+        if (delivery_at(relay, number)->lane == relay->orphan && relay->started) {
             (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
         }
     }
@@ -264,6 +302,9 @@ static void write_capabilities(struct relay *relay, struct server *server,
     }
     server->capabilities = *capabilities;
     server->capabilities_known = true;
+    if (server->exchanger != NULL) {
+        return; /* asked anew when it is made anew */
+    }
     buffer_clear(&relay->scratch);
     if (!note_key(&relay->scratch, server->config->name, GLOBAL_CAPABILITIES)) {
         return;
@@ -698,6 +739,7 @@ void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count, st
             cursor = 0; /* the table has changed */
         }
     }
+    destinations_forget_questions(relay);
     relay->frozen = false;
     relay_settle(relay);
 }
@@ -743,6 +785,10 @@ enum error relay_attempt_note(struct relay *relay, uint64_t id, struct relay_tim
 void relay_tick(struct relay *relay, struct relay_time now)
 {
     relay_begin(relay, now);
+    for (uint32_t i = relay_next_exchanger(relay, 0); relay->more && i != NO_INDEX;
+         i = relay_next_exchanger(relay, i + 1)) {
+        server_touch(relay, server_at(relay, i));
+    }
     for (uint32_t i = 0; relay->more && i < relay->server_count; i++) {
         if (relay->servers[i].ready + relay->servers[i].guests_ready > 0) {
             server_touch(relay, &relay->servers[i]);
@@ -762,6 +808,12 @@ void relay_tick(struct relay *relay, struct relay_time now)
             schedule_remove(&relay->schedule, 0);
             server_timer(relay, server_at(relay, timer.index));
             server_arm(relay, server_at(relay, timer.index));
+            break;
+        case TIMER_DESTINATION:
+            destination_timer(relay, relay->destinations[timer.index]);
+            break;
+        case TIMER_SWEEP:
+            destinations_sweep(relay);
             break;
         }
     }
@@ -796,17 +848,23 @@ static bool has_address(const struct server *server, const struct ip_address *ad
     return false;
 }
 
+static void contact(struct relay *relay, struct server *server, const struct ip_address *from)
+{
+    bool away = server->state == SERVER_SUSPECT || server->state == SERVER_DOWN;
+    if (away && !server->on_demand && has_address(server, from)) {
+        governor_probe_now(relay, server);
+    }
+}
+
 void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now)
 {
     relay_begin(relay, now);
     for (uint32_t i = 0; relay->started && i < relay->server_count; i++) {
-        struct server *server = &relay->servers[i];
-        if (server->state != SERVER_SUSPECT && server->state != SERVER_DOWN) {
-            continue;
-        }
-        if (has_address(server, from)) {
-            governor_probe_now(relay, server);
-        }
+        contact(relay, &relay->servers[i], from);
+    }
+    for (uint32_t i = relay_next_exchanger(relay, 0); relay->started && i != NO_INDEX;
+         i = relay_next_exchanger(relay, i + 1)) {
+        contact(relay, server_at(relay, i), from);
     }
     relay_settle(relay);
 }
@@ -817,9 +875,11 @@ bool relay_loop(struct relay *relay, const struct spool_message *message, struct
     struct server *found = NULL;
     for (uint32_t i = 0; found == NULL && i < message->recipient_count; i++) {
         uint32_t route = route_of_recipient(relay, message, i);
-        uint32_t length = route == NO_INDEX ? 0 : relay->config->routes[route].chain_length;
+        uint32_t length = 0;
+        const uint32_t *chain =
+            route == NO_INDEX ? NULL : lane_chain(relay, relay->lanes[route], &length);
         for (uint32_t j = 0; found == NULL && j < length; j++) {
-            struct server *server = server_at(relay, relay->config->routes[route].chain[j]);
+            struct server *server = server_at(relay, chain[j]);
             found = has_address(server, &message->origin.client.address) ? server : NULL;
         }
     }

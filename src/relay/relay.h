@@ -14,6 +14,7 @@
 #define HOLDFAST_RELAY_RELAY_H
 
 #include "relay/config.h"
+#include "relay/mx.h"
 #include "spool/spool.h"
 
 struct relay;
@@ -193,6 +194,10 @@ bool relay_loop(struct relay *relay, const struct spool_message *message, struct
 void relay_server_addresses(struct relay *relay, uint32_t server,
                             const struct ip_address *addresses, size_t count);
 
+/* The answer to RELAY_RESOLVE; also without having been asked. Nothing of it is kept. */
+void relay_resolved(struct relay *relay, struct slice domain, const struct mx_answer *answer,
+                    struct relay_time now);
+
 /* ---- actions ----------------------------------------------------------------------------- */
 
 enum relay_action_kind {
@@ -216,6 +221,8 @@ enum relay_action_kind {
                       next_wall_ms (0: not known), and write it in one batch with the notes, actions
                       of their own, that say so; then relay_add() it */
     RELAY_EVENT,   /* tell the operator: log, event journal, metrics, alert */
+    RELAY_RESOLVE, /* ask for the exchangers of `domain`, and say them by relay_resolved(); an
+                      answer that does not come is asked for again */
 };
 
 enum relay_event_kind {
@@ -257,6 +264,7 @@ struct relay_action {
     uint16_t note;
     struct slice payload; /* of a note; valid until the next call */
     struct slice key;
+    struct slice domain;
     struct slice redirect_to; /* RELAY_DELIVER: send to this address instead; REDIRECTED, STOPPED,
                                  DRAINING, DRAINED: where to by hand; else empty */
     enum relay_event_kind event;
@@ -367,6 +375,14 @@ struct relay_server_view {
     bool capabilities_known;
 };
 void relay_server(const struct relay *relay, uint32_t server, struct relay_server_view *ret_view);
+/* Servers are those of the configuration, by their index there, and the exchangers of MX routing,
+ * made when mail needs them and gone when it does no longer, from RELAY_EXCHANGERS on. */
+enum { RELAY_EXCHANGERS = 32768, RELAY_EXCHANGERS_MAX = 4096 };
+/* What holds for a server; an exchanger's addresses are literals. NULL: no such server. Until the
+ * next input. */
+const struct server_config *relay_server_config(const struct relay *relay, uint32_t server);
+/* The first exchanger from an index on, or NO_INDEX. */
+uint32_t relay_next_exchanger(const struct relay *relay, uint32_t from);
 
 enum lane_state { LANE_IDLE, LANE_FLOWING, LANE_DRAINING, LANE_STOPPED, LANE_HELD, LANE_ORPHAN };
 struct relay_lane_view {
@@ -384,12 +400,13 @@ struct relay_lane_view {
     bool switched;     /* mail goes, or last went, to another server than the first of the chain */
     int64_t
         oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */
-    const uint32_t *chain; /* servers it may go to, in order; until the next reconfiguration */
+    const uint32_t *chain; /* servers it may go to, in order; until the next input */
     uint32_t chain_length;
+    struct slice trouble; /* MX routing: why DNS gives no exchanger; else empty */
 };
 /* The first are the lanes of the routes, in the order of the configuration. */
 uint32_t relay_lane_count(const struct relay *relay);
-void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view);
+void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret_view);
 /* Before relay_lane() is asked for all lanes: walks the front of the queue, its oldest
  * RELAY_OLDEST_LOOK deliveries at most, for the oldest of each lane. With the heads of a lane's own
  * queues, which relay_lane() looks at, that is exact for a lane whose oldest waits for its server

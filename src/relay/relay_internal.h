@@ -82,6 +82,10 @@ enum {
     DRR_QUANTUM = 256 << 10, /* bytes a lane may send before the next lane's turn */
     DRR_COST_BASE = 4096,    /* a message's own cost beside its bytes */
     DRR_COST_MAX = 1 << 20,
+    MX_PORT = 25,
+    LAST_GREETING_MS = 300000, /* R4: the last server of a chain may take so long to greet */
+    DEMAND_PROBE_MS = 60000,   /* R3: a relay's destination is tried after 1 min, doubling to 30 */
+    DEMAND_PROBE_MAX_MS = 30 * 60 * 1000,
 };
 
 /* ---- mail --------------------------------------------------------------------------------- */
@@ -177,7 +181,9 @@ struct recipient {
 
 /* ---- lanes -------------------------------------------------------------------------------- */
 
-enum lane_pin { PIN_NONE, PIN_REDIRECT, PIN_DOUBT };
+enum lane_pin { PIN_NONE, PIN_REDIRECT, PIN_DOUBT, PIN_SPARE /* not in use */ };
+
+struct destination;
 
 /* R5: what a lane had to send when the server that it goes to had recovered. */
 struct recovery {
@@ -195,10 +201,13 @@ struct lane {
     uint32_t pinned_server; /* PIN_REDIRECT to a server, PIN_DOUBT; else NO_INDEX */
     uint32_t redirect;      /* interned: the address or server name as given; or INTERN_NONE */
     bool redirect_address;  /* an address, not a server */
-    uint64_t salt;          /* keeps its recipients apart from those of others; 0: a domain's */
-    struct slice name;      /* "domain:example.com"; owned */
-    uint32_t head, tail;    /* FIFO */
-    uint32_t *returned;     /* heap by acceptance order */
+    struct destination *destination; /* MX routing: whose exchangers; NULL: none */
+    struct link sibling;             /* of the destination's lanes; or in relay->spare_lanes */
+    uint64_t members;                /* unfinished, dead letters too: it is needed */
+    uint64_t salt;       /* keeps its recipients apart from those of others; 0: a domain's */
+    struct slice name;   /* "domain:example.com"; owned */
+    uint32_t head, tail; /* FIFO */
+    uint32_t *returned;  /* heap by acceptance order */
     uint32_t returned_count, returned_room;
     int64_t oldest_wall_ms;   /* by the last relay_look_for_oldest(); 0: none found */
     uint64_t oldest_sequence; /* of its message */
@@ -211,7 +220,7 @@ struct lane {
     bool guest;      /* there, in its list of guests: the server stands in, and has a warm-up */
     struct link turn;
     uint64_t deficit;
-    uint32_t last_server; /* R4: to tell a switch; at first the chain's head. Orphan: NO_INDEX */
+    uint32_t last_server; /* R4: to tell a switch; at first the chain's head; or NO_INDEX */
     bool stopped;
     bool draining;
     uint64_t drain_mark; /* what was accepted up to this sequence */
@@ -260,9 +269,13 @@ struct refusal_run {
 
 enum trouble { TROUBLE_NONE, TROUBLE_CONNECT, TROUBLE_GREETING, TROUBLE_DELIVERY };
 
+struct exchanger;
+
 struct server {
     const struct server_config *config;
     uint32_t index;
+    struct exchanger *exchanger; /* NULL: it is configured */
+    bool on_demand;              /* an exchanger that only mail for it probes (R3) */
     enum server_state state;
     enum trouble trouble;    /* what it must prove to be well again */
     uint64_t trouble_serial; /* sessions opened before that one prove nothing */
@@ -400,7 +413,17 @@ struct relay {
 
     struct lane **lanes;
     uint32_t lane_count;
-    uint32_t orphan; /* index of that lane */
+    struct link spare_lanes;
+    uint32_t orphan;                   /* index of that lane */
+    uint32_t shown_index, shown_at;    /* relay_lane(): where that one was found */
+    struct destination **destinations; /* NULL: a free place */
+    uint32_t destination_room, destination_count, destination_hint;
+    struct map destinations_by_key;
+    struct link touched_destinations;
+    struct exchanger **exchangers; /* NULL: a free place */
+    uint32_t exchanger_room, exchanger_count;
+    struct map exchangers_by_key;
+    uint32_t sweep; /* place in the schedule */
     struct server *servers;
     uint32_t server_count;
     struct link touched; /* servers that relay_settle() looks at */
@@ -439,6 +462,12 @@ void delivery_set_state(struct relay *relay, uint32_t number, enum delivery_stat
 /* The only way to change DELIVERY_BY_RULE and DELIVERY_REFUSED_ONCE, on which a count hangs. */
 void delivery_set_flags(struct relay *relay, struct delivery *delivery, unsigned clear,
                         unsigned set);
+/* Empty if it has none. */
+struct slice domain_of_address(struct slice address);
+/* The domain interned, in lower case. INTERN_NONE: memory. */
+uint32_t domain_take(struct relay *relay, struct slice domain);
+/* Room in the schedule for so many more deliveries and others. False: memory. */
+bool timers_reserve(struct relay *relay, uint32_t more_deliveries, uint32_t more_others);
 /* It has its fate: frees it, and its message with the last one. */
 void delivery_finish(struct relay *relay, uint32_t number);
 void delivery_set_reason(struct relay *relay, struct delivery *delivery, struct slice reason);
@@ -456,13 +485,35 @@ void queue_done(struct relay *relay);
 /* ---- lane.c: lanes and recipients' order -------------------------------------------------- */
 
 struct lane *lane_of(const struct relay *relay, const struct delivery *delivery);
-struct lane *lane_new(struct relay *relay, uint32_t route);
 void lane_free(struct relay *relay, struct lane *lane);
 /* One for each route, at the same index, and the orphan's. False: memory. */
 bool lanes_make(struct relay *relay);
-/* A lane of the same route with another pin or redirect, made if need be. NULL: memory. */
-struct lane *lane_sibling(struct relay *relay, uint32_t route, enum lane_pin pin,
-                          uint32_t pinned_server, struct slice redirect, bool redirect_address);
+/* The lane of new mail to `domain`, which is interned; made if need be. NULL: memory. */
+struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain);
+/* What makes a lane another one. */
+struct lane_key {
+    uint32_t route;
+    struct destination *destination;
+    enum lane_pin pin;
+    uint32_t pinned_server;
+    struct slice redirect;
+    bool redirect_address;
+};
+/* A lane beside those of the routes, made if need be. NULL: memory. */
+struct lane *lane_sibling(struct relay *relay, const struct lane_key *key);
+/* Of mail redirected to an address, by this route. NULL: memory. */
+struct lane *lane_for_address(struct relay *relay, uint32_t route, struct slice address);
+/* Of mail of lane `base` that only `server` may have. NULL: memory. */
+struct lane *lane_for_doubt(struct relay *relay, const struct lane *base, uint32_t server);
+/* Its place is for another lane. Nothing may be in it. */
+void lane_retire(struct relay *relay, struct lane *lane);
+/* The servers it may go to when nothing pins it, in order. */
+const uint32_t *lane_chain(const struct relay *relay, const struct lane *lane,
+                           uint32_t *ret_length);
+/* The first of them, or NO_INDEX. */
+uint32_t lane_chain_head(const struct relay *relay, const struct lane *lane);
+/* A destination of a relay: one of very many, of which no switch or stop is told. */
+bool lane_is_one_of_many(const struct relay *relay, const struct lane *lane);
 /* Appends a new delivery (state WAITING, NOWHERE). */
 void lane_append(struct relay *relay, uint32_t number);
 /* Puts one back in acceptance order (state WAITING, NOWHERE). */
@@ -531,6 +582,9 @@ void session_add_job(struct session *session, struct job *job);
 void session_remove_job(struct session *session, const struct job *job);
 /* Into the pool that fits its number of jobs. */
 void session_pool(struct relay *relay, struct session *session);
+/* Suspect, known of nothing. */
+void server_init(struct relay *relay, struct server *server, const struct server_config *config,
+                 uint32_t index);
 /* NULL: no such server. */
 struct server *server_at(const struct relay *relay, uint32_t index);
 /* By the configuration, which while it is replaced is not yet that of the servers. */
@@ -543,6 +597,88 @@ void server_timer(struct relay *relay, struct server *server);
 struct job *job_new(struct relay *relay, uint64_t id, uint32_t count);
 struct job *job_find(const struct relay *relay, uint64_t id);
 void job_free(struct relay *relay, struct job *job);
+
+/* ---- exchanger.c: servers made on demand -------------------------------------------------- */
+
+struct exchanger {
+    struct server server;
+    struct server_config config;
+    struct server_address addresses[MX_ADDRESSES_MAX];
+    uint64_t key;
+    struct link uses;   /* struct exchanger_use */
+    uint32_t pin_count; /* lanes for doubts */
+    uint8_t host[MX_HOST_MAX];
+};
+
+struct exchanger_use {
+    struct link link;
+    struct destination *destination;
+};
+
+/* The exchanger for this choice, made if need be. Those of routes with another `filter` (of what
+ * deliver-only-to says) are others. `lasting`: it is probed as configured servers are. NULL: memory
+ * is out, or there are too many. */
+struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
+                              bool lasting);
+/* It may take its time to greet, as the last server of a chain (R4). */
+void exchanger_is_last(struct server *server);
+/* Mail waits for it. */
+bool exchanger_is_wanted(const struct server *server);
+/* The lanes that it matters to, after its state has changed. */
+void exchanger_place_lanes(struct relay *relay, const struct server *server);
+/* Frees those that nobody needs. */
+void exchangers_sweep(struct relay *relay);
+/* Before the lanes are made anew. */
+void exchangers_unplace(struct relay *relay);
+void exchangers_done(struct relay *relay);
+
+/* ---- destination.c: MX routing ------------------------------------------------------------ */
+
+struct destination {
+    uint32_t index;
+    uint32_t route;
+    uint32_t domain; /* interned, counted */
+    bool lasting;    /* of a domain block's first name */
+    bool idle;       /* nothing was in it at the last sweep */
+    bool answered;   /* `verdict` holds until expires_ms */
+    bool asked;      /* an answer is due until asked_until_ms */
+    enum mx_verdict verdict;
+    struct link lanes;
+    struct link touched;
+    uint32_t timer;
+    uint32_t wait_ms; /* until it is asked again; doubles */
+    int64_t expires_ms;
+    int64_t asked_until_ms;
+    uint32_t *chain; /* configured servers and exchangers; room for all there may be */
+    uint32_t chain_length;
+    uint32_t exchanger_count; /* of these, from the route's mx_place on */
+    struct exchanger_use uses[MX_EXCHANGERS_MAX];
+};
+
+/* Of mail by this route to this domain, which is interned; made if need be. NULL: memory. */
+struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain);
+/* Something may have changed for it. */
+void destination_touch(struct relay *relay, struct destination *destination);
+/* Whom its mail goes to now, or NO_INDEX. */
+uint32_t destination_choose(const struct relay *relay, const struct destination *destination);
+/* There is nobody to go to, and DNS is not being asked. */
+bool destination_is_stopped(const struct relay *relay, const struct destination *destination);
+bool destination_has_mail(const struct destination *destination);
+/* Why DNS gives no exchanger; or empty. */
+struct slice destination_trouble(const struct destination *destination);
+void destinations_settle(struct relay *relay);
+void destination_timer(struct relay *relay, struct destination *destination);
+/* Once a minute: frees what nobody needs. */
+void destinations_sweep(struct relay *relay);
+/* What was asked for will not be answered. */
+void destinations_forget_questions(struct relay *relay);
+void destination_free(struct relay *relay, struct destination *destination);
+/* What DNS said of one of an older configuration holds for the one of `route` now, if there is any.
+ */
+void destination_carry(struct relay *relay, uint32_t route, const struct destination *from);
+/* What DNS said means the same by both. */
+bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
+                             const struct relay_config *b, uint32_t route_b);
 
 /* ---- governor.c: when a server is up ------------------------------------------------------ */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What is due when: a binary heap over deliveries that wait for a time, recipients whose patience
- * runs, and servers. 16 bytes an entry; each thing knows its place in the heap, so it can be taken
- * out again.
+ * runs, servers and destinations. 16 bytes an entry; each thing knows its place in the heap, so it
+ * can be taken out again.
  */
 #ifndef HOLDFAST_RELAY_SCHEDULE_H
 #define HOLDFAST_RELAY_SCHEDULE_H
@@ -13,7 +13,13 @@
 
 #define SCHEDULE_NOWHERE UINT32_MAX
 
-enum timer_kind { TIMER_DELIVERY, TIMER_RECIPIENT, TIMER_SERVER };
+enum timer_kind {
+    TIMER_DELIVERY,
+    TIMER_RECIPIENT,
+    TIMER_SERVER,
+    TIMER_DESTINATION,
+    TIMER_SWEEP, /* of destinations and exchangers that nobody needs any more */
+};
 
 struct timer {
     int64_t due_ms; /* steady */

@@ -11,6 +11,39 @@
 
 /* ---- servers ------------------------------------------------------------------------------ */
 
+void server_init(struct relay *relay, struct server *server, const struct server_config *config,
+                 uint32_t index)
+{
+    *server = (struct server){
+        .config = config,
+        .index = index,
+        .state = SERVER_SUSPECT,
+        .trouble = TROUBLE_CONNECT,
+        .since_ms = relay->now.steady_ms,
+        .since_wall_ms = relay->now.wall_ms,
+        .away_since_ms = relay->now.steady_ms,
+        .next_probe_ms = INT64_MAX,
+        .review_ms = INT64_MAX,
+        .last_probe_ms = INT64_MIN / 2,
+        .last_contact_ms = relay->now.steady_ms,
+        .ceiling = config->connections,
+        .timer = SCHEDULE_NOWHERE,
+    };
+    ramp_start(&server->ramp, UINT32_MAX);
+    list_init(&server->sessions);
+    list_init(&server->idle);
+    list_init(&server->single);
+    list_init(&server->turns);
+    list_init(&server->touched);
+    list_init(&server->guests);
+    for (uint32_t i = 0; i < config->address_count; i++) {
+        const struct server_address *address = &config->addresses[i];
+        if (address->is_literal && server->address_count < ADDRESSES_MAX) {
+            server->addresses[server->address_count++] = address->literal;
+        }
+    }
+}
+
 enum error servers_new(struct relay *relay, const struct relay_config *config,
                        struct server **ret_servers)
 {
@@ -19,35 +52,7 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
         return ERROR_MEMORY;
     }
     for (uint32_t i = 0; i < config->server_count; i++) {
-        struct server *server = &servers[i];
-        *server = (struct server){
-            .config = &config->servers[i],
-            .index = i,
-            .state = SERVER_SUSPECT,
-            .trouble = TROUBLE_CONNECT,
-            .since_ms = relay->now.steady_ms,
-            .since_wall_ms = relay->now.wall_ms,
-            .away_since_ms = relay->now.steady_ms,
-            .next_probe_ms = INT64_MAX,
-            .review_ms = INT64_MAX,
-            .last_probe_ms = INT64_MIN / 2,
-            .last_contact_ms = relay->now.steady_ms,
-            .ceiling = config->servers[i].connections,
-            .timer = SCHEDULE_NOWHERE,
-        };
-        ramp_start(&server->ramp, UINT32_MAX);
-        list_init(&server->sessions);
-        list_init(&server->idle);
-        list_init(&server->single);
-        list_init(&server->turns);
-        list_init(&server->touched);
-        list_init(&server->guests);
-        for (uint32_t j = 0; j < server->config->address_count; j++) {
-            const struct server_address *address = &server->config->addresses[j];
-            if (address->is_literal && server->address_count < ADDRESSES_MAX) {
-                server->addresses[server->address_count++] = address->literal;
-            }
-        }
+        server_init(relay, &servers[i], &config->servers[i], i);
     }
     *ret_servers = servers;
     return ERROR_NONE;
@@ -55,12 +60,18 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
 
 struct server *server_at(const struct relay *relay, uint32_t index)
 {
-    return index < relay->server_count ? &relay->servers[index] : NULL;
+    if (index < relay->server_count) {
+        return &relay->servers[index];
+    }
+    uint32_t place = index - RELAY_EXCHANGERS; /* wraps round below */
+    bool there = place < relay->exchanger_room && relay->exchangers[place] != NULL;
+    return there ? &relay->exchangers[place]->server : NULL;
 }
 
 struct slice server_name(const struct relay *relay, uint32_t index)
 {
-    return relay->config->servers[index].name;
+    return index < RELAY_EXCHANGERS ? relay->config->servers[index].name
+                                    : server_at(relay, index)->config->name;
 }
 
 void server_touch(struct relay *relay, struct server *server)
@@ -189,7 +200,8 @@ struct session *session_open(struct relay *relay, struct server *server, bool pr
     struct relay_action *action = action_add(relay, RELAY_CONNECT);
     action->session = session->id;
     action->server = server->index;
-    action->knock_interval_ms = probe ? governor_probe_interval(relay, server) : 0;
+    action->knock_interval_ms =
+        probe && !server->on_demand ? governor_probe_interval(relay, server) : 0;
     return session;
 }
 

@@ -118,14 +118,23 @@ uint32_t relay_lane_count(const struct relay *relay)
     return count;
 }
 
-static const struct lane *shown_lane(const struct relay *relay, uint32_t index)
+/* Looks on from where the one before was found, if that is still there. */
+static const struct lane *shown_lane(struct relay *relay, uint32_t index)
 {
-    uint32_t at = relay->config->route_count;
-    if (index < at) {
+    uint32_t first = relay->config->route_count;
+    if (index < first) {
         return relay->lanes[index];
     }
-    for (index -= at; at < relay->lane_count; at++) {
-        if (is_shown(relay->lanes[at]) && index-- == 0) {
+    uint32_t at = first, left = index - first;
+    if (relay->shown_index >= first && index > relay->shown_index &&
+        relay->shown_at < relay->lane_count) {
+        at = relay->shown_at + 1;
+        left = index - relay->shown_index - 1;
+    }
+    for (; at < relay->lane_count; at++) {
+        if (is_shown(relay->lanes[at]) && left-- == 0) {
+            relay->shown_index = index;
+            relay->shown_at = at;
             return relay->lanes[at];
         }
     }
@@ -197,13 +206,12 @@ static void view_chain(const struct relay *relay, const struct lane *lane,
     if (lane->pinned_server != NO_INDEX) {
         ret_view->chain = &lane->pinned_server;
         ret_view->chain_length = 1;
-    } else if (lane->route != NO_INDEX) {
-        ret_view->chain = relay->config->routes[lane->route].chain;
-        ret_view->chain_length = relay->config->routes[lane->route].chain_length;
+    } else {
+        ret_view->chain = lane_chain(relay, lane, &ret_view->chain_length);
     }
 }
 
-void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_view *ret_view)
+void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret_view)
 {
     const struct lane *lane = shown_lane(relay, index);
     *ret_view = (struct relay_lane_view){.server = NO_INDEX};
@@ -222,8 +230,12 @@ void relay_lane(const struct relay *relay, uint32_t index, struct relay_lane_vie
         ret_view->redirect_to = lane_place_by_hand(relay, lane);
         ret_view->stopped = lane->stopped;
         ret_view->expires_soon = lane->expiry_level > 0;
+        ret_view->trouble = lane->destination == NULL || lane->pin == PIN_DOUBT
+                                ? SLICE_EMPTY
+                                : destination_trouble(lane->destination);
         ret_view->switched = lane->pin == PIN_NONE && lane->last_server != NO_INDEX &&
-                             lane->last_server != relay->config->routes[lane->route].chain[0];
+                             lane->last_server != lane_chain_head(relay, lane) &&
+                             !lane_is_one_of_many(relay, lane);
     }
 }
 

@@ -44,7 +44,8 @@ enum channel_frame {
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an
      * index would mean another server until both have. */
     CHANNEL_CONNECT = 32, /* u32 session, u32 server, u32 ms: a probe makes a fresh connection so
-                             often while none is made; 0: no probe */
+                             often while none is made; 0: no probe. Of an exchanger, whose key is
+                             NO_INDEX: channel_put_exchanger() */
     CHANNEL_CLOSE,        /* u32 session: jobs without GO come back as not tried; the reply to a dot
                              is awaited as ever (R2), then QUIT */
     CHANNEL_DELIVER,      /* u32 session, u64 job, bytes ticket, bytes redirect address (or empty),
@@ -67,6 +68,10 @@ enum channel_frame {
     /* between core and edge-out, both ways */
     CHANNEL_NAME, /* bytes host, u32 count, count * 16 bytes: the last good addresses of a name;
                      core keeps them and tells all of them to an edge-out that has resumed */
+    /* core to edge-out */
+    CHANNEL_RESOLVE, /* bytes domain: who takes its mail? */
+    /* edge-out to core */
+    CHANNEL_RESOLVED, /* bytes domain, answer (channel_put_mx) */
 };
 
 /* Of a server's name, the same in every configuration; app/settings refuses two servers with one
@@ -87,6 +92,22 @@ void channel_put_reply(struct buffer *buffer, const struct relay_reply *reply);
 bool channel_get_reply(struct reader *reader, struct relay_reply *ret_reply);
 void channel_put_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);
 bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *ret_capabilities);
+/* An exchanger's host, time-out of the greeting, and addresses; all else is as configured. */
+void channel_put_exchanger(struct buffer *buffer, const struct server_config *exchanger);
+struct channel_exchanger {
+    struct server_config config; /* its name, addresses and greeting time-out only */
+    struct server_address addresses[MX_ADDRESSES_MAX];
+};
+/* The name points into the reader's input. */
+bool channel_get_exchanger(struct reader *reader, struct channel_exchanger *ret_exchanger);
+void channel_put_mx(struct buffer *buffer, const struct mx_answer *answer);
+struct channel_mx {
+    struct mx_answer answer;
+    struct mx_exchanger exchangers[MX_EXCHANGERS_MAX];
+    struct mx_address addresses[MX_EXCHANGERS_MAX][MX_ADDRESSES_MAX];
+};
+/* *ret_mx points into itself; hosts into the reader's input. */
+bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx);
 void channel_put_id(struct buffer *buffer, struct message_id id);
 struct message_id channel_get_id(struct reader *reader);
 

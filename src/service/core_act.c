@@ -151,6 +151,9 @@ static void carry_out(struct core *core, const struct relay_action *action)
     case RELAY_DELIVER:
         core_out_action(core, action);
         break;
+    case RELAY_RESOLVE:
+        core_out_resolve(core, action->domain);
+        break;
     case RELAY_FATE:
         gather_fate(core, action->handle, action->delivery, action->fate);
         break;

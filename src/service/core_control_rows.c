@@ -71,7 +71,9 @@ static uint32_t shown_server(const struct core *core, const struct relay_deliver
     if (view->server != NO_INDEX || view->route >= core->config->relay.route_count) {
         return view->server;
     }
-    return core->config->relay.routes[view->route].chain[0];
+    const struct route_config *route = &core->config->relay.routes[view->route];
+    return route->chain_length > 0 && !(route->mx && route->mx_place == 0) ? route->chain[0]
+                                                                           : NO_INDEX;
 }
 
 /* Nearest to leaving first. */

@@ -49,13 +49,22 @@ static int64_t age_of(int64_t wall_ms)
     return age > 0 ? age : 0;
 }
 
+/* The first server from an index on, the exchangers of MX routing behind the configured ones; or
+ * NO_INDEX. */
+static uint32_t server_from(const struct core *core, uint32_t index)
+{
+    return index < core->config->relay.server_count ? index
+                                                    : relay_next_exchanger(core->relay, index);
+}
+
 static json_t *servers_piece(struct control_request *request)
 {
     json_t *servers = json_array();
     size_t bytes = 0;
-    while (bytes < CONTROL_PIECE_BYTES &&
-           request->server_at < request->core->config->relay.server_count) {
-        control_piece_add(servers, &bytes, server_row(request->core, request->server_at++));
+    for (uint32_t server; bytes < CONTROL_PIECE_BYTES &&
+                          (server = server_from(request->core, request->server_at)) != NO_INDEX;
+         request->server_at = server + 1) {
+        control_piece_add(servers, &bytes, server_row(request->core, server));
     }
     return servers;
 }
@@ -76,7 +85,7 @@ static int64_t stopped_since(const struct core *core, const struct relay_lane_vi
 static json_t *warm_up_reason(const struct core *core, const struct relay_lane_view *lane)
 {
     char text[128];
-    uint32_t most = core->config->relay.servers[lane->server].warm_up;
+    uint32_t most = relay_server_config(core->relay, lane->server)->warm_up;
     if (most == 0 || lane->chain_length < 2 || lane->chain[0] == lane->server) {
         return json_null();
     }
@@ -102,11 +111,12 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
     struct buffer text;
     buffer_init(&text, 0);
     uint32_t told = lane->chain_length < SERVERS_TOLD ? lane->chain_length : SERVERS_TOLD;
+    buffer_append(&text, lane->trouble);
     for (uint32_t i = 0; i < told; i++) {
         struct relay_server_view server;
         relay_server(core->relay, lane->chain[i], &server);
         struct slice name = core_server_name(core, lane->chain[i]);
-        buffer_printf(&text, "%s%.*s %s", i > 0 ? "; " : "", SLICE_PRINT(name),
+        buffer_printf(&text, "%s%.*s %s", text.length > 0 ? "; " : "", SLICE_PRINT(name),
                       server_state_text(server.state));
         if (server.reason.length > 0 && server.state != SERVER_UP &&
             server.state != SERVER_DISABLED) {
@@ -258,7 +268,7 @@ enum control_step status_step(struct control_request *request)
         request->cursor = 1;
         relay_look_for_oldest(core->relay);
         control_row(request, status_row(request));
-    } else if (request->server_at < core->config->relay.server_count) {
+    } else if (server_from(core, request->server_at) != NO_INDEX) {
         put_more(request, "servers", servers_piece(request));
     } else if (request->match_at < relay_lane_count(core->relay)) {
         put_more(request, "lanes", lanes_piece(request));
@@ -309,7 +319,9 @@ static void count_waiting(struct control_request *request)
     for (uint32_t i = 0; request->waiting_for != NULL && i < config->route_count; i++) {
         struct relay_lane_view lane;
         relay_lane(request->core->relay, i, &lane);
-        request->waiting_for[config->routes[i].chain[0]] += lane.deliveries;
+        if (config->routes[i].chain_length > 0) {
+            request->waiting_for[config->routes[i].chain[0]] += lane.deliveries;
+        }
     }
 }
 
@@ -321,7 +333,7 @@ static uint64_t deliveries_for(const struct control_request *request, uint32_t s
 static json_t *long_server_row(const struct control_request *request, uint32_t index)
 {
     const struct core *core = request->core;
-    const struct server_config *config = &core->config->relay.servers[index];
+    const struct server_config *config = relay_server_config(core->relay, index);
     struct relay_server_view view;
     json_t *row = server_row(core, index);
     relay_server(core->relay, index, &view);
@@ -351,7 +363,8 @@ static bool is_named(const struct control_request *request, uint32_t server)
 
 enum control_step server_begin(struct control_request *request)
 {
-    for (uint32_t i = 0; i < request->core->config->relay.server_count; i++) {
+    for (uint32_t i = server_from(request->core, 0); i != NO_INDEX;
+         i = server_from(request->core, i + 1)) {
         if (is_named(request, i)) {
             return STEP_MORE;
         }
@@ -367,14 +380,15 @@ enum control_step server_list_step(struct control_request *request)
     if (request->waiting_for == NULL) {
         count_waiting(request);
     }
-    for (; request->server_at < core->config->relay.server_count &&
-           request->rows.length < CONTROL_OUT_HIGH;
-         request->server_at++) {
-        if (is_named(request, request->server_at)) {
-            control_row(request, long_server_row(request, request->server_at));
+    uint32_t server;
+    while ((server = server_from(core, request->server_at)) != NO_INDEX &&
+           request->rows.length < CONTROL_OUT_HIGH) {
+        if (is_named(request, server)) {
+            control_row(request, long_server_row(request, server));
         }
+        request->server_at = server + 1;
     }
-    return request->server_at < core->config->relay.server_count ? STEP_MORE : STEP_END;
+    return server != NO_INDEX ? STEP_MORE : STEP_END;
 }
 
 typedef enum error server_fn(struct relay *relay, uint32_t server, struct relay_time now);
@@ -385,10 +399,15 @@ static enum control_step each_server(struct control_request *request, server_fn 
     if (server_begin(request) == STEP_END) {
         return STEP_END;
     }
-    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
-        if (is_named(request, i)) {
+    bool named = control_argument(request, "name").length > 0;
+    for (uint32_t i = server_from(core, 0); i != NO_INDEX; i = server_from(core, i + 1)) {
+        if (is_named(request, i) && (named || i < RELAY_EXCHANGERS)) {
             /* Being in that state already is what was asked for. */
             enum error error = fn(core->relay, i, core_now());
+            if (error == ERROR_MISSING) {
+                return control_fail(request, CONTROL_NOTHING_MATCHED,
+                                    "DNS named this server, and it is in no configuration");
+            }
             if (error == ERROR_MEMORY) {
                 return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(error));
             }

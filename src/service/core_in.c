@@ -499,8 +499,12 @@ static bool look_at_route(struct core *core, uint32_t index)
         uint64_t quota = quota_of(core, route);
         now.quota_reached = quota != 0 && relay_route_bytes(core->relay, index) >= quota;
     }
-    struct relay_server_view head;
-    relay_server(core->relay, route->chain[0], &head);
+    struct relay_lane_view lane;
+    struct relay_server_view head = {.capabilities_known = false};
+    relay_lane(core->relay, index, &lane);
+    if (lane.chain_length > 0) {
+        relay_server(core->relay, lane.chain[0], &head);
+    }
     if (head.capabilities_known) {
         now.head_known = true;
         now.head_flags = head.capabilities.flags;

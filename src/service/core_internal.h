@@ -221,8 +221,8 @@ struct core_described {
 
 static inline struct slice core_server_name(const struct core *core, uint32_t server)
 {
-    return server < core->config->relay.server_count ? core->config->relay.servers[server].name
-                                                     : SLICE_EMPTY;
+    const struct server_config *config = relay_server_config(core->relay, server);
+    return config == NULL ? SLICE_EMPTY : config->name;
 }
 
 struct relay_time core_now(void);
@@ -256,6 +256,7 @@ void core_out_loaded(struct core *core);
 void core_out_remap(struct core *core, const struct service_config *old);
 void core_out_later(void *context);
 void core_out_action(struct core *core, const struct relay_action *action); /* CONNECT ... */
+void core_out_resolve(struct core *core, struct slice domain);
 void core_out_durable(struct core *core, uint64_t job);
 /* When there is room in its ring. */
 void core_out_send(struct core_edge_out *out, struct buffer *frame);

@@ -72,6 +72,9 @@ void core_session_connect(struct core *core, const struct relay_action *action)
     struct buffer *frame = core_out_frame(core, CHANNEL_CONNECT, session->id);
     buffer_put_u32(frame, channel_server_key(&core->config->relay, session->server));
     buffer_put_u32(frame, action->knock_interval_ms);
+    if (session->server >= RELAY_EXCHANGERS && session->server != NO_INDEX) {
+        channel_put_exchanger(frame, relay_server_config(core->relay, session->server));
+    }
     core_out_send(&core->out[edge], frame);
 }
 

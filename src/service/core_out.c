@@ -15,6 +15,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/crc32c.h"
+
 /* ---- frames to edge-out ---------------------------------------------------------------------- */
 
 struct buffer *core_out_frame(struct core *core, enum channel_frame type, uint32_t session)
@@ -99,6 +101,16 @@ void core_out_action(struct core *core, const struct relay_action *action)
             core_out_send_plain(core, &core->out[session->edge], type, session->id);
         }
     }
+}
+
+/* Any of them can ask; one domain is always asked by the same, which may know it already. */
+void core_out_resolve(struct core *core, struct slice domain)
+{
+    uint32_t count = core->out_count > 0 ? core->out_count : 1;
+    buffer_clear(&core->frame);
+    buffer_put_u8(&core->frame, CHANNEL_RESOLVE);
+    buffer_put_bytes(&core->frame, domain);
+    core_out_send(&core->out[crc32c(0, domain) % count], &core->frame);
 }
 
 /* ---- attaching ------------------------------------------------------------------------------- */
@@ -197,6 +209,8 @@ static bool take_frame(struct core_edge_out *out, struct slice frame)
         return take_resumed(out, &reader);
     case CHANNEL_NAME:
         return core_names_take(out->core, &reader);
+    case CHANNEL_RESOLVED:
+        return core_take_resolved(out, &reader);
     default:
         return false;
     }
@@ -313,7 +327,10 @@ void core_out_remap(struct core *core, const struct service_config *old)
     LIST_EACH(&core->sessions_list, at, after)
     {
         struct core_session *session = LIST_ENTRY(at, struct core_session, link);
-        session->server = relay_config_remap(&core->config->relay, &old->relay, session->server);
+        if (session->server < RELAY_EXCHANGERS) {
+            session->server =
+                relay_config_remap(&core->config->relay, &old->relay, session->server);
+        }
         LIST_EACH(&session->jobs, job_at, job_after)
         {
             LIST_ENTRY(job_at, struct job, on_session)->server = session->server;

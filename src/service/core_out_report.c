@@ -280,6 +280,19 @@ bool core_take_ended(struct core_edge_out *out, struct reader *reader)
     return true;
 }
 
+bool core_take_resolved(struct core_edge_out *out, struct reader *reader)
+{
+    struct core *core = out->core;
+    struct channel_mx answer;
+    struct slice domain = reader_bytes(reader);
+    if (reader->failed || !channel_get_mx(reader, &answer)) {
+        return false;
+    }
+    relay_resolved(core->relay, domain, &answer.answer, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    return true;
+}
+
 bool core_take_addresses(struct core_edge_out *out, struct reader *reader)
 {
     struct ip_address addresses[ADDRESSES_MAX];

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which exchangers a domain's mail goes to, case by case, from answers written as text: "10 a
- * 192.0.2.1 192.0.2.2; 20 b -" (a bare "-": no address; "?": no answer; "!1.2.3.4": ours).
+ * Which exchangers a domain's mail goes to, case by case.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,12 +10,10 @@
 
 #include <cmocka.h>
 
-#include "relay/mx.h"
+#include "mx_answer.h"
 
 struct case_of {
-    struct mx_address addresses[MX_EXCHANGERS_MAX][MX_ADDRESSES_MAX];
-    struct mx_exchanger exchangers[MX_EXCHANGERS_MAX];
-    struct mx_answer answer;
+    struct mx_answer_text text;
     struct ip_network only[4];
     struct ip_address own[2];
     struct mx_policy policy;
@@ -24,48 +21,11 @@ struct case_of {
     char order[256];
 };
 
-static struct slice word(struct slice *rest)
-{
-    *rest = slice_trim(*rest);
-    struct slice got = slice_take(*rest, slice_find(*rest, ' '));
-    *rest = slice_skip(*rest, got.length);
-    return got;
-}
-
-static void add(struct case_of *test, struct slice text)
-{
-    struct mx_exchanger *exchanger = &test->exchangers[test->answer.count];
-    struct mx_address *addresses = test->addresses[test->answer.count++];
-    uint64_t preference = 0;
-    assert_true(slice_to_u64(word(&text), &preference));
-    *exchanger = (struct mx_exchanger){
-        .preference = (uint16_t)preference, .host = word(&text), .addresses = addresses};
-    for (struct slice at = word(&text); at.length > 0; at = word(&text)) {
-        struct mx_address *address = &addresses[exchanger->address_count];
-        if (slice_equal(at, SLICE_LITERAL("-"))) {
-            exchanger->error = ERROR_MISSING;
-        } else if (slice_equal(at, SLICE_LITERAL("?"))) {
-            exchanger->error = ERROR_TIMEOUT;
-        } else {
-            address->ours = at.data[0] == '!';
-            assert_true(ip_from_text(slice_skip(at, address->ours), &address->address));
-            exchanger->address_count++;
-        }
-    }
-}
-
 static void begin(struct case_of *test, const char *text)
 {
     memset(test, 0, sizeof *test);
-    test->answer.exchangers = test->exchangers;
-    test->answer.ttl_s = 3600;
+    mx_answer_read(&test->text, text);
     test->policy.hostname = SLICE_LITERAL("mx2.example.net");
-    struct slice rest = slice_from_text(text);
-    while (slice_trim(rest).length > 0) {
-        size_t end = slice_find(rest, ';');
-        add(test, slice_take(rest, end));
-        rest = slice_skip(rest, end + 1);
-    }
 }
 
 static void only(struct case_of *test, const char *network)
@@ -78,7 +38,7 @@ static void only(struct case_of *test, const char *network)
 /* The order of hosts, as one text; empty unless found. */
 static const char *decide(struct case_of *test, uint64_t seed)
 {
-    mx_decide(&test->answer, &test->policy, seed, &test->decision);
+    mx_decide(&test->text.answer, &test->policy, seed, &test->decision);
     test->order[0] = '\0';
     for (uint32_t i = 0; i < test->decision.count; i++) {
         strncat(test->order, (const char *)test->decision.choices[i].host.data,
@@ -150,7 +110,7 @@ static void nobody_is_better_than_we(void **state)
     begin(&test, "10 one !192.0.2.7; 10 b 192.0.2.2");
     assert_int_equal(verdict(&test), MX_OURSELVES);
     begin(&test, "0 example.org !192.0.2.7");
-    test.answer.implicit = true;
+    test.text.answer.implicit = true;
     assert_int_equal(verdict(&test), MX_OURSELVES);
 }
 
@@ -169,13 +129,13 @@ static void without_mx_the_name_is_its_own_exchanger(void **state)
     (void)state;
     struct case_of test;
     begin(&test, "0 example.org 192.0.2.1");
-    test.answer.implicit = true;
+    test.text.answer.implicit = true;
     assert_string_equal(decide(&test, 1), "example.org");
     begin(&test, "0 example.org -");
-    test.answer.implicit = true;
+    test.text.answer.implicit = true;
     assert_int_equal(verdict(&test), MX_NO_NAME);
     begin(&test, "0 example.org ?");
-    test.answer.implicit = true;
+    test.text.answer.implicit = true;
     assert_int_equal(verdict(&test), MX_NO_ANSWER);
 }
 
@@ -184,11 +144,11 @@ static void no_such_name_is_final_and_no_answer_is_not(void **state)
     (void)state;
     struct case_of test;
     begin(&test, "");
-    test.answer.error = ERROR_MISSING;
+    test.text.answer.error = ERROR_MISSING;
     assert_int_equal(verdict(&test), MX_NO_NAME);
     const enum error silent[] = {ERROR_TIMEOUT, ERROR_IO, ERROR_CORRUPT, ERROR_MEMORY};
     for (size_t i = 0; i < sizeof silent / sizeof silent[0]; i++) {
-        test.answer.error = silent[i];
+        test.text.answer.error = silent[i];
         assert_int_equal(verdict(&test), MX_NO_ANSWER);
     }
     const enum mx_verdict final[] = {MX_NO_NAME, MX_NULL, MX_OURSELVES, MX_NO_ADDRESS, MX_REFUSED};
@@ -226,7 +186,7 @@ static void closed_addresses_are_refused_unless_listed(void **state)
         only(&test, closed[i]);
         assert_string_equal(decide(&test, 1), "a");
         only(&test, "192.0.2.0/24"); /* a lying name beside it is no way out */
-        test.addresses[0][0].ours = false;
+        test.text.addresses[0][0].ours = false;
         assert_string_equal(decide(&test, 1), "a");
     }
     struct case_of test;
@@ -269,7 +229,7 @@ static void answers_are_kept_within_bounds(void **state)
     begin(&test, "10 a 192.0.2.1");
     const uint32_t given[] = {0, 30, 3600, 86400, 604800}, kept[] = {30, 30, 3600, 86400, 86400};
     for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
-        test.answer.ttl_s = given[i];
+        test.text.answer.ttl_s = given[i];
         (void)decide(&test, 1);
         assert_int_equal(test.decision.ttl_s, kept[i]);
     }

@@ -359,6 +359,9 @@ static void take(void)
             }
             relay_bounced(sim.world.relay, &action, made);
             break;
+        case RELAY_RESOLVE:
+            CHECK(false); /* no route of this world follows DNS */
+            break;
         case RELAY_NOTICE:
         case RELAY_DELAYED:
             CHECK(sim.messages[action.handle.index].verified);

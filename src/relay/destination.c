@@ -1,0 +1,614 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * MX routing: for each route and domain what DNS has said, and the chain that follows from it.
+ *
+ *   unknown   no answer, or it has expired. A question is asked when somebody waits for it, and at
+ *             once for a `domain`, whose exchangers count as configured servers (R3)
+ *   found     the exchangers belong to the chain
+ *   final     a relay's mail is returned, unless another server follows in the chain
+ *   trouble   anything else: asked again, ever more rarely up to a bound
+ *
+ * A relay's mail never goes to an exchanger of an answer that has expired. A domain's does, as long
+ * as there is no newer one: a failure of DNS must not stop mail to a server that stands.
+ */
+#include <stdlib.h>
+
+#include "relay/relay_internal.h"
+
+enum {
+    ANSWER_PATIENCE_MS = 30000, /* a question without an answer is asked again */
+    TROUBLE_WAIT_MS = 5000,     /* doubling up to: */
+    TROUBLE_WAIT_DOMAIN_MAX_MS = 30000,
+    TROUBLE_WAIT_RELAY_MAX_MS = 300000,
+    SWEEP_MS = 60000,
+    FINAL_BUDGET = 256, /* messages ended in one call */
+};
+
+static const struct route_config *route_of(const struct relay *relay,
+                                           const struct destination *destination)
+{
+    return &relay->config->routes[destination->route];
+}
+
+static bool is_domain(const struct relay *relay, const struct destination *destination)
+{
+    return route_of(relay, destination)->kind == ROUTE_DOMAIN;
+}
+
+/* ---- making ------------------------------------------------------------------------------- */
+
+static uint64_t key_of(uint32_t route, uint32_t domain)
+{
+    return (uint64_t)route << 32 | domain;
+}
+
+/* NO_INDEX: memory. */
+static uint32_t find_place(struct relay *relay)
+{
+    if (relay->destination_count == relay->destination_room) {
+        uint32_t room = relay->destination_room == 0 ? 16 : relay->destination_room * 2;
+        struct destination **more = timers_reserve(relay, 0, room)
+                                        ? realloc(relay->destinations, room * sizeof *more)
+                                        : NULL;
+        if (more == NULL) {
+            return NO_INDEX;
+        }
+        for (uint32_t i = relay->destination_room; i < room; i++) {
+            more[i] = NULL;
+        }
+        relay->destinations = more;
+        relay->destination_room = room;
+    }
+    uint32_t place = relay->destination_hint;
+    while (relay->destinations[place] != NULL) {
+        place = (place + 1) % relay->destination_room;
+    }
+    relay->destination_hint = place;
+    return place;
+}
+
+/* The route's own servers; the exchangers come between them. */
+static void set_chain(const struct relay *relay, struct destination *destination,
+                      const uint32_t *exchangers, uint32_t count)
+{
+    const struct route_config *route = route_of(relay, destination);
+    uint32_t length = 0;
+    for (uint32_t i = 0; i <= route->chain_length; i++) {
+        if (i == route->mx_place) {
+            for (uint32_t j = 0; j < count; j++) {
+                destination->chain[length++] = exchangers[j];
+            }
+        }
+        if (i < route->chain_length) {
+            destination->chain[length++] = route->chain[i];
+        }
+    }
+    destination->chain_length = length;
+    destination->exchanger_count = count;
+}
+
+struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain)
+{
+    struct destination *destination = map_get(&relay->destinations_by_key, key_of(route, domain));
+    if (destination != NULL) {
+        return destination;
+    }
+    uint32_t place = find_place(relay);
+    uint32_t room = relay->config->routes[route].chain_length + MX_EXCHANGERS_MAX;
+    destination = place == NO_INDEX ? NULL : calloc(1, sizeof *destination);
+    uint32_t *chain = destination == NULL ? NULL : calloc(room, sizeof *chain);
+    if (chain == NULL ||
+        map_put(&relay->destinations_by_key, key_of(route, domain), destination) != ERROR_NONE) {
+        free(destination);
+        free(chain);
+        return NULL;
+    }
+    intern_again(&relay->domains, domain);
+    destination->index = place;
+    destination->route = route;
+    destination->domain = domain;
+    destination->chain = chain;
+    destination->timer = SCHEDULE_NOWHERE;
+    list_init(&destination->lanes);
+    list_init(&destination->touched);
+    for (uint32_t i = 0; i < MX_EXCHANGERS_MAX; i++) {
+        list_init(&destination->uses[i].link);
+        destination->uses[i].destination = destination;
+    }
+    set_chain(relay, destination, NULL, 0);
+    relay->destinations[place] = destination;
+    relay->destination_count++;
+    destination_touch(relay, destination);
+    return destination;
+}
+
+static void drop_exchangers(struct destination *destination)
+{
+    for (uint32_t i = 0; i < destination->exchanger_count; i++) {
+        list_remove(&destination->uses[i].link);
+    }
+}
+
+void destination_free(struct relay *relay, struct destination *destination)
+{
+    drop_exchangers(destination);
+    list_remove(&destination->touched);
+    if (destination->timer != SCHEDULE_NOWHERE) {
+        schedule_remove(&relay->schedule, destination->timer);
+    }
+    intern_drop(&relay->domains, destination->domain);
+    free(destination->chain);
+    free(destination);
+}
+
+/* ---- choosing ----------------------------------------------------------------------------- */
+
+static bool is_current(const struct relay *relay, const struct destination *destination)
+{
+    return destination->answered && relay->now.steady_ms < destination->expires_ms;
+}
+
+/* Whether its exchangers are known as far as is needed to go to them, or past them. */
+static bool is_known(const struct relay *relay, const struct destination *destination)
+{
+    return is_current(relay, destination) ||
+           (is_domain(relay, destination) && destination->exchanger_count > 0);
+}
+
+uint32_t destination_choose(const struct relay *relay, const struct destination *destination)
+{
+    uint32_t first_exchanger = route_of(relay, destination)->mx_place;
+    for (uint32_t i = 0; i <= destination->chain_length; i++) {
+        if (i == first_exchanger && !is_known(relay, destination)) {
+            return NO_INDEX;
+        }
+        if (i == destination->chain_length) {
+            break;
+        }
+        const struct server *server = server_at(relay, destination->chain[i]);
+        if (server_usable(server)) {
+            return server->index;
+        }
+        if (server->state == SERVER_SUSPECT && relay->now.steady_ms < server->unknown_until_ms) {
+            return NO_INDEX; /* just started: the head of the chain first */
+        }
+    }
+    return NO_INDEX;
+}
+
+bool destination_is_stopped(const struct relay *relay, const struct destination *destination)
+{
+    if (!is_known(relay, destination) && !destination->answered) {
+        return false;
+    }
+    for (uint32_t i = 0; i < destination->chain_length; i++) {
+        const struct server *server = server_at(relay, destination->chain[i]);
+        if (server->state != SERVER_DOWN && server->state != SERVER_DISABLED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool destination_has_mail(const struct destination *destination)
+{
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        const struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        if (lane->waiting + lane->in_flight > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct slice destination_trouble(const struct destination *destination)
+{
+    uint8_t enhanced[2];
+    return destination->answered ? mx_reason(destination->verdict, enhanced) : SLICE_EMPTY;
+}
+
+/* ---- what DNS has said -------------------------------------------------------------------- */
+
+static void place_lanes(struct relay *relay, struct destination *destination)
+{
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        lane_place(relay, LIST_ENTRY(at, struct lane, sibling));
+    }
+}
+
+static void arm(struct relay *relay, struct destination *destination)
+{
+    int64_t due = destination->asked      ? destination->asked_until_ms
+                  : destination->answered ? destination->expires_ms
+                                          : INT64_MAX;
+    if (destination->timer == SCHEDULE_NOWHERE && due != INT64_MAX) {
+        schedule_add(&relay->schedule, (struct timer){due, TIMER_DESTINATION, destination->index});
+    } else if (due != INT64_MAX) {
+        schedule_change(&relay->schedule, destination->timer, due);
+    } else if (destination->timer != SCHEDULE_NOWHERE) {
+        schedule_remove(&relay->schedule, destination->timer);
+    }
+}
+
+/* Those whose last server has left the chain begin anew, with its head (R4). */
+static void settle_last_servers(struct destination *destination)
+{
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        bool there = false;
+        for (uint32_t i = 0; i < destination->chain_length; i++) {
+            there |= destination->chain[i] == lane->last_server;
+        }
+        if (!there) {
+            lane->last_server = destination->chain_length > 0 ? destination->chain[0] : NO_INDEX;
+        }
+    }
+}
+
+static uint64_t filter_of(const struct relay *relay, const struct route_config *route)
+{
+    return route->deliver_only_to_count == 0
+               ? 0
+               : hash_bytes(relay->key,
+                            slice_make(route->deliver_only_to, route->deliver_only_to_count *
+                                                                   sizeof *route->deliver_only_to));
+}
+
+/* False: none of them could be had. */
+static bool take_exchangers(struct relay *relay, struct destination *destination,
+                            const struct mx_decision *decision)
+{
+    const struct route_config *route = route_of(relay, destination);
+    uint32_t exchangers[MX_EXCHANGERS_MAX] = {0};
+    uint32_t count = 0;
+    bool lasting = is_domain(relay, destination);
+    drop_exchangers(destination);
+    for (uint32_t i = 0; i < decision->count; i++) {
+        struct server *server =
+            exchanger_take(relay, &decision->choices[i], filter_of(relay, route), lasting);
+        if (server != NULL) {
+            list_append(&server->exchanger->uses, &destination->uses[count].link);
+            exchangers[count++] = server->index;
+        }
+    }
+    set_chain(relay, destination, exchangers, count);
+    if (count > 0 && route->mx_place == route->chain_length) {
+        exchanger_is_last(server_at(relay, exchangers[count - 1]));
+    }
+    settle_last_servers(destination);
+    return count > 0;
+}
+
+static uint32_t next_wait(const struct relay *relay, struct destination *destination)
+{
+    uint32_t most =
+        is_domain(relay, destination) ? TROUBLE_WAIT_DOMAIN_MAX_MS : TROUBLE_WAIT_RELAY_MAX_MS;
+    uint32_t wait = destination->wait_ms * 2;
+    wait = wait < TROUBLE_WAIT_MS ? TROUBLE_WAIT_MS : wait;
+    destination->wait_ms = wait > most ? most : wait;
+    return destination->wait_ms;
+}
+
+/* DNS itself rules it out, other than by silence. */
+static bool is_word(enum mx_verdict verdict)
+{
+    return verdict == MX_NULL || verdict == MX_OURSELVES || verdict == MX_REFUSED ||
+           verdict == MX_ELSEWHERE;
+}
+
+static void conclude(struct relay *relay, struct destination *destination,
+                     const struct mx_decision *decision)
+{
+    bool lasting = is_domain(relay, destination);
+    int64_t valid_ms = (int64_t)decision->ttl_s * 1000;
+    destination->asked = false;
+    destination->answered = true;
+    destination->verdict = decision->verdict;
+    if (decision->verdict == MX_FOUND) {
+        if (!take_exchangers(relay, destination, decision)) {
+            destination->verdict = MX_NO_ANSWER; /* there are too many just now */
+        }
+    } else if (!lasting || is_word(decision->verdict)) {
+        drop_exchangers(destination);
+        set_chain(relay, destination, NULL, 0);
+        settle_last_servers(destination);
+    }
+    if (destination->verdict == MX_FOUND) {
+        destination->wait_ms = 0;
+    } else if (lasting || !mx_is_final(destination->verdict)) {
+        valid_ms = next_wait(relay, destination);
+    }
+    destination->expires_ms = relay->now.steady_ms + valid_ms;
+    arm(relay, destination);
+    destination_touch(relay, destination);
+    place_lanes(relay, destination);
+}
+
+static void take_answer(struct relay *relay, struct destination *destination,
+                        const struct mx_answer *answer)
+{
+    const struct route_config *route = route_of(relay, destination);
+    struct mx_policy policy = {.hostname = relay->config->hostname,
+                               .own = relay->config->nat_addresses,
+                               .own_count = relay->config->nat_address_count,
+                               .only = route->deliver_only_to,
+                               .only_count = route->deliver_only_to_count};
+    struct mx_decision decision;
+    mx_decide(answer, &policy, relay_random(relay), &decision);
+    conclude(relay, destination, &decision);
+}
+
+void relay_resolved(struct relay *relay, struct slice domain, const struct mx_answer *answer,
+                    struct relay_time now)
+{
+    relay_begin(relay, now);
+    uint32_t number = domain_take(relay, domain);
+    for (uint32_t i = 0; number != INTERN_NONE && i < relay->config->route_count; i++) {
+        struct destination *destination = map_get(&relay->destinations_by_key, key_of(i, number));
+        if (destination != NULL && relay->started &&
+            (destination->asked || !destination->answered)) {
+            take_answer(relay, destination, answer);
+        }
+    }
+    intern_drop(&relay->domains, number);
+    relay_settle(relay);
+}
+
+/* ---- asking ------------------------------------------------------------------------------- */
+
+static bool has_ready(const struct destination *destination)
+{
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        const struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        if (lane->ready > 0 && lane->pin != PIN_DOUBT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A server that comes before the exchangers takes the mail: nobody needs to know them. */
+static bool head_serves(const struct relay *relay, const struct destination *destination)
+{
+    for (uint32_t i = 0; i < route_of(relay, destination)->mx_place; i++) {
+        if (server_usable(server_at(relay, destination->chain[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_needed(const struct relay *relay, const struct destination *destination)
+{
+    return is_domain(relay, destination) ||
+           (has_ready(destination) && !head_serves(relay, destination));
+}
+
+static void ask(struct relay *relay, struct destination *destination)
+{
+    destination->asked = true;
+    destination->asked_until_ms = relay->now.steady_ms + ANSWER_PATIENCE_MS;
+    struct relay_action *action = action_add(relay, RELAY_RESOLVE);
+    action->domain = action_copy(relay, intern_text(&relay->domains, destination->domain));
+    arm(relay, destination);
+}
+
+void destination_timer(struct relay *relay, struct destination *destination)
+{
+    const struct mx_decision silence = {.verdict = MX_NO_ANSWER};
+    int64_t now = relay->now.steady_ms;
+    schedule_remove(&relay->schedule, destination->timer);
+    if (destination->asked && destination->asked_until_ms <= now) {
+        conclude(relay, destination, &silence);
+    } else if (destination->answered && destination->expires_ms <= now) {
+        destination_touch(relay, destination);
+        place_lanes(relay, destination);
+    } else {
+        arm(relay, destination);
+    }
+}
+
+void destinations_forget_questions(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->destination_room; i++) {
+        struct destination *destination = relay->destinations[i];
+        if (destination != NULL && destination->asked) {
+            destination->asked = false;
+            arm(relay, destination);
+            destination_touch(relay, destination);
+        }
+    }
+}
+
+/* ---- what cannot be delivered ------------------------------------------------------------- */
+
+/* All of one message that waits in the lane, whose first is `number`. */
+static void end_message(struct relay *relay, const struct lane *lane, uint32_t number,
+                        const struct relay_reply *reply)
+{
+    const struct message *message = message_at(relay, delivery_at(relay, number)->message);
+    uint32_t *numbers = action_numbers(relay, message->unfinished);
+    uint32_t count = 0;
+    for (uint32_t i = delivery_at(relay, number)->number; i < message->recipient_count; i++) {
+        uint32_t other = delivery_number(message, i);
+        const struct delivery *delivery = other == NOBODY ? NULL : delivery_at(relay, other);
+        if (delivery != NULL && delivery->lane == lane->index &&
+            (delivery->place == PLACE_IN_LANE || delivery->place == PLACE_RETURNED)) {
+            numbers[count++] = other;
+        }
+    }
+    fate_final(relay, numbers, count, reply);
+}
+
+/* DNS rules the domain out, and nobody else is to be asked. */
+static bool is_final(const struct relay *relay, const struct destination *destination)
+{
+    const struct route_config *route = route_of(relay, destination);
+    return is_current(relay, destination) && mx_is_final(destination->verdict) &&
+           route->kind == ROUTE_RELAY && route->mx_place == route->chain_length &&
+           !head_serves(relay, destination);
+}
+
+static void end_all(struct relay *relay, struct destination *destination)
+{
+    uint32_t budget = FINAL_BUDGET;
+    struct relay_reply reply = {.stage = RELAY_AT_RESOLVE, .how = RELAY_REPLY, .code = 550};
+    reply.enhanced[0] = 5;
+    reply.text = mx_reason(destination->verdict, reply.enhanced + 1);
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        while (lane->pin != PIN_DOUBT && lane->ready > 0) {
+            if (budget-- == 0) {
+                relay->more = true;
+                destination_touch(relay, destination);
+                return;
+            }
+            end_message(relay, lane, lane_head(relay, lane), &reply);
+        }
+    }
+}
+
+/* ---- all of them -------------------------------------------------------------------------- */
+
+void destination_touch(struct relay *relay, struct destination *destination)
+{
+    destination->idle = false;
+    if (list_is_empty(&destination->touched)) {
+        list_append(&relay->touched_destinations, &destination->touched);
+    }
+}
+
+void destinations_settle(struct relay *relay)
+{
+    struct link now;
+    list_init(&now);
+    while (!list_is_empty(&relay->touched_destinations)) {
+        struct link *first = relay->touched_destinations.next;
+        list_remove(first);
+        list_append(&now, first);
+    }
+    while (!list_is_empty(&now)) {
+        struct destination *destination = LIST_ENTRY(now.next, struct destination, touched);
+        list_remove(&destination->touched);
+        if (!is_current(relay, destination) && !destination->asked &&
+            is_needed(relay, destination)) {
+            ask(relay, destination);
+        }
+        if (is_final(relay, destination)) {
+            end_all(relay, destination);
+        }
+    }
+    if (relay->sweep == SCHEDULE_NOWHERE && relay->destination_count > 0) {
+        schedule_add(&relay->schedule,
+                     (struct timer){relay->now.steady_ms + SWEEP_MS, TIMER_SWEEP, 0});
+    }
+}
+
+/* Frees its lanes that nobody needs. True: there is none left that somebody does. */
+static bool sweep_lanes(struct relay *relay, struct destination *destination)
+{
+    bool needed = destination->lasting;
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        bool empty = lane->members == 0 && lane->placed == NO_INDEX;
+        needed |= !empty || lane->stopped || lane->draining;
+        if (empty && lane->pin != PIN_NONE) {
+            lane_retire(relay, lane);
+        }
+    }
+    return !needed;
+}
+
+static void retire(struct relay *relay, struct destination *destination)
+{
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        lane_retire(relay, LIST_ENTRY(at, struct lane, sibling));
+    }
+    uint32_t index = destination->index;
+    (void)map_remove(&relay->destinations_by_key, key_of(destination->route, destination->domain));
+    destination_free(relay, destination);
+    relay->destinations[index] = NULL;
+    relay->destination_count--;
+}
+
+void destinations_sweep(struct relay *relay)
+{
+    schedule_remove(&relay->schedule, relay->sweep);
+    for (uint32_t i = 0; i < relay->destination_room; i++) {
+        struct destination *destination = relay->destinations[i];
+        bool empty = destination != NULL && sweep_lanes(relay, destination);
+        if (empty && destination->idle) {
+            retire(relay, destination);
+        } else if (destination != NULL) {
+            destination->idle = empty;
+        }
+    }
+    exchangers_sweep(relay);
+    if (relay->destination_count + relay->exchanger_count > 0) {
+        schedule_add(&relay->schedule,
+                     (struct timer){relay->now.steady_ms + SWEEP_MS, TIMER_SWEEP, 0});
+    }
+}
+
+/* ---- a new configuration ------------------------------------------------------------------- */
+
+bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
+                             const struct relay_config *b, uint32_t route_b)
+{
+    const struct route_config *one = &a->routes[route_a], *other = &b->routes[route_b];
+    if (one->deliver_only_to_count != other->deliver_only_to_count ||
+        a->nat_address_count != b->nat_address_count ||
+        !slice_equal_fold(a->hostname, b->hostname)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < one->deliver_only_to_count; i++) {
+        if (!ip_equal(&one->deliver_only_to[i].address, &other->deliver_only_to[i].address) ||
+            one->deliver_only_to[i].prefix != other->deliver_only_to[i].prefix) {
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < a->nat_address_count; i++) {
+        if (!ip_equal(&a->nat_addresses[i], &b->nat_addresses[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void destination_carry(struct relay *relay, uint32_t route, const struct destination *from)
+{
+    struct destination *to = map_get(&relay->destinations_by_key, key_of(route, from->domain));
+    if (to == NULL) {
+        return; /* nothing of its mail goes by this route any more */
+    }
+    uint32_t exchangers[MX_EXCHANGERS_MAX];
+    uint32_t count = from->exchanger_count;
+    uint32_t first = 0; /* they stand together, before or between the route's own */
+    while (first < from->chain_length && from->chain[first] < RELAY_EXCHANGERS) {
+        first++;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct server *server = server_at(relay, from->chain[first + i]);
+        exchangers[i] = server->index;
+        list_append(&server->exchanger->uses, &to->uses[i].link);
+    }
+    set_chain(relay, to, exchangers, count);
+    to->answered = from->answered;
+    to->verdict = from->verdict;
+    to->expires_ms = from->expires_ms;
+    to->wait_ms = from->wait_ms;
+    to->idle = from->idle;
+    arm(relay, to);
+    LIST_EACH(&to->lanes, at, after)
+    {
+        struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        lane->last_server = lane_chain_head(relay, lane);
+    }
+}
