@@ -164,6 +164,61 @@ static bool silent_then_back(uint64_t seed)
     return ms <= 900; /* 700 ms +-20 %, and the dialogue */
 }
 
+static void turn(struct scene *scene, enum sim_reach reach)
+{
+    struct ip_endpoint head = setting_server_at(M1);
+    sim_net_reach(&head, reach);
+    if (reach != SIM_REACHABLE) {
+        sim_net_cut(&head);
+        ledger_disturb_all(scene->ledger);
+    }
+}
+
+/* R5: the only server left was away, comes back in a mood, flapping perhaps, and is well after
+ * three minutes of that. All mail arrives, in order, and none of it became a dead letter or a
+ * notice meanwhile. */
+static bool half_repaired(const char *name, const struct server_mood *mood, bool flaps)
+{
+    struct scene scene;
+    scene_begin(&scene, 7, false);
+    struct ip_endpoint second = setting_server_at(M2), third = setting_server_at(M3);
+    sim_net_reach(&second, SIM_REFUSED);
+    sim_net_reach(&third, SIM_REFUSED);
+    turn(&scene, SIM_REFUSED);
+    sim_run_until(sim_now_ns() + 20LL * SECOND);
+    sim_server_set_mood(scene.servers[M1], mood);
+    for (int i = 0; i < 60; i++) {
+        turn(&scene, flaps && i % 2 == 1 ? SIM_REFUSED : SIM_REACHABLE);
+        sim_run_until(sim_now_ns() + 3LL * SECOND);
+    }
+    turn(&scene, SIM_REACHABLE);
+    sim_net_reach(&second, SIM_REACHABLE);
+    sim_net_reach(&third, SIM_REACHABLE);
+    sim_server_set_mood(scene.servers[M1], &(struct server_mood){0});
+    scene_quiet(&scene);
+    sim_run_until(sim_now_ns() + 2 * 3600LL * SECOND);
+    uint64_t left = program_unfinished(scene.program);
+    bool settled = ledger_is_settled(scene.ledger);
+    printf("m1 comes back %s: %llu left, %u notices; ", name, (unsigned long long)left,
+           scene.ledger->notice_count);
+    uint32_t broken = ledger_judge(scene.ledger) + scene.ledger->notice_count;
+    scene_end(&scene);
+    return settled && left == 0 && broken == 0;
+}
+
+static bool half_repaired_servers(void)
+{
+    const struct server_mood well = {0};
+    return half_repaired("well, and goes, every 3 s", &well, true) &&
+           half_repaired("refusing all content", &(struct server_mood){.dot_5xx = 1000}, false) &&
+           half_repaired("refusing all content, and goes, every 3 s",
+                         &(struct server_mood){.dot_5xx = 1000}, true) &&
+           half_repaired("knowing nobody", &(struct server_mood){.recipient_5xx = 1000}, false) &&
+           half_repaired("deferring all", &(struct server_mood){.dot_4xx = 1000}, false) &&
+           half_repaired("slow", &(struct server_mood){.slow = 500}, false) &&
+           half_repaired("half open", &(struct server_mood){.silent = true}, false);
+}
+
 static bool scenarios(void)
 {
     bool good = hanging_up_after_hello(&(struct server_mood){.hello_cut = 1000}) &&
@@ -171,7 +226,7 @@ static bool scenarios(void)
     for (uint64_t seed = 1; good && seed <= 5; seed++) {
         good = silent_then_back(seed);
     }
-    return good;
+    return good && half_repaired_servers();
 }
 
 /* Seeds that once found something. */
