@@ -167,7 +167,7 @@ bool note_decode_state(struct slice payload, struct state_note *ret_note)
     *ret_note = (struct state_note){.state = (enum server_state)state,
                                     .since_ms = (int64_t)reader_u64(&reader)};
     ret_note->reason = reader_bytes(&reader);
-    bool good = known && !reader.failed && state <= SERVER_DISABLED;
+    bool good = known && !reader.failed && state <= SERVER_DISABLED && ret_note->since_ms >= 0;
     ret_note->recovered = reader_u8(&reader) == 1 && !reader.failed; /* not in older notes */
     return good;
 }
