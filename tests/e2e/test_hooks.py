@@ -98,7 +98,8 @@ mv {told}/status.new {told}/status
     wait_for(lambda: (told / "status").exists(), 15, what="a run")
     status = dict(line.split(":\t") for line in (told / "status").read_text().splitlines())
     assert status["NoNewPrivs"] == "0" and status["Seccomp"] == "0"
-    assert int(status["SigIgn"], 16) == 0 and int(status["SigBlk"], 16) == 0
+    of_the_c_library = 0b11 << 31  # 32 and 33: who started the tests may have left them ignored
+    assert int(status["SigIgn"], 16) & ~of_the_c_library == 0 and int(status["SigBlk"], 16) == 0
     assert (told / "fds").read_text().split()[-1] == "/dev/null"
     assert set((told / "fds").read_text().split()[:-1]) <= {"0", "1", "2", "3"}
     assert int((told / "files").read_text()) <= 1024

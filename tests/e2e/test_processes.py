@@ -208,6 +208,7 @@ def send_until(mx, done):
 def test_reload_moves_a_listener_and_adds_a_domain(holdfast, sink):
     hop = sink()
     mx = holdfast(backup_mx(hop.port))
+    wait_for(lambda: " keeper started " in mx.log(), 10, what="all children ready")
     children = mx.pids()[1:]
     old_port, mx.port = mx.port, free_port()
     mx.configure(backup_mx(hop.port) + "domain example.org { deliver-to = m1 }\n")
