@@ -79,22 +79,6 @@ void action_set_reply(struct relay *relay, struct relay_action *action,
 
 /* ---- notes -------------------------------------------------------------------------------- */
 
-uint16_t note_kind_of_state(const struct delivery *delivery)
-{
-    switch ((enum delivery_state)delivery->state) {
-    case DELIVERY_DEFERRED:
-        return NOTE_DEFER;
-    case DELIVERY_IN_DOUBT:
-        return NOTE_DOUBT;
-    case DELIVERY_HELD:
-        return NOTE_HOLD;
-    case DELIVERY_DEAD:
-        return NOTE_DEAD;
-    default:
-        return NOTE_WAITING;
-    }
-}
-
 static int64_t wall_of(const struct relay *relay, int64_t steady_ms)
 {
     return relay->now.wall_ms + (steady_ms - relay->now.steady_ms);
@@ -158,5 +142,6 @@ void action_note(struct relay *relay, uint32_t number, uint16_t kind, struct sli
 void action_state_note(struct relay *relay, uint32_t number)
 {
     const struct delivery *delivery = delivery_at(relay, number);
-    action_note(relay, number, note_kind_of_state(delivery), delivery_reason(relay, delivery));
+    action_note(relay, number, note_kind_of_state(delivery->state),
+                delivery_reason(relay, delivery));
 }

@@ -336,7 +336,7 @@ static void put_note(struct describing *describing, uint32_t delivery, uint16_t 
 
 static bool needs_state(const struct delivery *delivery, const struct lane *lane)
 {
-    return note_kind_of_state(delivery) != NOTE_WAITING || delivery->attempts > 0 ||
+    return note_kind_of_state(delivery->state) != NOTE_WAITING || delivery->attempts > 0 ||
            delivery->strikes > 0 || delivery->doubts > 0 || lane->pin == PIN_DOUBT ||
            (delivery->flags & DELIVERY_NO_DELAY) != 0;
 }
@@ -352,7 +352,7 @@ static void describe(const struct relay *relay, uint32_t number, struct describi
     }
     if (needs_state(delivery, lane)) {
         bool doubt = delivery->state == DELIVERY_WAITING && lane->pin == PIN_DOUBT;
-        uint16_t kind = doubt ? NOTE_DOUBT : note_kind_of_state(delivery);
+        uint16_t kind = doubt ? NOTE_DOUBT : note_kind_of_state(delivery->state);
         note_put_delivery(relay, number, kind, delivery_reason(relay, delivery),
                           &describing->buffer);
         put_note(describing, delivery->number, kind);

@@ -14,6 +14,22 @@ enum { KEY_ENDS = sizeof key_ends / sizeof key_ends[0] };
 
 static_assert((int)NOTE_PAYLOAD_MAX <= (int)SPOOL_NOTE_MAX, "a note must fit the spool's bound");
 
+enum relay_note_kind note_kind_of_state(enum delivery_state state)
+{
+    switch (state) {
+    case DELIVERY_DEFERRED:
+        return NOTE_DEFER;
+    case DELIVERY_IN_DOUBT:
+        return NOTE_DOUBT;
+    case DELIVERY_HELD:
+        return NOTE_HOLD;
+    case DELIVERY_DEAD:
+        return NOTE_DEAD;
+    default:
+        return NOTE_WAITING;
+    }
+}
+
 void note_encode(struct buffer *buffer, const struct delivery_note *note)
 {
     buffer_put_u8(buffer, NOTE_VERSION);

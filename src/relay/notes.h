@@ -93,6 +93,8 @@ struct span_note {
     struct slice lane;
 };
 
+/* The kind that tells this state to the next life; NOTE_WAITING for those that need no telling. */
+enum relay_note_kind note_kind_of_state(enum delivery_state state);
 /* Too long strings are cut. The result is at most NOTE_PAYLOAD_MAX bytes. */
 void note_encode(struct buffer *buffer, const struct delivery_note *note);
 /* Slices point into the payload. False: another version or malformed. */

@@ -835,7 +835,6 @@ void action_note(struct relay *relay, uint32_t number, uint16_t kind, struct sli
 void action_state_note(struct relay *relay, uint32_t number); /* the kind that fits its state */
 void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind, struct slice text,
                        struct buffer *buffer);
-uint16_t note_kind_of_state(const struct delivery *delivery);
 uint32_t *action_numbers(struct relay *relay, uint32_t count);
 
 /* ---- load.c ------------------------------------------------------------------------------- */

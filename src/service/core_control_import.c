@@ -19,22 +19,6 @@ static struct slice encode_note(struct buffer *buffer, const struct delivery_not
     return buffer_slice(buffer);
 }
 
-static uint16_t note_kind(enum delivery_state state)
-{
-    switch (state) {
-    case DELIVERY_DEFERRED:
-        return NOTE_DEFER;
-    case DELIVERY_IN_DOUBT:
-        return NOTE_DOUBT;
-    case DELIVERY_HELD:
-        return NOTE_HOLD;
-    case DELIVERY_DEAD:
-        return NOTE_DEAD;
-    default:
-        return NOTE_WAITING;
-    }
-}
-
 /* What waits as if nothing had happened needs no note. */
 static bool needs_note(const struct imported_state *state)
 {
@@ -66,7 +50,7 @@ static void each_of_history(struct control_import *import, struct spool_handle h
         if (needs_note(state)) {
             struct delivery_note note = state->note;
             note.odometer_s = import->message.odometer_s;
-            fn(import, handle, i, 0, note_kind(state->state), encode_note(&buffer, &note));
+            fn(import, handle, i, 0, note_kind_of_state(state->state), encode_note(&buffer, &note));
         }
     }
     buffer_done(&buffer);
