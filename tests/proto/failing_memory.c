@@ -18,9 +18,11 @@ void memory_fail_at(long count)
     left = count;
 }
 
-void memory_fail_never(void)
+bool memory_fail_never(void)
 {
+    bool failed = left < 0;
     left = -1;
+    return failed;
 }
 
 static bool allowed(void)

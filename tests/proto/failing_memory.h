@@ -5,8 +5,11 @@
 #ifndef HOLDFAST_TESTS_FAILING_MEMORY_H
 #define HOLDFAST_TESTS_FAILING_MEMORY_H
 
+#include <stdbool.h>
+
 /* The allocation behind `count` good ones fails, and only that. */
 void memory_fail_at(long count);
-void memory_fail_never(void);
+/* True: the one that was to fail has done so. */
+bool memory_fail_never(void);
 
 #endif

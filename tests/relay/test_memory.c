@@ -10,44 +10,8 @@
 
 #include <cmocka.h>
 
+#include "proto/failing_memory.h"
 #include "world.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-static long good_left = -1; /* allocations before the one that fails; below 0: none does */
-
-static bool is_good(void)
-{
-    return good_left < 0 || good_left-- > 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return is_good() ? __real_malloc(size) : NULL;
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return is_good() ? __real_calloc(count, size) : NULL;
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return is_good() ? __real_realloc(old, size) : NULL;
-}
-
-/* Nothing fails any more. True: something had. */
-static bool end_of_failing(void)
-{
-    bool failed = good_left < 0;
-    good_left = -1;
-    return failed;
-}
 
 enum { MANY = 20, FAR = 5000 };
 
@@ -150,13 +114,13 @@ static void a_message_that_finds_no_memory_may_come_again(void **state)
     bool failed = true;
     for (long n = 0; failed; n++) {
         begin();
-        good_left = n;
+        memory_fail_at(n);
         insist(10, bob, 1);
         insist(30, bob, 1);
         insist(20, bob, 1); /* loaded after newer mail: its place is before 30 */
         insist(FAR, bob, 1);
         insist(15, many, MANY);
-        failed = end_of_failing();
+        failed = memory_fail_never();
         drain();
         assert_int_equal(delivered, 4 + MANY);
         world_close(&world);
@@ -199,9 +163,9 @@ static void a_reload_that_finds_no_memory_changes_nothing(void **state)
         uint32_t lanes = relay_lane_count(world.relay);
         struct relay_lane_view before, after;
         relay_lane(world.relay, lanes - 1, &before);
-        good_left = n;
+        memory_fail_at(n);
         enum error error = relay_reconfigure(world.relay, &second, NULL, world.now);
-        failed = end_of_failing();
+        failed = memory_fail_never();
         if (error != ERROR_NONE) {
             assert_int_equal(error, ERROR_MEMORY);
             assert_int_equal(relay_lane_count(world.relay), lanes);
