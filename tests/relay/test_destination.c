@@ -33,9 +33,7 @@ static void follow(uint32_t route, uint32_t servers, uint32_t place)
 
 static void open_world(void)
 {
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
 }
 
 /* The relay follows DNS; nothing is up. */

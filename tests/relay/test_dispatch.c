@@ -15,9 +15,7 @@ static struct world world;
 static void start(void)
 {
     world_configure(&world);
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
 }
 
 /* A copy, since the next input overwrites what was taken. */
@@ -524,9 +522,7 @@ static void start_with_two_relays(void)
     world.routes[3].name = SLICE_LITERAL("other");
     world.routes[3].from = &anywhere;
     world.routes[3].chain = world.chains[3];
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
     world_up(&world, 1);
     world_wait(&world, 100);
     world_up(&world, 2);

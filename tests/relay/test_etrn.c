@@ -21,9 +21,7 @@ static int start(void **state)
     assert_true(ip_network_from_text(SLICE_LITERAL("203.0.113.0/28"), &office));
     world.routes[0].etrn_from = &office;
     world.routes[0].etrn_from_count = 1;
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
     return 0;
 }
 

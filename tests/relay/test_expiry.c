@@ -43,9 +43,7 @@ static void configure(void)
 static void start(void)
 {
     configure();
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
 }
 
 static void note_reason(const struct relay_action *action)

@@ -18,9 +18,7 @@ static int start(void **state)
 {
     (void)state;
     world_configure(&world);
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
     return 0;
 }
 

@@ -18,9 +18,7 @@ static const struct spool_handle first = {1};
 static void start(void)
 {
     world_configure(&world);
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
 }
 
 static struct relay_action take_one(enum relay_action_kind kind)

@@ -33,9 +33,7 @@ static void a_server_of_the_recipients_chain_is_suspect(void **state)
 {
     (void)state;
     world_configure(&world);
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
     world_up(&world, 0);
     struct ip_address stranger;
     assert_true(ip_from_text(SLICE_LITERAL("203.0.113.9"), &stranger));

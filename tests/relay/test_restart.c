@@ -24,9 +24,7 @@ static struct relay_action take_one(enum relay_action_kind kind)
 static void start(void)
 {
     world_configure(&world);
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
 }
 
 /* Everything that relay says about a message, put into a fresh relay. */

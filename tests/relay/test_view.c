@@ -15,9 +15,7 @@ static struct world world;
 static void start(void)
 {
     world_configure(&world);
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
 }
 
 /* Seconds since the oldest of the lane was received; -1: it has none. */

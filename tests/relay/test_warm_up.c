@@ -79,9 +79,7 @@ static void start(void)
     memcpy(is_up, (bool[]){false, true, true}, sizeof(is_up));
     memset(delivered, 0, sizeof(delivered));
     next_handle = 0;
-    world_open(&world);
-    relay_start(world.relay, world.now);
-    world_take(&world);
+    world_start(&world);
     answer_all();
     run(10000);
     assert_int_equal(world_state(&world, M2), SERVER_UP);

@@ -95,6 +95,13 @@ void world_take(struct world *world)
     }
 }
 
+void world_start(struct world *world)
+{
+    world_open(world);
+    relay_start(world->relay, world->now);
+    world_take(world);
+}
+
 const struct relay_action *world_action(const struct world *world, enum relay_action_kind kind,
                                         size_t n)
 {

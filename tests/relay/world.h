@@ -34,6 +34,8 @@ struct world {
 
 void world_configure(struct world *world);
 void world_open(struct world *world);
+/* Opens it with no mail, and starts. */
+void world_start(struct world *world);
 void world_close(struct world *world);
 /* Takes the actions; the last input's only. */
 void world_take(struct world *world);
