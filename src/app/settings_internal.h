@@ -200,6 +200,7 @@ enum setting_type {
     SETTING_ENDPOINTS, /* where to listen */
     SETTING_ADDRESSES, /* of a server */
     SETTING_RESOLVERS,
+    SETTING_IPS,
     SETTING_NETWORKS,
     SETTING_KINDS, /* of alerts */
     SETTING_SENDERS,

@@ -64,6 +64,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_ENDPOINTS] = "\"IP:PORT\"",
         [SETTING_ADDRESSES] = "\"HOST:PORT\"",
         [SETTING_RESOLVERS] = "{IP, ...}",
+        [SETTING_IPS] = "{IP, ...}",
         [SETTING_NETWORKS] = "{NETWORK, ...}",
         [SETTING_SENDERS] = "{PATTERN, ...}",
         [SETTING_SERVER] = "SERVER",

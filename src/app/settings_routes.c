@@ -66,12 +66,18 @@ static const uint32_t *linked_chain(struct routes *routes, uint32_t head, const 
     return routes->chains[head];
 }
 
-static bool is_absent_target(struct settings *settings, const struct value *value)
+/* The word mx: from here on as DNS says. Once in a chain. */
+static bool take_mx(struct settings *settings, struct route_config *route,
+                    const struct value *value, uint32_t place)
 {
     if (!slice_equal_fold(value->text, SLICE_LITERAL("mx"))) {
         return false;
     }
-    settings_complain(settings, value->at, "deliver-to = mx is not available in this version");
+    if (route->mx) {
+        settings_complain(settings, value->at, "deliver-to: 'mx' is in the list twice");
+    }
+    route->mx = true;
+    route->mx_place = place;
     return true;
 }
 
@@ -85,8 +91,8 @@ static bool in_chain(const uint32_t *chain, uint32_t length, uint32_t server)
     return false;
 }
 
-static const uint32_t *listed_chain(struct routes *routes, const struct entry *entry,
-                                    uint32_t *ret_length)
+static const uint32_t *listed_chain(struct routes *routes, struct route_config *route,
+                                    const struct entry *entry, uint32_t *ret_length)
 {
     struct settings *settings = routes->settings;
     if (entry->count > SETTINGS_CHAIN_MAX) {
@@ -98,7 +104,7 @@ static const uint32_t *listed_chain(struct routes *routes, const struct entry *e
     uint32_t length = 0;
     for (uint32_t i = 0; chain != NULL && i < entry->count; i++) {
         const struct value *value = &entry->values[i];
-        if (is_absent_target(settings, value)) {
+        if (take_mx(settings, route, value, length)) {
             continue;
         }
         uint32_t server = settings_server_index(settings, routes->servers, value);
@@ -126,8 +132,8 @@ static void fill_chain(struct routes *routes, struct route_config *route, const 
 {
     uint32_t length = 0;
     if (entry->list) {
-        route->chain = listed_chain(routes, entry, &length);
-    } else if (!is_absent_target(routes->settings, &entry->values[0])) {
+        route->chain = listed_chain(routes, route, entry, &length);
+    } else if (!take_mx(routes->settings, route, &entry->values[0], 0)) {
         uint32_t head = settings_server_index(routes->settings, routes->servers, &entry->values[0]);
         if (head != NO_INDEX) {
             route->chain = linked_chain(routes, head, entry->values[0].at, &length);
@@ -136,7 +142,7 @@ static void fill_chain(struct routes *routes, struct route_config *route, const 
     route->chain_length = length;
     for (uint32_t i = 0; route->chain != NULL && i < length; i++) {
         routes->used[route->chain[i]] = 1;
-        if (i + 1 < length) {
+        if (i + 1 < length || (route->mx && route->mx_place == length)) {
             routes->early[route->chain[i]] = 1;
         }
     }
@@ -319,6 +325,20 @@ static void fill_senders(struct routes *routes, struct route_config *route,
     route->senders = senders;
 }
 
+static void fill_deliver_only_to(struct routes *routes, struct route_config *route,
+                                 const struct entry *entry)
+{
+    if (entry == NULL) {
+        return;
+    }
+    route->deliver_only_to =
+        networks_of(routes->settings, entry, NULL, &route->deliver_only_to_count);
+    if (!route->mx) {
+        settings_warn(routes->settings, entry->at,
+                      "deliver-only-to has no effect: deliver-to names the servers, not mx");
+    }
+}
+
 /* ---- domain ------------------------------------------------------------------------------- */
 
 static void add_pattern(struct routes *routes, struct route_config *route,
@@ -450,6 +470,7 @@ static void fill_route(struct routes *routes, const struct block *block, enum se
     if (chain != NULL && chain->count > 0) {
         fill_chain(routes, route, chain);
     }
+    fill_deliver_only_to(routes, route, settings_entry(entries, kind, "deliver-only-to"));
     fill_retry(routes, route, kind, settings_entry(entries, kind, "retry"));
     if (kind == BLOCK_DOMAIN) {
         fill_domain(routes, route, block);
@@ -560,6 +581,22 @@ static void finish_servers(struct routes *routes)
     }
 }
 
+static void fill_nat_addresses(struct routes *routes, const struct entry *entry)
+{
+    struct settings *settings = routes->settings;
+    uint32_t count = entry == NULL ? 0 : entry->count;
+    struct ip_address *addresses = settings_allocate(settings, count, sizeof(*addresses));
+    for (uint32_t i = 0; addresses != NULL && i < count; i++) {
+        const struct value *value = &entry->values[i];
+        if (!ip_from_text(value->text, &addresses[i])) {
+            settings_complain(settings, value->at, "nat-address: '%.*s' is no IP address",
+                              SHOWN(value->text));
+        }
+    }
+    settings->config.relay.nat_addresses = addresses;
+    settings->config.relay.nat_address_count = count;
+}
+
 static bool allocate(struct routes *routes)
 {
     struct settings *settings = routes->settings;
@@ -603,6 +640,7 @@ void settings_routes(struct settings *settings, const struct names *servers,
     settings->config.relay.route_count = routes.count;
     fill_bounces(&routes, settings_entry(top, BLOCK_TOP, "bounces"));
     fill_postmaster(&routes, settings_entry(top, BLOCK_TOP, "postmaster"));
+    fill_nat_addresses(&routes, settings_entry(top, BLOCK_TOP, "nat-address"));
     finish_servers(&routes);
     if (routes.count == 0) {
         settings_warn(settings, settings->top.at, "no domain and no relay: all mail is refused");

@@ -230,6 +230,17 @@ uint32_t settings_server_index(struct settings *settings, const struct names *se
     return index;
 }
 
+/* What a server block says that says nothing holds for the exchangers that DNS names; but they
+ * never hear of the client (R9). */
+static void fill_exchanger(struct servers *servers)
+{
+    const struct block nothing = {.broken = true};
+    struct server_config *exchanger = &servers->settings->config.relay.exchanger;
+    settings_fill(servers->settings, BLOCK_SERVER, &nothing, exchanger, servers->entries);
+    exchanger->failover = NO_INDEX;
+    exchanger->xclient = false;
+}
+
 void settings_servers(struct settings *settings, struct names *ret_names)
 {
     names_init(ret_names);
@@ -252,6 +263,7 @@ void settings_servers(struct settings *settings, struct names *ret_names)
         fill(&servers, i);
     }
     find_loops(&servers);
+    fill_exchanger(&servers);
     settings->config.relay.servers = servers.all;
     settings->config.relay.server_count = servers.count;
 }

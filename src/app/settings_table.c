@@ -51,6 +51,9 @@ const struct setting settings_table[] = {
     {"postmaster", SETTING_MAILBOX, TOP(relay.postmaster),
      .otherwise = "postmaster at the first domain that is no pattern",
      .text = "Where mail to postmaster and abuse at this host goes."},
+    {"nat-address", SETTING_IPS, TOP(relay.nat_addresses), .otherwise = "none",
+     .text = "Addresses that others know this host by, beside those of its interfaces; under "
+             "deliver-to = mx an exchanger that has one is this host."},
     {"reserve", SETTING_SIZE, TOP(reserve_bytes), .fallback = "0",
      .otherwise = "the larger of 1G and 5 % of the file system, at most a tenth of it",
      .most = UINT64_C(1) << 50,
@@ -178,8 +181,9 @@ const struct setting settings_table[] = {
 
     /* ---- domain ---- */
     {"deliver-to", SETTING_CHAIN, DOMAIN(chain), .required = true,
-     .text = "A server, whose failover servers follow; or a list, which is the chain itself, "
-             "in order of preference."},
+     .text = "A server, whose failover servers follow; a list, which is the chain itself, in order "
+             "of preference; or mx, alone or in the list: the domain's mail exchangers by DNS that "
+             "are better than this host."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
      .text = "Which recipients exist; any accepts all, and so does learn in this version, with a "
              "warning."},
@@ -218,13 +222,17 @@ const struct setting settings_table[] = {
     {"etrn-from", SETTING_NETWORKS, DOMAIN(etrn_from), .otherwise = "only the domain's servers",
      .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
              "It goes to that chain, whoever asks."},
-    {"deliver-only-to", SETTING_ABSENT, .block = BLOCK_DOMAIN,
-     .text = "Networks that mail may be handed over to."},
+    {"deliver-only-to", SETTING_NETWORKS, DOMAIN(deliver_only_to),
+     .otherwise = "any public address",
+     .text = "Networks in which the exchangers that DNS names must lie under deliver-to = mx. Only "
+             "what is listed may be loopback, link-local or private; an address of this host must "
+             "be listed alone."},
 
     /* ---- relay ---- */
     {"deliver-to", SETTING_CHAIN, RELAY(chain), .required = true,
-     .text = "A server, whose failover servers follow; or a list, which is the chain itself, "
-             "in order of preference."},
+     .text = "A server, whose failover servers follow; a list, which is the chain itself, in order "
+             "of preference; or mx, alone or in the list: the mail exchangers of each recipient's "
+             "domain by DNS."},
     {"from", SETTING_NETWORKS, RELAY(from), .otherwise = "must be given",
      .text = "Networks whose mail to any destination is taken."},
     {"senders", SETTING_SENDERS, RELAY(senders), .otherwise = "all",
@@ -246,8 +254,11 @@ const struct setting settings_table[] = {
      .text = "As in domain."},
     {"auth", SETTING_ABSENT, .block = BLOCK_RELAY,
      .text = "Whether authenticated users may send this way."},
-    {"deliver-only-to", SETTING_ABSENT, .block = BLOCK_RELAY,
-     .text = "Networks that mail may be handed over to."},
+    {"deliver-only-to", SETTING_NETWORKS, RELAY(deliver_only_to),
+     .otherwise = "any public address",
+     .text = "Networks in which the exchangers that DNS names must lie under deliver-to = mx. Only "
+             "what is listed may be loopback, link-local or private; an address of this host must "
+             "be listed alone."},
 
     /* ---- limits ---- */
     {"connections", SETTING_COUNT, LIMIT(connections), .fallback = "20000", .least = 1,

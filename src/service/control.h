@@ -63,6 +63,8 @@
  * oldest delivery, null without one; where that is held or deferred and thousands in the queue are
  * older, the age of the oldest that waits. "since": ms, stopped since then, or null. Its "reason":
  * why nothing goes, "m1 down: connection refused; m2 disabled", null where something does.
+ * Behind the configured servers stand the exchangers of MX routing that are needed just now, named
+ * by their hosts; "server down" and "up" are not for them.
  *
  * ---- "queue list": one row per message, in acceptance order ---------------------------------
  *

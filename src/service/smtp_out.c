@@ -21,10 +21,13 @@ static bool take_connect(struct smtp_out *out, struct reader *reader)
     uint32_t session = reader_u32(reader);
     uint32_t server = channel_server_find(&out->config->relay, reader_u32(reader));
     uint32_t knock_interval_ms = reader_u32(reader);
-    if (reader->failed || map_get(&out->sessions_by_id, session) != NULL) {
+    struct channel_exchanger exchanger;
+    bool to_exchanger = server == NO_INDEX && reader->rest.length > 0;
+    if (reader->failed || map_get(&out->sessions_by_id, session) != NULL ||
+        (to_exchanger && !channel_get_exchanger(reader, &exchanger))) {
         return false;
     }
-    session_start(out, session, server, knock_interval_ms);
+    session_start(out, session, server, to_exchanger ? &exchanger : NULL, knock_interval_ms);
     if (out->stopping) {
         session_drop(map_get(&out->sessions_by_id, session), "shutting down");
     }
@@ -114,6 +117,8 @@ static bool take_frame(struct smtp_out *out, struct reader *reader)
         return take_durable(out, reader);
     case CHANNEL_NAME:
         return names_take(out, reader);
+    case CHANNEL_RESOLVE:
+        return mx_take(out, reader);
     default:
         return false;
     }
@@ -186,6 +191,8 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
     list_init(&out->reporting_sessions);
     list_init(&out->reporting_jobs);
     list_init(&out->names);
+    list_init(&out->questions);
+    list_init(&out->answers);
     buffer_init(&out->frame, 0);
     buffer_init(&out->copy, 0);
     if (!get_memory(out)) {
@@ -253,6 +260,7 @@ enum error smtp_out_reconfigure(struct smtp_out *out, const struct service_confi
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);
         session->server = relay_config_remap(&config->relay, old, session->server);
+        session_follow(session, config);
     }
     size_t cursor = 0;
     for (struct out_job *job; (job = map_next(&out->jobs_by_id, &cursor)) != NULL;) {
@@ -334,6 +342,7 @@ void smtp_out_free(struct smtp_out *out)
         ring_set_handler(out->ring, nobody, NULL);
     }
     names_free(out);
+    mx_free(out);
     loop_timer_free(out->stop_timer);
     loop_later_free(out->later);
     map_done(&out->sessions_by_id);

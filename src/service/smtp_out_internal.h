@@ -7,6 +7,7 @@
  *   smtp_out_connect.c  how a session comes to a connection: addresses, time-outs, knocking
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_name.c     names of servers and the last good addresses
+ *   smtp_out_mx.c       who takes a domain's mail
  *   smtp_out_report.c   frames to core, kept until there is room
  *
  *   session:  RESOLVING -> CONNECTING -> TALKING -> OVER -> (ENDED is sent) freed
@@ -103,7 +104,8 @@ struct out_session {
     struct link reporting;
     struct smtp_out *out;
     uint32_t id;
-    uint32_t server; /* NO_INDEX: gone from the configuration */
+    uint32_t server; /* NO_INDEX: gone from the configuration, or an exchanger */
+    struct channel_exchanger *exchanger; /* owned, its name too; NULL: it is no session to one */
     enum session_state state;
     bool orphan;     /* of an earlier core: has no place in the map */
     bool opened;     /* greeted */
@@ -133,7 +135,11 @@ struct out_session {
 };
 
 /* `knock_interval_ms`: see connect_knock(); 0: it is no probe. */
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server, uint32_t knock_interval_ms);
+/* `exchanger` is copied; NULL: the server is configured, or was. */
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
+                   const struct channel_exchanger *exchanger, uint32_t knock_interval_ms);
+/* A new configuration, which is not yet that of the door. */
+void session_follow(struct out_session *session, const struct service_config *config);
 /* NULL: its server is no longer configured. */
 const struct server_config *session_config(const struct out_session *session);
 /* A connection has been made, the session's from now on: the dialogue begins. */
@@ -194,6 +200,14 @@ void names_repeat(struct smtp_out *out);
 void names_prune(struct smtp_out *out);
 void names_free(struct smtp_out *out);
 
+/* ---- who takes a domain's mail ------------------------------------------------------------ */
+
+/* CHANNEL_RESOLVE. */
+bool mx_take(struct smtp_out *out, struct reader *reader);
+/* Sends CHANNEL_RESOLVED for what is answered; false: no room. */
+bool mx_report(struct smtp_out *out);
+void mx_free(struct smtp_out *out);
+
 /* ---- reports ------------------------------------------------------------------------------ */
 
 void report_session(struct out_session *session);
@@ -219,6 +233,8 @@ struct smtp_out {
     struct link unconfirmed; /* jobs over, whose session has ended */
     struct link reporting_sessions, reporting_jobs;
     struct link names;
+    struct link questions, answers;
+    uint32_t question_count; /* on questions */
     struct loop_later *later;
     bool resumed_due;
     bool attached; /* a core has been there before */

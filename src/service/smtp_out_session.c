@@ -22,7 +22,43 @@ static bool talk(struct out_session *session);
 const struct server_config *session_config(const struct out_session *session)
 {
     const struct relay_config *relay = &session->out->config->relay;
+    if (session->exchanger != NULL) {
+        return &session->exchanger->config;
+    }
     return session->server < relay->server_count ? &relay->servers[session->server] : NULL;
+}
+
+/* What core has said of an exchanger, and for all else what the configuration says of them all. */
+static void complete(struct channel_exchanger *exchanger, const struct server_config *usual)
+{
+    struct server_config said = exchanger->config;
+    exchanger->config = *usual;
+    exchanger->config.name = said.name;
+    exchanger->config.addresses = exchanger->addresses;
+    exchanger->config.address_count = said.address_count;
+    exchanger->config.greeting_timeout_ms = said.greeting_timeout_ms;
+}
+
+void session_follow(struct out_session *session, const struct service_config *config)
+{
+    if (session->exchanger != NULL) {
+        complete(session->exchanger, &config->relay.exchanger);
+    }
+}
+
+/* NULL: memory. */
+static struct channel_exchanger *copy_exchanger(const struct smtp_out *out,
+                                                const struct channel_exchanger *said)
+{
+    struct slice name = said->config.name;
+    struct channel_exchanger *copy = malloc(sizeof(*copy) + name.length);
+    if (copy != NULL) {
+        *copy = *said;
+        memcpy(copy + 1, name.data, name.length);
+        copy->config.name = slice_make(copy + 1, name.length);
+        complete(copy, &out->config->relay.exchanger);
+    }
+    return copy;
 }
 
 static void log_debug(const struct out_session *session, const char *event, struct slice text)
@@ -406,16 +442,20 @@ static void refuse_session(struct smtp_out *out, uint32_t id, uint32_t server)
     }
 }
 
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server, uint32_t knock_interval_ms)
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
+                   const struct channel_exchanger *exchanger, uint32_t knock_interval_ms)
 {
     struct out_session *session = calloc(1, sizeof(*session));
     if (session != NULL) {
         session->timer = loop_timer_new(out->loop, timer_fired, session);
+        session->exchanger = exchanger == NULL ? NULL : copy_exchanger(out, exchanger);
     }
     if (session == NULL || session->timer == NULL ||
+        (exchanger != NULL && session->exchanger == NULL) ||
         map_put(&out->sessions_by_id, id, session) != ERROR_NONE) {
         if (session != NULL) {
             loop_timer_free(session->timer);
+            free(session->exchanger);
         }
         free(session);
         refuse_session(out, id, server);
@@ -538,5 +578,6 @@ void out_session_free(struct out_session *session)
     }
     list_remove(&session->reporting);
     list_remove(&session->link);
+    free(session->exchanger);
     free(session);
 }

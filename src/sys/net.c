@@ -217,6 +217,26 @@ enum error net_peer(int fd, struct ip_endpoint *ret_peer)
     return ERROR_NONE;
 }
 
+/* The kernel binds a stream only to an address of ours. The unspecified ones are no address. */
+bool net_is_ours(const struct ip_address *address)
+{
+    static const struct ip_address unspecified[2] = {
+        {{0}}, {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0}}};
+    const struct ip_endpoint at = {.address = *address, .port = 0};
+    union any_address local;
+    socklen_t length = address_from_endpoint(&at, &local);
+    if (ip_equal(address, &unspecified[0]) || ip_equal(address, &unspecified[1])) {
+        return false;
+    }
+    int fd = socket(local.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return false;
+    }
+    bool ours = bind(fd, &local.any, length) == 0;
+    close(fd);
+    return ours;
+}
+
 void net_close(int fd)
 {
     close(fd);

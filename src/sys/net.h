@@ -34,6 +34,8 @@ void net_give_up_after(int fd, uint32_t ms);
 enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
 /* Who is at its other end. An error when nobody is any more, or fd is no TCP connection. */
 enum error net_peer(int fd, struct ip_endpoint *ret_peer) MUST_CHECK;
+/* An interface of this machine has the address; false also if that cannot be found out. */
+bool net_is_ours(const struct ip_address *address);
 void net_close(int fd);
 
 #endif

@@ -563,6 +563,35 @@ static int leave(void **state)
     return chdir("/") != 0 || rmdir(directory) != 0;
 }
 
+static void mx_stands_where_it_is_written(void **state)
+{
+    (void)state;
+    struct settings *settings = read_text(
+        "hostname = mx2.example.net\nlisten mx { address = 127.0.0.1 }\n"
+        "nat-address = 198.51.100.1\nserver m1 { address = a }\nserver m2 { address = b }\n"
+        "domain example.com { deliver-to = mx deliver-only-to = {10.0.0.0/8, ::1} }\n"
+        "relay one { from = 127.0.0.1 deliver-to = {m1, MX} }\n"
+        "relay two { from = 127.0.0.1 deliver-to = {mx, m2, m1} }\n"
+        "relay three { from = 127.0.0.1 deliver-to = m2 deliver-only-to = 127.0.0.0/8 }\n",
+        "conf:9: warning: deliver-only-to has no effect: deliver-to names the servers, not mx\n");
+    const struct relay_config *config = &settings_config(settings)->relay;
+    const struct route_config *routes = config->routes;
+    assert_true(routes[0].mx && routes[0].mx_place == 0 && routes[0].chain_length == 0);
+    assert_int_equal(routes[0].deliver_only_to_count, 2);
+    assert_int_equal(routes[0].deliver_only_to[0].prefix, 104);
+    assert_true(routes[1].mx && routes[1].mx_place == 1 && routes[1].chain_length == 1);
+    assert_true(routes[2].mx && routes[2].mx_place == 0 && routes[2].chain_length == 2);
+    assert_false(routes[3].mx);
+    assert_int_equal(config->nat_address_count, 1);
+    assert_int_equal(config->exchanger.connect_timeout_ms, 30000);
+    assert_int_equal(config->exchanger.connections, config->servers[0].connections);
+    assert_int_equal(config->exchanger.failover, NO_INDEX);
+    assert_false(config->exchanger.xclient);
+    /* A server that exchangers follow is not the last of its chain. */
+    assert_int_equal(config->servers[0].greeting_timeout_ms, 60000);
+    settings_free(settings);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -580,6 +609,7 @@ int main(void)
         cmocka_unit_test(every_default_is_in_its_range),
         cmocka_unit_test(a_hundred_thousand_domains),
         cmocka_unit_test(manual_names_every_key),
+        cmocka_unit_test(mx_stands_where_it_is_written),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }

@@ -387,8 +387,10 @@ static void domains(void **state)
          "conf:6: there is no server 'm8'\nconf:7: there is no server 'm9'\n"},
         {GOOD "domain a { deliver-to = {m1, m1} }\n",
          "conf:6: deliver-to: 'm1' is in the list twice\n"},
-        {GOOD "domain a { deliver-to = mx }\n",
-         "conf:6: deliver-to = mx is not available in this version\n"},
+        {GOOD "domain a { deliver-to = {mx, m1, MX} }\n",
+         "conf:6: deliver-to: 'mx' is in the list twice\n"},
+        {GOOD "nat-address = {192.0.2.1, 192.0.2.0/24}\n",
+         "conf:6: nat-address: '192.0.2.0/24' is no IP address\n"},
         {GOOD "server m2 { address = a failover = m1 }\ndomain a { deliver-to = {m2, m1} }\n",
          "conf:7: deliver-to: server 'm2' has a failover, and a list is a chain by itself; use one "
          "or the other\n"},
@@ -409,8 +411,8 @@ static void domains(void **state)
          "conf:6: retry: '0' is out of range; from 1s to 30d\n"},
         {GOOD "domain a { deliver-to = m1 keep = 10d keep-max = 9d }\n",
          "conf:6: keep-max is shorter than keep\n"},
-        {GOOD "domain a { deliver-to = m1 deliver-only-to = {::1} }\n",
-         "conf:6: 'deliver-only-to' in a domain block is not available in this version\n"},
+        {GOOD "domain a { deliver-to = mx deliver-only-to = {::1, 10.0.0.1/8} }\n",
+         "conf:6: deliver-only-to: '10.0.0.1/8' has bits set beyond its prefix\n"},
     };
     CHECK_ALL(cases);
 }

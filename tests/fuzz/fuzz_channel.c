@@ -29,11 +29,37 @@ static void check_message(struct slice input)
     arena_done(&arena);
 }
 
+/* What is read is within its bounds, and written as it was. */
+static void check_mx(struct slice input)
+{
+    static struct channel_mx mx;
+    struct reader reader = reader_make(input);
+    struct channel_exchanger exchanger;
+    if (channel_get_mx(&reader, &mx)) {
+        struct mx_policy policy = {.hostname = SLICE_LITERAL("mx")};
+        struct mx_decision decision;
+        assert(mx.answer.count <= MX_EXCHANGERS_MAX);
+        mx_decide(&mx.answer, &policy, input.length, &decision);
+        assert((decision.verdict == MX_FOUND) == (decision.count > 0));
+        assert(decision.ttl_s >= MX_TTL_MIN_S && decision.ttl_s <= MX_TTL_MAX_S);
+    }
+    reader = reader_make(input);
+    if (channel_get_exchanger(&reader, &exchanger)) {
+        struct buffer again;
+        buffer_init(&again, 0);
+        channel_put_exchanger(&again, &exchanger.config);
+        assert(again.length == input.length - reader.rest.length);
+        assert(memcmp(again.data, input.data, again.length) == 0);
+        buffer_done(&again);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct relay_reply reply;
     struct relay_capabilities capabilities;
     check_message(slice_make(data, size));
+    check_mx(slice_make(data, size));
     struct reader reader = reader_make(slice_make(data, size));
     if (channel_get_reply(&reader, &reply)) {
         assert(reply.text.length <= 512);

@@ -472,6 +472,13 @@ enum error net_peer(int fd, struct ip_endpoint *ret_peer)
     return ERROR_NONE;
 }
 
+/* This machine has no address of its own in this world. */
+bool net_is_ours(const struct ip_address *address)
+{
+    (void)address;
+    return false;
+}
+
 static void sock_close(struct sock *sock, bool orderly)
 {
     if (sock->kind == STREAM && sock->peer >= 0 && sockets[sock->peer].kind == STREAM) {
