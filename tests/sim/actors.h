@@ -22,11 +22,13 @@ enum {
 /* One message for one recipient, as the outside saw it. */
 struct ledger_entry {
     uint32_t recipient;
-    uint32_t delivered; /* 2xx to the dot, whether or not the reply arrived */
-    uint32_t doubts;    /* of those: the reply was cut off */
-    uint32_t refused;   /* 5xx that was said about it */
-    uint32_t bounced;   /* notices to its sender that name it */
-    bool disturbed;     /* deferred, refused, cut or doubted at some time: may be out of order */
+    uint32_t delivered;  /* 2xx to the dot, whether or not the reply arrived */
+    uint32_t doubts;     /* of those: the reply was cut off */
+    uint32_t refused;    /* 5xx that was said about it */
+    uint32_t bounced;    /* notices to its sender that name it */
+    bool disturbed;      /* deferred, refused, cut or doubted at some time: may be out of order */
+    int64_t arrived_ns;  /* undisturbed; 0: not so */
+    int64_t passable_ns; /* put off for our own want of memory: later ones may pass from then on */
 };
 
 struct ledger_message {
@@ -108,6 +110,14 @@ void ledger_tell(const struct ledger *ledger, const char *format, ...)
  * arrived and were undisturbed (one in flight, one pipelined behind it). */
 void ledger_disturb(struct ledger *ledger, uint32_t recipient);
 void ledger_disturb_all(struct ledger *ledger);
+/* The program itself puts off message `number` for the recipient at `index` of its envelope,
+ * without any server's doing: that moves nothing, but its patience (R6) begins, and once over,
+ * later ones may pass. It runs once, in whole milliseconds of the clock: a second time changes
+ * nothing. */
+void ledger_put_off(struct ledger *ledger, uint32_t number, uint32_t index, int64_t patience_ms);
+/* Message `number` has been taken, by a reply that can arrive: a fault if a later one has passed it
+ * that may not. */
+void ledger_check_order(struct ledger *ledger, struct ledger_entry *entry, uint32_t number);
 /* Each acknowledged delivery has arrived, or its sender has been told. */
 bool ledger_is_settled(const struct ledger *ledger);
 /* Reports on stdout; the number of broken promises. */

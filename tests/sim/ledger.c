@@ -80,6 +80,46 @@ void ledger_disturb_all(struct ledger *ledger)
     }
 }
 
+void ledger_put_off(struct ledger *ledger, uint32_t number, uint32_t index, int64_t patience_ms)
+{
+    if (number < ledger->issued && index < ledger->messages[number].count) {
+        struct ledger_entry *entry = &ledger->messages[number].entries[index];
+        if (entry->passable_ns == 0) {
+            entry->passable_ns = (sim_now_ns() / 1000000 + patience_ms) * 1000000;
+        }
+    }
+}
+
+/* When the first later one arrived for the same recipient. */
+static int64_t passed_ns(struct ledger *ledger, uint32_t recipient, uint32_t number)
+{
+    int64_t first_ns = INT64_MAX;
+    for (uint32_t i = number + 1; i < ledger->issued; i++) {
+        const struct ledger_entry *entry = ledger_find(ledger, i, recipient);
+        if (entry != NULL && entry->arrived_ns > 0 && entry->arrived_ns < first_ns) {
+            first_ns = entry->arrived_ns;
+        }
+    }
+    return first_ns;
+}
+
+void ledger_check_order(struct ledger *ledger, struct ledger_entry *entry, uint32_t number)
+{
+    uint32_t *last = &ledger->last_delivered[entry->recipient];
+    if (entry->delivered != 1 || entry->disturbed) {
+        return;
+    }
+    entry->arrived_ns = sim_now_ns();
+    if (*last <= number + 1) {
+        *last = number + 1;
+    } else if (entry->passable_ns == 0 ||
+               passed_ns(ledger, entry->recipient, number) < entry->passable_ns) {
+        ledger_fault(ledger, "message %u for r%u arrived after %u", number, entry->recipient,
+                     *last - 1);
+        *last = number + 1;
+    }
+}
+
 /* ---- notices --------------------------------------------------------------------------------- */
 
 /* What follows the first `mark` at the beginning of a line, to that line's end; moves *rest on. */

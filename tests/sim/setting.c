@@ -102,7 +102,7 @@ static struct route_config *add_route(struct setting *setting, const enum settin
         .retry_count = RETRIES,
         .keep_ms = 30ULL * 86400000,
         .keep_max_ms = 90ULL * 86400000,
-        .order_patience_ms = 30000,
+        .order_patience_ms = SETTING_PATIENCE_MS,
     };
     for (; *chain != SETTING_SERVERS; chain++) {
         if (setting->place[*chain] != NO_INDEX) {

@@ -9,6 +9,8 @@
 
 #include "service/config.h"
 
+enum { SETTING_PATIENCE_MS = 30000 }; /* order-patience of every route */
+
 /* m1 > m2 > m3 for example.test (m2 by name), l1 (LMTP) > m3 for lmtp.test, o1 > m2 for the rest.
  */
 enum setting_server { M1, M2, M3, L1, O1, SETTING_SERVERS };

@@ -155,18 +155,6 @@ static void taken(struct visit *visit, uint32_t *doubts)
     visit->taken_ns = sim_now_ns();
 }
 
-static void check_order(struct ledger *ledger, const struct ledger_entry *entry, uint32_t number)
-{
-    uint32_t *last = &ledger->last_delivered[entry->recipient];
-    if (entry->delivered == 1 && !entry->disturbed) {
-        if (*last > number + 1) {
-            ledger_fault(ledger, "message %u for r%u arrived after %u", number, entry->recipient,
-                         *last - 1);
-        }
-        *last = number + 1;
-    }
-}
-
 static void record(struct visit *visit, uint32_t number, uint32_t recipient, enum taking taking)
 {
     struct ledger *ledger = visit->server->ledger;
@@ -186,7 +174,7 @@ static void record(struct visit *visit, uint32_t number, uint32_t recipient, enu
     } else if (taking == TAKEN) {
         entry->delivered++;
         taken(visit, &entry->doubts);
-        check_order(ledger, entry, number);
+        ledger_check_order(ledger, entry, number);
     }
 }
 

@@ -119,6 +119,44 @@ static void judge_knows_notices(void **state)
     free(ledger);
 }
 
+/* Message 1 of two for recipient 9 arrives when message 0 has been put off for a while; then that
+ * arrives. The faults. */
+static uint32_t passing(int64_t put_off_ms, int64_t passed_ms)
+{
+    struct ledger *ledger = calloc(1, sizeof(*ledger));
+    sim_begin(1);
+    ledger->issued = 2;
+    for (uint32_t i = 0; i < 2; i++) {
+        ledger->messages[i].count = 1;
+        ledger->messages[i].entries[0].recipient = 9;
+    }
+    for (int64_t ms = 0; ms <= passed_ms; ms++) {
+        if (ms == put_off_ms || ms == put_off_ms + 1000) {
+            ledger_put_off(ledger, 0, 0, 30000);
+        }
+        sim_run_until(sim_now_ns() + 1000000);
+    }
+    for (uint32_t i = 2; i-- > 0;) {
+        struct ledger_entry *entry = &ledger->messages[i].entries[0];
+        entry->delivered++;
+        ledger_check_order(ledger, entry, i);
+    }
+    uint32_t faults = ledger->faults;
+    sim_end();
+    free(ledger);
+    return faults;
+}
+
+static void judge_lets_pass_what_patience_is_over_for(void **state)
+{
+    (void)state;
+    assert_int_equal(passing(-2000, 10), 1);
+    assert_int_equal(passing(100, 20000), 1);
+    assert_int_equal(passing(100, 30098), 1);
+    assert_int_equal(passing(100, 30099), 0);
+    assert_int_equal(passing(100, 40000), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +164,7 @@ int main(void)
         cmocka_unit_test(same_seed_same_history),
         cmocka_unit_test(judge_sees_loss_doubling_and_two_fates),
         cmocka_unit_test(judge_knows_notices),
+        cmocka_unit_test(judge_lets_pass_what_patience_is_over_for),
     };
     return cmocka_run_group_tests_name("sim_actors", tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@
 #include <jansson.h>
 
 #include "base/hash.h"
+#include "service/core_internal.h"
 #include "sim/scene.h"
 #include "sim/sim.h"
 
@@ -39,6 +40,7 @@ enum {
     STEPS = 40,
     JOBS = 2,
     STRIDE = IS_SLOW ? 7 : 1,
+    EDGE_STRIDE = IS_SLOW ? 49 : 7,
     WAYS_MAX = 4096,
     WAY_DEPTH = 6,
     FAILURES_MAX = 20,
@@ -64,12 +66,14 @@ struct way {
 static struct {
     const struct program *program; /* NULL: nothing fails */
     enum role role;
+    struct ledger *ledger;
     unsigned long seen, fail_at; /* 0: none fails, and ways are gathered */
     jmp_buf died;
 } memory;
 
 /* Shared with the child that gathers them. */
 static struct ways {
+    unsigned long allocations; /* by all of them */
     size_t count;
     struct way way[WAYS_MAX];
 } * ways;
@@ -98,6 +102,7 @@ static void note_way(void)
         ways->way[ways->count++] = (struct way){.hash = hash, .first = memory.seen};
     }
     ways->way[at].last = memory.seen;
+    ways->allocations = memory.seen;
 }
 
 static bool fails(void)
@@ -134,6 +139,40 @@ void __wrap_abort(void)
         longjmp(memory.died, 1);
     }
     __real_abort();
+}
+
+/* ---- what the ledger is told ----------------------------------------------------------------- */
+
+void __real_report_relay_event(struct core *core, const struct relay_action *action);
+void __wrap_report_relay_event(struct core *core, const struct relay_action *action);
+
+/* By the content, for the sender may be null. UINT32_MAX: it cannot be read. */
+static uint32_t number_of(struct core *core, struct spool_handle handle)
+{
+    static const char mark[] = "\r\nX-Number: ";
+    char bytes[1000] = "";
+    size_t length;
+    if (spool_read_content(core->spool, handle, 0, bytes, sizeof(bytes) - 1, &length) !=
+        ERROR_NONE) {
+        return UINT32_MAX;
+    }
+    bytes[length] = '\0';
+    const char *at = strstr(bytes, mark);
+    return at == NULL ? UINT32_MAX : (uint32_t)strtoul(at + strlen(mark), NULL, 10);
+}
+
+/* A delivery that was deferred on our side, by no server, when memory had failed. */
+void __wrap_report_relay_event(struct core *core, const struct relay_action *action)
+{
+    if (action->event == RELAY_EVENT_DEFERRED && action->reply.how == RELAY_LOCAL &&
+        memory.fail_at > 0 && memory.seen >= memory.fail_at) {
+        const struct program *program = memory.program;
+        memory.program = NULL;
+        ledger_put_off(memory.ledger, number_of(core, action->handle), action->delivery,
+                       SETTING_PATIENCE_MS);
+        memory.program = program;
+    }
+    __real_report_relay_event(core, action);
 }
 
 /* ---- what goes on ---------------------------------------------------------------------------- */
@@ -197,6 +236,7 @@ static uint32_t run(enum role role, unsigned long fail_at, bool tell)
     memory.program = NULL;
     scene_begin(&scene, 1, tell);
     scene.ledger->headless = true;
+    memory.ledger = scene.ledger;
     memory.role = role;
     memory.seen = 0;
     memory.fail_at = fail_at;
@@ -271,6 +311,16 @@ static void await_one(struct trials *trials)
     }
 }
 
+static void try_soon(struct trials *trials, unsigned long fail_at)
+{
+    if (trials->running == JOBS) {
+        await_one(trials);
+    }
+    trials->jobs[trials->running].fail_at = fail_at;
+    trials->jobs[trials->running++].pid = try(trials->role, fail_at);
+}
+
+/* An edge has few ways, each taken in many states of a session: more of each is tried. */
 static unsigned try_every_way(const char *name, enum role role)
 {
     struct trials trials = {.name = name, .role = role};
@@ -284,12 +334,12 @@ static unsigned try_every_way(const char *name, enum role role)
         return 1;
     }
     for (size_t i = 0; i < count && trials.failed < FAILURES_MAX; i += STRIDE) {
-        if (trials.running == JOBS) {
-            await_one(&trials);
-        }
-        unsigned long fail_at = i % 2 == 0 ? ways->way[i].first : ways->way[i].last;
-        trials.jobs[trials.running].fail_at = fail_at;
-        trials.jobs[trials.running++].pid = try(role, fail_at);
+        try_soon(&trials, i % 2 == 0 ? ways->way[i].first : ways->way[i].last);
+    }
+    for (unsigned long i = 1;
+         role != ROLE_CORE && i <= ways->allocations && trials.failed < FAILURES_MAX;
+         i += EDGE_STRIDE) {
+        try_soon(&trials, i);
     }
     while (trials.running > 0) {
         await_one(&trials);
