@@ -53,8 +53,8 @@ static void answer_mail(struct smtp_client *client, struct transaction *t,
     }
 }
 
-/* "Too many recipients" (RFC 5321 4.5.3.1.10): known by the enhanced code, or, without one, by
- * others having been accepted before it. */
+/* "Too many recipients" (RFC 5321 4.5.3.1.10): 452, or 552 from older servers, when others have
+ * been accepted before it. Another enhanced code than X.5.3 speaks of storage. */
 static bool is_too_many(const struct transaction *t, const struct smtp_reply *reply)
 {
     bool unnamed = reply->enhanced[0] == 0;

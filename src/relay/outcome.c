@@ -67,15 +67,6 @@ static bool is_enhanced(const struct relay_reply *reply, int subject, int detail
     return reply->enhanced[0] != 0 && reply->enhanced[1] == subject && reply->enhanced[2] == detail;
 }
 
-/* RFC 5321 4.5.3.1.10: 452, or 552 from older servers. Without an enhanced code (X.5.3) the same
- * codes may speak of storage, unless others of this very transaction were taken. */
-static bool is_too_many(const struct outcome_question *question)
-{
-    const struct relay_reply *reply = question->reply;
-    return (reply->code == 452 || reply->code == 552) && question->others_accepted &&
-           (reply->enhanced[0] == 0 || is_enhanced(reply, 5, 3));
-}
-
 /* MAIL refusals that speak of this message or sender; others speak of us (R4). */
 static bool is_final_at_mail(const struct outcome_question *question)
 {
@@ -104,7 +95,8 @@ static const struct row rows[] = {
     {IF_IN_DOUBT, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_DOUBT, SERVER_SAYS_NOTHING}},
     {IF_IN_DOUBT, 0, 0, 0, 0, NULL, {OUTCOME_DOUBT, SERVER_FAILS}},
 
-    /* Nothing was sent for it. A login refused or a 421 on the way is the server's matter. */
+    /* Nothing was sent for it, or it was one recipient too many. A login refused or a 421 on the
+     * way is the server's matter. */
     {IF_NOT_TRIED, 0, HOW_REPLY, 500, 599, is_credentials, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
     {IF_NOT_TRIED, 0, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
 
@@ -141,7 +133,6 @@ static const struct row rows[] = {
     {0, AT_MAIL, HOW_REPLY, 500, 599, is_final_at_mail, {OUTCOME_FINAL, SERVER_REFUSES}},
     {0, AT_MAIL, HOW_REPLY, 500, 599, NULL, {OUTCOME_HELD, SERVER_REFUSES}},
 
-    {0, AT_RECIPIENT, HOW_REPLY, 400, 599, is_too_many, {OUTCOME_NEXT, SERVER_SAYS_NOTHING}},
     {0, AT_RECIPIENT, HOW_REPLY, 400, 499, is_system_trouble, {OUTCOME_DEFERRED, SERVER_DEFERS}},
     {0, AT_RECIPIENT, HOW_REPLY, 400, 499, NULL, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
     {0, AT_RECIPIENT, HOW_REPLY, 500, 599, NULL, {OUTCOME_FINAL, SERVER_REFUSES}},

@@ -14,7 +14,6 @@ enum outcome {
     OUTCOME_DEFERRED,  /* by the retry schedule, an attempt counted */
     OUTCOME_FINAL,     /* refused for good: R5 and R8 decide what that makes of it */
     OUTCOME_HELD,      /* a refusal at MAIL that says nothing about the message */
-    OUTCOME_NEXT,      /* at once in the next transaction, nothing counted */
     OUTCOME_UNTOUCHED, /* waits as before, nothing counted */
     OUTCOME_STRIKE,    /* the message broke the session */
     OUTCOME_DOUBT,     /* the dot's reply is missing */
@@ -42,8 +41,7 @@ struct outcome_question {
     enum relay_verdict verdict;
     const struct relay_reply *reply;
     bool reused_session;
-    bool others_accepted; /* another recipient of the transaction got past RCPT */
-    bool broke_before;    /* the message has had its two strikes */
+    bool broke_before; /* the message has had its two strikes */
 };
 
 /* Of one delivery in a job. */

@@ -403,7 +403,6 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
 /* What a job's results say about its server, each thing once. */
 struct impression {
     bool works;
-    uint32_t others_accepted;
     enum verdict trouble; /* or SERVER_SAYS_NOTHING */
     bool defers, refuses;
     const struct relay_reply *trouble_reply;
@@ -477,7 +476,6 @@ static void apply(struct relay *relay, struct job *job, uint32_t number, enum ou
     case OUTCOME_HELD:
         fate_held(relay, number, true, reply, relay_reply_text(reply, text, sizeof text));
         break;
-    case OUTCOME_NEXT:
     case OUTCOME_UNTOUCHED:
         fate_again(relay, number, job->noted);
         break;
@@ -558,12 +556,6 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
     struct ended_alike refused = {fate_final, action_numbers(relay, job->count), 0, NULL};
     struct ended_alike told = {deliver_and_tell, action_numbers(relay, job->count), 0, NULL};
     bool tells_dsn = job_tells_dsn(job, server);
-    for (uint32_t i = 0; i < count; i++) {
-        impression->others_accepted +=
-            results[i].verdict == RELAY_ACCEPTED ||
-            (results[i].verdict == RELAY_REFUSED && results[i].reply.stage >= RELAY_AT_DATA &&
-             results[i].reply.stage <= RELAY_AT_DOT);
-    }
     for (uint32_t i = 0; i < job->count; i++) {
         uint32_t number = job->deliveries[i];
         const struct delivery *delivery = delivery_at(relay, number);
@@ -573,7 +565,6 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
             .verdict = result->verdict,
             .reply = &result->reply,
             .reused_session = reused_session,
-            .others_accepted = impression->others_accepted > 0,
             .broke_before = delivery->strikes >= STRIKES_MAX,
         };
         struct judgement judgement = outcome_of_delivery(&question);

@@ -158,7 +158,9 @@ void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count,
 enum relay_verdict {
     RELAY_ACCEPTED,  /* 2xx to the dot (LMTP: to this recipient's) */
     RELAY_REFUSED,   /* a 4xx or 5xx: reply says at which stage */
-    RELAY_NOT_TRIED, /* the session ended before this delivery's turn; nothing was sent for it */
+    RELAY_NOT_TRIED, /* the session ended before this delivery's turn; nothing was sent for it. Or,
+                        with stage RELAY_AT_RECIPIENT, there were too many recipients for one
+                        transaction, and others were before it (RFC 5321 4.5.3.1.10) */
     RELAY_CUT,       /* the session was lost within the transaction, before the dot */
     RELAY_IN_DOUBT,  /* the dot was sent, no reply came */
     RELAY_DAMAGED,   /* nothing was sent: what is stored of it is damaged, and stays so */

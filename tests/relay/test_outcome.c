@@ -20,7 +20,7 @@ static struct judgement judge(enum relay_verdict verdict, enum relay_stage stage
 }
 
 static struct judgement refused(enum relay_stage stage, uint16_t code, uint8_t subject,
-                                uint8_t detail, bool others_accepted)
+                                uint8_t detail)
 {
     struct relay_reply reply = {.stage = stage, .how = RELAY_REPLY, .code = code};
     if (subject != 0 || detail != 0) {
@@ -28,8 +28,7 @@ static struct judgement refused(enum relay_stage stage, uint16_t code, uint8_t s
         reply.enhanced[1] = subject;
         reply.enhanced[2] = detail;
     }
-    struct outcome_question question = {
-        .verdict = RELAY_REFUSED, .reply = &reply, .others_accepted = others_accepted};
+    struct outcome_question question = {.verdict = RELAY_REFUSED, .reply = &reply};
     return outcome_of_delivery(&question);
 }
 
@@ -43,16 +42,16 @@ static void mail_refusals_are_final_only_when_they_speak_of_the_message(void **s
 {
     (void)state;
     const enum relay_stage at = RELAY_AT_MAIL;
-    assert_judgement(refused(at, 450, 0, 0, false), OUTCOME_DEFERRED, SERVER_DEFERS);
-    assert_judgement(refused(at, 552, 0, 0, false), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 555, 0, 0, false), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 550, 3, 4, false), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 550, 1, 7, false), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 550, 1, 8, false), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 553, 6, 7, false), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 550, 0, 0, false), OUTCOME_HELD, SERVER_REFUSES);
-    assert_judgement(refused(at, 554, 7, 1, false), OUTCOME_HELD, SERVER_REFUSES);
-    assert_judgement(refused(at, 501, 1, 6, false), OUTCOME_HELD, SERVER_REFUSES);
+    assert_judgement(refused(at, 450, 0, 0), OUTCOME_DEFERRED, SERVER_DEFERS);
+    assert_judgement(refused(at, 552, 0, 0), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 555, 0, 0), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 550, 3, 4), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 550, 1, 7), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 550, 1, 8), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 553, 6, 7), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 550, 0, 0), OUTCOME_HELD, SERVER_REFUSES);
+    assert_judgement(refused(at, 554, 7, 1), OUTCOME_HELD, SERVER_REFUSES);
+    assert_judgement(refused(at, 501, 1, 6), OUTCOME_HELD, SERVER_REFUSES);
 }
 
 static void what_is_damaged_here_is_held_and_what_cannot_be_read_put_off(void **state)
@@ -65,28 +64,27 @@ static void what_is_damaged_here_is_held_and_what_cannot_be_read_put_off(void **
     assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
 }
 
-static void too_many_recipients_costs_nothing_when_others_were_taken(void **state)
+static void too_many_recipients_costs_nothing(void **state)
 {
     (void)state;
     const enum relay_stage at = RELAY_AT_RECIPIENT;
-    assert_judgement(refused(at, 452, 5, 3, true), OUTCOME_NEXT, SERVER_SAYS_NOTHING);
-    assert_judgement(refused(at, 452, 0, 0, true), OUTCOME_NEXT, SERVER_SAYS_NOTHING);
-    assert_judgement(refused(at, 552, 0, 0, true), OUTCOME_NEXT, SERVER_SAYS_NOTHING);
-    /* The same codes speak of storage here, or would turn in a circle. */
-    assert_judgement(refused(at, 452, 2, 2, true), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
-    assert_judgement(refused(at, 552, 2, 2, true), OUTCOME_FINAL, SERVER_REFUSES);
-    assert_judgement(refused(at, 452, 5, 3, false), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
-    assert_judgement(refused(at, 452, 3, 1, true), OUTCOME_DEFERRED, SERVER_DEFERS);
+    assert_judgement(judge(RELAY_NOT_TRIED, at, RELAY_REPLY, 452), OUTCOME_UNTOUCHED,
+                     SERVER_SAYS_NOTHING);
+    /* Said of the first recipient, the same codes speak of storage, or would turn in a circle. */
+    assert_judgement(refused(at, 452, 5, 3), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+    assert_judgement(refused(at, 452, 2, 2), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+    assert_judgement(refused(at, 552, 2, 2), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 452, 3, 1), OUTCOME_DEFERRED, SERVER_DEFERS);
 }
 
 static void recipients_are_deferred_or_refused_each(void **state)
 {
     (void)state;
     const enum relay_stage at = RELAY_AT_RECIPIENT;
-    assert_judgement(refused(at, 450, 0, 0, false), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
-    assert_judgement(refused(at, 451, 7, 1, false), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
-    assert_judgement(refused(at, 451, 3, 0, false), OUTCOME_DEFERRED, SERVER_DEFERS);
-    assert_judgement(refused(at, 550, 1, 1, false), OUTCOME_FINAL, SERVER_REFUSES);
+    assert_judgement(refused(at, 450, 0, 0), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+    assert_judgement(refused(at, 451, 7, 1), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+    assert_judgement(refused(at, 451, 3, 0), OUTCOME_DEFERRED, SERVER_DEFERS);
+    assert_judgement(refused(at, 550, 1, 1), OUTCOME_FINAL, SERVER_REFUSES);
 }
 
 static void data_and_dot_speak_for_the_transaction(void **state)
@@ -94,17 +92,16 @@ static void data_and_dot_speak_for_the_transaction(void **state)
     (void)state;
     const enum relay_stage stages[] = {RELAY_AT_DATA, RELAY_AT_CONTENT, RELAY_AT_DOT};
     for (size_t i = 0; i < 3; i++) {
-        assert_judgement(refused(stages[i], 451, 0, 0, false), OUTCOME_DEFERRED, SERVER_DEFERS);
-        assert_judgement(refused(stages[i], 554, 0, 0, false), OUTCOME_FINAL, SERVER_REFUSES);
+        assert_judgement(refused(stages[i], 451, 0, 0), OUTCOME_DEFERRED, SERVER_DEFERS);
+        assert_judgement(refused(stages[i], 554, 0, 0), OUTCOME_FINAL, SERVER_REFUSES);
     }
     /* 421 to the dot is a refusal, not in doubt; before the dot a server failure. */
-    assert_judgement(refused(RELAY_AT_DOT, 421, 0, 0, false), OUTCOME_DEFERRED, SERVER_DEFERS);
+    assert_judgement(refused(RELAY_AT_DOT, 421, 0, 0), OUTCOME_DEFERRED, SERVER_DEFERS);
     for (size_t i = 0; i < 2; i++) {
-        assert_judgement(refused(stages[i], 421, 0, 0, false), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
+        assert_judgement(refused(stages[i], 421, 0, 0), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
     }
-    assert_judgement(refused(RELAY_AT_MAIL, 421, 0, 0, false), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
-    assert_judgement(refused(RELAY_AT_RECIPIENT, 421, 0, 0, false), OUTCOME_UNTOUCHED,
-                     SERVER_AT_LIMIT);
+    assert_judgement(refused(RELAY_AT_MAIL, 421, 0, 0), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
+    assert_judgement(refused(RELAY_AT_RECIPIENT, 421, 0, 0), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
 }
 
 static void a_reused_session_may_end_before_mail_is_answered(void **state)
@@ -152,8 +149,8 @@ static void credentials_are_never_a_deliverys_fate(void **state)
     const uint16_t codes[] = {530, 534, 535, 538};
     for (size_t i = 0; i < 4; i++) {
         for (int stage = RELAY_AT_MAIL; stage <= RELAY_AT_DOT; stage++) {
-            assert_judgement(refused((enum relay_stage)stage, codes[i], 0, 0, false),
-                             OUTCOME_UNTOUCHED, SERVER_CREDENTIALS);
+            assert_judgement(refused((enum relay_stage)stage, codes[i], 0, 0), OUTCOME_UNTOUCHED,
+                             SERVER_CREDENTIALS);
         }
         struct relay_reply reply = {.stage = RELAY_AT_HELLO, .how = RELAY_REPLY, .code = codes[i]};
         assert_int_equal(outcome_of_session(&reply, false), SERVER_CREDENTIALS);
@@ -223,9 +220,6 @@ static void check_never(const struct outcome_question *question)
         assert_int_equal(question->verdict, RELAY_CUT);
         assert_false(question->broke_before);
     }
-    if (judgement.outcome == OUTCOME_NEXT) {
-        assert_true(question->others_accepted);
-    }
     if (judgement.verdict == SERVER_CREDENTIALS) {
         assert_int_equal(judgement.outcome, OUTCOME_UNTOUCHED);
     }
@@ -239,11 +233,11 @@ static void no_combination_loses_or_ends_a_delivery_wrongly(void **state)
         for (int stage = 0; stage <= RELAY_AT_IDLE; stage++) {
             for (int how = 0; how <= RELAY_LOCAL; how++) {
                 for (unsigned code = 0; code < 700; code += code == 0 ? 200 : 1) {
-                    for (unsigned more = 0; more < 8 * 7; more++) {
+                    for (unsigned more = 0; more < 4 * 7; more++) {
                         struct relay_reply reply = {.stage = (enum relay_stage)stage,
                                                     .how = (enum relay_how)how,
                                                     .code = (uint16_t)code};
-                        const uint8_t *pair = enhanced[more / 8];
+                        const uint8_t *pair = enhanced[more / 4];
                         reply.enhanced[0] = pair[0] != 0 ? (uint8_t)(code / 100) : 0;
                         reply.enhanced[1] = pair[0];
                         reply.enhanced[2] = pair[1];
@@ -251,8 +245,7 @@ static void no_combination_loses_or_ends_a_delivery_wrongly(void **state)
                             .verdict = (enum relay_verdict)verdict,
                             .reply = &reply,
                             .reused_session = (more & 1) != 0,
-                            .others_accepted = (more & 2) != 0,
-                            .broke_before = (more & 4) != 0,
+                            .broke_before = (more & 2) != 0,
                         };
                         check_never(&question);
                     }
@@ -267,7 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mail_refusals_are_final_only_when_they_speak_of_the_message),
         cmocka_unit_test(what_is_damaged_here_is_held_and_what_cannot_be_read_put_off),
-        cmocka_unit_test(too_many_recipients_costs_nothing_when_others_were_taken),
+        cmocka_unit_test(too_many_recipients_costs_nothing),
         cmocka_unit_test(recipients_are_deferred_or_refused_each),
         cmocka_unit_test(data_and_dot_speak_for_the_transaction),
         cmocka_unit_test(a_reused_session_may_end_before_mail_is_answered),
