@@ -10,38 +10,7 @@
 #include <cmocka.h>
 
 #include "app/settings.h"
-
-#include <stdlib.h>
-
-/* Counts down; at 0 the allocation fails, below 0 none does. */
-static long fail_in = -1;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-
-static bool fails_now(void)
-{
-    return fail_in >= 0 && fail_in-- == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails_now() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails_now() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return fails_now() ? NULL : __real_realloc(memory, size);
-}
+#include "proto/failing_memory.h"
 
 static const char text[] =
     "holdfast-settings 1\nmachine 3\na.b\ndirectory 1\n/\npath 4\nconf\ncontent 600\n"
@@ -72,10 +41,9 @@ static void every_allocation_may_fail(void **state)
     for (long n = 0; !complete; n++) {
         struct buffer errors;
         buffer_init(&errors, 0);
-        fail_in = n;
+        memory_fail_at(n);
         struct settings *settings = settings_parse(buffer_slice(&whole), &errors);
-        complete = fail_in >= 0; /* it was never reached */
-        fail_in = -1;
+        complete = !memory_fail_never();
         if (settings != NULL) {
             assert_int_equal(settings_config(settings)->relay.server_count, 3);
             assert_int_equal(settings_config(settings)->relay.route_count, 3);

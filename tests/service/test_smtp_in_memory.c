@@ -2,7 +2,7 @@
  *
  * The incoming door on real sockets when the N-th allocation fails, for every N: nothing crashes,
  * nothing is leaked (under a sanitizer), and no message is answered with 250 that core did not
- * store. The C library's functions are wrapped; only what the door does in its loop may fail.
+ * store. Only what the door does in its loop may fail.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,37 +13,13 @@
 #include <cmocka.h>
 
 #include "in_world.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
+#include "proto/failing_memory.h"
 
 static struct world world;
-static bool armed, armed_everywhere;
-static unsigned long allocations, fail_at;
-
-static bool fails(void)
+/* What the door does in its loop. */
+static bool is_the_doors(void)
 {
-    bool counts = armed_everywhere || (armed && world.is_running && !world.is_working);
-    return counts && ++allocations == fail_at;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return fails() ? NULL : __real_realloc(old, size);
+    return world.is_running && !world.is_working;
 }
 
 static void run(void)
@@ -105,7 +81,7 @@ static int play(void)
         accepted += send_message(client, 1200 * 66) == 2; /* beyond one frame */
         (void)say(client, SLICE_LITERAL("QUIT\r\n"));
     }
-    armed = false;
+    (void)memory_fail_never();
     client_free(client);
     return accepted;
 }
@@ -113,18 +89,17 @@ static int play(void)
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
-    unsigned long needed = 1;
-    for (fail_at = 0; fail_at <= needed; fail_at++) {
-        allocations = 0;
+    memory_count_if(is_the_doors);
+    long needed = 1;
+    for (long good = -1; good < needed; good++) {
         world_init(&world);
         assert_true(world_start(&world));
-        armed = true;
+        memory_fail_at(good);
         int accepted = play();
-        armed = false;
-        if (fail_at == 0) {
+        if (good < 0) {
             assert_int_equal(accepted, 2);
             assert_int_equal(world.commits, 2);
-            needed = allocations;
+            needed = memory_counted();
             assert_true(needed > 20);
         }
         assert_true((uint32_t)accepted <= world.commits);
@@ -136,18 +111,19 @@ static void every_allocation_may_fail(void **state)
 static void a_door_that_cannot_be_made(void **state)
 {
     (void)state;
+    memory_count_if(NULL);
     bool made = false;
-    for (fail_at = 1; !made; fail_at++) {
+    long good = 0;
+    for (; !made; good++) {
         world_init(&world);
         world.ring_bytes = 0;
-        allocations = 0;
-        armed_everywhere = true;
+        memory_fail_at(good);
         made = world_start(&world);
-        armed_everywhere = false;
+        (void)memory_fail_never();
         world_end(&world);
-        assert_true(fail_at < 200);
+        assert_true(good < 200);
     }
-    assert_true(fail_at > 10);
+    assert_true(good > 10);
 }
 
 int main(void)

@@ -22,6 +22,7 @@
 #include <jansson.h>
 
 #include "base/hash.h"
+#include "proto/failing_memory.h"
 #include "service/core_internal.h"
 #include "sim/scene.h"
 #include "sim/sim.h"
@@ -49,13 +50,7 @@ enum {
 
 /* ---- the allocation that fails --------------------------------------------------------------- */
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
 void __real_abort(void) __attribute__((noreturn));
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
 void __wrap_abort(void) __attribute__((noreturn));
 
 struct way {
@@ -67,7 +62,7 @@ static struct {
     const struct program *program; /* NULL: nothing fails */
     enum role role;
     struct ledger *ledger;
-    unsigned long seen, fail_at; /* 0: none fails, and ways are gathered */
+    bool gathers_ways; /* and none fails */
     jmp_buf died;
 } memory;
 
@@ -78,13 +73,8 @@ static struct ways {
     struct way way[WAYS_MAX];
 } * ways;
 
-static bool is_counted(void)
-{
-    return memory.program != NULL && program_running(memory.program) == memory.role;
-}
-
 /* A way is the chain of calls that leads to an allocation. */
-static void note_way(void)
+static void note_way(unsigned long number)
 {
     void *calls[WAY_DEPTH];
     const struct program *program = memory.program;
@@ -99,43 +89,30 @@ static void note_way(void)
     }
     assert(at < WAYS_MAX);
     if (at == ways->count) {
-        ways->way[ways->count++] = (struct way){.hash = hash, .first = memory.seen};
+        ways->way[ways->count++] = (struct way){.hash = hash, .first = number};
     }
-    ways->way[at].last = memory.seen;
-    ways->allocations = memory.seen;
+    ways->way[at].last = number;
+    ways->allocations = number;
 }
 
-static bool fails(void)
+static bool is_running(void)
 {
-    if (!is_counted()) {
-        return false;
+    return memory.program != NULL && program_running(memory.program) == memory.role;
+}
+
+static bool is_counted(void)
+{
+    bool counted = is_running();
+    if (counted && memory.gathers_ways) {
+        note_way((unsigned long)memory_counted() + 1);
     }
-    memory.seen++;
-    if (memory.fail_at == 0) {
-        note_way();
-    }
-    return memory.seen == memory.fail_at;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return fails() ? NULL : __real_realloc(old, size);
+    return counted;
 }
 
 /* The end of a process that cannot go on without forgetting something. */
 void __wrap_abort(void)
 {
-    if (is_counted() && memory.fail_at > 0 && memory.seen >= memory.fail_at) {
+    if (is_running() && memory_has_failed()) {
         longjmp(memory.died, 1);
     }
     __real_abort();
@@ -165,7 +142,7 @@ static uint32_t number_of(struct core *core, struct spool_handle handle)
 void __wrap_report_relay_event(struct core *core, const struct relay_action *action)
 {
     if (action->event == RELAY_EVENT_DEFERRED && action->reply.how == RELAY_LOCAL &&
-        memory.fail_at > 0 && memory.seen >= memory.fail_at) {
+        memory_has_failed()) {
         const struct program *program = memory.program;
         memory.program = NULL;
         ledger_put_off(memory.ledger, number_of(core, action->handle), action->delivery,
@@ -238,8 +215,9 @@ static uint32_t run(enum role role, unsigned long fail_at, bool tell)
     scene.ledger->headless = true;
     memory.ledger = scene.ledger;
     memory.role = role;
-    memory.seen = 0;
-    memory.fail_at = fail_at;
+    memory.gathers_ways = fail_at == 0;
+    memory_count_if(is_counted);
+    memory_fail_at((long)fail_at - 1);
     memory.program = scene.program;
     for (unsigned step = 0; step < STEPS; step++) {
         run_until(&scene, sim_now_ns() + SECOND / 10);

@@ -12,48 +12,17 @@
 #include <cmocka.h>
 
 #include "sim/disk_sim.h"
+#include "tests/proto/failing_memory.h"
 #include "tests/spool/harness.h"
-
-#include <stdlib.h>
 
 enum { BATCHES = 24 };
 
-/* ---- failing allocations ----------------------------------------------------------------- */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
 /* Only the loop's thread is counted, and only in the code under test. */
 static _Thread_local bool counting;
-static uint64_t allocations, failing_allocation;
 
-static bool allocation_fails(void)
+static bool is_counted(void)
 {
-    return counting && ++allocations == failing_allocation;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return allocation_fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return allocation_fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return allocation_fails() ? NULL : __real_realloc(old, size);
-}
-
-static void count_allocations(bool on)
-{
-    counting = on;
+    return counting;
 }
 
 /* ---- a short life of a spool ------------------------------------------------------------- */
@@ -472,35 +441,37 @@ static void a_directory_that_cannot_be_synced_refuses_large_mail(void **state)
 
 /* ---- the same with memory ---------------------------------------------------------------- */
 
-static uint64_t live_counted(struct life *life, uint64_t failing)
+/* Allocations; the one behind `good` fails. */
+static long live_counted(struct life *life, long good)
 {
-    allocations = 0;
-    failing_allocation = failing;
-    count_allocations(true);
+    memory_fail_at(good);
+    counting = true;
     live(life);
     if (life->spool != NULL) {
         let_run(life, 0);
-        count_allocations(false);
+        counting = false;
         check_recovered(life);
-        count_allocations(true);
+        counting = true;
         spool_close(life->spool);
     }
-    count_allocations(false);
-    return allocations;
+    counting = false;
+    (void)memory_fail_never();
+    return memory_counted();
 }
 
 static void any_allocation_may_fail(void **state)
 {
     (void)state;
     struct life life;
+    memory_count_if(is_counted);
     begin_life(&life);
-    uint64_t count = live_counted(&life, 0);
+    long count = live_counted(&life, -1);
     check_stored(&life);
     end_life(&life);
     assert_true(count > 100);
-    for (uint64_t nth = 1; nth <= count; nth++) {
+    for (long good = 0; good < count; good++) {
         begin_life(&life);
-        live_counted(&life, nth);
+        live_counted(&life, good);
         check_stored(&life);
         end_life(&life);
     }
@@ -515,17 +486,17 @@ static void loading_goes_on_where_memory_was_out(void **state)
     live(&life);
     let_run(&life, 0);
     spool_close(life.spool);
+    memory_count_if(is_counted);
     bool failed = true;
-    for (uint64_t nth = 1; failed; nth++) {
+    for (long good = 0; failed; good++) {
         struct found found;
         assert_int_equal(open_life(&life), ERROR_NONE);
-        allocations = 0;
-        failing_allocation = nth;
-        count_allocations(true);
+        memory_fail_at(good);
+        counting = true;
         enum error error = load(&life, &found);
-        count_allocations(false);
-        failed = allocations >= nth;
-        assert_true(failed || nth > 10);
+        counting = false;
+        failed = memory_fail_never();
+        assert_true(failed || good > 10);
         assert_int_equal(error, ERROR_NONE);
         check_found(&life, &found);
         spool_close(life.spool);
