@@ -122,7 +122,7 @@ static bool keep_unread(struct session *session, struct slice rest)
 {
     uint8_t *kept = session->unread;
     size_t before = session->unread_length;
-    if (rest.length > 0 && rest.data >= kept && rest.data < kept + before) {
+    if (rest.length > 0 && before > 0 && rest.data >= kept && rest.data < kept + before) {
         memmove(kept, rest.data, rest.length);
     } else {
         kept = rest.length > 0 ? malloc(rest.length) : NULL;
