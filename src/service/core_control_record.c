@@ -9,6 +9,9 @@
 
 enum { TEXT_MAX = 1024, VERDICTS_MAX = 64 << 10 };
 
+/* The end of the year 9999: what lies behind it is no time, and sums with it might overflow. */
+static const int64_t last_ms = 253402300799999;
+
 void control_import_free(struct control_import *import)
 {
     if (import != NULL) {
@@ -78,7 +81,7 @@ static void read_envelope(struct fields *fields, struct spool_message *message)
         message->flags |= SPOOL_RET_HEADERS;
     }
     message->priority = (int8_t)number_of(fields, "priority", INT8_MIN, INT8_MAX);
-    message->deliver_by_ms = number_of(fields, "deliver_by", 0, INT64_MAX);
+    message->deliver_by_ms = number_of(fields, "deliver_by", 0, last_ms);
     message->elapsed_s = (uint32_t)number_of(fields, "elapsed", 0, UINT32_MAX);
 }
 
@@ -178,7 +181,7 @@ static struct delivery_note read_note(struct fields *fields, enum delivery_state
 {
     struct delivery_note note = {
         .when_ms = core_now().wall_ms,
-        .next_ms = number_of(fields, "next", 0, INT64_MAX),
+        .next_ms = number_of(fields, "next", 0, last_ms),
         .attempts = (uint16_t)number_of(fields, "attempts", 0, UINT16_MAX),
         .strikes = (uint8_t)number_of(fields, "strikes", 0, UINT8_MAX),
         .doubts = (uint8_t)number_of(fields, "doubts", 0, UINT8_MAX),
@@ -238,11 +241,12 @@ bool control_import_record(struct control_import *import, const json_t *record)
     struct spool_message *message = &import->message;
     if (head.bad || !json_is_object(envelope.object) || !json_is_object(origin.object) ||
         number_of(&head, "format", 1, 1) != 1 ||
-        !id_from_text(text_of(&head, "id", ID_TEXT_LENGTH), &message->id)) {
+        !id_from_text(text_of(&head, "id", ID_TEXT_LENGTH), &message->id) ||
+        id_is_null(message->id)) {
         return false;
     }
     import->bytes = (uint64_t)number_of(&head, "bytes", 0, INT64_MAX);
-    message->received_ms = number_of(&head, "received", 0, INT64_MAX);
+    message->received_ms = number_of(&head, "received", 0, last_ms);
     message->header_length = (uint64_t)number_of(&head, "header_bytes", 0, INT64_MAX);
     message->message_id_header = text_of(&head, "message_id", 998);
     read_envelope(&envelope, message);

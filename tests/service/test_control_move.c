@@ -306,6 +306,7 @@ static void import_refuses_what_is_wrong(void **state)
         "{'content':'aGVsbG8=','last':true}",
         "{'record':3}",
         RECORD("nonsense", TO) "}",
+        RECORD("00000000000000000000000000", TO) ",'content':'aGVsbG8=','last':true}",
         RECORD(GOOD, "") ",'content':'aGVsbG8=','last':true}",
         RECORD(GOOD, TO) ",'content':'aGVsbA==','last':true}",
         RECORD(GOOD, TO) ",'content':'aGVsbG8h','last':true}",
@@ -317,6 +318,7 @@ static void import_refuses_what_is_wrong(void **state)
         RECORD(GOOD, ",'recipients':[{'address':'a@b','doubts':-1}]") "}",
         RECORD(GOOD, ",'recipients':[{'address':'a@b','strikes':300}]") "}",
         RECORD(GOOD, ",'recipients':[{'address':'a@b','next':'soon'}]") "}",
+        RECORD(GOOD, ",'recipients':[{'address':'a@b','next':253402300800000}]") "}",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(bench_ask(bench, "queue import", bad[i]), CONTROL_USAGE);
