@@ -113,6 +113,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     client->step = SESSION_GREETING;
     client->progress_ms = now_ms;
     buffer_init(&client->output, 0);
+    buffer_init(&client->auth_secrets, 0);
     smtp_reply_parser_init(&client->parser);
     for (size_t i = 0; i < 2; i++) {
         arena_init(&client->slots[i].arena);
@@ -128,7 +129,7 @@ void smtp_client_free(struct smtp_client *client)
     for (size_t i = 0; i < 2; i++) {
         arena_done(&client->slots[i].arena);
     }
-    sasl_client_free(client->sasl);
+    auth_forget(client);
     digest_forget(&client->login, sizeof(client->login));
     buffer_done(&client->output);
     free(client);

@@ -9,9 +9,14 @@
  *
  * What we refuse ourselves (no mechanism in common, a server without proof) ends the session as if
  * the server had said 534 5.7.9 or 535 5.7.8, since for the caller it is the same trouble.
+ *
+ * Many servers repeat the line that they refuse. A reply's text goes to logs and people, so none
+ * leaves from here that shows a piece of the password, its base64, or a response that we sent.
  */
 #include "base/base64.h"
 #include "proto/smtp_client_internal.h"
+
+enum { PIECE_BYTES = 6 }; /* of a secret, or the whole of a shorter one: shown by no reply */
 
 /* In our order of preference. */
 static const enum sasl_mechanism preference[] = {SASL_SCRAM_SHA_256, SASL_PLAIN, SASL_LOGIN};
@@ -25,6 +30,62 @@ void auth_offered(struct smtp_client *client, struct slice words)
         words = slice_skip(words, end + 1);
     }
 }
+
+/* ---- what must not be shown ------------------------------------------------------------------ */
+
+void auth_forget(struct smtp_client *client)
+{
+    sasl_client_free(client->sasl);
+    client->sasl = NULL;
+    if (client->auth_secrets.length > 0) {
+        digest_forget(client->auth_secrets.data, client->auth_secrets.length);
+    }
+    buffer_done(&client->auth_secrets);
+}
+
+static void keep_secrets(struct smtp_client *client, struct slice password)
+{
+    buffer_append(&client->auth_secrets, password);
+    buffer_append_text(&client->auth_secrets, "\n");
+    base64_encode(&client->auth_secrets, password);
+    buffer_append_text(&client->auth_secrets, "\n");
+}
+
+static void keep_response(struct smtp_client *client, struct slice response)
+{
+    base64_encode(&client->auth_secrets, response);
+    buffer_append_text(&client->auth_secrets, "\n");
+}
+
+static bool shows(struct slice text, struct slice piece)
+{
+    for (size_t i = 0; i + piece.length <= text.length; i++) {
+        if (slice_starts_fold(slice_skip(text, i), piece)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether `text` holds a piece of a secret, in any case. */
+static bool shows_secret(const struct smtp_client *client, struct slice text)
+{
+    struct slice rest = buffer_slice(&client->auth_secrets);
+    while (rest.length > 0) {
+        size_t end = slice_find(rest, '\n');
+        struct slice secret = slice_take(rest, end);
+        size_t length = secret.length < PIECE_BYTES ? secret.length : PIECE_BYTES;
+        for (size_t i = 0; length > 0 && i + length <= secret.length; i++) {
+            if (shows(text, slice_take(slice_skip(secret, i), length))) {
+                return true;
+            }
+        }
+        rest = slice_skip(rest, end + 1);
+    }
+    return client->auth_secrets.failed;
+}
+
+/* ---- the dialogue ---------------------------------------------------------------------------- */
 
 static void auth_fail(struct smtp_client *client, uint16_t code, uint8_t detail, const char *text)
 {
@@ -51,6 +112,7 @@ static bool auth_step(struct smtp_client *client, struct slice challenge, bool w
             queue_text(client, "="); /* RFC 4954: present, but empty */
         }
         base64_encode(&client->output, buffer_slice(&response));
+        keep_response(client, buffer_slice(&response));
         queue_text(client, "\r\n");
     } else if (error == ERROR_MEMORY) {
         client->output.failed = true;
@@ -87,6 +149,7 @@ void auth_begin(struct smtp_client *client)
     enum error error = sasl_client_new(mechanism, slice_make(login->user, login->user_length),
                                        slice_make(login->password, login->password_length),
                                        login->nonce, &client->sasl);
+    keep_secrets(client, slice_make(login->password, login->password_length));
     digest_forget(login, sizeof(*login));
     if (error != ERROR_NONE) {
         client->output.failed = true;
@@ -117,8 +180,7 @@ void auth_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     if (reply->code == 235) {
-        sasl_client_free(client->sasl);
-        client->sasl = NULL;
+        auth_forget(client);
         session_opened(client);
         return;
     }
@@ -127,5 +189,8 @@ void auth_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     struct smtp_client_cause cause = cause_of_reply(SMTP_CLIENT_AT_AUTH, reply);
+    if (shows_secret(client, reply->text)) {
+        cause.text = SLICE_LITERAL("(its text repeats what we sent: withheld)");
+    }
     session_end(client, &cause);
 }

@@ -88,6 +88,7 @@ struct smtp_client {
     } login;
     uint32_t mechanisms; /* offered: bits by enum sasl_mechanism */
     struct sasl_client *sasl;
+    struct buffer auth_secrets; /* that no text of a reply may show, a line each */
     bool auth_cancelled;
     enum session_step step;
     bool opened, opened_told, closed_told, quit_asked;
@@ -157,6 +158,7 @@ void session_opened(struct smtp_client *client);
 void auth_offered(struct smtp_client *client, struct slice words);
 void auth_begin(struct smtp_client *client);
 void auth_reply(struct smtp_client *client, const struct smtp_reply *reply);
+void auth_forget(struct smtp_client *client);
 
 /* smtp_client_envelope.c */
 bool path_is_sendable(struct slice path);

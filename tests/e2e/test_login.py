@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logging in at a next hop: a Postfix that asks a Dovecot who knows the password."""
 
+import socketserver
+import threading
+
 import pytest
 
 from peers import Dovecot, Postfix, wait_for, why_no_dovecot, why_no_postfix
@@ -81,6 +84,47 @@ def test_the_password_is_with_the_sender_alone(place, holdfast, primary):
         for pid in pids:
             found = b"tanstaaf" in memory_of(pid)
             assert not found or name.startswith("holdfast-edge-o"), f"{name} has it"
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Refuses each login with the line that it got, as many servers do."""
+
+    def handle(self):
+        self.wfile.write(b"220 echo\r\n")
+        for line in self.rfile:
+            word = line[:4].upper()
+            if word == b"EHLO":
+                self.wfile.write(b"250-echo\r\n250 AUTH PLAIN\r\n")
+            elif word == b"QUIT":
+                return
+            else:
+                self.wfile.write(b"535 5.7.8 what is " + line)
+
+
+def test_what_a_server_repeats_goes_nowhere(place, holdfast):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as echo:
+        threading.Thread(target=echo.serve_forever, daemon=True).start()
+        told = place / "told"
+        script = place / "hook"
+        script.write_text(f"#!/bin/sh\nenv >> {told}\n")
+        script.chmod(0o755)
+        mx = holdfast(routes(place, echo.server_address[1], "wrongpassword")
+                      + f'alert people {{ exec = "{script}" }}\n')
+        mx.send()
+        wait_for(lambda: any("credentials" in alert["kind"] for alert in mx.status()["alerts"]),
+                 20, what="the alert")
+        wait_for(lambda: told.exists() and "credentials" in told.read_text(), 20, what="the hook")
+        assert "535 5.7.8" in mx.log()
+        secrets = (b"wrongpassword", b"AHRpbQB3cm9uZ3Bhc3N3b3Jk")
+        for secret in secrets:
+            text = secret.decode()
+            assert text not in mx.log() and text not in told.read_text()
+            for command in (("status",), ("server", "list", "--json"), ("queue", "list")):
+                assert text not in mx.tool(*command, check=False).stdout
+        for name, pids in mx.processes().items():
+            if not name.startswith("holdfast-edge-o"):
+                assert not any(secret in memory_of(pid) for pid in pids for secret in secrets), name
+        echo.shutdown()
 
 
 def memory_of(pid):
