@@ -9,9 +9,9 @@
 #include <curl/curl.h>
 #include <stdio.h>
 
-/* ---- MTA-STS ------------------------------------------------------------------------------ */
+#include "proto/mta_sts.h"
 
-enum { POLICY_MAX = 64 << 10 }; /* RFC 8461 3.3 */
+/* ---- MTA-STS ------------------------------------------------------------------------------ */
 
 static size_t take_policy(char *bytes, size_t size, size_t count, void *context)
 {
@@ -66,42 +66,77 @@ static const char *fetch_policy(struct doctor *doctor, struct buffer *policy,
     return NULL;
 }
 
-/* RFC 8461 4.1: "*." stands for exactly one label. */
-static bool pattern_allows(struct slice pattern, struct slice host)
+static unsigned count_announcements(const struct dns_records *found)
 {
-    if (pattern.length > 2 && pattern.data[0] == '*' && pattern.data[1] == '.') {
-        size_t dot = slice_find(host, '.');
-        return dot > 0 && slice_equal_fold(slice_skip(pattern, 1), slice_skip(host, dot));
+    struct slice id;
+    unsigned count = 0;
+    for (size_t i = 0; i < found->count; i++) {
+        count += mta_sts_announces(found->records[i].data, &id);
     }
-    return slice_equal_fold(pattern, host);
+    return count;
 }
 
-struct policy {
-    bool enforces;
-    bool allows_us;
-    unsigned patterns;
-};
-
-static void read_policy(struct slice text, struct slice hostname, struct policy *policy)
+static void judge_policy(struct doctor *doctor, const struct mta_sts_policy *policy)
 {
-    while (text.length > 0) {
-        size_t end = slice_find(text, '\n');
-        struct slice line = slice_take(text, end);
-        text = slice_skip(text, end + 1);
-        if (line.length > 0 && line.data[line.length - 1] == '\r') {
-            line.length--;
-        }
-        size_t colon = slice_find(line, ':');
-        struct slice key = slice_trim(slice_take(line, colon));
-        struct slice value = slice_trim(slice_skip(line, colon + 1));
-        if (slice_equal(key, SLICE_LITERAL("mode"))) {
-            policy->enforces = slice_equal(value, SLICE_LITERAL("enforce"));
-        } else if (slice_equal(key, SLICE_LITERAL("mx"))) {
-            policy->patterns++;
-            policy->allows_us |= pattern_allows(value, hostname);
-        }
+    struct slice domain = doctor->settings->domain;
+    bool enforces = policy->mode == MTA_STS_ENFORCE;
+    if (policy->mode == MTA_STS_NONE) {
+        tell(doctor, "mta-sts", domain, DOCTOR_GOOD, NULL, "the policy says none");
+    } else if (!mta_sts_allows(policy, doctor->settings->config->hostname)) {
+        tell(doctor, "mta-sts", domain, enforces ? DOCTOR_BAD : DOCTOR_WARNING,
+             "add an mx line for this host to the policy, and change the id of its TXT record",
+             "the policy does not list this host among its %zu exchangers%s", policy->pattern_count,
+             enforces ? ": senders that follow it do not deliver here" : "");
+    } else {
+        tell(doctor, "mta-sts", domain, DOCTOR_GOOD, NULL, "the policy (%s) lists this host",
+             enforces ? "enforce" : "testing");
     }
 }
+
+static void examine_policy(struct doctor *doctor)
+{
+    struct slice domain = doctor->settings->domain;
+    struct mta_sts_policy policy;
+    struct buffer bytes;
+    char text_of_curl[CURL_ERROR_SIZE];
+    buffer_init(&bytes, MTA_STS_POLICY_MAX);
+    const char *problem = fetch_policy(doctor, &bytes, text_of_curl);
+    if (problem != NULL) {
+        tell(doctor, "mta-sts", domain, DOCTOR_WARNING,
+             "the policy that senders remember may not be the present one",
+             "a policy is announced but cannot be fetched: %s", problem);
+    } else if (mta_sts_read(buffer_slice(&bytes), &policy) != ERROR_NONE) {
+        tell(doctor, "mta-sts", domain, DOCTOR_WARNING,
+             "senders ignore it: it needs version, mode, max_age and mx lines (RFC 8461 3.2)",
+             "the policy that is announced cannot be used");
+    } else {
+        judge_policy(doctor, &policy);
+    }
+    buffer_done(&bytes);
+}
+
+void examine_mta_sts(struct doctor *doctor)
+{
+    struct slice domain = doctor->settings->domain;
+    struct dns_records found =
+        ask_records(doctor, name_under(doctor, "_mta-sts.", domain), DNS_TXT);
+    if (found.error != ERROR_NONE && found.error != ERROR_MISSING) {
+        tell(doctor, "mta-sts", domain, DOCTOR_WARNING, "look at the zone",
+             "no MTA-STS policy is announced: %s", ask_trouble(&found));
+        return;
+    }
+    unsigned count = count_announcements(&found);
+    if (count == 1) {
+        examine_policy(doctor);
+    } else {
+        tell(doctor, "mta-sts", domain, count == 0 ? DOCTOR_GOOD : DOCTOR_WARNING,
+             count == 0 ? NULL : "leave one of the records: senders believe none of several",
+             count == 0 ? "no MTA-STS policy is announced"
+                        : "several records announce an MTA-STS policy");
+    }
+}
+
+/* ---- SPF ---------------------------------------------------------------------------------- */
 
 /* Text records of which one must begin so; others are of no interest. */
 static bool find_text(const struct dns_records *found, const char *start, struct slice *ret_text)
@@ -114,45 +149,6 @@ static bool find_text(const struct dns_records *found, const char *start, struct
     }
     return false;
 }
-
-void examine_mta_sts(struct doctor *doctor)
-{
-    struct slice domain = doctor->settings->domain, text;
-    struct slice hostname = doctor->settings->config->hostname;
-    struct dns_records found =
-        ask_records(doctor, name_under(doctor, "_mta-sts.", domain), DNS_TXT);
-    if (found.error != ERROR_NONE || !find_text(&found, "v=STSv1", &text)) {
-        bool none = found.error == ERROR_NONE || found.error == ERROR_MISSING;
-        tell(doctor, "mta-sts", domain, none ? DOCTOR_GOOD : DOCTOR_WARNING,
-             none ? NULL : "look at the zone", "no MTA-STS policy is announced%s%s",
-             none ? "" : ": ", none ? "" : ask_trouble(&found));
-        return;
-    }
-    struct buffer bytes;
-    buffer_init(&bytes, POLICY_MAX);
-    char text_of_curl[CURL_ERROR_SIZE];
-    const char *problem = fetch_policy(doctor, &bytes, text_of_curl);
-    struct policy policy = {0};
-    if (problem == NULL) {
-        read_policy(buffer_slice(&bytes), hostname, &policy);
-    }
-    buffer_done(&bytes);
-    if (problem != NULL) {
-        tell(doctor, "mta-sts", domain, DOCTOR_WARNING,
-             "the policy that senders remember may not be the present one",
-             "a policy is announced but cannot be fetched: %s", problem);
-    } else if (!policy.allows_us) {
-        tell(doctor, "mta-sts", domain, policy.enforces ? DOCTOR_BAD : DOCTOR_WARNING,
-             "add an mx line for this host to the policy, and change the id of its TXT record",
-             "the policy does not list this host among its %u exchangers%s", policy.patterns,
-             policy.enforces ? ": senders that follow it do not deliver here" : "");
-    } else {
-        tell(doctor, "mta-sts", domain, DOCTOR_GOOD, NULL, "the policy (%s) lists this host",
-             policy.enforces ? "enforce" : "testing");
-    }
-}
-
-/* ---- SPF ---------------------------------------------------------------------------------- */
 
 enum spf { SPF_NONE, SPF_PASS, SPF_NO_PASS, SPF_UNKNOWN };
 
