@@ -74,12 +74,23 @@ static void add_interfaces(struct doctor *doctor)
     freeifaddrs(list);
 }
 
+/* Nobody answers: what follows would only be told the same. */
+static bool is_silent(enum error error)
+{
+    return error == ERROR_TIMEOUT || error == ERROR_IO;
+}
+
 static void examine_ourselves(struct doctor *doctor)
 {
     struct slice hostname = doctor->settings->config->hostname;
     struct dns_answer answer = ask_addresses(doctor, hostname);
     add_interfaces(doctor);
     size_t interfaces = doctor->own_count;
+    if (is_silent(answer.error)) {
+        tell(doctor, "address", hostname, DOCTOR_BAD, "look at dns-forwarders and the name server",
+             "whether our hostname has an address cannot be found out: no answer");
+        return;
+    }
     if (answer.error != ERROR_NONE) {
         tell(doctor, "address", hostname, DOCTOR_BAD,
              "give the hostname an A or AAAA record; many servers refuse a name without one",
@@ -114,7 +125,7 @@ static void examine_route(struct doctor *doctor)
              "the domain is not configured here: its mail is refused");
         return;
     }
-    const struct route_config *config = &settings->config->relay.routes[route];
+    const struct route_config *config = doctor->route = &settings->config->relay.routes[route];
     struct slice head = config->mx && config->mx_place == 0
                             ? SLICE_LITERAL("the exchangers that DNS names")
                             : settings->config->relay.servers[config->chain[0]].name;
@@ -171,6 +182,16 @@ static void examine_clock(struct doctor *doctor)
     }
 }
 
+/* A subject and the time that others' name servers can keep it. */
+static void examine(struct doctor *doctor, void (*subject)(struct doctor *doctor),
+                    int64_t patience_ms)
+{
+    doctor->until_ms = clock_steady_ms() + patience_ms;
+    subject(doctor);
+}
+
+enum { PATIENCE_MS = 30000, HOSTS_PATIENCE_MS = 300000 };
+
 unsigned doctor_run(const struct doctor_settings *settings)
 {
     struct doctor *doctor = calloc(1, sizeof(*doctor));
@@ -182,11 +203,12 @@ unsigned doctor_run(const struct doctor_settings *settings)
     doctor->loop = loop_new();
     if (doctor->loop != NULL && dns_new(doctor->loop, settings->dns, &doctor->dns) == ERROR_NONE) {
         examine_route(doctor);
-        examine_ourselves(doctor);
-        examine_exchangers(doctor);
-        examine_hosts(doctor);
-        examine_mta_sts(doctor);
-        examine_spf(doctor);
+        examine(doctor, examine_ourselves, PATIENCE_MS);
+        examine(doctor, examine_chain, HOSTS_PATIENCE_MS);
+        examine(doctor, examine_exchangers, PATIENCE_MS);
+        examine(doctor, examine_hosts, HOSTS_PATIENCE_MS);
+        examine(doctor, examine_mta_sts, PATIENCE_MS);
+        examine(doctor, examine_spf, PATIENCE_MS);
         examine_disk(doctor);
         examine_clock(doctor);
     } else {

@@ -13,8 +13,8 @@
 enum doctor_level { DOCTOR_GOOD, DOCTOR_WARNING, DOCTOR_BAD };
 
 struct doctor_finding {
-    const char *check;   /* "mx", "address", "reverse", "greeting", "tls", "tlsa", "mta-sts", "spf",
-                            "route", "recipients", "disk", "clock", "daemon" */
+    const char *check;   /* "server", "mx", "address", "reverse", "greeting", "tls", "tlsa",
+                            "mta-sts", "spf",   "route", "recipients", "disk", "clock", "daemon" */
     const char *subject; /* the host or name it is about */
     enum doctor_level level;
     const char *text;

@@ -16,7 +16,40 @@ struct waiting {
     struct doctor *doctor;
     struct dns_records records;
     struct dns_answer addresses;
+    bool answered;
 };
+
+/* No question takes longer than that, and none goes beyond the time that its subject has. */
+enum { QUESTION_MS = 6000 };
+
+static void give_up(void *context)
+{
+    loop_stop(context);
+}
+
+static int64_t patience_ms(const struct doctor *doctor)
+{
+    int64_t left = doctor->until_ms - clock_steady_ms();
+    return left > QUESTION_MS ? QUESTION_MS : left;
+}
+
+/* Until it is answered, or the patience has ended: then it is as if there had been a time-out. */
+static void await_answer(struct waiting *waiting, struct dns_query *query)
+{
+    struct doctor *doctor = waiting->doctor;
+    struct loop_timer *timer = loop_timer_new(doctor->loop, give_up, doctor->loop);
+    if (timer != NULL) {
+        int64_t patience = patience_ms(doctor);
+        loop_timer_set(timer, patience > 0 ? patience : 0);
+        loop_run(doctor->loop);
+    }
+    loop_timer_free(timer);
+    if (!waiting->answered) {
+        dns_cancel(query);
+        waiting->records = (struct dns_records){.error = ERROR_TIMEOUT};
+        waiting->addresses = (struct dns_answer){.error = ERROR_TIMEOUT};
+    }
+}
 
 static struct slice kept(struct doctor *doctor, struct slice bytes)
 {
@@ -29,6 +62,7 @@ static void got_records(void *context, const struct dns_records *records)
     struct doctor *doctor = waiting->doctor;
     struct dns_record *copies =
         arena_allocate(&doctor->arena, (records->count + 1) * sizeof(*copies));
+    waiting->answered = true;
     waiting->records = *records;
     waiting->records.records = copies;
     for (size_t i = 0; copies != NULL && i < records->count; i++) {
@@ -45,8 +79,9 @@ static void got_records(void *context, const struct dns_records *records)
 struct dns_records ask_records(struct doctor *doctor, struct slice name, enum dns_type type)
 {
     struct waiting waiting = {.doctor = doctor, .records = {.error = ERROR_MEMORY}};
-    if (dns_lookup(doctor->dns, name, type, got_records, &waiting) != NULL) {
-        loop_run(doctor->loop);
+    struct dns_query *query = dns_lookup(doctor->dns, name, type, got_records, &waiting);
+    if (query != NULL) {
+        await_answer(&waiting, query);
     }
     return waiting.records;
 }
@@ -54,6 +89,7 @@ struct dns_records ask_records(struct doctor *doctor, struct slice name, enum dn
 static void got_addresses(void *context, const struct dns_answer *answer)
 {
     struct waiting *waiting = context;
+    waiting->answered = true;
     waiting->addresses = *answer;
     loop_stop(waiting->doctor->loop);
 }
@@ -61,8 +97,9 @@ static void got_addresses(void *context, const struct dns_answer *answer)
 struct dns_answer ask_addresses(struct doctor *doctor, struct slice name)
 {
     struct waiting waiting = {.doctor = doctor, .addresses = {.error = ERROR_MEMORY}};
-    if (dns_resolve(doctor->dns, name, got_addresses, &waiting) != NULL) {
-        loop_run(doctor->loop);
+    struct dns_query *query = dns_resolve(doctor->dns, name, got_addresses, &waiting);
+    if (query != NULL) {
+        await_answer(&waiting, query);
     }
     return waiting.addresses;
 }
@@ -185,4 +222,35 @@ enum error conversation_ask(struct conversation *conversation, const char *line,
         smtp_reply_get(&conversation->parser, ret_reply);
     }
     return error;
+}
+
+bool conversation_begin(struct doctor *doctor, struct conversation *conversation,
+                        const struct ip_endpoint *to, const char *check, struct slice subject,
+                        const char *advice)
+{
+    char text[IP_TEXT_SIZE];
+    struct smtp_reply reply = {0};
+    int64_t begun = clock_steady_ms();
+    ip_to_text(&to->address, text);
+    enum error error = conversation_open(conversation, to, doctor->settings->timeout_ms);
+    if (error != ERROR_NONE) {
+        tell(doctor, check, subject, DOCTOR_BAD, advice, "%s port %u cannot be connected: %s", text,
+             to->port, error == ERROR_CLOSED ? "refused" : error_text(error));
+        return false;
+    }
+    error = conversation_ask(conversation, NULL, NULL, NULL, &reply);
+    long long took = (long long)(clock_steady_ms() - begun);
+    if (error == ERROR_NONE && reply.code == 220) {
+        tell(doctor, check, subject, DOCTOR_GOOD, NULL, "%s port %u greets after %lld ms", text,
+             to->port, took);
+        return true;
+    }
+    const char *what = error == ERROR_NONE      ? "greets with a refusal"
+                       : error == ERROR_INVALID ? "greets with what is no reply of SMTP"
+                       : error == ERROR_TIMEOUT ? "accepts the connection and does not greet"
+                                                : "accepts the connection and closes it";
+    tell(doctor, check, subject, DOCTOR_BAD, "look at its log", "%s port %u %s (%lld ms)", text,
+         to->port, what, took);
+    conversation_close(conversation);
+    return false;
 }

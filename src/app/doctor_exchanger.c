@@ -35,6 +35,16 @@ static bool belongs_to_us(const struct doctor *doctor, const struct exchanger *e
     return false;
 }
 
+static bool has_served_address(const struct doctor *doctor, const struct exchanger *exchanger)
+{
+    for (size_t i = 0; i < exchanger->addresses.count; i++) {
+        if (is_served(doctor, &exchanger->addresses.addresses[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* False: there is nothing to look at further. */
 static bool read_exchangers(struct doctor *doctor)
 {
@@ -64,31 +74,32 @@ static bool read_exchangers(struct doctor *doctor)
         exchanger->addresses = ask_addresses(doctor, exchanger->name);
         exchanger->secure = found.secure && exchanger->addresses.secure;
         exchanger->ours = belongs_to_us(doctor, exchanger);
+        exchanger->served = has_served_address(doctor, exchanger);
     }
     qsort(doctor->exchangers, doctor->exchanger_count, sizeof(doctor->exchangers[0]),
           by_preference);
     return true;
 }
 
-static void judge_our_place(struct doctor *doctor)
+/* The first of ours, the first of those that we hand over to, the first of the others. */
+static void find_first(const struct doctor *doctor, const struct exchanger **ret_ours,
+                       const struct exchanger **ret_served, const struct exchanger **ret_other)
 {
-    struct slice domain = doctor->settings->domain;
-    const struct exchanger *ours = NULL, *best = NULL;
+    *ret_ours = *ret_served = *ret_other = NULL;
     for (size_t i = 0; i < doctor->exchanger_count; i++) {
         const struct exchanger *exchanger = &doctor->exchangers[i];
-        ours = ours == NULL && exchanger->ours ? exchanger : ours;
-        best = best == NULL && !exchanger->ours ? exchanger : best;
+        const struct exchanger **first = exchanger->ours     ? ret_ours
+                                         : exchanger->served ? ret_served
+                                                             : ret_other;
+        *first = *first == NULL ? exchanger : *first;
     }
-    if (ours == NULL) {
-        tell(doctor, "mx", domain, DOCTOR_BAD,
-             "publish an MX record for this host with a larger number than the primary's",
-             "this host is not among the %zu exchangers: no mail comes here in an outage",
-             doctor->exchanger_count);
-    } else if (best == NULL) {
-        tell(doctor, "mx", domain, DOCTOR_WARNING,
-             "right if the primary is hidden behind this host; else publish its MX record",
-             "this host is the only exchanger");
-    } else if (ours->preference < best->preference) {
+}
+
+static void compare(struct doctor *doctor, const struct exchanger *ours,
+                    const struct exchanger *best)
+{
+    struct slice domain = doctor->settings->domain;
+    if (ours->preference < best->preference) {
         tell(doctor, "mx", domain, DOCTOR_WARNING,
              "give this host a larger number than the primary's",
              "this host (%u) comes before %.*s (%u): all mail takes the way through it",
@@ -101,6 +112,37 @@ static void judge_our_place(struct doctor *doctor)
     } else {
         tell(doctor, "mx", domain, DOCTOR_GOOD, NULL, "%.*s (%u) comes first, this host (%u) after",
              SLICE_PRINT(best->name), best->preference, ours->preference);
+    }
+}
+
+/* Under deliver-to = mx whoever is better than us is a server of ours. */
+static void judge_our_place(struct doctor *doctor)
+{
+    struct slice domain = doctor->settings->domain;
+    const struct exchanger *ours, *served, *other;
+    find_first(doctor, &ours, &served, &other);
+    if (ours == NULL) {
+        size_t count = doctor->exchanger_count;
+        tell(doctor, "mx", domain, DOCTOR_BAD,
+             "publish an MX record for this host with a larger number than the primary's",
+             count == 1 ? "this host is not the one exchanger: no mail comes here in an outage"
+                        : "this host is not among the %zu exchangers: no mail comes here in an "
+                          "outage",
+             count);
+    } else if (served != NULL) {
+        compare(doctor, ours, served);
+    } else if (other == NULL) {
+        tell(doctor, "mx", domain, DOCTOR_WARNING,
+             "right if the primary is hidden behind this host; else publish its MX record",
+             "this host is the only exchanger");
+    } else if (doctor->route == NULL || doctor->route->mx) {
+        compare(doctor, ours, other);
+    } else {
+        tell(doctor, "mx", domain, DOCTOR_WARNING,
+             "right if a filter stands in front of the primary; else correct deliver-to or the MX "
+             "records",
+             "no exchanger is a server that this host hands over to: %.*s (%u), this host (%u)",
+             SLICE_PRINT(other->name), other->preference, ours->preference);
     }
 }
 
@@ -227,38 +269,26 @@ static void examine_greeting(struct doctor *doctor, const struct exchanger *exch
                              const struct ip_address *address)
 {
     struct conversation conversation;
-    struct smtp_reply reply = {0};
+    struct smtp_reply reply;
     char text[IP_TEXT_SIZE], hello[300];
-    ip_to_text(address, text);
     struct ip_endpoint to = {*address, doctor->settings->port};
-    int64_t begun = clock_steady_ms();
-    enum error error = conversation_open(&conversation, &to, doctor->settings->timeout_ms);
-    if (error != ERROR_NONE) {
-        tell(doctor, "greeting", exchanger->name, DOCTOR_BAD,
-             exchanger->ours ? "is the port open, and not blocked on the way?"
-                             : "if this is the outage, the mail waits here; else look at the host",
-             "%s port %u cannot be connected: %s", text, to.port,
-             error == ERROR_CLOSED ? "refused" : error_text(error));
+    if (!conversation_begin(doctor, &conversation, &to, "greeting", exchanger->name,
+                            exchanger->ours
+                                ? "is the port open, and not blocked on the way?"
+                                : "if this is the outage, the mail waits here; else look at the "
+                                  "host")) {
         return;
     }
-    error = conversation_ask(&conversation, NULL, NULL, NULL, &reply);
-    long long took = (long long)(clock_steady_ms() - begun);
-    if (error != ERROR_NONE || reply.code != 220) {
-        tell(doctor, "greeting", exchanger->name, DOCTOR_BAD, "look at its log",
-             error != ERROR_NONE ? "%s accepts the connection and does not greet within %lld ms"
-                                 : "%s greets with a refusal after %lld ms",
-             text, took);
-        conversation_close(&conversation);
-        return;
-    }
-    tell(doctor, "greeting", exchanger->name, DOCTOR_GOOD, NULL, "%s greets after %lld ms", text,
-         took);
     bool offered = false;
+    ip_to_text(address, text);
     snprintf(hello, sizeof(hello), "EHLO %.*s\r\n",
              SLICE_PRINT(doctor->settings->config->hostname));
-    error = conversation_ask(&conversation, hello, find_starttls, &offered, &reply);
+    enum error error = conversation_ask(&conversation, hello, find_starttls, &offered, &reply);
     if (error == ERROR_NONE && offered) {
         examine_tls(doctor, exchanger, &conversation);
+    } else if (exchanger->ours) {
+        tell(doctor, "tls", exchanger->name, DOCTOR_WARNING, NULL,
+             "mail to %s crosses the net in the open: this version takes no TLS", text);
     } else {
         tell(doctor, "tls", exchanger->name, DOCTOR_WARNING, "offer STARTTLS with a certificate",
              "mail to %s crosses the net in the open", text);

@@ -3,6 +3,7 @@
  * What the files of the doctor share; nobody else includes it.
  *
  *   doctor.c           the examination, in order; who we are; our own state
+ *   doctor_chain.c     the servers that the domain's mail is handed over to
  *   doctor_exchanger.c MX hosts: addresses, reverse names, greeting, certificate
  *   doctor_policy.c    what the domain has published: MTA-STS, SPF
  *   doctor_ask.c       asking and waiting: DNS records, a line-by-line conversation
@@ -24,6 +25,7 @@ struct exchanger {
     struct dns_answer addresses;
     bool secure; /* the MX set and its addresses were validated */
     bool ours;
+    bool served; /* it is a server of the domain's chain: the primary, or one that stands in */
 };
 
 struct doctor {
@@ -32,17 +34,25 @@ struct doctor {
     struct dns *dns;
     struct arena arena;
     unsigned bad;
+    const struct route_config *route; /* NULL: the domain is not configured */
+    int64_t until_ms;                 /* steady: questions about the present subject end then */
     struct ip_address own[DOCTOR_ADDRESSES_MAX]; /* of this host: its name's, its interfaces' */
     size_t own_count;
     struct exchanger exchangers[DOCTOR_EXCHANGERS_MAX];
     size_t exchanger_count;
     bool exchangers_secure;
+    struct ip_address served[DOCTOR_ADDRESSES_MAX]; /* of the chain's servers */
+    size_t served_count;
 };
 
 /* doctor.c */
 void tell(struct doctor *doctor, const char *check, struct slice subject, enum doctor_level level,
           const char *advice, const char *format, ...) __attribute__((format(printf, 6, 7)));
 bool is_own(const struct doctor *doctor, const struct ip_address *address);
+
+/* doctor_chain.c */
+void examine_chain(struct doctor *doctor);
+bool is_served(const struct doctor *doctor, const struct ip_address *address);
 
 /* doctor_exchanger.c */
 void examine_exchangers(struct doctor *doctor);
@@ -75,5 +85,9 @@ enum error conversation_ask(struct conversation *conversation, const char *line,
                             void (*told)(void *context, struct slice line), void *context,
                             struct smtp_reply *ret_reply) MUST_CHECK;
 void conversation_close(struct conversation *conversation);
+/* Connects and is greeted, or tells as `check` of `subject` why not, with `advice`. */
+bool conversation_begin(struct doctor *doctor, struct conversation *conversation,
+                        const struct ip_endpoint *to, const char *check, struct slice subject,
+                        const char *advice);
 
 #endif

@@ -152,12 +152,15 @@ static bool find_text(const struct dns_records *found, const char *start, struct
 
 enum spf { SPF_NONE, SPF_PASS, SPF_NO_PASS, SPF_UNKNOWN };
 
-enum { SPF_LOOKUPS_MAX = 10 }; /* RFC 7208 4.6.4 */
+/* RFC 7208 4.6.4 */
+enum { SPF_LOOKUPS_MAX = 10, SPF_NAMES_MAX = 10, SPF_VOIDS_MAX = 2 };
 
 struct spf_question {
     struct doctor *doctor;
     struct ip_address address;
     unsigned lookups;
+    unsigned voids; /* lookups that found nothing */
+    bool failed;    /* a lookup failed, or there were too many: the end (RFC 7208 2.6.6, 2.6.7) */
 };
 
 static bool answer_has(const struct dns_answer *answer, const struct ip_address *address)
@@ -193,16 +196,35 @@ static bool spf_network(struct slice rest, const struct ip_address *address)
            ip_network_contains(&network, address);
 }
 
+static bool spf_fails(struct spf_question *question, enum error error)
+{
+    question->voids += error == ERROR_MISSING;
+    question->failed |=
+        question->voids > SPF_VOIDS_MAX || (error != ERROR_NONE && error != ERROR_MISSING);
+    return question->failed;
+}
+
+static enum spf spf_address(struct spf_question *question, struct slice name)
+{
+    struct dns_answer answer = ask_addresses(question->doctor, name);
+    if (spf_fails(question, answer.error)) {
+        return SPF_UNKNOWN;
+    }
+    return answer_has(&answer, &question->address) ? SPF_PASS : SPF_NO_PASS;
+}
+
 static enum spf spf_exchangers(struct spf_question *question, struct slice domain)
 {
     struct dns_records found = ask_records(question->doctor, domain, DNS_MX);
-    for (size_t i = 0; i < found.count && i < DOCTOR_EXCHANGERS_MAX; i++) {
-        struct dns_answer answer = ask_addresses(question->doctor, found.records[i].name);
-        if (answer_has(&answer, &question->address)) {
-            return SPF_PASS;
-        }
+    question->failed |= found.count > SPF_NAMES_MAX;
+    if (spf_fails(question, found.error)) {
+        return SPF_UNKNOWN;
     }
-    return SPF_NO_PASS;
+    enum spf matched = SPF_NO_PASS;
+    for (size_t i = 0; i < found.count && matched == SPF_NO_PASS; i++) {
+        matched = spf_address(question, found.records[i].name);
+    }
+    return matched;
 }
 
 /* SPF_PASS: the mechanism matches; SPF_NO_PASS: it does not. */
@@ -221,8 +243,7 @@ static enum spf spf_matches(struct spf_question *question, struct slice name, st
         return SPF_UNKNOWN;
     }
     if (slice_equal_fold(name, SLICE_LITERAL("a"))) {
-        struct dns_answer answer = ask_addresses(question->doctor, target);
-        return answer_has(&answer, &question->address) ? SPF_PASS : SPF_NO_PASS;
+        return spf_address(question, target);
     }
     if (slice_equal_fold(name, SLICE_LITERAL("mx"))) {
         return spf_exchangers(question, target);
@@ -239,7 +260,7 @@ static enum spf spf_evaluate(struct spf_question *question, struct slice record,
 {
     struct slice redirect = SLICE_EMPTY;
     bool unknown = false;
-    for (struct slice rest = record; rest.length > 0;) {
+    for (struct slice rest = record; rest.length > 0 && !question->failed;) {
         size_t end = slice_find(rest, ' ');
         struct slice term = slice_take(rest, end);
         rest = slice_skip(rest, end + 1);
@@ -263,6 +284,9 @@ static enum spf spf_evaluate(struct spf_question *question, struct slice record,
             return passes ? SPF_PASS : unknown ? SPF_UNKNOWN : SPF_NO_PASS;
         }
     }
+    if (question->failed) {
+        return SPF_UNKNOWN;
+    }
     if (redirect.length > 0 && ++question->lookups <= SPF_LOOKUPS_MAX) {
         enum spf redirected = spf_of(question, redirect);
         return redirected == SPF_NO_PASS && unknown ? SPF_UNKNOWN : redirected;
@@ -274,7 +298,7 @@ static enum spf spf_of(struct spf_question *question, struct slice domain)
 {
     struct slice record;
     struct dns_records found = ask_records(question->doctor, domain, DNS_TXT);
-    if (found.error != ERROR_NONE && found.error != ERROR_MISSING) {
+    if (spf_fails(question, found.error)) {
         return SPF_UNKNOWN;
     }
     return find_text(&found, "v=spf1", &record) ? spf_evaluate(question, record, domain) : SPF_NONE;
@@ -284,6 +308,11 @@ void examine_spf(struct doctor *doctor)
 {
     struct slice domain = doctor->settings->domain;
     struct dns_answer answer = ask_addresses(doctor, doctor->settings->config->hostname);
+    if (answer.error != ERROR_NONE) {
+        tell(doctor, "spf", domain, DOCTOR_WARNING, "see the findings on the hostname",
+             "whether SPF passes this host cannot be told: our hostname has no address");
+        return;
+    }
     for (size_t i = 0; i < answer.count; i++) {
         struct spf_question question = {.doctor = doctor, .address = answer.addresses[i]};
         char text[IP_TEXT_SIZE];

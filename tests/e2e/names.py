@@ -42,6 +42,7 @@ class NameServer:
         self.mode = "good"
         self.broken = {}
         self.asked = 0
+        self.names_asked = set()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
@@ -73,6 +74,7 @@ class NameServer:
         question = query[12:at + 5]
         (number,) = struct.unpack("!H", query[at + 1:at + 3])
         name = ".".join(labels)
+        self.names_asked.add(name)
         mode = self.broken.get(name, self.mode)
         if mode == "silent":
             return None

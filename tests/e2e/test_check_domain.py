@@ -2,7 +2,7 @@
 """`holdfast check DOMAIN`: what the doctor finds, each finding once good and once bad.
 
 The exchangers are 127.0.0.1 (this holdfast) and 127.0.0.2 (a primary that the test plays), both at
-the port that --port names.
+the port that --port names; as the server m1 the primary has a port of its own.
 """
 
 import socket
@@ -15,8 +15,8 @@ import pytest
 from names import NameServer
 
 ROUTES = """\
-server m1 { address = "127.0.0.2:1" }
-domain example.com { deliver-to = m1 }
+server m1 {{ address = "127.0.0.2:{port}" }}
+domain example.com {{ deliver-to = m1 }}
 """
 
 
@@ -32,7 +32,7 @@ def zone():
 class Primary:
     """Greets, offers STARTTLS, and has a certificate of its own making."""
 
-    def __init__(self, place, port, greeting=b"220 mx1.example.com ESMTP\r\n"):
+    def __init__(self, place, server, port, greeting=b"220 mx1.example.com ESMTP\r\n"):
         self.greeting = greeting
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90",
@@ -40,13 +40,14 @@ class Primary:
                         "subjectAltName=DNS:mx1.example.com", "-keyout", place / "key",
                         "-out", place / "certificate"], check=True, capture_output=True)
         self.context.load_cert_chain(place / "certificate", place / "key")
-        self.listener = socket.create_server(("127.0.0.2", port))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.listeners = [server, socket.create_server(("127.0.0.2", port))]
+        for listener in self.listeners:
+            threading.Thread(target=self.serve, args=(listener,), daemon=True).start()
 
-    def serve(self):
+    def serve(self, listener):
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
@@ -69,9 +70,10 @@ class Primary:
             pass
 
     def stop(self):
-        if self.listener.fileno() >= 0:
-            self.listener.shutdown(socket.SHUT_RDWR)
-            self.listener.close()
+        for listener in self.listeners:
+            if listener.fileno() >= 0:
+                listener.shutdown(socket.SHUT_RDWR)
+                listener.close()
 
 
 @pytest.fixture
@@ -84,8 +86,10 @@ def clinic(place, holdfast):
         primary = None
 
         def open(self, **more):
-            self.mx = holdfast(ROUTES, top=self.names.setting)
-            self.primary = Primary(place, self.mx.port, **more)
+            server = socket.create_server(("127.0.0.2", 0))
+            routes = ROUTES.format(port=server.getsockname()[1])
+            self.mx = holdfast(routes, top=self.names.setting)
+            self.primary = Primary(place, server, self.mx.port, **more)
 
         def examine(self, domain="example.com"):
             found = {}
@@ -111,6 +115,7 @@ def test_a_domain_that_is_well(clinic):
     assert levels["route", "example.com"] == ["good"]
     assert levels["mx", "example.com"] == ["good"]
     assert "mx1.example.com (10) comes first" in found["mx", "example.com"][0]["text"]
+    assert levels["server", "m1"] == ["good"]
     assert levels["greeting", "mx1.example.com"] == ["good"]
     assert levels["greeting", "mx2.example.net"] == ["good"]
     assert levels["spf", "example.com"] == ["good"]
@@ -130,13 +135,20 @@ def test_the_text_says_what_to_do(clinic):
     del clinic.names.zone["example.com"]["MX"][0]
     result = clinic.mx.tool("check", "example.com", "--port", clinic.mx.port, check=False)
     assert result.returncode == 1
-    assert "bad      mx         example.com: this host is not among the 1 exchangers" in \
+    assert "bad      mx         example.com: this host is not the one exchanger" in \
         result.stdout
     assert "-> publish an MX record for this host" in result.stdout
 
 
 @pytest.mark.parametrize("change, level, words", [
-    ({"MX": [(10, "mx1.example.com")]}, "bad", "not among"),
+    ({"MX": [(10, "mx1.example.com")]}, "bad", "not the one exchanger"),
+    ({"MX": [(10, "mx1.example.com"), (20, "other.example.com")]}, "bad", "among the 2"),
+    ({"MX": [(10, "other.example.com"), (20, "mx2.example.net"), (30, "mx1.example.com")]},
+     "warning", "comes before mx1.example.com"),
+    ({"MX": [(10, "other.example.com"), (20, "mx1.example.com"), (30, "mx2.example.net")]},
+     "good", "mx1.example.com (20) comes first"),
+    ({"MX": [(10, "other.example.com"), (20, "mx2.example.net")]}, "warning",
+     "no exchanger is a server that this host hands over to"),
     ({"MX": [(5, "mx2.example.net"), (10, "mx1.example.com")]}, "warning", "comes before"),
     ({"MX": [(10, "mx2.example.net"), (10, "mx1.example.com")]}, "warning", "is split"),
     ({"MX": [(10, "mx2.example.net")]}, "warning", "only exchanger"),
@@ -146,6 +158,7 @@ def test_the_text_says_what_to_do(clinic):
 ])
 def test_our_place_among_the_exchangers(clinic, change, level, words):
     clinic.open()
+    clinic.names.zone["other.example.com"] = {"A": ["127.0.0.4"]}
     if change is None:
         del clinic.names.zone["example.com"]
     else:
@@ -160,6 +173,15 @@ def test_name_servers_that_fail(clinic):
     found = clinic.examine()
     assert found["mx", "example.com"][0]["level"] == "bad"
     assert "the name server fails" in found["mx", "example.com"][0]["text"]
+
+
+def test_name_servers_that_are_silent(clinic):
+    """It says so, and does not wait for each name again and again."""
+    clinic.open()
+    clinic.names.mode = "silent"
+    found = clinic.examine()
+    assert "no answer" in found["address", "mx2.example.net"][0]["text"]
+    assert "does not answer" in found["mx", "example.com"][0]["text"]
 
 
 def test_addresses(clinic):
@@ -193,6 +215,14 @@ def test_exchangers_that_do_not_greet(clinic):
     clinic.primary.stop()
     level, text = clinic.level("greeting", "mx1.example.com")
     assert level == "bad" and "cannot be connected" in text
+    level, text = clinic.level("server", "m1")
+    assert level == "bad" and "cannot be connected" in text
+
+
+def test_an_exchanger_that_speaks_no_smtp(clinic):
+    clinic.open(greeting=b"\xff\x00 hello\r\n" * 200)
+    level, text = clinic.level("server", "m1")
+    assert level == "bad" and "no reply of SMTP" in text
 
 
 @pytest.mark.parametrize("record, level", [
@@ -212,6 +242,41 @@ def test_spf_of_our_address(clinic, record, level):
     clinic.names.zone["_spf.example.com"] = {"TXT": ["v=spf1 ip4:127.0.0.1 -all"]}
     clinic.names.zone["loop.example.com"] = {"TXT": ["v=spf1 include:loop.example.com -all"]}
     assert clinic.level("spf", "example.com")[0] == level
+
+
+def test_spf_with_names_that_never_answer(clinic):
+    """Others' name servers cannot keep us: the first silence ends it (RFC 7208 2.6.6)."""
+    clinic.open()
+    names = clinic.names
+    names.zone["example.com"]["TXT"] = [
+        "v=spf1 " + " ".join(f"mx:x{i}.example.com" for i in range(8)) + " -all"]
+    for i in range(8):
+        names.zone[f"x{i}.example.com"] = {"MX": [(1, f"silent{i}-{k}.example.com")
+                                                  for k in range(10)]}
+        for k in range(10):
+            names.broken[f"silent{i}-{k}.example.com"] = "silent"
+    names.names_asked.clear()
+    level, text = clinic.level("spf", "example.com")
+    assert level == "warning" and "cannot be worked out" in text
+    assert len([name for name in names.names_asked if name.startswith("silent")]) == 1
+
+
+@pytest.mark.parametrize("record", [
+    "v=spf1 a:gone1.example.com a:gone2.example.com a:gone3.example.com ip4:127.0.0.1 -all",
+    "v=spf1 mx:many.example.com ip4:127.0.0.1 -all",
+])
+def test_spf_beyond_its_limits(clinic, record):
+    clinic.open()
+    clinic.names.zone["example.com"]["TXT"] = [record]
+    clinic.names.zone["many.example.com"] = {"MX": [(1, f"h{i}.example.com") for i in range(11)]}
+    assert "cannot be worked out" in clinic.level("spf", "example.com")[1]
+
+
+def test_several_policies(clinic):
+    clinic.open()
+    clinic.names.zone["_mta-sts.example.com"] = {"TXT": ["v=STSv1; id=1", "v=STSv1; id=2"]}
+    level, text = clinic.level("mta-sts", "example.com")
+    assert level == "warning" and "several records" in text
 
 
 def test_a_policy_that_cannot_be_fetched(clinic):
