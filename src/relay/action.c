@@ -8,7 +8,6 @@
  */
 #include <stdlib.h>
 
-#include "relay/notes.h"
 #include "relay/relay_internal.h"
 
 struct relay_action *action_add(struct relay *relay, enum relay_action_kind kind)
@@ -144,4 +143,21 @@ void action_state_note(struct relay *relay, uint32_t number)
     const struct delivery *delivery = delivery_at(relay, number);
     action_note(relay, number, note_kind_of_state(delivery->state),
                 delivery_reason(relay, delivery));
+}
+
+void action_server_note(struct relay *relay, const struct server *server,
+                        enum global_note_kind kind)
+{
+    const struct note_key key = {server->exchanger != NULL ? NOTE_OF_EXCHANGER : NOTE_OF_SERVER,
+                                 server->config->name, kind};
+    struct slice payload = action_copy(relay, buffer_slice(&relay->scratch));
+    buffer_clear(&relay->scratch);
+    if (!note_key(&relay->scratch, &key)) {
+        return;
+    }
+    struct slice copy = action_copy(relay, buffer_slice(&relay->scratch));
+    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
+    action->server = server->index;
+    action->key = copy;
+    action->payload = payload;
 }

@@ -9,7 +9,8 @@
  *   trouble   anything else: asked again, ever more rarely up to a bound
  *
  * A relay's mail never goes to an exchanger of an answer that has expired. A domain's does, as long
- * as there is no newer one: a failure of DNS must not stop mail to a server that stands.
+ * as there is no newer one, and even after a restart (mx_known.c): a failure of DNS must not stop
+ * mail to a server that stands.
  */
 #include <stdlib.h>
 
@@ -119,6 +120,18 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
     relay->destinations[place] = destination;
     relay->destination_count++;
     destination_touch(relay, destination);
+    if (!relay->remaking) {
+        destination_recall(relay, destination);
+    }
+    return destination;
+}
+
+struct destination *destination_find(struct relay *relay, uint32_t route, struct slice domain)
+{
+    uint32_t number = relay->config->routes[route].mx ? domain_take(relay, domain) : INTERN_NONE;
+    struct destination *destination =
+        number == INTERN_NONE ? NULL : map_get(&relay->destinations_by_key, key_of(route, number));
+    intern_drop(&relay->domains, number);
     return destination;
 }
 
@@ -299,6 +312,20 @@ static bool is_word(enum mx_verdict verdict)
            verdict == MX_ELSEWHERE;
 }
 
+/* What was in doubt at one that was noted, and is an exchanger no longer, may go to others. */
+static void let_go_of_expected(struct relay *relay, struct destination *destination)
+{
+    LIST_EACH(&destination->lanes, at, after)
+    {
+        const struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
+        struct server *server =
+            lane->pin == PIN_DOUBT ? server_at(relay, lane->pinned_server) : NULL;
+        if (server != NULL && exchanger_is_gone(server)) {
+            doubts_unpin(relay, server);
+        }
+    }
+}
+
 static void conclude(struct relay *relay, struct destination *destination,
                      const struct mx_decision *decision)
 {
@@ -324,11 +351,14 @@ static void conclude(struct relay *relay, struct destination *destination,
     destination->expires_ms = relay->now.steady_ms + valid_ms;
     arm(relay, destination);
     destination_touch(relay, destination);
+    if (destination->verdict != MX_NO_ANSWER) {
+        let_go_of_expected(relay, destination);
+    }
     place_lanes(relay, destination);
 }
 
-static void take_answer(struct relay *relay, struct destination *destination,
-                        const struct mx_answer *answer)
+static void decide(struct relay *relay, const struct destination *destination,
+                   const struct mx_answer *answer, struct mx_decision *ret_decision)
 {
     const struct route_config *route = route_of(relay, destination);
     struct mx_policy policy = {.hostname = relay->config->hostname,
@@ -336,9 +366,79 @@ static void take_answer(struct relay *relay, struct destination *destination,
                                .own_count = relay->config->nat_address_count,
                                .only = route->deliver_only_to,
                                .only_count = route->deliver_only_to_count};
+    mx_decide(answer, &policy, relay_random(relay), ret_decision);
+}
+
+static void take_answer(struct relay *relay, struct destination *destination,
+                        const struct mx_answer *answer)
+{
     struct mx_decision decision;
-    mx_decide(answer, &policy, relay_random(relay), &decision);
+    struct mx_completed completed;
+    if (!is_domain(relay, destination)) {
+        decide(relay, destination, answer, &decision);
+        conclude(relay, destination, &decision);
+        return;
+    }
+    struct slice domain = intern_text(&relay->domains, destination->domain);
+    struct mx_decision known;
+    mx_complete(answer, mx_known_read(relay, domain, &known) ? &known : NULL, &completed);
+    decide(relay, destination, &completed.answer, &decision);
     conclude(relay, destination, &decision);
+    if (decision.verdict == MX_FOUND) {
+        mx_known_keep(relay, domain, &decision);
+    }
+}
+
+void destination_recall(struct relay *relay, struct destination *destination)
+{
+    struct mx_decision known, decision;
+    struct mx_completed completed;
+    struct slice domain = intern_text(&relay->domains, destination->domain);
+    if (!is_domain(relay, destination) || destination->answered ||
+        destination->exchanger_count > 0 || !mx_known_read(relay, domain, &known)) {
+        return;
+    }
+    mx_of_known(&known, &completed);
+    decide(relay, destination, &completed.answer, &decision); /* our own names may have changed */
+    if (decision.verdict == MX_FOUND) {
+        (void)take_exchangers(relay, destination, &decision);
+        place_lanes(relay, destination);
+    }
+}
+
+void destinations_recall(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->destination_room; i++) {
+        if (relay->destinations[i] != NULL) {
+            destination_recall(relay, relay->destinations[i]);
+        }
+    }
+}
+
+uint32_t destination_server(struct relay *relay, struct destination *destination, struct slice name,
+                            bool expect)
+{
+    uint32_t first = route_of(relay, destination)->mx_place;
+    uint32_t exchangers[MX_EXCHANGERS_MAX] = {0};
+    uint32_t count = destination->exchanger_count;
+    for (uint32_t i = 0; i < count; i++) {
+        exchangers[i] = destination->chain[first + i];
+        if (slice_equal(server_name(relay, exchangers[i]), name)) {
+            return exchangers[i];
+        }
+    }
+    struct server *server =
+        expect && !is_domain(relay, destination) && !destination->answered &&
+                count < MX_EXCHANGERS_MAX
+            ? exchanger_expect(relay, name, filter_of(relay, route_of(relay, destination)))
+            : NULL;
+    if (server == NULL) {
+        return NO_INDEX;
+    }
+    list_append(&server->exchanger->uses, &destination->uses[count].link);
+    exchangers[count] = server->index;
+    set_chain(relay, destination, exchangers, count + 1);
+    return server->index;
 }
 
 void relay_resolved(struct relay *relay, struct slice domain, const struct mx_answer *answer,
@@ -359,12 +459,14 @@ void relay_resolved(struct relay *relay, struct slice domain, const struct mx_an
 
 /* ---- asking ------------------------------------------------------------------------------- */
 
-static bool has_ready(const struct destination *destination)
+static bool has_ready(const struct relay *relay, const struct destination *destination)
 {
     LIST_EACH(&destination->lanes, at, after)
     {
         const struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
-        if (lane->ready > 0 && lane->pin != PIN_DOUBT) {
+        bool to_find =
+            lane->pin == PIN_DOUBT && !exchanger_has_place(server_at(relay, lane->pinned_server));
+        if (lane->ready > 0 && (lane->pin != PIN_DOUBT || to_find)) {
             return true;
         }
     }
@@ -385,7 +487,7 @@ static bool head_serves(const struct relay *relay, const struct destination *des
 static bool is_needed(const struct relay *relay, const struct destination *destination)
 {
     return is_domain(relay, destination) ||
-           (has_ready(destination) && !head_serves(relay, destination));
+           (has_ready(relay, destination) && !head_serves(relay, destination));
 }
 
 static void ask(struct relay *relay, struct destination *destination)

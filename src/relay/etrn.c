@@ -23,6 +23,34 @@ struct tally {
     uint64_t held;    /* messages of which nothing else waits */
 };
 
+/* ---- a route's servers ----------------------------------------------------------------------- */
+
+struct chain {
+    const uint32_t *servers;
+    uint32_t length;
+};
+
+/* One after the other, from a cursor that is 0 at first: under MX routing each name of a route has
+ * a chain of its own. False: there are no more. */
+static bool next_chain(const struct relay *relay, uint32_t route, uint32_t *cursor,
+                       struct chain *ret_chain)
+{
+    const struct lane *lane = relay->lanes[route];
+    if ((*cursor)++ == 0) {
+        ret_chain->servers = lane_chain(relay, lane, &ret_chain->length);
+        return true;
+    }
+    for (; *cursor - 2 < relay->destination_room; (*cursor)++) {
+        const struct destination *destination = relay->destinations[*cursor - 2];
+        if (destination != NULL && destination->route == route &&
+            destination != lane->destination) {
+            *ret_chain = (struct chain){destination->chain, destination->chain_length};
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- who may ask -------------------------------------------------------------------------- */
 
 static bool has_address(const struct server *server, const struct ip_address *client)
@@ -38,11 +66,12 @@ static bool has_address(const struct server *server, const struct ip_address *cl
 static bool may_ask(const struct relay *relay, uint32_t index, const struct ip_address *client)
 {
     const struct route_config *route = &relay->config->routes[index];
-    uint32_t length;
-    const uint32_t *chain = lane_chain(relay, relay->lanes[index], &length);
-    for (uint32_t i = 0; i < length; i++) {
-        if (has_address(server_at(relay, chain[i]), client)) {
-            return true;
+    struct chain chain;
+    for (uint32_t cursor = 0; next_chain(relay, index, &cursor, &chain);) {
+        for (uint32_t i = 0; i < chain.length; i++) {
+            if (has_address(server_at(relay, chain.servers[i]), client)) {
+                return true;
+            }
         }
     }
     for (uint32_t i = 0; i < route->etrn_from_count; i++) {
@@ -91,29 +120,32 @@ static bool covers(const struct request *request, const struct route_config *rou
     return false;
 }
 
-static void probe_chain(struct relay *relay, uint32_t route)
+static void probe_servers(struct relay *relay, uint32_t route)
 {
-    uint32_t length;
-    const uint32_t *chain = lane_chain(relay, relay->lanes[route], &length);
-    for (uint32_t i = 0; i < length; i++) {
-        struct server *server = server_at(relay, chain[i]);
-        if (server != NULL && !server_usable(server)) {
-            governor_probe_now(relay, server);
+    struct chain chain;
+    for (uint32_t cursor = 0; next_chain(relay, route, &cursor, &chain);) {
+        for (uint32_t i = 0; i < chain.length; i++) {
+            struct server *server = server_at(relay, chain.servers[i]);
+            if (server != NULL && !server_usable(server)) {
+                governor_probe_now(relay, server);
+            }
         }
     }
 }
 
 static bool is_taken_out(const struct relay *relay, uint32_t route)
 {
-    uint32_t length;
-    const uint32_t *chain = lane_chain(relay, relay->lanes[route], &length);
-    for (uint32_t i = 0; i < length; i++) {
-        const struct server *server = server_at(relay, chain[i]);
-        if (server == NULL || server->state != SERVER_DISABLED) {
-            return false;
+    uint32_t servers = 0;
+    struct chain chain;
+    for (uint32_t cursor = 0; next_chain(relay, route, &cursor, &chain);) {
+        for (uint32_t i = 0; i < chain.length; i++, servers++) {
+            const struct server *server = server_at(relay, chain.servers[i]);
+            if (server == NULL || server->state != SERVER_DISABLED) {
+                return false;
+            }
         }
     }
-    return length > 0;
+    return servers > 0;
 }
 
 /* Probes what is to be probed. False: the client may ask for none of it. */
@@ -132,7 +164,7 @@ static bool ask_servers(struct request *request, bool *ret_taken_out)
             found = true;
             *ret_taken_out = *ret_taken_out && is_taken_out(request->relay, i);
             if (request->relay->started) {
-                probe_chain(request->relay, i);
+                probe_servers(request->relay, i);
             }
         }
     }

@@ -91,6 +91,28 @@ static struct exchanger *make(struct relay *relay, const struct mx_choice *choic
     return exchanger;
 }
 
+struct server *exchanger_find(const struct relay *relay, struct slice host, uint64_t filter)
+{
+    struct exchanger *exchanger = map_get(&relay->exchangers_by_key, key_of(relay, host, filter));
+    return exchanger != NULL && slice_equal(exchanger->config.name, host) ? &exchanger->server
+                                                                          : NULL;
+}
+
+/* From now on it counts as a configured server. */
+static void make_lasting(struct relay *relay, struct server *server, bool is_new)
+{
+    server->on_demand = false;
+    if (is_new) {
+        server->state = SERVER_SUSPECT;
+        server->trouble = TROUBLE_CONNECT;
+        server->away_since_ms = relay->now.steady_ms;
+    }
+    noted_apply(relay, server);
+    if (relay->started) {
+        governor_start(relay, server);
+    }
+}
+
 struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
                               bool lasting)
 {
@@ -107,16 +129,44 @@ struct server *exchanger_take(struct relay *relay, const struct mx_choice *choic
     }
     struct server *server = &exchanger->server;
     set_addresses(exchanger, choice);
+    exchanger->expected = false;
     if (lasting && server->on_demand) {
-        server->on_demand = false;
-        if (is_new) {
-            server->state = SERVER_SUSPECT;
-            server->trouble = TROUBLE_CONNECT;
-            server->away_since_ms = relay->now.steady_ms;
-        }
-        governor_start(relay, server);
+        make_lasting(relay, server, is_new);
     }
     return server;
+}
+
+struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter)
+{
+    struct server *server = exchanger_find(relay, host, filter);
+    const struct mx_choice nowhere = {.host = host};
+    if (server == NULL) {
+        server = exchanger_take(relay, &nowhere, filter, false);
+        if (server != NULL) {
+            server->exchanger->expected = true;
+        }
+    }
+    return server;
+}
+
+bool exchanger_is_gone(const struct server *server)
+{
+    const struct exchanger *exchanger = server->exchanger;
+    return exchanger != NULL && exchanger->expected && list_is_empty(&exchanger->uses);
+}
+
+bool exchanger_has_place(const struct server *server)
+{
+    return server->exchanger == NULL || !server->exchanger->expected;
+}
+
+void exchangers_start(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->exchanger_room; i++) {
+        if (relay->exchangers[i] != NULL && !relay->exchangers[i]->server.on_demand) {
+            governor_start(relay, &relay->exchangers[i]->server);
+        }
+    }
 }
 
 void exchanger_is_last(struct server *server)
@@ -162,13 +212,18 @@ void exchanger_place_lanes(struct relay *relay, const struct server *server)
 static bool is_needed(const struct exchanger *exchanger)
 {
     const struct server *server = &exchanger->server;
-    return !list_is_empty(&exchanger->uses) || exchanger->pin_count > 0 || server->open > 0 ||
-           server->jobs > 0 || !list_is_empty(&server->turns) || !list_is_empty(&server->guests);
+    return !list_is_empty(&exchanger->uses) || exchanger->pin_count > 0 ||
+           server->state == SERVER_DISABLED || server->open > 0 || server->jobs > 0 ||
+           !list_is_empty(&server->turns) || !list_is_empty(&server->guests);
 }
 
 static void exchanger_free(struct relay *relay, struct exchanger *exchanger)
 {
     struct server *server = &exchanger->server;
+    if (!server->on_demand) {
+        buffer_clear(&relay->scratch);
+        action_server_note(relay, server, GLOBAL_STATE); /* forgotten */
+    }
     list_remove(&server->touched);
     if (server->timer != SCHEDULE_NOWHERE) {
         schedule_remove(&relay->schedule, server->timer);

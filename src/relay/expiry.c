@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "relay/notes.h"
 #include "relay/relay_internal.h"
 
 enum {

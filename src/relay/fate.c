@@ -6,7 +6,6 @@
  */
 #include <assert.h>
 
-#include "relay/notes.h"
 #include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
@@ -70,7 +69,7 @@ bool doubt_pin(struct relay *relay, uint32_t number)
     struct delivery *delivery = delivery_at(relay, number);
     const struct server *server = server_of(relay, delivery);
     struct lane *lane = lane_of(relay, delivery);
-    bool same = server != NULL && lane->pinned_server == NO_INDEX &&
+    bool same = server != NULL && !exchanger_is_gone(server) && lane->pinned_server == NO_INDEX &&
                 (server->away_since_ms == INT64_MAX ||
                  relay->now.steady_ms - server->away_since_ms < DOUBT_PATIENCE_MS);
     if (!same) {

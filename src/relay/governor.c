@@ -18,7 +18,6 @@
  * began proves nothing, neither way: its failures are the same trouble, and a connection that still
  * works does not show that new ones would.
  */
-#include "relay/notes.h"
 #include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
@@ -71,23 +70,15 @@ static void set_reason(struct server *server, struct slice reason)
 
 static void write_state(struct relay *relay, const struct server *server)
 {
-    if (server->exchanger != NULL) {
+    if (server->on_demand) {
         return; /* there are too many, and they come and go */
     }
     struct state_note note = {server->state, server->since_wall_ms,
                               slice_make(server->reason, server->reason_length),
                               server->state == SERVER_UP && server->recovered};
     buffer_clear(&relay->scratch);
-    if (!note_key(&relay->scratch, server->config->name, GLOBAL_STATE)) {
-        return;
-    }
-    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
-    buffer_clear(&relay->scratch);
     note_encode_state(&relay->scratch, &note);
-    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
-    action->server = server->index;
-    action->key = key;
-    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+    action_server_note(relay, server, GLOBAL_STATE);
 }
 
 /* It is up: what it did before is forgiven, and believed again by and by. */
@@ -576,18 +567,10 @@ void governor_start(struct relay *relay, struct server *server)
 static void write_hand(struct relay *relay, const struct server *server, bool disabled)
 {
     buffer_clear(&relay->scratch);
-    if (!note_key(&relay->scratch, server->config->name, GLOBAL_HAND)) {
-        return;
-    }
-    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
-    buffer_clear(&relay->scratch);
     if (disabled) {
         note_encode_hand(&relay->scratch);
     }
-    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
-    action->server = server->index;
-    action->key = key;
-    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+    action_server_note(relay, server, GLOBAL_HAND);
 }
 
 void governor_disable(struct relay *relay, struct server *server)

@@ -518,8 +518,8 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
         return NO_INDEX;
     }
     if (lane->pinned_server != NO_INDEX) {
-        return server_usable(server_at(relay, lane->pinned_server)) ? lane->pinned_server
-                                                                    : NO_INDEX;
+        const struct server *server = server_at(relay, lane->pinned_server);
+        return server_usable(server) && exchanger_has_place(server) ? server->index : NO_INDEX;
     }
     if (lane->destination != NULL) {
         return destination_choose(relay, lane->destination);

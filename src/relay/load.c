@@ -4,7 +4,6 @@
  * servers, jobs that the sender process still has. And the way there: notes that a moved message
  * still needs. Loading tells nothing and sends nothing; relay_start() does.
  */
-#include "relay/notes.h"
 #include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
@@ -68,12 +67,23 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
     return ERROR_NONE;
 }
 
-static void load_counts(struct relay *relay, struct delivery *delivery,
-                        const struct delivery_note *note)
+/* The server that a note names. One in doubt goes back there, even if DNS is to say first where
+ * that is. */
+static void load_server(struct relay *relay, struct delivery *delivery, struct slice name,
+                        bool doubt)
 {
-    uint32_t server =
-        note->server.length > 0 ? relay_config_server(relay->config, note->server) : NO_INDEX;
+    uint32_t server = name.length > 0 ? relay_config_server(relay->config, name) : NO_INDEX;
+    struct destination *destination = lane_of(relay, delivery)->destination;
+    if (server == NO_INDEX && name.length > 0 && destination != NULL) {
+        server = destination_server(relay, destination, name, doubt);
+    }
     delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
+}
+
+static void load_counts(struct relay *relay, struct delivery *delivery,
+                        const struct delivery_note *note, bool doubt)
+{
+    load_server(relay, delivery, note->server, doubt);
     delivery->attempts = note->attempts;
     delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
     delivery->doubts = note->doubts < DOUBTS_MAX ? note->doubts & 3 : DOUBTS_MAX;
@@ -86,9 +96,10 @@ static void load_counts(struct relay *relay, struct delivery *delivery,
     /* Deferred before the restart: forgiven when a server that is in trouble now comes up; one that
      * is up closes the chapter with its next success. */
     delivery->trouble_attempts = 1;
-    if (server != NO_INDEX) {
-        delivery->epoch = relay->servers[server].epoch;
-        relay->servers[server].epoch_used = true;
+    if (delivery->server != NO_SERVER) {
+        struct server *server = server_at(relay, delivery->server);
+        delivery->epoch = server->epoch;
+        server->epoch_used = true;
     }
     delivery_set_reason(relay, delivery, note->text);
 }
@@ -154,8 +165,7 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
     relay->attempted -= (delivery->flags & DELIVERY_ATTEMPTED) != 0;
     delivery->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
     if (kind == NOTE_ATTEMPT) {
-        uint32_t server = relay_config_server(relay->config, note->server);
-        delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
+        load_server(relay, delivery, note->server, true);
         delivery->flags |= DELIVERY_ATTEMPTED;
         relay->attempted++;
         return;
@@ -168,7 +178,7 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
             delivery->attempts = 0; /* that place is gone: by its route again */
         }
     } else {
-        load_counts(relay, delivery, note);
+        load_counts(relay, delivery, note, kind == NOTE_DOUBT);
     }
     if (kind == NOTE_DOUBT && delivery->doubts >= DOUBTS_MAX) {
         kind = NOTE_HOLD; /* one more by being moved while it was under way */
@@ -230,25 +240,9 @@ void relay_load_note(struct relay *relay, struct spool_handle handle, uint32_t w
     }
 }
 
-void relay_load_global(struct relay *relay, struct slice key, struct slice payload,
-                       struct relay_time now)
+void server_load_note(struct relay *relay, struct server *server, enum global_note_kind kind,
+                      struct slice payload)
 {
-    relay->now = now;
-    struct slice name;
-    enum global_note_kind kind;
-    int64_t ms;
-    if (note_odometer_key_parse(key, &name) && note_decode_odometer(payload, &ms)) {
-        odometer_load(relay, name, ms);
-        return;
-    }
-    if (payload.length == 0 || !note_key_parse(key, &name, &kind)) {
-        return;
-    }
-    uint32_t index = relay_config_server(relay->config, name);
-    if (index == NO_INDEX) {
-        return;
-    }
-    struct server *server = &relay->servers[index];
     struct state_note state;
     struct relay_capabilities capabilities;
     switch (kind) {
@@ -268,6 +262,32 @@ void relay_load_global(struct relay *relay, struct slice key, struct slice paylo
             server->capabilities_known = true;
         }
         break;
+    }
+}
+
+void relay_load_global(struct relay *relay, struct slice text, struct slice payload,
+                       struct relay_time now)
+{
+    relay->now = now;
+    struct slice name;
+    struct note_key key;
+    int64_t ms;
+    if (payload.length == 0) {
+        return;
+    }
+    if (note_odometer_key_parse(text, &name)) {
+        if (note_decode_odometer(payload, &ms)) {
+            odometer_load(relay, name, ms);
+        }
+    } else if (note_mx_key_parse(text, &name)) {
+        mx_known_load(relay, name, payload);
+    } else if (note_key_parse(text, &key) && key.owner == NOTE_OF_EXCHANGER) {
+        noted_load(relay, &key, payload);
+    } else if (note_key_parse(text, &key)) {
+        uint32_t index = relay_config_server(relay->config, key.name);
+        if (index != NO_INDEX) {
+            server_load_note(relay, &relay->servers[index], key.kind, payload);
+        }
     }
 }
 

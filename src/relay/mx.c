@@ -209,6 +209,56 @@ void mx_decide(const struct mx_answer *answer, const struct mx_policy *policy, u
     ret_decision->ttl_s = bounded(answer->ttl_s, lasting ? MX_TTL_MAX_S : MX_NEGATIVE_TTL_MAX_S);
 }
 
+/* ---- from memory -------------------------------------------------------------------------- */
+
+static void put_addresses(struct mx_completed *completed, uint32_t which,
+                          const struct mx_choice *choice)
+{
+    struct mx_exchanger *exchanger = &completed->exchangers[which];
+    for (uint32_t i = 0; i < choice->address_count; i++) {
+        completed->addresses[which][i] = (struct mx_address){.address = choice->addresses[i]};
+    }
+    exchanger->addresses = completed->addresses[which];
+    exchanger->address_count = choice->address_count;
+}
+
+static const struct mx_choice *find_choice(const struct mx_decision *known, struct slice host)
+{
+    for (uint32_t i = 0; known != NULL && i < known->count; i++) {
+        if (slice_equal(known->choices[i].host, host)) {
+            return &known->choices[i];
+        }
+    }
+    return NULL;
+}
+
+void mx_complete(const struct mx_answer *answer, const struct mx_decision *known,
+                 struct mx_completed *ret_completed)
+{
+    ret_completed->answer = *answer;
+    ret_completed->answer.exchangers = ret_completed->exchangers;
+    for (uint32_t i = 0; i < answer->count; i++) {
+        struct mx_exchanger *exchanger = &ret_completed->exchangers[i];
+        *exchanger = answer->exchangers[i];
+        const struct mx_choice *choice = find_choice(known, exchanger->host);
+        if (exchanger->address_count == 0 && choice != NULL) {
+            put_addresses(ret_completed, i, choice);
+            exchanger->error = ERROR_TIMEOUT; /* to be asked again soon */
+        }
+    }
+}
+
+void mx_of_known(const struct mx_decision *known, struct mx_completed *ret_completed)
+{
+    ret_completed->answer =
+        (struct mx_answer){.exchangers = ret_completed->exchangers, .count = known->count};
+    for (uint32_t i = 0; i < known->count; i++) {
+        ret_completed->exchangers[i] = (struct mx_exchanger){
+            .preference = known->choices[i].preference, .host = known->choices[i].host};
+        put_addresses(ret_completed, i, &known->choices[i]);
+    }
+}
+
 bool mx_is_final(enum mx_verdict verdict)
 {
     return verdict != MX_FOUND && verdict != MX_NO_ANSWER && verdict != MX_ELSEWHERE;

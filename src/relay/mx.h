@@ -80,6 +80,18 @@ struct mx_decision {
 /* `seed` draws the order among equals. Hosts point into the answer. */
 void mx_decide(const struct mx_answer *answer, const struct mx_policy *policy, uint64_t seed,
                struct mx_decision *ret_decision);
+/* An answer with its memory. */
+struct mx_completed {
+    struct mx_answer answer; /* points into this */
+    struct mx_exchanger exchangers[MX_EXCHANGERS_MAX];
+    struct mx_address addresses[MX_EXCHANGERS_MAX][MX_ADDRESSES_MAX];
+};
+/* For servers that stand though DNS fails (R3): exchangers without an address get those that they
+ * had when all was well (`known`, may be NULL), as if there had been no answer about them. */
+void mx_complete(const struct mx_answer *answer, const struct mx_decision *known,
+                 struct mx_completed *ret_completed);
+/* What was known as if DNS had just said it. */
+void mx_of_known(const struct mx_decision *known, struct mx_completed *ret_completed);
 /* No mail will ever go there as DNS stands: a relay's mail is returned. */
 bool mx_is_final(enum mx_verdict verdict);
 /* Subject and detail of the enhanced status code (RFC 3463), and the words, of what is no MX_FOUND.

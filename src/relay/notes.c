@@ -87,30 +87,51 @@ bool note_decode_span(struct slice payload, struct span_note *ret_note)
     return known && !reader.failed && ret_note->lane.length <= NOTE_LANE_MAX;
 }
 
-bool note_key(struct buffer *buffer, struct slice server, enum global_note_kind kind)
+static const char *const key_fronts[] = {
+    [NOTE_OF_SERVER] = "server/",
+    [NOTE_OF_EXCHANGER] = "exchanger/",
+};
+enum { KEY_FRONTS = sizeof key_fronts / sizeof key_fronts[0] };
+
+bool note_key(struct buffer *buffer, const struct note_key *key)
 {
-    if (strlen("server/") + server.length + strlen(key_ends[kind]) > SPOOL_KEY_MAX) {
+    const char *front = key_fronts[key->owner], *end = key_ends[key->kind];
+    if (strlen(front) + key->name.length + strlen(end) > SPOOL_KEY_MAX) {
         return false;
     }
-    buffer_append_text(buffer, "server/");
-    buffer_append(buffer, server);
-    buffer_append_text(buffer, key_ends[kind]);
+    buffer_append_text(buffer, front);
+    buffer_append(buffer, key->name);
+    buffer_append_text(buffer, end);
     return true;
 }
 
-bool note_key_parse(struct slice key, struct slice *ret_server, enum global_note_kind *ret_kind)
+/* What follows a prefix. False: it does not begin with that. */
+static bool cut_front(struct slice text, const char *front, struct slice *ret_rest)
 {
-    static const char prefix[] = "server/";
-    const size_t prefix_length = sizeof prefix - 1;
-    size_t slash = slice_find_last(key, '/');
-    if (key.length < prefix_length || memcmp(key.data, prefix, prefix_length) != 0 ||
-        slash < prefix_length) {
-        return false;
-    }
+    struct slice prefix = slice_from_text(front);
+    *ret_rest = slice_skip(text, prefix.length);
+    return slice_equal(slice_take(text, prefix.length), prefix);
+}
+
+static bool cut_key_end(struct slice rest, struct note_key *ret_key)
+{
+    size_t slash = slice_find_last(rest, '/');
     for (size_t kind = 0; kind < KEY_ENDS; kind++) {
-        if (slice_equal(slice_skip(key, slash), slice_from_text(key_ends[kind]))) {
-            *ret_server = slice_take(slice_skip(key, prefix_length), slash - prefix_length);
-            *ret_kind = (enum global_note_kind)kind;
+        if (slice_equal(slice_skip(rest, slash), slice_from_text(key_ends[kind]))) {
+            ret_key->name = slice_take(rest, slash);
+            ret_key->kind = (enum global_note_kind)kind;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool note_key_parse(struct slice text, struct note_key *ret_key)
+{
+    for (size_t owner = 0; owner < KEY_FRONTS; owner++) {
+        struct slice rest;
+        ret_key->owner = (enum note_owner)owner;
+        if (cut_front(text, key_fronts[owner], &rest) && cut_key_end(rest, ret_key)) {
             return true;
         }
     }
@@ -132,11 +153,7 @@ bool note_odometer_key(struct buffer *buffer, struct slice lane)
 
 bool note_odometer_key_parse(struct slice key, struct slice *ret_lane)
 {
-    if (key.length <= ODOMETER_PREFIX || memcmp(key.data, odometer_prefix, ODOMETER_PREFIX) != 0) {
-        return false;
-    }
-    *ret_lane = slice_skip(key, ODOMETER_PREFIX);
-    return true;
+    return cut_front(key, odometer_prefix, ret_lane) && ret_lane->length > 0;
 }
 
 void note_encode_odometer(struct buffer *buffer, int64_t ms)
@@ -152,6 +169,81 @@ bool note_decode_odometer(struct slice payload, int64_t *ret_ms)
     uint64_t ms = reader_u64(&reader);
     *ret_ms = (int64_t)ms;
     return known && !reader.failed && ms <= (uint64_t)INT32_MAX * 1000; /* 68 years */
+}
+
+static const char mx_prefix[] = "mx/";
+
+bool note_mx_key(struct buffer *buffer, struct slice domain)
+{
+    if (sizeof mx_prefix - 1 + domain.length > SPOOL_KEY_MAX) {
+        return false;
+    }
+    buffer_append_text(buffer, mx_prefix);
+    buffer_append(buffer, domain);
+    return true;
+}
+
+bool note_mx_key_parse(struct slice key, struct slice *ret_domain)
+{
+    return cut_front(key, mx_prefix, ret_domain) && ret_domain->length > 0;
+}
+
+void note_encode_mx(struct buffer *buffer, const struct mx_decision *decision)
+{
+    uint32_t count = 0;
+    size_t size = 2;
+    for (; count < decision->count; count++) {
+        const struct mx_choice *choice = &decision->choices[count];
+        size += 2 + 4 + choice->host.length + 1 + choice->address_count * sizeof(struct ip_address);
+        if (size > SPOOL_NOTE_MAX) {
+            break;
+        }
+    }
+    buffer_put_u8(buffer, NOTE_VERSION);
+    buffer_put_u8(buffer, (uint8_t)count);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct mx_choice *choice = &decision->choices[i];
+        buffer_put_u16(buffer, choice->preference);
+        buffer_put_bytes(buffer, choice->host);
+        buffer_put_u8(buffer, (uint8_t)choice->address_count);
+        buffer_append(buffer, slice_make(choice->addresses,
+                                         choice->address_count * sizeof choice->addresses[0]));
+    }
+}
+
+static bool decode_choice(struct reader *reader, struct mx_choice *choice)
+{
+    choice->preference = reader_u16(reader);
+    choice->host = reader_bytes(reader);
+    choice->address_count = reader_u8(reader);
+    if (choice->host.length == 0 || choice->host.length > MX_HOST_MAX ||
+        choice->address_count == 0 || choice->address_count > MX_ADDRESSES_MAX) {
+        return false;
+    }
+    struct slice addresses =
+        reader_take(reader, choice->address_count * sizeof choice->addresses[0]);
+    if (reader->failed) {
+        return false;
+    }
+    memcpy(choice->addresses, addresses.data, addresses.length);
+    return true;
+}
+
+bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision)
+{
+    struct reader reader = reader_make(payload);
+    bool known = reader_u8(&reader) == NOTE_VERSION;
+    uint32_t count = reader_u8(&reader);
+    *ret_decision = (struct mx_decision){.verdict = MX_FOUND};
+    if (!known || reader.failed || count == 0 || count > MX_EXCHANGERS_MAX) {
+        return false;
+    }
+    while (ret_decision->count < count) {
+        if (!decode_choice(&reader, &ret_decision->choices[ret_decision->count++])) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void note_encode_hand(struct buffer *buffer)

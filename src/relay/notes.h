@@ -42,6 +42,10 @@
  *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason,
  *                             u8 1: up after trouble (R5)
  *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails
+ *   exchanger/HOST/hand, ...  the first two, of a host that MX routing has named for a domain block
+ *   mx/DOMAIN                 u8 version, u8 count, then for each of the exchangers that were last
+ *                             found for a name of a domain block: u16 preference, string host, u8
+ *                             count, that many addresses of 16 bytes (R3)
  *   odometer/LANE             u8 version, u64 ms in which its chain could take mail (R7); LANE as
  *                             in "domain:example.com"
  */
@@ -111,15 +115,30 @@ struct state_note {
     bool recovered;
 };
 
-/* "server/NAME/...". False: the name is too long for a key; nothing is remembered then. */
-bool note_key(struct buffer *buffer, struct slice server, enum global_note_kind kind);
+enum note_owner { NOTE_OF_SERVER, NOTE_OF_EXCHANGER };
+struct note_key {
+    enum note_owner owner;
+    struct slice name;
+    enum global_note_kind kind;
+};
+
+/* "server/NAME/...", "exchanger/HOST/...". False: the name is too long for a key; nothing is
+ * remembered then. */
+bool note_key(struct buffer *buffer, const struct note_key *key);
 /* Takes a key apart. False: not one of ours. */
-bool note_key_parse(struct slice key, struct slice *ret_server, enum global_note_kind *ret_kind);
+bool note_key_parse(struct slice text, struct note_key *ret_key);
 /* The same for "odometer/LANE". */
 bool note_odometer_key(struct buffer *buffer, struct slice lane);
 bool note_odometer_key_parse(struct slice key, struct slice *ret_lane);
 void note_encode_odometer(struct buffer *buffer, int64_t ms);
 bool note_decode_odometer(struct slice payload, int64_t *ret_ms);
+/* The same for "mx/DOMAIN". */
+bool note_mx_key(struct buffer *buffer, struct slice domain);
+bool note_mx_key_parse(struct slice key, struct slice *ret_domain);
+/* Those that do not fit, the last ones, are left out. */
+void note_encode_mx(struct buffer *buffer, const struct mx_decision *decision);
+/* Hosts point into the payload; the verdict is MX_FOUND. False: another version or malformed. */
+bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision);
 void note_encode_hand(struct buffer *buffer);
 void note_encode_state(struct buffer *buffer, const struct state_note *note);
 void note_encode_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);

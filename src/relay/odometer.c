@@ -11,7 +11,6 @@
  */
 #include <stdlib.h>
 
-#include "relay/notes.h"
 #include "relay/relay_internal.h"
 
 static bool any_usable(const struct relay *relay, const uint32_t *chain, uint32_t length)

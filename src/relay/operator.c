@@ -3,7 +3,6 @@
  * What an operator may do with deliveries and servers. A command for a whole message is done for
  * every delivery that allows it.
  */
-#include "relay/notes.h"
 #include "relay/relay_internal.h"
 
 /* One command for one delivery; `argument` is the command's own. */
@@ -252,24 +251,35 @@ enum error relay_redirect(struct relay *relay, struct spool_handle handle, uint3
 
 /* ---- servers ------------------------------------------------------------------------------ */
 
-enum error relay_server_disable(struct relay *relay, uint32_t server, struct relay_time now)
+/* One that no hand may be laid on: there are too many of them, and they come and go. */
+static bool is_nobodys(const struct server *server)
+{
+    return server == NULL || server->on_demand;
+}
+
+enum error relay_server_disable(struct relay *relay, uint32_t index, struct relay_time now)
 {
     relay_begin(relay, now);
-    if (server >= relay->server_count) {
+    struct server *server = server_at(relay, index);
+    if (is_nobodys(server)) {
         return ERROR_MISSING;
     }
-    governor_disable(relay, &relay->servers[server]);
+    governor_disable(relay, server);
     relay_settle(relay);
     return ERROR_NONE;
 }
 
-enum error relay_server_enable(struct relay *relay, uint32_t server, struct relay_time now)
+enum error relay_server_enable(struct relay *relay, uint32_t index, struct relay_time now)
 {
     relay_begin(relay, now);
-    if (server >= relay->server_count) {
+    struct server *server = server_at(relay, index);
+    if (is_nobodys(server)) {
         return ERROR_MISSING;
     }
-    governor_enable(relay, &relay->servers[server]);
+    if (server->exchanger != NULL) {
+        noted_forget(relay, server->config->name);
+    }
+    governor_enable(relay, server);
     relay_settle(relay);
     return ERROR_NONE;
 }

@@ -561,10 +561,12 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     lanes_put_aside(relay, &old);
     relay->config = config;
     relay->routing = routing;
+    relay->remaking = true;
     bool good = server_map != NULL && routing != NULL && route_bytes != NULL && route_map != NULL &&
                 odometers != NULL && servers_new(relay, config, &servers) == ERROR_NONE &&
                 lanes_make(relay) && make_special_lanes(relay, &relaning) &&
                 timers_reserve(relay, 0, config->server_count + old.destination_room);
+    relay->remaking = false;
     lanes_put_aside(relay, &made);
     lanes_put_back(relay, &old);
     relay->config = relaning.old_config;
@@ -625,6 +627,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
             governor_start(relay, server); /* a new one, or one that has moved */
         }
     }
+    mx_known_prune(relay);
+    destinations_recall(relay);
     if (started) {
         lanes_place(relay);
     }

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "relay/notes.h"
 #include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
@@ -91,6 +90,8 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     list_init(&relay->touched);
     list_init(&relay->touched_destinations);
     list_init(&relay->spare_lanes);
+    list_init(&relay->mx_known);
+    list_init(&relay->noted);
     map_init(&relay->destinations_by_key);
     map_init(&relay->exchangers_by_key);
     map_init(&relay->recipients);
@@ -101,7 +102,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     intern_init(&relay->redirects, relay->key, UINT32_MAX - 1);
     schedule_init(&relay->schedule, timer_moved, relay);
     arena_init(&relay->action_memory);
-    buffer_init(&relay->scratch, NOTE_PAYLOAD_MAX);
+    buffer_init(&relay->scratch, SPOOL_NOTE_MAX);
     buffer_init(&relay->attempt, NOTE_PAYLOAD_MAX);
     relay->routing = routing_new(config);
     relay->route_bytes = calloc(config->route_count + 1, sizeof *relay->route_bytes);
@@ -155,6 +156,7 @@ void relay_free(struct relay *relay)
     free(relay->records);
     free(relay->servers);
     exchangers_done(relay);
+    mx_known_done(relay);
     intern_done(&relay->domains);
     intern_done(&relay->reasons);
     intern_done(&relay->redirects);
@@ -261,6 +263,9 @@ void relay_start(struct relay *relay, struct relay_time now)
     for (uint32_t i = 0; i < relay->server_count; i++) {
         governor_start(relay, &relay->servers[i]);
     }
+    noted_start(relay);
+    exchangers_start(relay);
+    mx_known_prune(relay);
     struct relay_reply reply = {.stage = RELAY_AT_DOT,
                                 .how = RELAY_LOCAL,
                                 .text =
@@ -306,16 +311,8 @@ static void write_capabilities(struct relay *relay, struct server *server,
         return; /* asked anew when it is made anew */
     }
     buffer_clear(&relay->scratch);
-    if (!note_key(&relay->scratch, server->config->name, GLOBAL_CAPABILITIES)) {
-        return;
-    }
-    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
-    buffer_clear(&relay->scratch);
     note_encode_capabilities(&relay->scratch, capabilities);
-    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
-    action->server = server->index;
-    action->key = key;
-    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+    action_server_note(relay, server, GLOBAL_CAPABILITIES);
 }
 
 void relay_session_opened(struct relay *relay, uint32_t id,
@@ -860,19 +857,37 @@ void relay_contact(struct relay *relay, const struct ip_address *from, struct re
     relay_settle(relay);
 }
 
+/* A server of the chain that mail to this recipient takes, with this address; or NULL. */
+static struct server *server_on_way(struct relay *relay, const struct spool_message *message,
+                                    uint32_t which)
+{
+    uint32_t route = route_of_recipient(relay, message, which);
+    if (route == NO_INDEX) {
+        return NULL;
+    }
+    uint32_t length = relay->config->routes[route].chain_length;
+    const uint32_t *chain = relay->config->routes[route].chain;
+    const struct destination *destination =
+        destination_find(relay, route, domain_of_address(message->recipients[which].address));
+    if (destination != NULL) {
+        chain = destination->chain;
+        length = destination->chain_length;
+    }
+    for (uint32_t i = 0; i < length; i++) {
+        struct server *server = server_at(relay, chain[i]);
+        if (has_address(server, &message->origin.client.address)) {
+            return server;
+        }
+    }
+    return NULL;
+}
+
 bool relay_loop(struct relay *relay, const struct spool_message *message, struct relay_time now)
 {
     relay_begin(relay, now);
     struct server *found = NULL;
     for (uint32_t i = 0; found == NULL && i < message->recipient_count; i++) {
-        uint32_t route = route_of_recipient(relay, message, i);
-        uint32_t length = 0;
-        const uint32_t *chain =
-            route == NO_INDEX ? NULL : lane_chain(relay, relay->lanes[route], &length);
-        for (uint32_t j = 0; found == NULL && j < length; j++) {
-            struct server *server = server_at(relay, chain[j]);
-            found = has_address(server, &message->origin.client.address) ? server : NULL;
-        }
+        found = server_on_way(relay, message, i);
     }
     if (found != NULL) {
         governor_loop(relay, found);

@@ -196,7 +196,7 @@ bool relay_loop(struct relay *relay, const struct spool_message *message, struct
 void relay_server_addresses(struct relay *relay, uint32_t server,
                             const struct ip_address *addresses, size_t count);
 
-/* The answer to RELAY_RESOLVE; also without having been asked. Nothing of it is kept. */
+/* The answer to RELAY_RESOLVE; also without having been asked. Nothing points into it later. */
 void relay_resolved(struct relay *relay, struct slice domain, const struct mx_answer *answer,
                     struct relay_time now);
 

@@ -49,6 +49,7 @@
 #include "base/map.h"
 #include "relay/intern.h"
 #include "relay/known.h"
+#include "relay/notes.h"
 #include "relay/outcome.h"
 #include "relay/ramp.h"
 #include "relay/relay.h"
@@ -423,7 +424,11 @@ struct relay {
     struct exchanger **exchangers; /* NULL: a free place */
     uint32_t exchanger_room, exchanger_count;
     struct map exchangers_by_key;
-    uint32_t sweep; /* place in the schedule */
+    struct link mx_known; /* struct mx_known: by the latest last */
+    uint32_t mx_known_count;
+    struct link noted; /* struct noted: of exchangers that are not there yet */
+    bool remaking;     /* lanes are made for another configuration */
+    uint32_t sweep;    /* place in the schedule */
     struct server *servers;
     uint32_t server_count;
     struct link touched; /* servers that relay_settle() looks at */
@@ -605,6 +610,7 @@ struct exchanger {
     struct server_config config;
     struct server_address addresses[MX_ADDRESSES_MAX];
     uint64_t key;
+    bool expected;      /* known from a note alone, by name: DNS is to say where it is */
     struct link uses;   /* struct exchanger_use */
     uint32_t pin_count; /* lanes for doubts */
     uint8_t host[MX_HOST_MAX];
@@ -620,6 +626,16 @@ struct exchanger_use {
  * is out, or there are too many. */
 struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
                               bool lasting);
+/* One that was noted, whose addresses are still to be learned; NULL as above. */
+struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter);
+/* It was only expected, and DNS has named others in its place. */
+bool exchanger_is_gone(const struct server *server);
+/* One may connect to it. */
+bool exchanger_has_place(const struct server *server);
+/* The one of this key that is there, if it has this name; or NULL. */
+struct server *exchanger_find(const struct relay *relay, struct slice host, uint64_t filter);
+/* Loading is complete: those of domain blocks are probed. */
+void exchangers_start(struct relay *relay);
 /* It may take its time to greet, as the last server of a chain (R4). */
 void exchanger_is_last(struct server *server);
 /* Mail waits for it. */
@@ -631,6 +647,26 @@ void exchangers_sweep(struct relay *relay);
 /* Before the lanes are made anew. */
 void exchangers_unplace(struct relay *relay);
 void exchangers_done(struct relay *relay);
+
+/* ---- mx_known.c: what is known of exchangers from before ------------------------------------ */
+
+/* The last good answer for a name of a domain block, addresses completed; as it was decided. */
+void mx_known_keep(struct relay *relay, struct slice domain, const struct mx_decision *decision);
+/* False: none. Hosts are valid until the next mx_known_keep() or mx_known_prune(). */
+bool mx_known_read(const struct relay *relay, struct slice domain,
+                   struct mx_decision *ret_decision);
+void mx_known_load(struct relay *relay, struct slice domain, struct slice payload);
+/* Forgets what no domain block needs any more. */
+void mx_known_prune(struct relay *relay);
+void mx_known_done(struct relay *relay);
+/* What was noted of an exchanger's state. */
+void noted_load(struct relay *relay, const struct note_key *key, struct slice payload);
+/* The exchanger is there now. */
+void noted_apply(struct relay *relay, struct server *server);
+/* Loading is complete: states of those that are not there are of the past. */
+void noted_start(struct relay *relay);
+/* What a hand did to it is over. */
+void noted_forget(struct relay *relay, struct slice host);
 
 /* ---- destination.c: MX routing ------------------------------------------------------------ */
 
@@ -657,6 +693,15 @@ struct destination {
 
 /* Of mail by this route to this domain, which is interned; made if need be. NULL: memory. */
 struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain);
+/* The same if it is there; else NULL. */
+struct destination *destination_find(struct relay *relay, uint32_t route, struct slice domain);
+/* What was found for it last is used until DNS answers. */
+void destination_recall(struct relay *relay, struct destination *destination);
+void destinations_recall(struct relay *relay);
+/* The server that a note of a delivery there names; NO_INDEX: it has none of that name. `expect`:
+ * it is made if need be. */
+uint32_t destination_server(struct relay *relay, struct destination *destination, struct slice name,
+                            bool expect);
 /* Something may have changed for it. */
 void destination_touch(struct relay *relay, struct destination *destination);
 /* Whom its mail goes to now, or NO_INDEX. */
@@ -700,7 +745,6 @@ void governor_probe_due(struct relay *relay, struct server *server);
 void governor_loop(struct relay *relay, struct server *server);
 void governor_disable(struct relay *relay, struct server *server);
 void governor_enable(struct relay *relay, struct server *server);
-struct state_note;
 void governor_loaded(struct relay *relay, struct server *server, const struct state_note *note);
 /* Counts a value that is new. */
 void variety_add(struct variety *variety, uint32_t value);
@@ -792,7 +836,6 @@ void odometers_carry(struct relay *relay, struct odometer *to, const uint32_t *r
 /* A message's time begins, or goes on. */
 void span_accepted(struct relay *relay, struct message *message, const struct spool_message *from,
                    uint32_t route);
-struct span_note;
 void span_load(struct relay *relay, struct message *message, const struct span_note *note);
 /* After it was laned anew: what has elapsed goes along. `old` by old route, as carried. */
 void span_remap(struct relay *relay, struct message *message, const struct odometer *old,
@@ -836,9 +879,15 @@ void action_state_note(struct relay *relay, uint32_t number); /* the kind that f
 void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind, struct slice text,
                        struct buffer *buffer);
 uint32_t *action_numbers(struct relay *relay, uint32_t count);
+/* What has been put into relay->scratch, under a key of the server's. */
+void action_server_note(struct relay *relay, const struct server *server,
+                        enum global_note_kind kind);
 
 /* ---- load.c ------------------------------------------------------------------------------- */
 
+/* What was noted of a server, with nothing told. */
+void server_load_note(struct relay *relay, struct server *server, enum global_note_kind kind,
+                      struct slice payload);
 /* To another place, or with an empty text back to its route. ERROR_INVALID: no such place.
  * The delivery is in no place and blocks nobody. */
 enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to) MUST_CHECK;

@@ -78,11 +78,28 @@ static void check_codec(struct slice payload)
     buffer_done(&again);
 }
 
+static void check_mx_codec(struct slice payload)
+{
+    struct mx_decision decision;
+    if (!note_decode_mx(payload, &decision)) {
+        return;
+    }
+    struct buffer again;
+    buffer_init(&again, SPOOL_NOTE_MAX);
+    note_encode_mx(&again, &decision);
+    assert(!again.failed && again.length >= 2);
+    assert(again.data[1] <= decision.count);
+    assert(again.data[1] < decision.count ||
+           (again.length <= payload.length && memcmp(again.data, payload.data, again.length) == 0));
+    buffer_done(&again);
+}
+
 static void load_key(struct relay *relay, struct slice input)
 {
-    static const char *const keys[] = {"server/m1/hand", "server/m1/state",
-                                       "server/m1/capabilities", "odometer/domain:example.com"};
-    if (input.length > 0 && input.data[0] < 4) {
+    static const char *const keys[] = {"server/m1/hand",         "server/m1/state",
+                                       "server/m1/capabilities", "odometer/domain:example.com",
+                                       "mx/example.com",         "exchanger/a/state"};
+    if (input.length > 0 && input.data[0] < sizeof keys / sizeof keys[0]) {
         relay_load_global(relay, slice_from_text(keys[input.data[0]]), slice_skip(input, 1), now);
     } else {
         size_t half = input.length / 2;
@@ -103,6 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     add(relay);
     add(copy);
     check_codec(slice_skip(rest, 1));
+    check_mx_codec(slice_skip(rest, 1));
     if (data[0] == 0) {
         load_key(relay, slice_skip(rest, 1));
     } else {

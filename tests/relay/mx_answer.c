@@ -49,3 +49,63 @@ void mx_answer_read(struct mx_answer_text *answer, const char *text)
         rest = slice_skip(rest, end + 1);
     }
 }
+
+/* ---- in a world ---------------------------------------------------------------------------- */
+
+void mx_follow(struct world *world, uint32_t route, uint32_t servers, uint32_t place)
+{
+    world->routes[route].mx = true;
+    world->routes[route].mx_place = place;
+    world->routes[route].chain_length = servers;
+    world->config.exchanger = (struct server_config){.connections = 4,
+                                                     .connect_timeout_ms = 30000,
+                                                     .greeting_timeout_ms = 60000,
+                                                     .probe_interval_ms = 700,
+                                                     .failover = NO_INDEX};
+}
+
+void mx_answer(struct world *world, const char *domain, const char *text, enum error error,
+               uint32_t ttl_s)
+{
+    struct mx_answer_text answer;
+    mx_answer_read(&answer, text);
+    answer.answer.error = error;
+    answer.answer.ttl_s = ttl_s;
+    relay_resolved(world->relay, slice_from_text(domain), &answer.answer, world->now);
+    world_take(world);
+}
+
+bool mx_is_asked(const struct world *world, const char *domain)
+{
+    size_t asked = 0;
+    for (size_t i = 0; i < world_count(world, RELAY_RESOLVE); i++) {
+        asked +=
+            slice_equal(world_action(world, RELAY_RESOLVE, i)->domain, slice_from_text(domain));
+    }
+    return asked == 1;
+}
+
+uint32_t mx_called(const struct world *world, const char *host)
+{
+    for (size_t i = 0; i < world_count(world, RELAY_CONNECT); i++) {
+        const struct relay_action *call = world_action(world, RELAY_CONNECT, i);
+        const struct server_config *config = relay_server_config(world->relay, call->server);
+        assert_non_null(config);
+        if (slice_equal(config->name, slice_from_text(host))) {
+            return call->session;
+        }
+    }
+    return 0;
+}
+
+struct relay_lane_view mx_lane(struct world *world, const char *name)
+{
+    struct relay_lane_view view = {.server = NO_INDEX};
+    for (uint32_t i = 0; i < relay_lane_count(world->relay); i++) {
+        relay_lane(world->relay, i, &view);
+        if (slice_equal(view.route, slice_from_text(name))) {
+            return view;
+        }
+    }
+    return (struct relay_lane_view){.server = NO_INDEX};
+}

@@ -17,18 +17,9 @@
 
 static struct world world;
 
-static const struct server_config exchanger = {.connections = 4,
-                                               .connect_timeout_ms = 30000,
-                                               .greeting_timeout_ms = 60000,
-                                               .probe_interval_ms = 700,
-                                               .failover = NO_INDEX};
-
 static void follow(uint32_t route, uint32_t servers, uint32_t place)
 {
-    world.routes[route].mx = true;
-    world.routes[route].mx_place = place;
-    world.routes[route].chain_length = servers;
-    world.config.exchanger = exchanger;
+    mx_follow(&world, route, servers, place);
 }
 
 static void open_world(void)
@@ -55,12 +46,7 @@ static int teardown(void **state)
 
 static void answer_text(const char *domain, const char *text, enum error error, uint32_t ttl_s)
 {
-    struct mx_answer_text answer;
-    mx_answer_read(&answer, text);
-    answer.answer.error = error;
-    answer.answer.ttl_s = ttl_s;
-    relay_resolved(world.relay, slice_from_text(domain), &answer.answer, world.now);
-    world_take(&world);
+    mx_answer(&world, domain, text, error, ttl_s);
 }
 
 static void answer(const char *domain, const char *text)
@@ -75,23 +61,12 @@ static void add(uint32_t handle, const char *recipients)
 
 static bool is_asked(const char *domain)
 {
-    const struct relay_action *ask = world_action(&world, RELAY_RESOLVE, 0);
-    return ask != NULL && slice_equal(ask->domain, slice_from_text(domain)) &&
-           world_count(&world, RELAY_RESOLVE) == 1;
+    return mx_is_asked(&world, domain);
 }
 
-/* The session asked for in the last input, to the exchanger of this name. */
 static uint32_t called(const char *host)
 {
-    for (size_t i = 0; i < world_count(&world, RELAY_CONNECT); i++) {
-        const struct relay_action *call = world_action(&world, RELAY_CONNECT, i);
-        const struct server_config *config = relay_server_config(world.relay, call->server);
-        assert_non_null(config);
-        if (slice_equal(config->name, slice_from_text(host))) {
-            return call->session;
-        }
-    }
-    return 0;
+    return mx_called(&world, host);
 }
 
 static void accept_all(void)
@@ -152,14 +127,7 @@ static uint32_t count_exchangers(void)
 
 static struct relay_lane_view lane_named(const char *name)
 {
-    struct relay_lane_view view = {.server = NO_INDEX};
-    for (uint32_t i = 0; i < relay_lane_count(world.relay); i++) {
-        relay_lane(world.relay, i, &view);
-        if (slice_equal(view.route, slice_from_text(name))) {
-            return view;
-        }
-    }
-    return (struct relay_lane_view){.server = NO_INDEX};
+    return mx_lane(&world, name);
 }
 
 static uint8_t bounced_with(void)
@@ -567,7 +535,7 @@ static void a_reload_keeps_what_dns_said_and_the_order(void **state)
     world_configure(&next);
     next.routes[2].mx = true;
     next.routes[2].chain_length = 0;
-    next.config.exchanger = exchanger;
+    next.config.exchanger = world.config.exchanger;
     reconfigure(&next);
     assert_int_equal(world_count(&world, RELAY_RESOLVE), 0);
     assert_int_equal(lane_named("mx:far.example").deliveries, 2);
@@ -587,7 +555,7 @@ static void a_reload_keeps_what_dns_said_and_the_order(void **state)
     next.routes[2].chain_length = 0;
     next.routes[2].deliver_only_to = &next.from; /* other rules: what DNS said is asked anew */
     next.routes[2].deliver_only_to_count = 1;
-    next.config.exchanger = exchanger;
+    next.config.exchanger = world.config.exchanger;
     reconfigure(&next);
     assert_int_equal(lane_named("mx:far.example").deliveries, 2);
     assert_false(read_nothing_called);

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "mx_answer.h"
 #include "relay/etrn.h"
 #include "world.h"
 
@@ -191,6 +192,21 @@ static void a_long_queue_is_looked_at_in_part(void **state)
     assert_etrn("@wild.example", M3, RELAY_ETRN_STARTED, 0);
 }
 
+static void exchangers_of_each_name_are_believed(void **state)
+{
+    (void)state;
+    world_close(&world);
+    mx_follow(&world, 3, 0, 0); /* *.wild.example */
+    world_start(&world);
+    world_add(&world, 1, "x@far.example", "ann@a.wild.example", 0);
+    mx_answer(&world, "a.wild.example", "10 host 192.0.2.11", ERROR_NONE, 3600);
+    assert_int_not_equal(mx_called(&world, "host"), 0);
+    world.now.steady_ms += 200; /* it has been called, and is again at once */
+    assert_etrn("a.wild.example", "192.0.2.11", RELAY_ETRN_COUNTED, 1);
+    assert_int_equal(world_count(&world, RELAY_KNOCK), 1);
+    assert_etrn("a.wild.example", "192.0.2.12", RELAY_ETRN_DENIED, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +220,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_deferred_is_tried_now, start, end),
         cmocka_unit_test_setup_teardown(what_the_operator_keeps_back_is_said_so, start, end),
         cmocka_unit_test_setup_teardown(a_long_queue_is_looked_at_in_part, start, end),
+        cmocka_unit_test_setup_teardown(exchangers_of_each_name_are_believed, start, end),
     };
     return cmocka_run_group_tests_name("etrn", tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Mail that a server sends back to us (R5): only from a server of its recipient's own chain is it a
- * loop, and that server is suspect.
+ * Mail that a server sends back to us (R5): only from a server of its recipient's own chain, or an
+ * exchanger of his domain under MX routing, is it a loop, and that server is suspect.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "mx_answer.h"
 #include "spool/spool.h"
 #include "world.h"
 
@@ -60,10 +61,36 @@ static void a_server_of_the_recipients_chain_is_suspect(void **state)
     world_close(&world);
 }
 
+static void an_exchanger_of_the_recipients_domain_is_suspect(void **state)
+{
+    (void)state;
+    struct ip_address primary, other;
+    assert_true(ip_from_text(SLICE_LITERAL("192.0.2.11"), &primary));
+    assert_true(ip_from_text(SLICE_LITERAL("192.0.2.12"), &other));
+    world_configure(&world);
+    mx_follow(&world, 0, 0, 0); /* one.example */
+    mx_follow(&world, 3, 0, 0); /* *.wild.example */
+    world_start(&world);
+    assert_false(comes_back("a@one.example", primary)); /* DNS has said nothing yet */
+    mx_answer(&world, "one.example", "10 primary 192.0.2.11", ERROR_NONE, 3600);
+    assert_false(comes_back("a@one.example", other));
+    assert_false(comes_back("a@b.wild.example", primary)); /* not of that domain */
+    assert_true(comes_back("a@One.Example", primary));
+    const struct relay_action *event = world_event(&world, RELAY_EVENT_LOOP, 0);
+    assert_non_null(event);
+    assert_true(event->server >= RELAY_EXCHANGERS);
+    world_add(&world, 1, "x@far.example", "a@b.wild.example", 0);
+    mx_answer(&world, "b.wild.example", "10 other 192.0.2.12", ERROR_NONE, 3600);
+    assert_true(comes_back("a@b.wild.example", other));
+    assert_false(comes_back("a@c.wild.example", other));
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_server_of_the_recipients_chain_is_suspect),
+        cmocka_unit_test(an_exchanger_of_the_recipients_domain_is_suspect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,7 +67,7 @@ void world_configure(struct world *world)
 
 void world_open(struct world *world)
 {
-    world->relay = relay_new(&world->config, 42, world->now);
+    world->relay = relay_new(&world->config, 42 + world->seed, world->now);
     assert_non_null(world->relay);
 }
 
@@ -75,6 +75,41 @@ void world_close(struct world *world)
 {
     relay_free(world->relay);
     world->relay = NULL;
+}
+
+static void keep_global(struct world *world, struct slice key, struct slice payload)
+{
+    size_t at = 0;
+    while (at < world->global_count &&
+           !slice_equal(key, slice_make(world->globals[at].key, world->globals[at].key_length))) {
+        at++;
+    }
+    world->global_writes++;
+    if (at == WORLD_GLOBALS) {
+        return;
+    }
+    struct world_global *global = &world->globals[at];
+    world->global_count += at == world->global_count;
+    assert_true(key.length <= sizeof global->key && payload.length <= sizeof global->payload);
+    memcpy(global->key, key.data, key.length);
+    global->key_length = key.length;
+    global->length = payload.length;
+    if (payload.length > 0) {
+        memcpy(global->payload, payload.data, payload.length);
+    }
+}
+
+void world_reopen(struct world *world)
+{
+    relay_free(world->relay);
+    world_open(world);
+    for (size_t i = 0; i < world->global_count; i++) {
+        const struct world_global *global = &world->globals[i];
+        if (global->length > 0) {
+            relay_load_global(world->relay, slice_make(global->key, global->key_length),
+                              slice_make(global->payload, global->length), world->now);
+        }
+    }
 }
 
 void world_take(struct world *world)
@@ -86,6 +121,9 @@ void world_take(struct world *world)
             slice_starts_fold(action.key, SLICE_LITERAL("odometer/"))) {
             world->odometer_notes++;
             continue;
+        }
+        if (action.kind == RELAY_GLOBAL) {
+            keep_global(world, action.key, action.payload);
         }
         assert_true(world->action_count < WORLD_ACTIONS);
         world->actions[world->action_count++] = action;

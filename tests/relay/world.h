@@ -8,7 +8,15 @@
 
 #include "relay/relay.h"
 
-enum { WORLD_SERVERS = 3, WORLD_ROUTES = 4, WORLD_ACTIONS = 4096 };
+enum { WORLD_SERVERS = 3, WORLD_ROUTES = 4, WORLD_ACTIONS = 4096, WORLD_GLOBALS = 32 };
+
+/* A note about no message, as written last. */
+struct world_global {
+    char key[SPOOL_KEY_MAX];
+    size_t key_length;
+    uint8_t payload[SPOOL_NOTE_MAX];
+    size_t length; /* 0: forgotten */
+};
 
 /* Routes: 0 domain one.example > m1 m2 m3; 1 domain two.example > m1 m3; 2 relay out > m2;
  * 3 domain *.wild.example > m3. */
@@ -21,6 +29,7 @@ struct world {
     struct ip_network from;
     uint32_t chains[WORLD_ROUTES][WORLD_SERVERS];
     uint32_t retry_ms[3];
+    uint64_t seed; /* 0 at first */
     struct relay *relay;
     struct relay_time now;
     uint64_t sequence;
@@ -29,11 +38,17 @@ struct world {
     uint32_t capabilities; /* RELAY_CAP_*, of sessions that open */
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
+    struct world_global globals[WORLD_GLOBALS]; /* but odometers; the first ones */
+    size_t global_count;
+    size_t global_writes;
     size_t odometer_notes; /* that were taken, and are no actions here: one a minute */
 };
 
 void world_configure(struct world *world);
 void world_open(struct world *world);
+/* The process dies, and what it had noted about no message is loaded into the next. Its mail is
+ * gone. */
+void world_reopen(struct world *world);
 /* Opens it with no mail, and starts. */
 void world_start(struct world *world);
 void world_close(struct world *world);
