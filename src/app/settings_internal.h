@@ -21,6 +21,7 @@ enum {
     SETTINGS_BYTES_MAX = 256 << 20, /* of all files */
     SETTINGS_INCLUDE_DEPTH = 8,
     SETTINGS_COMPLAINTS_MAX = 200, /* said; the rest is counted */
+    SETTINGS_SERVERS_MAX = 16384,  /* numbers from RELAY_EXCHANGERS on are not theirs */
     SETTINGS_CHAIN_MAX = 64,
     SETTINGS_RETRY_MAX = 64,
     SETTINGS_SECRET_MAX = 255, /* as proto/sasl.h takes */

@@ -5,18 +5,23 @@
  */
 #include "app/settings_internal.h"
 #include "base/crc32c.h"
+#include "relay/relay.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 struct servers {
     struct settings *settings;
     const struct names *names;
     struct server_config *all;
+    uint32_t *keys;
     const struct entry **failovers; /* by server */
     const struct block **blocks;
     uint32_t count;
     const struct entry **entries; /* scratch of settings_fill() */
 };
+
+static_assert((int)SETTINGS_SERVERS_MAX <= (int)RELAY_EXCHANGERS, "indexes of servers");
 
 static uint32_t count_blocks(const struct settings *settings)
 {
@@ -27,19 +32,21 @@ static uint32_t count_blocks(const struct settings *settings)
     return count;
 }
 
-/* Takes the names; a server of a name that is known or reserved is left out. */
-/* Processes name a server by the checksum of its name (service/channel.h). */
+/* Processes name a server by the checksum of its name (service/channel.h). NO_INDEX: nobody else
+ * has it, and it is kept. */
 static uint32_t same_key(const struct servers *servers, struct slice name)
 {
     uint32_t key = crc32c(0, name);
     for (uint32_t i = 0; i < servers->count; i++) {
-        if (crc32c(0, servers->all[i].name) == key) {
+        if (servers->keys[i] == key) {
             return i;
         }
     }
+    servers->keys[servers->count] = key;
     return NO_INDEX;
 }
 
+/* Takes the names; a server of a name that is known or reserved is left out. */
 static void collect(struct servers *servers, struct names *names)
 {
     struct settings *settings = servers->settings;
@@ -63,6 +70,10 @@ static void collect(struct servers *servers, struct names *names)
             settings_complain(settings, block->at, "server '%.*s' is there twice; first in line %u",
                               SHOWN(name), servers->blocks[known]->at.line);
             continue;
+        }
+        if (servers->count == SETTINGS_SERVERS_MAX) {
+            settings_complain(settings, block->at, "more than %d servers", SETTINGS_SERVERS_MAX);
+            return;
         }
         uint32_t twin = same_key(servers, name);
         if (twin != NO_INDEX) {
@@ -249,6 +260,7 @@ void settings_servers(struct settings *settings, struct names *ret_names)
         .settings = settings,
         .names = ret_names,
         .all = settings_allocate(settings, most, sizeof(struct server_config)),
+        .keys = settings_allocate_tree(settings, most, sizeof(uint32_t)),
         .failovers = settings_allocate_tree(settings, most, sizeof(struct entry *)),
         .blocks = settings_allocate_tree(settings, most, sizeof(struct block *)),
         .entries = settings_allocate_tree(settings, settings_table_length, sizeof(struct entry *)),

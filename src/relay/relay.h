@@ -371,7 +371,8 @@ struct relay_server_view {
     uint64_t changes;         /* of state, since the start */
     enum server_state before; /* if there were any: the state before this one */
     int64_t before_ms;        /* and how long it lasted */
-    bool breaker_open;        /* it refused one message after the other (R5), and took none since */
+    bool on_demand;    /* an exchanger of a relay's destination: only mail for it probes it */
+    bool breaker_open; /* it refused one message after the other (R5), and took none since */
     struct slice reason;
     struct relay_capabilities capabilities; /* last seen */
     bool capabilities_known;

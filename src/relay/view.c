@@ -95,6 +95,7 @@ void relay_server(const struct relay *relay, uint32_t index, struct relay_server
         .changes = server->changes,
         .before = server->before,
         .before_ms = server->before_ms,
+        .on_demand = server->on_demand,
         .breaker_open = server->breaker_open,
         .reason = slice_make(server->reason, server->reason_length),
         .capabilities = server->capabilities,

@@ -269,6 +269,27 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
     }
 }
 
+static bool is_about_server(const struct alert *alert)
+{
+    return alert->subject.length > 0 &&
+           (alert->kind == ALERT_SERVER || alert->kind == ALERT_CREDENTIALS ||
+            alert->kind == ALERT_REFUSES || alert->kind == ALERT_LOOP);
+}
+
+static bool has_server(const struct core *core, struct slice name)
+{
+    if (relay_config_server(&core->config->relay, name) != NO_INDEX) {
+        return true;
+    }
+    for (uint32_t i = relay_next_exchanger(core->relay, 0); i != NO_INDEX;
+         i = relay_next_exchanger(core->relay, i + 1)) {
+        if (slice_equal(core_server_name(core, i), name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- a new configuration --------------------------------------------------------------------- */
 
 static void mark(struct core *core, enum alert_kind kind, struct slice subject)
@@ -302,16 +323,11 @@ static void mark_lanes(struct core *core)
 void report_alerts_reconfigured(struct core *core)
 {
     mark_lanes(core);
-    for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
-        mark(core, ALERT_CREDENTIALS, core_server_name(core, i));
-        mark(core, ALERT_SERVER, core_server_name(core, i));
-        mark(core, ALERT_REFUSES, core_server_name(core, i));
-        mark(core, ALERT_LOOP, core_server_name(core, i));
-    }
     LIST_EACH(&core->alerts.standing, at, after)
     {
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
-        if (alert->subject.length > 0 && !alert->marked) {
+        bool stands = is_about_server(alert) ? has_server(core, alert->subject) : alert->marked;
+        if (alert->subject.length > 0 && !stands) {
             end_one(core, alert);
         } else {
             alert->marked = false;
@@ -334,21 +350,40 @@ static bool has_orphans(const struct core *core)
     return false;
 }
 
-/* A standby that is down is missed only when it is needed. */
+static void look_at_server(struct core *core, uint32_t server)
+{
+    struct relay_server_view view;
+    struct slice name = core_server_name(core, server);
+    relay_server(core->relay, server, &view);
+    if (view.on_demand) {
+        return; /* R7: of many destinations some are always away */
+    }
+    if (view.state == SERVER_DOWN) {
+        char text[ALERT_TEXT_SIZE];
+        snprintf(text, sizeof(text), "server %.*s is down%s%.*s", SLICE_PRINT(slice_take(name, 64)),
+                 view.reason.length > 0 ? ": " : "", SLICE_PRINT(slice_take(view.reason, 100)));
+        begin(core, ALERT_SERVER, name, text);
+    } else if (view.state == SERVER_UP || view.state == SERVER_DISABLED) {
+        end(core, ALERT_SERVER, name);
+    }
+}
+
+/* A standby that is down is missed only when it is needed; an exchanger that DNS does not name any
+ * more is missed by nobody. */
 static void look_at_servers(struct core *core)
 {
     for (uint32_t i = 0; i < core->config->relay.server_count; i++) {
-        struct relay_server_view view;
-        struct slice name = core_server_name(core, i);
-        relay_server(core->relay, i, &view);
-        if (view.state == SERVER_DOWN) {
-            char text[ALERT_TEXT_SIZE];
-            snprintf(text, sizeof(text), "server %.*s is down%s%.*s",
-                     SLICE_PRINT(slice_take(name, 64)), view.reason.length > 0 ? ": " : "",
-                     SLICE_PRINT(slice_take(view.reason, 100)));
-            begin(core, ALERT_SERVER, name, text);
-        } else if (view.state == SERVER_UP || view.state == SERVER_DISABLED) {
-            end(core, ALERT_SERVER, name);
+        look_at_server(core, i);
+    }
+    for (uint32_t i = relay_next_exchanger(core->relay, 0); i != NO_INDEX;
+         i = relay_next_exchanger(core->relay, i + 1)) {
+        look_at_server(core, i);
+    }
+    LIST_EACH(&core->alerts.standing, at, after)
+    {
+        struct alert *alert = LIST_ENTRY(at, struct alert, link);
+        if (is_about_server(alert) && !has_server(core, alert->subject)) {
+            end_one(core, alert);
         }
     }
 }

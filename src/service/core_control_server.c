@@ -310,24 +310,36 @@ static json_t *capabilities(const struct relay_server_view *view)
     return array;
 }
 
+/* Exchangers come behind the configured ones. */
+static uint32_t waiting_place(const struct control_request *request, uint32_t server)
+{
+    return server < RELAY_EXCHANGERS
+               ? server
+               : request->core->config->relay.server_count + (server - RELAY_EXCHANGERS);
+}
+
 /* Deliveries waiting in the lanes that each server heads: one look at all lanes for all servers. */
 static void count_waiting(struct control_request *request)
 {
-    const struct relay_config *config = &request->core->config->relay;
-    request->waiting_for = arena_allocate(&request->arena, config->server_count * sizeof(uint64_t));
-    request->waiting_for_count = request->waiting_for == NULL ? 0 : config->server_count;
-    for (uint32_t i = 0; request->waiting_for != NULL && i < config->route_count; i++) {
+    struct core *core = request->core;
+    uint32_t places = core->config->relay.server_count + RELAY_EXCHANGERS_MAX;
+    uint32_t lanes = relay_lane_count(core->relay);
+    request->waiting_for = arena_allocate(&request->arena, places * sizeof(uint64_t));
+    request->waiting_for_count = request->waiting_for == NULL ? 0 : places;
+    for (uint32_t i = 0; request->waiting_for != NULL && i < lanes; i++) {
         struct relay_lane_view lane;
-        relay_lane(request->core->relay, i, &lane);
-        if (config->routes[i].chain_length > 0) {
-            request->waiting_for[config->routes[i].chain[0]] += lane.deliveries;
+        relay_lane(core->relay, i, &lane);
+        bool of_route = i < core->config->relay.route_count;
+        if (lane.chain_length > 0 && (of_route || lane.chain[0] >= RELAY_EXCHANGERS)) {
+            request->waiting_for[waiting_place(request, lane.chain[0])] += lane.deliveries;
         }
     }
 }
 
 static uint64_t deliveries_for(const struct control_request *request, uint32_t server)
 {
-    return server < request->waiting_for_count ? request->waiting_for[server] : 0;
+    uint32_t place = waiting_place(request, server);
+    return place < request->waiting_for_count ? request->waiting_for[place] : 0;
 }
 
 static json_t *long_server_row(const struct control_request *request, uint32_t index)
@@ -353,6 +365,14 @@ static json_t *long_server_row(const struct control_request *request, uint32_t i
                     : json_null());
     control_set(row, "deliveries", json_integer((json_int_t)deliveries_for(request, index)));
     return row;
+}
+
+/* A relay's exchangers are nobody's to look after, unless he names one. */
+static bool is_for_all(const struct core *core, uint32_t server)
+{
+    struct relay_server_view view;
+    relay_server(core->relay, server, &view);
+    return !view.on_demand;
 }
 
 static bool is_named(const struct control_request *request, uint32_t server)
@@ -401,12 +421,12 @@ static enum control_step each_server(struct control_request *request, server_fn 
     }
     bool named = control_argument(request, "name").length > 0;
     for (uint32_t i = server_from(core, 0); i != NO_INDEX; i = server_from(core, i + 1)) {
-        if (is_named(request, i) && (named || i < RELAY_EXCHANGERS)) {
+        if (is_named(request, i) && (named || is_for_all(core, i))) {
             /* Being in that state already is what was asked for. */
             enum error error = fn(core->relay, i, core_now());
             if (error == ERROR_MISSING) {
                 return control_fail(request, CONTROL_NOTHING_MATCHED,
-                                    "DNS named this server, and it is in no configuration");
+                                    "DNS named this server for a relay; it is in no configuration");
             }
             if (error == ERROR_MEMORY) {
                 return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(error));

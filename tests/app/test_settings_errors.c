@@ -330,6 +330,21 @@ static void too_many_listeners_or_too_long_a_path(void **state)
     buffer_done(&text);
 }
 
+static void too_many_servers(void **state)
+{
+    (void)state;
+    struct buffer text;
+    buffer_init(&text, 0);
+    buffer_append_text(&text, GOOD);
+    for (int i = 1; i <= 16384; i++) { /* GOOD has one */
+        buffer_printf(&text, "server s%d { address = \"192.0.2.1\" }\n", i);
+    }
+    buffer_put_u8(&text, 0);
+    check_errors((const char *)text.data, "conf:16389: more than 16384 servers\n"
+                                          "conf:1: 16184 more not shown\n"); /* of no use */
+    buffer_done(&text);
+}
+
 static void servers(void **state)
 {
     (void)state;
@@ -563,6 +578,7 @@ int main(void)
         cmocka_unit_test(user_of_the_machine),
         cmocka_unit_test(listeners),
         cmocka_unit_test(too_many_listeners_or_too_long_a_path),
+        cmocka_unit_test(too_many_servers),
         cmocka_unit_test(servers),
         cmocka_unit_test(domains),
         cmocka_unit_test(relays),

@@ -197,13 +197,50 @@ def test_a_domain_follows_its_exchangers(world, holdfast):
     mx.send(content=number(1))
     mx.send(content=number(2))
     wait_for(lambda: lane(mx, "domain:example.com")["state"] == "stopped", 20, what="stopped")
-    assert [alert["kind"] for alert in mx.status()["alerts"]] == ["stopped"]
+    wait_for(lambda: {alert["kind"] for alert in mx.status()["alerts"]} == {"server", "stopped"}, 5,
+             what="alerts")
     world.names.mode = "nxdomain"
     mx.reload()
     assert mx.status()["dead_letters"] == 0
     primary.start()
     wait_for(lambda: primary.subjects() == ["1", "2"], 10, what="the mail, by what was known")
     mx.wait_empty()
+    wait_for(lambda: mx.status()["alerts"] == [], 5, what="no alerts")
+
+
+def test_a_domains_exchangers_outlast_a_restart_without_dns(world, holdfast):
+    primary = world.host(2)
+    world.mx("example.com", (10, "h2.example"))
+    mx = holdfast("domain example.com { deliver-to = mx deliver-only-to = 127.0.0.0/8 }\n",
+                  top=world.names.setting)
+    wait_for(lambda: state(mx, "h2.example") == "up", 20, what="the primary up")
+    primary.stop()
+    mx.send(content=number(1))
+    wait_for(lambda: state(mx, "h2.example") == "down", 20, what="the primary down")
+    world.names.mode = "silent"
+    mx.stop()
+    mx.start()
+    wait_for(lambda: state(mx, "h2.example") in ("suspect", "down"), 10, what="the journal")
+    primary.start()
+    wait_for(lambda: primary.subjects() == ["1"], 10, what="the mail, by what was known")
+    mx.wait_empty()
+
+
+def test_a_domains_exchanger_is_taken_out_by_hand(world, holdfast):
+    primary = world.host(2)
+    world.mx("example.com", (10, "h2.example"))
+    mx = holdfast("domain example.com { deliver-to = mx deliver-only-to = 127.0.0.0/8 }\n",
+                  top=world.names.setting)
+    wait_for(lambda: state(mx, "h2.example") == "up", 20, what="the primary up")
+    mx.tool("server", "down", "h2.example")
+    mx.send(content=number(1))
+    mx.stop()
+    mx.start()
+    wait_for(lambda: state(mx, "h2.example") == "disabled", 10, what="what the journal says")
+    rows = mx.lines("server", "list", "--json")
+    assert [row["deliveries"] for row in rows] == [1]
+    mx.tool("server", "up", "h2.example")
+    wait_for(lambda: primary.subjects() == ["1"], 10, what="the mail")
 
 
 def test_a_server_before_the_exchangers(world, holdfast, sink):
