@@ -119,23 +119,6 @@ static void take_siblings(struct relay *relay, struct job *job, struct lane *lan
     }
 }
 
-static void tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
-{
-    uint32_t before = lane->last_server;
-    lane->last_server = server;
-    const struct server *from = server_at(relay, before);
-    if (before == server || lane->pin != PIN_NONE || from == NULL ||
-        lane_is_one_of_many(relay, lane)) {
-        return;
-    }
-    struct relay_action *event = action_event(relay, RELAY_EVENT_SWITCHED);
-    event->lane = action_copy(relay, lane->name);
-    event->from_server = before;
-    event->server = server;
-    event->is_head = server == lane_chain_head(relay, lane);
-    event->reason = action_copy(relay, slice_make(from->reason, from->reason_length));
-}
-
 /* A job of `first` alone, so far. NULL: memory. */
 static struct job *job_begin(struct relay *relay, const struct server *server,
                              struct session *session, uint32_t first, uint32_t most)
@@ -195,7 +178,7 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     if (lane->guest) {
         count_guest(relay, server);
     }
-    tell_switch(relay, lane, server->index);
+    lane_tell_switch(relay, lane, server->index);
     job_send(relay, server, lane, job);
     return true;
 }

@@ -602,6 +602,32 @@ static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server
     event->count = lane->drain_left;
 }
 
+void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
+{
+    uint32_t before = lane->last_server;
+    lane->last_server = server;
+    const struct server *from = server_at(relay, before);
+    if (before == server || lane->pin != PIN_NONE || from == NULL ||
+        lane_is_one_of_many(relay, lane)) {
+        return;
+    }
+    struct relay_action *event = action_event(relay, RELAY_EVENT_SWITCHED);
+    event->lane = action_copy(relay, lane->name);
+    event->from_server = before;
+    event->server = server;
+    event->is_head = server == lane_chain_head(relay, lane);
+    event->reason = action_copy(relay, slice_make(from->reason, from->reason_length));
+}
+
+/* R4: it is back where it belongs, whether or not there is mail to show it. */
+static void switch_back(struct relay *relay, struct lane *lane, uint32_t usable)
+{
+    if (usable != lane->last_server && usable == lane_chain_head(relay, lane) &&
+        server_at(relay, usable)->state == SERVER_UP) {
+        lane_tell_switch(relay, lane, usable);
+    }
+}
+
 static void leave_turns(struct relay *relay, struct lane *lane)
 {
     list_remove(&lane->turn);
@@ -647,6 +673,9 @@ void lane_place(struct relay *relay, struct lane *lane)
     }
     if (!relay->started) {
         return;
+    }
+    if (usable != NO_INDEX) {
+        switch_back(relay, lane, usable);
     }
     if (usable != NO_INDEX && lane->stopped) {
         lane_resumes(relay, lane, usable);

@@ -557,6 +557,8 @@ void recipients_dissolve(struct relay *relay);
 void recipients_rekey(struct relay *relay);
 /* The server for the lane's next delivery, or NO_INDEX. */
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
+/* Its mail goes to that server now: tells so, if it went to another before. */
+void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server);
 /* The server that its mail was redirected to, which is its whole chain; else empty. */
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane);
 /* All servers of its chain are down or disabled. */

@@ -39,6 +39,21 @@ def test_over_and_back(holdfast, sink):
     assert used == {"m1": 2, "m2": 2}
 
 
+def test_the_way_back_is_told_though_no_mail_comes(holdfast, sink):
+    m1, m2 = sink(), sink()
+    mx = holdfast(backup_mx(m1.port, m2.port))
+    wait_for(lambda: mx.server_state("m1") == "up", 10, what="m1")
+    m1.stop()
+    mx.send(content=number(1))
+    wait_for(lambda: m2.subjects() == ["1"], 5, what="the mail at m2")
+    kinds = lambda: [alert["kind"] for alert in mx.status()["alerts"]]  # noqa: E731
+    assert "switched" in kinds()
+    m1.start()
+    wait_for(lambda: "switched" not in kinds(), 10, what="word that all is as it should be")
+    assert "from_server=m2 server=m1" in mx.log()
+    assert m1.messages == []
+
+
 def test_head_of_the_chain_first_always(holdfast, sink):
     """m4 in use, m2 comes back: m2, though m4 works. m1 comes back: m1."""
     hops = [sink(start=False) for _ in range(4)]
