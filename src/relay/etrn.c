@@ -133,10 +133,14 @@ static void probe_servers(struct relay *relay, uint32_t route)
     }
 }
 
+/* By hand, or by a drill. */
 static bool is_taken_out(const struct relay *relay, uint32_t route)
 {
     uint32_t servers = 0;
     struct chain chain;
+    if (lane_is_frozen(relay, relay->lanes[route])) {
+        return true;
+    }
     for (uint32_t cursor = 0; next_chain(relay, route, &cursor, &chain);) {
         for (uint32_t i = 0; i < chain.length; i++, servers++) {
             const struct server *server = server_at(relay, chain.servers[i]);

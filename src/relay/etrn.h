@@ -24,7 +24,7 @@ enum relay_etrn_outcome {
     RELAY_ETRN_STARTED,   /* what waits is not known: before relay_start(), or none was found and
                              more are queued than one look takes in */
     RELAY_ETRN_STUCK,     /* messages wait, but an operator holds them all (`messages` of them), or
-                             has taken every server of the chain out */
+                             has taken every server of the chain out, or a drill runs */
     RELAY_ETRN_OUTCOMES
 };
 

@@ -208,6 +208,7 @@ void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *
     delivery->doubts += delivery->doubts < DOUBTS_MAX;
     delivery->attempts += delivery->attempts < UINT16_MAX;
     bool again = delivery->doubts < DOUBTS_MAX;
+    freeze_doubted(relay, number);
     if (again) {
         delivery_set_reason(relay, delivery, reason);
         delivery_set_state(relay, number, DELIVERY_IN_DOUBT);
@@ -276,6 +277,7 @@ void fate_delivered(struct relay *relay, uint32_t number, const struct relay_rep
         server->used++;
         recipient_accepted(relay, server, delivery);
     }
+    freeze_delivered(relay, number);
     write_fate(relay, delivery, SPOOL_DELIVERED);
     struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DELIVERED, number);
     event->count = delivery->attempts + 1u;

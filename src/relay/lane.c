@@ -512,7 +512,7 @@ void recipients_dissolve(struct relay *relay)
 
 /* ---- which server ------------------------------------------------------------------------- */
 
-uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
+static uint32_t choose_from_chain(const struct relay *relay, const struct lane *lane)
 {
     if (lane->route == NO_INDEX && lane->pinned_server == NO_INDEX) {
         return NO_INDEX;
@@ -535,6 +535,11 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
         }
     }
     return NO_INDEX;
+}
+
+uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
+{
+    return lane_is_frozen(relay, lane) ? NO_INDEX : choose_from_chain(relay, lane);
 }
 
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane)
@@ -583,6 +588,7 @@ static void lane_stops(struct relay *relay, struct lane *lane)
 {
     lane->stopped = true;
     lane_event(relay, lane, RELAY_EVENT_STOPPED)->count = lane->waiting;
+    freeze_drained(relay, lane, false);
 }
 
 static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server)
@@ -592,6 +598,11 @@ static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server
         (void)lane_event(relay, lane, RELAY_EVENT_DRAINED);
         return;
     }
+    lane_drain(relay, lane, server);
+}
+
+void lane_drain(struct relay *relay, struct lane *lane, uint32_t server)
+{
     lane->draining = true;
     lane->drain_mark = relay->last_sequence;
     lane->drain_left = lane->waiting + lane->in_flight;
@@ -674,6 +685,10 @@ void lane_place(struct relay *relay, struct lane *lane)
     if (!relay->started) {
         return;
     }
+    if (freeze_must_end(relay, lane)) {
+        freeze_end(relay, lane, RELAY_THAW_FAILURE); /* which places it anew */
+        return;
+    }
     if (usable != NO_INDEX) {
         switch_back(relay, lane, usable);
     }
@@ -699,7 +714,7 @@ void lanes_place(struct relay *relay)
 static void lane_recovers(struct relay *relay, struct lane *lane, const struct server *server,
                           int64_t since_wall_ms)
 {
-    if (lane_choose(relay, lane) != server->index) {
+    if (choose_from_chain(relay, lane) != server->index) {
         return;
     }
     refusals_look_again(relay, lane->recovery.server); /* it is another's lane now */
@@ -756,6 +771,7 @@ void lanes_drained(struct relay *relay)
         struct relay_action *event = lane_event(relay, lane, RELAY_EVENT_DRAINED);
         event->count = lane->drain_done;
         event->duration_ms = relay->now.steady_ms - lane->drain_since_ms;
+        freeze_drained(relay, lane, true);
     }
 }
 

@@ -148,6 +148,7 @@ static void lane_clear(struct relay *relay, struct lane *lane)
     list_remove(&lane->turn);
     list_remove(&lane->sibling);
     intern_drop(&relay->redirects, lane->redirect);
+    freeze_free(lane);
     free((void *)(uintptr_t)lane->name.data);
     free(lane->returned);
 }

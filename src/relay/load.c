@@ -272,6 +272,10 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
     struct slice name;
     struct note_key key;
     int64_t ms;
+    if (note_freeze_key_parse(text, &name)) {
+        freeze_load(relay, name, payload);
+        return;
+    }
     if (payload.length == 0) {
         return;
     }

@@ -299,3 +299,41 @@ bool note_decode_capabilities(struct slice payload, struct relay_capabilities *r
     ret_capabilities->mails_max = reader_u32(&reader);
     return known && !reader.failed;
 }
+
+#define FREEZE_PREFIX SLICE_LITERAL("freeze/")
+
+bool note_freeze_key(struct buffer *buffer, struct slice route)
+{
+    if (FREEZE_PREFIX.length + route.length > SPOOL_KEY_MAX) {
+        return false;
+    }
+    buffer_append(buffer, FREEZE_PREFIX);
+    buffer_append(buffer, route);
+    return true;
+}
+
+bool note_freeze_key_parse(struct slice key, struct slice *ret_route)
+{
+    size_t length = FREEZE_PREFIX.length;
+    if (!slice_equal(slice_take(key, length), FREEZE_PREFIX)) {
+        return false;
+    }
+    *ret_route = slice_skip(key, length);
+    return true;
+}
+
+void note_encode_freeze(struct buffer *buffer, int64_t began_ms, int64_t until_ms)
+{
+    buffer_put_u8(buffer, NOTE_VERSION);
+    buffer_put_u64(buffer, (uint64_t)began_ms);
+    buffer_put_u64(buffer, (uint64_t)until_ms);
+}
+
+bool note_decode_freeze(struct slice payload, int64_t *ret_began_ms, int64_t *ret_until_ms)
+{
+    struct reader reader = reader_make(payload);
+    bool known = reader_u8(&reader) == NOTE_VERSION;
+    *ret_began_ms = (int64_t)reader_u64(&reader);
+    *ret_until_ms = (int64_t)reader_u64(&reader);
+    return known && !reader.failed;
+}

@@ -48,6 +48,8 @@
  *                             count, that many addresses of 16 bytes (R3)
  *   odometer/LANE             u8 version, u64 ms in which its chain could take mail (R7); LANE as
  *                             in "domain:example.com"
+ *   freeze/ROUTE              u8 version, u64 began, u64 until (both Unix ms): a drill keeps the
+ *                             lane ROUTE ("domain:NAME") from handing over; empty: it has ended
  */
 #ifndef HOLDFAST_RELAY_NOTES_H
 #define HOLDFAST_RELAY_NOTES_H
@@ -145,5 +147,11 @@ void note_encode_capabilities(struct buffer *buffer, const struct relay_capabili
 bool note_decode_hand(struct slice payload);
 bool note_decode_state(struct slice payload, struct state_note *ret_note);
 bool note_decode_capabilities(struct slice payload, struct relay_capabilities *ret_capabilities);
+
+/* "freeze/ROUTE", likewise. */
+bool note_freeze_key(struct buffer *buffer, struct slice route);
+bool note_freeze_key_parse(struct slice key, struct slice *ret_route);
+void note_encode_freeze(struct buffer *buffer, int64_t began_ms, int64_t until_ms);
+bool note_decode_freeze(struct slice payload, int64_t *ret_began_ms, int64_t *ret_until_ms);
 
 #endif

@@ -85,7 +85,8 @@ void odometers_turn(struct relay *relay)
 {
     for (uint32_t i = 0; relay->started && i < relay->config->route_count; i++) {
         const struct route_config *route = &relay->config->routes[i];
-        bool moves = route->kind == ROUTE_DOMAIN && chain_works(relay, i);
+        bool moves = route->kind == ROUTE_DOMAIN && chain_works(relay, i) &&
+                     !lane_is_frozen(relay, relay->lanes[i]);
         if (moves != odometer_moves(relay, i)) {
             settle(relay, i, moves);
             if (moves) {

@@ -387,7 +387,7 @@ static bool is_in_chain(const struct relay *relay, const struct lane *lane, uint
 
 /* What a route's lane was doing goes on in the lane of the same name. What is left of a drain is
  * counted as its mail is laned anew. */
-static void carry_lane(struct relay *relay, const struct lane *old, const uint32_t *server_map)
+static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *server_map)
 {
     for (uint32_t i = 0; i < relay->lane_count; i++) {
         struct lane *lane = relay->lanes[i];
@@ -399,6 +399,7 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         if (last < RELAY_EXCHANGERS || is_in_chain(relay, lane, last)) {
             lane->last_server = last;
         }
+        freeze_carry(relay, old, lane);
         lane->stopped = old->stopped;
         lane->draining = old->draining;
         lane->drain_mark = old->drain_mark;
@@ -412,6 +413,7 @@ static void carry_lane(struct relay *relay, const struct lane *old, const uint32
         lane->expiry_level = old->expiry_level;
         relay->drained |= lane->draining || lane->recovery.drains;
     }
+    freeze_abandon(relay, old);
 }
 
 /* ---- the lanes there are, as one thing ------------------------------------------------------ */
@@ -510,7 +512,7 @@ static void carry_lanes(struct relay *relay, const struct relay_config *old_conf
                         const struct lane_set *old, const uint32_t *server_map)
 {
     for (uint32_t i = 0; i < old->lane_count; i++) {
-        const struct lane *lane = old->lanes[i];
+        struct lane *lane = old->lanes[i];
         bool of_many =
             lane->destination != NULL && old_config->routes[lane->route].kind == ROUTE_RELAY;
         if (lane->pin == PIN_NONE && !of_many) {
@@ -630,6 +632,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     mx_known_prune(relay);
     destinations_recall(relay);
     if (started) {
+        freezes_start(relay);
         lanes_place(relay);
     }
     relay_settle(relay);

@@ -84,6 +84,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->key = (struct hash_key){relay_random(relay), relay_random(relay)};
     relay->next_session = (uint32_t)relay_random(relay);
     relay->next_job = relay_random(relay);
+    relay->thaw_due_ms = INT64_MAX;
     relay->first_message = relay->last_message = relay->load_hint = relay->oldest = NOBODY;
     relay->delivery_free = relay->record_free = NOBODY;
     relay->sweep = SCHEDULE_NOWHERE;
@@ -289,6 +290,7 @@ void relay_start(struct relay *relay, struct relay_time now)
         event->lane = action_copy(relay, orphan->name);
         event->count = orphan->deliveries;
     }
+    freezes_start(relay);
     lanes_place(relay);
     relay_settle(relay);
 }
@@ -811,6 +813,9 @@ void relay_tick(struct relay *relay, struct relay_time now)
     if (relay->started && relay->expiry.due_ms <= now.steady_ms) {
         expiry_due(relay);
     }
+    if (relay->started && relay->thaw_due_ms <= now.steady_ms) {
+        freezes_due(relay);
+    }
     relay_settle(relay);
 }
 
@@ -821,6 +826,7 @@ int64_t relay_deadline(const struct relay *relay)
     }
     int64_t due = relay->more ? relay->now.steady_ms : schedule_next(&relay->schedule);
     due = relay->expiry.due_ms < due ? relay->expiry.due_ms : due;
+    due = relay->thaw_due_ms < due ? relay->thaw_due_ms : due;
     return relay->odometers_due_ms < due ? relay->odometers_due_ms : due;
 }
 

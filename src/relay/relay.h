@@ -245,9 +245,14 @@ enum relay_event_kind {
                                 DRAINING before it: a server has come back, and nothing waited */
     RELAY_EVENT_ORPHANED,    /* delivery: no route any more */
     RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
-    RELAY_EVENT_EXPIRY, /* lane: its first delivery ends in duration_ms, though nothing has gone
-                           wrong but time; count 1: soon, 2: very soon, 0: no longer so */
-    RELAY_EVENT_LOOP,   /* server: it routed mail back to us that it should keep */
+    RELAY_EVENT_EXPIRY,    /* lane: its first delivery ends in duration_ms, though nothing has gone
+                              wrong but time; count 1: soon, 2: very soon, 0: no longer so */
+    RELAY_EVENT_LOOP,      /* server: it routed mail back to us that it should keep */
+    RELAY_EVENT_FROZEN,    /* lane: a drill has begun, or goes on after a restart; its end in
+                              next_wall_ms (relay/freeze.h) */
+    RELAY_EVENT_THAWED,    /* lane: it has ended; reason, deliveries held */
+    RELAY_EVENT_REHEARSED, /* lane: what was held has gone, or its servers have failed: rehearsal
+                            */
 };
 
 enum server_state { SERVER_UP, SERVER_SUSPECT, SERVER_DOWN, SERVER_RECOVERING, SERVER_DISABLED };
@@ -280,6 +285,7 @@ struct relay_action {
     uint64_t count;
     int64_t duration_ms;
     int64_t next_wall_ms;
+    struct slice rehearsal; /* REHEARSED: a struct relay_rehearsal */
 };
 
 bool relay_next(struct relay *relay, struct relay_action *ret_action);
@@ -401,6 +407,7 @@ struct relay_lane_view {
     bool stopped;      /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
     bool expires_soon; /* RELAY_EVENT_EXPIRY was told of it, and no end of that yet */
     bool switched;     /* mail goes, or last went, to another server than the first of the chain */
+    int64_t frozen_until_ms; /* wall: by a drill; 0: it is not */
     int64_t
         oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */
     const uint32_t *chain; /* servers it may go to, in order; until the next input */

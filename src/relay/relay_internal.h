@@ -47,6 +47,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "relay/freeze.h"
 #include "relay/intern.h"
 #include "relay/known.h"
 #include "relay/notes.h"
@@ -232,6 +233,7 @@ struct lane {
     int64_t expiry_left_ms; /* of the sweep under way: of the delivery that ends first */
     unsigned expiry_seen;   /* by it: 0 none, 1 ends soon, 2 very soon */
     unsigned expiry_level;  /* as last told */
+    struct freeze *freeze;  /* of a route's own lane: a drill, freeze.c; else NULL */
 };
 
 /* R7: of a domain's route. */
@@ -385,10 +387,11 @@ struct relay {
     struct hash_key key;
     uint64_t random;
     bool started;
-    bool frozen;        /* several inputs in a row: nothing is sent in between */
-    bool more;          /* work is left that did not fit one call */
-    bool drained;       /* a lane's drain may have ended */
-    uint32_t attempted; /* loaded deliveries whose last note is an attempt */
+    bool frozen;         /* several inputs in a row: nothing is sent in between */
+    bool more;           /* work is left that did not fit one call */
+    bool drained;        /* a lane's drain may have ended */
+    int64_t thaw_due_ms; /* steady: when the next drill's time is over; INT64_MAX: none runs */
+    uint32_t attempted;  /* loaded deliveries whose last note is an attempt */
 
     struct chunks messages;
     struct chunks deliveries;
@@ -572,6 +575,27 @@ void lanes_recover(struct relay *relay, const struct server *server, int64_t sin
 void lanes_drained(struct relay *relay); /* tells which have nothing left of what waited */
 /* Counts of a state: called by delivery_set_state(). */
 void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change);
+
+/* Begins to count what is left of what it has now. */
+void lane_drain(struct relay *relay, struct lane *lane, uint32_t server);
+
+/* ---- freeze.c: fire drills ---------------------------------------------------------------- */
+
+bool lane_is_frozen(const struct relay *relay, const struct lane *lane);
+int64_t lane_frozen_until(const struct relay *relay, const struct lane *lane); /* wall, or 0 */
+void freeze_load(struct relay *relay, struct slice name, struct slice payload);
+void freezes_start(struct relay *relay); /* what was loaded goes on */
+void freezes_due(struct relay *relay);
+/* A real failure. The lane is its route's first. */
+bool freeze_must_end(const struct relay *relay, const struct lane *lane);
+void freeze_end(struct relay *relay, struct lane *lane, enum relay_thaw why);
+/* What was held when it ended has gone, or its servers have failed before that. */
+void freeze_drained(struct relay *relay, const struct lane *lane, bool whole);
+void freeze_delivered(struct relay *relay, uint32_t number);
+void freeze_doubted(struct relay *relay, uint32_t number);
+void freeze_carry(const struct relay *relay, struct lane *from, struct lane *to);
+void freeze_abandon(struct relay *relay, struct lane *lane); /* its route is no more */
+void freeze_free(struct lane *lane);
 
 /* ---- server.c: servers, sessions, jobs ---------------------------------------------------- */
 

@@ -150,11 +150,11 @@ static enum lane_state lane_state(const struct relay *relay, const struct lane *
     if (lane_is_stopped(relay, lane)) {
         return LANE_STOPPED;
     }
+    if (lane_is_frozen(relay, lane) || (lane->deliveries > 0 && lane->held == lane->deliveries)) {
+        return LANE_HELD;
+    }
     if (lane->deliveries == 0) {
         return LANE_IDLE;
-    }
-    if (lane->held == lane->deliveries) {
-        return LANE_HELD;
     }
     return lane->draining ? LANE_DRAINING : LANE_FLOWING;
 }
@@ -229,6 +229,7 @@ void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret
         ret_view->oldest_wall_ms = oldest_of(relay, lane);
         view_chain(relay, lane, ret_view);
         ret_view->redirect_to = lane_place_by_hand(relay, lane);
+        ret_view->frozen_until_ms = lane_frozen_until(relay, lane);
         ret_view->stopped = lane->stopped;
         ret_view->expires_soon = lane->expiry_level > 0;
         ret_view->trouble = lane->destination == NULL || lane->pin == PIN_DOUBT

@@ -10,6 +10,7 @@
 
 #include "mx_answer.h"
 #include "relay/etrn.h"
+#include "relay/freeze.h"
 #include "world.h"
 
 static struct world world;
@@ -179,6 +180,18 @@ static void what_the_operator_keeps_back_is_said_so(void **state)
     assert_etrn("two.example", M1, RELAY_ETRN_COUNTED, 1);
 }
 
+static void what_a_drill_keeps_back_is_said_so(void **state)
+{
+    (void)state;
+    world_up(&world, 0);
+    assert_int_equal(relay_freeze(world.relay, 1, 60000, world.now), RELAY_FREEZE_DONE);
+    world_add(&world, 1, "a@x", "bob@two.example", 0);
+    assert_etrn("two.example", M1, RELAY_ETRN_STUCK, 1);
+    assert_int_equal(relay_thaw(world.relay, 1, RELAY_THAW_STOP, world.now), 1);
+    world_take(&world);
+    assert_etrn("two.example", M1, RELAY_ETRN_COUNTED, 1);
+}
+
 static void a_long_queue_is_looked_at_in_part(void **state)
 {
     (void)state;
@@ -219,6 +232,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(servers_that_are_away_are_probed_at_once, start, end),
         cmocka_unit_test_setup_teardown(what_was_deferred_is_tried_now, start, end),
         cmocka_unit_test_setup_teardown(what_the_operator_keeps_back_is_said_so, start, end),
+        cmocka_unit_test_setup_teardown(what_a_drill_keeps_back_is_said_so, start, end),
         cmocka_unit_test_setup_teardown(a_long_queue_is_looked_at_in_part, start, end),
         cmocka_unit_test_setup_teardown(exchangers_of_each_name_are_believed, start, end),
     };

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "proto/failing_memory.h"
+#include "relay/freeze.h"
 #include "world.h"
 
 enum { MANY = 20, FAR = 5000 };
@@ -185,11 +186,31 @@ static void a_reload_that_finds_no_memory_changes_nothing(void **state)
     }
 }
 
+static void a_drill_that_finds_no_memory_does_not_begin(void **state)
+{
+    (void)state;
+    struct relay_lane_view lane;
+    begin();
+    drain(); /* m1 is up */
+    memory_fail_at(0);
+    assert_int_equal(relay_freeze(world.relay, 0, 60000, world.now), RELAY_FREEZE_MEMORY);
+    assert_true(memory_fail_never());
+    relay_lane(world.relay, 0, &lane);
+    assert_int_equal(lane.frozen_until_ms, 0);
+    assert_int_equal(relay_freeze(world.relay, 0, 60000, world.now), RELAY_FREEZE_DONE);
+    assert_int_equal(add(10, bob, 1), ERROR_NONE);
+    assert_int_equal(relay_thaw(world.relay, 0, RELAY_THAW_STOP, world.now), 1);
+    drain();
+    assert_int_equal(delivered, 1);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_that_finds_no_memory_may_come_again),
         cmocka_unit_test(a_reload_that_finds_no_memory_changes_nothing),
+        cmocka_unit_test(a_drill_that_finds_no_memory_does_not_begin),
     };
     return cmocka_run_group_tests_name("relay-memory", tests, NULL, NULL);
 }
