@@ -55,6 +55,13 @@ const struct tool_command tool_commands[] = {
      OPTION_ALL, 0, ANY, tool_server},
     {"trace", "ID|ADDRESS|MESSAGE-ID", "Every event of a message, in order",
      "ADDRESS is a sender or recipient; MESSAGE-ID has its angle brackets.", 0, 1, 1, tool_trace},
+    {"drill stop", "[DOMAIN]", "End a fire drill, or all",
+     "What was held goes now; the drill reports as usual.", 0, 0, 1, tool_drill_stop},
+    {"drill", "DOMAIN", "Rehearse an outage of a domain's servers, and report",
+     "Its mail is accepted and held back for a while, as if its servers were away; then it goes, "
+     "and "
+     "how\nthat went is told. A real failure, a full disk or drill stop ends it earlier.",
+     OPTION_MINUTES | OPTION_MESSAGES, 1, 1, tool_drill},
     {"check", "[DOMAIN]", "Check the configuration, or how a domain is set up",
      "Alone: says all that is wrong with the configuration, with file and line. The daemon need "
      "not "

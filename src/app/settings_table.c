@@ -216,9 +216,10 @@ const struct setting settings_table[] = {
      .fallback = "none",
      .least = MINUTE, .most = 365 * DAY, .none = true,
      .text = "After how long a verified sender is told that the message is late."},
-    {"drill-recipient", SETTING_MAILBOX, DOMAIN(drill_recipient), .inert = true,
+    {"drill-recipient", SETTING_MAILBOX, DOMAIN(drill_recipient),
      .otherwise = "none",
-     .text = "The address that takes the messages of a fire drill."},
+     .text = "The address, in this domain, that takes the messages of a fire drill "
+             "(see drill in holdfast(1)). Without one, a drill sends none."},
     {"etrn-from", SETTING_NETWORKS, DOMAIN(etrn_from), .otherwise = "only the domain's servers",
      .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
              "It goes to that chain, whoever asks."},

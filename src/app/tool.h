@@ -25,6 +25,8 @@ enum {
     OPTION_FORCE = 1 << 8,
     OPTION_REASON = 1 << 9,
     OPTION_PORT = 1 << 10,
+    OPTION_MINUTES = 1 << 11,
+    OPTION_MESSAGES = 1 << 12,
 
     OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
                      OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
@@ -50,7 +52,7 @@ struct tool {
     bool terminal; /* standard output is one */
     bool colour;
     unsigned given; /* OPTION_ bits */
-    const char *domain, *server, *sender, *recipient, *to, *reason, *port;
+    const char *domain, *server, *sender, *recipient, *to, *reason, *port, *minutes, *messages;
     uint64_t older_s;
     const char **operands; /* within `words` */
     unsigned operand_count;
@@ -170,6 +172,8 @@ enum control_exit tool_queue_import(struct tool *tool);
 enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
 enum control_exit tool_trace(struct tool *tool);
+enum control_exit tool_drill(struct tool *tool);
+enum control_exit tool_drill_stop(struct tool *tool);
 enum control_exit tool_check(struct tool *tool);
 enum control_exit tool_doctor(struct tool *tool);
 enum control_exit tool_spool_verify(struct tool *tool);

@@ -31,6 +31,8 @@ static const struct option options[] = {
     {"force", NULL, OPTION_FORCE, "bounce also to senders that are not verified"},
     {"reason", "TEXT", OPTION_REASON, "a word for the trace"},
     {"port", "PORT", OPTION_PORT, "where exchangers are greeted, if not at 25"},
+    {"minutes", "N", OPTION_MINUTES, "how long mail is held back; 5"},
+    {"messages", "N", OPTION_MESSAGES, "sent to the drill-recipient meanwhile; 20"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 
@@ -159,6 +161,10 @@ static const char **option_place(struct tool *tool, unsigned bit)
         return &tool->to;
     case OPTION_PORT:
         return &tool->port;
+    case OPTION_MINUTES:
+        return &tool->minutes;
+    case OPTION_MESSAGES:
+        return &tool->messages;
     default:
         return &tool->reason;
     }

@@ -33,6 +33,7 @@ enum {
     X(CREDENTIALS, "credentials", "server: it refuses our login")                                  \
     X(REFUSES, "refuses", "server: it refuses one message after the other")                        \
     X(LOOP, "loop", "server: it sends our mail back to us")                                        \
+    X(DRILL, "drill", "lane: a drill holds its mail back")                                         \
     X(DEAD_LETTER, "dead-letter", "delivery: it has become one; happens, and never stands")        \
     X(DEAD_LETTERS, "dead-letters", "there are some")                                              \
     X(IN_DOUBT, "in-doubt", "deliveries are")                                                      \

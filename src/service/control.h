@@ -62,7 +62,8 @@
  * beginning; kinds and subjects: service/alerts.h. A lane's "oldest_seconds" is the age of its
  * oldest delivery, null without one; where that is held or deferred and thousands in the queue are
  * older, the age of the oldest that waits. "since": ms, stopped since then, or null. Its "reason":
- * why nothing goes, "m1 down: connection refused; m2 disabled", null where something does.
+ * why nothing goes, "m1 down: connection refused; m2 disabled", null where something does; "drill
+ * until 14:05 UTC" while a drill holds it ("state" is "held" then).
  * Behind the configured servers stand the exchangers of MX routing that are needed just now, named
  * by their hosts; "server down" and "up" are not for them.
  *
@@ -164,6 +165,33 @@
  * beginning: {"edge":"stands","number":n (of its raising),"time","kind","subject","since","text"}
  * "done" says up to where people have been told; core keeps it for the next who asks without one.
  * Some latest hundreds are kept; who is later misses numbers.
+ *
+ * ---- "drill" -----------------------------------------------------------------------------------
+ *
+ * Arguments "domain", "minutes" (a number above 0, at most 240; else 5), "messages" (at most 10000;
+ * else 20). Freezes the hand-over of the domain's lane for so long; its mail is accepted and waits.
+ * The messages, evenly over that time, go to the domain's drill-recipient; without one none are
+ * sent. Refused, exit 1, where the lane is in trouble. Then progress each second: seconds gone, and
+ * all of them; when the lane drains once with "all" 0, and after that deliveries. One row when what
+ * was held has gone, or its servers have failed before that:
+ * {"domain","started":ms,"minutes":n,
+ *  "held":n         deliveries that waited at the end of the freeze
+ *  "injected":n     messages of the drill
+ *  "recipient":drill-recipient or null
+ *  "delivered":n    of those held
+ *  "drained_ms":n   from the end until nothing of what was held was left to go; null: never
+ *  "first_ms":n     from the end to the first reply to a dot, or null
+ *  "rate":n         deliveries a second, or null
+ *  "out_of_order":n of the lane's deliveries since the beginning, by the replies to the dots: after
+ *                   a later one of the same recipient
+ *  "doubled":n      dots without a reply since then: what is repeated for them may come twice
+ *  "ended":"time|stop|failure|storage"}
+ * Exit 0 if it ended by time or stop. The drill does not end with the connection. After a restart
+ * it goes on until its time; the report is then in the log alone, and no more messages are sent.
+ *
+ * ---- "drill stop": one row per drill that it ends ----------------------------------------------
+ *
+ * Argument "domain"; without it all. {"domain"}. Exit 1, "no drill runs there".
  *
  * ---- "trace": one row per event, oldest first -------------------------------------------------
  *

@@ -136,6 +136,7 @@ static void tick(void *context)
     core_act_tick(core);
     core_out_tick(core);
     core_in_tick(core);
+    core_drill_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
@@ -236,6 +237,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core_out_init(core);
     core_names_init(core);
     core_act_init(core);
+    core_drill_init(core);
     core_control_init(core);
     enum error error = set_up(core, open, context, events_disk);
     if (error != ERROR_NONE) {
@@ -369,6 +371,7 @@ void core_free(struct core *core)
     }
     core->stopped = NULL;
     core_control_done(core);
+    core_drill_done(core);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core_in_attach(core, i, NULL); /* contents that never came to a commit */
     }

@@ -345,6 +345,13 @@ void core_act(struct core *core, enum spool_durability durability, struct core_a
     flush(core, durability, after);
 }
 
+void core_act_store(struct core *core, struct notice *notice)
+{
+    assert(core->gathering == NULL);
+    gather_notice(core, notice);
+    flush(core, SPOOL_SYNCED, CORE_NOTHING_AFTER);
+}
+
 bool core_act_is_idle(const struct core *core)
 {
     LIST_EACH(&core->writes_under_way, at, after)

@@ -245,6 +245,17 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
     case RELAY_EVENT_DEAD:
         tell_dead(core, action);
         break;
+    case RELAY_EVENT_FROZEN: {
+        char clock[DRILL_CLOCK_SIZE];
+        snprintf(text, sizeof(text), "a drill holds the mail of %.*s back until %s",
+                 SLICE_PRINT(slice_take(action->lane, 128)),
+                 drill_clock(action->next_wall_ms, clock));
+        begin(core, ALERT_DRILL, action->lane, text);
+        break;
+    }
+    case RELAY_EVENT_THAWED:
+        end(core, ALERT_DRILL, action->lane);
+        break;
     case RELAY_EVENT_CREDENTIALS:
         snprintf(text, sizeof(text), "server %.*s refuses our credentials",
                  SLICE_PRINT(slice_take(server, 64)));
@@ -310,6 +321,9 @@ static void mark_lanes(struct core *core)
         if (view.stopped) {
             mark(core, ALERT_STOPPED,
                  lane_subject(view.route, view.redirect_to, name, sizeof(name)));
+        }
+        if (view.frozen_until_ms != 0 && view.redirect_to.length == 0) {
+            mark(core, ALERT_DRILL, view.route);
         }
         if (view.switched) {
             mark(core, ALERT_SWITCHED, view.route);

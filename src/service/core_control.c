@@ -29,6 +29,8 @@ static const struct control_command commands[] = {
     {"server probe", true, false, server_probe_begin, server_list_step},
     {"server down", true, false, server_down_begin, server_list_step},
     {"server up", true, false, server_up_begin, server_list_step},
+    {"drill", true, false, drill_begin, drill_step},
+    {"drill stop", true, false, drill_stop_begin, drill_stop_step},
     {"trace", false, false, trace_begin, trace_step},
     {"alert news", true, false, alert_news_begin, alert_news_step},
 };
@@ -44,6 +46,7 @@ static void request_free(struct control_request *request)
     control_unpin(request);
     events_search_free(request->search);
     request->search = NULL;
+    drill_forget_request(request);
     control_trace_free(request->trace);
     request->trace = NULL;
     if (request->waiting > 0) {

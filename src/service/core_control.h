@@ -64,6 +64,7 @@ struct match {
 
 struct control_command;
 struct control_history;
+struct drill;
 
 struct control_request {
     struct control *control; /* NULL: who asked has gone */
@@ -100,7 +101,8 @@ struct control_request {
     uint32_t waiting_for_count;
     struct events_search *search;
     struct control_trace *trace;
-    bool watching; /* "queue watch": rows come as events happen, until the connection ends */
+    struct drill *drill; /* of which this waits for the report, or NULL */
+    bool watching;       /* "queue watch": rows come as events happen, until the connection ends */
     int64_t window_ms;
     uint32_t window_rows; /* in the second that began then */
     uint64_t missed;      /* events not told since the last row */
@@ -190,6 +192,12 @@ enum control_step trace_begin(struct control_request *request);
 enum control_step trace_step(struct control_request *request);
 enum control_step queue_watch_begin(struct control_request *request);
 enum control_step queue_watch_step(struct control_request *request);
+enum control_step drill_begin(struct control_request *request);
+enum control_step drill_step(struct control_request *request);
+enum control_step drill_stop_begin(struct control_request *request);
+enum control_step drill_stop_step(struct control_request *request);
+/* Nobody waits for the report any more. */
+void drill_forget_request(struct control_request *request);
 void control_import_free(struct control_import *import); /* NULL is allowed */
 void control_trace_free(struct control_trace *trace);
 

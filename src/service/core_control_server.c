@@ -99,6 +99,10 @@ static json_t *warm_up_reason(const struct core *core, const struct relay_lane_v
  * nothing waits. */
 static json_t *lane_reason(const struct core *core, const struct relay_lane_view *lane)
 {
+    if (lane->frozen_until_ms != 0) {
+        char clock[DRILL_CLOCK_SIZE];
+        return json_sprintf("drill until %s", drill_clock(lane->frozen_until_ms, clock));
+    }
     if (lane->state == LANE_ORPHAN) {
         return json_string("no route in the configuration");
     }

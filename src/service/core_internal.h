@@ -11,6 +11,7 @@
  *   core_out*.c     the rings to edge-out, and its reports
  *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
+ *   core_drill.c    fire drills: their messages, their report
  *   core_notice.c   a DSN, made for the batch that holds its fates
  *   core_report.c   log lines, event journal, counters
  *   core_alert.c    alerts: when they begin and end
@@ -204,6 +205,7 @@ struct core {
     struct notice *unrelayed_notices; /* stored, but relay had no memory: in order */
     uint32_t notes_pending;
 
+    struct link drills; /* struct drill, begun in this life */
     struct link controls;
     struct loop_later *control_later;
 
@@ -275,8 +277,21 @@ void core_act_done(struct core *core);
 /* Carries out all actions of the input just fed. */
 void core_act(struct core *core, enum spool_durability durability, struct core_after after);
 void core_act_tick(struct core *core);
+/* Stores a message of ours, taken over, and relays it then; until the journal takes it, it is kept
+ * and tried again. */
+void core_act_store(struct core *core, struct notice *notice);
 bool core_act_is_idle(const struct core *core);
 #define CORE_NOTHING_AFTER ((struct core_after){0})
+
+/* core_drill.c */
+void core_drill_init(struct core *core);
+void core_drill_done(struct core *core);
+void core_drill_tick(struct core *core);
+/* RELAY_EVENT_REHEARSED. */
+void core_drill_over(struct core *core, const struct relay_action *action);
+enum { DRILL_CLOCK_SIZE = 16 };
+/* "14:05 UTC" */
+const char *drill_clock(int64_t wall_ms, char text[DRILL_CLOCK_SIZE]);
 
 /* core_notice.c */
 struct notice {
@@ -290,6 +305,8 @@ struct notice {
  * caller must not write the fates of a bounce. */
 enum error notice_new(struct core *core, const struct relay_action *action,
                       struct notice **ret_notice) MUST_CHECK;
+/* Without message and content, to be filled. NULL: memory. */
+struct notice *notice_empty(void);
 void notice_free(struct notice *notice);
 
 /* core_report.c */

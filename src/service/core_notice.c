@@ -127,15 +127,23 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
     return ERROR_NONE;
 }
 
+struct notice *notice_empty(void)
+{
+    struct notice *notice = calloc(1, sizeof(*notice));
+    if (notice != NULL) {
+        arena_init(&notice->arena);
+        buffer_init(&notice->content, 0);
+    }
+    return notice;
+}
+
 enum error notice_new(struct core *core, const struct relay_action *action,
                       struct notice **ret_notice)
 {
-    struct notice *notice = calloc(1, sizeof(*notice));
+    struct notice *notice = notice_empty();
     if (notice == NULL) {
         return ERROR_MEMORY;
     }
-    arena_init(&notice->arena);
-    buffer_init(&notice->content, 0);
     enum error error = fill(core, notice, action);
     if (error != ERROR_NONE) {
         notice_free(notice);

@@ -5,6 +5,7 @@
  */
 #include "service/core_internal.h"
 
+#include "relay/freeze.h"
 #include "sys/clock.h"
 #include "sys/log.h"
 
@@ -177,7 +178,7 @@ void report_accepted(struct core *core, const struct spool_message *message)
     bool imported = (message->flags & SPOOL_IMPORTED) != 0;
     if (imported) {
         log_made(message, "imported");
-    } else if (message->flags & SPOOL_OWN_DSN) {
+    } else if (message->flags & (SPOOL_OWN_DSN | SPOOL_DRILL)) {
         log_made(message, "accepted");
     }
     store_accepted(core, message, imported ? EVENT_IMPORTED : EVENT_ACCEPTED);
@@ -240,6 +241,9 @@ static const struct telling {
     [RELAY_EVENT_EXPIRY] = {"expiry", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
     [RELAY_EVENT_CREDENTIALS] = {"credentials", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
     [RELAY_EVENT_LOOP] = {"loop", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
+    [RELAY_EVENT_FROZEN] = {"drill-begun", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
+    [RELAY_EVENT_THAWED] = {"drill-ended", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
+    [RELAY_EVENT_REHEARSED] = {"drill-report", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
 };
 
 const char *server_state_text(enum server_state state)
@@ -260,6 +264,23 @@ static void store_event(struct core *core, const struct relay_action *action,
                                 .reason = action->reason,
                                 .reply = reply};
     store(core, &event);
+}
+
+static void add_drill(struct line *line, const struct relay_action *action)
+{
+    struct relay_rehearsal seen;
+    if (action->event == RELAY_EVENT_THAWED) {
+        add_number(line, "held", (int64_t)action->count);
+    } else if (action->event == RELAY_EVENT_REHEARSED) {
+        memcpy(&seen, action->rehearsal.data, sizeof(seen));
+        add_slice(line, "ended", slice_from_text(relay_thaw_text(seen.ended)));
+        add_number(line, "held", (int64_t)seen.held);
+        add_number(line, "delivered", (int64_t)seen.delivered);
+        add_number(line, "first_ms", seen.first_ms);
+        add_number(line, "drained_ms", seen.drained_ms);
+        add_number(line, "out_of_order", (int64_t)seen.out_of_order);
+        add_number(line, "doubled", (int64_t)seen.doubled);
+    }
 }
 
 void report_relay_event(struct core *core, const struct relay_action *action)
@@ -293,6 +314,7 @@ void report_relay_event(struct core *core, const struct relay_action *action)
         add_number(&line, "deliveries", (int64_t)action->count);
         add_number(&line, "ms", action->duration_ms);
     }
+    add_drill(&line, action);
     add_slice(&line, "reply", reply);
     add_slice(&line, "reason", action->reason);
     if (action->next_wall_ms != 0) {
@@ -307,4 +329,7 @@ void report_relay_event(struct core *core, const struct relay_action *action)
         store_event(core, action, telling, reply);
     }
     report_alerts_event(core, action);
+    if (action->event == RELAY_EVENT_REHEARSED) {
+        core_drill_over(core, action);
+    }
 }
