@@ -144,7 +144,7 @@ static int64_t patience_ms(const struct smtp_client *client)
         [STEP_RESET] = COMMAND_TIMEOUT_MS,     [STEP_MAIL] = COMMAND_TIMEOUT_MS,
         [STEP_RECIPIENT] = COMMAND_TIMEOUT_MS, [STEP_DATA] = DATA_TIMEOUT_MS,
         [STEP_CONTENT] = BLOCK_TIMEOUT_MS,     [STEP_DOT] = DOT_TIMEOUT_MS,
-        [STEP_EMPTY_DOT] = DATA_TIMEOUT_MS,
+        [STEP_EMPTY_DOT] = DATA_TIMEOUT_MS,    [STEP_TAKE_BACK] = COMMAND_TIMEOUT_MS,
     };
     if (client->step == SESSION_CLOSED) {
         return 0;

@@ -80,6 +80,8 @@ struct smtp_client_mail {
     enum smtp_client_return return_content;
     struct slice envelope_id; /* RFC 3461 ENVID, xtext, or empty */
     uint64_t size;            /* octets of content */
+    bool envelope_only; /* it is taken back with RSET behind the last reply to RCPT, and needs no
+                           smtp_client_go(); its content is never asked for */
     const struct smtp_client_recipient *recipients;
     uint32_t recipient_count; /* at least 1 */
 };
@@ -115,7 +117,8 @@ struct smtp_client_cause {
 };
 
 enum smtp_client_verdict {
-    SMTP_CLIENT_ACCEPTED,  /* 2xx to the dot; LMTP: to this recipient's */
+    SMTP_CLIENT_ACCEPTED,  /* 2xx to the dot; LMTP: to this recipient's; envelope_only: to RCPT, and
+                              its stage is that */
     SMTP_CLIENT_REFUSED,   /* 4xx or 5xx; also 421 anywhere while the transaction was under way, and
                               what cannot be sent to this server: 553 5.6.7, 553 5.1.3, 553 5.1.7;
                               with how LOCAL: we could not send its content */

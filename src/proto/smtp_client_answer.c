@@ -20,10 +20,17 @@ static bool is_refusal(const struct smtp_reply *reply)
 /* Over without a dot, once no reply is awaited and nothing is left to decide. */
 static void settle(struct smtp_client *client, struct transaction *t)
 {
-    if (t->undecided == 0 && !transaction_awaits(t)) {
-        client->needs_reset = client->needs_reset || !t->mail_refused;
-        transaction_finish(t);
+    if (t->undecided > 0 || transaction_awaits(t)) {
+        return;
     }
+    if (t->mail.envelope_only && !t->mail_refused) {
+        queue_text(client, "RSET\r\n");
+        t->send = STEP_DONE;
+        t->answer = STEP_TAKE_BACK;
+        return;
+    }
+    client->needs_reset = client->needs_reset || !t->mail_refused;
+    transaction_finish(t);
 }
 
 static void answer_reset(struct smtp_client *client, struct transaction *t,
@@ -70,6 +77,10 @@ static void answer_recipient(struct smtp_client *client, struct transaction *t,
         t->accepted++;
         if (t->states[index] == RECIPIENT_OPEN) {
             t->states[index] = RECIPIENT_ACCEPTED;
+        }
+        if (t->mail.envelope_only) {
+            struct smtp_client_cause cause = cause_of_reply(SMTP_CLIENT_AT_RECIPIENT, reply);
+            decide(t, index, SMTP_CLIENT_ACCEPTED, &cause);
         }
     } else if (is_refusal(reply)) {
         struct smtp_client_cause cause = cause_of_reply(SMTP_CLIENT_AT_RECIPIENT, reply);
@@ -175,6 +186,16 @@ static void answer_empty_dot(struct smtp_client *client, struct transaction *t,
     transaction_finish(t);
 }
 
+static void answer_take_back(struct smtp_client *client, struct transaction *t,
+                             const struct smtp_reply *reply)
+{
+    if (is_good(reply)) {
+        transaction_finish(t);
+    } else {
+        session_broken(client, "RSET refused");
+    }
+}
+
 typedef void answer_fn(struct smtp_client *client, struct transaction *t,
                        const struct smtp_reply *reply);
 
@@ -182,7 +203,7 @@ static answer_fn *const answer_steps[STEP_DONE] = {
     [STEP_RESET] = answer_reset,         [STEP_MAIL] = answer_mail,
     [STEP_RECIPIENT] = answer_recipient, [STEP_DATA] = answer_data,
     [STEP_CONTENT] = answer_chunk,       [STEP_DOT] = answer_dot,
-    [STEP_EMPTY_DOT] = answer_empty_dot,
+    [STEP_EMPTY_DOT] = answer_empty_dot, [STEP_TAKE_BACK] = answer_take_back,
 };
 
 /* A reply that nothing called for. While content is on its way a server may refuse it early; all

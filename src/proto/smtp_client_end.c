@@ -14,7 +14,7 @@ enum smtp_client_stage stage_now(struct smtp_client *client)
         [STEP_RESET] = SMTP_CLIENT_AT_MAIL,          [STEP_MAIL] = SMTP_CLIENT_AT_MAIL,
         [STEP_RECIPIENT] = SMTP_CLIENT_AT_RECIPIENT, [STEP_DATA] = SMTP_CLIENT_AT_DATA,
         [STEP_CONTENT] = SMTP_CLIENT_AT_CONTENT,     [STEP_DOT] = SMTP_CLIENT_AT_DOT,
-        [STEP_EMPTY_DOT] = SMTP_CLIENT_AT_DATA,
+        [STEP_EMPTY_DOT] = SMTP_CLIENT_AT_DATA,      [STEP_TAKE_BACK] = SMTP_CLIENT_AT_RECIPIENT,
     };
     if (client->step == SESSION_GREETING) {
         return SMTP_CLIENT_AT_GREETING;

@@ -40,6 +40,7 @@ enum step {
     STEP_CONTENT,   /* sending: pieces; answering: chunks, with CHUNKING */
     STEP_DOT,       /* the final dot or the LAST chunk; LMTP: a reply per accepted recipient */
     STEP_EMPTY_DOT, /* 354 although no recipient was accepted */
+    STEP_TAKE_BACK, /* RSET behind an envelope that was all */
     STEP_DONE,
 };
 

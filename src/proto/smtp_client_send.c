@@ -7,6 +7,7 @@
  *   RESET      -> MAIL            at once when there is nothing to undo
  *   MAIL       -> RECIPIENT
  *   RECIPIENT  -> DATA            behind the last one; CONTENT with CHUNKING
+ *                                 (envelope_only ends here, by its replies: smtp_client_answer.c)
  *   DATA       -> CONTENT
  *   CONTENT    -> DOT             when all of it is queued (smtp_client_content)
  *   DOT        -> DONE            when smtp_client_go() has been said
@@ -44,7 +45,8 @@ static void begin(struct smtp_client *client, struct transaction *t)
     }
     check_envelope(client, t);
     t->chunked = offers(client, SMTP_CLIENT_CAP_CHUNKING) &&
-                 offers(client, SMTP_CLIENT_CAP_PIPELINING) && t->mail.size > SMTP_CLIENT_PIECE_MAX;
+                 offers(client, SMTP_CLIENT_CAP_PIPELINING) &&
+                 t->mail.size > SMTP_CLIENT_PIECE_MAX && !t->mail.envelope_only;
     if (t->undecided == 0) {
         transaction_finish(t);
     }
@@ -90,6 +92,9 @@ static bool send_recipient(struct smtp_client *client, struct transaction *t)
 
 static bool send_data(struct smtp_client *client, struct transaction *t)
 {
+    if (t->mail.envelope_only) {
+        return false;
+    }
     queue_text(client, "DATA\r\n");
     t->send = STEP_CONTENT;
     return true;

@@ -7,7 +7,7 @@
  *   protocol lmtp              before anything else; default smtp
  *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
- *                              notify=BITS orcpt=X (the last two: of every recipient)
+ *                              only notify=BITS orcpt=X (the last two: of every recipient)
  *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty
  *   fill TAG LINES             its content: so many lines of 76 octets; the 3rd begins with a dot
  *   unreadable TAG OFFSET      its content cannot be read from OFFSET on
@@ -203,6 +203,8 @@ static void do_envelope(struct play *play, struct slice rest)
             play->envelope.eight_bit = true;
         } else if (slice_equal(name, SLICE_LITERAL("utf8"))) {
             play->envelope.utf8 = true;
+        } else if (slice_equal(name, SLICE_LITERAL("only"))) {
+            play->envelope.envelope_only = true;
         } else if (slice_equal(name, SLICE_LITERAL("ret"))) {
             bool full = slice_equal(value, SLICE_LITERAL("full"));
             play->envelope.return_content =

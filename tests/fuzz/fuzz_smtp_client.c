@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A hostile server, and a caller that does things at any time. Whatever happens: each mail has one
- * result, nobody's mail counts as accepted or in doubt before its dot was allowed and has left, and
- * no bare CR or LF leaves.
+ * result, nobody's mail counts as accepted or in doubt before its dot was allowed and has left, but
+ * one of which the envelope is all, which has no dot; and no bare CR or LF leaves.
  *
  * The input is a byte of options, then operations: a byte, and bytes that it uses.
  */
@@ -34,6 +34,11 @@ static uint8_t take_byte(struct run *run)
     return byte;
 }
 
+static bool is_envelope_only(uint64_t tag)
+{
+    return tag == 2 || tag == 5;
+}
+
 static uint64_t content_size(uint64_t tag)
 {
     return tag % 4 == 3 ? 150000 : tag % 4 == 2 ? sizeof(bare) - 1 : sizeof(small) - 1;
@@ -42,6 +47,7 @@ static uint64_t content_size(uint64_t tag)
 static void give_content(struct run *run, const struct smtp_client_event *event)
 {
     static uint8_t piece[SMTP_CLIENT_PIECE_MAX];
+    assert(!is_envelope_only(event->tag));
     uint64_t left = content_size(event->tag) - event->offset;
     size_t length = left < sizeof(piece) ? left : sizeof(piece);
     if (event->tag % 4 < 2) {
@@ -60,7 +66,12 @@ static void take_result(struct run *run, const struct smtp_client_event *event)
     assert(event->outcome_count == 1 + event->tag % 3);
     for (uint32_t i = 0; i < event->outcome_count; i++) {
         const struct smtp_client_outcome *outcome = &event->outcomes[i];
-        if (outcome->verdict == SMTP_CLIENT_ACCEPTED || outcome->verdict == SMTP_CLIENT_IN_DOUBT) {
+        if (is_envelope_only(event->tag)) {
+            assert(!run->left[event->tag] && outcome->verdict != SMTP_CLIENT_IN_DOUBT);
+            assert(outcome->verdict != SMTP_CLIENT_ACCEPTED ||
+                   outcome->cause.stage == SMTP_CLIENT_AT_RECIPIENT);
+        } else if (outcome->verdict == SMTP_CLIENT_ACCEPTED ||
+                   outcome->verdict == SMTP_CLIENT_IN_DOUBT) {
             assert(run->gone[event->tag] && run->left[event->tag] && event->tag % 4 != 2);
         }
         assert(outcome->cause.text.length <= 512);
@@ -103,6 +114,7 @@ static void queue_mail(struct run *run)
     struct smtp_client_mail mail = {.tag = tag,
                                     .sender = SLICE_LITERAL("a@x"),
                                     .size = content_size(tag),
+                                    .envelope_only = is_envelope_only(tag),
                                     .recipients = run->recipients,
                                     .recipient_count = 1 + (uint32_t)(tag % 3)};
     if (run->mails < MAILS && smtp_client_mail(run->client, &mail, run->now) == ERROR_NONE) {
