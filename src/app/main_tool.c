@@ -60,7 +60,8 @@ const struct tool_command tool_commands[] = {
     {"drill", "DOMAIN", "Rehearse an outage of a domain's servers, and report",
      "Its mail is accepted and held back for a while, as if its servers were away; then it goes, "
      "and "
-     "how\nthat went is told. A real failure, a full disk or drill stop ends it earlier.",
+     "how\nthat went is told. Test messages go along. A real failure, a full disk or drill stop "
+     "ends it\nearlier.",
      OPTION_MINUTES | OPTION_MESSAGES, 1, 1, tool_drill},
     {"check", "[DOMAIN]", "Check the configuration, or how a domain is set up",
      "Alone: says all that is wrong with the configuration, with file and line. The daemon need "

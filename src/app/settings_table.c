@@ -219,7 +219,7 @@ const struct setting settings_table[] = {
     {"drill-recipient", SETTING_MAILBOX, DOMAIN(drill_recipient),
      .otherwise = "none",
      .text = "The address, in this domain, that takes the messages of a fire drill "
-             "(see drill in holdfast(1)). Without one, a drill sends none."},
+             "(see drill in holdfast(1)). Without one they are for its postmaster, and end at RCPT and RSET."},
     {"etrn-from", SETTING_NETWORKS, DOMAIN(etrn_from), .otherwise = "only the domain's servers",
      .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
              "It goes to that chain, whoever asks."},

@@ -87,34 +87,55 @@ static void print_messages(const json_t *row)
     char recipient[400];
     int64_t injected = tool_integer(row, "injected");
     if (tool_is_null(row, "recipient")) {
-        printf("  messages     none sent: the domain has no drill-recipient, only real mail was "
-               "rehearsed\n");
+        printf("  test mail    none: the domain has no drill-recipient, and no name of its own\n");
         return;
     }
-    printf("  messages     %lld sent to %s\n", (long long)injected,
-           tool_clean(tool_string(row, "recipient"), recipient, sizeof(recipient)));
+    printf("  test mail    %lld %s for %s%s\n", (long long)injected,
+           plural(injected, "message", "messages"),
+           tool_clean(tool_string(row, "recipient"), recipient, sizeof(recipient)),
+           json_is_true(json_object_get(row, "envelope_only"))
+               ? ", taken back at RCPT: there is no drill-recipient"
+               : "");
+}
+
+static void print_times(const json_t *row)
+{
+    printf("  drained      within %.3f s", (double)tool_integer(row, "drained_ms") / 1000);
+    if (!tool_is_null(row, "rate")) {
+        printf(", %.0f a second", json_number_value(json_object_get(row, "rate")));
+    }
+    if (!tool_is_null(row, "first_ms")) {
+        printf("; the first reply after %.3f s", (double)tool_integer(row, "first_ms") / 1000);
+    }
+    printf("\n");
 }
 
 static void print_drain(const json_t *row)
 {
     long long held = tool_integer(row, "held"), delivered = tool_integer(row, "delivered");
+    long long asked = tool_integer(row, "asked"), refused = tool_integer(row, "refused");
+    long long left = held - delivered - asked - refused;
+    bool drained = !tool_is_null(row, "drained_ms");
     printf("  held         %lld %s\n", held, plural(held, "delivery", "deliveries"));
     if (held == 0) {
         return;
     }
-    if (tool_is_null(row, "drained_ms")) {
-        printf("  delivered    %lld of them; the rest waits for a server\n", delivered);
-        return;
+    printf("  delivered    %lld\n", delivered);
+    if (asked > 0) {
+        printf("  asked        %lld accepted at RCPT and taken back\n", asked);
     }
-    printf("  delivered    %lld of them within %.3f s", delivered,
-           (double)tool_integer(row, "drained_ms") / 1000);
-    if (!tool_is_null(row, "rate")) {
-        printf(", %.0f a second", json_number_value(json_object_get(row, "rate")));
+    if (refused > 0) {
+        printf("  refused      %lld at RCPT: the server does not take mail for that address\n",
+               refused);
     }
-    if (!tool_is_null(row, "first_ms")) {
-        printf("; the first after %.3f s", (double)tool_integer(row, "first_ms") / 1000);
+    if (left > 0) {
+        printf("  left         %lld %s\n", left,
+               drained ? "refused, put off or held; see holdfast queue list"
+                       : "waiting for a server");
     }
-    printf("\n");
+    if (drained) {
+        print_times(row);
+    }
 }
 
 static void report_row(void *context, json_t *row)

@@ -32,7 +32,7 @@ static const struct option options[] = {
     {"reason", "TEXT", OPTION_REASON, "a word for the trace"},
     {"port", "PORT", OPTION_PORT, "where exchangers are greeted, if not at 25"},
     {"minutes", "N", OPTION_MINUTES, "how long mail is held back; 5"},
-    {"messages", "N", OPTION_MESSAGES, "sent to the drill-recipient meanwhile; 20"},
+    {"messages", "N", OPTION_MESSAGES, "test messages meanwhile; 20"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 

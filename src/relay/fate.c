@@ -286,6 +286,12 @@ void fate_delivered(struct relay *relay, uint32_t number, const struct relay_rep
     delivery_finish(relay, number);
 }
 
+void fate_rehearsed(struct relay *relay, uint32_t number, const struct relay_reply *reply)
+{
+    freeze_asked(relay, number, reply->code / 100 == 2);
+    fate_discarded(relay, number, reply, SLICE_LITERAL("a drill's, taken back behind RCPT"));
+}
+
 const struct relay_reply fate_time_is_over = {
     .stage = RELAY_AT_IDLE, .how = RELAY_LOCAL, .enhanced = {4, 4, 7}};
 

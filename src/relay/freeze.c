@@ -414,22 +414,42 @@ static void watch_order(struct freeze *freeze, uint64_t recipient, uint64_t sequ
     (void)error; /* without memory his order is not watched */
 }
 
-void freeze_delivered(struct relay *relay, uint32_t number)
+/* Returns the drill that had held it back, or NULL. */
+static struct relay_rehearsal *look_at_reply(struct relay *relay, uint32_t number)
 {
     const struct delivery *delivery = delivery_at(relay, number);
     struct freeze *freeze = freeze_of(relay, lane_of(relay, delivery));
     if (freeze == NULL) {
-        return;
+        return NULL;
     }
+    struct relay_rehearsal *seen = &freeze->seen;
     uint64_t sequence = message_at(relay, delivery->message)->sequence;
     watch_order(freeze, delivery->recipient, sequence);
-    if (!freeze->frozen) {
-        /* What was deferred when it ended comes, too, but had not been held by it. */
-        freeze->seen.delivered +=
-            sequence <= freeze->mark && freeze->seen.delivered < freeze->seen.held;
-        if (freeze->seen.first_ms < 0) {
-            freeze->seen.first_ms = relay->now.steady_ms - freeze->thawed_ms;
-        }
+    if (freeze->frozen) {
+        return NULL;
+    }
+    if (seen->first_ms < 0) {
+        seen->first_ms = relay->now.steady_ms - freeze->thawed_ms;
+    }
+    /* What was deferred when it ended comes, too, but had not been held by it. */
+    bool held =
+        sequence <= freeze->mark && seen->delivered + seen->asked + seen->refused < seen->held;
+    return held ? seen : NULL;
+}
+
+void freeze_delivered(struct relay *relay, uint32_t number)
+{
+    struct relay_rehearsal *seen = look_at_reply(relay, number);
+    if (seen != NULL) {
+        seen->delivered++;
+    }
+}
+
+void freeze_asked(struct relay *relay, uint32_t number, bool accepted)
+{
+    struct relay_rehearsal *seen = look_at_reply(relay, number);
+    if (seen != NULL) {
+        *(accepted ? &seen->asked : &seen->refused) += 1;
     }
 }
 

@@ -41,11 +41,13 @@ struct relay_rehearsal {
     enum relay_thaw ended;
     uint64_t held;         /* deliveries that were to go at the thaw */
     uint64_t delivered;    /* of those */
+    uint64_t asked;        /* of those, envelopes taken back behind RCPT that it accepted */
+    uint64_t refused;      /* likewise, that it did not */
     uint64_t out_of_order; /* deliveries of the lane replied to after a later one of the same
                               recipient, since the beginning */
     uint64_t doubled;      /* dots without a reply since then: what is repeated for them may come
                               twice */
-    int64_t first_ms;      /* from the thaw to the first reply to a dot; -1: none came */
+    int64_t first_ms;      /* from the thaw to the first reply that ended one; -1: none came */
     int64_t drained_ms;    /* from the thaw until nothing of what was held was left to go; -1: its
                               servers failed before that */
 };

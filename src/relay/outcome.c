@@ -57,6 +57,11 @@ static bool is_reused(const struct outcome_question *question)
     return question->reused_session;
 }
 
+static bool is_rehearsal(const struct outcome_question *question)
+{
+    return question->envelope_only;
+}
+
 static bool has_broken_before(const struct outcome_question *question)
 {
     return question->broke_before;
@@ -91,6 +96,7 @@ struct row {
 };
 
 static const struct row rows[] = {
+    {IF_ACCEPTED, AT_RECIPIENT, 0, 0, 0, is_rehearsal, {OUTCOME_REHEARSED, SERVER_SAYS_NOTHING}},
     {IF_ACCEPTED, 0, 0, 0, 0, NULL, {OUTCOME_DELIVERED, SERVER_WORKS}},
     {IF_IN_DOUBT, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_DOUBT, SERVER_SAYS_NOTHING}},
     {IF_IN_DOUBT, 0, 0, 0, 0, NULL, {OUTCOME_DOUBT, SERVER_FAILS}},
@@ -128,6 +134,15 @@ static const struct row rows[] = {
     /* Loss or time-out before the dot: server failure and a strike. */
     {IF_CUT, 0, HOW_GONE, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
     {IF_CUT, 0, HOW_GONE, 0, 0, NULL, {OUTCOME_STRIKE, SERVER_FAILS}},
+
+    /* Nothing is tried again that was to be asked once, and it does not count. */
+    {IF_REFUSED,
+     AT_MAIL | AT_RECIPIENT,
+     HOW_REPLY,
+     400,
+     599,
+     is_rehearsal,
+     {OUTCOME_REHEARSED, SERVER_SAYS_NOTHING}},
 
     {0, AT_MAIL, HOW_REPLY, 400, 499, NULL, {OUTCOME_DEFERRED, SERVER_DEFERS}},
     {0, AT_MAIL, HOW_REPLY, 500, 599, is_final_at_mail, {OUTCOME_FINAL, SERVER_REFUSES}},

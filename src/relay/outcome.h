@@ -17,6 +17,7 @@ enum outcome {
     OUTCOME_UNTOUCHED, /* waits as before, nothing counted */
     OUTCOME_STRIKE,    /* the message broke the session */
     OUTCOME_DOUBT,     /* the dot's reply is missing */
+    OUTCOME_REHEARSED, /* of a drill's envelope the reply was all */
 };
 
 /* What it says about the server. */
@@ -41,7 +42,8 @@ struct outcome_question {
     enum relay_verdict verdict;
     const struct relay_reply *reply;
     bool reused_session;
-    bool broke_before; /* the message has had its two strikes */
+    bool broke_before;  /* the message has had its two strikes */
+    bool envelope_only; /* a drill's: to end behind RCPT */
 };
 
 /* Of one delivery in a job. */

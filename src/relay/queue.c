@@ -264,6 +264,7 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         .flags = MESSAGE_PRESENT |
                  ((from->flags & SPOOL_SENDER_VERIFIED) != 0 ? MESSAGE_VERIFIED : 0) |
                  ((from->flags & SPOOL_OWN_DSN) != 0 ? MESSAGE_OWN_DSN : 0) |
+                 ((from->flags & SPOOL_ENVELOPE_ONLY) != 0 ? MESSAGE_ENVELOPE_ONLY : 0) |
                  (from->sender.length == 0 ? MESSAGE_NULL_SENDER : 0),
     };
     if (many != NULL) {

@@ -484,6 +484,9 @@ static void apply(struct relay *relay, struct job *job, uint32_t number, enum ou
     case OUTCOME_DOUBT:
         fate_doubt(relay, number, reply);
         break;
+    case OUTCOME_REHEARSED:
+        fate_rehearsed(relay, number, reply);
+        break;
     case OUTCOME_FINAL: /* gathered by the caller */
         fate_final(relay, &number, 1, reply);
         break;
@@ -565,6 +568,8 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
             .reply = &result->reply,
             .reused_session = reused_session,
             .broke_before = delivery->strikes >= STRIKES_MAX,
+            .envelope_only =
+                (message_at(relay, delivery->message)->flags & MESSAGE_ENVELOPE_ONLY) != 0,
         };
         struct judgement judgement = outcome_of_delivery(&question);
         note_impression(impression, judgement.verdict, &result->reply);

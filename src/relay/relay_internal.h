@@ -141,6 +141,7 @@ enum {                       /* struct message, flags */
        MESSAGE_PRESENT = 8,
        MESSAGE_SPAN_NOTED = 16,  /* a note tells of its time, and is to be kept */
        MESSAGE_SPAN_WANTED = 32, /* that note is still to be written, by the next sweep */
+       MESSAGE_ENVELOPE_ONLY = 64,
 };
 
 /* 64 bytes, at the place of its handle. */
@@ -592,6 +593,7 @@ void freeze_end(struct relay *relay, struct lane *lane, enum relay_thaw why);
 /* What was held when it ended has gone, or its servers have failed before that. */
 void freeze_drained(struct relay *relay, const struct lane *lane, bool whole);
 void freeze_delivered(struct relay *relay, uint32_t number);
+void freeze_asked(struct relay *relay, uint32_t number, bool accepted);
 void freeze_doubted(struct relay *relay, uint32_t number);
 void freeze_carry(const struct relay *relay, struct lane *from, struct lane *to);
 void freeze_abandon(struct relay *relay, struct lane *lane); /* its route is no more */
@@ -799,6 +801,8 @@ bool job_take(struct relay *relay, struct job *job, uint32_t number);
 /* ---- fate.c: what becomes of a delivery --------------------------------------------------- */
 
 void fate_delivered(struct relay *relay, uint32_t number, const struct relay_reply *reply);
+/* A drill's message whose envelope was all: nothing is left of it. */
+void fate_rehearsed(struct relay *relay, uint32_t number, const struct relay_reply *reply);
 /* By the retry schedule; `reply` may be NULL. */
 void fate_deferred(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                    struct slice reason);

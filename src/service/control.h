@@ -106,6 +106,7 @@
  * {"format":1,"id","received":ms,"bytes":n,"header_bytes":n,"message_id",
  *  "envelope":{"sender","envelope_id","ret":null|"full"|"headers","smtputf8":bool,"eightbit":bool,
  *              "priority":n,"deliver_by":ms|null,"sender_verified":bool,"own_dsn":bool,
+ *              "envelope_only":bool,  a drill's that ends at RCPT
  *              "elapsed":seconds},  of the time that counts against `keep` (R7)
  *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},
  *  "recipients":[{"n":0,"address","orcpt","notify":["never|success|failure|delay"],
@@ -170,15 +171,18 @@
  *
  * Arguments "domain", "minutes" (a number above 0, at most 240; else 5), "messages" (at most 10000;
  * else 20). Freezes the hand-over of the domain's lane for so long; its mail is accepted and waits.
- * The messages, evenly over that time, go to the domain's drill-recipient; without one none are
- * sent. Refused, exit 1, where the lane is in trouble. Then progress each second: seconds gone, and
- * all of them; when the lane drains once with "all" 0, and after that deliveries. One row when what
- * was held has gone, or its servers have failed before that:
+ * The messages, evenly over that time, go to the domain's drill-recipient; without one they are for
+ * its postmaster and end at RCPT and RSET. Refused, exit 1, where the lane is in trouble. Then
+ * progress each second: seconds gone, and all of them; when the lane drains once with "all" 0, and
+ * after that deliveries. One row when what was held has gone, or its servers have failed before
+ * that:
  * {"domain","started":ms,"minutes":n,
  *  "held":n         deliveries that waited at the end of the freeze
  *  "injected":n     messages of the drill
- *  "recipient":drill-recipient or null
- *  "delivered":n    of those held
+ *  "recipient":its address, or null: none were sent, since no name of the domain is known
+ *  "envelope_only":bool  there is no drill-recipient: they end at RCPT and RSET
+ *  "delivered":n    of those held, by 2xx to the dot
+ *  "asked":n        likewise, of those that end at RCPT, by 2xx to that; "refused":n by 4xx or 5xx
  *  "drained_ms":n   from the end until nothing of what was held was left to go; null: never
  *  "first_ms":n     from the end to the first reply to a dot, or null
  *  "rate":n         deliveries a second, or null

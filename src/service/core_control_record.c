@@ -74,7 +74,8 @@ static void read_envelope(struct fields *fields, struct spool_message *message)
     message->flags = SPOOL_IMPORTED | flag_of(fields, "smtputf8", SPOOL_SMTPUTF8) |
                      flag_of(fields, "eightbit", SPOOL_8BIT) |
                      flag_of(fields, "sender_verified", SPOOL_SENDER_VERIFIED) |
-                     flag_of(fields, "own_dsn", SPOOL_OWN_DSN);
+                     flag_of(fields, "own_dsn", SPOOL_OWN_DSN) |
+                     flag_of(fields, "envelope_only", SPOOL_ENVELOPE_ONLY);
     if (slice_equal(ret, SLICE_LITERAL("full"))) {
         message->flags |= SPOOL_RET_FULL;
     } else if (slice_equal(ret, SLICE_LITERAL("headers"))) {

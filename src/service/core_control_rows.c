@@ -163,6 +163,7 @@ json_t *control_envelope(struct control_request *request, const struct spool_mes
     control_set(envelope, "deliver_by", control_time(message->deliver_by_ms));
     control_set(envelope, "sender_verified", json_boolean(message->flags & SPOOL_SENDER_VERIFIED));
     control_set(envelope, "own_dsn", json_boolean(message->flags & SPOOL_OWN_DSN));
+    control_set(envelope, "envelope_only", json_boolean(message->flags & SPOOL_ENVELOPE_ONLY));
     control_set(envelope, "elapsed",
                 json_integer(relay_elapsed_s(request->core->relay, request->match.handle)));
     return envelope;

@@ -4,6 +4,9 @@
  * begin, and when it ends, relay decides (relay/freeze.h); the journal in trouble, which it cannot
  * know of, is told to it here.
  *
+ * Where the domain has no drill-recipient the messages are for its postmaster and marked
+ * SPOOL_ENVELOPE_ONLY: all is rehearsed but the content, which never leaves.
+ *
  * A struct drill lives from the request until the report. After a restart there is none, and the
  * freeze goes on without.
  */
@@ -31,6 +34,7 @@ struct drill {
     struct control_request *request; /* to which it is told; NULL: nobody waits */
     struct slice domain;             /* the route's name */
     struct slice recipient;          /* empty: none */
+    bool envelope_only;              /* to the postmaster */
     struct arena arena;              /* of both */
     uint64_t token;
     int64_t began_ms; /* steady */
@@ -104,6 +108,24 @@ static bool is_of(const struct route_config *route, struct slice mailbox)
     return false;
 }
 
+/* The name to which a postmaster is written: that asked for, or else the first one; in one that
+ * stands for those below it nobody is known. */
+static struct slice name_of(const struct route_config *route, struct slice domain)
+{
+    struct slice found = SLICE_EMPTY;
+    for (uint32_t i = 0; i < route->domain_count; i++) {
+        const struct domain_pattern *pattern = &route->domains[i];
+        bool asked = slice_equal_fold(pattern->name, domain);
+        if (!pattern->wild && (asked || found.length == 0)) {
+            found = pattern->name;
+        }
+        if (asked) {
+            break;
+        }
+    }
+    return found;
+}
+
 /* ---- its messages ---------------------------------------------------------------------------- */
 
 static void write_content(struct buffer *to, const struct core *core, const struct drill *drill,
@@ -143,7 +165,7 @@ static struct notice *make_message(struct core *core, const struct drill *drill,
     notice->message = (struct spool_message){
         .id = id_make(&core->ids, clock_wall_ms()),
         .received_ms = clock_wall_ms(),
-        .flags = SPOOL_DRILL,
+        .flags = SPOOL_DRILL | (drill->envelope_only ? SPOOL_ENVELOPE_ONLY : 0),
         .header_length = header_length,
         .body_length = notice->content.length - header_length,
         .origin = {.listener = SLICE_LITERAL("drill"), .helo = core->config->hostname},
@@ -244,19 +266,22 @@ static json_t *number_or_null(int64_t number)
 static json_t *report_row(const struct drill *drill, const struct relay_rehearsal *seen)
 {
     json_t *row = json_object();
-    bool timed = seen->drained_ms > 0 && seen->delivered > 0;
+    uint64_t gone = seen->delivered + seen->asked;
+    bool timed = seen->drained_ms > 0 && gone > 0;
     control_set(row, "domain", control_string(drill->domain));
     control_set(row, "started", json_integer(drill->began_wall_ms));
     control_set(row, "minutes", json_real((double)drill->ms / MINUTE_MS));
     control_set(row, "held", json_integer((json_int_t)seen->held));
     control_set(row, "injected", json_integer(drill->injected));
     control_set(row, "recipient", control_string_or_null(drill->recipient));
+    control_set(row, "envelope_only", json_boolean(drill->envelope_only));
     control_set(row, "delivered", json_integer((json_int_t)seen->delivered));
+    control_set(row, "asked", json_integer((json_int_t)seen->asked));
+    control_set(row, "refused", json_integer((json_int_t)seen->refused));
     control_set(row, "drained_ms", number_or_null(seen->drained_ms));
     control_set(row, "first_ms", number_or_null(seen->first_ms));
     control_set(row, "rate",
-                timed ? json_real((double)seen->delivered * 1000 / (double)seen->drained_ms)
-                      : json_null());
+                timed ? json_real((double)gone * 1000 / (double)seen->drained_ms) : json_null());
     control_set(row, "out_of_order", json_integer((json_int_t)seen->out_of_order));
     control_set(row, "doubled", json_integer((json_int_t)seen->doubled));
     control_set(row, "ended", json_string(relay_thaw_text(seen->ended)));
@@ -326,9 +351,31 @@ static bool read_arguments(struct control_request *request, double *ret_minutes,
     return true;
 }
 
+/* False: memory. */
+static bool choose_recipient(struct drill *drill, const struct route_config *route,
+                             struct slice domain)
+{
+    struct slice name = name_of(route, domain);
+    if (route->drill_recipient.length > 0) {
+        drill->recipient = arena_copy(&drill->arena, route->drill_recipient);
+        return drill->recipient.data != NULL;
+    }
+    drill->envelope_only = name.length > 0;
+    if (!drill->envelope_only) {
+        return true;
+    }
+    struct buffer address;
+    buffer_init(&address, 0);
+    buffer_printf(&address, "postmaster@%.*s", SLICE_PRINT(name));
+    bool good = !address.failed;
+    drill->recipient = arena_copy(&drill->arena, buffer_slice(&address));
+    buffer_done(&address);
+    return good && drill->recipient.data != NULL;
+}
+
 /* NULL: memory. */
-static struct drill *drill_new(struct core *core, const struct route_config *route, int64_t ms,
-                               uint32_t messages)
+static struct drill *drill_new(struct core *core, const struct route_config *route,
+                               struct slice domain, int64_t ms, uint32_t messages)
 {
     struct drill *drill = calloc(1, sizeof(*drill));
     if (drill == NULL) {
@@ -337,16 +384,12 @@ static struct drill *drill_new(struct core *core, const struct route_config *rou
     list_init(&drill->link);
     arena_init(&drill->arena);
     drill->domain = arena_copy(&drill->arena, route->name);
-    drill->recipient = route->drill_recipient.length > 0
-                           ? arena_copy(&drill->arena, route->drill_recipient)
-                           : SLICE_EMPTY;
     drill->token = random_u64();
     drill->began_ms = core_now().steady_ms;
     drill->began_wall_ms = core_now().wall_ms;
     drill->ms = ms;
     drill->messages = messages;
-    if (drill->domain.data == NULL ||
-        (route->drill_recipient.length > 0 && drill->recipient.data == NULL)) {
+    if (drill->domain.data == NULL || !choose_recipient(drill, route, domain)) {
         drill_free(drill);
         return NULL;
     }
@@ -362,7 +405,8 @@ enum control_step drill_begin(struct control_request *request)
     if (!read_arguments(request, &minutes, &messages)) {
         return STEP_END;
     }
-    uint32_t route = find_route(core, control_argument(request, "domain"));
+    struct slice domain = control_argument(request, "domain");
+    uint32_t route = find_route(core, domain);
     if (route == NO_INDEX) {
         return control_fail(request, CONTROL_NOTHING_MATCHED, "no such domain");
     }
@@ -375,7 +419,7 @@ enum control_step drill_begin(struct control_request *request)
         return control_fail(request, CONTROL_FAILED, "no drill: no mail can be stored");
     }
     int64_t ms = (int64_t)(minutes * MINUTE_MS);
-    struct drill *drill = drill_new(core, config, ms, (uint32_t)messages);
+    struct drill *drill = drill_new(core, config, domain, ms, (uint32_t)messages);
     if (drill == NULL) {
         return control_fail(request, CONTROL_FAILED, error_text(ERROR_MEMORY));
     }

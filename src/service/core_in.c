@@ -245,7 +245,8 @@ static enum error read_envelope(struct commit *commit, struct slice frame, struc
     }
     *ret_tail = slice_skip(frame, copied - reader.rest.length);
     /* Only we make these. */
-    commit->message.flags &= ~(uint32_t)(SPOOL_OWN_DSN | SPOOL_IMPORTED | SPOOL_DRILL);
+    commit->message.flags &=
+        ~(uint32_t)(SPOOL_OWN_DSN | SPOOL_IMPORTED | SPOOL_DRILL | SPOOL_ENVELOPE_ONLY);
     commit->message.elapsed_s = 0;
     return ERROR_NONE;
 }

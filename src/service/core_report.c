@@ -276,6 +276,8 @@ static void add_drill(struct line *line, const struct relay_action *action)
         add_slice(line, "ended", slice_from_text(relay_thaw_text(seen.ended)));
         add_number(line, "held", (int64_t)seen.held);
         add_number(line, "delivered", (int64_t)seen.delivered);
+        add_number(line, "asked", (int64_t)seen.asked);
+        add_number(line, "refused", (int64_t)seen.refused);
         add_number(line, "first_ms", seen.first_ms);
         add_number(line, "drained_ms", seen.drained_ms);
         add_number(line, "out_of_order", (int64_t)seen.out_of_order);

@@ -150,6 +150,7 @@ void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail)
                                                                : SMTP_CLIENT_RETURN_UNSET,
         .envelope_id = message->envelope_id,
         .size = message->header_length + message->body_length,
+        .envelope_only = (message->flags & SPOOL_ENVELOPE_ONLY) != 0,
         .recipients = job->recipients,
         .recipient_count = job->count,
     };

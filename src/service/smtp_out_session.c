@@ -306,7 +306,8 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
         break;
     case SMTP_CLIENT_STARTED: {
         struct out_job *job = job_of(session, event->tag);
-        job->ready_due = job->state == JOB_GIVEN && !job->go;
+        bool has_dot = (job->message.flags & SPOOL_ENVELOPE_ONLY) == 0;
+        job->ready_due = job->state == JOB_GIVEN && !job->go && has_dot;
         report_job(session->out, job);
         break;
     }

@@ -55,6 +55,8 @@ enum {
     SPOOL_OWN_DSN = 1 << 5,         /* made by us */
     SPOOL_DRILL = 1 << 6,           /* a marked message of a fire drill */
     SPOOL_IMPORTED = 1 << 7,
+    SPOOL_ENVELOPE_ONLY =
+        1 << 8, /* a fire drill's: it ends behind RCPT, its content never leaves */
 };
 
 /* RFC 3461 NOTIFY; 0 means not given. */

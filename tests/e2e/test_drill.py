@@ -81,6 +81,31 @@ def test_mail_waits_goes_in_order_and_is_reported(drilled):
     assert not [a for a in mx.status()["alerts"] if a["kind"] == "drill"]
 
 
+def test_without_a_drill_recipient_all_ends_at_rcpt(holdfast, sink):
+    primary = sink()
+    mx = holdfast(backup_mx(primary.port))
+    wait_for(lambda: mx.server_state("m1") == "up", what="m1 up")
+    said = []
+    primary.rule = lambda stage, session, argument: said.append((session, stage, argument))
+    report = json.loads(mx.tool("drill", "example.com", "--minutes", "0.05", "--messages", "2",
+                                "--json").stdout)
+    assert report["recipient"] == "postmaster@example.com" and report["envelope_only"] is True
+    assert report["held"] == report["injected"] == report["asked"] == 2
+    assert report["delivered"] == report["refused"] == report["out_of_order"] == 0
+    assert primary.messages == []
+    asked = [argument for _, stage, argument in said if stage == "RCPT"]
+    assert len(asked) == 2
+    assert all(line.startswith("RCPT TO:<postmaster@example.com>") for line in asked)
+    assert not [stage for _, stage, _ in said if stage in ("DATA", "BDAT", "dot")]
+    sessions = {session for session, _, _ in said}
+    commands = [line.split()[0] for session in sessions for line in session.commands]
+    assert commands.count("MAIL") == commands.count("RCPT") == commands.count("RSET") == 2
+    assert mx.status()["queue"]["messages"] == mx.status()["dead_letters"] == 0
+    ends = [row for row in mx.lines("trace", "postmaster@example.com")
+            if row["event"] == "discarded"]
+    assert len(ends) == 2 and "RCPT" in ends[0]["reason"]
+
+
 def test_it_ends_with_its_time(drilled):
     mx, primary, begin = drilled
     drill = begin("--minutes", "0.05", "--messages", "1", "--json")

@@ -446,6 +446,28 @@ static void disorder_and_doubts_are_counted(void **state)
     assert_int_equal(report().delivered, 0);
 }
 
+static void envelopes_that_are_all_are_counted_apart(void **state)
+{
+    (void)state;
+    assert_int_equal(freeze(0, 1000), RELAY_FREEZE_DONE);
+    world_add(&world, 1, "", "postmaster@one.example", SPOOL_DRILL | SPOOL_ENVELOPE_ONLY);
+    world_add(&world, 2, "", "postmaster@one.example", SPOOL_DRILL | SPOOL_ENVELOPE_ONLY);
+    world_add(&world, 3, "a@x", "bob@one.example", 0);
+    assert_int_equal(thaw(), 1);
+    connect();
+    struct relay_action first = take_job(1), second = take_job(2), third = take_job(3);
+    world_result(&world, &first, RELAY_ACCEPTED, RELAY_AT_RECIPIENT, RELAY_REPLY, 250);
+    assert_int_equal(world_action(&world, RELAY_FATE, 0)->fate, SPOOL_DISCARDED);
+    world_result(&world, &second, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_action(&world, RELAY_FATE, 0)->fate, SPOOL_DISCARDED);
+    assert_int_equal(world_count(&world, RELAY_NOTE), 0); /* no dead letter */
+    world_result(&world, &third, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(report().held, 3);
+    assert_int_equal(report().delivered, 1);
+    assert_int_equal(report().asked, 1);
+    assert_int_equal(report().refused, 1);
+}
+
 /* ---- MX routing ---------------------------------------------------------------------------- */
 
 static void answer(const char *domain, const char *text)
@@ -535,6 +557,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_ended_or_endless_one_is_not_loaded, start, end),
         cmocka_unit_test_setup_teardown(a_new_configuration_keeps_it_or_ends_it, start, end),
         cmocka_unit_test_setup_teardown(disorder_and_doubts_are_counted, start, end),
+        cmocka_unit_test_setup_teardown(envelopes_that_are_all_are_counted_apart, start, end),
         cmocka_unit_test_setup_teardown(under_mx_routing_all_names_of_the_domain_are_held, start_mx,
                                         end),
     };

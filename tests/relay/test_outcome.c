@@ -77,6 +77,38 @@ static void too_many_recipients_costs_nothing(void **state)
     assert_judgement(refused(at, 452, 3, 1), OUTCOME_DEFERRED, SERVER_DEFERS);
 }
 
+static void a_rehearsal_ends_with_any_reply_to_its_envelope(void **state)
+{
+    (void)state;
+    struct relay_reply reply = {
+        .stage = RELAY_AT_RECIPIENT, .how = RELAY_REPLY, .code = 250, .text = SLICE_EMPTY};
+    struct outcome_question question = {
+        .verdict = RELAY_ACCEPTED, .reply = &reply, .envelope_only = true};
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_REHEARSED, SERVER_SAYS_NOTHING);
+    question.verdict = RELAY_REFUSED;
+    for (int mail = 0; mail < 2; mail++) {
+        reply.stage = mail ? RELAY_AT_MAIL : RELAY_AT_RECIPIENT;
+        const uint16_t codes[] = {450, 550, 554};
+        for (size_t i = 0; i < 3; i++) {
+            reply.code = codes[i];
+            assert_judgement(outcome_of_delivery(&question), OUTCOME_REHEARSED,
+                             SERVER_SAYS_NOTHING);
+        }
+        reply.code = 421;
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
+        reply.code = 530;
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_UNTOUCHED, SERVER_CREDENTIALS);
+    }
+    /* Only one: what edge-out says of other mail is taken as said. */
+    question.envelope_only = false;
+    reply.stage = RELAY_AT_RECIPIENT;
+    reply.code = 450;
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+    reply.code = 250;
+    question.verdict = RELAY_ACCEPTED;
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_DELIVERED, SERVER_WORKS);
+}
+
 static void recipients_are_deferred_or_refused_each(void **state)
 {
     (void)state;
@@ -261,6 +293,7 @@ int main(void)
         cmocka_unit_test(mail_refusals_are_final_only_when_they_speak_of_the_message),
         cmocka_unit_test(what_is_damaged_here_is_held_and_what_cannot_be_read_put_off),
         cmocka_unit_test(too_many_recipients_costs_nothing),
+        cmocka_unit_test(a_rehearsal_ends_with_any_reply_to_its_envelope),
         cmocka_unit_test(recipients_are_deferred_or_refused_each),
         cmocka_unit_test(data_and_dot_speak_for_the_transaction),
         cmocka_unit_test(a_reused_session_may_end_before_mail_is_answered),

@@ -425,7 +425,7 @@ static uint32_t send_message(struct bench *bench, uint32_t first, uint32_t recip
     struct spool_message message = {
         .id = id_make(&maker, clock_wall_ms()),
         .received_ms = clock_wall_ms(),
-        .flags = as_relay_client ? SPOOL_SENDER_VERIFIED : 0,
+        .flags = bench->flags | (as_relay_client ? SPOOL_SENDER_VERIFIED : 0),
         .header_length = 17,
         .body_length = sizeof(content) - 1 - 17,
         .sender = SLICE_LITERAL("ann@sender.example"),

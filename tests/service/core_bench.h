@@ -67,6 +67,7 @@ struct bench {
     uint32_t names_told;
     char name_told[200];               /* the last: host and number of addresses */
     uint8_t notify;                    /* of recipients of what is sent */
+    uint32_t flags;                    /* of what is sent, beside its own */
     struct message_id sent[BENCH_MAX]; /* by the number that bench_send() gave */
     uint32_t sent_count;
 

@@ -95,6 +95,28 @@ static void export_and_import_move_a_queue(void **state)
     json_decref(exported);
 }
 
+/* What must not reach a mailbox here must not reach one there. */
+static void a_drills_envelope_stays_one(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 0);
+    assert_int_equal(
+        bench_ask(bench, "queue import",
+                  "{'record':{'format':1,'id':'01h00000000000000000000001','received':1,'bytes':5,"
+                  "'header_bytes':0,'envelope':{'sender':'','envelope_only':true},"
+                  "'origin':{'client':'127.0.0.1'},'recipients':[{'address':'a@example.com'}]},"
+                  "'content':'aGVsbG8=','last':true}"),
+        0);
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    json_t *exported = json_deep_copy(bench->rows);
+    assert_true(truth(json_object_get(json_array_get(exported, 0), "envelope"), "envelope_only"));
+    begin_anew(bench);
+    import_rows(bench, exported);
+    assert_int_equal(bench_ask(bench, "queue show", "{'all':true}"), 0);
+    assert_true(truth(json_object_get(row(bench, 0), "envelope"), "envelope_only"));
+    json_decref(exported);
+}
+
 /* The one message that core has becomes a dead letter: its server refuses it for good. */
 static void make_dead_letter(struct bench *bench)
 {
@@ -336,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MEMORY_TEST(export_and_import_move_a_queue),
+        MEMORY_TEST(a_drills_envelope_stays_one),
         MEMORY_TEST(an_export_of_everything_takes_dead_letters_along),
         MEMORY_TEST(what_an_export_tells_survives_the_move),
         MEMORY_TEST(what_was_under_way_is_in_doubt_after_the_move),

@@ -63,10 +63,42 @@ static void messages_are_sent_held_and_told(void **state)
     assert_string_equal(text(lane(bench), "state"), "idle");
 }
 
-static void without_a_recipient_nothing_is_sent(void **state)
+static void without_a_recipient_the_postmasters_envelope_is_all(void **state)
 {
     struct bench *bench = *state;
     begin(bench);
+    bench->routes[0].drill_recipient = SLICE_EMPTY;
+    bench->stage = RELAY_AT_RECIPIENT;
+    assert_int_equal(
+        bench_ask(bench, "drill", "{'domain':'example.com','minutes':0.02,'messages':1}"), 0);
+    json_t *report = row(bench, 0);
+    assert_string_equal(text(report, "recipient"), "postmaster@example.com");
+    assert_true(truth(report, "envelope_only"));
+    assert_int_equal(number(report, "injected"), 1);
+    assert_int_equal(number(report, "held"), 1);
+    assert_int_equal(number(report, "delivered"), 0);
+    assert_int_equal(number(report, "asked"), 1);
+    assert_int_equal(bench_ask(bench, "trace", "{'what':'postmaster@example.com'}"), 0);
+    json_t *last = row(bench, json_array_size(bench->rows) - 1);
+    assert_string_equal(text(last, "event"), "discarded");
+
+    bench->verdict = RELAY_REFUSED;
+    bench->code = 550;
+    assert_int_equal(
+        bench_ask(bench, "drill", "{'domain':'example.com','minutes':0.02,'messages':1}"), 0);
+    assert_int_equal(number(row(bench, 0), "asked"), 0);
+    assert_int_equal(number(row(bench, 0), "refused"), 1);
+    assert_int_equal(bench_ask(bench, "status", "{}"), 0);
+    assert_int_equal(number(row(bench, 0), "dead_letters"), 0);
+}
+
+static void where_no_name_is_known_nothing_is_sent(void **state)
+{
+    struct bench *bench = *state;
+    begin(bench);
+    struct domain_pattern pattern = bench->routes[0].domains[0];
+    pattern.wild = true;
+    bench->routes[0].domains = &pattern;
     bench->routes[0].drill_recipient = SLICE_EMPTY;
     assert_int_equal(bench_ask(bench, "drill", "{'domain':'example.com','minutes':0.001}"), 0);
     json_t *report = row(bench, 0);
@@ -74,6 +106,25 @@ static void without_a_recipient_nothing_is_sent(void **state)
     assert_true(json_is_null(json_object_get(report, "recipient")));
     assert_true(json_is_null(json_object_get(report, "first_ms")));
     assert_true(json_is_null(json_object_get(report, "rate")));
+}
+
+/* An edge that lies: it marks mail, and calls a reply to RCPT the end. */
+static void strangers_mail_is_no_rehearsal(void **state)
+{
+    struct bench *bench = *state;
+    begin(bench);
+    bench->flags = SPOOL_DRILL | SPOOL_ENVELOPE_ONLY;
+    bench->stage = RELAY_AT_RECIPIENT;
+    bench->answers = false;
+    uint32_t sent = bench_send(bench, 1, false);
+    bench_until(bench, &bench->gone, 1);
+    assert_int_equal(bench_ask(bench, "queue show", "{'all':true}"), 0);
+    assert_string_equal(text(row(bench, 0), "id"), bench_id(bench, sent));
+    assert_false(truth(json_object_get(row(bench, 0), "envelope"), "envelope_only"));
+    bench_result(bench, RELAY_REFUSED, 450);
+    bench_until(bench, &bench->durable, 1);
+    assert_int_equal(bench_ask(bench, "queue list", "{'all':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), 1);
 }
 
 static void status_shows_one_and_it_can_be_stopped(void **state)
@@ -182,7 +233,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MEMORY_TEST(messages_are_sent_held_and_told),
         DISK_TEST(messages_are_sent_held_and_told),
-        MEMORY_TEST(without_a_recipient_nothing_is_sent),
+        MEMORY_TEST(without_a_recipient_the_postmasters_envelope_is_all),
+        MEMORY_TEST(where_no_name_is_known_nothing_is_sent),
+        MEMORY_TEST(strangers_mail_is_no_rehearsal),
         MEMORY_TEST(status_shows_one_and_it_can_be_stopped),
         DISK_TEST(trouble_with_storage_ends_one),
         DISK_TEST(one_survives_a_restart),

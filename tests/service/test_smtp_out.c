@@ -160,6 +160,36 @@ static void delivers(void **state)
     server_free(server);
 }
 
+static void an_envelope_that_is_all_is_taken_back(void **state)
+{
+    (void)state;
+    struct server *server = server_new(loop, "192.0.2.1", 25, &good);
+    store_put(1, &(struct stored_message){.sender = "",
+                                          .recipients = {"postmaster@y.test"},
+                                          .content = SLICE_LITERAL("Subject: s\r\n\r\nhi\r\n"),
+                                          .flags = SPOOL_DRILL | SPOOL_ENVELOPE_ONLY});
+    core_connect(&core, 1, 0);
+    pass(1000);
+    core_deliver(&core, 1, 10, 1, "", 1);
+    core_deliver(&core, 1, 11, 1, "other@y.test", 1); /* by hand to another: no content either */
+    pass(1000);
+    core_deliver(&core, 1, 12, 2, "", 1);
+    pass(1000);
+    assert_heard("resumed 1\nopened 1 0 8\n"
+                 "result 1 0 10 id1 0:accepted recipient-reply-250\n"
+                 "result 1 0 11 reused id1 0:accepted recipient-reply-250\n"
+                 "ready 1 12\n"
+                 "result 1 0 12 reused id2 0:accepted dot-reply-250\n");
+    assert_slice(server_heard(server, 0),
+                 "EHLO mx2.test\r\n"
+                 "MAIL FROM:<> SIZE=18\r\nRCPT TO:<postmaster@y.test>\r\nRSET\r\n"
+                 "MAIL FROM:<> SIZE=18\r\nRCPT TO:<other@y.test>\r\nRSET\r\n"
+                 "MAIL FROM:<a@x.test> SIZE=18\r\nRCPT TO:<b@y.test>\r\nDATA\r\n"
+                 "Subject: s\r\n\r\nhi\r\n.\r\n");
+    assert_slice(server_taken(server), "Subject: s\r\n\r\nhi\r\n|");
+    server_free(server);
+}
+
 static void next_dot_waits_for_durable(void **state)
 {
     (void)state;
@@ -873,6 +903,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_WORLD(delivers),
+        WITH_WORLD(an_envelope_that_is_all_is_taken_back),
         WITH_WORLD(next_dot_waits_for_durable),
         WITH_WORLD(many_in_order_over_one_connection),
         WITH_WORLD(connection_refused),
