@@ -78,6 +78,8 @@ struct sim_server *sim_server_new(struct loop *loop, const char *name, const str
 void sim_server_set_mood(struct sim_server *server, const struct server_mood *mood);
 uint32_t sim_server_taken(const struct sim_server *server);
 uint32_t sim_server_visits(const struct sim_server *server);
+/* Envelopes for a postmaster that it was asked about: those of a fire drill, which ends there. */
+uint32_t sim_server_drills(const struct sim_server *server);
 
 struct sim_client;
 /* Sends to its own `count` recipients, numbered from `first`, until sim_client_stop(). With a

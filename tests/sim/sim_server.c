@@ -20,7 +20,7 @@ struct sim_server {
     struct server_mood mood;
     int listener;
     struct loop_watch *watch;
-    uint32_t taken, visits;
+    uint32_t taken, visits, drills;
 };
 
 enum { RECIPIENTS_MAX = 16, TRAVEL_NS = 1000000, TRAVEL_MS = 2 };
@@ -34,6 +34,7 @@ struct visit {
     bool in_content, slow, closing;
     bool hangs_up;   /* when what it has said has arrived; the rest of the replies is lost */
     uint32_t sender; /* the number of the message that sender is made for, or LEDGER_NOBODY */
+    bool is_drill;   /* an envelope for a postmaster: RSET is to follow */
     bool is_notice;  /* to the sender of the message `notice_about` */
     uint32_t notice_about;
     uint32_t recipients[RECIPIENTS_MAX];
@@ -288,12 +289,30 @@ static void refuse_recipient(struct visit *visit, uint32_t recipient)
     say(visit, "550 5.1.1 unknown");
 }
 
+/* Nobody writes to a postmaster but a drill, which asks no more than this. */
+static void take_drill(struct visit *visit)
+{
+    const struct server_mood *mood = &visit->server->mood;
+    if (visit->sender != LEDGER_NOBODY) {
+        ledger_fault(visit->server->ledger, "a drill with a sender");
+    }
+    visit->is_drill = true;
+    visit->server->drills++;
+    say(visit, chance(mood->recipient_4xx)   ? "450 4.2.1 later"
+               : chance(mood->recipient_5xx) ? "550 5.1.1 unknown"
+                                             : "250 2.1.5 yes");
+}
+
 static void take_rcpt(struct visit *visit, struct slice line)
 {
     const struct server_mood *mood = &visit->server->mood;
     struct ledger *ledger = visit->server->ledger;
     struct slice path = slice_skip(line, sizeof("RCPT TO:<") - 1);
     path = slice_take(path, slice_find(path, '>'));
+    if (slice_starts_fold(path, SLICE_LITERAL("postmaster@"))) {
+        take_drill(visit);
+        return;
+    }
     uint64_t value;
     bool good = path.length > 1 &&
                 slice_to_u64(slice_skip(slice_take(path, slice_find(path, '@')), 1), &value);
@@ -351,6 +370,10 @@ static void take_hello(struct visit *visit)
 /* One command line. */
 static void take_line(struct visit *visit, struct slice line)
 {
+    if (visit->is_drill && !slice_starts_fold(line, SLICE_LITERAL("RSET"))) {
+        ledger_fault(visit->server->ledger, "a drill goes on behind RCPT: %.*s", SLICE_PRINT(line));
+    }
+    visit->is_drill = false;
     if (slice_starts_fold(line, slice_from_text(visit->server->lmtp ? "LHLO " : "EHLO "))) {
         take_hello(visit);
     } else if (slice_starts_fold(line, SLICE_LITERAL("MAIL FROM:<"))) {
@@ -497,6 +520,11 @@ void sim_server_set_mood(struct sim_server *server, const struct server_mood *mo
 uint32_t sim_server_taken(const struct sim_server *server)
 {
     return server->taken;
+}
+
+uint32_t sim_server_drills(const struct sim_server *server)
+{
+    return server->drills;
 }
 
 uint32_t sim_server_visits(const struct sim_server *server)

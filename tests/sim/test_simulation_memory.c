@@ -200,6 +200,10 @@ static void step_on(struct scene *scene, unsigned step)
         }
     } else if (step == STEPS / 2) {
         kill_role(scene, ROLE_CORE); /* the next one loads */
+    } else if (step == STEPS / 8) {
+        program_command(scene->program,
+                        "{\"command\":\"drill\",\"arguments\":"
+                        "{\"domain\":\"lmtp.test\",\"minutes\":0.02,\"messages\":3}}");
     } else if (step == STEPS * 3 / 4) {
         scene_reload(scene, setting_new_drawn());
     }
