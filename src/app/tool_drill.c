@@ -36,7 +36,7 @@ static void say_begun(struct drilling *drilling)
     drilling->begun = true;
     if (!drilling->tool->json) {
         printf("Mail for %s is accepted and held back until %s.\n"
-               "holdfast drill stop ends that earlier.\n",
+               "`holdfast drill stop` ends that earlier.\n",
                drilling->tool->operands[0], tool_time(drilling->until_ms, until));
         fflush(stdout);
     }
@@ -69,10 +69,10 @@ static const char *plural(int64_t count, const char *one, const char *more)
 static const char *ended_text(const char *ended)
 {
     static const char *const texts[][2] = {
-        {"time", "its time was over"},
-        {"stop", "it was stopped"},
-        {"failure", "the domain's first server failed, or was taken out"},
-        {"storage", "no more mail could be stored"},
+        {"time", "by its time"},
+        {"stop", "by drill stop"},
+        {"failure", "early: the domain's first server failed, or was taken out"},
+        {"storage", "early: no more mail could be stored"},
     };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         if (strcmp(texts[i][0], ended) == 0) {
@@ -98,6 +98,23 @@ static void print_messages(const json_t *row)
                : "");
 }
 
+/* Of what was held, all that has not come to a good or bad end. */
+static long long left_of(const json_t *row)
+{
+    return tool_integer(row, "held") - tool_integer(row, "delivered") - tool_integer(row, "asked") -
+           tool_integer(row, "refused");
+}
+
+static const char *verdict_of(const json_t *row)
+{
+    const char *ended = tool_string(row, "ended");
+    bool early = strcmp(ended, "time") != 0 && strcmp(ended, "stop") != 0;
+    if (early || tool_integer(row, "refused") > 0 || tool_integer(row, "out_of_order") > 0) {
+        return "bad";
+    }
+    return left_of(row) > 0 || tool_integer(row, "doubled") > 0 ? "warning" : "good";
+}
+
 static void print_times(const json_t *row)
 {
     printf("  drained      within %.3f s", (double)tool_integer(row, "drained_ms") / 1000);
@@ -114,13 +131,15 @@ static void print_drain(const json_t *row)
 {
     long long held = tool_integer(row, "held"), delivered = tool_integer(row, "delivered");
     long long asked = tool_integer(row, "asked"), refused = tool_integer(row, "refused");
-    long long left = held - delivered - asked - refused;
+    long long left = left_of(row);
     bool drained = !tool_is_null(row, "drained_ms");
     printf("  held         %lld %s\n", held, plural(held, "delivery", "deliveries"));
     if (held == 0) {
         return;
     }
-    printf("  delivered    %lld\n", delivered);
+    if (delivered > 0 || asked == 0) {
+        printf("  delivered    %lld\n", delivered);
+    }
     if (asked > 0) {
         printf("  asked        %lld accepted at RCPT and taken back\n", asked);
     }
@@ -130,7 +149,7 @@ static void print_drain(const json_t *row)
     }
     if (left > 0) {
         printf("  left         %lld %s\n", left,
-               drained ? "refused, put off or held; see holdfast queue list"
+               drained ? "put off, held or dead letters: see holdfast queue list and trace"
                        : "waiting for a server");
     }
     if (drained) {
@@ -149,7 +168,8 @@ static void report_row(void *context, json_t *row)
         return;
     }
     printf("Drill of %s: %s\n", tool_clean(tool_string(row, "domain"), domain, sizeof(domain)),
-           ended_text(tool_string(row, "ended")));
+           verdict_of(row));
+    printf("  ended        %s\n", ended_text(tool_string(row, "ended")));
     print_messages(row);
     print_drain(row);
     if (disorder == 0) {

@@ -277,7 +277,8 @@ static const char *rate_text(const struct tool_progress *progress, uint64_t done
     double seconds = (double)(now_ms - progress->begun_ms) / 1000;
     double rate = (double)(done - progress->begun_at) / seconds;
     buffer[0] = '\0';
-    if (seconds < 1 || done <= progress->begun_at || rate <= 0) {
+    bool time_itself = strcmp(progress->unit, "seconds") == 0;
+    if (seconds < 1 || done <= progress->begun_at || rate <= 0 || time_itself) {
         return buffer;
     }
     if (strcmp(progress->unit, "bytes") == 0) {

@@ -356,7 +356,7 @@ struct relay_delivery_view {
     uint32_t attempts;
     int64_t next_wall_ms;    /* 0: waits for its server */
     int64_t expires_wall_ms; /* as things are: it ends then, or if dead goes; 0: not known */
-    struct slice reason;     /* the last; may be empty */
+    struct slice reason;     /* the last, or that a drill holds it back; may be empty */
     struct slice redirect_to;
 };
 

@@ -43,7 +43,9 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
             relay->now.wall_ms + relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms;
     }
     ret_view->expires_wall_ms = expiry_of(relay, number);
-    ret_view->reason = delivery_reason(relay, delivery);
+    bool frozen = delivery->state == DELIVERY_WAITING && lane_is_frozen(relay, lane);
+    ret_view->reason =
+        frozen ? SLICE_LITERAL("a drill holds it back") : delivery_reason(relay, delivery);
     ret_view->redirect_to = intern_text(&relay->redirects, lane->redirect);
     return true;
 }

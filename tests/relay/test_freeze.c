@@ -124,7 +124,10 @@ static void only_its_own_lane_is_held(void **state)
     assert_int_equal(lane(1).frozen_until_ms, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
-    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_WAITING);
+    struct relay_delivery_view held;
+    assert_true(relay_delivery(world.relay, (struct spool_handle){1}, 0, &held));
+    assert_int_equal(held.state, DELIVERY_WAITING);
+    assert_true(slice_equal(held.reason, SLICE_LITERAL("a drill holds it back")));
     world_add(&world, 2, "a@x", "bob@two.example", 0);
     assert_int_equal(world_count(&world, RELAY_DELIVER), 1);
     /* By hand it goes. */
