@@ -36,18 +36,19 @@ const char *hook_event(const struct hook_message *message)
 {
     static const struct {
         enum alert_kind kind;
-        const char *begins, *ends;
+        const char *begins, *ends[ALERT_ENDING_COUNT]; /* over, disabled, removed */
     } words[] = {
-        {ALERT_SWITCHED, "failover-succeeded", "switched-back"},
-        {ALERT_STOPPED, "failover-failed", "resumed"},
-        {ALERT_SERVER, "server-down", "server-up"},
+        {ALERT_SWITCHED, "failover-succeeded", {"switched-back", NULL, "route-removed"}},
+        {ALERT_STOPPED, "failover-failed", {"resumed", NULL, "route-removed"}},
+        {ALERT_SERVER, "server-down", {"server-up", "server-disabled", "server-removed"}},
     };
     if (message->edge == HOOK_SUMMARY) {
         return "summary";
     }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (words[i].kind == message->kind) {
-            return message->edge == HOOK_ENDED ? words[i].ends : words[i].begins;
+            const char *end = words[i].ends[message->ending];
+            return message->edge == HOOK_ENDED && end != NULL ? end : words[i].begins;
         }
     }
     return alert_kind_text(message->kind);
@@ -112,7 +113,7 @@ static void gather(struct hook_desk *desk, struct hook_queue *queue, struct hook
         summary->edge = HOOK_SUMMARY;
         summary->time_ms = now.wall_ms;
         summary->number = 0;
-        summary->subject[0] = summary->from[0] = summary->to[0] = 0;
+        summary->subject[0] = summary->was[0] = summary->from[0] = summary->to[0] = 0;
     }
     queue->gathered += stands_for;
     size_t length = strlen(summary->text);
@@ -238,7 +239,9 @@ static void tell_all(struct hook_desk *desk, const struct hook_news *news, enum 
         message->time_ms = news->time_ms;
         message->since_ms = news->since_ms;
         copy_text(message->subject, sizeof(message->subject), news->subject);
+        message->ending = news->ending;
         copy_text(message->text, ALERT_TEXT_SIZE, news->text);
+        copy_text(message->was, sizeof(message->was), news->was);
         copy_text(message->from, sizeof(message->from), news->from);
         copy_text(message->to, sizeof(message->to), news->to);
         put(desk, queue, message, now);
@@ -320,7 +323,13 @@ static void tell_standing(struct hook_desk *desk, struct hook_queue *queue,
         message->kind = standing->kind;
         message->since_ms = standing->since_ms;
         memcpy(message->subject, standing->subject, sizeof(message->subject));
-        memcpy(message->text, standing->text, sizeof(standing->text));
+        if (edge == HOOK_ENDED) { /* how and when, nobody knows any more */
+            memcpy(message->was, standing->text, sizeof(message->was));
+            alert_end_text(standing->kind, slice_from_text(standing->subject), ALERT_OVER,
+                           now.wall_ms - standing->since_ms, message->text, ALERT_TEXT_SIZE);
+        } else {
+            memcpy(message->text, standing->text, sizeof(standing->text));
+        }
         memcpy(message->from, standing->from, sizeof(message->from));
         memcpy(message->to, standing->to, sizeof(message->to));
         put(desk, queue, message, now);

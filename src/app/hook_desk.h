@@ -51,7 +51,8 @@ struct hook_news {
     uint64_t number;
     enum alert_kind kind;
     int64_t time_ms, since_ms; /* wall */
-    struct slice subject, text, from, to;
+    struct slice subject, text, was, from, to;
+    enum alert_ending ending;
 };
 
 struct hook_message {
@@ -59,6 +60,7 @@ struct hook_message {
     uint64_t number; /* of its edge; 0: it has none */
     enum hook_edge edge;
     enum alert_kind kind;
+    enum alert_ending ending; /* with HOOK_ENDED */
     uint32_t more;
     int64_t time_ms, since_ms;
     int64_t queued_ms; /* steady */
@@ -67,6 +69,7 @@ struct hook_message {
     char id[48]; /* the same for each attempt */
     char subject[HOOK_SUBJECT_SIZE], from[80], to[80];
     char text[HOOK_TEXT_SIZE];
+    char was[ALERT_TEXT_SIZE]; /* with HOOK_ENDED: the text while it stood */
 };
 
 /* One alert block. */

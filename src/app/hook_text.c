@@ -42,6 +42,7 @@ json_t *hook_object(const struct hook_letter *letter)
     set(object, "kind", string(kind_of(message)));
     set(object, "subject", string_or_null(message->subject));
     set(object, "text", string(message->text));
+    set(object, "was", string_or_null(message->was));
     set(object, "happened", json_integer(message->time_ms));
     set(object, "since", json_integer(message->since_ms));
     set(object, "from", string_or_null(message->from));
@@ -146,6 +147,10 @@ void hook_mail_text(const struct hook_letter *letter, struct slice to, struct bu
     if (message->since_ms != message->time_ms) {
         date_to_text(message->since_ms, date);
         buffer_printf(ret_mail, "since: %s\r\n", date);
+    }
+    if (message->was[0] != 0) {
+        buffer_append_text(ret_mail, "was: ");
+        put_lines(ret_mail, message->was);
     }
     if (message->from[0] != 0) {
         buffer_printf(ret_mail, "from: %s\r\nto: %s\r\n", message->from, message->to);

@@ -212,6 +212,11 @@ static const char *kind_text(int kind)
     return alert_kind_text((enum alert_kind)kind);
 }
 
+static const char *ending_text(int ending)
+{
+    return alert_ending_text((enum alert_ending)ending);
+}
+
 static const char *edge_text(int edge)
 {
     return alert_edge_text((enum alert_edge)edge);
@@ -248,6 +253,8 @@ static void take_row(void *context, const json_t *row)
     if (kind < 0 || (edge < 0 && !stands)) {
         return;
     }
+    int ending = find_word(json_string_value(json_object_get(row, "ended")), ending_text,
+                           ALERT_ENDING_COUNT);
     const struct hook_news news = {.stands = stands,
                                    .edge = stands ? ALERT_RAISED : (enum alert_edge)edge,
                                    .number =
@@ -257,6 +264,8 @@ static void take_row(void *context, const json_t *row)
                                    .since_ms = json_integer_value(json_object_get(row, "since")),
                                    .subject = slice_of(row, "subject"),
                                    .text = slice_of(row, "text"),
+                                   .was = slice_of(row, "was"),
+                                   .ending = ending < 0 ? ALERT_OVER : (enum alert_ending)ending,
                                    .from = slice_of(row, "from"),
                                    .to = slice_of(row, "to")};
     hook_desk_take(&hooks->desk, &news, time_now());

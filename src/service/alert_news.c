@@ -44,7 +44,7 @@ uint64_t alert_news_add(struct alert_news *news, const struct alert_news_item *i
 {
     uint64_t number = ++news->last;
     struct alert_news_item *copy = malloc(sizeof(*copy) + item->subject.length + item->text.length +
-                                          item->from.length + item->to.length);
+                                          item->was.length + item->from.length + item->to.length);
     if (copy == NULL) {
         return number;
     }
@@ -56,6 +56,7 @@ uint64_t alert_news_add(struct alert_news *news, const struct alert_news_item *i
     copy->number = number;
     copy->subject = put(&at, item->subject);
     copy->text = put(&at, item->text);
+    copy->was = put(&at, item->was);
     copy->from = put(&at, item->from);
     copy->to = put(&at, item->to);
     list_append(&news->items, &copy->link);

@@ -10,7 +10,7 @@
 #ifndef HOLDFAST_SERVICE_ALERT_NEWS_H
 #define HOLDFAST_SERVICE_ALERT_NEWS_H
 
-#include "service/alerts.h"
+#include "service/alert_end.h"
 
 enum { ALERT_NEWS_MAX = 1000 };
 
@@ -23,7 +23,9 @@ struct alert_news_item {
     int64_t since_wall_ms;
     enum alert_kind kind;
     enum alert_edge edge;
+    enum alert_ending ending; /* of one that ended */
     struct slice subject, text;
+    struct slice was;      /* the text while it stood, of one that ended; else empty */
     struct slice from, to; /* servers of a switch; else empty */
 };
 

@@ -161,7 +161,8 @@
  * from 1, and the one that the edges below come after. Then the edges that are newer than "after"
  * (without it or of another life: than "done"):
  * {"edge":"raised|changed|ended|happened","number":n,"time":ms,"kind","subject" or null,"since":ms,
- *  "text","from":"m1" or null,"to":"m2" or null}    the last two of switches
+ *  "text","was" (the text while it stood) or null,"ended":"over|disabled|removed" or null,
+ *  "from":"m1" or null,"to":"m2" or null}    the last two of switches
  * Then, if "life" is not that of this core or "standing" is true, those that stand, in order of
  * beginning: {"edge":"stands","number":n (of its raising),"time","kind","subject","since","text"}
  * "done" says up to where people have been told; core keeps it for the next who asks without one.

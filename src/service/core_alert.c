@@ -38,6 +38,23 @@ static uint64_t spread(struct core *core, enum alert_edge edge, enum alert_kind 
     return alert_news_add(&core->alert_news, &item);
 }
 
+static void spread_end(struct core *core, const struct alert *alert, enum alert_ending ending)
+{
+    char text[ALERT_TEXT_SIZE];
+    int64_t now_ms = clock_wall_ms();
+    alert_end_text(alert->kind, alert->subject, ending, now_ms - alert->since_wall_ms, text,
+                   sizeof(text));
+    const struct alert_news_item item = {.time_wall_ms = now_ms,
+                                         .since_wall_ms = alert->since_wall_ms,
+                                         .kind = alert->kind,
+                                         .edge = ALERT_ENDED,
+                                         .ending = ending,
+                                         .subject = alert->subject,
+                                         .text = slice_from_text(text),
+                                         .was = slice_from_text(alert->text)};
+    (void)alert_news_add(&core->alert_news, &item);
+}
+
 /* True: it begins with this. */
 static bool begin_unspread(struct core *core, enum alert_kind kind, struct slice subject,
                            const char *text)
@@ -74,18 +91,24 @@ static void end_unspread(struct core *core, struct alert *alert)
     alerts_end(&core->alerts, alert);
 }
 
-static void end_one(struct core *core, struct alert *alert)
+static void end_one(struct core *core, struct alert *alert, enum alert_ending ending)
 {
-    (void)spread(core, ALERT_ENDED, alert->kind, alert->subject, alert->text, alert->since_wall_ms);
+    spread_end(core, alert, ending);
     end_unspread(core, alert);
+}
+
+static void end_as(struct core *core, enum alert_kind kind, struct slice subject,
+                   enum alert_ending ending)
+{
+    struct alert *alert = alerts_find(&core->alerts, kind, subject);
+    if (alert != NULL) {
+        end_one(core, alert, ending);
+    }
 }
 
 static void end(struct core *core, enum alert_kind kind, struct slice subject)
 {
-    struct alert *alert = alerts_find(&core->alerts, kind, subject);
-    if (alert != NULL) {
-        end_one(core, alert);
-    }
+    end_as(core, kind, subject, ALERT_OVER);
 }
 
 void report_alert(struct core *core, enum alert_kind kind, const char *text)
@@ -134,36 +157,34 @@ static void tell_stop(struct core *core, const struct relay_action *action)
     }
 }
 
-/* One alert for each switch, also for that back, which ends it: all is as it should be. People are
- * told of each once. */
+/* One alert while the lane's mail goes elsewhere than it should; people are told of each switch. */
 static void tell_switch(struct core *core, const struct relay_action *action)
 {
     char text[ALERT_TEXT_SIZE];
     struct slice lane = action->lane;
     struct slice to = core_server_name(core, action->server);
-    snprintf(text, sizeof(text), "%.*s goes to %.*s", SLICE_PRINT(slice_take(lane, 96)),
-             SLICE_PRINT(slice_take(to, 64)));
     struct alert *standing = alerts_find(&core->alerts, ALERT_SWITCHED, lane);
-    const struct alert_news_item item = {.time_wall_ms = clock_wall_ms(),
-                                         .since_wall_ms = standing != NULL ? standing->since_wall_ms
-                                                                           : clock_wall_ms(),
-                                         .kind = ALERT_SWITCHED,
-                                         .edge = action->is_head    ? ALERT_ENDED
-                                                 : standing != NULL ? ALERT_CHANGED
-                                                                    : ALERT_RAISED,
-                                         .subject = lane,
-                                         .text = slice_from_text(text),
-                                         .from = core_server_name(core, action->from_server),
-                                         .to = to};
+    snprintf(text, sizeof(text), "%.*s goes to %.*s%s", SLICE_PRINT(slice_take(lane, 96)),
+             SLICE_PRINT(slice_take(to, 64)), action->is_head ? " again, its first server" : "");
+    const struct alert_news_item item = {
+        .time_wall_ms = clock_wall_ms(),
+        .since_wall_ms = standing != NULL ? standing->since_wall_ms : clock_wall_ms(),
+        .kind = ALERT_SWITCHED,
+        .edge = action->is_head    ? ALERT_ENDED
+                : standing != NULL ? ALERT_CHANGED
+                                   : ALERT_RAISED,
+        .subject = lane,
+        .text = slice_from_text(text),
+        .was = action->is_head && standing != NULL ? slice_from_text(standing->text) : SLICE_EMPTY,
+        .from = core_server_name(core, action->from_server),
+        .to = to};
     uint64_t number = alert_news_add(&core->alert_news, &item);
     if (standing != NULL) {
         end_unspread(core, standing);
     }
-    (void)begin_unspread(core, ALERT_SWITCHED, lane, text);
-    note_number(core, ALERT_SWITCHED, lane, number);
-    standing = alerts_find(&core->alerts, ALERT_SWITCHED, lane);
-    if (action->is_head && standing != NULL) {
-        end_unspread(core, standing);
+    if (!action->is_head) {
+        (void)begin_unspread(core, ALERT_SWITCHED, lane, text);
+        note_number(core, ALERT_SWITCHED, lane, number);
     }
 }
 
@@ -207,10 +228,18 @@ static void tell_expiry(struct core *core, const struct relay_action *action)
     snprintf(text, sizeof(text), "mail of %.*s becomes dead letters in %lld %s: its time is over",
              SLICE_PRINT(slice_take(action->lane, 96)),
              (long long)(hours > 48 ? (hours + 12) / 24 : hours), hours > 48 ? "days" : "hours");
-    end(core, ALERT_EXPIRY, action->lane);
-    if (action->count > 0) {
-        begin(core, ALERT_EXPIRY, action->lane, text);
+    struct alert *standing = alerts_find(&core->alerts, ALERT_EXPIRY, action->lane);
+    if (action->count == 0) {
+        end(core, ALERT_EXPIRY, action->lane);
+        return;
     }
+    enum alert_edge edge = standing != NULL ? ALERT_CHANGED : ALERT_RAISED;
+    if (standing != NULL) {
+        end_unspread(core, standing);
+    }
+    (void)begin_unspread(core, ALERT_EXPIRY, action->lane, text);
+    note_number(core, ALERT_EXPIRY, action->lane,
+                spread(core, edge, ALERT_EXPIRY, action->lane, text, clock_wall_ms()));
 }
 
 static void tell_server(struct core *core, const struct relay_action *action, struct slice server)
@@ -334,6 +363,25 @@ static void mark_lanes(struct core *core)
     }
 }
 
+/* What it was about is named no more. Servers' alerts end by a reload only so. */
+static bool is_gone(struct core *core, const struct alert *alert)
+{
+    if (is_about_server(alert)) {
+        return true;
+    }
+    uint32_t count = relay_lane_count(core->relay);
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_lane_view view;
+        relay_lane(core->relay, i, &view);
+        struct slice rest = slice_skip(alert->subject, view.route.length);
+        if (slice_equal(slice_take(alert->subject, view.route.length), view.route) &&
+            (rest.length == 0 || rest.data[0] == ' ')) { /* " redirected to" */
+            return false;
+        }
+    }
+    return true;
+}
+
 void report_alerts_reconfigured(struct core *core)
 {
     mark_lanes(core);
@@ -342,7 +390,7 @@ void report_alerts_reconfigured(struct core *core)
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
         bool stands = is_about_server(alert) ? has_server(core, alert->subject) : alert->marked;
         if (alert->subject.length > 0 && !stands) {
-            end_one(core, alert);
+            end_one(core, alert, is_gone(core, alert) ? ALERT_REMOVED : ALERT_OVER);
         } else {
             alert->marked = false;
         }
@@ -378,7 +426,7 @@ static void look_at_server(struct core *core, uint32_t server)
                  view.reason.length > 0 ? ": " : "", SLICE_PRINT(slice_take(view.reason, 100)));
         begin(core, ALERT_SERVER, name, text);
     } else if (view.state == SERVER_UP || view.state == SERVER_DISABLED) {
-        end(core, ALERT_SERVER, name);
+        end_as(core, ALERT_SERVER, name, view.state == SERVER_UP ? ALERT_OVER : ALERT_DISABLED);
     }
 }
 
@@ -397,7 +445,7 @@ static void look_at_servers(struct core *core)
     {
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
         if (is_about_server(alert) && !has_server(core, alert->subject)) {
-            end_one(core, alert);
+            end_one(core, alert, ALERT_REMOVED);
         }
     }
 }

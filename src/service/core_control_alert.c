@@ -70,6 +70,10 @@ static json_t *edge_row(const struct alert_news_item *item)
     control_set(row, "subject", control_string_or_null(item->subject));
     control_set(row, "since", json_integer(item->since_wall_ms));
     control_set(row, "text", control_string(item->text));
+    control_set(row, "was", control_string_or_null(item->was));
+    control_set(row, "ended",
+                item->edge == ALERT_ENDED ? json_string(alert_ending_text(item->ending))
+                                          : json_null());
     control_set(row, "from", control_string_or_null(item->from));
     control_set(row, "to", control_string_or_null(item->to));
     return row;

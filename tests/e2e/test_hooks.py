@@ -105,6 +105,48 @@ mv {told}/status.new {told}/status
     assert int((told / "files").read_text()) <= 1024
 
 
+def test_the_end_of_an_alert_is_told_in_words_of_its_own(holdfast, sink, place):
+    m1 = sink(start=False)
+    program, told = recorder(place)
+    mx = holdfast(backup_mx(m1.port)
+                  + f'alert people {{ on = {{server, stopped}} exec = "{program}" }}\n')
+    mx.send()
+    wait_for(lambda: {"server-down", "failover-failed"} <= set(events(told)), 15, what="the bad")
+    m1.start()
+    wait_for(lambda: {"server-up", "resumed"} <= set(events(told)), 15, what="the good")
+    ends = {run["HOLDFAST_EVENT"]: run for run in runs(told)}
+    up, down = ends["server-up"], ends["server-down"]
+    assert up["HOLDFAST_TEXT"].startswith("server m1 is up again after ")
+    assert down["HOLDFAST_TEXT"].startswith("server m1 is down: ") and down["HOLDFAST_WAS"] == ""
+    assert up["HOLDFAST_WAS"] == down["HOLDFAST_TEXT"]
+    assert ends["resumed"]["HOLDFAST_TEXT"].startswith("a server of domain:example.com works again")
+    assert "down" in ends["resumed"]["HOLDFAST_WAS"]
+    mx.stop()
+
+
+def test_a_server_taken_out_or_away_is_not_told_to_be_up(holdfast, sink, place):
+    program, told = recorder(place)
+    m1 = sink()
+    routes = backup_mx(m1.port) + f'alert people {{ on = server exec = "{program}" }}\n'
+    others = "".join(f'server {name} {{ address = "127.0.0.1:{free_port()}" }}\n'
+                     for name in ("x1", "x2"))
+    mx = holdfast(routes + others)
+    wait_for(lambda: events(told) == ["server-down"] * 2, 15)
+    mx.tool("server", "down", "x1")
+    wait_for(lambda: len(runs(told)) == 3, 10, what="word of the operator's deed")
+    mx.configure(routes, "", "")
+    mx.reload()
+    wait_for(lambda: len(runs(told)) == 4, 10, what="word of the reload")
+    disabled, removed = runs(told)[2:]
+    assert (disabled["HOLDFAST_EVENT"], disabled["HOLDFAST_EDGE"], disabled["HOLDFAST_SUBJECT"]) \
+        == ("server-disabled", "ended", "x1")
+    assert "by hand" in disabled["HOLDFAST_TEXT"]
+    assert (removed["HOLDFAST_EVENT"], removed["HOLDFAST_EDGE"], removed["HOLDFAST_SUBJECT"]) \
+        == ("server-removed", "ended", "x2")
+    assert removed["HOLDFAST_TEXT"] == "x2 is named no more, neither here nor by DNS"
+    mx.stop()
+
+
 def test_a_hanging_program_harms_nothing(holdfast, sink, place):
     m1 = sink()
     program, told = recorder(place, more=f"echo $$ > {place}/pid; (sleep 1000)")
@@ -259,6 +301,7 @@ def test_core_and_runner_killed_are_met_again(holdfast, sink, place):
     program, told = recorder(place)
     mx = holdfast(backup_mx(m1.port) + f'alert people {{ on = server exec = "{program}" }}\n')
     wait_for(lambda: events(told) == ["server-down"], 15)
+    wait_for(lambda: "hook alert=people" in mx.log(), 5, what="the helper's knowing of it")
     kill(mx.processes()["holdfast-runner"][0])
     kill(mx.processes()["holdfast-core"][0])
     wait_for(lambda: mx.log().count("process-died") == 2, 5)
@@ -325,6 +368,8 @@ def test_mail_waits_when_nothing_works(holdfast, sink):
     wait_for(lambda: len(m1.messages) == 2, 20, what="both mails")
     assert [email.message_from_bytes(m.content)["Subject"] for m in m1.messages] == [
         "[mx2.example.net] server down: m1", "[mx2.example.net] server up: m1"]
+    last = email.message_from_bytes(m1.messages[-1].content).get_payload()
+    assert last.startswith("server m1 is up again after ") and "was: server m1 is down" in last
     mx.stop()
 
 

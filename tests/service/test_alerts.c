@@ -137,6 +137,33 @@ static void the_oldest_news_go(void **state)
     alert_news_done(&news);
 }
 
+static void an_end_has_words_of_its_own(void **state)
+{
+    (void)state;
+    char text[ALERT_TEXT_SIZE];
+    struct slice m1 = SLICE_LITERAL("m1");
+    alert_end_text(ALERT_SERVER, m1, ALERT_OVER, 5400, text, sizeof(text));
+    assert_string_equal(text, "server m1 is up again after 5 seconds");
+    alert_end_text(ALERT_SERVER, m1, ALERT_OVER, 1999, text, sizeof(text));
+    assert_string_equal(text, "server m1 is up again after 1 second");
+    alert_end_text(ALERT_SERVER, m1, ALERT_DISABLED, 200000, text, sizeof(text));
+    assert_string_equal(text, "server m1 was taken out by hand after 3 minutes of this");
+    alert_end_text(ALERT_SERVER, m1, ALERT_REMOVED, 0, text, sizeof(text));
+    assert_string_equal(text, "m1 is named no more, neither here nor by DNS");
+    for (int kind = 0; kind < ALERT_KIND_COUNT; kind++) {
+        if (kind != ALERT_DEAD_LETTER) { /* happens, and never stands */
+            alert_end_text((enum alert_kind)kind, m1, ALERT_OVER, 7200000, text, sizeof(text));
+            assert_null(strstr(text, " is over "));
+            assert_non_null(strstr(text, " after 2 hours"));
+        }
+    }
+    static char long_name[600];
+    memset(long_name, 'x', sizeof(long_name));
+    alert_end_text(ALERT_STOPPED, slice_make(long_name, sizeof(long_name)), ALERT_OVER, -5, text,
+                   sizeof(text));
+    assert_non_null(strstr(text, "after 0 seconds"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +172,7 @@ int main(void)
         cmocka_unit_test(a_full_table_still_knows_those_without_a_subject),
         cmocka_unit_test(news_come_after_a_number),
         cmocka_unit_test(the_oldest_news_go),
+        cmocka_unit_test(an_end_has_words_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
