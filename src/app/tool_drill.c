@@ -70,7 +70,7 @@ static const char *ended_text(const char *ended)
 {
     static const char *const texts[][2] = {
         {"time", "by its time"},
-        {"stop", "by drill stop"},
+        {"stop", "early: it was stopped"},
         {"failure", "early: the domain's first server failed, or was taken out"},
         {"storage", "early: no more mail could be stored"},
     };

@@ -149,6 +149,56 @@ static void status_shows_one_and_it_can_be_stopped(void **state)
     assert_string_equal(bench->error, "no drill runs there");
 }
 
+static struct service_config changed;
+static struct bench *changing;
+
+static void change(void *context)
+{
+    (void)context;
+    assert_int_equal(core_reconfigure(changing->core, &changed, 2), ERROR_NONE);
+}
+
+/* Asks for a drill, and takes the configuration `changed` on a while later. */
+static int drill_and_change(struct bench *bench, const char *arguments)
+{
+    struct loop_timer *timer = loop_timer_new(bench->loop, change, NULL);
+    changing = bench;
+    loop_timer_set(timer, 300);
+    int code = bench_ask(bench, "drill", arguments);
+    loop_timer_free(timer);
+    return code;
+}
+
+static void one_goes_on_with_a_new_configuration(void **state)
+{
+    struct bench *bench = *state;
+    static struct route_config routes[2];
+    begin(bench);
+    memcpy(routes, (const struct route_config[]){bench->routes[1], bench->routes[0]},
+           sizeof(routes));
+    changed = bench->config;
+    changed.relay.routes = routes;
+    changed.relay.bounces = 0;
+    assert_int_equal(
+        drill_and_change(bench, "{'domain':'example.com','minutes':0.04,'messages':1}"), 0);
+    assert_string_equal(text(row(bench, 0), "ended"), "time");
+    assert_int_equal(number(row(bench, 0), "delivered"), 1);
+}
+
+static void one_ends_when_its_domain_goes(void **state)
+{
+    struct bench *bench = *state;
+    begin(bench);
+    changed = bench->config;
+    changed.relay.routes = bench->routes + 1;
+    changed.relay.route_count = 1;
+    changed.relay.bounces = 0;
+    assert_int_equal(drill_and_change(bench, "{'domain':'example.com','messages':1}"), 0);
+    assert_string_equal(text(row(bench, 0), "ended"), "stop");
+    assert_false(alerted(bench));
+    assert_int_equal(bench_ask(bench, "drill stop", "{}"), CONTROL_NOTHING_MATCHED);
+}
+
 static void trouble_with_storage_ends_one(void **state)
 {
     struct bench *bench = *state;
@@ -166,6 +216,22 @@ static void trouble_with_storage_ends_one(void **state)
     assert_int_equal(bench_ask(bench, "drill", "{'domain':'example.com'}"), CONTROL_FAILED);
     assert_string_equal(bench->error, "no drill: no mail can be stored");
     bench->failing = false;
+}
+
+/* What a drill holds must not be what keeps new mail out. */
+static void a_quota_that_is_reached_ends_one(void **state)
+{
+    struct bench *bench = *state;
+    begin(bench);
+    bench_attach_in(bench);
+    freeze(bench);
+    bench->routes[0].quota_bytes = 1;
+    (void)bench_send(bench, 1, false);
+    for (int i = 0; i < 500 && alerted(bench); i++) {
+        bench_run_ms(bench, 10);
+    }
+    assert_false(alerted(bench));
+    bench_until(bench, &bench->delivered, 1);
 }
 
 static void one_survives_a_restart(void **state)
@@ -237,7 +303,10 @@ int main(void)
         MEMORY_TEST(where_no_name_is_known_nothing_is_sent),
         MEMORY_TEST(strangers_mail_is_no_rehearsal),
         MEMORY_TEST(status_shows_one_and_it_can_be_stopped),
+        MEMORY_TEST(one_goes_on_with_a_new_configuration),
+        MEMORY_TEST(one_ends_when_its_domain_goes),
         DISK_TEST(trouble_with_storage_ends_one),
+        MEMORY_TEST(a_quota_that_is_reached_ends_one),
         DISK_TEST(one_survives_a_restart),
         MEMORY_TEST(its_recipient_must_be_in_the_domain),
         MEMORY_TEST(refusals_say_why),
