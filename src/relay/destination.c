@@ -46,25 +46,25 @@ static uint64_t key_of(uint32_t route, uint32_t domain)
 /* NO_INDEX: memory. */
 static uint32_t find_place(struct relay *relay)
 {
-    if (relay->destination_count == relay->destination_room) {
-        uint32_t room = relay->destination_room == 0 ? 16 : relay->destination_room * 2;
+    if (relay->lanes.destination_count == relay->lanes.destination_room) {
+        uint32_t room = relay->lanes.destination_room == 0 ? 16 : relay->lanes.destination_room * 2;
         struct destination **more = timers_reserve(relay, 0, room)
-                                        ? realloc(relay->destinations, room * sizeof *more)
+                                        ? realloc(relay->lanes.destinations, room * sizeof *more)
                                         : NULL;
         if (more == NULL) {
             return NO_INDEX;
         }
-        for (uint32_t i = relay->destination_room; i < room; i++) {
+        for (uint32_t i = relay->lanes.destination_room; i < room; i++) {
             more[i] = NULL;
         }
-        relay->destinations = more;
-        relay->destination_room = room;
+        relay->lanes.destinations = more;
+        relay->lanes.destination_room = room;
     }
-    uint32_t place = relay->destination_hint;
-    while (relay->destinations[place] != NULL) {
-        place = (place + 1) % relay->destination_room;
+    uint32_t place = relay->lanes.destination_hint;
+    while (relay->lanes.destinations[place] != NULL) {
+        place = (place + 1) % relay->lanes.destination_room;
     }
-    relay->destination_hint = place;
+    relay->lanes.destination_hint = place;
     return place;
 }
 
@@ -90,7 +90,8 @@ static void set_chain(const struct relay *relay, struct destination *destination
 
 struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain)
 {
-    struct destination *destination = map_get(&relay->destinations_by_key, key_of(route, domain));
+    struct destination *destination =
+        map_get(&relay->lanes.destinations_by_key, key_of(route, domain));
     if (destination != NULL) {
         return destination;
     }
@@ -98,8 +99,8 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
     uint32_t room = relay->config->routes[route].chain_length + MX_EXCHANGERS_MAX;
     destination = place == NO_INDEX ? NULL : calloc(1, sizeof *destination);
     uint32_t *chain = destination == NULL ? NULL : calloc(room, sizeof *chain);
-    if (chain == NULL ||
-        map_put(&relay->destinations_by_key, key_of(route, domain), destination) != ERROR_NONE) {
+    if (chain == NULL || map_put(&relay->lanes.destinations_by_key, key_of(route, domain),
+                                 destination) != ERROR_NONE) {
         free(destination);
         free(chain);
         return NULL;
@@ -117,8 +118,8 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
         destination->uses[i].destination = destination;
     }
     set_chain(relay, destination, NULL, 0);
-    relay->destinations[place] = destination;
-    relay->destination_count++;
+    relay->lanes.destinations[place] = destination;
+    relay->lanes.destination_count++;
     destination_touch(relay, destination);
     if (!relay->remaking) {
         destination_recall(relay, destination);
@@ -130,7 +131,8 @@ struct destination *destination_find(struct relay *relay, uint32_t route, struct
 {
     uint32_t number = relay->config->routes[route].mx ? domain_take(relay, domain) : INTERN_NONE;
     struct destination *destination =
-        number == INTERN_NONE ? NULL : map_get(&relay->destinations_by_key, key_of(route, number));
+        number == INTERN_NONE ? NULL
+                              : map_get(&relay->lanes.destinations_by_key, key_of(route, number));
     intern_drop(&relay->domains, number);
     return destination;
 }
@@ -408,9 +410,9 @@ void destination_recall(struct relay *relay, struct destination *destination)
 
 void destinations_recall(struct relay *relay)
 {
-    for (uint32_t i = 0; i < relay->destination_room; i++) {
-        if (relay->destinations[i] != NULL) {
-            destination_recall(relay, relay->destinations[i]);
+    for (uint32_t i = 0; i < relay->lanes.destination_room; i++) {
+        if (relay->lanes.destinations[i] != NULL) {
+            destination_recall(relay, relay->lanes.destinations[i]);
         }
     }
 }
@@ -447,7 +449,8 @@ void relay_resolved(struct relay *relay, struct slice domain, const struct mx_an
     relay_begin(relay, now);
     uint32_t number = domain_take(relay, domain);
     for (uint32_t i = 0; number != INTERN_NONE && i < relay->config->route_count; i++) {
-        struct destination *destination = map_get(&relay->destinations_by_key, key_of(i, number));
+        struct destination *destination =
+            map_get(&relay->lanes.destinations_by_key, key_of(i, number));
         if (destination != NULL && relay->started &&
             (destination->asked || !destination->answered)) {
             take_answer(relay, destination, answer);
@@ -516,8 +519,8 @@ void destination_timer(struct relay *relay, struct destination *destination)
 
 void destinations_forget_questions(struct relay *relay)
 {
-    for (uint32_t i = 0; i < relay->destination_room; i++) {
-        struct destination *destination = relay->destinations[i];
+    for (uint32_t i = 0; i < relay->lanes.destination_room; i++) {
+        struct destination *destination = relay->lanes.destinations[i];
         if (destination != NULL && destination->asked) {
             destination->asked = false;
             arm(relay, destination);
@@ -581,7 +584,7 @@ void destination_touch(struct relay *relay, struct destination *destination)
 {
     destination->idle = false;
     if (list_is_empty(&destination->touched)) {
-        list_append(&relay->touched_destinations, &destination->touched);
+        list_append(&relay->lanes.touched_destinations, &destination->touched);
     }
 }
 
@@ -589,8 +592,8 @@ void destinations_settle(struct relay *relay)
 {
     struct link now;
     list_init(&now);
-    while (!list_is_empty(&relay->touched_destinations)) {
-        struct link *first = relay->touched_destinations.next;
+    while (!list_is_empty(&relay->lanes.touched_destinations)) {
+        struct link *first = relay->lanes.touched_destinations.next;
         list_remove(first);
         list_append(&now, first);
     }
@@ -605,7 +608,7 @@ void destinations_settle(struct relay *relay)
             end_all(relay, destination);
         }
     }
-    if (relay->sweep == SCHEDULE_NOWHERE && relay->destination_count > 0) {
+    if (relay->sweep == SCHEDULE_NOWHERE && relay->lanes.destination_count > 0) {
         schedule_add(&relay->schedule,
                      (struct timer){relay->now.steady_ms + SWEEP_MS, TIMER_SWEEP, 0});
     }
@@ -634,17 +637,18 @@ static void retire(struct relay *relay, struct destination *destination)
         lane_retire(relay, LIST_ENTRY(at, struct lane, sibling));
     }
     uint32_t index = destination->index;
-    (void)map_remove(&relay->destinations_by_key, key_of(destination->route, destination->domain));
+    (void)map_remove(&relay->lanes.destinations_by_key,
+                     key_of(destination->route, destination->domain));
     destination_free(relay, destination);
-    relay->destinations[index] = NULL;
-    relay->destination_count--;
+    relay->lanes.destinations[index] = NULL;
+    relay->lanes.destination_count--;
 }
 
 void destinations_sweep(struct relay *relay)
 {
     schedule_remove(&relay->schedule, relay->sweep);
-    for (uint32_t i = 0; i < relay->destination_room; i++) {
-        struct destination *destination = relay->destinations[i];
+    for (uint32_t i = 0; i < relay->lanes.destination_room; i++) {
+        struct destination *destination = relay->lanes.destinations[i];
         bool empty = destination != NULL && sweep_lanes(relay, destination);
         if (empty && destination->idle) {
             retire(relay, destination);
@@ -653,7 +657,7 @@ void destinations_sweep(struct relay *relay)
         }
     }
     exchangers_sweep(relay);
-    if (relay->destination_count + relay->exchanger_count > 0) {
+    if (relay->lanes.destination_count + relay->exchanger_count > 0) {
         schedule_add(&relay->schedule,
                      (struct timer){relay->now.steady_ms + SWEEP_MS, TIMER_SWEEP, 0});
     }
@@ -686,7 +690,8 @@ bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
 
 void destination_carry(struct relay *relay, uint32_t route, const struct destination *from)
 {
-    struct destination *to = map_get(&relay->destinations_by_key, key_of(route, from->domain));
+    struct destination *to =
+        map_get(&relay->lanes.destinations_by_key, key_of(route, from->domain));
     if (to == NULL) {
         return; /* nothing of its mail goes by this route any more */
     }

@@ -278,7 +278,7 @@ void relay_settle(struct relay *relay)
     }
     relay->more = false;
     while (relay->started &&
-           !(list_is_empty(&relay->touched) && list_is_empty(&relay->touched_destinations))) {
+           !(list_is_empty(&relay->touched) && list_is_empty(&relay->lanes.touched_destinations))) {
         destinations_settle(relay);
         settle_servers(relay);
         if (relay->more) {

@@ -35,13 +35,13 @@ struct chain {
 static bool next_chain(const struct relay *relay, uint32_t route, uint32_t *cursor,
                        struct chain *ret_chain)
 {
-    const struct lane *lane = relay->lanes[route];
+    const struct lane *lane = relay->lanes.all[route];
     if ((*cursor)++ == 0) {
         ret_chain->servers = lane_chain(relay, lane, &ret_chain->length);
         return true;
     }
-    for (; *cursor - 2 < relay->destination_room; (*cursor)++) {
-        const struct destination *destination = relay->destinations[*cursor - 2];
+    for (; *cursor - 2 < relay->lanes.destination_room; (*cursor)++) {
+        const struct destination *destination = relay->lanes.destinations[*cursor - 2];
         if (destination != NULL && destination->route == route &&
             destination != lane->destination) {
             *ret_chain = (struct chain){destination->chain, destination->chain_length};
@@ -138,7 +138,7 @@ static bool is_taken_out(const struct relay *relay, uint32_t route)
 {
     uint32_t servers = 0;
     struct chain chain;
-    if (lane_is_frozen(relay, relay->lanes[route])) {
+    if (lane_is_frozen(relay, relay->lanes.all[route])) {
         return true;
     }
     for (uint32_t cursor = 0; next_chain(relay, route, &cursor, &chain);) {

@@ -372,9 +372,9 @@ static void end_round(struct relay *relay)
     int64_t wait = expiry->soonest_ms < shortest ? expiry->soonest_ms : shortest;
     int64_t gap = (int64_t)expiry->seen * ROUND_GAP_US_A_MESSAGE / 1000;
     bool told = false;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        tell_ahead(relay, relay->lanes[i]);
-        told |= relay->lanes[i]->expiry_level > 0;
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        tell_ahead(relay, relay->lanes.all[i]);
+        told |= relay->lanes.all[i]->expiry_level > 0;
     }
     if ((expiry->asked || told) && wait > ROUND_GAP_MS) {
         wait = ROUND_GAP_MS;
@@ -395,9 +395,9 @@ static void begin_round(struct relay *relay)
     expiry->next = relay->first_message;
     expiry->seen = 0;
     expiry->soonest_ms = NEVER;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        relay->lanes[i]->expiry_left_ms = NEVER;
-        relay->lanes[i]->expiry_seen = 0;
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        relay->lanes.all[i]->expiry_left_ms = NEVER;
+        relay->lanes.all[i]->expiry_seen = 0;
     }
 }
 

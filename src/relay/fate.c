@@ -101,8 +101,8 @@ void delivery_due(struct relay *relay, uint32_t number)
 
 void doubts_unpin(struct relay *relay, struct server *server)
 {
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        struct lane *lane = relay->lanes.all[i];
         struct lane *base;
         if (lane->pin != PIN_DOUBT || lane->pinned_server != server->index || lane->ready == 0 ||
             (base = lane_base(relay, lane)) == lane) {

@@ -37,7 +37,7 @@ static struct freeze *freeze_of(const struct relay *relay, const struct lane *la
 {
     return lane->route == NO_INDEX || lane->redirect != INTERN_NONE
                ? NULL
-               : relay->lanes[lane->route]->freeze;
+               : relay->lanes.all[lane->route]->freeze;
 }
 
 /* One whose mail a drill counts. */
@@ -70,7 +70,7 @@ static void arm(struct relay *relay)
 {
     relay->thaw_due_ms = INT64_MAX;
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        const struct freeze *freeze = relay->lanes[i]->freeze;
+        const struct freeze *freeze = relay->lanes.all[i]->freeze;
         if (freeze != NULL && freeze->frozen && freeze->thaw_due_ms < relay->thaw_due_ms) {
             relay->thaw_due_ms = freeze->thaw_due_ms;
         }
@@ -123,8 +123,8 @@ static void tell_frozen(struct relay *relay, const struct lane *lane)
 static bool has_mail(const struct relay *relay, uint32_t route)
 {
     uint64_t deliveries = 0;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        const struct lane *lane = relay->lanes[i];
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        const struct lane *lane = relay->lanes.all[i];
         bool counts = lane->route == route && lane->redirect == INTERN_NONE;
         deliveries += counts ? lane->deliveries : 0;
     }
@@ -189,8 +189,8 @@ bool freeze_must_end(const struct relay *relay, const struct lane *lane)
 
 static bool drains(const struct relay *relay, uint32_t route)
 {
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        if (is_counted(relay->lanes[i], route) && relay->lanes[i]->draining) {
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        if (is_counted(relay->lanes.all[i], route) && relay->lanes.all[i]->draining) {
             return true;
         }
     }
@@ -219,9 +219,9 @@ static enum relay_freeze_bar bar(const struct relay *relay, const struct lane *l
 
 static void place_all(struct relay *relay, uint32_t route)
 {
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        if (relay->lanes[i]->route == route) {
-            lane_place(relay, relay->lanes[i]);
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        if (relay->lanes.all[i]->route == route) {
+            lane_place(relay, relay->lanes.all[i]);
         }
     }
     odometers_turn(relay);
@@ -232,7 +232,7 @@ enum relay_freeze_bar relay_freeze(struct relay *relay, uint32_t route, int64_t 
 {
     assert(route < relay->config->route_count && ms <= RELAY_FREEZE_MAX_MS);
     relay_begin(relay, now);
-    struct lane *lane = relay->lanes[route];
+    struct lane *lane = relay->lanes.all[route];
     enum relay_freeze_bar found = bar(relay, lane);
     if (found != RELAY_FREEZE_DONE) {
         return found;
@@ -255,7 +255,7 @@ void freeze_load(struct relay *relay, struct slice name, struct slice payload)
 {
     int64_t began_ms, until_ms;
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        struct lane *lane = relay->lanes[i];
+        struct lane *lane = relay->lanes.all[i];
         if (!slice_equal(lane->name, name)) {
             continue;
         }
@@ -275,8 +275,8 @@ void freeze_load(struct relay *relay, struct slice name, struct slice payload)
 void freezes_start(struct relay *relay)
 {
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        if (relay->lanes[i]->freeze != NULL && !relay->lanes[i]->freeze->started) {
-            tell_frozen(relay, relay->lanes[i]);
+        if (relay->lanes.all[i]->freeze != NULL && !relay->lanes.all[i]->freeze->started) {
+            tell_frozen(relay, relay->lanes.all[i]);
         }
     }
     arm(relay);
@@ -309,8 +309,8 @@ static void tell_thawed(struct relay *relay, const struct lane *lane)
 static uint64_t drain_all(struct relay *relay, uint32_t route)
 {
     uint64_t held = 0;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        struct lane *lane = relay->lanes.all[i];
         uint64_t waits = is_counted(lane, route) ? lane->waiting + lane->in_flight : 0;
         held += waits;
         if (waits > 0 && !lane_is_stopped(relay, lane)) {
@@ -343,8 +343,8 @@ uint32_t relay_thaw(struct relay *relay, uint32_t route, enum relay_thaw why, st
     uint32_t count = 0;
     relay_begin(relay, now);
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        if ((route == NO_INDEX || route == i) && lane_is_frozen(relay, relay->lanes[i])) {
-            freeze_end(relay, relay->lanes[i], why);
+        if ((route == NO_INDEX || route == i) && lane_is_frozen(relay, relay->lanes.all[i])) {
+            freeze_end(relay, relay->lanes.all[i], why);
             count++;
         }
     }
@@ -355,7 +355,7 @@ uint32_t relay_thaw(struct relay *relay, uint32_t route, enum relay_thaw why, st
 void freezes_due(struct relay *relay)
 {
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        struct lane *lane = relay->lanes[i];
+        struct lane *lane = relay->lanes.all[i];
         if (lane_is_frozen(relay, lane) && lane->freeze->thaw_due_ms <= relay->now.steady_ms) {
             freeze_end(relay, lane, RELAY_THAW_TIME);
         }
@@ -370,7 +370,7 @@ void freeze_drained(struct relay *relay, const struct lane *lane, bool whole)
         return;
     }
     freeze->seen.drained_ms = whole ? relay->now.steady_ms - freeze->thawed_ms : -1;
-    rehearsed(relay, relay->lanes[lane->route]);
+    rehearsed(relay, relay->lanes.all[lane->route]);
 }
 
 /* ---- a new configuration ------------------------------------------------------------------ */

@@ -12,7 +12,7 @@
 
 struct lane *lane_of(const struct relay *relay, const struct delivery *delivery)
 {
-    return relay->lanes[delivery->lane];
+    return relay->lanes.all[delivery->lane];
 }
 
 /* ---- the FIFO and the heap ---------------------------------------------------------------- */
@@ -703,8 +703,8 @@ void lane_place(struct relay *relay, struct lane *lane)
 
 void lanes_place(struct relay *relay)
 {
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        lane_place(relay, relay->lanes[i]);
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        lane_place(relay, relay->lanes.all[i]);
     }
     odometers_turn(relay);
 }
@@ -733,8 +733,8 @@ static void lane_recovers(struct relay *relay, struct lane *lane, const struct s
 
 void lanes_recover(struct relay *relay, const struct server *server, int64_t since_wall_ms)
 {
-    for (uint32_t i = 0; server->exchanger == NULL && i < relay->lane_count; i++) {
-        lane_recovers(relay, relay->lanes[i], server, since_wall_ms);
+    for (uint32_t i = 0; server->exchanger == NULL && i < relay->lanes.count; i++) {
+        lane_recovers(relay, relay->lanes.all[i], server, since_wall_ms);
     }
     if (server->exchanger == NULL) {
         return;
@@ -759,8 +759,8 @@ static void recovery_drained(struct relay *relay, struct lane *lane)
 void lanes_drained(struct relay *relay)
 {
     relay->drained = false;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        struct lane *lane = relay->lanes.all[i];
         if (lane->recovery.drains && lane->recovery.left == 0) {
             recovery_drained(relay, lane);
         }

@@ -59,24 +59,24 @@ bool lane_is_one_of_many(const struct relay *relay, const struct lane *lane)
 /* A place for it: that of one which is not needed any more, or a new one. NULL: memory. */
 static struct lane *find_place(struct relay *relay)
 {
-    if (!list_is_empty(&relay->spare_lanes)) {
-        struct lane *spare = LIST_ENTRY(relay->spare_lanes.next, struct lane, sibling);
+    if (!list_is_empty(&relay->lanes.spare)) {
+        struct lane *spare = LIST_ENTRY(relay->lanes.spare.next, struct lane, sibling);
         list_remove(&spare->sibling);
         return spare;
     }
-    uint32_t count = relay->lane_count;
+    uint32_t count = relay->lanes.count;
     if ((count & (count - 1)) == 0) { /* full: room is a power of two */
         size_t room = count == 0 ? 1 : (size_t)count * 2;
-        struct lane **lanes = realloc(relay->lanes, room * sizeof(struct lane *));
+        struct lane **lanes = realloc(relay->lanes.all, room * sizeof(struct lane *));
         if (lanes == NULL) {
             return NULL;
         }
-        relay->lanes = lanes;
+        relay->lanes.all = lanes;
     }
     struct lane *lane = calloc(1, sizeof *lane);
     if (lane != NULL) {
         lane->index = count;
-        relay->lanes[relay->lane_count++] = lane;
+        relay->lanes.all[relay->lanes.count++] = lane;
     }
     return lane;
 }
@@ -97,7 +97,7 @@ static void make_spare(struct relay *relay, struct lane *lane)
         .last_server = NO_INDEX,
     };
     list_init(&lane->turn);
-    list_append(&relay->spare_lanes, &lane->sibling);
+    list_append(&relay->lanes.spare, &lane->sibling);
 }
 
 static struct lane *lane_new(struct relay *relay, uint32_t route, struct destination *destination)
@@ -187,6 +187,29 @@ static bool make_lasting(struct relay *relay, uint32_t route)
     return true;
 }
 
+void lanes_init(struct lane_set *set)
+{
+    *set = (struct lane_set){0};
+    list_init(&set->spare);
+    list_init(&set->touched_destinations);
+    map_init(&set->destinations_by_key);
+}
+
+void lanes_done(struct relay *relay, struct lane_set *set)
+{
+    for (uint32_t i = 0; i < set->count; i++) {
+        lane_free(relay, set->all[i]);
+    }
+    free(set->all);
+    for (uint32_t i = 0; i < set->destination_room; i++) {
+        if (set->destinations[i] != NULL) {
+            destination_free(relay, set->destinations[i]);
+        }
+    }
+    free(set->destinations);
+    map_done(&set->destinations_by_key);
+}
+
 bool lanes_make(struct relay *relay)
 {
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
@@ -195,7 +218,7 @@ bool lanes_make(struct relay *relay)
         }
     }
     struct lane *orphan = lane_new(relay, NO_INDEX, NULL);
-    relay->orphan = orphan == NULL ? NOBODY : orphan->index;
+    relay->lanes.orphan = orphan == NULL ? NOBODY : orphan->index;
     return orphan != NULL;
 }
 
@@ -220,9 +243,9 @@ static struct lane *find_sibling(const struct relay *relay, const struct lane_ke
         }
         return NULL;
     }
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        if (fits(relay, relay->lanes[i], key)) {
-            return relay->lanes[i];
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        if (fits(relay, relay->lanes.all[i], key)) {
+            return relay->lanes.all[i];
         }
     }
     return NULL;
@@ -262,10 +285,10 @@ struct lane *lane_sibling(struct relay *relay, const struct lane_key *key)
 struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain)
 {
     if (route == NO_INDEX) {
-        return relay->lanes[relay->orphan];
+        return relay->lanes.all[relay->lanes.orphan];
     }
     if (!relay->config->routes[route].mx) {
-        return relay->lanes[route];
+        return relay->lanes.all[route];
     }
     struct lane_key key = {.route = route,
                            .destination = destination_take(relay, route, domain),

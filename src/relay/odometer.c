@@ -28,8 +28,8 @@ static bool chain_works(const struct relay *relay, uint32_t index)
 {
     const struct route_config *route = &relay->config->routes[index];
     bool by_domain = route->mx && route->kind == ROUTE_DOMAIN;
-    for (uint32_t i = 0; by_domain && i < relay->destination_room; i++) {
-        const struct destination *destination = relay->destinations[i];
+    for (uint32_t i = 0; by_domain && i < relay->lanes.destination_room; i++) {
+        const struct destination *destination = relay->lanes.destinations[i];
         if (destination != NULL && destination->route == index &&
             any_usable(relay, destination->chain, destination->chain_length)) {
             return true;
@@ -58,7 +58,7 @@ bool odometer_moves(const struct relay *relay, uint32_t route)
 static void write_reading(struct relay *relay, uint32_t route)
 {
     buffer_clear(&relay->scratch);
-    if (!note_odometer_key(&relay->scratch, relay->lanes[route]->name)) {
+    if (!note_odometer_key(&relay->scratch, relay->lanes.all[route]->name)) {
         return; /* its name is too long: after a restart its mail waits until keep-max */
     }
     struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
@@ -86,7 +86,7 @@ void odometers_turn(struct relay *relay)
     for (uint32_t i = 0; relay->started && i < relay->config->route_count; i++) {
         const struct route_config *route = &relay->config->routes[i];
         bool moves = route->kind == ROUTE_DOMAIN && chain_works(relay, i) &&
-                     !lane_is_frozen(relay, relay->lanes[i]);
+                     !lane_is_frozen(relay, relay->lanes.all[i]);
         if (moves != odometer_moves(relay, i)) {
             settle(relay, i, moves);
             if (moves) {
@@ -115,7 +115,7 @@ void odometers_write_due(struct relay *relay)
 void odometer_load(struct relay *relay, struct slice lane, int64_t ms)
 {
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        if (slice_equal(relay->lanes[i]->name, lane)) {
+        if (slice_equal(relay->lanes.all[i]->name, lane)) {
             relay->odometers[i].ms = ms;
         }
     }
@@ -262,7 +262,7 @@ void span_put_note(const struct relay *relay, const struct message *message, str
                              .reading_s = odometer_reading_s(relay, message->odometer),
                              .credit_s = message->credit_s};
     if (message->odometer != NO_INDEX) {
-        note.lane = relay->lanes[message->odometer]->name;
+        note.lane = relay->lanes.all[message->odometer]->name;
     }
     note_encode_span(buffer, &note);
 }
@@ -290,7 +290,7 @@ void span_load(struct relay *relay, struct message *message, const struct span_n
     message->odometer = NO_INDEX;
     message->base_s = base_of(0, note->elapsed_s);
     for (uint32_t i = 0; note->lane.length > 0 && i < relay->config->route_count; i++) {
-        if (slice_equal(relay->lanes[i]->name, note->lane)) {
+        if (slice_equal(relay->lanes.all[i]->name, note->lane)) {
             message->odometer = i;
             message->base_s = base_of(note->reading_s, note->elapsed_s);
         }

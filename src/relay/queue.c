@@ -87,7 +87,7 @@ bool delivery_before(const struct relay *relay, uint32_t a, uint32_t b)
 bool timers_reserve(struct relay *relay, uint32_t more_deliveries, uint32_t more_others)
 {
     uint64_t others = (uint64_t)relay->server_count + relay->exchanger_room +
-                      relay->destination_room + 1 + more_others;
+                      relay->lanes.destination_room + 1 + more_others;
     uint64_t need = 2 * ((uint64_t)relay->delivery_count + more_deliveries) + others;
     return need < UINT32_MAX && schedule_reserve(&relay->schedule, (uint32_t)need) == ERROR_NONE;
 }

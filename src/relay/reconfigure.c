@@ -282,7 +282,7 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
         bool relays = route != NO_INDEX && relay->config->routes[route].kind == ROUTE_RELAY;
         route = domain != NO_INDEX ? domain : relays ? route : relay->config->bounces;
         if (route == NO_INDEX) {
-            return relay->orphan;
+            return relay->lanes.orphan;
         }
         base = lane_for_address(relay, route, redirect);
     } else if (redirect.length > 0) {
@@ -333,13 +333,13 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
                            ? NO_SERVER
                            : (uint16_t)moved_server(relaning->server_map, delivery->server);
     uint32_t lane = new_lane(relay, relaning, delivery, old_lane);
-    delivery->lane = lane == NOBODY ? relay->orphan : lane; /* NOBODY: never, they are made */
+    delivery->lane = lane == NOBODY ? relay->lanes.orphan : lane; /* NOBODY: never, they are made */
     lane_count(relay, number, delivery->state, 1);
     if (delivery->state == DELIVERY_WAITING) {
         delivery->place = PLACE_NOWHERE;
         lane_append(relay, number);
     }
-    if (delivery->lane == relay->orphan && !was_orphan) {
+    if (delivery->lane == relay->lanes.orphan && !was_orphan) {
         (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
     }
 }
@@ -389,8 +389,8 @@ static bool is_in_chain(const struct relay *relay, const struct lane *lane, uint
  * counted as its mail is laned anew. */
 static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *server_map)
 {
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        struct lane *lane = relay->lanes[i];
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        struct lane *lane = relay->lanes.all[i];
         if (lane->pin != PIN_NONE || !slice_equal(lane->name, old->name)) {
             continue;
         }
@@ -418,75 +418,22 @@ static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *se
 
 /* ---- the lanes there are, as one thing ------------------------------------------------------ */
 
-struct lane_set {
-    struct lane **lanes;
-    uint32_t lane_count;
-    uint32_t orphan;
-    struct destination **destinations;
-    uint32_t destination_room, destination_count, destination_hint;
-    struct map destinations_by_key;
-    struct link spare_lanes, touched_destinations;
-};
-
-/* relay has none afterwards. */
-static void lanes_put_aside(struct relay *relay, struct lane_set *ret_set)
+/* `from` is empty afterwards. */
+static void lanes_move(struct lane_set *to, struct lane_set *from)
 {
-    *ret_set = (struct lane_set){relay->lanes,
-                                 relay->lane_count,
-                                 relay->orphan,
-                                 relay->destinations,
-                                 relay->destination_room,
-                                 relay->destination_count,
-                                 relay->destination_hint,
-                                 relay->destinations_by_key,
-                                 {0},
-                                 {0}};
-    list_init(&ret_set->spare_lanes);
-    list_init(&ret_set->touched_destinations);
-    adopt_list(&ret_set->spare_lanes, &relay->spare_lanes);
-    adopt_list(&ret_set->touched_destinations, &relay->touched_destinations);
-    relay->lanes = NULL;
-    relay->lane_count = 0;
-    relay->destinations = NULL;
-    relay->destination_room = relay->destination_count = relay->destination_hint = 0;
-    map_init(&relay->destinations_by_key);
-}
-
-/* relay must have none. */
-static void lanes_put_back(struct relay *relay, struct lane_set *set)
-{
-    relay->lanes = set->lanes;
-    relay->lane_count = set->lane_count;
-    relay->orphan = set->orphan;
-    relay->destinations = set->destinations;
-    relay->destination_room = set->destination_room;
-    relay->destination_count = set->destination_count;
-    relay->destination_hint = set->destination_hint;
-    relay->destinations_by_key = set->destinations_by_key;
-    adopt_list(&relay->spare_lanes, &set->spare_lanes);
-    adopt_list(&relay->touched_destinations, &set->touched_destinations);
-}
-
-static void lanes_free(struct relay *relay, struct lane_set *set)
-{
-    for (uint32_t i = 0; i < set->lane_count; i++) {
-        lane_free(relay, set->lanes[i]);
-    }
-    free(set->lanes);
-    for (uint32_t i = 0; i < set->destination_room; i++) {
-        if (set->destinations[i] != NULL) {
-            destination_free(relay, set->destinations[i]);
-        }
-    }
-    free(set->destinations);
-    map_done(&set->destinations_by_key);
+    *to = *from;
+    list_init(&to->spare);
+    list_init(&to->touched_destinations);
+    adopt_list(&to->spare, &from->spare);
+    adopt_list(&to->touched_destinations, &from->touched_destinations);
+    lanes_init(from);
 }
 
 /* Their timers know them by their place in relay. */
 static void stop_destinations(struct relay *relay)
 {
-    for (uint32_t i = 0; i < relay->destination_room; i++) {
-        const struct destination *destination = relay->destinations[i];
+    for (uint32_t i = 0; i < relay->lanes.destination_room; i++) {
+        const struct destination *destination = relay->lanes.destinations[i];
         if (destination != NULL && destination->timer != SCHEDULE_NOWHERE) {
             schedule_remove(&relay->schedule, destination->timer);
         }
@@ -511,8 +458,8 @@ static void carry_destinations(struct relay *relay, const struct relay_config *o
 static void carry_lanes(struct relay *relay, const struct relay_config *old_config,
                         const struct lane_set *old, const uint32_t *server_map)
 {
-    for (uint32_t i = 0; i < old->lane_count; i++) {
-        struct lane *lane = old->lanes[i];
+    for (uint32_t i = 0; i < old->count; i++) {
+        struct lane *lane = old->all[i];
         bool of_many =
             lane->destination != NULL && old_config->routes[lane->route].kind == ROUTE_RELAY;
         if (lane->pin == PIN_NONE && !of_many) {
@@ -538,9 +485,9 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay_begin(relay, now);
     struct relaning relaning = {
         .old_config = relay->config,
-        .old_lanes = relay->lanes,
-        .old_lane_count = relay->lane_count,
-        .old_orphan = relay->orphan,
+        .old_lanes = relay->lanes.all,
+        .old_lane_count = relay->lanes.count,
+        .old_orphan = relay->lanes.orphan,
         .envelopes = envelopes,
         .relays_same = same_relays(relay->config, config),
         .read_message = NOBODY,
@@ -560,7 +507,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     }
     /* The new lanes are made under the new configuration; until nothing can fail any more the old
      * ones stand aside. */
-    lanes_put_aside(relay, &old);
+    lanes_move(&old, &relay->lanes);
     relay->config = config;
     relay->routing = routing;
     relay->remaking = true;
@@ -569,12 +516,12 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
                 lanes_make(relay) && make_special_lanes(relay, &relaning) &&
                 timers_reserve(relay, 0, config->server_count + old.destination_room);
     relay->remaking = false;
-    lanes_put_aside(relay, &made);
-    lanes_put_back(relay, &old);
+    lanes_move(&made, &relay->lanes);
+    lanes_move(&relay->lanes, &old);
     relay->config = relaning.old_config;
     relay->routing = old_routing;
     if (!good) {
-        lanes_free(relay, &made);
+        lanes_done(relay, &made);
         arena_done(&relaning.arena);
         free(server_map);
         routing_free(routing);
@@ -592,8 +539,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     odometers_carry(relay, odometers, route_map);
     struct odometer *old_odometers = relay->odometers;
     relay->odometers = odometers;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        list_remove(&relay->lanes[i]->turn);
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        list_remove(&relay->lanes.all[i]->turn);
     }
     stop_destinations(relay);
     move_servers(relay, servers, server_map);
@@ -606,8 +553,8 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay->routing = routing;
     free(relay->route_bytes);
     relay->route_bytes = route_bytes;
-    lanes_put_aside(relay, &old);
-    lanes_put_back(relay, &made);
+    lanes_move(&old, &relay->lanes);
+    lanes_move(&relay->lanes, &made);
     carry_destinations(relay, relaning.old_config, &old);
     carry_lanes(relay, relaning.old_config, &old, server_map);
     relane_all(relay, &relaning);
@@ -615,7 +562,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     free(old_odometers);
     free(route_map);
     arena_done(&relaning.arena);
-    lanes_free(relay, &old);
+    lanes_done(relay, &old);
     free(server_map);
     relay->started = started;
     if (started) {

@@ -64,7 +64,7 @@ static void timer_moved(void *context, const struct timer *timer, uint32_t place
         server_at(relay, timer->index)->timer = place;
         break;
     case TIMER_DESTINATION:
-        relay->destinations[timer->index]->timer = place;
+        relay->lanes.destinations[timer->index]->timer = place;
         break;
     case TIMER_SWEEP:
         relay->sweep = place;
@@ -89,11 +89,9 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->delivery_free = relay->record_free = NOBODY;
     relay->sweep = SCHEDULE_NOWHERE;
     list_init(&relay->touched);
-    list_init(&relay->touched_destinations);
-    list_init(&relay->spare_lanes);
+    lanes_init(&relay->lanes);
     list_init(&relay->mx_known);
     list_init(&relay->noted);
-    map_init(&relay->destinations_by_key);
     map_init(&relay->exchangers_by_key);
     map_init(&relay->recipients);
     map_init(&relay->sessions);
@@ -131,17 +129,7 @@ void relay_free(struct relay *relay)
         return;
     }
     queue_done(relay);
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        lane_free(relay, relay->lanes[i]);
-    }
-    free(relay->lanes);
-    for (uint32_t i = 0; i < relay->destination_room; i++) {
-        if (relay->destinations[i] != NULL) {
-            destination_free(relay, relay->destinations[i]);
-        }
-    }
-    free(relay->destinations);
-    map_done(&relay->destinations_by_key);
+    lanes_done(relay, &relay->lanes);
     size_t cursor = 0;
     for (struct session *session; (session = map_next(&relay->sessions, &cursor)) != NULL;) {
         free(session);
@@ -247,7 +235,7 @@ enum error relay_add(struct relay *relay, struct spool_handle handle,
         if (relay->started && message->received_ms < now.wall_ms - OLD_MAIL_MS) {
             expiry_soon(relay); /* an import */
         }
-        if (delivery_at(relay, number)->lane == relay->orphan && relay->started) {
+        if (delivery_at(relay, number)->lane == relay->lanes.orphan && relay->started) {
             (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
         }
     }
@@ -284,7 +272,7 @@ void relay_start(struct relay *relay, struct relay_time now)
             }
         }
     }
-    const struct lane *orphan = relay->lanes[relay->orphan];
+    const struct lane *orphan = relay->lanes.all[relay->lanes.orphan];
     if (orphan->deliveries > 0) {
         struct relay_action *event = action_event(relay, RELAY_EVENT_ORPHANED);
         event->lane = action_copy(relay, orphan->name);
@@ -805,7 +793,7 @@ void relay_tick(struct relay *relay, struct relay_time now)
             server_arm(relay, server_at(relay, timer.index));
             break;
         case TIMER_DESTINATION:
-            destination_timer(relay, relay->destinations[timer.index]);
+            destination_timer(relay, relay->lanes.destinations[timer.index]);
             break;
         case TIMER_SWEEP:
             destinations_sweep(relay);

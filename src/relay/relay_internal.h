@@ -205,7 +205,7 @@ struct lane {
     uint32_t redirect;      /* interned: the address or server name as given; or INTERN_NONE */
     bool redirect_address;  /* an address, not a server */
     struct destination *destination; /* MX routing: whose exchangers; NULL: none */
-    struct link sibling;             /* of the destination's lanes; or in relay->spare_lanes */
+    struct link sibling;             /* of the destination's lanes; or in relay->lanes.spare */
     uint64_t members;                /* unfinished, dead letters too: it is needed */
     uint64_t salt;       /* keeps its recipients apart from those of others; 0: a domain's */
     struct slice name;   /* "domain:example.com"; owned */
@@ -380,6 +380,18 @@ struct job {
 
 /* ---- the whole ---------------------------------------------------------------------------- */
 
+/* What a new configuration makes anew. */
+struct lane_set {
+    struct lane **all; /* those of the routes first */
+    uint32_t count;
+    struct link spare;
+    uint32_t orphan;                   /* index of that lane */
+    struct destination **destinations; /* NULL: a free place */
+    uint32_t destination_room, destination_count, destination_hint;
+    struct map destinations_by_key;
+    struct link touched_destinations;
+};
+
 struct relay {
     const struct relay_config *config;
     struct routing *routing;
@@ -416,16 +428,9 @@ struct relay {
     int64_t odometers_due_ms;   /* steady: the next is to be written */
     struct expiry expiry;
 
-    struct lane **lanes;
-    uint32_t lane_count;
-    struct link spare_lanes;
-    uint32_t orphan;                   /* index of that lane */
-    uint32_t shown_index, shown_at;    /* relay_lane(): where that one was found */
-    struct destination **destinations; /* NULL: a free place */
-    uint32_t destination_room, destination_count, destination_hint;
-    struct map destinations_by_key;
-    struct link touched_destinations;
-    struct exchanger **exchangers; /* NULL: a free place */
+    struct lane_set lanes;
+    uint32_t shown_index, shown_at; /* relay_lane(): where that one was found */
+    struct exchanger **exchangers;  /* NULL: a free place */
     uint32_t exchanger_room, exchanger_count;
     struct map exchangers_by_key;
     struct link mx_known; /* struct mx_known: by the latest last */
@@ -495,6 +500,8 @@ void queue_done(struct relay *relay);
 
 struct lane *lane_of(const struct relay *relay, const struct delivery *delivery);
 void lane_free(struct relay *relay, struct lane *lane);
+void lanes_init(struct lane_set *set);
+void lanes_done(struct relay *relay, struct lane_set *set);
 /* One for each route, at the same index, and the orphan's. False: memory. */
 bool lanes_make(struct relay *relay);
 /* The lane of new mail to `domain`, which is interned; made if need be. NULL: memory. */

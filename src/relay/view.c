@@ -115,8 +115,8 @@ static bool is_shown(const struct lane *lane)
 uint32_t relay_lane_count(const struct relay *relay)
 {
     uint32_t count = relay->config->route_count;
-    for (uint32_t i = count; i < relay->lane_count; i++) {
-        count += is_shown(relay->lanes[i]);
+    for (uint32_t i = count; i < relay->lanes.count; i++) {
+        count += is_shown(relay->lanes.all[i]);
     }
     return count;
 }
@@ -126,19 +126,19 @@ static const struct lane *shown_lane(struct relay *relay, uint32_t index)
 {
     uint32_t first = relay->config->route_count;
     if (index < first) {
-        return relay->lanes[index];
+        return relay->lanes.all[index];
     }
     uint32_t at = first, left = index - first;
     if (relay->shown_index >= first && index > relay->shown_index &&
-        relay->shown_at < relay->lane_count) {
+        relay->shown_at < relay->lanes.count) {
         at = relay->shown_at + 1;
         left = index - relay->shown_index - 1;
     }
-    for (; at < relay->lane_count; at++) {
-        if (is_shown(relay->lanes[at]) && left-- == 0) {
+    for (; at < relay->lanes.count; at++) {
+        if (is_shown(relay->lanes.all[at]) && left-- == 0) {
             relay->shown_index = index;
             relay->shown_at = at;
-            return relay->lanes[at];
+            return relay->lanes.all[at];
         }
     }
     return NULL;
@@ -177,9 +177,9 @@ static bool take_oldest(struct relay *relay, const struct message *message, uint
 void relay_look_for_oldest(struct relay *relay)
 {
     uint32_t wanted = 0, budget = RELAY_OLDEST_LOOK;
-    for (uint32_t i = 0; i < relay->lane_count; i++) {
-        relay->lanes[i]->oldest_wall_ms = 0;
-        wanted += relay->lanes[i]->deliveries > 0;
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        relay->lanes.all[i]->oldest_wall_ms = 0;
+        wanted += relay->lanes.all[i]->deliveries > 0;
     }
     for (uint32_t at = relay->oldest; at != NOBODY && wanted > 0 && budget > 0;) {
         const struct message *message = message_at(relay, at);
