@@ -219,8 +219,8 @@ bool destination_has_mail(const struct destination *destination)
 
 struct slice destination_trouble(const struct destination *destination)
 {
-    uint8_t enhanced[2];
-    return destination->answered ? mx_reason(destination->verdict, enhanced) : SLICE_EMPTY;
+    return destination->answered ? mx_trouble(destination->verdict, destination->error)
+                                 : SLICE_EMPTY;
 }
 
 /* ---- what DNS has said -------------------------------------------------------------------- */
@@ -328,6 +328,20 @@ static void let_go_of_expected(struct relay *relay, struct destination *destinat
     }
 }
 
+/* Once when it begins, changes or ends. */
+static void tell_trouble(struct relay *relay, struct destination *destination)
+{
+    struct slice trouble = destination_trouble(destination);
+    if (slice_equal(trouble, destination->told) || list_is_empty(&destination->lanes)) {
+        return;
+    }
+    const struct lane *lane = LIST_ENTRY(destination->lanes.next, struct lane, sibling);
+    struct relay_action *event = action_event(relay, RELAY_EVENT_DNS);
+    event->lane = action_copy(relay, lane->name);
+    event->reason = trouble.length > 0 ? trouble : SLICE_LITERAL("exchangers are known again");
+    destination->told = trouble;
+}
+
 static void conclude(struct relay *relay, struct destination *destination,
                      const struct mx_decision *decision)
 {
@@ -336,6 +350,7 @@ static void conclude(struct relay *relay, struct destination *destination,
     destination->asked = false;
     destination->answered = true;
     destination->verdict = decision->verdict;
+    destination->error = decision->error;
     if (decision->verdict == MX_FOUND) {
         if (!take_exchangers(relay, destination, decision)) {
             destination->verdict = MX_NO_ANSWER; /* there are too many just now */
@@ -353,6 +368,7 @@ static void conclude(struct relay *relay, struct destination *destination,
     destination->expires_ms = relay->now.steady_ms + valid_ms;
     arm(relay, destination);
     destination_touch(relay, destination);
+    tell_trouble(relay, destination);
     if (destination->verdict != MX_NO_ANSWER) {
         let_go_of_expected(relay, destination);
     }
@@ -504,7 +520,7 @@ static void ask(struct relay *relay, struct destination *destination)
 
 void destination_timer(struct relay *relay, struct destination *destination)
 {
-    const struct mx_decision silence = {.verdict = MX_NO_ANSWER};
+    const struct mx_decision silence = {.verdict = MX_NO_ANSWER, .error = ERROR_TIMEOUT};
     int64_t now = relay->now.steady_ms;
     schedule_remove(&relay->schedule, destination->timer);
     if (destination->asked && destination->asked_until_ms <= now) {
@@ -709,6 +725,8 @@ void destination_carry(struct relay *relay, uint32_t route, const struct destina
     set_chain(relay, to, exchangers, count);
     to->answered = from->answered;
     to->verdict = from->verdict;
+    to->error = from->error;
+    to->told = from->told;
     to->expires_ms = from->expires_ms;
     to->wait_ms = from->wait_ms;
     to->idle = from->idle;

@@ -10,6 +10,7 @@
 /* What the exchangers that are left out had to be left out for. */
 struct rejected {
     uint32_t unanswered;
+    enum error error; /* of the last of those */
     uint32_t refused;
     uint32_t elsewhere;
 };
@@ -93,7 +94,10 @@ static bool take_addresses(const struct mx_policy *policy, const struct mx_excha
             choice->addresses[choice->address_count++] = *address;
         }
     }
-    rejected->unanswered += exchanger->error != ERROR_NONE && exchanger->error != ERROR_MISSING;
+    if (exchanger->error != ERROR_NONE && exchanger->error != ERROR_MISSING) {
+        rejected->unanswered++;
+        rejected->error = exchanger->error;
+    }
     return choice->address_count > 0;
 }
 
@@ -203,6 +207,7 @@ void mx_decide(const struct mx_answer *answer, const struct mx_policy *policy, u
     if (answer->implicit && ret_decision->verdict == MX_NO_ADDRESS) {
         ret_decision->verdict = MX_NO_NAME; /* it is there for something else than mail */
     }
+    ret_decision->error = answer->error != ERROR_NONE ? answer->error : rejected.error;
     put_in_order(ret_decision, seed);
     /* One that DNS was silent about may be better than those that are known. */
     bool lasting = ret_decision->verdict == MX_FOUND && rejected.unanswered == 0;
@@ -282,4 +287,16 @@ struct slice mx_reason(enum mx_verdict verdict, uint8_t ret_enhanced[2])
     ret_enhanced[0] = reasons[verdict].subject;
     ret_enhanced[1] = reasons[verdict].detail;
     return slice_from_text(reasons[verdict].text);
+}
+
+struct slice mx_trouble(enum mx_verdict verdict, enum error error)
+{
+    uint8_t enhanced[2];
+    if (verdict == MX_NO_ANSWER && error == ERROR_CORRUPT) {
+        return SLICE_LITERAL("DNSSEC finds the answer about the domain bogus");
+    }
+    if (verdict == MX_NO_ANSWER && error == ERROR_TIMEOUT) {
+        return SLICE_LITERAL("DNS does not answer about the domain");
+    }
+    return mx_reason(verdict, enhanced);
 }

@@ -72,7 +72,8 @@ struct mx_choice {
 
 struct mx_decision {
     enum mx_verdict verdict;
-    uint32_t ttl_s; /* valid for so long, within the bounds above */
+    enum error error; /* MX_NO_ANSWER: why */
+    uint32_t ttl_s;   /* valid for so long, within the bounds above */
     uint32_t count;
     struct mx_choice choices[MX_EXCHANGERS_MAX]; /* best first */
 };
@@ -97,5 +98,7 @@ bool mx_is_final(enum mx_verdict verdict);
 /* Subject and detail of the enhanced status code (RFC 3463), and the words, of what is no MX_FOUND.
  */
 struct slice mx_reason(enum mx_verdict verdict, uint8_t ret_enhanced[2]);
+/* The words alone; of MX_NO_ANSWER those for its error. */
+struct slice mx_trouble(enum mx_verdict verdict, enum error error);
 
 #endif

@@ -247,6 +247,7 @@ enum relay_event_kind {
     RELAY_EVENT_CREDENTIALS, /* server: AUTH refused */
     RELAY_EVENT_EXPIRY,    /* lane: its first delivery ends in duration_ms, though nothing has gone
                               wrong but time; count 1: soon, 2: very soon, 0: no longer so */
+    RELAY_EVENT_DNS,       /* lane: why DNS gives no exchangers, or that it does again: reason */
     RELAY_EVENT_LOOP,      /* server: it routed mail back to us that it should keep */
     RELAY_EVENT_FROZEN,    /* lane: a drill has begun, or goes on after a restart; its end in
                               next_wall_ms (relay/freeze.h) */

@@ -714,6 +714,8 @@ struct destination {
     bool answered;   /* `verdict` holds until expires_ms */
     bool asked;      /* an answer is due until asked_until_ms */
     enum mx_verdict verdict;
+    enum error error;  /* of MX_NO_ANSWER */
+    struct slice told; /* the trouble that was told last; static */
     struct link lanes;
     struct link touched;
     uint32_t timer;

@@ -249,6 +249,13 @@ static void every_verdict_but_found_has_its_words(void **state)
         assert_true(mx_reason((enum mx_verdict)i, enhanced).length > 0);
         assert_int_not_equal(enhanced[0], 0);
     }
+    const enum error errors[] = {ERROR_TIMEOUT, ERROR_CORRUPT, ERROR_IO};
+    for (size_t i = 0; i < 3; i++) { /* whose fault it is can be told */
+        for (size_t j = 0; j < i; j++) {
+            assert_false(slice_equal(mx_trouble(MX_NO_ANSWER, errors[i]),
+                                     mx_trouble(MX_NO_ANSWER, errors[j])));
+        }
+    }
     (void)mx_reason(MX_NULL, enhanced);
     assert_int_equal(enhanced[1], 10);
     (void)mx_reason(MX_OURSELVES, enhanced);
