@@ -490,7 +490,7 @@ static void check_anchor(struct settings *settings, const struct entry *entry)
     }
     struct slice text = entry->values[0].text;
     struct slice prefix = SLICE_LITERAL("file:");
-    uint32_t source;
+    uint32_t source = 0;
     if (slice_starts_fold(text, prefix)) {
         if (!settings_source(settings, &entry->values[0].at, slice_skip(text, prefix.length),
                              &source)) {
@@ -498,11 +498,12 @@ static void check_anchor(struct settings *settings, const struct entry *entry)
         }
         text = settings->sources[source].content;
     }
-    /* The record itself is the resolver's to judge; this is for a path or a word in its place. */
-    if (memmem(text.data, text.length, "DS", 2) == NULL &&
-        memmem(text.data, text.length, "DNSKEY", 6) == NULL) {
-        settings_complain(settings, entry->at,
-                          "dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH");
+    uint32_t line;
+    if (!settings_anchors_are_good(text, &line)) {
+        bool in_file = text.data != entry->values[0].text.data;
+        settings_complain(
+            settings, in_file ? (struct place){source, line > 0 ? line : 1} : entry->at,
+            "dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH with one a line");
         return;
     }
     settings->config.dns_trust_anchor = text;

@@ -306,4 +306,10 @@ void settings_alerts(struct settings *settings, const struct entry **entries);
 uint32_t settings_server_index(struct settings *settings, const struct names *servers,
                                const struct value *value);
 
+/* ---- settings_anchor.c -------------------------------------------------------------------- */
+
+/* Records for dns-trust-anchor, one a line, and comments after ';'. False: it has none, or the line
+ * that *ret_line counts from 1 is none. */
+bool settings_anchors_are_good(struct slice text, uint32_t *ret_line);
+
 #endif

@@ -91,7 +91,8 @@ const struct setting settings_table[] = {
      .text = "Addresses of the resolvers to ask, with a port if it is not 53."},
     {"dns-trust-anchor", SETTING_ANCHOR, TOP(dns_trust_anchor), .otherwise = "no validation",
      .restart = true,
-     .text = "A DS or DNSKEY record to validate answers with, or file:PATH where such records are."},
+     .text = "A DS or DNSKEY record to validate answers with, or file:PATH where such records are, "
+             "one a line: the root's, and those of zones that only the resolvers here know."},
     {"archive-required", SETTING_SWITCH, .block = BLOCK_TOP, .fallback = "no", .later = "yes",
      .text = "Whether mail that is not archived yet keeps its space when the disk is full."},
     {"when-database-away", SETTING_CHOICE, .block = BLOCK_TOP, .fallback = "accept",

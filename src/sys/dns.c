@@ -108,6 +108,26 @@ static bool add_hosts(struct ub_ctx *context, struct slice hosts)
     return true;
 }
 
+/* libunbound takes one record at a time, and no comments. */
+static enum error add_anchors(struct ub_ctx *context, struct slice text)
+{
+    enum error error = ERROR_NONE;
+    while (text.length > 0 && error == ERROR_NONE) {
+        size_t end = slice_find(text, '\n');
+        struct slice line = slice_take(text, end);
+        struct slice record = slice_trim(slice_take(line, slice_find(line, ';')));
+        char *copy = record.length > 0 ? strndup((const char *)record.data, record.length) : NULL;
+        if (record.length > 0) {
+            error = copy == NULL                        ? ERROR_MEMORY
+                    : ub_ctx_add_ta(context, copy) != 0 ? ERROR_INVALID
+                                                        : ERROR_NONE;
+        }
+        free(copy);
+        text = slice_skip(text, end + 1);
+    }
+    return error;
+}
+
 static enum error configure(struct ub_ctx *context, const struct dns_settings *settings)
 {
     (void)ub_ctx_debugout(context, NULL);
@@ -124,8 +144,11 @@ static enum error configure(struct ub_ctx *context, const struct dns_settings *s
         /* None there: libunbound asks the root by itself. */
         (void)ub_ctx_resolvconf(context, NULL);
     }
-    if (settings->trust_anchor != NULL && ub_ctx_add_ta(context, settings->trust_anchor) != 0) {
-        return ERROR_INVALID;
+    if (settings->trust_anchor != NULL) {
+        enum error error = add_anchors(context, slice_from_text(settings->trust_anchor));
+        if (error != ERROR_NONE) {
+            return error;
+        }
     }
     if (settings->hosts != NULL && !add_hosts(context, slice_from_text(settings->hosts))) {
         return ERROR_MEMORY;

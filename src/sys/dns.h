@@ -43,7 +43,8 @@ struct dns_records {
 struct dns_settings {
     const char *const *forwarders; /* "192.0.2.53" or "192.0.2.53@5353"; none: resolv.conf's */
     size_t forwarder_count;
-    const char *trust_anchor; /* text of a DNSKEY or DS record, or NULL: no validation */
+    const char *trust_anchor; /* DNSKEY or DS records, a line each, comments after ';'; or NULL: no
+                                 validation */
     const char *hosts;        /* text in hosts(5) form, or NULL; read by the keeper, not by us */
 };
 

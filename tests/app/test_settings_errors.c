@@ -215,6 +215,9 @@ static void alert_blocks(void **state)
 static void keys_and_values(void **state)
 {
     (void)state;
+    put_file("anchors",
+             "; ours\n. 172800 IN DS 20326 8 2 E06D 44B8\nx DNSKEY 257 3 13 AAAA ;x\nx A\n");
+    put_file("no-anchors", "; none\n");
     static const struct wrong cases[] = {
         {GOOD "stat = run\n", "conf:6: unknown key 'stat'; did you mean 'state'?\n"},
         {GOOD "keep = 30d\n", "conf:6: unknown key 'keep' here; it belongs in a domain block\n"},
@@ -253,7 +256,20 @@ static void keys_and_values(void **state)
         {GOOD "dns-forwarders = {dns.example.net}\n",
          "conf:6: dns-forwarders: 'dns.example.net' must be an IP address\n"},
         {GOOD "dns-trust-anchor = yes\n",
-         "conf:6: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH\n"},
+         "conf:6: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH with one a "
+         "line\n"},
+        {GOOD "dns-trust-anchor = \". IN DS 20326 8 2 E06\"\n",
+         "conf:6: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH with one a "
+         "line\n"},
+        {GOOD "dns-trust-anchor = \". IN DNSKEY 257 3 8 AwEA-aag=\"\n",
+         "conf:6: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH with one a "
+         "line\n"},
+        {GOOD "dns-trust-anchor = file:anchors\n",
+         "anchors:4: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH with one a "
+         "line\n"},
+        {GOOD "dns-trust-anchor = file:no-anchors\n",
+         "no-anchors:1: dns-trust-anchor: no DS or DNSKEY record; write one, or file:PATH with one "
+         "a line\n"},
         {GOOD "dns-trust-anchor = file:anchor\n", "conf:6: anchor: No such file or directory\n"},
         {"hostname = -x\n" GOOD,
          "conf:1: hostname: '-x' is no host name (letters, digits and hyphens, in parts of 1 to 63 "
