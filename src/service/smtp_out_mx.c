@@ -147,6 +147,17 @@ static bool is_known(const struct question *question, struct slice name)
     return false;
 }
 
+/* Of those that are as good as another, we come first: who is no better than we must be known as
+ * that, even if there is no room for all. */
+static bool is_better(const struct question *question, const struct dns_record *record,
+                      const struct dns_record *best)
+{
+    if (best == NULL || record->preference != best->preference) {
+        return best == NULL || record->preference < best->preference;
+    }
+    return slice_equal_fold(record->name, question->out->config->relay.hostname);
+}
+
 /* The best ones, each once, at its best preference. */
 static void take_exchangers(struct question *question, const struct dns_records *records)
 {
@@ -154,7 +165,7 @@ static void take_exchangers(struct question *question, const struct dns_records 
         const struct dns_record *best = NULL;
         for (size_t i = 0; i < records->count; i++) {
             const struct dns_record *record = &records->records[i];
-            if ((best == NULL || record->preference < best->preference) && is_host(record->name) &&
+            if (is_better(question, record, best) && is_host(record->name) &&
                 !is_known(question, record->name)) {
                 best = record;
             }

@@ -34,7 +34,8 @@ struct dns_record {
 struct dns_records {
     enum error error; /* as above */
     bool no_name;     /* with MISSING: NXDOMAIN; else the name is there, but no such record */
-    const struct dns_record *records; /* at most DNS_RECORDS_MAX; valid during the call */
+    const struct dns_record *records; /* at most DNS_RECORDS_MAX, of MX the most preferred; valid
+                                         during the call */
     size_t count;
     uint32_t ttl_s;
     bool secure;

@@ -229,6 +229,24 @@ bool dns_packet_read(struct slice packet, unsigned type, struct dns_addresses *r
     return !cursor.failed;
 }
 
+/* Of too many exchangers the best are kept: who else should know which could be left out? */
+static bool make_room(struct dns_found *found, enum dns_type type, struct slice data)
+{
+    if (found->count < DNS_RECORDS_MAX) {
+        return true;
+    }
+    size_t worst = 0;
+    for (size_t i = 1; i < found->count; i++) {
+        worst = found->records[i].preference > found->records[worst].preference ? i : worst;
+    }
+    if (type != DNS_MX || data.length < 2 ||
+        (data.data[0] << 8 | data.data[1]) >= found->records[worst].preference) {
+        return false;
+    }
+    found->records[worst] = found->records[--found->count];
+    return true;
+}
+
 enum error dns_packet_records(struct slice packet, enum dns_type type, struct arena *arena,
                               struct dns_found *ret_found)
 {
@@ -245,7 +263,7 @@ enum error dns_packet_records(struct slice packet, enum dns_type type, struct ar
             ret_found->ttl_s = answer.ttl_s;
         }
         if (answer.type != type || answer.class != CLASS_IN ||
-            ret_found->count == DNS_RECORDS_MAX) {
+            !make_room(ret_found, type, answer.data)) {
             continue;
         }
         struct dns_record record = {0};

@@ -31,8 +31,8 @@ struct dns_found {
     uint32_t ttl_s; /* the least of all records in the answer section; UINT32_MAX: none */
 };
 
-/* The answer section's records of a type, at most DNS_RECORDS_MAX. Names and data are copied into
- * the arena. ERROR_INVALID: malformed. */
+/* The answer section's records of a type, at most DNS_RECORDS_MAX: of MX the most preferred, of
+ * others the first. Names and data are copied into the arena. ERROR_INVALID: malformed. */
 enum error dns_packet_records(struct slice packet, enum dns_type type, struct arena *arena,
                               struct dns_found *ret_found) MUST_CHECK;
 

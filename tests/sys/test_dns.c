@@ -8,7 +8,9 @@
 
 #include <cmocka.h>
 
+#include "base/buffer.h"
 #include "sys/dns.h"
+#include "sys/dns_packet.h"
 
 #include <netinet/in.h>
 #include <stdio.h>
@@ -303,6 +305,65 @@ static void a_cancelled_query_is_silent(void **state)
     (void)resolve(world, "m4.example.com");
 }
 
+/* A response with MX records of these preferences: "xPREFERENCE". */
+static void put_exchangers(struct buffer *packet, const uint16_t *preferences, uint16_t count)
+{
+    const uint8_t head[] = {0, 0, 0x81, 0x80, 0, 0, (uint8_t)(count >> 8), (uint8_t)count,
+                            0, 0, 0,    0};
+    buffer_append(packet, slice_make(head, sizeof(head)));
+    for (uint16_t i = 0; i < count; i++) {
+        char name[8];
+        int length = snprintf(name, sizeof(name), "x%u", preferences[i]);
+        const uint8_t front[] = {0,
+                                 0,
+                                 DNS_MX,
+                                 0,
+                                 1,
+                                 0,
+                                 0,
+                                 0,
+                                 9,
+                                 0,
+                                 (uint8_t)(length + 4),
+                                 (uint8_t)(preferences[i] >> 8),
+                                 (uint8_t)preferences[i],
+                                 (uint8_t)length};
+        buffer_append(packet, slice_make(front, sizeof(front)));
+        buffer_append(packet, slice_make(name, (size_t)length));
+        buffer_put_u8(packet, 0);
+    }
+}
+
+static void of_too_many_exchangers_the_best_are_kept(void **state)
+{
+    (void)state;
+    enum { COUNT = 200 };
+    const unsigned steps[] = {1, 3, 7, 33, 99, 101, 177, 199}; /* none divides 200 */
+    for (size_t step = 0; step < sizeof(steps) / sizeof(steps[0]); step++) {
+        uint16_t preferences[COUNT];
+        for (unsigned i = 0; i < COUNT; i++) { /* each once, in many an order */
+            preferences[i] = (uint16_t)(i * steps[step] % COUNT);
+        }
+        struct buffer packet;
+        struct arena arena;
+        struct dns_found found;
+        bool seen[DNS_RECORDS_MAX] = {false};
+        buffer_init(&packet, 0);
+        arena_init(&arena);
+        put_exchangers(&packet, preferences, COUNT);
+        assert_int_equal(dns_packet_records(buffer_slice(&packet), DNS_MX, &arena, &found),
+                         ERROR_NONE);
+        assert_int_equal(found.count, DNS_RECORDS_MAX);
+        for (size_t i = 0; i < found.count; i++) {
+            assert_true(found.records[i].preference < DNS_RECORDS_MAX);
+            assert_false(seen[found.records[i].preference]);
+            seen[found.records[i].preference] = true;
+        }
+        arena_done(&arena);
+        buffer_done(&packet);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -314,6 +375,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(strings_of_a_text_are_joined, setup, teardown),
         cmocka_unit_test_setup_teardown(no_such_record_is_not_no_such_name, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_look_up_is_not_answered, setup, teardown),
+        cmocka_unit_test(of_too_many_exchangers_the_best_are_kept),
         cmocka_unit_test(addresses_have_reverse_names),
     };
     return cmocka_run_group_tests_name("dns", tests, NULL, NULL);
