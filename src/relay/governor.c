@@ -137,6 +137,10 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     } else {
         lanes_place(relay);
     }
+    bool away = state == SERVER_DOWN || state == SERVER_DISABLED;
+    if (away || (!was_usable && server_usable(server))) {
+        refusals_state_changed(relay, server);
+    }
 }
 
 /* ---- probes ------------------------------------------------------------------------------- */

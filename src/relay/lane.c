@@ -542,6 +542,18 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane)
     return lane_is_frozen(relay, lane) ? NO_INDEX : choose_from_chain(relay, lane);
 }
 
+bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t server)
+{
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, lane, &length);
+    for (uint32_t i = 0; lane->pinned_server == NO_INDEX && i < length; i++) {
+        if (chain[i] == server) {
+            return true;
+        }
+    }
+    return lane->pinned_server == server;
+}
+
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane)
 {
     return lane->pin == PIN_REDIRECT && !lane->redirect_address

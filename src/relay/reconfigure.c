@@ -373,18 +373,6 @@ static void carry_time(struct relay *relay, const struct odometer *old, const ui
     }
 }
 
-static bool is_in_chain(const struct relay *relay, const struct lane *lane, uint32_t server)
-{
-    uint32_t length;
-    const uint32_t *chain = lane_chain(relay, lane, &length);
-    for (uint32_t i = 0; i < length; i++) {
-        if (chain[i] == server) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What a route's lane was doing goes on in the lane of the same name. What is left of a drain is
  * counted as its mail is laned anew. */
 static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *server_map)
@@ -396,7 +384,7 @@ static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *se
         }
         uint32_t last =
             old->last_server == NO_INDEX ? NO_INDEX : moved_server(server_map, old->last_server);
-        if (last < RELAY_EXCHANGERS || is_in_chain(relay, lane, last)) {
+        if (last < RELAY_EXCHANGERS || lane_may_go_to(relay, lane, last)) {
             lane->last_server = last;
         }
         freeze_carry(relay, old, lane);

@@ -11,6 +11,10 @@
  *
  * While one of the first two lasts a second refusal is held as well: nothing was tried yet that
  * counts. With `hold-5xx = manual` the operator has to let them go.
+ *
+ * A server that is down is waited for only while its chain has nobody else: as soon as another of
+ * the chain is up or recovering, that one is asked, and its word counts by itself. One that was
+ * taken out by hand, or out of the chain, is not waited for at all.
  */
 #include "relay/refusal.h"
 
@@ -132,6 +136,24 @@ static void review_by(struct relay *relay, struct server *server, int64_t steady
     }
 }
 
+/* Another server may have it now, or its own is out of the question. */
+static bool waits_in_vain(const struct relay *relay, const struct server *server,
+                          const struct delivery *delivery)
+{
+    const struct lane *lane = lane_of(relay, delivery);
+    return server->state == SERVER_DISABLED || !lane_may_go_to(relay, lane, server->index) ||
+           (server->state == SERVER_DOWN && lane_choose(relay, lane) != NO_INDEX);
+}
+
+static bool try_elsewhere(struct relay *relay, struct server *server, uint32_t number)
+{
+    if (waits_in_vain(relay, server, delivery_at(relay, number))) {
+        server->held_refusals--;
+        refusal_retry(relay, number, false);
+    }
+    return true;
+}
+
 void refusal_held(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                   enum hold hold)
 {
@@ -149,6 +171,7 @@ void refusal_held(struct relay *relay, uint32_t number, const struct relay_reply
     if (!an_hour) {
         server->held_refusals++;
         review_by(relay, server, delivery_believed_at(relay, server, delivery));
+        (void)try_elsewhere(relay, server, number); /* it may have gone meanwhile */
     }
 }
 
@@ -206,6 +229,25 @@ static bool try_as_canary(struct relay *relay, struct server *server, uint32_t n
     return false;
 }
 
+void refusals_state_changed(struct relay *relay, struct server *server)
+{
+    if (!server_usable(server)) {
+        each_held(relay, server, try_elsewhere);
+        return;
+    }
+    for (uint32_t i = 0; i < relay->server_count; i++) {
+        if (relay->servers[i].state == SERVER_DOWN) {
+            each_held(relay, &relay->servers[i], try_elsewhere);
+        }
+    }
+    for (uint32_t i = relay_next_exchanger(relay, 0); i != NO_INDEX;
+         i = relay_next_exchanger(relay, i + 1)) {
+        if (server_at(relay, i)->state == SERVER_DOWN) {
+            each_held(relay, server_at(relay, i), try_elsewhere);
+        }
+    }
+}
+
 void refusals_canary(struct relay *relay, struct server *server)
 {
     each_held(relay, server, try_as_canary);
@@ -260,6 +302,7 @@ static void recount(struct relay *relay, uint32_t number)
     } else if (delivery->place == PLACE_NOWHERE) {
         server->held_refusals++;
         review_by(relay, server, relay->now.steady_ms);
+        (void)try_elsewhere(relay, server, number);
     }
 }
 

@@ -37,6 +37,9 @@ void refusals_canary(struct relay *relay, struct server *server);
 void refusals_review(struct relay *relay, struct server *server);
 /* The same soon: what they wait for may have come. Nothing for NO_INDEX. */
 void refusals_look_again(struct relay *relay, uint32_t server);
+/* The server is down or disabled now, or usable again: those that wait for one that is away go to
+ * another, if there is one. */
+void refusals_state_changed(struct relay *relay, struct server *server);
 /* Its mail of before the recovery is through. */
 void refusals_lane_drained(struct relay *relay, const struct lane *lane);
 /* Counts them anew by server; those whose server is not configured any more wait no longer. */

@@ -570,6 +570,8 @@ void recipients_rekey(struct relay *relay);
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
 /* Its mail goes to that server now: tells so, if it went to another before. */
 void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server);
+/* Whether that can ever be this one. */
+bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t server);
 /* The server that its mail was redirected to, which is its whole chain; else empty. */
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane);
 /* All servers of its chain are down or disabled. */

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Servers that go, move, come back or are taken out by hand, over reloads and restarts: what
+ * becomes of mail that was held, deferred or in doubt for their sake, and of what was known of
+ * them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "relay/notes.h"
+#include "world.h"
+
+enum { QUEUE = 1024, KEYS = 16, MINUTE_MS = 60000, HOUR_MS = 60 * MINUTE_MS };
+enum { M1 = 1, M2 = 2 }; /* servers that answer, as a set */
+static const struct spool_handle one = {1};
+
+static struct world world;
+/* Actions to be answered, in order; a job's message has one recipient. */
+static struct relay_action queue[QUEUE];
+static uint32_t queue_count;
+static uint32_t switches; /* told */
+static struct {
+    char key[SPOOL_KEY_MAX + 1];
+    uint8_t payload[400];
+    size_t length;
+} globals[KEYS];
+static uint32_t global_count;
+
+static void keep_global(const struct relay_action *action)
+{
+    uint32_t at = 0;
+    while (at < global_count && !slice_equal(slice_from_text(globals[at].key), action->key)) {
+        at++;
+    }
+    assert_true(at < KEYS && action->payload.length <= sizeof globals[at].payload);
+    snprintf(globals[at].key, sizeof globals[at].key, "%.*s", SLICE_PRINT(action->key));
+    globals[at].length = action->payload.length;
+    if (action->payload.length > 0) {
+        memcpy(globals[at].payload, action->payload.data, action->payload.length);
+    }
+    global_count += at == global_count;
+}
+
+/* What the last input has brought. */
+static void gather(void)
+{
+    for (size_t i = 0; i < world.action_count; i++) {
+        const struct relay_action *action = &world.actions[i];
+        if (action->kind == RELAY_GLOBAL) {
+            keep_global(action);
+        } else if (action->kind == RELAY_CONNECT || action->kind == RELAY_CLOSE ||
+                   action->kind == RELAY_DELIVER) {
+            assert_true(queue_count < QUEUE);
+            queue[queue_count++] = *action;
+        }
+        switches += action->kind == RELAY_EVENT && action->event == RELAY_EVENT_SWITCHED;
+    }
+    world.action_count = 0;
+}
+
+/* relay was called by hand. */
+static void take(void)
+{
+    world_take(&world);
+    gather();
+}
+
+static void forget_all(void)
+{
+    queue_count = global_count = switches = 0;
+}
+
+static void start(void)
+{
+    forget_all();
+    world_configure(&world);
+    world_start(&world);
+    gather();
+}
+
+/* One step: servers in `up` answer, the others refuse. True: a job came out. */
+static bool step(unsigned up, int64_t wait_ms, struct relay_action *ret_job)
+{
+    if (queue_count == 0) {
+        world_wait(&world, wait_ms);
+        gather();
+        return false;
+    }
+    struct relay_action action = queue[0];
+    memmove(queue, queue + 1, --queue_count * sizeof queue[0]);
+    if (action.kind == RELAY_DELIVER) {
+        *ret_job = action;
+        return true;
+    }
+    if (action.kind == RELAY_CLOSE) {
+        world_ended(&world, action.session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+    } else if ((up & 1u << action.server) != 0) {
+        world_opened(&world, action.session);
+    } else {
+        world_ended(&world, action.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    }
+    gather();
+    return false;
+}
+
+static bool await_job(unsigned up, int64_t most_ms, struct relay_action *ret_job)
+{
+    int64_t end = world.now.steady_ms + most_ms;
+    while (world.now.steady_ms < end) {
+        if (step(up, end - world.now.steady_ms < 500 ? end - world.now.steady_ms : 500, ret_job)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing may be sent meanwhile. */
+static void pass(unsigned up, int64_t ms)
+{
+    struct relay_action job;
+    assert_false(await_job(up, ms, &job));
+}
+
+static void add(uint32_t number, const char *recipient)
+{
+    world_add(&world, number, "a@x", recipient, 0);
+    gather();
+}
+
+static void say(const struct relay_action *job, enum relay_verdict verdict, enum relay_stage stage,
+                enum relay_how how, uint16_t code)
+{
+    struct relay_delivery_result result = {
+        .delivery = job->delivery,
+        .verdict = verdict,
+        .reply = {.stage = stage, .how = how, .code = code, .text = SLICE_LITERAL("so")}};
+    relay_result(world.relay, job->job, job->session, false, &result, 1, world.now);
+    take();
+}
+
+static void refuse(const struct relay_action *job, enum relay_stage stage, uint16_t code)
+{
+    say(job, RELAY_REFUSED, stage, RELAY_REPLY, code);
+}
+
+static void accept_job(const struct relay_action *job)
+{
+    say(job, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+}
+
+/* ---- restarts and reloads -------------------------------------------------------------------- */
+
+static void carry(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
+{
+    relay_load_note(context, one, delivery, kind, payload, world.now);
+}
+
+/* A new life with what was noted, and message 1 as it was, if it is for `recipient`. */
+static void reborn(const char *recipient)
+{
+    struct relay *old = world.relay;
+    world_open(&world);
+    for (uint32_t i = 0; i < global_count; i++) {
+        relay_load_global(world.relay, slice_from_text(globals[i].key),
+                          slice_make(globals[i].payload, globals[i].length), world.now);
+    }
+    if (recipient != NULL) {
+        world_insert(&world, 1, 1, "a@x", recipient, 0);
+        relay_describe(old, one, carry, world.relay);
+    }
+    relay_free(old);
+    queue_count = 0;
+    relay_start(world.relay, world.now);
+    take();
+}
+
+enum change { MOVED, RENAMED, OUT_OF_CHAINS, GONE };
+
+/* The configuration with m1 at another port, under another name, in no chain, or not there. */
+static const struct relay_config *changed(enum change change)
+{
+    static struct relay_config second;
+    static struct server_config servers[WORLD_SERVERS];
+    static struct server_address elsewhere;
+    static struct route_config routes[WORLD_ROUTES];
+    static const uint32_t last[] = {2}, first[] = {0};
+    second = world.config;
+    memcpy(servers, world.servers, sizeof servers);
+    memcpy(routes, world.routes, sizeof routes);
+    elsewhere = world.addresses[0];
+    elsewhere.port = 2525;
+    servers[0].addresses = change == MOVED ? &elsewhere : &world.addresses[0];
+    servers[0].name = change == RENAMED ? SLICE_LITERAL("new") : servers[0].name;
+    second.servers = change == GONE ? servers + 1 : servers;
+    second.server_count = change == GONE ? WORLD_SERVERS - 1 : WORLD_SERVERS;
+    for (uint32_t i = 0; i < WORLD_ROUTES && change >= OUT_OF_CHAINS; i++) {
+        routes[i].chain = change == GONE ? first : last;
+        routes[i].chain_length = 1;
+        second.routes = routes;
+    }
+    return &second;
+}
+
+static void reload(const struct relay_config *config)
+{
+    assert_int_equal(relay_reconfigure(world.relay, config, NULL, world.now), ERROR_NONE);
+    take();
+}
+
+/* ---- a refusal that is held ------------------------------------------------------------------ */
+
+/* m1 comes back and refuses message 1, while m2 is up or not. */
+static void held_for_m1(unsigned others_up)
+{
+    struct relay_action job;
+    start();
+    pass(others_up, 5000);
+    while (world_state(&world, 0) != SERVER_RECOVERING) {
+        assert_false(step(others_up | M1, 100, &job));
+    }
+    add(1, "bob@one.example");
+    assert_true(await_job(others_up | M1, 1000, &job));
+    assert_int_equal(job.server, 0);
+    refuse(&job, RELAY_AT_RECIPIENT, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+}
+
+static void a_held_refusal_goes_to_the_next_server_when_its_own_goes_away(void **state)
+{
+    (void)state;
+    for (int by_hand = 0; by_hand < 2; by_hand++) {
+        struct relay_action job;
+        held_for_m1(M2);
+        if (by_hand) {
+            assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
+            take();
+        }
+        assert_true(await_job(M2, 10000, &job));
+        assert_int_equal(job.server, 1);
+        assert_int_equal(job.handle.index, 1);
+        refuse(&job, RELAY_AT_RECIPIENT, 550); /* and that one is believed */
+        assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+        world_close(&world);
+    }
+}
+
+/* The next server may come back later than its own goes, or while nothing runs. */
+static void a_held_refusal_goes_to_a_server_that_comes_back_first(void **state)
+{
+    (void)state;
+    for (int restarted = 0; restarted < 2; restarted++) {
+        struct relay_action job;
+        held_for_m1(0);
+        pass(0, 5000);
+        assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+        assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+        if (restarted) {
+            reborn("bob@one.example");
+        }
+        assert_true(await_job(M2, 10000, &job));
+        assert_int_equal(job.server, 1);
+        accept_job(&job);
+        world_close(&world);
+    }
+}
+
+static void with_its_server_taken_out_by_hand_a_held_refusal_waits_like_all_mail(void **state)
+{
+    (void)state;
+    held_for_m1(0);
+    assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
+    take();
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_WAITING);
+    world_close(&world);
+}
+
+static void a_held_refusal_does_not_wait_for_a_server_out_of_its_chain(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    held_for_m1(0);
+    reload(changed(OUT_OF_CHAINS));
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_WAITING);
+    assert_true(await_job(7, 10000, &job));
+    assert_int_equal(job.server, 2);
+    world_close(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_held_refusal_goes_to_the_next_server_when_its_own_goes_away),
+        cmocka_unit_test(a_held_refusal_goes_to_a_server_that_comes_back_first),
+        cmocka_unit_test(with_its_server_taken_out_by_hand_a_held_refusal_waits_like_all_mail),
+        cmocka_unit_test(a_held_refusal_does_not_wait_for_a_server_out_of_its_chain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
