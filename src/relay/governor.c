@@ -606,6 +606,18 @@ void governor_enable(struct relay *relay, struct server *server)
     governor_probe_now(relay, server);
 }
 
+void governor_moved(struct relay *relay, struct server *to, const struct server *from)
+{
+    to->state = from->state == SERVER_DISABLED ? SERVER_DISABLED : to->state;
+    to->trouble = from->trouble != TROUBLE_NONE ? from->trouble : to->trouble;
+    to->failures = from->failures;
+    to->returning = true;
+    if (from->away_since_ms != INT64_MAX) {
+        to->away_since_ms = from->away_since_ms;
+    }
+    write_state(relay, to); /* a restart must not take the old one's word for it */
+}
+
 void governor_loaded(struct relay *relay, struct server *server, const struct state_note *note)
 {
     enum server_state state = note->state;

@@ -164,6 +164,24 @@ static void map_servers(const struct relay *relay, const struct relay_config *co
     }
 }
 
+/* The old servers are still there. */
+static void move_jobs(struct relay *relay, const uint32_t *server_map)
+{
+    for (uint32_t i = 0; i < relay->job_used; i++) {
+        struct job *job = relay->jobs[i];
+        if (job == NULL || job->server == NO_INDEX) {
+            continue;
+        }
+        const struct server *old = server_at(relay, job->server);
+        bool goes_on = job->session == NULL || job->session->server != NULL;
+        job->server = goes_on ? moved_server(server_map, job->server) : NO_INDEX;
+        if (job->server == NO_INDEX && job->count > 0) {
+            job->unbelieved =
+                !refusal_is_believed(relay, old, delivery_at(relay, job->deliveries[0]));
+        }
+    }
+}
+
 static void move_servers(struct relay *relay, struct server *servers, const uint32_t *server_map)
 {
     for (uint32_t i = 0; i < relay->server_count; i++) {
@@ -177,18 +195,12 @@ static void move_servers(struct relay *relay, struct server *servers, const uint
             adopt(relay, &servers[index], old);
         } else {
             abandon(relay, old);
-            if (index != NO_INDEX && old->state == SERVER_DISABLED) {
-                servers[index].state = SERVER_DISABLED;
+            if (index != NO_INDEX) {
+                governor_moved(relay, &servers[index], old);
             }
         }
     }
-    for (uint32_t i = 0; i < relay->job_used; i++) {
-        struct job *job = relay->jobs[i];
-        if (job != NULL && job->server != NO_INDEX) {
-            bool goes_on = job->session == NULL || job->session->server != NULL;
-            job->server = goes_on ? moved_server(server_map, job->server) : NO_INDEX;
-        }
-    }
+    move_jobs(relay, server_map);
 }
 
 /* ---- deliveries ---------------------------------------------------------------------------- */

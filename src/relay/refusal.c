@@ -4,13 +4,20 @@
  * everybody, may be half repaired, and what it says of our mail is no final word. Such a refusal is
  * held and tried once more when its reason to be held has gone:
  *
- *   the server is not up again, or its breaker is open                until both are over
+ *   the server is not up (again), or its breaker is open              until both are over
  *   the lane has not drained since the server's last recovery         until it has, and
  *     `hold-5xx-after-recovery` longer
  *   the recipient, refused at RCPT, was accepted there before         for an hour, once
  *
  * While one of the first two lasts a second refusal is held as well: nothing was tried yet that
  * counts. With `hold-5xx = manual` the operator has to let them go.
+ *
+ * A server never seen before is suspect and then recovering like one that returns, and so it may be
+ * the new machine of one that was lost: what it refuses before it is first up is held. But nothing
+ * has waited for it, so nothing is held after that.
+ *
+ * A relay's exchangers under MX routing are always believed (R4: any 5xx under MX): they are
+ * strangers, no primary of ours, and nothing but mail would ever show that one is up.
  *
  * A server that is down is waited for only while its chain has nobody else: as soon as another of
  * the chain is up or recovering, that one is asked, and its word counts by itself. One that was
@@ -86,11 +93,14 @@ void breaker_reset(struct server *server)
  * that depends on what happens. */
 static int64_t believed_at(const struct server *server, const struct lane *lane, uint64_t sequence)
 {
+    if (server->on_demand) {
+        return NEVER_HELD;
+    }
     if (server->breaker_open) {
         return INT64_MAX;
     }
     if (server->state != SERVER_UP) {
-        return server->returning ? INT64_MAX : NEVER_HELD;
+        return INT64_MAX;
     }
     if (!server->recovered) {
         return NEVER_HELD;
@@ -113,10 +123,16 @@ static int64_t delivery_believed_at(const struct relay *relay, const struct serv
                        message_at(relay, delivery->message)->sequence);
 }
 
+bool refusal_is_believed(const struct relay *relay, const struct server *server,
+                         const struct delivery *delivery)
+{
+    return delivery_believed_at(relay, server, delivery) <= relay->now.steady_ms;
+}
+
 enum hold refusal_hold(const struct relay *relay, const struct server *server,
                        const struct delivery *delivery, const struct relay_reply *reply)
 {
-    if (delivery_believed_at(relay, server, delivery) > relay->now.steady_ms) {
+    if (!refusal_is_believed(relay, server, delivery)) {
         return HOLD_UNTIL_BELIEVED;
     }
     bool asked_again = (delivery->flags & DELIVERY_REFUSED_ONCE) != 0;

@@ -21,6 +21,9 @@ void breaker_count(struct relay *relay, struct server *server, const struct deli
 /* A 2xx, or it is up. */
 void breaker_reset(struct server *server);
 
+/* A refusal of this server now. */
+bool refusal_is_believed(const struct relay *relay, const struct server *server,
+                         const struct delivery *delivery);
 enum hold { HOLD_NOT, HOLD_UNTIL_BELIEVED, HOLD_AN_HOUR };
 /* Of a 5xx now to a delivery in flight. */
 enum hold refusal_hold(const struct relay *relay, const struct server *server,

@@ -522,21 +522,39 @@ static bool job_tells_dsn(const struct job *job, const struct server *server)
            (server->capabilities.flags & RELAY_CAP_DSN) != 0;
 }
 
+static bool is_refusal(enum outcome outcome, const struct relay_delivery_result *result)
+{
+    return result->verdict == RELAY_REFUSED &&
+           (outcome == OUTCOME_FINAL || outcome == OUTCOME_HELD);
+}
+
+/* It speaks of the message or its sender (R4): no matter of belief. */
+static bool is_of_the_message(enum outcome outcome, const struct relay_delivery_result *result)
+{
+    return outcome == OUTCOME_FINAL && result->reply.stage == RELAY_AT_MAIL;
+}
+
 /* Whether a refusal is no final word; it may be the one that opens the breaker. */
 static enum hold hold_of(struct relay *relay, struct server *server, const struct job *job,
                          const struct delivery *delivery, enum outcome outcome,
                          const struct relay_delivery_result *result)
 {
-    bool refused =
-        result->verdict == RELAY_REFUSED && (outcome == OUTCOME_FINAL || outcome == OUTCOME_HELD);
-    if (server == NULL || !refused) {
+    if (server == NULL || !is_refusal(outcome, result)) {
         return HOLD_NOT;
     }
     if (governor_is_fresh(server, job->session)) {
         breaker_count(relay, server, delivery, &result->reply);
     }
-    bool of_the_message = outcome == OUTCOME_FINAL && result->reply.stage == RELAY_AT_MAIL;
-    return of_the_message ? HOLD_NOT : refusal_hold(relay, server, delivery, &result->reply);
+    return is_of_the_message(outcome, result)
+               ? HOLD_NOT
+               : refusal_hold(relay, server, delivery, &result->reply);
+}
+
+/* Of a server that has gone meanwhile: another's word counts anew. */
+static bool is_void(const struct job *job, enum outcome outcome,
+                    const struct relay_delivery_result *result)
+{
+    return job->unbelieved && is_refusal(outcome, result) && !is_of_the_message(outcome, result);
 }
 
 static void judge_job(struct relay *relay, struct job *job, struct server *server,
@@ -562,7 +580,9 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
         struct judgement judgement = outcome_of_delivery(&question);
         note_impression(impression, judgement.verdict, &result->reply);
         enum hold hold = hold_of(relay, server, job, delivery, judgement.outcome, result);
-        if (hold != HOLD_NOT) {
+        if (is_void(job, judgement.outcome, result)) {
+            fate_again(relay, number, job->noted);
+        } else if (hold != HOLD_NOT) {
             refusal_held(relay, number, &result->reply, hold);
         } else if (judgement.outcome == OUTCOME_FINAL) {
             gather(relay, &refused, number, &result->reply);

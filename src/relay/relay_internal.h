@@ -373,6 +373,7 @@ struct job {
     uint32_t server; /* or NO_INDEX */
     uint32_t message;
     bool noted;
+    bool unbelieved; /* its server has gone, and would not have been believed: R5 */
     int64_t dot_ms; /* steady: when its dot was let go; 0: not yet */
     uint32_t count;
     uint32_t deliveries[]; /* slab numbers; NOBODY: gone */
@@ -784,6 +785,9 @@ void governor_probe_due(struct relay *relay, struct server *server);
 void governor_loop(struct relay *relay, struct server *server);
 void governor_disable(struct relay *relay, struct server *server);
 void governor_enable(struct relay *relay, struct server *server);
+/* `to`, new, is the server of the same name that stood elsewhere: what that had to prove it must
+ * prove, too, and its refusals are not believed before it is up. */
+void governor_moved(struct relay *relay, struct server *to, const struct server *from);
 void governor_loaded(struct relay *relay, struct server *server, const struct state_note *note);
 /* Counts a value that is new. */
 void variety_add(struct variety *variety, uint32_t value);

@@ -290,6 +290,78 @@ static void a_held_refusal_does_not_wait_for_a_server_out_of_its_chain(void **st
     world_close(&world);
 }
 
+/* ---- a server that has moved ------------------------------------------------------------------ */
+
+/* A new machine, whose mailboxes may not be there yet; whether the old one had failed or not. */
+static void a_server_that_has_moved_is_not_believed_before_it_is_up(void **state)
+{
+    (void)state;
+    for (unsigned was_up = 0; was_up < 2; was_up++) {
+        for (int restarted = 0; restarted < 2; restarted++) {
+            struct relay_action job;
+            start();
+            pass(was_up, 5000);
+            assert_int_equal(world_state(&world, 0), was_up ? SERVER_UP : SERVER_DOWN);
+            reload(changed(MOVED));
+            if (restarted) {
+                reborn(NULL);
+            }
+            add(1, "bob@one.example");
+            assert_true(await_job(M1, 10000, &job));
+            assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+            refuse(&job, RELAY_AT_RECIPIENT, 550);
+            assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+            world_close(&world);
+        }
+    }
+}
+
+static void what_it_had_to_prove_a_server_must_prove_where_it_has_moved_to(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    start();
+    pass(M1, 5000);
+    add(1, "bob@one.example");
+    assert_true(await_job(M1, 1000, &job));
+    refuse(&job, RELAY_AT_MAIL, 535);
+    assert_int_equal(relay_discard(world.relay, one, 0, SLICE_EMPTY, world.now), ERROR_NONE);
+    take();
+    reload(changed(MOVED));
+    pass(M1, 2 * MINUTE_MS); /* greetings alone are not enough */
+    assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+    add(2, "bob@one.example");
+    assert_true(await_job(M1, 10000, &job));
+    accept_job(&job);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    world_close(&world);
+}
+
+static void what_a_server_says_after_it_has_gone_counts_if_it_was_believed(void **state)
+{
+    (void)state;
+    for (unsigned was_up = 0; was_up < 2; was_up++) {
+        for (enum change change = MOVED; change <= RENAMED; change++) {
+            struct relay_action job, again;
+            start();
+            pass(0, 5000);
+            if (was_up) {
+                pass(M1, HOUR_MS);
+            }
+            add(1, "bob@one.example");
+            assert_true(await_job(M1, 10000, &job));
+            reload(changed(change));
+            refuse(&job, RELAY_AT_DOT, 554);
+            assert_int_equal(world_delivery(&world, 1, 0),
+                             was_up ? DELIVERY_DEAD : DELIVERY_WAITING);
+            if (!was_up) { /* another's word, or that of the new one */
+                assert_true(await_job(M1, 10000, &again));
+            }
+            world_close(&world);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +369,9 @@ int main(void)
         cmocka_unit_test(a_held_refusal_goes_to_a_server_that_comes_back_first),
         cmocka_unit_test(with_its_server_taken_out_by_hand_a_held_refusal_waits_like_all_mail),
         cmocka_unit_test(a_held_refusal_does_not_wait_for_a_server_out_of_its_chain),
+        cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),
+        cmocka_unit_test(what_it_had_to_prove_a_server_must_prove_where_it_has_moved_to),
+        cmocka_unit_test(what_a_server_says_after_it_has_gone_counts_if_it_was_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -296,6 +296,21 @@ static void the_oldest_delivery_probes_ever_more_rarely(void **state)
     assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_FINISHED);
 }
 
+/* Nobody else would ever ask it again. */
+static void an_exchanger_that_comes_back_is_believed(void **state)
+{
+    (void)state;
+    add(1, "bob@far.example");
+    answer_text("far.example", "10 mx1.far 192.0.2.11", ERROR_NONE, 86400);
+    refuse_connection(called("mx1.far"));
+    refuse_connection(called("mx1.far"));
+    world_opened(&world, wait_for_call("mx1.far", 3600 * 1000));
+    struct relay_action job = *world_action(&world, RELAY_DELIVER, 0);
+    world_result(&world, &job, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_count(&world, RELAY_BOUNCE), 1);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_FINISHED);
+}
+
 static void destinations_share_an_exchanger(void **state)
 {
     (void)state;
@@ -587,6 +602,7 @@ int main(void)
         RELAY(a_lost_question_is_asked_again),
         RELAY(an_answer_that_has_expired_is_used_no_more),
         RELAY(the_oldest_delivery_probes_ever_more_rarely),
+        RELAY(an_exchanger_that_comes_back_is_believed),
         RELAY(destinations_share_an_exchanger),
         RELAY(what_nobody_needs_goes),
         RELAY(the_table_of_exchangers_is_bounded),

@@ -663,15 +663,31 @@ static void with_nothing_else_waiting_a_held_refusal_is_tried_when_it_is_up(void
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD); /* twice is final */
 }
 
-static void a_server_never_seen_in_trouble_is_believed_at_once(void **state)
+static void a_server_never_seen_is_believed_as_soon_as_it_is_up(void **state)
 {
     (void)state;
+    world_close(&world);
+    world_configure(&world);
+    world.servers[0].hold_5xx_after_recovery_ms = 600000;
+    world_start(&world);
     struct relay_action probe = first_probe();
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     world_opened(&world, probe.session);
-    struct relay_action canary = take_one(RELAY_DELIVER, 0);
-    world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    struct relay_action job = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &job, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+    int64_t delay;
+    probe = next_probe(&delay);
+    assert_in_range(delay, 0, 840);
+    world_opened(&world, probe.session);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    job = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &job, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    world_add(&world, 2, "a@x", "eve@one.example", 0);
+    job = take_one(RELAY_DELIVER, 0);
+    world_result(&world, &job, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_DEAD);
 }
 
 #define scene(test) cmocka_unit_test_setup_teardown(test, start, end)
@@ -698,7 +714,7 @@ int main(void)
         scene(refusals_of_a_recovering_server_are_held_and_tried_once_more),
         scene(five_canaries_refused_are_enough),
         scene(with_nothing_else_waiting_a_held_refusal_is_tried_when_it_is_up),
-        scene(a_server_never_seen_in_trouble_is_believed_at_once),
+        scene(a_server_never_seen_is_believed_as_soon_as_it_is_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -509,6 +509,18 @@ void bench_run_ms(struct bench *bench, int64_t ms)
     (void)run(bench, NULL, 0, NULL, ms);
 }
 
+void bench_until_up(struct bench *bench)
+{
+    struct relay_server_view view;
+    uint32_t up = 0;
+    for (int i = 0; i < 1000 && up < bench->config.relay.server_count; i++) {
+        bench_run_ms(bench, 10);
+        relay_server(bench->core->relay, up, &view);
+        up += view.state == SERVER_UP;
+    }
+    assert_int_equal(up, bench->config.relay.server_count);
+}
+
 /* ---- control --------------------------------------------------------------------------------- */
 
 static void take_answer(struct bench *bench, json_t *frame)

@@ -94,6 +94,8 @@ void bench_resumed(struct bench *bench, bool fresh);
 /* Runs the loop until *counter is at least `least`; fails after ten seconds. */
 void bench_until(struct bench *bench, const uint32_t *counter, uint32_t least);
 void bench_run_ms(struct bench *bench, int64_t ms);
+/* Runs it until the servers are up, so that their refusals are believed. */
+void bench_until_up(struct bench *bench);
 /* Sends a message to the domain (or as a relay client) with `recipients` recipients. */
 uint32_t bench_send(struct bench *bench, uint32_t recipients, bool as_relay_client);
 void bench_send_frame(struct bench *bench, struct ring *ring, const struct buffer *frame);

@@ -414,7 +414,10 @@ static void a_refusal_for_a_relay_client_bounces(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    send_until(bench, 2, true, &bench->gone);
+    bench_attach_out(bench, true, true);
+    bench_until_up(bench);
+    bench_send(bench, 2, true);
+    bench_until(bench, &bench->gone, 1);
     struct message_id original = bench->message;
     bench_result(bench, RELAY_REFUSED, 554);
     bench_until(bench, &bench->gone, 2); /* the notification */
@@ -510,7 +513,10 @@ static void a_bounce_that_cannot_be_made_leaves_a_dead_letter(void **state)
 {
     struct bench *bench = *state;
     bench->answers = false;
-    send_until(bench, 1, true, &bench->gone);
+    bench_attach_out(bench, true, true);
+    bench_until_up(bench);
+    bench_send(bench, 1, true);
+    bench_until(bench, &bench->gone, 1);
     bench->unreadable = true;
     bench_result(bench, RELAY_REFUSED, 554);
     bench_until(bench, &bench->durable, 1);

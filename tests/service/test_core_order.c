@@ -47,6 +47,7 @@ static void what_is_refused_lets_nothing_pass(void **state)
     struct bench *bench = *state;
     bench->answers = false;
     bench_attach_out(bench, true, true);
+    bench_until_up(bench);
     bench_send(bench, 1, true);
     bench_until(bench, &bench->gone, 1);
     refuses_notices = true;
