@@ -14,6 +14,13 @@
  *
  * The wall clock is believed only as far as time has passed by the steady clock, too: one that
  * jumps ahead by days ends nobody's mail. If it was right, we catch up at twice the speed.
+ *
+ * How far it was believed is noted each minute while there is mail, and the next life goes on from
+ * there: what the clock says at a start (a machine whose battery is empty, a wrong time server) is
+ * believed only if it is earlier. So time in which nothing ran counts only as it is caught up with:
+ * mail waits at most as much longer, and none is ended by a clock that nobody has watched. Noted
+ * and not merely the smaller of both: a clock that begins in 1970 and is then set right has lost
+ * nothing. With no mail at all there is nothing to protect, and the clock is believed as it is.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -68,6 +75,28 @@ static void take_time(struct relay *relay)
     int64_t wall = trusted_wall(relay);
     expiry->trusted_ms = wall > trusted ? wall : trusted; /* set back and right again: no loss */
     expiry->steady_ms = relay->now.steady_ms;
+}
+
+void expiry_believe_clock(struct relay *relay, int64_t wall_ms)
+{
+    relay->expiry.trusted_ms = wall_ms;
+    relay->expiry.steady_ms = relay->now.steady_ms;
+}
+
+void expiry_note_clock(struct relay *relay)
+{
+    take_time(relay);
+    relay->expiry.note_ms = relay->now.steady_ms + MINUTE_MS;
+    buffer_clear(&relay->scratch);
+    note_encode_clock(&relay->scratch, relay->expiry.trusted_ms);
+    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
+    action->key = NOTE_CLOCK_KEY;
+    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+}
+
+int64_t expiry_note_due(const struct relay *relay)
+{
+    return relay->first_message == NOBODY ? NEVER : relay->expiry.note_ms;
 }
 
 /* ---- what is left of a delivery's time ---------------------------------------------------- */

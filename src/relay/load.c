@@ -283,6 +283,10 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
         if (note_decode_odometer(payload, &ms)) {
             odometer_load(relay, name, ms);
         }
+    } else if (slice_equal(text, NOTE_CLOCK_KEY)) {
+        if (note_decode_clock(payload, &ms)) {
+            expiry_believe_clock(relay, ms);
+        }
     } else if (note_mx_key_parse(text, &name)) {
         mx_known_load(relay, name, payload);
     } else if (note_key_parse(text, &key) && key.owner == NOTE_OF_EXCHANGER) {

@@ -246,6 +246,21 @@ bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision)
     return true;
 }
 
+void note_encode_clock(struct buffer *buffer, int64_t wall_ms)
+{
+    buffer_put_u8(buffer, NOTE_VERSION);
+    buffer_put_u64(buffer, (uint64_t)wall_ms);
+}
+
+bool note_decode_clock(struct slice payload, int64_t *ret_wall_ms)
+{
+    struct reader reader = reader_make(payload);
+    bool known = reader_u8(&reader) == NOTE_VERSION;
+    uint64_t ms = reader_u64(&reader);
+    *ret_wall_ms = (int64_t)ms;
+    return known && !reader.failed && ms <= INT64_MAX / 2; /* far from any overflow */
+}
+
 void note_encode_hand(struct buffer *buffer)
 {
     buffer_put_u8(buffer, NOTE_VERSION);

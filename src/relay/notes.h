@@ -50,6 +50,7 @@
  *                             in "domain:example.com"
  *   freeze/ROUTE              u8 version, u64 began, u64 until (both Unix ms): a drill keeps the
  *                             lane ROUTE ("domain:NAME") from handing over; empty: it has ended
+ *   clock                     u8 version, u64 Unix ms: until when expiry.c believed the wall clock
  */
 #ifndef HOLDFAST_RELAY_NOTES_H
 #define HOLDFAST_RELAY_NOTES_H
@@ -141,6 +142,9 @@ bool note_mx_key_parse(struct slice key, struct slice *ret_domain);
 void note_encode_mx(struct buffer *buffer, const struct mx_decision *decision);
 /* Hosts point into the payload; the verdict is MX_FOUND. False: another version or malformed. */
 bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision);
+#define NOTE_CLOCK_KEY SLICE_LITERAL("clock")
+void note_encode_clock(struct buffer *buffer, int64_t wall_ms);
+bool note_decode_clock(struct slice payload, int64_t *ret_wall_ms);
 void note_encode_hand(struct buffer *buffer);
 void note_encode_state(struct buffer *buffer, const struct state_note *note);
 void note_encode_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);

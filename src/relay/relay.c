@@ -215,6 +215,9 @@ enum error relay_add(struct relay *relay, struct spool_handle handle,
                      const struct spool_message *message, struct relay_time now)
 {
     relay_begin(relay, now);
+    if (relay->started && relay->first_message == NOBODY) {
+        expiry_believe_clock(relay, now.wall_ms);
+    }
     enum error error = message_insert(relay, handle.index, message);
     if (error != ERROR_NONE) {
         return error;
@@ -248,6 +251,9 @@ void relay_start(struct relay *relay, struct relay_time now)
     relay_begin(relay, now);
     relay->started = true;
     refusals_recount(relay);
+    if (relay->first_message == NOBODY) {
+        expiry_believe_clock(relay, now.wall_ms);
+    }
     expiry_start(relay);
     for (uint32_t i = 0; i < relay->server_count; i++) {
         governor_start(relay, &relay->servers[i]);
@@ -823,6 +829,9 @@ void relay_tick(struct relay *relay, struct relay_time now)
     if (relay->started && relay->odometers_due_ms <= now.steady_ms) {
         odometers_write_due(relay);
     }
+    if (relay->started && expiry_note_due(relay) <= now.steady_ms) {
+        expiry_note_clock(relay);
+    }
     if (relay->started && relay->expiry.due_ms <= now.steady_ms) {
         expiry_due(relay);
     }
@@ -840,6 +849,7 @@ int64_t relay_deadline(const struct relay *relay)
     int64_t due = relay->more ? relay->now.steady_ms : schedule_next(&relay->schedule);
     due = relay->expiry.due_ms < due ? relay->expiry.due_ms : due;
     due = relay->thaw_due_ms < due ? relay->thaw_due_ms : due;
+    due = expiry_note_due(relay) < due ? expiry_note_due(relay) : due;
     return relay->odometers_due_ms < due ? relay->odometers_due_ms : due;
 }
 

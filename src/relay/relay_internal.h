@@ -255,6 +255,7 @@ struct expiry {
     int64_t soonest_ms; /* from now, as far as this round has seen: something is to be done */
     int64_t trusted_ms; /* Unix time that has passed by the steady clock, too; at steady_ms */
     int64_t steady_ms;
+    int64_t note_ms; /* steady: when that is noted again, if there is mail */
 };
 
 /* ---- servers ------------------------------------------------------------------------------ */
@@ -374,7 +375,7 @@ struct job {
     uint32_t message;
     bool noted;
     bool unbelieved; /* its server has gone, and would not have been believed: R5 */
-    int64_t dot_ms; /* steady: when its dot was let go; 0: not yet */
+    int64_t dot_ms;  /* steady: when its dot was let go; 0: not yet */
     uint32_t count;
     uint32_t deliveries[]; /* slab numbers; NOBODY: gone */
 };
@@ -899,6 +900,11 @@ void span_write_note(struct relay *relay, uint32_t message);
 
 /* ---- expiry.c: what is too old -------------------------------------------------------------- */
 
+/* The wall clock is believed as far as this, now. */
+void expiry_believe_clock(struct relay *relay, int64_t wall_ms);
+/* Notes how far it is believed; when that is due, in steady ms. */
+void expiry_note_clock(struct relay *relay);
+int64_t expiry_note_due(const struct relay *relay);
 void expiry_start(struct relay *relay);
 /* Something may end sooner than the last round has seen, or a span note is wanted. */
 void expiry_soon(struct relay *relay);

@@ -290,7 +290,8 @@ static void a_held_refusal_does_not_wait_for_a_server_out_of_its_chain(void **st
     world_close(&world);
 }
 
-/* ---- a server that has moved ------------------------------------------------------------------ */
+/* ---- a server that has moved ------------------------------------------------------------------
+ */
 
 /* A new machine, whose mailboxes may not be there yet; whether the old one had failed or not. */
 static void a_server_that_has_moved_is_not_believed_before_it_is_up(void **state)

@@ -13,6 +13,7 @@
 #include "world.h"
 
 #define HOUR_MS INT64_C(3600000)
+#define MINUTE_MS INT64_C(60000)
 #define DAY_MS (24 * HOUR_MS)
 
 static struct world world;
@@ -330,6 +331,123 @@ static void a_clock_that_jumps_ends_nobodys_mail(void **state)
     world_close(&world);
 }
 
+/* Message 1, received then, after a restart with the clock that was noted. */
+static void reborn_by_the_clock(const char *recipient, uint32_t flags, int64_t received_ms)
+{
+    struct relay *old = world.relay;
+    struct buffer buffer;
+    world_open(&world);
+    buffer_init(&buffer, 0);
+    note_encode_clock(&buffer, world.noted_clock_ms);
+    relay_load_global(world.relay, NOTE_CLOCK_KEY, buffer_slice(&buffer), world.now);
+    buffer_done(&buffer);
+    int64_t wall_ms = world.now.wall_ms;
+    world.now.wall_ms = received_ms;
+    world_insert(&world, 1, 1, "a@client", recipient, flags);
+    world.now.wall_ms = wall_ms;
+    relay_describe(old, one, carry, world.relay);
+    relay_free(old);
+    relay_start(world.relay, world.now);
+    world_take(&world);
+}
+
+static void a_clock_that_is_wrong_at_the_start_ends_nobodys_mail(void **state)
+{
+    (void)state;
+    start();
+    slow_probes();
+    int64_t received_ms = world.now.wall_ms;
+    world_add(&world, 1, "a@client", "far@away.example", SPOOL_SENDER_VERIFIED);
+    pass(2 * MINUTE_MS, 0);
+    world.now.wall_ms += 100 * DAY_MS;
+    reborn_by_the_clock("far@away.example", SPOOL_SENDER_VERIFIED, received_ms);
+    pass(DAY_MS, 0);
+    assert_int_equal(told.bounced, 0);
+    reborn_by_the_clock("far@away.example", SPOOL_SENDER_VERIFIED, received_ms);
+    pass(MINUTE_MS, 0);
+    assert_int_equal(told.bounced, 0);
+    world.now.wall_ms -= 100 * DAY_MS; /* set right */
+    pass(4 * DAY_MS - HOUR_MS, 0);
+    assert_int_equal(told.bounced, 0);
+    pass(2 * HOUR_MS, 0);
+    assert_int_equal(told.bounced, 1);
+    world_close(&world);
+}
+
+static void a_clock_that_is_wrong_at_the_start_discards_no_dead_letter(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t received_ms = world.now.wall_ms;
+    domain_mail(1);
+    struct relay_action job = *world_action(&world, RELAY_DELIVER, 0);
+    world_result(&world, &job, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    slow_probes();
+    pass(2 * MINUTE_MS, 0);
+    world.now.wall_ms += 40 * DAY_MS;
+    reborn_by_the_clock("bob@two.example", 0, received_ms);
+    pass(HOUR_MS, 0);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    assert_int_equal(told.discarded, 0);
+    world_close(&world);
+}
+
+/* The clock was right, nothing has run: its time goes on, and is made up for. */
+static void mail_waits_at_most_as_much_longer_as_nothing_has_run(void **state)
+{
+    (void)state;
+    start();
+    slow_probes();
+    int64_t received_ms = world.now.wall_ms;
+    world_add(&world, 1, "a@client", "far@away.example", SPOOL_SENDER_VERIFIED);
+    pass(2 * MINUTE_MS, 0);
+    world.now.wall_ms += 3 * DAY_MS;
+    reborn_by_the_clock("far@away.example", SPOOL_SENDER_VERIFIED, received_ms);
+    pass(2 * DAY_MS + 12 * HOUR_MS - HOUR_MS, 0); /* five days at twice the speed */
+    assert_int_equal(told.bounced, 0);
+    pass(2 * HOUR_MS, 0);
+    assert_int_equal(told.bounced, 1);
+    world_close(&world);
+}
+
+/* What was noted long ago does not hold up mail that has come since. */
+static void with_nothing_queued_the_clock_is_believed(void **state)
+{
+    (void)state;
+    start();
+    slow_probes();
+    world.noted_clock_ms = world.now.wall_ms - 100 * DAY_MS;
+    struct buffer buffer;
+    buffer_init(&buffer, 0);
+    note_encode_clock(&buffer, world.noted_clock_ms);
+    for (int before = 0; before < 2; before++) {
+        struct relay *old = world.relay;
+        world_open(&world);
+        relay_free(old);
+        relay_load_global(world.relay, NOTE_CLOCK_KEY, buffer_slice(&buffer), world.now);
+        if (before) { /* its mail goes, and then there is none */
+            world_add(&world, 1, "a@x", "bob@two.example", 0);
+        }
+        relay_start(world.relay, world.now);
+        world_take(&world);
+        if (before) {
+            assert_int_equal(relay_discard(world.relay, one, 0, SLICE_EMPTY, world.now),
+                             ERROR_NONE);
+            world_take(&world);
+        }
+        told.bounced = 0;
+        world_add(&world, 2, "a@client", "far@away.example", SPOOL_SENDER_VERIFIED);
+        pass(MINUTE_MS, 0);
+        assert_in_range(world.now.wall_ms - world.noted_clock_ms, 0, MINUTE_MS);
+        pass(5 * DAY_MS + HOUR_MS, 0);
+        assert_int_equal(told.bounced, 1);
+    }
+    buffer_done(&buffer);
+    world_close(&world);
+}
+
 /* ---- relays -----------------------------------------------------------------------------------
  */
 
@@ -447,6 +565,10 @@ int main(void)
         cmocka_unit_test(a_restart_keeps_the_odometer),
         cmocka_unit_test(a_reload_takes_what_has_elapsed_along),
         cmocka_unit_test(a_clock_that_jumps_ends_nobodys_mail),
+        cmocka_unit_test(a_clock_that_is_wrong_at_the_start_ends_nobodys_mail),
+        cmocka_unit_test(a_clock_that_is_wrong_at_the_start_discards_no_dead_letter),
+        cmocka_unit_test(mail_waits_at_most_as_much_longer_as_nothing_has_run),
+        cmocka_unit_test(with_nothing_queued_the_clock_is_believed),
         cmocka_unit_test(a_relays_mail_is_late_after_four_hours_and_returned_after_five_days),
         cmocka_unit_test(a_delay_is_told_once_over_a_restart_too),
         cmocka_unit_test(our_own_notice_is_tried_for_a_day),

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "relay/notes.h"
+
 static void set_server(struct world *world, uint32_t i, const char *name, uint8_t last_octet)
 {
     world->addresses[i] = (struct server_address){.is_literal = true, .port = 25};
@@ -120,6 +122,10 @@ void world_take(struct world *world)
         if (action.kind == RELAY_GLOBAL &&
             slice_starts_fold(action.key, SLICE_LITERAL("odometer/"))) {
             world->odometer_notes++;
+            continue;
+        }
+        if (action.kind == RELAY_GLOBAL && slice_equal(action.key, NOTE_CLOCK_KEY)) {
+            assert_true(note_decode_clock(action.payload, &world->noted_clock_ms));
             continue;
         }
         if (action.kind == RELAY_GLOBAL) {
