@@ -99,7 +99,8 @@ void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind
             (uint8_t)(((delivery->flags & DELIVERY_BY_RULE) != 0 ? NOTE_BY_RULE : 0) |
                       (patience_run ? NOTE_PATIENCE_RUN : 0) |
                       ((delivery->flags & DELIVERY_REFUSED_ONCE) != 0 ? NOTE_REFUSED_ONCE : 0) |
-                      ((delivery->flags & DELIVERY_NO_DELAY) != 0 ? NOTE_DELAY_TOLD : 0)),
+                      ((delivery->flags & DELIVERY_NO_DELAY) != 0 ? NOTE_DELAY_TOLD : 0) |
+                      (delivery->doubted ? NOTE_DOUBTED : 0)),
         .text = text,
     };
     if (delivery->place == PLACE_NOWHERE && (kind == NOTE_HOLD || kind == NOTE_DEAD)) {

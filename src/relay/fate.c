@@ -16,13 +16,15 @@ static struct server *server_of(const struct relay *relay, const struct delivery
     return server_at(relay, delivery->server);
 }
 
-/* Out of its place. A lane made for a doubt is left with it: order there is its own. */
+/* Out of its place. A lane made for a doubt is left with it: order there is its own. Its server did
+ * not take it now, but may have before. */
 static struct delivery *begin(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
     delivery_take_out(relay, number);
     struct lane *lane = lane_of(relay, delivery);
     if (lane->pin == PIN_DOUBT) {
+        delivery->doubted = delivery->server == lane->pinned_server;
         recipient_release(relay, number);
         delivery_move(relay, number, lane_base(relay, lane)->index);
     }
@@ -72,14 +74,14 @@ bool doubt_pin(struct relay *relay, uint32_t number)
     bool same = server != NULL && !exchanger_is_gone(server) && lane->pinned_server == NO_INDEX &&
                 (server->away_since_ms == INT64_MAX ||
                  relay->now.steady_ms - server->away_since_ms < DOUBT_PATIENCE_MS);
-    if (!same) {
-        return true;
+    if (same) {
+        struct lane *pinned = lane_for_doubt(relay, lane, server->index);
+        if (pinned == NULL) {
+            return false;
+        }
+        delivery_move(relay, number, pinned->index);
     }
-    struct lane *pinned = lane_for_doubt(relay, lane, server->index);
-    if (pinned == NULL) {
-        return false;
-    }
-    delivery_move(relay, number, pinned->index);
+    delivery->doubted = false;
     return true;
 }
 
@@ -91,7 +93,8 @@ void delivery_due(struct relay *relay, uint32_t number)
         refusal_retry(relay, number, true);
         return;
     }
-    if (delivery->state == DELIVERY_IN_DOUBT && !doubt_pin(relay, number)) {
+    bool doubt = delivery->state == DELIVERY_IN_DOUBT || delivery->doubted;
+    if (doubt && !doubt_pin(relay, number)) {
         delivery_schedule(relay, number, relay->now.steady_ms + OWN_TROUBLE_MS);
         return;
     }

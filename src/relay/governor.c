@@ -85,7 +85,6 @@ static void write_state(struct relay *relay, const struct server *server)
 static void come_up(struct relay *relay, struct server *server)
 {
     server->trouble = TROUBLE_NONE;
-    server->away_since_ms = INT64_MAX;
     server->failures = 0;
     server->probe_delay_ms = 0;
     server->returning = false;
@@ -123,10 +122,13 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     server->unknown_until_ms = 0;
     server->recovered = state == SERVER_UP && server->returning;
     write_state(relay, server);
+    if (server_usable(server)) {
+        server->away_since_ms = INT64_MAX;
+    } else if (was_usable) {
+        server->away_since_ms = relay->now.steady_ms;
+    }
     if (state == SERVER_UP) {
         come_up(relay, server);
-    } else if (before == SERVER_UP) {
-        server->away_since_ms = relay->now.steady_ms;
     }
     if (was_usable && !server_usable(server)) {
         server_close_sessions(relay, server);

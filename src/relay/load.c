@@ -87,6 +87,7 @@ static void load_counts(struct relay *relay, struct delivery *delivery,
     delivery->attempts = note->attempts;
     delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
     delivery->doubts = note->doubts < DOUBTS_MAX ? note->doubts & 3 : DOUBTS_MAX;
+    delivery->doubted = (note->flags & NOTE_DOUBTED) != 0;
     delivery_set_flags(relay, delivery,
                        DELIVERY_BY_RULE | DELIVERY_PATIENCE_SET | DELIVERY_REFUSED_ONCE,
                        ((note->flags & NOTE_BY_RULE) != 0 ? DELIVERY_BY_RULE : 0u) |

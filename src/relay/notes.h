@@ -16,7 +16,7 @@
  *   28      1     doubts: dots without a reply (R2)
  *   29      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
  *                 4 a refusal was held and is tried once more (R5), 8 the sender need not be told
- *                 any more that it is late
+ *                 any more that it is late, 16 deferred or held by a server that may have it (R2)
  *   30      8     job, of an attempt; else 0
  *   38      4+n   server: name, at most 255 bytes, may be empty
  *   42+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
@@ -77,7 +77,13 @@ enum {
     NOTE_PAYLOAD_MAX = 52 + NOTE_NAME_MAX + NOTE_TEXT_MAX,
 };
 
-enum { NOTE_BY_RULE = 1, NOTE_PATIENCE_RUN = 2, NOTE_REFUSED_ONCE = 4, NOTE_DELAY_TOLD = 8 };
+enum {
+    NOTE_BY_RULE = 1,
+    NOTE_PATIENCE_RUN = 2,
+    NOTE_REFUSED_ONCE = 4,
+    NOTE_DELAY_TOLD = 8,
+    NOTE_DOUBTED = 16
+};
 
 struct delivery_note {
     int64_t when_ms;

@@ -72,6 +72,7 @@ static void make_fresh(struct relay *relay, uint32_t number)
     delivery->strikes = 0;
     delivery->doubts = 0;
     delivery->trouble_attempts = 0;
+    delivery->doubted = false;
     delivery_set_flags(relay, delivery,
                        DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE | DELIVERY_PATIENCE_RUN |
                            DELIVERY_PATIENCE_SET,
@@ -143,6 +144,12 @@ static enum error retry(struct relay *relay, uint32_t number, const void *argume
         delivery_due(relay, number);
         break;
     case DELIVERY_DEFERRED:
+        if (delivery->doubted) {
+            delivery->attempts = 0;
+            action_state_note(relay, number);
+            delivery_due(relay, number);
+            break;
+        }
         delivery_take_out(relay, number);
         make_fresh(relay, number);
         action_note(relay, number, NOTE_WAITING, delivery_reason(relay, delivery));

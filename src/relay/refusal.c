@@ -203,8 +203,13 @@ void refusal_retry(struct relay *relay, uint32_t number, bool for_good)
     delivery_take_out(relay, number);
     delivery_set_flags(relay, delivery,
                        DELIVERY_BY_RULE | (for_good ? 0u : (unsigned)DELIVERY_REFUSED_ONCE), 0);
+    if (delivery->doubted) {
+        (void)doubt_pin(relay, number); /* without memory it goes where it may */
+    }
     delivery_set_state(relay, number, DELIVERY_WAITING);
-    action_note(relay, number, NOTE_WAITING, delivery_reason(relay, delivery));
+    action_note(relay, number,
+                lane_of(relay, delivery)->pin == PIN_DOUBT ? NOTE_DOUBT : NOTE_WAITING,
+                delivery_reason(relay, delivery));
     (void)action_delivery_event(relay, RELAY_EVENT_RELEASED, number);
     delivery->server = NO_SERVER;
     lane_return(relay, number);

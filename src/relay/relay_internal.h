@@ -123,9 +123,10 @@ struct delivery {
     uint16_t reason; /* interned + 1; 0: none */
     uint16_t number; /* within its message */
     uint16_t attempts;
-    uint16_t server;   /* in flight with, deferred by, in doubt at; or NO_SERVER */
-    uint8_t state : 4; /* enum delivery_state */
-    uint8_t place : 4; /* enum place */
+    uint16_t server;     /* in flight with, deferred by, in doubt at; or NO_SERVER */
+    uint8_t state : 4;   /* enum delivery_state */
+    uint8_t place : 3;   /* enum place */
+    uint8_t doubted : 1; /* deferred or held by `server`, where it was in doubt: that one first */
     uint8_t strikes : 2;
     uint8_t doubts : 2;
     uint8_t trouble_attempts : 4; /* attempts counted in the trouble `epoch` */
@@ -289,7 +290,7 @@ struct server {
     enum server_state before; /* the state before this one, and how long it lasted */
     int64_t before_ms;
     uint64_t changes;         /* of state, since the start */
-    int64_t away_since_ms;    /* steady: when it left up; INT64_MAX: is up */
+    int64_t away_since_ms;    /* steady: neither up nor recovering since; INT64_MAX: it is */
     int64_t unknown_until_ms; /* at start: the chain waits for its first verdict until then */
     uint32_t failures;        /* since last up */
     uint64_t used;
@@ -856,8 +857,8 @@ void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *r
 enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number);
 void fate_bounced(struct relay *relay, const uint32_t *numbers, uint32_t count, struct slice reason,
                   const struct relay_reply *reply);
-/* Moves one in doubt, in no place, to the lane of the server that may have it, if that is still to
- * be asked. False: memory. */
+/* Moves one in doubt, or doubted, in no place, to the lane of the server that may have it, if that
+ * is still to be asked. False: memory. */
 bool doubt_pin(struct relay *relay, uint32_t number);
 /* A timed delivery is due. */
 void delivery_due(struct relay *relay, uint32_t number);

@@ -363,6 +363,89 @@ static void what_a_server_says_after_it_has_gone_counts_if_it_was_believed(void 
     }
 }
 
+/* ---- a doubt -------------------------------------------------------------------------------- */
+
+/* Message 1 is in doubt at m1, goes there once more and is put off; m2 is up all the time. */
+static void doubted_and_put_off(void)
+{
+    struct relay_action job;
+    start();
+    pass(M1 | M2, 4000);
+    add(1, "bob@one.example");
+    assert_true(await_job(M1 | M2, 1000, &job));
+    say(&job, RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_LOST, 0);
+    assert_true(await_job(M1 | M2, HOUR_MS, &job));
+    assert_int_equal(job.server, 0);
+    refuse(&job, RELAY_AT_RECIPIENT, 451);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+}
+
+static void a_doubt_that_is_put_off_still_waits_for_its_server(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        struct relay_action job;
+        doubted_and_put_off();
+        if (how == 1) {
+            reload(&world.config);
+        }
+        if (how == 2) { /* also when it is told to go */
+            pass(M2, 5000);
+            assert_int_equal(relay_retry(world.relay, one, 0, world.now), ERROR_NONE);
+            take();
+        } else { /* it is due 20 minutes after it was put off; m1 goes shortly before */
+            pass(M1 | M2, 19 * MINUTE_MS);
+        }
+        int64_t away_ms = world.now.steady_ms;
+        assert_true(await_job(M2, HOUR_MS, &job));
+        assert_int_equal(job.server, 1);
+        assert_in_range(world.now.steady_ms - away_ms, 14 * MINUTE_MS, 17 * MINUTE_MS);
+        world_close(&world);
+        doubted_and_put_off();
+        pass(M1 | M2, 19 * MINUTE_MS);
+        pass(M2, 5 * MINUTE_MS);
+        assert_true(await_job(M1 | M2, MINUTE_MS, &job)); /* it is back in time */
+        assert_int_equal(job.server, 0);
+        world_close(&world);
+    }
+}
+
+/* After the quarter of an hour nothing binds it any more. */
+static void one_that_another_server_has_put_off_is_in_doubt_nowhere(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    doubted_and_put_off();
+    assert_true(await_job(M2, HOUR_MS, &job));
+    assert_int_equal(job.server, 1);
+    refuse(&job, RELAY_AT_RECIPIENT, 451);
+    assert_true(await_job(4, 2 * HOUR_MS, &job));
+    assert_int_equal(job.server, 2);
+    world_close(&world);
+}
+
+static void a_held_refusal_that_was_in_doubt_waits_for_its_server_too(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    start();
+    pass(M1 | M2, 4000);
+    add(1, "bob@one.example");
+    assert_true(await_job(M1 | M2, 1000, &job));
+    say(&job, RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_LOST, 0);
+    pass(M2, 10 * MINUTE_MS + 30000); /* it is due, and waits for m1 */
+    assert_true(await_job(M1 | M2, MINUTE_MS, &job));
+    assert_int_equal(job.server, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+    refuse(&job, RELAY_AT_RECIPIENT, 550);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+    int64_t away_ms = world.now.steady_ms;
+    assert_true(await_job(M2, HOUR_MS, &job)); /* m1 goes away again */
+    assert_int_equal(job.server, 1);
+    assert_in_range(world.now.steady_ms - away_ms, 14 * MINUTE_MS, 17 * MINUTE_MS);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +456,9 @@ int main(void)
         cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),
         cmocka_unit_test(what_it_had_to_prove_a_server_must_prove_where_it_has_moved_to),
         cmocka_unit_test(what_a_server_says_after_it_has_gone_counts_if_it_was_believed),
+        cmocka_unit_test(a_doubt_that_is_put_off_still_waits_for_its_server),
+        cmocka_unit_test(one_that_another_server_has_put_off_is_in_doubt_nowhere),
+        cmocka_unit_test(a_held_refusal_that_was_in_doubt_waits_for_its_server_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
