@@ -121,6 +121,22 @@ void doubts_unpin(struct relay *relay, struct server *server)
     }
 }
 
+/* Deferred by one that comes after `server` in its chain: it was tried there because that was away,
+ * and goes to it now. */
+static bool is_by_stand_in(const struct relay *relay, const struct delivery *delivery,
+                           uint32_t server)
+{
+    const struct lane *lane = lane_of(relay, delivery);
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, lane, &length);
+    bool later = false;
+    for (uint32_t i = 0; i < length && (later || chain[i] != delivery->server); i++) {
+        later |= chain[i] == server;
+    }
+    return later && !delivery->doubted && delivery->server != server &&
+           lane_may_go_to(relay, lane, delivery->server) && lane_choose(relay, lane) == server;
+}
+
 void deferrals_forgive(struct relay *relay, struct server *server)
 {
     bool any = false;
@@ -130,8 +146,10 @@ void deferrals_forgive(struct relay *relay, struct server *server)
             continue;
         }
         struct delivery *delivery = delivery_at(relay, timer->index);
-        if (delivery->state == DELIVERY_DEFERRED && delivery->server == server->index &&
-            delivery->epoch == server->epoch && delivery->trouble_attempts > 0) {
+        bool own = delivery->server == server->index && delivery->epoch == server->epoch &&
+                   delivery->trouble_attempts > 0;
+        if (delivery->state == DELIVERY_DEFERRED &&
+            (own || is_by_stand_in(relay, delivery, server->index))) {
             unsigned counted = delivery->trouble_attempts;
             delivery->attempts -= delivery->attempts < counted ? delivery->attempts : counted;
             delivery->trouble_attempts = 0;

@@ -866,7 +866,8 @@ void delivery_schedule(struct relay *relay, uint32_t number, int64_t due_ms);
 uint32_t retry_delay(const struct relay *relay, const struct delivery *delivery);
 /* Doubts pinned to a server that has been away too long may go elsewhere. */
 void doubts_unpin(struct relay *relay, struct server *server);
-/* R3: what was deferred since its trouble began is due, its count restored. */
+/* R3: what was deferred since its trouble began is due, its count restored; by it, or by one that
+ * stood in for it. */
 void deferrals_forgive(struct relay *relay, struct server *server);
 
 /* ---- odometer.c: time in which somebody could have taken it (R7) ---------------------------- */

@@ -290,6 +290,56 @@ static void a_held_refusal_does_not_wait_for_a_server_out_of_its_chain(void **st
     world_close(&world);
 }
 
+/* ---- what a stand-in has put off ---------------------------------------------------------------
+ */
+
+static void what_a_stand_in_put_off_is_due_when_the_head_is_up(void **state)
+{
+    (void)state;
+    for (int restarted = 0; restarted < 2; restarted++) {
+        struct relay_action job;
+        start();
+        pass(M2, 4000);
+        add(1, "bob@one.example");
+        assert_true(await_job(M2, 1000, &job));
+        assert_int_equal(job.server, 1);
+        refuse(&job, RELAY_AT_RECIPIENT, 451);
+        if (restarted) {
+            reborn("bob@one.example");
+        }
+        pass(M2, 5000);
+        assert_true(await_job(M1 | M2, 5000, &job));
+        assert_int_equal(job.server, 0);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        struct relay_delivery_view view;
+        assert_true(relay_delivery(world.relay, one, 0, &view));
+        assert_int_equal(view.attempts, 0);
+        world_close(&world);
+    }
+}
+
+/* The head has put it off itself, or it stands in no chain with that server. */
+static void what_another_put_off_keeps_to_its_schedule(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    start();
+    pass(M1 | 4, 4000);
+    add(1, "bob@one.example"); /* > m1 m2 m3 */
+    assert_true(await_job(M1 | 4, 1000, &job));
+    refuse(&job, RELAY_AT_RECIPIENT, 451);
+    world_add(&world, 2, "a@x", "ann@sub.wild.example", 0); /* > m3 */
+    gather();
+    assert_true(await_job(M1 | 4, 10000, &job));
+    assert_int_equal(job.server, 2);
+    refuse(&job, RELAY_AT_RECIPIENT, 451);
+    pass(M1 | M2 | 4, 5 * MINUTE_MS); /* m2 comes up */
+    assert_int_equal(world_state(&world, 1), SERVER_UP);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_DEFERRED);
+    world_close(&world);
+}
+
 /* ---- a server that has moved ------------------------------------------------------------------
  */
 
@@ -453,6 +503,8 @@ int main(void)
         cmocka_unit_test(a_held_refusal_goes_to_a_server_that_comes_back_first),
         cmocka_unit_test(with_its_server_taken_out_by_hand_a_held_refusal_waits_like_all_mail),
         cmocka_unit_test(a_held_refusal_does_not_wait_for_a_server_out_of_its_chain),
+        cmocka_unit_test(what_a_stand_in_put_off_is_due_when_the_head_is_up),
+        cmocka_unit_test(what_another_put_off_keeps_to_its_schedule),
         cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),
         cmocka_unit_test(what_it_had_to_prove_a_server_must_prove_where_it_has_moved_to),
         cmocka_unit_test(what_a_server_says_after_it_has_gone_counts_if_it_was_believed),
