@@ -73,9 +73,10 @@ static void write_state(struct relay *relay, const struct server *server)
     if (server->on_demand) {
         return; /* there are too many, and they come and go */
     }
+    bool up = server->state == SERVER_UP;
     struct state_note note = {server->state, server->since_wall_ms,
                               slice_make(server->reason, server->reason_length),
-                              server->state == SERVER_UP && server->recovered};
+                              up && server->recovered, up ? TROUBLE_NONE : server->trouble};
     buffer_clear(&relay->scratch);
     note_encode_state(&relay->scratch, &note);
     action_server_note(relay, server, GLOBAL_STATE);
@@ -285,7 +286,8 @@ static void failed(struct relay *relay, struct server *server, const struct sess
         server->next_probe_ms = relay->now.steady_ms;
         return;
     }
-    if (server->trouble != trouble) {
+    bool another = server->trouble != trouble;
+    if (another) {
         server->trouble = trouble;
         server->probe_delay_ms = server->canary_delay_ms = 0;
         server->relapsed = false;
@@ -293,6 +295,9 @@ static void failed(struct relay *relay, struct server *server, const struct sess
     server->trouble_serial = relay->session_serial;
     if (server->state == SERVER_DOWN) {
         set_reason(server, reason);
+        if (another) {
+            write_state(relay, server);
+        }
     } else {
         set_state(relay, server, SERVER_DOWN, reason);
     }
@@ -638,5 +643,7 @@ void governor_loaded(struct relay *relay, struct server *server, const struct st
     if (state == SERVER_UP) {
         server->trouble = TROUBLE_NONE;
         server->away_since_ms = INT64_MAX;
+    } else if (note->trouble > TROUBLE_NONE && note->trouble <= TROUBLE_DELIVERY) {
+        server->trouble = (enum trouble)note->trouble;
     }
 }

@@ -280,6 +280,7 @@ void note_encode_state(struct buffer *buffer, const struct state_note *note)
     buffer_put_u64(buffer, (uint64_t)note->since_ms);
     buffer_put_bytes(buffer, slice_take(note->reason, NOTE_TEXT_MAX));
     buffer_put_u8(buffer, note->recovered);
+    buffer_put_u8(buffer, note->trouble);
 }
 
 bool note_decode_state(struct slice payload, struct state_note *ret_note)
@@ -291,7 +292,9 @@ bool note_decode_state(struct slice payload, struct state_note *ret_note)
                                     .since_ms = (int64_t)reader_u64(&reader)};
     ret_note->reason = reader_bytes(&reader);
     bool good = known && !reader.failed && state <= SERVER_DISABLED && ret_note->since_ms >= 0;
-    ret_note->recovered = reader_u8(&reader) == 1 && !reader.failed; /* not in older notes */
+    /* These are not in older notes. */
+    ret_note->recovered = reader.rest.length > 0 && reader_u8(&reader) == 1;
+    ret_note->trouble = reader.rest.length > 0 ? reader_u8(&reader) : 0;
     return good;
 }
 

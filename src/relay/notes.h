@@ -40,7 +40,9 @@
  *
  *   server/NAME/hand          u8 version, u8 1: taken out of service by the operator
  *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason,
- *                             u8 1: up after trouble (R5)
+ *                             u8 1: up after trouble (R5), u8 what it has to prove (governor.c): 0
+ *                             nothing, or not known, 1 that it can be connected, 2 that it greets,
+ *                             3 that it takes mail; the last two are absent in older notes
  *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails
  *   exchanger/HOST/hand, ...  the first two, of a host that MX routing has named for a domain block
  *   mx/DOMAIN                 u8 version, u8 count, then for each of the exchangers that were last
@@ -122,6 +124,7 @@ struct state_note {
     int64_t since_ms;
     struct slice reason;
     bool recovered;
+    uint8_t trouble; /* 0: none, or not known */
 };
 
 enum note_owner { NOTE_OF_SERVER, NOTE_OF_EXCHANGER };

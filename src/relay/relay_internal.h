@@ -273,6 +273,7 @@ struct refusal_run {
     struct variety senders;
 };
 
+/* As numbers they stand in notes (notes.h). */
 enum trouble { TROUBLE_NONE, TROUBLE_CONNECT, TROUBLE_GREETING, TROUBLE_DELIVERY };
 
 struct exchanger;

@@ -96,11 +96,16 @@ static void check_mx_codec(struct slice payload)
 
 static void load_key(struct relay *relay, struct slice input)
 {
-    static const char *const keys[] = {"server/m1/hand",           "server/m1/state",
-                                       "server/m1/capabilities",   "odometer/domain:example.com",
-                                       "mx/example.com",           "exchanger/a/state",
-                                       "freeze/domain:example.com", "clock",
-                                       "switched/domain:example.com", "server/gone/hand"};
+    static const char *const keys[] = {"server/m1/hand",
+                                       "server/m1/state",
+                                       "server/m1/capabilities",
+                                       "odometer/domain:example.com",
+                                       "mx/example.com",
+                                       "exchanger/a/state",
+                                       "freeze/domain:example.com",
+                                       "clock",
+                                       "switched/domain:example.com",
+                                       "server/gone/hand"};
     if (input.length > 0 && input.data[0] < sizeof keys / sizeof keys[0]) {
         relay_load_global(relay, slice_from_text(keys[input.data[0]]), slice_skip(input, 1), now);
     } else {

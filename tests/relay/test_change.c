@@ -290,6 +290,71 @@ static void a_held_refusal_does_not_wait_for_a_server_out_of_its_chain(void **st
     world_close(&world);
 }
 
+/* ---- what is known of a server over a restart
+ * ---------------------------------------------------- */
+
+static void a_restart_does_not_forget_what_a_server_has_to_prove(void **state)
+{
+    (void)state;
+    for (int waits = 0; waits < 2; waits++) { /* for its next canary: it is down, or recovering */
+        struct relay_action job;
+        start();
+        pass(M1, 4000);
+        add(1, "bob@one.example");
+        assert_true(await_job(M1, 1000, &job));
+        refuse(&job, RELAY_AT_MAIL, 535);
+        while (world_state(&world, 0) != SERVER_DOWN) {
+            if (step(M1, 200, &job)) {
+                refuse(&job, RELAY_AT_MAIL, 535);
+            }
+        }
+        assert_int_equal(relay_discard(world.relay, one, 0, SLICE_EMPTY, world.now), ERROR_NONE);
+        take();
+        if (waits) {
+            pass(M1, MINUTE_MS);
+            assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+        }
+        reborn(NULL);
+        pass(M1, 5 * MINUTE_MS);
+        assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
+        add(2, "bob@one.example");
+        assert_true(await_job(M1, MINUTE_MS, &job));
+        accept_job(&job);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        reborn(NULL);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        world_close(&world);
+    }
+}
+
+/* What an older version has written says nothing of it. */
+static void a_state_without_its_trouble_is_read(void **state)
+{
+    (void)state;
+    forget_all();
+    world_configure(&world);
+    world_open(&world);
+    struct buffer note;
+    struct state_note read;
+    buffer_init(&note, 0);
+    const struct state_note down = {
+        .state = SERVER_DOWN, .since_ms = 5, .reason = SLICE_LITERAL("why"), .trouble = 3};
+    note_encode_state(&note, &down);
+    assert_true(note_decode_state(buffer_slice(&note), &read));
+    assert_int_equal(read.trouble, 3);
+    struct slice old = slice_take(buffer_slice(&note), note.length - 1);
+    assert_true(note_decode_state(old, &read));
+    assert_int_equal(read.trouble, 0);
+    relay_load_global(world.relay, SLICE_LITERAL("server/m1/state"), old, world.now);
+    relay_start(world.relay, world.now);
+    take();
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    pass(M1, 5000);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    buffer_done(&note);
+    world_close(&world);
+}
+
 /* ---- what a stand-in has put off ---------------------------------------------------------------
  */
 
@@ -433,11 +498,13 @@ static void doubted_and_put_off(void)
 static void a_doubt_that_is_put_off_still_waits_for_its_server(void **state)
 {
     (void)state;
-    for (int how = 0; how < 3; how++) {
+    for (int how = 0; how < 4; how++) {
         struct relay_action job;
         doubted_and_put_off();
         if (how == 1) {
             reload(&world.config);
+        } else if (how == 3) {
+            reborn("bob@one.example");
         }
         if (how == 2) { /* also when it is told to go */
             pass(M2, 5000);
@@ -503,6 +570,8 @@ int main(void)
         cmocka_unit_test(a_held_refusal_goes_to_a_server_that_comes_back_first),
         cmocka_unit_test(with_its_server_taken_out_by_hand_a_held_refusal_waits_like_all_mail),
         cmocka_unit_test(a_held_refusal_does_not_wait_for_a_server_out_of_its_chain),
+        cmocka_unit_test(a_restart_does_not_forget_what_a_server_has_to_prove),
+        cmocka_unit_test(a_state_without_its_trouble_is_read),
         cmocka_unit_test(what_a_stand_in_put_off_is_due_when_the_head_is_up),
         cmocka_unit_test(what_another_put_off_keeps_to_its_schedule),
         cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),

@@ -41,7 +41,7 @@ struct world {
     struct world_global globals[WORLD_GLOBALS]; /* but odometers; the first ones */
     size_t global_count;
     size_t global_writes;
-    size_t odometer_notes; /* that were taken, and are no actions here: one a minute */
+    size_t odometer_notes;  /* that were taken, and are no actions here: one a minute */
     int64_t noted_clock_ms; /* as last noted; neither; 0: not yet */
 };
 
