@@ -8,6 +8,20 @@
 
 /* ---- list --------------------------------------------------------------------------------- */
 
+/* R2: who may have it is asked first, and for a while alone. */
+static void why_in_doubt(const json_t *row, char *buffer, size_t size)
+{
+    const char *server = tool_string(row, "server");
+    const char *reason = tool_string(row, "reason");
+    char only[TOOL_TEXT * 2] = "", time[TOOL_TEXT];
+    if (!tool_is_null(row, "doubt_until")) {
+        snprintf(only, sizeof(only), ", which alone gets it until %s",
+                 tool_time(tool_integer(row, "doubt_until"), time));
+    }
+    snprintf(buffer, size, "in doubt: %s may have it%s%s%s",
+             server[0] != '\0' ? server : "a server", only, reason[0] != '\0' ? ": " : "", reason);
+}
+
 const char *tool_why(const json_t *row, char *buffer, size_t size)
 {
     const char *state = tool_string(row, "state");
@@ -27,7 +41,7 @@ const char *tool_why(const json_t *row, char *buffer, size_t size)
         snprintf(buffer, size, "next try in %s%s%s", next[0] != '\0' ? next : "a moment", colon,
                  reason);
     } else if (strcmp(state, "in_doubt") == 0) {
-        snprintf(buffer, size, "in doubt%s%s", colon, reason);
+        why_in_doubt(row, buffer, size);
     } else if (strcmp(state, "finished") == 0) {
         snprintf(buffer, size, "%s%s%s", tool_string(row, "fate"), colon, reason);
     } else if (strncmp(reason, state, strlen(state)) == 0) {

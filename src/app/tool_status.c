@@ -175,6 +175,15 @@ static const char *lane_why(const struct status *status, const json_t *lane, cha
     return text;
 }
 
+/* A route has more lanes than one when mail was redirected, or is in doubt. */
+static const char *lane_name(const json_t *lane, char *text, size_t size)
+{
+    const char *redirect = tool_string(lane, "redirect_to");
+    snprintf(text, size, "%s%s%s%s", tool_string(lane, "route"), redirect[0] != '\0' ? " to " : "",
+             redirect, tool_is_null(lane, "doubt") ? "" : " in doubt");
+    return text;
+}
+
 static void print_lanes(const struct status *status)
 {
     static const struct tool_column columns[] = {
@@ -190,7 +199,7 @@ static void print_lanes(const struct status *status)
     struct tool_table *table = tool_table_new(status->tool, columns, 6);
     json_array_foreach(lanes, index, lane)
     {
-        char waiting[TOOL_TEXT], oldest[TOOL_TEXT], why[1024];
+        char waiting[TOOL_TEXT], oldest[TOOL_TEXT], why[1024], name[700];
         const char *state = tool_string(lane, "state");
         int64_t deliveries = tool_integer(lane, "deliveries");
         if (!is_shown(lane, all) || shown == LANES_SHOWN) {
@@ -202,7 +211,7 @@ static void print_lanes(const struct status *status)
         tool_age(tool_integer(lane, "oldest_seconds"), oldest);
         tool_table_row(
             table,
-            (const char *const[]){tool_string(lane, "route"), state, waiting,
+            (const char *const[]){lane_name(lane, name, sizeof(name)), state, waiting,
                                   deliveries > 0 && !tool_is_null(lane, "oldest_seconds") ? oldest
                                                                                           : "-",
                                   tool_is_null(lane, "server") ? "-" : tool_string(lane, "server"),

@@ -350,7 +350,19 @@ static void count_total(struct relay *relay, enum delivery_state state, bool ent
     relay->totals.deliveries += is_live(state) ? change : 0;
     relay->totals.dead_letters += state == DELIVERY_DEAD ? change : 0;
     relay->totals.held += state == DELIVERY_HELD ? change : 0;
-    relay->totals.in_doubt += state == DELIVERY_IN_DOUBT ? change : 0;
+}
+
+bool delivery_in_doubt(const struct delivery *delivery, const struct lane *lane)
+{
+    return delivery->state == DELIVERY_IN_DOUBT ||
+           (lane->pin == PIN_DOUBT &&
+            (delivery->state == DELIVERY_WAITING || delivery->state == DELIVERY_IN_FLIGHT));
+}
+
+static bool counts_as_doubt(const struct relay *relay, const struct delivery *delivery)
+{
+    return delivery->state != DELIVERY_FINISHED &&
+           delivery_in_doubt(delivery, lane_of(relay, delivery));
 }
 
 /* Another unfinished delivery of the message stands in the same route. Deliveries begin and end in
@@ -423,8 +435,10 @@ void delivery_set_state(struct relay *relay, uint32_t number, enum delivery_stat
         count_route(relay, number, true);
     }
     relay->totals.held_by_rule -= needs_operator(delivery);
+    relay->totals.in_doubt -= counts_as_doubt(relay, delivery);
     delivery->state = state;
     relay->totals.held_by_rule += needs_operator(delivery);
+    relay->totals.in_doubt += counts_as_doubt(relay, delivery);
     lane_count(relay, number, state, 1);
     if (is_live(state) && !is_live(before) && message->live++ == 0) {
         message_lives(relay, delivery->message, true);
@@ -453,7 +467,9 @@ void delivery_move(struct relay *relay, uint32_t number, uint32_t lane)
     }
     lane_count(relay, number, delivery->state, -1);
     count_route(relay, number, false);
+    relay->totals.in_doubt -= counts_as_doubt(relay, delivery);
     delivery->lane = lane;
+    relay->totals.in_doubt += counts_as_doubt(relay, delivery);
     count_route(relay, number, true);
     lane_count(relay, number, delivery->state, 1);
 }

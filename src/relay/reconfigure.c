@@ -345,7 +345,9 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
                            ? NO_SERVER
                            : (uint16_t)moved_server(relaning->server_map, delivery->server);
     uint32_t lane = new_lane(relay, relaning, delivery, old_lane);
+    relay->totals.in_doubt -= delivery_in_doubt(delivery, old_lane);
     delivery->lane = lane == NOBODY ? relay->lanes.orphan : lane; /* NOBODY: never, they are made */
+    relay->totals.in_doubt += delivery_in_doubt(delivery, lane_of(relay, delivery));
     lane_count(relay, number, delivery->state, 1);
     if (delivery->state == DELIVERY_WAITING) {
         delivery->place = PLACE_NOWHERE;

@@ -355,9 +355,11 @@ struct relay_delivery_view {
     uint32_t route;  /* index or NO_INDEX (orphan) */
     uint32_t server; /* redirected to, or in flight with; else NO_INDEX */
     uint32_t attempts;
-    int64_t next_wall_ms;    /* 0: waits for its server */
-    int64_t expires_wall_ms; /* as things are: it ends then, or if dead goes; 0: not known */
-    struct slice reason;     /* the last, or that a drill holds it back; may be empty */
+    int64_t next_wall_ms;        /* 0: waits for its server */
+    bool in_doubt;               /* `server` may have it (R2), whatever the state says */
+    int64_t doubt_until_wall_ms; /* then others may get it, too; 0: its server is not away */
+    int64_t expires_wall_ms;     /* as things are: it ends then, or if dead goes; 0: not known */
+    struct slice reason;         /* the last, or that a drill holds it back; may be empty */
     struct slice redirect_to;
 };
 
@@ -405,9 +407,13 @@ struct relay_lane_view {
     uint32_t server;        /* index or NO_INDEX */
     /* The server that its mail was redirected to: with the route it tells lanes apart; or empty */
     struct slice redirect_to;
-    bool stopped;      /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
-    bool expires_soon; /* RELAY_EVENT_EXPIRY was told of it, and no end of that yet */
-    bool switched;     /* mail goes, or last went, to another server than the first of the chain */
+    /* What else tells lanes of one route apart: */
+    struct slice redirect;       /* the server or address to which its mail was redirected */
+    uint32_t doubt;              /* what it holds is in doubt with this server (R2); or NO_INDEX */
+    int64_t doubt_until_wall_ms; /* then others may get it, too; 0: that server is not away */
+    bool stopped;                /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
+    bool expires_soon;           /* RELAY_EVENT_EXPIRY was told of it, and no end of that yet */
+    bool switched; /* mail goes, or last went, to another server than the first of the chain */
     int64_t frozen_until_ms; /* wall: by a drill; 0: it is not */
     int64_t
         oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */
@@ -432,8 +438,8 @@ struct relay_totals {
     uint64_t bytes;
     uint64_t dead_letters; /* deliveries */
     uint64_t held;
-    uint64_t held_by_rule; /* of those: by R2 or R4, and nobody but the operator lets them go */
-    uint64_t in_doubt;
+    uint64_t held_by_rule;  /* of those: by R2 or R4, and nobody but the operator lets them go */
+    uint64_t in_doubt;      /* also those that are tried again, and those that wait for that */
     int64_t oldest_wall_ms; /* reception of the oldest; 0: none */
 };
 void relay_totals(const struct relay *relay, struct relay_totals *ret_totals);

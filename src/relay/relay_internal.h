@@ -476,6 +476,8 @@ enum error message_insert(struct relay *relay, uint32_t index,
                           const struct spool_message *message) MUST_CHECK;
 void message_abandon(struct relay *relay, uint32_t index); /* undoes message_insert() */
 /* Changes state and all counts that hang on it; the delivery is in no place before and after. */
+/* R2: a server may have it, and no other gets it yet: since no reply came, until it has gone. */
+bool delivery_in_doubt(const struct delivery *delivery, const struct lane *lane);
 void delivery_set_state(struct relay *relay, uint32_t number, enum delivery_state state);
 /* The only way to change DELIVERY_BY_RULE and DELIVERY_REFUSED_ONCE, on which a count hangs. */
 void delivery_set_flags(struct relay *relay, struct delivery *delivery, unsigned clear,

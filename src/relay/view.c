@@ -12,6 +12,15 @@ uint32_t relay_delivery_count(const struct relay *relay, struct spool_handle han
     return message == NULL ? 0 : message->recipient_count;
 }
 
+static int64_t doubt_until(const struct relay *relay, uint32_t index)
+{
+    const struct server *server = server_at(relay, index);
+    return server == NULL || server->away_since_ms == INT64_MAX
+               ? 0
+               : relay->now.wall_ms + server->away_since_ms + DOUBT_PATIENCE_MS -
+                     relay->now.steady_ms;
+}
+
 bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint32_t which,
                     struct relay_delivery_view *ret_view)
 {
@@ -37,6 +46,8 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
         delivery->server != NO_SERVER) {
         ret_view->server = delivery->server;
     }
+    ret_view->in_doubt = delivery_in_doubt(delivery, lane);
+    ret_view->doubt_until_wall_ms = ret_view->in_doubt ? doubt_until(relay, ret_view->server) : 0;
     ret_view->attempts = delivery->attempts;
     if (delivery->place == PLACE_TIMED) {
         ret_view->next_wall_ms =
@@ -217,7 +228,7 @@ static void view_chain(const struct relay *relay, const struct lane *lane,
 void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret_view)
 {
     const struct lane *lane = shown_lane(relay, index);
-    *ret_view = (struct relay_lane_view){.server = NO_INDEX};
+    *ret_view = (struct relay_lane_view){.server = NO_INDEX, .doubt = NO_INDEX};
     if (lane != NULL) {
         ret_view->route = lane->name;
         ret_view->state = lane_state(relay, lane);
@@ -231,6 +242,11 @@ void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret
         ret_view->oldest_wall_ms = oldest_of(relay, lane);
         view_chain(relay, lane, ret_view);
         ret_view->redirect_to = lane_place_by_hand(relay, lane);
+        ret_view->redirect = intern_text(&relay->redirects, lane->redirect);
+        if (lane->pin == PIN_DOUBT) {
+            ret_view->doubt = lane->pinned_server;
+            ret_view->doubt_until_wall_ms = doubt_until(relay, lane->pinned_server);
+        }
         ret_view->frozen_until_ms = lane_frozen_until(relay, lane);
         ret_view->stopped = lane->stopped;
         ret_view->expires_soon = lane->expiry_level > 0;

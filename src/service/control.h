@@ -51,7 +51,8 @@
  *  "servers":[{"name","state","since","changes","before","before_seconds","failures","used",
  *    "sessions","reason"}],     changes of state since the start; the state before and how long it
  *                               lasted, null without any
- *  "lanes":[{"route","state","deliveries","server","done","left","rate","left_seconds","oldest_seconds","since","reason"}],
+ *  "lanes":[{"route","redirect_to","doubt","state","deliveries","server","done","left","rate",
+ *    "left_seconds","oldest_seconds","since","reason"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
  * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
@@ -64,6 +65,8 @@
  * older, the age of the oldest that waits. "since": ms, stopped since then, or null. Its "reason":
  * why nothing goes, "m1 down: connection refused; m2 disabled", null where something does; "drill
  * until 14:05 UTC" while a drill holds it ("state" is "held" then).
+ * A route has one more lane for each place that mail was redirected to ("redirect_to": server or
+ * address, else null) and for each server that may have some of its mail ("doubt", else null).
  * Behind the configured servers stand the exchangers of MX routing that are needed just now, named
  * by their hosts; "server down" and "up" are not for them.
  *
@@ -75,6 +78,7 @@
  *  "received":ms,"age":seconds,"bytes":n,
  *  "attempts":n                    the highest
  *  "next":ms or null               the earliest; null: waits for its server, held or dead
+ *  "doubt_until":ms or null        in doubt, and its server away: then others may get it, too
  *  "reason":"..." or null          the last
  *  "state":"waiting|deferred|in_flight|in_doubt|held|dead"   of the delivery nearest to leaving, in
  *                                  the order in_flight, waiting, deferred, in_doubt, held, dead
@@ -88,7 +92,8 @@
  *  "envelope":{...},"origin":{...}  as in "queue export"
  *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"),
  *                 "fate":null or "delivered|bounced|discarded|pulled",
- *                 "attempts","next","expires","reason","server","route","redirect_to"}]}
+ *                 "attempts","next","doubt_until","expires","reason","server","route",
+ *                 "redirect_to"}]}
  * continued by "more" for "deliveries". "expires": ms, when it becomes a dead letter or is
  * returned, or a dead letter goes, if nothing changes; null: not known, or never.
  *

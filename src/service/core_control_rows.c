@@ -86,6 +86,12 @@ static int rank(enum delivery_state state)
     return ranks[state];
 }
 
+static json_t *state_word(const struct relay_delivery_view *view)
+{
+    bool waits_in_doubt = view->in_doubt && view->state == DELIVERY_WAITING;
+    return json_string(control_delivery_state(waits_in_doubt ? DELIVERY_IN_DOUBT : view->state));
+}
+
 /* What the deliveries of a row have in common. */
 struct summary {
     struct relay_delivery_view nearest;
@@ -142,7 +148,8 @@ json_t *control_message_row(struct control_request *request, const struct match 
     control_set(row, "attempts", json_integer(summary.attempts));
     control_set(row, "next", control_time(summary.next_ms));
     control_set(row, "reason", control_string_or_null(summary.nearest.reason));
-    control_set(row, "state", json_string(control_delivery_state(summary.nearest.state)));
+    control_set(row, "state", state_word(&summary.nearest));
+    control_set(row, "doubt_until", control_time(summary.nearest.doubt_until_wall_ms));
     control_set(row, "server", control_server_or_null(core, shown_server(core, &summary.nearest)));
     control_set(row, "route", route_text(core, summary.nearest.route));
     return row;
@@ -204,10 +211,11 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
     json_t *row = json_object();
     control_set(row, "id", control_id(match->message.id, delivery));
     control_set(row, "recipient", control_recipient(match, delivery));
-    control_set(row, "state", json_string(control_delivery_state(view.state)));
+    control_set(row, "state", state_word(&view));
     control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
     control_set(row, "attempts", json_integer(view.attempts));
     control_set(row, "next", control_time(view.next_wall_ms));
+    control_set(row, "doubt_until", control_time(view.doubt_until_wall_ms));
     control_set(row, "expires", control_time(view.expires_wall_ms));
     control_set(row, "reason", control_string_or_null(view.reason));
     control_set(row, "server",

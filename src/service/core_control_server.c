@@ -95,6 +95,17 @@ static json_t *warm_up_reason(const struct core *core, const struct relay_lane_v
     return control_string(slice_from_text(text));
 }
 
+/* R2: the server that may have it gets it again, and for a while no other. */
+static json_t *doubt_reason(const struct core *core, const struct relay_lane_view *lane)
+{
+    char clock[DRILL_CLOCK_SIZE];
+    struct slice name = core_server_name(core, lane->doubt);
+    return lane->doubt_until_wall_ms == 0
+               ? json_sprintf("in doubt: goes back to %.*s, which may have it", SLICE_PRINT(name))
+               : json_sprintf("in doubt: %.*s may have it; others get it from %s on",
+                              SLICE_PRINT(name), drill_clock(lane->doubt_until_wall_ms, clock));
+}
+
 /* Why nothing goes: "m1 down: connection refused; m2 disabled". Null where something does, or
  * nothing waits. */
 static json_t *lane_reason(const struct core *core, const struct relay_lane_view *lane)
@@ -105,6 +116,9 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
     }
     if (lane->state == LANE_ORPHAN) {
         return json_string("no route in the configuration");
+    }
+    if (lane->doubt != NO_INDEX) {
+        return doubt_reason(core, lane);
     }
     if (lane->server != NO_INDEX && lane->state != LANE_IDLE) {
         return warm_up_reason(core, lane);
@@ -164,6 +178,8 @@ static json_t *lanes_piece(struct control_request *request)
         }
         json_t *lane = json_object();
         control_set(lane, "route", control_string(view.route));
+        control_set(lane, "redirect_to", control_string_or_null(view.redirect));
+        control_set(lane, "doubt", control_server_or_null(core, view.doubt));
         control_set(lane, "state", json_string(lane_state(view.state)));
         control_set(lane, "deliveries", json_integer((json_int_t)view.deliveries));
         control_set(lane, "server", control_server_or_null(core, view.server));

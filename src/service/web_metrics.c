@@ -68,6 +68,37 @@ static void put_label(struct buffer *out, const char *name, const json_t *value)
     buffer_append_text(out, "\"");
 }
 
+/* A series for each name: of rows that share one (a route's lanes, when mail was redirected or is
+ * in doubt; an exchanger named like a server) the first stands for all, with what they hold
+ * together. The caller's to free; NULL: memory. */
+static json_t *by_name(const json_t *rows, const char *identity)
+{
+    json_t *found = json_object(), *merged = json_array();
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        const char *name = json_string_value(json_object_get(row, identity));
+        json_t *first = name != NULL ? json_object_get(found, name) : NULL;
+        if (first == NULL) {
+            json_t *copy = json_copy(row);
+            (void)json_array_append(merged, copy);
+            (void)json_object_set_new(found, name != NULL ? name : "", copy);
+            continue;
+        }
+        json_int_t more = json_integer_value(json_object_get(row, "deliveries"));
+        json_int_t age = json_integer_value(json_object_get(row, "oldest_seconds"));
+        json_t *deliveries = json_object_get(first, "deliveries");
+        (void)json_object_set_new(first, "deliveries",
+                                  json_integer(json_integer_value(deliveries) + more));
+        if (age > json_integer_value(json_object_get(first, "oldest_seconds"))) {
+            (void)json_object_set_new(first, "oldest_seconds", json_integer(age));
+        }
+    }
+    json_decref(found);
+    return merged;
+}
+
 /* One sample for each of an array's objects: name{label="..."} number, or with a `state` the
  * number 1 and the state as a second label. */
 static void put_each(struct buffer *out, const json_t *array, const char *name, const char *help,
@@ -103,7 +134,7 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
     }
     put_head(out, "holdfast_alerts", "Alerts that stand now", "gauge");
     buffer_printf(out, "holdfast_alerts %zu\n", json_array_size(json_object_get(status, "alerts")));
-    const json_t *servers = json_object_get(status, "servers");
+    json_t *servers = by_name(json_object_get(status, "servers"), "name");
     put_each(out, servers, "holdfast_server_state", "State of a server", "server", "name", "state",
              true);
     put_each(out, servers, "holdfast_server_transitions", "Changes of state since start", "server",
@@ -114,10 +145,12 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
              "server", "name", "failures", false);
     put_each(out, servers, "holdfast_server_sessions", "Open sessions", "server", "name",
              "sessions", false);
-    const json_t *lanes = json_object_get(status, "lanes");
+    json_t *lanes = by_name(json_object_get(status, "lanes"), "route");
     put_each(out, lanes, "holdfast_lane_state", "State of a lane", "route", "route", "state", true);
     put_each(out, lanes, "holdfast_lane_deliveries", "Deliveries in a lane", "route", "route",
              "deliveries", false);
     put_each(out, lanes, "holdfast_lane_oldest_seconds", "Age of its oldest delivery", "route",
              "route", "oldest_seconds", false);
+    json_decref(servers);
+    json_decref(lanes);
 }

@@ -4,9 +4,11 @@
 import email
 import email.policy
 import time
+import urllib.request
 
 import pytest
 
+import exposition
 from daemon import backup_mx
 from peers import free_port, wait_for
 from sink import CLOSE
@@ -270,6 +272,56 @@ def test_lost_after_the_dot_is_in_doubt_and_goes_back_to_the_same_server(holdfas
     assert m1.messages[0].content == lost[0].content
     assert m2.messages == []
     mx.wait_empty()
+
+
+def test_it_is_in_doubt_as_long_as_that_lasts(holdfast, sink):
+    """Its server stays away: it waits for that one alone, and everything that shows it says so."""
+    def rule(stage, session, argument):
+        if stage == "dot":
+            m1.stopped.wait(2)
+            return CLOSE
+        return None
+
+    m1, m2 = sink(rule), sink()
+    mx = holdfast(backup_mx(m1.port, m2.port, more=RETRY_SOON)
+                  + 'server shelf { address = "127.0.0.1:1" }\n')
+    wait_for(lambda: mx.server_state("m1") == "up", 10, what="m1")
+    mx.send()
+    wait_for(lambda: [row["state"] for row in mx.queue()] == ["in_flight"], 10, what="the dot")
+    m1.stop()
+    wait_for(lambda: mx.server_state("m1") == "down", 10, what="m1's end")
+    wait_for(lambda: any(lane["doubt"] == "m1" for lane in mx.status()["lanes"]), 20,
+             what="the second try")
+    # Another is redirected by hand: a third lane of the route.
+    m2.stop()
+    wait_for(lambda: mx.server_state("m2") == "down", 10, what="m2's end")
+    mx.send(recipients=("eve@example.com",))
+    mx.tool("queue", "redirect", "--recipient", "eve@example.com", "--to", "shelf")
+    status = mx.status()
+    assert status["queue"]["in_doubt"] == 1
+    assert "in-doubt" in [alert["kind"] for alert in status["alerts"]]
+    lanes = {(lane["redirect_to"], lane["doubt"]): lane for lane in status["lanes"]}
+    assert set(lanes) == {(None, None), (None, "m1"), ("shelf", None)}
+    assert "m1 may have it; others get it from " in lanes[None, "m1"]["reason"]
+    row = next(row for row in mx.queue() if row["recipients"] == ["ann@example.com"])
+    assert row["state"] == "in_doubt" and row["server"] == "m1"
+    assert 600 < row["doubt_until"] / 1000 - time.time() < 901
+    shown = mx.tool("status").stdout
+    assert "domain:example.com in doubt" in shown and "domain:example.com to shelf" in shown
+    assert "m1 may have it, which alone gets it until" in mx.tool("queue", "list").stdout
+    samples = exposition.parse(metrics(mx))
+    assert exposition.value(samples, "holdfast_lane_deliveries", route="domain:example.com") == 2
+    assert exposition.value(samples, "holdfast_queue_in_doubt") == 1
+    m1.rule = lambda stage, session, argument: None
+    m1.start()
+    wait_for(lambda: len(m1.messages) == 1, 20, what="the message at m1 again")
+    wait_for(lambda: mx.status()["queue"]["in_doubt"] == 0, 10, what="its end")
+    assert m2.messages == []
+
+
+def metrics(mx):
+    with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=10) as answer:
+        return answer.read().decode()
 
 
 def test_421_to_the_dot_is_a_refusal_not_a_doubt(holdfast, sink):
