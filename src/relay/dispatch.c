@@ -273,7 +273,7 @@ static void settle_servers(struct relay *relay)
 
 void relay_settle(struct relay *relay)
 {
-    if (relay->frozen) {
+    if (relay->gathers) {
         return;
     }
     relay->more = false;

@@ -341,16 +341,16 @@ void relay_session_opened(struct relay *relay, uint32_t id,
  * judged. */
 static void give_back_jobs(struct relay *relay, struct session *session, struct relay_time now)
 {
-    bool frozen = relay->frozen;
+    bool gathers = relay->gathers;
     session->state = SESSION_CLOSING;
     session->close_asked = true;
-    relay->frozen = true;
+    relay->gathers = true;
     for (uint32_t i = 0; i < relay->job_used && session->job_count > 0; i++) {
         if (relay->jobs[i] != NULL && relay->jobs[i]->session == session) {
             relay_result(relay, relay->jobs[i]->id, session->id, false, NULL, 0, now);
         }
     }
-    relay->frozen = frozen;
+    relay->gathers = gathers;
 }
 
 void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_reply *reply,
@@ -704,14 +704,14 @@ void relay_result_durable(struct relay *relay, uint64_t job, struct relay_time n
 void relay_together_begin(struct relay *relay, struct relay_time now)
 {
     relay_begin(relay, now);
-    assert(!relay->frozen);
-    relay->frozen = true;
+    assert(!relay->gathers);
+    relay->gathers = true;
 }
 
 void relay_together_end(struct relay *relay, struct relay_time now)
 {
     relay_begin(relay, now);
-    relay->frozen = false;
+    relay->gathers = false;
     relay_settle(relay);
 }
 
@@ -722,7 +722,7 @@ void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count, st
                                 .text = SLICE_LITERAL("the sender process ended")};
     assert(count > 0);
     relay_begin(relay, now);
-    relay->frozen = true;
+    relay->gathers = true;
     for (uint32_t i = 0; i < relay->job_used; i++) {
         struct job *job = relay->jobs[i];
         if (job == NULL || job->session_id % count != index) {
@@ -749,7 +749,7 @@ void relay_sessions_lost(struct relay *relay, uint32_t index, uint32_t count, st
         }
     }
     destinations_forget_questions(relay);
-    relay->frozen = false;
+    relay->gathers = false;
     relay_settle(relay);
 }
 

@@ -404,7 +404,7 @@ struct relay {
     struct hash_key key;
     uint64_t random;
     bool started;
-    bool frozen;         /* several inputs in a row: nothing is sent in between */
+    bool gathers;        /* several inputs in a row: nothing is sent in between */
     bool more;           /* work is left that did not fit one call */
     bool drained;        /* a lane's drain may have ended */
     int64_t thaw_due_ms; /* steady: when the next drill's time is over; INT64_MAX: none runs */
