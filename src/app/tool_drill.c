@@ -133,10 +133,11 @@ static void print_drain(const json_t *row)
     long long asked = tool_integer(row, "asked"), refused = tool_integer(row, "refused");
     long long left = left_of(row);
     bool drained = !tool_is_null(row, "drained_ms");
-    printf("  held         %lld %s\n", held, plural(held, "delivery", "deliveries"));
     if (held == 0) {
+        printf("  held         nothing: no mail came\n");
         return;
     }
+    printf("  held         %lld %s\n", held, plural(held, "delivery", "deliveries"));
     if (delivered > 0 || asked == 0) {
         printf("  delivered    %lld\n", delivered);
     }
@@ -157,21 +158,13 @@ static void print_drain(const json_t *row)
     }
 }
 
-static void report_row(void *context, json_t *row)
+/* By the replies; where there were none nothing is known. */
+static void print_order(const json_t *row)
 {
-    struct drilling *drilling = context;
-    char domain[300];
     long long disorder = tool_integer(row, "out_of_order"), doubled = tool_integer(row, "doubled");
-    tool_progress_end(&drilling->progress);
-    if (drilling->tool->json) {
-        tool_print_json(row);
+    if (tool_is_null(row, "first_ms") && doubled == 0) {
         return;
     }
-    printf("Drill of %s: %s\n", tool_clean(tool_string(row, "domain"), domain, sizeof(domain)),
-           verdict_of(row));
-    printf("  ended        %s\n", ended_text(tool_string(row, "ended")));
-    print_messages(row);
-    print_drain(row);
     if (disorder == 0) {
         printf("  order        kept for every recipient\n");
     } else {
@@ -184,6 +177,23 @@ static void report_row(void *context, json_t *row)
         printf("  duplicates   %lld %s without a reply and may come twice\n", doubled,
                plural(doubled, "delivery was", "deliveries were"));
     }
+}
+
+static void report_row(void *context, json_t *row)
+{
+    struct drilling *drilling = context;
+    char domain[300];
+    tool_progress_end(&drilling->progress);
+    if (drilling->tool->json) {
+        tool_print_json(row);
+        return;
+    }
+    printf("Drill of %s: %s\n", tool_clean(tool_string(row, "domain"), domain, sizeof(domain)),
+           verdict_of(row));
+    printf("  ended        %s\n", ended_text(tool_string(row, "ended")));
+    print_messages(row);
+    print_drain(row);
+    print_order(row);
 }
 
 /* ---- the commands ------------------------------------------------------------------------- */

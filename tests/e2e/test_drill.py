@@ -128,6 +128,8 @@ def test_stop_ends_it_and_the_text_says_so(drilled):
     assert "kept for every recipient" in out and "none possible" in out
     assert len(primary.messages) == 2
     assert mx.tool("drill", "stop", check=False).returncode == 1
+    nothing = mx.tool("drill", "example.com", "--minutes", "0.02", "--messages", "0").stdout
+    assert "held         nothing" in nothing and "order" not in nothing
 
 
 def test_an_interrupted_tool_leaves_the_drill_alone(drilled):
