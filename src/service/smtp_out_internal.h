@@ -113,6 +113,7 @@ struct out_session {
     bool patient;    /* the kernel has been told to wait for a vanished host */
     bool winding_up; /* dropped as soon as no released dot is without its result */
     bool opened_due, ended_due;
+    int64_t connected_ms;       /* steady: when there was a connection */
     int64_t limit_ms;           /* steady: end of patience with name or connection */
     uint32_t knock_interval_ms; /* of a probe; 0: no probe */
     int64_t knock_at_ms;        /* steady: a fresh attempt beside the others; INT64_MAX: never */

@@ -15,6 +15,7 @@
 
 enum {
     RECEIVE_BYTES = 16 << 10,
+    SUDDEN_MS = 900, /* a connection that ends later, ungreeted, has stood for a time */
 };
 
 static bool talk(struct out_session *session);
@@ -182,6 +183,7 @@ static void expect_life(struct out_session *session)
 void session_connected(struct out_session *session, int fd)
 {
     session->fd = fd;
+    session->connected_ms = clock_steady_ms();
     session->patient = true; /* as connections begin */
     expect_life(session);
     session->watch = loop_watch_new(session->out->loop, fd, ready, session);
@@ -211,6 +213,7 @@ void session_connected(struct out_session *session, int fd)
     }
     session->state = OUT_TALKING;
     session->limit_ms = INT64_MAX;
+    net_ask_for_life(fd, true); /* until it greets: what hangs may be switched off and on again */
     log_debug(session, "connected", SLICE_EMPTY);
     (void)talk(session);
 }
@@ -291,6 +294,11 @@ static void take_closed(struct out_session *session, const struct smtp_client_ca
         return;
     }
     struct relay_reply reply = reply_of(cause);
+    if (!session->opened && cause->how == SMTP_CLIENT_LOST &&
+        clock_steady_ms() - session->connected_ms >= SUDDEN_MS) {
+        reply.stage = RELAY_AT_CONNECT; /* its host, or its program, has gone while we waited: it
+                                           is on its way back, and worth knocking at */
+    }
     session_over(session, &reply);
 }
 
@@ -299,6 +307,7 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
     switch (event->kind) {
     case SMTP_CLIENT_OPENED:
         session->opened = true;
+        net_ask_for_life(session->fd, false);
         session->capabilities = event->capabilities;
         session->opened_due = true;
         report_session(session);

@@ -192,6 +192,15 @@ void net_give_up_after(int fd, uint32_t ms)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
+void net_ask_for_life(int fd, bool ask)
+{
+    const int on = ask, seconds = 1, count = 5;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
 enum error net_local(int fd, struct ip_endpoint *ret_local)
 {
     union any_address local;

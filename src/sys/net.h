@@ -30,6 +30,9 @@ void net_acknowledge(int fd);
  * 5482): its host is gone, as opposed to a program that takes its time. 0: as long as TCP itself
  * tries. */
 void net_give_up_after(int fd, uint32_t ms);
+/* Asks an idle peer's host each second whether it still has the connection: one that has begun anew
+ * says no, and one that has gone falls silent (RFC 9293 3.8.4). */
+void net_ask_for_life(int fd, bool ask);
 /* The local address of a connection. */
 enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
 /* Who is at its other end. An error when nobody is any more, or fd is no TCP connection. */

@@ -6,12 +6,13 @@ both servers, the mail goes to m1 again, and the log tells the story.
 """
 
 import contextlib
+import socket
 import threading
 import time
 
 import pytest
 
-from netns import Net, why_no_netns
+from netns import Net, ip, why_no_netns
 from peers import wait_for
 from sink import CLOSE, SILENCE, Sink
 
@@ -212,6 +213,35 @@ def test_one_byte_a_second(outage):
     one.m1.rule = one.rule
     one.back()
     one.check()
+
+
+def test_a_hung_server_is_switched_off_and_on(net, holdfast):
+    """It accepted our connection and hung; its power went without a word; it is noticed at once that
+    it is back, not when the greeting has taken too long (300 s here)."""
+    address = net.addresses[0]
+    with net.far():
+        hung = socket.create_server((address, 25))
+    mx = holdfast(f"server m1 {{ address = {address} }}\n"
+                  "domain example.com { deliver-to = m1 }\n")
+    connection, _ = hung.accept()
+    mx.send(content=b"Subject: 1\r\n\r\n")
+    time.sleep(1.5)
+    with net.far():
+        ip("link", "set", "v1", "down")
+    connection.close()
+    hung.close()
+    time.sleep(3)
+    m1 = Sink(port=25, address=address)
+    with net.far():
+        ip("link", "set", "v1", "up")
+        ip("route", "replace", "192.0.2.1", "dev", "v1")
+        m1.start()
+    try:
+        wait_for(lambda: m1.messages, 30, what="the first delivery")
+        mx.wait_empty()
+        assert m1.subjects() == ["1"]
+    finally:
+        m1.stop()
 
 
 def test_both_are_away_and_come_back(outage):

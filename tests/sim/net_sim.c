@@ -456,6 +456,12 @@ void net_give_up_after(int fd, uint32_t ms)
     (void)ms;
 }
 
+void net_ask_for_life(int fd, bool ask)
+{
+    (void)fd;
+    (void)ask;
+}
+
 enum error net_local(int fd, struct ip_endpoint *ret_local)
 {
     *ret_local = sock_of(fd)->local;
