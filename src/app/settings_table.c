@@ -146,6 +146,14 @@ const struct setting settings_table[] = {
     {"greeting-timeout", SETTING_DURATION, SERVER(greeting_timeout_ms), .fallback = "60s",
      .otherwise = "60s, and 300s for the last server of a chain", .least = 10 * MS, .most = HOUR,
      .text = "How long the server's greeting may take."},
+    {"command-timeout", SETTING_DURATION, SERVER(command_timeout_ms), .fallback = "5m",
+     .least = 10 * MS, .most = HOUR,
+     .text = "How long the reply to MAIL and RCPT may take; that to DATA has two minutes and a piece "
+             "of content three, unless this is shorter (RFC 5321 4.5.3.2)."},
+    {"dot-timeout", SETTING_DURATION, SERVER(dot_timeout_ms), .fallback = "10m", .least = 10 * MS,
+     .most = HOUR,
+     .text = "How long the reply to the final dot is awaited. A server that takes longer may have the "
+             "message, and gets it once more: do not shorten it in earnest."},
     {"probe-interval", SETTING_DURATION, SERVER(probe_interval_ms), .fallback = "700ms",
      .least = 10 * MS, .most = HOUR,
      .text = "How often a server that cannot be connected is tried."},

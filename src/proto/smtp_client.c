@@ -11,9 +11,9 @@
 /* RFC 5321 4.5.3.2. */
 enum {
     COMMAND_TIMEOUT_MS = 5 * 60 * 1000, /* MAIL, RCPT, RSET */
+    DOT_TIMEOUT_MS = 10 * 60 * 1000,
     DATA_TIMEOUT_MS = 2 * 60 * 1000,
     BLOCK_TIMEOUT_MS = 3 * 60 * 1000,
-    DOT_TIMEOUT_MS = 10 * 60 * 1000,
     QUIT_TIMEOUT_MS = 5 * 1000,  /* nothing depends on it */
     OUTPUT_KEPT_BYTES = 8 << 10, /* of an idle session */
 };
@@ -109,6 +109,10 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     }
     client->lmtp = settings->lmtp;
     client->greeting_timeout_ms = settings->greeting_timeout_ms;
+    client->command_timeout_ms =
+        settings->command_timeout_ms > 0 ? settings->command_timeout_ms : COMMAND_TIMEOUT_MS;
+    client->dot_timeout_ms =
+        settings->dot_timeout_ms > 0 ? settings->dot_timeout_ms : DOT_TIMEOUT_MS;
     client->send_credit_ms = SEND_CREDIT_MS;
     client->step = SESSION_GREETING;
     client->progress_ms = now_ms;
@@ -137,15 +141,31 @@ void smtp_client_free(struct smtp_client *client)
 
 /* ---- waiting ------------------------------------------------------------------------------- */
 
+static int64_t shorter(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* For the reply that decides a step of a transaction. */
+static int64_t reply_patience_ms(const struct smtp_client *client, enum step step)
+{
+    switch (step) {
+    case STEP_DATA:
+    case STEP_EMPTY_DOT:
+        return shorter(DATA_TIMEOUT_MS, client->command_timeout_ms);
+    case STEP_CONTENT:
+        return shorter(BLOCK_TIMEOUT_MS, client->command_timeout_ms);
+    case STEP_DOT:
+        return client->dot_timeout_ms;
+    default:
+        return client->command_timeout_ms;
+    }
+}
+
 /* How long we wait for what we wait for now; 0: for nothing. */
 static int64_t patience_ms(const struct smtp_client *client)
 {
-    static const int64_t patience[] = {
-        [STEP_RESET] = COMMAND_TIMEOUT_MS,     [STEP_MAIL] = COMMAND_TIMEOUT_MS,
-        [STEP_RECIPIENT] = COMMAND_TIMEOUT_MS, [STEP_DATA] = DATA_TIMEOUT_MS,
-        [STEP_CONTENT] = BLOCK_TIMEOUT_MS,     [STEP_DOT] = DOT_TIMEOUT_MS,
-        [STEP_EMPTY_DOT] = DATA_TIMEOUT_MS,    [STEP_TAKE_BACK] = COMMAND_TIMEOUT_MS,
-    };
+    int64_t block_ms = shorter(BLOCK_TIMEOUT_MS, client->command_timeout_ms);
     if (client->step == SESSION_CLOSED) {
         return 0;
     }
@@ -161,9 +181,9 @@ static int64_t patience_ms(const struct smtp_client *client)
             continue;
         }
         bool leaving = t->answer == STEP_DOT && !dot_has_left(client, t);
-        return leaving ? BLOCK_TIMEOUT_MS : patience[t->answer];
+        return leaving ? block_ms : reply_patience_ms(client, t->answer);
     }
-    return output_backlog(client) > 0 ? BLOCK_TIMEOUT_MS : 0;
+    return output_backlog(client) > 0 ? block_ms : 0;
 }
 
 int64_t smtp_client_deadline(const struct smtp_client *client)

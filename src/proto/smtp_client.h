@@ -47,6 +47,9 @@ struct smtp_client_settings {
         helo; /* our name; copied; at most SMTP_CLIENT_HELO_MAX bytes, no blank or control */
     bool lmtp;
     uint32_t greeting_timeout_ms; /* for the greeting, the reply to EHLO, HELO, LHLO, AUTH each */
+    /* 0: RFC 5321's (4.5.3.2), 5 and 10 minutes. The first is for the replies to MAIL and RCPT, and
+     * a bound on the 2 minutes of DATA's and the 3 of a block. */
+    uint32_t command_timeout_ms, dot_timeout_ms;
     struct smtp_client_credentials credentials;
 };
 

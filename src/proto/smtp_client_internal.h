@@ -80,7 +80,7 @@ struct transaction {
 struct smtp_client {
     char helo[SMTP_CLIENT_HELO_MAX + 1];
     bool lmtp;
-    uint32_t greeting_timeout_ms;
+    uint32_t greeting_timeout_ms, command_timeout_ms, dot_timeout_ms;
     struct login {
         uint8_t user[SASL_SECRET_MAX], password[SASL_SECRET_MAX];
         size_t user_length, password_length; /* user_length 0: no logging in */

@@ -34,8 +34,10 @@ struct server_config {
     uint32_t connect_timeout_ms;  /* 30 s */
     uint32_t greeting_timeout_ms; /* 60 s; 300 s at a chain's last server unless set */
     bool greeting_timeout_set;
-    uint32_t probe_interval_ms; /* 700 */
-    uint32_t failover;          /* index of the next server, or NO_INDEX */
+    uint32_t command_timeout_ms; /* 5 min: RFC 5321 4.5.3.2 */
+    uint32_t dot_timeout_ms;     /* 10 min */
+    uint32_t probe_interval_ms;  /* 700 */
+    uint32_t failover;           /* index of the next server, or NO_INDEX */
     bool has_source;
     struct ip_address source;
     struct slice helo;          /* empty: the hostname */

@@ -197,6 +197,8 @@ void session_connected(struct out_session *session, int fd)
                                                           : session->out->config->hostname,
         .lmtp = server != NULL && server->protocol == SERVER_LMTP,
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
+        .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
+        .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,
     };
     if (server != NULL && server->auth_user.length > 0) {
         /* The settings allow a login only to this machine as long as there is no TLS. */

@@ -163,6 +163,7 @@ static const char everything[] =
     "listen hub\n{\n address = \"127.0.0.1:8025\"\n protocol = http\n}\n"
     "server m1 { address = {\"mail1.example.com\", \"192.0.2.1:26\", \"[2001:db8::1]\"} failover = "
     "m2 connections = 5 connect-timeout = 1s greeting-timeout = 2s probe-interval = 100ms\n"
+    " command-timeout = 3s dot-timeout = 4s\n"
     " xclient = off source-address = 192.0.2.9 helo = out.example.net hold-5xx = manual\n"
     " hold-5xx-after-recovery = 0 authoritative = yes tls = none }\n"
     "server m2 { address = 2001:db8::2 failover = m3 }\n"
@@ -219,6 +220,10 @@ static void check_everything(const struct settings *settings)
     assert_int_equal(servers[0].failover, 1);
     assert_int_equal(servers[0].greeting_timeout_ms, 2000);
     assert_true(servers[0].greeting_timeout_set);
+    assert_int_equal(servers[0].command_timeout_ms, 3000);
+    assert_int_equal(servers[0].dot_timeout_ms, 4000);
+    assert_int_equal(servers[1].command_timeout_ms, 300000);
+    assert_int_equal(servers[1].dot_timeout_ms, 600000);
     assert_true(servers[0].has_source && ip_is_v4(&servers[0].source));
     assert_true(is(servers[0].helo, "out.example.net"));
     assert_true(servers[0].hold_5xx_manual && servers[0].authoritative && !servers[0].xclient);

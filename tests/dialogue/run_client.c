@@ -5,6 +5,7 @@
  * adjacent S: lines as one piece, and byte by byte; all must go the same way.
  *
  *   protocol lmtp              before anything else; default smtp
+ *   patience SECONDS SECONDS   likewise: with commands and with the dot; default RFC 5321's
  *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
  *                              only notify=BITS orcpt=X (the last two: of every recipient)
@@ -44,6 +45,7 @@ struct play {
     size_t allowance;
     int64_t now;
     bool lmtp;
+    uint32_t command_timeout_ms, dot_timeout_ms;
     struct smtp_client_credentials credentials;
 };
 
@@ -156,6 +158,8 @@ static void start(struct play *play)
         struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx2.example.net"),
                                                 .lmtp = play->lmtp,
                                                 .greeting_timeout_ms = 60000,
+                                                .command_timeout_ms = play->command_timeout_ms,
+                                                .dot_timeout_ms = play->dot_timeout_ms,
                                                 .credentials = play->credentials};
         play->client = smtp_client_new(&settings, play->now);
         settle(play);
@@ -322,6 +326,9 @@ static void do_caller(struct play *play, struct slice line)
         play->credentials.in_clear = slice_equal(line, SLICE_LITERAL("clear"));
     } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
+    } else if (starts(&line, "patience ")) {
+        play->command_timeout_ms = (uint32_t)take_number(play, &line) * 1000;
+        play->dot_timeout_ms = (uint32_t)take_number(play, &line) * 1000;
     } else if (starts(&line, "envelope ")) {
         do_envelope(play, line);
     } else if (starts(&line, "content ")) {
