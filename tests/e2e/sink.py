@@ -89,7 +89,7 @@ class Session:
         is called first: what was said to be taken has been taken."""
         said = self.sink.rule(stage, self, argument)
         if said is SILENCE:
-            self.sink.stopped.wait(600)
+            self.sink.hushed.wait(600)
             raise ConnectionError
         if said is CLOSE:
             raise ConnectionError
@@ -191,9 +191,11 @@ class Sink:
         self.lock = threading.Lock()
         self.listener = None
         self.stopped = threading.Event()
+        self.hushed = threading.Event()
 
     def start(self):
         self.stopped = threading.Event()
+        self.hushed = threading.Event()
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind((self.address, self.port))
@@ -207,6 +209,7 @@ class Sink:
         if self.listener is None:
             return
         self.stopped.set()
+        self.hushed.set()
         try:
             self.listener.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -217,6 +220,11 @@ class Sink:
             for session in self.sessions:
                 reset(session.connection)
             self.sessions = []
+
+    def release(self):
+        """Sessions that wait in SILENCE end."""
+        self.hushed.set()
+        self.hushed = threading.Event()
 
     def accept(self, listener, stopped):
         while not stopped.is_set():
