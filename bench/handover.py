@@ -48,18 +48,37 @@ def drain_row(scale, place):
         ours.append(rate)
         firsts.append(first)
         late += wrong
-        peer.append(drain(lambda port: PostfixPeer(place, port, "tuned"), place,
-                          scale.messages(10000), 200, True)[0])
+        peer.append(drain(lambda port: PostfixPeer(place, port, "tuned"), place, messages, 200,
+                          True)[0])
     ratio = median([o / p for o, p in zip(ours, peer)])
     what = f"drain of {messages:,} for 200 recipients"
     yield Row(what, f"{median(ours):,.0f}/s", "Postfix tuned, flushed by hand",
               f"{median(peer):,.0f}/s", ratio, ">= 8 x", ratio >= 8)
-    yield Row(f"{what}: starts by itself after", f"{max(firsts):.2f} s", "", "", None, "<= 1 s",
-              max(firsts) <= 1)
+    untouched = untouched_postfix(place)
+    yield Row(f"{what}: starts by itself after", f"{max(firsts):.2f} s",
+              "Postfix default, not flushed", untouched, None, "<= 1 s", max(firsts) <= 1)
     yield Row(f"{what}: out of order per recipient", f"{late}", "", "", None, "0", late == 0)
     rate, _, wrong, left = drain_single(place, scale.messages(20000))
     yield Row("drain, one single recipient (serial)", f"{rate:,.0f}/s", "", "",
               None, f"in order, none left ({wrong} late, {left} left)", wrong == 0 and left == 0)
+
+
+def untouched_postfix(place):
+    """How long Postfix's own schedule (300 s at least) lets held mail wait; looked at for 60 s."""
+    patience = 60
+    sink = CountingSink(place, free_port())
+    server = PostfixPeer(place, sink.port, "default").start()
+    try:
+        cload(server.port, 100, 4, 4096, "-r", 10)
+        wait_for(lambda: server.queued() > 0, 20, what="mail in Postfix's queue")
+        time.sleep(2)
+        sink.start()
+        sink.wait(1, patience)
+        count, first, _, _ = sink.status()
+        return f"{first - sink.started:.2f} s" if count else f"nothing in {patience} s"
+    finally:
+        server.stop()
+        sink.stop()
 
 
 def drain_single(place, messages):
@@ -107,7 +126,7 @@ def failover(scale, place):
             direct = latencies(server, sink, place, messages, 1000)
         finally:
             server.stop()
-        yield from refused(place, sink, messages, direct)
+        yield from refused(place, sink, direct)
         yield from silent(place, sink)
     finally:
         sink.stop()
@@ -119,36 +138,74 @@ def with_spare(place, first, sink, server=""):
                 more_servers=f'server m2 {{ address = "127.0.0.1:{sink.port}" }}')
 
 
-def refused(place, sink, messages, direct):
-    server = with_spare(place, free_port(), sink).start()
+def refused(place, sink, direct):
+    """m1 works, carries mail, and is killed: what the first message behind that waits longer."""
+    folder = place / "refused"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    m1 = CountingSink(folder, free_port()).start()
+    server = with_spare(place, m1.port, sink).start()
+    costs = []
     try:
-        cost = latencies(server, sink, place, messages, 2000)
+        for cycle in range(9):
+            wait_for(lambda: server.mx.server_state("m1") == "up", 20, what="m1 up")
+            before = m1.status()[0]
+            cload(server.port, 5, 1, 4096, "-b", 2000 + 100 * cycle)
+            wait_for(lambda: m1.status()[0] == before + 5, 10, what="mail at m1")
+            m1.stop()
+            costs.append(latencies(server, sink, place, 1, 2050 + 100 * cycle)[0])
+            m1.start()
     finally:
         server.stop()
-    extra = median(cost) - median(direct)
-    yield Row("failover: a refused server costs", f"{extra:.2f} ms",
+        m1.stop()
+    extra, worst = median(costs) - median(direct), max(costs) - median(direct)
+    yield Row("failover: a refused server costs its first message", f"{extra:.2f} ms",
               "the same without it", f"{median(direct):.2f} ms", None, "< 2 ms", extra < 2)
-    first = cost[0] - median(direct)
-    yield Row("failover: and the very first message", f"{first:.2f} ms", "", "", None, "< 2 ms",
-              first < 2)
+    yield Row("failover: and at worst, of 9 outages", f"{worst:.2f} ms", "", "", None, "< 2 ms",
+              worst < 2)
+
+
+class Mute:
+    """Accepts connections and never greets."""
+
+    def __init__(self):
+        self.connections = []
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                self.connections.append(self.listener.accept()[0])
+            except OSError:
+                return
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
 
 
 def silent(place, sink):
-    """Accepts connections and never greets: a time-out of 2 s once, not once a message."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(1000)
-    server = with_spare(place, listener.getsockname()[1], sink, "greeting-timeout = 2s").start()
+    """A time-out of 2 s once, not once a message."""
+    timeout = 2
+    mute = Mute()
+    server = with_spare(place, mute.port, sink, f"greeting-timeout = {timeout}s").start()
     try:
         first = latencies(server, sink, place, 20, 3000)
+        asked = len(mute.connections)
         later = latencies(server, sink, place, 50, 4000)
     finally:
         server.stop()
-        listener.close()
-    worst = max(later)
-    yield Row("failover: a silent server, later messages", f"{worst:.1f} ms at most",
-              "its greeting time-out", f"{max(first):,.0f} ms once", None, "< 100 ms",
-              worst < 100)
+        mute.stop()
+    once, worst = max(first) / 1e3, max(later)
+    yield Row("failover: a silent server, the longest wait", f"{once:.2f} s",
+              "its greeting time-out, connections made for 20 messages", f"{timeout} s, {asked}",
+              None, "once, + 0.5 s", once < timeout + 0.5 and asked <= 2)
+    yield Row("failover: a silent server, later messages", f"{worst:.1f} ms at most", "", "", None,
+              "< 100 ms", worst < 100)
 
 
 def switch_back(place):
