@@ -294,7 +294,8 @@ const struct setting settings_table[] = {
      .text = "Commands of a session without a message in between; RCPT for a recipient that is taken is "
              "not counted."},
     {"errors", SETTING_COUNT, LIMIT(errors), .fallback = "20", .least = 1, .most = 10000,
-     .text = "Errors of a session, after which it is closed with 421."},
+     .text = "Errors of a session, after which it is closed with 421; an ETRN that is not allowed is "
+             "one."},
     {"command-timeout", SETTING_DURATION, LIMIT(command_timeout_ms), .fallback = "5m",
      .least = 10 * MS, .most = DAY,
      .text = "How long a client may take for a command or between two parts of content."},

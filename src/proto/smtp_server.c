@@ -240,6 +240,17 @@ static enum smtp_server_step end_answered(struct smtp_server *server,
     return STEP_COMMAND;
 }
 
+/* Asking for others' mail is an error, and too many of those end a session. */
+static enum smtp_server_step etrn_answered(struct smtp_server *server,
+                                           const struct smtp_answer *answer)
+{
+    if (answer->code == 459 && smtp_server_errs(server)) {
+        return STEP_CLOSING;
+    }
+    smtp_server_reply_answer(server, answer, "250 2.0.0 Ok, queuing started");
+    return STEP_COMMAND;
+}
+
 void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *answer,
                         int64_t now_ms)
 {
@@ -267,8 +278,7 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
         next = end_answered(server, answer);
         break;
     case SMTP_SERVER_ETRN:
-        smtp_server_reply_answer(server, answer, "250 2.0.0 Ok, queuing started");
-        next = STEP_COMMAND;
+        next = etrn_answered(server, answer);
         break;
     default:
         assert(false);

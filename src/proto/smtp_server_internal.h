@@ -57,7 +57,9 @@ void smtp_server_abort(struct smtp_server *server, struct smtp_server_event *eve
 
 /* One whole line, without its end. */
 void smtp_server_reply(struct smtp_server *server, const char *line);
-/* The same for a client's mistake; too many of them end the session. */
+/* Counts a client's mistake. True: there were too many, and 421 has been said. */
+bool smtp_server_errs(struct smtp_server *server);
+/* The same as smtp_server_reply() for a mistake; too many of them end the session. */
 enum smtp_server_step smtp_server_mistake(struct smtp_server *server, const char *line);
 void smtp_server_reply_answer(struct smtp_server *server, const struct smtp_answer *answer,
                               const char *usual);

@@ -41,11 +41,19 @@ void smtp_server_reply(struct smtp_server *server, const char *line)
     append_line(server, line);
 }
 
-enum smtp_server_step smtp_server_mistake(struct smtp_server *server, const char *line)
+bool smtp_server_errs(struct smtp_server *server)
 {
     server->errors++;
-    if (server->settings->errors != 0 && server->errors > server->settings->errors) {
-        smtp_server_reply_goodbye(server, "421 4.7.0 ", "Too many errors");
+    if (server->settings->errors == 0 || server->errors <= server->settings->errors) {
+        return false;
+    }
+    smtp_server_reply_goodbye(server, "421 4.7.0 ", "Too many errors");
+    return true;
+}
+
+enum smtp_server_step smtp_server_mistake(struct smtp_server *server, const char *line)
+{
+    if (smtp_server_errs(server)) {
         return STEP_CLOSING;
     }
     append_line(server, line);

@@ -8,7 +8,10 @@
 #include "relay/etrn.h"
 #include "sys/log.h"
 
-enum { ETRN_BYTES_MAX = 1 + 8 + 16 + 1 + 4 + CHANNEL_DOMAIN_MAX };
+enum {
+    ETRN_BYTES_MAX = 1 + 8 + 16 + 1 + 4 + CHANNEL_DOMAIN_MAX,
+    DENIED_EACH_MS = 60000, /* one line for all that strangers ask for meanwhile */
+};
 
 static const char *outcome_text(enum relay_etrn_outcome outcome)
 {
@@ -20,16 +23,34 @@ static const char *outcome_text(enum relay_etrn_outcome outcome)
     return texts[outcome];
 }
 
+/* Anybody may ask, as often as he likes: the log must not grow with that. */
+static void report_denied(struct core *core, const char *client, struct slice domain)
+{
+    int64_t now_ms = core_now().steady_ms;
+    core->etrn_denied++;
+    if (core->etrn_denied_told_ms != 0 && now_ms - core->etrn_denied_told_ms < DENIED_EACH_MS) {
+        return;
+    }
+    log_event(LOG_LEVEL_INFO, "etrn-denied", LOG_TEXT("client", client),
+              LOG_SLICE("domain", domain), LOG_NUMBER("count", core->etrn_denied));
+    core->etrn_denied = 0;
+    core->etrn_denied_told_ms = now_ms;
+}
+
 static void report(struct core *core, const struct ip_address *client, struct slice domain,
                    bool subdomains, const struct relay_etrn *etrn)
 {
     char address[IP_TEXT_SIZE];
     ip_to_text(client, address);
+    counter_add(core->counters, COUNTER_ETRN, 1);
+    if (etrn->outcome == RELAY_ETRN_DENIED) {
+        report_denied(core, address, domain);
+        return;
+    }
     log_event(LOG_LEVEL_INFO, "etrn", LOG_SLICE("domain", domain),
               LOG_TEXT("subdomains", subdomains ? "yes" : "no"), LOG_TEXT("client", address),
               LOG_TEXT("outcome", outcome_text(etrn->outcome)),
               LOG_NUMBER("messages", etrn->messages));
-    counter_add(core->counters, COUNTER_ETRN, 1);
 }
 
 bool core_etrn_take(struct core_edge_in *in, struct slice frame)

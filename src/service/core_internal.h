@@ -213,7 +213,9 @@ struct core {
     struct alert_news alert_news;
     struct spool_state told_spool; /* as last counted and reported */
     uint64_t told_dropped;
-    int64_t told_gone_ms; /* events up to then have gone early */
+    int64_t told_gone_ms;        /* events up to then have gone early */
+    uint64_t etrn_denied;        /* since the log was told */
+    int64_t etrn_denied_told_ms; /* steady; 0: never */
 };
 
 struct core_described {

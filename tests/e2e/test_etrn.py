@@ -62,6 +62,15 @@ def ask(mx, what, source=None):
         return dialogue.say(f"ETRN {what}")
 
 
+def test_who_may_not_ask_is_let_go_and_logged_once(holdfast, sink):
+    mx = loaded(holdfast(backup_mx(sink().port)))
+    for _ in range(3):
+        with mx.dialogue(source="127.0.0.9") as dialogue:
+            codes = [dialogue.say("ETRN example.com")[0] for _ in range(21)]
+            assert codes == [459] * 20 + [421]
+    assert mx.log().count("etrn") == 1 and "etrn-denied client=127.0.0.9" in mx.log()
+
+
 def test_a_server_that_is_down_is_asked_at_once(holdfast, sink):
     """Greeted with 554 it is probed more and more seldom, until ETRN says that it is well. From
     another address than its own: a connection from that is a reason to probe by itself."""
