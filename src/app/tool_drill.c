@@ -145,8 +145,7 @@ static void print_drain(const json_t *row)
         printf("  asked        %lld accepted at RCPT and taken back\n", asked);
     }
     if (refused > 0) {
-        printf("  refused      %lld at RCPT: the server does not take mail for that address\n",
-               refused);
+        printf("  refused      %lld at RCPT, for good or for now: see holdfast trace\n", refused);
     }
     if (left > 0) {
         printf("  left         %lld %s\n", left,

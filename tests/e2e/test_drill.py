@@ -100,10 +100,13 @@ def test_without_a_drill_recipient_all_ends_at_rcpt(holdfast, sink):
     sessions = {session for session, _, _ in said}
     commands = [line.split()[0] for session in sessions for line in session.commands]
     assert commands.count("MAIL") == commands.count("RCPT") == commands.count("RSET") == 2
+    primary.rule = lambda stage, session, argument: "450 4.7.1 Not yet" if stage == "RCPT" else None
+    refused = mx.tool("drill", "example.com", "--minutes", "0.02", "--messages", "1").stdout
+    assert "Drill of example.com: bad" in refused and "refused      1 at RCPT" in refused
     assert mx.status()["queue"]["messages"] == mx.status()["dead_letters"] == 0
     ends = [row for row in mx.lines("trace", "postmaster@example.com")
             if row["event"] == "discarded"]
-    assert len(ends) == 2 and "RCPT" in ends[0]["reason"]
+    assert len(ends) == 3 and "RCPT" in ends[0]["reason"]
 
 
 @pytest.mark.sanitized
