@@ -74,6 +74,7 @@ format:
 
 lint:
 	@$(PYTHON) tools/check_layers.py
+	@$(PYTHON) tools/check_comparison.py
 	@clang-format --dry-run -Werror $(C_FILES)
 	@for page in $(wildcard man/*.[1-9]); do mandoc -T lint -W warning $$page || exit 1; done
 

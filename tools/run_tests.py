@@ -182,8 +182,9 @@ def have(*tools):
 
 
 def step_layers(step):
-    """who includes whom, and who may sync"""
+    """who includes whom, and who may sync; what the comparison cites is there"""
     step.check("arrows", [PYTHON, "tools/check_layers.py"])
+    step.check("comparison", [PYTHON, "tools/check_comparison.py"])
 
 
 def step_format(step):
