@@ -7,6 +7,8 @@
 
 #include <sys/stat.h>
 
+enum { URL_MAX = 1999 };
+
 _Static_assert(ALERT_KIND_COUNT <= 64, "a bit for each");
 
 static const char *const kind_words =
@@ -90,24 +92,87 @@ static bool is_url(struct slice url)
     return false;
 }
 
-static void take_url(struct settings *settings, struct hook_config *hook, const struct entry *entry,
-                     const struct entry *secret)
+static bool is_good_url(struct slice url)
+{
+    bool good = is_url(url) && url.length <= URL_MAX;
+    for (size_t i = 0; i < url.length; i++) {
+        good = good && url.data[i] > ' ' && url.data[i] < 0x7f;
+    }
+    return good;
+}
+
+static void take_url(struct settings *settings, struct hook_config *hook, const struct entry *entry)
 {
     hook->url = take_text(settings, entry);
-    bool good = entry == NULL || (is_url(hook->url) && hook->url.length < 2000);
-    for (size_t i = 0; i < hook->url.length; i++) {
-        good = good && hook->url.data[i] > ' ' && hook->url.data[i] < 0x7f;
-    }
-    if (!good) {
+    if (entry != NULL && !is_good_url(hook->url)) {
         settings_complain(settings, entry->at, "url: '%.*s' is no http or https address",
                           SHOWN(hook->url));
+    } else if (slice_find(hook->url, '@') < hook->url.length) {
+        settings_warn(settings, entry->at,
+                      "url: what is secret in it is read by all who read this file; see url-file");
     }
-    if (secret != NULL && entry == NULL) {
+}
+
+/* Of those who authenticate by the address alone. Nobody is shown it. */
+static void take_url_file(struct settings *settings, struct hook_config *hook,
+                          const struct entry *entry)
+{
+    struct slice url = SLICE_EMPTY;
+    if (entry == NULL || entry->count != 1 || entry->list ||
+        !settings_secret(settings, &entry->values[0].at, entry->values[0].text, SETTINGS_FOR_HELPER,
+                         URL_MAX, &url) ||
+        url.length == 0) {
+        return;
+    }
+    char *copy = settings_allocate(settings, url.length + 1, 1);
+    if (copy != NULL) {
+        memcpy(copy, url.data, url.length);
+        hook->url = slice_make(copy, url.length);
+    }
+    if (!is_good_url(url)) {
+        settings_complain(settings, entry->at, "url-file: there is no http or https address in it");
+    }
+}
+
+static void take_signature(struct settings *settings, struct hook_config *hook,
+                           const struct entry *secret, bool has_url)
+{
+    if (secret != NULL && !has_url) {
         settings_complain(settings, secret->at, "secret-file is for a url");
     } else if (secret != NULL && secret->count == 1 && !secret->list) {
         (void)settings_secret(settings, &secret->values[0].at, secret->values[0].text,
-                              SETTINGS_FOR_HELPER, &hook->secret);
+                              SETTINGS_FOR_HELPER, SETTINGS_SECRET_MAX, &hook->secret);
     }
+}
+
+/* The mail of an alert takes the route of its address, or any relay: one must be there. */
+static void check_mail(struct settings *settings, const struct hook_config *hook,
+                       const struct entry *entry)
+{
+    const struct relay_config *config = &settings->config.relay;
+    size_t at = slice_find_last(hook->mail, '@');
+    struct slice domain = slice_skip(hook->mail, at + 1);
+    if (entry == NULL || hook->mail.length == 0 || config->route_count == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        const struct route_config *route = &config->routes[i];
+        if (route->kind == ROUTE_RELAY) {
+            return;
+        }
+        for (uint32_t j = 0; j < route->domain_count; j++) {
+            struct slice name = route->domains[j].name;
+            size_t before = domain.length > name.length ? domain.length - name.length : 0;
+            bool below = route->domains[j].wild && before > 1 && domain.data[before - 1] == '.';
+            if (slice_equal_fold(slice_skip(domain, before), name) &&
+                (before == 0 ? !route->domains[j].wild : below)) {
+                return;
+            }
+        }
+    }
+    settings_complain(settings, entry->at,
+                      "mail: '%.*s' is in no domain here, and there is no relay to take it",
+                      SHOWN(hook->mail));
 }
 
 static void take_block(struct settings *settings, const struct block *block,
@@ -117,12 +182,19 @@ static void take_block(struct settings *settings, const struct block *block,
     hook->name = block->title_count > 0 ? block->titles[0].text : SLICE_EMPTY;
     const struct entry *exec = settings_entry(entries, BLOCK_ALERT, "exec");
     const struct entry *url = settings_entry(entries, BLOCK_ALERT, "url");
+    const struct entry *url_file = settings_entry(entries, BLOCK_ALERT, "url-file");
     const struct entry *mail = settings_entry(entries, BLOCK_ALERT, "mail");
     take_kinds(settings, hook, settings_entry(entries, BLOCK_ALERT, "on"));
     take_program(settings, hook, exec);
-    take_url(settings, hook, url, settings_entry(entries, BLOCK_ALERT, "secret-file"));
-    if ((exec != NULL) + (url != NULL) + (mail != NULL) != 1 && !block->broken) {
-        settings_complain(settings, block->at, "alert '%.*s' needs one of exec, url and mail",
+    take_url(settings, hook, url);
+    take_url_file(settings, hook, url_file);
+    take_signature(settings, hook, settings_entry(entries, BLOCK_ALERT, "secret-file"),
+                   url != NULL || url_file != NULL);
+    check_mail(settings, hook, mail);
+    unsigned ways = (exec != NULL) + (url != NULL) + (url_file != NULL) + (mail != NULL);
+    if (ways != 1 && !block->broken) {
+        settings_complain(settings, block->at,
+                          "alert '%.*s' needs one of exec, url, url-file and mail",
                           SHOWN(hook->name));
     }
 }

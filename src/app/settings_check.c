@@ -575,9 +575,9 @@ void settings_check(struct settings *settings)
     check_titles(settings);
     check_limits(settings, entries);
     check_listeners(settings, entries);
-    settings_alerts(settings, entries);
     struct names servers;
     settings_servers(settings, &servers);
     settings_routes(settings, &servers, top);
     names_done(&servers);
+    settings_alerts(settings, entries); /* by routes that are there */
 }

@@ -116,10 +116,10 @@ void settings_warn(struct settings *settings, struct place at, const char *forma
 bool settings_source(struct settings *settings, const struct place *at, struct slice path,
                      uint32_t *ret_source);
 /* The same for a file that holds a secret: its content without the last newline; empty in a process
- * that it is not for. Complains if it is empty, too long, or has a NUL or a second line; warns if
- * everybody may read it. */
+ * that it is not for. Complains if it is empty, longer than `most` octets, or has a NUL or a second
+ * line; warns if everybody may read it. */
 bool settings_secret(struct settings *settings, const struct place *at, struct slice path,
-                     unsigned readers, struct slice *ret_secret);
+                     unsigned readers, size_t most, struct slice *ret_secret);
 /* What settings_expand() wrote; false: no such text. */
 bool settings_unpack(struct settings *settings, struct slice text);
 

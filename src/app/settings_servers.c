@@ -154,7 +154,7 @@ static void fill_login(struct servers *servers, struct server_config *server)
         return;
     }
     (void)settings_secret(settings, &file->values[0].at, file->values[0].text,
-                          SETTINGS_FOR_EDGE_OUT, &server->auth_password);
+                          SETTINGS_FOR_EDGE_OUT, SETTINGS_SECRET_MAX, &server->auth_password);
     check_login_is_local(servers, server, user->at);
 }
 

@@ -169,7 +169,7 @@ static bool is_public(const struct settings *settings, const struct source *sour
 }
 
 bool settings_secret(struct settings *settings, const struct place *at, struct slice path,
-                     unsigned readers, struct slice *ret_secret)
+                     unsigned readers, size_t most, struct slice *ret_secret)
 {
     uint32_t index;
     if (!take_file(settings, at, path, readers, &index)) {
@@ -187,11 +187,10 @@ bool settings_secret(struct settings *settings, const struct place *at, struct s
     if (settings->sealed && secret.length == 0) {
         return true;
     }
-    if (secret.length == 0 || secret.length > SETTINGS_SECRET_MAX ||
-        slice_find(secret, '\0') != secret.length || slice_find(secret, '\n') != secret.length ||
-        slice_find(secret, '\r') != secret.length) {
-        settings_complain(settings, *at, "%.*s: one line of 1 to %d octets is needed",
-                          SLICE_PRINT(source->path), SETTINGS_SECRET_MAX);
+    if (secret.length == 0 || secret.length > most || slice_find(secret, '\0') != secret.length ||
+        slice_find(secret, '\n') != secret.length || slice_find(secret, '\r') != secret.length) {
+        settings_complain(settings, *at, "%.*s: one line of 1 to %zu octets is needed",
+                          SLICE_PRINT(source->path), most);
         return false;
     }
     if (is_public(settings, source)) {

@@ -314,12 +314,15 @@ const struct setting settings_table[] = {
              "It runs as user, and is not confined."},
     {"url", SETTING_URL, ALERT(url), .otherwise = "none",
      .text = "An http or https address to post a JSON object to, tried again for an hour."},
+    {"url-file", SETTING_SECRET, .block = BLOCK_ALERT, .otherwise = "none",
+     .text = "The file whose one line is that address, for receivers who let in whoever knows it; "
+             "read at start and reload, and given to the helper process alone."},
     {"secret-file", SETTING_SECRET, .block = BLOCK_ALERT, .otherwise = "none",
      .text = "The file whose one line is the key that the JSON object is signed with; read at start "
              "and reload, and given to the helper process alone."},
     {"mail", SETTING_MAILBOX, ALERT(mail), .otherwise = "none",
      .text = "An address to write to, over servers that work: when those of its route do not, over "
-             "those of another relay."},
+             "those of another relay. It must be in a domain here, or there must be a relay."},
     {"timeout", SETTING_DURATION, ALERT(timeout_ms), .fallback = "30s", .least = SECOND,
      .most = HOUR,
      .text = "How long the program may run or the request take; then it and what it has begun is "

@@ -181,9 +181,10 @@ static void alert_blocks(void **state)
     (void)state;
     put_file("secret", "tanstaaf\n");
     static const struct wrong cases[] = {
-        {GOOD "alert people { }\n", "conf:6: alert 'people' needs one of exec, url and mail\n"},
-        {GOOD "alert people {\n mail = a@b.c url = \"http://a/\" }\n",
-         "conf:6: alert 'people' needs one of exec, url and mail\n"},
+        {GOOD "alert people { }\n",
+         "conf:6: alert 'people' needs one of exec, url, url-file and mail\n"},
+        {GOOD "alert people {\n mail = a@example.com url = \"http://a/\" }\n",
+         "conf:6: alert 'people' needs one of exec, url, url-file and mail\n"},
         {GOOD "alert people {\n exec = \"bin/true\" }\n",
          "conf:7: exec: 'bin/true' is no absolute path\n"},
         {GOOD "alert people {\n exec = \"/nonexistent/program\" }\n",
@@ -196,17 +197,26 @@ static void alert_blocks(void **state)
          "conf:7: url: 'ftp://a/' is no http or https address\n"},
         {GOOD "alert people {\n url = \"https:///x\" }\n",
          "conf:7: url: 'https:///x' is no http or https address\n"},
-        {GOOD "alert people { mail = a@b.c\n secret-file = secret }\n",
+        {GOOD "alert people {\n mail = bob@nowhere.example }\n",
+         "conf:7: mail: 'bob@nowhere.example' is in no domain here, and there is no relay to take "
+         "it\n"},
+        {GOOD "alert people {\n mail = bob@deep.example.com }\n",
+         "conf:7: mail: 'bob@deep.example.com' is in no domain here, and there is no relay to take "
+         "it\n"},
+        {GOOD "alert people { url-file = none\n }\n", "conf:6: none: No such file or directory\n"},
+        {GOOD "alert people {\n url-file = secret }\n",
+         "conf:7: url-file: there is no http or https address in it\n"},
+        {GOOD "alert people { mail = a@example.com\n secret-file = secret }\n",
          "conf:7: secret-file is for a url\n"},
         {GOOD "alert people { url = \"http://a/\"\n secret-file = none }\n",
          "conf:7: none: No such file or directory\n"},
-        {GOOD "alert people { mail = a@b.c\n on = {stopped, swiched} }\n",
+        {GOOD "alert people { mail = a@example.com\n on = {stopped, swiched} }\n",
          "conf:7: on: 'swiched' is no kind of alert; did you mean 'switched'?\n"},
-        {GOOD "alert people { mail = a@b.c }\nalert people { mail = d@b.c }\n",
+        {GOOD "alert people { mail = a@example.com }\nalert people { mail = d@example.com }\n",
          "conf:7: alert 'people' is there twice; first in line 6\n"},
-        {GOOD "alert people { mail = a@b.c\n rate = 0 }\n",
+        {GOOD "alert people { mail = a@example.com\n rate = 0 }\n",
          "conf:7: rate: '0' is out of range; from 1 to 3600\n"},
-        {GOOD "alert { mail = a@b.c }\n", "conf:6: alert needs a title: alert NAME {\n"},
+        {GOOD "alert { mail = a@example.com }\n", "conf:6: alert needs a title: alert NAME {\n"},
     };
     CHECK_ALL(cases);
     unlink("secret");

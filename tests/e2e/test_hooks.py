@@ -15,6 +15,7 @@ import time
 import pytest
 
 from daemon import alive, backup_mx, kill
+from memory import memory_of
 from peers import free_port, wait_for
 
 
@@ -260,6 +261,20 @@ def test_a_webhook_is_signed_and_tried_again(holdfast, place, receiver):
     assert "HTTP status 500" in mx.log() and "HTTP status 302" in mx.log()
     assert "s3cret" not in mx.log()
     mx.stop()
+
+
+def test_an_address_that_is_a_secret_is_with_the_helper_alone(holdfast, place, receiver):
+    web = receiver()
+    path = place / "url"
+    path.write_text(f"http://127.0.0.1:{web.port}/T0KENSECRET/x\n")
+    path.chmod(0o600)
+    mx = holdfast(backup_mx(free_port()) + f'alert web {{ on = server url-file = "{path}" }}\n')
+    wait_for(lambda: web.posts, 15, what="a post")
+    assert web.posts[0][0] == "/T0KENSECRET/x"
+    for name, pids in mx.processes().items():
+        for pid in pids:
+            assert name == "holdfast-helper" or b"T0KENSECRET" not in memory_of(pid), name
+    assert "T0KENSECRET" not in mx.log()
 
 
 def test_a_webhook_host_is_resolved_by_name(holdfast, receiver):

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from memory import memory_of
 from peers import Dovecot, Postfix, wait_for, why_no_dovecot, why_no_postfix
 
 why_not = why_no_postfix() or why_no_dovecot()
@@ -125,19 +126,3 @@ def test_what_a_server_repeats_goes_nowhere(place, holdfast):
             if not name.startswith("holdfast-edge-o"):
                 assert not any(secret in memory_of(pid) for pid in pids for secret in secrets), name
         echo.shutdown()
-
-
-def memory_of(pid):
-    """What is mapped and can be written, heap and shared files included."""
-    parts = []
-    with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
-        for line in maps:
-            span, rights = line.split()[:2]
-            if rights.startswith("rw") and "ring" not in line:
-                start, end = (int(text, 16) for text in span.split("-"))
-                try:
-                    mem.seek(start)
-                    parts.append(mem.read(end - start))
-                except OSError:
-                    pass
-    return b"".join(parts)
