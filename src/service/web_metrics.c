@@ -99,10 +99,57 @@ static json_t *by_name(const json_t *rows, const char *identity)
     return merged;
 }
 
-/* One sample for each of an array's objects: name{label="..."} number, or with a `state` the
- * number 1 and the state as a second label. */
-static void put_each(struct buffer *out, const json_t *array, const char *name, const char *help,
-                     const char *label, const char *identity, const char *key, bool is_state)
+static void put_sample(struct buffer *out, const char *name, const char *label, const json_t *value,
+                       long long number)
+{
+    buffer_printf(out, "%s{", name);
+    put_label(out, label, value);
+    buffer_printf(out, "} %lld\n", number);
+}
+
+static const struct series {
+    const char *key, *name, *help, *type;
+    long long unit; /* of a sample, in those of the status */
+} of_servers[] =
+    {
+        {"since", "holdfast_server_state_since_seconds", "Unix time of its last change of state",
+         "gauge", 1000},
+        {"changes", "holdfast_server_transitions_total", "Changes of state since start", "counter",
+         1},
+        {"used", "holdfast_server_used_total", "Deliveries handed over since start", "counter", 1},
+        {"failures", "holdfast_server_failures_since_up", "Failures since it was last up", "gauge",
+         1},
+        {"sessions", "holdfast_server_sessions", "Open sessions", "gauge", 1},
+},
+  of_lanes[] = {
+      {"deliveries", "holdfast_lane_deliveries", "Deliveries in a lane", "gauge", 1},
+      {"oldest_seconds", "holdfast_lane_oldest_seconds", "Age of its oldest delivery", "gauge", 1},
+      {"done", "holdfast_lane_drain_done", "Handed over in the drain under way", "gauge", 1},
+      {"left", "holdfast_lane_drain_left", "To be handed over by the drain under way", "gauge", 1},
+      {"since", "holdfast_lane_stopped_since_seconds",
+       "Unix time since when none of its servers works", "gauge", 1000},
+};
+
+/* A sample for each of an array's objects that has the key: name{label="..."} number. */
+static void put_each(struct buffer *out, const json_t *array, const struct series *series,
+                     const char *label, const char *identity)
+{
+    size_t i;
+    const json_t *object;
+    put_head(out, series->name, series->help, series->type);
+    json_array_foreach(array, i, object)
+    {
+        const json_t *value = json_object_get(object, series->key);
+        if (value != NULL && !json_is_null(value)) {
+            put_sample(out, series->name, label, json_object_get(object, identity),
+                       number_of(value) / series->unit);
+        }
+    }
+}
+
+/* The number 1, and the state as a second label. */
+static void put_states(struct buffer *out, const json_t *array, const char *name, const char *help,
+                       const char *label, const char *identity)
 {
     size_t i;
     const json_t *object;
@@ -111,12 +158,35 @@ static void put_each(struct buffer *out, const json_t *array, const char *name, 
     {
         buffer_printf(out, "%s{", name);
         put_label(out, label, json_object_get(object, identity));
-        if (is_state) {
-            buffer_append_text(out, ",");
-            put_label(out, "state", json_object_get(object, key));
-        }
-        buffer_printf(out, "} %lld\n", is_state ? 1 : number_of(json_object_get(object, key)));
+        buffer_append_text(out, ",");
+        put_label(out, "state", json_object_get(object, "state"));
+        buffer_append_text(out, "} 1\n");
     }
+}
+
+static void put_alerts(struct buffer *out, const json_t *alerts)
+{
+    json_t *kinds = json_object();
+    size_t i;
+    const json_t *alert;
+    json_t *count;
+    const char *kind;
+    put_head(out, "holdfast_alerts", "Alerts that stand now", "gauge");
+    buffer_printf(out, "holdfast_alerts %zu\n", json_array_size(alerts));
+    json_array_foreach(alerts, i, alert)
+    {
+        kind = json_string_value(json_object_get(alert, "kind"));
+        json_int_t before = kind != NULL ? json_integer_value(json_object_get(kinds, kind)) : 0;
+        (void)json_object_set_new(kinds, kind != NULL ? kind : "", json_integer(before + 1));
+    }
+    put_head(out, "holdfast_alerts_by_kind", "Alerts of a kind that stand now", "gauge");
+    json_object_foreach(kinds, kind, count)
+    {
+        json_t *value = json_string(kind);
+        put_sample(out, "holdfast_alerts_by_kind", "kind", value, json_integer_value(count));
+        json_decref(value);
+    }
+    json_decref(kinds);
 }
 
 void web_metrics(struct buffer *out, const struct counter_page *page, json_t *status)
@@ -132,25 +202,17 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
         buffer_printf(out, "%s %lld\n", gauges[i].name,
                       number_of(look_up(status, gauges[i].outer, gauges[i].inner)));
     }
-    put_head(out, "holdfast_alerts", "Alerts that stand now", "gauge");
-    buffer_printf(out, "holdfast_alerts %zu\n", json_array_size(json_object_get(status, "alerts")));
+    put_alerts(out, json_object_get(status, "alerts"));
     json_t *servers = by_name(json_object_get(status, "servers"), "name");
-    put_each(out, servers, "holdfast_server_state", "State of a server", "server", "name", "state",
-             true);
-    put_each(out, servers, "holdfast_server_transitions", "Changes of state since start", "server",
-             "name", "changes", false);
-    put_each(out, servers, "holdfast_server_used", "Deliveries handed over since start", "server",
-             "name", "used", false);
-    put_each(out, servers, "holdfast_server_failures_since_up", "Failures since it was last up",
-             "server", "name", "failures", false);
-    put_each(out, servers, "holdfast_server_sessions", "Open sessions", "server", "name",
-             "sessions", false);
+    put_states(out, servers, "holdfast_server_state", "State of a server", "server", "name");
+    for (size_t i = 0; i < sizeof(of_servers) / sizeof(of_servers[0]); i++) {
+        put_each(out, servers, &of_servers[i], "server", "name");
+    }
     json_t *lanes = by_name(json_object_get(status, "lanes"), "route");
-    put_each(out, lanes, "holdfast_lane_state", "State of a lane", "route", "route", "state", true);
-    put_each(out, lanes, "holdfast_lane_deliveries", "Deliveries in a lane", "route", "route",
-             "deliveries", false);
-    put_each(out, lanes, "holdfast_lane_oldest_seconds", "Age of its oldest delivery", "route",
-             "route", "oldest_seconds", false);
+    put_states(out, lanes, "holdfast_lane_state", "State of a lane", "route", "route");
+    for (size_t i = 0; i < sizeof(of_lanes) / sizeof(of_lanes[0]); i++) {
+        put_each(out, lanes, &of_lanes[i], "route", "route");
+    }
     json_decref(servers);
     json_decref(lanes);
 }

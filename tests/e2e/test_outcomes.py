@@ -312,6 +312,13 @@ def test_it_is_in_doubt_as_long_as_that_lasts(holdfast, sink):
     samples = exposition.parse(metrics(mx))
     assert exposition.value(samples, "holdfast_lane_deliveries", route="domain:example.com") == 2
     assert exposition.value(samples, "holdfast_queue_in_doubt") == 1
+    assert exposition.value(samples, "holdfast_alerts_by_kind", kind="in-doubt") == 1
+    assert exposition.value(samples, "holdfast_alerts_by_kind", kind="server") >= 2
+    since = exposition.value(samples, "holdfast_server_state_since_seconds", server="m1")
+    assert 0 <= time.time() - since < 60
+    assert exposition.value(samples, "holdfast_server_transitions_total", server="m1") >= 2
+    assert exposition.value(samples, "holdfast_lane_stopped_since_seconds",
+                            route="domain:example.com") >= since
     m1.rule = lambda stage, session, argument: None
     m1.start()
     wait_for(lambda: len(m1.messages) == 1, 20, what="the message at m1 again")
