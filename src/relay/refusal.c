@@ -7,7 +7,9 @@
  *   the server is not up (again), or its breaker is open              until both are over
  *   the lane has not drained since the server's last recovery         until it has, and
  *     `hold-5xx-after-recovery` longer
- *   the recipient, refused at RCPT, was accepted there before         for an hour, once
+ *   the recipient, refused at RCPT, was accepted there before; or it  for an hour, once
+ *     is the sender that is refused, at MAIL, though not by a code
+ *     that speaks of him or of the message (R4)
  *
  * While one of the first two lasts a second refusal is held as well: nothing was tried yet that
  * counts. With `hold-5xx = manual` the operator has to let them go.
@@ -16,7 +18,7 @@
  * the new machine of one that was lost: what it refuses before it is first up is held. But nothing
  * has waited for it, so nothing is held after that.
  *
- * A relay's exchangers under MX routing are always believed (R4: any 5xx under MX): they are
+ * A relay's exchangers under MX routing are always believed (R4: any 5xx to MAIL): they are
  * strangers, no primary of ours, and nothing but mail would ever show that one is up.
  *
  * A server that is down is waited for only while its chain has nobody else: as soon as another of
@@ -28,7 +30,7 @@
 #include "relay/notes.h"
 
 enum {
-    KNOWN_GOOD_HOLD_MS = 3600 * 1000,
+    HOUR_MS = 3600 * 1000,
     BREAKER_RUN = 10,
     NEVER_HELD = 0, /* steady ms that have always passed */
 };
@@ -136,10 +138,11 @@ enum hold refusal_hold(const struct relay *relay, const struct server *server,
         return HOLD_UNTIL_BELIEVED;
     }
     bool asked_again = (delivery->flags & DELIVERY_REFUSED_ONCE) != 0;
-    return reply->stage == RELAY_AT_RECIPIENT && !asked_again &&
-                   recipient_is_known_good(relay, server, delivery)
-               ? HOLD_AN_HOUR
-               : HOLD_NOT;
+    bool may_err = reply->stage == RELAY_AT_MAIL
+                       ? !server->on_demand
+                       : reply->stage == RELAY_AT_RECIPIENT &&
+                             recipient_is_known_good(relay, server, delivery);
+    return may_err && !asked_again ? HOLD_AN_HOUR : HOLD_NOT;
 }
 
 /* ---- held, and tried again ----------------------------------------------------------------- */
@@ -183,7 +186,7 @@ void refusal_held(struct relay *relay, uint32_t number, const struct relay_reply
     }
     bool an_hour = hold == HOLD_AN_HOUR;
     fate_hold(relay, number, DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE,
-              an_hour ? relay->now.steady_ms + KNOWN_GOOD_HOLD_MS : 0, reply, reason);
+              an_hour ? relay->now.steady_ms + HOUR_MS : 0, reply, reason);
     if (!an_hour) {
         server->held_refusals++;
         review_by(relay, server, delivery_believed_at(relay, server, delivery));

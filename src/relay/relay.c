@@ -556,11 +556,14 @@ static enum hold hold_of(struct relay *relay, struct server *server, const struc
                : refusal_hold(relay, server, delivery, &result->reply);
 }
 
-/* Of a server that has gone meanwhile: another's word counts anew. */
+/* Of a server that has gone meanwhile, where it would have been held: another's word counts anew.
+ */
 static bool is_void(const struct job *job, enum outcome outcome,
                     const struct relay_delivery_result *result)
 {
-    return job->unbelieved && is_refusal(outcome, result) && !is_of_the_message(outcome, result);
+    bool gone = job->server == NO_INDEX;
+    return gone && is_refusal(outcome, result) && !is_of_the_message(outcome, result) &&
+           (job->unbelieved || outcome == OUTCOME_HELD);
 }
 
 static void judge_job(struct relay *relay, struct job *job, struct server *server,
@@ -590,7 +593,7 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
             fate_again(relay, number, job->noted);
         } else if (hold != HOLD_NOT) {
             refusal_held(relay, number, &result->reply, hold);
-        } else if (judgement.outcome == OUTCOME_FINAL) {
+        } else if (judgement.outcome == OUTCOME_FINAL || is_refusal(judgement.outcome, result)) {
             gather(relay, &refused, number, &result->reply);
         } else if (judgement.outcome == OUTCOME_DELIVERED &&
                    fate_tells_success(relay, number, tells_dsn)) {

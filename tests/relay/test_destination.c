@@ -309,6 +309,10 @@ static void an_exchanger_that_comes_back_is_believed(void **state)
     world_result(&world, &job, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_count(&world, RELAY_BOUNCE), 1);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_FINISHED);
+    add(2, "bob@far.example");
+    job = *world_action(&world, RELAY_DELIVER, 0);
+    world_result(&world, &job, RELAY_REFUSED, RELAY_AT_MAIL, RELAY_REPLY, 550);
+    assert_int_equal(world_count(&world, RELAY_BOUNCE), 1);
 }
 
 static void destinations_share_an_exchanger(void **state)

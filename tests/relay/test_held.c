@@ -50,12 +50,12 @@ static void reborn(void)
     relay_free(old);
 }
 
-static void refused_at_mail(void)
+static void found_damaged(void)
 {
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     struct relay_action deliver = take_one(RELAY_DELIVER);
-    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_MAIL, RELAY_REPLY, 550);
+    world_result(&world, &deliver, RELAY_DAMAGED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
 }
 
@@ -63,7 +63,7 @@ static void what_only_the_operator_lets_go_is_counted(void **state)
 {
     (void)state;
     start();
-    refused_at_mail();
+    found_damaged();
     assert_int_equal(held_by_rule(), 1);
     reborn();
     assert_int_equal(held_by_rule(), 1);
@@ -80,7 +80,7 @@ static void what_only_the_operator_lets_go_is_counted(void **state)
     world_close(&world);
     for (int i = 0; i < 3; i++) {
         start();
-        refused_at_mail();
+        found_damaged();
         enum error error =
             i == 0   ? relay_release(world.relay, first, 0, world.now)
             : i == 1 ? relay_discard(world.relay, first, 0, SLICE_EMPTY, world.now)

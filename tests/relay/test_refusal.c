@@ -330,6 +330,49 @@ static void who_is_told_to_let_it_go_need_not_wait_for_the_hour(void **state)
     world_close(&world);
 }
 
+/* Of the server, or of the sender: R4 does not know, so it is asked twice. */
+static void a_refusal_at_mail_is_asked_again_after_an_hour_and_then_final(void **state)
+{
+    (void)state;
+    begin(WINDOW_MS, false);
+    await_up();
+    assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_MAIL, 7), DELIVERY_HELD);
+    assert_int_equal(held_by_rule(), 0);
+    for (int again = 0; again < 2; again++) {
+        struct relay_delivery_view view;
+        assert_true(relay_delivery(world.relay, (struct spool_handle){1}, 0, &view));
+        assert_int_equal(view.next_wall_ms, world.now.wall_ms + HOUR_MS);
+        int64_t refused_ms = world.now.steady_ms;
+        struct relay_action job = await_job();
+        assert_int_equal(world.now.steady_ms - refused_ms, HOUR_MS);
+        if (again == 0) { /* released by hand meanwhile it is a new one */
+            answer(&job, RELAY_AT_MAIL, 451, 0, 0);
+            assert_int_equal(relay_retry(world.relay, (struct spool_handle){1}, 0, world.now),
+                             ERROR_NONE);
+            world_take(&world);
+            job = await_job();
+        }
+        answer(&job, RELAY_AT_MAIL, 550, 7, 1);
+        assert_int_equal(world_delivery(&world, 1, 0),
+                         again == 0 ? DELIVERY_HELD : DELIVERY_DEAD); /* R8 */
+    }
+    world_close(&world);
+
+    begin(WINDOW_MS, false); /* in a window: when that is over, and then final, too */
+    recover();
+    assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_MAIL, 7), DELIVERY_HELD);
+    struct relay_action job = await_job();
+    answer(&job, RELAY_AT_MAIL, 550, 7, 1);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    world_close(&world);
+
+    begin(WINDOW_MS, true);
+    await_up();
+    assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_MAIL, 7), DELIVERY_HELD);
+    assert_int_equal(held_by_rule(), 1); /* as the operator wants it */
+    world_close(&world);
+}
+
 /* ---- the breaker ----------------------------------------------------------------------------- */
 
 static enum delivery_state refuse_numbered(uint32_t i, uint32_t senders, enum relay_stage stage,
@@ -484,6 +527,7 @@ int main(void)
         cmocka_unit_test(one_brought_back_by_hand_is_not_believed_at_once),
         cmocka_unit_test(the_operator_may_want_to_decide_himself),
         cmocka_unit_test(a_known_good_recipient_is_asked_again_after_an_hour),
+        cmocka_unit_test(a_refusal_at_mail_is_asked_again_after_an_hour_and_then_final),
         cmocka_unit_test(who_is_told_to_let_it_go_need_not_wait_for_the_hour),
         cmocka_unit_test(ten_refusals_that_speak_of_the_server_open_the_breaker),
         cmocka_unit_test(a_breaker_needs_many_senders_and_no_success_in_between),

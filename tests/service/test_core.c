@@ -765,6 +765,7 @@ static void mail_held_by_rule_is_an_alert(void **state)
     bench->verdict = RELAY_REFUSED;
     bench->code = 550;
     bench->stage = RELAY_AT_MAIL;
+    bench->servers[0].hold_5xx_manual = true;
     send_until(bench, 1, false, &bench->durable);
     for (int i = 0; i < 500 && !has_alert(bench, ALERT_HELD, ""); i++) {
         bench_run_ms(bench, 10);
