@@ -157,18 +157,25 @@ static struct term term_of(const struct relay *relay, uint32_t number, int64_t w
                : term_make(relay->config->routes[route].keep_ms, age_ms, CAUSE_KEEP);
 }
 
-int64_t expiry_of(const struct relay *relay, uint32_t number)
+/* While the odometer stands there is no saying when it will end a thing: keep-max may be first. */
+static struct term as_things_are(const struct relay *relay, uint32_t number, struct term term,
+                                 int64_t wall_ms)
 {
-    int64_t wall = trusted_wall(relay);
-    struct term term = term_of(relay, number, wall);
     const struct delivery *delivery = delivery_at(relay, number);
     const struct message *message = message_at(relay, delivery->message);
     uint32_t route = lane_of(relay, delivery)->route;
     if (term.left_ms != NEVER && term.cause == CAUSE_KEEP &&
         relay->config->routes[route].kind == ROUTE_DOMAIN && !odometer_moves(relay, route)) {
-        term = term_make(relay->config->routes[route].keep_max_ms, span_age_ms(message, wall),
+        term = term_make(relay->config->routes[route].keep_max_ms, span_age_ms(message, wall_ms),
                          CAUSE_KEEP_MAX);
     }
+    return term;
+}
+
+int64_t expiry_of(const struct relay *relay, uint32_t number)
+{
+    int64_t wall = trusted_wall(relay);
+    struct term term = as_things_are(relay, number, term_of(relay, number, wall), wall);
     return term.left_ms == NEVER ? 0 : relay->now.wall_ms + term.left_ms;
 }
 
@@ -350,6 +357,7 @@ static uint32_t look_at(struct relay *relay, uint32_t index, int64_t wall_ms)
             continue;
         }
         expect(relay, sweep_again(relay, number, &term));
+        term = as_things_are(relay, number, term, wall_ms);
         look_ahead(relay, number, &term);
         int64_t delay = delay_left(relay, number, wall_ms);
         if (delay <= 0) {

@@ -223,6 +223,24 @@ static void keep_counts_while_a_server_is_up(void **state)
     world_close(&world);
 }
 
+/* While the odometer stands it is keep-max that would end it, and people are told so. */
+static void an_outage_takes_back_that_the_end_is_near(void **state)
+{
+    (void)state;
+    configure();
+    slow_probes();
+    set_retry(5 * 86400000);
+    world_start(&world);
+    pass(2 * HOUR_MS, 1);
+    domain_mail(1);
+    pass(24 * DAY_MS, 1);
+    assert_int_equal(told.level, 2); /* six days are left by the odometer */
+    assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
+    pass(DAY_MS, 0);
+    assert_int_equal(told.level, 1);
+    world_close(&world);
+}
+
 /* ---- restarts ------------------------------------------------------------------------------ */
 
 static void carry(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
@@ -564,6 +582,7 @@ int main(void)
         cmocka_unit_test(keep_counts_while_a_server_is_up),
         cmocka_unit_test(a_restart_keeps_the_odometer),
         cmocka_unit_test(a_reload_takes_what_has_elapsed_along),
+        cmocka_unit_test(an_outage_takes_back_that_the_end_is_near),
         cmocka_unit_test(a_clock_that_jumps_ends_nobodys_mail),
         cmocka_unit_test(a_clock_that_is_wrong_at_the_start_ends_nobodys_mail),
         cmocka_unit_test(a_clock_that_is_wrong_at_the_start_discards_no_dead_letter),
