@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "relay/notes.h"
 #include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
@@ -625,6 +626,34 @@ void lane_drain(struct relay *relay, struct lane *lane, uint32_t server)
     event->count = lane->drain_left;
 }
 
+/* So that the way back is told in the next life, too. An exchanger is not known then by its number,
+ * nor by its name before DNS is asked: of a switch to one nothing is noted. */
+static void note_switch(struct relay *relay, const struct lane *lane, uint32_t server, bool is_head)
+{
+    buffer_clear(&relay->scratch);
+    if (!note_switched_key(&relay->scratch, lane->name)) {
+        return;
+    }
+    struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
+    buffer_clear(&relay->scratch);
+    if (!is_head && server < RELAY_EXCHANGERS) {
+        note_encode_switched(&relay->scratch, server_name(relay, server));
+    }
+    struct relay_action *action = action_add(relay, RELAY_GLOBAL);
+    action->key = key;
+    action->payload = action_copy(relay, buffer_slice(&relay->scratch));
+}
+
+void lane_load_switch(struct relay *relay, struct slice name, struct slice server)
+{
+    uint32_t index = relay_config_server(relay->config, server);
+    for (uint32_t i = 0; index != NO_INDEX && i < relay->config->route_count; i++) {
+        if (slice_equal(relay->lanes.all[i]->name, name)) {
+            relay->lanes.all[i]->last_server = index;
+        }
+    }
+}
+
 void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
 {
     uint32_t before = lane->last_server;
@@ -640,6 +669,7 @@ void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
     event->server = server;
     event->is_head = server == lane_chain_head(relay, lane);
     event->reason = action_copy(relay, slice_make(from->reason, from->reason_length));
+    note_switch(relay, lane, server, event->is_head);
 }
 
 /* R4: it is back where it belongs, whether or not there is mail to show it. */

@@ -270,7 +270,7 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
                        struct relay_time now)
 {
     relay->now = now;
-    struct slice name;
+    struct slice name, server;
     struct note_key key;
     int64_t ms;
     if (note_freeze_key_parse(text, &name)) {
@@ -283,6 +283,10 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
     if (note_odometer_key_parse(text, &name)) {
         if (note_decode_odometer(payload, &ms)) {
             odometer_load(relay, name, ms);
+        }
+    } else if (note_switched_key_parse(text, &name)) {
+        if (note_decode_switched(payload, &server)) {
+            lane_load_switch(relay, name, server);
         }
     } else if (slice_equal(text, NOTE_CLOCK_KEY)) {
         if (note_decode_clock(payload, &ms)) {

@@ -246,6 +246,37 @@ bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision)
     return true;
 }
 
+static const char switched_prefix[] = "switched/";
+
+bool note_switched_key(struct buffer *buffer, struct slice lane)
+{
+    if (sizeof switched_prefix - 1 + lane.length > SPOOL_KEY_MAX) {
+        return false;
+    }
+    buffer_append_text(buffer, switched_prefix);
+    buffer_append(buffer, lane);
+    return true;
+}
+
+bool note_switched_key_parse(struct slice key, struct slice *ret_lane)
+{
+    return cut_front(key, switched_prefix, ret_lane) && ret_lane->length > 0;
+}
+
+void note_encode_switched(struct buffer *buffer, struct slice server)
+{
+    buffer_put_u8(buffer, NOTE_VERSION);
+    buffer_put_bytes(buffer, slice_take(server, NOTE_NAME_MAX));
+}
+
+bool note_decode_switched(struct slice payload, struct slice *ret_server)
+{
+    struct reader reader = reader_make(payload);
+    bool known = reader_u8(&reader) == NOTE_VERSION;
+    *ret_server = reader_bytes(&reader);
+    return known && !reader.failed;
+}
+
 void note_encode_clock(struct buffer *buffer, int64_t wall_ms)
 {
     buffer_put_u8(buffer, NOTE_VERSION);

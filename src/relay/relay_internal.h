@@ -578,6 +578,8 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
 void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server);
 /* Whether that can ever be this one. */
 bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t server);
+/* It went there when that was noted. */
+void lane_load_switch(struct relay *relay, struct slice name, struct slice server);
 /* The server that its mail was redirected to, which is its whole chain; else empty. */
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane);
 /* All servers of its chain are down or disabled. */

@@ -355,6 +355,32 @@ static void a_state_without_its_trouble_is_read(void **state)
     world_close(&world);
 }
 
+static void a_switch_back_is_told_over_a_restart_too(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    start();
+    pass(M2, 4000);
+    add(1, "bob@one.example");
+    assert_true(await_job(M2, 1000, &job));
+    accept_job(&job);
+    assert_int_equal(switches, 1);
+    reborn(NULL);
+    struct relay_lane_view lane;
+    relay_lane(world.relay, 0, &lane);
+    assert_true(lane.switched);
+    pass(M1 | M2, 5000);
+    assert_int_equal(switches, 2);
+    relay_lane(world.relay, 0, &lane);
+    assert_false(lane.switched);
+    reborn(NULL); /* once */
+    pass(M1 | M2, 5000);
+    add(2, "bob@one.example");
+    assert_true(await_job(M1 | M2, 1000, &job));
+    assert_int_equal(switches, 2);
+    world_close(&world);
+}
+
 /* ---- what a stand-in has put off ---------------------------------------------------------------
  */
 
@@ -572,6 +598,7 @@ int main(void)
         cmocka_unit_test(a_held_refusal_does_not_wait_for_a_server_out_of_its_chain),
         cmocka_unit_test(a_restart_does_not_forget_what_a_server_has_to_prove),
         cmocka_unit_test(a_state_without_its_trouble_is_read),
+        cmocka_unit_test(a_switch_back_is_told_over_a_restart_too),
         cmocka_unit_test(what_a_stand_in_put_off_is_due_when_the_head_is_up),
         cmocka_unit_test(what_another_put_off_keeps_to_its_schedule),
         cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),
