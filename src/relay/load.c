@@ -300,6 +300,8 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
         uint32_t index = relay_config_server(relay->config, key.name);
         if (index != NO_INDEX) {
             server_load_note(relay, &relay->servers[index], key.kind, payload);
+        } else if (key.kind == GLOBAL_HAND && note_decode_hand(payload)) {
+            hand_remember(relay, key.name);
         }
     }
 }

@@ -197,6 +197,8 @@ static void move_servers(struct relay *relay, struct server *servers, const uint
             abandon(relay, old);
             if (index != NO_INDEX) {
                 governor_moved(relay, &servers[index], old);
+            } else if (old->state == SERVER_DISABLED) {
+                hand_remember(relay, old->config->name);
             }
         }
     }
@@ -546,6 +548,11 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     }
     stop_destinations(relay);
     move_servers(relay, servers, server_map);
+    for (uint32_t i = 0; i < config->server_count; i++) {
+        if (hand_recall(relay, config->servers[i].name)) {
+            servers[i].state = SERVER_DISABLED;
+        }
+    }
     relay->config = config;
     free(relay->servers);
     relay->servers = servers;

@@ -99,6 +99,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     intern_init(&relay->domains, relay->key, UINT32_MAX - 1);
     intern_init(&relay->reasons, relay->key, REASONS_MAX);
     intern_init(&relay->redirects, relay->key, UINT32_MAX - 1);
+    intern_init(&relay->hands, relay->key, HANDS_MAX);
     schedule_init(&relay->schedule, timer_moved, relay);
     arena_init(&relay->action_memory);
     buffer_init(&relay->scratch, SPOOL_NOTE_MAX);
@@ -150,6 +151,7 @@ void relay_free(struct relay *relay)
     intern_done(&relay->reasons);
     intern_done(&relay->redirects);
     schedule_done(&relay->schedule);
+    intern_done(&relay->hands);
     arena_done(&relay->action_memory);
     buffer_done(&relay->scratch);
     buffer_done(&relay->attempt);

@@ -81,6 +81,7 @@ enum {
     ADDRESSES_MAX = 32,         /* of a server, for relay_contact() */
     REASONS_MAX = 8192,         /* different reasons at once; beyond, only reply codes */
     REASON_BYTES_MAX = 200,
+    HANDS_MAX = 1024,        /* servers taken out by hand, and then of the configuration */
     DRR_QUANTUM = 256 << 10, /* bytes a lane may send before the next lane's turn */
     DRR_COST_BASE = 4096,    /* a message's own cost beside its bytes */
     DRR_COST_MAX = 1 << 20,
@@ -427,6 +428,7 @@ struct relay {
     struct intern domains;
     struct intern reasons;
     struct intern redirects;
+    struct intern hands; /* names of servers taken out by hand that are not configured any more */
     struct schedule schedule;
     struct odometer *odometers; /* by route */
     int64_t odometers_due_ms;   /* steady: the next is to be written */
@@ -646,6 +648,10 @@ void server_timer(struct relay *relay, struct server *server);
 /* `id` 0: a new one. NULL: memory. */
 struct job *job_new(struct relay *relay, uint64_t id, uint32_t count);
 struct job *job_find(const struct relay *relay, uint64_t id);
+/* `server down` holds until `server up`, also if the server is not configured for a while. */
+void hand_remember(struct relay *relay, struct slice name);
+/* It is configured: whether it was remembered, which it is no longer. */
+bool hand_recall(struct relay *relay, struct slice name);
 void job_free(struct relay *relay, struct job *job);
 
 /* ---- exchanger.c: servers made on demand -------------------------------------------------- */

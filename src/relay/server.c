@@ -59,6 +59,24 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
 }
 
 struct server *server_at(const struct relay *relay, uint32_t index)
+void hand_remember(struct relay *relay, struct slice name)
+{
+    if (!intern_has(&relay->hands, name)) {
+        (void)intern_take(&relay->hands, name); /* without memory it is forgotten until a restart */
+    }
+}
+
+bool hand_recall(struct relay *relay, struct slice name)
+{
+    if (!intern_has(&relay->hands, name)) {
+        return false;
+    }
+    uint32_t number = intern_take(&relay->hands, name);
+    intern_drop(&relay->hands, number);
+    intern_drop(&relay->hands, number);
+    return true;
+}
+
 {
     if (index < relay->server_count) {
         return &relay->servers[index];

@@ -381,6 +381,36 @@ static void a_switch_back_is_told_over_a_restart_too(void **state)
     world_close(&world);
 }
 
+static void what_was_taken_out_by_hand_stays_out_until_it_is_brought_back(void **state)
+{
+    (void)state;
+    for (int restarted = 0; restarted < 2; restarted++) { /* while it is not configured */
+        start();
+        pass(M1, 4000);
+        assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
+        take();
+        reload(changed(GONE));
+        if (restarted) {
+            struct relay_config before = world.config;
+            world.config = *changed(GONE);
+            reborn(NULL);
+            world.config = before;
+        }
+        reload(&world.config);
+        assert_int_equal(world_state(&world, 0), SERVER_DISABLED);
+        pass(M1, 4000);
+        assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+        take();
+        pass(M1, 4000);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        reload(changed(GONE));
+        reload(&world.config);
+        pass(M1, 4000);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        world_close(&world);
+    }
+}
+
 /* ---- what a stand-in has put off ---------------------------------------------------------------
  */
 
@@ -599,6 +629,7 @@ int main(void)
         cmocka_unit_test(a_restart_does_not_forget_what_a_server_has_to_prove),
         cmocka_unit_test(a_state_without_its_trouble_is_read),
         cmocka_unit_test(a_switch_back_is_told_over_a_restart_too),
+        cmocka_unit_test(what_was_taken_out_by_hand_stays_out_until_it_is_brought_back),
         cmocka_unit_test(what_a_stand_in_put_off_is_due_when_the_head_is_up),
         cmocka_unit_test(what_another_put_off_keeps_to_its_schedule),
         cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),
