@@ -162,6 +162,19 @@ void deferrals_forgive(struct relay *relay, struct server *server)
     }
 }
 
+void deferrals_forget(struct relay *relay, const struct server *server)
+{
+    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count; i++) {
+            uint32_t number = delivery_number(message, i);
+            if (number != NOBODY && delivery_at(relay, number)->server == server->index) {
+                delivery_at(relay, number)->trouble_attempts = 0;
+            }
+        }
+    }
+}
+
 /* ---- put off ------------------------------------------------------------------------------ */
 
 static void count_attempt(struct relay *relay, struct delivery *delivery)

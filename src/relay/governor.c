@@ -316,7 +316,9 @@ static void works(struct relay *relay, struct server *server, const struct sessi
     }
     if (server->epoch_used) {
         server->epoch_used = false;
-        server->epoch++;
+        if (++server->epoch == 0) {
+            deferrals_forget(relay, server);
+        }
     }
 }
 
@@ -642,6 +644,7 @@ void governor_loaded(struct relay *relay, struct server *server, const struct st
     server->recovered_ms = relay->now.steady_ms - (ago_ms > 0 ? ago_ms : 0);
     if (state == SERVER_UP) {
         server->trouble = TROUBLE_NONE;
+        server->trouble_serial = 0;
         server->away_since_ms = INT64_MAX;
     } else if (note->trouble > TROUBLE_NONE && note->trouble <= TROUBLE_DELIVERY) {
         server->trouble = (enum trouble)note->trouble;

@@ -84,6 +84,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->key = (struct hash_key){relay_random(relay), relay_random(relay)};
     relay->next_session = (uint32_t)relay_random(relay);
     relay->next_job = relay_random(relay);
+    relay->session_serial = 1; /* session_of_job() */
     relay->thaw_due_ms = INT64_MAX;
     relay->first_message = relay->last_message = relay->load_hint = relay->oldest = NOBODY;
     relay->delivery_free = relay->record_free = NOBODY;
@@ -98,8 +99,8 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     map_init(&relay->jobs_by_id);
     intern_init(&relay->domains, relay->key, UINT32_MAX - 1);
     intern_init(&relay->reasons, relay->key, REASONS_MAX);
-    intern_init(&relay->redirects, relay->key, UINT32_MAX - 1);
     intern_init(&relay->hands, relay->key, HANDS_MAX);
+    intern_init(&relay->redirects, relay->key, UINT32_MAX - 1);
     schedule_init(&relay->schedule, timer_moved, relay);
     arena_init(&relay->action_memory);
     buffer_init(&relay->scratch, SPOOL_NOTE_MAX);
@@ -150,8 +151,8 @@ void relay_free(struct relay *relay)
     intern_done(&relay->domains);
     intern_done(&relay->reasons);
     intern_done(&relay->redirects);
-    schedule_done(&relay->schedule);
     intern_done(&relay->hands);
+    schedule_done(&relay->schedule);
     arena_done(&relay->action_memory);
     buffer_done(&relay->scratch);
     buffer_done(&relay->attempt);
@@ -530,6 +531,14 @@ static bool job_tells_dsn(const struct job *job, const struct server *server)
            (server->capabilities.flags & RELAY_CAP_DSN) != 0;
 }
 
+/* One of an earlier life is older than any here: it proves something only of a server that has had
+ * no trouble since. */
+static const struct session *session_of_job(const struct job *job)
+{
+    static const struct session of_an_earlier_life = {.serial = 1};
+    return job->session != NULL ? job->session : &of_an_earlier_life;
+}
+
 static bool is_refusal(enum outcome outcome, const struct relay_delivery_result *result)
 {
     return result->verdict == RELAY_REFUSED &&
@@ -550,7 +559,7 @@ static enum hold hold_of(struct relay *relay, struct server *server, const struc
     if (server == NULL || !is_refusal(outcome, result)) {
         return HOLD_NOT;
     }
-    if (governor_is_fresh(server, job->session)) {
+    if (governor_is_fresh(server, session_of_job(job))) {
         breaker_count(relay, server, delivery, &result->reply);
     }
     return is_of_the_message(outcome, result)
@@ -687,7 +696,7 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
     }
     judge_job(relay, job, server, reused_session, results, count, &impression);
     if (server != NULL) {
-        judge_server(relay, server, session, &impression, sender, recipient,
+        judge_server(relay, server, session_of_job(job), &impression, sender, recipient,
                      job->dot_ms > 0 ? now.steady_ms - job->dot_ms : -1);
     }
     job_free(relay, job);

@@ -578,10 +578,10 @@ void recipients_rekey(struct relay *relay);
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
 /* Its mail goes to that server now: tells so, if it went to another before. */
 void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server);
-/* Whether that can ever be this one. */
-bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t server);
 /* It went there when that was noted. */
 void lane_load_switch(struct relay *relay, struct slice name, struct slice server);
+/* Whether that can ever be this one. */
+bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t server);
 /* The server that its mail was redirected to, which is its whole chain; else empty. */
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane);
 /* All servers of its chain are down or disabled. */
@@ -880,6 +880,8 @@ void doubts_unpin(struct relay *relay, struct server *server);
 /* R3: what was deferred since its trouble began is due, its count restored; by it, or by one that
  * stood in for it. */
 void deferrals_forgive(struct relay *relay, struct server *server);
+/* Its epochs begin anew: nothing that was deferred in one of them belongs to a later trouble. */
+void deferrals_forget(struct relay *relay, const struct server *server);
 
 /* ---- odometer.c: time in which somebody could have taken it (R7) ---------------------------- */
 

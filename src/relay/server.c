@@ -19,6 +19,7 @@ void server_init(struct relay *relay, struct server *server, const struct server
         .index = index,
         .state = SERVER_SUSPECT,
         .trouble = TROUBLE_CONNECT,
+        .trouble_serial = relay->session_serial,
         .since_ms = relay->now.steady_ms,
         .since_wall_ms = relay->now.wall_ms,
         .away_since_ms = relay->now.steady_ms,
@@ -58,7 +59,6 @@ enum error servers_new(struct relay *relay, const struct relay_config *config,
     return ERROR_NONE;
 }
 
-struct server *server_at(const struct relay *relay, uint32_t index)
 void hand_remember(struct relay *relay, struct slice name)
 {
     if (!intern_has(&relay->hands, name)) {
@@ -77,6 +77,7 @@ bool hand_recall(struct relay *relay, struct slice name)
     return true;
 }
 
+struct server *server_at(const struct relay *relay, uint32_t index)
 {
     if (index < relay->server_count) {
         return &relay->servers[index];

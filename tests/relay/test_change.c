@@ -411,6 +411,77 @@ static void what_was_taken_out_by_hand_stays_out_until_it_is_brought_back(void *
     }
 }
 
+/* A job of the life before is no word on what has come since. */
+static void a_session_of_an_earlier_life_brings_nobody_down(void **state)
+{
+    (void)state;
+    for (int recovers = 0; recovers < 2; recovers++) {
+        struct relay_action job;
+        static const uint32_t first[] = {0};
+        start();
+        pass(M1, 4000);
+        add(1, "bob@one.example");
+        assert_true(await_job(M1, 1000, &job));
+        struct relay *old = world.relay;
+        world_open(&world);
+        if (!recovers) {
+            for (uint32_t i = 0; i < global_count; i++) {
+                relay_load_global(world.relay, slice_from_text(globals[i].key),
+                                  slice_make(globals[i].payload, globals[i].length), world.now);
+            }
+        }
+        world_insert(&world, 1, 1, "a@x", "bob@one.example", 0);
+        relay_free(old);
+        relay_resume(world.relay, job.session, job.job, one, first, 1, 0, world.now);
+        queue_count = 0;
+        relay_start(world.relay, world.now);
+        take();
+        struct relay_action none;
+        for (int i = 0; recovers && world_state(&world, 0) != SERVER_RECOVERING; i++) {
+            assert_true(i < 100);
+            assert_false(step(M1, 100, &none));
+        }
+        say(&job, RELAY_CUT, RELAY_AT_DATA, RELAY_LOST, 0);
+        assert_int_equal(world_state(&world, 0), recovers ? SERVER_RECOVERING : SERVER_SUSPECT);
+        world_close(&world);
+    }
+}
+
+/* Troubles are counted in few bits. */
+static void an_old_deferral_is_not_brought_forward_by_the_256th_trouble(void **state)
+{
+    (void)state;
+    struct relay_action job;
+    world_configure(&world);
+    world.retry_ms[0] = 2000000000;
+    forget_all();
+    world_start(&world);
+    gather();
+    pass(M1, 4000);
+    add(1, "bob@one.example");
+    assert_true(await_job(M1, 1000, &job));
+    refuse(&job, RELAY_AT_RECIPIENT, 451);
+    for (uint32_t i = 0; i < 256; i++) {
+        add(2, "ann@one.example");
+        assert_true(await_job(M1, 1000, &job));
+        if (i > 0) {
+            refuse(&job, RELAY_AT_RECIPIENT, 451); /* so that the trouble has a deferral */
+            assert_int_equal(relay_retry(world.relay, (struct spool_handle){2}, 0, world.now),
+                             ERROR_NONE);
+            take();
+            assert_true(await_job(M1, 1000, &job));
+        }
+        assert_int_equal(job.handle.index, 2);
+        accept_job(&job);
+    }
+    pass(0, 2 * MINUTE_MS);
+    assert_int_not_equal(world_state(&world, 0), SERVER_UP);
+    pass(M1, 4000);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+    world_close(&world);
+}
+
 /* ---- what a stand-in has put off ---------------------------------------------------------------
  */
 
@@ -630,6 +701,8 @@ int main(void)
         cmocka_unit_test(a_state_without_its_trouble_is_read),
         cmocka_unit_test(a_switch_back_is_told_over_a_restart_too),
         cmocka_unit_test(what_was_taken_out_by_hand_stays_out_until_it_is_brought_back),
+        cmocka_unit_test(a_session_of_an_earlier_life_brings_nobody_down),
+        cmocka_unit_test(an_old_deferral_is_not_brought_forward_by_the_256th_trouble),
         cmocka_unit_test(what_a_stand_in_put_off_is_due_when_the_head_is_up),
         cmocka_unit_test(what_another_put_off_keeps_to_its_schedule),
         cmocka_unit_test(a_server_that_has_moved_is_not_believed_before_it_is_up),
