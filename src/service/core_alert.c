@@ -425,8 +425,14 @@ static void look_at_server(struct core *core, uint32_t server)
         snprintf(text, sizeof(text), "server %.*s is down%s%.*s", SLICE_PRINT(slice_take(name, 64)),
                  view.reason.length > 0 ? ": " : "", SLICE_PRINT(slice_take(view.reason, 100)));
         begin(core, ALERT_SERVER, name, text);
-    } else if (view.state == SERVER_UP || view.state == SERVER_DISABLED) {
-        end_as(core, ALERT_SERVER, name, view.state == SERVER_UP ? ALERT_OVER : ALERT_DISABLED);
+        return;
+    }
+    /* Recovering it answers, but a canary may still put it down. Without a session there is none.
+     */
+    bool answers = view.state == SERVER_RECOVERING && view.sessions == 0;
+    if (view.state == SERVER_UP || view.state == SERVER_DISABLED || answers) {
+        end_as(core, ALERT_SERVER, name,
+               view.state == SERVER_DISABLED ? ALERT_DISABLED : ALERT_OVER);
     }
 }
 

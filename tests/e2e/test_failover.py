@@ -54,6 +54,22 @@ def test_the_way_back_is_told_though_no_mail_comes(holdfast, sink):
     assert m1.messages == []
 
 
+def test_a_server_that_answers_is_not_told_to_be_down(holdfast, sink):
+    """It has refused our credentials, and must take a message to be up; but it is there."""
+    def rule(stage, _session, _argument):
+        return "535 5.7.8 Who are you" if stage == "MAIL" else None
+
+    m1 = sink(rule)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send(content=number(1))
+    kinds = lambda: [alert["kind"] for alert in mx.status()["alerts"]]  # noqa: E731
+    wait_for(lambda: "server" in kinds(), 10, what="word that m1 is down")
+    mx.tool("queue", "discard", "--all")
+    wait_for(lambda: "server" not in kinds(), 30, what="word that it is not")
+    assert mx.server_state("m1") == "recovering"
+    assert "credentials" in kinds()
+
+
 def test_head_of_the_chain_first_always(holdfast, sink):
     """m4 in use, m2 comes back: m2, though m4 works. m1 comes back: m1."""
     hops = [sink(start=False) for _ in range(4)]
