@@ -324,8 +324,9 @@ static bool begin(struct journal *journal)
     compaction->number = segment->number;
     segment->emptying = true;
     journal->compaction = compaction;
-    if (segment_index(journal, segment, &compaction->index) != ERROR_NONE) {
-        segment->stuck = true;
+    enum error error = segment_index(journal, segment, &compaction->index);
+    if (error != ERROR_NONE) {
+        segment->stuck = error != ERROR_MEMORY; /* for which there is another time */
         compaction_free(journal);
         return false;
     }

@@ -504,6 +504,80 @@ static void loading_goes_on_where_memory_was_out(void **state)
     end_life(&life);
 }
 
+/* What is over leaves one message in each segment. */
+static void litter(struct life *life, unsigned count)
+{
+    static uint8_t bytes[20000];
+    struct spool_recipient recipient = {.address = SLICE_LITERAL("someone@example.com")};
+    for (unsigned n = 1; n <= count; n++) {
+        struct spool_message message = {.id = {8, n},
+                                        .body_length = sizeof(bytes),
+                                        .sender = SLICE_LITERAL("sender@example.org"),
+                                        .recipients = &recipient,
+                                        .recipient_count = 1};
+        spool_batch_begin(life->spool);
+        assert_int_equal(
+            spool_batch_message(life->spool, &message, NULL, slice_make(bytes, sizeof(bytes))),
+            ERROR_NONE);
+        if (n % 6 != 0) {
+            spool_batch_new_fate(life->spool, 0, SPOOL_DELIVERED);
+        }
+        asked[0] = (struct asked){.life = life};
+        life->outstanding++;
+        spool_batch_submit(life->spool, SPOOL_SYNCED, told, &asked[0]);
+        let_run(life, 0);
+    }
+}
+
+static uint32_t segments_at_rest(struct life *life)
+{
+    struct spool_state status = {0};
+    uint32_t least = UINT32_MAX;
+    for (int i = 0, calm = 0; calm < 5 && i < 400; i++) {
+        spool_tick(life->spool);
+        pass_time(life, 1);
+        spool_status(life->spool, &status);
+        calm = status.segments < least ? 0 : calm + 1;
+        least = status.segments < least ? status.segments : least;
+    }
+    return status.segments;
+}
+
+/* Segments that could not be emptied for want of memory, at one step or another, are emptied when
+ * there is some. */
+static void want_of_memory_keeps_no_segment(void **state)
+{
+    (void)state;
+    enum { WAYS = 20, TICKS = 20 };
+    memory_count_if(is_counted);
+    uint32_t usual = 0;
+    for (long good = -1; good < WAYS; good++) {
+        struct life life;
+        struct found found;
+        begin_life(&life);
+        assert_int_equal(open_life(&life), ERROR_NONE);
+        litter(&life, 90);
+        spool_close(life.spool);
+        assert_int_equal(open_life(&life), ERROR_NONE);
+        assert_int_equal(load(&life, &found), ERROR_NONE);
+        for (int i = 0; good >= 0 && i < TICKS; i++) {
+            memory_fail_at(good);
+            counting = true;
+            spool_tick(life.spool);
+            counting = false;
+            (void)memory_fail_never();
+            pass_time(&life, 1);
+        }
+        uint32_t segments = segments_at_rest(&life);
+        usual = good < 0 ? segments : usual;
+        if (segments > usual + 1) { /* a new one may have been begun */
+            fail_msg("after %ld good allocations: %u segments, not %u", good, segments, usual);
+        }
+        spool_close(life.spool);
+        end_life(&life);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +591,7 @@ int main(void)
         cmocka_unit_test(a_directory_that_cannot_be_synced_refuses_large_mail),
         cmocka_unit_test(any_allocation_may_fail),
         cmocka_unit_test(loading_goes_on_where_memory_was_out),
+        cmocka_unit_test(want_of_memory_keeps_no_segment),
     };
     return cmocka_run_group_tests_name("spool with faults", tests, NULL, NULL);
 }
