@@ -52,6 +52,36 @@ static void file_write_run(void *context)
     job->error = file->error;
 }
 
+static void file_end_run(void *context)
+{
+    struct content_file *file = context;
+    if (file->handle != NULL) {
+        file->journal->disk->ops->close(file->handle);
+        file->handle = NULL;
+    }
+}
+
+static void file_discard_run(void *context)
+{
+    struct content_file *file = context;
+    char name[LOG_NAME_SIZE];
+    log_name_make(LOG_NAME_CONTENT, file->number, name);
+    file_end_run(file);
+    (void)file->journal->disk->ops->unlink(file->journal->disk, name);
+}
+
+static void file_ended(void *context)
+{
+    free(context);
+}
+
+/* Memory is out, and no job has it any more: what the worker would do is done here. */
+static void file_discard_here(struct content_file *file)
+{
+    file_discard_run(file);
+    file_ended(file);
+}
+
 static void file_write_done(void *context)
 {
     struct file_job *job = context;
@@ -60,6 +90,9 @@ static void file_write_done(void *context)
     file->journal->content_pending -= job->bytes.length;
     buffer_done(&job->bytes);
     free(job);
+    if (--file->writes == 0 && file->discarded) {
+        file_discard_here(file);
+    }
 }
 
 /* Takes the bytes over. */
@@ -89,32 +122,10 @@ static enum error file_write(struct log_content *content, struct buffer *bytes)
         return error;
     }
     content->file->length += length;
+    content->file->writes++;
     journal->content_bytes += length;
     buffer_init(bytes, 0);
     return ERROR_NONE;
-}
-
-static void file_end_run(void *context)
-{
-    struct content_file *file = context;
-    if (file->handle != NULL) {
-        file->journal->disk->ops->close(file->handle);
-        file->handle = NULL;
-    }
-}
-
-static void file_discard_run(void *context)
-{
-    struct content_file *file = context;
-    char name[LOG_NAME_SIZE];
-    log_name_make(LOG_NAME_CONTENT, file->number, name);
-    file_end_run(file);
-    (void)file->journal->disk->ops->unlink(file->journal->disk, name);
-}
-
-static void file_ended(void *context)
-{
-    free(context);
 }
 
 void content_file_close(struct content_file *file)
@@ -131,8 +142,14 @@ void content_file_discard(struct content_file *file)
         return;
     }
     file->journal->content_bytes -= file->length;
-    /* Failing that it is garbage until the next start. */
-    (void)!worker_submit(file->journal->committer, file_discard_run, file_ended, file);
+    if (worker_submit(file->journal->committer, file_discard_run, file_ended, file) == ERROR_NONE) {
+        return;
+    }
+    if (file->writes == 0) {
+        file_discard_here(file);
+    } else {
+        file->discarded = true; /* by the last of them */
+    }
 }
 
 /* ---- runs -------------------------------------------------------------------------------- */

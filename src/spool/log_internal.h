@@ -171,6 +171,8 @@ struct content_file {
     uint64_t unsynced;
     enum error told_error; /* the loop's view */
     uint64_t length;
+    uint32_t writes; /* given to the committer, and not back yet */
+    bool discarded;  /* to be removed when they are */
 };
 
 /* Of a group: to be synced before it is written. */

@@ -504,6 +504,41 @@ static void loading_goes_on_where_memory_was_out(void **state)
     end_life(&life);
 }
 
+/* Content of its own file that is given up when memory is out, while it is still being written or
+ * when it has been, leaves no file behind. */
+static void want_of_memory_keeps_no_content(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[1 << 20];
+    memory_count_if(NULL);
+    for (int written = 0; written < 2; written++) {
+        struct life life;
+        begin_with_one(&life);
+        uint64_t before = disk_sim_used(life.sim);
+        struct spool_content *content = spool_content_new(life.spool, 4 * sizeof(bytes));
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(spool_content_append(content, slice_make(bytes, sizeof(bytes))),
+                             ERROR_NONE);
+        }
+        for (int i = 0; written && disk_sim_used(life.sim) < before + 3 * sizeof(bytes); i++) {
+            assert_true(i < 1000);
+            pass_time(&life, 1);
+        }
+        memory_fail_at(0);
+        spool_content_abort(content);
+        assert_true(memory_fail_never());
+        for (int i = 0; disk_sim_used(life.sim) > before + sizeof(bytes); i++) {
+            assert_true(i < 1000);
+            pass_time(&life, 1);
+        }
+        check_recovered(&life);
+        spool_close(life.spool);
+        check_stored(&life);
+        assert_int_equal(disk_sim_open_files(life.sim), 0);
+        end_life(&life);
+    }
+}
+
 /* What is over leaves one message in each segment. */
 static void litter(struct life *life, unsigned count)
 {
@@ -591,6 +626,7 @@ int main(void)
         cmocka_unit_test(a_directory_that_cannot_be_synced_refuses_large_mail),
         cmocka_unit_test(any_allocation_may_fail),
         cmocka_unit_test(loading_goes_on_where_memory_was_out),
+        cmocka_unit_test(want_of_memory_keeps_no_content),
         cmocka_unit_test(want_of_memory_keeps_no_segment),
     };
     return cmocka_run_group_tests_name("spool with faults", tests, NULL, NULL);
