@@ -278,6 +278,12 @@ enum error edge_loops_begin(struct edge_loops *loops, struct role_start *start,
     return error;
 }
 
+void edge_loops_ring_broken(void *context)
+{
+    (void)context;
+    exit(role_fail("ring to core", ERROR_CORRUPT));
+}
+
 struct ring *edge_loops_ring(const struct edge_loops *loops, uint32_t index)
 {
     return loops->loops[index].ring;

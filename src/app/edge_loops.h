@@ -52,6 +52,9 @@ struct edge_handlers {
  * pointer to `handlers`. Before edge_loops_run(). */
 enum error edge_loops_begin(struct edge_loops *loops, struct role_start *start,
                             enum keeper_edge edge, const struct edge_handlers *handlers) MUST_CHECK;
+/* Core has broken the ring of a loop: ends the process, for a new one gets new rings. On any of the
+ * loops' threads. */
+void edge_loops_ring_broken(void *context);
 struct ring *edge_loops_ring(const struct edge_loops *loops, uint32_t index);
 const struct edge_config *edge_loops_config(const struct edge_loops *loops, uint32_t index);
 /* For role_channel_new(): hands everything on to the loops. */

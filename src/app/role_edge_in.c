@@ -58,6 +58,9 @@ static enum error open_doors(struct edge_in *edge, const struct edge_handlers *h
                         edge->shared, config->listeners, edge_loops_ring(edge->loops, i),
                         &start->counters->slots[SLOT_EDGE_IN + i]);
         error = edge->doors[i] != NULL ? ERROR_NONE : ERROR_MEMORY;
+        if (error == ERROR_NONE) {
+            smtp_in_set_broken_handler(edge->doors[i], edge_loops_ring_broken, NULL);
+        }
     }
     return error;
 }

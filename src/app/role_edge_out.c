@@ -72,7 +72,11 @@ static enum error open_sender(struct edge_out *edge, uint32_t index,
         smtp_out_new(loop, edge_loops_config(edge->loops, index)->values, edge->readers[index],
                      edge->resolvers[index], edge_loops_ring(edge->loops, index),
                      &edge->start.counters->slots[SLOT_EDGE_OUT + index]);
-    return edge->senders[index] != NULL ? ERROR_NONE : ERROR_MEMORY;
+    if (edge->senders[index] == NULL) {
+        return ERROR_MEMORY;
+    }
+    smtp_out_set_broken_handler(edge->senders[index], edge_loops_ring_broken, NULL);
+    return ERROR_NONE;
 }
 
 static enum error open_senders(struct edge_out *edge, const struct dns_settings *names,

@@ -115,6 +115,12 @@ void smtp_in_set_ring(struct smtp_in *in, struct ring *ring)
     }
 }
 
+void smtp_in_set_broken_handler(struct smtp_in *in, void (*broken)(void *context), void *context)
+{
+    in->broken = broken;
+    in->broken_context = context;
+}
+
 /* ---- the end ----------------------------------------------------------------------------- */
 
 void smtp_in_ended(struct smtp_in *in)

@@ -25,6 +25,9 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
                             const int *listeners, struct ring *ring, struct counters *counters);
 /* Core has restarted: messages under way get 451; the old ring is the caller's to free. */
 void smtp_in_set_ring(struct smtp_in *in, struct ring *ring);
+/* Called when core has broken the ring, which is not used any more: without another nothing is
+ * accepted. May end the process. */
+void smtp_in_set_broken_handler(struct smtp_in *in, void (*broken)(void *context), void *context);
 /* New configuration: running sessions keep their listener's name, new rules hold from the next
  * transaction. On success nothing points into the old one. */
 enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *config,

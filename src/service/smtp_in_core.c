@@ -191,6 +191,9 @@ void core_ring_ready(void *context)
             log_event(LOG_LEVEL_ERROR, "broken", LOG_TEXT("ring", "core to edge-in"));
             in->ring = NULL;
             core_forget(in);
+            if (in->broken != NULL) {
+                in->broken(in->broken_context);
+            }
             return;
         }
     }

@@ -151,6 +151,8 @@ struct smtp_in {
     uint64_t contacted[64]; /* recent contacts: hash of address and second */
     int64_t full_logged_ms;
     uint64_t full_unlogged;
+    void (*broken)(void *context); /* or NULL */
+    void *broken_context;
     bool is_stopping;
     struct loop_timer *stop_timer;
     void (*stopped)(void *context);

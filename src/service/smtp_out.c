@@ -135,6 +135,9 @@ static bool take_record(struct smtp_out *out, struct ring *ring)
     if (error != ERROR_NONE) {
         log_event(LOG_LEVEL_ERROR, "core-ring-broken", LOG_TEXT("error", error_text(error)));
         out->ring = NULL;
+        if (out->broken != NULL) {
+            out->broken(out->broken_context);
+        }
         return false;
     }
     buffer_clear(&out->copy);
@@ -251,6 +254,12 @@ void smtp_out_set_ring(struct smtp_out *out, struct ring *ring)
         ring_set_handler(ring, ring_ready, out);
         ring_ready(out);
     }
+}
+
+void smtp_out_set_broken_handler(struct smtp_out *out, void (*broken)(void *context), void *context)
+{
+    out->broken = broken;
+    out->broken_context = context;
 }
 
 enum error smtp_out_reconfigure(struct smtp_out *out, const struct service_config *config)

@@ -22,6 +22,10 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
                               struct counters *counters);
 /* Core has restarted: work goes on, unconfirmed results are repeated on the new ring. */
 void smtp_out_set_ring(struct smtp_out *out, struct ring *ring);
+/* Called when core has broken the ring, which is not used any more: without another nothing is
+ * delivered. May end the process. */
+void smtp_out_set_broken_handler(struct smtp_out *out, void (*broken)(void *context),
+                                 void *context);
 /* On success nothing points into the old configuration. */
 enum error smtp_out_reconfigure(struct smtp_out *out,
                                 const struct service_config *config) MUST_CHECK;

@@ -227,6 +227,8 @@ struct smtp_out {
     struct spool_reader *reader;
     struct dns *dns;
     struct ring *ring;
+    void (*broken)(void *context); /* or NULL */
+    void *broken_context;
     struct counters *counters;
     struct map sessions_by_id;
     struct map jobs_by_id;

@@ -161,20 +161,27 @@ def ring_memory(mx, wanted):
     raise AssertionError("the keeper holds no such ring")
 
 
+HEADS = {"the edge": 64, "core": 192}  # where in that memory each one's own position lies
+
+
+@pytest.mark.parametrize("who", HEADS)
 @pytest.mark.parametrize("name, sizes", (("edge-in", RING_IN_SIZES), ("edge-out", RING_OUT_SIZES)))
-def test_an_edge_that_breaks_its_ring_is_replaced(holdfast, sink, name, sizes):
+def test_an_edge_with_a_broken_ring_is_replaced(holdfast, sink, name, sizes, who):
+    """Whoever broke it; core is never replaced at an edge's word."""
     hop = sink()
     mx = holdfast(backup_mx(hop.port), top="loops = 1")
     mx.send(content=subject("before"))
     wait_for(lambda: delivered(hop, "before"), 20, what="the first message")
     memory = ring_memory(mx, sizes)
     old = child(mx, f"holdfast-{name}"[:15])
+    core = child(mx, "holdfast-core")
+    words = {"the edge": "core has cut its ring off", "core": 'at="ring to core"'}
 
     def broken():
-        # The edge's own position; it is right again when the edge next moves it.
+        # It is right again when its owner next moves it.
         for _ in range(2000):
-            os.pwrite(memory, b"\1", 64)
-        return "core has cut its ring off" in mx.log()
+            os.pwrite(memory, b"\1", HEADS[who])
+        return words[who] in mx.log()
     sender = threading.Thread(target=send_until, args=(mx, lambda: not alive(old)))
     sender.start()
     try:
@@ -188,6 +195,7 @@ def test_an_edge_that_breaks_its_ring_is_replaced(holdfast, sink, name, sizes):
     wait_for(lambda: delivered(hop, "after"), 20, what="a message after")
     assert "cut off" not in str(mx.status()["alerts"]), "over with the new ring"
     assert mx.log().count("process-died") == 1
+    assert alive(core)
     mx.stop()
 
 

@@ -556,13 +556,21 @@ static void core_goes_and_comes_back(void **state)
     world_end(world);
 }
 
+static void count(void *context)
+{
+    ++*(int *)context;
+}
+
 static void broken_core_is_dropped(void **state)
 {
     (void)state;
     struct world *world = started();
+    int told = 0;
+    smtp_in_set_broken_handler(world->in, count, &told);
     struct client *client = greeted(world, stranger, MAIL);
     assert_int_equal(ring_send(world->core, SLICE_LITERAL("\xff\x01\x02")), ERROR_NONE);
     world_settle(world);
+    assert_int_equal(told, 1);
     assert_true(client_talk(client, "RCPT TO:<bob@example.com>", "451 4.3.0"));
     assert_true(world_new_core(world));
     assert_true(client_talk(client, "RCPT TO:<bob@example.com>", "250 "));
