@@ -126,6 +126,29 @@ def test_make_install(place):
         assert has(ending), f"{ending} is not among {sorted(installed)}"
 
 
+def test_the_unit_is_sound(place):
+    """systemd understands every line; it starts the daemon again for ever, but ever more slowly."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    text = (ROOT / "etc/holdfast.service.in").read_text()
+    for name, path in (("bindir", str(place)), ("sysconfdir", "/etc")):
+        text = text.replace(f"@{name}@", path)
+    shutil.copy("/bin/true", place / "holdfastd")
+    unit = place / "holdfast.service"
+    unit.write_text(text)
+    result = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)],
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    since_254 = ("Unknown key 'RestartSteps'", "Unknown key 'RestartMaxDelaySec'")
+    complaints = [line for line in result.stderr.splitlines()
+                  if not any(key in line for key in since_254)]
+    assert complaints == []
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    assert values["Restart"] == "always" and values["StartLimitIntervalSec"] == "0"
+    assert 1 < int(values["RestartSec"]) < int(values["RestartMaxDelaySec"]) <= 60
+    assert int(values["RestartSteps"]) > 1
+
+
 def test_version_and_usage():
     for name in ("holdfastd", "holdfast"):
         binary = BUILD / name if (BUILD / name).exists() else BUILD / "src/app" / name
