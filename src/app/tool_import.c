@@ -5,7 +5,9 @@
  *
  * The daemon knows a message's id only until the message has its fate. What it has stored is
  * therefore marked here, ID.json becomes ID.imported, before the next one is sent: said again, the
- * command takes nothing in twice, even when the mail has gone on meanwhile.
+ * command takes nothing in twice, even when the mail has gone on meanwhile. On the way it is
+ * ID.sending; a run that finds one, of a run that was killed, asks the trace whether the daemon has
+ * had anything to do with the message since.
  */
 #include "app/tool.h"
 #include "base/base64.h"
@@ -25,13 +27,18 @@ enum {
     RECORD_BYTES_MAX = 64 << 20,
 };
 
+struct exported {
+    char id[ID_TEXT_LENGTH + 1];
+    bool begun; /* by an earlier run, and nobody knows how that ended */
+};
+
 struct import {
     const struct tool *tool;
     const char *path;
     int directory;
     struct disk *disk; /* the same, to rename in */
     struct tool_client *client;
-    char (*ids)[ID_TEXT_LENGTH + 1];
+    struct exported *messages;
     size_t count, capacity;
     uint64_t imported, present, failed;
     uint64_t before;  /* marked by an earlier run */
@@ -41,7 +48,13 @@ struct import {
 
 /* ---- the folder --------------------------------------------------------------------------- */
 
-#define MARK ".imported"
+static const char fresh[] = "json", begun[] = "sending", done[] = "imported";
+
+static bool has_suffix(struct slice suffix, const char *name)
+{
+    return suffix.length > 0 && suffix.data[0] == '.' &&
+           slice_equal(slice_skip(suffix, 1), slice_from_text(name));
+}
 
 static bool add_name(struct import *import, const char *name)
 {
@@ -51,27 +64,30 @@ static bool add_name(struct import *import, const char *name)
     if (!id_from_text(slice_take(text, ID_TEXT_LENGTH), &id)) {
         return true; /* not ours */
     }
-    if (!slice_equal(suffix, SLICE_LITERAL(".json"))) {
-        import->before += slice_equal(suffix, SLICE_LITERAL(MARK));
+    bool is_begun = has_suffix(suffix, begun);
+    if (!is_begun && !has_suffix(suffix, fresh)) {
+        import->before += has_suffix(suffix, done);
         return true;
     }
     if (import->count == import->capacity) {
         size_t capacity = import->capacity == 0 ? 256 : import->capacity * 2;
-        void *ids = reallocarray(import->ids, capacity, sizeof(*import->ids));
-        if (ids == NULL) {
+        void *messages = reallocarray(import->messages, capacity, sizeof(*import->messages));
+        if (messages == NULL) {
             tool_error("out of memory");
             return false;
         }
-        import->ids = ids;
+        import->messages = messages;
         import->capacity = capacity;
     }
-    snprintf(import->ids[import->count++], sizeof(*import->ids), "%.*s", ID_TEXT_LENGTH, name);
+    struct exported *message = &import->messages[import->count++];
+    *message = (struct exported){.begun = is_begun};
+    memcpy(message->id, name, ID_TEXT_LENGTH);
     return true;
 }
 
 static int compare_ids(const void *a, const void *b)
 {
-    return strcmp(a, b);
+    return strcmp(((const struct exported *)a)->id, ((const struct exported *)b)->id);
 }
 
 static bool list_folder(struct import *import)
@@ -92,7 +108,7 @@ static bool list_folder(struct import *import)
         closedir(listing);
     }
     if (good && import->count > 0) {
-        qsort(import->ids, import->count, sizeof(*import->ids), compare_ids);
+        qsort(import->messages, import->count, sizeof(*import->messages), compare_ids);
     }
     return good;
 }
@@ -116,10 +132,12 @@ static int open_part(const struct import *import, const char *id, const char *su
 }
 
 /* NULL with a reason. */
-static json_t *read_record(const struct import *import, const char *id, const char **ret_why)
+static json_t *read_record(const struct import *import, const struct exported *message,
+                           const char **ret_why)
 {
     int64_t size;
-    int fd = open_part(import, id, "json", &size);
+    const char *id = message->id;
+    int fd = open_part(import, id, message->begun ? begun : fresh, &size);
     *ret_why = "its .json cannot be read";
     if (fd < 0) {
         return NULL;
@@ -241,12 +259,11 @@ static void complain(struct import *import, const char *id, const char *why)
     }
 }
 
-/* It is stored by the daemon: never to be sent again. */
-static void mark_imported(struct import *import, const char *id)
+static void mark(struct import *import, const char *id, const char *from, const char *to)
 {
     char name[NAME_SIZE], marked[NAME_SIZE];
-    snprintf(name, sizeof(name), "%s.json", id);
-    snprintf(marked, sizeof(marked), "%s" MARK, id);
+    snprintf(name, sizeof(name), "%s.%s", id, from);
+    snprintf(marked, sizeof(marked), "%s.%s", id, to);
     const struct disk_ops *ops = import->disk->ops;
     enum error error = ops->rename(import->disk, name, marked);
     if (error == ERROR_NONE) {
@@ -260,46 +277,112 @@ static void mark_imported(struct import *import, const char *id)
     }
 }
 
+/* ---- one that an earlier run was killed over ---------------------------------------------- */
+
+struct look {
+    int64_t since_ms;
+    bool found;
+};
+
+static void look_at_event(void *context, json_t *row)
+{
+    struct look *look = context;
+    look->found = look->found || tool_integer(row, "time") >= look->since_ms;
+}
+
+/* The daemon has said or done anything about it since it was marked as begun: then it is, or was,
+ * in the queue there. What happened to it before, if it was exported from there, does not count.
+ * False: that cannot be found out now. */
+static bool ask_whether_stored(struct import *import, const char *id, bool *ret_stored)
+{
+    char name[NAME_SIZE];
+    struct stat status;
+    snprintf(name, sizeof(name), "%s.%s", id, begun);
+    if (fstatat(import->directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        return false;
+    }
+    struct look look = {.since_ms = (int64_t)status.st_ctim.tv_sec * 1000 +
+                                    status.st_ctim.tv_nsec / 1000000};
+    struct tool_answer answer = {.context = &look, .row = look_at_event, .quiet = true};
+    enum control_exit code =
+        tool_client_ask(import->client, "trace", json_pack("{ss}", "what", id), &answer);
+    *ret_stored = look.found;
+    return code == CONTROL_DONE || code == CONTROL_NOTHING_MATCHED;
+}
+
+/* False: it must not be sent. */
+static bool begin(struct import *import, const struct exported *message)
+{
+    bool stored = false;
+    if (!message->begun) {
+        mark(import, message->id, fresh, begun);
+        return true;
+    }
+    if (!ask_whether_stored(import, message->id, &stored)) {
+        complain(import, message->id, "nothing is known of what became of it");
+        return false;
+    }
+    if (stored) {
+        if (import->tool->json) {
+            json_t *row = json_pack("{ssss}", "id", message->id, "result", "exists");
+            tool_print_json(row);
+            json_decref(row);
+        }
+        mark(import, message->id, begun, done);
+        import->present++;
+    }
+    return !stored;
+}
+
+/* What core said, and what becomes of the mark. NULL or what is wrong. */
+static const char *conclude(struct import *import, const char *id, const char *why,
+                            enum control_exit code, const struct reply *reply)
+{
+    bool imported = strcmp(reply->result, "imported") == 0;
+    bool present = strcmp(reply->result, "exists") == 0;
+    if (why == NULL && code != CONTROL_DONE) {
+        why = "was refused";
+    }
+    if (why != NULL && code != CONTROL_NOT_RUNNING) {
+        mark(import, id, begun, fresh); /* it is not there */
+    } else if (why == NULL && (imported || present)) {
+        mark(import, id, begun, done);
+        import->imported += imported;
+        import->present += present;
+    } else if (why == NULL) {
+        why = "nothing is known of what became of it";
+    }
+    return why;
+}
+
 /* False: it is no use going on. */
-static bool import_one(struct import *import, const char *id)
+static bool import_one(struct import *import, const struct exported *message)
 {
     const char *why;
     int64_t size;
     struct reply reply = {.import = import};
-    json_t *record = read_record(import, id, &why);
+    json_t *record = read_record(import, message, &why);
     if (record == NULL) {
-        complain(import, id, why);
+        complain(import, message->id, why);
         return true;
     }
+    why = NULL;
     enum control_exit code = CONTROL_DONE;
-    int content = open_part(import, id, "eml", &size);
+    int content = open_part(import, message->id, "eml", &size);
     if (content < 0) {
         why = "its .eml cannot be read";
     } else if (size != tool_integer(record, "bytes")) {
         why = "its .eml has not the size that its .json says";
-    } else {
+    } else if (begin(import, message)) {
         why = send_message(import, record, content, size, &reply, &code);
+        why = conclude(import, message->id, why, code, &reply);
     }
     if (content >= 0) {
         close(content);
     }
     json_decref(record);
-    if (why == NULL && code != CONTROL_DONE) {
-        why = "was refused";
-    }
-    if (why == NULL && strcmp(reply.result, "imported") != 0 &&
-        strcmp(reply.result, "exists") != 0) {
-        why = "nothing is known of what became of it";
-    }
     if (why != NULL) {
-        complain(import, id, why);
-        return code != CONTROL_NOT_RUNNING;
-    }
-    mark_imported(import, id);
-    if (strcmp(reply.result, "exists") == 0) {
-        import->present++;
-    } else {
-        import->imported++;
+        complain(import, message->id, why);
     }
     return code != CONTROL_NOT_RUNNING;
 }
@@ -313,7 +396,7 @@ static enum control_exit import_all(struct import *import)
     tool_progress_begin(&import->progress, import->tool, "messages");
     bool going = true;
     for (size_t i = 0; i < import->count && going; i++) {
-        going = import_one(import, import->ids[i]);
+        going = import_one(import, &import->messages[i]);
         tool_progress_step(&import->progress, i + 1, import->count);
     }
     tool_progress_end(&import->progress);
@@ -347,6 +430,6 @@ enum control_exit tool_queue_import(struct tool *tool)
         close(import.directory);
     }
     disk_free(import.disk);
-    free(import.ids);
+    free(import.messages);
     return code;
 }

@@ -421,14 +421,14 @@ class Files(ToolCase):
             self.assertEqual(record["envelope"], {"sender": "bob@x"})
             self.assertEqual([r["n"] for r in recipients], list(range(1001 if n == 3 else 1)))
 
-    def import_all(self, code=0, refused=()):
+    def import_all(self, code=0, refused=(), **more):
         def take(arguments):
             n = arguments["record"]["id"] if "record" in arguments else take.id
             take.id = n
             if n in refused:
                 return [end(1, "the disk is full")]
             return ([{"row": {"id": n, "result": "imported"}}] if arguments["last"] else []) + [end()]
-        self.answers(queue_import=take)
+        self.answers(queue_import=take, **more)
         result = self.run_tool("queue", "import", "out", code=code)
         asked = [a["record"]["id"] for _, a in self.core.requests if "record" in a]
         self.end_core()
@@ -449,6 +449,47 @@ class Files(ToolCase):
         result, asked = self.import_all()
         self.assertEqual(asked, [])
         self.assertIn("3 had been imported before", result.stdout)
+
+    def after_a_kill(self, trace, code=0):
+        """What a run does with the second message when one before it was killed over that."""
+        self.export()
+        self.end_core()
+        record = self.place / "out" / (message_id(2) + ".json")
+        record.rename(record.with_suffix(".sending"))
+        result, asked = self.import_all(code=code, trace=trace)
+        suffixes = {p.suffix for p in (self.place / "out").iterdir() if p.stem == message_id(2)}
+        return result, message_id(2) in asked, suffixes - {".eml"}
+
+    @staticmethod
+    def event_at(time):
+        return [{"row": {"id": message_id(2), "event": "imported", "time": int(time * 1000)}}, end()]
+
+    def test_what_was_stored_when_the_tool_was_killed_is_not_sent_again(self):
+        result, sent, left = self.after_a_kill(self.event_at(time.time() + 1))
+        self.assertFalse(sent)
+        self.assertEqual(left, {".imported"})
+        self.assertIn("Imported 2, here already 1, failed 0.", result.stdout)
+
+    def test_what_was_not_stored_when_the_tool_was_killed_is_sent_again(self):
+        for trace in ([end(1)], self.event_at(time.time() - 60)):  # of an earlier stay there
+            with self.subTest(trace=trace):
+                _, sent, left = self.after_a_kill(trace)
+                self.assertTrue(sent)
+                self.assertEqual(left, {".imported"})
+                shutil.rmtree(self.place / "out")
+
+    def test_what_cannot_be_known_is_left_as_it_is(self):
+        result, sent, left = self.after_a_kill([end(2, "no trace")], code=1)
+        self.assertFalse(sent)
+        self.assertEqual(left, {".sending"})
+        self.assertIn("nothing is known", result.stderr)
+
+    def test_a_reply_that_never_came_is_no_refusal(self):
+        self.export()
+        self.end_core()
+        self.answers(queue_import=[end()])
+        self.run_tool("queue", "import", "out", code=1)
+        self.assertEqual({p.suffix for p in (self.place / "out").iterdir()}, {".eml", ".sending"})
 
     def test_an_import_that_cannot_be_marked_says_so(self):
         self.export()

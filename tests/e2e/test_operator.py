@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -263,6 +264,37 @@ def test_export_and_import(holdfast, sink, place):
     new.tool("queue", "import", folder)
     assert new.queue() == []
     assert len(new_hop.messages) == 20, "what was delivered meanwhile is not taken in again"
+
+
+def test_an_import_killed_between_storing_and_marking(holdfast, sink, place):
+    """The mail goes on meanwhile; the next run takes nothing in twice, and leaves nothing out."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port))
+    for n in range(3):
+        mx.send(recipients=[f"r{n}@example.com"], content=b"Subject: %d\r\n\r\nx\r\n" % n)
+    folder = place / "export"
+    mx.tool("queue", "export", folder)
+    mx.tool("queue", "discard", "--all")
+    command = [program("holdfast"), "-c", str(mx.conf), "queue", "import", str(folder)]
+    renames = "renameat2,renameat,?rename"
+    killed = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={renames}",
+                             "-e", f"inject={renames}:signal=SIGKILL:when=4", *command],
+                            capture_output=True, text=True, timeout=60)
+    if "ptrace" in killed.stderr:
+        pytest.skip("strace may not trace here")
+    assert killed.returncode != 0
+    assert len(mx.queue()) == 2, "the second is stored, and not marked"
+    assert len(list(folder.glob("*.sending"))) == 1
+    hop.start()
+    wait_for(lambda: len(hop.messages) == 2, 20, what="both at the primary")
+    mx.wait_empty()
+    mx.tool("queue", "import", folder)
+    wait_for(lambda: len(hop.messages) == 3, 20, what="the third")
+    mx.wait_empty()
+    assert sorted(m.recipients[0] for m in hop.messages) == [f"r{n}@example.com" for n in range(3)]
+    assert {p.suffix for p in folder.iterdir()} == {".eml", ".imported"}
 
 
 def test_a_state_directory_with_a_long_path(holdfast):
