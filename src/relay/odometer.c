@@ -173,6 +173,30 @@ uint32_t span_elapsed_s(const struct relay *relay, const struct message *message
     return elapsed > 0 ? (uint32_t)elapsed : 0;
 }
 
+/* Seconds in which its route could have taken it, had it not been held. */
+static int64_t on_hold_s(const struct relay *relay, const struct delivery *delivery)
+{
+    uint32_t route = lane_of(relay, delivery)->route;
+    int64_t worked_s = (int64_t)odometer_reading_s(relay, route) - delivery->previous;
+    return worked_s > 0 ? worked_s : 0;
+}
+
+uint32_t span_on_hold_s(const struct relay *relay, const struct message *message)
+{
+    int64_t most_s = 0;
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        uint32_t number = delivery_number(message, i);
+        const struct delivery *delivery = number == NOBODY ? NULL : delivery_at(relay, number);
+        if (delivery != NULL && delivery->state == DELIVERY_HELD &&
+            (delivery->flags & DELIVERY_BY_RULE) == 0 &&
+            lane_of(relay, delivery)->route == message->odometer) {
+            int64_t here_s = on_hold_s(relay, delivery);
+            most_s = here_s > most_s ? here_s : most_s;
+        }
+    }
+    return (uint32_t)most_s;
+}
+
 int64_t span_age_ms(const struct message *message, int64_t wall_ms)
 {
     return wall_ms - message->received_ms - (int64_t)message->credit_s * 1000;
@@ -200,10 +224,9 @@ void span_give_back(struct relay *relay, uint32_t number)
     struct message *message = message_at(relay, delivery->message);
     uint32_t route = lane_of(relay, delivery)->route;
     int64_t held_s = relay->now.wall_ms / 1000 - delivery->next;
-    int64_t worked_s = (int64_t)odometer_reading_s(relay, route) - delivery->previous;
     message->credit_s += held_s > 0 ? (uint32_t)held_s : 0;
     if (message->odometer == route) {
-        message->base_s = base_of(message->base_s, worked_s > 0 ? -worked_s : 0);
+        message->base_s = base_of(message->base_s, -on_hold_s(relay, delivery));
     }
     want_note(relay, message);
 }

@@ -50,8 +50,12 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
 #define ODOMETER_UNKNOWN UINT32_MAX
 uint32_t relay_odometer(struct relay *relay, const struct spool_message *message,
                         struct relay_time now);
-/* Seconds of that which are over for a message, as `elapsed_s` for another node. */
+/* Seconds of that which are over for a message, as `elapsed_s` for another node; without those that
+ * one of its deliveries has been on operator hold for. */
 uint32_t relay_elapsed_s(const struct relay *relay, struct spool_handle handle);
+/* Seconds by the wall since its reception that do not count, those of a hold that goes on left out:
+ * for another node as a NOTE_SPAN without a lane (relay/notes.h). */
+uint32_t relay_uncounted_s(const struct relay *relay, struct spool_handle handle);
 
 /* An accepted or loaded message; only the fields that struct spool_loader promises are read.
  * ERROR_MEMORY: not taken; the caller must not lose it (it stays in the spool). */

@@ -909,6 +909,8 @@ void span_restart(struct relay *relay, uint32_t number);
  * the message, so its other deliveries have it, too. */
 void span_give_back(struct relay *relay, uint32_t number);
 uint32_t span_elapsed_s(const struct relay *relay, const struct message *message);
+/* Of those, what will be given back when its deliveries on operator hold are released. */
+uint32_t span_on_hold_s(const struct relay *relay, const struct message *message);
 int64_t span_age_ms(const struct message *message, int64_t wall_ms);
 void span_put_note(const struct relay *relay, const struct message *message, struct buffer *buffer);
 void span_write_note(struct relay *relay, uint32_t message);

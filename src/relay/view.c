@@ -64,7 +64,17 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
 uint32_t relay_elapsed_s(const struct relay *relay, struct spool_handle handle)
 {
     const struct message *message = message_find(relay, handle.index);
-    return message == NULL ? 0 : span_elapsed_s(relay, message);
+    if (message == NULL) {
+        return 0;
+    }
+    uint32_t elapsed_s = span_elapsed_s(relay, message), held_s = span_on_hold_s(relay, message);
+    return elapsed_s > held_s ? elapsed_s - held_s : 0;
+}
+
+uint32_t relay_uncounted_s(const struct relay *relay, struct spool_handle handle)
+{
+    const struct message *message = message_find(relay, handle.index);
+    return message == NULL ? 0 : message->credit_s;
 }
 
 /* A cursor is the place of the last message given and the low half of its sequence. If that one has

@@ -112,10 +112,12 @@
  *  "envelope":{"sender","envelope_id","ret":null|"full"|"headers","smtputf8":bool,"eightbit":bool,
  *              "priority":n,"deliver_by":ms|null,"sender_verified":bool,"own_dsn":bool,
  *              "envelope_only":bool,  a drill's that ends at RCPT
- *              "elapsed":seconds},  of the time that counts against `keep` (R7)
+ *              "elapsed":seconds,     of the time that counts against `keep` (R7)
+ *              "uncounted":seconds},  since "received" that do not: of holds that are over
  *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},
  *  "recipients":[{"n":0,"address","orcpt","notify":["never|success|failure|delay"],
  *                 "state","fate","attempts","reason","redirect_to",
+ *                 "since":ms or null      that it is held or dead
  *                 "next":ms or null,"strikes":n,"doubts":n,
  *                 "server":name or null   that deferred it, refused it or may have it
  *                 "in_doubt":bool         "server" may have it: in doubt, or under way

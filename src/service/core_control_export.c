@@ -29,6 +29,7 @@ static json_t *notify(uint8_t flags)
 struct control_history {
     struct delivery_note note; /* without its text */
     bool in_doubt;             /* note.server may have it */
+    bool at_rest;              /* held or dead, since note.when_ms */
 };
 
 static void keep_note(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
@@ -37,7 +38,7 @@ static void keep_note(void *context, uint32_t delivery, uint16_t kind, struct sl
     struct control_history *history;
     struct delivery_note note;
     if (kind == NOTE_REDIRECT || kind == NOTE_SPAN || !note_decode(payload, &note)) {
-        return; /* told as "redirect_to" and "elapsed" */
+        return; /* told as "redirect_to", "elapsed" and "uncounted" */
     }
     history = &request->history[delivery];
     note.server = note.server.length > 0 ? arena_copy(&request->arena, note.server) : SLICE_EMPTY;
@@ -48,6 +49,7 @@ static void keep_note(void *context, uint32_t delivery, uint16_t kind, struct sl
     }
     history->note = note;
     history->in_doubt = kind == NOTE_ATTEMPT || kind == NOTE_DOUBT;
+    history->at_rest = kind == NOTE_HOLD || kind == NOTE_DEAD;
 }
 
 /* False: memory. */
@@ -66,6 +68,7 @@ static void put_history(const struct control_history *history, json_t *row)
 {
     const struct delivery_note *note = &history->note;
     control_set(row, "next", control_time(note->next_ms));
+    control_set(row, "since", control_time(history->at_rest ? note->when_ms : 0));
     control_set(row, "strikes", json_integer(note->strikes));
     control_set(row, "doubts", json_integer(note->doubts));
     control_set(row, "in_doubt", json_boolean(history->in_doubt));

@@ -36,6 +36,12 @@ static void each_of_history(struct control_import *import, struct spool_handle h
 {
     struct buffer buffer;
     buffer_init(&buffer, SPOOL_NOTE_MAX);
+    if (import->uncounted_s > 0) {
+        const struct span_note span = {.elapsed_s = import->message.elapsed_s,
+                                       .credit_s = import->uncounted_s};
+        note_encode_span(&buffer, &span);
+        fn(import, handle, SPOOL_ALL_DELIVERIES, 0, NOTE_SPAN, buffer_slice(&buffer));
+    }
     for (uint32_t i = 0; i < import->count; i++) {
         const struct imported_state *state = &import->states[i];
         if (state->fate != 0) {

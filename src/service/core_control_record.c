@@ -66,8 +66,9 @@ static uint32_t flag_of(const struct fields *fields, const char *key, uint32_t f
     return json_is_true(json_object_get(fields->object, key)) ? flag : 0;
 }
 
-static void read_envelope(struct fields *fields, struct spool_message *message)
+static void read_envelope(struct fields *fields, struct control_import *import)
 {
+    struct spool_message *message = &import->message;
     message->sender = text_of(fields, "sender", TEXT_MAX);
     message->envelope_id = text_of(fields, "envelope_id", TEXT_MAX);
     struct slice ret = text_of(fields, "ret", TEXT_MAX);
@@ -84,6 +85,7 @@ static void read_envelope(struct fields *fields, struct spool_message *message)
     message->priority = (int8_t)number_of(fields, "priority", INT8_MIN, INT8_MAX);
     message->deliver_by_ms = number_of(fields, "deliver_by", 0, last_ms);
     message->elapsed_s = (uint32_t)number_of(fields, "elapsed", 0, UINT32_MAX);
+    import->uncounted_s = (uint32_t)number_of(fields, "uncounted", 0, UINT32_MAX);
 }
 
 static void read_origin(struct fields *fields, struct spool_origin *origin)
@@ -194,6 +196,10 @@ static struct delivery_note read_note(struct fields *fields, enum delivery_state
     if (state == DELIVERY_IN_DOUBT && note.doubts == 0) {
         note.doubts = 1;
     }
+    int64_t since_ms = number_of(fields, "since", 0, last_ms);
+    if (since_ms > 0 && since_ms < note.when_ms) {
+        note.when_ms = since_ms;
+    }
     return note;
 }
 
@@ -250,7 +256,7 @@ bool control_import_record(struct control_import *import, const json_t *record)
     message->received_ms = number_of(&head, "received", 0, last_ms);
     message->header_length = (uint64_t)number_of(&head, "header_bytes", 0, INT64_MAX);
     message->message_id_header = text_of(&head, "message_id", 998);
-    read_envelope(&envelope, message);
+    read_envelope(&envelope, import);
     read_origin(&origin, &message->origin);
     return !head.bad && !envelope.bad && !origin.bad && message->header_length <= import->bytes &&
            control_import_recipients(import, json_object_get(record, "recipients"));

@@ -20,6 +20,7 @@ struct control_import {
     struct core *core;
     struct arena arena;
     struct spool_message message;
+    uint32_t uncounted_s;
     struct spool_recipient *recipients;
     struct imported_state *states;
     uint32_t count, capacity;

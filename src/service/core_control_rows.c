@@ -173,6 +173,8 @@ json_t *control_envelope(struct control_request *request, const struct spool_mes
     control_set(envelope, "envelope_only", json_boolean(message->flags & SPOOL_ENVELOPE_ONLY));
     control_set(envelope, "elapsed",
                 json_integer(relay_elapsed_s(request->core->relay, request->match.handle)));
+    control_set(envelope, "uncounted",
+                json_integer(relay_uncounted_s(request->core->relay, request->match.handle)));
     return envelope;
 }
 

@@ -558,6 +558,27 @@ static void time_on_operator_hold_does_not_count(void **state)
     world_close(&world);
 }
 
+/* Another node is told of what counts alone, while it is held and when it has been. */
+static void time_on_operator_hold_is_not_passed_on(void **state)
+{
+    (void)state;
+    start();
+    set_retry(40u * 86400 * 1000);
+    world_up(&world, 0);
+    defer(1);
+    pass(2 * DAY_MS, 1);
+    assert_int_equal(relay_hold(world.relay, one, 0, SLICE_EMPTY, world.now), ERROR_NONE);
+    world_take(&world);
+    pass(10 * DAY_MS, 1);
+    assert_in_range(relay_elapsed_s(world.relay, one), 2 * 86400 - 60, 2 * 86400 + 60);
+    assert_int_equal(relay_uncounted_s(world.relay, one), 0); /* the hold tells of itself */
+    assert_int_equal(relay_release(world.relay, one, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_in_range(relay_elapsed_s(world.relay, one), 2 * 86400 - 60, 2 * 86400 + 60);
+    assert_in_range(relay_uncounted_s(world.relay, one), 10 * 86400 - 60, 10 * 86400 + 60);
+    world_close(&world);
+}
+
 static void what_is_in_flight_is_left_alone(void **state)
 {
     (void)state;
@@ -592,6 +613,7 @@ int main(void)
         cmocka_unit_test(a_delay_is_told_once_over_a_restart_too),
         cmocka_unit_test(our_own_notice_is_tried_for_a_day),
         cmocka_unit_test(time_on_operator_hold_does_not_count),
+        cmocka_unit_test(time_on_operator_hold_is_not_passed_on),
         cmocka_unit_test(what_is_in_flight_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -251,6 +251,47 @@ static void what_an_export_tells_survives_the_move(void **state)
     json_decref(exported);
 }
 
+/* R7: time on operator hold does not count, before and after the move. */
+static void time_on_hold_survives_the_move(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 2);
+    bench->connects = false;
+    assert_int_equal(ask_about(bench, "queue hold", "{'ids':['%s']}", 1), 0);
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    json_t *exported = json_deep_copy(bench->rows);
+    int64_t now = core_now().wall_ms;
+    assert_in_range(now - number(recipient(exported, 1), "since"), 0, 10000);
+    assert_true(json_is_null(json_object_get(recipient(exported, 0), "since")));
+    json_object_set_new(recipient(exported, 1), "since", json_integer(now - 3600000));
+    for (size_t i = 0; i < 2; i++) {
+        json_t *envelope = json_object_get(json_array_get(exported, 2 * i), "envelope");
+        assert_int_equal(number(envelope, "uncounted"), 0);
+        json_object_set_new(envelope, "uncounted", json_integer(7200));
+        json_object_set_new(envelope, "elapsed", json_integer(300));
+    }
+    begin_anew(bench);
+    import_rows(bench, exported);
+    json_decref(exported);
+    for (int restart = 0; restart < 2; restart++) {
+        assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+        for (size_t i = 0; i < 2; i++) {
+            json_t *envelope = json_object_get(row(bench, 2 * i), "envelope");
+            assert_int_equal(number(envelope, "uncounted"), 7200);
+            assert_in_range(number(envelope, "elapsed"), 300, 310);
+        }
+        assert_int_equal(number(recipient(bench->rows, 1), "since") / 1000, (now - 3600000) / 1000);
+        bench_close(bench);
+        bench_open(bench);
+        bench_attach_out(bench, true, true);
+        wait_for_dispatch(bench);
+    }
+    assert_int_equal(ask_about(bench, "queue release", "{'ids':['%s']}", 1), 0);
+    assert_int_equal(bench_ask(bench, "queue export", "{'all':true}"), 0);
+    json_t *envelope = json_object_get(row(bench, 2), "envelope");
+    assert_in_range(number(envelope, "uncounted"), 7200 + 3600, 7200 + 3620);
+}
+
 /* R2: m1 may have it. */
 static void what_was_under_way_is_in_doubt_after_the_move(void **state)
 {
@@ -361,6 +402,7 @@ int main(void)
         MEMORY_TEST(a_drills_envelope_stays_one),
         MEMORY_TEST(an_export_of_everything_takes_dead_letters_along),
         MEMORY_TEST(what_an_export_tells_survives_the_move),
+        MEMORY_TEST(time_on_hold_survives_the_move),
         MEMORY_TEST(what_was_under_way_is_in_doubt_after_the_move),
         MEMORY_TEST(the_third_doubt_is_held_after_the_move),
         MEMORY_TEST(long_recipients_come_in_pieces),
