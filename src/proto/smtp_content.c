@@ -79,7 +79,7 @@ void smtp_content_init(struct smtp_content *content, const struct smtp_content_l
 
 static void find_fault(struct smtp_content *content, enum smtp_content_fault fault)
 {
-    if (content->fault == SMTP_CONTENT_GOOD) {
+    if (content->fault == SMTP_CONTENT_GOOD || fault < content->fault) {
         content->fault = fault;
     }
 }
@@ -242,7 +242,7 @@ static struct slice take(struct smtp_content *content, struct slice *input)
     return crlf;
 }
 
-/* Everything that is given out passes here. */
+/* Everything that is given out passes here, and what would be if there were no fault. */
 static void count_run(struct smtp_content *content, struct slice run)
 {
     content->length += run.length;
@@ -271,7 +271,7 @@ enum smtp_content_result smtp_content_next(struct smtp_content *content, struct 
         if (content->state == ENDED) {
             return SMTP_CONTENT_END;
         }
-        if (run.length == 0 || content->fault != SMTP_CONTENT_GOOD) {
+        if (run.length == 0) {
             continue;
         }
         count_run(content, run);
@@ -293,9 +293,6 @@ struct slice smtp_content_finish(struct smtp_content *content)
         rest = crlf;
     }
     content->state = ENDED;
-    if (content->fault != SMTP_CONTENT_GOOD) {
-        return SLICE_EMPTY;
-    }
     count_run(content, rest);
     return content->fault == SMTP_CONTENT_GOOD ? rest : SLICE_EMPTY;
 }

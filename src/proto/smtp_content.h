@@ -26,7 +26,8 @@ struct smtp_content_limits {
     struct slice own_host; /* see smtp_header; must outlive the content */
 };
 
-/* Why content is refused. The first one stays. */
+/* Why content is refused. Of several the first in this order is told, at the end the same one
+ * however the input was cut. */
 enum smtp_content_fault {
     SMTP_CONTENT_GOOD,
     SMTP_CONTENT_TOO_LARGE,

@@ -140,7 +140,9 @@ static enum smtp_server_step refuse_chunk(struct smtp_server *server,
                                           struct smtp_server_event *event,
                                           enum smtp_content_fault fault)
 {
-    smtp_server_abort(server, event, faults[fault].reason);
+    if (server->has_mail) { /* else it has ended where the fault was found */
+        smtp_server_abort(server, event, faults[fault].reason);
+    }
     smtp_server_reply(server, faults[fault].reply);
     end_content(server);
     return STEP_SKIP_CHUNK;
@@ -179,13 +181,15 @@ enum smtp_server_step smtp_server_command_bdat(struct smtp_server *server, struc
 static enum smtp_server_step end_chunk(struct smtp_server *server, struct smtp_server_event *event)
 {
     server->since_ms = server->now_ms;
+    if (server->is_last_chunk) {
+        event->bytes = smtp_content_finish(server->content);
+    }
+    if (server->content->fault != SMTP_CONTENT_GOOD) {
+        return refuse_chunk(server, event, server->content->fault);
+    }
     if (!server->is_last_chunk) {
         smtp_server_reply_chunk(server, server->chunk_size);
         return STEP_COMMAND;
-    }
-    event->bytes = smtp_content_finish(server->content);
-    if (server->content->fault != SMTP_CONTENT_GOOD) {
-        return refuse_chunk(server, event, server->content->fault);
     }
     if (event->bytes.length > 0) {
         event->kind = SMTP_SERVER_CONTENT;
@@ -210,8 +214,8 @@ enum smtp_server_step smtp_server_step_chunk(struct smtp_server *server,
     enum smtp_content_result result = smtp_content_next(server->content, &rest, &event->bytes);
     smtp_server_consume(server, window.length - rest.length);
     server->chunk_left -= window.length - rest.length;
-    if (server->content->fault != SMTP_CONTENT_GOOD) {
-        return refuse_chunk(server, event, server->content->fault);
+    if (server->content->fault != SMTP_CONTENT_GOOD && server->has_mail) {
+        smtp_server_abort(server, event, faults[server->content->fault].reason);
     }
     if (result == SMTP_CONTENT_RUN) {
         event->kind = SMTP_SERVER_CONTENT;
