@@ -41,7 +41,7 @@ enum {
     STEPS = 40,
     JOBS = 2,
     STRIDE = IS_SLOW ? 7 : 1,
-    EDGE_STRIDE = IS_SLOW ? 49 : 7,
+    EDGE_STRIDE = IS_SLOW ? 149 : 37,
     WAYS_MAX = 4096,
     WAY_DEPTH = 6,
     FAILURES_MAX = 20,
