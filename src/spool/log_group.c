@@ -426,16 +426,17 @@ static void take_spares(struct journal *journal, struct group *group)
     }
 }
 
-static bool place_fresh(struct journal *journal, struct group *group)
+/* ERROR_SPACE: too many older segments have no seal yet, and a header has no room for more. */
+static enum error place_fresh(struct journal *journal, struct group *group)
 {
     struct segment *fresh = segment_new(journal, journal->next_number, random_u64());
     if (fresh == NULL) {
-        return false;
+        return ERROR_MEMORY;
     }
     struct log_header header;
     if (!segments_take_header(journal, fresh, &header)) {
         segment_free(journal, fresh);
-        return false;
+        return ERROR_SPACE;
     }
     journal->next_number++;
     log_header_encode(&header, group->header);
@@ -456,7 +457,7 @@ static bool place_fresh(struct journal *journal, struct group *group)
     }
     journal->head = fresh;
     take_spares(journal, group);
-    return true;
+    return ERROR_NONE;
 }
 
 static bool encode_globals(struct journal *journal, struct group *group)
@@ -471,7 +472,7 @@ static bool encode_globals(struct journal *journal, struct group *group)
     return !group->globals.failed && !group->globals_index.failed;
 }
 
-static bool place(struct journal *journal, struct group *group)
+static enum error place(struct journal *journal, struct group *group)
 {
     struct segment *head = journal->head;
     bool fresh = head == NULL || head->failed || !fits(journal, head, group);
@@ -480,10 +481,11 @@ static bool place(struct journal *journal, struct group *group)
     group->spare = group->emergency = 0;
     buffer_clear(&group->globals);
     if ((fresh || journal->repeat_globals) && !encode_globals(journal, group)) {
-        return false;
+        return ERROR_MEMORY;
     }
-    if (fresh && !place_fresh(journal, group)) {
-        return false;
+    enum error error = fresh ? place_fresh(journal, group) : ERROR_NONE;
+    if (error != ERROR_NONE) {
+        return error;
     }
     head = journal->head;
     group->segment = head;
@@ -497,7 +499,7 @@ static bool place(struct journal *journal, struct group *group)
     group->base = head->end;
     log_group_place(&group->bytes, head->nonce, group->base, head->synced_end);
     head->end += (uint32_t)group->bytes.length;
-    return true;
+    return ERROR_NONE;
 }
 
 /* ---- launching --------------------------------------------------------------------------- */
@@ -514,9 +516,13 @@ static void launch(struct journal *journal, struct group *group)
         group->closed = !group->bytes.failed;
         group->bytes.failed = false;
     }
-    if (!group->closed || !place(journal, group)) {
+    enum error error = group->closed ? place(journal, group) : ERROR_MEMORY;
+    if (error != ERROR_NONE) {
         group_put_back(journal, group);
-        journal_in_trouble(journal, ERROR_MEMORY, "a group cannot be placed");
+        journal_in_trouble(journal, error,
+                           error == ERROR_SPACE
+                               ? "the disk does not keep up: too many segments await their seal"
+                               : "out of memory");
         return;
     }
     for (size_t i = 0; i < group_batch_count(group); i++) {

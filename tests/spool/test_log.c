@@ -207,6 +207,58 @@ static void what_waits_for_removal_is_emptied_once(void **state)
     harness_done_simulated(&harness);
 }
 
+/* The janitor does not come to sealing. That is said, and mail is refused; when it has caught up,
+ * mail is taken again, and all that was promised is there. */
+static void a_disk_that_does_not_keep_up_is_waited_for(void **state)
+{
+    (void)state;
+    struct harness harness;
+    struct spool_state status;
+    harness_open_simulated(&harness, 64 << 10);
+    struct flood flood = {.harness = &harness};
+    flood_once(&flood);
+    flood_once(&flood); /* what the janitor hangs in */
+    disk_sim_hold(harness.context, "segment-");
+    uint64_t stored = 0;
+    enum error error = ERROR_NONE;
+    for (uint64_t n = 1; error == ERROR_NONE; n++) {
+        assert_true(n < 2000);
+        harness_settle(&harness);
+        struct arena arena;
+        struct buffer content;
+        struct spool_message message;
+        arena_init(&arena);
+        harness_message(n, &arena, &message);
+        harness_content(n, 40000, &content);
+        message.header_length = 0;
+        message.body_length = content.length;
+        spool_batch_begin(harness.spool);
+        error = spool_batch_message(harness.spool, &message, NULL, buffer_slice(&content));
+        enum error told = harness_submit(&harness, SPOOL_SYNCED);
+        error = error != ERROR_NONE ? error : told;
+        stored += error == ERROR_NONE;
+        buffer_done(&content);
+        arena_done(&arena);
+    }
+    assert_int_equal(error, ERROR_SPACE);
+    assert_true(stored > 60);
+    spool_status(harness.spool, &status);
+    assert_int_equal(status.accepting, ERROR_SPACE);
+    assert_non_null(strstr(status.reason, "await their seal"));
+    disk_sim_hold(harness.context, NULL);
+    for (int i = 0; i < 5000 && status.accepting != ERROR_NONE; i++) {
+        spool_tick(harness.spool);
+        harness_pass(&harness, 1);
+        spool_status(harness.spool, &status);
+    }
+    assert_int_equal(status.accepting, ERROR_NONE);
+    harness_accept(&harness, 100000, 1000);
+    harness_reopen(&harness);
+    assert_int_equal(harness.messages, 1000 + stored + 1);
+    assert_int_equal(harness.damages, 0);
+    harness_done_simulated(&harness);
+}
+
 static void a_pinned_message_stays_where_its_ticket_says(void **state)
 {
     (void)state;
@@ -458,6 +510,7 @@ int main(void)
         cmocka_unit_test(a_ticket_gives_envelope_and_content),
         cmocka_unit_test(one_survivor_does_not_hold_the_disk),
         cmocka_unit_test(what_waits_for_removal_is_emptied_once),
+        cmocka_unit_test(a_disk_that_does_not_keep_up_is_waited_for),
         cmocka_unit_test(a_pinned_message_stays_where_its_ticket_says),
         cmocka_unit_test(a_ticket_outlives_a_move_under_way),
         cmocka_unit_test(a_full_disk_stops_acceptance_but_not_fates),
