@@ -282,6 +282,10 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
     uint32_t server = old_lane->pinned_server == NO_INDEX
                           ? NO_INDEX
                           : moved_server(relaning->server_map, old_lane->pinned_server);
+    if (server >= RELAY_EXCHANGERS && server != NO_INDEX && base->destination == NULL &&
+        !exchanger_has_place(server_at(relay, server))) {
+        server = NO_INDEX; /* nobody will ask DNS where it is */
+    }
     struct slice redirect = intern_text(&relay->redirects, old_lane->redirect);
     enum lane_pin pin = old_lane->pin;
     if (server == NO_INDEX && old_lane->pinned_server != NO_INDEX) {

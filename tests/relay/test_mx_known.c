@@ -429,6 +429,30 @@ static void a_doubt_that_is_not_due_yet_follows_too(void **state)
     assert_non_null(world_action(&world, RELAY_DELIVER, 0));
 }
 
+static enum error read_nothing(void *context, struct spool_handle handle, struct arena *arena,
+                               struct spool_message *ret_message)
+{
+    (void)context;
+    (void)handle;
+    (void)arena;
+    (void)ret_message;
+    return ERROR_IO;
+}
+
+static void a_doubt_whose_route_follows_dns_no_more_goes_by_the_route(void **state)
+{
+    (void)state;
+    static struct world next;
+    const struct relay_envelopes envelopes = {.read = read_nothing};
+    char host[16];
+    doubt_and_restart(host, sizeof host, true); /* nobody knows where that is */
+    world_configure(&next);
+    assert_int_equal(relay_reconfigure(world.relay, &next.config, &envelopes, world.now),
+                     ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(mx_lane(&world, "relay:out").deliveries, 1); /* not beside it */
+}
+
 int main(void)
 {
 #define MX(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -448,6 +472,7 @@ int main(void)
         MX(after_a_restart_a_doubt_goes_back_to_its_exchanger),
         MX(a_doubt_at_an_exchanger_that_is_none_any_more_goes_to_others),
         MX(a_doubt_that_is_not_due_yet_follows_too),
+        MX(a_doubt_whose_route_follows_dns_no_more_goes_by_the_route),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
