@@ -6,6 +6,7 @@
 #include "sys/net.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "sim/sim.h"
@@ -49,6 +50,7 @@ static bool same_endpoint(const struct ip_endpoint *a, const struct ip_endpoint 
 
 void sim_net_begin(void)
 {
+    sim_dns_fail(0);
     sockets = calloc(SOCKETS, sizeof(*sockets));
     assert(sockets != NULL);
     reach_count = 0;
@@ -518,7 +520,8 @@ void sim_net_kill(struct sim_process *process)
     }
 }
 
-/* ---- names (sys/dns.h): "aN.test" resolves to 192.0.2.N; everything else does not ---- */
+/* ---- names (sys/dns.h): see sim_dns_fail() in sim.h --------------------------------------------
+ */
 
 struct dns {
     struct loop *loop;
@@ -528,9 +531,28 @@ struct dns_query {
     struct loop_timer *timer;
     struct dns_answer answer;
     dns_fn *fn;
+    struct dns_records records;
+    struct dns_record exchangers[4];
+    char names[4][16];
     dns_records_fn *records_fn; /* instead */
     void *context;
 };
+
+static uint32_t dns_failures_permille;
+
+void sim_dns_fail(uint32_t permille)
+{
+    dns_failures_permille = permille;
+}
+
+/* Silence, a failure, a bogus signature. */
+static enum error draw_failure(void)
+{
+    static const enum error failures[] = {ERROR_TIMEOUT, ERROR_IO, ERROR_CORRUPT};
+    return dns_failures_permille > 0 && sim_chance(dns_failures_permille)
+               ? failures[sim_draw(sizeof(failures) / sizeof(failures[0]))]
+               : ERROR_NONE;
+}
 
 enum error dns_new(struct loop *loop, const struct dns_settings *settings, struct dns **ret_dns)
 {
@@ -552,52 +574,107 @@ void dns_free(struct dns *dns)
 static void dns_answer(void *context)
 {
     struct dns_query *query = context;
-    dns_fn *fn = query->fn;
-    dns_records_fn *records_fn = query->records_fn;
-    void *theirs = query->context;
-    struct dns_answer answer = query->answer;
+    struct dns_query told = *query;
+    told.records.records = told.exchangers;
+    for (size_t i = 0; i < told.records.count; i++) {
+        told.exchangers[i].name = slice_from_text(told.names[i]);
+    }
     dns_cancel(query);
-    if (records_fn != NULL) {
-        records_fn(theirs, &(struct dns_records){.error = ERROR_MISSING, .no_name = true});
+    if (told.records_fn != NULL) {
+        told.records_fn(told.context, &told.records);
     } else {
-        fn(theirs, &answer);
+        told.fn(told.context, &told.answer);
     }
 }
 
-/* There are no other records in this world yet. */
-struct dns_query *dns_lookup(struct dns *dns, struct slice name, enum dns_type type,
-                             dns_records_fn *fn, void *context)
-{
-    (void)type;
-    struct dns_query *query = dns_resolve(dns, name, NULL, context);
-    if (query != NULL) {
-        query->records_fn = fn;
-    }
-    return query;
-}
-
-struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, void *context)
+static struct dns_query *query_new(struct dns *dns, void *context)
 {
     struct dns_query *query = calloc(1, sizeof(*query));
     if (query == NULL) {
         return NULL;
     }
-    query->fn = fn;
     query->context = context;
-    query->answer.error = ERROR_MISSING;
-    uint64_t number;
-    if (name.length > 6 && name.data[0] == 'a' &&
-        slice_to_u64(slice_make(name.data + 1, name.length - 6), &number) && number < 256) {
-        query->answer = (struct dns_answer){.count = 1, .ttl_s = 60};
-        ip_from_text(SLICE_LITERAL("192.0.2.0"), &query->answer.addresses[0]);
-        query->answer.addresses[0].bytes[15] = (uint8_t)number;
-    }
     query->timer = loop_timer_new(dns->loop, dns_answer, query);
     if (query->timer == NULL) {
         free(query);
         return NULL;
     }
     loop_timer_set(query->timer, (int64_t)sim_draw(20));
+    return query;
+}
+
+static bool ends_with(struct slice name, const char *end)
+{
+    size_t length = strlen(end);
+    return name.length >= length &&
+           slice_equal(slice_skip(name, name.length - length), slice_from_text(end));
+}
+
+/* "aN.test" */
+static bool is_host(struct slice name, uint64_t *ret_number)
+{
+    return name.length > 6 && name.data[0] == 'a' && ends_with(name, ".test") &&
+           slice_to_u64(slice_make(name.data + 1, name.length - 6), ret_number) &&
+           *ret_number < 256;
+}
+
+static void add_exchanger(struct dns_query *query, uint16_t preference, const char *name)
+{
+    size_t which = query->records.count++;
+    query->exchangers[which].preference = preference;
+    snprintf(query->names[which], sizeof(query->names[which]), "%s", name);
+}
+
+static void fill_exchangers(struct dns_query *query, struct slice name)
+{
+    if (slice_equal(name, SLICE_LITERAL("example.test"))) {
+        add_exchanger(query, 30, "a3.test");
+        add_exchanger(query, 10, "a1.test");
+        add_exchanger(query, 20, "a2.test");
+    } else {
+        add_exchanger(query, 20, "a2.test");
+        add_exchanger(query, 10, "a5.test");
+    }
+}
+
+struct dns_query *dns_lookup(struct dns *dns, struct slice name, enum dns_type type,
+                             dns_records_fn *fn, void *context)
+{
+    struct dns_query *query = query_new(dns, context);
+    if (query == NULL) {
+        return NULL;
+    }
+    uint64_t number;
+    query->records_fn = fn;
+    query->records = (struct dns_records){.error = draw_failure(), .ttl_s = 60};
+    if (query->records.error != ERROR_NONE) {
+        return query;
+    }
+    if (type == DNS_MX && ends_with(name, ".test") && !is_host(name, &number)) {
+        fill_exchangers(query, name);
+    } else {
+        query->records.error = ERROR_MISSING;
+        query->records.no_name = !ends_with(name, ".test");
+    }
+    return query;
+}
+
+struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, void *context)
+{
+    struct dns_query *query = query_new(dns, context);
+    if (query == NULL) {
+        return NULL;
+    }
+    uint64_t number;
+    query->fn = fn;
+    query->answer.error = draw_failure();
+    if (query->answer.error == ERROR_NONE && is_host(name, &number)) {
+        query->answer = (struct dns_answer){.count = 1, .ttl_s = 60};
+        ip_from_text(SLICE_LITERAL("192.0.2.0"), &query->answer.addresses[0]);
+        query->answer.addresses[0].bytes[15] = (uint8_t)number;
+    } else if (query->answer.error == ERROR_NONE) {
+        query->answer.error = ERROR_MISSING;
+    }
     return query;
 }
 

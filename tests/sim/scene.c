@@ -71,7 +71,8 @@ void scene_heal(struct scene *scene)
         sim_net_reach(&at, SIM_REACHABLE);
     }
     program_mend_disk(scene->program);
-    scene_reload(scene, setting_new_plain());
+    sim_dns_fail(0);
+    scene_reload(scene, sim_draw(3) == 0 ? setting_new_mx() : setting_new_plain());
     int64_t give_up_ns = sim_now_ns() + 2 * 86400LL * SECOND;
     do {
         sim_run_until(sim_now_ns() + 600LL * SECOND);

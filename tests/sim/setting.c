@@ -113,7 +113,23 @@ static struct route_config *add_route(struct setting *setting, const enum settin
     return route;
 }
 
-static void add_domain(struct setting *setting, const char *name, const enum setting_server *chain)
+/* The exchangers behind so many of its servers; the rest of them are behind the exchangers. */
+static void follow_dns(struct route_config *route, uint32_t before, uint32_t servers)
+{
+    route->mx = true;
+    route->chain_length = servers < route->chain_length ? servers : route->chain_length;
+    route->mx_place = before < route->chain_length ? before : route->chain_length;
+}
+
+static void follow_dns_perhaps(struct route_config *route)
+{
+    if (sim_draw(3) == 0) {
+        follow_dns(route, (uint32_t)sim_draw(2), (uint32_t)sim_draw(3));
+    }
+}
+
+static struct route_config *add_domain(struct setting *setting, const char *name,
+                                       const enum setting_server *chain)
 {
     struct route_config *route = add_route(setting, chain);
     struct domain_pattern *pattern = &setting->domains[route - setting->routes];
@@ -122,9 +138,10 @@ static void add_domain(struct setting *setting, const char *name, const enum set
     route->name = pattern->name;
     route->domains = pattern;
     route->domain_count = 1;
+    return route;
 }
 
-static void add_relay(struct setting *setting, const enum setting_server *chain)
+static struct route_config *add_relay(struct setting *setting, const enum setting_server *chain)
 {
     setting->relay_clients = (struct ip_network){address("198.51.100.0"), 96 + 24};
     struct route_config *route = add_route(setting, chain);
@@ -132,6 +149,7 @@ static void add_relay(struct setting *setting, const enum setting_server *chain)
     route->name = SLICE_LITERAL("outgoing");
     route->from = &setting->relay_clients;
     route->from_count = 1;
+    return route;
 }
 
 static void finish(struct setting *setting, bool bounces)
@@ -159,6 +177,13 @@ static void finish(struct setting *setting, bool bounces)
                   .route_count = setting->route_count,
                   .bounces = NO_INDEX,
                   .hostname = SLICE_LITERAL("mx2.example.test"),
+                  .exchanger = {.connections = 4,
+                                .tls = SERVER_TLS_NONE,
+                                .connect_timeout_ms = 30000,
+                                .greeting_timeout_ms = 60000,
+                                .probe_interval_ms = 700,
+                                .failover = NO_INDEX,
+                                .hold_5xx_after_recovery_ms = 5000},
                   .dead_letter_keep_ms = 30ULL * 86400000},
         .reserve_bytes = 1 << 20,
         .content_memory_bytes = 64 << 20,
@@ -202,7 +227,7 @@ static const enum setting_server relay_chains[][CHAIN_MAX + 1] = {
     {M2, O1, SETTING_SERVERS},
 };
 
-struct setting *setting_new_plain(void)
+static struct setting *begin_plain(void)
 {
     struct setting *setting = begin();
     for (enum setting_server server = 0; server < SETTING_SERVERS; server++) {
@@ -211,6 +236,22 @@ struct setting *setting_new_plain(void)
     setting->retry_ms[0] = 5000;
     setting->retry_ms[1] = 20000;
     setting->retry_ms[2] = 60000;
+    return setting;
+}
+
+struct setting *setting_new_mx(void)
+{
+    struct setting *setting = begin_plain();
+    follow_dns(add_domain(setting, "example.test", example_chains[0]), 0, 0);
+    follow_dns(add_domain(setting, "lmtp.test", lmtp_chains[0]), 1, 1);
+    follow_dns(add_relay(setting, relay_chains[0]), 0, 0);
+    finish(setting, true);
+    return setting;
+}
+
+struct setting *setting_new_plain(void)
+{
+    struct setting *setting = begin_plain();
     add_domain(setting, "example.test", example_chains[0]);
     add_domain(setting, "lmtp.test", lmtp_chains[0]);
     add_relay(setting, relay_chains[0]);
@@ -235,14 +276,14 @@ struct setting *setting_new_drawn(void)
     }
     bool relay_first = sim_draw(2) == 0;
     if (relay_first) {
-        add_relay(setting, relay_chains[sim_draw(3)]);
+        follow_dns_perhaps(add_relay(setting, relay_chains[sim_draw(3)]));
     }
     if (sim_draw(6) > 0) { /* else its mail is orphaned */
         add_domain(setting, "lmtp.test", lmtp_chains[sim_draw(3)]);
     }
-    add_domain(setting, "example.test", example_chains[sim_draw(3)]);
+    follow_dns_perhaps(add_domain(setting, "example.test", example_chains[sim_draw(3)]));
     if (!relay_first) {
-        add_relay(setting, relay_chains[sim_draw(3)]);
+        follow_dns_perhaps(add_relay(setting, relay_chains[sim_draw(3)]));
     }
     finish(setting, sim_draw(5) > 0); /* without: dead letters */
     return setting;

@@ -2,7 +2,8 @@
  *
  * The configuration of the simulated world: two domains and a relay over five servers, one of them
  * LMTP. One shape is plain; the others, between which the program is reloaded, have servers in
- * other places or gone, other chains, a domain missing, nowhere for bounces to go.
+ * other places or gone, other chains, exchangers that DNS names among them, a domain missing,
+ * nowhere for bounces to go.
  */
 #ifndef HOLDFAST_TESTS_SETTING_H
 #define HOLDFAST_TESTS_SETTING_H
@@ -25,6 +26,9 @@ struct ip_address setting_relay_client(void);
 
 struct setting;
 struct setting *setting_new_plain(void);
+/* The same servers, but those of example.test and of the rest as DNS names them (sim.h), l1 > mx
+ * for lmtp.test. */
+struct setting *setting_new_mx(void);
 /* As the dice fall. */
 struct setting *setting_new_drawn(void);
 void setting_free(struct setting *setting);

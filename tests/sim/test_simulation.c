@@ -25,6 +25,7 @@ struct chaos {
     int64_t until_ns;
     bool bad_disk;
     bool drills;
+    bool follows_dns;
 };
 
 static void kill_something(struct chaos *chaos)
@@ -104,7 +105,11 @@ static void stir(void *context)
         kill_something(chaos);
     }
     if (sim_chance(200)) {
-        scene_reload(&chaos->scene, setting_new_drawn());
+        scene_reload(&chaos->scene, chaos->follows_dns && sim_draw(3) > 0 ? setting_new_mx()
+                                                                          : setting_new_drawn());
+    }
+    if (sim_chance(200)) {
+        sim_dns_fail((uint32_t)sim_draw(4) * 300);
     }
     if (chaos->drills) {
         drill(chaos);
@@ -128,6 +133,10 @@ static uint32_t run(uint64_t seed, bool tell)
     scene_begin(&chaos.scene, seed, tell);
     chaos.bad_disk = seed % 3 == 0;
     chaos.drills = seed % 3 == 1;
+    chaos.follows_dns = seed % 4 == 2;
+    if (chaos.follows_dns) {
+        scene_reload(&chaos.scene, setting_new_mx());
+    }
     chaos.until_ns = sim_now_ns() + 180LL * SECOND;
     sim_after(sim_current(), SECOND, stir, &chaos);
     sim_run_until(chaos.until_ns);
