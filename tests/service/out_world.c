@@ -342,6 +342,27 @@ bool core_heard(const struct fake_core *core, const char *words)
     return memmem(core->heard.data, core->heard.length, words, strlen(words)) != NULL;
 }
 
+static void hear_mx(struct fake_core *core, struct reader *reader)
+{
+    struct channel_mx mx;
+    struct slice domain = reader_bytes(reader);
+    bool good = channel_get_mx(reader, &mx);
+    assert(good);
+    buffer_printf(&core->heard, "mx %.*s %d %d %u", SLICE_PRINT(domain), mx.answer.error,
+                  mx.answer.implicit, mx.answer.ttl_s);
+    for (uint32_t i = 0; i < mx.answer.count; i++) {
+        const struct mx_exchanger *exchanger = &mx.answer.exchangers[i];
+        buffer_printf(&core->heard, "; %u %.*s %d", exchanger->preference,
+                      SLICE_PRINT(exchanger->host), exchanger->error);
+        for (uint32_t j = 0; j < exchanger->address_count; j++) {
+            char text[IP_TEXT_SIZE];
+            ip_to_text(&exchanger->addresses[j].address, text);
+            buffer_printf(&core->heard, " %s", text);
+        }
+    }
+    buffer_append_text(&core->heard, "\n");
+}
+
 static void take_frame(struct fake_core *core, struct reader *reader)
 {
     struct relay_reply reply;
@@ -359,6 +380,8 @@ static void take_frame(struct fake_core *core, struct reader *reader)
     } else if (type == CHANNEL_NAME) {
         struct slice host = reader_bytes(reader);
         buffer_printf(&core->heard, "name %.*s %u\n", SLICE_PRINT(host), reader_u32(reader));
+    } else if (type == CHANNEL_RESOLVED) {
+        hear_mx(core, reader);
     } else if (type == CHANNEL_WORKING) {
         uint32_t session = reader_u32(reader);
         uint32_t server = server_number(reader_u32(reader));
@@ -462,6 +485,15 @@ void core_deliver(struct fake_core *core, uint32_t session, uint64_t job, uint8_
                   const char *redirect, uint32_t count)
 {
     core_deliver_ticket(core, session, job, slice_make(&ticket, 1), redirect, count);
+}
+
+void core_resolve(struct fake_core *core, const char *domain)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_RESOLVE);
+    buffer_put_bytes(&frame, slice_from_text(domain));
+    say(core, &frame);
 }
 
 void core_tell_name(struct fake_core *core, const char *host, const char *address)

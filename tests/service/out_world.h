@@ -75,6 +75,9 @@ bool core_heard(const struct fake_core *core, const char *words);
 void core_deliver_ticket(struct fake_core *core, uint32_t session, uint64_t job,
                          struct slice ticket, const char *redirect, uint32_t count);
 void core_tell_name(struct fake_core *core, const char *host, const char *address);
+/* Heard then: "mx DOMAIN ERROR implicit TTL; PREFERENCE HOST ERROR ADDRESS ...; ...", where errors
+ * are numbers of base/error.h. */
+void core_resolve(struct fake_core *core, const char *domain);
 void core_connect(struct fake_core *core, uint32_t session, uint32_t server);
 void core_probe(struct fake_core *core, uint32_t session, uint32_t server,
                 uint32_t knock_interval_ms);

@@ -12,7 +12,14 @@
 #include "sim/sim.h"
 #include "sys/dns.h"
 
-enum { SOCKETS = 4096, PIPE_BYTES = 64 << 10, BACKLOG = 128, REACHES = 64, BASE_FD = 1000 };
+enum {
+    SOCKETS = 4096,
+    PIPE_BYTES = 64 << 10,
+    BACKLOG = 128,
+    REACHES = 64,
+    BASE_FD = 1000,
+    CROWD = 20
+};
 
 enum kind { FREE, LISTENER, CONNECTING, STREAM };
 
@@ -532,8 +539,8 @@ struct dns_query {
     struct dns_answer answer;
     dns_fn *fn;
     struct dns_records records;
-    struct dns_record exchangers[4];
-    char names[4][16];
+    struct dns_record exchangers[CROWD + 1];
+    char names[CROWD + 1][16];
     dns_records_fn *records_fn; /* instead */
     void *context;
 };
@@ -631,6 +638,13 @@ static void fill_exchangers(struct dns_query *query, struct slice name)
         add_exchanger(query, 30, "a3.test");
         add_exchanger(query, 10, "a1.test");
         add_exchanger(query, 20, "a2.test");
+    } else if (slice_equal(name, SLICE_LITERAL("crowd.test"))) {
+        for (unsigned i = 0; i < CROWD; i++) {
+            char host[16];
+            snprintf(host, sizeof(host), "b%u.test", i);
+            add_exchanger(query, 10, host);
+        }
+        add_exchanger(query, 10, "mx2.test");
     } else {
         add_exchanger(query, 20, "a2.test");
         add_exchanger(query, 10, "a5.test");

@@ -59,8 +59,9 @@ void sim_net_cut(const struct ip_endpoint *at);
 void sim_net_pair(struct sim_process *first, struct sim_process *second, int *ret_first,
                   int *ret_second);
 /* What names are there: "aN.test" is 192.0.2.N; example.test has the exchangers a1.test, a2.test,
- * a3.test in this order, every other name below "test" a5.test and a2.test. So often asking comes
- * to nothing: no answer, a failure, a bogus one. At first never. */
+ * a3.test in this order, crowd.test twenty without addresses and then mx2.test, all alike, every
+ * other name below "test" a5.test and a2.test. So often asking comes to nothing: no answer, a
+ * failure, a bogus one. At first never. */
 void sim_dns_fail(uint32_t permille);
 /* Connections now open, over the whole world. */
 size_t sim_net_open(void);
