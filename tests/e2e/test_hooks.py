@@ -8,7 +8,9 @@ import http.server
 import json
 import os
 import pathlib
+import ssl
 import stat
+import subprocess
 import threading
 import time
 
@@ -284,6 +286,65 @@ def test_a_webhook_host_is_resolved_by_name(holdfast, receiver):
     wait_for(lambda: web.posts, 15, what="a post")
     headers = web.posts[0][1]
     assert "X-Holdfast-Signature" not in headers and headers["Host"] == f"localhost:{web.port}"
+
+
+def certificate(place, name):
+    """Of a server of that name, signed by itself; and its key."""
+    files = place / f"{name}.pem", place / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", f"subjectAltName=DNS:{name}", "-out", files[0], "-keyout", files[1]],
+                   check=True, capture_output=True, timeout=30)
+    return files
+
+
+def speak_tls(web, files):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    web.server.socket = context.wrap_socket(web.server.socket, server_side=True)
+
+
+def trusting(authority):
+    """Starts a program where the certificates that this machine trusts are those."""
+    return ["unshare", "--mount", "sh", "-c",
+            f'mount --bind {authority} {AUTHORITIES} && exec "$@"', "sh"]
+
+
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@pytest.mark.parametrize("name, trusted, why", (
+    ("localhost", True, None),
+    ("localhost", False, "certificate"),
+    ("elsewhere.example", True, "localhost"),
+))
+def test_a_webhook_over_tls_goes_to_whom_this_machine_trusts(holdfast, place, receiver, name,
+                                                             trusted, why):
+    if not os.path.exists(AUTHORITIES):
+        pytest.skip(f"no {AUTHORITIES}")
+    files = certificate(place, name)
+    probe = subprocess.run([*trusting(files[0]), "cmp", files[0], AUTHORITIES],
+                           capture_output=True, text=True, timeout=30)
+    if probe.returncode != 0:
+        pytest.skip(f"no namespace of its own: {probe.stderr[:200]}")
+    web = receiver()
+    speak_tls(web, files)
+    mx = holdfast(backup_mx(free_port())
+                  + f'alert web {{ on = server url = "https://localhost:{web.port}/" }}\n',
+                  start=False)
+    if trusted:
+        mx.wrapper = trusting(files[0])
+    mx.start()
+    if why is None:
+        wait_for(lambda: web.posts, 30, what="a post")
+        assert json.loads(web.posts[0][2])["event"] == "server-down"
+        assert "hook-failed" not in mx.log()
+    else:
+        wait_for(lambda: "hook-failed" in mx.log(), 30, what="word of the failure")
+        line = next(line for line in mx.log().splitlines() if "hook-failed" in line)
+        assert why in line, line
+        assert web.posts == []
+    mx.stop()
 
 
 def test_a_helper_killed_loses_nothing(holdfast, place, receiver):
