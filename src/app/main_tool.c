@@ -53,6 +53,11 @@ const struct tool_command tool_commands[] = {
      tool_server},
     {"server up", "[NAME ...]", "Bring servers back that were taken out, and probe them", NULL,
      OPTION_ALL, 0, ANY, tool_server},
+    {"server history", "[NAME]", "What servers and lanes have come to, and when",
+     "Changes of state, switches, stops and drains, as far back as trace-keep. NAME is a server, "
+     "or "
+     "a\nlane such as domain:example.com.",
+     0, 0, 1, tool_server_history},
     {"trace", "ID|ADDRESS|MESSAGE-ID", "Every event of a message, in order",
      "ADDRESS is a sender or recipient; MESSAGE-ID has its angle brackets.", 0, 1, 1, tool_trace},
     {"drill stop", "[DOMAIN]", "End a fire drill, or all",

@@ -171,6 +171,7 @@ enum control_exit tool_queue_export(struct tool *tool);
 enum control_exit tool_queue_import(struct tool *tool);
 enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
+enum control_exit tool_server_history(struct tool *tool);
 enum control_exit tool_trace(struct tool *tool);
 enum control_exit tool_drill(struct tool *tool);
 enum control_exit tool_drill_stop(struct tool *tool);

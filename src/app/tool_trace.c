@@ -15,6 +15,21 @@ static bool is(const char *a, const char *b)
     return strcmp(a, b) == 0;
 }
 
+/* "up -> down after 3m: connection refused" */
+static const char *change_detail(const json_t *row, char *buffer, size_t size)
+{
+    const char *from = tool_string(row, "from"), *to = tool_string(row, "to");
+    const char *reason = tool_string(row, "reason");
+    char age[TOOL_TEXT] = "";
+    int64_t lasted = tool_integer(row, "lasted");
+    if (lasted > 0) {
+        tool_age(lasted / 1000, age);
+    }
+    snprintf(buffer, size, "%s%s%s%s%s%s%s", from, from[0] != '\0' ? " -> " : "", to,
+             lasted > 0 ? " after " : "", age, reason[0] != '\0' ? ": " : "", reason);
+    return buffer;
+}
+
 /* What the event is about, beside time, message and recipient. */
 static const char *event_detail(const json_t *row, char *buffer, size_t size)
 {
@@ -27,6 +42,8 @@ static const char *event_detail(const json_t *row, char *buffer, size_t size)
         snprintf(buffer, size, "from %s%s%s, %s", sender[0] == '\0' ? "<>" : sender,
                  tool_is_null(row, "client") ? "" : " by ", tool_string(row, "client"),
                  tool_bytes(tool_integer(row, "bytes"), bytes));
+    } else if (!tool_is_null(row, "subject")) {
+        change_detail(row, buffer, size);
     } else if (is(event, "missed")) {
         snprintf(buffer, size, "%lld events were too fast", (long long)tool_integer(row, "count"));
     } else {
@@ -77,6 +94,43 @@ enum control_exit tool_trace(struct tool *tool)
     return code;
 }
 
+static void history_row(void *context, json_t *row)
+{
+    static const struct tool_column columns[] = {{"TIME", 19, 0},
+                                                 {"OF", 0.2, COLUMN_SHRINKS},
+                                                 {"EVENT", 8, 0},
+                                                 {"WHAT", 0.5, COLUMN_SHRINKS}};
+    struct tracing *tracing = context;
+    char time[TOOL_TEXT], detail[800];
+    const char *event = tool_string(row, "event");
+    if (tracing->table == NULL) {
+        tracing->table = tool_table_new(tracing->tool, columns, 4);
+    }
+    tool_table_row(tracing->table,
+                   (const char *const[]){tool_time(tool_integer(row, "time"), time),
+                                         tool_string(row, "subject"), event,
+                                         change_detail(row, detail, sizeof(detail))},
+                   (const enum tool_colour[]){COLOUR_PLAIN, COLOUR_PLAIN, tool_state_colour(event),
+                                              COLOUR_PLAIN});
+}
+
+enum control_exit tool_server_history(struct tool *tool)
+{
+    struct tracing tracing = {.tool = tool};
+    struct tool_answer answer = {.context = &tracing,
+                                 .row = tool->json ? tool_row_json : history_row};
+    json_t *arguments = json_object();
+    if (tool->operand_count > 0) {
+        (void)json_object_set_new(arguments, "name",
+                                  control_string(slice_from_text(tool->operands[0])));
+    }
+    enum control_exit code = tool_ask(tool, "server history", arguments, &answer);
+    if (tracing.table != NULL) {
+        tool_table_end(tracing.table);
+    }
+    return code;
+}
+
 /* A line at once: somebody is looking. */
 static void watch_row(void *context, json_t *row)
 {
@@ -91,7 +145,8 @@ static void watch_row(void *context, json_t *row)
         printf("%s %s %s%-10s%s %s %s %s\n", tool_time(tool_integer(row, "time"), time),
                tool_string(row, "id"), tool_colour_text(tracing->tool, colour), event,
                tool_colour_text(tracing->tool, COLOUR_PLAIN),
-               tool_clean(tool_string(row, "recipient"), recipient, sizeof(recipient)),
+               tool_clean(tool_string(row, tool_is_null(row, "subject") ? "recipient" : "subject"),
+                          recipient, sizeof(recipient)),
                tool_clean(tool_string(row, "server"), server, sizeof(server)),
                tool_clean(event_detail(row, detail, sizeof(detail)), clean, sizeof(clean)));
     }

@@ -26,6 +26,7 @@ static const struct control_command commands[] = {
     {"queue import", true, false, queue_import_begin, queue_import_step},
     {"queue watch", false, true, queue_watch_begin, queue_watch_step},
     {"server list", false, false, server_begin, server_list_step},
+    {"server history", false, false, history_begin, trace_step},
     {"server probe", true, false, server_probe_begin, server_list_step},
     {"server down", true, false, server_down_begin, server_list_step},
     {"server up", true, false, server_up_begin, server_list_step},

@@ -188,6 +188,7 @@ enum control_step queue_export_begin(struct control_request *request);
 enum control_step queue_export_step(struct control_request *request);
 enum control_step queue_import_begin(struct control_request *request);
 enum control_step queue_import_step(struct control_request *request);
+enum control_step history_begin(struct control_request *request);
 enum control_step trace_begin(struct control_request *request);
 enum control_step trace_step(struct control_request *request);
 enum control_step queue_watch_begin(struct control_request *request);

@@ -18,7 +18,8 @@ struct control_trace {
     struct arena arena;
     struct known_message *known;
     size_t count, capacity;
-    int64_t delivery; /* asked for with "ID/N", or -1 */
+    int64_t delivery;  /* asked for with "ID/N", or -1 */
+    struct slice name; /* "server history": of the only server or lane asked for; empty: all */
     bool stepping;
     bool end;
     bool cut;
@@ -110,6 +111,13 @@ json_t *control_event_row(const struct event *event, const struct slice *sender,
     control_set(row, "bytes",
                 control_event_begins(event) ? json_integer((json_int_t)event->bytes) : json_null());
     control_set(row, "next", control_time(event->next_ms));
+    if (event->subject.length > 0) {
+        control_set(row, "id", json_null());
+        control_set(row, "subject", control_string(event->subject));
+        control_set(row, "from", control_string_or_null(event->from));
+        control_set(row, "to", control_string_or_null(event->to));
+        control_set(row, "lasted", json_integer(event->lasted_ms));
+    }
     return row;
 }
 
@@ -118,6 +126,10 @@ static void put_event(struct control_request *request, const struct event *event
     struct control_trace *trace = request->trace;
     if (control_event_begins(event)) {
         remember(trace, event);
+    }
+    if (trace->name.length > 0 && !slice_equal(event->subject, trace->name) &&
+        !slice_equal(event->from, trace->name) && !slice_equal(event->to, trace->name)) {
+        return;
     }
     if (trace->delivery >= 0 && event->delivery >= 0 && event->delivery != trace->delivery) {
         return;
@@ -142,18 +154,39 @@ static void found(void *context, const struct event *events, size_t count, bool 
     control_ask(request);
 }
 
+static bool trace_new(struct control_request *request)
+{
+    request->trace = calloc(1, sizeof(*request->trace));
+    if (request->trace != NULL) {
+        arena_init(&request->trace->arena);
+        request->trace->delivery = -1;
+    }
+    return request->trace != NULL;
+}
+
+enum control_step history_begin(struct control_request *request)
+{
+    char what[ID_TEXT_LENGTH + 1];
+    id_to_text(EVENTS_NO_MESSAGE, what);
+    if (trace_new(request)) {
+        request->trace->name = control_argument(request, "name");
+        request->search =
+            events_search_new(request->core->events, slice_from_text(what), found, request);
+    }
+    return request->search != NULL
+               ? STEP_MORE
+               : control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
+}
+
 enum control_step trace_begin(struct control_request *request)
 {
     struct slice what = control_argument(request, "what");
     if (what.length == 0 || what.length > 1000) {
         return control_fail(request, CONTROL_USAGE, "trace needs an id, address or Message-ID");
     }
-    request->trace = calloc(1, sizeof(*request->trace));
-    if (request->trace == NULL) {
+    if (!trace_new(request)) {
         return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
     }
-    arena_init(&request->trace->arena);
-    request->trace->delivery = -1;
     struct message_id id;
     size_t slash = slice_find(what, '/');
     uint64_t number;

@@ -220,8 +220,9 @@ void report_operator(struct core *core, enum event_kind kind, struct message_id 
 static const struct telling {
     const char *word;
     enum log_level level;
-    enum event_kind kind; /* 0: not about a message */
-    enum counter counter; /* COUNTER_COUNT: none */
+    enum event_kind kind;   /* 0: not about a message */
+    enum counter counter;   /* COUNTER_COUNT: none */
+    enum event_kind change; /* of a server or lane; 0: none */
 } tellings[] = {
     [RELAY_EVENT_DELIVERED] = {"delivered", LOG_LEVEL_INFO, EVENT_DELIVERED, COUNTER_DELIVERIES},
     [RELAY_EVENT_DEFERRED] = {"deferred", LOG_LEVEL_INFO, EVENT_DEFERRED, COUNTER_DEFERRALS},
@@ -232,11 +233,11 @@ static const struct telling {
     [RELAY_EVENT_BOUNCED] = {"bounced", LOG_LEVEL_INFO, EVENT_BOUNCED, COUNTER_REFUSALS},
     [RELAY_EVENT_DISCARDED] = {"discarded", LOG_LEVEL_INFO, EVENT_DISCARDED, COUNTER_COUNT},
     [RELAY_EVENT_REDIRECTED] = {"redirected", LOG_LEVEL_INFO, EVENT_REDIRECTED, COUNTER_COUNT},
-    [RELAY_EVENT_SERVER] = {"server", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
-    [RELAY_EVENT_SWITCHED] = {"switched", LOG_LEVEL_WARNING, 0, COUNTER_SWITCHES},
-    [RELAY_EVENT_STOPPED] = {"stopped", LOG_LEVEL_WARNING, 0, COUNTER_COUNT},
-    [RELAY_EVENT_DRAINING] = {"draining", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
-    [RELAY_EVENT_DRAINED] = {"drained", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
+    [RELAY_EVENT_SERVER] = {"server", LOG_LEVEL_INFO, 0, COUNTER_COUNT, EVENT_SERVER},
+    [RELAY_EVENT_SWITCHED] = {"switched", LOG_LEVEL_WARNING, 0, COUNTER_SWITCHES, EVENT_SWITCHED},
+    [RELAY_EVENT_STOPPED] = {"stopped", LOG_LEVEL_WARNING, 0, COUNTER_COUNT, EVENT_STOPPED},
+    [RELAY_EVENT_DRAINING] = {"draining", LOG_LEVEL_INFO, 0, COUNTER_COUNT, EVENT_DRAINING},
+    [RELAY_EVENT_DRAINED] = {"drained", LOG_LEVEL_INFO, 0, COUNTER_COUNT, EVENT_DRAINED},
     [RELAY_EVENT_ORPHANED] = {"orphaned", LOG_LEVEL_WARNING, EVENT_ORPHANED, COUNTER_COUNT},
     [RELAY_EVENT_EXPIRY] = {"expiry", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
     [RELAY_EVENT_DNS] = {"dns", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
@@ -286,6 +287,28 @@ static void add_drill(struct line *line, const struct relay_action *action)
     }
 }
 
+/* What a server or lane has come to, for who asks later what was switched, and when. */
+static void store_change(struct core *core, const struct relay_action *action, enum event_kind kind)
+{
+    bool of_server = kind == EVENT_SERVER, switched = kind == EVENT_SWITCHED;
+    struct slice server = core_server_name(core, action->server);
+    struct event event = {.kind = kind,
+                          .time_ms = clock_wall_ms(),
+                          .id = EVENTS_NO_MESSAGE,
+                          .delivery = EVENTS_NO_DELIVERY,
+                          .reason = action->reason,
+                          .subject = of_server ? server : action->lane,
+                          .to = switched ? server : SLICE_EMPTY,
+                          .from =
+                              switched ? core_server_name(core, action->from_server) : SLICE_EMPTY,
+                          .lasted_ms = action->duration_ms};
+    if (of_server) {
+        event.from = slice_from_text(server_state_text(action->old_state));
+        event.to = slice_from_text(server_state_text(action->new_state));
+    }
+    store(core, &event);
+}
+
 void report_relay_event(struct core *core, const struct relay_action *action)
 {
     const struct telling *telling = &tellings[action->event];
@@ -330,6 +353,8 @@ void report_relay_event(struct core *core, const struct relay_action *action)
     }
     if (about_message) {
         store_event(core, action, telling, reply);
+    } else if (telling->change != 0) {
+        store_change(core, action, telling->change);
     }
     report_alerts_event(core, action);
     if (action->event == RELAY_EVENT_REHEARSED) {

@@ -41,6 +41,11 @@ enum event_kind {
     EVENT_RETRIED,
     EVENT_IMPORTED,
     EVENT_ORPHANED,
+    EVENT_SERVER, /* this and the following: of servers and lanes, with no id */
+    EVENT_SWITCHED,
+    EVENT_STOPPED,
+    EVENT_DRAINING,
+    EVENT_DRAINED,
     EVENT_KINDS,
 };
 const char *event_kind_text(enum event_kind kind); /* as in control.h; "unknown" for any other */
@@ -61,7 +66,13 @@ struct event {
     struct slice server;
     struct slice reason;
     struct slice reply;
+    struct slice subject;  /* of what is about no message: the server or lane, and: */
+    struct slice from, to; /* states, or servers of a switch */
+    int64_t lasted_ms;     /* what is over with it; 0: nothing, or not known */
 };
+
+/* The id of events about no message. */
+#define EVENTS_NO_MESSAGE ((struct message_id){0, 0})
 
 struct events_settings {
     uint64_t keep_ms;

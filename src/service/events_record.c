@@ -21,6 +21,7 @@ enum {
     HAS_SERVER = 1 << 7,
     HAS_REASON = 1 << 8,
     HAS_REPLY = 1 << 9,
+    HAS_SUBJECT = 1 << 10, /* and from, to, lasted_ms */
     RECIPIENT_BYTES_MAX = EVENTS_RECORD_MAX / 2,
 };
 
@@ -34,6 +35,9 @@ const char *event_kind_text(enum event_kind kind)
         [EVENT_BOUNCED] = "bounced",       [EVENT_DISCARDED] = "discarded",
         [EVENT_REDIRECTED] = "redirected", [EVENT_RETRIED] = "retried",
         [EVENT_IMPORTED] = "imported",     [EVENT_ORPHANED] = "orphaned",
+        [EVENT_SERVER] = "server",         [EVENT_SWITCHED] = "switched",
+        [EVENT_STOPPED] = "stopped",       [EVENT_DRAINING] = "draining",
+        [EVENT_DRAINED] = "drained",
     };
     return (unsigned)kind < EVENT_KINDS && texts[kind] != NULL ? texts[kind] : "unknown";
 }
@@ -48,7 +52,8 @@ static uint16_t mask_of(const struct event *event)
                       (event->recipient_count > 0 ? HAS_RECIPIENTS : 0) |
                       (event->server.length > 0 ? HAS_SERVER : 0) |
                       (event->reason.length > 0 ? HAS_REASON : 0) |
-                      (event->reply.length > 0 ? HAS_REPLY : 0));
+                      (event->reply.length > 0 ? HAS_REPLY : 0) |
+                      (event->subject.length > 0 ? HAS_SUBJECT : 0));
 }
 
 static void put_recipients(struct buffer *buffer, const struct event *event)
@@ -105,6 +110,12 @@ static void put_payload(struct buffer *buffer, const struct event *event)
     }
     if (mask & HAS_REPLY) {
         buffer_put_bytes(buffer, slice_take(event->reply, 4096));
+    }
+    if (mask & HAS_SUBJECT) {
+        buffer_put_bytes(buffer, slice_take(event->subject, 4096));
+        buffer_put_bytes(buffer, slice_take(event->from, 4096));
+        buffer_put_bytes(buffer, slice_take(event->to, 4096));
+        buffer_put_u64(buffer, (uint64_t)event->lasted_ms);
     }
 }
 
@@ -187,6 +198,12 @@ bool event_decode(struct slice payload, struct arena *arena, struct event *ret_e
     event.server = mask & HAS_SERVER ? reader_bytes(&reader) : SLICE_EMPTY;
     event.reason = mask & HAS_REASON ? reader_bytes(&reader) : SLICE_EMPTY;
     event.reply = mask & HAS_REPLY ? reader_bytes(&reader) : SLICE_EMPTY;
+    if (mask & HAS_SUBJECT) {
+        event.subject = reader_bytes(&reader);
+        event.from = reader_bytes(&reader);
+        event.to = reader_bytes(&reader);
+        event.lasted_ms = (int64_t)reader_u64(&reader);
+    }
     *ret_event = event;
     return !reader.failed; /* what a newer version added stands behind */
 }

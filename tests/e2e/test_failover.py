@@ -52,6 +52,19 @@ def test_the_way_back_is_told_though_no_mail_comes(holdfast, sink):
     wait_for(lambda: "switched" not in kinds(), 10, what="word that all is as it should be")
     assert "from_server=m2 server=m1" in mx.log()
     assert m1.messages == []
+    # What did we switch, and when?
+    mx.stop()
+    mx.start()
+    past = mx.lines("server", "history", check=True)
+    lane = "domain:example.com"
+    assert [(e["from"], e["to"]) for e in past if (e["event"], e["subject"]) == ("switched", lane)] \
+        == [("m1", "m2"), ("m2", "m1")]
+    states = [(e["from"], e["to"]) for e in past if e["subject"] == "m1"]
+    assert states[0] == ("suspect", "recovering") and ("recovering", "up") in states
+    assert any(e["to"] == "down" and "refused" in e["reason"] for e in past if e["subject"] == "m1")
+    assert {e["subject"] for e in mx.lines("server", "history", "m2", check=True)} == {"m2", lane}
+    assert mx.tool("server", "history", "nobody", check=False).returncode == 1
+    assert "m1 -> m2" in mx.tool("server", "history", lane).stdout
 
 
 def test_a_server_that_answers_is_not_told_to_be_down(holdfast, sink):

@@ -33,6 +33,8 @@ static void decode(struct slice payload)
         assert(again.recipient_count <= event.recipient_count);
         assert(slice_equal(again.reason, slice_take(event.reason, 4096)));
         assert(slice_equal(again.reply, slice_take(event.reply, 4096)));
+        assert(slice_equal(again.to,
+                           event.subject.length > 0 ? slice_take(event.to, 4096) : SLICE_EMPTY));
         assert(event_kind_text(event.kind)[0] != '\0');
         buffer_done(&record);
     }
