@@ -17,7 +17,7 @@ enum alert_ending {
 
 /* "over" */
 const char *alert_ending_text(enum alert_ending ending);
-/* "server m1 is up again after 5 s"; at most `size` bytes with the NUL. */
+/* "server m1 answers again after 5 s"; at most `size` bytes with the NUL. */
 void alert_end_text(enum alert_kind kind, struct slice subject, enum alert_ending ending,
                     int64_t lasted_ms, char *ret_text, size_t size);
 

@@ -119,7 +119,7 @@ def test_the_end_of_an_alert_is_told_in_words_of_its_own(holdfast, sink, place):
     wait_for(lambda: {"server-up", "resumed"} <= set(events(told)), 15, what="the good")
     ends = {run["HOLDFAST_EVENT"]: run for run in runs(told)}
     up, down = ends["server-up"], ends["server-down"]
-    assert up["HOLDFAST_TEXT"].startswith("server m1 is up again after ")
+    assert up["HOLDFAST_TEXT"].startswith("server m1 answers again after ")
     assert down["HOLDFAST_TEXT"].startswith("server m1 is down: ") and down["HOLDFAST_WAS"] == ""
     assert up["HOLDFAST_WAS"] == down["HOLDFAST_TEXT"]
     assert ends["resumed"]["HOLDFAST_TEXT"].startswith("a server of domain:example.com works again")
@@ -445,7 +445,7 @@ def test_mail_waits_when_nothing_works(holdfast, sink):
     assert [email.message_from_bytes(m.content)["Subject"] for m in m1.messages] == [
         "[mx2.example.net] server down: m1", "[mx2.example.net] server up: m1"]
     last = email.message_from_bytes(m1.messages[-1].content).get_payload()
-    assert last.startswith("server m1 is up again after ") and "was: server m1 is down" in last
+    assert last.startswith("server m1 answers again after ") and "was: server m1 is down" in last
     mx.stop()
 
 

@@ -143,9 +143,9 @@ static void an_end_has_words_of_its_own(void **state)
     char text[ALERT_TEXT_SIZE];
     struct slice m1 = SLICE_LITERAL("m1");
     alert_end_text(ALERT_SERVER, m1, ALERT_OVER, 5400, text, sizeof(text));
-    assert_string_equal(text, "server m1 is up again after 5 seconds");
+    assert_string_equal(text, "server m1 answers again after 5 seconds");
     alert_end_text(ALERT_SERVER, m1, ALERT_OVER, 1999, text, sizeof(text));
-    assert_string_equal(text, "server m1 is up again after 1 second");
+    assert_string_equal(text, "server m1 answers again after 1 second");
     alert_end_text(ALERT_SERVER, m1, ALERT_DISABLED, 200000, text, sizeof(text));
     assert_string_equal(text, "server m1 was taken out by hand after 3 minutes of this");
     alert_end_text(ALERT_SERVER, m1, ALERT_REMOVED, 0, text, sizeof(text));
