@@ -58,7 +58,9 @@ static void work(struct relay *relay)
     for (uint32_t i = 0; i < 2; i++) {
         struct relay_delivery_view view;
         assert(relay_delivery(relay, (struct spool_handle){0}, i, &view));
-        assert(view.next_wall_ms <= later.wall_ms + one_route.routes[0].retry_ms[0]);
+        /* A held refusal that is tried again by the clock is so within the hour. */
+        int64_t most = view.state == DELIVERY_HELD ? 3600000 : one_route.routes[0].retry_ms[0];
+        assert(view.next_wall_ms <= later.wall_ms + most);
     }
 }
 
