@@ -108,7 +108,7 @@ enum smtp_client_how {
     SMTP_CLIENT_REPLY,   /* the server said it: code, enhanced, text */
     SMTP_CLIENT_LOST,    /* connection lost, or the server broke the protocol: text says how */
     SMTP_CLIENT_TIMEOUT, /* no answer, or no progress in sending, in time */
-    SMTP_CLIENT_LOCAL,   /* our side: closed by us, memory, content unreadable */
+    SMTP_CLIENT_LOCAL,   /* our side: closed by us, memory, content unreadable; or not to be said */
 };
 
 struct smtp_client_cause {
@@ -122,9 +122,9 @@ struct smtp_client_cause {
 enum smtp_client_verdict {
     SMTP_CLIENT_ACCEPTED,  /* 2xx to the dot; LMTP: to this recipient's; envelope_only: to RCPT, and
                               its stage is that */
-    SMTP_CLIENT_REFUSED,   /* 4xx or 5xx; also 421 anywhere while the transaction was under way, and
-                              what cannot be sent to this server: 553 5.6.7, 553 5.1.3, 553 5.1.7;
-                              with how LOCAL: we could not send its content */
+    SMTP_CLIENT_REFUSED,   /* 4xx or 5xx; also 421 anywhere while the transaction was under way.
+                              With how LOCAL what cannot be said to this server, as 553 5.6.7,
+                              553 5.1.3 or 553 5.1.7, or without a code content not to be sent */
     SMTP_CLIENT_NOT_TRIED, /* its turn did not come: the session ended before, or the server takes
                               no more recipients in this transaction (RCPTMAX; 452, 552) */
     SMTP_CLIENT_CUT,       /* lost, timed out or given up within it before the dot had left whole */

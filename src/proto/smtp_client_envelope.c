@@ -63,10 +63,11 @@ static bool needs_utf8(const struct transaction *t)
     return false;
 }
 
+/* As a server would refuse it, but said by nobody. */
 static struct smtp_client_cause unsendable(enum smtp_client_stage stage, uint8_t subject,
                                            uint8_t detail, const char *text)
 {
-    struct smtp_client_cause cause = cause_of_text(stage, SMTP_CLIENT_REPLY, text);
+    struct smtp_client_cause cause = cause_of_text(stage, SMTP_CLIENT_LOCAL, text);
     cause.code = 553;
     cause.enhanced[0] = 5;
     cause.enhanced[1] = subject;

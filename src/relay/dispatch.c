@@ -100,6 +100,13 @@ static uint32_t recipients_limit(const struct server *server)
     return limit;
 }
 
+/* It has had its strikes: one recipient that the server breaks off at must not keep the message's
+ * others from it, so each of them goes alone. */
+static bool goes_alone(const struct relay *relay, uint32_t number)
+{
+    return delivery_at(relay, number)->strikes >= STRIKES_MAX;
+}
+
 /* The others of the message that wait in the same lane go along. */
 static void take_siblings(struct relay *relay, struct job *job, struct lane *lane,
                           const struct message *message, uint32_t first, uint32_t limit)
@@ -111,7 +118,7 @@ static void take_siblings(struct relay *relay, struct job *job, struct lane *lan
             continue;
         }
         const struct delivery *delivery = delivery_at(relay, number);
-        if (delivery->lane == lane->index &&
+        if (delivery->lane == lane->index && !goes_alone(relay, number) &&
             (delivery->place == PLACE_IN_LANE || delivery->place == PLACE_RETURNED) &&
             recipient_allows(relay, number) && !job_take(relay, job, number)) {
             break;
@@ -167,12 +174,13 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     struct message *message = message_at(relay, delivery_at(relay, first)->message);
     uint32_t limit = recipients_limit(server);
     uint32_t most = message->unfinished < limit ? message->unfinished : limit;
-    bool in_turn = lane_head(relay, lane) == first; /* a canary may go before others' mail */
-    struct job *job = job_begin(relay, server, session, first, in_turn ? most : 1);
+    /* A canary may go before others' mail. */
+    bool with_others = lane_head(relay, lane) == first && !goes_alone(relay, first);
+    struct job *job = job_begin(relay, server, session, first, with_others ? most : 1);
     if (job == NULL) {
         return false;
     }
-    if (in_turn) {
+    if (with_others) {
         take_siblings(relay, job, lane, message, first, most);
     }
     if (lane->guest) {

@@ -214,7 +214,10 @@ void fate_strike(struct relay *relay, uint32_t number, const struct relay_reply 
 {
     struct delivery *delivery = delivery_at(relay, number);
     if (++delivery->strikes >= STRIKES_MAX) {
-        fate_deferred(relay, number, reply, SLICE_LITERAL("breaks sessions"));
+        char text[REASON_BYTES_MAX];
+        fate_deferred(relay, number, reply,
+                      reply->how == RELAY_REPLY ? relay_reply_text(reply, text, sizeof text)
+                                                : SLICE_LITERAL("breaks sessions"));
         return;
     }
     fate_again(relay, number, true);

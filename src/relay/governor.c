@@ -395,6 +395,9 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
     case SERVER_FAILS:
         failed(relay, server, session, TROUBLE_DELIVERY, reason);
         break;
+    case SERVER_FAILS_THIS:
+        canary_failed(relay, server, session, reason);
+        break;
     case SERVER_AT_LIMIT:
         others = count_others(server, session);
         if (others == 0) {

@@ -20,6 +20,9 @@ enum {
     AT_DOT = 1 << RELAY_AT_DOT,
     AT_IDLE = 1 << RELAY_AT_IDLE,
     BEFORE_MAIL = AT_RESOLVE | AT_CONNECT | AT_GREETING | AT_HELLO | AT_TLS | AT_AUTH | AT_IDLE,
+    BEFORE_DOT = AT_MAIL | AT_RECIPIENT | AT_DATA | AT_CONTENT,
+    ENVELOPE = AT_MAIL | AT_RECIPIENT,
+    AFTER_RCPT = AT_DATA | AT_CONTENT | AT_DOT,
 };
 
 enum {
@@ -47,6 +50,15 @@ static bool is_credentials(const struct outcome_question *question)
     return code == 530 || code == 534 || code == 535 || code == 538;
 }
 
+/* Nothing but the operator mends that. 432 asks for a password to be set anew (RFC 4954 4.7.12),
+ * other 4xx, such as 454, speak of the server's own trouble with logins. */
+static bool is_login_refused(const struct outcome_question *question)
+{
+    uint16_t code = question->reply->code;
+    return is_credentials(question) ||
+           (question->reply->stage == RELAY_AT_AUTH && (code >= 500 || code == 432));
+}
+
 static bool is_421(const struct outcome_question *question)
 {
     return question->reply->code == 421;
@@ -67,6 +79,16 @@ static bool has_broken_before(const struct outcome_question *question)
     return question->broke_before;
 }
 
+static bool is_credentials_again(const struct outcome_question *question)
+{
+    return is_credentials(question) && question->broke_before;
+}
+
+static bool is_421_again(const struct outcome_question *question)
+{
+    return is_421(question) && question->broke_before;
+}
+
 static bool is_enhanced(const struct relay_reply *reply, int subject, int detail)
 {
     return reply->enhanced[0] != 0 && reply->enhanced[1] == subject && reply->enhanced[2] == detail;
@@ -84,6 +106,15 @@ static bool is_system_trouble(const struct outcome_question *question)
 {
     const struct relay_reply *reply = question->reply;
     return reply->enhanced[0] == 4 && reply->enhanced[1] == 3;
+}
+
+/* Greylisting after the content, when all is known of it (R5: RCPT 4.7 never counts; nor this). But
+ * 4.7.1 "Service unavailable" is what Postfix says in the name of a filter that is down. */
+static bool is_greylisting(const struct outcome_question *question)
+{
+    const struct relay_reply *reply = question->reply;
+    return reply->enhanced[0] == 4 && reply->enhanced[1] == 7 &&
+           !slice_starts_fold(reply->text, SLICE_LITERAL("Service unavailable"));
 }
 
 struct row {
@@ -109,35 +140,41 @@ static const struct row rows[] = {
     /* No schedule mends it: the operator is told. */
     {IF_DAMAGED, 0, 0, 0, 0, NULL, {OUTCOME_HELD, SERVER_SAYS_NOTHING}},
 
-    /* Our own trouble counts against no server; a message whose content cannot be read is put off,
-     * and one that always breaks the session from our side ends there by its strikes. */
+    /* Our own trouble counts against no server; what we cannot say to it at all is refused here, a
+     * message whose content cannot be read is put off, and one that always breaks the session from
+     * our side ends there by its strikes. */
+    {IF_REFUSED,
+     ENVELOPE,
+     HOW_LOCAL,
+     500,
+     599,
+     is_rehearsal,
+     {OUTCOME_REHEARSED, SERVER_SAYS_NOTHING}},
+    {IF_REFUSED, ENVELOPE, HOW_LOCAL, 500, 599, NULL, {OUTCOME_FINAL, SERVER_SAYS_NOTHING}},
     {IF_REFUSED, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
     {IF_CUT, 0, HOW_LOCAL, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
     {IF_CUT, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_STRIKE, SERVER_SAYS_NOTHING}},
 
-    /* AUTH refused; 530, 534, 535, 538 anywhere. */
-    {0, AT_AUTH, HOW_REPLY, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
-    {0, 0, HOW_REPLY, 0, 0, is_credentials, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
+    /* AUTH refused; 530, 534, 535, 538 before MAIL. */
+    {0, BEFORE_MAIL, HOW_REPLY, 0, 0, is_login_refused, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
     {0, BEFORE_MAIL, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_FAILS}},
 
     /* 421 or loss on a reused session before MAIL is answered: same server, fresh connection. */
     {0, AT_MAIL, HOW_REPLY, 421, 421, is_reused, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
-    {0, AT_MAIL, HOW_GONE, 0, 0, is_reused, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
-    /* Any other 421 before the dot: server failure, no attempt counted. */
-    {0,
-     AT_MAIL | AT_RECIPIENT | AT_DATA | AT_CONTENT,
-     HOW_REPLY,
-     0,
-     0,
-     is_421,
-     {OUTCOME_UNTOUCHED, SERVER_AT_LIMIT}},
-    /* Loss or time-out before the dot: server failure and a strike. */
-    {IF_CUT, 0, HOW_GONE, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
+    {0, AT_MAIL, HOW_LOST, 0, 0, is_reused, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
+    /* Loss or time-out before the dot, any other 421 before it, 530, 534, 535, 538 within a
+     * transaction: server failure and a strike, for a server says such things of a single message,
+     * too. */
+    {IF_CUT, 0, HOW_GONE, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_FAILS_THIS}},
     {IF_CUT, 0, HOW_GONE, 0, 0, NULL, {OUTCOME_STRIKE, SERVER_FAILS}},
+    {0, BEFORE_DOT, HOW_REPLY, 0, 0, is_421_again, {OUTCOME_DEFERRED, SERVER_FAILS_THIS}},
+    {0, BEFORE_DOT, HOW_REPLY, 0, 0, is_421, {OUTCOME_STRIKE, SERVER_AT_LIMIT}},
+    {0, 0, HOW_REPLY, 0, 0, is_credentials_again, {OUTCOME_DEFERRED, SERVER_FAILS_THIS}},
+    {0, 0, HOW_REPLY, 0, 0, is_credentials, {OUTCOME_STRIKE, SERVER_CREDENTIALS}},
 
     /* Nothing is tried again that was to be asked once, and it does not count. */
     {IF_REFUSED,
-     AT_MAIL | AT_RECIPIENT,
+     ENVELOPE,
      HOW_REPLY,
      400,
      599,
@@ -152,14 +189,9 @@ static const struct row rows[] = {
     {0, AT_RECIPIENT, HOW_REPLY, 400, 499, NULL, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
     {0, AT_RECIPIENT, HOW_REPLY, 500, 599, NULL, {OUTCOME_FINAL, SERVER_REFUSES}},
 
-    {0,
-     AT_DATA | AT_CONTENT | AT_DOT,
-     HOW_REPLY,
-     400,
-     499,
-     NULL,
-     {OUTCOME_DEFERRED, SERVER_DEFERS}},
-    {0, AT_DATA | AT_CONTENT | AT_DOT, HOW_REPLY, 500, 599, NULL, {OUTCOME_FINAL, SERVER_REFUSES}},
+    {0, AFTER_RCPT, HOW_REPLY, 400, 499, is_greylisting, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
+    {0, AFTER_RCPT, HOW_REPLY, 400, 499, NULL, {OUTCOME_DEFERRED, SERVER_DEFERS}},
+    {0, AFTER_RCPT, HOW_REPLY, 500, 599, NULL, {OUTCOME_FINAL, SERVER_REFUSES}},
 
     /* A reply that no server should give there, or a loss called a refusal: put off, never lost. */
     {0, 0, 0, 0, 0, NULL, {OUTCOME_DEFERRED, SERVER_DEFERS}},
@@ -190,7 +222,7 @@ enum verdict outcome_of_session(const struct relay_reply *reply, bool worked)
     if (reply->how == RELAY_LOCAL) {
         return SERVER_SAYS_NOTHING;
     }
-    if (reply->how == RELAY_REPLY && (reply->stage == RELAY_AT_AUTH || is_credentials(&question))) {
+    if (reply->how == RELAY_REPLY && is_login_refused(&question)) {
         return SERVER_CREDENTIALS;
     }
     switch (reply->stage) {

@@ -15,7 +15,7 @@ enum outcome {
     OUTCOME_FINAL,     /* refused for good: R5 and R8 decide what that makes of it */
     OUTCOME_HELD,      /* a refusal at MAIL that says nothing about the message */
     OUTCOME_UNTOUCHED, /* waits as before, nothing counted */
-    OUTCOME_STRIKE,    /* the message broke the session */
+    OUTCOME_STRIKE,    /* the message broke the session: waits as before, or is deferred */
     OUTCOME_DOUBT,     /* the dot's reply is missing */
     OUTCOME_REHEARSED, /* of a drill's envelope the reply was all */
 };
@@ -29,6 +29,7 @@ enum verdict {
     SERVER_UNREACHABLE, /* its name has no address, or it could not be connected */
     SERVER_UNGREETED,   /* connects, but gives no good greeting or EHLO */
     SERVER_FAILS,       /* fails within a session */
+    SERVER_FAILS_THIS,  /* the same, but the message has had its strikes and is to blame */
     SERVER_AT_LIMIT,    /* its limit if another session of ours works there, else ungreeted */
     SERVER_CREDENTIALS, /* refuses our login */
 };

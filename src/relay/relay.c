@@ -539,9 +539,10 @@ static const struct session *session_of_job(const struct job *job)
     return job->session != NULL ? job->session : &of_an_earlier_life;
 }
 
+/* By the server; what we cannot say to it is none. */
 static bool is_refusal(enum outcome outcome, const struct relay_delivery_result *result)
 {
-    return result->verdict == RELAY_REFUSED &&
+    return result->verdict == RELAY_REFUSED && result->reply.how == RELAY_REPLY &&
            (outcome == OUTCOME_FINAL || outcome == OUTCOME_HELD);
 }
 

@@ -115,13 +115,14 @@ enum relay_how {
     RELAY_REPLY,   /* the server said it: code and text */
     RELAY_LOST,    /* connection lost or refused */
     RELAY_TIMEOUT, /* no answer in time */
-    RELAY_LOCAL,   /* our side: content unreadable, out of descriptors, shut down */
+    RELAY_LOCAL,   /* our side: content unreadable, out of descriptors, shut down; with a 5xx code
+                      what cannot be said to this server */
 };
 
 struct relay_reply {
     enum relay_stage stage;
     enum relay_how how;
-    uint16_t code;       /* 0 when not a reply */
+    uint16_t code;       /* 0 when neither a reply nor a refusal of our own */
     uint8_t enhanced[3]; /* class 0: none; subject and detail above 255 are clamped */
     struct slice text;   /* one line for people: reply text or a description, at most 512 bytes */
 };

@@ -208,12 +208,13 @@ static enum relay_how how_of(enum smtp_client_how how)
     return hows[how];
 }
 
-/* The client core refuses by itself only content that it cannot have or must not send. */
+/* The client core refuses by itself, beside what it names a code for, only content that it cannot
+ * have or must not send. */
 static enum relay_verdict verdict_of(const struct out_job *job,
                                      const struct smtp_client_outcome *outcome)
 {
     if (outcome->verdict == SMTP_CLIENT_REFUSED && outcome->cause.how == SMTP_CLIENT_LOCAL &&
-        !job->read_failed) {
+        outcome->cause.code == 0 && !job->read_failed) {
         return RELAY_DAMAGED;
     }
     static const enum relay_verdict verdicts[] = {

@@ -60,7 +60,7 @@ static void print_cause(struct play *play, const struct smtp_client_cause *cause
 {
     struct buffer *events = &play->script.events;
     buffer_printf(events, "%s %s", stages[cause->stage], hows[cause->how]);
-    if (cause->how != SMTP_CLIENT_REPLY) {
+    if (cause->code == 0) {
         buffer_printf(events, ": %.*s\n", SLICE_PRINT(cause->text));
         return;
     }

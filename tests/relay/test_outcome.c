@@ -95,9 +95,13 @@ static void a_rehearsal_ends_with_any_reply_to_its_envelope(void **state)
                              SERVER_SAYS_NOTHING);
         }
         reply.code = 421;
-        assert_judgement(outcome_of_delivery(&question), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_STRIKE, SERVER_AT_LIMIT);
         reply.code = 530;
-        assert_judgement(outcome_of_delivery(&question), OUTCOME_UNTOUCHED, SERVER_CREDENTIALS);
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_STRIKE, SERVER_CREDENTIALS);
+        reply.code = 553;
+        reply.how = RELAY_LOCAL;
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_REHEARSED, SERVER_SAYS_NOTHING);
+        reply.how = RELAY_REPLY;
     }
     /* Only one: what edge-out says of other mail is taken as said. */
     question.envelope_only = false;
@@ -129,11 +133,38 @@ static void data_and_dot_speak_for_the_transaction(void **state)
     }
     /* 421 to the dot is a refusal, not in doubt; before the dot a server failure. */
     assert_judgement(refused(RELAY_AT_DOT, 421, 0, 0), OUTCOME_DEFERRED, SERVER_DEFERS);
-    for (size_t i = 0; i < 2; i++) {
-        assert_judgement(refused(stages[i], 421, 0, 0), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
+    for (int stage = RELAY_AT_MAIL; stage <= RELAY_AT_CONTENT; stage++) {
+        assert_judgement(refused((enum relay_stage)stage, 421, 0, 0), OUTCOME_STRIKE,
+                         SERVER_AT_LIMIT);
     }
-    assert_judgement(refused(RELAY_AT_MAIL, 421, 0, 0), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
-    assert_judgement(refused(RELAY_AT_RECIPIENT, 421, 0, 0), OUTCOME_UNTOUCHED, SERVER_AT_LIMIT);
+}
+
+static void greylisting_counts_at_no_stage_but_a_filter_that_is_down_does(void **state)
+{
+    (void)state;
+    struct relay_reply reply = {.how = RELAY_REPLY,
+                                .code = 451,
+                                .enhanced = {4, 7, 1},
+                                .text = SLICE_LITERAL("Try again later")};
+    struct outcome_question question = {.verdict = RELAY_REFUSED, .reply = &reply};
+    for (int stage = RELAY_AT_RECIPIENT; stage <= RELAY_AT_DOT; stage++) {
+        reply.stage = (enum relay_stage)stage;
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+    }
+    reply.text = SLICE_LITERAL("Service unavailable - try again later");
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_DEFERS);
+    reply = (struct relay_reply){.stage = RELAY_AT_DOT, .how = RELAY_REPLY, .code = 451};
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_DEFERS);
+}
+
+static void what_cannot_be_said_to_a_server_is_not_its_refusal(void **state)
+{
+    (void)state;
+    const enum relay_stage stages[] = {RELAY_AT_MAIL, RELAY_AT_RECIPIENT};
+    for (size_t i = 0; i < 2; i++) {
+        assert_judgement(judge(RELAY_REFUSED, stages[i], RELAY_LOCAL, 553), OUTCOME_FINAL,
+                         SERVER_SAYS_NOTHING);
+    }
 }
 
 static void a_reused_session_may_end_before_mail_is_answered(void **state)
@@ -152,6 +183,9 @@ static void a_reused_session_may_end_before_mail_is_answered(void **state)
     lost.stage = RELAY_AT_RECIPIENT;
     question.reply = &lost;
     assert_judgement(outcome_of_delivery(&question), OUTCOME_STRIKE, SERVER_FAILS);
+    /* Who lets go of old sessions answers; who is silent fails. */
+    lost = (struct relay_reply){.stage = RELAY_AT_MAIL, .how = RELAY_TIMEOUT};
+    assert_judgement(outcome_of_delivery(&question), OUTCOME_STRIKE, SERVER_FAILS);
 }
 
 static void losses_before_the_dot_are_strikes_until_the_message_is_to_blame(void **state)
@@ -166,7 +200,13 @@ static void losses_before_the_dot_are_strikes_until_the_message_is_to_blame(void
         struct relay_reply reply = {.stage = stages[i], .how = RELAY_LOST};
         struct outcome_question question = {
             .verdict = RELAY_CUT, .reply = &reply, .broke_before = true};
-        assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_FAILS_THIS);
+        reply = (struct relay_reply){.stage = stages[i], .how = RELAY_REPLY, .code = 421};
+        question.verdict = RELAY_REFUSED;
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_FAILS_THIS);
+        reply.code = 530;
+        assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_FAILS_THIS);
+        question.verdict = RELAY_CUT;
         /* Our own trouble blames no server, yet does not turn in a circle. */
         reply.how = RELAY_LOCAL;
         assert_judgement(outcome_of_delivery(&question), OUTCOME_DEFERRED, SERVER_SAYS_NOTHING);
@@ -175,20 +215,33 @@ static void losses_before_the_dot_are_strikes_until_the_message_is_to_blame(void
     }
 }
 
-static void credentials_are_never_a_deliverys_fate(void **state)
+static void credentials_are_a_strike_at_most(void **state)
 {
     (void)state;
     const uint16_t codes[] = {530, 534, 535, 538};
     for (size_t i = 0; i < 4; i++) {
         for (int stage = RELAY_AT_MAIL; stage <= RELAY_AT_DOT; stage++) {
-            assert_judgement(refused((enum relay_stage)stage, codes[i], 0, 0), OUTCOME_UNTOUCHED,
+            assert_judgement(refused((enum relay_stage)stage, codes[i], 0, 0), OUTCOME_STRIKE,
                              SERVER_CREDENTIALS);
         }
         struct relay_reply reply = {.stage = RELAY_AT_HELLO, .how = RELAY_REPLY, .code = codes[i]};
         assert_int_equal(outcome_of_session(&reply, false), SERVER_CREDENTIALS);
     }
-    struct relay_reply reply = {.stage = RELAY_AT_AUTH, .how = RELAY_REPLY, .code = 454};
-    assert_int_equal(outcome_of_session(&reply, false), SERVER_CREDENTIALS);
+}
+
+static void a_login_that_fails_for_now_is_no_matter_of_credentials(void **state)
+{
+    (void)state;
+    static const struct {
+        uint16_t code;
+        enum verdict expected;
+    } replies[] = {{535, SERVER_CREDENTIALS}, {504, SERVER_CREDENTIALS}, {432, SERVER_CREDENTIALS},
+                   {454, SERVER_UNGREETED},   {451, SERVER_UNGREETED},   {421, SERVER_AT_LIMIT}};
+    for (size_t i = 0; i < sizeof replies / sizeof replies[0]; i++) {
+        struct relay_reply reply = {
+            .stage = RELAY_AT_AUTH, .how = RELAY_REPLY, .code = replies[i].code};
+        assert_int_equal(outcome_of_session(&reply, false), replies[i].expected);
+    }
 }
 
 static void sessions_that_never_came_to_mail_are_the_servers_failure(void **state)
@@ -234,7 +287,9 @@ static void check_never(const struct outcome_question *question)
 {
     const struct relay_reply *reply = question->reply;
     struct judgement judgement = outcome_of_delivery(question);
-    bool refusal = reply->how == RELAY_REPLY && reply->code >= 500 && reply->code <= 599;
+    bool refusal = (reply->how == RELAY_REPLY ||
+                    (reply->how == RELAY_LOCAL && question->verdict == RELAY_REFUSED)) &&
+                   reply->code >= 500 && reply->code <= 599;
     assert_true((judgement.outcome == OUTCOME_DELIVERED) == (question->verdict == RELAY_ACCEPTED));
     assert_true((judgement.outcome == OUTCOME_DOUBT) == (question->verdict == RELAY_IN_DOUBT));
     if (judgement.outcome == OUTCOME_FINAL || judgement.outcome == OUTCOME_HELD) {
@@ -249,11 +304,15 @@ static void check_never(const struct outcome_question *question)
         assert_int_equal(judgement.verdict, SERVER_SAYS_NOTHING);
     }
     if (judgement.outcome == OUTCOME_STRIKE) {
-        assert_int_equal(question->verdict, RELAY_CUT);
+        assert_true(question->verdict == RELAY_CUT || question->verdict == RELAY_REFUSED);
         assert_false(question->broke_before);
     }
     if (judgement.verdict == SERVER_CREDENTIALS) {
-        assert_int_equal(judgement.outcome, OUTCOME_UNTOUCHED);
+        assert_true(judgement.outcome == OUTCOME_UNTOUCHED || judgement.outcome == OUTCOME_STRIKE);
+    }
+    if (judgement.verdict == SERVER_FAILS_THIS) {
+        assert_true(question->broke_before);
+        assert_int_equal(judgement.outcome, OUTCOME_DEFERRED);
     }
 }
 
@@ -296,9 +355,12 @@ int main(void)
         cmocka_unit_test(a_rehearsal_ends_with_any_reply_to_its_envelope),
         cmocka_unit_test(recipients_are_deferred_or_refused_each),
         cmocka_unit_test(data_and_dot_speak_for_the_transaction),
+        cmocka_unit_test(greylisting_counts_at_no_stage_but_a_filter_that_is_down_does),
+        cmocka_unit_test(what_cannot_be_said_to_a_server_is_not_its_refusal),
+        cmocka_unit_test(a_login_that_fails_for_now_is_no_matter_of_credentials),
         cmocka_unit_test(a_reused_session_may_end_before_mail_is_answered),
         cmocka_unit_test(losses_before_the_dot_are_strikes_until_the_message_is_to_blame),
-        cmocka_unit_test(credentials_are_never_a_deliverys_fate),
+        cmocka_unit_test(credentials_are_a_strike_at_most),
         cmocka_unit_test(sessions_that_never_came_to_mail_are_the_servers_failure),
         cmocka_unit_test(no_combination_loses_or_ends_a_delivery_wrongly),
     };

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Hours with servers that are half well (R3 to R5), minute by minute: a message that they break off
+ * at, refusals and deferrals of everything, hangs, a repair that nobody tells us of. What must come
+ * out is mail: all of it that the server would take, soon, and no storm of probes or changes.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "spool/spool.h"
+#include "world.h"
+
+enum { SECOND_MS = 1000, MINUTE_MS = 60 * SECOND_MS, HOUR_MS = 60 * MINUTE_MS };
+
+static struct world world;
+
+/* ---- servers that answer -------------------------------------------------------------------- */
+
+enum { QUEUE_MAX = 4096, MESSAGES_MAX = 2048, HANGS_MAX = 8 };
+
+/* How a server answers a delivery; `after_ms` later. */
+struct answer {
+    enum relay_verdict verdict;
+    enum relay_stage stage;
+    enum relay_how how;
+    uint16_t code;
+    uint8_t enhanced[3];
+    int64_t after_ms;
+};
+
+static const struct answer takes = {RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250, {0}, 0};
+
+typedef struct answer answer_fn(const struct relay_action *deliver);
+
+static struct relay_action queue[QUEUE_MAX];
+static uint32_t queue_count;
+static struct {
+    struct relay_action job;
+    struct answer answer;
+    int64_t due_ms; /* 0: free */
+} hangs[HANGS_MAX];
+static bool greets[WORLD_SERVERS];
+static int64_t first_taken_ms; /* steady; 0: none was */
+static uint32_t taken[WORLD_SERVERS], tries[MESSAGES_MAX], connects[WORLD_SERVERS];
+static uint32_t changes, stops, resumes, switches;
+static int64_t taken_ms[MESSAGES_MAX], added_ms[MESSAGES_MAX];
+
+/* What the last input made relay ask for. */
+static void gather(void)
+{
+    for (size_t i = 0; i < world.action_count; i++) {
+        const struct relay_action *action = &world.actions[i];
+        changes += action->kind == RELAY_EVENT && action->event == RELAY_EVENT_SERVER &&
+                   action->server == 0;
+        stops += action->kind == RELAY_EVENT && action->event == RELAY_EVENT_STOPPED;
+        resumes += action->kind == RELAY_EVENT && action->event == RELAY_EVENT_DRAINING;
+        switches += action->kind == RELAY_EVENT && action->event == RELAY_EVENT_SWITCHED;
+        if (action->kind == RELAY_CONNECT || action->kind == RELAY_CLOSE ||
+            action->kind == RELAY_DELIVER) {
+            assert_true(queue_count < QUEUE_MAX);
+            queue[queue_count++] = *action;
+            queue[queue_count - 1].deliveries = NULL; /* valid until the next input */
+        }
+    }
+    world.action_count = 0;
+}
+
+static void begin(uint32_t chain_length)
+{
+    world_configure(&world);
+    world.routes[0].chain_length = chain_length;
+    queue_count = 0;
+    memset(hangs, 0, sizeof hangs);
+    memset(greets, 0, sizeof greets);
+    memset(taken, 0, sizeof taken);
+    memset(tries, 0, sizeof tries);
+    memset(taken_ms, 0, sizeof taken_ms);
+    memset(connects, 0, sizeof connects);
+    first_taken_ms = 0;
+}
+
+static void start(void)
+{
+    world_start(&world);
+    changes = stops = resumes = switches = 0;
+    gather();
+}
+
+static void add_from(uint32_t number, const char *sender, const char *recipient)
+{
+    assert_true(number < MESSAGES_MAX);
+    added_ms[number] = world.now.steady_ms;
+    world_add(&world, number, sender, recipient, 0);
+    gather();
+}
+
+/* From a sender of its own, too. */
+static void add_own(uint32_t number)
+{
+    char sender[32], recipient[32];
+    snprintf(sender, sizeof sender, "s%u@x", number);
+    snprintf(recipient, sizeof recipient, "r%u@one.example", number);
+    add_from(number, sender, recipient);
+}
+
+/* The session is over, and with it what else was to go there. */
+static void end_session(uint32_t session, const struct answer *answer)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < queue_count; i++) {
+        if (queue[i].session != session) {
+            queue[kept++] = queue[i];
+        }
+    }
+    queue_count = kept;
+    world_ended(&world, session, answer->stage, answer->how, answer->code);
+    gather();
+}
+
+static void give_answer(const struct relay_action *job, const struct answer *answer)
+{
+    uint32_t number = job->handle.index;
+    if (answer->verdict == RELAY_ACCEPTED) {
+        taken[job->server]++;
+        taken_ms[number] = world.now.steady_ms;
+        first_taken_ms = first_taken_ms == 0 ? world.now.steady_ms : first_taken_ms;
+    }
+    struct relay_delivery_result result = {.delivery = job->delivery,
+                                           .verdict = answer->verdict,
+                                           .reply = {.stage = answer->stage,
+                                                     .how = answer->how,
+                                                     .code = answer->code,
+                                                     .text = SLICE_LITERAL("said so")}};
+    memcpy(result.reply.enhanced, answer->enhanced, sizeof answer->enhanced);
+    relay_result(world.relay, job->job, job->session, false, &result, 1, world.now);
+    world_take(&world);
+    gather();
+    if (answer->code == 421 || answer->how != RELAY_REPLY) {
+        end_session(job->session, answer);
+    }
+}
+
+static void deliver(const struct relay_action *job, answer_fn *answer)
+{
+    tries[job->handle.index]++;
+    struct answer given = answer(job);
+    if (given.after_ms == 0) {
+        give_answer(job, &given);
+        return;
+    }
+    size_t i = 0;
+    while (hangs[i].due_ms != 0) {
+        assert_true(++i < HANGS_MAX);
+    }
+    hangs[i].job = *job;
+    hangs[i].answer = given;
+    hangs[i].due_ms = world.now.steady_ms + given.after_ms;
+}
+
+static void answer_one(answer_fn *answer)
+{
+    struct relay_action action = queue[0];
+    memmove(queue, queue + 1, --queue_count * sizeof queue[0]);
+    if (action.kind == RELAY_DELIVER) {
+        deliver(&action, answer);
+        return;
+    }
+    if (action.kind == RELAY_CLOSE) {
+        world_ended(&world, action.session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+    } else {
+        connects[action.server]++;
+        if (greets[action.server]) {
+            world_opened(&world, action.session);
+        } else {
+            world_ended(&world, action.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+        }
+    }
+    gather();
+}
+
+static void answer_late(void)
+{
+    for (size_t i = 0; i < HANGS_MAX; i++) {
+        if (hangs[i].due_ms != 0 && hangs[i].due_ms <= world.now.steady_ms) {
+            hangs[i].due_ms = 0;
+            give_answer(&hangs[i].job, &hangs[i].answer);
+        }
+    }
+}
+
+static void run(int64_t ms, answer_fn *answer)
+{
+    int64_t end = world.now.steady_ms + ms;
+    while (world.now.steady_ms < end) {
+        while (queue_count > 0) {
+            answer_one(answer);
+        }
+        int64_t left = end - world.now.steady_ms;
+        world_wait(&world, left < 100 ? left : 100);
+        gather();
+        answer_late();
+    }
+}
+
+static struct answer take_all(const struct relay_action *deliver)
+{
+    (void)deliver;
+    return takes;
+}
+
+/* m1 has been down for a moment, and is up again or about to be. */
+static void come_back(uint32_t chain_length)
+{
+    begin(chain_length);
+    start();
+    run(3 * SECOND_MS, take_all);
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+}
+
+/* ---- a message that the server breaks off at ------------------------------------------------- */
+
+static struct answer poison;
+
+static struct answer poisoned_by_the_first(const struct relay_action *deliver)
+{
+    return deliver->handle.index == 1 ? poison : takes;
+}
+
+static void one_message_that_is_broken_off_at_stops_no_others(void **state)
+{
+    (void)state;
+    static const struct answer poisons[] = {
+        {RELAY_REFUSED, RELAY_AT_MAIL, RELAY_REPLY, 421, {0}, 0},
+        {RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 421, {4, 7, 0}, 0},
+        {RELAY_REFUSED, RELAY_AT_DATA, RELAY_REPLY, 421, {0}, 0},
+        {RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 530, {0}, 0},
+        {RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 535, {0}, 0},
+        {RELAY_CUT, RELAY_AT_RECIPIENT, RELAY_LOST, 0, {0}, 0},
+    };
+    for (size_t i = 0; i < sizeof poisons / sizeof poisons[0]; i++) {
+        come_back(1);
+        poison = poisons[i];
+        for (uint32_t number = 1; number <= 11; number++) {
+            add_own(number);
+        }
+        greets[0] = true;
+        run(MINUTE_MS, poisoned_by_the_first);
+        assert_int_equal(taken[0], 10);
+        assert_in_range(tries[1], 2, 3); /* what was deferred meanwhile is due when it is up */
+        assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        /* It goes on by its schedule, and breaks nothing any more. */
+        changes = 0;
+        run(6 * HOUR_MS, poisoned_by_the_first);
+        assert_in_range(tries[1], 5, 12);
+        assert_int_equal(changes, 0);
+        world_close(&world);
+    }
+}
+
+/* All of a message's recipients, but the one who is broken off at, get it by and by. */
+static void a_recipient_who_is_broken_off_at_keeps_it_from_no_others(void **state)
+{
+    (void)state;
+    static const struct answer off = {RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 421, {0}, 0};
+    come_back(1);
+    add_from(1, "a@x", "ann@one.example bob@one.example eve@one.example");
+    greets[0] = true;
+    uint32_t alone = 0;
+    for (int64_t left = 2 * HOUR_MS; left > 0; left -= 100) {
+        while (queue_count > 0 && queue[0].kind != RELAY_DELIVER) {
+            answer_one(take_all);
+        }
+        if (queue_count == 0) {
+            world_wait(&world, 100);
+            gather();
+            continue;
+        }
+        struct relay_action job = queue[0];
+        memmove(queue, queue + 1, --queue_count * sizeof queue[0]);
+        uint32_t numbers[3] = {0, 1, 2};
+        job.deliveries = job.delivery_count == 1 ? &job.delivery : numbers;
+        if (job.delivery_count == 1 && job.delivery != 1) {
+            alone++;
+            world_result(&world, &job, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+            gather();
+        } else { /* bob is among them */
+            world_result(&world, &job, off.verdict, off.stage, off.how, off.code);
+            gather();
+            end_session(job.session, &off);
+        }
+    }
+    assert_int_equal(alone, 2);
+    assert_int_equal(world_delivery(&world, 1, 1), DELIVERY_DEFERRED);
+    world_close(&world);
+}
+
+/* ---- all deferred, and repaired ---------------------------------------------------------------
+ */
+
+/* ---- what no server has said ----------------------------------------------------------------- */
+
+static struct answer cannot_be_said(const struct relay_action *deliver)
+{
+    (void)deliver;
+    return (struct answer){RELAY_REFUSED, RELAY_AT_MAIL, RELAY_LOCAL, 553, {5, 6, 7}, 0};
+}
+
+static void refusals_of_our_own_are_not_the_servers(void **state)
+{
+    (void)state;
+    come_back(1);
+    greets[0] = true;
+    run(5 * SECOND_MS, take_all);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    changes = 0;
+    for (uint32_t number = 1; number <= 20; number++) {
+        add_own(number);
+        run(SECOND_MS, cannot_be_said);
+        assert_int_equal(world_delivery(&world, number, 0), DELIVERY_DEAD);
+    }
+    assert_int_equal(changes, 0);
+    world_close(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_message_that_is_broken_off_at_stops_no_others),
+        cmocka_unit_test(a_recipient_who_is_broken_off_at_keeps_it_from_no_others),
+        cmocka_unit_test(refusals_of_our_own_are_not_the_servers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
