@@ -11,7 +11,9 @@
  *   up --failure--> suspect --probe fails--> down
  *   suspect, down --probe greeted--> recovering --2xx--> up
  *   recovering --failure, or five canaries refused or deferred--> down
- *   suspect --greeted, but it failed within 5 minutes of up--> down
+ *   suspect --greeted, but it failed within 5 minutes of up--> down, for as long as the interval
+ *                      of its probes is then, which goes on doubling: else one that fails every
+ *                      other time would change its state as fast as it answers
  *
  * `trouble` says what must be proved: after a failure to connect or greet a good greeting is half
  * of it; after a failure within sessions only a 2xx counts. A session opened before the trouble
@@ -87,7 +89,6 @@ static void come_up(struct relay *relay, struct server *server)
 {
     server->trouble = TROUBLE_NONE;
     server->failures = 0;
-    server->probe_delay_ms = 0;
     server->returning = false;
     server->relapsed = false;
     forget_run(server);
@@ -278,10 +279,11 @@ static void failed(struct relay *relay, struct server *server, const struct sess
     if (server->state == SERVER_UP) {
         server->trouble = trouble;
         server->trouble_serial = relay->session_serial;
-        server->probe_delay_ms = 0;
-        server->relapsed = server->recovered && trouble == TROUBLE_DELIVERY &&
-                           relay->now.steady_ms - server->recovered_ms < RELAPSE_MS;
-        server->canary_delay_ms = server->relapsed ? server->canary_delay_ms : 0;
+        server->relapsed =
+            server->recovered && relay->now.steady_ms - server->recovered_ms < RELAPSE_MS;
+        if (!server->relapsed) {
+            server->probe_delay_ms = server->canary_delay_ms = 0;
+        }
         set_state(relay, server, SERVER_SUSPECT, reason);
         server->next_probe_ms = relay->now.steady_ms;
         return;
@@ -354,8 +356,15 @@ void governor_loop(struct relay *relay, struct server *server)
     struct relay_action *event = action_event(relay, RELAY_EVENT_LOOP);
     event->server = server->index;
     event->reason = reason;
-    failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+    if (server->state != SERVER_DOWN) { /* else it would put off its probe time and again */
+        failed(relay, server, NULL, TROUBLE_DELIVERY, reason);
+    }
     server_touch(relay, server);
+}
+
+static bool is_within_transaction(const struct relay_reply *reply)
+{
+    return reply->stage >= RELAY_AT_MAIL && reply->stage <= RELAY_AT_DOT;
 }
 
 static uint32_t count_others(const struct server *server, const struct session *except)
@@ -401,7 +410,8 @@ void governor_judge(struct relay *relay, struct server *server, const struct ses
     case SERVER_AT_LIMIT:
         others = count_others(server, session);
         if (others == 0) {
-            failed(relay, server, session, TROUBLE_GREETING, reason);
+            failed(relay, server, session,
+                   is_within_transaction(reply) ? TROUBLE_DELIVERY : TROUBLE_GREETING, reason);
         } else {
             server->ceiling = others;
             server->ceiling_ms = relay->now.steady_ms;

@@ -604,26 +604,55 @@ static void lane_stops(struct relay *relay, struct lane *lane)
     freeze_drained(relay, lane, false);
 }
 
-static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server)
-{
-    lane->stopped = false;
-    if (lane->waiting + lane->in_flight == 0) { /* held, discarded or redirected meanwhile */
-        (void)lane_event(relay, lane, RELAY_EVENT_DRAINED);
-        return;
-    }
-    lane_drain(relay, lane, server);
-}
-
-void lane_drain(struct relay *relay, struct lane *lane, uint32_t server)
+/* A server answers; what waits is counted from here, though nothing is told before one is up. */
+static void drain_begins(const struct relay *relay, struct lane *lane)
 {
     lane->draining = true;
     lane->drain_mark = relay->last_sequence;
     lane->drain_left = lane->waiting + lane->in_flight;
     lane->drain_done = 0;
     lane->drain_since_ms = relay->now.steady_ms;
+}
+
+static void tell_drain(struct relay *relay, struct lane *lane, uint32_t server)
+{
     struct relay_action *event = lane_event(relay, lane, RELAY_EVENT_DRAINING);
     event->server = server;
-    event->count = lane->drain_left;
+    event->count = lane->drain_left + lane->drain_done;
+}
+
+void lane_drain(struct relay *relay, struct lane *lane, uint32_t server)
+{
+    drain_begins(relay, lane);
+    tell_drain(relay, lane, server);
+}
+
+static void lane_resumes(struct relay *relay, struct lane *lane, uint32_t server)
+{
+    lane->stopped = false;
+    if (lane->drain_left + lane->drain_done == 0) { /* held, discarded or redirected meanwhile */
+        lane->draining = false;
+        (void)lane_event(relay, lane, RELAY_EVENT_DRAINED);
+        return;
+    }
+    tell_drain(relay, lane, server);
+    relay->drained |= lane->drain_left == 0;
+}
+
+/* The lane was told to have stopped. A server that answers, but has not taken anything since, is no
+ * end of that, unless there is nothing to be taken. */
+static void look_at_stop(struct relay *relay, struct lane *lane, uint32_t usable)
+{
+    if (usable == NO_INDEX) {
+        lane->draining = false;
+        return;
+    }
+    if (!lane->draining) {
+        drain_begins(relay, lane);
+    }
+    if (server_at(relay, usable)->state == SERVER_UP || lane->deliveries == 0) {
+        lane_resumes(relay, lane, usable);
+    }
 }
 
 /* So that the way back is told in the next life, too. An exchanger is not known then by its number,
@@ -734,11 +763,10 @@ void lane_place(struct relay *relay, struct lane *lane)
     if (usable != NO_INDEX) {
         switch_back(relay, lane, usable);
     }
-    if (usable != NO_INDEX && lane->stopped) {
-        lane_resumes(relay, lane, usable);
-    } else if (usable == NO_INDEX && !lane->stopped && lane->waiting > 0 &&
-               lane->pin != PIN_DOUBT && !lane_is_one_of_many(relay, lane) &&
-               lane_is_stopped(relay, lane)) {
+    if (lane->stopped) {
+        look_at_stop(relay, lane, usable);
+    } else if (usable == NO_INDEX && lane->waiting > 0 && lane->pin != PIN_DOUBT &&
+               !lane_is_one_of_many(relay, lane) && lane_is_stopped(relay, lane)) {
         lane_stops(relay, lane);
     }
 }
@@ -806,7 +834,7 @@ void lanes_drained(struct relay *relay)
         if (lane->recovery.drains && lane->recovery.left == 0) {
             recovery_drained(relay, lane);
         }
-        if (!lane->draining || lane->drain_left > 0) {
+        if (!lane->draining || lane->stopped || lane->drain_left > 0) {
             continue;
         }
         lane->draining = false;

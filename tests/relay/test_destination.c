@@ -505,6 +505,8 @@ static void a_domains_mail_waits_whatever_dns_says(void **state)
     answer_text("one.example", "10 primary 192.0.2.11", ERROR_NONE, 30);
     uint32_t session = called("primary");
     world_opened(&world, session);
+    const struct relay_action *canary = world_action(&world, RELAY_DELIVER, 0);
+    world_result(&world, canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     assert_non_null(world_event(&world, RELAY_EVENT_DRAINING, 0));
     accept_all();
     do {

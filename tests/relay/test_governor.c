@@ -331,11 +331,12 @@ static void the_lane_stops_drains_and_switches_back_with_an_event_each(void **st
         world_wait(&world, 5000);
     }
     world_opened(&world, probe.session);
+    assert_null(world_event(&world, RELAY_EVENT_DRAINING, 0)); /* it has taken nothing yet */
+    struct relay_action deliver = take_one(RELAY_DELIVER, 1);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     const struct relay_action *draining = world_event(&world, RELAY_EVENT_DRAINING, 0);
     assert_non_null(draining);
     assert_int_equal(draining->count, 2);
-    struct relay_action deliver = take_one(RELAY_DELIVER, 1);
-    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     deliver = take_one(RELAY_DELIVER, 1);
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     const struct relay_action *drained = world_event(&world, RELAY_EVENT_DRAINED, 0);

@@ -262,6 +262,12 @@ static void one_message_that_is_broken_off_at_stops_no_others(void **state)
     }
 }
 
+static struct answer break_off_at_all(const struct relay_action *deliver)
+{
+    (void)deliver;
+    return poison;
+}
+
 /* All of a message's recipients, but the one who is broken off at, get it by and by. */
 static void a_recipient_who_is_broken_off_at_keeps_it_from_no_others(void **state)
 {
@@ -299,8 +305,88 @@ static void a_recipient_who_is_broken_off_at_keeps_it_from_no_others(void **stat
     world_close(&world);
 }
 
+static uint32_t turn_count;
+
+static struct answer break_off_at_every_other(const struct relay_action *deliver)
+{
+    (void)deliver;
+    return ++turn_count % 2 == 0 ? poison : takes;
+}
+
+static void changes_of_state_have_their_time_whatever_the_trouble(void **state)
+{
+    (void)state;
+    static const struct answer offs[] = {
+        {RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 421, {4, 7, 0}, 0},
+        {RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOST, 0, {0}, 0}, /* hangs up after EHLO */
+    };
+    for (size_t i = 0; i < sizeof offs / sizeof offs[0]; i++) {
+        come_back(1);
+        greets[0] = true;
+        for (uint32_t number = 1; number < 1000; number++) {
+            add_own(number);
+        }
+        changes = 0;
+        poison = offs[i];
+        run(MINUTE_MS, break_off_at_every_other);
+        assert_in_range(changes, 4, 40);
+        run(HOUR_MS, take_all);
+        assert_int_equal(taken[0], 999);
+        world_close(&world);
+    }
+}
+
+static void a_stop_is_over_when_something_was_taken_not_when_it_answers(void **state)
+{
+    (void)state;
+    begin(1);
+    start();
+    poison = (struct answer){RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554, {0}, 0};
+    for (uint32_t number = 1; number <= 50; number++) {
+        add_own(number);
+    }
+    run(3 * SECOND_MS, take_all);
+    assert_int_equal(stops, 1);
+    greets[0] = true;
+    run(10 * MINUTE_MS, break_off_at_all);
+    assert_in_range(changes, 4, 100);
+    assert_int_equal(stops, 1);
+    assert_int_equal(resumes, 0);
+    run(2 * MINUTE_MS, take_all);
+    assert_int_equal(stops, 1);
+    assert_int_equal(resumes, 1);
+    world_close(&world);
+}
+
 /* ---- all deferred, and repaired ---------------------------------------------------------------
  */
+
+/* ---- mail that comes back -------------------------------------------------------------------- */
+
+static void mail_that_comes_back_does_not_put_off_the_probe(void **state)
+{
+    (void)state;
+    come_back(1);
+    struct spool_recipient recipient = {.address = SLICE_LITERAL("bob@one.example")};
+    struct spool_message message = {
+        .sender = SLICE_LITERAL("a@x"), .recipients = &recipient, .recipient_count = 1};
+    message.origin.client.address = world.addresses[0].literal;
+    greets[0] = true;
+    for (uint32_t i = 0; i < 900; i++) { /* an hour */
+        message.received_ms = world.now.wall_ms;
+        assert_true(relay_loop(world.relay, &message, world.now));
+        world_take(&world);
+        gather();
+        run(4 * SECOND_MS, take_all);
+    }
+    assert_in_range(connects[0], 50, 400);
+    run(2 * MINUTE_MS, take_all);
+    assert_int_not_equal(world_state(&world, 0), SERVER_DOWN);
+    add_own(1);
+    run(2 * MINUTE_MS, take_all);
+    assert_int_equal(taken[0], 1);
+    world_close(&world);
+}
 
 /* ---- what no server has said ----------------------------------------------------------------- */
 
@@ -332,6 +418,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_message_that_is_broken_off_at_stops_no_others),
         cmocka_unit_test(a_recipient_who_is_broken_off_at_keeps_it_from_no_others),
+        cmocka_unit_test(changes_of_state_have_their_time_whatever_the_trouble),
+        cmocka_unit_test(a_stop_is_over_when_something_was_taken_not_when_it_answers),
+        cmocka_unit_test(mail_that_comes_back_does_not_put_off_the_probe),
         cmocka_unit_test(refusals_of_our_own_are_not_the_servers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

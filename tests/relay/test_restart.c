@@ -542,13 +542,15 @@ static void a_drain_goes_on_over_a_reload(void **state)
     world_take(&world);
     world_wait(&world, 1000);
     world_opened(&world, take_one(RELAY_CONNECT).session);
-    assert_non_null(world_event(&world, RELAY_EVENT_DRAINING, 0));
     struct relay_action deliver = take_one(RELAY_DELIVER);
     struct relay_config second = world.config;
     assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
     world_take(&world);
     assert_int_equal(lane_view(0).state, LANE_DRAINING);
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    const struct relay_action *draining = world_event(&world, RELAY_EVENT_DRAINING, 0);
+    assert_non_null(draining);
+    assert_int_equal(draining->count, 2);
     assert_null(world_event(&world, RELAY_EVENT_DRAINED, 0));
     deliver = take_one(RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
