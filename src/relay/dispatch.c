@@ -186,7 +186,13 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     if (lane->guest) {
         count_guest(relay, server);
     }
-    lane_tell_switch(relay, lane, server->index);
+    if (server->state == SERVER_RECOVERING) {
+        canary_try(server, delivery_at(relay, first)->recipient);
+    }
+    /* A canary alone is no switch back: others may go on to the server that stands in. */
+    if (server->state == SERVER_UP || server->trouble != TROUBLE_DELIVERY) {
+        lane_tell_switch(relay, lane, server->index);
+    }
     job_send(relay, server, lane, job);
     return true;
 }

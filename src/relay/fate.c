@@ -121,6 +121,59 @@ void doubts_unpin(struct relay *relay, struct server *server)
     }
 }
 
+static bool is_deferred_in_trouble(const struct delivery *delivery, const struct server *server)
+{
+    return delivery->state == DELIVERY_DEFERRED && delivery->server == server->index &&
+           delivery->epoch == server->epoch && delivery->trouble_attempts > 0;
+}
+
+/* It may go to the server now; whom it is to was not tried there lately. */
+static bool may_be_canary(const struct relay *relay, const struct server *server, uint32_t number)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    return is_deferred_in_trouble(delivery, server) && recipient_allows(relay, number) &&
+           lane_choose(relay, lane_of(relay, delivery)) == server->index &&
+           !canary_was_tried(server, delivery->recipient);
+}
+
+/* Among the next LOOK_AHEAD timers, so that it costs little however many there are. */
+static uint32_t find_canary(const struct relay *relay, struct server *server, uint32_t look)
+{
+    const struct schedule *schedule = &relay->schedule;
+    uint32_t best = NOBODY;
+    for (uint32_t i = 0; i < look; i++) {
+        server->spare_look = server->spare_look + 1 < schedule->count ? server->spare_look + 1 : 0;
+        const struct timer *timer = &schedule->heap[server->spare_look];
+        if (timer->kind == TIMER_DELIVERY && may_be_canary(relay, server, timer->index) &&
+            (best == NOBODY || delivery_before(relay, timer->index, best))) {
+            best = timer->index;
+        }
+    }
+    return best;
+}
+
+bool deferrals_canary(struct relay *relay, struct server *server)
+{
+    if (!server->epoch_used || server->defers_none) {
+        return false;
+    }
+    bool all = relay->schedule.count <= LOOK_AHEAD;
+    uint32_t look = all ? relay->schedule.count : LOOK_AHEAD;
+    uint32_t number = find_canary(relay, server, look);
+    if (number == NOBODY && all && canary_forget(server)) { /* from the first on again */
+        number = find_canary(relay, server, look);
+    }
+    if (number == NOBODY) {
+        server->defers_none = all;
+        return false;
+    }
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery->attempts -= delivery->attempts > 0;
+    delivery->trouble_attempts--;
+    delivery_due(relay, number);
+    return true;
+}
+
 /* Deferred by one that comes after `server` in its chain: it was tried there because that was away,
  * and goes to it now. */
 static bool is_by_stand_in(const struct relay *relay, const struct delivery *delivery,
@@ -146,10 +199,9 @@ void deferrals_forgive(struct relay *relay, struct server *server)
             continue;
         }
         struct delivery *delivery = delivery_at(relay, timer->index);
-        bool own = delivery->server == server->index && delivery->epoch == server->epoch &&
-                   delivery->trouble_attempts > 0;
-        if (delivery->state == DELIVERY_DEFERRED &&
-            (own || is_by_stand_in(relay, delivery, server->index))) {
+        if (is_deferred_in_trouble(delivery, server) ||
+            (delivery->state == DELIVERY_DEFERRED &&
+             is_by_stand_in(relay, delivery, server->index))) {
             unsigned counted = delivery->trouble_attempts;
             delivery->attempts -= delivery->attempts < counted ? delivery->attempts : counted;
             delivery->trouble_attempts = 0;
@@ -190,6 +242,7 @@ static void count_attempt(struct relay *relay, struct delivery *delivery)
     delivery->trouble_attempts += delivery->trouble_attempts < 15;
     delivery->epoch = server->epoch;
     server->epoch_used = true;
+    server->defers_none = false;
 }
 
 void fate_deferred(struct relay *relay, uint32_t number, const struct relay_reply *reply,

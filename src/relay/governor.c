@@ -91,6 +91,7 @@ static void come_up(struct relay *relay, struct server *server)
     server->failures = 0;
     server->returning = false;
     server->relapsed = false;
+    (void)canary_forget(server);
     forget_run(server);
     breaker_reset(server);
     if (server->recovered) {
@@ -145,6 +146,12 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     if (away || (!was_usable && server_usable(server))) {
         refusals_state_changed(relay, server);
     }
+}
+
+/* What it has put off or refused can be tried again for its sake, when nothing waits. */
+static bool has_spare_canary(const struct server *server)
+{
+    return server->held_refusals > 0 || (server->epoch_used && !server->defers_none);
 }
 
 /* ---- probes ------------------------------------------------------------------------------- */
@@ -247,7 +254,7 @@ void governor_probe_due(struct relay *relay, struct server *server)
     bool heard = now - server->last_contact_ms < CONTACT_MAX_AGE_MS;
     bool only_by_age = server->state == SERVER_UP ||
                        (server->state == SERVER_RECOVERING && server->trouble == TROUBLE_DELIVERY &&
-                        server->held_refusals == 0);
+                        !has_spare_canary(server));
     if (only_by_age && heard && !server->probe_asked) {
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
         return;
@@ -448,13 +455,25 @@ void governor_deferred(struct relay *relay, struct server *server, const struct 
 }
 
 /* A recovering server was greeted once more, and there is no delivery to try it with: where only a
- * 2xx counts, one that it refused may be the canary. */
+ * 2xx counts, one that it refused or deferred may be the canary, in turn. */
 static void nothing_waits(struct relay *relay, struct server *server)
 {
-    if (server->trouble == TROUBLE_DELIVERY) {
-        refusals_canary(relay, server);
-    } else {
+    if (server->trouble != TROUBLE_DELIVERY) {
         set_state(relay, server, SERVER_UP, SLICE_LITERAL("answers, and nothing waits"));
+        return;
+    }
+    if (has_spare_canary(server)) {
+        server->canary_delay_ms =
+            doubled(server->canary_delay_ms, CANARY_PROBE_MS, CANARY_PROBE_MAX_MS);
+    }
+    server->spare_turn = !server->spare_turn;
+    if (server->spare_turn && deferrals_canary(relay, server)) {
+        return;
+    }
+    uint64_t held = server->held_refusals;
+    refusals_canary(relay, server);
+    if (server->held_refusals == held && !server->spare_turn) {
+        (void)deferrals_canary(relay, server);
     }
 }
 
@@ -486,6 +505,7 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     }
     if (server->state != SERVER_RECOVERING) {
         server->canary_tries = 0;
+        server->defers_none = false;
         set_state(relay, server, SERVER_RECOVERING, SLICE_LITERAL("answers again"));
     } else if (was_probe && server->jobs == 0 && server->ready == 0 && server->guests_ready == 0) {
         nothing_waits(relay, server);
@@ -493,8 +513,9 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     if (server->state == SERVER_UP) {
         server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
     } else if (server->trouble == TROUBLE_DELIVERY) {
-        server->next_probe_ms = relay->now.steady_ms +
-                                (server->held_refusals > 0 ? CANARY_PROBE_MS : CONTACT_MAX_AGE_MS);
+        int64_t next = server->canary_delay_ms > 0 ? server->canary_delay_ms : CANARY_PROBE_MS;
+        server->next_probe_ms =
+            relay->now.steady_ms + (has_spare_canary(server) ? next : CONTACT_MAX_AGE_MS);
     } else {
         server->next_probe_ms = relay->now.steady_ms + governor_probe_interval(relay, server);
     }

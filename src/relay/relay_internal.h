@@ -76,6 +76,7 @@ enum {
     OWN_TROUBLE_MS = 1000,      /* no new session so long after one failed on our side */
     UNKNOWN_PATIENCE_MS = 2000, /* at start the chain's head gets so long to answer first */
     CANARY_TRIES = 5,           /* R5 */
+    CANARIES_KEPT = 32,         /* recipients that are passed over then */
     DEFERRAL_RUN = 8,           /* R5: messages in a row */
     VARIETY_ENOUGH = 3,         /* R5: senders, and recipients, among them */
     ADDRESSES_MAX = 32,         /* of a server, for relay_contact() */
@@ -308,6 +309,9 @@ struct server {
     bool relapsed;            /* failed soon after it came up: no canary before that has passed */
     int64_t last_contact_ms;
     uint32_t canary_tries;
+    uint64_t tried[CANARIES_KEPT]; /* recipients, since it was up last */
+    uint32_t tried_next;
+    bool canary_out; /* after trouble within sessions: all else may go to a later server (R4) */
     /* R5: whether its refusals are believed, refusal.c */
     bool returning;         /* there was trouble, and it is not up again */
     bool recovered;         /* it is up after trouble, since */
@@ -320,7 +324,11 @@ struct server {
     uint32_t run;
     struct variety run_senders, run_recipients;
     uint8_t epoch;
-    bool epoch_used; /* something was deferred in it */
+    bool epoch_used;  /* something was deferred in it */
+    bool defers_none; /* but nothing that may be its canary was found */
+    bool
+        spare_turn; /* with nothing waiting a deferred one was its last canary, not a refused one */
+    uint32_t spare_look; /* in the schedule: where the search for one goes on */
     /* sessions */
     struct link sessions;
     struct link idle;   /* open, no job; oldest first */
@@ -815,9 +823,15 @@ bool governor_may_send(const struct server *server);
 
 /* ---- canary.c ----------------------------------------------------------------------------- */
 
-/* Out of the lanes in a turn list; NULL: there is none but large ones. */
+/* Out of the lanes in a turn list; NULL: there is none. */
 struct lane *canary_choose(struct relay *relay, const struct server *server, struct link *turns,
                            uint32_t *budget, uint32_t *ret_number);
+/* The recovering server is tried with mail for this recipient. */
+void canary_try(struct server *server, uint64_t recipient);
+/* It was, and has taken none since, as far as CANARIES_KEPT reach. */
+bool canary_was_tried(const struct server *server, uint64_t recipient);
+/* False: there was nothing to forget. */
+bool canary_forget(struct server *server);
 
 /* ---- dispatch.c: who goes next ------------------------------------------------------------ */
 
@@ -877,6 +891,9 @@ void delivery_schedule(struct relay *relay, uint32_t number, int64_t due_ms);
 uint32_t retry_delay(const struct relay *relay, const struct delivery *delivery);
 /* Doubts pinned to a server that has been away too long may go elsewhere. */
 void doubts_unpin(struct relay *relay, struct server *server);
+/* The oldest of what it has deferred since its trouble began is due, so that it has something to be
+ * tried with, and that try counts no attempt. False: there is none. */
+bool deferrals_canary(struct relay *relay, struct server *server);
 /* R3: what was deferred since its trouble began is due, its count restored; by it, or by one that
  * stood in for it. */
 void deferrals_forgive(struct relay *relay, struct server *server);

@@ -607,7 +607,8 @@ static void what_a_server_says_after_it_has_gone_counts_if_it_was_believed(void 
 
 /* ---- a doubt -------------------------------------------------------------------------------- */
 
-/* Message 1 is in doubt at m1, goes there once more and is put off; m2 is up all the time. */
+/* Message 1 is in doubt at m1, goes there once more and is put off, and so again when m1 has come
+ * up by another; m2 is up all the time. */
 static void doubted_and_put_off(void)
 {
     struct relay_action job;
@@ -617,6 +618,14 @@ static void doubted_and_put_off(void)
     assert_true(await_job(M1 | M2, 1000, &job));
     say(&job, RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_LOST, 0);
     assert_true(await_job(M1 | M2, HOUR_MS, &job));
+    assert_int_equal(job.server, 0);
+    refuse(&job, RELAY_AT_RECIPIENT, 451);
+    add(2, "eve@one.example");
+    assert_true(await_job(M1 | M2, 1000, &job));
+    assert_int_equal(job.handle.index, 2);
+    accept_job(&job);
+    assert_true(await_job(M1 | M2, 1000, &job));
+    assert_int_equal(job.handle.index, 1);
     assert_int_equal(job.server, 0);
     refuse(&job, RELAY_AT_RECIPIENT, 451);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);

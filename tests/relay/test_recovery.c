@@ -268,6 +268,24 @@ static struct answer break_off_at_all(const struct relay_action *deliver)
     return poison;
 }
 
+static void one_that_breaks_off_at_all_of_them_is_down_and_forgiven_when_repaired(void **state)
+{
+    (void)state;
+    come_back(1);
+    poison = (struct answer){RELAY_REFUSED, RELAY_AT_MAIL, RELAY_REPLY, 421, {0}, 0};
+    for (uint32_t number = 1; number <= 3; number++) {
+        add_own(number);
+    }
+    greets[0] = true;
+    run(HOUR_MS, break_off_at_all);
+    assert_int_not_equal(world_state(&world, 0), SERVER_UP);
+    assert_in_range(tries[1] + tries[2] + tries[3], 6, 60 * 6);
+    assert_int_equal(taken[0], 0);
+    run(2 * MINUTE_MS, take_all);
+    assert_int_equal(taken[0], 3);
+    world_close(&world);
+}
+
 /* All of a message's recipients, but the one who is broken off at, get it by and by. */
 static void a_recipient_who_is_broken_off_at_keeps_it_from_no_others(void **state)
 {
@@ -358,8 +376,156 @@ static void a_stop_is_over_when_something_was_taken_not_when_it_answers(void **s
     world_close(&world);
 }
 
+/* ---- many for one whom it does not take mail for --------------------------------------------- */
+
+static struct answer refuse_nobody_at_all(const struct relay_action *deliver)
+{
+    static const struct answer refuses = {RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY,
+                                          550,           {5, 1, 1},          0};
+    return deliver->handle.index <= 1000 ? refuses : takes;
+}
+
+static void much_mail_for_unknown_recipients_keeps_it_down_for_no_others(void **state)
+{
+    (void)state;
+    for (uint32_t unknown = 1; unknown <= 10; unknown += 9) {
+        come_back(1);
+        for (uint32_t number = 1; number <= 1000; number++) {
+            char recipient[32];
+            snprintf(recipient, sizeof recipient, "nobody%u@one.example", number % unknown);
+            add_from(number, "spam@x", recipient);
+        }
+        for (uint32_t number = 1001; number <= 1020; number++) {
+            add_own(number);
+        }
+        int64_t began = world.now.steady_ms;
+        greets[0] = true;
+        run(MINUTE_MS, refuse_nobody_at_all);
+        assert_int_equal(taken[0], 20);
+        assert_in_range(first_taken_ms - began, 0, 30 * SECOND_MS);
+        world_close(&world);
+    }
+}
+
+static struct answer greylist(const struct relay_action *deliver)
+{
+    (void)deliver;
+    return (struct answer){RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450, {4, 7, 1}, 0};
+}
+
+static uint32_t first_tried;
+
+static struct answer note_the_first(const struct relay_action *deliver)
+{
+    first_tried = first_tried == 0 ? deliver->handle.index : first_tried;
+    return takes;
+}
+
+static void the_canary_is_small_however_many_have_come_back(void **state)
+{
+    (void)state;
+    enum { DEFERRED = 200 };
+    come_back(1);
+    greets[0] = true;
+    run(5 * SECOND_MS, take_all);
+    for (uint32_t number = 1; number <= DEFERRED; number++) {
+        char recipient[32];
+        snprintf(recipient, sizeof recipient, "r%u@one.example", number);
+        struct spool_recipient to = {.address = slice_from_text(recipient)};
+        struct spool_message message = {.sequence = number,
+                                        .received_ms = world.now.wall_ms,
+                                        .body_length = number <= 3 ? 50 << 20 : 1000,
+                                        .sender = SLICE_LITERAL("a@x"),
+                                        .recipients = &to,
+                                        .recipient_count = 1};
+        assert_true(ip_from_text(SLICE_LITERAL("203.0.113.7"), &message.origin.client.address));
+        assert_int_equal(relay_add(world.relay, (struct spool_handle){number}, &message, world.now),
+                         ERROR_NONE);
+        world_take(&world);
+        gather();
+        run(100, greylist);
+        assert_int_equal(world_delivery(&world, number, 0), DELIVERY_DEFERRED);
+    }
+    greets[0] = false;
+    run(15 * MINUTE_MS, take_all);
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    greets[0] = true;
+    first_tried = 0;
+    run(MINUTE_MS, note_the_first);
+    assert_int_equal(first_tried, 4);
+    assert_int_equal(taken[0], DEFERRED);
+    world_close(&world);
+}
+
 /* ---- all deferred, and repaired ---------------------------------------------------------------
  */
+
+static void what_was_deferred_is_tried_soon_after_the_repair(void **state)
+{
+    (void)state;
+    for (uint32_t messages = 1; messages <= 12; messages += 11) {
+        come_back(1);
+        world.retry_ms[1] = 600000;
+        world.retry_ms[2] = 24 * HOUR_MS; /* the classical schedule */
+        greets[0] = true;
+        run(5 * SECOND_MS, take_all);
+        poison = (struct answer){RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 452, {4, 3, 1}, 0};
+        for (uint32_t number = 1; number <= messages; number++) {
+            add_own(number);
+        }
+        if (messages == 1) { /* a single one is no server's trouble: another sees to that */
+            run(SECOND_MS, break_off_at_all);
+            poison = (struct answer){RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0, {0}, 0};
+            add_own(2);
+            run(SECOND_MS, break_off_at_all);
+            poison = (struct answer){RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 452, {4, 3, 1}, 0};
+        }
+        run(8 * HOUR_MS, break_off_at_all);
+        assert_int_not_equal(world_state(&world, 0), SERVER_UP);
+        uint32_t tried = 0;
+        for (uint32_t number = 1; number <= 12; number++) {
+            tried += tries[number];
+        }
+        assert_in_range(tried, 100, 5 * 60 * 8);
+        struct relay_delivery_view view;
+        assert_true(relay_delivery(world.relay, (struct spool_handle){1}, 0, &view));
+        assert_in_range(view.attempts, 1, 4); /* by its schedule, not by what it was used for */
+        run(2 * MINUTE_MS, take_all);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        assert_int_equal(taken[0], messages == 1 ? 2 : messages);
+        world_close(&world);
+    }
+}
+
+static struct answer refuse_the_first_and_defer(const struct relay_action *deliver)
+{
+    static const struct answer refuses = {RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY,
+                                          550,           {5, 1, 1},          0};
+    return deliver->handle.index <= 3 ? refuses : poison;
+}
+
+static struct answer refuse_the_first(const struct relay_action *deliver)
+{
+    poison = takes;
+    return refuse_the_first_and_defer(deliver);
+}
+
+static void unknown_recipients_that_are_held_do_not_hide_the_repair(void **state)
+{
+    (void)state;
+    come_back(1);
+    greets[0] = true;
+    poison = (struct answer){RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 452, {4, 3, 1}, 0};
+    for (uint32_t number = 1; number <= 8; number++) {
+        add_own(number);
+    }
+    run(8 * HOUR_MS, refuse_the_first_and_defer);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
+    run(3 * MINUTE_MS, refuse_the_first);
+    assert_int_equal(taken[0], 5);
+    assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
+    world_close(&world);
+}
 
 /* ---- mail that comes back -------------------------------------------------------------------- */
 
@@ -417,9 +583,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_message_that_is_broken_off_at_stops_no_others),
+        cmocka_unit_test(one_that_breaks_off_at_all_of_them_is_down_and_forgiven_when_repaired),
         cmocka_unit_test(a_recipient_who_is_broken_off_at_keeps_it_from_no_others),
         cmocka_unit_test(changes_of_state_have_their_time_whatever_the_trouble),
         cmocka_unit_test(a_stop_is_over_when_something_was_taken_not_when_it_answers),
+        cmocka_unit_test(much_mail_for_unknown_recipients_keeps_it_down_for_no_others),
+        cmocka_unit_test(the_canary_is_small_however_many_have_come_back),
+        cmocka_unit_test(what_was_deferred_is_tried_soon_after_the_repair),
+        cmocka_unit_test(unknown_recipients_that_are_held_do_not_hide_the_repair),
         cmocka_unit_test(mail_that_comes_back_does_not_put_off_the_probe),
         cmocka_unit_test(refusals_of_our_own_are_not_the_servers),
     };
