@@ -173,22 +173,15 @@ static bool is_known(const struct relay *relay, const struct destination *destin
 uint32_t destination_choose(const struct relay *relay, const struct destination *destination)
 {
     uint32_t first_exchanger = route_of(relay, destination)->mx_place;
+    uint32_t found = NO_INDEX;
     for (uint32_t i = 0; i <= destination->chain_length; i++) {
-        if (i == first_exchanger && !is_known(relay, destination)) {
-            return NO_INDEX;
-        }
-        if (i == destination->chain_length) {
+        if (i == destination->chain_length ||
+            (i == first_exchanger && !is_known(relay, destination)) ||
+            server_is_choice(relay, server_at(relay, destination->chain[i]), &found)) {
             break;
         }
-        const struct server *server = server_at(relay, destination->chain[i]);
-        if (server_usable(server)) {
-            return server->index;
-        }
-        if (server->state == SERVER_SUSPECT && relay->now.steady_ms < server->unknown_until_ms) {
-            return NO_INDEX; /* just started: the head of the chain first */
-        }
     }
-    return NO_INDEX;
+    return found;
 }
 
 bool destination_is_stopped(const struct relay *relay, const struct destination *destination)

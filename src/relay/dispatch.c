@@ -276,7 +276,9 @@ static void settle_servers(struct relay *relay)
 {
     while (!list_is_empty(&relay->touched)) {
         struct server *server = LIST_ENTRY(relay->touched.next, struct server, touched);
+        governor_look_at_canary(relay, server);
         server_fill(relay, server);
+        governor_look_at_canary(relay, server);
         if (server->next_probe_ms <= relay->now.steady_ms) {
             governor_probe_due(relay, server);
         }

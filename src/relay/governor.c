@@ -37,6 +37,17 @@ bool server_usable(const struct server *server)
     return server->state == SERVER_UP || server->state == SERVER_RECOVERING;
 }
 
+bool server_is_choice(const struct relay *relay, const struct server *server, uint32_t *found)
+{
+    if (server_usable(server)) {
+        *found = *found == NO_INDEX || !server->canary_out ? server->index : *found;
+        return !server->canary_out;
+    }
+    /* Just started: the head of the chain first. */
+    return *found == NO_INDEX && server->state == SERVER_SUSPECT &&
+           relay->now.steady_ms < server->unknown_until_ms;
+}
+
 bool governor_is_fresh(const struct server *server, const struct session *session)
 {
     return session == NULL || session == server->probe || session->serial > server->trouble_serial;
@@ -103,6 +114,16 @@ static void come_up(struct relay *relay, struct server *server)
     refusals_review(relay, server);
 }
 
+/* Something has changed for those that go there, or would. */
+static void place_lanes(struct relay *relay, const struct server *server)
+{
+    if (server->exchanger != NULL) {
+        exchanger_place_lanes(relay, server);
+    } else {
+        lanes_place(relay);
+    }
+}
+
 static void set_state(struct relay *relay, struct server *server, enum server_state state,
                       struct slice reason)
 {
@@ -110,6 +131,7 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     bool was_usable = server_usable(server);
     set_reason(server, reason);
     server->state = state;
+    server->canary_out = false;
     struct relay_action *event = action_event(relay, RELAY_EVENT_SERVER);
     event->server = server->index;
     event->old_state = before;
@@ -137,11 +159,7 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
         server_close_sessions(relay, server);
     }
     server_touch(relay, server);
-    if (server->exchanger != NULL) {
-        exchanger_place_lanes(relay, server);
-    } else {
-        lanes_place(relay);
-    }
+    place_lanes(relay, server);
     bool away = state == SERVER_DOWN || state == SERVER_DISABLED;
     if (away || (!was_usable && server_usable(server))) {
         refusals_state_changed(relay, server);
@@ -589,6 +607,18 @@ bool governor_may_send(const struct server *server)
         }
     }
     return true;
+}
+
+/* After trouble within sessions a hang may take minutes to be one: it costs the canary, but whoever
+ * has a server that is up to go to goes there meanwhile. */
+void governor_look_at_canary(struct relay *relay, struct server *server)
+{
+    bool out = server->state == SERVER_RECOVERING && server->trouble == TROUBLE_DELIVERY &&
+               !governor_may_send(server);
+    if (out != server->canary_out) {
+        server->canary_out = out;
+        place_lanes(relay, server);
+    }
 }
 
 /* ---- operator and start ------------------------------------------------------------------- */

@@ -526,16 +526,13 @@ static uint32_t choose_from_chain(const struct relay *relay, const struct lane *
         return destination_choose(relay, lane->destination);
     }
     const struct route_config *route = &relay->config->routes[lane->route];
+    uint32_t found = NO_INDEX;
     for (uint32_t i = 0; i < route->chain_length; i++) {
-        const struct server *server = server_at(relay, route->chain[i]);
-        if (server_usable(server)) {
-            return server->index;
-        }
-        if (server->state == SERVER_SUSPECT && relay->now.steady_ms < server->unknown_until_ms) {
-            return NO_INDEX; /* just started: the head of the chain first */
+        if (server_is_choice(relay, server_at(relay, route->chain[i]), &found)) {
+            break;
         }
     }
-    return NO_INDEX;
+    return found;
 }
 
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane)

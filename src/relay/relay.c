@@ -699,6 +699,7 @@ void relay_result(struct relay *relay, uint64_t id, uint32_t session_id, bool re
     if (server != NULL) {
         judge_server(relay, server, session_of_job(job), &impression, sender, recipient,
                      job->dot_ms > 0 ? now.steady_ms - job->dot_ms : -1);
+        governor_look_at_canary(relay, server);
     }
     job_free(relay, job);
     /* What follows in vain would keep its session from everything else. */

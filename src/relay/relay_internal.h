@@ -789,6 +789,10 @@ bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
 /* ---- governor.c: when a server is up ------------------------------------------------------ */
 
 bool server_usable(const struct server *server);
+/* R4, for each server of a chain from its head on until true: *found, NO_INDEX at first, is the one
+ * that mail goes to. A server whose canary is out leaves the rest to the next that may have it, if
+ * there is any. */
+bool server_is_choice(const struct relay *relay, const struct server *server, uint32_t *found);
 void governor_start(struct relay *relay, struct server *server);
 /* A message was taken, so long after its dot, or < 0: unknown. */
 void governor_took(struct relay *relay, struct server *server, const struct session *session,
@@ -820,6 +824,8 @@ uint32_t governor_room(struct relay *relay, struct server *server);
 bool governor_is_fresh(const struct server *server, const struct session *session);
 /* While it recovers one job at a time goes there, over a fresh session. */
 bool governor_may_send(const struct server *server);
+/* Its canary may have gone or come back: others' mail is placed accordingly. */
+void governor_look_at_canary(struct relay *relay, struct server *server);
 
 /* ---- canary.c ----------------------------------------------------------------------------- */
 

@@ -527,6 +527,55 @@ static void unknown_recipients_that_are_held_do_not_hide_the_repair(void **state
     world_close(&world);
 }
 
+/* ---- a server that hangs --------------------------------------------------------------------- */
+
+static struct answer hang_at_the_head(const struct relay_action *deliver)
+{
+    static const struct answer hangs_at_mail = {RELAY_CUT, RELAY_AT_MAIL, RELAY_TIMEOUT,
+                                                0,         {0},           5 * MINUTE_MS};
+    return deliver->server == 0 ? hangs_at_mail : takes;
+}
+
+static void one_that_hangs_costs_its_canary_and_nobody_else(void **state)
+{
+    (void)state;
+    begin(2);
+    start();
+    greets[1] = true;
+    run(5 * SECOND_MS, take_all);
+    greets[0] = true;
+    run(5 * SECOND_MS, take_all);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_int_equal(world_state(&world, 1), SERVER_UP);
+    switches = 0;
+    uint32_t last = 360;
+    for (uint32_t number = 1; number <= last; number++) { /* an hour */
+        add_own(number);
+        run(10 * SECOND_MS, hang_at_the_head);
+    }
+    uint32_t late = 0;
+    for (uint32_t number = 1; number <= last - 40; number++) {
+        assert_int_not_equal(taken_ms[number], 0);
+        late += taken_ms[number] - added_ms[number] > 10 * SECOND_MS;
+    }
+    /* Those of the first five minutes have waited for the verdict; then one at a time. */
+    assert_in_range(late, 30, 48);
+    assert_in_range(taken[1], last - 8, last);
+    assert_in_range(switches, 1, 2);
+    /* It is well again: the canary shows it, and all mail goes there. */
+    run(10 * MINUTE_MS, take_all);
+    uint32_t before = taken[0];
+    switches = 0;
+    for (uint32_t number = last + 1; number <= last + 60; number++) {
+        add_own(number);
+        run(10 * SECOND_MS, take_all);
+    }
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_in_range(taken[0] - before, 50, 60);
+    assert_in_range(switches, 0, 1);
+    world_close(&world);
+}
+
 /* ---- mail that comes back -------------------------------------------------------------------- */
 
 static void mail_that_comes_back_does_not_put_off_the_probe(void **state)
@@ -591,6 +640,7 @@ int main(void)
         cmocka_unit_test(the_canary_is_small_however_many_have_come_back),
         cmocka_unit_test(what_was_deferred_is_tried_soon_after_the_repair),
         cmocka_unit_test(unknown_recipients_that_are_held_do_not_hide_the_repair),
+        cmocka_unit_test(one_that_hangs_costs_its_canary_and_nobody_else),
         cmocka_unit_test(mail_that_comes_back_does_not_put_off_the_probe),
         cmocka_unit_test(refusals_of_our_own_are_not_the_servers),
     };
