@@ -564,6 +564,19 @@ void governor_took(struct relay *relay, struct server *server, const struct sess
     }
 }
 
+/* One more for each LIMIT_EASES_MS since it was learned, whether anything went there or not. */
+static uint32_t eased_ceiling(const struct relay *relay, struct server *server)
+{
+    int64_t steps = (relay->now.steady_ms - server->ceiling_ms) / LIMIT_EASES_MS;
+    uint32_t most = server->config->connections;
+    if (server->ceiling >= most || steps >= most - server->ceiling) {
+        return server->ceiling = most;
+    }
+    server->ceiling += (uint32_t)steps;
+    server->ceiling_ms += steps * LIMIT_EASES_MS;
+    return server->ceiling;
+}
+
 uint32_t governor_room(struct relay *relay, struct server *server)
 {
     if (relay->now.steady_ms < server->own_trouble_until_ms || !server_usable(server)) {
@@ -579,12 +592,7 @@ uint32_t governor_room(struct relay *relay, struct server *server)
         }
         return 1;
     }
-    uint32_t most = server->config->connections;
-    if (server->ceiling < most && relay->now.steady_ms - server->ceiling_ms >= LIMIT_EASES_MS) {
-        server->ceiling++;
-        server->ceiling_ms = relay->now.steady_ms;
-    }
-    most = server->ceiling < most ? server->ceiling : most;
+    uint32_t most = eased_ceiling(relay, server);
     /* Those left behind may hang on a dot for minutes (R2): dead, as a rule, if it was away. */
     uint32_t open = server->open - server->left;
     uint32_t room = open < most ? most - open : 0;

@@ -566,6 +566,52 @@ static void answer_job(const struct relay_action *job, enum relay_verdict verdic
     world_take(&world);
 }
 
+/* So many messages for m1, from number `first` on; what it asks for is opened, what it sends taken
+ * if `taken`, else left at that. Its sessions then. */
+static uint32_t sessions_for(uint32_t first, uint32_t count, bool taken)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct relay_action connect;
+        add_numbered(first + i);
+        note_jobs();
+        while (find_one(RELAY_CONNECT, 0, &connect)) {
+            world_opened(&world, connect.session);
+            note_jobs();
+        }
+        while (taken && given_count > 0) {
+            struct relay_action job = take_next_job();
+            answer_job(&job, RELAY_ACCEPTED, RELAY_AT_DOT, 250);
+            note_jobs();
+        }
+        given_count = 0;
+    }
+    struct relay_server_view view;
+    relay_server(world.relay, 0, &view);
+    return view.sessions;
+}
+
+static void a_limit_learned_from_a_421_eases_by_one_a_minute(void **state)
+{
+    (void)state;
+    for (uint32_t minutes = 1; minutes <= 2; minutes++) { /* without mail for it */
+        start_anew();
+        given_count = 0;
+        world_up(&world, 0);
+        world_wait(&world, 1);
+        struct relay_action connect = add_until_connect(1);
+        world_ended(&world, connect.session, RELAY_AT_GREETING, RELAY_REPLY, 421);
+        (void)sessions_for(100, 40, true); /* the ramp is no matter here */
+        uint32_t limit = sessions_for(200, 10, false);
+        assert_in_range(limit, 1, 2);
+        world.now.steady_ms += 59999;
+        assert_int_equal(sessions_for(300, 10, false), limit);
+        world.now.steady_ms += 1 + (int64_t)(minutes - 1) * 60000;
+        assert_int_equal(sessions_for(400, 10, false), limit + minutes);
+        world.now.steady_ms += 600000; /* but never beyond what is configured */
+        assert_int_equal(sessions_for(500, 10, false), 4);
+    }
+}
+
 static void refusals_of_a_recovering_server_are_held_and_tried_once_more(void **state)
 {
     (void)state;
@@ -703,6 +749,7 @@ int main(void)
         scene(one_probe_at_a_time_and_a_contact_brings_it_at_once),
         scene(a_disabled_server_is_left_alone_until_brought_back),
         scene(a_421_while_another_session_works_is_a_limit),
+        scene(a_limit_learned_from_a_421_eases_by_one_a_minute),
         scene(a_failure_within_a_transaction_needs_a_canarys_success),
         scene(eight_deferrals_over_three_senders_and_recipients_are_the_servers_trouble),
         scene(greylisting_is_never_the_servers_trouble),
