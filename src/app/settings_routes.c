@@ -325,17 +325,66 @@ static void fill_senders(struct routes *routes, struct route_config *route,
     route->senders = senders;
 }
 
+static bool is_in(const struct route_config *route, const struct ip_address *address)
+{
+    for (uint32_t i = 0; i < route->deliver_only_to_count; i++) {
+        if (ip_network_contains(&route->deliver_only_to[i], address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Names are looked at when they are known. */
+static void check_literals(struct routes *routes, const struct route_config *route, struct place at)
+{
+    for (uint32_t i = 0; i < route->chain_length; i++) {
+        const struct server_config *server =
+            &routes->settings->config.relay.servers[route->chain[i]];
+        for (uint32_t j = 0; j < server->address_count; j++) {
+            char text[IP_TEXT_SIZE];
+            ip_to_text(&server->addresses[j].literal, text);
+            if (server->addresses[j].is_literal && !is_in(route, &server->addresses[j].literal)) {
+                settings_complain(routes->settings, at,
+                                  "deliver-only-to: %s of server '%.*s' is not in it", text,
+                                  SHOWN(server->name));
+            }
+        }
+    }
+}
+
 static void fill_deliver_only_to(struct routes *routes, struct route_config *route,
                                  const struct entry *entry)
 {
-    if (entry == NULL) {
-        return;
+    if (entry != NULL) {
+        route->deliver_only_to =
+            networks_of(routes->settings, entry, NULL, &route->deliver_only_to_count);
+        check_literals(routes, route, entry->at);
     }
-    route->deliver_only_to =
-        networks_of(routes->settings, entry, NULL, &route->deliver_only_to_count);
-    if (!route->mx) {
-        settings_warn(routes->settings, entry->at,
-                      "deliver-only-to has no effect: deliver-to names the servers, not mx");
+}
+
+/* A server of several routes keeps to the networks of each: its connections are theirs together. */
+static void fill_only(struct routes *routes, struct server_config *servers)
+{
+    uint32_t count = routes->settings->config.relay.server_count;
+    struct ip_networks **only = settings_allocate(routes->settings, count, sizeof(*only));
+    for (int fills = 0; only != NULL && fills < 2; fills++) {
+        for (uint32_t i = 0; i < routes->count; i++) {
+            const struct route_config *route = &routes->all[i];
+            for (uint32_t j = 0; route->deliver_only_to_count > 0 && j < route->chain_length; j++) {
+                struct server_config *server = &servers[route->chain[j]];
+                if (fills && only[route->chain[j]] != NULL) {
+                    only[route->chain[j]][server->only_count] =
+                        (struct ip_networks){route->deliver_only_to, route->deliver_only_to_count};
+                }
+                server->only_count++;
+            }
+        }
+        for (uint32_t i = 0; !fills && i < count; i++) {
+            only[i] = settings_allocate(routes->settings, servers[i].only_count, sizeof(*only[i]));
+            servers[i].only = only[i];
+            servers[i].only_count = 0;
+        }
     }
 }
 
@@ -570,6 +619,7 @@ static void finish_servers(struct routes *routes)
 {
     struct settings *settings = routes->settings;
     struct server_config *servers = settings->servers;
+    fill_only(routes, servers);
     for (uint32_t i = 0; i < settings->config.relay.server_count; i++) {
         if (routes->used[i] && !routes->early[i] && !servers[i].greeting_timeout_set) {
             servers[i].greeting_timeout_ms = 300000;

@@ -233,10 +233,10 @@ const struct setting settings_table[] = {
      .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
              "It goes to that chain, whoever asks."},
     {"deliver-only-to", SETTING_NETWORKS, DOMAIN(deliver_only_to),
-     .otherwise = "any public address",
-     .text = "Networks in which the exchangers that DNS names must lie under deliver-to = mx. Only "
-             "what is listed may be loopback, link-local or private; an address of this host must "
-             "be listed alone."},
+     .otherwise = "any address; under deliver-to = mx any public one",
+     .text = "Networks in which its servers, and the exchangers that DNS names, must lie. Under "
+             "deliver-to = mx only what is listed may be loopback, link-local or private; an address "
+             "of this host must be listed alone. A server of several routes keeps to all of theirs."},
 
     /* ---- relay ---- */
     {"deliver-to", SETTING_CHAIN, RELAY(chain), .required = true,
@@ -265,10 +265,10 @@ const struct setting settings_table[] = {
     {"auth", SETTING_ABSENT, .block = BLOCK_RELAY,
      .text = "Whether authenticated users may send this way."},
     {"deliver-only-to", SETTING_NETWORKS, RELAY(deliver_only_to),
-     .otherwise = "any public address",
-     .text = "Networks in which the exchangers that DNS names must lie under deliver-to = mx. Only "
-             "what is listed may be loopback, link-local or private; an address of this host must "
-             "be listed alone."},
+     .otherwise = "any address; under deliver-to = mx any public one",
+     .text = "Networks in which its servers, and the exchangers that DNS names, must lie. Under "
+             "deliver-to = mx only what is listed may be loopback, link-local or private; an address "
+             "of this host must be listed alone. A server of several routes keeps to all of theirs."},
 
     /* ---- limits ---- */
     {"connections", SETTING_COUNT, LIMIT(connections), .fallback = "20000", .least = 1,

@@ -23,10 +23,18 @@ struct server_address {
     uint16_t port;
 };
 
+struct ip_networks {
+    const struct ip_network *all;
+    uint32_t count;
+};
+
 struct server_config {
     struct slice name;
     const struct server_address *addresses;
     uint32_t address_count;
+    const struct ip_networks
+        *only; /* its routes' deliver-only-to: in each of them, or not at all */
+    uint32_t only_count;
     enum server_protocol protocol;
     enum server_tls tls;
     uint32_t connections; /* most at once */
@@ -77,7 +85,7 @@ struct route_config {
     uint32_t chain_length;
     bool mx;           /* the exchangers of the recipient's domain belong to the chain: */
     uint32_t mx_place; /* so many of the servers above come before them */
-    const struct ip_network *deliver_only_to; /* MX routing; none: any public address */
+    const struct ip_network *deliver_only_to; /* none: any address; under MX any public one */
     uint32_t deliver_only_to_count;
     const uint32_t *retry_ms; /* the last repeats; never empty */
     uint32_t retry_count;

@@ -62,7 +62,9 @@ void connect_failed(struct out_session *session, enum relay_stage stage, enum er
                                                                 : RELAY_LOST,
                                 .text = slice_from_text(text)};
     if (stage == RELAY_AT_RESOLVE) {
-        snprintf(text, sizeof(text), "no address: %s", error_text(error));
+        snprintf(text, sizeof(text), "no address%s%s",
+                 error == ERROR_DENIED ? " that deliver-only-to allows" : ": ",
+                 error == ERROR_DENIED ? "" : error_text(error));
         reply.text = slice_from_text(text);
     }
     session_over(session, &reply);

@@ -120,6 +120,20 @@ static uint32_t put(struct ip_endpoint endpoints[ENDPOINTS_MAX], uint32_t count,
     return count;
 }
 
+static bool is_allowed(const struct server_config *server, const struct ip_address *address)
+{
+    for (uint32_t i = 0; i < server->only_count; i++) {
+        bool inside = false;
+        for (uint32_t j = 0; j < server->only[i].count && !inside; j++) {
+            inside = ip_network_contains(&server->only[i].all[j], address);
+        }
+        if (!inside) {
+            return false;
+        }
+    }
+    return true;
+}
+
 uint32_t names_endpoints(struct smtp_out *out, const struct server_config *server,
                          struct ip_endpoint ret_endpoints[ENDPOINTS_MAX], bool *ret_waiting,
                          enum error *ret_error)
@@ -140,7 +154,11 @@ uint32_t names_endpoints(struct smtp_out *out, const struct server_config *serve
         *ret_waiting = *ret_waiting || name->query != NULL;
         *ret_error = name->error;
         for (size_t j = 0; j < name->count; j++) {
-            count = put(ret_endpoints, count, &name->addresses[j], address->port);
+            if (is_allowed(server, &name->addresses[j])) {
+                count = put(ret_endpoints, count, &name->addresses[j], address->port);
+            } else {
+                *ret_error = ERROR_DENIED;
+            }
         }
     }
     return count;

@@ -577,8 +577,9 @@ static void mx_stands_where_it_is_written(void **state)
         "domain example.com { deliver-to = mx deliver-only-to = {10.0.0.0/8, ::1} }\n"
         "relay one { from = 127.0.0.1 deliver-to = {m1, MX} }\n"
         "relay two { from = 127.0.0.1 deliver-to = {mx, m2, m1} }\n"
-        "relay three { from = 127.0.0.1 deliver-to = m2 deliver-only-to = 127.0.0.0/8 }\n",
-        "conf:9: warning: deliver-only-to has no effect: deliver-to names the servers, not mx\n");
+        "relay three { from = 127.0.0.1 deliver-to = m2 deliver-only-to = 127.0.0.0/8 }\n"
+        "relay four { from = 127.0.0.1 deliver-to = m2 deliver-only-to = {127.0.0.2, ::1} }\n",
+        "");
     const struct relay_config *config = &settings_config(settings)->relay;
     const struct route_config *routes = config->routes;
     assert_true(routes[0].mx && routes[0].mx_place == 0 && routes[0].chain_length == 0);
@@ -587,6 +588,11 @@ static void mx_stands_where_it_is_written(void **state)
     assert_true(routes[1].mx && routes[1].mx_place == 1 && routes[1].chain_length == 1);
     assert_true(routes[2].mx && routes[2].mx_place == 0 && routes[2].chain_length == 2);
     assert_false(routes[3].mx);
+    assert_int_equal(config->servers[0].only_count, 0);
+    assert_int_equal(config->servers[1].only_count, 2);
+    assert_ptr_equal(config->servers[1].only[0].all, routes[3].deliver_only_to);
+    assert_int_equal(config->servers[1].only[0].count, 1);
+    assert_int_equal(config->servers[1].only[1].count, 2);
     assert_int_equal(config->nat_address_count, 1);
     assert_int_equal(config->exchanger.connect_timeout_ms, 30000);
     assert_int_equal(config->exchanger.connections, config->servers[0].connections);

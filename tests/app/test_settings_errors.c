@@ -454,6 +454,9 @@ static void domains(void **state)
          "conf:6: keep-max is shorter than keep\n"},
         {GOOD "domain a { deliver-to = mx deliver-only-to = {::1, 10.0.0.1/8} }\n",
          "conf:6: deliver-only-to: '10.0.0.1/8' has bits set beyond its prefix\n"},
+        {GOOD "server m9 { address = {a, 192.0.2.9} }\n"
+              "domain a { deliver-to = m9 deliver-only-to = 10.0.0.0/8 }\n",
+         "conf:7: deliver-only-to: 192.0.2.9 of server 'm9' is not in it\n"},
     };
     CHECK_ALL(cases);
 }

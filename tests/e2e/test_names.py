@@ -54,3 +54,23 @@ def test_an_unknown_name_is_a_server_that_is_down(holdfast, sink, names):
     names.mode = "good"
     wait_for(lambda: hop.subjects() == ["1"], 30, what="the name known again")
     mx.wait_empty()
+
+
+def test_a_name_that_leads_elsewhere_than_it_may(holdfast, sink, names):
+    """deliver-only-to: an address outside is not connected to, whatever DNS says."""
+    inside, outside = sink(), sink(address="127.0.0.9")
+    outside.stop()
+    outside.port = inside.port
+    outside.start()
+    names.zone[HOST]["A"] = ["127.0.0.9"]
+    mx = holdfast(f'server m1 {{ address = "{HOST}:{inside.port}" }}\n'
+                  "domain example.com { deliver-to = m1  deliver-only-to = {127.0.0.0/29} }\n",
+                  top=names.setting)
+    mx.send(content=number(1))
+    wait_for(lambda: "deliver-only-to" in mx.log(), 20, what="the reason")
+    time.sleep(1)
+    assert not outside.connects
+    names.zone[HOST]["A"] = ["127.0.0.9", "127.0.0.1"]
+    wait_for(lambda: inside.subjects() == ["1"], 30, what="the address inside")
+    assert not outside.connects
+    mx.wait_empty()
