@@ -186,8 +186,8 @@ void connect_drop(struct out_session *session);
 
 /* Asks for those names of the server that are not known or have expired. */
 void names_ask(struct smtp_out *out, const struct server_config *server);
-/* What is known of the server's addresses and allowed, in the order of its list. *ret_waiting: an answer is
- * due. With a count of 0, *ret_error is that of the last answer. */
+/* What is known of the server's addresses and allowed, in the order of its list. *ret_waiting: an
+ * answer is due. With a count of 0, *ret_error is that of the last answer. */
 uint32_t names_endpoints(struct smtp_out *out, const struct server_config *server,
                          struct ip_endpoint ret_endpoints[ENDPOINTS_MAX], bool *ret_waiting,
                          enum error *ret_error);
