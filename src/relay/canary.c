@@ -48,28 +48,38 @@ bool canary_forget(struct server *server)
 
 /* ---- the front of a lane ------------------------------------------------------------------- */
 
+enum { FRONT_ROOM = 1 + 2 * FRONT_LOOK };
+
 struct front {
-    uint32_t numbers[1 + 2 * FRONT_LOOK];
+    uint32_t numbers[FRONT_ROOM];
     uint32_t count;
 };
 
+static void add(struct front *front, uint32_t number)
+{
+    if (front->count < FRONT_ROOM) {
+        front->numbers[front->count++] = number;
+    }
+}
+
 /* Those that came back stand in a heap: in order, each after the one above it. */
-static void add_returned(const struct relay *relay, const struct lane *lane, struct front *front)
+static void add_returned(const struct relay *relay, const struct lane_queue *queue,
+                         struct front *front)
 {
     uint32_t edge[FRONT_LOOK + 1] = {0};
-    uint32_t edge_count = lane->returned_count > 0;
+    uint32_t edge_count = queue->returned_count > 0;
     for (uint32_t looked = 0; looked < FRONT_LOOK && edge_count > 0; looked++) {
         uint32_t first = 0;
         for (uint32_t i = 1; i < edge_count; i++) {
-            if (delivery_before(relay, lane->returned[edge[i]], lane->returned[edge[first]])) {
+            if (delivery_before(relay, queue->returned[edge[i]], queue->returned[edge[first]])) {
                 first = i;
             }
         }
         uint32_t place = edge[first];
         edge[first] = edge[--edge_count];
-        front->numbers[front->count++] = lane->returned[place];
+        add(front, queue->returned[place]);
         for (uint32_t below = 2 * place + 1; below <= 2 * place + 2; below++) {
-            if (below < lane->returned_count) {
+            if (below < queue->returned_count) {
                 edge[edge_count++] = below;
             }
         }
@@ -77,21 +87,22 @@ static void add_returned(const struct relay *relay, const struct lane *lane, str
 }
 
 static void add_waiting(const struct relay *relay, const struct server *server,
-                        const struct lane *lane, struct front *front)
+                        const struct lane_queue *queue, struct front *front)
 {
     uint32_t looked = 0, passed = 0;
-    for (uint32_t number = lane->head;
+    for (uint32_t number = queue->head;
          number != NOBODY && looked < FRONT_LOOK && passed < LOOK_AHEAD;
          number = delivery_at(relay, number)->next) {
         if (canary_was_tried(server, delivery_at(relay, number)->recipient)) {
             passed++;
         } else {
-            front->numbers[front->count++] = number;
+            add(front, number);
             looked++;
         }
     }
 }
 
+/* The urgent levels first, as many as there is room for. */
 static bool look_at_front(struct relay *relay, const struct server *server, struct lane *lane,
                           uint32_t *budget, struct front *front)
 {
@@ -99,10 +110,15 @@ static bool look_at_front(struct relay *relay, const struct server *server, stru
     if (first == NOBODY) {
         return false;
     }
-    front->numbers[0] = first;
-    front->count = 1;
-    add_returned(relay, lane, front);
-    add_waiting(relay, server, lane, front);
+    front->count = 0;
+    add(front, first);
+    for (unsigned level = LEVELS; level-- > 0 && front->count < FRONT_ROOM;) {
+        const struct lane_queue *queue = lane_queue(lane, level);
+        if (queue != NULL) {
+            add_returned(relay, queue, front);
+            add_waiting(relay, server, queue, front);
+        }
+    }
     return true;
 }
 

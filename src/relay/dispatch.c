@@ -176,6 +176,7 @@ static bool send_job(struct relay *relay, struct server *server, struct session 
     uint32_t most = message->unfinished < limit ? message->unfinished : limit;
     /* A canary may go before others' mail. */
     bool with_others = lane_head(relay, lane) == first && !goes_alone(relay, first);
+    lane_takes_turn(relay, lane, first);
     struct job *job = job_begin(relay, server, session, first, with_others ? most : 1);
     if (job == NULL) {
         return false;

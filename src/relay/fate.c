@@ -99,7 +99,7 @@ void delivery_due(struct relay *relay, uint32_t number)
         return;
     }
     delivery_set_state(relay, number, DELIVERY_WAITING);
-    lane_give_back(relay, number);
+    lane_return(relay, number);
 }
 
 void doubts_unpin(struct relay *relay, struct server *server)
@@ -112,7 +112,7 @@ void doubts_unpin(struct relay *relay, struct server *server)
             continue;
         }
         while (lane->ready > 0) {
-            uint32_t number = lane->head != NOBODY ? lane->head : lane->returned[0];
+            uint32_t number = lane_head(relay, lane);
             delivery_take_out(relay, number);
             recipient_release(relay, number);
             delivery_move(relay, number, base->index);
@@ -287,7 +287,7 @@ void fate_again(struct relay *relay, uint32_t number, bool note)
                     delivery_reason(relay, delivery));
     }
     delivery->server = NO_SERVER;
-    lane_give_back(relay, number);
+    lane_return(relay, number);
 }
 
 void fate_doubt(struct relay *relay, uint32_t number, const struct relay_reply *reply)

@@ -2,7 +2,8 @@
  *
  * Lanes: the ordered deliveries of one route, and which server they go to. New mail is appended to
  * a FIFO; what comes back (due again, given back by a session, let go by its recipient) goes into a
- * small heap. Both are in acceptance order and the earlier of the two heads goes next.
+ * small heap. Both are in acceptance order and the earlier of the two heads goes next. There is a
+ * pair of them for each level of priority (RFC 6710).
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -31,66 +32,66 @@ static void change_ready(struct relay *relay, struct lane *lane, int change)
     }
 }
 
-static void heap_put(struct relay *relay, struct lane *lane, uint32_t place, uint32_t number)
+static void heap_put(struct relay *relay, struct lane_queue *queue, uint32_t place, uint32_t number)
 {
-    lane->returned[place] = number;
+    queue->returned[place] = number;
     delivery_at(relay, number)->next = place;
 }
 
-static void heap_up(struct relay *relay, struct lane *lane, uint32_t place)
+static void heap_up(struct relay *relay, struct lane_queue *queue, uint32_t place)
 {
-    uint32_t number = lane->returned[place];
-    while (place > 0 && delivery_before(relay, number, lane->returned[(place - 1) / 2])) {
-        heap_put(relay, lane, place, lane->returned[(place - 1) / 2]);
+    uint32_t number = queue->returned[place];
+    while (place > 0 && delivery_before(relay, number, queue->returned[(place - 1) / 2])) {
+        heap_put(relay, queue, place, queue->returned[(place - 1) / 2]);
         place = (place - 1) / 2;
     }
-    heap_put(relay, lane, place, number);
+    heap_put(relay, queue, place, number);
 }
 
-static void heap_down(struct relay *relay, struct lane *lane, uint32_t place)
+static void heap_down(struct relay *relay, struct lane_queue *queue, uint32_t place)
 {
-    uint32_t number = lane->returned[place];
+    uint32_t number = queue->returned[place];
     for (;;) {
         uint32_t child = place * 2 + 1;
-        if (child + 1 < lane->returned_count &&
-            delivery_before(relay, lane->returned[child + 1], lane->returned[child])) {
+        if (child + 1 < queue->returned_count &&
+            delivery_before(relay, queue->returned[child + 1], queue->returned[child])) {
             child++;
         }
-        if (child >= lane->returned_count ||
-            !delivery_before(relay, lane->returned[child], number)) {
+        if (child >= queue->returned_count ||
+            !delivery_before(relay, queue->returned[child], number)) {
             break;
         }
-        heap_put(relay, lane, place, lane->returned[child]);
+        heap_put(relay, queue, place, queue->returned[child]);
         place = child;
     }
-    heap_put(relay, lane, place, number);
+    heap_put(relay, queue, place, number);
 }
 
-static void heap_remove(struct relay *relay, struct lane *lane, uint32_t place)
+static void heap_remove(struct relay *relay, struct lane_queue *queue, uint32_t place)
 {
-    uint32_t last = lane->returned[--lane->returned_count];
-    if (place < lane->returned_count) {
-        heap_put(relay, lane, place, last);
-        heap_down(relay, lane, place);
-        heap_up(relay, lane, delivery_at(relay, last)->next);
+    uint32_t last = queue->returned[--queue->returned_count];
+    if (place < queue->returned_count) {
+        heap_put(relay, queue, place, last);
+        heap_down(relay, queue, place);
+        heap_up(relay, queue, delivery_at(relay, last)->next);
     }
-    if (lane->returned_count == 0 && lane->returned_room > 1024) {
-        free(lane->returned);
-        lane->returned = NULL;
-        lane->returned_room = 0;
+    if (queue->returned_count == 0 && queue->returned_room > 1024) {
+        free(queue->returned);
+        queue->returned = NULL;
+        queue->returned_room = 0;
     }
 }
 
-static bool heap_reserve(struct lane *lane)
+static bool heap_reserve(struct lane_queue *queue)
 {
-    if (lane->returned_count < lane->returned_room) {
+    if (queue->returned_count < queue->returned_room) {
         return true;
     }
-    uint32_t room = lane->returned_room == 0 ? 16 : lane->returned_room * 2;
-    uint32_t *more = realloc(lane->returned, (size_t)room * sizeof *more);
+    uint32_t room = queue->returned_room == 0 ? 16 : queue->returned_room * 2;
+    uint32_t *more = realloc(queue->returned, (size_t)room * sizeof *more);
     if (more != NULL) {
-        lane->returned = more;
-        lane->returned_room = room;
+        queue->returned = more;
+        queue->returned_room = room;
     }
     return more != NULL;
 }
@@ -132,39 +133,119 @@ static void fifo_insert(struct relay *relay, uint32_t *head, uint32_t *tail, uin
     *(after == NOBODY ? tail : &delivery_at(relay, after)->previous) = number;
 }
 
-void lane_append(struct relay *relay, uint32_t number)
+/* ---- levels ------------------------------------------------------------------------------- */
+
+static const struct lane_queue empty_queue = {.head = NOBODY, .tail = NOBODY};
+
+void lane_queues_init(struct lane *lane)
 {
-    struct delivery *delivery = delivery_at(relay, number);
-    struct lane *lane = lane_of(relay, delivery);
-    assert(delivery->state == DELIVERY_WAITING && delivery->place == PLACE_NOWHERE);
-    /* Mail loaded after new mail has come in is older than the FIFO's end. */
-    if (lane->tail != NOBODY && delivery_before(relay, number, lane->tail)) {
-        lane_return(relay, number);
-        return;
-    }
-    fifo_link(relay, &lane->head, &lane->tail, number);
-    delivery->place = PLACE_IN_LANE;
-    change_ready(relay, lane, 1);
+    lane->normal = empty_queue;
+    lane->passed_over_ms = INT64_MAX;
 }
 
-void lane_return(struct relay *relay, uint32_t number)
+void lane_queues_done(struct lane *lane)
 {
-    struct delivery *delivery = delivery_at(relay, number);
-    struct lane *lane = lane_of(relay, delivery);
-    assert(delivery->state == DELIVERY_WAITING && delivery->place == PLACE_NOWHERE);
-    if (heap_reserve(lane)) {
-        heap_put(relay, lane, lane->returned_count, number);
-        heap_up(relay, lane, lane->returned_count++);
-        delivery->place = PLACE_RETURNED;
-    } else { /* out of memory */
-        fifo_insert(relay, &lane->head, &lane->tail, number);
-        delivery->place = PLACE_IN_LANE;
+    for (unsigned level = 0; lane->levels != NULL && level < LEVELS; level++) {
+        free(lane->levels[level].returned);
     }
-    change_ready(relay, lane, 1);
+    free(lane->levels);
+    free(lane->normal.returned);
 }
+
+static struct lane_queue *queue_at(struct lane *lane, unsigned level)
+{
+    return level == LEVEL_NORMAL ? &lane->normal : &lane->levels[level];
+}
+
+const struct lane_queue *lane_queue(const struct lane *lane, unsigned level)
+{
+    bool is_made = level == LEVEL_NORMAL || lane->levels != NULL;
+    return !is_made ? NULL : level == LEVEL_NORMAL ? &lane->normal : &lane->levels[level];
+}
+
+/* `level`, or without memory for it the normal one. */
+static unsigned make_level(struct lane *lane, unsigned level)
+{
+    if (level == LEVEL_NORMAL || lane->levels != NULL) {
+        return level;
+    }
+    lane->levels = malloc(LEVELS * sizeof *lane->levels);
+    for (unsigned i = 0; lane->levels != NULL && i < LEVELS; i++) {
+        lane->levels[i] = empty_queue;
+    }
+    return lane->levels != NULL ? level : LEVEL_NORMAL;
+}
+
+static unsigned highest(uint32_t levels)
+{
+    return 31u - (unsigned)__builtin_clz(levels);
+}
+
+/* Of a lane in which something stands. Nothing changes by asking. */
+static unsigned level_in_turn(const struct relay *relay, const struct lane *lane)
+{
+    unsigned top = highest(lane->taken_levels);
+    uint32_t lower = lane->taken_levels & ((1u << top) - 1);
+    bool shares = lower != 0 && lane->passed_over_ms != INT64_MAX &&
+                  relay->now.steady_ms - lane->passed_over_ms >= LEVEL_PATIENCE_MS;
+    if (!shares || lane->unshared_turns + 1 < LEVEL_SHARE) {
+        return top;
+    }
+    uint32_t next = lower & ((1u << lane->last_share) - 1);
+    return highest(next != 0 ? next : lower);
+}
+
+void lane_takes_turn(const struct relay *relay, struct lane *lane, uint32_t number)
+{
+    unsigned level = delivery_at(relay, number)->level;
+    uint32_t lower = lane->taken_levels & ((1u << highest(lane->taken_levels)) - 1);
+    if (lower == 0) {
+        lane->passed_over_ms = INT64_MAX;
+        lane->unshared_turns = 0;
+    } else if ((lower & 1u << level) != 0) {
+        lane->last_share = level;
+        lane->unshared_turns = 0;
+    } else {
+        lane->unshared_turns += lane->unshared_turns < LEVEL_SHARE;
+        lane->passed_over_ms =
+            lane->passed_over_ms == INT64_MAX ? relay->now.steady_ms : lane->passed_over_ms;
+    }
+}
+
+static uint32_t queue_head(const struct relay *relay, const struct lane_queue *queue)
+{
+    if (queue->returned_count == 0) {
+        return queue->head;
+    }
+    uint32_t back = queue->returned[0];
+    return queue->head == NOBODY || delivery_before(relay, back, queue->head) ? back : queue->head;
+}
+
+uint32_t lane_head(const struct relay *relay, const struct lane *lane)
+{
+    return lane->taken_levels == 0
+               ? NOBODY
+               : queue_head(relay, lane_queue(lane, level_in_turn(relay, lane)));
+}
+
+uint32_t lane_oldest(const struct relay *relay, const struct lane *lane)
+{
+    uint32_t oldest = NOBODY;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        uint32_t head = (lane->taken_levels & 1u << level) == 0
+                            ? NOBODY
+                            : queue_head(relay, lane_queue(lane, level));
+        if (head != NOBODY && (oldest == NOBODY || delivery_before(relay, head, oldest))) {
+            oldest = head;
+        }
+    }
+    return oldest;
+}
+
+/* ---- into the lane ------------------------------------------------------------------------ */
 
 /* Order is kept within a lane. Domains' lanes need nothing to tell their recipients apart. */
-static uint64_t record_key(const struct relay *relay, const struct delivery *delivery)
+uint64_t record_key(const struct relay *relay, const struct delivery *delivery)
 {
     return delivery->recipient ^ lane_of(relay, delivery)->salt;
 }
@@ -175,10 +256,86 @@ static struct recipient *record_of(const struct relay *relay, const struct deliv
     return found == 0 ? NULL : &relay->records[found - 1];
 }
 
+static unsigned own_level(const struct relay *relay, uint32_t number)
+{
+    return message_at(relay, delivery_at(relay, number)->message)->level;
+}
+
+/* What goes before a more urgent one of its recipient is as urgent. `record` may be NULL. */
+static unsigned level_of(const struct relay *relay, const struct recipient *record, uint32_t number)
+{
+    unsigned level = own_level(relay, number);
+    if (record != NULL && record->urgent != NOBODY &&
+        delivery_before(relay, number, record->urgent) &&
+        own_level(relay, record->urgent) > level) {
+        level = own_level(relay, record->urgent);
+    }
+    return level;
+}
+
+static void stand(struct relay *relay, uint32_t number, unsigned wanted, bool is_new)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    unsigned level = make_level(lane, wanted);
+    struct lane_queue *queue = queue_at(lane, level);
+    delivery->level = level & 31u;
+    /* Mail loaded after new mail has come in is older than the FIFO's end. */
+    if (is_new && (queue->tail == NOBODY || delivery_before(relay, queue->tail, number))) {
+        fifo_link(relay, &queue->head, &queue->tail, number);
+        delivery->place = PLACE_IN_LANE;
+    } else if (heap_reserve(queue)) {
+        heap_put(relay, queue, queue->returned_count, number);
+        heap_up(relay, queue, queue->returned_count++);
+        delivery->place = PLACE_RETURNED;
+    } else { /* out of memory */
+        fifo_insert(relay, &queue->head, &queue->tail, number);
+        delivery->place = PLACE_IN_LANE;
+    }
+    lane->taken_levels |= 1u << level;
+    waiting_put(relay, number);
+}
+
+static void unstand(struct relay *relay, uint32_t number)
+{
+    struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    struct lane_queue *queue = queue_at(lane, delivery->level);
+    waiting_remove(relay, number);
+    if (delivery->place == PLACE_IN_LANE) {
+        fifo_unlink(relay, &queue->head, &queue->tail, number);
+    } else {
+        heap_remove(relay, queue, delivery->next);
+    }
+    if (queue->head == NOBODY && queue->returned_count == 0) {
+        lane->taken_levels &= ~(1u << delivery->level);
+    }
+}
+
+static bool stands(const struct delivery *delivery)
+{
+    return delivery->place == PLACE_IN_LANE || delivery->place == PLACE_RETURNED;
+}
+
 static void put_behind(struct relay *relay, struct recipient *record, uint32_t number)
 {
     fifo_insert(relay, &record->head, &record->tail, number);
-    delivery_at(relay, number)->place = PLACE_BEHIND;
+    struct delivery *delivery = delivery_at(relay, number);
+    delivery->place = PLACE_BEHIND;
+    uint32_t ahead = delivery->previous != NOBODY ? delivery->previous : record->blocker;
+    unsigned level = own_level(relay, number);
+    if (record->urgent == NOBODY ? level > own_level(relay, ahead)
+                                 : level > own_level(relay, record->urgent) ||
+                                       (level == own_level(relay, record->urgent) &&
+                                        delivery_before(relay, record->urgent, number))) {
+        record->urgent = number;
+    }
+    const struct delivery *blocker = delivery_at(relay, record->blocker);
+    level = level_of(relay, record, record->blocker);
+    if (stands(blocker) && level > blocker->level) {
+        unstand(relay, record->blocker);
+        stand(relay, record->blocker, level, false);
+    }
 }
 
 /* A blocker that only waits has no right before an earlier one: it may have come to be one when a
@@ -196,14 +353,65 @@ static bool blocker_yields(struct relay *relay, struct recipient *record, uint32
     return true;
 }
 
-void lane_give_back(struct relay *relay, uint32_t number)
+/* Its recipient's record, if it needs one: when another stands in the lane already, all but the
+ * earlier of the two are behind that. *ret_level: where it is to stand. */
+static struct recipient *line_up(struct relay *relay, uint32_t number, unsigned *ret_level)
 {
     struct recipient *record = record_of(relay, delivery_at(relay, number));
+    uint32_t other = record != NULL ? NOBODY : waiting_find(relay, number);
+    *ret_level = own_level(relay, number);
+    if (other == NOBODY) {
+        return record;
+    }
+    bool first = delivery_before(relay, number, other);
+    if (!recipient_block(relay, first ? number : other)) {
+        /* Out of memory: both stand in the lane, the later one no higher. */
+        unsigned level = delivery_at(relay, other)->level;
+        *ret_level = (*ret_level > level) == first ? *ret_level : level;
+        return NULL;
+    }
+    record = record_of(relay, delivery_at(relay, number));
+    if (first) {
+        delivery_take_out(relay, other);
+        put_behind(relay, record, other);
+    }
+    return record;
+}
+
+/* There is a follower for it. */
+static void tell_blocker(struct relay *relay, const struct recipient *record)
+{
+    const struct delivery *blocker = delivery_at(relay, record->blocker);
+    struct server *server =
+        blocker->state == DELIVERY_IN_FLIGHT ? server_at(relay, blocker->server) : NULL;
+    if (server != NULL && record->follower == NOBODY) {
+        server_touch(relay, server);
+    }
+}
+
+static void enter(struct relay *relay, uint32_t number, bool is_new)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    assert(delivery->state == DELIVERY_WAITING && delivery->place == PLACE_NOWHERE);
+    unsigned level;
+    struct recipient *record = line_up(relay, number, &level);
     if (record != NULL && record->blocker != number && !blocker_yields(relay, record, number)) {
         put_behind(relay, record, number);
-    } else {
-        lane_return(relay, number);
+        tell_blocker(relay, record);
+        return;
     }
+    stand(relay, number, record == NULL ? level : level_of(relay, record, number), is_new);
+    change_ready(relay, lane_of(relay, delivery), 1);
+}
+
+void lane_append(struct relay *relay, uint32_t number)
+{
+    enter(relay, number, true);
+}
+
+void lane_return(struct relay *relay, uint32_t number)
+{
+    enter(relay, number, false);
 }
 
 void delivery_take_out(struct relay *relay, uint32_t number)
@@ -214,14 +422,13 @@ void delivery_take_out(struct relay *relay, uint32_t number)
     struct recipient *record;
     switch (place) {
     case PLACE_IN_LANE:
-        fifo_unlink(relay, &lane->head, &lane->tail, number);
-        break;
     case PLACE_RETURNED:
-        heap_remove(relay, lane, delivery->next);
+        unstand(relay, number);
         break;
     case PLACE_BEHIND:
         record = record_of(relay, delivery);
         fifo_unlink(relay, &record->head, &record->tail, number);
+        record->urgent = record->urgent == number ? NOBODY : record->urgent;
         break;
     case PLACE_TIMED:
         schedule_remove(&relay->schedule, delivery->next);
@@ -241,15 +448,6 @@ void delivery_take_out(struct relay *relay, uint32_t number)
     if (place == PLACE_IN_LANE || place == PLACE_RETURNED) {
         change_ready(relay, lane, -1);
     }
-}
-
-uint32_t lane_head(const struct relay *relay, const struct lane *lane)
-{
-    if (lane->returned_count == 0) {
-        return lane->head;
-    }
-    uint32_t back = lane->returned[0];
-    return lane->head == NOBODY || delivery_before(relay, back, lane->head) ? back : lane->head;
 }
 
 uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget)
@@ -314,7 +512,7 @@ bool recipient_block(struct relay *relay, uint32_t number)
         relay->record_free = relay->records[free_record].head;
     }
     relay->records[free_record] =
-        (struct recipient){key, number, NOBODY, NOBODY, SCHEDULE_NOWHERE, NOBODY};
+        (struct recipient){key, number, NOBODY, NOBODY, SCHEDULE_NOWHERE, NOBODY, NOBODY};
     return true;
 }
 
@@ -326,7 +524,8 @@ static void record_free(struct relay *relay, struct recipient *record)
                                  .head = relay->record_free,
                                  .tail = NOBODY,
                                  .timer = SCHEDULE_NOWHERE,
-                                 .follower = NOBODY};
+                                 .follower = NOBODY,
+                                 .urgent = NOBODY};
     relay->record_free = number;
 }
 
@@ -489,6 +688,7 @@ void recipients_rekey(struct relay *relay)
 
 void recipients_dissolve(struct relay *relay)
 {
+    waiting_clear(relay);
     for (uint32_t i = 0; i < relay->record_used; i++) {
         struct recipient *record = &relay->records[i];
         if (record->blocker == NOBODY) {
@@ -501,7 +701,7 @@ void recipients_dissolve(struct relay *relay)
             delivery->next = delivery->previous = NOBODY;
             at = next;
         }
-        record->head = record->tail = NOBODY;
+        record->head = record->tail = record->urgent = NOBODY;
         /* One that waits first in line does so by its place in the lane; but running patience is
          * kept. */
         if (delivery_at(relay, record->blocker)->state == DELIVERY_WAITING &&
@@ -785,7 +985,7 @@ static void lane_recovers(struct relay *relay, struct lane *lane, const struct s
         return;
     }
     refusals_look_again(relay, lane->recovery.server); /* it is another's lane now */
-    uint32_t head = lane_head(relay, lane);
+    uint32_t head = lane_oldest(relay, lane);
     bool waits =
         lane->in_flight > 0 ||
         (head != NOBODY &&

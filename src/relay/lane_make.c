@@ -90,12 +90,11 @@ static void make_spare(struct relay *relay, struct lane *lane)
         .pin = PIN_SPARE,
         .pinned_server = NO_INDEX,
         .redirect = INTERN_NONE,
-        .head = NOBODY,
-        .tail = NOBODY,
         .placed = NO_INDEX,
         .recovery = {.server = NO_INDEX},
         .last_server = NO_INDEX,
     };
+    lane_queues_init(lane);
     list_init(&lane->turn);
     list_append(&relay->lanes.spare, &lane->sibling);
 }
@@ -115,11 +114,10 @@ static struct lane *lane_new(struct relay *relay, uint32_t route, struct destina
         .pinned_server = NO_INDEX,
         .redirect = INTERN_NONE,
         .name = name,
-        .head = NOBODY,
-        .tail = NOBODY,
         .placed = NO_INDEX,
         .recovery = {.server = NO_INDEX},
     };
+    lane_queues_init(lane);
     list_init(&lane->turn);
     list_init(&lane->sibling);
     if (destination != NULL) {
@@ -150,7 +148,7 @@ static void lane_clear(struct relay *relay, struct lane *lane)
     intern_drop(&relay->redirects, lane->redirect);
     freeze_free(lane);
     free((void *)(uintptr_t)lane->name.data);
-    free(lane->returned);
+    lane_queues_done(lane);
 }
 
 void lane_free(struct relay *relay, struct lane *lane)

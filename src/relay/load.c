@@ -125,6 +125,9 @@ static void load_patience(struct relay *relay, uint32_t number, const struct del
     if (left == 0) {
         delivery_at(relay, number)->flags |= DELIVERY_PATIENCE_SET; /* it has run */
     }
+    if (left > 0) {
+        recipient_precede(relay, number); /* the next one may have come to be first in line */
+    }
     if (left == 0 || !recipient_allows(relay, number) || !recipient_block(relay, number)) {
         return;
     }

@@ -153,7 +153,7 @@ static enum error retry(struct relay *relay, uint32_t number, const void *argume
         delivery_take_out(relay, number);
         make_fresh(relay, number);
         action_note(relay, number, NOTE_WAITING, delivery_reason(relay, delivery));
-        lane_give_back(relay, number);
+        lane_return(relay, number);
         break;
     default:
         return ERROR_INVALID;

@@ -236,6 +236,12 @@ static bool add_deliveries(struct relay *relay, struct message *message, uint32_
     return true;
 }
 
+static uint8_t level_of_priority(int8_t priority)
+{
+    int level = priority + LEVEL_NORMAL;
+    return (uint8_t)(level < 0 ? 0 : level >= LEVELS ? LEVELS - 1 : level);
+}
+
 enum error message_insert(struct relay *relay, uint32_t index, const struct spool_message *from)
 {
     uint32_t count = from->recipient_count;
@@ -246,7 +252,8 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         return ERROR_EXISTS;
     }
     if (!chunks_grow(&relay->messages, index, sizeof(struct message)) ||
-        !timers_reserve(relay, count, 0)) {
+        !timers_reserve(relay, count, 0) ||
+        !waiting_reserve(relay, relay->delivery_count + count)) {
         return ERROR_MEMORY;
     }
     uint32_t *many = count == 1 ? NULL : malloc(count * sizeof *many);
@@ -261,6 +268,7 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         .sender = (uint32_t)recipient_hash(relay, from->sender),
         .odometer = NO_INDEX,
         .recipient_count = (uint16_t)count,
+        .level = level_of_priority(from->priority),
         .flags = MESSAGE_PRESENT |
                  ((from->flags & SPOOL_SENDER_VERIFIED) != 0 ? MESSAGE_VERIFIED : 0) |
                  ((from->flags & SPOOL_OWN_DSN) != 0 ? MESSAGE_OWN_DSN : 0) |

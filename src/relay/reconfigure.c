@@ -357,10 +357,23 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
     lane_count(relay, number, delivery->state, 1);
     if (delivery->state == DELIVERY_WAITING) {
         delivery->place = PLACE_NOWHERE;
-        lane_append(relay, number);
     }
     if (delivery->lane == relay->lanes.orphan && !was_orphan) {
         (void)action_delivery_event(relay, RELAY_EVENT_ORPHANED, number);
+    }
+}
+
+/* Into the new lanes, when it is known again who keeps whom back. */
+static void append_all(struct relay *relay)
+{
+    for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
+        const struct message *message = message_at(relay, at);
+        for (uint32_t i = 0; i < message->recipient_count; i++) {
+            uint32_t number = delivery_number(message, i);
+            if (number != NOBODY && delivery_at(relay, number)->state == DELIVERY_WAITING) {
+                lane_append(relay, number);
+            }
+        }
     }
 }
 
@@ -375,6 +388,7 @@ static void relane_all(struct relay *relay, struct relaning *relaning)
         }
     }
     recipients_rekey(relay);
+    append_all(relay);
     route_bytes_count(relay);
 }
 

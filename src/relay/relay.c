@@ -94,6 +94,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     list_init(&relay->mx_known);
     list_init(&relay->noted);
     map_init(&relay->exchangers_by_key);
+    map_init(&relay->deliver_by);
     map_init(&relay->recipients);
     map_init(&relay->sessions);
     map_init(&relay->jobs_by_id);
@@ -144,6 +145,7 @@ void relay_free(struct relay *relay)
     map_done(&relay->sessions);
     map_done(&relay->jobs_by_id);
     map_done(&relay->recipients);
+    waiting_done(&relay->waiting);
     free(relay->records);
     free(relay->servers);
     exchangers_done(relay);

@@ -5,19 +5,26 @@
  *
  * Where a delivery is (struct delivery, `place`), and the one thing each place owns:
  *
- *   IN_LANE        state WAITING: in its lane's FIFO, acceptance order; links next and previous
- *   RETURNED       state WAITING: in its lane's heap of those that came back; next = place in heap
- *   BEHIND         state WAITING: in the queue of its recipient, who is busy; links
- *   TIMED          state DEFERRED, IN_DOUBT: in the schedule; next = place there
- *   ON_JOB         state IN_FLIGHT: next = number of the job
- *   NOWHERE        state HELD, DEAD, or between two places. Of those two next = since when, Unix
- * time in s, and previous = what the odometer of its route read then
+ *   IN_LANE        state WAITING: in a FIFO of its lane, acceptance order; links next and previous
+ *   RETURNED       state WAITING: in a heap of its lane, of those that came back; next = place
+ * there BEHIND         state WAITING: in the queue of its recipient, who is busy; links TIMED state
+ * DEFERRED, IN_DOUBT: in the schedule; next = place there ON_JOB         state IN_FLIGHT: next =
+ * number of the job NOWHERE        state HELD, DEAD, or between two places. Of those two next =
+ * since when, Unix time in s, and previous = what the odometer of its route read then
  *
- * Order (R6): a recipient has a record (struct recipient) only while one of its deliveries, the
- * blocker, keeps the others back: in flight, deferred with patience running, or given back to the
- * lane first in line. A delivery met in the lane whose recipient is blocked by another moves behind
- * that one. When the blocker leaves, the first behind it becomes the blocker and goes to the lane's
- * heap, which is served before anything later, since both are compared by acceptance sequence.
+ * Order (R6): of each recipient at most one delivery stands in the lane itself; relay->waiting
+ * finds it. A recipient has a record (struct recipient) only while one of its deliveries, the
+ * blocker, keeps others back: in flight, deferred with patience running, or first in line in the
+ * lane while others wait behind it. When the blocker leaves, the first behind it becomes the
+ * blocker and goes to a heap of the lane, which is served before anything later, since FIFO and
+ * heap are compared by acceptance sequence.
+ *
+ * Priority (RFC 6710) then orders recipients without touching the order of any one of them: a lane
+ * has a FIFO and a heap for each level, and only what stands in the lane has a level. Who stands
+ * before a more urgent message of the same recipient goes at that one's level, for else it would
+ * keep it back. The highest level goes first; when that has kept lower ones waiting for
+ * LEVEL_PATIENCE_MS, they get one turn in LEVEL_SHARE, each level in its turn. Memory that is out
+ * for a record or for levels costs priority, never order.
  *
  * One more may be in flight: the blocker's follower, the first behind it, given to the session that
  * has the blocker's job, so that its envelope is said while the reply to the blocker's dot is
@@ -90,6 +97,10 @@ enum {
     LAST_GREETING_MS = 300000, /* R4: the last server of a chain may take so long to greet */
     DEMAND_PROBE_MS = 60000,   /* R3: a relay's destination is tried after 1 min, doubling to 30 */
     DEMAND_PROBE_MAX_MS = 30 * 60 * 1000,
+    LEVEL_NORMAL = 9, /* priority 0 (RFC 6710: -9 to 9) */
+    LEVELS = 2 * LEVEL_NORMAL + 1,
+    LEVEL_PATIENCE_MS = 30000, /* so long higher levels go first, whatever waits below; */
+    LEVEL_SHARE = 4,           /* then so many turns bring one of a lower level */
 };
 
 /* ---- mail --------------------------------------------------------------------------------- */
@@ -121,21 +132,24 @@ struct delivery {
     uint32_t next;
     uint32_t previous;
     uint32_t lane;
-    uint32_t domain; /* interned */
-    uint16_t reason; /* interned + 1; 0: none */
-    uint16_t number; /* within its message */
+    uint32_t domain;      /* interned */
+    uint32_t reason : 14; /* interned + 1; 0: none */
+    uint32_t number : 14; /* within its message */
+    uint32_t strikes : 2;
+    uint32_t doubts : 2;
     uint16_t attempts;
-    uint16_t server;     /* in flight with, deferred by, in doubt at; or NO_SERVER */
-    uint8_t state : 4;   /* enum delivery_state */
-    uint8_t place : 3;   /* enum place */
-    uint8_t doubted : 1; /* deferred or held by `server`, where it was in doubt: that one first */
-    uint8_t strikes : 2;
-    uint8_t doubts : 2;
-    uint8_t trouble_attempts : 4; /* attempts counted in the trouble `epoch` */
+    uint16_t server; /* in flight with, deferred by, in doubt at; or NO_SERVER */
     uint8_t flags;
-    uint8_t epoch; /* low bits of the server's epoch when it was deferred */
+    uint8_t epoch;                 /* low bits of the server's epoch when it was deferred */
+    uint16_t state : 3;            /* enum delivery_state */
+    uint16_t place : 3;            /* enum place */
+    uint16_t trouble_attempts : 4; /* attempts counted in the trouble `epoch` */
+    uint16_t level : 5;            /* of the lane's queues, while IN_LANE or RETURNED */
+    uint16_t doubted : 1;          /* deferred or held by `server`, where it was in doubt: that one
+                                      first */
 };
 static_assert(sizeof(struct delivery) == 40, "memory per delivery");
+static_assert(REASONS_MAX < 1 << 14 && SPOOL_RECIPIENTS_MAX < 1 << 14, "bits of a delivery");
 
 enum {                       /* struct message, flags */
        MESSAGE_VERIFIED = 1, /* SPOOL_SENDER_VERIFIED */
@@ -145,6 +159,7 @@ enum {                       /* struct message, flags */
        MESSAGE_SPAN_NOTED = 16,  /* a note tells of its time, and is to be kept */
        MESSAGE_SPAN_WANTED = 32, /* that note is still to be written, by the next sweep */
        MESSAGE_ENVELOPE_ONLY = 64,
+       MESSAGE_DELIVER_BY = 128, /* RFC 2852: relay->deliver_by has its time */
 };
 
 /* 64 bytes, at the place of its handle. */
@@ -166,6 +181,7 @@ struct message {
     uint16_t unfinished;
     uint16_t live; /* of the unfinished, those that are no dead letters */
     uint8_t flags;
+    uint8_t level; /* its own, by its priority */
 };
 static_assert(sizeof(struct message) <= 64, "memory per message");
 
@@ -183,6 +199,16 @@ struct recipient {
     uint32_t timer;      /* place in the schedule while patience runs */
     uint32_t follower;   /* in flight behind the blocker, on the same session, or refused there
                             for now and deferred; or NOBODY */
+    uint32_t urgent;     /* the last of the most urgent ones behind it; NOBODY: all as usual */
+};
+
+/* ---- waiting.c: who stands in a lane ------------------------------------------------------ */
+
+/* A hash table of deliveries by their recipient and lane: 4 bytes a place, at most 3 in 4 taken. */
+struct waiting {
+    uint32_t *places; /* delivery, or NOBODY */
+    uint32_t room;    /* a power of two, or 0 */
+    uint32_t count;
 };
 
 /* ---- lanes -------------------------------------------------------------------------------- */
@@ -190,6 +216,13 @@ struct recipient {
 enum lane_pin { PIN_NONE, PIN_REDIRECT, PIN_DOUBT, PIN_SPARE /* not in use */ };
 
 struct destination;
+
+/* What stands in a lane at one level. */
+struct lane_queue {
+    uint32_t head, tail; /* FIFO */
+    uint32_t *returned;  /* heap by acceptance order */
+    uint32_t returned_count, returned_room;
+};
 
 /* R5: what a lane had to send when the server that it goes to had recovered. */
 struct recovery {
@@ -210,16 +243,19 @@ struct lane {
     struct destination *destination; /* MX routing: whose exchangers; NULL: none */
     struct link sibling;             /* of the destination's lanes; or in relay->lanes.spare */
     uint64_t members;                /* unfinished, dead letters too: it is needed */
-    uint64_t salt;       /* keeps its recipients apart from those of others; 0: a domain's */
-    struct slice name;   /* "domain:example.com"; owned */
-    uint32_t head, tail; /* FIFO */
-    uint32_t *returned;  /* heap by acceptance order */
-    uint32_t returned_count, returned_room;
-    int64_t oldest_wall_ms;   /* by the last relay_look_for_oldest(); 0: none found */
-    uint64_t oldest_sequence; /* of its message */
-    uint64_t ready;           /* in FIFO and heap */
-    uint64_t deliveries;      /* unfinished, without dead letters */
-    uint64_t waiting;         /* ready, or behind their recipient */
+    uint64_t salt;             /* keeps its recipients apart from those of others; 0: a domain's */
+    struct slice name;         /* "domain:example.com"; owned */
+    struct lane_queue normal;  /* of LEVEL_NORMAL */
+    struct lane_queue *levels; /* of the others, LEVELS of them; NULL: there have been none */
+    uint32_t taken_levels;     /* bits: in those something stands */
+    uint32_t last_share;       /* the level that had a turn though a higher one waited */
+    uint32_t unshared_turns;   /* since then */
+    int64_t passed_over_ms;    /* steady: since when lower levels wait; INT64_MAX: none does */
+    int64_t oldest_wall_ms;    /* by the last relay_look_for_oldest(); 0: none found */
+    uint64_t oldest_sequence;  /* of its message */
+    uint64_t ready;            /* in all FIFOs and heaps */
+    uint64_t deliveries;       /* unfinished, without dead letters */
+    uint64_t waiting;          /* ready, or behind their recipient */
     uint64_t in_flight;
     uint64_t held;
     uint32_t placed; /* server whose turn list it is in, or NO_INDEX */
@@ -429,6 +465,8 @@ struct relay {
     uint32_t oldest;    /* first message that is not only dead letters */
     uint64_t last_sequence;
 
+    struct waiting waiting;
+    struct map deliver_by; /* by message: struct deliver_by */
     struct map recipients; /* hash -> number + 1 */
     struct recipient *records;
     uint32_t record_used, record_room, record_free;
@@ -546,21 +584,30 @@ const uint32_t *lane_chain(const struct relay *relay, const struct lane *lane,
 uint32_t lane_chain_head(const struct relay *relay, const struct lane *lane);
 /* A destination of a relay: one of very many, of which no switch or stop is told. */
 bool lane_is_one_of_many(const struct relay *relay, const struct lane *lane);
-/* Appends a new delivery (state WAITING, NOWHERE). */
+/* Appends a new delivery (state WAITING, NOWHERE). Where another is before it in its recipient's
+ * line it goes there, as does one that is put back. */
 void lane_append(struct relay *relay, uint32_t number);
 /* Puts one back in acceptance order (state WAITING, NOWHERE). */
 void lane_return(struct relay *relay, uint32_t number);
-/* The same for one that was in flight or deferred: if another blocks its recipient, in line behind
- * that one, before those after it are let go. */
-void lane_give_back(struct relay *relay, uint32_t number);
 /* Out of wherever it is: lane, recipient's queue, schedule, job's hands. Its recipient stays
  * blocked if it was the blocker. */
 void delivery_take_out(struct relay *relay, uint32_t number);
 /* The first that may go now, left in its place, or NOBODY. Moves those whose recipient is busy
  * behind it, at most *budget of them. */
 uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget);
-/* The first of both queues, whether its turn has come or not; or NOBODY. */
+/* The first of the level whose turn it is, whether it may go now or not; or NOBODY. */
 uint32_t lane_head(const struct relay *relay, const struct lane *lane);
+/* The one that was accepted first, of all that stand in the lane; or NOBODY. */
+uint32_t lane_oldest(const struct relay *relay, const struct lane *lane);
+/* NULL: nothing has ever stood there. */
+const struct lane_queue *lane_queue(const struct lane *lane, unsigned level);
+/* It is about to be sent: whose turn comes next. */
+void lane_takes_turn(const struct relay *relay, struct lane *lane, uint32_t number);
+void lane_queues_init(struct lane *lane);
+void lane_queues_done(struct lane *lane);
+/* What tells a recipient's order from others': the address, and the lane unless it is a domain's.
+ */
+uint64_t record_key(const struct relay *relay, const struct delivery *delivery);
 /* May this one, waiting in its lane, go now? */
 bool recipient_allows(const struct relay *relay, uint32_t number);
 /* From now on it keeps its recipient's others back. False: memory. */
@@ -625,6 +672,19 @@ void freeze_doubted(struct relay *relay, uint32_t number);
 void freeze_carry(const struct relay *relay, struct lane *from, struct lane *to);
 void freeze_abandon(struct relay *relay, struct lane *lane); /* its route is no more */
 void freeze_free(struct lane *lane);
+
+/* ---- waiting.c ---------------------------------------------------------------------------- */
+
+void waiting_done(struct waiting *waiting);
+/* Room for so many at once. False: memory. */
+bool waiting_reserve(struct relay *relay, uint32_t count);
+void waiting_clear(struct relay *relay);
+/* Room must have been reserved. Nothing if one of its recipient is there. */
+void waiting_put(struct relay *relay, uint32_t number);
+/* Nothing if it is not there. */
+void waiting_remove(struct relay *relay, uint32_t number);
+/* The one of this one's recipient, or NOBODY. */
+uint32_t waiting_find(const struct relay *relay, uint32_t number);
 
 /* ---- server.c: servers, sessions, jobs ---------------------------------------------------- */
 

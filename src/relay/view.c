@@ -214,7 +214,7 @@ void relay_look_for_oldest(struct relay *relay)
 
 static int64_t oldest_of(const struct relay *relay, const struct lane *lane)
 {
-    uint32_t head = lane_head(relay, lane);
+    uint32_t head = lane_oldest(relay, lane);
     if (head != NOBODY) {
         const struct message *message = message_at(relay, delivery_at(relay, head)->message);
         if (lane->oldest_wall_ms == 0 || message->sequence < lane->oldest_sequence) {

@@ -398,10 +398,16 @@ static void mail_loaded_late_keeps_its_place(void **state)
     relay_start(world.relay, world.now);
     world_take(&world);
     world_opened(&world, expect(RELAY_CONNECT).session);
-    for (size_t i = 0; i < 3; i++) {
-        struct relay_action deliver = expect(RELAY_DELIVER);
-        assert_int_equal(deliver.handle.index, order[i]);
-        accepted(deliver);
+    struct relay_action given[3];
+    size_t count = 0;
+    for (size_t i = 0; i < 3; i++) { /* the last one goes along behind the second */
+        for (size_t j = 0; j < world_count(&world, RELAY_DELIVER); j++) {
+            assert_true(count < 3);
+            given[count++] = *world_action(&world, RELAY_DELIVER, j);
+        }
+        assert_true(i < count);
+        assert_int_equal(given[i].handle.index, order[i]);
+        accepted(given[i]);
     }
     world_close(&world);
 }

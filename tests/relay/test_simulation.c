@@ -50,6 +50,7 @@ struct model_message {
     uint32_t route;
     uint32_t count;
     bool verified;
+    int8_t priority;
     struct model_delivery deliveries[DELIVERIES_MAX];
 };
 
@@ -683,6 +684,7 @@ static void build(uint32_t handle, struct spool_message *message,
                                       .header_length = 10,
                                       .body_length = 1000,
                                       .flags = model->verified ? SPOOL_SENDER_VERIFIED : 0,
+                                      .priority = model->priority,
                                       .sender = SLICE_LITERAL("s@one.example"),
                                       .recipients = recipients,
                                       .recipient_count = model->count};
@@ -713,6 +715,7 @@ static void accept_one(void)
                                       .route = dice(4),
                                       .count = 1 + (dice(3) == 0 ? dice(DELIVERIES_MAX) : 0)};
     message->verified = message->route == 2;
+    message->priority = dice(2) == 0 ? (int8_t)((int)dice(19) - 9) : 0;
     for (uint32_t i = 0; i < message->count; i++) {
         message->deliveries[i] = (struct model_delivery){
             .recipient = dice(sim.seed % 3 == 0 ? 2 : RECIPIENTS), .exists = true};

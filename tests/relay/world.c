@@ -193,6 +193,8 @@ void world_insert(struct world *world, uint32_t handle, uint64_t sequence, const
     struct spool_message message = {.sequence = sequence,
                                     .received_ms = world->now.wall_ms,
                                     .flags = flags,
+                                    .priority = world->priority,
+                                    .deliver_by_ms = world->deliver_by_ms,
                                     .header_length = 100,
                                     .body_length = 900,
                                     .sender = slice_from_text(sender),

@@ -35,6 +35,8 @@ struct world {
     uint64_t sequence;
     bool bounces_fail;
     uint8_t notify;        /* of recipients that are added */
+    int8_t priority;       /* of messages that are added, as is */
+    int64_t deliver_by_ms; /* this */
     uint32_t capabilities; /* RELAY_CAP_*, of sessions that open */
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
