@@ -100,7 +100,9 @@ void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind
                       (patience_run ? NOTE_PATIENCE_RUN : 0) |
                       ((delivery->flags & DELIVERY_REFUSED_ONCE) != 0 ? NOTE_REFUSED_ONCE : 0) |
                       ((delivery->flags & DELIVERY_NO_DELAY) != 0 ? NOTE_DELAY_TOLD : 0) |
-                      (delivery->doubted ? NOTE_DOUBTED : 0)),
+                      (delivery->doubted ? NOTE_DOUBTED : 0) |
+                      (deliver_by_is_told(relay, number) ? NOTE_BY_TOLD : 0) |
+                      (deliver_by_is_waived(relay, number) ? NOTE_BY_WAIVED : 0)),
         .text = text,
     };
     if (delivery->place == PLACE_NOWHERE && (kind == NOTE_HOLD || kind == NOTE_DEAD)) {

@@ -120,7 +120,9 @@ static void take_siblings(struct relay *relay, struct job *job, struct lane *lan
         const struct delivery *delivery = delivery_at(relay, number);
         if (delivery->lane == lane->index && !goes_alone(relay, number) &&
             (delivery->place == PLACE_IN_LANE || delivery->place == PLACE_RETURNED) &&
-            recipient_allows(relay, number) && !job_take(relay, job, number)) {
+            recipient_allows(relay, number) &&
+            deliver_by_end_ms(relay, number) == deliver_by_end_ms(relay, first) &&
+            !job_take(relay, job, number)) {
             break;
         }
     }
@@ -171,6 +173,11 @@ static void job_send(struct relay *relay, const struct server *server, const str
 static bool send_job(struct relay *relay, struct server *server, struct session *session,
                      struct lane *lane, uint32_t first)
 {
+    const char *objection = deliver_by_objection(relay, server, session, first);
+    if (objection != NULL) {
+        deliver_by_object(relay, first, objection);
+        return true; /* another takes its turn */
+    }
     struct message *message = message_at(relay, delivery_at(relay, first)->message);
     uint32_t limit = recipients_limit(server);
     uint32_t most = message->unfinished < limit ? message->unfinished : limit;
@@ -212,7 +219,8 @@ static void send_follower(struct relay *relay, const struct server *server, stru
     if (lane->pin != PIN_NONE || lane->guest ||
         lane != lane_of(relay, delivery_at(relay, ahead->deliveries[0])) ||
         lane_choose(relay, lane) != server->index ||
-        message_at(relay, delivery->message)->unfinished > 1) {
+        message_at(relay, delivery->message)->unfinished > 1 ||
+        deliver_by_objection(relay, server, session, number) != NULL) {
         return;
     }
     struct job *job = job_begin(relay, server, session, number, 1);

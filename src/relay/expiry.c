@@ -128,12 +128,14 @@ static struct term term_of_domain(const struct relay *relay, const struct messag
         term, term_make(config->keep_max_ms, span_age_ms(message, wall_ms), CAUSE_KEEP_MAX));
 }
 
-static bool is_untouched(const struct relay *relay, const struct delivery *delivery)
+bool expiry_is_untouched(const struct relay *relay, uint32_t number)
 {
+    const struct delivery *delivery = delivery_at(relay, number);
     bool by_hand = delivery->state == DELIVERY_HELD && (delivery->flags & DELIVERY_BY_RULE) == 0;
     const struct lane *lane = lane_of(relay, delivery);
     return by_hand || delivery->state == DELIVERY_IN_FLIGHT ||
-           delivery->state == DELIVERY_IN_DOUBT || lane->pin == PIN_DOUBT;
+           delivery->state == DELIVERY_IN_DOUBT || lane->pin == PIN_DOUBT ||
+           lane->route == NO_INDEX;
 }
 
 static struct term term_of(const struct relay *relay, uint32_t number, int64_t wall_ms)
@@ -145,7 +147,7 @@ static struct term term_of(const struct relay *relay, uint32_t number, int64_t w
         int64_t over_ms = wall_ms - (int64_t)delivery->next * SECOND_MS;
         return term_make(relay->config->dead_letter_keep_ms, over_ms, CAUSE_DEAD);
     }
-    if (is_untouched(relay, delivery) || route == NO_INDEX) {
+    if (expiry_is_untouched(relay, number)) {
         return (struct term){.left_ms = NEVER};
     }
     int64_t age_ms = span_age_ms(message, wall_ms);
@@ -176,7 +178,11 @@ int64_t expiry_of(const struct relay *relay, uint32_t number)
 {
     int64_t wall = trusted_wall(relay);
     struct term term = as_things_are(relay, number, term_of(relay, number, wall), wall);
-    return term.left_ms == NEVER ? 0 : relay->now.wall_ms + term.left_ms;
+    int64_t end = term.left_ms == NEVER ? 0 : relay->now.wall_ms + term.left_ms;
+    bool rests = delivery_at(relay, number)->state == DELIVERY_DEAD;
+    int64_t set =
+        rests || expiry_is_untouched(relay, number) ? 0 : deliver_by_end_ms(relay, number);
+    return set != 0 && (end == 0 || set < end) ? set : end;
 }
 
 /* ---- ending -------------------------------------------------------------------------------- */
@@ -328,8 +334,10 @@ static int64_t sweep_again(const struct relay *relay, uint32_t number, const str
                   relay->config->routes[route].kind == ROUTE_DOMAIN &&
                   !odometer_moves(relay, route);
     if (term->left_ms == NEVER) {
-        return is_untouched(relay, delivery) && delivery->state != DELIVERY_HELD ? ROUND_GAP_MS
-                                                                                 : NEVER;
+        return expiry_is_untouched(relay, number) && route != NO_INDEX &&
+                       delivery->state != DELIVERY_HELD
+                   ? ROUND_GAP_MS
+                   : NEVER;
     }
     return stands && term->left_ms < ROUND_GAP_MS ? ROUND_GAP_MS : term->left_ms;
 }
@@ -368,7 +376,7 @@ static uint32_t look_at(struct relay *relay, uint32_t index, int64_t wall_ms)
         }
     }
     if (late_count > 0) {
-        fate_delayed(relay, late, late_count, expiry_of(relay, late[0]));
+        fate_delayed(relay, late, late_count, expiry_of(relay, late[0]), NULL);
     }
     end_all(relay, over, over_count, wall_ms); /* the message may go with them */
     return over_count + (late_count > 0);

@@ -457,9 +457,9 @@ void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
 }
 
 void fate_delayed(struct relay *relay, const uint32_t *numbers, uint32_t count,
-                  int64_t until_wall_ms)
+                  int64_t until_wall_ms, const struct relay_reply *reply)
 {
-    struct relay_action *notice = ask_notice(relay, RELAY_DELAYED, numbers, count, NULL);
+    struct relay_action *notice = ask_notice(relay, RELAY_DELAYED, numbers, count, reply);
     notice->next_wall_ms = until_wall_ms;
     notice->reason = action_copy(relay, delivery_reason(relay, delivery_at(relay, numbers[0])));
     for (uint32_t i = 0; i < count; i++) {

@@ -80,9 +80,10 @@ static void load_server(struct relay *relay, struct delivery *delivery, struct s
     delivery->server = server < NO_SERVER ? (uint16_t)server : NO_SERVER;
 }
 
-static void load_counts(struct relay *relay, struct delivery *delivery,
-                        const struct delivery_note *note, bool doubt)
+static void load_counts(struct relay *relay, uint32_t number, const struct delivery_note *note,
+                        bool doubt)
 {
+    struct delivery *delivery = delivery_at(relay, number);
     load_server(relay, delivery, note->server, doubt);
     delivery->attempts = note->attempts;
     delivery->strikes = note->strikes < STRIKES_MAX ? note->strikes & 3 : STRIKES_MAX;
@@ -94,6 +95,8 @@ static void load_counts(struct relay *relay, struct delivery *delivery,
                            ((note->flags & NOTE_PATIENCE_RUN) != 0 ? DELIVERY_PATIENCE_SET : 0u) |
                            ((note->flags & NOTE_REFUSED_ONCE) != 0 ? DELIVERY_REFUSED_ONCE : 0u) |
                            ((note->flags & NOTE_DELAY_TOLD) != 0 ? DELIVERY_NO_DELAY : 0u));
+    deliver_by_load(relay, number, (note->flags & NOTE_BY_TOLD) != 0,
+                    (note->flags & NOTE_BY_WAIVED) != 0);
     /* Deferred before the restart: forgiven when a server that is in trouble now comes up; one that
      * is up closes the chapter with its next success. */
     delivery->trouble_attempts = 1;
@@ -182,7 +185,7 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
             delivery->attempts = 0; /* that place is gone: by its route again */
         }
     } else {
-        load_counts(relay, delivery, note, kind == NOTE_DOUBT);
+        load_counts(relay, number, note, kind == NOTE_DOUBT);
     }
     if (kind == NOTE_DOUBT && delivery->doubts >= DOUBTS_MAX) {
         kind = NOTE_HOLD; /* one more by being moved while it was under way */
@@ -372,11 +375,13 @@ static void put_note(struct describing *describing, uint32_t delivery, uint16_t 
     buffer_clear(&describing->buffer);
 }
 
-static bool needs_state(const struct delivery *delivery, const struct lane *lane)
+static bool needs_state(const struct relay *relay, uint32_t number)
 {
+    const struct delivery *delivery = delivery_at(relay, number);
+    const struct lane *lane = lane_of(relay, delivery);
     return note_kind_of_state(delivery->state) != NOTE_WAITING || delivery->attempts > 0 ||
            delivery->strikes > 0 || delivery->doubts > 0 || lane->pin == PIN_DOUBT ||
-           (delivery->flags & DELIVERY_NO_DELAY) != 0;
+           (delivery->flags & DELIVERY_NO_DELAY) != 0 || deliver_by_is_waived(relay, number);
 }
 
 static void describe(const struct relay *relay, uint32_t number, struct describing *describing)
@@ -388,7 +393,7 @@ static void describe(const struct relay *relay, uint32_t number, struct describi
         note_put_delivery(relay, number, NOTE_REDIRECT, redirect, &describing->buffer);
         put_note(describing, delivery->number, NOTE_REDIRECT);
     }
-    if (needs_state(delivery, lane)) {
+    if (needs_state(relay, number)) {
         bool doubt = delivery->state == DELIVERY_WAITING && lane->pin == PIN_DOUBT;
         uint16_t kind = doubt ? NOTE_DOUBT : note_kind_of_state(delivery->state);
         note_put_delivery(relay, number, kind, delivery_reason(relay, delivery),

@@ -336,6 +336,7 @@ void note_encode_capabilities(struct buffer *buffer, const struct relay_capabili
     buffer_put_u64(buffer, capabilities->size_limit);
     buffer_put_u32(buffer, capabilities->recipients_max);
     buffer_put_u32(buffer, capabilities->mails_max);
+    buffer_put_u32(buffer, capabilities->deliver_by_min_s);
 }
 
 bool note_decode_capabilities(struct slice payload, struct relay_capabilities *ret_capabilities)
@@ -346,7 +347,9 @@ bool note_decode_capabilities(struct slice payload, struct relay_capabilities *r
     ret_capabilities->size_limit = reader_u64(&reader);
     ret_capabilities->recipients_max = reader_u32(&reader);
     ret_capabilities->mails_max = reader_u32(&reader);
-    return known && !reader.failed;
+    bool good = known && !reader.failed;
+    ret_capabilities->deliver_by_min_s = reader.rest.length >= 4 ? reader_u32(&reader) : 0;
+    return good;
 }
 
 #define FREEZE_PREFIX SLICE_LITERAL("freeze/")

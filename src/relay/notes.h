@@ -16,7 +16,9 @@
  *   28      1     doubts: dots without a reply (R2)
  *   29      1     flags: 1 held by rule (not by the operator), 2 patience has run (R6),
  *                 4 a refusal was held and is tried once more (R5), 8 the sender need not be told
- *                 any more that it is late, 16 deferred or held by a server that may have it (R2)
+ *                 any more that it is late, 16 deferred or held by a server that may have it (R2),
+ *                 32 the sender need not be told that the time that he set is over (RFC 2852), 64
+ *                 that does not count any more
  *   30      8     job, of an attempt; else 0
  *   38      4+n   server: name, at most 255 bytes, may be empty
  *   42+n    4+m   text: reason, or the place of a redirect; at most 1024 bytes
@@ -43,7 +45,8 @@
  *                             u8 1: up after trouble (R5), u8 what it has to prove (governor.c): 0
  *                             nothing, or not known, 1 that it can be connected, 2 that it greets,
  *                             3 that it takes mail; the last two are absent in older notes
- *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails
+ *   server/NAME/capabilities  u8 version, u32 flags, u64 size limit, u32 recipients, u32 mails,
+ *                             u32 seconds, the least time of delivery (RFC 2852); absent: 0
  *   exchanger/HOST/hand, ...  the first two, of a host that MX routing has named for a domain block
  *   mx/DOMAIN                 u8 version, u8 count, then for each of the exchangers that were last
  *                             found for a name of a domain block: u16 preference, string host, u8
@@ -86,7 +89,9 @@ enum {
     NOTE_PATIENCE_RUN = 2,
     NOTE_REFUSED_ONCE = 4,
     NOTE_DELAY_TOLD = 8,
-    NOTE_DOUBTED = 16
+    NOTE_DOUBTED = 16,
+    NOTE_BY_TOLD = 32,
+    NOTE_BY_WAIVED = 64
 };
 
 struct delivery_note {

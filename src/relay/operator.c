@@ -90,6 +90,7 @@ static enum error release(struct relay *relay, uint32_t number, const void *argu
     }
     if (delivery->state == DELIVERY_DEAD) {
         span_restart(relay, number);
+        deliver_by_waive(relay, number);
     } else if ((delivery->flags & DELIVERY_BY_RULE) == 0) {
         span_give_back(relay, number);
     }
@@ -235,6 +236,9 @@ static enum error redirect(struct relay *relay, uint32_t number, const void *arg
         return error;
     }
     span_restart(relay, number);
+    if (before == DELIVERY_DEAD) {
+        deliver_by_waive(relay, number);
+    }
     delivery_set_reason(relay, delivery, SLICE_EMPTY);
     make_fresh(relay, number);
     action_note(relay, number, NOTE_REDIRECT, *to);

@@ -86,8 +86,8 @@ bool delivery_before(const struct relay *relay, uint32_t a, uint32_t b)
  * can never fail. */
 bool timers_reserve(struct relay *relay, uint32_t more_deliveries, uint32_t more_others)
 {
-    uint64_t others = (uint64_t)relay->server_count + relay->exchanger_room +
-                      relay->lanes.destination_room + 1 + more_others;
+    uint64_t others = (uint64_t)relay->deliver_by.count + 1 + relay->server_count +
+                      relay->exchanger_room + relay->lanes.destination_room + 1 + more_others;
     uint64_t need = 2 * ((uint64_t)relay->delivery_count + more_deliveries) + others;
     return need < UINT32_MAX && schedule_reserve(&relay->schedule, (uint32_t)need) == ERROR_NONE;
 }
@@ -196,6 +196,7 @@ static void unlink_message(struct relay *relay, uint32_t index)
 static void message_free(struct relay *relay, uint32_t index)
 {
     struct message *message = message_at(relay, index);
+    deliver_by_forget(relay, index);
     unlink_message(relay, index);
     if (message->recipient_count > 1) {
         free(message->deliveries.many);
@@ -280,7 +281,7 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         message->deliveries.many = many;
     }
     link_message(relay, index);
-    if (!add_deliveries(relay, message, index, from)) {
+    if (!add_deliveries(relay, message, index, from) || !deliver_by_insert(relay, index, from)) {
         message_abandon(relay, index);
         return ERROR_MEMORY;
     }

@@ -66,6 +66,9 @@ static void timer_moved(void *context, const struct timer *timer, uint32_t place
     case TIMER_DESTINATION:
         relay->lanes.destinations[timer->index]->timer = place;
         break;
+    case TIMER_DELIVER_BY:
+        deliver_by_timer_moved(relay, timer->index, place);
+        break;
     case TIMER_SWEEP:
         relay->sweep = place;
         break;
@@ -131,6 +134,7 @@ void relay_free(struct relay *relay)
     if (relay == NULL) {
         return;
     }
+    deliver_by_done(relay);
     queue_done(relay);
     lanes_done(relay, &relay->lanes);
     size_t cursor = 0;
@@ -303,7 +307,8 @@ static void write_capabilities(struct relay *relay, struct server *server,
     if (server->capabilities_known && known->flags == capabilities->flags &&
         known->size_limit == capabilities->size_limit &&
         known->recipients_max == capabilities->recipients_max &&
-        known->mails_max == capabilities->mails_max) {
+        known->mails_max == capabilities->mails_max &&
+        known->deliver_by_min_s == capabilities->deliver_by_min_s) {
         return;
     }
     server->capabilities = *capabilities;
@@ -332,6 +337,8 @@ void relay_session_opened(struct relay *relay, uint32_t id,
     struct server *server = session->server;
     session->state = SESSION_OPEN;
     session->tells_dsn = (capabilities->flags & RELAY_CAP_DSN) != 0;
+    session->takes_deliver_by = (capabilities->flags & RELAY_CAP_DELIVERBY) != 0;
+    session->deliver_by_min_s = capabilities->deliver_by_min_s;
     server->connecting--;
     write_capabilities(relay, server, capabilities);
     governor_opened(relay, server, session);
@@ -524,13 +531,20 @@ static void deliver_and_tell(struct relay *relay, const uint32_t *numbers, uint3
     }
 }
 
-static bool job_tells_dsn(const struct job *job, const struct server *server)
+/* Of a job of an earlier life the session is not known, but as a rule the server. */
+static bool is_offered(const struct server *server, uint32_t flag)
 {
-    if (job->session != NULL) {
-        return job->session->tells_dsn;
-    }
-    return server != NULL && server->capabilities_known &&
-           (server->capabilities.flags & RELAY_CAP_DSN) != 0;
+    return server != NULL && server->capabilities_known && (server->capabilities.flags & flag) != 0;
+}
+
+/* Whether we have to tell the sender that it has been handed over. */
+static bool tells_delivery(const struct relay *relay, uint32_t number, const struct job *job,
+                           const struct server *server)
+{
+    const struct session *session = job->session;
+    bool dsn = session != NULL ? session->tells_dsn : is_offered(server, RELAY_CAP_DSN);
+    bool by = session != NULL ? session->takes_deliver_by : is_offered(server, RELAY_CAP_DELIVERBY);
+    return fate_tells_success(relay, number, dsn) || deliver_by_tells(relay, number, server, by);
 }
 
 /* One of an earlier life is older than any here: it proves something only of a server that has had
@@ -586,7 +600,6 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
 {
     struct ended_alike refused = {fate_final, action_numbers(relay, job->count), 0, NULL};
     struct ended_alike told = {deliver_and_tell, action_numbers(relay, job->count), 0, NULL};
-    bool tells_dsn = job_tells_dsn(job, server);
     for (uint32_t i = 0; i < job->count; i++) {
         uint32_t number = job->deliveries[i];
         const struct delivery *delivery = delivery_at(relay, number);
@@ -610,7 +623,7 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
         } else if (judgement.outcome == OUTCOME_FINAL || is_refusal(judgement.outcome, result)) {
             gather(relay, &refused, number, &result->reply);
         } else if (judgement.outcome == OUTCOME_DELIVERED &&
-                   fate_tells_success(relay, number, tells_dsn)) {
+                   tells_delivery(relay, number, job, server)) {
             gather(relay, &told, number, &result->reply);
         } else {
             apply(relay, job, number, judgement.outcome, &result->reply);
@@ -838,6 +851,9 @@ void relay_tick(struct relay *relay, struct relay_time now)
             break;
         case TIMER_DESTINATION:
             destination_timer(relay, relay->lanes.destinations[timer.index]);
+            break;
+        case TIMER_DELIVER_BY:
+            deliver_by_due(relay, timer.index);
             break;
         case TIMER_SWEEP:
             destinations_sweep(relay);

@@ -137,13 +137,16 @@ enum {
     RELAY_CAP_DSN = 4,
     RELAY_CAP_PIPELINING = 8,
     RELAY_CAP_CHUNKING = 16,
+    RELAY_CAP_DELIVERBY = 32, /* RFC 2852 */
+    RELAY_CAP_PRIORITY = 64,  /* RFC 6710 */
 };
 
 struct relay_capabilities {
     uint32_t flags;
-    uint64_t size_limit;     /* RFC 1870; 0: none given */
-    uint32_t recipients_max; /* RFC 9422 RCPTMAX; 0: none given */
-    uint32_t mails_max;      /* RFC 9422 MAILMAX; 0: none given */
+    uint64_t size_limit;       /* RFC 1870; 0: none given */
+    uint32_t recipients_max;   /* RFC 9422 RCPTMAX; 0: none given */
+    uint32_t mails_max;        /* RFC 9422 MAILMAX; 0: none given */
+    uint32_t deliver_by_min_s; /* RFC 2852 min-by-time; 0: none given */
 };
 
 /* The session that RELAY_CONNECT asked for is greeted and ready for MAIL. */

@@ -404,6 +404,8 @@ struct session {
     bool broken;    /* close_asked because of a job's result: how it ends still counts */
     bool worked;    /* a job's result came over it */
     bool tells_dsn; /* its server takes RFC 3461's parameters, and notices are its matter */
+    bool takes_deliver_by;     /* it offers RFC 2852 */
+    uint32_t deliver_by_min_s; /* and nothing shorter in mode R */
     uint32_t job_count;
     struct job *jobs[2]; /* in order of giving */
     uint32_t mails;
@@ -466,7 +468,7 @@ struct relay {
     uint64_t last_sequence;
 
     struct waiting waiting;
-    struct map deliver_by; /* by message: struct deliver_by */
+    struct map deliver_by; /* by message: struct deliver_by of deliver_by.c */
     struct map recipients; /* hash -> number + 1 */
     struct recipient *records;
     uint32_t record_used, record_room, record_free;
@@ -935,13 +937,16 @@ bool fate_tells_success(const struct relay *relay, uint32_t number, bool tells_d
 /* Asks for the notice of it; all of one message with the same reply, each still to be delivered. */
 void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
                  const struct relay_reply *reply);
-/* Asks for the notice that they are late, all of one message, and remembers it. */
+/* Asks for the notice that they are late, all of one message, and remembers it. `reply` may be
+ * NULL. */
 void fate_delayed(struct relay *relay, const uint32_t *numbers, uint32_t count,
-                  int64_t until_wall_ms);
+                  int64_t until_wall_ms, const struct relay_reply *reply);
 void fate_discarded(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                     struct slice reason);
 /* A final reply that is not the server's: its time is over (RFC 3463 X.4.7). */
 extern const struct relay_reply fate_time_is_over;
+/* The same for the time that its sender has set (RFC 2852). */
+extern const struct relay_reply fate_by_is_over;
 /* A dead letter. `reply` may be NULL. */
 void fate_dead(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                struct slice reason);
@@ -1013,6 +1018,34 @@ void expiry_due(struct relay *relay);
 void expiry_forget(struct relay *relay, uint32_t message);
 /* Unix time in ms at which it ends as things are; 0: not known, or never. */
 int64_t expiry_of(const struct relay *relay, uint32_t number);
+
+/* In flight, in doubt, or held by the operator: its time may be over, but that has to wait. */
+bool expiry_is_untouched(const struct relay *relay, uint32_t number);
+
+/* ---- deliver_by.c: RFC 2852 ----------------------------------------------------------------- */
+
+/* Of a message just made, its deliveries not yet. Room for a timer must have been reserved. False:
+ * memory. */
+bool deliver_by_insert(struct relay *relay, uint32_t index, const struct spool_message *from);
+void deliver_by_forget(struct relay *relay, uint32_t message); /* nothing if it has none */
+void deliver_by_done(struct relay *relay);
+void deliver_by_timer_moved(struct relay *relay, uint32_t message, uint32_t place);
+void deliver_by_due(struct relay *relay, uint32_t message);
+/* For notes: the sender was told that it is late; the operator has given it all the time. */
+bool deliver_by_is_told(const struct relay *relay, uint32_t number);
+bool deliver_by_is_waived(const struct relay *relay, uint32_t number);
+void deliver_by_load(struct relay *relay, uint32_t number, bool told, bool waived);
+void deliver_by_waive(struct relay *relay, uint32_t number);
+/* Unix ms at which it is returned; 0: not for this reason. */
+int64_t deliver_by_end_ms(const struct relay *relay, uint32_t number);
+/* Why it must not be handed over there; or NULL. */
+const char *deliver_by_objection(const struct relay *relay, const struct server *server,
+                                 const struct session *session, uint32_t number);
+/* Ends it for that, with its message's others that stand in the lane. */
+void deliver_by_object(struct relay *relay, uint32_t number, const char *objection);
+/* Whether the sender is to hear that it was relayed there. */
+bool deliver_by_tells(const struct relay *relay, uint32_t number, const struct server *server,
+                      bool takes_deliver_by);
 
 /* ---- action.c: what comes out ------------------------------------------------------------- */
 

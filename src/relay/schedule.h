@@ -18,7 +18,8 @@ enum timer_kind {
     TIMER_RECIPIENT,
     TIMER_SERVER,
     TIMER_DESTINATION,
-    TIMER_SWEEP, /* of destinations and exchangers that nobody needs any more */
+    TIMER_DELIVER_BY, /* of a message */
+    TIMER_SWEEP,      /* of destinations and exchangers that nobody needs any more */
 };
 
 struct timer {
