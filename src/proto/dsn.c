@@ -167,6 +167,9 @@ static void put_delivery_status(struct buffer *to, const struct dsn_report *repo
     dsn_put_clean(to, report->hostname, NAME_MAX_BYTES);
     buffer_append_text(to, "\r\n");
     put_date(to, "Arrival-Date", report->arrival_ms);
+    if (report->deliver_by_ms != 0) {
+        put_date(to, "Deliver-By-Date", report->deliver_by_ms);
+    }
     for (uint32_t i = 0; i < report->recipient_count; i++) {
         put_recipient(to, report, &report->recipients[i]);
     }

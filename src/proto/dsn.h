@@ -44,6 +44,7 @@ struct dsn_report {
     const char *original_id;  /* our id of the original message, for people */
     int64_t arrival_ms;       /* when we took it, Unix time */
     int64_t retry_until_ms;   /* DSN_DELAYED: until when it is tried, Unix time; 0: not said */
+    int64_t deliver_by_ms;    /* RFC 2852 section 5, Unix time; 0: not given */
     struct slice message_id;  /* the original's Message-ID field value, or empty */
     struct slice header;      /* the original's header block, or its beginning */
     const struct dsn_recipient *recipients;

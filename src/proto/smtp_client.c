@@ -216,6 +216,7 @@ void smtp_client_tick(struct smtp_client *client, int64_t now_ms)
 /* After every verb: sends what may be sent, and starts the clock of what is now awaited. */
 static void proceed(struct smtp_client *client, bool was_waiting, int64_t now_ms)
 {
+    client->now_ms = now_ms;
     advance(client);
     if (client->step != SESSION_CLOSED && client->output.failed) {
         session_out_of_memory(client);

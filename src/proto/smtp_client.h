@@ -10,7 +10,8 @@
  * and content are already under way.
  *
  * Extensions used where offered: PIPELINING, CHUNKING (RFC 3030, for large contents), SIZE,
- * 8BITMIME, SMTPUTF8, DSN (RFC 3461), LIMITS (RFC 9422); AUTH (RFC 4954) where credentials are
+ * 8BITMIME, SMTPUTF8, DSN (RFC 3461), DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710), LIMITS (RFC
+ * 9422); AUTH (RFC 4954) where credentials are
  * given, and then nothing without it. Content goes out as it is, with dots
  * stuffed and a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is refused here
  * (R10), as is a CR, LF, NUL or other control character in an envelope string.
@@ -85,6 +86,10 @@ struct smtp_client_mail {
     uint64_t size;            /* octets of content */
     bool envelope_only; /* it is taken back with RSET behind the last reply to RCPT, and needs no
                            smtp_client_go(); its content is never asked for */
+    int8_t priority;          /* RFC 6710 */
+    char by_mode;             /* RFC 2852: 'R', 'N'; 0: not given */
+    bool by_trace;            /* T */
+    int64_t deliver_by_ms;    /* steady; what is left of it is said */
     const struct smtp_client_recipient *recipients;
     uint32_t recipient_count; /* at least 1 */
 };
@@ -144,13 +149,16 @@ enum {
     SMTP_CLIENT_CAP_CHUNKING = 16,
     SMTP_CLIENT_CAP_SIZE = 32,
     SMTP_CLIENT_CAP_STARTTLS = 64,
+    SMTP_CLIENT_CAP_DELIVERBY = 128,
+    SMTP_CLIENT_CAP_PRIORITY = 256,
 };
 
 struct smtp_client_capabilities {
     uint32_t flags;
-    uint64_t size_limit;     /* 0: none given */
-    uint32_t recipients_max; /* 0: none given */
-    uint32_t mails_max;      /* 0: none given */
+    uint64_t size_limit;       /* 0: none given */
+    uint32_t recipients_max;   /* 0: none given */
+    uint32_t mails_max;        /* 0: none given */
+    uint32_t deliver_by_min_s; /* RFC 2852 min-by-time; 0: none given */
 };
 
 enum smtp_client_event_kind {

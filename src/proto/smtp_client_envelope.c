@@ -11,6 +11,7 @@ enum {
     PATH_MAX_BYTES = 1000,       /* RFC 5321 has 256; what we took from elsewhere may be longer */
     ORCPT_MAX_BYTES = 500,       /* RFC 3461 4.2 */
     ENVELOPE_ID_MAX_BYTES = 100, /* RFC 3461 4.4 */
+    DELIVER_BY_MOST_S = 999999999,
 };
 
 /* No control characters, well-formed UTF-8; blanks and angle brackets only in a quoted string. */
@@ -100,6 +101,23 @@ void check_envelope(struct smtp_client *client, struct transaction *t)
     }
 }
 
+/* RFC 2852 4.1.4: what is left, in whole seconds; of mode R never nothing. */
+static void queue_deliver_by(struct smtp_client *client, const struct smtp_client_mail *mail)
+{
+    int64_t left_ms = mail->deliver_by_ms - client->now_ms;
+    int64_t left_s = left_ms / 1000 - (left_ms % 1000 < 0);
+    left_s = left_s < -DELIVER_BY_MOST_S ? -DELIVER_BY_MOST_S : left_s;
+    left_s = left_s > DELIVER_BY_MOST_S ? DELIVER_BY_MOST_S : left_s;
+    if (mail->by_mode == 'R' && left_ms <= 0) {
+        return; /* whoever sends it all the same gives it all the time */
+    }
+    if (mail->by_mode == 'R' && left_s == 0) {
+        left_s = 1;
+    }
+    buffer_printf(&client->output, " BY=%lld;%c%s", (long long)left_s, mail->by_mode,
+                  mail->by_trace ? "T" : "");
+}
+
 void queue_mail(struct smtp_client *client, const struct transaction *t)
 {
     const struct smtp_client_mail *mail = &t->mail;
@@ -124,6 +142,12 @@ void queue_mail(struct smtp_client *client, const struct transaction *t)
             queue_text(client, " ENVID=");
             queue_bytes(client, mail->envelope_id);
         }
+    }
+    if (mail->by_mode != 0 && offers(client, SMTP_CLIENT_CAP_DELIVERBY)) {
+        queue_deliver_by(client, mail);
+    }
+    if (mail->priority != 0 && offers(client, SMTP_CLIENT_CAP_PRIORITY)) {
+        buffer_printf(&client->output, " MT-PRIORITY=%d", mail->priority);
     }
     queue_text(client, "\r\n");
 }

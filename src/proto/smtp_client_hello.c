@@ -52,10 +52,15 @@ static const struct {
     const char *keyword;
     uint32_t flag;
 } extensions[] = {
-    {"8BITMIME", SMTP_CLIENT_CAP_8BITMIME}, {"SMTPUTF8", SMTP_CLIENT_CAP_SMTPUTF8},
-    {"DSN", SMTP_CLIENT_CAP_DSN},           {"PIPELINING", SMTP_CLIENT_CAP_PIPELINING},
-    {"CHUNKING", SMTP_CLIENT_CAP_CHUNKING}, {"SIZE", SMTP_CLIENT_CAP_SIZE},
+    {"8BITMIME", SMTP_CLIENT_CAP_8BITMIME},
+    {"SMTPUTF8", SMTP_CLIENT_CAP_SMTPUTF8},
+    {"DSN", SMTP_CLIENT_CAP_DSN},
+    {"PIPELINING", SMTP_CLIENT_CAP_PIPELINING},
+    {"CHUNKING", SMTP_CLIENT_CAP_CHUNKING},
+    {"SIZE", SMTP_CLIENT_CAP_SIZE},
     {"STARTTLS", SMTP_CLIENT_CAP_STARTTLS},
+    {"DELIVERBY", SMTP_CLIENT_CAP_DELIVERBY},
+    {"MT-PRIORITY", SMTP_CLIENT_CAP_PRIORITY},
 };
 
 /* One line of a reply; those of EHLO after the first name extensions. */
@@ -76,6 +81,11 @@ void hello_line(struct smtp_client *client, struct slice line)
     uint64_t size;
     if (slice_equal_fold(keyword, SLICE_LITERAL("SIZE")) && slice_to_u64(words, &size)) {
         client->capabilities.size_limit = size;
+    }
+    uint64_t least;
+    if (slice_equal_fold(keyword, SLICE_LITERAL("DELIVERBY")) && words.length <= 9 &&
+        slice_to_u64(words, &least)) {
+        client->capabilities.deliver_by_min_s = (uint32_t)least;
     }
     if (slice_equal_fold(keyword, SLICE_LITERAL("LIMITS"))) {
         take_limits(client, words);

@@ -102,6 +102,7 @@ struct smtp_client {
     struct buffer output;
     size_t output_offset; /* sent bytes at the front of output */
     uint64_t sent;        /* bytes in all */
+    int64_t now_ms;       /* as last said */
     int64_t progress_ms;
     bool sending;           /* output waits for the server to take it */
     int64_t send_until_ms;  /* while sending: then it was too slow */

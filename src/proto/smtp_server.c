@@ -286,9 +286,9 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
     server->step = (uint8_t)(answer->code == 421 ? STEP_CLOSING : next);
 }
 
-void smtp_server_offer_dsn(struct smtp_server *server, bool is_offered)
+void smtp_server_offer(struct smtp_server *server, unsigned extensions)
 {
-    server->offers_dsn = is_offered;
+    server->offers = (uint8_t)extensions;
 }
 
 /* ---- state ------------------------------------------------------------------------------- */

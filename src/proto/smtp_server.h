@@ -4,8 +4,8 @@
  * It owns no socket, clock or log, and knows no route, limit of memory or storage.
  *
  * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
- * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and DSN (3461) where the
- * caller says so. The caller:
+ * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and where the caller
+ * says so DSN (3461), DELIVERBY (2852, without a least time) and MT-PRIORITY (6710). The caller:
  *
  *   smtp_server_input()    hands over all bytes that wait to be read
  *   smtp_server_next()     takes events until there is none, answering those that ask for it with
@@ -48,9 +48,10 @@ enum { SMTP_COMMAND_LINE_MAX = 2048 }; /* with all parameters; RFC 5321 section 
 enum smtp_server_event_kind {
     SMTP_SERVER_NONE,
     /* To be answered. */
-    SMTP_SERVER_GREETING,  /* first of all. Refusal (421, 554) ends the session */
-    SMTP_SERVER_HELLO,     /* EHLO or HELO: name, is_extended. smtp_server_offer_dsn() before */
-    SMTP_SERVER_MAIL,      /* mailbox, size, is_8bit, is_smtputf8, ret, envelope_id */
+    SMTP_SERVER_GREETING, /* first of all. Refusal (421, 554) ends the session */
+    SMTP_SERVER_HELLO,    /* EHLO or HELO: name, is_extended. smtp_server_offer() before */
+    SMTP_SERVER_MAIL, /* mailbox, size, is_8bit, is_smtputf8, ret, envelope_id, deliver_by, priority
+                       */
     SMTP_SERVER_RECIPIENT, /* mailbox, notify, orcpt */
     SMTP_SERVER_DATA,      /* content is about to come (DATA, or the first BDAT). Refusal ends the
                               transaction */
@@ -72,6 +73,16 @@ enum {
     SMTP_NOTIFY_DELAY = 8
 };
 
+/* RFC 2852 section 3. */
+struct smtp_deliver_by {
+    char mode;      /* 'R', 'N'; 0: not given */
+    bool is_traced; /* T */
+    int32_t in_s;   /* mode R: more than 0 */
+};
+
+/* Extensions that not every client is offered. */
+enum { SMTP_OFFER_DSN = 1, SMTP_OFFER_DELIVERBY = 2, SMTP_OFFER_PRIORITY = 4 };
+
 /* Slices are valid until the next smtp_server_input(), `content` until the answer. */
 struct smtp_server_event {
     enum smtp_server_event_kind kind;
@@ -84,7 +95,10 @@ struct smtp_server_event {
     bool is_smtputf8;
     enum smtp_server_ret ret;
     struct slice envelope_id;
-    uint8_t notify; /* 0: not given */
+    struct smtp_deliver_by deliver_by;
+    int8_t priority;   /* RFC 6710: -9 to 9 */
+    bool has_priority; /* given, 0 perhaps */
+    uint8_t notify;    /* 0: not given */
     struct slice orcpt;
     struct slice bytes;
     const struct smtp_content *content;
@@ -124,7 +138,7 @@ struct smtp_server {
     bool mail_refused; /* what was pipelined behind it is no mistake */
     bool is_chunked;
     bool is_last_chunk;
-    bool offers_dsn;
+    uint8_t offers; /* SMTP_OFFER_* */
     bool is_smtputf8;
 };
 
@@ -140,8 +154,8 @@ void smtp_server_input(struct smtp_server *server, struct slice bytes, int64_t n
 bool smtp_server_next(struct smtp_server *server, struct smtp_server_event *ret_event);
 void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *answer,
                         int64_t now_ms);
-/* Whether EHLO offers DSN and its parameters are known, from now on. */
-void smtp_server_offer_dsn(struct smtp_server *server, bool is_offered);
+/* What EHLO offers of SMTP_OFFER_*, and whose parameters are known, from now on. */
+void smtp_server_offer(struct smtp_server *server, unsigned extensions);
 struct slice smtp_server_unread(const struct smtp_server *server);
 /* More input would bring it on: no answer is awaited and output does not pile up. */
 bool smtp_server_wants_input(const struct smtp_server *server);

@@ -14,7 +14,7 @@ typedef const char *parameter_fn(struct smtp_server *server, struct slice value,
 struct parameter {
     const char *keyword;
     bool has_value;
-    bool is_dsn; /* known only where DSN is offered */
+    uint8_t offer; /* known only where that is offered; 0: always */
     parameter_fn *take;
 };
 
@@ -121,16 +121,70 @@ static const char *take_orcpt(struct smtp_server *server, struct slice value,
     return smtp_orcpt_is_valid(value) ? NULL : bad_value;
 }
 
+/* An optional sign of `signs`, then at most `most` digits. */
+static bool read_number(struct slice text, const char *signs, size_t most, int64_t *ret_number)
+{
+    uint64_t number;
+    bool is_signed = text.length > 0 && text.data[0] != '\0' && strchr(signs, text.data[0]) != NULL;
+    bool is_negative = is_signed && text.data[0] == '-';
+    text = slice_skip(text, is_signed);
+    if (text.length > most || !slice_to_u64(text, &number)) {
+        return false;
+    }
+    *ret_number = is_negative ? -(int64_t)number : (int64_t)number;
+    return true;
+}
+
+/* RFC 2852 section 3: by-time ";" by-mode [by-trace]. */
+static const char *take_by(struct smtp_server *server, struct slice value,
+                           struct smtp_server_event *event)
+{
+    (void)server;
+    int64_t in_s;
+    size_t end = slice_find(value, ';');
+    struct slice mode = slice_skip(value, end + 1);
+    if (!read_number(slice_take(value, end), "+-", 9, &in_s) || mode.length < 1 ||
+        mode.length > 2 || (mode.length == 2 && (mode.data[1] | 0x20) != 't')) {
+        return bad_value;
+    }
+    event->deliver_by =
+        (struct smtp_deliver_by){.in_s = (int32_t)in_s, .is_traced = mode.length == 2};
+    event->deliver_by.mode = slice_equal_fold(slice_take(mode, 1), SLICE_LITERAL("R"))   ? 'R'
+                             : slice_equal_fold(slice_take(mode, 1), SLICE_LITERAL("N")) ? 'N'
+                                                                                         : '\0';
+    bool has_time = in_s > 0 || event->deliver_by.mode == 'N';
+    return event->deliver_by.mode != '\0' && has_time ? NULL : bad_value;
+}
+
+/* RFC 6710 section 7: no sign but "-", no leading zero. */
+static const char *take_priority(struct smtp_server *server, struct slice value,
+                                 struct smtp_server_event *event)
+{
+    (void)server;
+    int64_t priority;
+    if (!read_number(value, "-", 1, &priority) || (priority == 0 && value.length > 1)) {
+        return bad_value;
+    }
+    event->priority = (int8_t)priority;
+    event->has_priority = true;
+    return NULL;
+}
+
 static const struct parameter mail_parameters[] = {
-    {"SIZE", true, false, take_size},          {"BODY", true, false, take_body},
-    {"SMTPUTF8", false, false, take_smtputf8}, {"RET", true, true, take_ret},
-    {"ENVID", true, true, take_envid},         {NULL, false, false, NULL},
+    {"SIZE", true, 0, take_size},
+    {"BODY", true, 0, take_body},
+    {"SMTPUTF8", false, 0, take_smtputf8},
+    {"RET", true, SMTP_OFFER_DSN, take_ret},
+    {"ENVID", true, SMTP_OFFER_DSN, take_envid},
+    {"BY", true, SMTP_OFFER_DELIVERBY, take_by},
+    {"MT-PRIORITY", true, SMTP_OFFER_PRIORITY, take_priority},
+    {NULL, false, 0, NULL},
 };
 
 static const struct parameter recipient_parameters[] = {
-    {"NOTIFY", true, true, take_notify},
-    {"ORCPT", true, true, take_orcpt},
-    {NULL, false, false, NULL},
+    {"NOTIFY", true, SMTP_OFFER_DSN, take_notify},
+    {"ORCPT", true, SMTP_OFFER_DSN, take_orcpt},
+    {NULL, false, 0, NULL},
 };
 
 static const char *take_parameter(struct smtp_server *server, const struct parameter *table,
@@ -139,7 +193,7 @@ static const char *take_parameter(struct smtp_server *server, const struct param
 {
     for (unsigned i = 0; table[i].keyword != NULL; i++) {
         if (!slice_equal_fold(parameter->keyword, slice_from_text(table[i].keyword)) ||
-            (table[i].is_dsn && !server->offers_dsn)) {
+            (table[i].offer & ~(unsigned)server->offers) != 0) {
             continue;
         }
         if ((*seen & 1u << i) != 0 || parameter->has_value != table[i].has_value) {

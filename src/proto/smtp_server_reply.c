@@ -123,8 +123,14 @@ void smtp_server_reply_hello(struct smtp_server *server)
     buffer_append(output,
                   SLICE_LITERAL("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"
                                 "250-ETRN\r\n"));
-    if (server->offers_dsn) {
+    if ((server->offers & SMTP_OFFER_DSN) != 0) {
         buffer_append(output, SLICE_LITERAL("250-DSN\r\n"));
+    }
+    if ((server->offers & SMTP_OFFER_DELIVERBY) != 0) {
+        buffer_append(output, SLICE_LITERAL("250-DELIVERBY\r\n"));
+    }
+    if ((server->offers & SMTP_OFFER_PRIORITY) != 0) {
+        buffer_append(output, SLICE_LITERAL("250-MT-PRIORITY\r\n"));
     }
     append_limits(server);
 }

@@ -8,6 +8,9 @@
 
 #include "base/crc32c.h"
 
+/* Unix time in ms, of RFC 2852: far beyond what 9 digits of seconds from now can say. */
+static const int64_t DELIVER_BY_MAX = 1LL << 44;
+
 enum {
     ADDRESS_MAX = 1024,   /* more than any path that our SMTP server lets through */
     PARAMETER_MAX = 1024, /* ENVID, ORCPT */
@@ -153,6 +156,8 @@ bool channel_get_message(struct reader *reader, struct arena *arena,
     message.flags = reader_u32(reader);
     message.priority = (int8_t)reader_u8(reader);
     message.deliver_by_ms = (int64_t)reader_u64(reader);
+    reader->failed |= message.priority < -9 || message.priority > 9 || message.deliver_by_ms < 0 ||
+                      message.deliver_by_ms > DELIVER_BY_MAX;
     message.header_length = reader_u64(reader);
     message.body_length = reader_u64(reader);
     message.sender = get_line(reader, ADDRESS_MAX);
@@ -205,6 +210,7 @@ void channel_put_capabilities(struct buffer *buffer, const struct relay_capabili
     buffer_put_u64(buffer, capabilities->size_limit);
     buffer_put_u32(buffer, capabilities->recipients_max);
     buffer_put_u32(buffer, capabilities->mails_max);
+    buffer_put_u32(buffer, capabilities->deliver_by_min_s);
 }
 
 bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *ret_capabilities)
@@ -214,6 +220,7 @@ bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *
     capabilities.size_limit = reader_u64(reader);
     capabilities.recipients_max = reader_u32(reader);
     capabilities.mails_max = reader_u32(reader);
+    capabilities.deliver_by_min_s = reader_u32(reader);
     if (reader->failed) {
         return false;
     }

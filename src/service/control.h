@@ -110,7 +110,8 @@
  * Per message one head row, then its content:
  * {"format":1,"id","received":ms,"bytes":n,"header_bytes":n,"message_id",
  *  "envelope":{"sender","envelope_id","ret":null|"full"|"headers","smtputf8":bool,"eightbit":bool,
- *              "priority":n,"deliver_by":ms|null,"sender_verified":bool,"own_dsn":bool,
+ *              "priority":n,"deliver_by":ms|null,"deliver_by_mode":null|"return"|"notify",
+ *              "deliver_by_trace":bool,"sender_verified":bool,"own_dsn":bool,
  *              "envelope_only":bool,  a drill's that ends at RCPT
  *              "elapsed":seconds,     of the time that counts against `keep` (R7)
  *              "uncounted":seconds},  since "received" that do not: of holds that are over

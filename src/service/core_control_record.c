@@ -82,8 +82,11 @@ static void read_envelope(struct fields *fields, struct control_import *import)
     } else if (slice_equal(ret, SLICE_LITERAL("headers"))) {
         message->flags |= SPOOL_RET_HEADERS;
     }
-    message->priority = (int8_t)number_of(fields, "priority", INT8_MIN, INT8_MAX);
+    message->priority = (int8_t)number_of(fields, "priority", -9, 9);
     message->deliver_by_ms = number_of(fields, "deliver_by", 0, last_ms);
+    struct slice mode = text_of(fields, "deliver_by_mode", TEXT_MAX);
+    message->flags |= slice_equal(mode, SLICE_LITERAL("return")) ? SPOOL_BY_RETURN : 0u;
+    message->flags |= flag_of(fields, "deliver_by_trace", SPOOL_BY_TRACE);
     message->elapsed_s = (uint32_t)number_of(fields, "elapsed", 0, UINT32_MAX);
     import->uncounted_s = (uint32_t)number_of(fields, "uncounted", 0, UINT32_MAX);
 }

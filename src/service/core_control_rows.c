@@ -155,6 +155,14 @@ json_t *control_message_row(struct control_request *request, const struct match 
     return row;
 }
 
+static json_t *deliver_by_mode(const struct spool_message *message)
+{
+    if (message->deliver_by_ms == 0) {
+        return json_null();
+    }
+    return json_string((message->flags & SPOOL_BY_RETURN) != 0 ? "return" : "notify");
+}
+
 json_t *control_envelope(struct control_request *request, const struct spool_message *message)
 {
     const char *ret = message->flags & SPOOL_RET_FULL      ? "full"
@@ -168,6 +176,8 @@ json_t *control_envelope(struct control_request *request, const struct spool_mes
     control_set(envelope, "eightbit", json_boolean(message->flags & SPOOL_8BIT));
     control_set(envelope, "priority", json_integer(message->priority));
     control_set(envelope, "deliver_by", control_time(message->deliver_by_ms));
+    control_set(envelope, "deliver_by_mode", deliver_by_mode(message));
+    control_set(envelope, "deliver_by_trace", json_boolean(message->flags & SPOOL_BY_TRACE));
     control_set(envelope, "sender_verified", json_boolean(message->flags & SPOOL_SENDER_VERIFIED));
     control_set(envelope, "own_dsn", json_boolean(message->flags & SPOOL_OWN_DSN));
     control_set(envelope, "envelope_only", json_boolean(message->flags & SPOOL_ENVELOPE_ONLY));

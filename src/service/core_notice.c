@@ -99,6 +99,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .envelope_id = original.envelope_id,
         .original_id = original_text,
         .arrival_ms = original.received_ms,
+        .deliver_by_ms = original.deliver_by_ms,
         .retry_until_ms = action->kind == RELAY_DELAYED ? action->next_wall_ms : 0,
         .message_id = original.message_id_header,
         .header = read_header(core, &notice->arena, action->handle, &original),
@@ -117,6 +118,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .id = id,
         .received_ms = report.now_ms,
         .flags = SPOOL_OWN_DSN | (utf8 ? SPOOL_SMTPUTF8 : 0U),
+        .priority = original.priority, /* RFC 6710: as urgent as what it tells of */
         .header_length = header_length,
         .body_length = notice->content.length - header_length,
         .origin = {.listener = SLICE_LITERAL("dsn"), .helo = core->config->hostname},

@@ -133,6 +133,8 @@ static void put_trace(const struct session *session, struct slice recipient,
         .id = transaction->id,
         .recipient = recipient,
         .received_ms = transaction->received_ms,
+        .priority = transaction->priority,
+        .has_priority = transaction->has_priority,
     };
     smtp_in_trace_write(&trace, ret_field);
 }
@@ -314,6 +316,8 @@ static void put_commit(const struct transaction *transaction, struct buffer *fra
         .id = transaction->id,
         .received_ms = transaction->received_ms,
         .flags = transaction->flags,
+        .priority = transaction->priority,
+        .deliver_by_ms = transaction->deliver_by_ms,
         .header_length = transaction->header_length,
         .body_length = transaction->bytes - transaction->header_length,
         .sender = transaction->sender,

@@ -21,15 +21,12 @@ static bool is_relay_client(const struct session *session)
     return routing_is_relay_client(session->in->routing, &session->client.address);
 }
 
-/* RFC 3461 asks who offers DSN to pass it on or to act on it: true for our own relay clients, and
- * for mail to our domains only when every head server is known to offer it. */
-bool envelope_offers_dsn(const struct session *session)
+/* RFC 3461 asks who offers DSN to pass it on or to act on it: for mail to our domains only when
+ * every head server is known to offer it. */
+static bool all_heads_offer_dsn(const struct session *session)
 {
     const struct relay_config *config = &session->in->config->relay;
     bool any = false;
-    if (is_relay_client(session)) {
-        return true;
-    }
     for (uint32_t i = 0; i < config->route_count; i++) {
         if (config->routes[i].kind == ROUTE_DOMAIN) {
             const struct route_state *state = core_route(session->in, i);
@@ -40,6 +37,16 @@ bool envelope_offers_dsn(const struct session *session)
         }
     }
     return any;
+}
+
+/* Our own relay clients may be told of everything, so that we can act on all these. Of strangers
+ * priority does not count (R6), and mail of theirs that is late could not be returned (R8). */
+unsigned envelope_offers(const struct session *session)
+{
+    if (is_relay_client(session)) {
+        return SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY;
+    }
+    return all_heads_offer_dsn(session) ? SMTP_OFFER_DSN : 0;
 }
 
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event)
@@ -65,7 +72,15 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
     transaction->flags = (event->is_8bit ? SPOOL_8BIT : 0) |
                          (event->ret == SMTP_RET_FULL ? SPOOL_RET_FULL : 0) |
                          (event->ret == SMTP_RET_HEADERS ? SPOOL_RET_HEADERS : 0) |
-                         (is_relay_client(session) ? SPOOL_SENDER_VERIFIED : 0);
+                         (is_relay_client(session) ? SPOOL_SENDER_VERIFIED : 0) |
+                         (event->deliver_by.mode == 'R' ? SPOOL_BY_RETURN : 0) |
+                         (event->deliver_by.is_traced ? SPOOL_BY_TRACE : 0);
+    transaction->priority = event->priority;
+    transaction->has_priority = event->has_priority;
+    transaction->deliver_by_ms =
+        event->deliver_by.mode == 0
+            ? 0
+            : transaction->received_ms + event->deliver_by.in_s * (int64_t)1000;
     session->transaction = transaction;
     return SMTP_ACCEPT;
 }

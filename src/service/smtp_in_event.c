@@ -42,7 +42,7 @@ static struct smtp_answer hello(struct session *session, const struct smtp_serve
     session->helo = helo;
     session->helo_length = (uint32_t)event->name.length;
     session->is_extended = event->is_extended;
-    smtp_server_offer_dsn(&session->server, envelope_offers_dsn(session));
+    smtp_server_offer(&session->server, envelope_offers(session));
     return SMTP_ACCEPT;
 }
 

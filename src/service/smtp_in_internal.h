@@ -75,8 +75,11 @@ struct transaction {
     uint32_t recipient_room;
     struct map known; /* with many recipients: hash of the address to its index plus 1 */
     size_t envelope_bytes;
-    uint64_t announced;  /* SIZE */
-    uint64_t head_limit; /* the largest of the heads' limits, our field included; 0: none */
+    uint64_t announced; /* SIZE */
+    int8_t priority;    /* RFC 6710 */
+    bool has_priority;
+    int64_t deliver_by_ms; /* RFC 2852; 0: not given */
+    uint64_t head_limit;   /* the largest of the heads' limits, our field included; 0: none */
     bool head_limit_set;
     bool is_smtputf8;
     bool is_utf8_address; /* one of them needs SMTPUTF8 */
@@ -199,7 +202,7 @@ void session_log_refused(const struct session *session, const char *stage, struc
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event);
 struct smtp_answer envelope_recipient(struct session *session,
                                       const struct smtp_server_event *event);
-bool envelope_offers_dsn(const struct session *session);
+unsigned envelope_offers(const struct session *session); /* SMTP_OFFER_* */
 
 /* smtp_in_etrn.c */
 /* True: *ret_answer is the reply; false: it comes later. */

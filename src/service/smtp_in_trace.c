@@ -74,6 +74,12 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
         buffer_append(ret_field, trace->recipient);
         buffer_append(ret_field, SLICE_LITERAL(">"));
     }
+    if (trace->has_priority) {
+        char priority[8];
+        snprintf(priority, sizeof(priority), "%d", trace->priority);
+        put_word(&writer, SLICE_LITERAL("PRIORITY"));
+        put_word(&writer, slice_from_text(priority));
+    }
     buffer_append(ret_field, SLICE_LITERAL(";"));
     put_word(&writer, slice_from_text(date));
     buffer_append(ret_field, SLICE_LITERAL("\r\n"));

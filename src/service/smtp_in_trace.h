@@ -17,6 +17,8 @@ struct smtp_in_trace {
     struct message_id id;
     struct slice recipient; /* when there is exactly one; else empty, for others must not see it */
     int64_t received_ms;
+    int8_t priority; /* RFC 6710 section 7, if it was given */
+    bool has_priority;
 };
 
 /* The whole field with its last CRLF, folded before 78 columns where words allow it. */

@@ -5,6 +5,8 @@
  */
 #include "service/smtp_out_internal.h"
 
+#include "sys/clock.h"
+
 #include <stdlib.h>
 
 /* ---- what core asks ------------------------------------------------------------------------ */
@@ -151,6 +153,12 @@ void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail)
         .envelope_id = message->envelope_id,
         .size = message->header_length + message->body_length,
         .envelope_only = (message->flags & SPOOL_ENVELOPE_ONLY) != 0,
+        .priority = message->priority >= -9 && message->priority <= 9 ? message->priority : 0,
+        .by_mode = message->deliver_by_ms == 0        ? 0
+                   : message->flags & SPOOL_BY_RETURN ? 'R'
+                                                      : 'N',
+        .by_trace = (message->flags & SPOOL_BY_TRACE) != 0,
+        .deliver_by_ms = clock_steady_ms() + (message->deliver_by_ms - clock_wall_ms()),
         .recipients = job->recipients,
         .recipient_count = job->count,
     };

@@ -111,6 +111,7 @@ static bool send_opened(struct smtp_out *out, const struct out_session *session)
         .size_limit = session->capabilities.size_limit,
         .recipients_max = session->capabilities.recipients_max,
         .mails_max = session->capabilities.mails_max,
+        .deliver_by_min_s = session->capabilities.deliver_by_min_s,
     };
     static const uint32_t flags[][2] = {
         {SMTP_CLIENT_CAP_8BITMIME, RELAY_CAP_8BITMIME},
@@ -118,6 +119,8 @@ static bool send_opened(struct smtp_out *out, const struct out_session *session)
         {SMTP_CLIENT_CAP_DSN, RELAY_CAP_DSN},
         {SMTP_CLIENT_CAP_PIPELINING, RELAY_CAP_PIPELINING},
         {SMTP_CLIENT_CAP_CHUNKING, RELAY_CAP_CHUNKING},
+        {SMTP_CLIENT_CAP_DELIVERBY, RELAY_CAP_DELIVERBY},
+        {SMTP_CLIENT_CAP_PRIORITY, RELAY_CAP_PRIORITY},
     };
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         if (session->capabilities.flags & flags[i][0]) {

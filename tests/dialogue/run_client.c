@@ -8,7 +8,8 @@
  *   patience SECONDS SECONDS   likewise: with commands and with the dot; default RFC 5321's
  *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
- *                              only notify=BITS orcpt=X (the last two: of every recipient)
+ *                              only notify=BITS orcpt=X (these two: of every recipient) priority=N
+ *                              by=SECONDS;MODE (from when the mail is given; as in RFC 2852)
  *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty
  *   fill TAG LINES             its content: so many lines of 76 octets; the 3rd begins with a dot
  *   unreadable TAG OFFSET      its content cannot be read from OFFSET on
@@ -38,6 +39,7 @@ struct play {
     struct smtp_client *client;
     struct arena arena;
     struct smtp_client_mail envelope;
+    int64_t by_s; /* of the next mail, from then */
     uint8_t notify;
     struct slice orcpt;
     struct buffer content[TAGS];
@@ -74,8 +76,9 @@ static void print_cause(struct play *play, const struct smtp_client_cause *cause
 
 static void print_opened(struct play *play, const struct smtp_client_capabilities *capabilities)
 {
-    static const char *const flags[] = {"8BITMIME", "SMTPUTF8", "DSN",     "PIPELINING",
-                                        "CHUNKING", NULL,       "STARTTLS"};
+    static const char *const flags[] = {"8BITMIME",   "SMTPUTF8",  "DSN",
+                                        "PIPELINING", "CHUNKING",  NULL,
+                                        "STARTTLS",   "DELIVERBY", "MT-PRIORITY"};
     buffer_append_text(&play->script.events, "opened");
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         if ((capabilities->flags & 1U << i) && flags[i] != NULL) {
@@ -85,6 +88,9 @@ static void print_opened(struct play *play, const struct smtp_client_capabilitie
     if (capabilities->flags & SMTP_CLIENT_CAP_SIZE) {
         buffer_printf(&play->script.events, " SIZE=%llu",
                       (unsigned long long)capabilities->size_limit);
+    }
+    if (capabilities->deliver_by_min_s > 0) {
+        buffer_printf(&play->script.events, " BYMIN=%u", capabilities->deliver_by_min_s);
     }
     if (capabilities->recipients_max > 0) {
         buffer_printf(&play->script.events, " RCPTMAX=%u", capabilities->recipients_max);
@@ -196,6 +202,14 @@ static uint64_t take_tag(struct play *play, struct slice *rest)
     return tag;
 }
 
+static int64_t take_signed(struct play *play, struct slice word)
+{
+    bool negative = word.length > 0 && word.data[0] == '-';
+    struct slice digits = slice_skip(word, negative);
+    int64_t number = (int64_t)take_number(play, &digits);
+    return negative ? -number : number;
+}
+
 static void do_envelope(struct play *play, struct slice rest)
 {
     while (rest.length > 0) {
@@ -217,6 +231,14 @@ static void do_envelope(struct play *play, struct slice rest)
             play->envelope.envelope_id = value;
         } else if (slice_equal(name, SLICE_LITERAL("notify"))) {
             play->notify = (uint8_t)take_number(play, &value);
+        } else if (slice_equal(name, SLICE_LITERAL("priority"))) {
+            play->envelope.priority = (int8_t)take_signed(play, value);
+        } else if (slice_equal(name, SLICE_LITERAL("by"))) {
+            size_t end = slice_find(value, ';');
+            struct slice mode = slice_skip(value, end + 1);
+            play->by_s = take_signed(play, slice_take(value, end));
+            play->envelope.by_mode = mode.length > 0 ? (char)mode.data[0] : 0;
+            play->envelope.by_trace = mode.length > 1;
         } else if (slice_equal(name, SLICE_LITERAL("orcpt"))) {
             play->orcpt = value;
         } else {
@@ -241,6 +263,7 @@ static void do_mail(struct play *play, struct slice rest, enum error expected)
         arena_allocate(&play->arena, WORDS_MAX * sizeof(*recipients));
     struct smtp_client_mail mail = play->envelope;
     mail.tag = take_tag(play, &rest);
+    mail.deliver_by_ms = play->now + play->by_s * 1000;
     mail.size = play->content[mail.tag].length;
     mail.sender = take_path(play, &rest);
     mail.recipients = recipients;

@@ -5,7 +5,7 @@
  * adjacent C: lines as one piece, and byte by byte; all must go the same way.
  *
  *   set KEY VALUE       before anything else: recipients commands errors size line header hops
- *                       reject-bare dsn command-timeout session-timeout
+ *                       reject-bare relay-client command-timeout session-timeout
  *   C: LINE             the client sends LINE and CRLF
  *   C\ TEXT             the client sends TEXT with the escapes \r \n \0 \\ \xHH, no CRLF
  *   fill COUNT CHARACTER   the client sends so many of them
@@ -31,7 +31,7 @@ struct play {
     struct script script;
     struct smtp_server_settings settings;
     struct smtp_server server;
-    bool offers_dsn;
+    unsigned offers; /* SMTP_OFFER_* */
     bool begun;
     struct buffer unread; /* left by the core */
     struct buffer content;
@@ -80,6 +80,13 @@ static void print_mail(struct play *play, const struct smtp_server_event *event)
                   event->ret == SMTP_RET_HEADERS ? " ret=headers" : "");
     if (event->envelope_id.length > 0) {
         buffer_printf(events, " envid=%.*s", SLICE_PRINT(event->envelope_id));
+    }
+    if (event->deliver_by.mode != 0) {
+        buffer_printf(events, " by=%d;%c%s", (int)event->deliver_by.in_s, event->deliver_by.mode,
+                      event->deliver_by.is_traced ? "T" : "");
+    }
+    if (event->has_priority) {
+        buffer_printf(events, " priority=%d", event->priority);
     }
 }
 
@@ -161,7 +168,7 @@ static void take_events(struct play *play)
             continue;
         }
         if (event.kind == SMTP_SERVER_HELLO) {
-            smtp_server_offer_dsn(&play->server, play->offers_dsn);
+            smtp_server_offer(&play->server, play->offers);
         }
         if (play->answers_later) {
             play->answers_later = false;
@@ -246,8 +253,8 @@ static void set(struct play *play, struct slice rest)
         s->message_bytes = value;
     } else if (is(key, "reject-bare")) {
         s->reject_bare_newline = value != 0;
-    } else if (is(key, "dsn")) {
-        play->offers_dsn = value != 0;
+    } else if (is(key, "relay-client")) {
+        play->offers = value != 0 ? SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY : 0;
     } else {
         script_fail(&play->script, "unknown key %.*s", SLICE_PRINT(key));
     }

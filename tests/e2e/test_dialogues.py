@@ -157,7 +157,7 @@ class Stage:
     def __init__(self):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-"))
         self.place.chmod(0o711)
-        # DSN is offered to relay clients, and to all where the primary has it: here to the former.
+        # Some is offered to relay clients alone, DSN also to all where the primary has it: not here.
         self.primary = Sink(extensions=[e for e in EXTENSIONS if e != "DSN"]).start()
         self.daemons = {}
 
@@ -168,7 +168,7 @@ class Stage:
             limits = " ".join(f"{name} = {wanted.get(key, usual)}"
                               for key, (name, usual) in LIMITS.items())
             routes = backup_mx(self.primary.port)
-            if wanted.get("dsn") == "1":
+            if wanted.get("relay-client") == "1":
                 routes += "relay outgoing { from = 127.0.0.0/8 deliver-to = m1 }\n"
             listen = "bare-newline = reject" if wanted.get("reject-bare") == "1" else ""
             mx = Holdfast(self.place / str(len(self.daemons)), routes,

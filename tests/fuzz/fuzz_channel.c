@@ -65,6 +65,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(reply.text.length <= 512);
     }
     reader = reader_make(slice_make(data, size));
-    assert(channel_get_capabilities(&reader, &capabilities) == (size >= 20));
+    assert(channel_get_capabilities(&reader, &capabilities) == (size >= 24));
     return 0;
 }

@@ -115,6 +115,9 @@ static void queue_mail(struct run *run)
                                     .sender = SLICE_LITERAL("a@x"),
                                     .size = content_size(tag),
                                     .envelope_only = is_envelope_only(tag),
+                                    .priority = (int8_t)((int)(tag % 19) - 9),
+                                    .by_mode = tag % 2 == 0 ? 'R' : 'N',
+                                    .deliver_by_ms = run->now + ((int64_t)tag - 2) * 60000,
                                     .recipients = run->recipients,
                                     .recipient_count = 1 + (uint32_t)(tag % 3)};
     if (run->mails < MAILS && smtp_client_mail(run->client, &mail, run->now) == ERROR_NONE) {

@@ -81,7 +81,7 @@ static void feed(struct smtp_server *server, struct run *run, uint8_t choice)
             struct smtp_answer answer = draw_answer(run, choice);
             bool accepts = answer.code == 0;
             if (event.kind == SMTP_SERVER_HELLO) {
-                smtp_server_offer_dsn(server, (choice & 1) != 0);
+                smtp_server_offer(server, choice & 7u);
             } else if (event.kind == SMTP_SERVER_MAIL) {
                 run->has_mail = accepts;
             } else if (event.kind == SMTP_SERVER_END ||

@@ -387,6 +387,42 @@ static void dsn_is_offered_where_it_is_kept(void **state)
     world_end(world);
 }
 
+static void time_of_delivery_and_priority_are_for_our_own(void **state)
+{
+    (void)state;
+    struct world *world = started();
+    struct client *client = greeted(world, ours, MAIL " BY=-60;NT MT-PRIORITY=-4");
+    assert_true(talk_all(client, (const char *const[][2]){{"RCPT TO:<bob@example.com>", "250 "},
+                                                          {"DATA", "354 "},
+                                                          {".", "250 "},
+                                                          {NULL, NULL}}));
+    const struct spool_message *message = &world->mail.message;
+    assert_int_equal(message->flags, SPOOL_SENDER_VERIFIED | SPOOL_BY_TRACE);
+    assert_int_equal(message->priority, -4);
+    assert_int_equal(message->deliver_by_ms, message->received_ms - 60000);
+    assert_non_null(
+        memmem(world->mail.content.data, world->mail.content.length, "PRIORITY -4", 11));
+    assert_true(client_talk(client, MAIL " BY=60;R", "250 "));
+    assert_true(talk_all(client, (const char *const[][2]){{"RCPT TO:<bob@example.com>", "250 "},
+                                                          {"DATA", "354 "},
+                                                          {".", "250 "},
+                                                          {NULL, NULL}}));
+    message = &world->mail.message;
+    assert_int_equal(message->flags, SPOOL_SENDER_VERIFIED | SPOOL_BY_RETURN);
+    assert_int_equal(message->priority, 0);
+    assert_int_equal(message->deliver_by_ms, message->received_ms + 60000);
+    assert_null(memmem(world->mail.content.data, world->mail.content.length, "PRIORITY", 8));
+    client_free(client);
+
+    client = client_new(world, stranger);
+    assert_true(client_talk(client, NULL, "220 "));
+    assert_true(client_talk(client, "EHLO x", "250 "));
+    assert_true(client_talk(client, MAIL " BY=60;R", "555 5.5.4"));
+    assert_true(client_talk(client, MAIL " MT-PRIORITY=9", "555 5.5.4"));
+    client_free(client);
+    world_end(world);
+}
+
 static void smtputf8_is_told(void **state)
 {
     (void)state;
@@ -903,6 +939,7 @@ int main(void)
         cmocka_unit_test(what_the_head_server_would_refuse),
         cmocka_unit_test(head_limit_counts_our_field),
         cmocka_unit_test(dsn_is_offered_where_it_is_kept),
+        cmocka_unit_test(time_of_delivery_and_priority_are_for_our_own),
         cmocka_unit_test(smtputf8_is_told),
         cmocka_unit_test(no_space_is_said_at_rcpt),
         cmocka_unit_test(failed_storage_is_never_250),

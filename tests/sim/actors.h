@@ -25,7 +25,8 @@ struct ledger_entry {
     uint32_t delivered;  /* 2xx to the dot, whether or not the reply arrived */
     uint32_t doubts;     /* of those: the reply was cut off */
     uint32_t refused;    /* 5xx that was said about it */
-    uint32_t bounced;    /* notices to its sender that name it */
+    uint32_t bounced;    /* notices to its sender that it failed */
+    uint32_t told;       /* and that it is late, or where nobody promises a time */
     bool disturbed;      /* deferred, refused, cut or doubted at some time: may be out of order */
     int64_t arrived_ns;  /* undisturbed; 0: not so */
     int64_t passable_ns; /* put off for our own want of memory: later ones may pass from then on */
@@ -34,6 +35,8 @@ struct ledger_entry {
 struct ledger_message {
     bool acknowledged; /* 250 seen */
     bool verified;     /* its sender may be told of a refusal: a relay client, an address */
+    int8_t priority;   /* MT-PRIORITY; 0: not asked for */
+    char by_mode;      /* BY: 'R', 'N'; 0: not asked for */
     bool refused;  /* 4xx or 5xx seen: must not be delivered as if promised, but may not count */
     uint64_t hash; /* of the content as it must arrive, behind our Received field */
     uint32_t count;
@@ -55,6 +58,7 @@ struct ledger {
     uint32_t acknowledged;
     uint32_t allowance;                         /* duplicates that kills of ours excuse */
     uint32_t last_delivered[LEDGER_RECIPIENTS]; /* newest number that arrived undisturbed */
+    bool patient;                               /* clients set no time of delivery */
     bool headless;   /* memory is out: a notice may come without the original's header */
     bool tell;       /* every event on stdout, to understand a seed that fails */
     uint32_t faults; /* contradictions found on the way; each has been printed */

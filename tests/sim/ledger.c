@@ -153,8 +153,10 @@ static bool number_behind(struct slice text, char letter, uint32_t *ret_number)
     return true;
 }
 
-static void check_recipient(struct ledger *ledger, uint32_t number, struct slice address)
+static void check_recipient(struct ledger *ledger, uint32_t number, struct slice address,
+                            struct slice action)
 {
+    const struct ledger_message *message = &ledger->messages[number];
     uint32_t recipient = LEDGER_NOBODY;
     struct ledger_entry *entry = NULL;
     if (number_behind(address, 'r', &recipient)) {
@@ -165,7 +167,14 @@ static void check_recipient(struct ledger *ledger, uint32_t number, struct slice
                      SLICE_PRINT(address));
         return;
     }
-    if (entry->refused == 0) {
+    if (!slice_equal(action, SLICE_LITERAL("failed"))) {
+        if (message->by_mode != 'N' || ++entry->told > 2) { /* late, and relayed */
+            ledger_fault(ledger, "a notice tells that %u is %.*s for r%u", number,
+                         SLICE_PRINT(action), recipient);
+        }
+        return;
+    }
+    if (entry->refused == 0 && message->by_mode != 'R') {
         ledger_fault(ledger, "a notice tells of r%u, who did not refuse %u", recipient, number);
     }
     if (++entry->bounced > 1) {
@@ -191,8 +200,10 @@ static void check_notice(struct ledger *ledger, uint32_t number, struct slice co
     }
     rest = content;
     uint32_t named = 0;
-    while (next_line(&rest, "Final-Recipient: rfc822; ", &value)) {
-        check_recipient(ledger, number, value);
+    struct slice action = SLICE_EMPTY;
+    while (number < ledger->issued && next_line(&rest, "Final-Recipient: rfc822; ", &value) &&
+           next_line(&rest, "Action: ", &action)) {
+        check_recipient(ledger, number, value, action);
         named++;
     }
     if (named == 0) {

@@ -104,6 +104,26 @@ static void content_send(struct sim_client *client)
     buffer_append_text(&client->out, ".\r\n");
 }
 
+/* Priority, and a time of delivery of minutes. */
+static void ask_more(struct sim_client *client, struct ledger_message *message)
+{
+    if (sim_chance(400)) {
+        message->priority = (int8_t)((int)sim_draw(19) - 9);
+        buffer_printf(&client->out, " MT-PRIORITY=%d", message->priority);
+    }
+    if (!client->ledger->patient && sim_chance(300)) {
+        message->by_mode = sim_chance(300) ? 'R' : 'N';
+        int seconds = 1 + (int)sim_draw(3000);
+        seconds -= message->by_mode == 'N' && sim_chance(200) ? 2000 : 0;
+        buffer_printf(&client->out, " BY=%d;%c", seconds, message->by_mode);
+        for (uint32_t i = 0; i < message->count; i++) { /* it may become a dead letter first */
+            message->entries[i].disturbed |= message->by_mode == 'R';
+        }
+        ledger_tell(client->ledger, "client: %u by %d;%c", client->number, seconds,
+                    message->by_mode);
+    }
+}
+
 /* Draws the next message; false when there are no numbers left. */
 static bool message_begin(struct sim_client *client)
 {
@@ -127,8 +147,12 @@ static bool message_begin(struct sim_client *client)
     } else {
         char sender[64];
         ledger_sender(client->number, sender);
-        buffer_printf(&client->out, "MAIL FROM:<%s>\r\n", sender);
+        buffer_printf(&client->out, "MAIL FROM:<%s>", sender);
         message->verified = client->is_relay_client;
+        if (client->is_relay_client) {
+            ask_more(client, message);
+        }
+        buffer_append_text(&client->out, "\r\n");
     }
     return true;
 }

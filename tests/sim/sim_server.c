@@ -256,6 +256,38 @@ static void take_content(struct visit *visit)
 
 /* ---- the envelope ---------------------------------------------------------------------------- */
 
+/* RFC 2852 and RFC 6710: the first servers of the domain and of the relay. */
+static bool promises(const struct sim_server *server)
+{
+    return server->name[1] == '1' && !server->lmtp;
+}
+
+static bool says(struct slice line, const char *word)
+{
+    return memmem(line.data, line.length, word, strlen(word)) != NULL;
+}
+
+/* What its client asked for is asked for here, if we know of such things. */
+static void check_parameters(struct visit *visit, struct slice line)
+{
+    struct ledger *ledger = visit->server->ledger;
+    if (visit->sender == LEDGER_NOBODY || visit->sender >= ledger->issued) {
+        return;
+    }
+    const struct ledger_message *message = &ledger->messages[visit->sender];
+    char priority[32] = " MT-PRIORITY=", by[] = {';', message->by_mode, 0};
+    if (message->priority != 0) {
+        snprintf(priority, sizeof priority, " MT-PRIORITY=%d", message->priority);
+    }
+    bool known = promises(visit->server);
+    if (says(line, priority) != (known && message->priority != 0) ||
+        (message->by_mode == 'N' && (says(line, " BY=") && says(line, by)) != known) ||
+        (message->by_mode == 0 && says(line, " BY="))) {
+        ledger_fault(ledger, "%u comes with other parameters: %.*s", visit->sender,
+                     SLICE_PRINT(line));
+    }
+}
+
 static void take_sender(struct visit *visit, struct slice line)
 {
     uint64_t number;
@@ -273,6 +305,7 @@ static void take_sender(struct visit *visit, struct slice line)
             ledger_fault(visit->server->ledger, "mail from nobody: %.*s", SLICE_PRINT(path));
         }
     }
+    check_parameters(visit, line);
     say(visit, "250 2.1.0 yes");
 }
 
@@ -355,7 +388,10 @@ static void take_rcpt(struct visit *visit, struct slice line)
 static void take_hello(struct visit *visit)
 {
     const struct server_mood *mood = &visit->server->mood;
-    say(visit, "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10000000");
+    say(visit, promises(visit->server) ? "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n"
+                                         "250-DELIVERBY\r\n250-MT-PRIORITY\r\n250 SIZE 10000000"
+                                       : "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n"
+                                         "250 SIZE 10000000");
     if (chance(mood->hello_421)) {
         say(visit, "421 4.3.2 closing");
         visit->closing = true;

@@ -74,7 +74,7 @@ static struct ledger_notice *notice(struct ledger *ledger, uint32_t number, cons
     ledger_address(recipient, address);
     snprintf(text, sizeof(text),
              "Message-ID: <%s>\r\nAuto-Submitted: auto-replied\r\n\r\n"
-             "Final-Recipient: rfc822; %s\r\n\r\nX-Number: %u\r\n",
+             "Final-Recipient: rfc822; %s\r\nAction: failed\r\n\r\nX-Number: %u\r\n",
              id, address, number);
     return ledger_take_notice(ledger, number, slice_from_text(text));
 }

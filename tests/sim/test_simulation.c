@@ -210,6 +210,7 @@ static bool half_repaired(const char *name, const struct server_mood *mood, bool
 {
     struct scene scene;
     scene_begin(&scene, 7, false);
+    scene.ledger->patient = true; /* a time of delivery may end in a notice */
     struct ip_endpoint second = setting_server_at(M2), third = setting_server_at(M3);
     sim_net_reach(&second, SIM_REFUSED);
     sim_net_reach(&third, SIM_REFUSED);
