@@ -84,12 +84,12 @@ struct smtp_client_mail {
     enum smtp_client_return return_content;
     struct slice envelope_id; /* RFC 3461 ENVID, xtext, or empty */
     uint64_t size;            /* octets of content */
-    bool envelope_only; /* it is taken back with RSET behind the last reply to RCPT, and needs no
-                           smtp_client_go(); its content is never asked for */
-    int8_t priority;          /* RFC 6710 */
-    char by_mode;             /* RFC 2852: 'R', 'N'; 0: not given */
-    bool by_trace;            /* T */
-    int64_t deliver_by_ms;    /* steady; what is left of it is said */
+    bool envelope_only;    /* it is taken back with RSET behind the last reply to RCPT, and needs no
+                              smtp_client_go(); its content is never asked for */
+    int8_t priority;       /* RFC 6710 */
+    char by_mode;          /* RFC 2852: 'R', 'N'; 0: not given */
+    bool by_trace;         /* T */
+    int64_t deliver_by_ms; /* steady; what is left of it is said */
     const struct smtp_client_recipient *recipients;
     uint32_t recipient_count; /* at least 1 */
 };

@@ -56,9 +56,9 @@ enum {
     SPOOL_DRILL = 1 << 6,           /* a marked message of a fire drill */
     SPOOL_IMPORTED = 1 << 7,
     SPOOL_ENVELOPE_ONLY =
-        1 << 8, /* a fire drill's: it ends behind RCPT, its content never leaves */
+        1 << 8,               /* a fire drill's: it ends behind RCPT, its content never leaves */
     SPOOL_BY_RETURN = 1 << 9, /* RFC 2852 by-mode R, beside deliver_by_ms; else N */
-    SPOOL_BY_TRACE = 1 << 10,  /* RFC 2852 by-trace T */
+    SPOOL_BY_TRACE = 1 << 10, /* RFC 2852 by-trace T */
 };
 
 /* RFC 3461 NOTIFY; 0 means not given. */
