@@ -12,7 +12,9 @@
 
 #define NO_INDEX UINT32_MAX
 
-enum server_protocol { SERVER_SMTP, SERVER_LMTP };
+/* SERVER_ODMR (RFC 2645): it has no address, for its client calls us and the connection is turned
+ * round. Always the last of its chains, and of `domain` routes of one plain name only. */
+enum server_protocol { SERVER_SMTP, SERVER_LMTP, SERVER_ODMR };
 enum server_tls { SERVER_TLS_NONE, SERVER_TLS_OPPORTUNISTIC };
 
 /* "mail1.example.com:25", "192.0.2.1:25", "[2001:db8::1]:25" taken apart. */
@@ -31,7 +33,7 @@ struct ip_networks {
 struct server_config {
     struct slice name;
     const struct server_address *addresses;
-    uint32_t address_count;
+    uint32_t address_count; /* 0 with SERVER_ODMR only */
     const struct ip_networks
         *only; /* its routes' deliver-only-to: in each of them, or not at all */
     uint32_t only_count;

@@ -279,6 +279,7 @@ void server_fill(struct relay *relay, struct server *server)
     if (server->ready == 0 && server->state == SERVER_UP) { /* all others come first */
         send_followers(relay, server);
     }
+    call_close_if_done(relay, server);
 }
 
 static void settle_servers(struct relay *relay)

@@ -144,7 +144,8 @@ static bool is_taken_out(const struct relay *relay, uint32_t route)
     for (uint32_t cursor = 0; next_chain(relay, route, &cursor, &chain);) {
         for (uint32_t i = 0; i < chain.length; i++, servers++) {
             const struct server *server = server_at(relay, chain.servers[i]);
-            if (server == NULL || server->state != SERVER_DISABLED) {
+            if (server == NULL ||
+                (server->state != SERVER_DISABLED && !server_awaits_call(server))) {
                 return false;
             }
         }

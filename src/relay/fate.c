@@ -368,8 +368,10 @@ void fate_delivered(struct relay *relay, uint32_t number, const struct relay_rep
         recipient_accepted(relay, server, delivery);
     }
     freeze_delivered(relay, number);
-    write_fate(relay, delivery, SPOOL_DELIVERED);
+    enum spool_fate fate = server != NULL && server_calls(server) ? SPOOL_PULLED : SPOOL_DELIVERED;
+    write_fate(relay, delivery, fate);
     struct relay_action *event = action_delivery_event(relay, RELAY_EVENT_DELIVERED, number);
+    event->fate = fate;
     event->count = delivery->attempts + 1u;
     action_set_reply(relay, event, reply);
     recipient_release(relay, number);

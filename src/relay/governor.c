@@ -8,6 +8,9 @@
  *   up          the canary got its 2xx; or nothing waited and a second probe was good too
  *   disabled    by the operator, until he says otherwise; not probed
  *
+ * A server whose client calls us (ODMR) is never probed: it is down until a call, and then up, or
+ * recovering if the last call broke, as long as the call lasts (atrn.h).
+ *
  *   up --failure--> suspect --probe fails--> down
  *   suspect, down --probe greeted--> recovering --2xx--> up
  *   recovering --failure, or five canaries refused or deferred--> down
@@ -241,7 +244,7 @@ static void knock(struct relay *relay, struct server *server)
 
 void governor_probe_now(struct relay *relay, struct server *server)
 {
-    if (server->state == SERVER_DISABLED) {
+    if (server->state == SERVER_DISABLED || server_calls(server)) {
         return;
     }
     if (server->probe != NULL) {
@@ -263,6 +266,10 @@ void governor_probe_due(struct relay *relay, struct server *server)
 {
     int64_t now = relay->now.steady_ms;
     if (server->probe != NULL || server->state == SERVER_DISABLED) {
+        return;
+    }
+    if (server_calls(server)) {
+        server->next_probe_ms = INT64_MAX;
         return;
     }
     if (server->on_demand && (server_usable(server) || !exchanger_is_wanted(server))) {
@@ -293,6 +300,18 @@ void governor_probe_due(struct relay *relay, struct server *server)
 
 /* ---- what was seen ------------------------------------------------------------------------ */
 
+/* No other session will tell more before the next call. */
+static void call_failed(struct relay *relay, struct server *server, struct slice reason)
+{
+    server->trouble = TROUBLE_CONNECT;
+    server->trouble_serial = relay->session_serial;
+    if (server->state == SERVER_DOWN) {
+        set_reason(server, reason);
+    } else {
+        set_state(relay, server, SERVER_DOWN, reason);
+    }
+}
+
 static void failed(struct relay *relay, struct server *server, const struct session *session,
                    enum trouble trouble, struct slice reason)
 {
@@ -301,6 +320,10 @@ static void failed(struct relay *relay, struct server *server, const struct sess
     }
     server->failures++;
     server->returning = true;
+    if (server_calls(server)) {
+        call_failed(relay, server, reason);
+        return;
+    }
     if (server->state == SERVER_UP) {
         server->trouble = trouble;
         server->trouble_serial = relay->session_serial;
@@ -339,7 +362,8 @@ static void works(struct relay *relay, struct server *server, const struct sessi
     if (server->state != SERVER_UP && server->state != SERVER_DISABLED &&
         governor_is_fresh(server, session)) {
         set_state(relay, server, SERVER_UP, SLICE_LITERAL("accepted a message"));
-        server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
+        server->next_probe_ms =
+            server_calls(server) ? INT64_MAX : relay->now.steady_ms + CONTACT_MAX_AGE_MS;
     }
     if (server->epoch_used) {
         server->epoch_used = false;
@@ -501,6 +525,10 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     bool fresh = governor_is_fresh(server, session);
     server->last_contact_ms = relay->now.steady_ms;
     server_touch(relay, server);
+    if (session == server->call) {
+        governor_called(relay, server);
+        return;
+    }
     if (was_probe) {
         server->probe = NULL;
         session->probe = false;
@@ -537,6 +565,27 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     } else {
         server->next_probe_ms = relay->now.steady_ms + governor_probe_interval(relay, server);
     }
+}
+
+#define AWAITS_CALL SLICE_LITERAL("waits for its client to call (ATRN)")
+
+void governor_called(struct relay *relay, struct server *server)
+{
+    if (server->state == SERVER_DOWN) {
+        server->canary_tries = 0;
+        set_state(relay, server, server->returning ? SERVER_RECOVERING : SERVER_UP,
+                  SLICE_LITERAL("its client has called"));
+        lanes_called(relay, server);
+    }
+}
+
+void governor_call_ended(struct relay *relay, struct server *server)
+{
+    if (server_usable(server)) {
+        set_state(relay, server, SERVER_DOWN, AWAITS_CALL);
+    }
+    lanes_call_ended(relay, server);
+    call_forget(server);
 }
 
 /* ---- what may be sent --------------------------------------------------------------------- */
@@ -579,7 +628,8 @@ static uint32_t eased_ceiling(const struct relay *relay, struct server *server)
 
 uint32_t governor_room(struct relay *relay, struct server *server)
 {
-    if (relay->now.steady_ms < server->own_trouble_until_ms || !server_usable(server)) {
+    if (relay->now.steady_ms < server->own_trouble_until_ms || !server_usable(server) ||
+        server_calls(server)) {
         return 0;
     }
     if (server->state == SERVER_RECOVERING) {
@@ -634,7 +684,12 @@ void governor_look_at_canary(struct relay *relay, struct server *server)
 void governor_start(struct relay *relay, struct server *server)
 {
     server->last_contact_ms = relay->now.steady_ms;
-    if (server->state == SERVER_UP) {
+    if (server_calls(server)) {
+        server->trouble = TROUBLE_CONNECT;
+        if (server->state != SERVER_DOWN && server->state != SERVER_DISABLED) {
+            set_state(relay, server, SERVER_DOWN, AWAITS_CALL);
+        }
+    } else if (server->state == SERVER_UP) {
         server->next_probe_ms = relay->now.steady_ms + CONTACT_MAX_AGE_MS;
         if (server->recovered) {
             lanes_recover(relay, server, server->since_wall_ms);
@@ -681,6 +736,10 @@ void governor_enable(struct relay *relay, struct server *server)
     }
     write_hand(relay, server, false);
     server->trouble = TROUBLE_CONNECT;
+    if (server_calls(server)) {
+        set_state(relay, server, SERVER_DOWN, AWAITS_CALL);
+        return;
+    }
     server->returning = true;
     set_state(relay, server, SERVER_SUSPECT, SLICE_LITERAL("brought back by hand"));
     server->next_probe_ms = INT64_MAX;
@@ -709,6 +768,9 @@ void governor_loaded(struct relay *relay, struct server *server, const struct st
     server->state = lasting ? state : SERVER_SUSPECT;
     server->since_wall_ms = note->since_ms;
     set_reason(server, note->reason);
+    if (server_calls(server)) {
+        return; /* down as a rule, and believed for all that */
+    }
     server->failures = state == SERVER_DOWN;
     server->returning = state != SERVER_UP; /* its first refusals are not believed */
     server->recovered = note->recovered;

@@ -720,7 +720,10 @@ static uint32_t choose_from_chain(const struct relay *relay, const struct lane *
     }
     if (lane->pinned_server != NO_INDEX) {
         const struct server *server = server_at(relay, lane->pinned_server);
-        return server_usable(server) && exchanger_has_place(server) ? server->index : NO_INDEX;
+        return server_usable(server) && exchanger_has_place(server) &&
+                       server_takes_route(server, lane->route)
+                   ? server->index
+                   : NO_INDEX;
     }
     if (lane->destination != NULL) {
         return destination_choose(relay, lane->destination);
@@ -728,7 +731,8 @@ static uint32_t choose_from_chain(const struct relay *relay, const struct lane *
     const struct route_config *route = &relay->config->routes[lane->route];
     uint32_t found = NO_INDEX;
     for (uint32_t i = 0; i < route->chain_length; i++) {
-        if (server_is_choice(relay, server_at(relay, route->chain[i]), &found)) {
+        const struct server *server = server_at(relay, route->chain[i]);
+        if (server_takes_route(server, lane->route) && server_is_choice(relay, server, &found)) {
             break;
         }
     }
@@ -764,8 +768,22 @@ static bool is_away(const struct server *server)
     return server->state == SERVER_DOWN || server->state == SERVER_DISABLED;
 }
 
+bool lane_awaits_call(const struct relay *relay, const struct lane *lane)
+{
+    uint32_t length = 1;
+    const uint32_t *chain = lane->pinned_server != NO_INDEX ? &lane->pinned_server
+                            : lane->route == NO_INDEX       ? NULL
+                                                            : lane_chain(relay, lane, &length);
+    const struct server *server = chain != NULL && length == 1 ? server_at(relay, chain[0]) : NULL;
+    return server != NULL && server_calls(server) && server->state != SERVER_DISABLED &&
+           lane_choose(relay, lane) == NO_INDEX;
+}
+
 bool lane_is_stopped(const struct relay *relay, const struct lane *lane)
 {
+    if (lane_awaits_call(relay, lane)) {
+        return false;
+    }
     if (lane->pinned_server != NO_INDEX) {
         return is_away(server_at(relay, lane->pinned_server));
     }
@@ -965,6 +983,26 @@ void lane_place(struct relay *relay, struct lane *lane)
     } else if (usable == NO_INDEX && lane->waiting > 0 && lane->pin != PIN_DOUBT &&
                !lane_is_one_of_many(relay, lane) && lane_is_stopped(relay, lane)) {
         lane_stops(relay, lane);
+    }
+}
+
+void lanes_called(struct relay *relay, const struct server *server)
+{
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        struct lane *lane = relay->lanes.all[i];
+        if (lane->pin == PIN_NONE && !lane->draining && lane->waiting > 0 &&
+            lane_choose(relay, lane) == server->index) {
+            lane_resumes(relay, lane, server->index);
+        }
+    }
+}
+
+void lanes_call_ended(struct relay *relay, const struct server *server)
+{
+    for (uint32_t i = 0; i < relay->lanes.count; i++) {
+        struct lane *lane = relay->lanes.all[i];
+        bool called_for = lane->route != NO_INDEX && server_takes_route(server, lane->route);
+        lane->draining = lane->draining && !(called_for && lane_choose(relay, lane) == NO_INDEX);
     }
 }
 

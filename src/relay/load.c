@@ -37,8 +37,8 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
     uint32_t server = address ? NO_INDEX : relay_config_server(relay->config, to);
     struct lane *lane;
     if (!address) {
-        if (server == NO_INDEX) {
-            return ERROR_INVALID;
+        if (server == NO_INDEX || server_calls(server_at(relay, server))) {
+            return ERROR_INVALID; /* a call is for the mail of its own domains */
         }
         struct lane_key key = {
             .route = route, .pin = PIN_REDIRECT, .pinned_server = server, .redirect = to};

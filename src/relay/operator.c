@@ -305,6 +305,9 @@ enum error relay_server_probe(struct relay *relay, uint32_t index, struct relay_
     if (server->state == SERVER_DISABLED) {
         return ERROR_INVALID;
     }
+    if (server_calls(server)) {
+        return ERROR_DENIED;
+    }
     server->probe_asked = true;
     governor_probe_now(relay, server);
     relay_settle(relay);

@@ -396,7 +396,11 @@ void relay_session_ended(struct relay *relay, uint32_t id, const struct relay_re
             server->own_trouble_until_ms = now.steady_ms + OWN_TROUBLE_MS;
         }
     }
+    bool was_call = server->call == session;
     relay_session_free(relay, session);
+    if (was_call) {
+        governor_call_ended(relay, server);
+    }
     if (was_probe && server->next_probe_ms == INT64_MAX) { /* no verdict: once more */
         server->next_probe_ms = now.steady_ms + OWN_TROUBLE_MS;
     }

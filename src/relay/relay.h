@@ -236,7 +236,7 @@ enum relay_action_kind {
 };
 
 enum relay_event_kind {
-    RELAY_EVENT_DELIVERED, /* delivery, server, reply */
+    RELAY_EVENT_DELIVERED, /* delivery, server, reply; fate: PULLED over a turned connection */
     RELAY_EVENT_DEFERRED,  /* delivery, server, reply, next attempt */
     RELAY_EVENT_IN_DOUBT,
     RELAY_EVENT_HELD, /* by operator or by rule: reason */

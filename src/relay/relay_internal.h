@@ -54,6 +54,8 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "relay/atrn.h"
+#include "relay/etrn.h"
 #include "relay/freeze.h"
 #include "relay/intern.h"
 #include "relay/known.h"
@@ -365,6 +367,10 @@ struct server {
     bool
         spare_turn; /* with nothing waiting a deferred one was its last canary, not a refused one */
     uint32_t spare_look; /* in the schedule: where the search for one goes on */
+    /* ODMR: the connection that its client has made, and whose mail may go over it */
+    struct session *call;                        /* or NULL */
+    uint32_t called_for[RELAY_ATRN_DOMAINS_MAX]; /* routes */
+    uint32_t called_for_count;
     /* sessions */
     struct link sessions;
     struct link idle;   /* open, no job; oldest first */
@@ -643,6 +649,12 @@ bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t
 struct slice lane_place_by_hand(const struct relay *relay, const struct lane *lane);
 /* All servers of its chain are down or disabled. */
 bool lane_is_stopped(const struct relay *relay, const struct lane *lane);
+/* It goes over calls of its client alone (ODMR), and there is none for it: no trouble. */
+bool lane_awaits_call(const struct relay *relay, const struct lane *lane);
+/* A call has been greeted: the drains of what waited for it begin. */
+void lanes_called(struct relay *relay, const struct server *server);
+/* It is over: they are broken off. */
+void lanes_call_ended(struct relay *relay, const struct server *server);
 /* Puts it into the turn list where it belongs; tells stops and drains. */
 void lane_place(struct relay *relay, struct lane *lane);
 void lanes_place(struct relay *relay);
@@ -888,6 +900,21 @@ bool governor_is_fresh(const struct server *server, const struct session *sessio
 bool governor_may_send(const struct server *server);
 /* Its canary may have gone or come back: others' mail is placed accordingly. */
 void governor_look_at_canary(struct relay *relay, struct server *server);
+
+/* ODMR: a call has been greeted, or its session has ended. */
+void governor_called(struct relay *relay, struct server *server);
+void governor_call_ended(struct relay *relay, struct server *server);
+
+/* ---- atrn.c ------------------------------------------------------------------------------- */
+
+/* Its client calls us (ODMR); and it does not just now, which is no trouble. */
+bool server_calls(const struct server *server);
+bool server_awaits_call(const struct server *server);
+/* Mail of this route may go there: always, unless it is called for others. */
+bool server_takes_route(const struct server *server, uint32_t route);
+/* Nothing is left to send: the call's session is closed. */
+void call_close_if_done(struct relay *relay, struct server *server);
+void call_forget(struct server *server);
 
 /* ---- canary.c ----------------------------------------------------------------------------- */
 

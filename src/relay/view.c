@@ -179,6 +179,9 @@ static enum lane_state lane_state(const struct relay *relay, const struct lane *
     if (lane->deliveries == 0) {
         return LANE_IDLE;
     }
+    if (lane_awaits_call(relay, lane)) {
+        return LANE_IDLE;
+    }
     return lane->draining ? LANE_DRAINING : LANE_FLOWING;
 }
 
