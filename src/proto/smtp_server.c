@@ -6,7 +6,8 @@
  *   GREETING    ANSWER
  *   COMMAND     COMMAND  SKIP_LINE  ANSWER  SKIP_CHUNK  CHUNK  CLOSING
  *   SKIP_LINE   SKIP_LINE  COMMAND  CLOSING
- *   ANSWER      by smtp_server_answer(): COMMAND  DATA  CHUNK  SKIP_CHUNK  CLOSING
+ *   RESPONSE    RESPONSE  COMMAND  SKIP_LINE  ANSWER  CLOSING
+ *   ANSWER      by smtp_server_answer(): COMMAND  RESPONSE  DATA  CHUNK  SKIP_CHUNK  CLOSING
  *   DATA        DATA  ANSWER  COMMAND
  *   CHUNK       CHUNK  COMMAND  ANSWER  SKIP_CHUNK  END
  *   SKIP_CHUNK  SKIP_CHUNK  COMMAND
@@ -134,6 +135,8 @@ static const struct {
     [STEP_COMMAND] = {smtp_server_step_command, TO(COMMAND) | TO(SKIP_LINE) | TO(ANSWER) |
                                                     TO(CHUNK) | TO(SKIP_CHUNK) | TO(CLOSING)},
     [STEP_SKIP_LINE] = {smtp_server_step_skip_line, TO(SKIP_LINE) | TO(COMMAND) | TO(CLOSING)},
+    [STEP_RESPONSE] = {smtp_server_step_response,
+                       TO(RESPONSE) | TO(COMMAND) | TO(SKIP_LINE) | TO(ANSWER) | TO(CLOSING)},
     [STEP_ANSWER] = {step_answer, TO(ANSWER)},
     [STEP_DATA] = {smtp_server_step_data, TO(DATA) | TO(ANSWER) | TO(COMMAND)},
     [STEP_CHUNK] = {smtp_server_step_chunk,
@@ -251,6 +254,32 @@ static enum smtp_server_step etrn_answered(struct smtp_server *server,
     return STEP_COMMAND;
 }
 
+static enum smtp_server_step auth_answered(struct smtp_server *server,
+                                           const struct smtp_answer *answer)
+{
+    smtp_server_reply_answer(server, answer, "");
+    return answer->code == 334 ? STEP_RESPONSE : STEP_COMMAND;
+}
+
+/* A wrong password is a mistake like others: too many of them end the session. */
+static enum smtp_server_step response_answered(struct smtp_server *server,
+                                               const struct smtp_answer *answer)
+{
+    server->has_login = accepts(answer);
+    if (!accepts(answer) && smtp_server_errs(server)) {
+        return STEP_CLOSING;
+    }
+    smtp_server_reply_answer(server, answer, "235 2.7.0 Authentication successful");
+    return STEP_COMMAND;
+}
+
+static enum smtp_server_step atrn_answered(struct smtp_server *server,
+                                           const struct smtp_answer *answer)
+{
+    smtp_server_reply_answer(server, answer, "250 2.0.0 OK, now reversing the connection");
+    return accepts(answer) ? STEP_CLOSING : STEP_COMMAND;
+}
+
 void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *answer,
                         int64_t now_ms)
 {
@@ -279,6 +308,15 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
         break;
     case SMTP_SERVER_ETRN:
         next = etrn_answered(server, answer);
+        break;
+    case SMTP_SERVER_AUTH:
+        next = auth_answered(server, answer);
+        break;
+    case SMTP_SERVER_RESPONSE:
+        next = response_answered(server, answer);
+        break;
+    case SMTP_SERVER_ATRN:
+        next = atrn_answered(server, answer);
         break;
     default:
         assert(false);

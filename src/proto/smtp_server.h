@@ -5,7 +5,9 @@
  *
  * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
  * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and where the caller
- * says so DSN (3461), DELIVERBY (2852, without a least time) and MT-PRIORITY (6710). The caller:
+ * says so DSN (3461), DELIVERBY (2852, without a least time) and MT-PRIORITY (6710). Or, with
+ * `odmr`, the provider's side of on-demand mail relay (2645): AUTH with CRAM-MD5 (4954, 2195) and
+ * ATRN, and no mail. The caller:
  *
  *   smtp_server_input()    hands over all bytes that wait to be read
  *   smtp_server_next()     takes events until there is none, answering those that ask for it with
@@ -41,6 +43,7 @@ struct smtp_server_settings {
     uint32_t command_timeout_ms;
     uint32_t session_timeout_ms;
     bool reject_bare_newline;
+    bool odmr;
 };
 
 enum { SMTP_COMMAND_LINE_MAX = 2048 }; /* with all parameters; RFC 5321 section 4.5.3.1.4 */
@@ -59,6 +62,16 @@ enum smtp_server_event_kind {
                          dot and ends the transaction */
     SMTP_SERVER_ETRN, /* name, with_subdomains: hand over what waits for it. Outside a transaction.
                          Answers: 250 to 253, 458, 459 */
+    SMTP_SERVER_AUTH, /* CRAM-MD5 is asked for. Answers: 334 with the challenge in base64 as text,
+                         454, 535 */
+    SMTP_SERVER_RESPONSE, /* name: what came back, in base64 as a client wrote it. Answers: 235; 501
+                             or 535, a mistake */
+    SMTP_SERVER_ATRN, /* name: the domains as the client wrote them, valid and joined by commas;
+                         empty: all that are his. He is logged in. Answers: 250, after which no more
+                         is read and the caller has the connection (not if anything has come behind
+                         the command, smtp_server_unread() or what has not been handed over: it
+                         would be taken for words of the server that he becomes); 450, 451, 453,
+                         503 */
     /* Not to be answered. */
     SMTP_SERVER_CONTENT, /* bytes */
     SMTP_SERVER_ABORT,   /* the transaction that MAIL began has ended, not by an answer: `reason` */
@@ -140,6 +153,7 @@ struct smtp_server {
     bool is_last_chunk;
     uint8_t offers; /* SMTP_OFFER_* */
     bool is_smtputf8;
+    bool has_login;
 };
 
 void smtp_server_init(struct smtp_server *server, const struct smtp_server_settings *settings,

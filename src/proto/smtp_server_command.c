@@ -17,6 +17,10 @@ enum {
     WITH_ARGUMENT = 1 << 6,
     ENDS_TRANSACTION = 1 << 7,
     HAS_CHUNK = 1 << 8, /* octets follow the line, whatever we think of it */
+    NEED_LOGIN = 1 << 9,
+    NEED_NO_LOGIN = 1 << 10,
+    ODMR = 1 << 11,      /* there, too */
+    ONLY_ODMR = 1 << 12, /* there only */
 };
 
 struct command {
@@ -104,28 +108,43 @@ static const struct command commands[] = {
     {"DATA", NEED_HELLO | NEED_MAIL | NEED_NO_CHUNK | NEED_RECIPIENT | WITHOUT_ARGUMENT,
      smtp_server_command_data, NULL},
     {"BDAT", NEED_HELLO | NEED_MAIL | NEED_RECIPIENT | HAS_CHUNK, smtp_server_command_bdat, NULL},
-    {"EHLO", WITH_ARGUMENT | ENDS_TRANSACTION, run_ehlo, NULL},
-    {"HELO", WITH_ARGUMENT | ENDS_TRANSACTION, run_helo, NULL},
-    {"RSET", WITHOUT_ARGUMENT | ENDS_TRANSACTION, run_rset, NULL},
-    {"QUIT", WITHOUT_ARGUMENT | ENDS_TRANSACTION, run_quit, NULL},
-    {"NOOP", 0, NULL, "250 2.0.0 Ok"},
+    {"EHLO", WITH_ARGUMENT | ENDS_TRANSACTION | ODMR, run_ehlo, NULL},
+    {"HELO", WITH_ARGUMENT | ENDS_TRANSACTION | ODMR, run_helo, NULL},
+    {"RSET", WITHOUT_ARGUMENT | ENDS_TRANSACTION | ODMR, run_rset, NULL},
+    {"QUIT", WITHOUT_ARGUMENT | ENDS_TRANSACTION | ODMR, run_quit, NULL},
+    {"NOOP", ODMR, NULL, "250 2.0.0 Ok"},
     {"VRFY", WITH_ARGUMENT, NULL, "252 2.5.0 Cannot verify, but will take mail for it"},
     {"ETRN", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT, run_etrn, NULL},
-    {"HELP", 0, run_help, NULL},
+    {"HELP", ODMR, run_help, NULL},
+    {"AUTH", NEED_HELLO | NEED_NO_LOGIN | WITH_ARGUMENT | ONLY_ODMR, smtp_server_command_auth,
+     NULL},
+    {"ATRN", NEED_HELLO | NEED_LOGIN | ONLY_ODMR, smtp_server_command_atrn, NULL},
 };
 
 /* Known, and not offered. */
-static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML",
-                                            "SAML", "AUTH", "ATRN", "STARTTLS"};
+static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML", "SAML", "STARTTLS"};
 
-static const struct command *find_command(struct slice verb)
+static const struct command *find_command(const struct smtp_server *server, struct slice verb)
 {
+    unsigned here = server->settings->odmr ? ODMR | ONLY_ODMR : 0;
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
+        unsigned rules = commands[i].rules;
+        bool is_here = here != 0 ? (rules & here) != 0 : (rules & ONLY_ODMR) == 0;
+        if (is_here && slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
             return &commands[i];
         }
     }
     return NULL;
+}
+
+static bool is_known_elsewhere(struct slice verb)
+{
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static enum smtp_server_step unknown(struct smtp_server *server, struct slice verb)
@@ -135,7 +154,9 @@ static enum smtp_server_step unknown(struct smtp_server *server, struct slice ve
             return smtp_server_mistake(server, "502 5.5.1 Command not implemented");
         }
     }
-    return smtp_server_mistake(server, "500 5.5.1 Command unrecognized");
+    return smtp_server_mistake(server, is_known_elsewhere(verb)
+                                           ? "502 5.5.1 Command not implemented"
+                                           : "500 5.5.1 Command unrecognized");
 }
 
 /* The reply to an unmet need, or NULL. */
@@ -150,6 +171,12 @@ static const char *unmet_need(const struct smtp_server *server, unsigned rules,
     }
     if ((rules & NEED_HELLO) != 0 && !server->has_hello) {
         return "503 5.5.1 Send EHLO first";
+    }
+    if ((rules & NEED_LOGIN) != 0 && !server->has_login) {
+        return "530 5.7.0 Authentication required";
+    }
+    if ((rules & NEED_NO_LOGIN) != 0 && server->has_login) {
+        return "503 5.5.1 Already authenticated";
     }
     if ((rules & NEED_NO_MAIL) != 0 && server->has_mail) {
         return "503 5.5.1 Sender already given";
@@ -193,7 +220,7 @@ static enum smtp_server_step run_command(struct smtp_server *server, struct slic
 {
     struct slice verb = slice_take(line, slice_find(line, ' '));
     struct slice arguments = slice_trim(slice_skip(line, verb.length));
-    const struct command *command = find_command(verb);
+    const struct command *command = find_command(server, verb);
     if (server->settings->commands != 0 && ++server->commands > server->settings->commands) {
         smtp_server_reply_goodbye(server, "421 4.7.0 ", "Too many commands");
         return STEP_CLOSING;
@@ -219,7 +246,7 @@ static bool must_abort_first(const struct smtp_server *server, struct slice line
         return false;
     }
     struct slice verb = slice_take(line, slice_find(line, ' '));
-    const struct command *command = find_command(verb);
+    const struct command *command = find_command(server, verb);
     return command != NULL && (command->rules & ENDS_TRANSACTION) != 0 &&
            unmet_need(server, command->rules, slice_trim(slice_skip(line, verb.length))) == NULL;
 }
@@ -234,36 +261,67 @@ static bool has_control(struct slice line)
     return false;
 }
 
-enum smtp_server_step smtp_server_step_command(struct smtp_server *server,
-                                               struct smtp_server_event *event)
+/* ERROR_AGAIN: there is none yet; ERROR_LIMIT: it is too long. */
+static enum error find_line(const struct smtp_server *server, struct slice *ret_line,
+                            size_t *ret_length, bool *ret_bare)
 {
     struct slice window = slice_take(server->input, SMTP_COMMAND_LINE_MAX);
     size_t end = slice_find(window, '\n');
     if (end == window.length) {
-        if (window.length == SMTP_COMMAND_LINE_MAX) {
-            return STEP_SKIP_LINE;
-        }
-        server->starved = true;
-        return STEP_COMMAND;
+        return window.length == SMTP_COMMAND_LINE_MAX ? ERROR_LIMIT : ERROR_AGAIN;
     }
-    struct slice line = slice_take(window, end);
-    bool is_bare = end == 0 || line.data[end - 1] != '\r';
-    line.length -= is_bare ? 0 : 1;
-    if (must_abort_first(server, line)) {
+    *ret_line = slice_take(window, end);
+    *ret_bare = end == 0 || window.data[end - 1] != '\r';
+    ret_line->length -= *ret_bare ? 0 : 1;
+    *ret_length = end + 1;
+    return ERROR_NONE;
+}
+
+enum error smtp_server_take_line(struct smtp_server *server, struct slice *ret_line,
+                                 enum smtp_server_step *ret_next)
+{
+    size_t length;
+    bool is_bare;
+    enum error error = find_line(server, ret_line, &length, &is_bare);
+    if (error != ERROR_NONE) {
+        server->starved = error == ERROR_AGAIN;
+        return error;
+    }
+    smtp_server_consume(server, length);
+    server->since_ms = server->now_ms;
+    server->bare_commands += is_bare;
+    if (is_bare && server->settings->reject_bare_newline) {
+        *ret_next = smtp_server_mistake(server, "500 5.5.2 Lines must end in CRLF");
+        return ERROR_INVALID;
+    }
+    if (has_control(*ret_line)) {
+        *ret_next = smtp_server_mistake(server, "500 5.5.2 Control character in command");
+        return ERROR_INVALID;
+    }
+    return ERROR_NONE;
+}
+
+enum smtp_server_step smtp_server_step_command(struct smtp_server *server,
+                                               struct smtp_server_event *event)
+{
+    struct slice line;
+    size_t length;
+    bool is_bare;
+    enum smtp_server_step next = STEP_COMMAND;
+    if (find_line(server, &line, &length, &is_bare) == ERROR_NONE &&
+        must_abort_first(server, line)) {
         smtp_server_abort(server, event, "ended by the client");
         smtp_server_forget(server);
         return STEP_COMMAND;
     }
-    smtp_server_consume(server, end + 1);
-    server->since_ms = server->now_ms;
-    server->bare_commands += is_bare;
-    if (is_bare && server->settings->reject_bare_newline) {
-        return smtp_server_mistake(server, "500 5.5.2 Lines must end in CRLF");
+    switch (smtp_server_take_line(server, &line, &next)) {
+    case ERROR_NONE:
+        return run_command(server, line, event);
+    case ERROR_LIMIT:
+        return STEP_SKIP_LINE;
+    default:
+        return next;
     }
-    if (has_control(line)) {
-        return smtp_server_mistake(server, "500 5.5.2 Control character in command");
-    }
-    return run_command(server, line, event);
 }
 
 enum smtp_server_step smtp_server_step_skip_line(struct smtp_server *server,

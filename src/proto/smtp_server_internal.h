@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the parts of the SMTP server core share: smtp_server.c (driver and answers),
- * smtp_server_command.c (command lines), smtp_server_envelope.c (MAIL and RCPT),
+ * smtp_server_command.c (command lines), smtp_server_odmr.c (AUTH and ATRN),
+ * smtp_server_envelope.c (MAIL and RCPT),
  * smtp_server_data.c (DATA and BDAT), smtp_server_reply.c (output).
  */
 #ifndef HOLDFAST_PROTO_SMTP_SERVER_INTERNAL_H
@@ -14,6 +15,7 @@ enum smtp_server_step {
     STEP_GREETING,
     STEP_COMMAND,
     STEP_SKIP_LINE, /* the rest of a command line that is too long */
+    STEP_RESPONSE,  /* a line that answers the challenge of AUTH */
     STEP_ANSWER,    /* waits for smtp_server_answer() */
     STEP_DATA,
     STEP_CHUNK,
@@ -29,6 +31,7 @@ typedef enum smtp_server_step smtp_server_step_fn(struct smtp_server *server,
 
 smtp_server_step_fn smtp_server_step_command;
 smtp_server_step_fn smtp_server_step_skip_line;
+smtp_server_step_fn smtp_server_step_response;
 smtp_server_step_fn smtp_server_step_data;
 smtp_server_step_fn smtp_server_step_chunk;
 smtp_server_step_fn smtp_server_step_skip_chunk;
@@ -42,6 +45,8 @@ smtp_server_command_fn smtp_server_command_mail;
 smtp_server_command_fn smtp_server_command_rcpt;
 smtp_server_command_fn smtp_server_command_data;
 smtp_server_command_fn smtp_server_command_bdat;
+smtp_server_command_fn smtp_server_command_auth;
+smtp_server_command_fn smtp_server_command_atrn;
 /* The chunk of a refused BDAT is read and dropped all the same, for the client has sent it. */
 enum smtp_server_step smtp_server_skip_bdat(struct smtp_server *server, struct slice arguments);
 void smtp_server_consume(struct smtp_server *server, size_t count);
@@ -55,6 +60,10 @@ void smtp_server_forget(struct smtp_server *server);
 void smtp_server_abort(struct smtp_server *server, struct smtp_server_event *event,
                        const char *reason);
 
+/* Takes a whole line off the input, without its end. ERROR_AGAIN: there is none yet; ERROR_LIMIT: it
+ * is too long; ERROR_INVALID: it may not be a command, and the client has been told. */
+enum error smtp_server_take_line(struct smtp_server *server, struct slice *ret_line,
+                                 enum smtp_server_step *ret_next);
 /* One whole line, without its end. */
 void smtp_server_reply(struct smtp_server *server, const char *line);
 /* Counts a client's mistake. True: there were too many, and 421 has been said. */

@@ -115,6 +115,11 @@ void smtp_server_reply_hello(struct smtp_server *server)
     if (!server->is_extended) {
         return;
     }
+    if (server->settings->odmr) {
+        buffer_append(output, SLICE_LITERAL("250-ENHANCEDSTATUSCODES\r\n250-AUTH CRAM-MD5\r\n"
+                                            "250 ATRN\r\n"));
+        return;
+    }
     buffer_append(output, SLICE_LITERAL("250-PIPELINING\r\n250-SIZE"));
     if (server->settings->message_bytes != 0) {
         buffer_append(output, SLICE_LITERAL(" "));
@@ -137,6 +142,10 @@ void smtp_server_reply_hello(struct smtp_server *server)
 
 void smtp_server_reply_help(struct smtp_server *server)
 {
+    if (server->settings->odmr) {
+        append_line(server, "214 2.0.0 EHLO HELO AUTH ATRN RSET NOOP HELP QUIT");
+        return;
+    }
     buffer_append(&server->output, SLICE_LITERAL("214-2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET\r\n"
                                                  "214 2.0.0 NOOP VRFY ETRN HELP QUIT\r\n"));
 }

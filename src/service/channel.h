@@ -33,12 +33,16 @@ enum channel_frame {
     CHANNEL_ETRN,       /* u64 token, 16 bytes client address, u8 with subdomains, bytes domain
                            (CHANNEL_DOMAIN_MAX). Answered by CHANNEL_ETRN_DONE if the ring has room
                            for it */
+    CHANNEL_ATRN,       /* u64 token, 16 bytes client address, bytes user, u8 count, count * bytes
+                           domain (CHANNEL_DOMAIN_MAX). Answered by CHANNEL_ATRN_DONE likewise */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
     CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
                           reached), u8 head known, u32 capability flags, u64 size limit */
     CHANNEL_ETRN_DONE, /* u64 token, u8 enum relay_etrn_outcome, u64 messages */
+    CHANNEL_ATRN_DONE, /* u64 token, u8 enum relay_atrn_outcome, u32 session: to hand the connection
+                          to edge-out for, if it is to be turned */
 
     /* core to edge-out. A session belongs to one ring: session % number of rings. A server is named
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an

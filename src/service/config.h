@@ -15,13 +15,25 @@ enum {
     STATE_PATH_MAX = 3000, /* octets; leaves room below PATH_MAX for what lies there */
 };
 
-enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP };
+enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP, LISTENER_ODMR };
+
+/* Who may fetch the mail of which domains (RFC 2645); all of one server. */
+struct odmr_user {
+    struct slice name;
+    struct slice password;
+    const struct slice *domains; /* 1 to RELAY_ATRN_DOMAINS_MAX */
+    uint32_t domain_count;
+    uint32_t line; /* of the file, for messages */
+};
 
 struct listener_config {
     struct slice name;
     struct ip_endpoint at;
     enum listener_protocol protocol;
-    bool reject_bare_newline; /* else normalize (R10) */
+    bool reject_bare_newline;           /* else normalize (R10) */
+    const struct odmr_user *odmr_users; /* known to the receiving process only; none elsewhere */
+    uint32_t odmr_user_count;
+    uint32_t odmr_source; /* of the settings, for messages */
 };
 
 struct limits_config {

@@ -215,7 +215,7 @@
  * "from","to" (states of a server, servers of a switch, or null),"lasted":ms (what is over then).
  * "server history" gives these alone, by argument "name" only those that name it.
  * Events: accepted attempt delivered deferred in_doubt held released dead bounced discarded
- * redirected retried imported orphaned; server switched stopped draining drained.
+ * redirected retried imported orphaned pulled; server switched stopped draining drained.
  */
 #ifndef HOLDFAST_SERVICE_CONTROL_H
 #define HOLDFAST_SERVICE_CONTROL_H

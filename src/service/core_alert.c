@@ -414,11 +414,12 @@ static bool has_orphans(const struct core *core)
 
 static void look_at_server(struct core *core, uint32_t server)
 {
+    const struct server_config *config = relay_server_config(core->relay, server);
     struct relay_server_view view;
     struct slice name = core_server_name(core, server);
     relay_server(core->relay, server, &view);
-    if (view.on_demand) {
-        return; /* R7: of many destinations some are always away */
+    if (view.on_demand || config->protocol == SERVER_ODMR) {
+        return; /* R7: of many destinations some are always away; and some sites have not called */
     }
     if (view.state == SERVER_DOWN) {
         char text[ALERT_TEXT_SIZE];

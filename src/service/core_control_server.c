@@ -23,10 +23,14 @@ static const char *lane_state(enum lane_state state)
 /* What `status` and `server list` both say. */
 static json_t *server_row(const struct core *core, uint32_t index)
 {
+    static const char *const protocols[] = {
+        [SERVER_SMTP] = "smtp", [SERVER_LMTP] = "lmtp", [SERVER_ODMR] = "odmr"};
     struct relay_server_view view;
     relay_server(core->relay, index, &view);
     json_t *row = json_object();
     control_set(row, "name", control_string(core_server_name(core, index)));
+    control_set(row, "protocol",
+                json_string(protocols[relay_server_config(core->relay, index)->protocol]));
     control_set(row, "state", json_string(server_state_text(view.state)));
     control_set(row, "since", control_time(view.since_wall_ms));
     control_set(row, "changes", json_integer((json_int_t)view.changes));
@@ -123,7 +127,8 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
     if (lane->server != NO_INDEX && lane->state != LANE_IDLE) {
         return warm_up_reason(core, lane);
     }
-    if (lane->state == LANE_IDLE || lane->state == LANE_HELD) {
+    bool awaits_call = lane->state == LANE_IDLE && lane->deliveries > 0;
+    if ((lane->state == LANE_IDLE && !awaits_call) || lane->state == LANE_HELD) {
         return json_null();
     }
     struct buffer text;
@@ -374,7 +379,6 @@ static json_t *long_server_row(const struct control_request *request, uint32_t i
         json_array_append_new(addresses, address_text(&config->addresses[i]));
     }
     control_set(row, "addresses", addresses);
-    control_set(row, "protocol", json_string(config->protocol == SERVER_LMTP ? "lmtp" : "smtp"));
     control_set(row, "tls", json_string(config->tls == SERVER_TLS_NONE ? "none" : "opportunistic"));
     control_set(row, "connections", json_integer(config->connections));
     control_set(row, "failover", control_server_or_null(core, config->failover));
@@ -447,6 +451,10 @@ static enum control_step each_server(struct control_request *request, server_fn 
             if (error == ERROR_MISSING) {
                 return control_fail(request, CONTROL_NOTHING_MATCHED,
                                     "DNS named this server for a relay; it is in no configuration");
+            }
+            if (error == ERROR_DENIED && named) {
+                return control_fail(request, CONTROL_NOTHING_MATCHED,
+                                    "its client calls us (odmr): it cannot be probed");
             }
             if (error == ERROR_MEMORY) {
                 return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(error));

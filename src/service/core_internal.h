@@ -6,6 +6,7 @@
  *
  *   core.c          life cycle: opening, loading in slices, starting dispatch, ticks, stopping
  *   core_in.c       frames of edge-in: content and messages into the spool, answers back
+ *   core_atrn.c     requests of clients that their connection be turned round
  *   core_etrn.c     requests of clients that mail be handed over now
  *   core_job.c      relay's sessions and jobs: attempt notes, GO, results, DURABLE
  *   core_out*.c     the rings to edge-out, and its reports
@@ -249,8 +250,9 @@ void core_in_read_on(void *context);
 /* Tells relay of a stored message. False: relay had no memory. */
 bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_message *message);
 
-/* core_etrn.c: false: the frame is malformed. */
+/* core_etrn.c, core_atrn.c: false: the frame is malformed. */
 bool core_etrn_take(struct core_edge_in *in, struct slice frame);
+bool core_atrn_take(struct core_edge_in *in, struct slice frame);
 
 /* core_out.c and core_job.c */
 void core_out_init(struct core *core);

@@ -248,6 +248,14 @@ static const struct telling {
     [RELAY_EVENT_REHEARSED] = {"drill-report", LOG_LEVEL_INFO, 0, COUNTER_COUNT},
 };
 
+static const struct telling pulled = {"pulled", LOG_LEVEL_INFO, EVENT_PULLED, COUNTER_DELIVERIES};
+
+static const struct telling *telling_of(const struct relay_action *action)
+{
+    bool is_pulled = action->event == RELAY_EVENT_DELIVERED && action->fate == SPOOL_PULLED;
+    return is_pulled ? &pulled : &tellings[action->event];
+}
+
 const char *server_state_text(enum server_state state)
 {
     static const char *const texts[] = {"up", "suspect", "down", "recovering", "disabled"};
@@ -311,7 +319,7 @@ static void store_change(struct core *core, const struct relay_action *action, e
 
 void report_relay_event(struct core *core, const struct relay_action *action)
 {
-    const struct telling *telling = &tellings[action->event];
+    const struct telling *telling = telling_of(action);
     char text[REPLY_SIZE];
     bool about_message = telling->kind != 0 && action->handle.index != SPOOL_NO_HANDLE.index;
     bool replied = about_message || action->event == RELAY_EVENT_CREDENTIALS;

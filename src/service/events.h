@@ -41,11 +41,12 @@ enum event_kind {
     EVENT_RETRIED,
     EVENT_IMPORTED,
     EVENT_ORPHANED,
-    EVENT_SERVER, /* this and the following: of servers and lanes, with no id */
+    EVENT_SERVER, /* this and those up to DRAINED: of servers and lanes, with no id */
     EVENT_SWITCHED,
     EVENT_STOPPED,
     EVENT_DRAINING,
     EVENT_DRAINED,
+    EVENT_PULLED, /* delivered over a connection that its recipient's client has made */
     EVENT_KINDS,
 };
 const char *event_kind_text(enum event_kind kind); /* as in control.h; "unknown" for any other */

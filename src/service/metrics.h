@@ -22,6 +22,8 @@ enum { COUNTER_SLOTS = 64 };
     X(MESSAGES_REFUSED, "holdfast_messages_refused_total", "Messages refused at or after DATA")    \
     X(RECIPIENTS_REFUSED, "holdfast_recipients_refused_total", "RCPT commands refused")            \
     X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
+    X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
+    X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \
     X(SMTP_ERRORS, "holdfast_smtp_errors_total", "Commands that broke the protocol")               \
     X(BARE_NEWLINES, "holdfast_bare_newlines_total", "Messages with a bare CR or LF")              \
     X(SERVER_CONNECTIONS, "holdfast_server_connections_total", "Connections made to servers")      \

@@ -161,6 +161,8 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
         return take_route(in, &reader);
     case CHANNEL_ETRN_DONE:
         return etrn_take(in, &reader);
+    case CHANNEL_ATRN_DONE:
+        return odmr_take(in, &reader);
     default:
         return false;
     }

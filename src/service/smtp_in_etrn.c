@@ -48,6 +48,7 @@ void etrn_forget(struct session *session)
     if (session->etrn != 0) {
         (void)map_remove(&session->in->etrns, session->etrn);
         session->etrn = 0;
+        session->is_atrn = false;
     }
 }
 
@@ -70,6 +71,9 @@ bool etrn_take(struct smtp_in *in, struct reader *reader)
     struct session *session = map_get(&in->etrns, token);
     if (session == NULL) {
         return true; /* the client has gone */
+    }
+    if (session->is_atrn) {
+        return false;
     }
     switch ((enum relay_etrn_outcome)outcome) {
     case RELAY_ETRN_DENIED:
@@ -101,12 +105,21 @@ bool etrn_take(struct smtp_in *in, struct reader *reader)
     return true;
 }
 
+static void give_up(struct session *session)
+{
+    if (session->is_atrn) {
+        odmr_give_up(session);
+    } else {
+        answer(session, &not_now);
+    }
+}
+
 bool etrn_expire(struct session *session, int64_t now_ms)
 {
     if (session->etrn == 0 || now_ms - session->touched_ms < ETRN_PATIENCE_MS) {
         return false;
     }
-    answer(session, &not_now);
+    give_up(session);
     return true;
 }
 
@@ -114,7 +127,7 @@ void etrn_core_gone(struct smtp_in *in)
 {
     size_t cursor = 0;
     for (struct session *session; (session = map_next(&in->etrns, &cursor)) != NULL;) {
-        answer(session, &not_now);
+        give_up(session);
         cursor = 0; /* the table has changed */
     }
 }

@@ -120,6 +120,17 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
             return;
         }
         break;
+    case SMTP_SERVER_AUTH:
+        answer = odmr_auth(session);
+        break;
+    case SMTP_SERVER_RESPONSE:
+        answer = odmr_response(session, event);
+        break;
+    case SMTP_SERVER_ATRN:
+        if (!odmr_atrn(session, event, &answer)) {
+            return;
+        }
+        break;
     }
     session_answer_event(session, event->kind, &answer);
 }

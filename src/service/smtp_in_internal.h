@@ -2,7 +2,7 @@
  *
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
- * send what to whom), smtp_in_etrn.c, smtp_in_content.c (content and its way to core),
+ * send what to whom), smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core),
  * smtp_in_core.c (the ring), smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
@@ -118,6 +118,8 @@ struct session {
     struct ip_endpoint client;
     int64_t touched_ms;
     uint64_t etrn; /* token of a request that core is to answer; 0: none */
+    bool is_atrn;  /* it is one for ATRN */
+    struct odmr_login *login; /* from the first AUTH on */
     struct smtp_server server;
 };
 
@@ -138,7 +140,9 @@ struct smtp_in {
     uint32_t kept_count;
     uint32_t session_count;
     struct map tokens; /* transactions that core knows */
-    struct map etrns;  /* sessions that wait for an answer to ETRN, by token */
+    struct map etrns;  /* sessions that wait for an answer to ETRN or ATRN, by token */
+    smtp_in_turn_fn *turn;
+    void *turn_context;
     uint64_t next_token;
     struct id_maker ids;
     struct hash_key key;
@@ -213,6 +217,16 @@ bool etrn_take(struct smtp_in *in, struct reader *reader);
 /* True: the answer has taken too long, and it was given up; the session may be gone. */
 bool etrn_expire(struct session *session, int64_t now_ms);
 void etrn_core_gone(struct smtp_in *in);
+
+/* smtp_in_odmr.c */
+struct smtp_answer odmr_auth(struct session *session);
+struct smtp_answer odmr_response(struct session *session, const struct smtp_server_event *event);
+/* As etrn_ask(), which it shares the token with. */
+bool odmr_atrn(struct session *session, const struct smtp_server_event *event,
+               struct smtp_answer *ret_answer);
+bool odmr_take(struct smtp_in *in, struct reader *reader);
+void odmr_give_up(struct session *session); /* core does not answer; the session may be gone */
+void odmr_forget(struct session *session);  /* who has logged in */
 
 /* smtp_in_content.c */
 struct transaction *transaction_new(struct session *session);

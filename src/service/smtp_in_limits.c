@@ -14,13 +14,20 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { ROWS = 2, CELLS = 1 << 15 };
+enum {
+    ROWS = 2,
+    CELLS = 1 << 15,
+    LOGIN_CELLS = 1 << 12,
+    LOGIN_COST_MS = 30000, /* of a login that failed, */
+    LOGIN_CREDIT_MS = 10 * LOGIN_COST_MS,
+};
 
 struct smtp_in_shared {
     struct hash_key key;
     _Atomic uint32_t connections;
     _Atomic size_t content_bytes;
     _Atomic uint32_t cells[ROWS][CELLS];
+    _Atomic int64_t logins[ROWS][LOGIN_CELLS]; /* steady ms until which failures are paid off */
 };
 
 struct smtp_in_shared *smtp_in_shared_new(void)
@@ -88,6 +95,43 @@ void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *clien
     struct cells cells = cells_of(shared, client);
     for (int row = 0; row < ROWS; row++) {
         atomic_fetch_sub_explicit(cells.of[row], 1, memory_order_relaxed);
+    }
+}
+
+/* A cell's time moves on by the cost of each failure, from now at the earliest. Cells are shared by
+ * chance, as those of connections. */
+static _Atomic int64_t *login_cell(struct smtp_in_shared *shared, const struct ip_address *client,
+                                   int row)
+{
+    size_t length = ip_is_v4(client) ? sizeof(client->bytes) : sizeof(client->bytes) / 2;
+    uint64_t hash = hash_bytes(shared->key, slice_make(client->bytes, length));
+    return &shared->logins[row][(row == 0 ? hash : hash >> 32) % LOGIN_CELLS];
+}
+
+bool smtp_in_login_allowed(struct smtp_in_shared *shared, const struct ip_address *client,
+                           int64_t now_ms)
+{
+    for (int row = 0; row < ROWS; row++) {
+        int64_t paid_ms = atomic_load_explicit(login_cell(shared, client, row),
+                                               memory_order_relaxed);
+        if (paid_ms - now_ms <= LOGIN_CREDIT_MS - LOGIN_COST_MS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void smtp_in_login_failed(struct smtp_in_shared *shared, const struct ip_address *client,
+                          int64_t now_ms)
+{
+    for (int row = 0; row < ROWS; row++) {
+        _Atomic int64_t *cell = login_cell(shared, client, row);
+        int64_t before = atomic_load_explicit(cell, memory_order_relaxed);
+        int64_t after;
+        do {
+            after = (before > now_ms ? before : now_ms) + LOGIN_COST_MS;
+        } while (!atomic_compare_exchange_weak_explicit(cell, &before, after, memory_order_relaxed,
+                                                        memory_order_relaxed));
     }
 }
 

@@ -136,6 +136,7 @@ static struct smtp_server_settings server_settings(const struct service_config *
         .command_timeout_ms = limits->command_timeout_ms,
         .session_timeout_ms = limits->session_timeout_ms,
         .reject_bare_newline = listener->reject_bare_newline,
+        .odmr = listener->protocol == LISTENER_ODMR,
     };
 }
 
@@ -173,7 +174,7 @@ bool listeners_make(struct smtp_in *in, const struct service_config *config, con
 {
     list_init(ret_list);
     for (uint32_t i = 0; i < config->listener_count; i++) {
-        if (config->listeners[i].protocol != LISTENER_SMTP || descriptors[i] < 0) {
+        if (config->listeners[i].protocol == LISTENER_HTTP || descriptors[i] < 0) {
             continue;
         }
         struct listener *listener = listener_new(in, config, &config->listeners[i], descriptors[i]);

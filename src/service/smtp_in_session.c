@@ -56,6 +56,7 @@ void session_free(struct session *session)
         transaction_free(transaction);
     }
     etrn_forget(session);
+    odmr_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
     smtp_in_leave(in->shared, &session->client.address);

@@ -196,6 +196,7 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
     list_init(&out->names);
     list_init(&out->questions);
     list_init(&out->answers);
+    list_init(&out->turned);
     buffer_init(&out->frame, 0);
     buffer_init(&out->copy, 0);
     if (!get_memory(out)) {
@@ -236,6 +237,7 @@ void smtp_out_set_ring(struct smtp_out *out, struct ring *ring)
 {
     out->ring = ring;
     out->resumed_due = true;
+    turned_drop_all(out); /* their sessions were the old core's */
     names_repeat(out);
     LIST_EACH(&out->sessions, at, after)
     {
@@ -352,6 +354,7 @@ void smtp_out_free(struct smtp_out *out)
     }
     names_free(out);
     mx_free(out);
+    turned_drop_all(out);
     loop_timer_free(out->stop_timer);
     loop_later_free(out->later);
     map_done(&out->sessions_by_id);

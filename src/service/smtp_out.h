@@ -26,6 +26,9 @@ void smtp_out_set_ring(struct smtp_out *out, struct ring *ring);
  * delivered. May end the process. */
 void smtp_out_set_broken_handler(struct smtp_out *out, void (*broken)(void *context),
                                  void *context);
+/* A connection that a client of ours has made and had turned round (ATRN), for the session that
+ * core has told edge-in; fd is ours from now on. */
+void smtp_out_turned(struct smtp_out *out, uint32_t session, int fd);
 /* On success nothing points into the old configuration. */
 enum error smtp_out_reconfigure(struct smtp_out *out,
                                 const struct service_config *config) MUST_CHECK;

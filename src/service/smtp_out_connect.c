@@ -214,6 +214,10 @@ static void resolve(struct out_session *session, bool patient)
 
 void connect_begin(struct out_session *session)
 {
+    if (session_is_called(session)) {
+        turned_begin(session);
+        return;
+    }
     if (session_config(session) != NULL) {
         names_ask(session->out, session_config(session));
     }
@@ -228,7 +232,9 @@ void connect_resolved(struct out_session *session)
 
 void connect_limit(struct out_session *session)
 {
-    if (session->state == OUT_RESOLVING) {
+    if (session->state == OUT_RESOLVING && session_is_called(session)) {
+        turned_limit(session);
+    } else if (session->state == OUT_RESOLVING) {
         resolve(session, false);
     } else if (session->state == OUT_CONNECTING) {
         connect_next(session, ERROR_TIMEOUT);

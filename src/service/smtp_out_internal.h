@@ -5,6 +5,7 @@
  *   smtp_out.c          life cycle, frames from core, re-attaching
  *   smtp_out_session.c  a session: its connection, the client core's events
  *   smtp_out_connect.c  how a session comes to a connection: addresses, time-outs, knocking
+ *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_name.c     names of servers and the last good addresses
  *   smtp_out_mx.c       who takes a domain's mail
@@ -182,6 +183,16 @@ void connect_failed(struct out_session *session, enum relay_stage stage, enum er
 /* Closes what is under way. */
 void connect_drop(struct out_session *session);
 
+/* ---- turned connections ------------------------------------------------------------------- */
+
+/* Its server is one whose client calls. */
+bool session_is_called(const struct out_session *session);
+/* Takes the connection that has come for it, or waits for that; then session_connected(). */
+void turned_begin(struct out_session *session);
+void turned_limit(struct out_session *session); /* it has not come */
+/* Those that wait for their session. */
+void turned_drop_all(struct smtp_out *out);
+
 /* ---- names -------------------------------------------------------------------------------- */
 
 /* Asks for those names of the server that are not known or have expired. */
@@ -238,6 +249,8 @@ struct smtp_out {
     struct link names;
     struct link questions, answers;
     uint32_t question_count; /* on questions */
+    struct link turned; /* connections whose session core has not told of yet */
+    uint32_t turned_count;
     struct loop_later *later;
     bool resumed_due;
     bool attached; /* a core has been there before */

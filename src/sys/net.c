@@ -157,6 +157,12 @@ enum error net_receive(int fd, void *ret_bytes, size_t size, size_t *ret_length)
     return length == 0 ? ERROR_CLOSED : ERROR_NONE;
 }
 
+bool net_has_input(int fd)
+{
+    uint8_t byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
 enum error net_send(int fd, struct slice bytes, size_t *ret_sent)
 {
     return net_send_slices(fd, &bytes, 1, ret_sent);

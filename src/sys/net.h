@@ -19,6 +19,8 @@ enum error net_connect(const struct ip_endpoint *to, const struct ip_address *so
 enum error net_connected(int fd) MUST_CHECK;
 /* ERROR_AGAIN, ERROR_CLOSED (orderly end gives ERROR_CLOSED too) or ERROR_NONE with a length. */
 enum error net_receive(int fd, void *ret_bytes, size_t size, size_t *ret_length) MUST_CHECK;
+/* Something waits to be received, or the end has come. */
+bool net_has_input(int fd);
 enum error net_send(int fd, struct slice bytes, size_t *ret_sent) MUST_CHECK;
 /* Sends from several slices at once; at most 8. */
 enum error net_send_slices(int fd, const struct slice *slices, size_t count,

@@ -5,7 +5,7 @@
  * adjacent C: lines as one piece, and byte by byte; all must go the same way.
  *
  *   set KEY VALUE       before anything else: recipients commands errors size line header hops
- *                       reject-bare relay-client command-timeout session-timeout
+ *                       reject-bare relay-client odmr command-timeout session-timeout
  *   C: LINE             the client sends LINE and CRLF
  *   C\ TEXT             the client sends TEXT with the escapes \r \n \0 \\ \xHH, no CRLF
  *   fill COUNT CHARACTER   the client sends so many of them
@@ -137,6 +137,16 @@ static void print_event(struct play *play, const struct smtp_server_event *event
         buffer_printf(events, "etrn %.*s%s", SLICE_PRINT(event->name),
                       event->with_subdomains ? " and below" : "");
         break;
+    case SMTP_SERVER_AUTH:
+        buffer_append_text(events, "auth");
+        break;
+    case SMTP_SERVER_RESPONSE:
+        buffer_printf(events, "response %.*s", SLICE_PRINT(event->name));
+        break;
+    case SMTP_SERVER_ATRN:
+        buffer_printf(events, "atrn%s%.*s", event->name.length > 0 ? " " : "",
+                      SLICE_PRINT(event->name));
+        break;
     case SMTP_SERVER_ABORT:
         buffer_printf(events, "abort %s", event->reason);
         break;
@@ -253,6 +263,8 @@ static void set(struct play *play, struct slice rest)
         s->message_bytes = value;
     } else if (is(key, "reject-bare")) {
         s->reject_bare_newline = value != 0;
+    } else if (is(key, "odmr")) {
+        s->odmr = value != 0;
     } else if (is(key, "relay-client")) {
         play->offers = value != 0 ? SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY : 0;
     } else {

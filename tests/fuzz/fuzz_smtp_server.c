@@ -16,10 +16,12 @@ struct run {
     uint64_t events;
     bool has_mail;
     bool closed;
+    bool is_odmr;
     unsigned questions;
 };
 
-static struct smtp_answer draw_answer(struct run *run, uint8_t choice)
+static struct smtp_answer draw_answer(struct run *run, uint8_t choice,
+                                      enum smtp_server_event_kind kind)
 {
     struct smtp_answer answer = SMTP_ACCEPT;
     run->questions++;
@@ -27,6 +29,8 @@ static struct smtp_answer draw_answer(struct run *run, uint8_t choice)
         answer = (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("no\r\nnever\xff")};
     } else if ((choice & 0x40) != 0 && run->questions % 11 == 10) {
         answer = (struct smtp_answer){421, "4.3.2", SLICE_LITERAL("going")};
+    } else if (kind == SMTP_SERVER_AUTH) {
+        answer = (struct smtp_answer){334, NULL, SLICE_LITERAL("PGFAYj4=")};
     }
     return answer;
 }
@@ -54,6 +58,13 @@ static void note(struct run *run, const struct smtp_server_event *event)
         assert(run->has_mail);
         assert(smtp_content_header_length(event->content) <= event->content->length);
         break;
+    case SMTP_SERVER_AUTH:
+    case SMTP_SERVER_RESPONSE:
+        assert(run->is_odmr && slice_find(event->name, '\n') == event->name.length);
+        break;
+    case SMTP_SERVER_ATRN:
+        assert(run->is_odmr && slice_find(event->name, '[') == event->name.length);
+        break;
     case SMTP_SERVER_ETRN:
         assert(!run->has_mail && smtp_domain_is_valid(event->name));
         break;
@@ -78,7 +89,7 @@ static void feed(struct smtp_server *server, struct run *run, uint8_t choice)
                            event.kind != SMTP_SERVER_CLOSE;
         note(run, &event);
         if (is_question) {
-            struct smtp_answer answer = draw_answer(run, choice);
+            struct smtp_answer answer = draw_answer(run, choice, event.kind);
             bool accepts = answer.code == 0;
             if (event.kind == SMTP_SERVER_HELLO) {
                 smtp_server_offer(server, choice & 7u);
@@ -111,6 +122,7 @@ static void play(struct slice input, size_t piece, uint8_t choice, struct run *r
     struct smtp_server server;
     size_t used = 0, given = 0;
     settings.reject_bare_newline = (choice & 2) != 0;
+    settings.odmr = run->is_odmr = (choice & 4) != 0;
     smtp_server_init(&server, &settings, 0);
     feed(&server, run, choice);
     while (given < input.length && !run->closed) {

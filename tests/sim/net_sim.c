@@ -368,6 +368,12 @@ enum error net_receive(int fd, void *ret_bytes, size_t size, size_t *ret_length)
     return ERROR_AGAIN;
 }
 
+bool net_has_input(int fd)
+{
+    const struct sock *sock = sock_of(fd);
+    return sock->length > 0 || sock->failed != ERROR_NONE || sock->peer_ended;
+}
+
 static void arrive(void *context)
 {
     struct later *later = context;
