@@ -3,6 +3,7 @@
 
 #include "sys/log.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -164,6 +165,7 @@ struct request {
     struct ring_descriptors descriptors;
     struct shared_config *config;
     uint32_t grace_ms;
+    int link;
 };
 
 static void post_request(struct edge_loops *loops, uint32_t index, edge_call_fn *fn,
@@ -211,6 +213,28 @@ static void set_ring(void *context, enum keeper_edge edge, uint32_t index, uint3
         exit(role_fail("ring", ERROR_INVALID));
     }
     post_request(loops, index, set_ring_there, (struct request){.descriptors = descriptors});
+}
+
+static void set_link_there(void *context, uint32_t index)
+{
+    struct request *request = context;
+    const struct edge_handlers *handlers = request->loops->handlers;
+    handlers->set_link(handlers->context, index, request->link);
+    free(request);
+}
+
+/* A copy for each loop. Those that cannot have one go without: until the next. */
+static void set_link(void *context, enum keeper_link link, int fd)
+{
+    struct edge_loops *loops = context;
+    bool wanted = link == KEEPER_LINK_TURN && loops->handlers->set_link != NULL;
+    for (uint32_t i = 0; wanted && i < loops->count; i++) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy >= 0) {
+            post_request(loops, i, set_link_there, (struct request){.link = copy});
+        }
+    }
+    close(fd);
 }
 
 static void reconfigure_there(void *context, uint32_t index)
@@ -275,6 +299,10 @@ enum error edge_loops_begin(struct edge_loops *loops, struct role_start *start,
             error = attach(&loops->loops[i], start->rings[edge][i]);
         }
     }
+    if (start->links[KEEPER_LINK_TURN] >= 0) {
+        set_link(loops, KEEPER_LINK_TURN, start->links[KEEPER_LINK_TURN]);
+        start->links[KEEPER_LINK_TURN] = -1;
+    }
     return error;
 }
 
@@ -297,7 +325,7 @@ const struct edge_config *edge_loops_config(const struct edge_loops *loops, uint
 struct role_handlers edge_loops_role_handlers(struct edge_loops *loops)
 {
     return (struct role_handlers){
-        .context = loops, .ring = set_ring, .reload = reload, .stop = stop};
+        .context = loops, .ring = set_ring, .link = set_link, .reload = reload, .stop = stop};
 }
 
 /* ---- the end ----------------------------------------------------------------------------- */

@@ -36,11 +36,12 @@ enum keeper_kind {
 
 enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
 
-/* Streams between two children. */
+/* Streams between two children; LINK_TURN has messages (sys/fdpass.h). */
 enum keeper_link {
     KEEPER_LINK_WEB,    /* core, web: the control protocol, to ask only */
     KEEPER_LINK_HELPER, /* core, helper: the control protocol, to command too */
     KEEPER_LINK_RUNNER, /* helper, runner: what to run (app/hook_run.h) */
+    KEEPER_LINK_TURN,   /* edge-in, edge-out: connections that are turned round (app/turn.h) */
     KEEPER_LINKS
 };
 

@@ -103,12 +103,11 @@ static void give_config(struct gift *gift, const struct keeper *keeper, enum rol
 
 static void give_listeners(struct gift *gift, const struct keeper *keeper, enum role role)
 {
-    enum listener_protocol protocol = role == ROLE_WEB ? LISTENER_HTTP : LISTENER_SMTP;
     if (role != ROLE_WEB && role != ROLE_EDGE_IN) {
         return;
     }
     for (uint32_t i = 0; i < keeper->holdings.listeners.count; i++) {
-        if (keeper->plan.listeners[i].protocol == protocol) {
+        if ((keeper->plan.listeners[i].protocol == LISTENER_HTTP) == (role == ROLE_WEB)) {
             give(gift, (struct keeper_message){.kind = KEEPER_LISTENER,
                                                .index = i,
                                                .descriptors = {keeper->holdings.listeners.fds[i]},

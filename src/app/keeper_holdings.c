@@ -193,6 +193,8 @@ static int find_listener(const struct ip_endpoint *at, const struct plan *plan,
 
 static bool bind_one(const struct plan_listener *listener, int *ret_fd)
 {
+    static const char *const protocols[] = {
+        [LISTENER_SMTP] = "smtp", [LISTENER_HTTP] = "http", [LISTENER_ODMR] = "odmr"};
     char address[IP_TEXT_SIZE];
     ip_to_text(&listener->at.address, address);
     enum error error = net_listen(&listener->at, BACKLOG, ret_fd);
@@ -204,7 +206,7 @@ static bool bind_one(const struct plan_listener *listener, int *ret_fd)
     }
     log_event(LOG_LEVEL_INFO, "listening", LOG_TEXT("listener", listener->name),
               LOG_TEXT("address", address), LOG_NUMBER("port", listener->at.port),
-              LOG_TEXT("protocol", listener->protocol == LISTENER_HTTP ? "http" : "smtp"));
+              LOG_TEXT("protocol", protocols[listener->protocol]));
     return true;
 }
 
@@ -265,6 +267,7 @@ const enum role keeper_link_roles[KEEPER_LINKS][2] = {
     [KEEPER_LINK_WEB] = {ROLE_CORE, ROLE_WEB},
     [KEEPER_LINK_HELPER] = {ROLE_CORE, ROLE_HELPER},
     [KEEPER_LINK_RUNNER] = {ROLE_HELPER, ROLE_RUNNER},
+    [KEEPER_LINK_TURN] = {ROLE_EDGE_IN, ROLE_EDGE_OUT},
 };
 
 enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
@@ -272,7 +275,8 @@ enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
     int *ends = holdings->links[link];
     close_one(&ends[0]);
     close_one(&ends[1]);
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
+    int type = link == KEEPER_LINK_TURN ? SOCK_SEQPACKET : SOCK_STREAM;
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
         ends[0] = -1;
         ends[1] = -1;
         return error_from_errno(errno);

@@ -163,8 +163,8 @@ static bool get_listener(struct reader *reader, struct plan_listener *ret_listen
     }
     ret_listener->at.port = reader_u16(reader);
     uint8_t protocol = reader_u8(reader);
-    ret_listener->protocol = protocol == LISTENER_HTTP ? LISTENER_HTTP : LISTENER_SMTP;
-    return fits && !reader->failed && protocol <= LISTENER_HTTP;
+    ret_listener->protocol = (enum listener_protocol)protocol;
+    return fits && !reader->failed && protocol <= LISTENER_ODMR;
 }
 
 bool plan_get(struct slice bytes, struct plan *ret_plan)

@@ -7,9 +7,10 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_CORE] = {"core", SANDBOX_SERVE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES,
                    "keeps the journal; is given its directories, the control socket and the "
                    "rings; no network"},
-    [ROLE_EDGE_OUT] = {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES,
-                       "talks to servers and name servers; is given the journal's directory to "
-                       "read, and its rings"},
+    [ROLE_EDGE_OUT] =
+        {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES,
+         "talks to servers and name servers; is given the journal's directory to "
+         "read, its rings, and from edge-in connections that clients have turned round"},
     [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE,
                       "talks to clients; is given listening sockets and its rings; no file "
                       "system, no connections of its own"},

@@ -1,17 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The process that talks to clients: one door (service/smtp_in.h) per loop. Listening sockets and
- * rings are all it holds; it has no file system.
+ * The process that talks to clients: one door (service/smtp_in.h) per loop. Listening sockets,
+ * rings and a link to edge-out are all it holds; it has no file system.
  */
 #include "app/edge_loops.h"
 #include "app/role_channel.h"
+#include "app/turn.h"
+#include "base/digest.h"
 #include "service/smtp_in.h"
+
+#include <unistd.h>
+
+/* What a door has of the link to edge-out, on its own thread. */
+struct turn_link {
+    int fd; /* -1: none */
+};
 
 struct edge_in {
     struct role_start start;
     struct edge_loops *loops;
     struct smtp_in_shared *shared;
     struct smtp_in *doors[LOOPS_MAX];
+    struct turn_link links[LOOPS_MAX];
 };
 
 /* ---- from the keeper --------------------------------------------------------------------- */
@@ -20,6 +30,21 @@ static void set_ring(void *context, uint32_t index, struct ring *ring)
 {
     struct edge_in *edge = context;
     smtp_in_set_ring(edge->doors[index], ring);
+}
+
+static bool turn(void *context, int fd, uint32_t session)
+{
+    const struct turn_link *link = context;
+    return link->fd >= 0 && turn_send(link->fd, session, fd) == ERROR_NONE;
+}
+
+static void set_link(void *context, uint32_t index, int fd)
+{
+    struct edge_in *edge = context;
+    if (edge->links[index].fd >= 0) {
+        close(edge->links[index].fd);
+    }
+    edge->links[index].fd = fd;
 }
 
 static enum error reconfigure(void *context, uint32_t index, const struct edge_config *config)
@@ -51,6 +76,9 @@ static enum error open_doors(struct edge_in *edge, const struct edge_handlers *h
         return ERROR_MEMORY;
     }
     enum error error = edge_loops_begin(edge->loops, start, KEEPER_EDGE_IN, handlers);
+    for (uint32_t i = 0; i < LOOPS_MAX; i++) {
+        edge->links[i].fd = -1;
+    }
     for (uint32_t i = 0; i < start->loops && error == ERROR_NONE; i++) {
         const struct edge_config *config = edge_loops_config(edge->loops, i);
         edge->doors[i] =
@@ -60,6 +88,7 @@ static enum error open_doors(struct edge_in *edge, const struct edge_handlers *h
         error = edge->doors[i] != NULL ? ERROR_NONE : ERROR_MEMORY;
         if (error == ERROR_NONE) {
             smtp_in_set_broken_handler(edge->doors[i], edge_loops_ring_broken, NULL);
+            smtp_in_set_turn(edge->doors[i], turn, &edge->links[i]);
         }
     }
     return error;
@@ -80,12 +109,19 @@ int role_edge_in(int channel)
     if (error != ERROR_NONE || edge.start.loops == 0) {
         return role_fail("start", error);
     }
+    error = digest_prepare();
+    if (error != ERROR_NONE) {
+        return role_fail("libcrypto", error);
+    }
     error = role_confine(&edge.start, NULL, 0);
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }
-    const struct edge_handlers handlers = {
-        .context = &edge, .set_ring = set_ring, .reconfigure = reconfigure, .stop = stop};
+    const struct edge_handlers handlers = {.context = &edge,
+                                           .set_ring = set_ring,
+                                           .set_link = set_link,
+                                           .reconfigure = reconfigure,
+                                           .stop = stop};
     error = open_doors(&edge, &handlers);
     if (error != ERROR_NONE) {
         return role_fail("listeners", error);

@@ -7,6 +7,7 @@
 #include "app/edge_loops.h"
 #include "app/name_servers.h"
 #include "app/role_channel.h"
+#include "app/turn.h"
 #include "base/digest.h"
 #include "service/smtp_out.h"
 
@@ -20,6 +21,15 @@ struct edge_out {
     struct spool_reader *readers[LOOPS_MAX];
     struct dns *resolvers[LOOPS_MAX];
     struct smtp_out *senders[LOOPS_MAX];
+    int link; /* to edge-in; -1: none. The first loop's */
+    struct loop_watch *link_watch;
+};
+
+/* A turned connection on its way to its loop. */
+struct turned {
+    struct edge_out *edge;
+    uint32_t session;
+    int fd;
 };
 
 /* ---- from the keeper --------------------------------------------------------------------- */
@@ -28,6 +38,62 @@ static void set_ring(void *context, uint32_t index, struct ring *ring)
 {
     struct edge_out *edge = context;
     smtp_out_set_ring(edge->senders[index], ring);
+}
+
+static void take_turned(void *context, uint32_t index)
+{
+    struct turned *turned = context;
+    smtp_out_turned(turned->edge->senders[index], turned->session, turned->fd);
+    free(turned);
+}
+
+static void unlink_edges(struct edge_out *edge)
+{
+    loop_watch_free(edge->link_watch);
+    edge->link_watch = NULL;
+    if (edge->link >= 0) {
+        close(edge->link);
+    }
+    edge->link = -1;
+}
+
+/* One at a time: the loop comes back while more wait. When edge-in has gone, another link comes. */
+static void link_ready(void *context, unsigned ready)
+{
+    (void)ready;
+    struct edge_out *edge = context;
+    struct turned turned = {.edge = edge};
+    enum error error = turn_receive(edge->link, &turned.session, &turned.fd);
+    if (error == ERROR_CLOSED) {
+        unlink_edges(edge);
+    }
+    if (error != ERROR_NONE) {
+        return;
+    }
+    struct turned *copy = malloc(sizeof(*copy));
+    if (copy == NULL) {
+        close(turned.fd); /* its session ends by itself, and the client calls again */
+        return;
+    }
+    *copy = turned;
+    /* A session belongs to one loop: service/channel.h. */
+    edge_loops_post(edge->loops, turned.session % edge_loops_count(edge->loops), take_turned, copy);
+}
+
+static void set_link(void *context, uint32_t index, int fd)
+{
+    struct edge_out *edge = context;
+    if (index != 0) {
+        close(fd);
+        return;
+    }
+    unlink_edges(edge);
+    edge->link = fd;
+    edge->link_watch = loop_watch_new(edge_loops_at(edge->loops, 0), fd, link_ready, edge);
+    if (edge->link_watch == NULL) {
+        exit(role_fail("link", ERROR_MEMORY));
+    }
+    loop_watch_set(edge->link_watch, LOOP_READ);
 }
 
 static enum error reconfigure(void *context, uint32_t index, const struct edge_config *config)
@@ -82,6 +148,7 @@ static enum error open_sender(struct edge_out *edge, uint32_t index,
 static enum error open_senders(struct edge_out *edge, const struct dns_settings *names,
                                const struct edge_handlers *handlers)
 {
+    edge->link = -1;
     edge->loops = edge_loops_new(edge->start.loops);
     enum error error = edge->loops == NULL
                            ? ERROR_MEMORY
@@ -120,8 +187,11 @@ int role_edge_out(int channel)
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }
-    const struct edge_handlers handlers = {
-        .context = &edge, .set_ring = set_ring, .reconfigure = reconfigure, .stop = stop};
+    const struct edge_handlers handlers = {.context = &edge,
+                                           .set_ring = set_ring,
+                                           .set_link = set_link,
+                                           .reconfigure = reconfigure,
+                                           .stop = stop};
     error = open_senders(&edge, name_servers_settings(names), &handlers);
     if (error != ERROR_NONE) {
         return role_fail("senders", error);
@@ -135,6 +205,7 @@ int role_edge_out(int channel)
     if (error != ERROR_NONE) {
         return role_fail("loops", error);
     }
+    unlink_edges(&edge);
     close_senders(&edge);
     role_channel_free(keeper);
     edge_loops_free(edge.loops);

@@ -322,7 +322,9 @@ static void add_listener(struct settings *settings, struct listener_config *list
 {
     struct server_address address;
     const char *why = "";
-    uint16_t usual = like->protocol == LISTENER_SMTP ? 25 : 0;
+    static const uint16_t usual_ports[] = {
+        [LISTENER_SMTP] = 25, [LISTENER_HTTP] = 0, [LISTENER_ODMR] = 366};
+    uint16_t usual = usual_ports[like->protocol];
     bool good = value_address(value->text, usual, &address, &why);
     if (good && !address.is_literal) {
         why = "must be an IP address and a port, such as 0.0.0.0:25 or [::]:25";
@@ -370,6 +372,8 @@ static void check_listeners(struct settings *settings, const struct entry **entr
             settings_complain(settings, block->at, "listen '%.*s' is there twice; first in line %u",
                               SHOWN(listener.name), known);
         }
+        settings_odmr_listener(settings, block, settings_entry(entries, BLOCK_LISTEN, "users"),
+                               &listener);
         const struct entry *address = settings_entry(entries, BLOCK_LISTEN, "address");
         for (uint32_t i = 0; address != NULL && i < address->count; i++) {
             add_listener(settings, listeners, &listener, &address->values[i]);
@@ -578,6 +582,7 @@ void settings_check(struct settings *settings)
     struct names servers;
     settings_servers(settings, &servers);
     settings_routes(settings, &servers, top);
+    settings_odmr(settings);
     names_done(&servers);
     settings_alerts(settings, entries); /* by routes that are there */
 }

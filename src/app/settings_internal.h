@@ -120,6 +120,9 @@ bool settings_source(struct settings *settings, const struct place *at, struct s
  * line; warns if everybody may read it. */
 bool settings_secret(struct settings *settings, const struct place *at, struct slice path,
                      unsigned readers, size_t most, struct slice *ret_secret);
+/* The same for a file of many secrets, whose lines are the caller's to check. */
+bool settings_secret_file(struct settings *settings, const struct place *at, struct slice path,
+                          unsigned readers, uint32_t *ret_source);
 /* What settings_expand() wrote; false: no such text. */
 bool settings_unpack(struct settings *settings, struct slice text);
 
@@ -213,6 +216,7 @@ enum setting_type {
     SETTING_PROGRAM, /* a file to run */
     SETTING_URL,
     SETTING_SECRET, /* a file whose content is one */
+    SETTING_USERS,
     SETTING_ABSENT, /* a name of a later version */
 };
 
@@ -302,6 +306,11 @@ void settings_routes(struct settings *settings, const struct names *servers,
                      const struct entry *const *top);
 /* The alert blocks: settings->config.hooks. `entries` is scratch of settings_fill(). */
 void settings_alerts(struct settings *settings, const struct entry **entries);
+/* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
+void settings_odmr_listener(struct settings *settings, const struct block *block,
+                            const struct entry *users, struct listener_config *listener);
+/* When all else is there: that the users' domains and the servers without an address fit. */
+void settings_odmr(struct settings *settings);
 /* The index of the server, or NO_INDEX with a complaint. */
 uint32_t settings_server_index(struct settings *settings, const struct names *servers,
                                const struct value *value);

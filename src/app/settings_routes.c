@@ -621,7 +621,8 @@ static void finish_servers(struct routes *routes)
     struct server_config *servers = settings->servers;
     fill_only(routes, servers);
     for (uint32_t i = 0; i < settings->config.relay.server_count; i++) {
-        if (routes->used[i] && !routes->early[i] && !servers[i].greeting_timeout_set) {
+        if (routes->used[i] && !routes->early[i] && !servers[i].greeting_timeout_set &&
+            servers[i].protocol != SERVER_ODMR) {
             servers[i].greeting_timeout_ms = 300000;
         }
         if (!routes->used[i]) {

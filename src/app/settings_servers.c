@@ -158,6 +158,25 @@ static void fill_login(struct servers *servers, struct server_config *server)
     check_login_is_local(servers, server, user->at);
 }
 
+/* Its client calls: what is about calling it is a mistake. */
+static void check_odmr(struct servers *servers, struct server_config *server)
+{
+    static const char *const others[] = {"address",        "failover",          "tls",
+                                         "connections",    "warm-up",           "connect-timeout",
+                                         "probe-interval", "source-address",    "auth-user",
+                                         "authoritative",  "auth-password-file"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        const struct entry *entry = settings_entry(servers->entries, BLOCK_SERVER, others[i]);
+        if (entry != NULL) {
+            settings_complain(servers->settings, entry->at,
+                              "%s: a server with protocol = odmr has none, for its client calls us",
+                              others[i]);
+        }
+    }
+    server->connections = 1;
+    server->tls = SERVER_TLS_NONE;
+}
+
 static void fill(struct servers *servers, uint32_t index)
 {
     struct settings *settings = servers->settings;
@@ -169,8 +188,15 @@ static void fill(struct servers *servers, uint32_t index)
     server->greeting_timeout_set =
         settings_entry(entries, BLOCK_SERVER, "greeting-timeout") != NULL;
     const struct entry *address = settings_entry(entries, BLOCK_SERVER, "address");
+    if (server->protocol == SERVER_ODMR) {
+        check_odmr(servers, server);
+        return;
+    }
     if (address != NULL) {
         fill_addresses(servers, server, address);
+    } else if (!servers->blocks[index]->broken) {
+        settings_complain(settings, servers->blocks[index]->at, "server '%.*s' needs address = ...",
+                          SHOWN(server->name));
     }
     fill_login(servers, server);
     const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");

@@ -168,6 +168,25 @@ static bool is_public(const struct settings *settings, const struct source *sour
            (status.st_mode & S_IROTH) != 0;
 }
 
+static void warn_if_public(struct settings *settings, const struct place *at,
+                           const struct source *source)
+{
+    if (is_public(settings, source)) {
+        settings_warn(settings, *at, "%.*s: everybody on this machine may read it",
+                      SLICE_PRINT(source->path));
+    }
+}
+
+bool settings_secret_file(struct settings *settings, const struct place *at, struct slice path,
+                          unsigned readers, uint32_t *ret_source)
+{
+    if (!take_file(settings, at, path, readers, ret_source)) {
+        return false;
+    }
+    warn_if_public(settings, at, &settings->sources[*ret_source]);
+    return true;
+}
+
 bool settings_secret(struct settings *settings, const struct place *at, struct slice path,
                      unsigned readers, size_t most, struct slice *ret_secret)
 {
@@ -193,10 +212,7 @@ bool settings_secret(struct settings *settings, const struct place *at, struct s
                           SLICE_PRINT(source->path), most);
         return false;
     }
-    if (is_public(settings, source)) {
-        settings_warn(settings, *at, "%.*s: everybody on this machine may read it",
-                      SLICE_PRINT(source->path));
-    }
+    warn_if_public(settings, at, source);
     return true;
 }
 

@@ -102,11 +102,17 @@ const struct setting settings_table[] = {
 
     /* ---- listen ---- */
     {"address", SETTING_ENDPOINTS, LISTEN(at), .required = true,
-     .text = "Address and port to listen on, or a list of them; port 25 if none is written for "
-             "smtp."},
-    {"protocol", SETTING_CHOICE, LISTEN(protocol), .fallback = "smtp", .choices = "smtp|http",
+     .text = "Address and port to listen on, or a list of them; if none is written, port 25 for "
+             "smtp and 366 for odmr."},
+    {"protocol", SETTING_CHOICE, LISTEN(protocol), .fallback = "smtp", .choices = "smtp|http|odmr",
      .later = "submission|pop3",
-     .text = "What is spoken there: smtp for mail, http for metrics and health."},
+     .text = "What is spoken there: smtp for mail, http for metrics and health, odmr for sites that "
+             "call to fetch their mail with ATRN (RFC 2645)."},
+    {"users", SETTING_USERS, .block = BLOCK_LISTEN, .otherwise = "must be given for odmr",
+     .text = "Who may fetch what by odmr: a file with a line NAME PASSWORD DOMAIN[,DOMAIN...] for "
+             "each user. The passwords stand there in clear, since CRAM-MD5, by which RFC 2645 "
+             "lets clients log in, cannot be checked without them: the file is for root alone. It "
+             "is read at start and reload, and given to the receiving process alone."},
     {"bare-newline", SETTING_CHOICE, LISTEN(reject_bare_newline), .fallback = "normalize",
      .choices = "normalize|reject",
      .text = "What happens to content with a CR or LF alone: normalize makes a bare LF a line end "
@@ -122,11 +128,15 @@ const struct setting settings_table[] = {
     {"trusted", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Networks that may use XCLIENT."},
 
     /* ---- server ---- */
-    {"address", SETTING_ADDRESSES, SERVER(addresses), .required = true,
+    {"address", SETTING_ADDRESSES, SERVER(addresses),
+     .otherwise = "must be given, but for odmr, where it must not",
      .text = "Name or address of the server, with a port if it is not 25, or a list of them that "
              "are the same server; LMTP has no usual port and must name one."},
-    {"protocol", SETTING_CHOICE, SERVER(protocol), .fallback = "smtp", .choices = "smtp|lmtp",
-     .text = "What the server speaks."},
+    {"protocol", SETTING_CHOICE, SERVER(protocol), .fallback = "smtp", .choices = "smtp|lmtp|odmr",
+     .text = "What the server speaks; odmr is a site without an address of its own, which calls a "
+             "listener with protocol = odmr: its mail waits until it does, and goes over that very "
+             "connection. Such a server stands last in its chain, and serves domain blocks of one "
+             "plain name."},
     {"failover", SETTING_SERVER, SERVER(failover), .otherwise = "none",
      .text = "The next server of the chain, for when this one does not work."},
     {"tls", SETTING_CHOICE, SERVER(tls), .fallback = "opportunistic",

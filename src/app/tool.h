@@ -111,6 +111,7 @@ void tool_row_json(void *context, json_t *row);
 enum tool_colour { COLOUR_PLAIN, COLOUR_GOOD, COLOUR_WARN, COLOUR_BAD, COLOUR_FAINT };
 /* The colour of a server's, lane's or delivery's state. */
 enum tool_colour tool_state_colour(const char *state);
+enum tool_colour tool_server_colour(const json_t *row); /* of `server list` or `status` */
 /* Escape sequence, or "" without colours; COLOUR_PLAIN ends a colour. */
 const char *tool_colour_text(const struct tool *tool, enum tool_colour colour);
 

@@ -4,6 +4,13 @@
  */
 #include "app/tool.h"
 
+enum tool_colour tool_server_colour(const json_t *row)
+{
+    const char *state = tool_string(row, "state");
+    bool waits = strcmp(tool_string(row, "protocol"), "odmr") == 0 && strcmp(state, "down") == 0;
+    return waits ? COLOUR_PLAIN : tool_state_colour(state);
+}
+
 struct listing {
     const struct tool *tool;
     struct tool_table *table;
@@ -31,7 +38,7 @@ static void server_row(void *context, json_t *row)
         listing->table = tool_table_new(listing->tool, columns, 8);
     }
     snprintf(address, sizeof(address), count > 1 ? "%s +%zu" : "%s%.0zu",
-             first == NULL ? "" : first, count > 1 ? count - 1 : 0);
+             first == NULL ? "(calls)" : first, count > 1 ? count - 1 : 0);
     snprintf(waiting, sizeof(waiting), "%lld", (long long)tool_integer(row, "deliveries"));
     snprintf(used, sizeof(used), "%lld", (long long)tool_integer(row, "used"));
     tool_table_row(listing->table,
@@ -40,7 +47,7 @@ static void server_row(void *context, json_t *row)
                        tool_age((tool_now_ms() - tool_integer(row, "since")) / 1000, since),
                        address, tool_is_null(row, "failover") ? "-" : tool_string(row, "failover"),
                        waiting, used, tool_string(row, "reason")},
-                   (const enum tool_colour[]){COLOUR_PLAIN, tool_state_colour(state), COLOUR_PLAIN,
+                   (const enum tool_colour[]){COLOUR_PLAIN, tool_server_colour(row), COLOUR_PLAIN,
                                               COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN,
                                               COLOUR_PLAIN, COLOUR_PLAIN});
 }

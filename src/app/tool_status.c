@@ -141,7 +141,7 @@ static void print_servers(const struct status *status)
             (const char *const[]){tool_string(server, "name"), state,
                                   tool_age((now - tool_integer(server, "since")) / 1000, since),
                                   failures, used, tool_string(server, "reason")},
-            (const enum tool_colour[]){COLOUR_PLAIN, tool_state_colour(state), COLOUR_PLAIN,
+            (const enum tool_colour[]){COLOUR_PLAIN, tool_server_colour(server), COLOUR_PLAIN,
                                        COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
     }
     tool_table_end(table);
@@ -150,7 +150,8 @@ static void print_servers(const struct status *status)
 /* Few lanes are all shown; of many only those with something to say. */
 static bool is_shown(const json_t *lane, size_t all)
 {
-    return all <= LANES_SHOWN || strcmp(tool_string(lane, "state"), "idle") != 0;
+    return all <= LANES_SHOWN || strcmp(tool_string(lane, "state"), "idle") != 0 ||
+           tool_integer(lane, "deliveries") > 0;
 }
 
 /* "3h12m: m1 down: connection refused". */

@@ -57,6 +57,11 @@ static const char *event_detail(const json_t *row, char *buffer, size_t size)
     return buffer;
 }
 
+static bool is_handed_over(const char *event)
+{
+    return is(event, "delivered") || is(event, "pulled");
+}
+
 static void trace_row(void *context, json_t *row)
 {
     static const struct tool_column columns[] = {
@@ -76,7 +81,7 @@ static void trace_row(void *context, json_t *row)
                               event, tool_string(row, "recipient"), tool_string(row, "server"),
                               event_detail(row, detail, sizeof(detail))},
         (const enum tool_colour[]){COLOUR_PLAIN, COLOUR_PLAIN,
-                                   is(event, "delivered") ? COLOUR_GOOD : tool_state_colour(event),
+                                   is_handed_over(event) ? COLOUR_GOOD : tool_state_colour(event),
                                    COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
 }
 
@@ -141,7 +146,7 @@ static void watch_row(void *context, json_t *row)
     } else {
         char time[TOOL_TEXT], recipient[400], server[128], detail[800], clean[800];
         const char *event = tool_string(row, "event");
-        enum tool_colour colour = is(event, "delivered") ? COLOUR_GOOD : tool_state_colour(event);
+        enum tool_colour colour = is_handed_over(event) ? COLOUR_GOOD : tool_state_colour(event);
         printf("%s %s %s%-10s%s %s %s %s\n", tool_time(tool_integer(row, "time"), time),
                tool_string(row, "id"), tool_colour_text(tracing->tool, colour), event,
                tool_colour_text(tracing->tool, COLOUR_PLAIN),

@@ -66,12 +66,12 @@ enum smtp_server_event_kind {
                          454, 535 */
     SMTP_SERVER_RESPONSE, /* name: what came back, in base64 as a client wrote it. Answers: 235; 501
                              or 535, a mistake */
-    SMTP_SERVER_ATRN, /* name: the domains as the client wrote them, valid and joined by commas;
-                         empty: all that are his. He is logged in. Answers: 250, after which no more
-                         is read and the caller has the connection (not if anything has come behind
-                         the command, smtp_server_unread() or what has not been handed over: it
-                         would be taken for words of the server that he becomes); 450, 451, 453,
-                         503 */
+    SMTP_SERVER_ATRN,     /* name: the domains as the client wrote them, valid and joined by commas;
+                             empty: all that are his. He is logged in. Answers: 250, after which no more
+                             is read and the caller has the connection (not if anything has come behind
+                             the command, smtp_server_unread() or what has not been handed over: it
+                             would be taken for words of the server that he becomes); 450, 451, 453,
+                             503 */
     /* Not to be answered. */
     SMTP_SERVER_CONTENT, /* bytes */
     SMTP_SERVER_ABORT,   /* the transaction that MAIL began has ended, not by an answer: `reason` */

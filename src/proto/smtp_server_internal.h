@@ -60,8 +60,8 @@ void smtp_server_forget(struct smtp_server *server);
 void smtp_server_abort(struct smtp_server *server, struct smtp_server_event *event,
                        const char *reason);
 
-/* Takes a whole line off the input, without its end. ERROR_AGAIN: there is none yet; ERROR_LIMIT: it
- * is too long; ERROR_INVALID: it may not be a command, and the client has been told. */
+/* Takes a whole line off the input, without its end. ERROR_AGAIN: there is none yet; ERROR_LIMIT:
+ * it is too long; ERROR_INVALID: it may not be a command, and the client has been told. */
 enum error smtp_server_take_line(struct smtp_server *server, struct slice *ret_line,
                                  enum smtp_server_step *ret_next);
 /* One whole line, without its end. */

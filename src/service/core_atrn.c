@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * ATRN: edge-in asks for a client that has logged in, relay decides, and the session that the
- * connection is to carry goes back. Nothing is kept: if the ring has no room for the answer, edge-in
- * gives up by itself, and edge-out waits for the connection in vain.
+ * connection is to carry goes back. Nothing is kept: if the ring has no room for the answer,
+ * edge-in gives up by itself, and edge-out waits for the connection in vain.
  */
 #include "service/core_internal.h"
 

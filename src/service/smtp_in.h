@@ -28,8 +28,9 @@ void smtp_in_set_ring(struct smtp_in *in, struct ring *ring);
 /* Called when core has broken the ring, which is not used any more: without another nothing is
  * accepted. May end the process. */
 void smtp_in_set_broken_handler(struct smtp_in *in, void (*broken)(void *context), void *context);
-/* How the connection of a client that has called for its mail (ATRN) is given to the sending process,
- * for `session`; the descriptor stays the caller's. False: it cannot be had. NULL: there is nobody.
+/* How the connection of a client that has called for its mail (ATRN) is given to the sending
+ * process, for `session`; the descriptor stays the caller's. False: it cannot be had. NULL: there
+ * is nobody.
  */
 typedef bool smtp_in_turn_fn(void *context, int fd, uint32_t session);
 void smtp_in_set_turn(struct smtp_in *in, smtp_in_turn_fn *turn, void *context);

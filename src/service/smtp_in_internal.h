@@ -2,8 +2,8 @@
  *
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
- * send what to whom), smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core),
- * smtp_in_core.c (the ring), smtp_in_trace.c, smtp_in_limits.c.
+ * send what to whom), smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to
+ * core), smtp_in_core.c (the ring), smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -117,8 +117,8 @@ struct session {
     bool is_extended;
     struct ip_endpoint client;
     int64_t touched_ms;
-    uint64_t etrn; /* token of a request that core is to answer; 0: none */
-    bool is_atrn;  /* it is one for ATRN */
+    uint64_t etrn;            /* token of a request that core is to answer; 0: none */
+    bool is_atrn;             /* it is one for ATRN */
     struct odmr_login *login; /* from the first AUTH on */
     struct smtp_server server;
 };

@@ -112,8 +112,8 @@ bool smtp_in_login_allowed(struct smtp_in_shared *shared, const struct ip_addres
                            int64_t now_ms)
 {
     for (int row = 0; row < ROWS; row++) {
-        int64_t paid_ms = atomic_load_explicit(login_cell(shared, client, row),
-                                               memory_order_relaxed);
+        int64_t paid_ms =
+            atomic_load_explicit(login_cell(shared, client, row), memory_order_relaxed);
         if (paid_ms - now_ms <= LOGIN_CREDIT_MS - LOGIN_COST_MS) {
             return true;
         }

@@ -23,8 +23,8 @@ enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
                                      const struct ip_address *client);
 void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *client);
 
-/* Logins that fail are counted by client; one that has many behind it may not try for a while: 10 at
- * once, then one in 30 s. Loopback is counted like others. */
+/* Logins that fail are counted by client; one that has many behind it may not try for a while: 10
+ * at once, then one in 30 s. Loopback is counted like others. */
 bool smtp_in_login_allowed(struct smtp_in_shared *shared, const struct ip_address *client,
                            int64_t now_ms);
 void smtp_in_login_failed(struct smtp_in_shared *shared, const struct ip_address *client,

@@ -264,7 +264,8 @@ bool odmr_take(struct smtp_in *in, struct reader *reader)
     }
     struct session *session = map_get(&in->etrns, token);
     if (session == NULL) {
-        return true; /* the client has gone: the sending process waits for it in vain, and says so */
+        return true; /* the client has gone: the sending process waits for it in vain, and says so
+                      */
     }
     if (!session->is_atrn) {
         return false;

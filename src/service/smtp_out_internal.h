@@ -249,7 +249,7 @@ struct smtp_out {
     struct link names;
     struct link questions, answers;
     uint32_t question_count; /* on questions */
-    struct link turned; /* connections whose session core has not told of yet */
+    struct link turned;      /* connections whose session core has not told of yet */
     uint32_t turned_count;
     struct loop_later *later;
     bool resumed_due;

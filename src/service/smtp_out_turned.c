@@ -81,7 +81,8 @@ void turned_limit(struct out_session *session)
 {
     const struct relay_reply reply = {.stage = RELAY_AT_CONNECT,
                                       .how = RELAY_LOCAL,
-                                      .text = SLICE_LITERAL("the client's connection has not come")};
+                                      .text =
+                                          SLICE_LITERAL("the client's connection has not come")};
     session_over(session, &reply);
 }
 

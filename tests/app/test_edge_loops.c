@@ -109,12 +109,19 @@ struct edge {
     uint32_t generations[2]; /* of each loop */
     struct ring *rings[2];
     uint32_t graces[2];
+    int links[2];
 };
 
 static void take_ring(void *context, uint32_t index, struct ring *ring)
 {
     struct edge *edge = context;
     edge->rings[index] = ring;
+}
+
+static void take_link(void *context, uint32_t index, int fd)
+{
+    struct edge *edge = context;
+    edge->links[index] = fd;
 }
 
 static enum error take_config(void *context, uint32_t index, const struct edge_config *config)
@@ -165,13 +172,18 @@ static void what_the_keeper_says_reaches_each_loop(void **state)
     (void)state;
     static struct role_start start;
     struct edge edge = {.loops = edge_loops_new(2)};
-    const struct edge_handlers handlers = {
-        .context = &edge, .set_ring = take_ring, .reconfigure = take_config, .stop = take_stop};
+    const struct edge_handlers handlers = {.context = &edge,
+                                           .set_ring = take_ring,
+                                           .set_link = take_link,
+                                           .reconfigure = take_config,
+                                           .stop = take_stop};
     int listeners[LISTENERS_MAX], ends[2];
     assert_int_equal(pipe(ends), 0);
     start.settings = some_settings();
     start.generation = 1;
     no_listener_but(start.listeners, ends[0]);
+    start.links[KEEPER_LINK_TURN] = dup(ends[0]);
+    int link = start.links[KEEPER_LINK_TURN];
     for (int i = 0; i < 2; i++) {
         start.rings[KEEPER_EDGE_OUT][i] = some_ring();
     }
@@ -188,6 +200,11 @@ static void what_the_keeper_says_reaches_each_loop(void **state)
     keeper.stop(keeper.context, 7);
     assert_true(fcntl(ends[0], F_GETFD) >= 0); /* both use it still */
     assert_int_equal(edge_loops_run(edge.loops), ERROR_NONE);
+    assert_int_equal(fcntl(link, F_GETFD), -1); /* each loop has a copy of its own */
+    assert_int_not_equal(edge.links[0], edge.links[1]);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(close(edge.links[i]), 0);
+    }
     assert_int_equal(edge.generations[0], 2);
     assert_int_equal(edge.generations[1], 2);
     assert_null(edge.rings[0]);
