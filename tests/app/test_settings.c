@@ -373,6 +373,56 @@ static void a_password_is_for_its_reader_alone(void **state)
     buffer_done(&errors);
 }
 
+/* The users of on-demand mail relay: many secrets in one file, for the receiving process alone. */
+static void users_are_for_the_receiving_process_alone(void **state)
+{
+    (void)state;
+    put_file("secret", "# name password domains\r\n\tjoe  tanstaaf s.example,T.example\r\n\n"
+                       "ann  heinlein t.example");
+    assert_int_equal(chmod("secret", 0600), 0);
+    struct settings *settings =
+        read_text("hostname = a.b\nlisten mx { address = \"127.0.0.1:25\" }\n"
+                  "listen o { protocol = odmr address = {\"127.0.0.1\", \"[::1]:1366\"} "
+                  "users = \"file:secret\" }\n"
+                  "server s { protocol = odmr greeting-timeout = 9s }\n"
+                  "domain s.example { deliver-to = s }\ndomain t.example { deliver-to = s }\n",
+                  "");
+    const struct service_config *config = settings_config(settings);
+    assert_int_equal(config->listeners[1].protocol, LISTENER_ODMR);
+    assert_int_equal(config->listeners[1].at.port, 366);
+    assert_int_equal(config->listeners[2].at.port, 1366);
+    assert_int_equal(config->listeners[2].odmr_user_count, 2);
+    const struct odmr_user *users = config->listeners[1].odmr_users;
+    assert_true(is(users[0].name, "joe") && is(users[0].password, "tanstaaf"));
+    assert_int_equal(users[0].domain_count, 2);
+    assert_true(is(users[0].domains[1], "T.example"));
+    assert_true(is(users[1].name, "ann") && is(users[1].domains[0], "t.example"));
+    assert_int_equal(config->relay.servers[0].protocol, SERVER_ODMR);
+    assert_int_equal(config->relay.servers[0].address_count, 0);
+    assert_int_equal(config->relay.servers[0].connections, 1);
+    assert_int_equal(config->relay.servers[0].greeting_timeout_ms, 9000);
+    struct buffer texts[4], errors;
+    buffer_init(&errors, 0);
+    assert_true(settings_has_secrets(settings, SETTINGS_FOR_EDGE_IN));
+    for (unsigned i = 0; i < 4; i++) {
+        static const unsigned readers[] = {SETTINGS_FOR_EDGE_IN, SETTINGS_FOR_ALL,
+                                           SETTINGS_FOR_EDGE_OUT, SETTINGS_FOR_HELPER};
+        buffer_init(&texts[i], 0);
+        settings_expand(settings, readers[i], &texts[i]);
+        assert_int_equal(has(&texts[i], "tanstaaf") || has(&texts[i], "heinlein"), i == 0);
+    }
+    settings_free(settings);
+    unlink("secret");
+    for (unsigned i = 0; i < 4; i++) {
+        settings = settings_parse(buffer_slice(&texts[i]), &errors);
+        assert_non_null(settings);
+        assert_int_equal(settings_config(settings)->listeners[1].odmr_user_count, i == 0 ? 2 : 0);
+        settings_free(settings);
+        buffer_done(&texts[i]);
+    }
+    buffer_done(&errors);
+}
+
 static void a_password_that_all_may_read_is_warned_of(void **state)
 {
     (void)state;
@@ -612,6 +662,7 @@ int main(void)
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(retries_may_grow),
         cmocka_unit_test(a_password_is_for_its_reader_alone),
+        cmocka_unit_test(users_are_for_the_receiving_process_alone),
         cmocka_unit_test(a_password_that_all_may_read_is_warned_of),
         cmocka_unit_test(warnings_do_not_fail),
         cmocka_unit_test(postmaster_of_the_first_domain_that_is_no_pattern),

@@ -525,6 +525,59 @@ static void includes(void **state)
     CHECK_ALL(cases);
 }
 
+/* What calls for its mail; of a password nothing is ever said. */
+static void on_demand_mail_relay(void **state)
+{
+    (void)state;
+    put_file("users", "# who\njoe secret s.example\njoe\nann x s.example,m1\n\n"
+                      "ben secret s.example t.example\nJOE secret s.example\n"
+                      "cid secret s.example,,u.example\n");
+    put_file("users2", "joe secret s.example,example.com\nann secret s.example,t.example\n");
+#define ODMR GOOD "listen o { protocol = odmr address = \"0.0.0.0\" users = \"file:users2\" }\n"
+    static const struct wrong cases[] = {
+        {GOOD "listen o { protocol = odmr address = \"0.0.0.0\" }\n",
+         "conf:6: listen 'o' needs users = \"file:PATH\"\n"},
+        {GOOD "listen o { protocol = odmr address = \"0.0.0.0\" users = joe }\n",
+         "conf:6: users: must be \"file:PATH\"\n"},
+        {GOOD "listen o { protocol = odmr address = \"0.0.0.0\" users = \"file:absent\" }\n",
+         "conf:6: absent: No such file or directory\n"},
+        {GOOD "listen o { address = \"0.0.0.0\" users = \"file:users\" }\n",
+         "conf:6: users is for protocol = odmr\n"},
+        {GOOD "listen o { protocol = odmr address = \"0.0.0.0\" users = \"file:users\" }\n",
+         "users:3: users: a line is NAME PASSWORD DOMAIN[,DOMAIN...], without blanks in them\n"
+         "users:6: users: a line is NAME PASSWORD DOMAIN[,DOMAIN...], without blanks in them\n"
+         "users:7: users: 'JOE' is there twice; first in line 2\n"
+         "users:8: users: domain '' is no host name (letters, digits and hyphens, in parts of 1 to "
+         "63 with dots)\n"},
+        {ODMR "server s { protocol = odmr }\ndomain s.example { deliver-to = s }\n"
+              "domain t.example { deliver-to = s }\n",
+         "users2:1: users: no domain 'example.com' has a server with protocol = odmr\n"},
+        {ODMR "server s { protocol = odmr address = a failover = m1 connections = 2 }\n",
+         "conf:7: address: a server with protocol = odmr has none, for its client calls us\n"
+         "conf:7: failover: a server with protocol = odmr has none, for its client calls us\n"
+         "conf:7: connections: a server with protocol = odmr has none, for its client calls us\n"},
+        {ODMR "server s { protocol = odmr }\nrelay r { deliver-to = s from = {::1} }\n",
+         "conf:8: deliver-to: server 's' waits for a call (protocol = odmr), which names domains: "
+         "it can only serve a domain block of one plain name\n"},
+        {ODMR "server s { protocol = odmr }\ndomain {s.example, t.example} { deliver-to = s }\n",
+         "conf:8: deliver-to: server 's' waits for a call (protocol = odmr), which names domains: "
+         "it can only serve a domain block of one plain name\n"},
+        {ODMR "server s { protocol = odmr }\ndomain \"*.s.example\" { deliver-to = s }\n",
+         "conf:8: deliver-to: server 's' waits for a call (protocol = odmr), which names domains: "
+         "it can only serve a domain block of one plain name\n"},
+        {ODMR "server s { protocol = odmr }\ndomain s.example { deliver-to = {s, m1} }\n",
+         "conf:8: deliver-to: server 's' waits for a call (protocol = odmr) and must be the last "
+         "of its chain, without mx\n"},
+    };
+    CHECK_ALL(cases);
+    put_file("users2", "joe secret s.example,t.example\n");
+    check_errors(ODMR "server s { protocol = odmr }\nserver t { protocol = odmr }\n"
+                      "domain s.example { deliver-to = {m1, s} }\n"
+                      "domain t.example { deliver-to = t }\n",
+                 "users2:1: users: 's.example' and 't.example' have different servers; what one "
+                 "user fetches goes over one connection\n");
+}
+
 static void all_errors_at_once_in_order(void **state)
 {
     (void)state;
@@ -582,8 +635,8 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    static const char *const names[] = {"conf", "self", "ring1", "ring2",
-                                        "bad",  "open", "close", "names"};
+    static const char *const names[] = {"conf", "self",  "ring1", "ring2", "bad",
+                                        "open", "close", "names", "users", "users2"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         unlink(names[i]);
     }
@@ -612,6 +665,7 @@ int main(void)
         cmocka_unit_test(domains),
         cmocka_unit_test(relays),
         cmocka_unit_test(includes),
+        cmocka_unit_test(on_demand_mail_relay),
         cmocka_unit_test(all_errors_at_once_in_order),
         cmocka_unit_test(messages_are_bounded_and_stay_on_their_line),
     };

@@ -24,16 +24,16 @@ def listener(place, port, users=USERS):
     return f'listen fetch {{ address = "127.0.0.1:{port}" protocol = odmr users = "file:{path}" }}\n'
 
 
-def fetchmail(place, port, smtp_port, user="joe", password="secret", domains="", seconds=60):
+def fetchmail(place, port, smtp_port, user="joe", password="secret", domains="site.example",
+              seconds=60):
     """One run of fetchmail, which hands over to an SMTP server on `smtp_port`: exit code, and what
-    it said."""
+    it said. Without domains it would ask for that of its own machine."""
     home = place / "fetchmail"
     home.mkdir(exist_ok=True)
     rc = home / "rc"
-    fetch = f"fetchdomains {domains}" if domains else ""
     rc.write_text(f"poll 127.0.0.1 protocol odmr service {port}\n"
                   f"  user \"{user}\" password \"{password}\" smtphost 127.0.0.1/{smtp_port}\n"
-                  f"  {fetch}\n")
+                  f"  fetchdomains {domains}\n")
     rc.chmod(0o600)
     result = subprocess.run(["fetchmail", "--nosyslog", "-v", "--nodetach", "--pidfile",
                              str(home / "pid"), "-f", str(rc)],

@@ -98,6 +98,40 @@ static void take_etrn(struct world *world, uint64_t token, struct reader *reader
     }
 }
 
+void world_answer_atrn(struct world *world)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_ATRN_DONE);
+    buffer_put_u64(&frame, world->etrn_token);
+    buffer_put_u8(&frame, (uint8_t)world->atrn_outcome);
+    buffer_put_u32(&frame, 7);
+    tell(world, &frame);
+}
+
+static void take_atrn(struct world *world, uint64_t token, struct reader *reader)
+{
+    struct buffer text;
+    buffer_init(&text, 0);
+    (void)reader_take(reader, 16);
+    buffer_append(&text, reader_bytes(reader));
+    buffer_append_text(&text, ":");
+    for (uint32_t count = reader_u8(reader); count > 0; count--) {
+        buffer_append_text(&text, " ");
+        buffer_append(&text, reader_bytes(reader));
+    }
+    assert(!reader->failed && reader->rest.length == 0);
+    buffer_put_u8(&text, 0);
+    assert(text.length <= sizeof(world->atrn_request));
+    memcpy(world->atrn_request, text.data, text.length);
+    buffer_done(&text);
+    world->atrns++;
+    world->etrn_token = token;
+    if (!world->holds_answers) {
+        world_answer_atrn(world);
+    }
+}
+
 static void take_frame(struct world *world, struct slice frame)
 {
     struct reader reader = reader_make(frame);
@@ -116,6 +150,8 @@ static void take_frame(struct world *world, struct slice frame)
         world->appends++;
     } else if (type == CHANNEL_ETRN) {
         take_etrn(world, token, &reader);
+    } else if (type == CHANNEL_ATRN) {
+        take_atrn(world, token, &reader);
     } else if (type == CHANNEL_ABORT) {
         forget_stream(world, token);
         world->aborts++;

@@ -7,6 +7,7 @@
 #define HOLDFAST_TESTS_IN_WORLD_H
 
 #include "base/arena.h"
+#include "relay/atrn.h"
 #include "relay/etrn.h"
 #include "service/channel.h"
 #include "service/smtp_in.h"
@@ -48,14 +49,16 @@ struct world {
     bool holds_answers; /* commits are noted, not answered */
     bool is_deaf;       /* reads nothing */
     enum relay_etrn_outcome etrn_outcome;
+    enum relay_atrn_outcome atrn_outcome;
 
     /* What it has seen. */
     struct buffer streams[WORLD_TOKENS];
     uint64_t stream_tokens[WORLD_TOKENS];
     uint64_t unanswered[WORLD_TOKENS];
     uint32_t unanswered_count;
-    uint32_t appends, commits, aborts, contacts, etrns;
-    uint64_t etrn_token;
+    uint32_t appends, commits, aborts, contacts, etrns, atrns;
+    uint64_t etrn_token;    /* of the last ETRN or ATRN */
+    char atrn_request[256]; /* "user: domain domain" */
     size_t largest_frame;
     struct world_mail mail;
 };
@@ -80,6 +83,7 @@ void world_tell_route(struct world *world, uint32_t generation, uint32_t route, 
                       bool known, uint32_t flags, uint64_t size_limit);
 void world_tell_accepting(struct world *world, enum error error);
 void world_answer_etrn(struct world *world); /* the last one */
+void world_answer_atrn(struct world *world); /* likewise; session 7 */
 void world_answer_all(struct world *world, enum error error);
 void world_hear(struct world *world); /* core reads what waits */
 /* Lets things happen until nothing more does. */

@@ -13,6 +13,7 @@
 #include "out_world.h"
 #include "service/smtp_out_internal.h"
 #include "sim/sim.h"
+#include "sys/net.h"
 
 enum { SERVERS = 8 };
 
@@ -849,6 +850,81 @@ static void every_job_has_one_result(void **state)
     assert_true(list_is_empty(&out->sessions));
 }
 
+/* A connection that the test has made in the name of a client: the server at its other end greets.
+ */
+static int called(const char *address)
+{
+    struct ip_endpoint at = {.port = 25};
+    int fd;
+    assert_true(ip_from_text(slice_from_text(address), &at.address));
+    assert_int_equal(net_connect(&at, NULL, &fd), ERROR_NONE);
+    pass(10);
+    assert_int_equal(net_connected(fd), ERROR_NONE);
+    return fd;
+}
+
+/* In either order; and it is spoken to as any server's. */
+static void a_turned_connection_finds_its_session(void **state)
+{
+    (void)state;
+    servers[7].protocol = SERVER_ODMR;
+    servers[7].address_count = 0;
+    core_connect(&core, 5, 7);
+    pass(100);
+    assert_heard("resumed 1\n");
+    smtp_out_turned(out, 5, called("192.0.2.1"));
+    pass(100);
+    assert_true(core_heard(&core, "opened 5"));
+    core_deliver(&core, 5, 9, 1, "", 1);
+    pass(100);
+    assert_true(core_heard(&core, "result"));
+    core_say(&core, CHANNEL_CLOSE, 5, 0);
+    pass(100);
+    assert_true(core_heard(&core, "ended 5"));
+    assert_int_equal(server_taken(server).length > 0, true);
+    buffer_clear(&core.heard);
+    smtp_out_turned(out, 6, called("192.0.2.1"));
+    pass(100);
+    assert_heard("");
+    core_connect(&core, 6, 7);
+    pass(100);
+    assert_true(core_heard(&core, "opened 6"));
+    assert_int_equal(server_visits(server), 2);
+}
+
+static void a_turned_connection_that_does_not_come_is_given_up(void **state)
+{
+    (void)state;
+    servers[7].protocol = SERVER_ODMR;
+    servers[7].address_count = 0;
+    core_connect(&core, 5, 7);
+    pass(4000);
+    assert_heard("resumed 1\n");
+    pass(2000);
+    assert_heard("ended 5 7 connect-local\n"); /* no failure of the server's */
+    assert_true(list_is_empty(&out->sessions));
+}
+
+/* Nothing is kept of what belongs to no session: not in the end, and not with another core. */
+static void turned_connections_without_a_session_are_closed(void **state)
+{
+    (void)state;
+    servers[7].protocol = SERVER_ODMR;
+    core_connect(&core, 4, 0); /* an ordinary server's */
+    pass(100);
+    smtp_out_turned(out, 4, called("192.0.2.1"));
+    assert_true(list_is_empty(&out->turned));
+    smtp_out_turned(out, 5, called("192.0.2.1"));
+    assert_int_equal(out->turned_count, 1);
+    pass(6000);
+    smtp_out_turned(out, 6, called("192.0.2.1"));
+    assert_int_equal(out->turned_count, 1); /* the older one's time is over */
+    smtp_out_set_ring(out, ring);
+    assert_int_equal(out->turned_count, 0);
+    smtp_out_turned(out, 7, called("192.0.2.1"));
+    /* And the last goes with the door. */
+}
+
 #define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(void)
@@ -856,6 +932,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_WORLD(delivers),
         WITH_WORLD(an_envelope_that_is_all_is_taken_back),
+        WITH_WORLD(a_turned_connection_finds_its_session),
+        WITH_WORLD(a_turned_connection_that_does_not_come_is_given_up),
+        WITH_WORLD(turned_connections_without_a_session_are_closed),
         WITH_WORLD(next_dot_waits_for_durable),
         WITH_WORLD(many_in_order_over_one_connection),
         WITH_WORLD(connection_refused),
