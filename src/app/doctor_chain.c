@@ -58,6 +58,10 @@ void examine_chain(struct doctor *doctor)
     for (uint32_t i = 0; route != NULL && i < route->chain_length; i++) {
         const struct server_config *server =
             &doctor->settings->config->relay.servers[route->chain[i]];
+        if (server->protocol == SERVER_ODMR) {
+            tell(doctor, "server", server->name, DOCTOR_GOOD, NULL,
+                 "calls for its mail (odmr): there is nothing to connect to");
+        }
         for (uint32_t k = 0; k < server->address_count; k++) {
             examine_address(doctor, server, &server->addresses[k]);
         }
