@@ -132,10 +132,8 @@ static void adopt(struct relay *relay, struct server *to, struct server *from)
     {
         LIST_ENTRY(at, struct session, all)->server = to;
     }
-    if (to->call != NULL) { /* its routes have other places now: the client calls again */
-        session_close(relay, to->call);
-        to->called_for_count = 0;
-    }
+    to->called_for_count =
+        0; /* routes have other places now: the client calls again for the rest */
     to->timer = SCHEDULE_NOWHERE;
     to->ready = to->guests_ready = 0;
     server_touch(relay, to);

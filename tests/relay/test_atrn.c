@@ -277,6 +277,39 @@ static void a_refusal_is_final(void **state)
     world_close(&world);
 }
 
+/* The state that is found at a start is down as ever, and no trouble that it has to live down. */
+static void a_restart_does_not_make_it_doubtful(void **state)
+{
+    (void)state;
+    char key[128], payload[512];
+    start();
+    world_add(&world, 1, "a@x.example", "u@two.example", 0);
+    struct relay_atrn answer = call("two.example", NULL);
+    world_opened(&world, answer.session);
+    takes(1, answer.session);
+    quit(answer.session);
+    const struct relay_action *note = world_action(&world, RELAY_GLOBAL, 0);
+    assert_non_null(note);
+    struct slice noted_key = slice_make(key, note->key.length);
+    struct slice noted = slice_make(payload, note->payload.length);
+    memcpy(key, note->key.data, note->key.length);
+    memcpy(payload, note->payload.data, note->payload.length);
+    world_close(&world);
+    world_open(&world);
+    relay_load_global(world.relay, noted_key, noted, world.now);
+    relay_start(world.relay, world.now);
+    world_take(&world);
+    assert_int_equal(world_state(&world, SITE), SERVER_DOWN);
+    world_add(&world, 2, "a@x.example", "u@two.example", 0);
+    answer = call("two.example", NULL);
+    world_opened(&world, answer.session);
+    assert_int_equal(world_state(&world, SITE), SERVER_UP);
+    struct relay_action deliver = *world_action(&world, RELAY_DELIVER, 0);
+    world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
+    assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_DEAD);
+    world_close(&world);
+}
+
 /* The head of the chain first, always (R4). */
 static void behind_a_working_server_there_is_nothing_to_fetch(void **state)
 {
@@ -291,7 +324,9 @@ static void behind_a_working_server_there_is_nothing_to_fetch(void **state)
     world_close(&world);
     start();
     world_up(&world, M1);
-    world_add(&world, 1, "a@x.example", "u@one.example", 0);
+    for (uint32_t i = 1; i <= 5; i++) { /* they wait for their turn */
+        world_add(&world, i, "a@x.example", "u@one.example", 0);
+    }
     assert_int_equal(call("one.example", NULL).outcome, RELAY_ATRN_NOTHING);
     world_close(&world);
 }
@@ -301,16 +336,19 @@ static void a_new_configuration_ends_the_call(void **state)
     (void)state;
     start();
     world_add(&world, 1, "a@x.example", "u@two.example", 0);
-    world_add(&world, 2, "a@x.example", "u@two.example", 0);
+    world_add(&world, 2, "a@x.example", "v@two.example", 0);
+    world_add(&world, 3, "a@x.example", "w@two.example", 0);
     struct relay_atrn answer = call("two.example", NULL);
     world_opened(&world, answer.session);
-    struct relay_action deliver = *world_action(&world, RELAY_DELIVER, 0);
+    struct relay_action first = *world_action(&world, RELAY_DELIVER, 0);
+    struct relay_action second = *world_action(&world, RELAY_DELIVER, 1);
     assert_int_equal(relay_reconfigure(world.relay, &world.config, NULL, world.now), ERROR_NONE);
     world_take(&world);
-    assert_true(closes(answer.session));
-    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    world_result(&world, &first, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
-    world_ended(&world, answer.session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
+    world_result(&world, &second, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    quit(answer.session);
     answer = call("two.example", NULL);
     assert_int_equal(answer.outcome, RELAY_ATRN_TURN);
     assert_int_equal(answer.deliveries, 1);
@@ -341,6 +379,7 @@ int main(void)
         cmocka_unit_test(what_never_became_a_connection_is_no_failure),
         cmocka_unit_test(what_was_deferred_is_due_at_the_next_call),
         cmocka_unit_test(a_refusal_is_final),
+        cmocka_unit_test(a_restart_does_not_make_it_doubtful),
         cmocka_unit_test(behind_a_working_server_there_is_nothing_to_fetch),
         cmocka_unit_test(a_new_configuration_ends_the_call),
         cmocka_unit_test(nothing_is_redirected_to_it),
