@@ -23,7 +23,7 @@ def provider(holdfast, place):
         port = free_port()
         mx = holdfast(listener(place, port) + routes, **more)
         mx.odmr = port
-        wait_for(lambda: not mx.status()["loading"], what="a queue that has been read")
+        wait_for(lambda: mx.server_state("site") == "down", what="a core that has begun")
         return mx
     return make
 
