@@ -992,7 +992,7 @@ void lanes_called(struct relay *relay, const struct server *server)
         struct lane *lane = relay->lanes.all[i];
         if (lane->pin == PIN_NONE && !lane->draining && lane->waiting > 0 &&
             lane_choose(relay, lane) == server->index) {
-            lane_resumes(relay, lane, server->index);
+            lane_drain(relay, lane, server->index);
         }
     }
 }
