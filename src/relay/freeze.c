@@ -260,8 +260,8 @@ void freeze_load(struct relay *relay, struct slice name, struct slice payload)
             continue;
         }
         freeze_free(lane);
-        if (!note_decode_freeze(payload, &began_ms, &until_ms) || until_ms < began_ms ||
-            until_ms - began_ms > RELAY_FREEZE_MAX_MS) {
+        if (!note_decode_freeze(payload, &began_ms, &until_ms) || began_ms < 0 ||
+            until_ms < began_ms || until_ms - began_ms > RELAY_FREEZE_MAX_MS) {
             return;
         }
         /* A clock that has been set back to before it began would prolong it: then it is over. */

@@ -284,10 +284,11 @@ void governor_probe_due(struct relay *relay, struct server *server)
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
         return;
     }
-    /* The canary decides, or sessions on their way do; and the limit holds for probes too. */
+    /* The canary decides, or sessions on their way do; and the limit holds for probes too, unless
+     * none of those that fill it has said anything for so long that we must know. */
     bool busy = (server->state == SERVER_RECOVERING && server->jobs > 0 && !server->probe_asked) ||
                 (server->state == SERVER_UP &&
-                 (server->connecting > 0 || governor_room(relay, server) == 0));
+                 (server->connecting > 0 || (heard && governor_room(relay, server) == 0)));
     if (busy) {
         server->next_probe_ms = now + governor_probe_interval(relay, server);
         return;
@@ -519,6 +520,19 @@ static void nothing_waits(struct relay *relay, struct server *server)
     }
 }
 
+/* One more for each LIMIT_EASES_MS since it was learned, whether anything went there or not. */
+static uint32_t eased_ceiling(const struct relay *relay, struct server *server)
+{
+    int64_t steps = (relay->now.steady_ms - server->ceiling_ms) / LIMIT_EASES_MS;
+    uint32_t most = server->config->connections;
+    if (server->ceiling >= most || steps >= most - server->ceiling) {
+        return server->ceiling = most;
+    }
+    server->ceiling += (uint32_t)steps;
+    server->ceiling_ms += steps * LIMIT_EASES_MS;
+    return server->ceiling;
+}
+
 void governor_opened(struct relay *relay, struct server *server, struct session *session)
 {
     bool was_probe = session == server->probe;
@@ -538,6 +552,9 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
     if (server->state == SERVER_DISABLED || server->state == SERVER_UP || !fresh) {
         if (was_probe) {
             schedule_probe(relay, server);
+        }
+        if (was_probe && server->open - server->left > eased_ceiling(relay, server)) {
+            session_close(relay, session); /* it was one more than there may be */
         }
         return;
     }
@@ -611,19 +628,6 @@ void governor_took(struct relay *relay, struct server *server, const struct sess
     if (server->state == SERVER_UP && governor_is_fresh(server, session)) {
         ramp_taken(&server->ramp, server->config->connections, latency_ms, relay->now.steady_ms);
     }
-}
-
-/* One more for each LIMIT_EASES_MS since it was learned, whether anything went there or not. */
-static uint32_t eased_ceiling(const struct relay *relay, struct server *server)
-{
-    int64_t steps = (relay->now.steady_ms - server->ceiling_ms) / LIMIT_EASES_MS;
-    uint32_t most = server->config->connections;
-    if (server->ceiling >= most || steps >= most - server->ceiling) {
-        return server->ceiling = most;
-    }
-    server->ceiling += (uint32_t)steps;
-    server->ceiling_ms += steps * LIMIT_EASES_MS;
-    return server->ceiling;
 }
 
 uint32_t governor_room(struct relay *relay, struct server *server)

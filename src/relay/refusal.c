@@ -200,6 +200,18 @@ bool is_held_refusal(const struct delivery *delivery)
     return delivery->state == DELIVERY_HELD && (delivery->flags & both) == both;
 }
 
+bool refusal_due(const struct relay *relay, const struct delivery *delivery, int64_t *ret_due_ms)
+{
+    const struct server *server =
+        delivery->server == NO_SERVER ? NULL : server_at(relay, delivery->server);
+    if (!is_held_refusal(delivery) || server == NULL || server->config->hold_5xx_manual) {
+        return false;
+    }
+    *ret_due_ms = delivery->place == PLACE_TIMED ? relay->schedule.heap[delivery->next].due_ms
+                                                 : delivery_believed_at(relay, server, delivery);
+    return true;
+}
+
 void refusal_retry(struct relay *relay, uint32_t number, bool for_good)
 {
     struct delivery *delivery = delivery_at(relay, number);

@@ -31,6 +31,9 @@ enum hold refusal_hold(const struct relay *relay, const struct server *server,
 void refusal_held(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                   enum hold hold);
 bool is_held_refusal(const struct delivery *delivery);
+/* Whether one that is held is tried again by itself, and when: steady ms, or INT64_MAX, when the
+ * server is well. */
+bool refusal_due(const struct relay *relay, const struct delivery *delivery, int64_t *ret_due_ms);
 /* `for_good`: its reason to be held has gone, the next refusal counts. */
 void refusal_retry(struct relay *relay, uint32_t number, bool for_good);
 /* The oldest of those that wait for the server's sake, so that it has something to be tried with.

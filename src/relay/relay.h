@@ -363,8 +363,9 @@ struct relay_delivery_view {
     uint32_t route;  /* index or NO_INDEX (orphan) */
     uint32_t server; /* redirected to, or in flight with; else NO_INDEX */
     uint32_t attempts;
-    int64_t next_wall_ms;        /* 0: waits for its server */
-    bool in_doubt;               /* `server` may have it (R2), whatever the state says */
+    int64_t next_wall_ms; /* 0: waits for its server */
+    bool not_believed;    /* held: what refused it is to be well first, then it is tried again */
+    bool in_doubt;        /* `server` may have it (R2), whatever the state says */
     int64_t doubt_until_wall_ms; /* then others may get it, too; 0: its server is not away */
     int64_t expires_wall_ms;     /* as things are: it ends then, or if dead goes; 0: not known */
     struct slice reason;         /* the last, or that a drill holds it back; may be empty */

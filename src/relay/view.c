@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 
+#include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
 uint32_t relay_delivery_count(const struct relay *relay, struct spool_handle handle)
@@ -52,6 +53,12 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
     if (delivery->place == PLACE_TIMED) {
         ret_view->next_wall_ms =
             relay->now.wall_ms + relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms;
+    }
+    int64_t due_ms;
+    ret_view->not_believed = refusal_due(relay, delivery, &due_ms);
+    if (ret_view->not_believed && due_ms != INT64_MAX) {
+        int64_t left_ms = due_ms - relay->now.steady_ms;
+        ret_view->next_wall_ms = relay->now.wall_ms + (left_ms > 0 ? left_ms : 0);
     }
     ret_view->expires_wall_ms = expiry_of(relay, number);
     bool frozen = delivery->state == DELIVERY_WAITING && lane_is_frozen(relay, lane);

@@ -78,6 +78,8 @@
  *  "received":ms,"age":seconds,"bytes":n,
  *  "attempts":n                    the highest
  *  "next":ms or null               the earliest; null: waits for its server, held or dead
+ *  "not_believed":bool             held by R5: a 5xx that does not count yet; it is tried again at
+ *                                  "next", or if that is null when the server is well
  *  "doubt_until":ms or null        in doubt, and its server away: then others may get it, too
  *  "reason":"..." or null          the last
  *  "state":"waiting|deferred|in_flight|in_doubt|held|dead"   of the delivery nearest to leaving, in
@@ -92,7 +94,7 @@
  *  "envelope":{...},"origin":{...}  as in "queue export"
  *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"),
  *                 "fate":null or "delivered|bounced|discarded|pulled",
- *                 "attempts","next","doubt_until","expires","reason","server","route",
+ *                 "attempts","next","not_believed","doubt_until","expires","reason","server","route",
  *                 "redirect_to"}]}
  * continued by "more" for "deliveries". "expires": ms, when it becomes a dead letter or is
  * returned, or a dead letter goes, if nothing changes; null: not known, or never.

@@ -149,6 +149,7 @@ json_t *control_message_row(struct control_request *request, const struct match 
     control_set(row, "next", control_time(summary.next_ms));
     control_set(row, "reason", control_string_or_null(summary.nearest.reason));
     control_set(row, "state", state_word(&summary.nearest));
+    control_set(row, "not_believed", json_boolean(summary.nearest.not_believed));
     control_set(row, "doubt_until", control_time(summary.nearest.doubt_until_wall_ms));
     control_set(row, "server", control_server_or_null(core, shown_server(core, &summary.nearest)));
     control_set(row, "route", route_text(core, summary.nearest.route));
@@ -227,6 +228,7 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
     control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
     control_set(row, "attempts", json_integer(view.attempts));
     control_set(row, "next", control_time(view.next_wall_ms));
+    control_set(row, "not_believed", json_boolean(view.not_believed));
     control_set(row, "doubt_until", control_time(view.doubt_until_wall_ms));
     control_set(row, "expires", control_time(view.expires_wall_ms));
     control_set(row, "reason", control_string_or_null(view.reason));

@@ -316,6 +316,9 @@ def test_5xx_to_everything_after_recovery(outage):
         one.send(8)
         time.sleep(6)
         status = one.mx.status()
+        held = [row for row in one.mx.queue() if row["state"] == "held"]
+        assert held and all(row["not_believed"] for row in held)
+        assert "not believed yet" in one.mx.tool("queue", "list").stdout
         assert status["dead_letters"] == 0
         assert status["queue"]["messages"] == one.number - 4
     one.settle(90)

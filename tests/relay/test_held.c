@@ -178,6 +178,33 @@ static void a_held_refusal_is_tried_when_its_server_has_moved_and_is_up(void **s
     world_close(&world);
 }
 
+/* An operator sees that it is let go by itself, and when as soon as that is known. */
+static void a_held_refusal_tells_when_it_is_tried_again(void **state)
+{
+    (void)state;
+    const struct spool_handle handle = {1};
+    struct relay_delivery_view view;
+    refused_by_a_recovering_server();
+    assert_true(relay_delivery(world.relay, handle, 0, &view));
+    assert_true(view.not_believed);
+    assert_int_equal(view.next_wall_ms, 0); /* first it is to be well */
+    world.servers[0].hold_5xx_after_recovery_ms = 600000;
+    world_add(&world, 2, "a@x", "eve@one.example", 0);
+    struct relay_action canary = take_one(RELAY_DELIVER);
+    world_result(&world, &canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    world_wait(&world, 1000);
+    assert_true(relay_delivery(world.relay, handle, 0, &view));
+    assert_true(view.not_believed);
+    int64_t due_ms = world.now.wall_ms + world.servers[0].hold_5xx_after_recovery_ms;
+    assert_in_range(view.next_wall_ms, due_ms - 5000, due_ms);
+    assert_int_equal(relay_hold(world.relay, handle, 0, SLICE_EMPTY, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_true(relay_delivery(world.relay, handle, 0, &view));
+    assert_false(view.not_believed);
+    world_close(&world);
+}
+
 static void a_held_refusal_waits_no_longer_for_a_server_that_is_gone(void **state)
 {
     (void)state;
@@ -233,6 +260,7 @@ int main(void)
         cmocka_unit_test(what_only_the_operator_lets_go_is_counted),
         cmocka_unit_test(three_doubts_are_counted_when_they_are_in_doubt_no_more),
         cmocka_unit_test(a_held_refusal_is_tried_when_its_server_has_moved_and_is_up),
+        cmocka_unit_test(a_held_refusal_tells_when_it_is_tried_again),
         cmocka_unit_test(a_held_refusal_waits_no_longer_for_a_server_that_is_gone),
         cmocka_unit_test(an_imported_refusal_waits_for_no_recovery),
     };

@@ -529,6 +529,64 @@ static void unknown_recipients_that_are_held_do_not_hide_the_repair(void **state
 
 /* ---- a server that hangs --------------------------------------------------------------------- */
 
+static struct answer silent_at_the_dot(const struct relay_action *deliver)
+{
+    static const struct answer silent = {RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_TIMEOUT, 0, {0},
+                                         10 * MINUTE_MS};
+    return deliver->server == 0 ? silent : takes;
+}
+
+/* All its sessions wait for a reply, and it lets nobody in any more: that is found out, though
+ * there is no room for a probe. */
+static void one_whose_sessions_are_all_silent_is_asked_beyond_its_limit(void **state)
+{
+    (void)state;
+    for (uint32_t limit = 1; limit <= 2; limit++) {
+        begin(2);
+        world.servers[0].connections = limit;
+        start();
+        greets[0] = greets[1] = true;
+        run(5 * SECOND_MS, take_all);
+        assert_int_equal(world_state(&world, 0), SERVER_UP);
+        for (uint32_t number = 1; number <= limit; number++) {
+            add_own(number);
+            run(SECOND_MS, silent_at_the_dot);
+        }
+        greets[0] = false;
+        add_own(10);
+        run(65 * SECOND_MS, silent_at_the_dot);
+        assert_int_not_equal(world_state(&world, 0), SERVER_UP);
+        assert_int_not_equal(taken_ms[10], 0);
+        world_close(&world);
+    }
+}
+
+/* It is well, only busy: a session beyond its limit is closed again, and none is made while it
+ * speaks. */
+static void one_that_is_busy_and_well_keeps_its_limit(void **state)
+{
+    (void)state;
+    begin(2);
+    world.servers[0].connections = 1;
+    start();
+    greets[0] = greets[1] = true;
+    run(5 * SECOND_MS, take_all);
+    add_own(1);
+    run(SECOND_MS, silent_at_the_dot);
+    connects[0] = 0;
+    add_own(2);
+    run(50 * SECOND_MS, silent_at_the_dot);
+    assert_int_equal(connects[0], 0);
+    run(8 * MINUTE_MS, silent_at_the_dot);
+    assert_in_range(connects[0], 6, 10);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    assert_int_equal(taken_ms[2], 0); /* no overflow (R4) */
+    struct relay_server_view view;
+    relay_server(world.relay, 0, &view);
+    assert_int_equal(view.sessions, 1);
+    world_close(&world);
+}
+
 static struct answer hang_at_the_head(const struct relay_action *deliver)
 {
     static const struct answer hangs_at_mail = {RELAY_CUT, RELAY_AT_MAIL, RELAY_TIMEOUT,
@@ -640,6 +698,8 @@ int main(void)
         cmocka_unit_test(the_canary_is_small_however_many_have_come_back),
         cmocka_unit_test(what_was_deferred_is_tried_soon_after_the_repair),
         cmocka_unit_test(unknown_recipients_that_are_held_do_not_hide_the_repair),
+        cmocka_unit_test(one_whose_sessions_are_all_silent_is_asked_beyond_its_limit),
+        cmocka_unit_test(one_that_is_busy_and_well_keeps_its_limit),
         cmocka_unit_test(one_that_hangs_costs_its_canary_and_nobody_else),
         cmocka_unit_test(mail_that_comes_back_does_not_put_off_the_probe),
         cmocka_unit_test(refusals_of_our_own_are_not_the_servers),
