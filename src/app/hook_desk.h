@@ -78,7 +78,8 @@ struct hook_queue {
     const struct hook_config *config;
     struct link messages; /* oldest first */
     uint32_t count;
-    bool under_way; /* the first is being sent */
+    bool under_way;    /* the first is being sent */
+    char failing[100]; /* the caller's: why the last one could not be sent; empty: it was */
     int64_t credit_ms, credit_at_ms;
     /* Gathered. */
     uint32_t gathered;

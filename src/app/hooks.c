@@ -8,6 +8,7 @@
 #include "sys/log.h"
 #include "sys/random.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -89,6 +90,9 @@ static void ended(struct hooks *hooks, uint32_t number, enum hook_result result,
     const char *event = hook_event(message);
     hooks->under_way[number].slot = 0;
     loop_later_ask(hooks->next);
+    if (result != HOOK_LATER) {
+        snprintf(queue->failing, sizeof(queue->failing), "%s", result == HOOK_SENT ? "" : problem);
+    }
     if (result == HOOK_SENT) {
         counter_add(hooks->counters, COUNTER_HOOKS_SENT, 1);
         log_sent(queue, message, output);
@@ -277,6 +281,19 @@ static void news_ended(void *context, const char *error)
     begin_all(context);
 }
 
+static json_t *failing_blocks(const struct hooks *hooks)
+{
+    json_t *blocks = json_object();
+    for (uint32_t i = 0; i < hooks->desk.queue_count; i++) {
+        const struct hook_queue *queue = &hooks->desk.queues[i];
+        if (queue->failing[0] != '\0') {
+            (void)json_object_set_new(blocks, queue->name,
+                                      control_string(slice_from_text(queue->failing)));
+        }
+    }
+    return blocks;
+}
+
 static void ask_for_news(struct hooks *hooks)
 {
     const struct hook_asker asker = {.context = hooks, .row = take_row, .end = news_ended};
@@ -288,6 +305,7 @@ static void ask_for_news(struct hooks *hooks)
         (void)json_object_set_new(arguments, "done",
                                   json_integer((json_int_t)hook_desk_told(&hooks->desk)));
     }
+    (void)json_object_set_new(arguments, "failing", failing_blocks(hooks));
     (void)hook_core_ask(hooks->core, "alert news", arguments, &asker);
 }
 

@@ -44,6 +44,7 @@ enum {
     X(JOURNAL, "journal", "fates and notes cannot be written")                                     \
     X(LOAD, "load", "the journal cannot be read")                                                  \
     X(TRACE, "trace", "events went before their time")                                             \
+    X(HOOK, "hook", "alert block: what it is to tell cannot be sent")                              \
     X(EDGE_IN, "edge-in", "a ring is cut off")                                                     \
     X(EDGE_OUT, "edge-out", "a ring is cut off")                                                   \
     X(MORE, "more", "others found no place in the table")

@@ -166,7 +166,8 @@
  *
  * ---- "alert news": what has become of alerts ---------------------------------------------------
  *
- * For the helper, which tells people. Arguments, all optional: "life", "after", "done", "standing".
+ * For the helper, which tells people. Arguments, all optional: "life", "after", "done", "standing",
+ * and "failing": {"ops":"why"} of the alert blocks that cannot tell anybody just now.
  * The first row is {"life":n,"after":n}: a number for the life of core, in which edges are numbered
  * from 1, and the one that the edges below come after. Then the edges that are newer than "after"
  * (without it or of another life: than "done"):

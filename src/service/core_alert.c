@@ -130,6 +130,18 @@ void report_alert_while(struct core *core, enum alert_kind kind, bool stands, co
     }
 }
 
+void report_hook(struct core *core, struct slice name, const char *reason)
+{
+    char text[ALERT_TEXT_SIZE];
+    if (reason == NULL) {
+        end(core, ALERT_HOOK, name);
+        return;
+    }
+    snprintf(text, sizeof(text), "alerts do not reach %.*s: %.100s",
+             SLICE_PRINT(slice_take(name, 60)), reason);
+    begin(core, ALERT_HOOK, name, text);
+}
+
 /* ---- what relay tells ------------------------------------------------------------------------ */
 
 /* How an alert calls a lane: by its route, and by where its mail was redirected to. */

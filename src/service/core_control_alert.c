@@ -17,6 +17,38 @@ static bool number_of(const struct control_request *request, const char *name, u
     return true;
 }
 
+static const char *why_failing(const json_t *failing, struct slice name)
+{
+    const char *key;
+    json_t *why;
+    json_object_foreach((json_t *)(uintptr_t)failing, key, why)
+    {
+        if (slice_equal(slice_from_text(key), name) && json_is_string(why)) {
+            return json_string_value(why);
+        }
+    }
+    return NULL;
+}
+
+/* Blocks that the configuration has no more are well. */
+static void take_failing(struct core *core, const json_t *failing)
+{
+    LIST_EACH(&core->alerts.standing, at, after)
+    {
+        const struct alert *alert = LIST_ENTRY(at, struct alert, link);
+        if (alert->kind == ALERT_HOOK && why_failing(failing, alert->subject) == NULL) {
+            report_hook(core, alert->subject, NULL);
+        }
+    }
+    for (uint32_t i = 0; i < core->config->hook_count; i++) {
+        struct slice name = core->config->hooks[i].name;
+        const char *why = why_failing(failing, name);
+        if (why != NULL) {
+            report_hook(core, name, why);
+        }
+    }
+}
+
 enum control_step alert_news_begin(struct control_request *request)
 {
     struct core *core = request->core;
@@ -25,6 +57,7 @@ enum control_step alert_news_begin(struct control_request *request)
     if (!core->loaded) {
         return control_not_yet(request); /* what stands is not known yet */
     }
+    take_failing(core, json_object_get(request->arguments, "failing"));
     bool same_life = number_of(request, "life", &life) && life == (uint64_t)core->started_wall_ms;
     if (same_life && number_of(request, "done", &done) && done <= news->last) {
         news->done = done;

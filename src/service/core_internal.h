@@ -330,6 +330,8 @@ const char *server_state_text(enum server_state state); /* "up", as in the log a
  * Those of lanes and servers follow relay's events. */
 void report_alert(struct core *core, enum alert_kind kind, const char *text);
 void report_alert_over(struct core *core, enum alert_kind kind);
+/* Whether what an alert block is to tell can be sent: NULL, or why not. */
+void report_hook(struct core *core, struct slice name, const char *reason);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);
 void report_alerts_event(struct core *core, const struct relay_action *action);
 /* Ends those of lanes and servers that are no more, or have no cause any more. */

@@ -179,6 +179,30 @@ def test_what_ends_badly_is_logged_and_counted(holdfast, place):
     mx.stop()
 
 
+def test_one_that_cannot_tell_is_seen_and_told_of_by_others(holdfast, sink, place):
+    """In status and /metrics as long as it lasts, also over a reload."""
+    told, works = place / "told", place / "works"
+    broken = script(place, "broken", f"test -e {works}\n")
+    good = script(place, "good", f'echo "$HOLDFAST_EVENT $HOLDFAST_SUBJECT" >> {told}\n')
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port)
+                  + f'alert first {{ on = server exec = "{broken}" }}\n'
+                  + f'alert second {{ exec = "{good}" }}\n')
+    place.chmod(0o777)
+    hop.stop()
+    wait_for(lambda: [alert["subject"] for alert in mx.status()["alerts"]
+                      if alert["kind"] == "hook"] == ["first"], 20, what="the alert")
+    assert "alerts do not reach first: exit status 1" in mx.tool("status").stdout
+    wait_for(lambda: "hook first" in told.read_text(), 10, what="the other to be told")
+    mx.reload()
+    time.sleep(3)
+    assert [alert["kind"] for alert in mx.status()["alerts"]].count("hook") == 1
+    works.touch()
+    hop.start()
+    wait_for(lambda: all(alert["kind"] != "hook" for alert in mx.status()["alerts"]), 20,
+             what="its end")
+
+
 def metric(mx, name):
     import urllib.request
     with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=10) as answer:
