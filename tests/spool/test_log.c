@@ -223,7 +223,7 @@ static void a_disk_that_does_not_keep_up_is_waited_for(void **state)
     enum error error = ERROR_NONE;
     for (uint64_t n = 1; error == ERROR_NONE; n++) {
         assert_true(n < 2000);
-        harness_settle(&harness);
+        spool_tick(harness.spool); /* without a batch of no mail: that would wait for the disk */
         struct arena arena;
         struct buffer content;
         struct spool_message message;
