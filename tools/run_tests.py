@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree
 
@@ -207,9 +208,17 @@ def step_manuals(step):
         step.check(page.name, ["mandoc", "-T", "lint", "-W", "warning", str(page)])
 
 
+OUTAGES = "tests/e2e/test_outages.py"
+
+
 def step_e2e(step):
     """the real daemon between real peers (Postfix, Dovecot, swaks) on loopback"""
-    step.pytest(BUILD, ["tests/e2e", "-m", "not soak"])
+    # Outages take their time and little of the processor's: beside the others.
+    outages = Step("outages", step.jobs, step.tally)
+    beside = threading.Thread(target=outages.pytest, args=(BUILD, [OUTAGES]))
+    beside.start()
+    step.pytest(BUILD, ["tests/e2e", "-m", "not soak", f"--ignore={OUTAGES}"])
+    beside.join()
 
 
 def step_sanitized(step):

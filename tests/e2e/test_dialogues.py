@@ -30,6 +30,7 @@ NOT_PLAYED = {
     "chunk_refused_by_the_caller": ANSWER,
     "chunks_of_a_refused_mail_are_skipped": ANSWER,
     "etrn": ANSWER,
+    "etrn_denied_too_often": ANSWER,
     "odmr": ODMR,
     "odmr_takes_no_mail": ODMR,
     "odmr_wrong_passwords_end_it": ODMR,
