@@ -103,7 +103,8 @@
  *
  * {"id":"ID/N","recipient","action":"hold","done":true,"error":null}
  * "done" false: it matched but could not be done, and "error" says why ("in flight", "already
- * held"). The change is durable before the row is sent. Exit 1 if none was done.
+ * held"). What is in no state for it, and was not named by its id, is passed over. The change is
+ * durable before the row is sent. Exit 1 if none was done.
  * Further arguments: "to" (redirect: a server's name or an address; needed), "force" (bounce: also
  * to senders that are not verified), "reason" (hold, discard: text for the trace).
  *

@@ -188,15 +188,25 @@ static const char *error_for_people(const struct control_request *request,
     }
 }
 
+static bool is_target(const struct control_request *request, struct slice to)
+{
+    return slice_find(to, '@') < to.length ||
+           relay_config_server(&request->core->config->relay, to) != NO_INDEX;
+}
+
 enum control_step queue_change_begin(struct control_request *request)
 {
     const struct selection *selection = &request->selection;
     const struct change *change = change_of(request);
+    struct slice to = control_argument(request, "to");
     if (!selection->all && control_selection_is_empty(selection)) {
         return control_fail(request, CONTROL_USAGE, "say which messages, or all");
     }
-    if (change->fn == change_redirect && control_argument(request, "to").length == 0) {
+    if (change->fn == change_redirect && to.length == 0) {
         return control_fail(request, CONTROL_USAGE, "redirect needs \"to\"");
+    }
+    if (change->fn == change_redirect && !is_target(request, to)) {
+        return control_fail(request, CONTROL_USAGE, change->invalid);
     }
     if (!request->core->dispatching) {
         return control_not_yet(request);
@@ -212,6 +222,9 @@ static void change_one(struct control_request *request, const struct change *cha
     if (error == ERROR_NONE) {
         request->done++;
         core_act(request->core, SPOOL_SYNCED, control_after(request));
+    }
+    if (error == ERROR_INVALID && request->selection.ids == NULL) {
+        return; /* nobody has named it: what the change is not for is not meant */
     }
     json_t *row = json_object();
     control_set(row, "id", control_id(match->message.id, delivery));

@@ -220,6 +220,22 @@ static void hold_and_release(void **state)
     bench_until(bench, &bench->durable, 3);
 }
 
+static void what_was_not_named_is_passed_over(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 2);
+    assert_int_equal(ask_about(bench, "queue hold", "{'ids':['%s/1']}", 1), 0);
+    assert_int_equal(bench_ask(bench, "queue hold", "{'domain':'example.com'}"), 0);
+    size_t others = json_array_size(bench->rows);
+    assert_int_equal(ask_about(bench, "queue release", "{'ids':['%s/1']}", 1), 0);
+    assert_int_equal(bench_ask(bench, "queue release", "{'all':true}"), 0);
+    assert_int_equal(json_array_size(bench->rows), others - 1);
+    assert_int_equal(bench_ask(bench, "queue release", "{'all':true}"), CONTROL_NOTHING_MATCHED);
+    assert_int_equal(json_array_size(bench->rows), 0);
+    assert_int_equal(bench_ask(bench, "queue redirect", "{'all':true,'to':'nope'}"), CONTROL_USAGE);
+    assert_int_equal(json_array_size(bench->rows), 0);
+}
+
 static void long_work_shows_progress(void **state)
 {
     static const char *const commands[] = {"queue export", "queue hold", "queue release",
@@ -243,7 +259,7 @@ static void redirect_to_an_address(void **state)
     fill(bench, 1);
     assert_int_equal(bench_ask(bench, "queue redirect", "{'all':true}"), CONTROL_USAGE);
     assert_int_equal(bench_ask(bench, "queue redirect", "{'all':true,'to':'nowhere'}"),
-                     CONTROL_NOTHING_MATCHED);
+                     CONTROL_USAGE);
     assert_int_equal(bench_ask(bench, "queue redirect", "{'all':true,'to':'bob@example.com'}"), 0);
     bench_close(bench);
     bench_open(bench);
@@ -519,6 +535,7 @@ int main(void)
         DISK_TEST(long_lists_come_in_slices),
         DISK_TEST(many_recipients_come_in_pieces),
         MEMORY_TEST(hold_and_release),
+        MEMORY_TEST(what_was_not_named_is_passed_over),
         DISK_TEST(hold_and_release),
         MEMORY_TEST(long_work_shows_progress),
         MEMORY_TEST(redirect_to_an_address),
