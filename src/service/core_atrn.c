@@ -59,30 +59,21 @@ bool core_atrn_take(struct core_edge_in *in, struct slice frame)
     uint8_t copy[ATRN_BYTES_MAX];
     struct slice domains[RELAY_ATRN_DOMAINS_MAX];
     struct ip_address client;
+    struct reader reader;
+    uint64_t token;
     uint32_t count;
-    if (frame.length > sizeof(copy)) {
+    if (!core_request_read(frame, copy, sizeof(copy), &reader, &token, &client)) {
         return false;
     }
-    memcpy(copy, frame.data, frame.length);
-    struct reader reader = reader_make(slice_make(copy, frame.length));
-    (void)reader_u8(&reader);
-    uint64_t token = reader_u64(&reader);
-    struct slice address = reader_take(&reader, sizeof(client.bytes));
     struct slice user = reader_bytes(&reader);
     if (!get_domains(&reader, domains, &count) || user.length > NAME_MAX_BYTES) {
         return false;
     }
-    memcpy(client.bytes, address.data, sizeof(client.bytes));
     struct relay_atrn atrn = relay_atrn(core->relay, domains, count, core_now());
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     report(core, &client, user, domains, count, &atrn);
-    buffer_clear(&core->frame);
-    buffer_put_u8(&core->frame, CHANNEL_ATRN_DONE);
-    buffer_put_u64(&core->frame, token);
-    buffer_put_u8(&core->frame, (uint8_t)atrn.outcome);
+    core_answer_begin(core, CHANNEL_ATRN_DONE, token, (uint8_t)atrn.outcome);
     buffer_put_u32(&core->frame, atrn.session);
-    if (!core->frame.failed) {
-        (void)!ring_send(in->ring, buffer_slice(&core->frame));
-    }
+    core_answer_send(in);
     return true;
 }

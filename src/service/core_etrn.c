@@ -53,35 +53,62 @@ static void report(struct core *core, const struct ip_address *client, struct sl
               LOG_NUMBER("messages", etrn->messages));
 }
 
+/* ---- a request of edge-in ----------------------------------------------------------------------
+ */
+
+bool core_request_read(struct slice frame, uint8_t *copy, size_t size, struct reader *ret_reader,
+                       uint64_t *ret_token, struct ip_address *ret_client)
+{
+    if (frame.length > size) {
+        return false;
+    }
+    memcpy(copy, frame.data, frame.length);
+    *ret_reader = reader_make(slice_make(copy, frame.length));
+    (void)reader_u8(ret_reader);
+    *ret_token = reader_u64(ret_reader);
+    struct slice address = reader_take(ret_reader, sizeof(ret_client->bytes));
+    if (ret_reader->failed) {
+        return false;
+    }
+    memcpy(ret_client->bytes, address.data, sizeof(ret_client->bytes));
+    return true;
+}
+
+void core_answer_begin(struct core *core, enum channel_frame type, uint64_t token, uint8_t outcome)
+{
+    buffer_clear(&core->frame);
+    buffer_put_u8(&core->frame, (uint8_t)type);
+    buffer_put_u64(&core->frame, token);
+    buffer_put_u8(&core->frame, outcome);
+}
+
+void core_answer_send(struct core_edge_in *in)
+{
+    if (!in->core->frame.failed) {
+        (void)!ring_send(in->ring, buffer_slice(&in->core->frame));
+    }
+}
+
 bool core_etrn_take(struct core_edge_in *in, struct slice frame)
 {
     struct core *core = in->core;
     uint8_t copy[ETRN_BYTES_MAX];
     struct ip_address client;
-    if (frame.length > sizeof(copy)) {
+    struct reader reader;
+    uint64_t token;
+    if (!core_request_read(frame, copy, sizeof(copy), &reader, &token, &client)) {
         return false;
     }
-    memcpy(copy, frame.data, frame.length);
-    struct reader reader = reader_make(slice_make(copy, frame.length));
-    (void)reader_u8(&reader);
-    uint64_t token = reader_u64(&reader);
-    struct slice address = reader_take(&reader, sizeof(client.bytes));
     bool subdomains = reader_u8(&reader) != 0;
     struct slice domain = reader_bytes(&reader);
     if (reader.failed || domain.length == 0 || reader.rest.length > 0) {
         return false;
     }
-    memcpy(client.bytes, address.data, sizeof(client.bytes));
     struct relay_etrn etrn = relay_etrn(core->relay, domain, subdomains, &client, core_now());
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     report(core, &client, domain, subdomains, &etrn);
-    buffer_clear(&core->frame);
-    buffer_put_u8(&core->frame, CHANNEL_ETRN_DONE);
-    buffer_put_u64(&core->frame, token);
-    buffer_put_u8(&core->frame, (uint8_t)etrn.outcome);
+    core_answer_begin(core, CHANNEL_ETRN_DONE, token, (uint8_t)etrn.outcome);
     buffer_put_u64(&core->frame, etrn.messages);
-    if (!core->frame.failed) {
-        (void)!ring_send(in->ring, buffer_slice(&core->frame));
-    }
+    core_answer_send(in);
     return true;
 }

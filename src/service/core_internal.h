@@ -250,6 +250,14 @@ void core_in_read_on(void *context);
 /* Tells relay of a stored message. False: relay had no memory. */
 bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_message *message);
 
+/* A request of edge-in for a client, read from a copy that it cannot change any more; the rest is
+ * the caller's to read. False: the frame is malformed. */
+bool core_request_read(struct slice frame, uint8_t *copy, size_t size, struct reader *ret_reader,
+                       uint64_t *ret_token, struct ip_address *ret_client);
+/* The answer begins; what follows is appended to core->frame. */
+void core_answer_begin(struct core *core, enum channel_frame type, uint64_t token, uint8_t outcome);
+/* If the ring has no room, edge-in gives up by itself. */
+void core_answer_send(struct core_edge_in *in);
 /* core_etrn.c, core_atrn.c: false: the frame is malformed. */
 bool core_etrn_take(struct core_edge_in *in, struct slice frame);
 bool core_atrn_take(struct core_edge_in *in, struct slice frame);

@@ -15,32 +15,41 @@ enum { ETRN_PATIENCE_MS = 30000 };
 static const struct smtp_answer not_now = {
     458, "4.3.0", SLICE_LITERAL("Unable to queue messages, try again later")};
 
+struct buffer *request_begin(struct session *session, enum channel_frame type, uint64_t *ret_token)
+{
+    struct buffer *frame = &session->in->frame;
+    const struct ip_address *client = &session->client.address;
+    *ret_token = session->in->next_token++;
+    buffer_clear(frame);
+    buffer_put_u8(frame, (uint8_t)type);
+    buffer_put_u64(frame, *ret_token);
+    buffer_append(frame, slice_make(client->bytes, sizeof(client->bytes)));
+    return frame;
+}
+
+bool request_send(struct session *session, uint64_t token)
+{
+    struct smtp_in *in = session->in;
+    if (in->ring == NULL || in->frame.failed || map_put(&in->etrns, token, session) != ERROR_NONE) {
+        return false;
+    }
+    if (ring_send(in->ring, buffer_slice(&in->frame)) != ERROR_NONE) {
+        (void)map_remove(&in->etrns, token);
+        return false;
+    }
+    session->etrn = token;
+    return true;
+}
+
 bool etrn_ask(struct session *session, const struct smtp_server_event *event,
               struct smtp_answer *ret_answer)
 {
-    struct smtp_in *in = session->in;
-    struct buffer *frame = &in->frame;
-    uint64_t token = in->next_token++;
-    const struct ip_address *client = &session->client.address;
+    uint64_t token;
+    struct buffer *frame = request_begin(session, CHANNEL_ETRN, &token);
     *ret_answer = not_now;
-    if (in->ring == NULL) {
-        return true;
-    }
-    buffer_clear(frame);
-    buffer_put_u8(frame, CHANNEL_ETRN);
-    buffer_put_u64(frame, token);
-    buffer_append(frame, slice_make(client->bytes, sizeof(client->bytes)));
     buffer_put_u8(frame, event->with_subdomains);
     buffer_put_bytes(frame, event->name);
-    if (frame->failed || map_put(&in->etrns, token, session) != ERROR_NONE) {
-        return true;
-    }
-    if (ring_send(in->ring, buffer_slice(frame)) != ERROR_NONE) {
-        (void)map_remove(&in->etrns, token);
-        return true;
-    }
-    session->etrn = token;
-    return false;
+    return !request_send(session, token);
 }
 
 void etrn_forget(struct session *session)

@@ -209,6 +209,10 @@ struct smtp_answer envelope_recipient(struct session *session,
 unsigned envelope_offers(const struct session *session); /* SMTP_OFFER_* */
 
 /* smtp_in_etrn.c */
+/* A question to core about this session's client; the rest of its frame is appended. */
+struct buffer *request_begin(struct session *session, enum channel_frame type, uint64_t *ret_token);
+/* False: it cannot be asked now. */
+bool request_send(struct session *session, uint64_t token);
 /* True: *ret_answer is the reply; false: it comes later. */
 bool etrn_ask(struct session *session, const struct smtp_server_event *event,
               struct smtp_answer *ret_answer);

@@ -178,27 +178,16 @@ static uint32_t choose_domains(const struct odmr_user *user, struct slice list,
 static bool send_request(struct session *session, struct slice name, const struct slice *domains,
                          uint32_t count)
 {
-    struct smtp_in *in = session->in;
-    struct buffer *frame = &in->frame;
-    const struct ip_address *client = &session->client.address;
-    uint64_t token = in->next_token++;
-    buffer_clear(frame);
-    buffer_put_u8(frame, CHANNEL_ATRN);
-    buffer_put_u64(frame, token);
-    buffer_append(frame, slice_make(client->bytes, sizeof(client->bytes)));
+    uint64_t token;
+    struct buffer *frame = request_begin(session, CHANNEL_ATRN, &token);
     buffer_put_bytes(frame, name);
     buffer_put_u8(frame, (uint8_t)count);
     for (uint32_t i = 0; i < count; i++) {
         buffer_put_bytes(frame, domains[i]);
     }
-    if (in->ring == NULL || frame->failed || map_put(&in->etrns, token, session) != ERROR_NONE) {
+    if (!request_send(session, token)) {
         return false;
     }
-    if (ring_send(in->ring, buffer_slice(frame)) != ERROR_NONE) {
-        (void)map_remove(&in->etrns, token);
-        return false;
-    }
-    session->etrn = token;
     session->is_atrn = true;
     return true;
 }
