@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 LOGS = ROOT / "build-logs"
 PR_SET_CHILD_SUBREAPER = 36
-STEP_SECONDS = 1500
+STEP_SECONDS = 2400  # more than one hung test may take, so that it is named
 PYTHON = "/usr/bin/python3"  # Debian's, which Debian's pytest belongs to
 
 # Suites whose code runs on more than one thread: what the thread sanitizer looks at.
