@@ -6,6 +6,7 @@
 #include "sys/tls_inspect.h"
 
 #include "sys/clock.h"
+#include "sys/tls.h"
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -93,10 +94,8 @@ static void add_tlsa(SSL *ssl, const char *name, const struct slice *tlsa, size_
     }
     for (size_t i = 0; i < count; i++) {
         const uint8_t *record = tlsa[i].data;
-        /* PKIX-TA and PKIX-EE are unusable for SMTP (RFC 7672 3.1.3). */
-        if (tlsa[i].length > 3 && record[0] >= 2 &&
-            SSL_dane_tlsa_add(ssl, record[0], record[1], record[2], record + 3,
-                              tlsa[i].length - 3) == 1) {
+        if (tls_tlsa_is_usable(tlsa[i]) && SSL_dane_tlsa_add(ssl, record[0], record[1], record[2],
+                                                             record + 3, tlsa[i].length - 3) == 1) {
             inspection->tlsa_usable++;
         }
     }
