@@ -26,7 +26,7 @@ enum { EXIT_USAGE = 2 };
 static const char usage[] =
     "usage: holdfastd [-c FILE]        run in the foreground\n"
     "       holdfastd [-c FILE] -n     check the configuration and say what is wrong\n"
-    "       holdfastd --privileges     what each process may do\n"
+    "       holdfastd --show-roles     what each process may do\n"
     "       holdfastd --version\n"
     "\n"
     "FILE is " DEFAULT_PATH " unless given.\n"
@@ -45,10 +45,15 @@ static int check(const char *path)
     return good ? 0 : 1;
 }
 
-static int print_privileges(void)
+static int print_roles(void)
 {
     struct buffer text;
     buffer_init(&text, 0);
+    buffer_append_text(&text,
+                       "keeper: starts the others and holds listening sockets; parses nothing; "
+                       "stays root if started as root\n"
+                       "each of the others but runner: no new privileges, no signals to others; if "
+                       "started as root, another user, with nothing as its root directory\n");
     for (int role = 0; role < ROLE_COUNT; role++) {
         sandbox_describe(role_privileges((enum role)role), &text);
     }
@@ -98,7 +103,7 @@ int main(int argc, char **argv)
         {"check", no_argument, NULL, 'n'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
-        {"privileges", no_argument, NULL, 'p'},
+        {"show-roles", no_argument, NULL, 'p'},
         {"role", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
     };
@@ -120,7 +125,7 @@ int main(int argc, char **argv)
             puts("holdfastd " HOLDFAST_VERSION);
             return 0;
         case 'p':
-            return print_privileges();
+            return print_roles();
         case 'r':
             return run_role(optarg, optind < argc ? argv[optind] : NULL);
         default:

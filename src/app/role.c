@@ -4,27 +4,27 @@
 #include <string.h>
 
 static const struct sandbox_profile privileges[ROLE_COUNT] = {
-    [ROLE_CORE] = {"core", SANDBOX_SERVE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES,
+    [ROLE_CORE] = {"core", SANDBOX_SERVE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES, 0,
                    "keeps the journal; is given its directories, the control socket and the "
                    "rings; no network"},
     [ROLE_EDGE_OUT] =
-        {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES,
+        {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES, 0,
          "talks to servers and name servers; is given the journal's directory to "
          "read, its rings, and from edge-in connections that clients have turned round"},
-    [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE,
+    [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE, 0,
                       "talks to clients; is given listening sockets and its rings; no file "
                       "system, no connections of its own"},
-    [ROLE_WEB] = {"web", SANDBOX_SERVE,
+    [ROLE_WEB] = {"web", SANDBOX_SERVE, 1024,
                   "answers HTTP; is given listening sockets, the counters and a stream to core"},
-    [ROLE_HELPER] = {"helper", SANDBOX_CONNECT,
+    [ROLE_HELPER] = {"helper", SANDBOX_CONNECT, 1024,
                      "tells people of alerts; is given the secrets of webhooks, a stream to core, "
                      "over which it may command, and one to runner; no file system"},
-    [ROLE_RUNNER] = {"runner", SANDBOX_FREE,
+    [ROLE_RUNNER] = {"runner", SANDBOX_FREE, 0,
                      "runs the programs that the configuration names for alerts, when helper asks, "
                      "and nothing else; reads nothing from the network"},
 };
 
-const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES,
+const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES, 256,
                                                   "reads the configuration and ends; no network"};
 
 const struct sandbox_profile *role_privileges(enum role role)

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -245,6 +246,27 @@ static bool seccomp_apply(const struct sandbox_profile *profile, bool strict)
     return done;
 }
 
+/* ---- limits ------------------------------------------------------------------------------ */
+
+static bool limit_to(int resource, rlim_t most)
+{
+    struct rlimit limit;
+    if (getrlimit(resource, &limit) != 0) {
+        return false;
+    }
+    limit.rlim_max = limit.rlim_max < most ? limit.rlim_max : most;
+    limit.rlim_cur = limit.rlim_cur < most ? limit.rlim_cur : most;
+    return setrlimit(resource, &limit) == 0;
+}
+
+/* What lies in memory goes into no file, and nobody's scheduling or locked memory suffers. */
+static bool limits_apply(const struct sandbox_profile *profile)
+{
+    return limit_to(RLIMIT_CORE, 0) && limit_to(RLIMIT_MEMLOCK, 0) && limit_to(RLIMIT_RTPRIO, 0) &&
+           limit_to(RLIMIT_MSGQUEUE, 0) &&
+           (profile->files == 0 || limit_to(RLIMIT_NOFILE, profile->files));
+}
+
 /* ---- all of it --------------------------------------------------------------------------- */
 
 enum error sandbox_confine(const struct sandbox_profile *profile, const int *directories,
@@ -261,6 +283,9 @@ enum error sandbox_confine(const struct sandbox_profile *profile, const int *dir
     }
     if (prctl(PR_SET_DUMPABLE, 0) != 0) {
         return error_from_errno(errno);
+    }
+    if (!limits_apply(profile)) {
+        return ERROR_DENIED;
     }
     int version =
         (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -288,6 +313,25 @@ static void describe_names(const char *title, const char *const *names, struct b
     buffer_append_text(ret_text, "\n");
 }
 
+static void describe_walls(const struct sandbox_profile *profile, struct buffer *ret_text)
+{
+    unsigned allowed = profile->allowed;
+    buffer_append_text(ret_text, "  files: ");
+    buffer_append_text(ret_text, (allowed & SANDBOX_WRITE_FILES) != 0
+                                     ? "beneath its directories, read and written (Landlock)\n"
+                                 : (allowed & SANDBOX_READ_FILES) != 0
+                                     ? "beneath its directories, read only (Landlock)\n"
+                                     : "none (Landlock)\n");
+    buffer_append_text(ret_text, "  sockets of its own: ");
+    buffer_append_text(ret_text,
+                       (allowed & SANDBOX_CONNECT) != 0 ? "Internet, to connect\n" : "none\n");
+    buffer_append_text(ret_text, "  limits: no core dump, no locked memory, no real time");
+    if (profile->files != 0) {
+        buffer_printf(ret_text, ", %u descriptors", profile->files);
+    }
+    buffer_append_text(ret_text, "\n");
+}
+
 void sandbox_describe(const struct sandbox_profile *profile, struct buffer *ret_text)
 {
     buffer_printf(ret_text, "%s: %s\n", profile->role, profile->prose);
@@ -295,6 +339,7 @@ void sandbox_describe(const struct sandbox_profile *profile, struct buffer *ret_
         buffer_append_text(ret_text, "  not confined: whatever its user may do\n");
         return;
     }
+    describe_walls(profile, ret_text);
     for (const struct sandbox_calls *calls = sandbox_calls; calls->title != NULL; calls++) {
         if ((profile->allowed & calls->privilege) == calls->privilege) {
             describe_names(calls->title, calls->names, ret_text);

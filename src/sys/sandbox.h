@@ -5,9 +5,10 @@
  *
  * Four walls, each of which holds if another has a hole: another user and an empty root directory
  * (only when started as root), Landlock for the file system (Linux 5.13 and later), a seccomp
- * allow-list for system calls, and no new privileges. A call outside the list fails with EPERM, so
- * that a new C library's novelty does not stop the mail; what no library has a reason to call here
- * (execve, ptrace, mount ...) ends the process.
+ * allow-list for system calls, and no new privileges; and limits (setrlimit(2)), which the list
+ * keeps from being raised. A call outside the list fails with EPERM, so that a new C library's
+ * novelty does not stop the mail; what no library has a reason to call here (execve, ptrace, mount
+ * ...) ends the process.
  *
  * Memory can be mapped writable or executable, never changed to executable; descriptors cannot be
  * made blocking (sys/ring.h relies on it); signals can be sent to no other process.
@@ -33,6 +34,7 @@ enum {
 struct sandbox_profile {
     const char *role;
     unsigned allowed;  /* SANDBOX_* */
+    unsigned files;    /* descriptors at once; 0: as many as its parent may */
     const char *prose; /* one line: what it is given, and why */
 };
 

@@ -147,6 +147,10 @@ def test_the_unit_is_sound(place):
     assert values["Restart"] == "always" and values["StartLimitIntervalSec"] == "0"
     assert 1 < int(values["RestartSec"]) < int(values["RestartMaxDelaySec"]) <= 60
     assert int(values["RestartSteps"]) > 1
+    exposure = subprocess.run(["systemd-analyze", "security", "--offline=yes", "--no-pager",
+                               "--threshold=28", str(unit)],
+                              capture_output=True, text=True, timeout=60)
+    assert exposure.returncode == 0, exposure.stdout
 
 
 def test_version_and_usage():

@@ -16,6 +16,7 @@ import urllib.request
 
 import pytest
 
+import inject
 from daemon import alive, backup_mx, kill, program
 from client import Refused
 from load import CONNECTIONS, Load, compare, settle
@@ -561,8 +562,76 @@ def test_the_control_socket_is_for_the_group(holdfast, sink, place):
     mx.stop()
 
 
-def test_privileges_can_be_printed():
-    text = subprocess.run([program("holdfastd"), "--privileges"], capture_output=True, text=True,
+CONFINED = [name for name in CHILDREN if name != "holdfast-runner"]
+MAKES_SOCKETS = ("holdfast-edge-o", "holdfast-helper")
+
+# What is refused from inside each of them; a path is one that an attacker would look for.
+REFUSED = [
+    ("openat", -100, b"/etc/passwd", os.O_RDONLY),
+    ("openat", -100, b"/proc/self/environ", os.O_RDONLY),
+    ("openat", -100, b"/planted", os.O_WRONLY | os.O_CREAT, 0o777),
+    ("mkdir", b"/planted", 0o777),
+    ("unlink", b"/control.sock"),
+    ("chmod", b"/", 0o777),
+    ("chown", b"/", 0, 0),
+    ("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0),
+    ("socket", socket.AF_NETLINK, socket.SOCK_RAW, 0),
+    ("socket", socket.AF_PACKET, socket.SOCK_RAW, 0),
+    ("fork",),
+    ("kill", 1, 0),
+    ("setuid", 0),
+    ("capset", 0, 0),
+    ("mmap", 0, 4096, 7, 0x22, -1, 0),  # writable and executable
+    ("prlimit64", 0, 7, b"\xff" * 16, 0),
+]
+# What nothing of ours has a reason to do: the process ends.
+DEADLY = [("execve", b"/bin/sh", 0, 0), ("ptrace", 16, 1, 0, 0), ("mount", b"none", b"/", b"tmpfs"),
+          ("unshare", 0x10000000), ("chroot", b"/"), ("bpf", 0, 0, 0), ("io_uring_setup", 1, 0)]
+
+
+@pytest.mark.parametrize("user", ["nobody", None])
+def test_who_takes_a_process_over_gains_nothing(holdfast, sink, place, user):
+    """System calls made from inside each process, as by code of an attacker."""
+    if not inject.AVAILABLE:
+        pytest.skip(inject.WHY_NOT)
+    place.chmod(0o755)
+    mx = holdfast(backup_mx(sink().port), top=f"user = {user}" if user else "")
+    wait_for(lambda: " keeper started " in mx.log(), 10, what="all children ready")
+    if "left out of this build" in mx.log():
+        pytest.skip("no seccomp in this build")
+    for name in CONFINED:
+        pid = child(mx, name)
+        assert inject.call(pid, "getpid") == pid
+        for what in REFUSED:
+            assert -200 < inject.call(pid, *what) < 0, (name, what)
+        internet = inject.call(pid, "socket", socket.AF_INET, socket.SOCK_STREAM, 0)
+        assert (internet >= 0) == (name in MAKES_SOCKETS), name
+    assert mx.send()[0] == 250
+    mx.wait_empty()
+    assert "process-died" not in mx.log()
+
+
+@pytest.mark.parametrize("what", DEADLY, ids=[what[0] for what in DEADLY])
+def test_what_only_an_attacker_does_ends_the_process(holdfast, sink, what):
+    if not inject.AVAILABLE:
+        pytest.skip(inject.WHY_NOT)
+    mx = holdfast(backup_mx(sink().port))
+    wait_for(lambda: " keeper started " in mx.log(), 10, what="all children ready")
+    if "left out of this build" in mx.log():
+        pytest.skip("no seccomp in this build")
+    for name in CONFINED:
+        pid = child(mx, name)
+        with pytest.raises(inject.Died) as died:
+            inject.call(pid, *what)
+        assert died.value.signal == signal.SIGSYS, name
+        wait_for(lambda: mx.processes().get(name, [pid]) != [pid], 10, what=f"a new {name}")
+        wait_for(lambda: mx.tool("status", check=False).returncode == 0, 10, what="an answer")
+    wait_for(lambda: mx.send()[0] == 250, 10, what="mail taken again")
+    mx.wait_empty()
+
+
+def test_roles_can_be_shown():
+    text = subprocess.run([program("holdfastd"), "--show-roles"], capture_output=True, text=True,
                           check=True, timeout=10).stdout
     for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "reader"):
         assert re.search(rf"^{role}: ", text, re.M), role

@@ -21,16 +21,17 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const struct sandbox_profile nothing = {"nothing", 0, "holds nothing"};
-static const struct sandbox_profile reading = {"reading", SANDBOX_READ_FILES, "reads"};
+static const struct sandbox_profile nothing = {"nothing", 0, 32, "holds nothing"};
+static const struct sandbox_profile reading = {"reading", SANDBOX_READ_FILES, 0, "reads"};
 static const struct sandbox_profile writing = {"writing", SANDBOX_READ_FILES | SANDBOX_WRITE_FILES,
-                                               "writes"};
-static const struct sandbox_profile connecting = {"connecting", SANDBOX_CONNECT, "connects"};
+                                               0, "writes"};
+static const struct sandbox_profile connecting = {"connecting", SANDBOX_CONNECT, 0, "connects"};
 
 /* A directory with a file in it, made before the walls go up. */
 struct place {
@@ -147,6 +148,21 @@ static int try_forbidden_life(struct place *place)
     return 0;
 }
 
+static int try_to_go_beyond_limits(struct place *place)
+{
+    struct rlimit limit;
+    TRY(getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_max == 0);
+    TRY(getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur == 32 && limit.rlim_max == 32);
+    limit.rlim_cur = 16;
+    TRY(setrlimit(RLIMIT_NOFILE, &limit) < 0);
+    int last = 0;
+    for (int i = 0; i < 32 && last >= 0; i++) {
+        last = dup(place->directory);
+    }
+    TRY(last < 0 && errno == EMFILE);
+    return 0;
+}
+
 static int try_to_run_a_program(struct place *place)
 {
     (void)place;
@@ -215,6 +231,12 @@ static void nothing_else_is_left(void **state)
     expect_exit(&nothing, try_forbidden_life);
 }
 
+static void limits_hold(void **state)
+{
+    (void)state;
+    expect_exit(&nothing, try_to_go_beyond_limits);
+}
+
 static void running_a_program_is_deadly(void **state)
 {
     (void)state;
@@ -278,6 +300,8 @@ static void a_profile_can_be_printed(void **state)
     assert_false(text.failed);
     assert_non_null(strstr((const char *)text.data, "writing: writes\n"));
     assert_non_null(strstr((const char *)text.data, "fdatasync"));
+    assert_non_null(strstr((const char *)text.data, "read and written"));
+    assert_non_null(strstr((const char *)text.data, "sockets of its own: none"));
     assert_null(strstr((const char *)text.data, "accept4"));
     buffer_done(&text);
 }
@@ -287,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ordinary_life_goes_on),
         cmocka_unit_test(nothing_else_is_left),
+        cmocka_unit_test(limits_hold),
         cmocka_unit_test(running_a_program_is_deadly),
         cmocka_unit_test(a_reader_reads_its_directory_only),
         cmocka_unit_test(a_writer_writes_its_directory_only),
