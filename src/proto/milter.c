@@ -12,8 +12,7 @@ enum { HEAD_BYTES = 5, OUTPUT_MAX = 4 << 20 };
 /* What is sent unless the filter chooses: what Sendmail and Postfix send, less what we do not know.
  */
 static const char *const usual_macros[MACRO_STEPS] = {
-    "j _ v {daemon_name} {daemon_addr} {daemon_port} {client_addr} {client_name} {client_port} "
-    "{client_ptr}",
+    "j _ v {daemon_name} {daemon_addr} {client_addr} {client_name} {client_port} {client_ptr}",
     "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}",
     "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
     "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
