@@ -86,7 +86,8 @@ struct milter *milter_new(const struct milter_settings *settings, int64_t now_ms
     milter->settings = *settings;
     milter->now_ms = now_ms;
     milter->deadline_ms = now_ms + settings->command_timeout_ms;
-    buffer_init(&milter->input, HEAD_BYTES + MILTER_PACKET_MAX);
+    /* What comes may end one packet and begin another. */
+    buffer_init(&milter->input, 2 * (HEAD_BYTES + MILTER_PACKET_MAX));
     buffer_init(&milter->output, OUTPUT_MAX);
     for (int i = 0; i < MACRO_STEPS; i++) {
         buffer_init(&milter->macros[i], MILTER_MACROS_MAX);

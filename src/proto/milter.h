@@ -76,7 +76,7 @@ enum milter_verdict {
     MILTER_ACCEPT,   /* nothing more is asked, of this message or (connect, helo) of the session */
     MILTER_REJECT,   /* 5xx; code, enhanced and text if it gave them */
     MILTER_TEMPFAIL, /* 4xx; likewise */
-    MILTER_DISCARD,  /* say 250, keep nothing */
+    MILTER_DISCARD,  /* of a message: say 250, keep nothing */
     MILTER_HANG_UP,  /* 421 and close */
 };
 
@@ -106,6 +106,7 @@ struct milter_event {
     struct slice enhanced; /* "5.7.1", or empty */
     struct slice text;
     uint32_t index;
+    bool needs_blank; /* a header's value has none in front: one belongs behind the colon */
     struct slice name, value, parameters, bytes;
 };
 

@@ -50,7 +50,8 @@ struct milter {
     uint32_t version;
     uint32_t protocol; /* as agreed */
     uint32_t may;      /* as agreed */
-    bool accepted_session, accepted_message, skips_body;
+    bool accepted_session, accepted_message;
+    unsigned skipped; /* bit of each stage that it wants no more of in this message */
     uint32_t changes;
     int64_t asked_ms; /* when the step was made */
     int64_t deadline_ms;

@@ -100,10 +100,12 @@ static bool take_change(struct milter *milter, uint8_t command, struct slice dat
     event->kind = changes[which].kind;
     switch (event->kind) {
     case MILTER_ADD_HEADER:
+        event->needs_blank = (milter->protocol & PROTOCOL_LEADING_SPACE) == 0;
         good = take_header(data, false, event);
         break;
     case MILTER_INSERT_HEADER:
     case MILTER_CHANGE_HEADER:
+        event->needs_blank = (milter->protocol & PROTOCOL_LEADING_SPACE) == 0;
         good = take_header(data, true, event);
         break;
     case MILTER_REPLACE_BODY:
@@ -223,15 +225,19 @@ static bool take_verdict(struct milter *milter, uint8_t command, struct slice da
     case 't':
         return decide(milter, MILTER_TEMPFAIL, event);
     case 'd':
-        return decide(milter, MILTER_DISCARD, event);
+        if (milter->stage > MILTER_HELO) {
+            return decide(milter, MILTER_DISCARD, event);
+        }
+        break;
     case 'f':
     case '4':
         return decide(milter, MILTER_HANG_UP, event);
     case 'y':
         return take_reply(milter, data, event);
     case 's':
-        if (milter->stage == MILTER_BODY && (milter->protocol & PROTOCOL_SKIP) != 0) {
-            milter->skips_body = true;
+        if (milter->stage >= MILTER_MAIL && milter->stage < MILTER_END &&
+            (milter->protocol & PROTOCOL_SKIP) != 0) {
+            milter->skipped |= 1u << milter->stage;
             return decide(milter, MILTER_CONTINUE, event);
         }
         break;

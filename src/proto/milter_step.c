@@ -28,7 +28,7 @@ bool milter_wants(const struct milter *milter, enum milter_stage stage)
 {
     return milter->state != STATE_BROKEN && milter->state != STATE_NEGOTIATING &&
            !milter->accepted_session && !(milter->accepted_message && stage >= MILTER_MAIL) &&
-           !(stage == MILTER_BODY && milter->skips_body) && is_known(milter, stage) &&
+           (milter->skipped & 1u << stage) == 0 && is_known(milter, stage) &&
            (milter->protocol & milter_steps[stage].leave_out) == 0;
 }
 
@@ -79,6 +79,7 @@ bool milter_connect(struct milter *milter, struct slice host, const struct ip_en
     size_t begun;
     char address[IP_TEXT_SIZE];
     milter->accepted_session = milter->accepted_message = false;
+    milter->skipped = 0;
     if (!begin(milter, MILTER_CONNECT, now_ms, &begun)) {
         return false;
     }
@@ -121,7 +122,8 @@ bool milter_mail(struct milter *milter, struct slice sender, struct slice parame
                  int64_t now_ms)
 {
     size_t begun;
-    milter->accepted_message = milter->skips_body = false;
+    milter->accepted_message = false;
+    milter->skipped = 0;
     milter->changes = 0;
     if (!begin(milter, MILTER_MAIL, now_ms, &begun)) {
         return false;

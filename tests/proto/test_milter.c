@@ -353,7 +353,7 @@ static void replies_are_taken_apart(void **state)
     expect_reply(SLICE_LITERAL("421 4.3.2 down\0"), MILTER_HANG_UP, 421, "4.3.2", "down");
 }
 
-static void body_is_skipped(void **state)
+static void steps_are_skipped(void **state)
 {
     (void)state;
     struct filter filter;
@@ -368,6 +368,10 @@ static void body_is_skipped(void **state)
     assert_true(milter_mail(filter.milter, SLICE_EMPTY, SLICE_EMPTY, filter.now_ms));
     SAYS(&filter, 'c', "");
     expect_verdict(&filter, MILTER_CONTINUE);
+    assert_true(milter_header(filter.milter, SLICE_LITERAL("A"), SLICE_LITERAL(" b"), 1000));
+    SAYS(&filter, 's', "");
+    expect_verdict(&filter, MILTER_CONTINUE);
+    assert_false(milter_header(filter.milter, SLICE_LITERAL("A"), SLICE_LITERAL(" b"), 1000));
     assert_true(milter_body(filter.milter, SLICE_LITERAL("x"), filter.now_ms));
     end(&filter);
 }
@@ -392,6 +396,7 @@ static void tells_changes(void **state)
     SAYS(&filter, 'q', "looks bad\0");
     SAYS(&filter, 'c', "");
     expect(&filter, MILTER_ADD_HEADER);
+    assert_true(filter.event.needs_blank);
     is(filter.event.name, "X-Spam");
     is(filter.event.value, " yes\n\tvery");
     expect(&filter, MILTER_INSERT_HEADER);
@@ -426,6 +431,53 @@ static void breaks(char command, struct slice data, const char *why)
     assert_true(milter_end(filter.milter, filter.now_ms));
     says(&filter, command, data);
     expect_broken(&filter, why);
+    end(&filter);
+}
+
+static void values_bring_their_blank_if_agreed(void **state)
+{
+    (void)state;
+    struct filter filter;
+    begin(&filter, SILENT | 0x100000);
+    send_header(&filter);
+    assert_true(milter_end(filter.milter, filter.now_ms));
+    SAYS(&filter, 'h', "X-Spam\0 yes\0");
+    expect(&filter, MILTER_ADD_HEADER);
+    assert_false(filter.event.needs_blank);
+    end(&filter);
+}
+
+/* A packet that is nearly as large as may be, and in the same bytes others. */
+static void packets_follow_large_ones(void **state)
+{
+    (void)state;
+    static uint8_t value[MILTER_PACKET_MAX - 1];
+    struct filter filter;
+    struct buffer bytes;
+    memset(value, 'x', sizeof(value));
+    buffer_init(&bytes, 0);
+    put_packet(&bytes, 'b', slice_make(value, sizeof(value)));
+    put_packet(&bytes, 'b', slice_make(value, sizeof(value) / 2));
+    put_packet(&bytes, 'c', SLICE_EMPTY);
+    begin(&filter, SILENT);
+    send_header(&filter);
+    assert_true(milter_end(filter.milter, filter.now_ms));
+    milter_input(filter.milter, buffer_slice(&bytes), filter.now_ms);
+    expect(&filter, MILTER_REPLACE_BODY);
+    expect(&filter, MILTER_REPLACE_BODY);
+    expect_verdict(&filter, MILTER_CONTINUE);
+    buffer_done(&bytes);
+    end(&filter);
+}
+
+static void sessions_cannot_be_discarded(void **state)
+{
+    (void)state;
+    struct filter filter;
+    begin(&filter, 0);
+    assert_true(connects(&filter, "192.0.2.1"));
+    SAYS(&filter, 'd', "");
+    expect_broken(&filter, "a packet of an unknown kind, or out of place");
     end(&filter);
 }
 
@@ -623,8 +675,11 @@ int main(void)
         cmocka_unit_test(accepted_messages_are_asked_no_more),
         cmocka_unit_test(refused_recipients_are_refused_alone),
         cmocka_unit_test(replies_are_taken_apart),
-        cmocka_unit_test(body_is_skipped),
+        cmocka_unit_test(steps_are_skipped),
         cmocka_unit_test(tells_changes),
+        cmocka_unit_test(values_bring_their_blank_if_agreed),
+        cmocka_unit_test(packets_follow_large_ones),
+        cmocka_unit_test(sessions_cannot_be_discarded),
         cmocka_unit_test(malformed_changes_break),
         cmocka_unit_test(changes_have_their_time),
         cmocka_unit_test(changes_are_bounded),
