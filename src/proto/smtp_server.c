@@ -254,19 +254,16 @@ static enum smtp_server_step etrn_answered(struct smtp_server *server,
     return STEP_COMMAND;
 }
 
+/* A wrong password is a mistake like others: too many of them end the session. */
 static enum smtp_server_step auth_answered(struct smtp_server *server,
                                            const struct smtp_answer *answer)
 {
-    smtp_server_reply_answer(server, answer, "");
-    return answer->code == 334 ? STEP_RESPONSE : STEP_COMMAND;
-}
-
-/* A wrong password is a mistake like others: too many of them end the session. */
-static enum smtp_server_step response_answered(struct smtp_server *server,
-                                               const struct smtp_answer *answer)
-{
+    if (answer->code == 334) {
+        smtp_server_reply_challenge(server, answer->text);
+        return STEP_RESPONSE;
+    }
     server->has_login = accepts(answer);
-    if (!accepts(answer) && smtp_server_errs(server)) {
+    if (answer->code >= 500 && smtp_server_errs(server)) {
         return STEP_CLOSING;
     }
     smtp_server_reply_answer(server, answer, "235 2.7.0 Authentication successful");
@@ -310,10 +307,8 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
         next = etrn_answered(server, answer);
         break;
     case SMTP_SERVER_AUTH:
-        next = auth_answered(server, answer);
-        break;
     case SMTP_SERVER_RESPONSE:
-        next = response_answered(server, answer);
+        next = auth_answered(server, answer);
         break;
     case SMTP_SERVER_ATRN:
         next = atrn_answered(server, answer);
@@ -327,6 +322,11 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
 void smtp_server_offer(struct smtp_server *server, unsigned extensions)
 {
     server->offers = (uint8_t)extensions;
+}
+
+void smtp_server_set_secure(struct smtp_server *server, bool is_secure)
+{
+    server->is_secure = is_secure;
 }
 
 /* ---- state ------------------------------------------------------------------------------- */

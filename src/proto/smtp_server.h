@@ -5,9 +5,9 @@
  *
  * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
  * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and where the caller
- * says so DSN (3461), DELIVERBY (2852, without a least time) and MT-PRIORITY (6710). Or, with
- * `odmr`, the provider's side of on-demand mail relay (2645): AUTH with CRAM-MD5 (4954, 2195) and
- * ATRN, and no mail. The caller:
+ * says so DSN (3461), DELIVERBY (2852, without a least time), MT-PRIORITY (6710), and AUTH (4954)
+ * on a connection that is secure. Or, with `odmr`, the provider's side of on-demand mail relay
+ * (2645): AUTH with CRAM-MD5 (4954, 2195) and ATRN, and no mail. The caller:
  *
  *   smtp_server_input()    hands over all bytes that wait to be read
  *   smtp_server_next()     takes events until there is none, answering those that ask for it with
@@ -26,6 +26,7 @@
 #define HOLDFAST_PROTO_SMTP_SERVER_H
 
 #include "base/buffer.h"
+#include "proto/sasl.h"
 #include "proto/smtp_address.h"
 #include "proto/smtp_content.h"
 
@@ -44,6 +45,8 @@ struct smtp_server_settings {
     uint32_t session_timeout_ms;
     bool reject_bare_newline;
     bool odmr;
+    bool submission;     /* RFC 6409: no mail without a login, no ETRN */
+    unsigned mechanisms; /* bits 1 << enum sasl_mechanism of AUTH; 0: there is none */
 };
 
 enum { SMTP_COMMAND_LINE_MAX = 2048 }; /* with all parameters; RFC 5321 section 4.5.3.1.4 */
@@ -62,10 +65,10 @@ enum smtp_server_event_kind {
                          dot and ends the transaction */
     SMTP_SERVER_ETRN, /* name, with_subdomains: hand over what waits for it. Outside a transaction.
                          Answers: 250 to 253, 458, 459 */
-    SMTP_SERVER_AUTH, /* CRAM-MD5 is asked for. Answers: 334 with the challenge in base64 as text,
-                         454, 535 */
-    SMTP_SERVER_RESPONSE, /* name: what came back, in base64 as a client wrote it. Answers: 235; 501
-                             or 535, a mistake */
+    SMTP_SERVER_AUTH, /* mechanism, and has_response with bytes: the initial response, in base64 as
+                         a client wrote it; with `odmr` CRAM-MD5, and neither. Answers: 235; 334
+                         with a challenge in base64 as text; 454; 501 or 535, a mistake */
+    SMTP_SERVER_RESPONSE, /* bytes: what came back, likewise. Answers: as to SMTP_SERVER_AUTH */
     SMTP_SERVER_ATRN,     /* name: the domains as the client wrote them, valid and joined by commas;
                              empty: all that are his. He is logged in. Answers: 250, after which no more
                              is read and the caller has the connection (not if anything has come behind
@@ -113,6 +116,8 @@ struct smtp_server_event {
     bool has_priority; /* given, 0 perhaps */
     uint8_t notify;    /* 0: not given */
     struct slice orcpt;
+    enum sasl_mechanism mechanism;
+    bool has_response;
     struct slice bytes;
     const struct smtp_content *content;
     const char *reason; /* a few words for the log, static */
@@ -153,6 +158,7 @@ struct smtp_server {
     bool is_last_chunk;
     uint8_t offers; /* SMTP_OFFER_* */
     bool is_smtputf8;
+    bool is_secure;
     bool has_login;
 };
 
@@ -170,6 +176,8 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
                         int64_t now_ms);
 /* What EHLO offers of SMTP_OFFER_*, and whose parameters are known, from now on. */
 void smtp_server_offer(struct smtp_server *server, unsigned extensions);
+/* Nobody reads along, so that a client may log in. */
+void smtp_server_set_secure(struct smtp_server *server, bool is_secure);
 struct slice smtp_server_unread(const struct smtp_server *server);
 /* More input would bring it on: no answer is awaited and output does not pile up. */
 bool smtp_server_wants_input(const struct smtp_server *server);

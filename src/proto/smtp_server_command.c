@@ -19,8 +19,11 @@ enum {
     HAS_CHUNK = 1 << 8, /* octets follow the line, whatever we think of it */
     NEED_LOGIN = 1 << 9,
     NEED_NO_LOGIN = 1 << 10,
-    ODMR = 1 << 11,      /* there, too */
-    ONLY_ODMR = 1 << 12, /* there only */
+    ODMR = 1 << 11,       /* there, too */
+    ONLY_ODMR = 1 << 12,  /* there only */
+    WITH_AUTH = 1 << 13,  /* where clients may log in */
+    SUBMISSION = 1 << 14, /* there only after a login */
+    NO_SUBMISSION = 1 << 15,
 };
 
 struct command {
@@ -102,7 +105,8 @@ static enum smtp_server_step run_quit(struct smtp_server *server, struct slice a
 }
 
 static const struct command commands[] = {
-    {"MAIL", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT, smtp_server_command_mail, NULL},
+    {"MAIL", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT | SUBMISSION, smtp_server_command_mail,
+     NULL},
     {"RCPT", NEED_HELLO | NEED_MAIL | NEED_NO_CHUNK | WITH_ARGUMENT, smtp_server_command_rcpt,
      NULL},
     {"DATA", NEED_HELLO | NEED_MAIL | NEED_NO_CHUNK | NEED_RECIPIENT | WITHOUT_ARGUMENT,
@@ -113,24 +117,32 @@ static const struct command commands[] = {
     {"RSET", WITHOUT_ARGUMENT | ENDS_TRANSACTION | ODMR, run_rset, NULL},
     {"QUIT", WITHOUT_ARGUMENT | ENDS_TRANSACTION | ODMR, run_quit, NULL},
     {"NOOP", ODMR, NULL, "250 2.0.0 Ok"},
-    {"VRFY", WITH_ARGUMENT, NULL, "252 2.5.0 Cannot verify, but will take mail for it"},
-    {"ETRN", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT, run_etrn, NULL},
+    {"VRFY", WITH_ARGUMENT | SUBMISSION, NULL,
+     "252 2.5.0 Cannot verify, but will take mail for it"},
+    {"ETRN", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT | NO_SUBMISSION, run_etrn, NULL},
     {"HELP", ODMR, run_help, NULL},
-    {"AUTH", NEED_HELLO | NEED_NO_LOGIN | WITH_ARGUMENT | ONLY_ODMR, smtp_server_command_auth,
-     NULL},
+    {"AUTH", NEED_HELLO | NEED_NO_LOGIN | NEED_NO_MAIL | WITH_ARGUMENT | ODMR | WITH_AUTH,
+     smtp_server_command_auth, NULL},
     {"ATRN", NEED_HELLO | NEED_LOGIN | ONLY_ODMR, smtp_server_command_atrn, NULL},
 };
 
 /* Known, and not offered. */
 static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML", "SAML", "STARTTLS"};
 
+static bool is_here(const struct smtp_server_settings *settings, unsigned rules)
+{
+    if (settings->odmr) {
+        return (rules & (ODMR | ONLY_ODMR)) != 0;
+    }
+    return (rules & ONLY_ODMR) == 0 && ((rules & WITH_AUTH) == 0 || settings->mechanisms != 0) &&
+           ((rules & NO_SUBMISSION) == 0 || !settings->submission);
+}
+
 static const struct command *find_command(const struct smtp_server *server, struct slice verb)
 {
-    unsigned here = server->settings->odmr ? ODMR | ONLY_ODMR : 0;
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        unsigned rules = commands[i].rules;
-        bool is_here = here != 0 ? (rules & here) != 0 : (rules & ONLY_ODMR) == 0;
-        if (is_here && slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
+        if (is_here(server->settings, commands[i].rules) &&
+            slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
             return &commands[i];
         }
     }
@@ -172,8 +184,12 @@ static const char *unmet_need(const struct smtp_server *server, unsigned rules,
     if ((rules & NEED_HELLO) != 0 && !server->has_hello) {
         return "503 5.5.1 Send EHLO first";
     }
-    if ((rules & NEED_LOGIN) != 0 && !server->has_login) {
-        return "530 5.7.0 Authentication required";
+    bool needs_login =
+        (rules & NEED_LOGIN) != 0 || ((rules & SUBMISSION) != 0 && server->settings->submission);
+    if (needs_login && !server->has_login) {
+        return server->is_secure || server->settings->odmr
+                   ? "530 5.7.0 Authentication required"
+                   : "530 5.7.0 Must issue a STARTTLS command first";
     }
     if ((rules & NEED_NO_LOGIN) != 0 && server->has_login) {
         return "503 5.5.1 Already authenticated";

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the parts of the SMTP server core share: smtp_server.c (driver and answers),
- * smtp_server_command.c (command lines), smtp_server_odmr.c (AUTH and ATRN),
+ * smtp_server_command.c (command lines), smtp_server_auth.c, smtp_server_odmr.c (ATRN),
  * smtp_server_envelope.c (MAIL and RCPT),
  * smtp_server_data.c (DATA and BDAT), smtp_server_reply.c (output).
  */
@@ -72,6 +72,8 @@ bool smtp_server_errs(struct smtp_server *server);
 enum smtp_server_step smtp_server_mistake(struct smtp_server *server, const char *line);
 void smtp_server_reply_answer(struct smtp_server *server, const struct smtp_answer *answer,
                               const char *usual);
+/* "334 " and the challenge, whole and as it is: base64, perhaps empty. */
+void smtp_server_reply_challenge(struct smtp_server *server, struct slice challenge);
 void smtp_server_reply_hello(struct smtp_server *server);
 void smtp_server_reply_help(struct smtp_server *server);
 void smtp_server_reply_chunk(struct smtp_server *server, uint64_t size);

@@ -78,6 +78,14 @@ void smtp_server_reply_answer(struct smtp_server *server, const struct smtp_answ
     buffer_append(output, SLICE_LITERAL("\r\n"));
 }
 
+/* RFC 4954 section 4.2: a blank follows the code even where nothing follows it. */
+void smtp_server_reply_challenge(struct smtp_server *server, struct slice challenge)
+{
+    buffer_append(&server->output, SLICE_LITERAL("334 "));
+    buffer_append(&server->output, challenge);
+    buffer_append(&server->output, SLICE_LITERAL("\r\n"));
+}
+
 void smtp_server_reply_greeting(struct smtp_server *server)
 {
     struct buffer *output = &server->output;
@@ -106,6 +114,24 @@ static void append_limits(struct smtp_server *server)
     buffer_append(output, SLICE_LITERAL("\r\n"));
 }
 
+/* The one that shows least comes first. Not on a connection where none of them is let. */
+static void append_mechanisms(struct smtp_server *server)
+{
+    static const enum sasl_mechanism order[] = {SASL_SCRAM_SHA_256, SASL_PLAIN, SASL_LOGIN};
+    unsigned offered = server->settings->mechanisms;
+    if (offered == 0 || !server->is_secure || server->has_login) {
+        return;
+    }
+    buffer_append(&server->output, SLICE_LITERAL("250-AUTH"));
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        if ((offered & 1u << order[i]) != 0) {
+            buffer_append(&server->output, SLICE_LITERAL(" "));
+            buffer_append_text(&server->output, sasl_name(order[i]));
+        }
+    }
+    buffer_append(&server->output, SLICE_LITERAL("\r\n"));
+}
+
 void smtp_server_reply_hello(struct smtp_server *server)
 {
     struct buffer *output = &server->output;
@@ -126,8 +152,11 @@ void smtp_server_reply_hello(struct smtp_server *server)
         append_number(output, server->settings->message_bytes);
     }
     buffer_append(output,
-                  SLICE_LITERAL("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"
-                                "250-ETRN\r\n"));
+                  SLICE_LITERAL("\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n"));
+    if (!server->settings->submission) {
+        buffer_append(output, SLICE_LITERAL("250-ETRN\r\n"));
+    }
+    append_mechanisms(server);
     if ((server->offers & SMTP_OFFER_DSN) != 0) {
         buffer_append(output, SLICE_LITERAL("250-DSN\r\n"));
     }

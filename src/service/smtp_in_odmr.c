@@ -123,7 +123,7 @@ struct smtp_answer odmr_response(struct session *session, const struct smtp_serv
     struct slice name = SLICE_EMPTY;
     struct buffer response;
     buffer_init(&response, SMTP_COMMAND_LINE_MAX);
-    if (base64_decode(&response, event->name) != ERROR_NONE || response.failed) {
+    if (base64_decode(&response, event->bytes) != ERROR_NONE || response.failed) {
         buffer_done(&response);
         return (struct smtp_answer){501, "5.5.2", SLICE_LITERAL("That is not base64")};
     }

@@ -5,7 +5,8 @@
  * adjacent C: lines as one piece, and byte by byte; all must go the same way.
  *
  *   set KEY VALUE       before anything else: recipients commands errors size line header hops
- *                       reject-bare relay-client odmr command-timeout session-timeout
+ *                       reject-bare relay-client odmr submission auth secure command-timeout
+ *                       session-timeout
  *   C: LINE             the client sends LINE and CRLF
  *   C\ TEXT             the client sends TEXT with the escapes \r \n \0 \\ \xHH, no CRLF
  *   fill COUNT CHARACTER   the client sends so many of them
@@ -32,6 +33,7 @@ struct play {
     struct smtp_server_settings settings;
     struct smtp_server server;
     unsigned offers; /* SMTP_OFFER_* */
+    bool is_secure;
     bool begun;
     struct buffer unread; /* left by the core */
     struct buffer content;
@@ -138,10 +140,12 @@ static void print_event(struct play *play, const struct smtp_server_event *event
                       event->with_subdomains ? " and below" : "");
         break;
     case SMTP_SERVER_AUTH:
-        buffer_append_text(events, "auth");
+        buffer_printf(events, "auth%s%s%s%.*s", play->settings.odmr ? "" : " ",
+                      sasl_name(event->mechanism), event->has_response ? " with " : "",
+                      SLICE_PRINT(event->bytes));
         break;
     case SMTP_SERVER_RESPONSE:
-        buffer_printf(events, "response %.*s", SLICE_PRINT(event->name));
+        buffer_printf(events, "response %.*s", SLICE_PRINT(event->bytes));
         break;
     case SMTP_SERVER_ATRN:
         buffer_printf(events, "atrn%s%.*s", event->name.length > 0 ? " " : "",
@@ -214,6 +218,7 @@ static void begin(struct play *play)
     if (!play->begun) {
         play->begun = true;
         smtp_server_init(&play->server, &play->settings, play->now);
+        smtp_server_set_secure(&play->server, play->is_secure);
         take_events(play);
     }
 }
@@ -265,6 +270,13 @@ static void set(struct play *play, struct slice rest)
         s->reject_bare_newline = value != 0;
     } else if (is(key, "odmr")) {
         s->odmr = value != 0;
+    } else if (is(key, "submission")) {
+        s->submission = value != 0;
+    } else if (is(key, "auth")) {
+        s->mechanisms =
+            1u << SASL_PLAIN | 1u << SASL_LOGIN | (value > 1 ? 1u << SASL_SCRAM_SHA_256 : 0);
+    } else if (is(key, "secure")) {
+        play->is_secure = value != 0;
     } else if (is(key, "relay-client")) {
         play->offers = value != 0 ? SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY : 0;
     } else {

@@ -17,6 +17,7 @@ struct run {
     bool has_mail;
     bool closed;
     bool is_odmr;
+    bool has_auth;
     unsigned questions;
 };
 
@@ -29,7 +30,7 @@ static struct smtp_answer draw_answer(struct run *run, uint8_t choice,
         answer = (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("no\r\nnever\xff")};
     } else if ((choice & 0x40) != 0 && run->questions % 11 == 10) {
         answer = (struct smtp_answer){421, "4.3.2", SLICE_LITERAL("going")};
-    } else if (kind == SMTP_SERVER_AUTH) {
+    } else if (kind == SMTP_SERVER_AUTH && run->questions % 2 == 0) {
         answer = (struct smtp_answer){334, NULL, SLICE_LITERAL("PGFAYj4=")};
     }
     return answer;
@@ -60,7 +61,8 @@ static void note(struct run *run, const struct smtp_server_event *event)
         break;
     case SMTP_SERVER_AUTH:
     case SMTP_SERVER_RESPONSE:
-        assert(run->is_odmr && slice_find(event->name, '\n') == event->name.length);
+        assert(run->is_odmr || (run->has_auth && !run->has_mail));
+        assert(slice_find(event->bytes, '\n') == event->bytes.length);
         break;
     case SMTP_SERVER_ATRN:
         assert(run->is_odmr && slice_find(event->name, '[') == event->name.length);
@@ -123,7 +125,11 @@ static void play(struct slice input, size_t piece, uint8_t choice, struct run *r
     size_t used = 0, given = 0;
     settings.reject_bare_newline = (choice & 2) != 0;
     settings.odmr = run->is_odmr = (choice & 4) != 0;
+    run->has_auth = !run->is_odmr && (choice & 8) != 0;
+    settings.mechanisms = run->has_auth ? 1u << SASL_PLAIN | 1u << SASL_SCRAM_SHA_256 : 0;
+    settings.submission = run->has_auth && (choice & 1) != 0;
     smtp_server_init(&server, &settings, 0);
+    smtp_server_set_secure(&server, run->has_auth);
     feed(&server, run, choice);
     while (given < input.length && !run->closed) {
         given = input.length - given < piece ? input.length : given + piece;
