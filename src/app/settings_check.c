@@ -193,7 +193,7 @@ static const char *block_name(enum setting_block block)
 
 static const char *article(enum setting_block block)
 {
-    return block == BLOCK_ALERT ? "an" : "a";
+    return block == BLOCK_ALERT || block == BLOCK_ALLOW ? "an" : "a";
 }
 
 static void complain_unknown(struct settings *settings, enum setting_block block,
@@ -584,5 +584,6 @@ void settings_check(struct settings *settings)
     settings_routes(settings, &servers, top);
     settings_odmr(settings);
     names_done(&servers);
+    settings_access(settings, entries);
     settings_alerts(settings, entries); /* by routes that are there */
 }

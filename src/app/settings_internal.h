@@ -126,6 +126,12 @@ bool settings_secret_file(struct settings *settings, const struct place *at, str
 /* What settings_expand() wrote; false: no such text. */
 bool settings_unpack(struct settings *settings, struct slice text);
 
+/* The values with what stands in the file of each "file:PATH" in its place: one a line, comments
+ * after "#". In the tree's memory; without any file the values themselves. *ret_good is false if a
+ * file could not be read, which has been said. */
+const struct value *settings_list(struct settings *settings, const struct value *values,
+                                  uint32_t count, uint32_t *ret_count, bool *ret_good);
+
 /* ---- lexer -------------------------------------------------------------------------------- */
 
 enum token_kind {
@@ -184,6 +190,8 @@ enum setting_block {
     BLOCK_DOMAIN,
     BLOCK_RELAY,
     BLOCK_LIMITS,
+    BLOCK_BLOCK,
+    BLOCK_ALLOW,
     BLOCK_ALERT,
     BLOCK_COUNT,
 };
@@ -306,6 +314,8 @@ void settings_routes(struct settings *settings, const struct names *servers,
                      const struct entry *const *top);
 /* The alert blocks: settings->config.hooks. `entries` is scratch of settings_fill(). */
 void settings_alerts(struct settings *settings, const struct entry **entries);
+/* The block and allow blocks: settings->config.access. */
+void settings_access(struct settings *settings, const struct entry **entries);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
 void settings_odmr_listener(struct settings *settings, const struct block *block,
                             const struct entry *users, struct listener_config *listener);

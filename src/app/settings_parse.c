@@ -215,48 +215,12 @@ static void parse_include(struct parser *parser, struct block *block, bool neste
     }
 }
 
-/* One domain a line, comments after "#". */
-static void take_list_file(struct parser *parser, uint32_t source)
-{
-    struct slice rest = parser->settings->sources[source].content;
-    for (uint32_t line = 1; rest.length > 0; line++) {
-        size_t end = slice_find(rest, '\n');
-        struct slice text = slice_take(rest, end);
-        text = slice_take(text, slice_find(text, '#'));
-        text = slice_take(text, slice_find(text, '\r'));
-        text = slice_trim(text);
-        if (text.length > 0 &&
-            !gather(parser, (struct value){text, (struct place){source, line}})) {
-            return;
-        }
-        rest = slice_skip(rest, end + 1);
-    }
-}
-
-/* "file:PATH" among the titles becomes what stands in the file. */
 static void expand_titles(struct parser *parser, struct block *block)
 {
-    struct slice prefix = SLICE_LITERAL("file:");
-    bool any = false;
-    for (uint32_t i = 0; i < block->title_count; i++) {
-        any = any || slice_starts_fold(block->titles[i].text, prefix);
-    }
-    if (!any) {
-        return;
-    }
-    for (uint32_t i = 0; i < block->title_count; i++) {
-        const struct value *title = &block->titles[i];
-        uint32_t source;
-        if (!slice_starts_fold(title->text, prefix)) {
-            gather(parser, *title);
-        } else if (settings_source(parser->settings, &title->at,
-                                   slice_skip(title->text, prefix.length), &source)) {
-            take_list_file(parser, source);
-        } else {
-            block->broken = true;
-        }
-    }
-    block->titles = take_values(parser, &block->title_count);
+    bool good;
+    block->titles = settings_list(parser->settings, block->titles, block->title_count,
+                                  &block->title_count, &good);
+    block->broken = block->broken || !good;
 }
 
 enum after { AFTER_CLOSED, AFTER_NEXT_BLOCK };

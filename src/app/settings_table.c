@@ -17,6 +17,19 @@
 #define SERVER(member) .block = BLOCK_SERVER, AT(server_config, member)
 #define DOMAIN(member) .block = BLOCK_DOMAIN, AT(route_config, member)
 #define ALERT(member) .block = BLOCK_ALERT, AT(hook_config, member)
+#define ACCESS(block_, verb)                                                                       \
+    {"clients", SETTING_NETWORKS, .block = block_, .otherwise = "any",                             \
+     .text = "Networks of the clients that are " verb                                              \
+             "; \"file:PATH\" stands for the lines of a file, here and below."},                   \
+        {"helo", SETTING_SENDERS, .block = block_, .otherwise = "any",                             \
+         .text = "Names that such a client gives itself in EHLO; * stands for any run of "         \
+                 "characters."},                                                                   \
+    {                                                                                              \
+        "senders", SETTING_SENDERS,                                                                \
+            .block = block_, .otherwise = "any",                                                   \
+            .text = "Envelope senders, as *@example.com; <> is the empty one."                     \
+    }
+
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
 
 #define MS UINT64_C(1)
@@ -117,6 +130,10 @@ const struct setting settings_table[] = {
      .choices = "normalize|reject",
      .text = "What happens to content with a CR or LF alone: normalize makes a bare LF a line end "
              "and a bare CR a blank, reject answers 550 5.6.0."},
+    {"greeting-delay", SETTING_DURATION, LISTEN(greeting_delay_ms), .fallback = "none",
+     .least = 100 * MS, .most = MINUTE, .none = true,
+     .text = "How long a stranger waits for the greeting. One that speaks before it is no mail server, "
+             "and is refused. Relay clients and whom an allow block names are greeted at once."},
     {"tls", SETTING_CHOICE, .block = BLOCK_LISTEN, .fallback = "none", .choices = "none",
      .later = "starttls|implicit",
      .text = "Whether connections are encrypted."},
@@ -315,6 +332,39 @@ const struct setting settings_table[] = {
     {"hops", SETTING_COUNT, LIMIT(hops), .fallback = "100", .least = 1, .most = 1000,
      .text = "Received fields of a message, above which it is taken for a loop."},
 
+    {"connections-per-network", SETTING_COUNT, LIMIT(connections_per_network), .fallback = "none",
+     .least = 1, .most = 1000000, .none = true,
+     .text = "Connections at once from a network of neighbours: an IPv4 /24, an IPv6 /48."},
+    {"connection-rate", SETTING_COUNT, LIMIT(connection_rate), .fallback = "none", .least = 1,
+     .most = 60000, .none = true,
+     .text = "Connections in a minute from one client; an IPv6 client is a /64. Of this and the rates "
+             "below a client may use a minute's worth at once. They bind strangers: not loopback, relay "
+             "clients, and whom an allow block names."},
+    {"message-rate", SETTING_COUNT, LIMIT(message_rate), .fallback = "none", .least = 1,
+     .most = 60000, .none = true,
+     .text = "Messages in a minute from one client; what is more is answered 450."},
+    {"recipient-rate", SETTING_COUNT, LIMIT(recipient_rate), .fallback = "none", .least = 1,
+     .most = 60000, .none = true,
+     .text = "Recipients in a minute from one client; what is more is answered 450."},
+    {"refused-recipient-rate", SETTING_COUNT, LIMIT(refused_rate), .fallback = "120", .least = 1,
+     .most = 60000, .none = true,
+     .text = "Recipients of one client in a minute that may be refused for good; after more of them it is "
+             "greeted with 421 for a while."},
+    {"refused-recipients", SETTING_COUNT, LIMIT(refused), .fallback = "50", .least = 1,
+     .most = 60000, .none = true,
+     .text = "Recipients of one session that may be refused for good; then it is closed with 421."},
+    {"tarpit", SETTING_DURATION, LIMIT(tarpit_ms), .fallback = "1s", .least = 100 * MS,
+     .most = MINUTE, .none = true,
+     .text = "From the sixth refused recipient of a session on its answer takes so long, which makes "
+             "guessing slow."},
+
+    /* ---- block, allow ---- */
+    ACCESS(BLOCK_BLOCK, "blocked"),
+    {"text", SETTING_TEXT, .block = BLOCK_BLOCK, AT(access_rule, text), .otherwise = "none",
+     .text = "What is said to who is blocked, beside that; a line of at most 200 characters, "
+             "printable ASCII."},
+    ACCESS(BLOCK_ALLOW, "let through"),
+
     /* ---- alert ---- */
     {"on", SETTING_KINDS, ALERT(kinds), .otherwise = "all kinds",
      .text = "The kinds of alerts to tell of, as holdfast status shows them; dead-letter is each "
@@ -357,6 +407,13 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_RELAY] = {"relay", true, false,
                      "Outgoing mail of our own networks. The first relay that matches is used."},
     [BLOCK_LIMITS] = {"limits", false, true, "Bounds of what clients may do."},
+    [BLOCK_BLOCK] = {"block", true, false,
+                     "Who may send nothing: 554 5.7.1. A rule holds when everything that it names "
+                     "holds: at the greeting if it names only clients, else at MAIL. The title is "
+                     "shown in the log and in the reply."},
+    [BLOCK_ALLOW] = {"allow", true, false,
+                     "Who is let through, whatever a block, a limit of rates or a delay says. It "
+                     "gives no right to relay. A sender can be forged: name clients with it."},
     [BLOCK_ALERT] = {"alert", true, false,
                      "Whom to tell when something happens that an operator should know of: one of "
                      "exec, url and mail; several blocks may tell several."},

@@ -6,6 +6,7 @@
 #ifndef HOLDFAST_SERVICE_CONFIG_H
 #define HOLDFAST_SERVICE_CONFIG_H
 
+#include "relay/access.h"
 #include "relay/config.h"
 #include "sys/log.h"
 
@@ -30,6 +31,7 @@ struct listener_config {
     struct slice name;
     struct ip_endpoint at;
     enum listener_protocol protocol;
+    uint32_t greeting_delay_ms;         /* of strangers */
     bool reject_bare_newline;           /* else normalize (R10) */
     const struct odmr_user *odmr_users; /* known to the receiving process only; none elsewhere */
     uint32_t odmr_user_count;
@@ -48,6 +50,14 @@ struct limits_config {
     uint32_t command_timeout_ms;
     uint32_t session_timeout_ms;
     uint32_t hops; /* Received fields */
+    /* Of strangers; 0: any. */
+    uint32_t connections_per_network; /* IPv4 /24, IPv6 /48 */
+    uint32_t connection_rate;         /* of one client, in a minute, */
+    uint32_t message_rate;
+    uint32_t recipient_rate;
+    uint32_t refused_rate; /* recipients refused for good */
+    uint32_t refused;      /* of one session */
+    uint32_t tarpit_ms;    /* delay of their answers; 0: none */
 };
 
 /* An alert block: whom to tell of what. Exactly one of exec, url and mail is not empty. */
@@ -73,6 +83,8 @@ struct service_config {
     const struct listener_config *listeners;
     uint32_t listener_count;
     struct limits_config limits;
+    const struct access_rule *access; /* in the order of the file */
+    uint32_t access_count;
     struct relay_config relay;
     uint64_t reserve_bytes; /* 0: the default of DESIGN */
     uint64_t content_memory_bytes;

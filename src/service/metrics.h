@@ -15,12 +15,17 @@ enum { COUNTER_SLOTS = 64 };
 /* X(name, Prometheus name, help) */
 #define COUNTER_TABLE(X)                                                                           \
     X(SESSIONS, "holdfast_smtp_sessions_total", "SMTP sessions accepted")                          \
-    X(SESSIONS_REFUSED, "holdfast_smtp_sessions_refused_total", "SMTP sessions answered with 421") \
+    X(SESSIONS_REFUSED, "holdfast_smtp_sessions_refused_total",                                    \
+      "SMTP sessions refused at the greeting")                                                     \
     X(SESSIONS_OPEN, "holdfast_smtp_sessions_open", "SMTP sessions now open")                      \
     X(MESSAGES_ACCEPTED, "holdfast_messages_accepted_total", "Messages answered with 250")         \
     X(BYTES_ACCEPTED, "holdfast_bytes_accepted_total", "Content bytes of messages accepted")       \
     X(MESSAGES_REFUSED, "holdfast_messages_refused_total", "Messages refused at or after DATA")    \
     X(RECIPIENTS_REFUSED, "holdfast_recipients_refused_total", "RCPT commands refused")            \
+    X(BLOCKED, "holdfast_blocked_total", "Sessions and senders refused by a block rule")           \
+    X(EARLY_TALKERS, "holdfast_early_talkers_total", "Clients that spoke before the greeting")     \
+    X(RATE_LIMITED, "holdfast_rate_limited_total", "Commands put off because of too many of them") \
+    X(TARPITTED, "holdfast_tarpitted_total", "Refused recipients that were answered late")         \
     X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
     X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \

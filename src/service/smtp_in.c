@@ -47,15 +47,16 @@ enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *
 {
     struct link fresh;
     struct routing *routing = routing_new(&config->relay);
-    if (routing == NULL) {
-        return ERROR_MEMORY;
-    }
-    if (!listeners_make(in, config, listeners, &fresh)) {
+    struct access *access = access_new(in->key, config->access, config->access_count);
+    if (routing == NULL || access == NULL || !listeners_make(in, config, listeners, &fresh)) {
         routing_free(routing);
+        access_free(access);
         return ERROR_MEMORY;
     }
     routing_free(in->routing);
     in->routing = routing;
+    access_free(in->access);
+    in->access = access;
     in->config = config;
     in->ids.node = config->node;
     in->servers_by_name = has_named_server(&config->relay);
@@ -248,6 +249,7 @@ void smtp_in_free(struct smtp_in *in)
     loop_timer_free(in->stop_timer);
     loop_later_free(in->resume);
     routing_free(in->routing);
+    access_free(in->access);
     map_done(&in->tokens);
     map_done(&in->etrns);
     buffer_done(&in->frame);

@@ -268,7 +268,10 @@ struct smtp_answer envelope_recipient(struct session *session,
     if (session->in->ring == NULL) {
         answer = core_error_answer(ERROR_CLOSED);
     } else {
-        answer = find_route(session, &event->mailbox, &address, &route);
+        answer = guard_recipient(session);
+        if (answer.code == 0) {
+            answer = find_route(session, &event->mailbox, &address, &route);
+        }
         if (answer.code == 0) {
             answer = check_route(session, route, event->mailbox.text);
         }
@@ -277,6 +280,7 @@ struct smtp_answer envelope_recipient(struct session *session,
         }
     }
     if (answer.code != 0) {
+        answer = guard_missed(session, answer);
         counter_add(session->in->counters, COUNTER_RECIPIENTS_REFUSED, 1);
         session_log_refused(session, "rcpt", event->mailbox.text, &answer);
     }

@@ -22,13 +22,13 @@ void session_log_refused(const struct session *session, const char *stage, struc
               LOG_SLICE("reason", answer->text));
 }
 
-static struct smtp_answer greet(const struct session *session)
+static struct smtp_answer greet(struct session *session)
 {
     if (session->in->ring == NULL) {
         counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
         return (struct smtp_answer){421, "4.3.2", SLICE_LITERAL("Service is starting")};
     }
-    return SMTP_ACCEPT;
+    return guard_connect(session);
 }
 
 static struct smtp_answer hello(struct session *session, const struct smtp_server_event *event)
@@ -102,7 +102,8 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         answer = hello(session, event);
         break;
     case SMTP_SERVER_MAIL:
-        answer = envelope_mail(session, event);
+        answer = guard_mail(session, event->mailbox.text);
+        answer = answer.code == 0 ? envelope_mail(session, event) : answer;
         break;
     case SMTP_SERVER_RECIPIENT:
         answer = envelope_recipient(session, event);
@@ -132,5 +133,7 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         }
         break;
     }
-    session_answer_event(session, event->kind, &answer);
+    if (!guard_holds(session, event->kind, &answer)) {
+        session_answer_event(session, event->kind, &answer);
+    }
 }

@@ -2,8 +2,9 @@
  *
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
- * send what to whom), smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to
- * core), smtp_in_core.c (the ring), smtp_in_trace.c, smtp_in_limits.c.
+ * send what to whom), smtp_in_guard.c (what strangers have to bear), smtp_in_etrn.c,
+ * smtp_in_odmr.c, smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
+ * smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -26,6 +27,7 @@ enum {
     SMTP_IN_TRANSACTIONS_KEPT = 64,            /* for reuse */
     SMTP_IN_LINGER_MS = 10000,                 /* for the last reply to leave */
     SMTP_IN_ROUTES_MAX = 65536,
+    SMTP_IN_TEXT_MAX = 512, /* of a reply that is made up */
 };
 
 /* A listener lives until its last session has gone, also when a new configuration has no place for
@@ -37,6 +39,7 @@ struct listener {
     int fd;
     struct loop_watch *watch;
     struct smtp_server_settings settings;
+    uint32_t greeting_delay_ms;
     char *hostname;
     char *name;
 };
@@ -115,6 +118,9 @@ struct session {
     bool is_waiting; /* for room in the ring or for memory */
     bool is_closing;
     bool is_extended;
+    bool is_allowed; /* by a rule of the operator */
+    uint16_t misses; /* refused recipients */
+    struct held_answer *held;
     struct ip_endpoint client;
     int64_t touched_ms;
     uint64_t etrn;            /* token of a request that core is to answer; 0: none */
@@ -127,6 +133,7 @@ struct smtp_in {
     struct loop *loop;
     const struct service_config *config;
     struct routing *routing;
+    struct access *access;
     struct smtp_in_shared *shared;
     struct counters *counters;
     struct ring *ring;
@@ -139,8 +146,9 @@ struct smtp_in {
     struct link kept;         /* transactions for reuse */
     uint32_t kept_count;
     uint32_t session_count;
-    struct map tokens; /* transactions that core knows */
-    struct map etrns;  /* sessions that wait for an answer to ETRN or ATRN, by token */
+    uint32_t held_count; /* answers that come late */
+    struct map tokens;   /* transactions that core knows */
+    struct map etrns;    /* sessions that wait for an answer to ETRN or ATRN, by token */
     smtp_in_turn_fn *turn;
     void *turn_context;
     uint64_t next_token;
@@ -153,7 +161,8 @@ struct smtp_in {
     struct loop_timer *patrol;
     struct loop_timer *retry;
     struct loop_later *resume;
-    struct buffer frame; /* for making frames */
+    struct buffer frame;         /* for making frames */
+    char text[SMTP_IN_TEXT_MAX]; /* of the answer being given */
     bool servers_by_name;
     uint64_t contacted[64]; /* recent contacts: hash of address and second */
     int64_t full_logged_ms;
@@ -207,6 +216,20 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
 struct smtp_answer envelope_recipient(struct session *session,
                                       const struct smtp_server_event *event);
 unsigned envelope_offers(const struct session *session); /* SMTP_OFFER_* */
+
+/* smtp_in_guard.c */
+struct smtp_answer guard_connect(struct session *session);
+struct smtp_answer guard_mail(struct session *session, struct slice sender);
+struct smtp_answer guard_recipient(struct session *session);
+/* What is said instead, of a recipient that was refused. */
+struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer);
+/* True: the answer is given later, by itself. */
+bool guard_holds(struct session *session, enum smtp_server_event_kind kind,
+                 const struct smtp_answer *answer);
+/* It waits for the greeting; nothing should come before that, */
+bool guard_listens(const struct session *session);
+void guard_talked(struct session *session); /* but it has. */
+void guard_forget(struct session *session);
 
 /* smtp_in_etrn.c */
 /* A question to core about this session's client; the rest of its frame is appended. */

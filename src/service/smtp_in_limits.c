@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Connections by client are counted in a table of fixed size that many addresses share (a count-min
- * sketch of two rows): it needs no lock, no allocation and no search, and a stranger with many
+ * Clients are counted in tables of fixed size whose cells many addresses share (count-min sketches
+ * of two rows): that needs no lock, no allocation and no search, and a stranger with many
  * addresses cannot make it grow. A count is never too low. It can be too high only for a client
  * that meets others in both rows; the rows are keyed, so nobody can arrange that.
  */
@@ -17,17 +17,17 @@
 enum {
     ROWS = 2,
     CELLS = 1 << 15,
-    LOGIN_CELLS = 1 << 12,
-    LOGIN_COST_MS = 30000, /* of a login that failed, */
-    LOGIN_CREDIT_MS = 10 * LOGIN_COST_MS,
 };
+
+const struct smtp_in_pace smtp_in_login_pace = {30 * INT64_C(1000000), 300 * INT64_C(1000000)};
 
 struct smtp_in_shared {
     struct hash_key key;
     _Atomic uint32_t connections;
     _Atomic size_t content_bytes;
-    _Atomic uint32_t cells[ROWS][CELLS];
-    _Atomic int64_t logins[ROWS][LOGIN_CELLS]; /* steady ms until which failures are paid off */
+    _Atomic uint32_t clients[ROWS][CELLS];
+    _Atomic uint32_t networks[ROWS][CELLS];
+    _Atomic int64_t deeds[SMTP_IN_DEEDS][ROWS][CELLS]; /* steady us when all is paid off */
 };
 
 struct smtp_in_shared *smtp_in_shared_new(void)
@@ -44,92 +44,126 @@ void smtp_in_shared_free(struct smtp_in_shared *shared)
     free(shared);
 }
 
-struct cells {
-    _Atomic uint32_t *of[ROWS];
-};
-
-static struct cells cells_of(struct smtp_in_shared *shared, const struct ip_address *client)
+/* Of the first octets of the client's address. */
+static void cells_of(const struct smtp_in_shared *shared, const struct ip_address *client,
+                     size_t octets, uint32_t ret_cells[ROWS])
 {
-    size_t length = ip_is_v4(client) ? sizeof(client->bytes) : sizeof(client->bytes) / 2;
-    uint64_t hash = hash_bytes(shared->key, slice_make(client->bytes, length));
-    return (struct cells){
-        {&shared->cells[0][hash % CELLS], &shared->cells[1][(hash >> 32) % CELLS]}};
+    uint64_t hash = hash_bytes(shared->key, slice_make(client->bytes, octets));
+    ret_cells[0] = (uint32_t)(hash % CELLS);
+    ret_cells[1] = (uint32_t)((hash >> 32) % CELLS);
+}
+
+static size_t client_octets(const struct ip_address *client)
+{
+    return ip_is_v4(client) ? 16 : 8;
+}
+
+static size_t network_octets(const struct ip_address *client)
+{
+    return ip_is_v4(client) ? 15 : 6;
+}
+
+/* How many there were. */
+static uint32_t count_up(_Atomic uint32_t table[ROWS][CELLS], const uint32_t cells[ROWS])
+{
+    uint32_t least = UINT32_MAX;
+    for (int row = 0; row < ROWS; row++) {
+        uint32_t before =
+            atomic_fetch_add_explicit(&table[row][cells[row]], 1, memory_order_relaxed);
+        least = before < least ? before : least;
+    }
+    return least;
+}
+
+static void count_down(_Atomic uint32_t table[ROWS][CELLS], const uint32_t cells[ROWS])
+{
+    for (int row = 0; row < ROWS; row++) {
+        atomic_fetch_sub_explicit(&table[row][cells[row]], 1, memory_order_relaxed);
+    }
 }
 
 enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
                                      const struct limits_config *limits,
                                      const struct ip_address *client)
 {
-    if (limits->connections != 0 &&
-        atomic_fetch_add_explicit(&shared->connections, 1, memory_order_relaxed) >=
-            limits->connections) {
+    uint32_t all = atomic_fetch_add_explicit(&shared->connections, 1, memory_order_relaxed);
+    if (limits->connections != 0 && all >= limits->connections) {
         atomic_fetch_sub_explicit(&shared->connections, 1, memory_order_relaxed);
         return SMTP_IN_FULL;
-    }
-    if (limits->connections == 0) {
-        atomic_fetch_add_explicit(&shared->connections, 1, memory_order_relaxed);
     }
     if (ip_is_loopback(client)) {
         return SMTP_IN_ADMITTED;
     }
-    struct cells cells = cells_of(shared, client);
-    uint32_t least = UINT32_MAX;
-    for (int row = 0; row < ROWS; row++) {
-        uint32_t before = atomic_fetch_add_explicit(cells.of[row], 1, memory_order_relaxed);
-        least = before < least ? before : least;
+    uint32_t cells[ROWS];
+    cells_of(shared, client, client_octets(client), cells);
+    uint32_t of_client = count_up(shared->clients, cells);
+    cells_of(shared, client, network_octets(client), cells);
+    uint32_t of_network = count_up(shared->networks, cells);
+    enum smtp_in_admission admission = SMTP_IN_ADMITTED;
+    if (limits->connections_per_client != 0 && of_client >= limits->connections_per_client) {
+        admission = SMTP_IN_CLIENT_FULL;
+    } else if (limits->connections_per_network != 0 &&
+               of_network >= limits->connections_per_network) {
+        admission = SMTP_IN_NETWORK_FULL;
     }
-    if (limits->connections_per_client != 0 && least >= limits->connections_per_client) {
+    if (admission != SMTP_IN_ADMITTED) {
         smtp_in_leave(shared, client);
-        return SMTP_IN_CLIENT_FULL;
     }
-    return SMTP_IN_ADMITTED;
+    return admission;
 }
 
 void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *client)
 {
     uint32_t before = atomic_fetch_sub_explicit(&shared->connections, 1, memory_order_relaxed);
     assert(before > 0);
-    if (ip_is_loopback(client)) {
-        return;
-    }
-    struct cells cells = cells_of(shared, client);
-    for (int row = 0; row < ROWS; row++) {
-        atomic_fetch_sub_explicit(cells.of[row], 1, memory_order_relaxed);
+    if (!ip_is_loopback(client)) {
+        uint32_t cells[ROWS];
+        cells_of(shared, client, client_octets(client), cells);
+        count_down(shared->clients, cells);
+        cells_of(shared, client, network_octets(client), cells);
+        count_down(shared->networks, cells);
     }
 }
 
-/* A cell's time moves on by the cost of each failure, from now at the earliest. Cells are shared by
- * chance, as those of connections. */
-static _Atomic int64_t *login_cell(struct smtp_in_shared *shared, const struct ip_address *client,
-                                   int row)
+struct smtp_in_pace smtp_in_per_minute(uint32_t count)
 {
-    size_t length = ip_is_v4(client) ? sizeof(client->bytes) : sizeof(client->bytes) / 2;
-    uint64_t hash = hash_bytes(shared->key, slice_make(client->bytes, length));
-    return &shared->logins[row][(row == 0 ? hash : hash >> 32) % LOGIN_CELLS];
+    enum { MINUTE_US = 60000000 };
+    return (struct smtp_in_pace){count == 0 ? 0 : MINUTE_US / count, MINUTE_US};
 }
 
-bool smtp_in_login_allowed(struct smtp_in_shared *shared, const struct ip_address *client,
-                           int64_t now_ms)
+static bool is_counted(enum smtp_in_deed deed, struct smtp_in_pace pace,
+                       const struct ip_address *client)
 {
-    for (int row = 0; row < ROWS; row++) {
-        int64_t paid_ms =
-            atomic_load_explicit(login_cell(shared, client, row), memory_order_relaxed);
-        if (paid_ms - now_ms <= LOGIN_CREDIT_MS - LOGIN_COST_MS) {
-            return true;
-        }
+    return pace.cost_us != 0 && (deed == SMTP_IN_MISTAKES || !ip_is_loopback(client));
+}
+
+bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
+                 const struct ip_address *client, int64_t now_ms)
+{
+    uint32_t cells[ROWS];
+    bool may = !is_counted(deed, pace, client);
+    cells_of(shared, client, client_octets(client), cells);
+    for (int row = 0; row < ROWS && !may; row++) {
+        int64_t paid_us =
+            atomic_load_explicit(&shared->deeds[deed][row][cells[row]], memory_order_relaxed);
+        may = paid_us - now_ms * 1000 <= pace.credit_us - pace.cost_us;
     }
-    return false;
+    return may;
 }
 
-void smtp_in_login_failed(struct smtp_in_shared *shared, const struct ip_address *client,
-                          int64_t now_ms)
+/* A cell's time moves on by the cost, from now at the earliest. */
+void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
+                 const struct ip_address *client, int64_t now_ms)
 {
-    for (int row = 0; row < ROWS; row++) {
-        _Atomic int64_t *cell = login_cell(shared, client, row);
+    uint32_t cells[ROWS];
+    cells_of(shared, client, client_octets(client), cells);
+    for (int row = 0; row < ROWS && is_counted(deed, pace, client); row++) {
+        _Atomic int64_t *cell = &shared->deeds[deed][row][cells[row]];
         int64_t before = atomic_load_explicit(cell, memory_order_relaxed);
-        int64_t after;
+        int64_t most = now_ms * 1000 + 2 * pace.credit_us, after;
         do {
-            after = (before > now_ms ? before : now_ms) + LOGIN_COST_MS;
+            after = (before > now_ms * 1000 ? before : now_ms * 1000) + pace.cost_us;
+            after = after < most ? after : most; /* a penance has an end */
         } while (!atomic_compare_exchange_weak_explicit(cell, &before, after, memory_order_relaxed,
                                                         memory_order_relaxed));
     }

@@ -12,8 +12,9 @@
 
 enum smtp_in_admission {
     SMTP_IN_ADMITTED,
-    SMTP_IN_FULL,        /* connections in all */
-    SMTP_IN_CLIENT_FULL, /* connections of this client; an IPv6 client is a /64 */
+    SMTP_IN_FULL,         /* connections in all */
+    SMTP_IN_CLIENT_FULL,  /* connections of this client; an IPv6 client is a /64 */
+    SMTP_IN_NETWORK_FULL, /* connections of its network: IPv4 /24, IPv6 /48 */
 };
 
 /* A connection that was admitted must leave with the same address. Loopback is not counted by
@@ -23,12 +24,30 @@ enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
                                      const struct ip_address *client);
 void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *client);
 
-/* Logins that fail are counted by client; one that has many behind it may not try for a while: 10
- * at once, then one in 30 s. Loopback is counted like others. */
-bool smtp_in_login_allowed(struct smtp_in_shared *shared, const struct ip_address *client,
-                           int64_t now_ms);
-void smtp_in_login_failed(struct smtp_in_shared *shared, const struct ip_address *client,
-                          int64_t now_ms);
+/* What a client may do so many times, and then at a steady pace: each time has a cost, which is
+ * paid off as time goes by; a client owes at most its credit. */
+enum smtp_in_deed {
+    SMTP_IN_CONNECTS,
+    SMTP_IN_SENDS,    /* MAIL */
+    SMTP_IN_NAMES,    /* RCPT */
+    SMTP_IN_MISSES,   /* a recipient that is refused */
+    SMTP_IN_MISTAKES, /* a login that fails */
+    SMTP_IN_DEEDS
+};
+struct smtp_in_pace {
+    int64_t cost_us; /* 0: as it likes */
+    int64_t credit_us;
+};
+/* So many in a minute, all at once if it likes; 0: any number. */
+struct smtp_in_pace smtp_in_per_minute(uint32_t count);
+/* Clients are counted as for connections; loopback is not, but for mistakes. */
+bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
+                 const struct ip_address *client, int64_t now_ms);
+void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
+                 const struct ip_address *client, int64_t now_ms);
+
+/* Logins that fail: 10 at once, then one in 30 s. */
+extern const struct smtp_in_pace smtp_in_login_pace;
 
 void smtp_in_content_grown(struct smtp_in_shared *shared, size_t bytes);
 void smtp_in_content_shrunk(struct smtp_in_shared *shared, size_t bytes);

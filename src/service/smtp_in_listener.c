@@ -61,16 +61,19 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
                       enum smtp_in_admission admission)
 {
     struct smtp_in *in = listener->in;
-    const char *reason = admission == SMTP_IN_FULL ? "too many connections"
-                                                   : "too many connections from this client";
+    static const struct {
+        const char *code, *text;
+    } said[] = {
+        [SMTP_IN_FULL] = {"421 4.3.2 ", "Too many connections"},
+        [SMTP_IN_CLIENT_FULL] = {"421 4.7.0 ", "Too many connections from your address"},
+        [SMTP_IN_NETWORK_FULL] = {"421 4.7.0 ", "Too many connections from your network"},
+    };
     struct buffer line;
     size_t sent;
     buffer_init(&line, 1024);
-    buffer_append_text(&line, admission == SMTP_IN_FULL ? "421 4.3.2 " : "421 4.7.0 ");
+    buffer_append_text(&line, said[admission].code);
     buffer_append(&line, listener->settings.hostname);
-    buffer_append_text(&line, admission == SMTP_IN_FULL
-                                  ? " Too many connections, try again later\r\n"
-                                  : " Too many connections from your address\r\n");
+    buffer_printf(&line, " %s, try again later\r\n", said[admission].text);
     /* A new socket has room for a line, or the peer has gone: nothing to wait for. */
     while (line.length > 0 && net_send(fd, buffer_slice(&line), &sent) == ERROR_NONE) {
         buffer_consume(&line, sent);
@@ -78,7 +81,7 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
     buffer_done(&line);
     net_close(fd);
     counter_add(in->counters, COUNTER_SESSIONS_REFUSED, 1);
-    log_full(in, peer, reason);
+    log_full(in, peer, said[admission].text);
 }
 
 void listeners_watch(struct smtp_in *in, unsigned interest)
@@ -159,6 +162,7 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
         return NULL;
     }
     listener->settings = server_settings(config, from, listener->hostname);
+    listener->greeting_delay_ms = from->greeting_delay_ms;
     return listener;
 }
 

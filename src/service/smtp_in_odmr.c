@@ -71,7 +71,8 @@ struct smtp_answer odmr_auth(struct session *session)
     struct smtp_in *in = session->in;
     uint8_t nonce[SASL_NONCE_BYTES];
     struct buffer challenge;
-    if (!smtp_in_login_allowed(in->shared, &session->client.address, clock_steady_ms())) {
+    if (!smtp_in_may(in->shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &session->client.address,
+                     clock_steady_ms())) {
         session_log_refused(session, "auth", SLICE_EMPTY, &no_login);
         return (struct smtp_answer){454, "4.7.0",
                                     SLICE_LITERAL("Too many failed logins, try again later")};
@@ -134,7 +135,8 @@ struct smtp_answer odmr_response(struct session *session, const struct smtp_serv
         login->name_length = name.length;
     } else {
         counter_add(in->counters, COUNTER_LOGINS_FAILED, 1);
-        smtp_in_login_failed(in->shared, &session->client.address, clock_steady_ms());
+        smtp_in_did(in->shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &session->client.address,
+                    clock_steady_ms());
     }
     log_login(session, name, proved ? "good" : "refused");
     buffer_done(&response);

@@ -57,6 +57,7 @@ void session_free(struct session *session)
     }
     etrn_forget(session);
     odmr_forget(session);
+    guard_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
     smtp_in_leave(in->shared, &session->client.address);
@@ -142,6 +143,11 @@ static bool keep_unread(struct session *session, struct slice rest)
     return true;
 }
 
+static bool wants_input(const struct session *session)
+{
+    return smtp_server_wants_input(&session->server) || guard_listens(session);
+}
+
 static void update_interest(struct session *session)
 {
     unsigned interest = session->interest & LOOP_READ;
@@ -150,7 +156,7 @@ static void update_interest(struct session *session)
     }
     if (session->is_waiting || session->is_closing) {
         interest &= ~(unsigned)LOOP_READ;
-    } else if (smtp_server_wants_input(&session->server)) {
+    } else if (wants_input(session)) {
         interest |= LOOP_READ;
     }
     set_interest(session, interest);
@@ -182,6 +188,9 @@ static bool run(struct session *session, struct slice input)
 {
     int64_t now_ms = clock_steady_ms();
     touch(session, now_ms);
+    if (guard_listens(session) && input.length > 0) {
+        guard_talked(session);
+    }
     for (;;) {
         smtp_server_input(&session->server, input, now_ms);
         bool has_room = take_events(session);
@@ -278,13 +287,12 @@ static void on_ready(void *context, unsigned ready)
     if ((ready & LOOP_READ) == 0) {
         return;
     }
-    if (session->is_waiting || session->is_closing || !smtp_server_wants_input(&session->server)) {
+    if (session->is_waiting || session->is_closing || !wants_input(session)) {
         set_interest(session, session->interest & ~(unsigned)LOOP_READ);
         return;
     }
     for (int i = 0; i < READS_PER_TURN && read_some(session); i++) {
-        if (session->is_waiting || session->is_closing ||
-            !smtp_server_wants_input(&session->server)) {
+        if (session->is_waiting || session->is_closing || !wants_input(session)) {
             return;
         }
     }

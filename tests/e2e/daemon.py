@@ -162,9 +162,9 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
         return Dialogue(self.port, **how)
 
     def send(self, recipients=("ann@example.com",), sender="bob@client.example",
-             content=b"Subject: test\r\n\r\nHello.\r\n", **how):
+             content=b"Subject: test\r\n\r\nHello.\r\n", source=None, **how):
         """One message in; returns the reply to the dot. Everything before it must succeed."""
-        with self.dialogue() as dialogue:
+        with self.dialogue(source=source) as dialogue:
             return dialogue.send(sender, recipients, content, **how)
 
     def wait_empty(self, seconds=20):

@@ -113,16 +113,16 @@ static void failed_logins_are_paid_off_by_time(void **state)
     assert_true(ip_from_text(SLICE_LITERAL("192.0.2.2"), &other));
     int64_t now = 1000000;
     for (int i = 0; i < 10; i++) {
-        assert_true(smtp_in_login_allowed(shared, &client, now));
-        smtp_in_login_failed(shared, &client, now);
+        assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now));
+        smtp_in_did(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now);
     }
-    assert_false(smtp_in_login_allowed(shared, &client, now));
-    assert_true(smtp_in_login_allowed(shared, &other, now));
-    assert_false(smtp_in_login_allowed(shared, &client, now + 29999));
-    assert_true(smtp_in_login_allowed(shared, &client, now + 30000));
-    smtp_in_login_failed(shared, &client, now + 30000);
-    assert_false(smtp_in_login_allowed(shared, &client, now + 30000));
-    assert_true(smtp_in_login_allowed(shared, &client, now + 60000));
+    assert_false(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now));
+    assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &other, now));
+    assert_false(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 29999));
+    assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 30000));
+    smtp_in_did(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 30000);
+    assert_false(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 30000));
+    assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 60000));
     smtp_in_shared_free(shared);
 }
 

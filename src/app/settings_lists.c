@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Lists that go on in files.
+ */
+#include "app/settings_internal.h"
+
+static const struct slice prefix = SLICE_LITERAL("file:");
+
+/* The next line that says something. False: there is none. */
+static bool next_line(struct slice *rest, uint32_t *line, struct slice *ret_text)
+{
+    while (rest->length > 0) {
+        size_t end = slice_find(*rest, '\n');
+        struct slice text = slice_take(*rest, end);
+        text = slice_take(text, slice_find(text, '#'));
+        text = slice_trim(slice_take(text, slice_find(text, '\r')));
+        *rest = slice_skip(*rest, end + 1);
+        (*line)++;
+        if (text.length > 0) {
+            *ret_text = text;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Without `into` only counts. */
+static uint32_t take_file(struct settings *settings, uint32_t source, struct value *into)
+{
+    struct slice rest = settings->sources[source].content, text;
+    uint32_t count = 0, line = 0;
+    while (next_line(&rest, &line, &text)) {
+        if (into != NULL) {
+            into[count] = (struct value){text, {source, line}};
+        }
+        count++;
+    }
+    return count;
+}
+
+enum { PLAIN = UINT32_MAX, UNREAD = UINT32_MAX - 1 };
+
+const struct value *settings_list(struct settings *settings, const struct value *values,
+                                  uint32_t count, uint32_t *ret_count, bool *ret_good)
+{
+    uint32_t *sources = settings_allocate_tree(settings, count, sizeof(*sources));
+    uint32_t room = 0, taken = 0;
+    bool any = false;
+    *ret_good = true;
+    for (uint32_t i = 0; sources != NULL && i < count; i++) {
+        bool is_file = slice_starts_fold(values[i].text, prefix);
+        any = any || is_file;
+        sources[i] = PLAIN;
+        if (is_file && !settings_source(settings, &values[i].at,
+                                        slice_skip(values[i].text, prefix.length), &sources[i])) {
+            sources[i] = UNREAD;
+            *ret_good = false;
+        }
+        room += !is_file ? 1 : sources[i] == UNREAD ? 0 : take_file(settings, sources[i], NULL);
+    }
+    *ret_count = sources == NULL ? 0 : count;
+    if (!any) {
+        return values;
+    }
+    struct value *all = settings_allocate_tree(settings, room, sizeof(*all));
+    for (uint32_t i = 0; all != NULL && i < count; i++) {
+        if (sources[i] == PLAIN) {
+            all[taken++] = values[i];
+        } else if (sources[i] != UNREAD) {
+            taken += take_file(settings, sources[i], &all[taken]);
+        }
+    }
+    *ret_count = taken;
+    return all;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What strangers have to bear: the operator's block and allow rules, a greeting that comes late, a
+ * bound on how much of what they may do in a minute, and slow answers for who guesses recipients.
+ * Relay clients and whom an allow rule names are spared all of it.
+ */
+#include "service/smtp_in_internal.h"
+
+#include "sys/clock.h"
+#include "sys/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    HELD_MAX = 2000, /* answers of a loop that come late; beyond, none does */
+    MISSES_FREE = 5, /* refused recipients of a session that are answered at once */
+};
+
+/* An answer that is given later. */
+struct held_answer {
+    struct session *session;
+    struct loop_timer *timer;
+    enum smtp_server_event_kind kind;
+    uint16_t code;
+    char enhanced[12];
+    char text[SMTP_IN_TEXT_MAX];
+};
+
+/* ---- answers that come late -------------------------------------------------------------- */
+
+void guard_forget(struct session *session)
+{
+    if (session->held != NULL) {
+        loop_timer_free(session->held->timer);
+        free(session->held);
+        session->held = NULL;
+        session->in->held_count--;
+    }
+}
+
+static void on_time(void *context)
+{
+    struct held_answer *of = context;
+    struct held_answer held = *of;
+    struct smtp_answer answer = SMTP_ACCEPT;
+    if (held.code != 0) {
+        answer = (struct smtp_answer){held.code, held.enhanced, slice_from_text(held.text)};
+    }
+    guard_forget(held.session);
+    session_answer(held.session, held.kind, &answer);
+}
+
+/* False: it is given at once, for want of memory or because so many are held already. */
+static bool hold(struct session *session, enum smtp_server_event_kind kind,
+                 const struct smtp_answer *answer, uint32_t delay_ms)
+{
+    struct held_answer *held = session->in->held_count < HELD_MAX ? calloc(1, sizeof(*held)) : NULL;
+    if (held == NULL) {
+        return false;
+    }
+    held->timer = loop_timer_new(session->in->loop, on_time, held);
+    if (held->timer == NULL) {
+        free(held);
+        return false;
+    }
+    held->session = session;
+    held->kind = kind;
+    held->code = answer->code;
+    if (answer->code != 0) {
+        snprintf(held->enhanced, sizeof(held->enhanced), "%s",
+                 answer->enhanced != NULL ? answer->enhanced : "5.0.0");
+        snprintf(held->text, sizeof(held->text), "%.*s", SLICE_PRINT(answer->text));
+    }
+    loop_timer_set(held->timer, delay_ms);
+    session->held = held;
+    session->in->held_count++;
+    return true;
+}
+
+/* ---- who is meant ------------------------------------------------------------------------ */
+
+static bool is_spared(const struct session *session)
+{
+    return session->is_allowed ||
+           routing_is_relay_client(session->in->routing, &session->client.address);
+}
+
+/* The rules by client, HELO and, if it is known, sender. The answer's text lasts until the loop's
+ * next. */
+static struct smtp_answer check_rules(struct session *session, const struct slice *sender,
+                                      const char *stage)
+{
+    struct smtp_in *in = session->in;
+    struct access_query query = {
+        .client = &session->client.address,
+        .has_helo = session->helo != NULL,
+        .helo = slice_make(session->helo, session->helo_length),
+        .has_sender = sender != NULL,
+        .sender = sender != NULL ? *sender : SLICE_EMPTY,
+    };
+    const struct access_rule *rule = access_find(in->access, &query);
+    session->is_allowed = rule != NULL && rule->allows;
+    if (rule == NULL || rule->allows) {
+        return SMTP_ACCEPT;
+    }
+    int length = snprintf(in->text, sizeof(in->text), "Refused by the rule '%.*s'%s%.*s",
+                          SLICE_PRINT(rule->name), rule->text.length > 0 ? ": " : "",
+                          SLICE_PRINT(rule->text));
+    size_t shown = (size_t)length < sizeof(in->text) ? (size_t)length : sizeof(in->text) - 1;
+    struct smtp_answer answer = {554, "5.7.1", slice_make(in->text, shown)};
+    counter_add(in->counters, COUNTER_BLOCKED, 1);
+    session_log_refused(session, stage, SLICE_EMPTY, &answer);
+    return answer;
+}
+
+/* Once more of it, if that is not too much. */
+static bool spend(struct session *session, enum smtp_in_deed deed, uint32_t per_minute)
+{
+    struct smtp_in_shared *shared = session->in->shared;
+    struct smtp_in_pace pace = smtp_in_per_minute(per_minute);
+    int64_t now_ms = clock_steady_ms();
+    if (is_spared(session)) {
+        return true;
+    }
+    if (!smtp_in_may(shared, deed, pace, &session->client.address, now_ms)) {
+        counter_add(session->in->counters, COUNTER_RATE_LIMITED, 1);
+        return false;
+    }
+    smtp_in_did(shared, deed, pace, &session->client.address, now_ms);
+    return true;
+}
+
+static struct smtp_answer too_much(struct session *session, const char *stage,
+                                   struct smtp_answer answer)
+{
+    session_log_refused(session, stage, SLICE_EMPTY, &answer);
+    return answer;
+}
+
+/* ---- stages ------------------------------------------------------------------------------ */
+
+struct smtp_answer guard_connect(struct session *session)
+{
+    const struct limits_config *limits = &session->in->config->limits;
+    struct smtp_answer answer = check_rules(session, NULL, "connect");
+    if (answer.code != 0) {
+        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+        return answer;
+    }
+    if (!spend(session, SMTP_IN_CONNECTS, limits->connection_rate)) {
+        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+        return too_much(session, "connect",
+                        (struct smtp_answer){
+                            421, "4.7.0", SLICE_LITERAL("You connect too often, wait a minute")});
+    }
+    if (!is_spared(session) &&
+        !smtp_in_may(session->in->shared, SMTP_IN_MISSES, smtp_in_per_minute(limits->refused_rate),
+                     &session->client.address, clock_steady_ms())) {
+        counter_add(session->in->counters, COUNTER_RATE_LIMITED, 1);
+        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+        return too_much(
+            session, "connect",
+            (struct smtp_answer){421, "4.7.0",
+                                 SLICE_LITERAL("Too many recipients of yours were refused")});
+    }
+    return SMTP_ACCEPT;
+}
+
+struct smtp_answer guard_mail(struct session *session, struct slice sender)
+{
+    struct smtp_answer answer = check_rules(session, &sender, "mail");
+    if (answer.code == 0 &&
+        !spend(session, SMTP_IN_SENDS, session->in->config->limits.message_rate)) {
+        answer =
+            too_much(session, "mail",
+                     (struct smtp_answer){
+                         450, "4.7.1", SLICE_LITERAL("You send too many messages, wait a minute")});
+    }
+    return answer;
+}
+
+struct smtp_answer guard_recipient(struct session *session)
+{
+    if (spend(session, SMTP_IN_NAMES, session->in->config->limits.recipient_rate)) {
+        return SMTP_ACCEPT;
+    }
+    return (struct smtp_answer){450, "4.7.1",
+                                SLICE_LITERAL("You name too many recipients, wait a minute")};
+}
+
+struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer)
+{
+    const struct limits_config *limits = &session->in->config->limits;
+    if (answer.code < 500 || is_spared(session)) {
+        return answer;
+    }
+    smtp_in_did(session->in->shared, SMTP_IN_MISSES, smtp_in_per_minute(limits->refused_rate),
+                &session->client.address, clock_steady_ms());
+    if (session->misses < UINT16_MAX) {
+        session->misses++;
+    }
+    if (limits->refused != 0 && session->misses > limits->refused) {
+        return (struct smtp_answer){421, "4.7.0", SLICE_LITERAL("Too many refused recipients")};
+    }
+    return answer;
+}
+
+bool guard_holds(struct session *session, enum smtp_server_event_kind kind,
+                 const struct smtp_answer *answer)
+{
+    uint32_t delay_ms = 0;
+    if (kind == SMTP_SERVER_GREETING && answer->code == 0) {
+        delay_ms = session->listener->greeting_delay_ms;
+    } else if (kind == SMTP_SERVER_RECIPIENT && answer->code >= 500 &&
+               session->misses > MISSES_FREE) {
+        delay_ms = session->in->config->limits.tarpit_ms;
+        counter_add(session->in->counters, COUNTER_TARPITTED, 1);
+    }
+    return delay_ms != 0 && !is_spared(session) && hold(session, kind, answer, delay_ms);
+}
+
+bool guard_listens(const struct session *session)
+{
+    const struct held_answer *held = session->held;
+    return held != NULL && held->kind == SMTP_SERVER_GREETING && held->code == 0;
+}
+
+void guard_talked(struct session *session)
+{
+    struct held_answer *held = session->held;
+    struct smtp_answer answer = {554, "5.5.1",
+                                 SLICE_LITERAL("You spoke before the greeting, as no mail server")};
+    held->code = answer.code;
+    snprintf(held->enhanced, sizeof(held->enhanced), "%s", answer.enhanced);
+    snprintf(held->text, sizeof(held->text), "%.*s", SLICE_PRINT(answer.text));
+    counter_add(session->in->counters, COUNTER_EARLY_TALKERS, 1);
+    counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+    session_log_refused(session, "connect", SLICE_EMPTY, &answer);
+}

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What strangers have to bear: rules of the operator, a late greeting, bounds on how much of what in
+a minute, and slow answers for who guesses recipients."""
+
+import contextlib
+import socket
+import time
+import urllib.request
+
+import pytest
+
+from client import Dialogue, Refused
+from daemon import backup_mx
+from exposition import parse
+from netns import Net, why_no_netns
+from peers import wait_for
+
+OURS = 'relay out { from = 127.0.0.2  deliver-to = m1 }\n'
+STRANGER, CLIENT = "127.0.0.9", "127.0.0.2"
+PORT = 2525
+
+
+def counter(mx, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=5) as page:
+        samples = parse(page.read().decode())
+    return sum(value for (found, _), value in samples.items() if found == f"holdfast_{name}_total")
+
+
+def greeting(mx, source=STRANGER, **how):
+    """Code and text, and nothing said."""
+    with Dialogue(mx.port, hello=None, source=source, **how) as dialogue:
+        return dialogue.greeting
+
+
+def refusal(mx, source=STRANGER, hello="client.example", sender="bob@client.example"):
+    """What MAIL is answered, None if it is taken."""
+    with Dialogue(mx.port, hello=hello, source=source) as dialogue:
+        code, text = dialogue.say(f"MAIL FROM:<{sender}>")
+        return None if code == 250 else f"{code} {text}"
+
+
+# ---- rules ----
+
+
+def test_a_client_that_is_blocked_is_greeted_so(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) +
+                  'block bad { clients = {127.0.0.8/31, "2001:db8::/32"}  '
+                  'text = "see https://example.com/blocked" }\n')
+    code, text = greeting(mx)
+    assert code == 554 and text == \
+        "5.7.1 Refused by the rule 'bad': see https://example.com/blocked"
+    assert greeting(mx, "127.0.0.10")[0] == 220
+    assert "refused stage=connect client=127.0.0.9" in mx.log() and "rule 'bad'" in mx.log()
+    assert counter(mx, "blocked") == 1
+    assert mx.send(source="127.0.0.10")[0] == 250
+
+
+def test_helo_and_sender_are_known_at_mail(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) +
+                  'block dynamic { helo = {*.dyn.example, "[127.0.0.9]"} }\n'
+                  'block spam { senders = {*@spam.example, *.junk.example, liar@ham.example} }\n'
+                  'block both { clients = 127.0.0.8  senders = "<>" }\n')
+    assert "'dynamic'" in refusal(mx, hello="a.b.dyn.example")
+    assert "'dynamic'" in refusal(mx, hello="[127.0.0.9]")
+    for sender in ("x@spam.example", "X@SPAM.example", "y@a.junk.example", "liar@ham.example"):
+        assert refusal(mx, sender=sender).startswith("554 5.7.1 Refused by the rule 'spam'")
+    for sender in ("x@spam.example.org", "y@junk.example", "ann@ham.example"):
+        assert refusal(mx, sender=sender) is None
+    assert "'both'" in refusal(mx, source="127.0.0.8", sender="")
+    assert refusal(mx, sender="") is None and refusal(mx, source="127.0.0.8") is None
+
+
+def test_what_is_allowed_comes_before_what_is_blocked(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) +
+                  'block all { clients = 127.0.0.0/24 }\n'
+                  'block spam { senders = *@spam.example }\n'
+                  'allow this { clients = {127.0.0.1, 127.0.0.7} }\n'
+                  'allow partner { clients = 127.0.0.6  senders = *@partner.example }\n')
+    assert greeting(mx)[0] == 554
+    assert refusal(mx, source="127.0.0.7", sender="x@spam.example") is None
+    # What an allow rule says of senders is known too late for who is blocked as a client.
+    assert greeting(mx, "127.0.0.6")[0] == 554
+    # No right to relay comes of it.
+    with pytest.raises(Refused) as refused:
+        mx.send(["ann@elsewhere.example"], source="127.0.0.7")
+    assert refused.value.code == 550
+
+
+def test_lists_are_read_from_files_and_again_at_a_reload(holdfast, sink, place):
+    clients, senders = place / "clients", place / "senders"
+    clients.write_text("# bad ones\n127.0.0.9  # him\n\n" +
+                       "".join(f"10.{i // 250}.{i % 250}.0/24\n" for i in range(50000)))
+    senders.write_text("*@spam.example\r\n")
+    mx = holdfast(backup_mx(sink().port) + f'block listed {{ clients = "file:{clients}" }}\n'
+                                           f'block from {{ senders = {{"file:{senders}"}} }}\n')
+    assert greeting(mx)[0] == 554 and greeting(mx, "127.0.0.10")[0] == 220
+    assert "'from'" in refusal(mx, source="127.0.0.10", sender="x@spam.example")
+    clients.write_text("127.0.0.10\n")
+    mx.reload()
+    wait_for(lambda: greeting(mx)[0] == 220, 10, what="the new list")
+    assert greeting(mx, "127.0.0.10")[0] == 554
+    clients.write_text("127.0.0.10\n127.0.0.300\n")
+    checked = mx.tool("check", check=False)
+    assert checked.returncode == 1 and f"{clients}:2: clients: '127.0.0.300'" in checked.stderr
+
+
+# ---- the greeting ----
+
+
+def test_who_speaks_first_is_no_mail_server(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) + OURS + 'allow him { clients = 127.0.0.7 }\n',
+                  listen="greeting-delay = 1s")
+    with socket.create_connection(("127.0.0.1", mx.port), source_address=(STRANGER, 0)) as talker:
+        talker.sendall(b"EHLO spam.example\r\nMAIL FROM:<x@spam.example>\r\n")
+        talker.settimeout(10)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while more := talker.recv(4096):
+                said += more
+    assert said.startswith(b"554 5.5.1 You spoke before the greeting") and said.count(b"\n") == 1
+    assert counter(mx, "early_talkers") == 1
+    begun = time.monotonic()
+    assert greeting(mx)[0] == 220
+    assert time.monotonic() - begun > 0.9
+    # Neither our own clients nor whom we know wait: they may even speak at once.
+    for spared in (CLIENT, "127.0.0.7"):
+        with socket.create_connection(("127.0.0.1", mx.port), source_address=(spared, 0)) as one:
+            one.sendall(b"EHLO a.example\r\nQUIT\r\n")
+            one.settimeout(10)
+            assert one.makefile("rb").read().startswith(b"220 ")
+    mx.send(source=STRANGER)
+    mx.wait_empty()
+
+
+def test_many_that_wait_for_a_greeting_may_go_or_be_stopped(holdfast, sink):
+    """Held greetings whose clients leave, and a stop in the middle."""
+    mx = holdfast(backup_mx(sink().port), listen="greeting-delay = 30s", start=False)
+    mx.start(wait=False)
+    wait_for(lambda: " keeper started " in mx.log(), 10, what="its start")
+    waiting = [socket.create_connection(("127.0.0.1", mx.port)) for _ in range(200)]
+    for one in waiting[::2]:
+        one.close()
+    wait_for(lambda: counter(mx, "smtp_sessions") == 200, 10, what="all of them")
+    mx.stop()
+    for one in waiting[1::2]:
+        one.close()
+
+
+# ---- guessing ----
+
+
+def test_who_guesses_recipients_is_slowed_down_and_cut_off(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) + OURS +
+                  "limits { refused-recipients = 8  tarpit = 100ms }\n")
+    with mx.dialogue(source=STRANGER) as dialogue:
+        dialogue.must("MAIL FROM:<bob@client.example>")
+        begun = time.monotonic()
+        codes = [dialogue.say(f"RCPT TO:<x{i}@elsewhere.example>")[0] for i in range(8)]
+        assert codes == [550] * 8
+        assert time.monotonic() - begun >= 0.3
+        code, text = dialogue.say("RCPT TO:<x9@elsewhere.example>")
+        assert code == 421 and "Too many refused recipients" in text
+        assert dialogue.socket.recv(10) == b""
+    assert counter(mx, "tarpitted") >= 3
+    # The good ones of a session that has some bad ones are taken.
+    with mx.dialogue(source=STRANGER) as dialogue:
+        dialogue.must("MAIL FROM:<bob@client.example>")
+        for i in range(6):
+            assert dialogue.say(f"RCPT TO:<x{i}@elsewhere.example>")[0] == 550
+            dialogue.must(f"RCPT TO:<u{i}@example.com>")
+        assert dialogue.data(b"Subject: six\r\n\r\n")[0] == 250
+    mx.wait_empty()
+
+
+# ---- how much in a minute ----
+
+why_not = why_no_netns()
+needs_net = pytest.mark.skipif(why_not is not None, reason=str(why_not))
+
+
+@pytest.fixture
+def net():
+    with Net() as made:
+        yield made
+
+
+@pytest.fixture
+def bounded(net, holdfast):
+    """A daemon with the limits given, and a way to speak to it from one of the far addresses."""
+    stack = contextlib.ExitStack()
+
+    class Bounded:
+        def __init__(self, limits, more=""):
+            self.mx = holdfast(
+                f'listen far {{ address = "192.0.2.1:{PORT}" }}\n'
+                'server m1 { address = "127.0.0.1:1" }\n'
+                f"domain example.com {{ deliver-to = m1 }}\n{more}\nlimits {{ {limits} }}\n")
+
+        def dialogue(self, who=0, **how):
+            with net.far():
+                made = Dialogue(PORT, address="192.0.2.1", source=net.addresses[who], **how)
+            stack.callback(made.close)
+            return made
+
+        def message(self, who=0, recipients=1):
+            """The code that ends it."""
+            dialogue = self.dialogue(who)
+            if dialogue.greeting[0] != 220:
+                return dialogue.greeting[0]
+            try:
+                return dialogue.send("bob@client.example",
+                                     [f"u{i}@example.com" for i in range(recipients)],
+                                     b"Subject: x\r\n\r\n")[0]
+            except Refused as refused:
+                return refused.code
+            finally:
+                dialogue.close()
+    with stack:
+        yield Bounded
+
+
+@needs_net
+def test_messages_in_a_minute(bounded):
+    it = bounded("message-rate = 4", "allow friend { clients = 192.0.2.13 }")
+    assert [it.message() for _ in range(5)] == [250] * 4 + [450]
+    assert it.message(who=1) == 250
+    assert [it.message(who=2) for _ in range(6)] == [250] * 6  # the friend
+    assert counter(it.mx, "rate_limited") == 1
+    assert "You send too many messages" in it.mx.log()
+
+
+@needs_net
+def test_recipients_in_a_minute(bounded):
+    it = bounded("recipient-rate = 10")
+    assert it.message(recipients=8) == 250
+    assert it.message(recipients=3) == 450
+    assert it.message(who=1, recipients=10) == 250
+
+
+@needs_net
+def test_connections_in_a_minute(bounded):
+    it = bounded("connection-rate = 3")
+    assert [it.dialogue(hello=None).greeting[0] for _ in range(4)] == [220] * 3 + [421]
+    assert it.dialogue(1, hello=None).greeting[0] == 220
+
+
+@needs_net
+def test_connections_of_neighbours(bounded):
+    it = bounded("connections-per-network = 3  connections-per-client = 2")
+    assert [it.dialogue(0).greeting[0] for _ in range(2)] == [220, 220]
+    assert "your address" in it.dialogue(0, hello=None).greeting[1]
+    assert it.dialogue(1).greeting[0] == 220
+    code, text = it.dialogue(2, hello=None).greeting
+    assert code == 421 and "Too many connections from your network" in text
+
+
+@needs_net
+def test_who_has_guessed_much_is_not_greeted_for_a_while(bounded):
+    it = bounded("refused-recipient-rate = 10  refused-recipients = 6  tarpit = none")
+    for _ in range(2):
+        dialogue = it.dialogue()
+        dialogue.must("MAIL FROM:<bob@client.example>")
+        for i in range(6):
+            dialogue.say(f"RCPT TO:<x{i}@elsewhere.example>")
+        dialogue.close()
+    code, text = it.dialogue(hello=None).greeting
+    assert code == 421 and "recipients of yours were refused" in text
+    assert it.message(who=1) == 250
