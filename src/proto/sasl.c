@@ -11,6 +11,7 @@
 #include "base/base64.h"
 #include "base/digest.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct secret {
@@ -25,6 +26,7 @@ struct sasl_client {
     struct secret name, password;
     uint8_t nonce[BASE64_LENGTH(SASL_NONCE_BYTES)];
     uint8_t signature[DIGEST_SHA256_BYTES]; /* that the server must show */
+    char trouble[96];                       /* why a challenge was refused; empty: no proof */
 };
 
 /* ---- names ------------------------------------------------------------------------------- */
@@ -127,6 +129,12 @@ bool sasl_client_done(const struct sasl_client *client)
     return client->done;
 }
 
+const char *sasl_client_trouble(const struct sasl_client *client)
+{
+    return client->trouble[0] != '\0' ? client->trouble
+                                      : "the server has not proved that it knows the password";
+}
+
 static enum error plain_step(struct sasl_client *client, struct buffer *response)
 {
     if (client->step != 0) {
@@ -189,7 +197,21 @@ struct server_first {
     uint64_t iterations;
 };
 
-static bool read_server_first(const struct sasl_client *client, struct slice message,
+static bool iterations_are_fair(struct sasl_client *client, uint64_t iterations)
+{
+    bool few = iterations < SASL_ITERATIONS_LEAST;
+    if (!few && iterations <= SASL_ITERATIONS_MAX) {
+        return true;
+    }
+    snprintf(client->trouble, sizeof(client->trouble),
+             "the server asks for %llu iterations of SCRAM-SHA-256, %s %d",
+             (unsigned long long)iterations,
+             few ? "fewer than the least," : "more than our limit of",
+             few ? SASL_ITERATIONS_LEAST : SASL_ITERATIONS_MAX);
+    return false;
+}
+
+static bool read_server_first(struct sasl_client *client, struct slice message,
                               struct server_first *ret_first)
 {
     struct slice rest = message, iterations;
@@ -201,8 +223,7 @@ static bool read_server_first(const struct sasl_client *client, struct slice mes
     /* The server's part comes behind ours; without one it could use an old exchange again. */
     return ret_first->nonce.length > sizeof(client->nonce) &&
            memcmp(ret_first->nonce.data, client->nonce, sizeof(client->nonce)) == 0 &&
-           ret_first->iterations >= SASL_ITERATIONS_LEAST &&
-           ret_first->iterations <= SASL_ITERATIONS_MAX;
+           iterations_are_fair(client, ret_first->iterations);
 }
 
 /* ClientProof into `ret_proof`, and what the server must answer into client->signature. */
@@ -245,6 +266,8 @@ static enum error scram_final(struct sasl_client *client, struct slice challenge
                               struct buffer *response)
 {
     struct server_first first;
+    snprintf(client->trouble, sizeof(client->trouble),
+             "the server's challenge is not one of SCRAM-SHA-256");
     if (!read_server_first(client, challenge, &first)) {
         return ERROR_INVALID;
     }
@@ -275,6 +298,7 @@ static enum error scram_final(struct sasl_client *client, struct slice challenge
     if (error == ERROR_NONE) {
         buffer_append_text(response, ",p=");
         base64_encode(response, slice_make(proof, sizeof(proof)));
+        client->trouble[0] = '\0';
     }
     buffer_done(&salt);
     buffer_done(&auth_message);

@@ -52,10 +52,14 @@ void sasl_client_free(struct sasl_client *client);
 /* True: sasl_client_step() with an empty challenge gives what goes along with the command (RFC 4954
  * section 4); it must be called so. False: the server speaks first. */
 bool sasl_client_begins(const struct sasl_client *client);
-/* Appends the answer to a challenge. ERROR_INVALID: the challenge is none, or the server has not
- * proved that it knows the password: cancel ("*") and trust nothing. */
+/* Appends the answer to a challenge. ERROR_INVALID: the challenge is none, asks too much or too
+ * little, or the server has not proved that it knows the password: cancel ("*") and trust nothing.
+ */
 enum error sasl_client_step(struct sasl_client *client, struct slice challenge,
                             struct buffer *response) MUST_CHECK;
+/* After ERROR_INVALID, or where sasl_client_done() is false: why, in words. Valid as long as the
+ * client is. */
+const char *sasl_client_trouble(const struct sasl_client *client);
 /* The server says it was successful. False: it must not be believed, for its proof is missing. */
 bool sasl_client_done(const struct sasl_client *client);
 

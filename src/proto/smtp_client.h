@@ -100,7 +100,7 @@ enum smtp_client_stage {
     SMTP_CLIENT_AT_GREETING,
     SMTP_CLIENT_AT_HELLO,
     SMTP_CLIENT_AT_TLS,
-    SMTP_CLIENT_AT_AUTH, /* also what we refuse ourselves: 534 5.7.9, 535 5.7.8 */
+    SMTP_CLIENT_AT_AUTH, /* also what we decline: 534 5.7.9, 535 5.7.8 */
     SMTP_CLIENT_AT_MAIL,
     SMTP_CLIENT_AT_RECIPIENT,
     SMTP_CLIENT_AT_DATA,
@@ -114,6 +114,8 @@ enum smtp_client_how {
     SMTP_CLIENT_LOST,    /* connection lost, or the server broke the protocol: text says how */
     SMTP_CLIENT_TIMEOUT, /* no answer, or no progress in sending, in time */
     SMTP_CLIENT_LOCAL,   /* our side: closed by us, memory, content unreadable; or not to be said */
+    SMTP_CLIENT_DECLINED /* we refuse the server: the code is what it could have said, the text is
+                            ours */
 };
 
 struct smtp_client_cause {

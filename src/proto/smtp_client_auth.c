@@ -7,8 +7,9 @@
  *         235                   -> OPEN, if the server has shown all that the mechanism demands
  *         other                 -> over, at SMTP_CLIENT_AT_AUTH
  *
- * What we refuse ourselves (no mechanism in common, a server without proof) ends the session as if
- * the server had said 534 5.7.9 or 535 5.7.8, since for the caller it is the same trouble.
+ * What we decline (no mechanism in common, a server without proof) ends the session with the code
+ * that a server could have said, 534 5.7.9 or 535 5.7.8, since for the caller it is the same
+ * trouble; the words are ours, and say which.
  *
  * Many servers repeat the line that they refuse. A reply's text goes to logs and people, so none
  * leaves from here that shows a piece of the password, its base64, or a response that we sent.
@@ -87,9 +88,9 @@ static bool shows_secret(const struct smtp_client *client, struct slice text)
 
 /* ---- the dialogue ---------------------------------------------------------------------------- */
 
-static void auth_fail(struct smtp_client *client, uint16_t code, uint8_t detail, const char *text)
+static void decline(struct smtp_client *client, uint16_t code, uint8_t detail, const char *text)
 {
-    struct smtp_client_cause cause = cause_of_text(SMTP_CLIENT_AT_AUTH, SMTP_CLIENT_REPLY, text);
+    struct smtp_client_cause cause = cause_of_text(SMTP_CLIENT_AT_AUTH, SMTP_CLIENT_DECLINED, text);
     cause.code = code;
     cause.enhanced[0] = 5;
     cause.enhanced[1] = 7;
@@ -140,9 +141,9 @@ void auth_begin(struct smtp_client *client)
 {
     enum sasl_mechanism mechanism = choose(client);
     if (mechanism == SASL_NONE) {
-        auth_fail(client, 534, 9,
-                  client->mechanisms == 0 ? "the server offers no AUTH that we know"
-                                          : "the server offers AUTH only with a bare password");
+        decline(client, 534, 9,
+                client->mechanisms == 0 ? "the server offers no AUTH that we know"
+                                        : "the server offers AUTH only with a bare password");
         return;
     }
     struct login *login = &client->login;
@@ -176,7 +177,7 @@ void auth_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     if (client->auth_cancelled || (reply->code == 235 && !sasl_client_done(client->sasl))) {
-        auth_fail(client, 535, 8, "the server has not proved that it knows the password");
+        decline(client, 535, 8, sasl_client_trouble(client->sasl));
         return;
     }
     if (reply->code == 235) {

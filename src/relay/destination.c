@@ -570,7 +570,7 @@ static bool is_final(const struct relay *relay, const struct destination *destin
 static void end_all(struct relay *relay, struct destination *destination)
 {
     uint32_t budget = FINAL_BUDGET;
-    struct relay_reply reply = {.stage = RELAY_AT_RESOLVE, .how = RELAY_REPLY, .code = 550};
+    struct relay_reply reply = {.stage = RELAY_AT_RESOLVE, .how = RELAY_DECLINED, .code = 550};
     reply.enhanced[0] = 5;
     reply.text = mx_reason(destination->verdict, reply.enhanced + 1);
     LIST_EACH(&destination->lanes, at, after)

@@ -30,7 +30,9 @@ enum {
     HOW_LOST = 1 << RELAY_LOST,
     HOW_TIMEOUT = 1 << RELAY_TIMEOUT,
     HOW_LOCAL = 1 << RELAY_LOCAL,
-    HOW_GONE = HOW_LOST | HOW_TIMEOUT
+    HOW_DECLINED = 1 << RELAY_DECLINED,
+    HOW_GONE = HOW_LOST | HOW_TIMEOUT,
+    HOW_REFUSED = HOW_REPLY | HOW_DECLINED,
 };
 
 enum {
@@ -134,7 +136,13 @@ static const struct row rows[] = {
 
     /* Nothing was sent for it, or it was one recipient too many. A login refused or a 421 on the
      * way is the server's matter. */
-    {IF_NOT_TRIED, 0, HOW_REPLY, 500, 599, is_credentials, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
+    {IF_NOT_TRIED,
+     0,
+     HOW_REFUSED,
+     500,
+     599,
+     is_credentials,
+     {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
     {IF_NOT_TRIED, 0, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_SAYS_NOTHING}},
 
     /* No schedule mends it: the operator is told. */
@@ -155,8 +163,8 @@ static const struct row rows[] = {
     {IF_CUT, 0, HOW_LOCAL, 0, 0, has_broken_before, {OUTCOME_DEFERRED, SERVER_SAYS_NOTHING}},
     {IF_CUT, 0, HOW_LOCAL, 0, 0, NULL, {OUTCOME_STRIKE, SERVER_SAYS_NOTHING}},
 
-    /* AUTH refused; 530, 534, 535, 538 before MAIL. */
-    {0, BEFORE_MAIL, HOW_REPLY, 0, 0, is_login_refused, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
+    /* AUTH refused, or impossible for us; 530, 534, 535, 538 before MAIL. */
+    {0, BEFORE_MAIL, HOW_REFUSED, 0, 0, is_login_refused, {OUTCOME_UNTOUCHED, SERVER_CREDENTIALS}},
     {0, BEFORE_MAIL, 0, 0, 0, NULL, {OUTCOME_UNTOUCHED, SERVER_FAILS}},
 
     /* 421 or loss on a reused session before MAIL is answered: same server, fresh connection. */
@@ -222,7 +230,7 @@ enum verdict outcome_of_session(const struct relay_reply *reply, bool worked)
     if (reply->how == RELAY_LOCAL) {
         return SERVER_SAYS_NOTHING;
     }
-    if (reply->how == RELAY_REPLY && is_login_refused(&question)) {
+    if ((1u << reply->how & HOW_REFUSED) != 0 && is_login_refused(&question)) {
         return SERVER_CREDENTIALS;
     }
     switch (reply->stage) {

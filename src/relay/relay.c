@@ -29,13 +29,13 @@ uint64_t recipient_hash(const struct relay *relay, struct slice address)
 
 struct slice relay_reply_text(const struct relay_reply *reply, char *buffer, size_t size)
 {
-    static const char *const how[] = {"", "connection lost", "timed out", ""};
+    static const char *const how[] = {"", "connection lost", "timed out", "", ""};
     struct slice text = slice_take(reply->text, size);
     int length;
     if (reply->how != RELAY_REPLY && text.length == 0) {
-        return slice_from_text(reply->how <= RELAY_LOCAL ? how[reply->how] : "");
+        return slice_from_text(reply->how <= RELAY_DECLINED ? how[reply->how] : "");
     }
-    if (reply->code == 0) {
+    if (reply->how != RELAY_REPLY || reply->code == 0) {
         return text;
     }
     if (reply->enhanced[0] != 0) {

@@ -117,6 +117,8 @@ enum relay_how {
     RELAY_TIMEOUT, /* no answer in time */
     RELAY_LOCAL,   /* our side: content unreadable, out of descriptors, shut down; with a 5xx code
                       what cannot be said to this server */
+    RELAY_DECLINED /* our refusal of a server, or of a domain for what DNS says: the code is what a
+                      server could have said, the text is ours */
 };
 
 struct relay_reply {
@@ -127,7 +129,8 @@ struct relay_reply {
     struct slice text;   /* one line for people: reply text or a description, at most 512 bytes */
 };
 
-/* "450 4.2.0 text", the description, or how it ended without one; cut to `size`. In the buffer, in
+/* "450 4.2.0 text" when a server said it, else our description, or how it ended without one; cut to
+ * `size`. In the buffer, in
  * the reply or static. */
 struct slice relay_reply_text(const struct relay_reply *reply, char *buffer, size_t size);
 

@@ -20,7 +20,7 @@ static const struct {
     [ALERT_EXPIRY] = {"mail of ", " no longer waits for its end"},
     [ALERT_DRILL] = {"mail of ", " is held back by a drill no more,"},
     [ALERT_SERVER] = {"server ", " answers again"},
-    [ALERT_CREDENTIALS] = {"server ", " takes our credentials again"},
+    [ALERT_CREDENTIALS] = {"server ", " takes our login again"},
     [ALERT_REFUSES] = {"server ", " takes messages again"},
     [ALERT_LOOP] = {"server ", " is up again, and no mail has come back lately"},
     [ALERT_DEAD_LETTERS] = {"there are no dead letters any more", ""},

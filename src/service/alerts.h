@@ -30,7 +30,7 @@ enum {
     X(SWITCHED, "switched", "lane: its mail goes to another server than the first of its chain")   \
     X(EXPIRY, "expiry", "lane: mail becomes dead letters soon")                                    \
     X(SERVER, "server", "server: it is down")                                                      \
-    X(CREDENTIALS, "credentials", "server: it refuses our login")                                  \
+    X(CREDENTIALS, "credentials", "server: we cannot log in there")                                \
     X(REFUSES, "refuses", "server: it refuses one message after the other")                        \
     X(LOOP, "loop", "server: it sends our mail back to us")                                        \
     X(DRILL, "drill", "lane: a drill holds its mail back")                                         \

@@ -192,7 +192,7 @@ bool channel_get_reply(struct reader *reader, struct relay_reply *ret_reply)
     reply.code = reader_u16(reader);
     struct slice enhanced = reader_take(reader, sizeof(reply.enhanced));
     reply.text = reader_bytes(reader);
-    if (reader->failed || stage > RELAY_AT_IDLE || how > RELAY_LOCAL || reply.code > 999 ||
+    if (reader->failed || stage > RELAY_AT_IDLE || how > RELAY_DECLINED || reply.code > 999 ||
         reply.text.length > REPLY_TEXT_MAX) {
         reader->failed = true;
         return false;

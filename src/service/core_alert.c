@@ -284,6 +284,21 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
         tell_switch(core, action);
         break;
     case RELAY_EVENT_DEAD:
+/* Who says what: the server refuses a login, or we find no way to log in there. */
+static void tell_login(struct core *core, const struct relay_action *action, struct slice server)
+{
+    char text[ALERT_TEXT_SIZE];
+    const struct relay_config *config = &core->config->relay;
+    bool has_login = action->server < config->server_count &&
+                     config->servers[action->server].auth_user.length > 0;
+    snprintf(text, sizeof(text), "server %.*s %s: %.*s", SLICE_PRINT(slice_take(server, 64)),
+             action->reply.how != RELAY_REPLY ? "cannot be logged in to"
+             : has_login                      ? "refuses our login"
+                                              : "asks for a login, and none is set",
+             SLICE_PRINT(slice_take(action->reason, ALERT_TEXT_SIZE)));
+    begin(core, ALERT_CREDENTIALS, server, text);
+}
+
         tell_dead(core, action);
         break;
     case RELAY_EVENT_FROZEN: {
@@ -298,9 +313,7 @@ void report_alerts_event(struct core *core, const struct relay_action *action)
         end(core, ALERT_DRILL, action->lane);
         break;
     case RELAY_EVENT_CREDENTIALS:
-        snprintf(text, sizeof(text), "server %.*s refuses our credentials",
-                 SLICE_PRINT(slice_take(server, 64)));
-        begin(core, ALERT_CREDENTIALS, server, text);
+        tell_login(core, action, server);
         break;
     case RELAY_EVENT_SERVER:
         tell_server(core, action, server);

@@ -263,7 +263,29 @@ const char *server_state_text(enum server_state state)
 }
 
 static void store_event(struct core *core, const struct relay_action *action,
-                        const struct telling *telling, struct slice reply)
+/* What a server has said, and what we say, each once: a reason that only repeats the reply is none,
+ * and what no server said is no reply. */
+struct words {
+    struct slice reply, reason;
+};
+
+static struct words words_of(const struct relay_action *action, bool replied, char *text,
+                             size_t size)
+{
+    struct words words = {.reason = action->reason};
+    struct slice all = replied ? relay_reply_text(&action->reply, text, size) : SLICE_EMPTY;
+    if (action->reply.how == RELAY_REPLY) {
+        words.reply = all;
+        if (slice_equal(all, action->reason)) {
+            words.reason = SLICE_EMPTY;
+        }
+    } else if (action->reason.length == 0) {
+        words.reason = all;
+    }
+    return words;
+}
+
+                        const struct telling *telling, const struct words *words)
 {
     const struct event event = {.kind = telling->kind,
                                 .time_ms = clock_wall_ms(),
@@ -271,8 +293,8 @@ static void store_event(struct core *core, const struct relay_action *action,
                                 .delivery = delivery_number(action->delivery),
                                 .next_ms = action->next_wall_ms,
                                 .server = core_server_name(core, action->server),
-                                .reason = action->reason,
-                                .reply = reply};
+                                .reason = words->reason,
+                                .reply = words->reply};
     store(core, &event);
 }
 
@@ -323,8 +345,7 @@ void report_relay_event(struct core *core, const struct relay_action *action)
     char text[REPLY_SIZE];
     bool about_message = telling->kind != 0 && action->handle.index != SPOOL_NO_HANDLE.index;
     bool replied = about_message || action->event == RELAY_EVENT_CREDENTIALS;
-    struct slice reply =
-        replied ? relay_reply_text(&action->reply, text, sizeof(text)) : SLICE_EMPTY;
+    const struct words words = words_of(action, replied, text, sizeof(text));
     struct line line = {.count = 0};
     if (about_message) {
         add_id(&line, spool_id(core->spool, action->handle));
@@ -349,8 +370,8 @@ void report_relay_event(struct core *core, const struct relay_action *action)
         add_number(&line, "ms", action->duration_ms);
     }
     add_drill(&line, action);
-    add_slice(&line, "reply", reply);
-    add_slice(&line, "reason", action->reason);
+    add_slice(&line, "reply", words.reply);
+    add_slice(&line, "reason", words.reason);
     if (action->next_wall_ms != 0) {
         add_number(&line, "next", action->next_wall_ms);
     }
@@ -360,7 +381,7 @@ void report_relay_event(struct core *core, const struct relay_action *action)
         counter_add(core->counters, counter, 1);
     }
     if (about_message) {
-        store_event(core, action, telling, reply);
+        store_event(core, action, telling, &words);
     } else if (telling->change != 0) {
         store_change(core, action, telling->change);
     }

@@ -208,10 +208,9 @@ static enum relay_stage stage_of(enum smtp_client_stage stage)
 static enum relay_how how_of(enum smtp_client_how how)
 {
     static const enum relay_how hows[] = {
-        [SMTP_CLIENT_REPLY] = RELAY_REPLY,
-        [SMTP_CLIENT_LOST] = RELAY_LOST,
-        [SMTP_CLIENT_TIMEOUT] = RELAY_TIMEOUT,
-        [SMTP_CLIENT_LOCAL] = RELAY_LOCAL,
+        [SMTP_CLIENT_REPLY] = RELAY_REPLY,       [SMTP_CLIENT_LOST] = RELAY_LOST,
+        [SMTP_CLIENT_TIMEOUT] = RELAY_TIMEOUT,   [SMTP_CLIENT_LOCAL] = RELAY_LOCAL,
+        [SMTP_CLIENT_DECLINED] = RELAY_DECLINED,
     };
     return hows[how];
 }

@@ -55,7 +55,7 @@ struct play {
 
 static const char *const stages[] = {"greeting",  "hello", "tls",     "auth", "mail",
                                      "recipient", "data",  "content", "dot",  "idle"};
-static const char *const hows[] = {"reply", "lost", "timeout", "local"};
+static const char *const hows[] = {"reply", "lost", "timeout", "local", "declined"};
 static const char *const verdicts[] = {"accepted", "refused", "not-tried", "cut", "in-doubt"};
 
 static void print_cause(struct play *play, const struct smtp_client_cause *cause)

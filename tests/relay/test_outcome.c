@@ -267,6 +267,8 @@ static void sessions_that_never_came_to_mail_are_the_servers_failure(void **stat
         {RELAY_AT_HELLO, RELAY_REPLY, 450, false, SERVER_UNGREETED},
         {RELAY_AT_HELLO, RELAY_REPLY, 421, false, SERVER_AT_LIMIT},
         {RELAY_AT_HELLO, RELAY_LOST, 0, false, SERVER_UNGREETED},
+        {RELAY_AT_AUTH, RELAY_REPLY, 535, false, SERVER_CREDENTIALS},
+        {RELAY_AT_AUTH, RELAY_DECLINED, 534, false, SERVER_CREDENTIALS},
         {RELAY_AT_TLS, RELAY_LOST, 0, false, SERVER_UNGREETED},
         {RELAY_AT_IDLE, RELAY_REPLY, 421, true, SERVER_SAYS_NOTHING},
         {RELAY_AT_IDLE, RELAY_REPLY, 421, false, SERVER_AT_LIMIT},
@@ -322,7 +324,7 @@ static void no_combination_loses_or_ends_a_delivery_wrongly(void **state)
     static const uint8_t enhanced[][2] = {{0, 0}, {1, 1}, {1, 7}, {2, 2}, {3, 1}, {3, 4}, {5, 3}};
     for (int verdict = 0; verdict <= RELAY_IN_DOUBT; verdict++) {
         for (int stage = 0; stage <= RELAY_AT_IDLE; stage++) {
-            for (int how = 0; how <= RELAY_LOCAL; how++) {
+            for (int how = 0; how <= RELAY_DECLINED; how++) {
                 for (unsigned code = 0; code < 700; code += code == 0 ? 200 : 1) {
                     for (unsigned more = 0; more < 4 * 7; more++) {
                         struct relay_reply reply = {.stage = (enum relay_stage)stage,

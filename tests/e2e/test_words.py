@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator reads: each thing said once, by whom it was said, and for as long as it is so."""
+
+import base64
+import re
+import socketserver
+import threading
+
+import pytest
+
+from daemon import backup_mx
+from peers import wait_for
+from sink import CLOSE
+
+
+def line_of(mx, event):
+    return next((line for line in mx.log().splitlines() if f" {event} id=" in line), None)
+
+
+def test_a_reply_stands_once_and_under_its_name(holdfast, sink):
+    m1 = sink(lambda stage, session, argument: "450 4.2.0 Greylisted" if stage == "RCPT" else None)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send()
+    line = wait_for(lambda: line_of(mx, "deferred"), 15)
+    assert 'reply="450 4.2.0 Greylisted"' in line and "reason=" not in line
+    assert mx.queue()[0]["reason"] == "450 4.2.0 Greylisted"
+    row = wait_for(lambda: next((row for row in mx.lines("trace", "ann@example.com")
+                                 if row["event"] == "deferred"), None))
+    assert row["reply"] == "450 4.2.0 Greylisted" and row["reason"] is None
+    assert mx.tool("trace", "ann@example.com").stdout.count("Greylisted") == 1
+
+
+def test_what_no_server_said_is_no_reply(holdfast, sink):
+    m1 = sink(lambda stage, session, argument: CLOSE if stage == "dot" else None)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send()
+    line = wait_for(lambda: line_of(mx, "in_doubt"), 15)
+    assert 'reason="connection closed by server"' in line and "reply=" not in line
+    row = next(row for row in mx.lines("trace", "ann@example.com") if row["event"] == "in_doubt")
+    assert row["reply"] is None and row["reason"] == "connection closed by server"
+
+
+# ---- logging in ------------------------------------------------------------------------------
+
+class Login(socketserver.StreamRequestHandler):
+    """Offers what its server says, and asks for a great many rounds of SCRAM."""
+
+    def handle(self):
+        self.wfile.write(b"220 login\r\n")
+        for line in self.rfile:
+            word, *rest = line.split()
+            if word == b"EHLO":
+                self.wfile.write(b"250-login\r\n250 AUTH " + self.server.offers + b"\r\n")
+            elif word == b"AUTH":
+                first = base64.b64decode(rest[1]).decode()
+                nonce = re.search("r=(.*)", first).group(1)
+                challenge = f"r={nonce}more,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=600000"
+                self.wfile.write(b"334 " + base64.b64encode(challenge.encode()) + b"\r\n")
+            elif word == b"QUIT":
+                return
+            else:
+                self.wfile.write(b"501 5.7.0 Cancelled\r\n")
+
+
+@pytest.mark.parametrize("offers, words", [
+    ("CRAM-MD5", "cannot be logged in to: the server offers no AUTH that we know"),
+    ("SCRAM-SHA-256", "cannot be logged in to: the server asks for 600000 iterations of "
+                      "SCRAM-SHA-256, more than our limit of 100000")])
+def test_why_a_login_is_impossible(place, holdfast, offers, words):
+    secret = place / "password"
+    secret.write_text("tanstaaf\n")
+    secret.chmod(0o600)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Login) as server:
+        server.offers = offers.encode()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mx = holdfast(f'server m1 {{ address = "127.0.0.1:{server.server_address[1]}"  '
+                      f'auth-user = tim  auth-password-file = "{secret}" }}\n'
+                      'domain example.com { deliver-to = m1 }\n')
+        mx.send()
+        alert = wait_for(lambda: next((a for a in mx.status()["alerts"]
+                                       if a["kind"] == "credentials"), None), 20)
+        assert alert["text"] == f"server m1 {words}"
+        line = next(line for line in mx.log().splitlines() if " credentials " in line)
+        assert "reply=" not in line
+        mx.stop()
+        server.shutdown()
+
+
+def test_a_login_that_is_missing_is_not_one_refused(holdfast, sink):
+    m1 = sink(lambda stage, session, argument: "530 5.7.0 Authentication required"
+              if stage == "MAIL" else None)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send()
+    alert = wait_for(lambda: next((a for a in mx.status()["alerts"] if a["kind"] == "credentials"),
+                                  None), 20)
+    assert alert["text"] == "server m1 asks for a login, and none is set: " \
+                            "530 5.7.0 Authentication required"
