@@ -19,8 +19,9 @@ struct request {
 };
 
 struct tally {
-    uint64_t waiting; /* messages */
-    uint64_t held;    /* messages of which nothing else waits */
+    uint64_t waiting;     /* messages */
+    uint64_t held;        /* messages of which nothing else waits */
+    uint64_t by_operator; /* of these */
 };
 
 /* ---- a route's servers ----------------------------------------------------------------------- */
@@ -133,41 +134,46 @@ static void probe_servers(struct relay *relay, uint32_t route)
     }
 }
 
-/* By hand, or by a drill. */
-static bool is_taken_out(const struct relay *relay, uint32_t route)
+/* Why nothing of the route can move, whatever is asked; RELAY_ETRN_COUNTED: it can. */
+static enum relay_etrn_outcome bar_of(const struct relay *relay, uint32_t route)
 {
-    uint32_t servers = 0;
+    uint32_t disabled = 0, call = 0;
     struct chain chain;
     if (lane_is_frozen(relay, relay->lanes.all[route])) {
-        return true;
+        return RELAY_ETRN_DRILL;
     }
     for (uint32_t cursor = 0; next_chain(relay, route, &cursor, &chain);) {
-        for (uint32_t i = 0; i < chain.length; i++, servers++) {
+        for (uint32_t i = 0; i < chain.length; i++) {
             const struct server *server = server_at(relay, chain.servers[i]);
-            if (server == NULL ||
-                (server->state != SERVER_DISABLED && !server_awaits_call(server))) {
-                return false;
+            bool out = server != NULL && server->state == SERVER_DISABLED;
+            if (server == NULL || (!out && !server_awaits_call(server))) {
+                return RELAY_ETRN_COUNTED;
             }
+            disabled += out;
+            call += !out;
         }
     }
-    return servers > 0;
+    return call > 0 ? RELAY_ETRN_CALLS : disabled > 0 ? RELAY_ETRN_TAKEN_OUT : RELAY_ETRN_COUNTED;
 }
 
-/* Probes what is to be probed. False: the client may ask for none of it. */
-static bool ask_servers(struct request *request, bool *ret_taken_out)
+/* Probes what is to be probed. False: the client may ask for none of it. `ret_bar` is what bars all
+ * of it, the last of several. */
+static bool ask_servers(struct request *request, enum relay_etrn_outcome *ret_bar)
 {
     const struct relay_config *config = request->relay->config;
     uint32_t only =
         request->subdomains ? NO_INDEX : routing_domain(request->relay->routing, request->domain);
-    bool found = false;
-    *ret_taken_out = true;
+    bool found = false, moves = false;
+    *ret_bar = RELAY_ETRN_COUNTED;
     for (uint32_t i = 0; i < config->route_count; i++) {
         const struct route_config *route = &config->routes[i];
         bool meant =
             request->subdomains ? route->kind == ROUTE_DOMAIN && covers(request, route) : i == only;
         if (meant && is_allowed(request, i)) {
             found = true;
-            *ret_taken_out = *ret_taken_out && is_taken_out(request->relay, i);
+            enum relay_etrn_outcome bar = bar_of(request->relay, i);
+            moves = moves || bar == RELAY_ETRN_COUNTED;
+            *ret_bar = moves ? RELAY_ETRN_COUNTED : bar;
             if (request->relay->started) {
                 probe_servers(request->relay, i);
             }
@@ -195,7 +201,7 @@ static bool is_asked_for(struct request *request, const struct delivery *deliver
 
 static void look_at(struct request *request, const struct message *message, struct tally *tally)
 {
-    bool waits = false, held = false;
+    bool waits = false, held = false, by_operator = false;
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         uint32_t number = delivery_number(message, i);
         const struct delivery *delivery =
@@ -205,6 +211,8 @@ static void look_at(struct request *request, const struct message *message, stru
             continue;
         }
         held = held || delivery->state == DELIVERY_HELD;
+        by_operator = by_operator || (delivery->state == DELIVERY_HELD &&
+                                      (delivery->flags & DELIVERY_BY_RULE) == 0);
         waits = waits || delivery->state != DELIVERY_HELD;
         if (delivery->state == DELIVERY_DEFERRED) {
             delivery_due(request->relay, number);
@@ -212,6 +220,7 @@ static void look_at(struct request *request, const struct message *message, stru
     }
     tally->waiting += waits;
     tally->held += held && !waits;
+    tally->by_operator += by_operator && !waits;
 }
 
 /* False: the queue is longer than one look. Most requests are for nothing, and cost none. */
@@ -245,11 +254,11 @@ struct relay_etrn relay_etrn(struct relay *relay, struct slice domain, bool subd
         .route = NO_INDEX,
         .interned = INTERN_NONE,
     };
-    struct tally tally = {0, 0};
+    struct tally tally = {0};
     struct relay_etrn answer = {RELAY_ETRN_DENIED, 0};
-    bool taken_out;
+    enum relay_etrn_outcome bar;
     relay_begin(relay, now);
-    if (!ask_servers(&request, &taken_out)) {
+    if (!ask_servers(&request, &bar)) {
         return answer;
     }
     if (!relay->started) {
@@ -260,11 +269,12 @@ struct relay_etrn relay_etrn(struct relay *relay, struct slice domain, bool subd
     relay_settle(relay);
     answer.messages = tally.waiting;
     if (tally.waiting > 0) {
-        answer.outcome = taken_out ? RELAY_ETRN_STUCK
-                         : whole   ? RELAY_ETRN_COUNTED
-                                   : RELAY_ETRN_UNCOUNTED;
+        answer.outcome = bar != RELAY_ETRN_COUNTED ? bar
+                         : whole                   ? RELAY_ETRN_COUNTED
+                                                   : RELAY_ETRN_UNCOUNTED;
     } else if (tally.held > 0) {
-        answer = (struct relay_etrn){RELAY_ETRN_STUCK, tally.held};
+        answer = (struct relay_etrn){tally.by_operator > 0 ? RELAY_ETRN_HELD : RELAY_ETRN_REFUSED,
+                                     tally.held};
     } else {
         answer.outcome = whole ? RELAY_ETRN_NOTHING : RELAY_ETRN_STARTED;
     }

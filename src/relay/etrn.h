@@ -23,8 +23,12 @@ enum relay_etrn_outcome {
                              the rest keep to their schedule */
     RELAY_ETRN_STARTED,   /* what waits is not known: before relay_start(), or none was found and
                              more are queued than one look takes in */
-    RELAY_ETRN_STUCK,     /* messages wait, but an operator holds them all (`messages` of them), or
-                             has taken every server of the chain out, or a drill runs */
+    /* `messages` wait, and asking moves none of them: */
+    RELAY_ETRN_HELD,      /* an operator holds some, and nothing else waits */
+    RELAY_ETRN_REFUSED,   /* all are held since a server has refused them (R5) */
+    RELAY_ETRN_TAKEN_OUT, /* every server of the chain is taken out by hand */
+    RELAY_ETRN_CALLS,     /* the same, but for servers that have no address and call */
+    RELAY_ETRN_DRILL,     /* a drill holds them back */
     RELAY_ETRN_OUTCOMES
 };
 

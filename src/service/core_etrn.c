@@ -16,9 +16,16 @@ enum {
 static const char *outcome_text(enum relay_etrn_outcome outcome)
 {
     static const char *const texts[RELAY_ETRN_OUTCOMES] = {
-        [RELAY_ETRN_DENIED] = "denied",       [RELAY_ETRN_NOTHING] = "nothing waits",
-        [RELAY_ETRN_COUNTED] = "started",     [RELAY_ETRN_UNCOUNTED] = "started, not counted",
-        [RELAY_ETRN_STARTED] = "not counted", [RELAY_ETRN_STUCK] = "held by the operator",
+        [RELAY_ETRN_DENIED] = "denied",
+        [RELAY_ETRN_NOTHING] = "nothing waits",
+        [RELAY_ETRN_COUNTED] = "started",
+        [RELAY_ETRN_UNCOUNTED] = "started, not counted",
+        [RELAY_ETRN_STARTED] = "not counted",
+        [RELAY_ETRN_HELD] = "held by the operator",
+        [RELAY_ETRN_REFUSED] = "held after refusals",
+        [RELAY_ETRN_TAKEN_OUT] = "servers taken out by hand",
+        [RELAY_ETRN_CALLS] = "the server calls",
+        [RELAY_ETRN_DRILL] = "held back by a drill",
     };
     return texts[outcome];
 }

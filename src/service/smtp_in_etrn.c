@@ -67,9 +67,21 @@ static void answer(struct session *session, const struct smtp_answer *reply)
     session_answer(session, SMTP_SERVER_ETRN, reply);
 }
 
+static const char *why_not(enum relay_etrn_outcome outcome)
+{
+    static const char *const texts[RELAY_ETRN_OUTCOMES] = {
+        [RELAY_ETRN_HELD] = "held by the operator",
+        [RELAY_ETRN_REFUSED] = "were refused before, and are held",
+        [RELAY_ETRN_TAKEN_OUT] = "wait for servers that are taken out by hand",
+        [RELAY_ETRN_CALLS] = "wait for a server that calls by ATRN",
+        [RELAY_ETRN_DRILL] = "held back by a drill",
+    };
+    return texts[outcome];
+}
+
 bool etrn_take(struct smtp_in *in, struct reader *reader)
 {
-    char text[80];
+    char text[120];
     uint64_t token = reader_u64(reader);
     uint8_t outcome = reader_u8(reader);
     uint64_t messages = reader_u64(reader);
@@ -102,9 +114,13 @@ bool etrn_take(struct smtp_in *in, struct reader *reader)
     case RELAY_ETRN_STARTED:
         reply = (struct smtp_answer){250, "2.0.0", SLICE_LITERAL("Ok, queuing started")};
         break;
-    case RELAY_ETRN_STUCK:
-        snprintf(text, sizeof(text), "Unable to queue messages: %llu held by the operator",
-                 (unsigned long long)messages);
+    case RELAY_ETRN_HELD:
+    case RELAY_ETRN_REFUSED:
+    case RELAY_ETRN_TAKEN_OUT:
+    case RELAY_ETRN_CALLS:
+    case RELAY_ETRN_DRILL:
+        snprintf(text, sizeof(text), "Unable to queue messages: %llu %s",
+                 (unsigned long long)messages, why_not((enum relay_etrn_outcome)outcome));
         reply = (struct smtp_answer){458, "4.3.0", slice_from_text(text)};
         break;
     case RELAY_ETRN_OUTCOMES:

@@ -112,7 +112,9 @@ def test_answers_are_true(holdfast):
         (458, "4.3.0 Unable to queue messages: 1 held by the operator")
     mx.tool("queue", "release", "--domain", "example.com")
     mx.tool("server", "down", "m1")
-    assert ask(mx, "example.com")[0] == 458
+    assert ask(mx, "example.com") == \
+        (458, "4.3.0 Unable to queue messages: 1 wait for servers that are taken out by hand")
+    assert 'outcome="servers taken out by hand"' in mx.log()
 
 
 def test_core_dies_while_it_is_asked(holdfast):

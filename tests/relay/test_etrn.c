@@ -168,14 +168,14 @@ static void what_the_operator_keeps_back_is_said_so(void **state)
     assert_etrn("two.example", M1, RELAY_ETRN_COUNTED, 1); /* m3 is left */
     assert_int_equal(relay_server_disable(world.relay, 2, world.now), ERROR_NONE);
     world_take(&world);
-    assert_etrn("two.example", M1, RELAY_ETRN_STUCK, 1);
+    assert_etrn("two.example", M1, RELAY_ETRN_TAKEN_OUT, 1);
     assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
     world_take(&world);
     assert_etrn("two.example", M1, RELAY_ETRN_COUNTED, 1);
     assert_int_equal(relay_hold(world.relay, (struct spool_handle){1}, 0, SLICE_EMPTY, world.now),
                      ERROR_NONE);
     world_take(&world);
-    assert_etrn("two.example", M1, RELAY_ETRN_STUCK, 1);
+    assert_etrn("two.example", M1, RELAY_ETRN_HELD, 1);
     world_add(&world, 2, "a@x", "carol@two.example", 0);
     assert_etrn("two.example", M1, RELAY_ETRN_COUNTED, 1);
 }
@@ -186,7 +186,7 @@ static void what_a_drill_keeps_back_is_said_so(void **state)
     world_up(&world, 0);
     assert_int_equal(relay_freeze(world.relay, 1, 60000, world.now), RELAY_FREEZE_DONE);
     world_add(&world, 1, "a@x", "bob@two.example", 0);
-    assert_etrn("two.example", M1, RELAY_ETRN_STUCK, 1);
+    assert_etrn("two.example", M1, RELAY_ETRN_DRILL, 1);
     assert_int_equal(relay_thaw(world.relay, 1, RELAY_THAW_STOP, world.now), 1);
     world_take(&world);
     assert_etrn("two.example", M1, RELAY_ETRN_COUNTED, 1);
