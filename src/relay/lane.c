@@ -815,6 +815,7 @@ static struct relay_action *lane_event(struct relay *relay, const struct lane *l
 static void lane_stops(struct relay *relay, struct lane *lane)
 {
     lane->stopped = true;
+    lane->draining = false; /* what comes back later drains anew */
     lane_event(relay, lane, RELAY_EVENT_STOPPED)->count = lane->waiting;
     freeze_drained(relay, lane, false);
 }

@@ -413,7 +413,8 @@ struct relay_lane_view {
     struct slice route; /* "domain:NAME", "relay:NAME", "mx:DOMAIN", "orphan" */
     enum lane_state state;
     uint64_t deliveries;
-    uint64_t done; /* of a drain, all three; else 0 */
+    uint64_t moving; /* of these: waiting for their turn, or under way */
+    uint64_t done;   /* of a drain, all three; else 0 */
     uint64_t left;
     int64_t drain_since_ms; /* steady */
     uint32_t server;        /* index or NO_INDEX */

@@ -253,7 +253,8 @@ void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret
         ret_view->route = lane->name;
         ret_view->state = lane_state(relay, lane);
         ret_view->deliveries = lane->deliveries;
-        if (lane->draining) {
+        ret_view->moving = lane->waiting + lane->in_flight;
+        if (ret_view->state == LANE_DRAINING) {
             ret_view->done = lane->drain_done;
             ret_view->left = lane->drain_left;
             ret_view->drain_since_ms = lane->drain_since_ms;

@@ -124,11 +124,17 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
     if (lane->doubt != NO_INDEX) {
         return doubt_reason(core, lane);
     }
+    bool rests = lane->deliveries > 0 && lane->moving == 0;
+    if (rests && (lane->state == LANE_HELD || lane->state == LANE_FLOWING)) {
+        return json_string(lane->state == LANE_HELD
+                               ? "all of it is held; queue list says why"
+                               : "all of it is deferred or held; queue list says why");
+    }
     if (lane->server != NO_INDEX && lane->state != LANE_IDLE) {
         return warm_up_reason(core, lane);
     }
     bool awaits_call = lane->state == LANE_IDLE && lane->deliveries > 0;
-    if ((lane->state == LANE_IDLE && !awaits_call) || lane->state == LANE_HELD) {
+    if (lane->state == LANE_IDLE && !awaits_call) {
         return json_null();
     }
     struct buffer text;

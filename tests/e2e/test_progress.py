@@ -50,6 +50,16 @@ def test_status_tells_done_left_rate_and_time_left(holdfast, sink):
     assert lane["done"] == 0 and lane["left"] is None
 
 
+def test_a_drain_that_was_cut_off_shows_no_figures(holdfast, sink):
+    mx, come_back = drain(holdfast, sink)
+    server = come_back()
+    wait_for(lambda: mx.status()["lanes"][0]["done"] >= 5, what="a part of the drain")
+    server.stop()
+    lane = wait_for(lambda: next((lane for lane in mx.status()["lanes"]
+                                  if lane["state"] == "stopped"), None), what="the stop")
+    assert lane["done"] == 0 and lane["left"] is None and lane["rate"] is None
+
+
 def test_watch_draws_a_bar(holdfast, sink):
     mx, come_back = drain(holdfast, sink)
     ours, theirs = pty.openpty()

@@ -95,3 +95,19 @@ def test_a_login_that_is_missing_is_not_one_refused(holdfast, sink):
                                   None), 20)
     assert alert["text"] == "server m1 asks for a login, and none is set: " \
                             "530 5.7.0 Authentication required"
+
+
+# ---- status ----------------------------------------------------------------------------------
+
+def test_a_lane_says_why_it_rests(holdfast, sink):
+    m1 = sink(lambda stage, session, argument: "450 4.2.0 Later" if stage == "RCPT" else None)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send()
+
+    def lane():
+        return mx.status()["lanes"][0]
+    wait_for(lambda: line_of(mx, "deferred"), 15)
+    wait_for(lambda: lane()["reason"] == "all of it is deferred or held; queue list says why")
+    mx.tool("queue", "hold", "--all")
+    assert lane()["state"] == "held"
+    assert lane()["reason"] == "all of it is held; queue list says why"
