@@ -325,8 +325,8 @@ static void tell_standing(struct hook_desk *desk, struct hook_queue *queue,
         memcpy(message->subject, standing->subject, sizeof(message->subject));
         if (edge == HOOK_ENDED) { /* how and when, nobody knows any more */
             memcpy(message->was, standing->text, sizeof(message->was));
-            alert_end_text(standing->kind, slice_from_text(standing->subject), ALERT_OVER,
-                           now.wall_ms - standing->since_ms, message->text, ALERT_TEXT_SIZE);
+            snprintf(message->text, ALERT_TEXT_SIZE, "not seen again since a restart: %.150s",
+                     standing->text);
         } else {
             memcpy(message->text, standing->text, sizeof(standing->text));
         }

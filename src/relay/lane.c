@@ -812,11 +812,28 @@ static struct relay_action *lane_event(struct relay *relay, const struct lane *l
     return event;
 }
 
+/* When the last of its servers went. 0: DNS knows none. */
+static int64_t away_since(const struct relay *relay, const struct lane *lane)
+{
+    int64_t since = 0;
+    uint32_t length;
+    const uint32_t *chain = lane_chain(relay, lane, &length);
+    for (uint32_t i = 0; i < length; i++) {
+        const struct server *server = server_at(relay, chain[i]);
+        if (server != NULL && server->since_wall_ms > since) {
+            since = server->since_wall_ms;
+        }
+    }
+    return since;
+}
+
 static void lane_stops(struct relay *relay, struct lane *lane)
 {
     lane->stopped = true;
     lane->draining = false; /* what comes back later drains anew */
-    lane_event(relay, lane, RELAY_EVENT_STOPPED)->count = lane->waiting;
+    struct relay_action *event = lane_event(relay, lane, RELAY_EVENT_STOPPED);
+    event->count = lane->waiting;
+    event->since_wall_ms = away_since(relay, lane);
     freeze_drained(relay, lane, false);
 }
 
@@ -882,19 +899,20 @@ static void note_switch(struct relay *relay, const struct lane *lane, uint32_t s
     struct slice key = action_copy(relay, buffer_slice(&relay->scratch));
     buffer_clear(&relay->scratch);
     if (!is_head && server < RELAY_EXCHANGERS) {
-        note_encode_switched(&relay->scratch, server_name(relay, server));
+        note_encode_switched(&relay->scratch, server_name(relay, server), relay->now.wall_ms);
     }
     struct relay_action *action = action_add(relay, RELAY_GLOBAL);
     action->key = key;
     action->payload = action_copy(relay, buffer_slice(&relay->scratch));
 }
 
-void lane_load_switch(struct relay *relay, struct slice name, struct slice server)
+void lane_load_switch(struct relay *relay, struct slice name, struct slice server, int64_t since_ms)
 {
     uint32_t index = relay_config_server(relay->config, server);
     for (uint32_t i = 0; index != NO_INDEX && i < relay->config->route_count; i++) {
         if (slice_equal(relay->lanes.all[i]->name, name)) {
             relay->lanes.all[i]->last_server = index;
+            relay->lanes.all[i]->switched_wall_ms = since_ms;
         }
     }
 }
@@ -903,6 +921,7 @@ void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
 {
     uint32_t before = lane->last_server;
     lane->last_server = server;
+    lane->switched_wall_ms = relay->now.wall_ms;
     const struct server *from = server_at(relay, before);
     if (before == server || lane->pin != PIN_NONE || from == NULL ||
         lane_is_one_of_many(relay, lane)) {

@@ -291,8 +291,8 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
             odometer_load(relay, name, ms);
         }
     } else if (note_switched_key_parse(text, &name)) {
-        if (note_decode_switched(payload, &server)) {
-            lane_load_switch(relay, name, server);
+        if (note_decode_switched(payload, &server, &ms)) {
+            lane_load_switch(relay, name, server, ms);
         }
     } else if (slice_equal(text, NOTE_CLOCK_KEY)) {
         if (note_decode_clock(payload, &ms)) {

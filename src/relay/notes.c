@@ -263,17 +263,19 @@ bool note_switched_key_parse(struct slice key, struct slice *ret_lane)
     return cut_front(key, switched_prefix, ret_lane) && ret_lane->length > 0;
 }
 
-void note_encode_switched(struct buffer *buffer, struct slice server)
+void note_encode_switched(struct buffer *buffer, struct slice server, int64_t since_ms)
 {
     buffer_put_u8(buffer, NOTE_VERSION);
     buffer_put_bytes(buffer, slice_take(server, NOTE_NAME_MAX));
+    buffer_put_u64(buffer, (uint64_t)since_ms);
 }
 
-bool note_decode_switched(struct slice payload, struct slice *ret_server)
+bool note_decode_switched(struct slice payload, struct slice *ret_server, int64_t *ret_since_ms)
 {
     struct reader reader = reader_make(payload);
     bool known = reader_u8(&reader) == NOTE_VERSION;
     *ret_server = reader_bytes(&reader);
+    *ret_since_ms = reader.rest.length == 0 ? 0 : (int64_t)reader_u64(&reader);
     return known && !reader.failed;
 }
 

@@ -56,8 +56,9 @@
  *   freeze/ROUTE              u8 version, u64 began, u64 until (both Unix ms): a drill keeps the
  *                             lane ROUTE ("domain:NAME") from handing over; empty: it has ended
  *   switched/LANE             u8 version, string name of the server to which its mail has gone
- * since the last switch (R4); empty: to the head of its chain clock                     u8 version,
- * u64 Unix ms: until when expiry.c believed the wall clock
+ *                             since the last switch (R4), empty: to the head of its chain; u64
+ *                             since when (Unix ms), absent in older notes
+ *   clock                     u8 version, u64 Unix ms: until when expiry.c believed the wall clock
  */
 #ifndef HOLDFAST_RELAY_NOTES_H
 #define HOLDFAST_RELAY_NOTES_H
@@ -161,8 +162,9 @@ bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision);
 /* The same for "switched/LANE". */
 bool note_switched_key(struct buffer *buffer, struct slice lane);
 bool note_switched_key_parse(struct slice key, struct slice *ret_lane);
-void note_encode_switched(struct buffer *buffer, struct slice server);
-bool note_decode_switched(struct slice payload, struct slice *ret_server);
+void note_encode_switched(struct buffer *buffer, struct slice server, int64_t since_ms);
+/* `ret_since_ms`: 0 in an older note. */
+bool note_decode_switched(struct slice payload, struct slice *ret_server, int64_t *ret_since_ms);
 #define NOTE_CLOCK_KEY SLICE_LITERAL("clock")
 void note_encode_clock(struct buffer *buffer, int64_t wall_ms);
 bool note_decode_clock(struct slice payload, int64_t *ret_wall_ms);

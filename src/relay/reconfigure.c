@@ -422,6 +422,7 @@ static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *se
             old->last_server == NO_INDEX ? NO_INDEX : moved_server(server_map, old->last_server);
         if (last < RELAY_EXCHANGERS || lane_may_go_to(relay, lane, last)) {
             lane->last_server = last;
+            lane->switched_wall_ms = old->switched_wall_ms;
         }
         freeze_carry(relay, old, lane);
         lane->stopped = old->stopped;

@@ -130,8 +130,7 @@ struct relay_reply {
 };
 
 /* "450 4.2.0 text" when a server said it, else our description, or how it ended without one; cut to
- * `size`. In the buffer, in
- * the reply or static. */
+ * `size`. In the buffer, in the reply or static. */
 struct slice relay_reply_text(const struct relay_reply *reply, char *buffer, size_t size);
 
 enum {
@@ -296,6 +295,8 @@ struct relay_action {
     bool is_head; /* SWITCHED: to the first server of the chain, as it should be */
     uint64_t count;
     int64_t duration_ms;
+    int64_t
+        since_wall_ms; /* RELAY_EVENT_STOPPED: when the last of its servers went; 0: not known */
     int64_t next_wall_ms;
     struct slice rehearsal; /* REHEARSED: a struct relay_rehearsal */
 };
@@ -426,8 +427,10 @@ struct relay_lane_view {
     int64_t doubt_until_wall_ms; /* then others may get it, too; 0: that server is not away */
     bool stopped;                /* RELAY_EVENT_STOPPED was told of it, and no end of that yet */
     bool expires_soon;           /* RELAY_EVENT_EXPIRY was told of it, and no end of that yet */
-    bool switched; /* mail goes, or last went, to another server than the first of the chain */
-    int64_t frozen_until_ms; /* wall: by a drill; 0: it is not */
+    bool switched; /* mail goes, or last went, to another server than the first of the chain: */
+    uint32_t last_server;     /* this one */
+    int64_t switched_wall_ms; /* since then; 0: not known */
+    int64_t frozen_until_ms;  /* wall: by a drill; 0: it is not */
     int64_t
         oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */
     const uint32_t *chain; /* servers it may go to, in order; until the next input */

@@ -264,7 +264,8 @@ struct lane {
     bool guest;      /* there, in its list of guests: the server stands in, and has a warm-up */
     struct link turn;
     uint64_t deficit;
-    uint32_t last_server; /* R4: to tell a switch; at first the chain's head; or NO_INDEX */
+    uint32_t last_server;     /* R4: to tell a switch; at first the chain's head; or NO_INDEX */
+    int64_t switched_wall_ms; /* since when; 0: not known */
     bool stopped;
     bool draining;
     uint64_t drain_mark; /* what was accepted up to this sequence */
@@ -642,7 +643,8 @@ uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
 /* Its mail goes to that server now: tells so, if it went to another before. */
 void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server);
 /* It went there when that was noted. */
-void lane_load_switch(struct relay *relay, struct slice name, struct slice server);
+void lane_load_switch(struct relay *relay, struct slice name, struct slice server,
+                      int64_t since_ms);
 /* Whether that can ever be this one. */
 bool lane_may_go_to(const struct relay *relay, const struct lane *lane, uint32_t server);
 /* The server that its mail was redirected to, which is its whole chain; else empty. */

@@ -277,6 +277,8 @@ void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret
         ret_view->switched = lane->pin == PIN_NONE && lane->last_server != NO_INDEX &&
                              lane->last_server != lane_chain_head(relay, lane) &&
                              !lane_is_one_of_many(relay, lane);
+        ret_view->last_server = lane->last_server;
+        ret_view->switched_wall_ms = lane->switched_wall_ms;
     }
 }
 

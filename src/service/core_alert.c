@@ -57,9 +57,9 @@ static void spread_end(struct core *core, const struct alert *alert, enum alert_
 
 /* True: it begins with this. */
 static bool begin_unspread(struct core *core, enum alert_kind kind, struct slice subject,
-                           const char *text)
+                           const char *text, int64_t since_ms)
 {
-    if (!alerts_raise(&core->alerts, kind, subject, text, clock_wall_ms())) {
+    if (!alerts_raise(&core->alerts, kind, subject, text, since_ms)) {
         return false;
     }
     counter_add(core->counters, COUNTER_ALERTS, 1);
@@ -76,12 +76,20 @@ static void note_number(struct core *core, enum alert_kind kind, struct slice su
     }
 }
 
+/* `since_ms`: its cause may be older than this process; 0: it begins now. */
+static void begin_since(struct core *core, enum alert_kind kind, struct slice subject,
+                        const char *text, int64_t since_ms)
+{
+    int64_t now_ms = clock_wall_ms();
+    since_ms = since_ms > 0 && since_ms < now_ms ? since_ms : now_ms;
+    if (begin_unspread(core, kind, subject, text, since_ms)) {
+        note_number(core, kind, subject, spread(core, ALERT_RAISED, kind, subject, text, since_ms));
+    }
+}
+
 static void begin(struct core *core, enum alert_kind kind, struct slice subject, const char *text)
 {
-    if (begin_unspread(core, kind, subject, text)) {
-        note_number(core, kind, subject,
-                    spread(core, ALERT_RAISED, kind, subject, text, clock_wall_ms()));
-    }
+    begin_since(core, kind, subject, text, 0);
 }
 
 static void end_unspread(struct core *core, struct alert *alert)
@@ -163,10 +171,17 @@ static void tell_stop(struct core *core, const struct relay_action *action)
     if (action->event == RELAY_EVENT_STOPPED) {
         snprintf(text, sizeof(text), "all servers of %.*s are down; its mail is kept",
                  SLICE_PRINT(slice_take(subject, 140)));
-        begin(core, ALERT_STOPPED, subject, text);
+        begin_since(core, ALERT_STOPPED, subject, text, action->since_wall_ms);
     } else {
         end(core, ALERT_STOPPED, subject);
     }
+}
+
+static void switch_text(char text[ALERT_TEXT_SIZE], struct slice lane, struct slice to,
+                        bool is_head)
+{
+    snprintf(text, ALERT_TEXT_SIZE, "%.*s goes to %.*s%s", SLICE_PRINT(slice_take(lane, 96)),
+             SLICE_PRINT(slice_take(to, 64)), is_head ? " again, its first server" : "");
 }
 
 /* One alert while the lane's mail goes elsewhere than it should; people are told of each switch. */
@@ -176,8 +191,7 @@ static void tell_switch(struct core *core, const struct relay_action *action)
     struct slice lane = action->lane;
     struct slice to = core_server_name(core, action->server);
     struct alert *standing = alerts_find(&core->alerts, ALERT_SWITCHED, lane);
-    snprintf(text, sizeof(text), "%.*s goes to %.*s%s", SLICE_PRINT(slice_take(lane, 96)),
-             SLICE_PRINT(slice_take(to, 64)), action->is_head ? " again, its first server" : "");
+    switch_text(text, lane, to, action->is_head);
     const struct alert_news_item item = {
         .time_wall_ms = clock_wall_ms(),
         .since_wall_ms = standing != NULL ? standing->since_wall_ms : clock_wall_ms(),
@@ -195,7 +209,7 @@ static void tell_switch(struct core *core, const struct relay_action *action)
         end_unspread(core, standing);
     }
     if (!action->is_head) {
-        (void)begin_unspread(core, ALERT_SWITCHED, lane, text);
+        (void)begin_unspread(core, ALERT_SWITCHED, lane, text, clock_wall_ms());
         note_number(core, ALERT_SWITCHED, lane, number);
     }
 }
@@ -249,7 +263,7 @@ static void tell_expiry(struct core *core, const struct relay_action *action)
     if (standing != NULL) {
         end_unspread(core, standing);
     }
-    (void)begin_unspread(core, ALERT_EXPIRY, action->lane, text);
+    (void)begin_unspread(core, ALERT_EXPIRY, action->lane, text, clock_wall_ms());
     note_number(core, ALERT_EXPIRY, action->lane,
                 spread(core, edge, ALERT_EXPIRY, action->lane, text, clock_wall_ms()));
 }
@@ -270,20 +284,6 @@ static void tell_server(struct core *core, const struct relay_action *action, st
     }
 }
 
-void report_alerts_event(struct core *core, const struct relay_action *action)
-{
-    struct slice server = core_server_name(core, action->server);
-    char text[ALERT_TEXT_SIZE];
-    switch (action->event) {
-    case RELAY_EVENT_STOPPED:
-    case RELAY_EVENT_DRAINING:
-    case RELAY_EVENT_DRAINED:
-        tell_stop(core, action);
-        break;
-    case RELAY_EVENT_SWITCHED:
-        tell_switch(core, action);
-        break;
-    case RELAY_EVENT_DEAD:
 /* Who says what: the server refuses a login, or we find no way to log in there. */
 static void tell_login(struct core *core, const struct relay_action *action, struct slice server)
 {
@@ -299,6 +299,20 @@ static void tell_login(struct core *core, const struct relay_action *action, str
     begin(core, ALERT_CREDENTIALS, server, text);
 }
 
+void report_alerts_event(struct core *core, const struct relay_action *action)
+{
+    struct slice server = core_server_name(core, action->server);
+    char text[ALERT_TEXT_SIZE];
+    switch (action->event) {
+    case RELAY_EVENT_STOPPED:
+    case RELAY_EVENT_DRAINING:
+    case RELAY_EVENT_DRAINED:
+        tell_stop(core, action);
+        break;
+    case RELAY_EVENT_SWITCHED:
+        tell_switch(core, action);
+        break;
+    case RELAY_EVENT_DEAD:
         tell_dead(core, action);
         break;
     case RELAY_EVENT_FROZEN: {
@@ -353,6 +367,22 @@ static bool has_server(const struct core *core, struct slice name)
         }
     }
     return false;
+}
+
+/* ---- a new life ------------------------------------------------------------------------------ */
+
+void report_alerts_loaded(struct core *core)
+{
+    uint32_t count = relay_lane_count(core->relay);
+    for (uint32_t i = 0; i < count; i++) {
+        char text[ALERT_TEXT_SIZE];
+        struct relay_lane_view view;
+        relay_lane(core->relay, i, &view);
+        if (view.switched) {
+            switch_text(text, view.route, core_server_name(core, view.last_server), false);
+            begin_since(core, ALERT_SWITCHED, view.route, text, view.switched_wall_ms);
+        }
+    }
 }
 
 /* ---- a new configuration --------------------------------------------------------------------- */
@@ -450,7 +480,7 @@ static void look_at_server(struct core *core, uint32_t server)
         char text[ALERT_TEXT_SIZE];
         snprintf(text, sizeof(text), "server %.*s is down%s%.*s", SLICE_PRINT(slice_take(name, 64)),
                  view.reason.length > 0 ? ": " : "", SLICE_PRINT(slice_take(view.reason, 100)));
-        begin(core, ALERT_SERVER, name, text);
+        begin_since(core, ALERT_SERVER, name, text, view.since_wall_ms);
         return;
     }
     /* Recovering it answers, but a canary may still put it down. Without a session there is none.

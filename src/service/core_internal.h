@@ -342,6 +342,8 @@ void report_alert_over(struct core *core, enum alert_kind kind);
 void report_hook(struct core *core, struct slice name, const char *reason);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);
 void report_alerts_event(struct core *core, const struct relay_action *action);
+/* What stood in an earlier life and the notes tell of. */
+void report_alerts_loaded(struct core *core);
 /* Ends those of lanes and servers that are no more, or have no cause any more. */
 void report_alerts_reconfigured(struct core *core);
 void report_alerts_tick(struct core *core);

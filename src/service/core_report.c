@@ -64,6 +64,7 @@ void report_loaded(struct core *core)
               LOG_NUMBER("deliveries", totals.deliveries),
               LOG_NUMBER("dead_letters", totals.dead_letters),
               LOG_NUMBER("ms", clock_wall_ms() - core->started_wall_ms));
+    report_alerts_loaded(core);
 }
 
 static void count_up(struct core *core, enum counter which, uint64_t now, uint64_t before)
@@ -262,7 +263,6 @@ const char *server_state_text(enum server_state state)
     return texts[state];
 }
 
-static void store_event(struct core *core, const struct relay_action *action,
 /* What a server has said, and what we say, each once: a reason that only repeats the reply is none,
  * and what no server said is no reply. */
 struct words {
@@ -285,6 +285,7 @@ static struct words words_of(const struct relay_action *action, bool replied, ch
     return words;
 }
 
+static void store_event(struct core *core, const struct relay_action *action,
                         const struct telling *telling, const struct words *words)
 {
     const struct event event = {.kind = telling->kind,

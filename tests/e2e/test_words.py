@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from daemon import backup_mx
-from peers import wait_for
+from daemon import backup_mx, kill
+from peers import free_port, wait_for
 from sink import CLOSE
 
 
@@ -111,3 +111,31 @@ def test_a_lane_says_why_it_rests(holdfast, sink):
     mx.tool("queue", "hold", "--all")
     assert lane()["state"] == "held"
     assert lane()["reason"] == "all of it is held; queue list says why"
+
+
+def test_what_stands_is_as_old_after_core_is_killed(holdfast, sink):
+    """Down, stopped and switched were so before; nobody is told that they are over."""
+    m2 = sink(lambda stage, session, argument: "450 4.2.0 Later" if stage == "RCPT" else None)
+    mx = holdfast(f'server m1 {{ address = "127.0.0.1:{free_port()}"  failover = m2 }}\n'
+                  f'server m2 {{ address = "127.0.0.1:{m2.port}" }}\n'
+                  f'server m3 {{ address = "127.0.0.1:{free_port()}" }}\n'
+                  'domain example.com { deliver-to = m1 }\n'
+                  'domain example.org { deliver-to = m3 }\n')
+    mx.send()
+    mx.send(recipients=["ann@example.org"])
+    wanted = {("server", "m1"), ("server", "m3"), ("switched", "domain:example.com"),
+              ("stopped", "domain:example.org")}
+
+    def standing():
+        if mx.tool("status", "--json", check=False).returncode != 0:
+            return None
+        found = {(a["kind"], a["subject"]): a["since"] for a in mx.status()["alerts"]}
+        return found if wanted <= set(found) else None
+    before = wait_for(standing, 20, what="the alerts")
+    texts = {a["text"] for a in mx.status()["alerts"]}
+    mx.send()  # what is noted meanwhile goes to the disk with it
+    kill(mx.processes()["holdfast-core"][0])
+    wait_for(lambda: "process-died" in mx.log(), 10)
+    after = wait_for(standing, 20, what="the same alerts")
+    assert {key: after[key] for key in wanted} == {key: before[key] for key in wanted}
+    assert texts == {a["text"] for a in mx.status()["alerts"]}
