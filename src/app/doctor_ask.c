@@ -249,8 +249,9 @@ bool conversation_begin(struct doctor *doctor, struct conversation *conversation
                        : error == ERROR_INVALID ? "greets with what is no reply of SMTP"
                        : error == ERROR_TIMEOUT ? "accepts the connection and does not greet"
                                                 : "accepts the connection and closes it";
-    tell(doctor, check, subject, DOCTOR_BAD, "look at its log", "%s port %u %s (%lld ms)", text,
-         to->port, what, took);
+    tell(doctor, check, subject, DOCTOR_BAD, "look at its log", "%s port %u %s%s%s (%lld ms)", text,
+         to->port, what, error == ERROR_INVALID ? ": " : "",
+         error == ERROR_INVALID ? smtp_reply_fault(&conversation->parser) : "", took);
     conversation_close(conversation);
     return false;
 }

@@ -269,7 +269,7 @@ void smtp_client_input(struct smtp_client *client, struct slice bytes, int64_t n
         struct slice line;
         enum smtp_reply_status status = smtp_reply_parse(&client->parser, &bytes, &line);
         if (status == SMTP_REPLY_BROKEN) {
-            session_broken(client, "not a reply");
+            session_broken(client, smtp_reply_fault(&client->parser));
         } else if (status != SMTP_REPLY_MORE) {
             hello_line(client, line);
         }

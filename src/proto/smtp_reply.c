@@ -9,8 +9,20 @@ void smtp_reply_parser_init(struct smtp_reply_parser *parser)
     parser->lines = 0;
     parser->code = 0;
     parser->complete = false;
+    parser->fault = "";
     parser->text_length = 0;
     memset(parser->enhanced, 0, sizeof(parser->enhanced));
+}
+
+const char *smtp_reply_fault(const struct smtp_reply_parser *parser)
+{
+    return parser->fault;
+}
+
+static enum smtp_reply_status broken(struct smtp_reply_parser *parser, const char *fault)
+{
+    parser->fault = fault;
+    return SMTP_REPLY_BROKEN;
 }
 
 bool smtp_reply_is_begun(const struct smtp_reply_parser *parser)
@@ -82,17 +94,25 @@ static void add_text(struct smtp_reply_parser *parser, struct slice line)
 static enum smtp_reply_status take_line(struct smtp_reply_parser *parser, struct slice line,
                                         struct slice *ret_line)
 {
-    if (line.length < 3 || slice_find(line, '\r') < line.length ||
-        slice_find(line, '\0') < line.length || ++parser->lines > SMTP_REPLY_LINES_MAX) {
-        return SMTP_REPLY_BROKEN;
-    }
     uint64_t code;
-    if (!slice_to_u64(slice_take(line, 3), &code) || code < 200 || code > 599) {
-        return SMTP_REPLY_BROKEN;
+    if (slice_find(line, '\0') < line.length) {
+        return broken(parser, "a NUL in a reply");
+    }
+    if (slice_find(line, '\r') < line.length) {
+        return broken(parser, "a bare CR in a reply");
+    }
+    if (++parser->lines > SMTP_REPLY_LINES_MAX) {
+        return broken(parser, "a reply without end");
+    }
+    if (line.length < 3 || !slice_to_u64(slice_take(line, 3), &code) || code < 200 || code > 599) {
+        return broken(parser, "not a reply: it begins with no code");
     }
     bool last = line.length == 3 || line.data[3] == ' ';
-    if ((!last && line.data[3] != '-') || (parser->code != 0 && parser->code != code)) {
-        return SMTP_REPLY_BROKEN;
+    if (!last && line.data[3] != '-') {
+        return broken(parser, "not a reply: neither blank nor hyphen follows the code");
+    }
+    if (parser->code != 0 && parser->code != code) {
+        return broken(parser, "lines of one reply have different codes");
     }
     parser->code = (uint16_t)code;
     *ret_line = slice_skip(line, 4);
@@ -115,7 +135,7 @@ enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *parser, struct
     size_t end = slice_find(*input, '\n');
     size_t taken = end < input->length ? end + 1 : input->length;
     if (parser->held + taken > SMTP_REPLY_LINE_MAX) {
-        return SMTP_REPLY_BROKEN;
+        return broken(parser, "a reply has too long a line");
     }
     struct slice line = slice_take(*input, taken);
     if (parser->held > 0 || end == input->length) {
@@ -132,7 +152,7 @@ enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *parser, struct
     }
     parser->held = 0;
     if (line.length < 2 || line.data[line.length - 2] != '\r') {
-        return SMTP_REPLY_BROKEN;
+        return broken(parser, "a bare LF in a reply");
     }
     return take_line(parser, slice_take(line, line.length - 2), ret_line);
 }

@@ -37,6 +37,7 @@ struct smtp_reply_parser {
     uint16_t code;
     uint8_t enhanced[3];
     bool complete;
+    const char *fault;
     size_t text_length;
     uint8_t line[SMTP_REPLY_LINE_MAX];
     uint8_t text[SMTP_REPLY_TEXT_MAX];
@@ -49,6 +50,8 @@ enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *parser, struct
                                         struct slice *ret_line);
 /* The reply that was just COMPLETE; the text is valid until the next smtp_reply_parse(). */
 void smtp_reply_get(const struct smtp_reply_parser *parser, struct smtp_reply *ret_reply);
+/* After BROKEN: why, in words ("a NUL in a reply"); static. */
+const char *smtp_reply_fault(const struct smtp_reply_parser *parser);
 /* Bytes of a begun reply are waiting for their rest. */
 bool smtp_reply_is_begun(const struct smtp_reply_parser *parser);
 

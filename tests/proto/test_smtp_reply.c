@@ -100,17 +100,25 @@ static void text_is_clean(void **state)
 static void refuses_what_is_no_reply(void **state)
 {
     (void)state;
-    static const char *const cases[] = {
-        "\r\n",           "25\r\n",           "2x0 ok\r\n",  "250ok\r\n",
-        "150 ok\r\n",     "600 ok\r\n",       "000 ok\r\n",  "250 ok\n",
-        "250 a\rb\r\n",   "250 a\r\r\n",      "+OK\r\n",     "250-a\r\n251 b\r\n",
-        "250-a\r\nx\r\n", "HTTP/1.1 400\r\n", " 250 ok\r\n", "-50 ok\r\n",
+    static const struct {
+        const char *input, *fault;
+    } cases[] = {
+        {"\r\n", "no code"},           {"25\r\n", "no code"},
+        {"2x0 ok\r\n", "no code"},     {"250ok\r\n", "neither blank nor hyphen"},
+        {"150 ok\r\n", "no code"},     {"600 ok\r\n", "no code"},
+        {"000 ok\r\n", "no code"},     {"250 ok\n", "bare LF"},
+        {"250 a\rb\r\n", "bare CR"},   {"250 a\r\r\n", "bare CR"},
+        {"+OK\r\n", "no code"},        {"250-a\r\n251 b\r\n", "different codes"},
+        {"250-a\r\nx\r\n", "no code"}, {"HTTP/1.1 400\r\n", "no code"},
+        {" 250 ok\r\n", "no code"},    {"-50 ok\r\n", "no code"},
     };
     struct smtp_reply reply;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_int_equal(parse(slice_from_text(cases[i]), &reply), SMTP_REPLY_BROKEN);
+        assert_int_equal(parse(slice_from_text(cases[i].input), &reply), SMTP_REPLY_BROKEN);
+        assert_non_null(strstr(smtp_reply_fault(&parser), cases[i].fault));
     }
     assert_int_equal(parse(SLICE_LITERAL("250 a\0b\r\n"), &reply), SMTP_REPLY_BROKEN);
+    assert_string_equal(smtp_reply_fault(&parser), "a NUL in a reply");
 }
 
 static void bounds_lines_and_their_number(void **state)
