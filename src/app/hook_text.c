@@ -2,6 +2,7 @@
 #include "app/hook_text.h"
 
 #include "base/date.h"
+#include "base/utf8.h"
 #include "service/control_frame.h"
 
 #include <stdio.h>
@@ -13,9 +14,16 @@ static void set(json_t *object, const char *key, json_t *value)
     (void)json_object_set_new(object, key, value);
 }
 
+/* A person reads it on a terminal, as a rule, and a part of it may be a server's words. */
+static const char *clean(const char *text, char buffer[HOOK_TEXT_SIZE])
+{
+    return utf8_clean(slice_from_text(text), "\n\t", buffer, HOOK_TEXT_SIZE);
+}
+
 static json_t *string(const char *text)
 {
-    return control_string(slice_from_text(text));
+    char buffer[HOOK_TEXT_SIZE];
+    return control_string(slice_from_text(clean(text, buffer)));
 }
 
 static json_t *string_or_null(const char *text)
@@ -114,10 +122,11 @@ static void put_subject(struct buffer *mail, const struct hook_letter *letter)
 /* Lines of the text, each within what RFC 5321 4.5.3.1.6 allows. */
 static void put_lines(struct buffer *mail, const char *text)
 {
-    for (; *text != 0; text++) {
+    char buffer[HOOK_TEXT_SIZE];
+    for (text = clean(text, buffer); *text != 0; text++) {
         if (*text == '\n') {
             buffer_append_text(mail, "\r\n");
-        } else if ((uint8_t)*text >= ' ' || *text == '\t') {
+        } else {
             buffer_append(mail, slice_make(text, 1));
         }
     }

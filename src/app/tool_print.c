@@ -14,9 +14,21 @@
 
 /* ---- JSON --------------------------------------------------------------------------------- */
 
+/* What could drive a terminal or disguise a text is spelled out: it means the same to a program. */
 void tool_print_json(const json_t *object)
 {
-    json_dumpf(object, stdout, JSON_COMPACT);
+    char *text = json_dumps(object, JSON_COMPACT);
+    for (struct slice rest = slice_from_text(text); rest.length > 0;) {
+        struct slice one = slice_take(rest, utf8_sequence(rest));
+        uint32_t code_point = utf8_code_point(one);
+        if (utf8_is_unsafe(code_point)) {
+            printf("\\u%04x", code_point);
+        } else {
+            fwrite(one.data, 1, one.length, stdout);
+        }
+        rest = slice_skip(rest, one.length);
+    }
+    free(text);
     putchar('\n');
 }
 
@@ -45,44 +57,9 @@ bool tool_is_null(const json_t *row, const char *key)
 
 /* ---- texts -------------------------------------------------------------------------------- */
 
-/* Control characters (C0, DEL, C1) could drive the terminal; marks and overrides of direction could
- * make one address look like another. */
-static bool is_unsafe(struct slice s)
-{
-    uint8_t c = s.data[0];
-    if (c < 0x20 || c == 0x7f) {
-        return true;
-    }
-    if (s.length == 2) {
-        return c == 0xc2 && s.data[1] < 0xa0;
-    }
-    if (s.length == 3 && c == 0xe2) {
-        uint8_t second = s.data[1], third = s.data[2];
-        return (second == 0x80 &&
-                ((third >= 0x8e && third <= 0x8f) || (third >= 0xa8 && third <= 0xae))) ||
-               (second == 0x81 && third >= 0xa6 && third <= 0xa9);
-    }
-    return false;
-}
-
 const char *tool_clean(const char *text, char *buffer, size_t size)
 {
-    struct slice rest = slice_from_text(text);
-    size_t length = 0;
-    while (rest.length > 0) {
-        size_t sequence = utf8_sequence(rest);
-        struct slice one = slice_take(rest, sequence == 0 ? 1 : sequence);
-        bool bad = sequence == 0 || is_unsafe(one);
-        size_t need = bad ? 1 : one.length;
-        if (length + need >= size) {
-            break;
-        }
-        memcpy(buffer + length, bad ? (const uint8_t *)"?" : one.data, need);
-        length += need;
-        rest = slice_skip(rest, one.length);
-    }
-    buffer[length] = '\0';
-    return buffer;
+    return utf8_clean(slice_from_text(text), "", buffer, size);
 }
 
 const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT])

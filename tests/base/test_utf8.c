@@ -76,12 +76,47 @@ static void sees_eight_bits_at_any_place(void **state)
     }
 }
 
+static void cleans_the_words_of_strangers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *keep, *clean;
+    } cases[] = {
+        {"Gr\xc3\xbc\xc3\x9f"
+         "e \xf0\x9f\x93\xa7 \xe4\xb8\xad",
+         "",
+         "Gr\xc3\xbc\xc3\x9f"
+         "e \xf0\x9f\x93\xa7 \xe4\xb8\xad"},
+        {"a\x1b[31mb\x7f"
+         "c\n",
+         "", "a?[31mb?c?"},
+        {"a\nb\tc\r", "\n\t", "a\nb\tc?"},
+        {"\xc2\x9b"
+         "31m\xc2\x80\xc2\xa0",
+         "", "?31m?\xc2\xa0"},
+        {"\xe2\x80\xae\xe2\x80\x8e\xe2\x81\xa6\xd8\x9c\xe2\x80\xa8|\xe2\x80\xaf\xe2\x81\xaa", "",
+         "?????|\xe2\x80\xaf\xe2\x81\xaa"},
+        {"\xff\xc3", "", "??"},
+    };
+    char buffer[64];
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_string_equal(
+            utf8_clean(slice_from_text(cases[i].text), cases[i].keep, buffer, sizeof(buffer)),
+            cases[i].clean);
+    }
+    assert_string_equal(utf8_clean(SLICE_LITERAL("ab\xc3\x9f"), "", buffer, 4), "ab");
+    assert_string_equal(utf8_clean(SLICE_LITERAL("ab\xc3\x9f"), "", buffer, 5), "ab\xc3\x9f");
+    assert_int_equal(utf8_code_point(SLICE_LITERAL("\xf0\x9f\x93\xa7")), 0x1f4e7);
+    assert_int_equal(utf8_code_point(SLICE_LITERAL("\xe2\x80\xae")), 0x202e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_what_is_well_formed),
         cmocka_unit_test(refuses_overlong_surrogates_and_beyond),
         cmocka_unit_test(sees_eight_bits_at_any_place),
+        cmocka_unit_test(cleans_the_words_of_strangers),
     };
     return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);
 }

@@ -139,3 +139,44 @@ def test_what_stands_is_as_old_after_core_is_killed(holdfast, sink):
     after = wait_for(standing, 20, what="the same alerts")
     assert {key: after[key] for key in wanted} == {key: before[key] for key in wanted}
     assert texts == {a["text"] for a in mx.status()["alerts"]}
+
+
+# ---- the words of strangers ------------------------------------------------------------------
+
+CONTROL = "\x1b[2J\u009b31m\u202etxt.exe\u2066"
+UNSAFE = ["\x1b", "\x7f", "\u0080", "\u009b", "\u202e", "\u2066"]
+
+
+def test_a_server_s_words_drive_no_terminal(place, holdfast, sink):
+    """In no output of the tool, for people or programs, nor in what a hook is told; programs
+    still read all of it."""
+    told = place / "told"
+    hook = place / "hook"
+    hook.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$HOLDFAST_TEXT\" >> {told}\n")
+    hook.chmod(0o755)
+    place.chmod(0o777)
+
+    def rule(stage, session, argument):
+        if stage == "RCPT" and "ann@" in argument:
+            return f"450 4.2.0 Later {CONTROL}"
+        if stage == "RCPT":
+            return f"530 5.7.0 Log in {CONTROL}"
+        return None
+    m1 = sink(rule)
+    mx = holdfast(backup_mx(m1.port)
+                  + f'alert people {{ on = credentials exec = "{hook}" }}\n')
+    mx.send()
+    wait_for(lambda: line_of(mx, "deferred"), 15)
+    mx.send(recipients=["ben@example.com"])
+    wait_for(told.exists, 20, what="the hook")
+    wait_for(told.read_text, 5)
+    outputs = [told.read_text(), mx.log()]
+    for command in (["status"], ["queue", "list"], ["queue", "show", "--all"], ["server", "list"],
+                    ["server", "history"], ["trace", "ann@example.com"]):
+        outputs += [mx.tool(*command).stdout, mx.tool(*command, "--json").stdout]
+    for output in outputs:
+        assert not any(character in output for character in UNSAFE)
+    assert "Log in ?[2J?31m?txt.exe?" in outputs[0]
+    reason = next(row["reason"] for row in mx.queue() if row["recipients"] == ["ann@example.com"])
+    assert reason == "450 4.2.0 Later ?[2J\u009b31m\u202etxt.exe\u2066"
+    assert "\\u009b31m\\u202etxt" in mx.tool("queue", "list", "--json").stdout
