@@ -134,6 +134,12 @@ const struct setting settings_table[] = {
      .least = 100 * MS, .most = MINUTE, .none = true,
      .text = "How long a stranger waits for the greeting. One that speaks before it is no mail server, "
              "and is refused. Relay clients and whom an allow block names are greeted at once."},
+    {"greylist", SETTING_DURATION, LISTEN(greylist_ms), .fallback = "none", .least = SECOND,
+     .most = DAY, .none = true,
+     .text = "How long mail of an unknown client, sender and recipient is put off (RFC 6647). What comes "
+             "back within 2 days is let through, and is known for 36 days from each time on; after "
+             "5 such messages their network is known (an IPv4 /24, an IPv6 /64). Relay clients and whom "
+             "an allow block names are not put off. A restart forgets whom it knew."},
     {"tls", SETTING_CHOICE, .block = BLOCK_LISTEN, .fallback = "none", .choices = "none",
      .later = "starttls|implicit",
      .text = "Whether connections are encrypted."},

@@ -32,6 +32,7 @@ struct listener_config {
     struct ip_endpoint at;
     enum listener_protocol protocol;
     uint32_t greeting_delay_ms;         /* of strangers */
+    uint32_t greylist_ms;               /* likewise; 0: none */
     bool reject_bare_newline;           /* else normalize (R10) */
     const struct odmr_user *odmr_users; /* known to the receiving process only; none elsewhere */
     uint32_t odmr_user_count;

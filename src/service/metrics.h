@@ -26,6 +26,7 @@ enum { COUNTER_SLOTS = 64 };
     X(EARLY_TALKERS, "holdfast_early_talkers_total", "Clients that spoke before the greeting")     \
     X(RATE_LIMITED, "holdfast_rate_limited_total", "Commands put off because of too many of them") \
     X(TARPITTED, "holdfast_tarpitted_total", "Refused recipients that were answered late")         \
+    X(GREYLISTED, "holdfast_greylisted_total", "Recipients put off by greylisting")                \
     X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
     X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What strangers have to bear: the operator's block and allow rules, a greeting that comes late, a
- * bound on how much of what they may do in a minute, and slow answers for who guesses recipients.
+ * bound on how much of what they may do in a minute, greylisting, and slow answers for who guesses
+ * recipients.
  * Relay clients and whom an allow rule names are spared all of it.
  */
 #include "service/smtp_in_internal.h"
 
+#include "service/greylist.h"
 #include "sys/clock.h"
 #include "sys/log.h"
 
@@ -187,6 +189,29 @@ struct smtp_answer guard_recipient(struct session *session)
     }
     return (struct smtp_answer){450, "4.7.1",
                                 SLICE_LITERAL("You name too many recipients, wait a minute")};
+}
+
+struct smtp_answer guard_greylist(struct session *session, struct slice recipient)
+{
+    struct smtp_in *in = session->in;
+    struct greylist_query query = {
+        .client = &session->client.address,
+        .sender = session->transaction->sender,
+        .recipient = recipient,
+        .delay_ms = session->listener->greylist_ms,
+        .now_ms = clock_steady_ms(),
+    };
+    int64_t wait_ms = query.delay_ms == 0 || is_spared(session)
+                          ? 0
+                          : greylist_wait_ms(smtp_in_greylist(in->shared), &query);
+    if (wait_ms == 0) {
+        return SMTP_ACCEPT;
+    }
+    int length =
+        snprintf(in->text, sizeof(in->text), "Greylisted: unknown here, try again in %lld seconds",
+                 (long long)(wait_ms + 999) / 1000);
+    counter_add(in->counters, COUNTER_GREYLISTED, 1);
+    return (struct smtp_answer){451, "4.7.1", slice_make(in->text, (size_t)length)};
 }
 
 struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer)

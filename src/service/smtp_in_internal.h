@@ -40,6 +40,7 @@ struct listener {
     struct loop_watch *watch;
     struct smtp_server_settings settings;
     uint32_t greeting_delay_ms;
+    uint32_t greylist_ms;
     char *hostname;
     char *name;
 };
@@ -221,6 +222,8 @@ unsigned envelope_offers(const struct session *session); /* SMTP_OFFER_* */
 struct smtp_answer guard_connect(struct session *session);
 struct smtp_answer guard_mail(struct session *session, struct slice sender);
 struct smtp_answer guard_recipient(struct session *session);
+/* Of one that would be taken. */
+struct smtp_answer guard_greylist(struct session *session, struct slice recipient);
 /* What is said instead, of a recipient that was refused. */
 struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer);
 /* True: the answer is given later, by itself. */

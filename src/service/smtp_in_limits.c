@@ -8,6 +8,7 @@
 #include "service/smtp_in_limits.h"
 
 #include "base/hash.h"
+#include "service/greylist.h"
 #include "sys/random.h"
 
 #include <assert.h>
@@ -23,6 +24,7 @@ const struct smtp_in_pace smtp_in_login_pace = {30 * INT64_C(1000000), 300 * INT
 
 struct smtp_in_shared {
     struct hash_key key;
+    struct greylist *greylist;
     _Atomic uint32_t connections;
     _Atomic size_t content_bytes;
     _Atomic uint32_t clients[ROWS][CELLS];
@@ -33,14 +35,22 @@ struct smtp_in_shared {
 struct smtp_in_shared *smtp_in_shared_new(void)
 {
     struct smtp_in_shared *shared = calloc(1, sizeof(*shared));
-    if (shared != NULL) {
-        random_bytes(&shared->key, sizeof(shared->key));
+    struct greylist *greylist = greylist_new();
+    if (shared == NULL || greylist == NULL) {
+        greylist_free(greylist);
+        free(shared);
+        return NULL;
     }
+    random_bytes(&shared->key, sizeof(shared->key));
+    shared->greylist = greylist;
     return shared;
 }
 
 void smtp_in_shared_free(struct smtp_in_shared *shared)
 {
+    if (shared != NULL) {
+        greylist_free(shared->greylist);
+    }
     free(shared);
 }
 
@@ -167,6 +177,11 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
         } while (!atomic_compare_exchange_weak_explicit(cell, &before, after, memory_order_relaxed,
                                                         memory_order_relaxed));
     }
+}
+
+struct greylist *smtp_in_greylist(struct smtp_in_shared *shared)
+{
+    return shared->greylist;
 }
 
 void smtp_in_content_grown(struct smtp_in_shared *shared, size_t bytes)

@@ -49,6 +49,9 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
 /* Logins that fail: 10 at once, then one in 30 s. */
 extern const struct smtp_in_pace smtp_in_login_pace;
 
+/* Of all loops; never NULL. */
+struct greylist *smtp_in_greylist(struct smtp_in_shared *shared);
+
 void smtp_in_content_grown(struct smtp_in_shared *shared, size_t bytes);
 void smtp_in_content_shrunk(struct smtp_in_shared *shared, size_t bytes);
 size_t smtp_in_content_bytes(const struct smtp_in_shared *shared);

@@ -172,6 +172,35 @@ def test_who_guesses_recipients_is_slowed_down_and_cut_off(holdfast, sink):
     mx.wait_empty()
 
 
+# ---- greylisting ----
+
+
+def test_an_unknown_sender_is_put_off_once(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) + OURS + 'allow him { clients = 127.0.0.7 }\n',
+                  listen="greylist = 2s")
+    with pytest.raises(Refused) as refused:
+        mx.send(source=STRANGER)
+    assert refused.value.code == 451
+    assert refused.value.text == "4.7.1 Greylisted: unknown here, try again in 2 seconds"
+    assert mx.send(source=CLIENT)[0] == 250 and mx.send(source="127.0.0.7")[0] == 250
+    # Who is refused for good is told so, and nothing is learnt of it.
+    with pytest.raises(Refused) as refused:
+        mx.send(["ann@elsewhere.example"], source=STRANGER)
+    assert refused.value.code == 550
+
+    def again():
+        try:
+            return mx.send(source=STRANGER)[0]
+        except Refused:
+            return None
+    wait_for(lambda: again() == 250, 10, 0.3, "the second try")
+    assert mx.send(source=STRANGER)[0] == 250
+    with pytest.raises(Refused):
+        mx.send(source=STRANGER, sender="carol@client.example")
+    assert counter(mx, "greylisted") >= 2
+    mx.wait_empty()
+
+
 # ---- how much in a minute ----
 
 why_not = why_no_netns()
