@@ -10,6 +10,7 @@
 #include "app/turn.h"
 #include "base/digest.h"
 #include "service/smtp_out.h"
+#include "sys/tls.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -180,6 +181,9 @@ int role_edge_out(int channel)
         return role_fail("names", ERROR_MEMORY);
     }
     error = digest_prepare();
+    if (error == ERROR_NONE) {
+        error = tls_prepare();
+    }
     if (error != ERROR_NONE) {
         return role_fail("libcrypto", error);
     }

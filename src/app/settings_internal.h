@@ -123,6 +123,9 @@ bool settings_secret(struct settings *settings, const struct place *at, struct s
 /* The same for a file of many secrets, whose lines are the caller's to check. */
 bool settings_secret_file(struct settings *settings, const struct place *at, struct slice path,
                           unsigned readers, uint32_t *ret_source);
+/* The same for a file that is no secret, but of use to its readers only. */
+bool settings_withheld_file(struct settings *settings, const struct place *at, struct slice path,
+                            unsigned readers, uint32_t *ret_source);
 /* What settings_expand() wrote; false: no such text. */
 bool settings_unpack(struct settings *settings, struct slice text);
 

@@ -6,9 +6,12 @@
 #include "app/settings_internal.h"
 #include "base/crc32c.h"
 #include "relay/relay.h"
+#include "sys/tls.h"
 
 #include <assert.h>
 #include <stdlib.h>
+
+#define MACHINE_AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
 
 struct servers {
     struct settings *settings;
@@ -93,7 +96,9 @@ static void fill_addresses(struct servers *servers, struct server_config *server
                            const struct entry *entry)
 {
     struct settings *settings = servers->settings;
-    uint16_t usual = server->protocol == SERVER_LMTP ? 0 : 25;
+    uint16_t usual = server->protocol == SERVER_LMTP      ? 0
+                     : server->tls == SERVER_TLS_IMPLICIT ? 465
+                                                          : 25;
     struct server_address *addresses =
         settings_allocate(settings, entry->count, sizeof(*addresses));
     for (uint32_t i = 0; addresses != NULL && i < entry->count; i++) {
@@ -117,15 +122,20 @@ static bool is_local(const struct server_address *address)
 }
 
 /* Without TLS a password, or a proof to guess it from, may not leave the machine. */
-static void check_login_is_local(struct servers *servers, const struct server_config *server,
-                                 struct place at)
+static void check_login_is_safe(struct servers *servers, const struct server_config *server,
+                                struct place at)
 {
-    for (uint32_t i = 0; i < server->address_count; i++) {
+    if (server->tls == SERVER_TLS_ENCRYPT) {
+        settings_warn(servers->settings, at,
+                      "auth-user: with tls = encrypt the password goes to whoever answers; tls = "
+                      "required finds out who that is");
+    }
+    for (uint32_t i = 0; i < server->address_count && server->tls < SERVER_TLS_ENCRYPT; i++) {
         if (!is_local(&server->addresses[i])) {
-            settings_complain(servers->settings, at,
-                              "auth-user: logging in needs TLS, which this version does not have; "
-                              "only servers on this machine (127.0.0.1, ::1, localhost) may have "
-                              "a login");
+            settings_complain(
+                servers->settings, at,
+                "auth-user: logging in needs tls = required, encrypt or implicit, but "
+                "for servers on this machine (127.0.0.1, ::1, localhost)");
             return;
         }
     }
@@ -155,16 +165,54 @@ static void fill_login(struct servers *servers, struct server_config *server)
     }
     (void)settings_secret(settings, &file->values[0].at, file->values[0].text,
                           SETTINGS_FOR_EDGE_OUT, SETTINGS_SECRET_MAX, &server->auth_password);
-    check_login_is_local(servers, server, user->at);
+    check_login_is_safe(servers, server, user->at);
+}
+
+/* ---- TLS --------------------------------------------------------------------------------- */
+
+static void check_authorities(struct servers *servers, struct place at, struct slice path,
+                              struct slice pem)
+{
+    char problem[TLS_PROBLEM_SIZE];
+    if (!servers->settings->sealed && tls_authorities_check(pem, problem) != ERROR_NONE) {
+        settings_complain(servers->settings, at, "tls-ca: %.*s: %s", SHOWN(path), problem);
+    }
+}
+
+/* Who asks for a proof and names nobody trusts whom the machine trusts. */
+static void fill_authorities(struct servers *servers, struct server_config *server,
+                             const struct entry *entry, struct place at)
+{
+    struct settings *settings = servers->settings;
+    bool named = entry != NULL && entry->count == 1 && !entry->list;
+    struct slice path = named ? entry->values[0].text : SLICE_LITERAL(MACHINE_AUTHORITIES);
+    uint32_t source;
+    if (!named && server->tls < SERVER_TLS_REQUIRED) {
+        return;
+    }
+    at = named ? entry->values[0].at : at;
+    if (settings_withheld_file(settings, &at, path, SETTINGS_FOR_EDGE_OUT, &source)) {
+        server->tls_ca = settings->sources[source].content;
+        check_authorities(servers, at, path, server->tls_ca);
+    }
 }
 
 /* Its client calls: what is about calling it is a mistake. */
 static void check_odmr(struct servers *servers, struct server_config *server)
 {
-    static const char *const others[] = {"address",        "failover",          "tls",
-                                         "connections",    "warm-up",           "connect-timeout",
-                                         "probe-interval", "source-address",    "auth-user",
-                                         "authoritative",  "auth-password-file"};
+    static const char *const others[] = {"address",
+                                         "failover",
+                                         "tls",
+                                         "connections",
+                                         "warm-up",
+                                         "connect-timeout",
+                                         "probe-interval",
+                                         "source-address",
+                                         "auth-user",
+                                         "authoritative",
+                                         "auth-password-file",
+                                         "tls-name",
+                                         "tls-ca"};
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         const struct entry *entry = settings_entry(servers->entries, BLOCK_SERVER, others[i]);
         if (entry != NULL) {
@@ -198,6 +246,8 @@ static void fill(struct servers *servers, uint32_t index)
         settings_complain(settings, servers->blocks[index]->at, "server '%.*s' needs address = ...",
                           SHOWN(server->name));
     }
+    fill_authorities(servers, server, settings_entry(entries, BLOCK_SERVER, "tls-ca"),
+                     servers->blocks[index]->at);
     fill_login(servers, server);
     const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");
     if (failover == NULL || failover->count != 1 || failover->list) {

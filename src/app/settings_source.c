@@ -160,6 +160,12 @@ bool settings_source(struct settings *settings, const struct place *at, struct s
     return take_file(settings, at, path, 0, ret_source);
 }
 
+bool settings_withheld_file(struct settings *settings, const struct place *at, struct slice path,
+                            unsigned readers, uint32_t *ret_source)
+{
+    return take_file(settings, at, path, readers, ret_source);
+}
+
 /* Everybody on the machine may read it. Only a warning: the directory may forbid it. */
 static bool is_public(const struct settings *settings, const struct source *source)
 {

@@ -163,9 +163,12 @@ const struct setting settings_table[] = {
     {"failover", SETTING_SERVER, SERVER(failover), .otherwise = "none",
      .text = "The next server of the chain, for when this one does not work."},
     {"tls", SETTING_CHOICE, SERVER(tls), .fallback = "opportunistic",
-     .choices = "none|opportunistic", .later = "encrypt|required|dane|mta-sts|implicit",
-     .text = "Whether the connection is encrypted; opportunistic means if the server offers it and "
-             "this version can."},
+     .choices = "none|opportunistic|encrypt|required|implicit", .later = "dane|mta-sts",
+     .text = "Whether the connection is encrypted. opportunistic: by STARTTLS if the server offers "
+             "it, whoever it is; if that fails, once more in the clear, with a warning. encrypt: always, "
+             "whoever it is. required: always, and the server proves its name (see tls-name and "
+             "tls-ca). implicit: as required, but before the greeting, and on port 465 if none is "
+             "written. What came of it stands in the trace of each delivery."},
     {"connections", SETTING_COUNT, SERVER(connections), .fallback = "20", .least = 1,
      .most = 10000,
      .text = "Connections to the server at once, at most."},
@@ -210,13 +213,17 @@ const struct setting settings_table[] = {
      .fallback = "10m", .most = 7 * DAY,
      .text = "How long a server's refusals are held instead of final after it has come back and what "
              "waited for it has gone."},
-    {"tls-name", SETTING_ABSENT, .block = BLOCK_SERVER,
-     .text = "The name that the server's certificate must have."},
-    {"tls-ca", SETTING_ABSENT, .block = BLOCK_SERVER,
-     .text = "The authorities that may have signed it."},
+    {"tls-name", SETTING_HOSTNAME, SERVER(tls_name), .otherwise = "one of the names in address",
+     .text = "The name that the server's certificate must have. For an address that is no name, "
+             "and without this, it must have the address."},
+    {"tls-ca", SETTING_SECRET, .block = BLOCK_SERVER,
+     .otherwise = "the machine's, /etc/ssl/certs/ca-certificates.crt",
+     .text = "The file of certificates, in PEM, of the authorities that may have signed the server's; "
+             "a server's own will do. Read at start and reload. With opportunistic and encrypt it changes "
+             "nothing but what the trace says."},
     {"auth-user", SETTING_TEXT, SERVER(auth_user), .otherwise = "no logging in",
-     .text = "The user to log in as, by SCRAM-SHA-256, PLAIN or LOGIN; needs auth-password-file. "
-             "Until there is TLS to servers, only for servers on this machine."},
+     .text = "The user to log in as, by SCRAM-SHA-256, PLAIN or LOGIN; needs auth-password-file, and "
+             "a tls that demands TLS, but for servers on this machine."},
     {"auth-password-file", SETTING_SECRET, .block = BLOCK_SERVER, .otherwise = "none",
      .text = "The file whose one line is the password; read at start and reload, and given to the "
              "sending process alone."},

@@ -47,8 +47,10 @@ static const char *event_detail(const json_t *row, char *buffer, size_t size)
     } else if (is(event, "missed")) {
         snprintf(buffer, size, "%lld events were too fast", (long long)tool_integer(row, "count"));
     } else {
-        int length = snprintf(buffer, size, "%s%s%s", reply,
-                              reply[0] != '\0' && reason[0] != '\0' ? "; " : "", reason);
+        const char *tls = tool_string(row, "tls");
+        int length = snprintf(buffer, size, "%s%s%s%s%s", reply,
+                              reply[0] != '\0' && reason[0] != '\0' ? "; " : "", reason,
+                              tls[0] != '\0' ? "TLS " : "", tls);
         if (!tool_is_null(row, "next") && length >= 0 && (size_t)length < size) {
             snprintf(buffer + length, size - (size_t)length, "%snext try %s",
                      length > 0 ? "; " : "", tool_time(tool_integer(row, "next"), next));

@@ -114,7 +114,8 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     client->dot_timeout_ms =
         settings->dot_timeout_ms > 0 ? settings->dot_timeout_ms : DOT_TIMEOUT_MS;
     client->send_credit_ms = SEND_CREDIT_MS;
-    client->step = SESSION_GREETING;
+    client->tls = settings->tls;
+    client->step = client->tls == SMTP_CLIENT_TLS_FIRST ? SESSION_TLS : SESSION_GREETING;
     client->progress_ms = now_ms;
     buffer_init(&client->output, 0);
     buffer_init(&client->auth_secrets, 0);
@@ -204,9 +205,11 @@ void smtp_client_tick(struct smtp_client *client, int64_t now_ms)
     bool quitting = client->step == SESSION_QUIT;
     bool sending = output_backlog(client) > 0;
     bool slow = sending && now_ms >= client->send_until_ms;
+    bool shaking = client->step == SESSION_TLS;
     struct smtp_client_cause cause =
         cause_of_text(stage_now(client), quitting ? SMTP_CLIENT_LOCAL : SMTP_CLIENT_TIMEOUT,
                       quitting  ? "closed"
+                      : shaking ? "timed out in the TLS handshake"
                       : slow    ? "takes less than 500 octets a second"
                       : sending ? "timed out while sending"
                                 : "timed out waiting for a reply");
@@ -267,6 +270,10 @@ void smtp_client_input(struct smtp_client *client, struct slice bytes, int64_t n
 {
     while (bytes.length > 0 && client->step != SESSION_CLOSED) {
         struct slice line;
+        if (client->step == SESSION_TLS) {
+            session_broken(client, "more than the reply to STARTTLS came in the clear");
+            return;
+        }
         enum smtp_reply_status status = smtp_reply_parse(&client->parser, &bytes, &line);
         if (status == SMTP_REPLY_BROKEN) {
             session_broken(client, smtp_reply_fault(&client->parser));
@@ -277,6 +284,14 @@ void smtp_client_input(struct smtp_client *client, struct slice bytes, int64_t n
             take_reply(client);
             proceed(client, false, now_ms);
         }
+    }
+}
+
+void smtp_client_secured(struct smtp_client *client, int64_t now_ms)
+{
+    if (client->step == SESSION_TLS) {
+        hello_secured(client);
+        proceed(client, false, now_ms);
     }
 }
 
@@ -462,6 +477,11 @@ static bool transaction_event(struct smtp_client *client, struct transaction *t,
 bool smtp_client_next(struct smtp_client *client, struct smtp_client_event *ret_event)
 {
     release_reported(client);
+    if (client->step == SESSION_TLS && !client->handshake_told) {
+        client->handshake_told = true;
+        *ret_event = (struct smtp_client_event){.kind = SMTP_CLIENT_HANDSHAKE};
+        return true;
+    }
     if (client->opened && !client->opened_told) {
         client->opened_told = true;
         *ret_event = (struct smtp_client_event){.kind = SMTP_CLIENT_OPENED,

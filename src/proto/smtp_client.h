@@ -11,7 +11,7 @@
  *
  * Extensions used where offered: PIPELINING, CHUNKING (RFC 3030, for large contents), SIZE,
  * 8BITMIME, SMTPUTF8, DSN (RFC 3461), DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710), LIMITS (RFC
- * 9422); AUTH (RFC 4954) where credentials are
+ * 9422); STARTTLS (RFC 3207) as the settings say; AUTH (RFC 4954) where credentials are
  * given, and then nothing without it. Content goes out as it is, with dots
  * stuffed and a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is refused here
  * (R10), as is a CR, LF, NUL or other control character in an envelope string.
@@ -39,8 +39,16 @@ enum {
 struct smtp_client_credentials {
     struct slice user; /* empty: there is no logging in */
     struct slice password;
-    bool in_clear; /* mechanisms that show the password may be used: TLS, or this machine */
+    bool in_clear; /* mechanisms that show the password may be used without TLS, too */
     uint8_t nonce[SASL_NONCE_BYTES]; /* random, new for each connection */
+};
+
+/* RFC 3207, RFC 8314. The handshake is the caller's: SMTP_CLIENT_HANDSHAKE. */
+enum smtp_client_tls {
+    SMTP_CLIENT_TLS_NEVER,
+    SMTP_CLIENT_TLS_IF_OFFERED,
+    SMTP_CLIENT_TLS_DEMANDED, /* a server that does not offer STARTTLS ends the session */
+    SMTP_CLIENT_TLS_FIRST,    /* before the greeting */
 };
 
 struct smtp_client_settings {
@@ -51,6 +59,7 @@ struct smtp_client_settings {
     /* 0: RFC 5321's (4.5.3.2), 5 and 10 minutes. The first is for the replies to MAIL and RCPT, and
      * a bound on the 2 minutes of DATA's and the 3 of a block. */
     uint32_t command_timeout_ms, dot_timeout_ms;
+    enum smtp_client_tls tls;
     struct smtp_client_credentials credentials;
 };
 
@@ -99,7 +108,7 @@ struct smtp_client_mail {
 enum smtp_client_stage {
     SMTP_CLIENT_AT_GREETING,
     SMTP_CLIENT_AT_HELLO,
-    SMTP_CLIENT_AT_TLS,
+    SMTP_CLIENT_AT_TLS,  /* STARTTLS, its handshake, or that before the greeting */
     SMTP_CLIENT_AT_AUTH, /* also what we decline: 534 5.7.9, 535 5.7.8 */
     SMTP_CLIENT_AT_MAIL,
     SMTP_CLIENT_AT_RECIPIENT,
@@ -164,14 +173,16 @@ struct smtp_client_capabilities {
 };
 
 enum smtp_client_event_kind {
-    SMTP_CLIENT_OPENED,  /* greeted; once */
-    SMTP_CLIENT_STARTED, /* MAIL of `tag` is on its way: the time to note the attempt */
-    SMTP_CLIENT_CONTENT, /* wants the next piece of `tag`'s content from `offset`: answer with
-                            smtp_client_content() or smtp_client_content_failed() */
-    SMTP_CLIENT_RESULT,  /* `tag` is over: outcomes, one per recipient in their order. All is valid
-                            until the next call of smtp_client_next() or smtp_client_mail() */
-    SMTP_CLIENT_CLOSED,  /* the last event, after the result of every transaction: `cause` says
-                            why. Close the connection */
+    SMTP_CLIENT_HANDSHAKE, /* nothing more may be read or sent in the clear: shake hands, then
+                              smtp_client_secured(); smtp_client_lost() if that fails */
+    SMTP_CLIENT_OPENED,    /* greeted; once */
+    SMTP_CLIENT_STARTED,   /* MAIL of `tag` is on its way: the time to note the attempt */
+    SMTP_CLIENT_CONTENT,   /* wants the next piece of `tag`'s content from `offset`: answer with
+                              smtp_client_content() or smtp_client_content_failed() */
+    SMTP_CLIENT_RESULT, /* `tag` is over: outcomes, one per recipient in their order. All is valid
+                           until the next call of smtp_client_next() or smtp_client_mail() */
+    SMTP_CLIENT_CLOSED, /* the last event, after the result of every transaction: `cause` says
+                           why. Close the connection */
 };
 
 struct smtp_client_event {
@@ -193,6 +204,9 @@ void smtp_client_free(struct smtp_client *client); /* NULL is allowed */
 
 /* Bytes have arrived; all are taken. */
 void smtp_client_input(struct smtp_client *client, struct slice bytes, int64_t now_ms);
+/* The handshake asked for is done; what is input and output from now on goes through it. What was
+ * said before it is forgotten (RFC 3207 4.2). */
+void smtp_client_secured(struct smtp_client *client, int64_t now_ms);
 /* The connection has ended or failed. `text` may be empty. */
 void smtp_client_lost(struct smtp_client *client, struct slice text, int64_t now_ms);
 /* The next event; false: none. Call until false after each of the other verbs. */

@@ -19,6 +19,9 @@ enum smtp_client_stage stage_now(struct smtp_client *client)
     if (client->step == SESSION_GREETING) {
         return SMTP_CLIENT_AT_GREETING;
     }
+    if (client->step == SESSION_STARTTLS || client->step == SESSION_TLS) {
+        return SMTP_CLIENT_AT_TLS;
+    }
     if (client->step == SESSION_AUTH) {
         return SMTP_CLIENT_AT_AUTH;
     }

@@ -2,10 +2,14 @@
  *
  * From the greeting to the first MAIL.
  *
+ *   (TLS)     secured        -> GREETING: only where the handshake comes first
  *   GREETING  220            -> EHLO (LHLO)
- *   EHLO      250            -> OPEN, or AUTH; STARTTLS will be a step between, and a second EHLO
+ *   EHLO      250            -> STARTTLS, AUTH or OPEN
  *             5xx            -> HELO on the same connection; LMTP knows no HELO: over
- *   HELO      250            -> OPEN, nothing offered; with credentials: over
+ *   HELO      250            -> OPEN, nothing offered; with credentials, or where TLS is demanded:
+ *                               over
+ *   STARTTLS  220            -> TLS; nothing may come behind it in the clear (RFC 3207 4)
+ *   TLS       secured        -> EHLO anew
  *   any       other          -> over
  */
 #include "proto/smtp_client_internal.h"
@@ -95,19 +99,69 @@ void hello_line(struct smtp_client *client, struct slice line)
     }
 }
 
+/* ---- TLS ------------------------------------------------------------------------------------- */
+
+void hello_secured(struct smtp_client *client)
+{
+    client->secured = true;
+    client->login.in_clear = true;
+    if (client->tls == SMTP_CLIENT_TLS_FIRST) {
+        client->step = SESSION_GREETING;
+        return;
+    }
+    client->capabilities = (struct smtp_client_capabilities){0};
+    client->mechanisms = 0;
+    smtp_reply_parser_init(&client->parser);
+    say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ");
+}
+
+/* A 4xx or 5xx may be due to the time or to us: whether to go on without is the caller's to say. */
+static void starttls_reply(struct smtp_client *client, const struct smtp_reply *reply)
+{
+    if (output_backlog(client) > 0) {
+        session_broken(client, "reply to STARTTLS before the command has left");
+    } else if (reply->code == 220) {
+        client->step = SESSION_TLS;
+    } else if (reply->code / 100 < 4) {
+        session_broken(client, "unexpected code to STARTTLS");
+    } else {
+        struct smtp_client_cause cause = cause_of_reply(SMTP_CLIENT_AT_TLS, reply);
+        session_end(client, &cause);
+    }
+}
+
+/* ---- the replies ----------------------------------------------------------------------------- */
+
+static void greeted(struct smtp_client *client)
+{
+    bool offered = (client->capabilities.flags & SMTP_CLIENT_CAP_STARTTLS) != 0;
+    if (!client->secured && client->tls != SMTP_CLIENT_TLS_NEVER && offered) {
+        queue_text(client, "STARTTLS\r\n");
+        client->step = SESSION_STARTTLS;
+    } else if (!client->secured && client->tls == SMTP_CLIENT_TLS_DEMANDED) {
+        struct smtp_client_cause cause = cause_of_text(SMTP_CLIENT_AT_TLS, SMTP_CLIENT_LOST,
+                                                       "the server does not offer STARTTLS");
+        session_end(client, &cause);
+    } else if (client->login.user_length > 0) {
+        auth_begin(client);
+    } else {
+        session_opened(client);
+    }
+}
+
 void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
 {
     bool good = reply->code == 250; /* not 2xx: a second greeting is none */
+    if (client->step == SESSION_STARTTLS) {
+        starttls_reply(client, reply);
+        return;
+    }
     if (client->step == SESSION_GREETING && reply->code == 220) {
         say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ");
         return;
     }
     if (client->step != SESSION_GREETING && good) {
-        if (client->login.user_length > 0) {
-            auth_begin(client);
-        } else {
-            session_opened(client);
-        }
+        greeted(client);
         return;
     }
     if (client->step == SESSION_EHLO && reply->code / 100 == 5 && !client->lmtp) {

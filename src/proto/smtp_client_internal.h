@@ -24,6 +24,8 @@ enum session_step {
     SESSION_GREETING,
     SESSION_EHLO, /* LHLO with LMTP */
     SESSION_HELO,
+    SESSION_STARTTLS,
+    SESSION_TLS, /* the caller shakes hands */
     SESSION_AUTH,
     SESSION_OPEN,
     SESSION_QUIT,
@@ -87,6 +89,8 @@ struct smtp_client {
         bool in_clear;
         uint8_t nonce[SASL_NONCE_BYTES];
     } login;
+    enum smtp_client_tls tls;
+    bool secured, handshake_told;
     uint32_t mechanisms; /* offered: bits by enum sasl_mechanism */
     struct sasl_client *sasl;
     struct buffer auth_secrets; /* that no text of a reply may show, a line each */
@@ -154,6 +158,7 @@ struct smtp_client_cause cause_of_text(enum smtp_client_stage stage, enum smtp_c
 /* smtp_client_hello.c */
 void hello_line(struct smtp_client *client, struct slice line);
 void hello_reply(struct smtp_client *client, const struct smtp_reply *reply);
+void hello_secured(struct smtp_client *client);
 void session_opened(struct smtp_client *client);
 
 /* smtp_client_auth.c */

@@ -15,7 +15,13 @@
 /* SERVER_ODMR (RFC 2645): it has no address, for its client calls us and the connection is turned
  * round. Always the last of its chains, and of `domain` routes of one plain name only. */
 enum server_protocol { SERVER_SMTP, SERVER_LMTP, SERVER_ODMR };
-enum server_tls { SERVER_TLS_NONE, SERVER_TLS_OPPORTUNISTIC };
+enum server_tls {
+    SERVER_TLS_NONE,
+    SERVER_TLS_OPPORTUNISTIC, /* where it is offered and works; whoever answers (RFC 7435) */
+    SERVER_TLS_ENCRYPT,       /* always; whoever answers */
+    SERVER_TLS_REQUIRED,      /* always, and the server proves its name */
+    SERVER_TLS_IMPLICIT,      /* as REQUIRED, before the greeting (RFC 8314 3.3) */
+};
 
 /* "mail1.example.com:25", "192.0.2.1:25", "[2001:db8::1]:25" taken apart. */
 struct server_address {
@@ -39,8 +45,10 @@ struct server_config {
     uint32_t only_count;
     enum server_protocol protocol;
     enum server_tls tls;
-    uint32_t connections; /* most at once */
-    uint32_t warm_up;     /* messages an hour while it stands in for the head of a chain; 0: any */
+    struct slice tls_name; /* that its certificate proves; empty: one of the hosts of `addresses` */
+    struct slice tls_ca;   /* PEM; who may sign it; known to the sending process only */
+    uint32_t connections;  /* most at once */
+    uint32_t warm_up;      /* messages an hour while it stands in for the head of a chain; 0: any */
     uint32_t connect_timeout_ms;  /* 30 s */
     uint32_t greeting_timeout_ms; /* 60 s; 300 s at a chain's last server unless set */
     bool greeting_timeout_set;

@@ -18,6 +18,7 @@
 enum {
     CHANNEL_CHUNK = 64 << 10, /* most content bytes in one frame */
     CHANNEL_DOMAIN_MAX = 255,
+    CHANNEL_TLS_MAX = 256,          /* bytes of what is said of a session's TLS, and a NUL */
     CHANNEL_RING_IN = 8 << 20,      /* edge-in to core */
     CHANNEL_RING_IN_BACK = 1 << 20, /* core to edge-in */
     CHANNEL_RING_OUT = 1 << 20,     /* both directions of edge-out */
@@ -58,7 +59,8 @@ enum channel_frame {
     CHANNEL_DURABLE,      /* u32 session, u64 job: the result is durable; forget it */
     CHANNEL_KNOCK,        /* u32 session: a probe that is connecting makes a fresh one now */
     /* edge-out to core */
-    CHANNEL_OPENED,    /* u32 session, u32 server, capabilities */
+    CHANNEL_OPENED,    /* u32 session, u32 server, capabilities, bytes TLS: policy and result in
+                          words (less than CHANNEL_TLS_MAX), empty if there was to be none */
     CHANNEL_ENDED,     /* u32 session, u32 server, reply */
     CHANNEL_READY,     /* u32 session, u64 job: all is accepted, content under way; asks GO */
     CHANNEL_RESULT,    /* u32 session, u32 server, u64 job, u8 reused session, 16 bytes message

@@ -107,6 +107,7 @@ json_t *control_event_row(const struct event *event, const struct slice *sender,
     control_set(row, "server", control_string_or_null(event->server));
     control_set(row, "reason", control_string_or_null(event->reason));
     control_set(row, "reply", control_string_or_null(event->reply));
+    control_set(row, "tls", control_string_or_null(event->tls));
     control_set(row, "client", control_string_or_null(slice_from_text(client)));
     control_set(row, "bytes",
                 control_event_begins(event) ? json_integer((json_int_t)event->bytes) : json_null());

@@ -82,6 +82,7 @@ struct core_session {
     uint32_t edge;
     uint32_t epoch;
     bool foreign;     /* of an earlier life of core: relay does not know it */
+    char *tls;        /* as CHANNEL_OPENED says it; NULL: nothing */
     struct link jobs; /* struct job.on_session, in order of CHANNEL_DELIVER, until durable */
 };
 

@@ -48,6 +48,7 @@ void core_session_free(struct core *core, struct core_session *session)
     }
     (void)map_remove(&core->sessions, session->id);
     list_remove(&session->link);
+    free(session->tls);
     free(session);
 }
 

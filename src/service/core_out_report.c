@@ -252,13 +252,18 @@ bool core_take_opened(struct core_edge_out *out, struct reader *reader)
     uint32_t id = reader_u32(reader);
     (void)reader_u32(reader);
     struct relay_capabilities capabilities;
-    if (!channel_get_capabilities(reader, &capabilities) || reader->failed) {
+    bool good = channel_get_capabilities(reader, &capabilities);
+    struct slice tls = reader_bytes(reader);
+    if (!good || reader->failed || tls.length >= CHANNEL_TLS_MAX) {
         return false;
     }
     struct core_session *session = core_session_on(out, id);
     if (session == NULL || session->foreign) {
         core_out_send_plain(core, out, CHANNEL_CLOSE, id);
         return true;
+    }
+    if (tls.length > 0 && session->tls == NULL) {
+        session->tls = strndup((const char *)tls.data, tls.length); /* without it: not told */
     }
     relay_session_opened(core->relay, id, &capabilities, core_now());
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);

@@ -187,12 +187,14 @@ void report_accepted(struct core *core, const struct spool_message *message)
 
 void report_attempt(struct core *core, const struct job *job)
 {
+    const struct core_session *session = map_get(&core->sessions, job->session);
     for (uint32_t i = 0; i < job->count; i++) {
         const struct event event = {.kind = EVENT_ATTEMPT,
                                     .time_ms = clock_wall_ms(),
                                     .id = job->message,
                                     .delivery = job->deliveries[i],
-                                    .server = core_server_name(core, job->server)};
+                                    .server = core_server_name(core, job->server),
+                                    .tls = slice_from_text(session != NULL ? session->tls : NULL)};
         store(core, &event);
     }
 }

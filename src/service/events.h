@@ -67,6 +67,7 @@ struct event {
     struct slice server;
     struct slice reason;
     struct slice reply;
+    struct slice tls;      /* policy and result, in words */
     struct slice subject;  /* of what is about no message: the server or lane, and: */
     struct slice from, to; /* states, or servers of a switch */
     int64_t lasted_ms;     /* what is over with it; 0: nothing, or not known */

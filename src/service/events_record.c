@@ -22,6 +22,7 @@ enum {
     HAS_REASON = 1 << 8,
     HAS_REPLY = 1 << 9,
     HAS_SUBJECT = 1 << 10, /* and from, to, lasted_ms */
+    HAS_TLS = 1 << 11,
     RECIPIENT_BYTES_MAX = EVENTS_RECORD_MAX / 2,
 };
 
@@ -53,7 +54,8 @@ static uint16_t mask_of(const struct event *event)
                       (event->server.length > 0 ? HAS_SERVER : 0) |
                       (event->reason.length > 0 ? HAS_REASON : 0) |
                       (event->reply.length > 0 ? HAS_REPLY : 0) |
-                      (event->subject.length > 0 ? HAS_SUBJECT : 0));
+                      (event->subject.length > 0 ? HAS_SUBJECT : 0) |
+                      (event->tls.length > 0 ? HAS_TLS : 0));
 }
 
 static void put_recipients(struct buffer *buffer, const struct event *event)
@@ -116,6 +118,9 @@ static void put_payload(struct buffer *buffer, const struct event *event)
         buffer_put_bytes(buffer, slice_take(event->from, 4096));
         buffer_put_bytes(buffer, slice_take(event->to, 4096));
         buffer_put_u64(buffer, (uint64_t)event->lasted_ms);
+    }
+    if (mask & HAS_TLS) {
+        buffer_put_bytes(buffer, slice_take(event->tls, 4096));
     }
 }
 
@@ -204,6 +209,7 @@ bool event_decode(struct slice payload, struct arena *arena, struct event *ret_e
         event.to = reader_bytes(&reader);
         event.lasted_ms = (int64_t)reader_u64(&reader);
     }
+    event.tls = mask & HAS_TLS ? reader_bytes(&reader) : SLICE_EMPTY;
     *ret_event = event;
     return !reader.failed; /* what a newer version added stands behind */
 }

@@ -194,6 +194,7 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
     list_init(&out->reporting_sessions);
     list_init(&out->reporting_jobs);
     list_init(&out->names);
+    list_init(&out->tls_clients);
     list_init(&out->questions);
     list_init(&out->answers);
     list_init(&out->turned);
@@ -278,6 +279,7 @@ enum error smtp_out_reconfigure(struct smtp_out *out, const struct service_confi
         job->server = relay_config_remap(&config->relay, old, job->server);
     }
     out->config = config;
+    tls_clients_drop(out);
     names_prune(out);
     return ERROR_NONE;
 }
@@ -355,6 +357,7 @@ void smtp_out_free(struct smtp_out *out)
     names_free(out);
     mx_free(out);
     turned_drop_all(out);
+    tls_clients_drop(out);
     loop_timer_free(out->stop_timer);
     loop_later_free(out->later);
     map_done(&out->sessions_by_id);

@@ -5,6 +5,7 @@
  *   smtp_out.c          life cycle, frames from core, re-attaching
  *   smtp_out_session.c  a session: its connection, the client core's events
  *   smtp_out_connect.c  how a session comes to a connection: addresses, time-outs, knocking
+ *   smtp_out_tls.c      TLS of a session
  *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_name.c     names of servers and the last good addresses
@@ -26,6 +27,7 @@
 #include "proto/smtp_client.h"
 #include "service/channel.h"
 #include "service/smtp_out.h"
+#include "service/stream.h"
 
 enum {
     ENDPOINTS_MAX = 32,          /* addresses tried within one session */
@@ -120,11 +122,15 @@ struct out_session {
     int64_t knock_at_ms;        /* steady: a fresh attempt beside the others; INT64_MAX: never */
     struct ip_endpoint endpoints[ENDPOINTS_MAX];
     uint32_t endpoint_count;
-    uint32_t first_endpoint; /* those before it have been connected, or had their turn */
-    uint32_t endpoint;       /* the last one tried, or connected */
-    uint32_t tried;          /* attempts from first_endpoint on */
-    struct link attempts;    /* connections under way, oldest first */
-    int fd;                  /* -1: none */
+    uint32_t first_endpoint;        /* those before it have been connected, or had their turn */
+    uint32_t endpoint;              /* the last one tried, or connected */
+    uint32_t tried;                 /* attempts from first_endpoint on */
+    struct link attempts;           /* connections under way, oldest first */
+    int fd;                         /* -1: none */
+    struct tls *tls;                /* NULL: in the clear */
+    bool shaking;                   /* hands, that is: nothing else is said */
+    bool without_tls;               /* TLS has failed, and is not demanded */
+    char tls_said[CHANNEL_TLS_MAX]; /* policy and result, for people; empty: no TLS wanted */
     struct loop_watch *watch;
     unsigned interest;
     struct loop_timer *timer;
@@ -182,6 +188,21 @@ void connect_limit(struct out_session *session);
 void connect_failed(struct out_session *session, enum relay_stage stage, enum error error);
 /* Closes what is under way. */
 void connect_drop(struct out_session *session);
+
+/* ---- TLS ---------------------------------------------------------------------------------- */
+
+/* What the dialogue is to do about it. */
+enum smtp_client_tls session_tls_policy(const struct out_session *session);
+/* Begins the handshake, or says to the client core why not. */
+void session_tls_begin(struct out_session *session);
+/* Goes on with it; at its end the client core is told. */
+void session_tls_go_on(struct out_session *session);
+/* Greeted in the clear: notes what there is to say of that. */
+void session_tls_opened(struct out_session *session);
+/* It failed as `cause` says: true if the same address is now tried without. */
+bool session_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause);
+/* Authorities may have changed; connections go on. */
+void tls_clients_drop(struct smtp_out *out);
 
 /* ---- turned connections ------------------------------------------------------------------- */
 
@@ -247,6 +268,7 @@ struct smtp_out {
     struct link unconfirmed; /* jobs over, whose session has ended */
     struct link reporting_sessions, reporting_jobs;
     struct link names;
+    struct link tls_clients;
     struct link questions, answers;
     uint32_t question_count; /* on questions */
     struct link turned;      /* connections whose session core has not told of yet */

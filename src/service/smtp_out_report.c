@@ -131,6 +131,7 @@ static bool send_opened(struct smtp_out *out, const struct out_session *session)
     buffer_put_u32(frame, session->id);
     buffer_put_u32(frame, channel_server_key(&out->config->relay, session->server));
     channel_put_capabilities(frame, &capabilities);
+    buffer_put_bytes(frame, slice_from_text(session->tls_said));
     return smtp_out_send(out);
 }
 

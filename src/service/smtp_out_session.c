@@ -104,6 +104,9 @@ void session_disconnect(struct out_session *session)
     loop_watch_free(session->watch);
     session->watch = NULL;
     session->interest = 0;
+    tls_free(session->tls);
+    session->tls = NULL;
+    session->shaking = false;
     if (session->fd >= 0) {
         net_close(session->fd);
         session->fd = -1;
@@ -199,9 +202,10 @@ void session_connected(struct out_session *session, int fd)
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
         .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
         .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,
+        .tls = session_tls_policy(session),
     };
     if (server != NULL && server->auth_user.length > 0) {
-        /* The settings allow a login only to this machine as long as there is no TLS. */
+        /* The settings allow a login only to this machine, or where TLS is demanded. */
         const struct ip_address *peer = &session->endpoints[session->endpoint].address;
         settings.credentials = (struct smtp_client_credentials){.user = server->auth_user,
                                                                 .password = server->auth_password,
@@ -286,17 +290,21 @@ static void take_result(struct out_session *session, const struct smtp_client_ev
     }
 }
 
-/* One that did not greet is not the end while there are other addresses. */
+/* One that did not greet, or not as it must, is not the end while there are other addresses. */
 static void take_closed(struct out_session *session, const struct smtp_client_cause *cause)
 {
-    if (cause->stage == SMTP_CLIENT_AT_GREETING && cause->how != SMTP_CLIENT_LOCAL &&
+    bool at_tls = cause->stage == SMTP_CLIENT_AT_TLS;
+    if (at_tls && session_tls_do_without(session, cause)) {
+        return;
+    }
+    if ((cause->stage == SMTP_CLIENT_AT_GREETING || at_tls) && cause->how != SMTP_CLIENT_LOCAL &&
         connect_has_next(session)) {
         log_debug(session, "greeting-failed", cause->text);
         connect_next(session, ERROR_CLOSED);
         return;
     }
     struct relay_reply reply = reply_of(cause);
-    if (!session->opened && cause->how == SMTP_CLIENT_LOST &&
+    if (!session->opened && cause->how == SMTP_CLIENT_LOST && !at_tls &&
         clock_steady_ms() - session->connected_ms >= SUDDEN_MS) {
         reply.stage = RELAY_AT_CONNECT; /* its host, or its program, has gone while we waited: it
                                            is on its way back, and worth knocking at */
@@ -307,8 +315,12 @@ static void take_closed(struct out_session *session, const struct smtp_client_ca
 static void take_event(struct out_session *session, const struct smtp_client_event *event)
 {
     switch (event->kind) {
+    case SMTP_CLIENT_HANDSHAKE:
+        session_tls_begin(session);
+        break;
     case SMTP_CLIENT_OPENED:
         session->opened = true;
+        session_tls_opened(session);
         net_ask_for_life(session->fd, false);
         session->capabilities = event->capabilities;
         session->opened_due = true;
@@ -353,22 +365,26 @@ static void want(struct out_session *session, unsigned interest)
 static bool send_output(struct out_session *session)
 {
     struct slice output = smtp_client_output(session->client);
+    if (session->shaking) {
+        want(session, tls_wants(session->tls));
+        return false;
+    }
     if (output.length == 0) {
-        want(session, LOOP_READ);
+        want(session, tls_interest(session->tls, LOOP_READ));
         return false;
     }
     size_t sent = 0;
-    enum error error = net_send(session->fd, output, &sent);
+    enum error error = stream_send(session->tls, session->fd, output, &sent);
     if (error == ERROR_NONE) {
         smtp_client_sent(session->client, sent, clock_steady_ms());
         return true;
     }
     if (error == ERROR_AGAIN) {
-        want(session, LOOP_READ | LOOP_WRITE);
+        want(session, tls_interest(session->tls, LOOP_READ | LOOP_WRITE));
         return false;
     }
     /* What the server said before it went comes first: a 421, as a rule. */
-    want(session, LOOP_READ);
+    want(session, tls_interest(session->tls, LOOP_READ));
     return false;
 }
 
@@ -395,7 +411,7 @@ static void receive(struct out_session *session)
 {
     uint8_t bytes[RECEIVE_BYTES];
     size_t length = 0;
-    enum error error = net_receive(session->fd, bytes, sizeof(bytes), &length);
+    enum error error = stream_receive(session->tls, session->fd, bytes, sizeof(bytes), &length);
     if (error == ERROR_NONE) {
         smtp_client_input(session->client, slice_make(bytes, length), clock_steady_ms());
     } else if (error != ERROR_AGAIN) {
@@ -407,10 +423,18 @@ static void receive(struct out_session *session)
 static void ready(void *context, unsigned readiness)
 {
     struct out_session *session = context;
-    if (readiness & LOOP_READ) {
+    bool was_shaking = session->shaking;
+    if (was_shaking) {
+        session_tls_go_on(session);
+    }
+    if (session->tls != NULL ? !session->shaking : !was_shaking && (readiness & LOOP_READ) != 0) {
         receive(session);
     }
     bool sent = talk(session);
+    while (session->tls != NULL && !session->shaking && tls_has_unread(session->tls)) {
+        receive(session); /* the descriptor will not tell of it; replies are bounded */
+        sent = talk(session) || sent;
+    }
     if (!sent && session->client != NULL && smtp_client_deadline(session->client) < INT64_MAX) {
         net_acknowledge(session->fd); /* more replies are due, and nothing goes out to carry it */
     }

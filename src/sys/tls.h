@@ -95,15 +95,19 @@ void tls_free(struct tls *tls);
  * says why: ERROR_DENIED the other side did not prove itself, ERROR_CLOSED it is gone,
  * ERROR_INVALID anything else. */
 enum error tls_shake_hands(struct tls *tls, char ret_problem[TLS_PROBLEM_SIZE]) MUST_CHECK;
-/* LOOP_READ or LOOP_WRITE: what the last call that said ERROR_AGAIN waits for. */
+/* LOOP_READ or LOOP_WRITE: what the handshake waits for. */
 unsigned tls_wants(const struct tls *tls);
+/* For what to watch a descriptor to go on with reading or writing (LOOP_READ, LOOP_WRITE:
+ * `wanted`), which may wait for the other; so either readiness may serve both. NULL is allowed:
+ * `wanted`. */
+unsigned tls_interest(const struct tls *tls, unsigned wanted);
 /* As net_receive() and net_send(). A connection cut without goodbye is ERROR_CLOSED like any other:
  * SMTP ends its contents by itself. */
 enum error tls_receive(struct tls *tls, void *ret_bytes, size_t size,
                        size_t *ret_length) MUST_CHECK;
 enum error tls_send(struct tls *tls, struct slice bytes, size_t *ret_sent) MUST_CHECK;
-/* Bytes can be had that a descriptor watched for reading will not tell about: until tls_receive()
- * has said ERROR_AGAIN. */
+/* Bytes can be had that a descriptor watched for reading will not tell about: as a rule after the
+ * handshake, and until tls_receive() has said ERROR_AGAIN. */
 bool tls_has_unread(const struct tls *tls);
 
 /* Texts live as long as the connection. */

@@ -19,7 +19,8 @@
 struct tls {
     SSL *ssl;
     BIO_METHOD *methods; /* of its descriptor; its own, for the library's life is nobody's */
-    unsigned wants;
+    uint8_t wants;       /* of the last call that said ERROR_AGAIN */
+    uint8_t receive_wants, send_wants;
     bool is_open;  /* the handshake is done, and nothing has failed since */
     bool is_asked; /* something was asked of the other side's certificate */
     bool is_dry;   /* all that has come was used, but for a part of a record */
@@ -113,6 +114,8 @@ static struct tls *tls_new(SSL_CTX *context, int fd)
     tls->ssl = ssl;
     tls->methods = methods;
     tls->wants = LOOP_READ;
+    tls->receive_wants = LOOP_READ;
+    tls->send_wants = LOOP_WRITE;
     return tls;
 }
 
@@ -320,12 +323,22 @@ unsigned tls_wants(const struct tls *tls)
     return tls->wants;
 }
 
+unsigned tls_interest(const struct tls *tls, unsigned wanted)
+{
+    if (tls == NULL) {
+        return wanted;
+    }
+    return (wanted & LOOP_READ ? tls->receive_wants : 0U) |
+           (wanted & LOOP_WRITE ? tls->send_wants : 0U);
+}
+
 enum error tls_receive(struct tls *tls, void *ret_bytes, size_t size, size_t *ret_length)
 {
     ERR_clear_error();
     int length = SSL_read(tls->ssl, ret_bytes, size > INT_MAX ? INT_MAX : (int)size);
     enum error error = outcome(tls, length);
     tls->is_dry = error != ERROR_NONE;
+    tls->receive_wants = error == ERROR_AGAIN ? tls->wants : LOOP_READ;
     if (error == ERROR_NONE) {
         *ret_length = (size_t)length;
     }
@@ -342,6 +355,7 @@ enum error tls_send(struct tls *tls, struct slice bytes, size_t *ret_sent)
     int sent =
         SSL_write(tls->ssl, bytes.data, bytes.length > INT_MAX ? INT_MAX : (int)bytes.length);
     enum error error = outcome(tls, sent);
+    tls->send_wants = error == ERROR_AGAIN ? tls->wants : LOOP_WRITE;
     if (error == ERROR_NONE) {
         *ret_sent = (size_t)sent;
     }

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "app/settings_internal.h"
+#include "certificates.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,7 +169,7 @@ static const char everything[] =
     " hold-5xx-after-recovery = 0 authoritative = yes tls = none }\n"
     "server m2 { address = 2001:db8::2 failover = m3 }\n"
     "server m3 { address = \"mail3.example.com:2525\"  protocol = lmtp  tls = none }\n"
-    "server m4 { address = m4 }\n"
+    "server m4 { address = m4 tls = implicit tls-name = mail.example.com tls-ca = roots }\n"
     "domain {example.com, \"*.Example.com\", \"file:names\"} {\n"
     "    deliver-to = m1 recipients = any unknown = defer\n"
     "    retry      = {10m, 10m, 10m, 1440m,}\n"
@@ -228,6 +229,9 @@ static void check_everything(const struct settings *settings)
     assert_true(is(servers[0].helo, "out.example.net"));
     assert_true(servers[0].hold_5xx_manual && servers[0].authoritative && !servers[0].xclient);
     assert_int_equal(servers[0].tls, SERVER_TLS_NONE);
+    assert_int_equal(servers[3].tls, SERVER_TLS_IMPLICIT);
+    assert_int_equal(servers[3].addresses[0].port, 465);
+    assert_true(is(servers[3].tls_name, "mail.example.com"));
     assert_int_equal(servers[1].greeting_timeout_ms, 60000);
     assert_int_equal(servers[2].greeting_timeout_ms, 300000);
     assert_int_equal(servers[2].protocol, SERVER_LMTP);
@@ -263,6 +267,7 @@ static void check_everything(const struct settings *settings)
 static void every_key(void **state)
 {
     (void)state;
+    put_file("roots", CERTIFICATE_PEM);
     put_file("names", "a.example.net\r\n\n# comment\n  B.example.net # another\n");
     struct settings *settings = read_text(everything, "");
     check_everything(settings);
@@ -272,6 +277,7 @@ static void every_key(void **state)
 static void expanded_text_means_the_same(void **state)
 {
     (void)state;
+    put_file("roots", CERTIFICATE_PEM);
     put_file("names", "a.example.net\nb.example.net\n");
     assert_int_equal(mkdir("sub", 0700), 0);
     put_file("sub/one", "include two\n");

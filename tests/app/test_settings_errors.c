@@ -158,8 +158,8 @@ static void logins(void **state)
          "conf:6: auth-user and auth-password-file go together\n"},
         {GOOD "server m2 { address = \"192.0.2.1:25\"\n auth-user = tim\n"
               " auth-password-file = secret }\n",
-         "conf:7: auth-user: logging in needs TLS, which this version does not have; only servers "
-         "on this machine (127.0.0.1, ::1, localhost) may have a login\n"},
+         "conf:7: auth-user: logging in needs tls = required, encrypt or implicit, but for servers "
+         "on this machine (127.0.0.1, ::1, localhost)\n"},
         {GOOD "server m2 { address = localhost\n auth-user = tim\n auth-password-file = none }\n",
          "conf:8: none: No such file or directory\n"},
         {GOOD "server m2 { address = localhost\n auth-user = tim\n auth-password-file = empty }\n",
@@ -374,6 +374,7 @@ static void too_many_servers(void **state)
 static void servers(void **state)
 {
     (void)state;
+    put_file("words", "no certificate\n");
     static const struct wrong cases[] = {
         {GOOD "server x { }\n", "conf:6: server 'x' needs address = ...\n"},
         {GOOD "server m1 { address = a }\n",
@@ -395,11 +396,17 @@ static void servers(void **state)
          "conf:6: address: 'b\xc3\xbc"
          "cher.example' is no ASCII name; write it in its xn-- form\n"},
         {GOOD "server x { address = a. }\n", "conf:6: address: 'a.' must not end in a dot\n"},
-        {GOOD "server x { address = a tls = required }\n",
-         "conf:6: tls = required is not available in this version\n"},
-        {GOOD "server x { address = a tls = encrypt tls-name = b }\n",
-         "conf:6: tls = encrypt is not available in this version\n"
-         "conf:6: 'tls-name' in a server block is not available in this version\n"},
+        {GOOD "server x { address = a tls = dane }\n",
+         "conf:6: tls = dane is not available in this version\n"},
+        {GOOD "server x { address = a tls = encrypt\n tls-name = b..c }\n",
+         "conf:7: tls-name: 'b..c' is no host name (letters, digits and hyphens, in parts of 1 to "
+         "63 with dots)\n"},
+        {GOOD "server x { address = a tls = required\n tls-ca = none }\n",
+         "conf:7: none: No such file or directory\n"},
+        {GOOD "server x { address = a tls = required\n tls-ca = words }\n",
+         "conf:7: tls-ca: words: there is no certificate in it\n"},
+        {GOOD "server x { protocol = odmr\n tls-name = b }\n",
+         "conf:7: tls-name: a server with protocol = odmr has none, for its client calls us\n"},
         {GOOD "server x { address = a connections = 0 }\n",
          "conf:6: connections: '0' is out of range; from 1 to 10000\n"},
         {GOOD "server x { address = a source-address = b }\n",

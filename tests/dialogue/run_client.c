@@ -6,6 +6,8 @@
  *
  *   protocol lmtp              before anything else; default smtp
  *   patience SECONDS SECONDS   likewise: with commands and with the dot; default RFC 5321's
+ *   tls offered|demanded|first before anything else; default never
+ *   secured                    the handshake is done
  *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
  *                              only notify=BITS orcpt=X (these two: of every recipient) priority=N
@@ -48,6 +50,7 @@ struct play {
     int64_t now;
     bool lmtp;
     uint32_t command_timeout_ms, dot_timeout_ms;
+    enum smtp_client_tls tls;
     struct smtp_client_credentials credentials;
 };
 
@@ -115,6 +118,9 @@ static void give_content(struct play *play, uint64_t tag, uint64_t offset)
 static void take_event(struct play *play, const struct smtp_client_event *event)
 {
     switch (event->kind) {
+    case SMTP_CLIENT_HANDSHAKE:
+        buffer_append_text(&play->script.events, "handshake\n");
+        break;
     case SMTP_CLIENT_OPENED:
         print_opened(play, &event->capabilities);
         break;
@@ -166,6 +172,7 @@ static void start(struct play *play)
                                                 .greeting_timeout_ms = 60000,
                                                 .command_timeout_ms = play->command_timeout_ms,
                                                 .dot_timeout_ms = play->dot_timeout_ms,
+                                                .tls = play->tls,
                                                 .credentials = play->credentials};
         play->client = smtp_client_new(&settings, play->now);
         settle(play);
@@ -347,6 +354,15 @@ static void do_caller(struct play *play, struct slice line)
         play->credentials.user = arena_copy(&play->arena, script_word(&line));
         play->credentials.password = arena_copy(&play->arena, script_word(&line));
         play->credentials.in_clear = slice_equal(line, SLICE_LITERAL("clear"));
+    } else if (starts(&line, "tls ")) {
+        static const char *const words[] = {"never", "offered", "demanded", "first"};
+        for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+            play->tls =
+                slice_equal(line, slice_from_text(words[i])) ? (enum smtp_client_tls)i : play->tls;
+        }
+    } else if (starts(&line, "secured")) {
+        start(play);
+        smtp_client_secured(play->client, play->now);
     } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
     } else if (starts(&line, "patience ")) {

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A next hop that keeps every byte it is given and answers as a test tells it to.
 
-`rule(stage, session, argument)` is asked before each answer; stages are "connect", "EHLO", "MAIL",
-"RCPT", "DATA", "BDAT", "dot" and "recipient" (LMTP's reply per recipient). It returns None for the
+`rule(stage, session, argument)` is asked before each answer; stages are "connect", "EHLO",
+"STARTTLS", "MAIL", "RCPT", "DATA", "BDAT", "dot" and "recipient" (LMTP's reply per recipient). It returns None for the
 ordinary answer, a reply such as "450 4.2.0 Later", CLOSE, or SILENCE.
 """
 
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -100,6 +101,8 @@ class Session:
         return text[0] in "23"
 
     def run(self):
+        if self.sink.implicit:
+            self.shake_hands()
         if not self.answer("connect", "", "220 sink.example ESMTP"):
             return
         while True:
@@ -114,6 +117,8 @@ class Session:
 
     def take_hello(self, line):
         extensions = self.sink.extensions if line[:4].upper() != "HELO" else ()
+        if self.sink.tls is not None and not isinstance(self.connection, ssl.SSLSocket):
+            extensions = (*extensions, "STARTTLS")
         lines = ["sink.example", *extensions]
         ordinary = "\r\n".join(f"250{'-' if i < len(lines) - 1 else ' '}{text}"
                                for i, text in enumerate(lines))
@@ -166,21 +171,34 @@ class Session:
         self.message = None
         self.connection.sendall(b"250 2.0.0 Ok\r\n")
 
+    def take_starttls(self, line):
+        if self.sink.tls is None:
+            self.connection.sendall(b"502 5.5.1 No TLS here\r\n")
+        elif self.answer("STARTTLS", line, "220 2.0.0 Go ahead"):
+            self.received = b""
+            self.shake_hands()
+            self.message = None
+
+    def shake_hands(self):
+        self.connection = self.sink.tls.wrap_socket(self.connection, server_side=True)
+
     def take_quit(self, _):
         self.connection.sendall(b"221 2.0.0 Bye\r\n")
         return False
 
     VERBS = {b"EHLO": take_hello, b"HELO": take_hello, b"LHLO": take_hello, b"MAIL": take_mail,
              b"RCPT": take_recipient, b"DATA": take_data, b"BDAT": take_bdat, b"RSET": take_reset,
-             b"NOOP": take_reset, b"QUIT": take_quit}
+             b"NOOP": take_reset, b"QUIT": take_quit, b"STAR": take_starttls}
 
 
 class Sink:
     """Comes and goes on one port: start(), stop(), start() again."""
 
     def __init__(self, rule=None, lmtp=False, extensions=EXTENSIONS, port=None,
-                 address="127.0.0.1"):
+                 address="127.0.0.1", tls=None, implicit=False):
         self.address = address
+        self.tls = tls            # an ssl.SSLContext of a server
+        self.implicit = implicit  # before the greeting, not by STARTTLS
         self.port = port or free_port()
         self.rule = rule or (lambda stage, session, argument: None)
         self.lmtp = lmtp

@@ -168,6 +168,7 @@ static void send_good_report(struct world *world, struct slice bytes)
     }
     if (type == CHANNEL_OPENED) {
         channel_put_capabilities(&frame, &capabilities);
+        buffer_put_bytes(&frame, SLICE_LITERAL("encrypt: TLSv1.3"));
     } else if (type == CHANNEL_ENDED) {
         channel_put_reply(&frame, &reply);
     } else if (type == CHANNEL_READY) {

@@ -2,7 +2,8 @@
  *
  * A hostile server, and a caller that does things at any time. Whatever happens: each mail has one
  * result, nobody's mail counts as accepted or in doubt before its dot was allowed and has left, but
- * one of which the envelope is all, which has no dot; and no bare CR or LF leaves.
+ * one of which the envelope is all, which has no dot; no bare CR or LF leaves, and nothing at all
+ * while hands are shaken.
  *
  * The input is a byte of options, then operations: a byte, and bytes that it uses.
  */
@@ -22,7 +23,7 @@ struct run {
     struct slice input;
     int64_t now;
     uint64_t mails, results;
-    bool gone[MAILS + 1], left[MAILS + 1], closed;
+    bool gone[MAILS + 1], left[MAILS + 1], shaking, closed;
     uint8_t last; /* byte sent */
     struct smtp_client_recipient recipients[3];
 };
@@ -88,6 +89,9 @@ static void take_events(struct run *run)
             give_content(run, &event);
         } else if (event.kind == SMTP_CLIENT_RESULT) {
             take_result(run, &event);
+        } else if (event.kind == SMTP_CLIENT_HANDSHAKE) {
+            assert(run->results == 0 && smtp_client_output(run->client).length == 0);
+            run->shaking = true;
         } else if (event.kind == SMTP_CLIENT_CLOSED) {
             assert(run->results == run->mails);
             run->closed = true;
@@ -98,6 +102,7 @@ static void take_events(struct run *run)
 static void send_some(struct run *run, size_t most)
 {
     struct slice output = slice_take(smtp_client_output(run->client), most);
+    assert(!run->shaking || output.length == 0);
     for (size_t i = 0; i < output.length; i++) {
         assert((run->last == '\r') == (output.data[i] == '\n'));
         run->last = output.data[i];
@@ -161,6 +166,9 @@ static void operate(struct run *run)
             smtp_client_abort(run->client, SLICE_LITERAL("stop"));
         } else if (what == 23) {
             smtp_client_quit(run->client, run->now);
+        } else if (what == 31) {
+            run->shaking = false;
+            smtp_client_secured(run->client, run->now);
         }
     }
     take_events(run);
@@ -173,8 +181,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                      {.address = SLICE_LITERAL("c@y\r\n")},
                                      {.address = SLICE_LITERAL("d@y")}}};
     uint8_t how = take_byte(&run);
-    struct smtp_client_settings settings = {
-        .helo = SLICE_LITERAL("mx"), .lmtp = how & 1, .greeting_timeout_ms = 60000};
+    struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx"),
+                                            .lmtp = how & 1,
+                                            .greeting_timeout_ms = 60000,
+                                            .tls = (enum smtp_client_tls)(how >> 3 & 3)};
     if (how & 2) {
         settings.credentials = (struct smtp_client_credentials){
             .user = SLICE_LITERAL("tim"), .password = SLICE_LITERAL("secret"), .in_clear = how & 4};

@@ -247,6 +247,7 @@ static void connected(struct bench *bench, uint32_t session, uint32_t server)
             .flags = RELAY_CAP_8BITMIME | RELAY_CAP_SMTPUTF8, .size_limit = 10000000};
         buffer_put_u32(&frame, server);
         channel_put_capabilities(&frame, &capabilities);
+        buffer_put_bytes(&frame, SLICE_LITERAL("opportunistic: not offered"));
         say(bench, frame);
         bench->opened++;
     } else {

@@ -107,7 +107,8 @@ static void add_delivered(struct bench *bench, uint32_t number)
                           .id = number_id(number),
                           .delivery = 0,
                           .server = SLICE_LITERAL("m1"),
-                          .reply = SLICE_LITERAL("250 2.0.0 ok")};
+                          .reply = SLICE_LITERAL("250 2.0.0 ok"),
+                          .tls = SLICE_LITERAL("encrypt: TLSv1.3")};
     events_add(bench->events, &event);
 }
 
@@ -119,6 +120,7 @@ static void found(void *context, const struct event *events, size_t count, bool 
         bench->ids[bench->count++] = events[i].id;
         snprintf(bench->last_reply, sizeof(bench->last_reply), "%.*s",
                  SLICE_PRINT(events[i].reply));
+        assert_int_equal(events[i].tls.length > 0, events[i].kind == EVENT_DELIVERED);
     }
     bench->end = end;
     bench->cut = bench->cut || cut;

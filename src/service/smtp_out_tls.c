@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * TLS of a session: when, what the server is asked to prove, and what is said of it to people.
+ * Where a policy demands it, a session without it fails (R4); where not, one that failed is made
+ * once more in the clear, and that is never silent: the log has it, and each delivery's trace.
+ */
+#include "service/smtp_out_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sys/clock.h"
+#include "sys/log.h"
+
+/* ---- whom we trust ------------------------------------------------------------------------- */
+
+/* One for each file of authorities, made when a session first needs it. */
+struct trusting {
+    struct link link;
+    struct slice authorities; /* of the configuration in force */
+    struct tls_client *client;
+};
+
+void tls_clients_drop(struct smtp_out *out)
+{
+    LIST_EACH(&out->tls_clients, at, after)
+    {
+        struct trusting *trusting = LIST_ENTRY(at, struct trusting, link);
+        list_remove(&trusting->link);
+        tls_client_free(trusting->client);
+        free(trusting);
+    }
+}
+
+/* Servers that name the same file have the same bytes. NULL: ret_problem. */
+static struct tls_client *client_for(struct smtp_out *out, struct slice authorities,
+                                     char ret_problem[TLS_PROBLEM_SIZE])
+{
+    LIST_EACH(&out->tls_clients, at, after)
+    {
+        struct trusting *trusting = LIST_ENTRY(at, struct trusting, link);
+        if (trusting->authorities.data == authorities.data &&
+            trusting->authorities.length == authorities.length) {
+            return trusting->client;
+        }
+    }
+    struct tls_client *client = tls_client_new(authorities, ret_problem);
+    struct trusting *trusting = client == NULL ? NULL : calloc(1, sizeof(*trusting));
+    if (trusting != NULL) {
+        trusting->authorities = authorities;
+        trusting->client = client;
+        list_append(&out->tls_clients, &trusting->link);
+    } else if (client != NULL) {
+        snprintf(ret_problem, TLS_PROBLEM_SIZE, "out of memory");
+        tls_client_free(client);
+    }
+    return trusting != NULL ? client : NULL;
+}
+
+/* ---- policy -------------------------------------------------------------------------------- */
+
+static const char *policy_text(enum server_tls policy)
+{
+    static const char *const texts[] = {"none", "opportunistic", "encrypt", "required", "implicit"};
+    return texts[policy];
+}
+
+enum smtp_client_tls session_tls_policy(const struct out_session *session)
+{
+    static const enum smtp_client_tls policies[] = {
+        [SERVER_TLS_NONE] = SMTP_CLIENT_TLS_NEVER,
+        [SERVER_TLS_OPPORTUNISTIC] = SMTP_CLIENT_TLS_IF_OFFERED,
+        [SERVER_TLS_ENCRYPT] = SMTP_CLIENT_TLS_DEMANDED,
+        [SERVER_TLS_REQUIRED] = SMTP_CLIENT_TLS_DEMANDED,
+        [SERVER_TLS_IMPLICIT] = SMTP_CLIENT_TLS_FIRST,
+    };
+    const struct server_config *server = session_config(session);
+    return server == NULL || session->without_tls ? SMTP_CLIENT_TLS_NEVER : policies[server->tls];
+}
+
+/* One that nobody asks for a proof is looked at all the same where it is known who could sign. */
+static struct tls_peer peer_of(const struct out_session *session,
+                               const struct server_config *server, struct slice names[],
+                               size_t most)
+{
+    bool demanded = server->tls >= SERVER_TLS_REQUIRED;
+    struct tls_peer peer = {.trust = demanded || server->tls_ca.length > 0 ? TLS_TRUST_AUTHORITIES
+                                                                           : TLS_TRUST_ANYBODY,
+                            .only_look = !demanded,
+                            .names = names};
+    if (server->tls_name.length > 0) {
+        names[peer.name_count++] = server->tls_name;
+    } else if (session->exchanger != NULL) {
+        names[peer.name_count++] = server->name;
+    }
+    bool told = peer.name_count > 0;
+    for (uint32_t i = 0; !told && i < server->address_count && peer.name_count < most; i++) {
+        if (!server->addresses[i].is_literal) {
+            names[peer.name_count++] = server->addresses[i].host;
+        }
+    }
+    peer.name = peer.name_count > 0 ? names[0] : SLICE_EMPTY;
+    return peer;
+}
+
+/* ---- the handshake ------------------------------------------------------------------------- */
+
+static void fail(struct out_session *session, const char *problem)
+{
+    char text[TLS_PROBLEM_SIZE + 8];
+    snprintf(text, sizeof(text), "TLS: %s", problem);
+    tls_free(session->tls);
+    session->tls = NULL;
+    session->shaking = false;
+    smtp_client_lost(session->client, slice_from_text(text), clock_steady_ms());
+}
+
+void session_tls_begin(struct out_session *session)
+{
+    char problem[TLS_PROBLEM_SIZE] = "out of memory";
+    struct slice names[ENDPOINTS_MAX];
+    char address[IP_TEXT_SIZE];
+    const struct server_config *server = session_config(session);
+    if (server == NULL) {
+        fail(session, "the server is no longer configured");
+        return;
+    }
+    struct tls_client *client = client_for(session->out, server->tls_ca, problem);
+    struct tls_peer peer = peer_of(session, server, names, ENDPOINTS_MAX);
+    if (peer.name_count == 0) { /* its certificate may prove its address */
+        ip_to_text(&session->endpoints[session->endpoint].address, address);
+        peer.name = slice_from_text(address);
+    }
+    session->tls = client == NULL ? NULL : tls_connect(client, &peer, session->fd);
+    if (session->tls == NULL) {
+        fail(session, problem);
+        return;
+    }
+    session->shaking = true;
+    session_tls_go_on(session);
+}
+
+static void describe(struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    struct tls_facts facts;
+    tls_facts(session->tls, &facts);
+    bool asked =
+        server != NULL && (server->tls >= SERVER_TLS_REQUIRED || server->tls_ca.length > 0);
+    snprintf(session->tls_said, sizeof(session->tls_said), "%s: %s %s, %s%s",
+             server != NULL ? policy_text(server->tls) : "", facts.protocol, facts.cipher,
+             facts.proved ? "verified"
+             : asked      ? "not verified: "
+                          : "not asked to prove itself",
+             facts.proved || !asked ? "" : facts.problem);
+}
+
+void session_tls_go_on(struct out_session *session)
+{
+    char problem[TLS_PROBLEM_SIZE] = "";
+    enum error error = tls_shake_hands(session->tls, problem);
+    if (error == ERROR_AGAIN) {
+        return;
+    }
+    if (error != ERROR_NONE) {
+        fail(session, problem);
+        return;
+    }
+    session->shaking = false;
+    describe(session);
+    smtp_client_secured(session->client, clock_steady_ms());
+}
+
+/* ---- without it ---------------------------------------------------------------------------- */
+
+void session_tls_opened(struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    if (session->tls == NULL && !session->without_tls && server != NULL &&
+        server->tls != SERVER_TLS_NONE) {
+        snprintf(session->tls_said, sizeof(session->tls_said), "%s: not offered",
+                 policy_text(server->tls));
+    }
+}
+
+bool session_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause)
+{
+    const struct server_config *server = session_config(session);
+    if (server == NULL || server->tls != SERVER_TLS_OPPORTUNISTIC || session->without_tls ||
+        session->closing || session->endpoint_count == 0 || cause->how == SMTP_CLIENT_LOCAL) {
+        return false;
+    }
+    char text[200], code[8] = "";
+    if (cause->code != 0) {
+        snprintf(code, sizeof(code), "%u ", cause->code);
+    }
+    snprintf(text, sizeof(text), "%s%.*s", code, SLICE_PRINT(cause->text));
+    struct slice why = slice_from_text(text);
+    session->without_tls = true;
+    snprintf(session->tls_said, sizeof(session->tls_said), "%s: in the clear, after: %.*s",
+             policy_text(server->tls), SLICE_PRINT(why));
+    log_event(LOG_LEVEL_WARNING, "tls-failed", LOG_SLICE("server", server->name),
+              LOG_SLICE("reason", why), LOG_TEXT("then", "in the clear"));
+    session->first_endpoint = session->endpoint;
+    session->tried = 0;
+    connect_next(session, ERROR_CLOSED);
+    return true;
+}
