@@ -105,6 +105,7 @@ struct route_config {
     uint64_t delay_notice_ms; /* 0: none */
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
     enum unknown_policy unknown;
+    bool only_when_down; /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
     struct slice drill_recipient;
     const struct ip_network *etrn_from; /* ROUTE_DOMAIN: who may ask beside its servers */
     uint32_t etrn_from_count;

@@ -40,7 +40,8 @@ enum channel_frame {
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
     CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
-                          reached), u8 head known, u32 capability flags, u64 size limit */
+                          reached), u8 its head server (1: known, 2: up), u32 capability flags, u64
+                          size limit */
     CHANNEL_ETRN_DONE, /* u64 token, u8 enum relay_etrn_outcome, u64 messages */
     CHANNEL_ATRN_DONE, /* u64 token, u8 enum relay_atrn_outcome, u32 session: to hand the connection
                           to edge-out for, if it is to be turned */

@@ -456,7 +456,7 @@ static bool send_route(struct core_edge_in *in, uint32_t index)
     buffer_put_u32(frame, core->generation);
     buffer_put_u32(frame, index);
     buffer_put_u8(frame, route->quota_reached ? ERROR_SPACE : ERROR_NONE);
-    buffer_put_u8(frame, route->head_known);
+    buffer_put_u8(frame, (uint8_t)(route->head_known | route->head_up << 1));
     buffer_put_u32(frame, route->head_flags);
     buffer_put_u64(frame, route->head_size_limit);
     return !frame->failed && ring_send(in->ring, buffer_slice(frame)) == ERROR_NONE;
@@ -506,6 +506,7 @@ static bool look_at_route(struct core *core, uint32_t index)
     if (lane.chain_length > 0) {
         relay_server(core->relay, lane.chain[0], &head);
     }
+    now.head_up = lane.chain_length > 0 && head.state == SERVER_UP;
     if (head.capabilities_known) {
         now.head_known = true;
         now.head_flags = head.capabilities.flags;
@@ -513,7 +514,8 @@ static bool look_at_route(struct core *core, uint32_t index)
     }
     struct route_state *told = &core->routes[index];
     bool same = told->quota_reached == now.quota_reached && told->head_known == now.head_known &&
-                told->head_flags == now.head_flags && told->head_size_limit == now.head_size_limit;
+                told->head_up == now.head_up && told->head_flags == now.head_flags &&
+                told->head_size_limit == now.head_size_limit;
     *told = now;
     return !same;
 }

@@ -176,6 +176,7 @@ struct core {
     struct route_state {
         bool quota_reached;
         bool head_known;
+        bool head_up;
         uint32_t head_flags;
         uint64_t head_size_limit;
     } * routes; /* as last told */

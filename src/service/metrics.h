@@ -27,6 +27,8 @@ enum { COUNTER_SLOTS = 64 };
     X(RATE_LIMITED, "holdfast_rate_limited_total", "Commands put off because of too many of them") \
     X(TARPITTED, "holdfast_tarpitted_total", "Refused recipients that were answered late")         \
     X(GREYLISTED, "holdfast_greylisted_total", "Recipients put off by greylisting")                \
+    X(SENT_TO_PRIMARY, "holdfast_sent_to_primary_total",                                           \
+      "Recipients put off since the primary is up")                                                \
     X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
     X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \

@@ -72,7 +72,9 @@ static bool take_route(struct smtp_in *in, struct reader *reader)
     uint32_t generation = reader_u32(reader);
     uint32_t route = reader_u32(reader);
     struct route_state state = {.error = (enum error)reader_u8(reader)};
-    state.head_known = reader_u8(reader) != 0;
+    uint8_t head = reader_u8(reader);
+    state.head_known = (head & 1) != 0;
+    state.head_up = (head & 2) != 0;
     state.flags = reader_u32(reader);
     state.size_limit = reader_u64(reader);
     if (reader->failed || route >= SMTP_IN_ROUTES_MAX) {

@@ -276,6 +276,9 @@ struct smtp_answer envelope_recipient(struct session *session,
             answer = check_route(session, route, event->mailbox.text);
         }
         if (answer.code == 0) {
+            answer = guard_only_when_down(session, route);
+        }
+        if (answer.code == 0) {
             answer = guard_greylist(session, address);
         }
         if (answer.code == 0) {

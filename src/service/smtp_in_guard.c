@@ -191,6 +191,19 @@ struct smtp_answer guard_recipient(struct session *session)
                                 SLICE_LITERAL("You name too many recipients, wait a minute")};
 }
 
+/* Who goes to the backup while the primary is there means no good, or will go to it next. */
+struct smtp_answer guard_only_when_down(const struct session *session, uint32_t route)
+{
+    const struct smtp_in *in = session->in;
+    if (!in->config->relay.routes[route].only_when_down || !core_route(in, route)->head_up ||
+        is_spared(session)) {
+        return SMTP_ACCEPT;
+    }
+    counter_add(in->counters, COUNTER_SENT_TO_PRIMARY, 1);
+    return (struct smtp_answer){451, "4.7.1",
+                                SLICE_LITERAL("The primary mail server is up, send it there")};
+}
+
 struct smtp_answer guard_greylist(struct session *session, struct slice recipient)
 {
     struct smtp_in *in = session->in;

@@ -49,6 +49,7 @@ struct listener {
 struct route_state {
     enum error error; /* SPACE: its quota is reached */
     bool head_known;
+    bool head_up;
     uint32_t flags;      /* RELAY_CAP_* of its head server */
     uint64_t size_limit; /* 0: none */
 };
@@ -223,6 +224,7 @@ struct smtp_answer guard_connect(struct session *session);
 struct smtp_answer guard_mail(struct session *session, struct slice sender);
 struct smtp_answer guard_recipient(struct session *session);
 /* Of one that would be taken. */
+struct smtp_answer guard_only_when_down(const struct session *session, uint32_t route);
 struct smtp_answer guard_greylist(struct session *session, struct slice recipient);
 /* What is said instead, of a recipient that was refused. */
 struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer);

@@ -201,6 +201,31 @@ def test_an_unknown_sender_is_put_off_once(holdfast, sink):
     mx.wait_empty()
 
 
+# ---- the backup as a back door ----
+
+
+def test_while_the_primary_is_up_strangers_go_there(holdfast, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port, more="only-when-down = yes") + OURS +
+                  'allow him { clients = 127.0.0.7 }\n')
+    wait_for(lambda: mx.server_state("m1") == "up", 10, what="m1 up")
+
+    def code(source=STRANGER):
+        try:
+            return mx.send(source=source)[0]
+        except Refused as refused:
+            assert refused.text == "4.7.1 The primary mail server is up, send it there"
+            return refused.code
+    wait_for(lambda: code() == 451, 10, what="the first refusal")
+    assert code(CLIENT) == 250 and code("127.0.0.7") == 250
+    assert counter(mx, "sent_to_primary") >= 1
+    hop.stop()
+    wait_for(lambda: code() == 250, 20, what="mail taken")
+    hop.start()
+    wait_for(lambda: code() == 451, 20, what="the primary again")
+    mx.wait_empty()
+
+
 # ---- how much in a minute ----
 
 why_not = why_no_netns()
