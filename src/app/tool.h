@@ -123,6 +123,12 @@ bool tool_is_null(const json_t *row, const char *key);
 /* A text that was written by strangers, safe for a terminal: control characters and changes of
  * direction become "?". Into `buffer`, which is returned NUL-terminated; cut at `size`. */
 const char *tool_clean(const char *text, char *buffer, size_t size);
+/* At most `width` columns of a terminal; what is cut ends in a mark that says so. */
+const char *tool_cut(const char *text, size_t width, char *buffer, size_t size);
+/* The same, filled up with blanks. */
+const char *tool_cell(const char *text, size_t width, char *buffer, size_t size);
+/* Columns of the terminal on standard output; 80 if it does not tell. */
+size_t tool_terminal_width(void);
 
 enum { TOOL_TEXT = 64 };
 const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT]);  /* "3h12m" */
@@ -131,7 +137,8 @@ const char *tool_time(int64_t unix_ms, char buffer[TOOL_TEXT]); /* local time, t
 int64_t tool_now_ms(void);
 
 /* A table that prints itself in batches, so that a million rows take little memory. */
-enum tool_column_flags { COLUMN_LEFT = 0, COLUMN_RIGHT = 1, COLUMN_SHRINKS = 2 };
+/* What does not fit a terminal is cut, and the cut shown, or goes on in the next line. */
+enum tool_column_flags { COLUMN_LEFT = 0, COLUMN_RIGHT = 1, COLUMN_SHRINKS = 2, COLUMN_WRAPS = 4 };
 struct tool_column {
     const char *name;
     double width; /* hint: below 1 a part of the terminal, else characters */

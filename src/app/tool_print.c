@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <wchar.h>
 
 /* ---- JSON --------------------------------------------------------------------------------- */
 
@@ -152,6 +153,7 @@ enum { BATCH_ROWS = 1000, CELL_BYTES = 1024 };
 
 struct tool_table {
     const struct tool *tool;
+    const struct tool_column *layout;
     struct libscols_table *table;
     unsigned columns;
     unsigned pending; /* rows not yet printed */
@@ -167,16 +169,21 @@ struct tool_table *tool_table_new(const struct tool *tool, const struct tool_col
         return NULL;
     }
     table->tool = tool;
+    table->layout = columns;
     table->columns = count;
     table->table = scols_new_table();
     table->broken = table->table == NULL;
     for (unsigned i = 0; i < count && !table->broken; i++) {
         unsigned flags = columns[i].flags;
-        /* Cut only to fit a terminal: whoever reads a pipe wants all of it. */
-        int cut = (flags & COLUMN_SHRINKS) != 0 && tool->terminal ? SCOLS_FL_TRUNC : 0;
-        table->broken = scols_table_new_column(
-                            table->table, columns[i].name, columns[i].width,
-                            cut | ((flags & COLUMN_RIGHT) != 0 ? SCOLS_FL_RIGHT : 0)) == NULL;
+        struct libscols_column *column =
+            scols_table_new_column(table->table, columns[i].name, columns[i].width,
+                                   (flags & COLUMN_RIGHT) != 0 ? SCOLS_FL_RIGHT : 0);
+        table->broken = column == NULL;
+        if (column != NULL && (flags & COLUMN_WRAPS) != 0 && tool->terminal) {
+            scols_column_set_flags(column, SCOLS_FL_WRAP);
+            scols_column_set_safechars(column, "\n");
+            scols_column_set_wrapfunc(column, scols_wrapnl_chunksize, scols_wrapnl_nextchunk, NULL);
+        }
     }
     if (!table->broken) {
         scols_table_enable_colors(table->table, tool->colour);
@@ -188,9 +195,158 @@ struct tool_table *tool_table_new(const struct tool *tool, const struct tool_col
     return table;
 }
 
+/* In columns of the terminal. */
+static size_t width_of(const char *text)
+{
+    size_t width = 0;
+    wchar_t wide;
+    mbstate_t state = {0};
+    for (size_t step; (step = mbrtowc(&wide, text, MB_CUR_MAX, &state)) > 0; text += step) {
+        if (step > MB_CUR_MAX) { /* no character of this locale */
+            return width + strlen(text);
+        }
+        int one = wcwidth(wide);
+        width += one > 0 ? (size_t)one : 0;
+    }
+    return width;
+}
+
+const char *tool_cut(const char *text, size_t width, char *buffer, size_t size)
+{
+    const char *mark = MB_CUR_MAX > 1 ? "\xe2\x80\xa6" : "~";
+    if (width_of(text) <= width) {
+        snprintf(buffer, size, "%s", text);
+        return buffer;
+    }
+    size_t length = 0, used = 0;
+    wchar_t wide;
+    mbstate_t state = {0};
+    for (size_t step; (step = mbrtowc(&wide, text + length, MB_CUR_MAX, &state)) > 0;
+         length += step) {
+        int one = step > MB_CUR_MAX ? 1 : wcwidth(wide);
+        used += one > 0 ? (size_t)one : 0;
+        if (step > MB_CUR_MAX || used + 1 > width || length + step + sizeof("...") > size) {
+            break;
+        }
+    }
+    snprintf(buffer, size, "%.*s%s", (int)length, text, width > 0 ? mark : "");
+    return buffer;
+}
+
+const char *tool_cell(const char *text, size_t width, char *buffer, size_t size)
+{
+    size_t have = width_of(tool_cut(text, width, buffer, size));
+    for (size_t length = strlen(buffer); have < width && length + 1 < size; have++) {
+        buffer[length++] = ' ';
+        buffer[length] = '\0';
+    }
+    return buffer;
+}
+
+size_t tool_terminal_width(void)
+{
+    struct winsize window;
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
+    return known ? window.ws_col : 80;
+}
+
+enum { COLUMNS_MAX = 16, WIDTH_LEAST = 8 };
+
+/* What the others leave is divided among the flexible columns by their hints; what one does not
+ * need goes to the rest. */
+static void divide(const struct tool_table *table, size_t widths[COLUMNS_MAX])
+{
+    const unsigned flexible = COLUMN_SHRINKS | COLUMN_WRAPS;
+    long room = (long)tool_terminal_width() - (long)table->columns + 1;
+    unsigned open = 0;
+    double hints = 0;
+    for (unsigned i = 0; i < table->columns; i++) {
+        bool fixed = (table->layout[i].flags & flexible) == 0;
+        room -= fixed ? (long)widths[i] : 0;
+        open |= fixed ? 0 : 1U << i;
+        hints += fixed ? 0 : table->layout[i].width;
+    }
+    for (bool settled = false; !settled;) {
+        settled = true;
+        for (unsigned i = 0; i < table->columns; i++) {
+            if ((open & 1U << i) != 0 &&
+                (long)widths[i] <= (long)((double)room * table->layout[i].width / hints)) {
+                open &= ~(1U << i);
+                room -= (long)widths[i];
+                hints -= table->layout[i].width;
+                settled = false;
+            }
+        }
+    }
+    for (unsigned i = 0; i < table->columns; i++) {
+        if ((open & 1U << i) != 0) {
+            long share = (long)((double)room * table->layout[i].width / hints);
+            widths[i] = share > WIDTH_LEAST ? (size_t)share : WIDTH_LEAST;
+        }
+    }
+}
+
+/* Lines of at most `width` columns, parted at blanks where there are some. */
+static void fold(const char *text, size_t width, char *buffer, size_t size)
+{
+    size_t length = 0, line = 0, blank = 0;
+    snprintf(buffer, size, "%s", text);
+    while (width_of(buffer + line) > width) {
+        char cut[CELL_BYTES];
+        size_t most = strlen(tool_cut(buffer + line, width + 1, cut, sizeof(cut)));
+        most -= MB_CUR_MAX > 1 ? 3 : 1; /* the mark */
+        for (blank = most; blank > 0 && buffer[line + blank] != ' '; blank--) {
+        }
+        length = strlen(buffer);
+        if (blank > 0) {
+            buffer[line + blank] = '\n';
+            line += blank + 1;
+        } else if (most > 0 && length + 1 < size) {
+            memmove(buffer + line + most + 1, buffer + line + most, length - line - most + 1);
+            buffer[line + most] = '\n';
+            line += most + 1;
+        } else {
+            return;
+        }
+    }
+}
+
+static void fit(struct tool_table *table)
+{
+    size_t widths[COLUMNS_MAX];
+    for (unsigned i = 0; i < table->columns; i++) {
+        widths[i] = strlen(table->layout[i].name);
+        for (unsigned row = 0; row < table->pending; row++) {
+            struct libscols_line *line = scols_table_get_line(table->table, row);
+            const char *text = scols_cell_get_data(scols_line_get_cell(line, i));
+            size_t width = text == NULL ? 0 : width_of(text);
+            widths[i] = width > widths[i] ? width : widths[i];
+        }
+    }
+    divide(table, widths);
+    for (unsigned i = 0; i < table->columns; i++) {
+        scols_column_set_whint(scols_table_get_column(table->table, i), (double)widths[i]);
+        for (unsigned row = 0; row < table->pending; row++) {
+            struct libscols_line *line = scols_table_get_line(table->table, row);
+            struct libscols_cell *cell = scols_line_get_cell(line, i);
+            const char *text = scols_cell_get_data(cell);
+            char fitted[CELL_BYTES];
+            if (text != NULL && (table->layout[i].flags & COLUMN_SHRINKS) != 0) {
+                scols_cell_set_data(cell, tool_cut(text, widths[i], fitted, sizeof(fitted)));
+            } else if (text != NULL && (table->layout[i].flags & COLUMN_WRAPS) != 0) {
+                fold(text, widths[i], fitted, sizeof(fitted));
+                scols_cell_set_data(cell, fitted);
+            }
+        }
+    }
+}
+
 static void print_batch(struct tool_table *table)
 {
     if (table->pending > 0 && !table->broken) {
+        if (table->tool->terminal) {
+            fit(table);
+        }
         scols_print_table(table->table);
         scols_table_remove_lines(table->table);
         scols_table_enable_noheadings(table->table, 1);

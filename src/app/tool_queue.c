@@ -172,7 +172,7 @@ static void show_deliveries(const struct tool *tool, const json_t *deliveries)
         {"TRIES", 5, COLUMN_RIGHT},
         {"ENDS", 19, 0},
         {"ROUTE", 0.2, COLUMN_SHRINKS},
-        {"WHY", 0.4, COLUMN_SHRINKS},
+        {"WHY", 0.4, COLUMN_WRAPS},
     };
     const json_t *delivery;
     size_t index;

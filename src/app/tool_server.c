@@ -26,7 +26,7 @@ static void server_row(void *context, json_t *row)
         {"NEXT", 6, 0},
         {"WAITING", 7, COLUMN_RIGHT},
         {"DELIVERED", 9, COLUMN_RIGHT},
-        {"WHY", 0.4, COLUMN_SHRINKS},
+        {"WHY", 0.4, COLUMN_WRAPS},
     };
     struct listing *listing = context;
     char since[TOOL_TEXT], address[300], waiting[TOOL_TEXT], used[TOOL_TEXT];

@@ -64,16 +64,59 @@ static bool is_handed_over(const char *event)
     return is(event, "delivered") || is(event, "pulled");
 }
 
+enum {
+    TABLE_LEAST = 120, /* columns of a terminal for a table of events */
+    LINE_ID = 26,
+    LINE_EVENT = 10,
+    LINE_SERVER = 8,
+    LINE_WHO_LEAST = 8,
+    LINE_WHO = 28,
+    LINE_WHAT = 24, /* with less left, what has happened goes into a line of its own */
+};
+
+/* Columns that stand below each other, within the terminal's width. */
+static void event_line(const struct tracing *tracing, const json_t *row, const char *time)
+{
+    char recipient[400], detail[800], what[800], cell[4][256], cut[800];
+    const char *event = tool_string(row, "event");
+    const char *who = tool_string(row, tool_is_null(row, "subject") ? "recipient" : "subject");
+    enum tool_colour colour = is_handed_over(event) ? COLOUR_GOOD : tool_state_colour(event);
+    size_t width = tool_terminal_width(), indent = strlen(time) + 1;
+    size_t used = indent + LINE_ID + 1 + LINE_EVENT + 1 + LINE_SERVER + 1;
+    bool own_line = width < used + LINE_WHO + 1 + LINE_WHAT;
+    size_t room = width > used + LINE_WHO_LEAST ? width - used : LINE_WHO_LEAST;
+    size_t who_width = room < LINE_WHO ? room : LINE_WHO;
+    tool_clean(who, recipient, sizeof(recipient));
+    tool_clean(event_detail(row, detail, sizeof(detail)), what, sizeof(what));
+    printf("%s %s %s%s%s %s %s", time,
+           tool_cell(tool_string(row, "id"), LINE_ID, cell[0], sizeof(cell[0])),
+           tool_colour_text(tracing->tool, colour),
+           tool_cell(event, LINE_EVENT, cell[1], sizeof(cell[1])),
+           tool_colour_text(tracing->tool, COLOUR_PLAIN),
+           tool_cell(tool_string(row, "server"), LINE_SERVER, cell[2], sizeof(cell[2])),
+           tool_cell(recipient, who_width, cell[3], sizeof(cell[3])));
+    if (!own_line) {
+        printf(" %s", tool_cut(what, width - used - LINE_WHO - 1, cut, sizeof(cut)));
+    } else if (what[0] != '\0') {
+        printf("\n%*s%s", (int)indent, "", tool_cut(what, width - indent, cut, sizeof(cut)));
+    }
+    printf("\n");
+}
+
 static void trace_row(void *context, json_t *row)
 {
     static const struct tool_column columns[] = {
         {"TIME", 19, 0},  {"ID", 26, 0},
         {"EVENT", 9, 0},  {"TO", 0.2, COLUMN_SHRINKS},
-        {"SERVER", 6, 0}, {"WHAT", 0.4, COLUMN_SHRINKS},
+        {"SERVER", 6, 0}, {"WHAT", 0.4, COLUMN_WRAPS},
     };
     struct tracing *tracing = context;
     char time[TOOL_TEXT], detail[800];
     const char *event = tool_string(row, "event");
+    if (tracing->tool->terminal && tool_terminal_width() < TABLE_LEAST) {
+        event_line(tracing, row, tool_time(tool_integer(row, "time"), time));
+        return;
+    }
     if (tracing->table == NULL) {
         tracing->table = tool_table_new(tracing->tool, columns, 6);
     }
@@ -103,10 +146,8 @@ enum control_exit tool_trace(struct tool *tool)
 
 static void history_row(void *context, json_t *row)
 {
-    static const struct tool_column columns[] = {{"TIME", 19, 0},
-                                                 {"OF", 0.2, COLUMN_SHRINKS},
-                                                 {"EVENT", 8, 0},
-                                                 {"WHAT", 0.5, COLUMN_SHRINKS}};
+    static const struct tool_column columns[] = {
+        {"TIME", 19, 0}, {"OF", 0.2, COLUMN_SHRINKS}, {"EVENT", 8, 0}, {"WHAT", 0.5, COLUMN_WRAPS}};
     struct tracing *tracing = context;
     char time[TOOL_TEXT], detail[800];
     const char *event = tool_string(row, "event");
@@ -138,24 +179,24 @@ enum control_exit tool_server_history(struct tool *tool)
     return code;
 }
 
-/* A line at once: somebody is looking. */
+/* A line at once: somebody is looking, and knows the day. */
 static void watch_row(void *context, json_t *row)
 {
     struct tracing *tracing = context;
+    char time[TOOL_TEXT];
     tool_progress_hide(&tracing->progress);
     if (tracing->tool->json) {
         tool_print_json(row);
+    } else if (tracing->tool->terminal) {
+        event_line(tracing, row, tool_time(tool_integer(row, "time"), time) + sizeof("2026-11-22"));
     } else {
-        char time[TOOL_TEXT], recipient[400], server[128], detail[800], clean[800];
-        const char *event = tool_string(row, "event");
-        enum tool_colour colour = is_handed_over(event) ? COLOUR_GOOD : tool_state_colour(event);
-        printf("%s %s %s%-10s%s %s %s %s\n", tool_time(tool_integer(row, "time"), time),
-               tool_string(row, "id"), tool_colour_text(tracing->tool, colour), event,
-               tool_colour_text(tracing->tool, COLOUR_PLAIN),
-               tool_clean(tool_string(row, tool_is_null(row, "subject") ? "recipient" : "subject"),
-                          recipient, sizeof(recipient)),
+        char who[400], server[128], detail[800], what[800];
+        const char *about = tool_is_null(row, "subject") ? "recipient" : "subject";
+        printf("%s %s %-10s %s %s %s\n", tool_time(tool_integer(row, "time"), time),
+               tool_string(row, "id"), tool_string(row, "event"),
+               tool_clean(tool_string(row, about), who, sizeof(who)),
                tool_clean(tool_string(row, "server"), server, sizeof(server)),
-               tool_clean(event_detail(row, detail, sizeof(detail)), clean, sizeof(clean)));
+               tool_clean(event_detail(row, detail, sizeof(detail)), what, sizeof(what)));
     }
     fflush(stdout);
 }

@@ -152,7 +152,7 @@ static void store_accepted(struct core *core, const struct spool_message *messag
                                 .id = message->id,
                                 .delivery = EVENTS_NO_DELIVERY,
                                 .bytes = message->header_length + message->body_length,
-                                .has_client = true,
+                                .has_client = (message->flags & (SPOOL_OWN_DSN | SPOOL_DRILL)) == 0,
                                 .client = message->origin.client.address,
                                 .sender = message->sender,
                                 .message_id = message->message_id_header,

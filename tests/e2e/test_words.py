@@ -2,13 +2,20 @@
 """What an operator reads: each thing said once, by whom it was said, and for as long as it is so."""
 
 import base64
+import fcntl
+import os
+import pty
 import re
 import socketserver
+import struct
+import subprocess
+import termios
 import threading
+import time
 
 import pytest
 
-from daemon import backup_mx, kill
+from daemon import backup_mx, kill, program
 from peers import free_port, wait_for
 from sink import CLOSE
 
@@ -180,3 +187,82 @@ def test_a_server_s_words_drive_no_terminal(place, holdfast, sink):
     reason = next(row["reason"] for row in mx.queue() if row["recipients"] == ["ann@example.com"])
     assert reason == "450 4.2.0 Later ?[2J\u009b31m\u202etxt.exe\u2066"
     assert "\\u009b31m\\u202etxt" in mx.tool("queue", "list", "--json").stdout
+
+
+# ---- on a terminal ---------------------------------------------------------------------------
+
+class Terminal:
+    """The tool on a terminal of so many columns."""
+
+    def __init__(self, mx, columns, *arguments):
+        self.ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.child = subprocess.Popen([program("holdfast"), "-c", str(mx.conf), *arguments],
+                                      stdin=theirs, stdout=theirs, stderr=theirs,
+                                      env={**os.environ, "TERM": "xterm", "NO_COLOR": "1",
+                                           "LC_ALL": "C.UTF-8"})
+        os.close(theirs)
+        os.set_blocking(self.ours, False)
+        self.seen = b""
+
+    def lines(self):
+        try:
+            while chunk := os.read(self.ours, 65536):
+                self.seen += chunk
+        except OSError:
+            pass
+        return [line for line in self.seen.decode().split("\r\n") if line]
+
+    def rest(self):
+        while self.child.poll() is None:
+            self.lines()
+            time.sleep(0.02)
+        return self.lines()
+
+    def end(self):
+        self.child.terminate()
+        self.child.wait()
+        os.close(self.ours)
+
+
+LONG = "a-very-long-name-of-a-mailbox@example.com"
+REFUSAL = "450 4.2.0 The mailbox is not available at present, for the store is being moved to " \
+          "another place"
+
+
+def test_watch_keeps_its_columns_in_80(holdfast, sink):
+    m1 = sink(lambda stage, session, argument: REFUSAL if stage == "RCPT" and LONG in argument
+              else None)
+    mx = holdfast(backup_mx(m1.port))
+    terminal = Terminal(mx, 80, "queue", "watch")
+    try:
+        wait_for(lambda: mx.send() and terminal.lines(), what="the first line")
+        mx.send(recipients=["ann@example.com", LONG])
+        wait_for(lambda: any("deferred" in line for line in terminal.lines())
+                 and any("delivered" in line for line in terminal.lines()), 15)
+        lines = wait_for(lambda: terminal.lines() if any("450 4.2.0" in line
+                         for line in terminal.lines()) else None)
+    finally:
+        terminal.end()
+    assert all(len(line) <= 80 for line in lines)
+    heads = [line for line in lines if re.match(r"\d\d:\d\d:\d\d ", line)]
+    for line in heads:
+        assert re.match(r"[0-9:]{8} ([0-9a-z]{26}| {26}) [a-z_]+ *$", line[:46]), line
+        assert line[47:55].strip() in ("", "m1") and line[46] == line[55] == " "
+    assert any(line[56:].startswith("a-very-long-name") and line.endswith("…") for line in heads)
+    detail = next(line for line in lines if line.lstrip().startswith("450 4.2.0"))
+    assert detail.startswith(" " * 9) and detail.endswith("…")
+
+
+def test_tables_show_what_they_cut(holdfast, sink):
+    m1 = sink(lambda stage, session, argument: REFUSAL if stage == "RCPT" else None)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send(recipients=[LONG])
+    wait_for(lambda: line_of(mx, "deferred"), 15)
+    lines = Terminal(mx, 80, "queue", "list").rest()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].endswith("…") and "a-very-long…" in lines[1]
+    lines = Terminal(mx, 80, "queue", "show", "--all").rest()
+    assert all(len(line) <= 80 for line in lines)
+    assert "another place" in " ".join(" ".join(line[40:] for line in lines).split())
+    assert LONG in mx.tool("queue", "list").stdout and REFUSAL in mx.tool("queue", "list").stdout
