@@ -5,8 +5,8 @@ static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 
 void base64_encode(struct buffer *buffer, struct slice bytes)
 {
-    if (buffer_reserve(buffer, BASE64_LENGTH(bytes.length)) != ERROR_NONE) {
-        return;
+    if (bytes.length == 0 || buffer_reserve(buffer, BASE64_LENGTH(bytes.length)) != ERROR_NONE) {
+        return; /* for nothing a buffer may have no memory yet */
     }
     uint8_t *to = buffer->data + buffer->length;
     for (size_t i = 0; i < bytes.length; i += 3) {
