@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -181,27 +182,42 @@ static void start_all(struct keeper *keeper, const struct plan *plan, const int 
     }
 }
 
-static void refuse_change(const char *setting)
+/* `status` shows it until a reload succeeds. Empty: one has. */
+static void set_stale(struct keeper *keeper, const char *format, ...)
+{
+    bool was_stale = keeper->stale[0] != '\0';
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(keeper->stale, sizeof(keeper->stale), format, arguments);
+    va_end(arguments);
+    if (was_stale || keeper->stale[0] != '\0') {
+        child_tell_stale(&keeper->children[ROLE_CORE]);
+    }
+}
+
+static void refuse_change(struct keeper *keeper, const char *setting)
 {
     log_event(LOG_LEVEL_ERROR, "reload-refused", LOG_TEXT("setting", setting),
               LOG_TEXT("reason", "takes a restart to change"));
+    set_stale(keeper, "%s takes a restart to change", setting);
 }
 
 /* What is bound to a process for its life: what the table of settings says, and who an account was
  * when we became it. */
-static bool can_change_to(const struct plan *old, const struct plan *new)
+static bool can_change_to(struct keeper *keeper, const struct plan *new)
 {
+    const struct plan *old = &keeper->plan;
     bool can = true;
     for (uint32_t i = 0; i < old->fixed_count; i++) {
         if (i >= new->fixed_count || old->fixed[i].digest != new->fixed[i].digest) {
-            refuse_change(old->fixed[i].key);
+            refuse_change(keeper, old->fixed[i].key);
             can = false;
         }
     }
     if (can &&
         (old->identity.user != new->identity.user || old->identity.group != new->identity.group ||
          old->identity.control_group != new->identity.control_group)) {
-        refuse_change("user or group");
+        refuse_change(keeper, "user or group");
         can = false;
     }
     return can;
@@ -211,8 +227,12 @@ static void reload_all(struct keeper *keeper, const struct plan *plan,
                        const int texts[KEEPER_TEXTS], int warnings)
 {
     struct keeper_listeners listeners;
-    if (!can_change_to(&keeper->plan, plan) ||
-        !listeners_bind(plan, &keeper->plan, &keeper->holdings.listeners, &listeners)) {
+    if (!can_change_to(keeper, plan)) {
+        texts_close(texts);
+        return;
+    }
+    if (!listeners_bind(plan, &keeper->plan, &keeper->holdings.listeners, &listeners)) {
+        set_stale(keeper, "a listener cannot be opened, and the log says which and why");
         texts_close(texts);
         return;
     }
@@ -229,6 +249,7 @@ static void reload_all(struct keeper *keeper, const struct plan *plan,
     }
     children_renew_link(keeper, KEEPER_LINK_WEB); /* web begins anew with a configuration */
     log_warnings(warnings);
+    set_stale(keeper, "%s", "");
     log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
 }
 
@@ -250,6 +271,8 @@ static void read_failed(struct keeper *keeper, const char *reason)
               LOG_TEXT("file", keeper->config_path), LOG_TEXT("reason", reason));
     if (keeper->phase == KEEPER_STARTING) {
         keeper_stop(keeper, 1);
+    } else {
+        set_stale(keeper, "%s", reason);
     }
 }
 
@@ -259,7 +282,11 @@ static void say_errors(struct keeper *keeper, struct slice text)
     if (keeper->phase == KEEPER_STARTING) {
         fprintf(stderr, "%.*s", SLICE_PRINT(text));
     } else {
+        struct slice first = slice_take(text, slice_find(text, '\n'));
+        bool more = first.length + 1 < text.length;
         log_lines(LOG_LEVEL_ERROR, "reload-refused", text);
+        set_stale(keeper, "%.*s%s", SLICE_PRINT(slice_take(first, KEEPER_STALE_SIZE - 24)),
+                  more ? "; and there is more" : "");
     }
 }
 

@@ -24,7 +24,8 @@ enum keeper_kind {
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
     KEEPER_START,
     KEEPER_APPLY,
-    KEEPER_STOP, /* grace_ms */
+    KEEPER_STOP,  /* grace_ms */
+    KEEPER_STALE, /* to core; bytes: why the last reload was refused; empty: it was not */
     /* from a child */
     KEEPER_READY,  /* generation, error: NONE if it is in force */
     KEEPER_BROKEN, /* edge: core has cut it off, and it must be started again */

@@ -157,6 +157,12 @@ static void give_core(struct gift *gift, const struct keeper *keeper)
     give_rings(gift, keeper, KEEPER_EDGE_OUT);
 }
 
+static void give_stale(struct gift *gift, const struct keeper *keeper)
+{
+    give(gift,
+         (struct keeper_message){.kind = KEEPER_STALE, .bytes = slice_from_text(keeper->stale)});
+}
+
 static enum error give_all(const struct child *child)
 {
     const struct keeper *keeper = child->keeper;
@@ -188,6 +194,9 @@ static enum error give_all(const struct child *child)
         break;
     }
     give(&gift, (struct keeper_message){.kind = KEEPER_START});
+    if (child->role == ROLE_CORE && keeper->stale[0] != '\0') {
+        give_stale(&gift, keeper);
+    }
     return gift.error;
 }
 
@@ -294,6 +303,18 @@ void child_reload(struct child *child)
     give(&gift, (struct keeper_message){.kind = KEEPER_APPLY});
     if (gift.error != ERROR_NONE) {
         kill(child->pid, SIGKILL);
+    }
+}
+
+void child_tell_stale(struct child *core)
+{
+    struct gift gift = {.channel = core->channel};
+    if (core->pid == 0) {
+        return; /* will be told when it starts */
+    }
+    give_stale(&gift, core->keeper);
+    if (gift.error != ERROR_NONE) {
+        kill(core->pid, SIGKILL);
     }
 }
 

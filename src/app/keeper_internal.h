@@ -81,6 +81,8 @@ struct keeper_reader {
 
 enum keeper_phase { KEEPER_STARTING, KEEPER_RUNNING, KEEPER_STOPPING };
 
+enum { KEEPER_STALE_SIZE = 160 };
+
 struct keeper {
     struct loop *loop;
     const char *config_path;
@@ -96,6 +98,7 @@ struct keeper {
     struct keeper_reader reader;
     bool reload_wanted; /* SIGHUP while a reload was on its way */
     bool announced;
+    char stale[KEEPER_STALE_SIZE]; /* why the last reload was refused; empty: it was not */
     uint8_t buffer[KEEPER_MESSAGE_MAX];
 };
 
@@ -106,6 +109,8 @@ void child_start(struct child *child);
 void child_stop(struct child *child, uint32_t grace_ms);
 /* Gives the configuration in force and the listeners anew. */
 void child_reload(struct child *child);
+/* Tells core of keeper->stale. */
+void child_tell_stale(struct child *core);
 /* A new stream, given to both of its ends. */
 void children_renew_link(struct keeper *keeper, enum keeper_link link);
 /* A process has ended; false: it was none of the children. */

@@ -54,6 +54,10 @@ static bool find_accounts(const struct service_config *config, const char *path,
                           struct keeper_identity *ret_identity, struct buffer *errors)
 {
     *ret_identity = (struct keeper_identity){.user = geteuid(), .group = getegid()};
+    if (config->user.length == 0 && geteuid() == 0) {
+        buffer_printf(
+            errors, "%s:1: warning: no user given: started as root, all of it stays root\n", path);
+    }
     if (config->user.length > 0 && geteuid() == 0 && !find_user(config->user, ret_identity)) {
         buffer_printf(errors, "%s:1: user: there is no user '%.*s' on this machine\n", path,
                       SLICE_PRINT(config->user));

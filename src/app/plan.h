@@ -38,7 +38,7 @@ struct plan {
 };
 
 /* From a configuration that settings_read() found good. Resolves accounts; if one has gone since,
- * that goes to `errors` like those of settings_read(), and false. */
+ * that goes to `errors` like those of settings_read(), and false. A warning may go there, too. */
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
                struct buffer *errors);
 void plan_put(struct buffer *buffer, const struct plan *plan);

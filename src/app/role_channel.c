@@ -300,6 +300,11 @@ static enum error dispatch(struct role_channel *channel, struct keeper_message *
         }
         keeper_message_close(message);
         return ERROR_NONE;
+    case KEEPER_STALE:
+        if (handlers->stale != NULL) {
+            handlers->stale(handlers->context, message->bytes);
+        }
+        return ERROR_NONE;
     case KEEPER_STOP:
         handlers->stop(handlers->context, message->grace_ms);
         return ERROR_NONE;

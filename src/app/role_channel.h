@@ -54,6 +54,8 @@ struct role_handlers {
      * over, also on failure; the old ones are this role's to free. */
     enum error (*reload)(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX]);
+    /* Why the last reload was refused; empty: it was not. */
+    void (*stale)(void *context, struct slice why);
     void (*stop)(void *context, uint32_t grace_ms);
 };
 

@@ -126,6 +126,12 @@ static enum error reload(void *context, struct settings *settings, uint32_t gene
     return ERROR_NONE;
 }
 
+static void stale(void *context, struct slice why)
+{
+    const struct core_process *process = context;
+    core_set_stale(process->core, why);
+}
+
 static void stopped(void *context)
 {
     struct core_process *process = context;
@@ -199,8 +205,12 @@ int role_core(int channel)
     take_links(&process);
     process.control_watch = loop_watch_new(process.loop, start->control, control_ready, &process);
     process.last_words = loop_timer_new(process.loop, stop_now, &process);
-    const struct role_handlers handlers = {
-        .context = &process, .ring = take_ring, .link = take_link, .reload = reload, .stop = stop};
+    const struct role_handlers handlers = {.context = &process,
+                                           .ring = take_ring,
+                                           .link = take_link,
+                                           .reload = reload,
+                                           .stale = stale,
+                                           .stop = stop};
     struct role_channel *keeper;
     error = role_channel_new(process.loop, start, &handlers, &keeper);
     if (error != ERROR_NONE || process.control_watch == NULL || process.last_words == NULL) {

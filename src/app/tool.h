@@ -185,6 +185,9 @@ enum control_exit tool_drill(struct tool *tool);
 enum control_exit tool_drill_stop(struct tool *tool);
 enum control_exit tool_check(struct tool *tool);
 enum control_exit tool_doctor(struct tool *tool);
+/* "FILE:LINE: message" of a configuration, a line each: as they are on standard error, or as JSON.
+ */
+void tool_print_findings(const struct tool *tool, struct slice lines);
 enum control_exit tool_spool_verify(struct tool *tool);
 
 /* "waits for m1: connection refused" and the like, from a row of "queue list" or a delivery. */

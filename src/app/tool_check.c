@@ -43,7 +43,7 @@ static void print_as_json(struct slice text)
     json_decref(row);
 }
 
-static void print_findings(const struct tool *tool, struct slice rest)
+void tool_print_findings(const struct tool *tool, struct slice rest)
 {
     while (rest.length > 0) {
         struct slice line = slice_take(rest, slice_find(rest, '\n'));
@@ -63,8 +63,10 @@ static void print_summary(const char *path, const struct service_config *config)
         domains += config->relay.routes[i].domain_count;
         relays += config->relay.routes[i].kind == ROUTE_RELAY;
     }
-    printf("%s is good: %u listening, %u servers, %u domains, %u relays\n", path,
-           config->listener_count, config->relay.server_count, domains, relays);
+    printf("%s is good: %u listening, %u server%s, %u domain%s, %u relay%s\n", path,
+           config->listener_count, config->relay.server_count,
+           config->relay.server_count == 1 ? "" : "s", domains, domains == 1 ? "" : "s", relays,
+           relays == 1 ? "" : "s");
 }
 
 enum control_exit tool_check(struct tool *tool)
@@ -75,7 +77,7 @@ enum control_exit tool_check(struct tool *tool)
     struct buffer findings;
     buffer_init(&findings, 0);
     struct settings *settings = settings_read(tool->configuration, &findings);
-    print_findings(tool, buffer_slice(&findings));
+    tool_print_findings(tool, buffer_slice(&findings));
     buffer_done(&findings);
     if (settings == NULL) {
         return CONTROL_NOTHING_MATCHED;

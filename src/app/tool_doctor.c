@@ -130,7 +130,9 @@ enum control_exit tool_doctor(struct tool *tool)
     struct name_servers *names =
         settings != NULL ? name_servers_read(settings_config(settings)) : NULL;
     if (names == NULL) {
-        tool_error("the configuration is wrong; see holdfast check");
+        tool_print_findings(tool, buffer_slice(&problems));
+        tool_error(settings == NULL ? "the configuration is wrong: nothing was looked at"
+                                    : "out of memory");
         buffer_done(&problems);
         settings_free(settings);
         return CONTROL_NOTHING_MATCHED;

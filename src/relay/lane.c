@@ -932,6 +932,7 @@ void lane_tell_switch(struct relay *relay, struct lane *lane, uint32_t server)
     event->from_server = before;
     event->server = server;
     event->is_head = server == lane_chain_head(relay, lane);
+    lane->switches++;
     event->reason = action_copy(relay, slice_make(from->reason, from->reason_length));
     note_switch(relay, lane, server, event->is_head);
 }

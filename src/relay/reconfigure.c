@@ -424,6 +424,7 @@ static void carry_lane(struct relay *relay, struct lane *old, const uint32_t *se
             lane->last_server = last;
             lane->switched_wall_ms = old->switched_wall_ms;
         }
+        lane->switches = old->switches;
         freeze_carry(relay, old, lane);
         lane->stopped = old->stopped;
         lane->draining = old->draining;

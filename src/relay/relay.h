@@ -430,6 +430,7 @@ struct relay_lane_view {
     bool switched; /* mail goes, or last went, to another server than the first of the chain: */
     uint32_t last_server;     /* this one */
     int64_t switched_wall_ms; /* since then; 0: not known */
+    uint64_t switches;        /* told of it since the start, there and back */
     int64_t frozen_until_ms;  /* wall: by a drill; 0: it is not */
     int64_t
         oldest_wall_ms; /* reception of the oldest delivery; 0: none. See relay_look_for_oldest() */

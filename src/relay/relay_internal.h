@@ -266,6 +266,7 @@ struct lane {
     uint64_t deficit;
     uint32_t last_server;     /* R4: to tell a switch; at first the chain's head; or NO_INDEX */
     int64_t switched_wall_ms; /* since when; 0: not known */
+    uint64_t switches;        /* told */
     bool stopped;
     bool draining;
     uint64_t drain_mark; /* what was accepted up to this sequence */

@@ -279,6 +279,7 @@ void relay_lane(struct relay *relay, uint32_t index, struct relay_lane_view *ret
                              !lane_is_one_of_many(relay, lane);
         ret_view->last_server = lane->last_server;
         ret_view->switched_wall_ms = lane->switched_wall_ms;
+        ret_view->switches = lane->switches;
     }
 }
 

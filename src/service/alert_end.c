@@ -33,6 +33,7 @@ static const struct {
     [ALERT_LOAD] = {"the journal can be read again", ""},
     [ALERT_TRACE] = {"trace-keep is covered by events again", ""},
     [ALERT_HOOK] = {"alerts reach ", " again"},
+    [ALERT_RELOAD] = {"the configuration in force is that of its file again", ""},
     [ALERT_EDGE_IN] = {"mail can come in again", ""},
     [ALERT_EDGE_OUT] = {"mail can go out again", ""},
     [ALERT_MORE] = {"all conditions are listed again", ""},

@@ -45,6 +45,7 @@ enum {
     X(LOAD, "load", "the journal cannot be read")                                                  \
     X(TRACE, "trace", "events went before their time")                                             \
     X(HOOK, "hook", "alert block: what it is to tell cannot be sent")                              \
+    X(RELOAD, "reload", "the configuration in force is not that of its file")                      \
     X(EDGE_IN, "edge-in", "a ring is cut off")                                                     \
     X(EDGE_OUT, "edge-out", "a ring is cut off")                                                   \
     X(MORE, "more", "others found no place in the table")

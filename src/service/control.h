@@ -52,7 +52,7 @@
  *    "sessions","reason"}],     changes of state since the start; the state before and how long it
  *                               lasted, null without any
  *  "lanes":[{"route","redirect_to","doubt","state","deliveries","server","done","left","rate",
- *    "left_seconds","oldest_seconds","since","reason"}],
+ *    "left_seconds","switches","oldest_seconds","since","reason"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
  * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
@@ -63,8 +63,9 @@
  * beginning; kinds and subjects: service/alerts.h. A lane's "oldest_seconds" is the age of its
  * oldest delivery, null without one; where that is held or deferred and thousands in the queue are
  * older, the age of the oldest that waits. "since": ms, stopped since then, or null. Its "reason":
- * why nothing goes, "m1 down: connection refused; m2 disabled", null where something does; "drill
- * until 14:05 UTC" while a drill holds it ("state" is "held" then).
+ * why nothing goes, "m1 down: connection refused; m2 disabled", or that all of it is held or
+ * deferred, null where something does; "drill until 14:05 UTC" while a drill holds it ("state" is
+ * "held" then). "switches": of server, there and back, since the start.
  * A route has one more lane for each place that mail was redirected to ("redirect_to": server or
  * address, else null) and for each server that may have some of its mail ("doubt", else null).
  * Behind the configured servers stand the exchangers of MX routing that are needed just now, named

@@ -32,6 +32,9 @@ void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum c
 /* A connected control stream (from the listening socket or the web process). `privileged`: may
  * change things; otherwise reads status only. The descriptor is taken over. */
 void core_add_control(struct core *core, int fd, bool privileged);
+/* The configuration in force is not that of the file, for this reason; empty: it is. An alert says
+ * so while it lasts. */
+void core_set_stale(struct core *core, struct slice why);
 /* On success nothing points into the old configuration. */
 enum error core_reconfigure(struct core *core, const struct service_config *config,
                             uint32_t generation) MUST_CHECK;

@@ -138,6 +138,14 @@ void report_alert_while(struct core *core, enum alert_kind kind, bool stands, co
     }
 }
 
+void core_set_stale(struct core *core, struct slice why)
+{
+    char text[ALERT_TEXT_SIZE];
+    snprintf(text, sizeof(text), "the last reload was refused: %.*s",
+             SLICE_PRINT(slice_take(why, ALERT_TEXT_SIZE)));
+    report_alert_while(core, ALERT_RELOAD, why.length > 0, text);
+}
+
 void report_hook(struct core *core, struct slice name, const char *reason)
 {
     char text[ALERT_TEXT_SIZE];

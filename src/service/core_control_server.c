@@ -195,6 +195,7 @@ static json_t *lanes_piece(struct control_request *request)
         control_set(lane, "deliveries", json_integer((json_int_t)view.deliveries));
         control_set(lane, "server", control_server_or_null(core, view.server));
         set_progress(lane, &view);
+        control_set(lane, "switches", json_integer((json_int_t)view.switches));
         control_set(lane, "oldest_seconds",
                     view.oldest_wall_ms != 0 ? json_integer(age_of(view.oldest_wall_ms))
                                              : json_null());

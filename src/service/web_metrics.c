@@ -126,6 +126,8 @@ static const struct series {
       {"oldest_seconds", "holdfast_lane_oldest_seconds", "Age of its oldest delivery", "gauge", 1},
       {"done", "holdfast_lane_drain_done", "Handed over in the drain under way", "gauge", 1},
       {"left", "holdfast_lane_drain_left", "To be handed over by the drain under way", "gauge", 1},
+      {"switches", "holdfast_lane_switches_total", "Changes of server since start, there and back",
+       "counter", 1},
       {"since", "holdfast_lane_stopped_since_seconds",
        "Unix time since when none of its servers works", "gauge", 1000},
 };

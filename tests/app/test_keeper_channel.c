@@ -174,7 +174,24 @@ static void a_plan_survives_the_wire(void **state)
     buffer_init(&bytes, 0);
     plan_put(&bytes, &plan);
     assert_true(plan_get(buffer_slice(&bytes), &back));
-    assert_memory_equal(&plan, &back, sizeof(plan));
+    assert_string_equal(back.state, plan.state);
+    assert_int_equal(back.loops, plan.loops);
+    assert_int_equal(back.log_target, plan.log_target);
+    assert_int_equal(back.log_level, plan.log_level);
+    assert_int_equal(back.fixed_count, plan.fixed_count);
+    assert_int_equal(back.listener_count, plan.listener_count);
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(back.fixed[i].key, plan.fixed[i].key);
+        assert_true(back.fixed[i].digest == plan.fixed[i].digest);
+        assert_string_equal(back.listeners[i].name, plan.listeners[i].name);
+        assert_int_equal(back.listeners[i].at.port, plan.listeners[i].at.port);
+        assert_int_equal(back.listeners[i].protocol, plan.listeners[i].protocol);
+    }
+    struct buffer again; /* and what else there is; not byte by byte, for there are gaps */
+    buffer_init(&again, 0);
+    plan_put(&again, &back);
+    assert_true(slice_equal(buffer_slice(&again), buffer_slice(&bytes)));
+    buffer_done(&again);
     for (size_t length = 0; length < bytes.length; length++) {
         assert_false(plan_get(slice_take(buffer_slice(&bytes), length), &back));
     }
@@ -194,15 +211,16 @@ static void a_plan_is_made_of_a_configuration(void **state)
     assert_string_equal(plan.state, "/run/x");
     assert_true(plan.loops >= 1);
     assert_string_equal(plan.listeners[0].name, "mx");
-    assert_int_equal(errors.length, 0);
+    assert_true((errors.length > 0) == (geteuid() == 0)); /* no user is given */
+    buffer_clear(&errors);
     assert_true(plan.fixed_count > 0);
     assert_string_equal(plan.fixed[0].key, "state");
 
     config.group = SLICE_LITERAL("no-such-group");
     assert_false(plan_make(&config, "f", &plan, &errors));
     buffer_put_u8(&errors, 0);
-    assert_string_equal((const char *)errors.data,
-                        "f:1: group: there is no group 'no-such-group' on this machine\n");
+    assert_non_null(strstr((const char *)errors.data,
+                           "f:1: group: there is no group 'no-such-group' on this machine\n"));
     buffer_done(&errors);
 }
 

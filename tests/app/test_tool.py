@@ -523,7 +523,7 @@ class Check(ToolCase):
         (self.place / "conf").write_text("hostname = a.b\nlisten mx { address = 127.0.0.1 }\n"
                                          "server m1 { address = a }\n"
                                          "domain a { deliver-to = m1 }\n")
-        self.assertIn("conf is good: 1 listening, 1 servers, 1 domains, 0 relays",
+        self.assertIn("conf is good: 1 listening, 1 server, 1 domain, 0 relays",
                       self.run_tool("check").stdout)
         self.assertEqual(self.json_lines("check"), [])
         (self.place / "conf").write_text("colour = blue\nlisten x { }\n")

@@ -3,6 +3,7 @@
 
 import base64
 import fcntl
+import json
 import os
 import pty
 import re
@@ -12,9 +13,11 @@ import subprocess
 import termios
 import threading
 import time
+import urllib.request
 
 import pytest
 
+import exposition
 from daemon import backup_mx, kill, program
 from peers import free_port, wait_for
 from sink import CLOSE
@@ -146,6 +149,84 @@ def test_what_stands_is_as_old_after_core_is_killed(holdfast, sink):
     after = wait_for(standing, 20, what="the same alerts")
     assert {key: after[key] for key in wanted} == {key: before[key] for key in wanted}
     assert texts == {a["text"] for a in mx.status()["alerts"]}
+
+
+def test_a_route_s_switches_are_counted(holdfast, sink):
+    m1, m2 = sink(), sink()
+    mx = holdfast(backup_mx(m1.port, m2.port))
+    mx.send()
+    mx.wait_empty()
+
+    def switches():
+        url = f"http://127.0.0.1:{mx.http_port}/metrics"
+        samples = exposition.parse(urllib.request.urlopen(url, timeout=10).read().decode())
+        return exposition.value(samples, "holdfast_lane_switches_total", route="domain:example.com")
+    assert switches() == 0
+    m1.stop()
+    mx.send()
+    wait_for(lambda: len(m2.messages) == 1, 15)
+    wait_for(lambda: switches() == 1)
+    m1.start()
+    wait_for(lambda: switches() == 2, 20, what="the way back")
+
+
+# ---- the configuration -----------------------------------------------------------------------
+
+def test_a_refused_reload_stands_until_one_succeeds(holdfast):
+    routes = backup_mx(free_port())
+    mx = holdfast(routes)
+
+    def alert():
+        result = mx.tool("status", "--json", check=False)
+        alerts = json.loads(result.stdout)["alerts"] if result.returncode == 0 else []
+        return next((a["text"] for a in alerts if a["kind"] == "reload"), None)
+    mx.configure(routes + "colour = blue\nshape = round\n")
+    line = mx.conf.read_text().splitlines().index("colour = blue") + 1
+    mx.reload()
+    text = wait_for(alert, 10, what="the alert")
+    assert f"holdfast.conf:{line}: unknown key 'colour'" in text and "there is more" in text
+    assert text in mx.tool("status").stdout
+    kill(mx.processes()["holdfast-core"][0])
+    wait_for(lambda: "process-died" in mx.log(), 10)
+    assert wait_for(alert, 10, what="the same by the next core") == text
+    mx.configure(routes, top='log-level = debug')
+    mx.reload()
+    wait_for(lambda: alert() == "the last reload was refused: log-level takes a restart to change",
+             10, what="another reason")
+    mx.configure(routes)
+    mx.reload()
+    wait_for(lambda: " reloaded " in mx.log(), 10)
+    wait_for(lambda: mx.tool("status", check=False).returncode == 0 and alert() is None, 10,
+             what="the end of it")
+
+
+def test_the_doctor_says_what_is_wrong_with_the_configuration(holdfast):
+    mx = holdfast(backup_mx(free_port()) + "colour = blue\n", start=False)
+    line = mx.conf.read_text().splitlines().index("colour = blue") + 1
+    result = mx.tool("check", "example.com", check=False)
+    assert result.returncode == 1
+    assert f"holdfast.conf:{line}: unknown key 'colour'" in result.stderr
+    assert "nothing was looked at" in result.stderr
+    rows = [json.loads(row) for row in mx.tool("check", "example.com", "--json",
+                                               check=False).stdout.splitlines()]
+    assert [(row["line"], row["level"]) for row in rows] == [(line, "error")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is told that all stays root")
+def test_root_is_told_that_there_is_no_user(holdfast):
+    mx = holdfast(backup_mx(free_port()), start=False)
+    words = "no user given: started as root, all of it stays root"
+
+    def check():
+        return subprocess.run([program("holdfastd"), "-c", str(mx.conf), "-n"],
+                              capture_output=True, text=True)
+    result = check()
+    assert result.returncode == 0 and words in result.stderr
+    mx.start()
+    assert words in mx.log()
+    mx.configure(backup_mx(free_port()), top="user = nobody")
+    result = check()
+    assert result.returncode == 0 and words not in result.stderr
 
 
 # ---- the words of strangers ------------------------------------------------------------------
