@@ -108,6 +108,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
         return NULL;
     }
     client->lmtp = settings->lmtp;
+    client->origin.told = settings->tells_origin;
     client->greeting_timeout_ms = settings->greeting_timeout_ms;
     client->command_timeout_ms =
         settings->command_timeout_ms > 0 ? settings->command_timeout_ms : COMMAND_TIMEOUT_MS;
@@ -119,6 +120,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     client->progress_ms = now_ms;
     buffer_init(&client->output, 0);
     buffer_init(&client->auth_secrets, 0);
+    buffer_init(&client->origin.line, 0);
     smtp_reply_parser_init(&client->parser);
     for (size_t i = 0; i < 2; i++) {
         arena_init(&client->slots[i].arena);
@@ -137,6 +139,7 @@ void smtp_client_free(struct smtp_client *client)
     auth_forget(client);
     digest_forget(&client->login, sizeof(client->login));
     buffer_done(&client->output);
+    buffer_done(&client->origin.line);
     free(client);
 }
 
@@ -253,6 +256,9 @@ static void take_reply(struct smtp_client *client)
 {
     struct smtp_reply reply;
     smtp_reply_get(&client->parser, &reply);
+    if (origin_reply(client, &reply)) {
+        return;
+    }
     if (client->step == SESSION_OPEN) {
         transaction_reply(client, &reply);
     } else if (client->step == SESSION_QUIT) {
@@ -461,6 +467,7 @@ static bool transaction_event(struct smtp_client *client, struct transaction *t,
         t->reported = true;
         event.kind = SMTP_CLIENT_RESULT;
         event.reused = t->reused;
+        event.elsewhere = t->elsewhere;
         event.outcomes = t->outcomes;
         event.outcome_count = t->mail.recipient_count;
     } else if (client->step == SESSION_OPEN && content_wanted(client, t)) {
@@ -495,7 +502,8 @@ bool smtp_client_next(struct smtp_client *client, struct smtp_client_event *ret_
     }
     if (client->step == SESSION_CLOSED && client->count == 0 && !client->closed_told) {
         client->closed_told = true;
-        *ret_event = (struct smtp_client_event){.kind = SMTP_CLIENT_CLOSED, .cause = client->end};
+        *ret_event = (struct smtp_client_event){
+            .kind = SMTP_CLIENT_CLOSED, .cause = client->end, .elsewhere = client->spent};
         return true;
     }
     return false;

@@ -12,12 +12,12 @@
  * Extensions used where offered: PIPELINING, CHUNKING (RFC 3030, for large contents), SIZE,
  * 8BITMIME, SMTPUTF8, DSN (RFC 3461), DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710), LIMITS (RFC
  * 9422); STARTTLS (RFC 3207) as the settings say; AUTH (RFC 4954) where credentials are
- * given, and then nothing without it. Content goes out as it is, with dots
- * stuffed and a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is refused here
- * (R10), as is a CR, LF, NUL or other control character in an envelope string.
+ * given, and then nothing without it; XCLIENT and XFORWARD where allowed. Content goes out as it
+ * is, with dots stuffed and a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is
+ * refused here (R10), as is a CR, LF, NUL or other control character in an envelope string.
  *
- * The strings of a mail and its array of recipients are borrowed until the result of the
- * transaction, or the end of the client.
+ * The strings of a mail, its origin and its array of recipients are borrowed until the result of
+ * the transaction, or the end of the client.
  */
 #ifndef HOLDFAST_PROTO_SMTP_CLIENT_H
 #define HOLDFAST_PROTO_SMTP_CLIENT_H
@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/slice.h"
 #include "proto/sasl.h"
+#include "proto/xclient.h"
 
 struct smtp_client;
 
@@ -55,6 +56,7 @@ struct smtp_client_settings {
     struct slice
         helo; /* our name; copied; at most SMTP_CLIENT_HELO_MAX bytes, no blank or control */
     bool lmtp;
+    bool tells_origin;            /* XCLIENT and XFORWARD are used where they are offered */
     uint32_t greeting_timeout_ms; /* for the greeting, the reply to EHLO, HELO, LHLO, AUTH each */
     /* 0: RFC 5321's (4.5.3.2), 5 and 10 minutes. The first is for the replies to MAIL and RCPT, and
      * a bound on the 2 minutes of DATA's and the 3 of a block. */
@@ -99,6 +101,7 @@ struct smtp_client_mail {
     char by_mode;          /* RFC 2852: 'R', 'N'; 0: not given */
     bool by_trace;         /* T */
     int64_t deliver_by_ms; /* steady; what is left of it is said */
+    const struct xclient *origin; /* whose it is; NULL: ours */
     const struct smtp_client_recipient *recipients;
     uint32_t recipient_count; /* at least 1 */
 };
@@ -166,10 +169,11 @@ enum {
 
 struct smtp_client_capabilities {
     uint32_t flags;
-    uint64_t size_limit;       /* 0: none given */
-    uint32_t recipients_max;   /* 0: none given */
-    uint32_t mails_max;        /* 0: none given */
-    uint32_t deliver_by_min_s; /* RFC 2852 min-by-time; 0: none given */
+    uint64_t size_limit;        /* 0: none given */
+    uint32_t recipients_max;    /* 0: none given */
+    uint32_t mails_max;         /* 0: none given */
+    uint32_t deliver_by_min_s;  /* RFC 2852 min-by-time; 0: none given */
+    unsigned xclient, xforward; /* attributes that may be given */
 };
 
 enum smtp_client_event_kind {
@@ -189,7 +193,9 @@ struct smtp_client_event {
     enum smtp_client_event_kind kind;
     uint64_t tag;
     uint64_t offset;
-    bool reused; /* RESULT: the session had carried an earlier transaction */
+    bool reused;    /* RESULT: the session had carried an earlier transaction */
+    bool elsewhere; /* RESULT: nothing was said of it, since the connection stands for somebody
+                       else, and ends: over a fresh one it can go at once. CLOSED: that is why */
     const struct smtp_client_outcome *outcomes;
     uint32_t outcome_count;
     struct smtp_client_cause cause;

@@ -40,6 +40,18 @@ static void answer_reset(struct smtp_client *client, struct transaction *t,
         session_broken(client, "RSET refused");
         return;
     }
+    t->answer = step_after_reset(t);
+}
+
+/* Wrong parameters are this client's; else it is not said again on this connection. */
+static void answer_forward(struct smtp_client *client, struct transaction *t,
+                           const struct smtp_reply *reply)
+{
+    if (!is_good(reply) && !is_refusal(reply)) {
+        session_broken(client, "unexpected reply to XFORWARD");
+        return;
+    }
+    client->origin.xforward_refused = is_refusal(reply) && reply->code != 501;
     t->answer = STEP_MAIL;
 }
 
@@ -200,10 +212,15 @@ typedef void answer_fn(struct smtp_client *client, struct transaction *t,
                        const struct smtp_reply *reply);
 
 static answer_fn *const answer_steps[STEP_DONE] = {
-    [STEP_RESET] = answer_reset,         [STEP_MAIL] = answer_mail,
-    [STEP_RECIPIENT] = answer_recipient, [STEP_DATA] = answer_data,
-    [STEP_CONTENT] = answer_chunk,       [STEP_DOT] = answer_dot,
-    [STEP_EMPTY_DOT] = answer_empty_dot, [STEP_TAKE_BACK] = answer_take_back,
+    [STEP_RESET] = answer_reset,
+    [STEP_FORWARD] = answer_forward,
+    [STEP_MAIL] = answer_mail,
+    [STEP_RECIPIENT] = answer_recipient,
+    [STEP_DATA] = answer_data,
+    [STEP_CONTENT] = answer_chunk,
+    [STEP_DOT] = answer_dot,
+    [STEP_EMPTY_DOT] = answer_empty_dot,
+    [STEP_TAKE_BACK] = answer_take_back,
 };
 
 /* A reply that nothing called for. While content is on its way a server may refuse it early; all

@@ -137,6 +137,23 @@ static enum sasl_mechanism choose(const struct smtp_client *client)
     return SASL_NONE;
 }
 
+/* XCLIENT undoes the login (smtp_client_origin.c); else its secrets have done their work. The next
+ * nonce is one that nobody foretells who does not know the password. */
+static enum error login_keep(struct smtp_client *client)
+{
+    struct login *login = &client->login;
+    uint8_t next[DIGEST_MAX_BYTES];
+    if (!client->origin.told || client->capabilities.xclient == 0) {
+        digest_forget(login, sizeof(*login));
+        return ERROR_NONE;
+    }
+    enum error error =
+        digest_hmac(DIGEST_SHA256, slice_make(login->password, login->password_length),
+                    slice_make(login->nonce, sizeof(login->nonce)), next);
+    memcpy(login->nonce, next, sizeof(login->nonce));
+    return error;
+}
+
 void auth_begin(struct smtp_client *client)
 {
     enum sasl_mechanism mechanism = choose(client);
@@ -151,7 +168,9 @@ void auth_begin(struct smtp_client *client)
                                        slice_make(login->password, login->password_length),
                                        login->nonce, &client->sasl);
     keep_secrets(client, slice_make(login->password, login->password_length));
-    digest_forget(login, sizeof(*login));
+    if (error == ERROR_NONE) {
+        error = login_keep(client);
+    }
     if (error != ERROR_NONE) {
         client->output.failed = true;
         return;

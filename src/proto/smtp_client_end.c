@@ -11,7 +11,8 @@ enum { TEXT_BUDGET_BYTES = 256 << 10 }; /* of one transaction's reply texts; bey
 enum smtp_client_stage stage_now(struct smtp_client *client)
 {
     static const enum smtp_client_stage stages[] = {
-        [STEP_RESET] = SMTP_CLIENT_AT_MAIL,          [STEP_MAIL] = SMTP_CLIENT_AT_MAIL,
+        [STEP_ORIGIN] = SMTP_CLIENT_AT_MAIL,         [STEP_RESET] = SMTP_CLIENT_AT_MAIL,
+        [STEP_FORWARD] = SMTP_CLIENT_AT_MAIL,        [STEP_MAIL] = SMTP_CLIENT_AT_MAIL,
         [STEP_RECIPIENT] = SMTP_CLIENT_AT_RECIPIENT, [STEP_DATA] = SMTP_CLIENT_AT_DATA,
         [STEP_CONTENT] = SMTP_CLIENT_AT_CONTENT,     [STEP_DOT] = SMTP_CLIENT_AT_DOT,
         [STEP_EMPTY_DOT] = SMTP_CLIENT_AT_DATA,      [STEP_TAKE_BACK] = SMTP_CLIENT_AT_RECIPIENT,
@@ -25,7 +26,7 @@ enum smtp_client_stage stage_now(struct smtp_client *client)
     if (client->step == SESSION_AUTH) {
         return SMTP_CLIENT_AT_AUTH;
     }
-    if (client->step < SESSION_OPEN) {
+    if (client->step < SESSION_OPEN && client->origin.step == ORIGIN_SETTLED) {
         return SMTP_CLIENT_AT_HELLO;
     }
     for (uint32_t i = 0; i < client->count; i++) {

@@ -46,11 +46,6 @@ static bool word_is_sendable(struct slice word, size_t limit, bool utf8)
     return word.length > 0 && word.length <= limit && utf8_is_valid(word);
 }
 
-static bool offers(const struct smtp_client *client, uint32_t flag)
-{
-    return (client->capabilities.flags & flag) != 0;
-}
-
 static bool needs_utf8(const struct transaction *t)
 {
     if (t->mail.utf8 || !utf8_is_ascii(t->mail.sender)) {

@@ -20,12 +20,24 @@ void session_opened(struct smtp_client *client)
     client->opened = true;
 }
 
-static void say_hello(struct smtp_client *client, enum session_step step, const char *verb)
+void say_hello(struct smtp_client *client, enum session_step step, const char *verb,
+               struct slice name)
 {
     queue_text(client, verb);
-    queue_text(client, client->helo);
+    queue_bytes(client, name);
     queue_text(client, "\r\n");
     client->step = step;
+    client->capabilities = (struct smtp_client_capabilities){0};
+    client->mechanisms = 0;
+}
+
+void hello_done(struct smtp_client *client)
+{
+    if (client->login.user_length > 0) {
+        auth_begin(client);
+    } else {
+        session_opened(client);
+    }
 }
 
 static void take_limit(struct slice word, const char *name, uint32_t *ret_limit)
@@ -97,6 +109,12 @@ void hello_line(struct smtp_client *client, struct slice line)
     if (slice_equal_fold(keyword, SLICE_LITERAL("AUTH"))) {
         auth_offered(client, words);
     }
+    if (slice_equal_fold(keyword, SLICE_LITERAL("XCLIENT"))) {
+        client->capabilities.xclient = xclient_offered(words) & XCLIENT_OF_XCLIENT;
+    }
+    if (slice_equal_fold(keyword, SLICE_LITERAL("XFORWARD"))) {
+        client->capabilities.xforward = xclient_offered(words) & XCLIENT_OF_XFORWARD;
+    }
 }
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
@@ -109,10 +127,9 @@ void hello_secured(struct smtp_client *client)
         client->step = SESSION_GREETING;
         return;
     }
-    client->capabilities = (struct smtp_client_capabilities){0};
-    client->mechanisms = 0;
     smtp_reply_parser_init(&client->parser);
-    say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ");
+    say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ",
+              slice_from_text(client->helo));
 }
 
 /* A 4xx or 5xx may be due to the time or to us: whether to go on without is the caller's to say. */
@@ -142,10 +159,8 @@ static void greeted(struct smtp_client *client)
         struct smtp_client_cause cause = cause_of_text(SMTP_CLIENT_AT_TLS, SMTP_CLIENT_LOST,
                                                        "the server does not offer STARTTLS");
         session_end(client, &cause);
-    } else if (client->login.user_length > 0) {
-        auth_begin(client);
     } else {
-        session_opened(client);
+        hello_done(client);
     }
 }
 
@@ -157,7 +172,8 @@ void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     if (client->step == SESSION_GREETING && reply->code == 220) {
-        say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ");
+        say_hello(client, SESSION_EHLO, client->lmtp ? "LHLO " : "EHLO ",
+                  slice_from_text(client->helo));
         return;
     }
     if (client->step != SESSION_GREETING && good) {
@@ -165,8 +181,7 @@ void hello_reply(struct smtp_client *client, const struct smtp_reply *reply)
         return;
     }
     if (client->step == SESSION_EHLO && reply->code / 100 == 5 && !client->lmtp) {
-        client->capabilities = (struct smtp_client_capabilities){0};
-        say_hello(client, SESSION_HELO, "HELO ");
+        say_hello(client, SESSION_HELO, "HELO ", slice_from_text(client->helo));
         return;
     }
     enum smtp_client_stage stage = stage_now(client);

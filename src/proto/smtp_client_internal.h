@@ -5,6 +5,7 @@
  *   smtp_client.c          life cycle, verbs, events, deadlines
  *   smtp_client_hello.c    greeting, EHLO, HELO, LHLO, capabilities
  *   smtp_client_auth.c     logging in
+ *   smtp_client_origin.c   whose mail it is
  *   smtp_client_send.c     the sending cursor: which command leaves when
  *   smtp_client_envelope.c MAIL and RCPT as text, and what cannot be sent
  *   smtp_client_content.c  content, dots, chunks
@@ -27,6 +28,8 @@ enum session_step {
     SESSION_STARTTLS,
     SESSION_TLS, /* the caller shakes hands */
     SESSION_AUTH,
+    SESSION_XCLIENT_RESET, /* RSET in front of it */
+    SESSION_XCLIENT,
     SESSION_OPEN,
     SESSION_QUIT,
     SESSION_CLOSED,
@@ -35,7 +38,9 @@ enum session_step {
 /* A transaction has two cursors over these steps: what to send next, and what the next reply
  * answers. They are equal where no reply is awaited. */
 enum step {
-    STEP_RESET, /* skipped when nothing is to be undone */
+    STEP_ORIGIN,  /* XCLIENT, which is a dialogue of the session's (smtp_client_origin.c) */
+    STEP_RESET,   /* skipped when nothing is to be undone */
+    STEP_FORWARD, /* XFORWARD, if that is to be said */
     STEP_MAIL,
     STEP_RECIPIENT,
     STEP_DATA,      /* skipped with CHUNKING */
@@ -63,8 +68,9 @@ struct transaction {
     uint32_t send_recipient, answer_recipient;
     uint32_t accepted;  /* 2xx to RCPT */
     uint32_t undecided; /* recipients without an outcome */
-    bool begun;
-    bool utf8; /* SMTPUTF8 is needed */
+    bool elsewhere;
+    bool forwards; /* XFORWARD is to be said */
+    bool utf8;     /* SMTPUTF8 is needed */
     bool mail_refused;
     bool go;
     bool chunked;
@@ -95,6 +101,20 @@ struct smtp_client {
     struct sasl_client *sasl;
     struct buffer auth_secrets; /* that no text of a reply may show, a line each */
     bool auth_cancelled;
+    struct origin {
+        bool told;                              /* of settings */
+        bool xclient_refused, xforward_refused; /* not tried again on this connection */
+        enum origin_step {
+            ORIGIN_SETTLED,
+            ORIGIN_PRESENTING,   /* XCLIENT, and what is to be said again after it */
+            ORIGIN_FALLING_BACK, /* EHLO after a refused XCLIENT */
+        } step;
+        bool foreign;                     /* not ours: `line` is in force */
+        unsigned attributes;              /* that `line` was made of */
+        struct buffer line;               /* the parameters of XCLIENT in force, or being said */
+        struct smtp_client_cause refusal; /* of XCLIENT, while falling back; in end_text */
+    } origin;
+    bool spent; /* no more transactions on this connection */
     enum session_step step;
     bool opened, opened_told, closed_told, quit_asked;
     bool needs_reset; /* the server may still hold an envelope of ours */
@@ -129,6 +149,11 @@ static inline bool transaction_awaits(const struct transaction *t)
     return t->answer == STEP_CONTENT ? t->chunks_unanswered > 0 : t->answer != STEP_DONE;
 }
 
+static inline enum step step_after_reset(const struct transaction *t)
+{
+    return t->forwards ? STEP_FORWARD : STEP_MAIL;
+}
+
 /* The first recipient from `index` on that has or had a RCPT. */
 static inline uint32_t next_participant(const struct transaction *t, uint32_t index)
 {
@@ -136,6 +161,11 @@ static inline uint32_t next_participant(const struct transaction *t, uint32_t in
         index++;
     }
     return index;
+}
+
+static inline bool offers(const struct smtp_client *client, uint32_t flag)
+{
+    return (client->capabilities.flags & flag) != 0;
 }
 
 static inline size_t output_backlog(const struct smtp_client *client)
@@ -159,7 +189,21 @@ struct smtp_client_cause cause_of_text(enum smtp_client_stage stage, enum smtp_c
 void hello_line(struct smtp_client *client, struct slice line);
 void hello_reply(struct smtp_client *client, const struct smtp_reply *reply);
 void hello_secured(struct smtp_client *client);
+/* Nothing is left to do before AUTH: that, or the session is open. */
+void hello_done(struct smtp_client *client);
 void session_opened(struct smtp_client *client);
+
+void say_hello(struct smtp_client *client, enum session_step step, const char *verb,
+               struct slice name);
+
+/* smtp_client_origin.c */
+/* Leads the transaction to STEP_RESET at once, or by and by, or to its end. False: not now. */
+bool origin_begin(struct smtp_client *client, struct transaction *t);
+/* A reply while XCLIENT is under way; false: it is not. */
+bool origin_reply(struct smtp_client *client, const struct smtp_reply *reply);
+/* It is to be said of this transaction. */
+bool origin_forwards(const struct smtp_client *client);
+void origin_queue_forward(struct smtp_client *client, const struct transaction *t);
 
 /* smtp_client_auth.c */
 void auth_offered(struct smtp_client *client, struct slice words);

@@ -4,7 +4,9 @@
  * next transaction behind the final dot of the one before; without it each command waits for the
  * reply to the last.
  *
- *   RESET      -> MAIL            at once when there is nothing to undo
+ *   ORIGIN     -> RESET           when the connection stands for whose mail it is, or for us
+ *   RESET      -> FORWARD         at once when there is nothing to undo
+ *   FORWARD    -> MAIL            at once when XFORWARD is not to be said
  *   MAIL       -> RECIPIENT
  *   RECIPIENT  -> DATA            behind the last one; CONTENT with CHUNKING
  *                                 (envelope_only ends here, by its replies: smtp_client_answer.c)
@@ -16,16 +18,10 @@
 
 enum { OUTPUT_MAX_BYTES = SMTP_CLIENT_PIECE_MAX }; /* commands queue up to this much */
 
-static bool offers(const struct smtp_client *client, uint32_t flag)
-{
-    return (client->capabilities.flags & flag) != 0;
-}
-
 /* Decides what takes part in it. */
 static void begin(struct smtp_client *client, struct transaction *t)
 {
     const struct smtp_client_capabilities *capabilities = &client->capabilities;
-    t->begun = true;
     if (capabilities->mails_max > 0 && client->mails >= capabilities->mails_max) {
         struct smtp_client_cause cause =
             cause_of_text(SMTP_CLIENT_AT_IDLE, SMTP_CLIENT_LOCAL,
@@ -52,19 +48,36 @@ static void begin(struct smtp_client *client, struct transaction *t)
     }
 }
 
+static bool send_origin(struct smtp_client *client, struct transaction *t)
+{
+    if (!origin_begin(client, t)) {
+        return false;
+    }
+    if (t->send == STEP_RESET) {
+        begin(client, t);
+    }
+    return true;
+}
+
 static bool send_reset(struct smtp_client *client, struct transaction *t)
 {
-    if (!t->begun) {
-        begin(client, t);
-        return true;
-    }
-    t->send = STEP_MAIL;
+    t->forwards = origin_forwards(client);
+    t->send = step_after_reset(t);
     if (client->needs_reset) {
         queue_text(client, "RSET\r\n");
         client->needs_reset = false;
     } else {
-        t->answer = STEP_MAIL;
+        t->answer = t->send;
     }
+    return true;
+}
+
+static bool send_forward(struct smtp_client *client, struct transaction *t)
+{
+    origin_queue_forward(client, t);
+    t->started = true;
+    t->reused = client->mails > 0;
+    t->send = STEP_MAIL;
     return true;
 }
 
@@ -126,8 +139,10 @@ static bool send_dot(struct smtp_client *client, struct transaction *t)
 typedef bool send_fn(struct smtp_client *client, struct transaction *t);
 
 static send_fn *const send_steps[STEP_DONE] = {
-    [STEP_RESET] = send_reset, [STEP_MAIL] = send_mail,       [STEP_RECIPIENT] = send_recipient,
-    [STEP_DATA] = send_data,   [STEP_CONTENT] = send_content, [STEP_DOT] = send_dot,
+    [STEP_ORIGIN] = send_origin,       [STEP_RESET] = send_reset,
+    [STEP_FORWARD] = send_forward,     [STEP_MAIL] = send_mail,
+    [STEP_RECIPIENT] = send_recipient, [STEP_DATA] = send_data,
+    [STEP_CONTENT] = send_content,     [STEP_DOT] = send_dot,
 };
 
 static bool may_send(struct smtp_client *client, const struct transaction *t)

@@ -34,9 +34,9 @@ enum {
 };
 
 struct xclient {
-    unsigned given;    /* attributes; one given without a value is "unavailable" */
-    struct slice name; /* of the client by DNS, and that name leads back to its address */
-    bool name_later;   /* it may be known later (a DNS failure) */
+    unsigned given;            /* attributes; one given without a value is "unavailable" */
+    struct slice name;         /* of the client by DNS, and that name leads back to its address */
+    bool name_later;           /* it may be known later (a DNS failure) */
     struct slice reverse_name; /* of the client by DNS, whether it leads back or not */
     bool reverse_name_later;
     struct ip_endpoint client;

@@ -13,6 +13,8 @@
  *                              only notify=BITS orcpt=X (these two: of every recipient) priority=N
  *                              by=SECONDS;MODE (from when the mail is given; as in RFC 2852)
  *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty
+ *   tells                      before anything else: XCLIENT and XFORWARD are used
+ *   origin WORDS               of the next mail, as parameters of XCLIENT; default: it is ours
  *   fill TAG LINES             its content: so many lines of 76 octets; the 3rd begins with a dot
  *   unreadable TAG OFFSET      its content cannot be read from OFFSET on
  *   mail TAG <SENDER> <RECIPIENT> ...
@@ -34,6 +36,8 @@
 #include "dialogue/script.h"
 #include "proto/smtp_client.h"
 
+#include <assert.h>
+
 enum { TAGS = 10, WORDS_MAX = 400 };
 
 struct play {
@@ -48,7 +52,7 @@ struct play {
     uint64_t unreadable[TAGS];
     size_t allowance;
     int64_t now;
-    bool lmtp;
+    bool lmtp, tells;
     uint32_t command_timeout_ms, dot_timeout_ms;
     enum smtp_client_tls tls;
     struct smtp_client_credentials credentials;
@@ -101,7 +105,8 @@ static void print_opened(struct play *play, const struct smtp_client_capabilitie
     if (capabilities->mails_max > 0) {
         buffer_printf(&play->script.events, " MAILMAX=%u", capabilities->mails_max);
     }
-    buffer_append_text(&play->script.events, "\n");
+    buffer_printf(&play->script.events, "%s%s\n", capabilities->xclient ? " XCLIENT" : "",
+                  capabilities->xforward ? " XFORWARD" : "");
 }
 
 static void give_content(struct play *play, uint64_t tag, uint64_t offset)
@@ -131,15 +136,15 @@ static void take_event(struct play *play, const struct smtp_client_event *event)
         give_content(play, event->tag, event->offset);
         break;
     case SMTP_CLIENT_RESULT:
-        buffer_printf(&play->script.events, "result %u%s\n", (unsigned)event->tag,
-                      event->reused ? " reused" : "");
+        buffer_printf(&play->script.events, "result %u%s%s\n", (unsigned)event->tag,
+                      event->reused ? " reused" : "", event->elsewhere ? " elsewhere" : "");
         for (uint32_t i = 0; i < event->outcome_count; i++) {
             buffer_printf(&play->script.events, "- %s ", verdicts[event->outcomes[i].verdict]);
             print_cause(play, &event->outcomes[i].cause);
         }
         break;
     case SMTP_CLIENT_CLOSED:
-        buffer_append_text(&play->script.events, "closed ");
+        buffer_printf(&play->script.events, "closed %s", event->elsewhere ? "elsewhere " : "");
         print_cause(play, &event->cause);
         break;
     }
@@ -169,6 +174,7 @@ static void start(struct play *play)
     if (play->client == NULL) {
         struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx2.example.net"),
                                                 .lmtp = play->lmtp,
+                                                .tells_origin = play->tells,
                                                 .greeting_timeout_ms = 60000,
                                                 .command_timeout_ms = play->command_timeout_ms,
                                                 .dot_timeout_ms = play->dot_timeout_ms,
@@ -252,6 +258,17 @@ static void do_envelope(struct play *play, struct slice rest)
             script_fail(&play->script, "unknown envelope word");
         }
     }
+}
+
+static void do_origin(struct play *play, struct slice words)
+{
+    struct xclient *facts = arena_allocate(&play->arena, sizeof(*facts));
+    struct xclient_storage *storage = arena_allocate(&play->arena, sizeof(*storage));
+    assert(facts != NULL && storage != NULL);
+    if (xclient_read(words, ~0u, storage, facts) != ERROR_NONE) {
+        script_fail(&play->script, "not parameters of XCLIENT");
+    }
+    play->envelope.origin = facts;
 }
 
 /* "<address>" without its brackets, escapes resolved. */
@@ -365,6 +382,10 @@ static void do_caller(struct play *play, struct slice line)
         smtp_client_secured(play->client, play->now);
     } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
+    } else if (starts(&line, "tells")) {
+        play->tells = true;
+    } else if (starts(&line, "origin ")) {
+        do_origin(play, line);
     } else if (starts(&line, "patience ")) {
         play->command_timeout_ms = (uint32_t)take_number(play, &line) * 1000;
         play->dot_timeout_ms = (uint32_t)take_number(play, &line) * 1000;

@@ -3,13 +3,14 @@
  * A hostile server, and a caller that does things at any time. Whatever happens: each mail has one
  * result, nobody's mail counts as accepted or in doubt before its dot was allowed and has left, but
  * one of which the envelope is all, which has no dot; no bare CR or LF leaves, and nothing at all
- * while hands are shaken.
+ * while hands are shaken; and nobody's mail leaves while the connection stands for another client.
  *
  * The input is a byte of options, then operations: a byte, and bytes that it uses.
  */
 #include "proto/smtp_client.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -24,8 +25,13 @@ struct run {
     int64_t now;
     uint64_t mails, results;
     bool gone[MAILS + 1], left[MAILS + 1], shaking, closed;
-    uint8_t last; /* byte sent */
+    uint8_t last;  /* byte sent */
+    char line[64]; /* sent so far, its beginning */
+    size_t line_length;
+    uint64_t stands_for; /* the client of XCLIENT; 0: us */
     struct smtp_client_recipient recipients[3];
+    char senders[MAILS + 2][8];
+    struct xclient origins[3];
 };
 
 static uint8_t take_byte(struct run *run)
@@ -38,6 +44,12 @@ static uint8_t take_byte(struct run *run)
 static bool is_envelope_only(uint64_t tag)
 {
     return tag == 2 || tag == 5;
+}
+
+/* 0: us. */
+static uint64_t client_of(uint64_t tag)
+{
+    return tag / 2 % 3;
 }
 
 static uint64_t content_size(uint64_t tag)
@@ -67,6 +79,7 @@ static void take_result(struct run *run, const struct smtp_client_event *event)
     assert(event->outcome_count == 1 + event->tag % 3);
     for (uint32_t i = 0; i < event->outcome_count; i++) {
         const struct smtp_client_outcome *outcome = &event->outcomes[i];
+        assert(!event->elsewhere || outcome->verdict == SMTP_CLIENT_NOT_TRIED);
         if (is_envelope_only(event->tag)) {
             assert(!run->left[event->tag] && outcome->verdict != SMTP_CLIENT_IN_DOUBT);
             assert(outcome->verdict != SMTP_CLIENT_ACCEPTED ||
@@ -99,6 +112,22 @@ static void take_events(struct run *run)
     }
 }
 
+/* Our own name in EHLO: XCLIENT has been refused. */
+static void take_line(struct run *run)
+{
+    static const struct slice mail = SLICE_LITERAL("MAIL FROM:<s");
+    static const struct slice xclient = SLICE_LITERAL("XCLIENT ADDR=192.0.2.");
+    struct slice line = slice_make(run->line, run->line_length);
+    if (slice_starts_fold(line, xclient)) {
+        run->stands_for = line.data[xclient.length] - (uint64_t)'0';
+    } else if (slice_equal(slice_skip(line, 1), SLICE_LITERAL("HLO mx"))) {
+        run->stands_for = 0;
+    } else if (slice_starts_fold(line, mail)) {
+        uint64_t tag = line.data[mail.length] - (uint64_t)'0';
+        assert(run->stands_for == 0 || run->stands_for == client_of(tag));
+    }
+}
+
 static void send_some(struct run *run, size_t most)
 {
     struct slice output = slice_take(smtp_client_output(run->client), most);
@@ -106,6 +135,12 @@ static void send_some(struct run *run, size_t most)
     for (size_t i = 0; i < output.length; i++) {
         assert((run->last == '\r') == (output.data[i] == '\n'));
         run->last = output.data[i];
+        if (run->last == '\n') {
+            take_line(run);
+            run->line_length = 0;
+        } else if (run->last != '\r' && run->line_length < sizeof(run->line)) {
+            run->line[run->line_length++] = (char)run->last;
+        }
     }
     smtp_client_sent(run->client, output.length, run->now);
     for (uint64_t tag = 1; tag <= run->mails; tag++) {
@@ -115,9 +150,17 @@ static void send_some(struct run *run, size_t most)
 
 static void queue_mail(struct run *run)
 {
-    uint64_t tag = run->mails + 1;
+    uint64_t tag = run->mails + 1, of = client_of(tag);
+    snprintf(run->senders[tag], sizeof(run->senders[tag]), "s%u@x", (unsigned)tag);
+    run->origins[of] = (struct xclient){.given = ~0u,
+                                        .helo = SLICE_LITERAL("client"),
+                                        .login = SLICE_LITERAL("= \r\n"),
+                                        .has_address = true};
+    (void)ip_from_text(slice_from_text(of == 1 ? "192.0.2.1" : "192.0.2.2"),
+                       &run->origins[of].client.address);
     struct smtp_client_mail mail = {.tag = tag,
-                                    .sender = SLICE_LITERAL("a@x"),
+                                    .sender = slice_from_text(run->senders[tag]),
+                                    .origin = of == 0 ? NULL : &run->origins[of],
                                     .size = content_size(tag),
                                     .envelope_only = is_envelope_only(tag),
                                     .priority = (int8_t)((int)(tag % 19) - 9),
@@ -183,6 +226,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t how = take_byte(&run);
     struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx"),
                                             .lmtp = how & 1,
+                                            .tells_origin = how & 32,
                                             .greeting_timeout_ms = 60000,
                                             .tls = (enum smtp_client_tls)(how >> 3 & 3)};
     if (how & 2) {

@@ -69,7 +69,8 @@ static void reads_all(void **state)
     assert_int_equal(facts.client.port, 4711);
     is_address(&facts.destination.address, "2001:db8::1");
     assert_int_equal(facts.destination.port, 25);
-    facts = reads("addr=ipv6:2001:db8::2 name=[tempunavail] reverse_name=[TEMPUNAVAIL] port=[unavailable] helo=[UNAVAILABLE] "
+    facts = reads("addr=ipv6:2001:db8::2 name=[tempunavail] reverse_name=[TEMPUNAVAIL] "
+                  "port=[unavailable] helo=[UNAVAILABLE] "
                   "proto=smtp",
                   XCLIENT_OF_XCLIENT);
     is_address(&facts.client.address, "2001:db8::2");
