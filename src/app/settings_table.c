@@ -193,9 +193,10 @@ const struct setting settings_table[] = {
     {"probe-interval", SETTING_DURATION, SERVER(probe_interval_ms), .fallback = "700ms",
      .least = 10 * MS, .most = HOUR,
      .text = "How often a server that cannot be connected is tried."},
-    {"xclient", SETTING_CHOICE, SERVER(xclient), .inert = true,
-     .fallback = "auto", .choices = "off|auto",
-     .text = "Whether the server is told the original client, if it offers XCLIENT or XFORWARD."},
+    {"xclient", SETTING_CHOICE, SERVER(xclient), .fallback = "auto", .choices = "off|auto",
+     .text = "Whether the server is told the original client: auto by XCLIENT where it offers that, "
+             "else by XFORWARD where it offers that. Mail of our own and the exchangers of MX "
+             "routing go without."},
     {"source-address", SETTING_IP, SERVER(source), .otherwise = "the system's choice",
      .text = "The address of ours to connect from."},
     {"helo", SETTING_HOSTNAME, SERVER(helo), .otherwise = "the hostname",

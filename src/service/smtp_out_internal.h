@@ -8,6 +8,7 @@
  *   smtp_out_tls.c      TLS of a session
  *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
+ *   smtp_out_origin.c  whose mail a job is
  *   smtp_out_name.c     names of servers and the last good addresses
  *   smtp_out_mx.c       who takes a domain's mail
  *   smtp_out_report.c   frames to core, kept until there is room
@@ -74,7 +75,8 @@ struct out_job {
     struct spool_message message;
     struct spool_stored *stored;
     struct smtp_client_recipient *recipients; /* one per delivery */
-    struct buffer result;                     /* outcomes as in CHANNEL_RESULT; memory reserved */
+    struct xclient origin;
+    struct buffer result; /* outcomes as in CHANNEL_RESULT; memory reserved */
     uint32_t count;
     uint32_t deliveries[];
 };
@@ -87,7 +89,9 @@ struct slice stored_error_text(enum error error);
 void job_confirm(struct smtp_out *out, struct out_job *job);
 void out_job_free(struct smtp_out *out, struct out_job *job); /* off every list */
 /* The mail for the client core; valid as long as the job. */
-void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail);
+void job_mail(struct out_job *job, struct smtp_client_mail *ret_mail);
+/* Valid as long as the job, until it is asked again; NULL: it is ours. */
+const struct xclient *job_origin(struct out_job *job);
 /* At most `size` bytes; fills as much as there is. ERROR_CORRUPT, ERROR_IO. */
 enum error job_read(struct out_job *job, uint64_t offset, void *ret_bytes, size_t size,
                     size_t *ret_length) MUST_CHECK;
@@ -112,6 +116,7 @@ struct out_session {
     enum session_state state;
     bool orphan;     /* of an earlier core: has no place in the map */
     bool opened;     /* greeted */
+    bool told;       /* core knows of that */
     bool closing;    /* core wants it closed */
     bool patient;    /* the kernel has been told to wait for a vanished host */
     bool winding_up; /* dropped as soon as no released dot is without its result */

@@ -139,7 +139,7 @@ void job_confirm(struct smtp_out *out, struct out_job *job)
     job->confirmed = true;
 }
 
-void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail)
+void job_mail(struct out_job *job, struct smtp_client_mail *ret_mail)
 {
     const struct spool_message *message = &job->message;
     *ret_mail = (struct smtp_client_mail){
@@ -159,6 +159,7 @@ void job_mail(const struct out_job *job, struct smtp_client_mail *ret_mail)
                                                       : 'N',
         .by_trace = (message->flags & SPOOL_BY_TRACE) != 0,
         .deliver_by_ms = clock_steady_ms() + (message->deliver_by_ms - clock_wall_ms()),
+        .origin = job_origin(job),
         .recipients = job->recipients,
         .recipient_count = job->count,
     };

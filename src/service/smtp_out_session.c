@@ -199,6 +199,8 @@ void session_connected(struct out_session *session, int fd)
         .helo = server != NULL && server->helo.length > 0 ? server->helo
                                                           : session->out->config->hostname,
         .lmtp = server != NULL && server->protocol == SERVER_LMTP,
+        /* A client that calls has one connection; we cannot take another for another's mail. */
+        .tells_origin = server != NULL && server->xclient && !session_is_called(session),
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
         .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
         .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,
@@ -280,20 +282,59 @@ static void give_jobs(struct out_session *session)
     }
 }
 
+/* True: the first job's dot may leave, and could not before. */
+static bool release_first(struct out_session *session)
+{
+    if (session->state != OUT_TALKING || list_is_empty(&session->jobs)) {
+        return false;
+    }
+    struct out_job *job = LIST_ENTRY(session->jobs.next, struct out_job, on_session);
+    if (job->state != JOB_GIVEN || !job->go || job->released || session->winding_up) {
+        return false;
+    }
+    job->released = true;
+    smtp_client_go(session->client, job->id, clock_steady_ms());
+    return true;
+}
+
 static void take_result(struct out_session *session, const struct smtp_client_event *event)
 {
     struct out_job *job = job_of(session, event->tag);
     job->held = false;
-    if (job->state != JOB_OVER) { /* else it was given up before */
+    if (event->elsewhere && job->state != JOB_OVER && !session->closing && !session->winding_up) {
+        job->state = JOB_WAITING;
+        job->released = false;
+    } else if (job->state != JOB_OVER) { /* else it was given up before */
         job->reused = event->reused;
         job_finish(session->out, job, event->outcomes);
     }
 }
 
-/* One that did not greet, or not as it must, is not the end while there are other addresses. */
-static void take_closed(struct out_session *session, const struct smtp_client_cause *cause)
+/* The connection stands for one client (XCLIENT), and what comes is another's: the session goes on
+ * over a fresh one, of which core need not know. */
+static void move(struct out_session *session)
 {
+    log_debug(session, "reconnecting", SLICE_EMPTY);
+    session_disconnect(session);
+    session->opened = false;
+    session->state = OUT_RESOLVING;
+    session->limit_ms = INT64_MAX;
+    session->knock_interval_ms = 0;
+    session->first_endpoint = 0;
+    session->tried = 0;
+    connect_begin(session);
+}
+
+/* One that did not greet, or not as it must, is not the end while there are other addresses. */
+static void take_closed(struct out_session *session, const struct smtp_client_event *event)
+{
+    const struct smtp_client_cause *cause = &event->cause;
     bool at_tls = cause->stage == SMTP_CLIENT_AT_TLS;
+    if (event->elsewhere && cause->how == SMTP_CLIENT_LOCAL && !session->closing &&
+        !session->winding_up) {
+        move(session);
+        return;
+    }
     if (at_tls && session_tls_do_without(session, cause)) {
         return;
     }
@@ -323,7 +364,8 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
         session_tls_opened(session);
         net_ask_for_life(session->fd, false);
         session->capabilities = event->capabilities;
-        session->opened_due = true;
+        session->opened_due = !session->told;
+        session->told = true;
         report_session(session);
         give_jobs(session);
         break;
@@ -332,6 +374,7 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
         bool has_dot = (job->message.flags & SPOOL_ENVELOPE_ONLY) == 0;
         job->ready_due = job->state == JOB_GIVEN && !job->go && has_dot;
         report_job(session->out, job);
+        (void)release_first(session); /* allowed before, over an earlier connection */
         break;
     }
     case SMTP_CLIENT_CONTENT:
@@ -346,7 +389,7 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
         }
         break;
     case SMTP_CLIENT_CLOSED:
-        take_closed(session, &event->cause);
+        take_closed(session, event);
         break;
     }
 }
@@ -525,13 +568,7 @@ void session_take_job(struct out_session *session, struct out_job *job)
 
 void session_release(struct out_session *session)
 {
-    if (session->state != OUT_TALKING || list_is_empty(&session->jobs)) {
-        return;
-    }
-    struct out_job *job = LIST_ENTRY(session->jobs.next, struct out_job, on_session);
-    if (job->state == JOB_GIVEN && job->go && !job->released && !session->winding_up) {
-        job->released = true;
-        smtp_client_go(session->client, job->id, clock_steady_ms());
+    if (release_first(session)) {
         (void)talk(session);
     }
 }

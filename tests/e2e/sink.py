@@ -2,8 +2,9 @@
 """A next hop that keeps every byte it is given and answers as a test tells it to.
 
 `rule(stage, session, argument)` is asked before each answer; stages are "connect", "EHLO",
-"STARTTLS", "MAIL", "RCPT", "DATA", "BDAT", "dot" and "recipient" (LMTP's reply per recipient). It returns None for the
-ordinary answer, a reply such as "450 4.2.0 Later", CLOSE, or SILENCE.
+"STARTTLS", "XCLIENT", "MAIL", "RCPT", "DATA", "BDAT", "dot" and "recipient" (LMTP's reply per
+recipient). It returns None for the ordinary answer, a reply such as "450 4.2.0 Later", CLOSE, or
+SILENCE.
 """
 
 import re
@@ -33,6 +34,7 @@ class Message:
         self.content = b""
         self.by_bdat = False
         self.session = 0
+        self.client = None        # whose it is by XCLIENT: its parameters; None: the peer's
         self.time = None          # monotonic, of the reply to the dot
 
 
@@ -47,6 +49,7 @@ class Session:
         self.message = None
         self.messages = 0
         self.commands = []
+        self.client = None
 
     def read_line(self):
         while b"\r\n" not in self.received:
@@ -119,6 +122,8 @@ class Session:
         extensions = self.sink.extensions if line[:4].upper() != "HELO" else ()
         if self.sink.tls is not None and not isinstance(self.connection, ssl.SSLSocket):
             extensions = (*extensions, "STARTTLS")
+        if self.client is not None:  # as Postfix: who we are then may not say it
+            extensions = [word for word in extensions if not word.startswith("XCLIENT")]
         lines = ["sink.example", *extensions]
         ordinary = "\r\n".join(f"250{'-' if i < len(lines) - 1 else ' '}{text}"
                                for i, text in enumerate(lines))
@@ -128,6 +133,7 @@ class Session:
         if self.answer("MAIL", line, "250 2.1.0 Ok"):
             self.message = Message(re.search("<(.*?)>", line).group(1), line)
             self.message.session = self.number
+            self.message.client = self.client
 
     def take_recipient(self, line):
         if self.message is None:
@@ -167,6 +173,11 @@ class Session:
             self.answer("recipient", recipient, "250 2.0.0 Taken",
                         lambda r=recipient: self.sink.keep_for(message, r))
 
+    def take_xclient(self, line):
+        if self.answer("XCLIENT", line, "220 sink.example ESMTP"):
+            self.message = None
+            self.client = dict(word.split("=", 1) for word in line.split()[1:])
+
     def take_reset(self, _):
         self.message = None
         self.connection.sendall(b"250 2.0.0 Ok\r\n")
@@ -188,7 +199,8 @@ class Session:
 
     VERBS = {b"EHLO": take_hello, b"HELO": take_hello, b"LHLO": take_hello, b"MAIL": take_mail,
              b"RCPT": take_recipient, b"DATA": take_data, b"BDAT": take_bdat, b"RSET": take_reset,
-             b"NOOP": take_reset, b"QUIT": take_quit, b"STAR": take_starttls}
+             b"XCLI": take_xclient, b"NOOP": take_reset, b"QUIT": take_quit,
+             b"STAR": take_starttls}
 
 
 class Sink:
