@@ -121,7 +121,7 @@ const char *ask_trouble(const struct dns_records *records)
     case ERROR_MISSING:
         return records->no_name ? "there is no such name" : "there is no such record";
     case ERROR_CORRUPT:
-        return "the answer is bogus: DNSSEC says it was changed on its way";
+        return "the answer is bogus: its DNSSEC signature is wrong, expired or missing";
     case ERROR_TIMEOUT:
         return "the name server does not answer";
     default:

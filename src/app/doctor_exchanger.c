@@ -249,6 +249,11 @@ static void examine_tls(struct doctor *doctor, const struct exchanger *exchanger
              "sign the zone, or set dns-trust-anchor so that this host validates",
              "there are TLSA records, but the answer is not validated");
     }
+    if (tlsa.error != ERROR_NONE && tlsa.error != ERROR_MISSING) {
+        tell(doctor, "tlsa", exchanger->name, DOCTOR_BAD,
+             "senders that follow DANE do not deliver until they get an answer: look at the zone",
+             "whether there are TLSA records cannot be told: %s", ask_trouble(&tlsa));
+    }
     enum error error = conversation_ask(conversation, "STARTTLS\r\n", NULL, NULL, &reply);
     if (error != ERROR_NONE || reply.code != 220) {
         tell(doctor, "tls", exchanger->name, DOCTOR_WARNING, "look at its log",

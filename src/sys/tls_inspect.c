@@ -92,6 +92,8 @@ static void add_tlsa(SSL *ssl, const char *name, const struct slice *tlsa, size_
     if (count == 0 || SSL_dane_enable(ssl, name) != 1) {
         return;
     }
+    /* Of a certificate that a record names itself (DANE-EE), names mean nothing: RFC 7672 3.1.1. */
+    (void)SSL_dane_set_flags(ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
     for (size_t i = 0; i < count; i++) {
         const uint8_t *record = tlsa[i].data;
         if (tls_tlsa_is_usable(tlsa[i]) && SSL_dane_tlsa_add(ssl, record[0], record[1], record[2],

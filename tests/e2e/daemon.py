@@ -37,6 +37,7 @@ class Holdfast:
         self.user = user
         self.child = None
         self.wrapper = []
+        self.wrapper_of_tool = []
         self.environment = {}
         self.limits = None  # called in the child before it becomes the daemon
         self.configure(routes, top, listen)
@@ -132,8 +133,8 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
     # ---- the tool ----
 
     def tool(self, *arguments, check=True, seconds=60):
-        result = subprocess.run([program("holdfast"), "-c", str(self.conf), *map(str, arguments)],
-                                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        result = subprocess.run([*self.wrapper_of_tool, program("holdfast"), "-c", str(self.conf),
+                                 *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                                 timeout=seconds)
         if check:
             assert result.returncode == 0, \

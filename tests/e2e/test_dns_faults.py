@@ -95,7 +95,8 @@ def test_a_secure_answer_is_followed(world, holdfast):
 @pytest.mark.parametrize("forgery", [
     {"forge": ("MX 10 mx.far.example.", "MX 10 evil.example.")},
     {"strip": "far"},
-], ids=["another exchanger", "no signature"])
+    {"expired": True},
+], ids=["another exchanger", "no signature", "signatures of long ago"])
 def test_a_bogus_answer_is_believed_by_nobody(world, holdfast, forgery):
     host, evil = world.host(2), world.host(3)
     world.say(far() + f"evil A {NET}.3\n", **forgery)

@@ -5,6 +5,7 @@
     zone.change(records)                    # signed anew, served at once
     zone.change(records, forge=("A 192.0.2.1", "A 192.0.2.66"))   # after signing: it is bogus
     zone.change(records, strip="far")       # without its signatures: a downgrade
+    zone.change(records, expired=True)      # every signature has ended
     zone.pause(), zone.resume()             # it hears, and says nothing
 
 Names below "broken" are of a zone that it cannot load: SERVFAIL, until change(..., broken=records).
@@ -78,10 +79,11 @@ class Zone:
         with open(f"{self.directory}/{name}", "w", encoding="ascii") as file:
             file.write(FRONT.format(zone=zone, serial=self.serial) + records)
 
-    def change(self, records, forge=None, strip=None, broken=None):
+    def change(self, records, forge=None, strip=None, broken=None, expired=False):
         self.serial += 1
         self.write("example.zone", "example", records + "ns A 127.0.0.1\nbroken NS ns.example.\n")
-        self.run("ldns-signzone", "-f", "example.signed", "example.zone", self.key)
+        times = ("-i", "20200101", "-e", "20200201") if expired else ()
+        self.run("ldns-signzone", *times, "-f", "example.signed", "example.zone", self.key)
         path = f"{self.directory}/example.signed"
         with open(path, encoding="ascii") as file:
             text = file.read()
