@@ -259,9 +259,12 @@ static void tell_expiry(struct core *core, const struct relay_action *action)
 {
     char text[ALERT_TEXT_SIZE];
     int64_t hours = (action->duration_ms + 3599999) / 3600000;
-    snprintf(text, sizeof(text), "mail of %.*s becomes dead letters in %lld %s: its time is over",
+    snprintf(text, sizeof(text), "mail of %.*s becomes dead letters in %lld %s: its time ends then",
              SLICE_PRINT(slice_take(action->lane, 96)),
-             (long long)(hours > 48 ? (hours + 12) / 24 : hours), hours > 48 ? "days" : "hours");
+             (long long)(hours > 48 ? (hours + 12) / 24 : hours),
+             hours > 48   ? "days"
+             : hours == 1 ? "hour"
+                          : "hours");
     struct alert *standing = alerts_find(&core->alerts, ALERT_EXPIRY, action->lane);
     if (action->count == 0) {
         end(core, ALERT_EXPIRY, action->lane);

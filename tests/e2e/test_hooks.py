@@ -19,6 +19,7 @@ import pytest
 from daemon import alive, backup_mx, kill
 from memory import memory_of
 from peers import free_port, wait_for
+from test_faults import fill, small_disk  # noqa: F401 (a fixture)
 
 
 def script(place, name, text):
@@ -503,4 +504,86 @@ def test_more_than_the_rate_is_summed_up(holdfast, place):
                   f'alert few {{ on = server exec = "{program}" rate = 3 }}\n')
     wait_for(lambda: [r["HOLDFAST_ALERT"] for r in runs(told)].count("people") == 12, 20)
     assert [r["HOLDFAST_ALERT"] for r in runs(told)].count("few") == 3
+    mx.stop()
+
+
+# ---- storage, and what waits too long --------------------------------------------------------
+
+def test_a_disk_that_fills_up_and_empties(holdfast, small_disk, place):
+    program, told = recorder(place)
+    mx = holdfast(backup_mx(free_port()) + f'alert people {{ on = storage exec = "{program}" }}\n')
+    filler = fill(small_disk)
+    wait_for(lambda: fill(small_disk) and events(told), 30, 0.2, "word of it")
+    (run,) = runs(told)
+    assert (run["HOLDFAST_EVENT"], run["HOLDFAST_EDGE"]) == ("storage", "raised")
+    assert run["HOLDFAST_TEXT"].startswith("no mail is accepted: ")
+    (alert,) = [a for a in mx.status()["alerts"] if a["kind"] == "storage"]
+    assert alert["text"] == run["HOLDFAST_TEXT"]
+    filler.unlink()
+    wait_for(lambda: len(runs(told)) == 2, 30, what="word of its end")
+    end = runs(told)[1]
+    assert end["HOLDFAST_EDGE"] == "ended" and end["HOLDFAST_WAS"] == run["HOLDFAST_TEXT"]
+    assert end["HOLDFAST_TEXT"].startswith("mail is accepted again after ")
+    mx.send()
+    mx.stop()
+
+
+def test_the_reserve_is_a_storage_alert(holdfast, place):
+    program, told = recorder(place)
+    routes = backup_mx(free_port()) + f'alert people {{ on = storage exec = "{program}" }}\n'
+    mx = holdfast(routes)
+    mx.configure(routes, top="reserve = 100T")
+    mx.reload()
+    wait_for(lambda: events(told) == ["storage"], 20, what="word of it")
+    assert "reserve" in runs(told)[0]["HOLDFAST_TEXT"]
+    mx.configure(routes, top="reserve = 1M")
+    mx.reload()
+    wait_for(lambda: [run["HOLDFAST_EDGE"] for run in runs(told)] == ["raised", "ended"], 20,
+             what="word of its end")
+    mx.stop()
+
+
+def aged(place, holdfast, days):
+    """A directory with a message that another host has held for so long."""
+    other = holdfast(backup_mx(free_port()), name=f"other-{days}")
+    other.send()
+    out = place / f"out-{days}"
+    other.tool("queue", "export", out)
+    other.stop()
+    (path,) = out.glob("*.json")
+    head = json.loads(path.read_text())
+    head["received"] -= int(days * 86400 * 1000)
+    path.write_text(json.dumps(head))
+    return out
+
+
+def test_mail_that_ends_soon_is_told_of_a_week_and_a_day_ahead(holdfast, sink, place):
+    """By the wall: 90 days after the outage began, whoever held the mail in that time."""
+    program, told = recorder(place)
+    m1 = sink(start=False)
+    week, day, over = (aged(place, holdfast, days) for days in (84.5, 89.5, 90.1))
+    mx = holdfast(backup_mx(m1.port)
+                  + f'alert people {{ on = {{expiry, dead-letter}} exec = "{program}" }}\n')
+
+    def heard(count):
+        mx.reload()  # after which all is looked at, as every ten minutes
+        wait_for(lambda: len(runs(told)) >= count, 30, what=f"{count} words")
+        run = runs(told)[count - 1]
+        return run["HOLDFAST_EVENT"], run["HOLDFAST_EDGE"], run["HOLDFAST_TEXT"]
+    mx.tool("queue", "import", week)
+    words = "mail of domain:example.com becomes dead letters in {}: its time ends then"
+    assert heard(1) == ("expiry", "raised", words.format("6 days"))
+    mx.tool("queue", "import", day)
+    assert heard(2) == ("expiry", "changed", words.format("12 hours"))
+    (alert,) = [a for a in mx.status()["alerts"] if a["kind"] == "expiry"]
+    assert alert["text"] == words.format("12 hours") and alert["subject"] == "domain:example.com"
+    mx.tool("queue", "import", over)
+    event, edge, text = heard(3)
+    assert (event, edge) == ("dead-letter", "happened") and "not delivered in 90 d (keep-max)" in text
+    m1.start()
+    mx.wait_empty()
+    event, edge, text = heard(4)
+    assert (event, edge) == ("expiry", "ended")
+    assert text.startswith("mail of domain:example.com no longer waits for its end after ")
+    assert mx.status()["dead_letters"] == 1
     mx.stop()
