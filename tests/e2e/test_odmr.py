@@ -2,6 +2,7 @@
 """On-demand mail relay (RFC 2645): a site without an address calls for its mail, by fetchmail or
 word by word, and the connection is turned round."""
 
+import base64
 import os
 import shutil
 import signal
@@ -136,6 +137,28 @@ def test_only_who_has_logged_in_may_ask_and_only_for_his_domains(provider):
         assert caller.atrn("OTHER.example")[0] == 453
     assert len(mx.queue()) == 1
     assert "refused stage=atrn" in mx.log()
+
+
+PLAIN = base64.b64encode(b"\0joe\0secret").decode()
+
+
+@pytest.mark.parametrize("command", [
+    f"AUTH PLAIN {PLAIN}", "AUTH PLAIN", f"AUTH LOGIN {base64.b64encode(b'joe').decode()}",
+    "AUTH LOGIN", f"AUTH SCRAM-SHA-256 {base64.b64encode(b'n,,n=joe,r=abcdefgh').decode()}",
+    "AUTH SCRAM-SHA-256"])
+def test_no_login_but_by_cram_md5(provider, command):
+    """In the open nobody is asked for a password, nor heard who says it unasked: docs/decisions/0023."""
+    mx = provider()
+    fill(mx, 1, "site.example")
+    with Caller(mx.odmr) as caller:
+        assert "AUTH CRAM-MD5\n" in caller.say("EHLO caller.example")[1]
+        assert caller.say(command)[0] == 504
+        assert caller.atrn()[0] == 530
+        assert caller.login()[0] == 235
+        assert caller.atrn()[0] == 250
+        assert subjects(caller.serve()) == ["m0"]
+    mx.wait_empty()
+    assert "secret" not in mx.log() and PLAIN not in mx.log()
 
 
 def test_many_failed_logins_are_throttled(provider):
