@@ -110,7 +110,7 @@ void note_put_delivery(const struct relay *relay, uint32_t number, uint16_t kind
         note.odometer_s = delivery->previous;
     }
     if (delivery->place == PLACE_TIMED) {
-        note.next_ms = wall_of(relay, relay->schedule.heap[delivery->next].due_ms);
+        note.next_ms = wall_of(relay, schedule_at(&relay->schedule, delivery->next)->due_ms);
     } else if (delivery->place == PLACE_ON_JOB) {
         note.job = relay->jobs[delivery->next]->id;
     }

@@ -239,7 +239,7 @@ static void exchanger_free(struct relay *relay, struct exchanger *exchanger)
 static void forget_deferred(struct relay *relay)
 {
     for (uint32_t i = 0; i < relay->schedule.count; i++) {
-        const struct timer *timer = &relay->schedule.heap[i];
+        const struct timer *timer = schedule_at(&relay->schedule, i);
         struct delivery *delivery =
             timer->kind == TIMER_DELIVERY ? delivery_at(relay, timer->index) : NULL;
         if (delivery != NULL && delivery->server >= RELAY_EXCHANGERS &&

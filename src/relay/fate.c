@@ -61,7 +61,7 @@ void delivery_schedule(struct relay *relay, uint32_t number, int64_t due_ms)
 static int64_t next_wall(const struct relay *relay, const struct delivery *delivery)
 {
     return relay->now.wall_ms +
-           (relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms);
+           (schedule_at(&relay->schedule, delivery->next)->due_ms - relay->now.steady_ms);
 }
 
 /* A doubt goes back to the server that may have the message (R2), until that has been away for too
@@ -143,7 +143,7 @@ static uint32_t find_canary(const struct relay *relay, struct server *server, ui
     uint32_t best = NOBODY;
     for (uint32_t i = 0; i < look; i++) {
         server->spare_look = server->spare_look + 1 < schedule->count ? server->spare_look + 1 : 0;
-        const struct timer *timer = &schedule->heap[server->spare_look];
+        const struct timer *timer = schedule_at(schedule, server->spare_look);
         if (timer->kind == TIMER_DELIVERY && may_be_canary(relay, server, timer->index) &&
             (best == NOBODY || delivery_before(relay, timer->index, best))) {
             best = timer->index;
@@ -194,7 +194,7 @@ void deferrals_forgive(struct relay *relay, struct server *server)
 {
     bool any = false;
     for (uint32_t i = 0; i < relay->schedule.count; i++) {
-        struct timer *timer = &relay->schedule.heap[i];
+        struct timer *timer = schedule_at(&relay->schedule, i);
         if (timer->kind != TIMER_DELIVERY) {
             continue;
         }

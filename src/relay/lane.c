@@ -633,7 +633,7 @@ int64_t recipient_patience_end(const struct relay *relay, uint32_t number)
 {
     const struct recipient *record = record_of(relay, delivery_at(relay, number));
     bool runs = record != NULL && record->blocker == number && record->timer != SCHEDULE_NOWHERE;
-    return runs ? relay->schedule.heap[record->timer].due_ms : INT64_MAX;
+    return runs ? schedule_at(&relay->schedule, record->timer)->due_ms : INT64_MAX;
 }
 
 void recipient_timer(struct relay *relay, uint32_t which)

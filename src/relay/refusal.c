@@ -207,8 +207,9 @@ bool refusal_due(const struct relay *relay, const struct delivery *delivery, int
     if (!is_held_refusal(delivery) || server == NULL || server->config->hold_5xx_manual) {
         return false;
     }
-    *ret_due_ms = delivery->place == PLACE_TIMED ? relay->schedule.heap[delivery->next].due_ms
-                                                 : delivery_believed_at(relay, server, delivery);
+    *ret_due_ms = delivery->place == PLACE_TIMED
+                      ? schedule_at(&relay->schedule, delivery->next)->due_ms
+                      : delivery_believed_at(relay, server, delivery);
     return true;
 }
 

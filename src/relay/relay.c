@@ -839,8 +839,8 @@ void relay_tick(struct relay *relay, struct relay_time now)
         }
     }
     while (relay->started && relay->schedule.count > 0 &&
-           relay->schedule.heap[0].due_ms <= now.steady_ms) {
-        struct timer timer = relay->schedule.heap[0];
+           schedule_at(&relay->schedule, 0)->due_ms <= now.steady_ms) {
+        struct timer timer = *schedule_at(&relay->schedule, 0);
         switch ((enum timer_kind)timer.kind) {
         case TIMER_DELIVERY:
             delivery_due(relay, timer.index);

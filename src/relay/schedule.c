@@ -13,39 +13,46 @@ void schedule_init(struct schedule *schedule,
 
 void schedule_done(struct schedule *schedule)
 {
-    free(schedule->heap);
+    for (uint32_t i = 0; i < schedule->room >> SCHEDULE_PIECE_SHIFT; i++) {
+        free(schedule->pieces[i]);
+    }
+    free(schedule->pieces);
     *schedule = (struct schedule){0};
 }
 
 enum error schedule_reserve(struct schedule *schedule, uint32_t count)
 {
-    if (count <= schedule->room) {
-        return ERROR_NONE;
-    }
-    uint32_t room = schedule->room == 0 ? 256 : schedule->room;
-    while (room < count) {
-        room = room > UINT32_MAX / 2 ? UINT32_MAX : room * 2;
-    }
-    struct timer *heap = realloc(schedule->heap, (size_t)room * sizeof *heap);
-    if (heap == NULL) {
+    enum { PIECE = 1 << SCHEDULE_PIECE_SHIFT };
+    if (count > UINT32_MAX - PIECE) {
         return ERROR_MEMORY;
     }
-    schedule->heap = heap;
-    schedule->room = room;
+    while (schedule->room < count) {
+        uint32_t made = schedule->room >> SCHEDULE_PIECE_SHIFT;
+        struct timer **pieces = realloc(schedule->pieces, (made + 1) * sizeof *pieces);
+        if (pieces == NULL) {
+            return ERROR_MEMORY;
+        }
+        schedule->pieces = pieces;
+        pieces[made] = malloc(PIECE * sizeof *pieces[made]);
+        if (pieces[made] == NULL) {
+            return ERROR_MEMORY;
+        }
+        schedule->room += PIECE;
+    }
     return ERROR_NONE;
 }
 
 static void put(struct schedule *schedule, uint32_t place, struct timer timer)
 {
-    schedule->heap[place] = timer;
+    *schedule_at(schedule, place) = timer;
     schedule->moved(schedule->context, &timer, place);
 }
 
 static void sift_up(struct schedule *schedule, uint32_t place)
 {
-    struct timer timer = schedule->heap[place];
-    while (place > 0 && timer.due_ms < schedule->heap[(place - 1) / 2].due_ms) {
-        put(schedule, place, schedule->heap[(place - 1) / 2]);
+    struct timer timer = *schedule_at(schedule, place);
+    while (place > 0 && timer.due_ms < schedule_at(schedule, (place - 1) / 2)->due_ms) {
+        put(schedule, place, *schedule_at(schedule, (place - 1) / 2));
         place = (place - 1) / 2;
     }
     put(schedule, place, timer);
@@ -53,17 +60,17 @@ static void sift_up(struct schedule *schedule, uint32_t place)
 
 static void sift_down(struct schedule *schedule, uint32_t place)
 {
-    struct timer timer = schedule->heap[place];
+    struct timer timer = *schedule_at(schedule, place);
     for (;;) {
         uint64_t child = (uint64_t)place * 2 + 1;
         if (child + 1 < schedule->count &&
-            schedule->heap[child + 1].due_ms < schedule->heap[child].due_ms) {
+            schedule_at(schedule, child + 1)->due_ms < schedule_at(schedule, child)->due_ms) {
             child++;
         }
-        if (child >= schedule->count || timer.due_ms <= schedule->heap[child].due_ms) {
+        if (child >= schedule->count || timer.due_ms <= schedule_at(schedule, child)->due_ms) {
             break;
         }
-        put(schedule, place, schedule->heap[child]);
+        put(schedule, place, *schedule_at(schedule, child));
         place = (uint32_t)child;
     }
     put(schedule, place, timer);
@@ -72,17 +79,17 @@ static void sift_down(struct schedule *schedule, uint32_t place)
 void schedule_add(struct schedule *schedule, struct timer timer)
 {
     assert(schedule->count < schedule->room);
-    schedule->heap[schedule->count] = timer;
+    *schedule_at(schedule, schedule->count) = timer;
     sift_up(schedule, schedule->count++);
 }
 
 void schedule_remove(struct schedule *schedule, uint32_t place)
 {
     assert(place < schedule->count);
-    struct timer gone = schedule->heap[place];
-    struct timer last = schedule->heap[--schedule->count];
+    struct timer gone = *schedule_at(schedule, place);
+    struct timer last = *schedule_at(schedule, --schedule->count);
     if (place < schedule->count) {
-        schedule->heap[place] = last;
+        *schedule_at(schedule, place) = last;
         sift_down(schedule, place);
         sift_up(schedule, place);
     }
@@ -92,7 +99,7 @@ void schedule_remove(struct schedule *schedule, uint32_t place)
 void schedule_change(struct schedule *schedule, uint32_t place, int64_t due_ms)
 {
     assert(place < schedule->count);
-    schedule->heap[place].due_ms = due_ms;
+    schedule_at(schedule, place)->due_ms = due_ms;
     sift_down(schedule, place);
     sift_up(schedule, place);
 }
@@ -106,5 +113,5 @@ void schedule_restore(struct schedule *schedule)
 
 int64_t schedule_next(const struct schedule *schedule)
 {
-    return schedule->count == 0 ? INT64_MAX : schedule->heap[0].due_ms;
+    return schedule->count == 0 ? INT64_MAX : schedule_at(schedule, 0)->due_ms;
 }

@@ -2,7 +2,8 @@
  *
  * What is due when: a binary heap over deliveries that wait for a time, recipients whose patience
  * runs, servers and destinations. 16 bytes an entry; each thing knows its place in the heap, so it
- * can be taken out again.
+ * can be taken out again. In large pieces, so that room which is only kept free is never copied and
+ * stays address space.
  */
 #ifndef HOLDFAST_RELAY_SCHEDULE_H
 #define HOLDFAST_RELAY_SCHEDULE_H
@@ -12,6 +13,8 @@
 #include "base/error.h"
 
 #define SCHEDULE_NOWHERE UINT32_MAX
+
+enum { SCHEDULE_PIECE_SHIFT = 16 }; /* a piece is 1 MB */
 
 enum timer_kind {
     TIMER_DELIVERY,
@@ -29,7 +32,7 @@ struct timer {
 };
 
 struct schedule {
-    struct timer *heap;
+    struct timer **pieces;
     uint32_t count;
     uint32_t room;
     /* Told whenever a timer's place changes; SCHEDULE_NOWHERE when it has left. */
@@ -50,5 +53,11 @@ void schedule_change(struct schedule *schedule, uint32_t place, int64_t due_ms);
 /* After due times were changed in place (the one exception): makes it a heap again. */
 void schedule_restore(struct schedule *schedule);
 int64_t schedule_next(const struct schedule *schedule); /* INT64_MAX: empty */
+
+static inline struct timer *schedule_at(const struct schedule *schedule, uint32_t place)
+{
+    uint32_t within = place & ((1u << SCHEDULE_PIECE_SHIFT) - 1);
+    return &schedule->pieces[place >> SCHEDULE_PIECE_SHIFT][within];
+}
 
 #endif

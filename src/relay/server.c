@@ -155,7 +155,7 @@ void server_arm(struct relay *relay, struct server *server)
         }
     } else if (server->timer == SCHEDULE_NOWHERE) {
         schedule_add(&relay->schedule, (struct timer){due, TIMER_SERVER, server->index});
-    } else if (relay->schedule.heap[server->timer].due_ms != due) {
+    } else if (schedule_at(&relay->schedule, server->timer)->due_ms != due) {
         schedule_change(&relay->schedule, server->timer, due);
     }
 }

@@ -51,8 +51,9 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
     ret_view->doubt_until_wall_ms = ret_view->in_doubt ? doubt_until(relay, ret_view->server) : 0;
     ret_view->attempts = delivery->attempts;
     if (delivery->place == PLACE_TIMED) {
-        ret_view->next_wall_ms =
-            relay->now.wall_ms + relay->schedule.heap[delivery->next].due_ms - relay->now.steady_ms;
+        ret_view->next_wall_ms = relay->now.wall_ms +
+                                 schedule_at(&relay->schedule, delivery->next)->due_ms -
+                                 relay->now.steady_ms;
     }
     int64_t due_ms;
     ret_view->not_believed = refusal_due(relay, delivery, &due_ms);
