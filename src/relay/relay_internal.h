@@ -5,12 +5,15 @@
  *
  * Where a delivery is (struct delivery, `place`), and the one thing each place owns:
  *
- *   IN_LANE        state WAITING: in a FIFO of its lane, acceptance order; links next and previous
- *   RETURNED       state WAITING: in a heap of its lane, of those that came back; next = place
- * there BEHIND         state WAITING: in the queue of its recipient, who is busy; links TIMED state
- * DEFERRED, IN_DOUBT: in the schedule; next = place there ON_JOB         state IN_FLIGHT: next =
- * number of the job NOWHERE        state HELD, DEAD, or between two places. Of those two next =
- * since when, Unix time in s, and previous = what the odometer of its route read then
+ *   IN_LANE    state WAITING: in a FIFO of its lane, acceptance order; links next and previous
+ *   RETURNED   state WAITING: in a heap of its lane, of those that came back; next = place there
+ *   BEHIND     state WAITING: in the queue of its recipient, who is busy; links
+ *   TIMED      state DEFERRED, IN_DOUBT: in the schedule; next = place there
+ *   ON_JOB     state IN_FLIGHT: next = number of the job
+ *   NOWHERE    state HELD, DEAD, or between two places
+ *
+ * Of HELD and DEAD next = since when, Unix time in s, and previous = what the odometer of its route
+ * read then.
  *
  * Order (R6): of each recipient at most one delivery stands in the lane itself; relay->waiting
  * finds it. A recipient has a record (struct recipient) only while one of its deliveries, the
@@ -560,7 +563,7 @@ void route_bytes_count(struct relay *relay);
 bool queue_has_domain(const struct relay *relay, struct slice domain);
 void queue_done(struct relay *relay);
 
-/* ---- lane.c: lanes and recipients' order -------------------------------------------------- */
+/* ---- lane.c, lane_make.c: lanes ----------------------------------------------------------- */
 
 struct lane *lane_of(const struct relay *relay, const struct delivery *delivery);
 void lane_free(struct relay *relay, struct lane *lane);
@@ -594,51 +597,6 @@ const uint32_t *lane_chain(const struct relay *relay, const struct lane *lane,
 uint32_t lane_chain_head(const struct relay *relay, const struct lane *lane);
 /* A destination of a relay: one of very many, of which no switch or stop is told. */
 bool lane_is_one_of_many(const struct relay *relay, const struct lane *lane);
-/* Appends a new delivery (state WAITING, NOWHERE). Where another is before it in its recipient's
- * line it goes there, as does one that is put back. */
-void lane_append(struct relay *relay, uint32_t number);
-/* Puts one back in acceptance order (state WAITING, NOWHERE). */
-void lane_return(struct relay *relay, uint32_t number);
-/* Out of wherever it is: lane, recipient's queue, schedule, job's hands. Its recipient stays
- * blocked if it was the blocker. */
-void delivery_take_out(struct relay *relay, uint32_t number);
-/* The first that may go now, left in its place, or NOBODY. Moves those whose recipient is busy
- * behind it, at most *budget of them. */
-uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget);
-/* The first of the level whose turn it is, whether it may go now or not; or NOBODY. */
-uint32_t lane_head(const struct relay *relay, const struct lane *lane);
-/* The one that was accepted first, of all that stand in the lane; or NOBODY. */
-uint32_t lane_oldest(const struct relay *relay, const struct lane *lane);
-/* NULL: nothing has ever stood there. */
-const struct lane_queue *lane_queue(const struct lane *lane, unsigned level);
-/* It is about to be sent: whose turn comes next. */
-void lane_takes_turn(const struct relay *relay, struct lane *lane, uint32_t number);
-void lane_queues_init(struct lane *lane);
-void lane_queues_done(struct lane *lane);
-/* What tells a recipient's order from others': the address, and the lane unless it is a domain's.
- */
-uint64_t record_key(const struct relay *relay, const struct delivery *delivery);
-/* May this one, waiting in its lane, go now? */
-bool recipient_allows(const struct relay *relay, uint32_t number);
-/* From now on it keeps its recipient's others back. False: memory. */
-bool recipient_block(struct relay *relay, uint32_t number);
-/* It does so no longer; the next in line is let go. Nothing if it did not. */
-void recipient_release(struct relay *relay, uint32_t number);
-/* The first behind a blocker, if nothing follows that one yet; or NOBODY. */
-uint32_t recipient_next(const struct relay *relay, uint32_t blocker);
-/* It is in flight, though another blocks its recipient: if that is later, they change roles. */
-void recipient_precede(struct relay *relay, uint32_t number);
-/* It goes along behind the blocker; it is in flight. */
-void recipient_follow(struct relay *relay, uint32_t number);
-bool recipient_follows(const struct relay *relay, uint32_t number);
-/* It is deferred: keeps the others back as long as patience says, or lets go. */
-void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms);
-/* Steady ms; INT64_MAX: it does not run. */
-int64_t recipient_patience_end(const struct relay *relay, uint32_t number);
-void recipient_timer(struct relay *relay, uint32_t record);
-/* Before all is laned anew, and after: who is under way keeps the others of his new lane back. */
-void recipients_dissolve(struct relay *relay);
-void recipients_rekey(struct relay *relay);
 /* The server for the lane's next delivery, or NO_INDEX. */
 uint32_t lane_choose(const struct relay *relay, const struct lane *lane);
 /* Its mail goes to that server now: tells so, if it went to another before. */
@@ -667,9 +625,67 @@ void lanes_recover(struct relay *relay, const struct server *server, int64_t sin
 void lanes_drained(struct relay *relay); /* tells which have nothing left of what waited */
 /* Counts of a state: called by delivery_set_state(). */
 void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change);
-
+/* So many more, or less, stand in it. */
+void lane_change_ready(struct relay *relay, struct lane *lane, int change);
 /* Begins to count what is left of what it has now. */
 void lane_drain(struct relay *relay, struct lane *lane, uint32_t server);
+
+/* ---- lane_queue.c: what stands in a lane -------------------------------------------------- */
+
+/* The first of the level whose turn it is, whether it may go now or not; or NOBODY. */
+uint32_t lane_head(const struct relay *relay, const struct lane *lane);
+/* The one that was accepted first, of all that stand in the lane; or NOBODY. */
+uint32_t lane_oldest(const struct relay *relay, const struct lane *lane);
+/* NULL: nothing has ever stood there. */
+const struct lane_queue *lane_queue(const struct lane *lane, unsigned level);
+/* It is about to be sent: whose turn comes next. */
+void lane_takes_turn(const struct relay *relay, struct lane *lane, uint32_t number);
+void lane_queues_init(struct lane *lane);
+void lane_queues_done(struct lane *lane);
+/* Into a list of deliveries in acceptance order, and out of it. */
+void fifo_insert(struct relay *relay, uint32_t *head, uint32_t *tail, uint32_t number);
+void fifo_unlink(struct relay *relay, uint32_t *head, uint32_t *tail, uint32_t number);
+/* Into the queues of its lane, and out of them; nothing else. `level` as far as there is memory. */
+void lane_stand(struct relay *relay, uint32_t number, unsigned level, bool is_new);
+void lane_unstand(struct relay *relay, uint32_t number);
+
+/* ---- recipient.c: the order of a recipient's mail ----------------------------------------- */
+
+/* Appends a new delivery (state WAITING, NOWHERE). Where another is before it in its recipient's
+ * line it goes there, as does one that is put back. */
+void lane_append(struct relay *relay, uint32_t number);
+/* Puts one back in acceptance order (state WAITING, NOWHERE). */
+void lane_return(struct relay *relay, uint32_t number);
+/* Out of wherever it is: lane, recipient's queue, schedule, job's hands. Its recipient stays
+ * blocked if it was the blocker. */
+void delivery_take_out(struct relay *relay, uint32_t number);
+/* The first that may go now, left in its place, or NOBODY. Moves those whose recipient is busy
+ * behind it, at most *budget of them. */
+uint32_t lane_first(struct relay *relay, struct lane *lane, uint32_t *budget);
+/* What tells a recipient's order from others': the address, and the lane unless it is a domain's.
+ */
+uint64_t record_key(const struct relay *relay, const struct delivery *delivery);
+/* May this one, waiting in its lane, go now? */
+bool recipient_allows(const struct relay *relay, uint32_t number);
+/* From now on it keeps its recipient's others back. False: memory. */
+bool recipient_block(struct relay *relay, uint32_t number);
+/* It does so no longer; the next in line is let go. Nothing if it did not. */
+void recipient_release(struct relay *relay, uint32_t number);
+/* The first behind a blocker, if nothing follows that one yet; or NOBODY. */
+uint32_t recipient_next(const struct relay *relay, uint32_t blocker);
+/* It is in flight, though another blocks its recipient: if that is later, they change roles. */
+void recipient_precede(struct relay *relay, uint32_t number);
+/* It goes along behind the blocker; it is in flight. */
+void recipient_follow(struct relay *relay, uint32_t number);
+bool recipient_follows(const struct relay *relay, uint32_t number);
+/* It is deferred: keeps the others back as long as patience says, or lets go. */
+void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms);
+/* Steady ms; INT64_MAX: it does not run. */
+int64_t recipient_patience_end(const struct relay *relay, uint32_t number);
+void recipient_timer(struct relay *relay, uint32_t record);
+/* Before all is laned anew, and after: who is under way keeps the others of his new lane back. */
+void recipients_dissolve(struct relay *relay);
+void recipients_rekey(struct relay *relay);
 
 /* ---- freeze.c: fire drills ---------------------------------------------------------------- */
 
