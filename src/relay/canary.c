@@ -53,6 +53,7 @@ enum { FRONT_ROOM = 1 + 2 * FRONT_LOOK };
 struct front {
     uint32_t numbers[FRONT_ROOM];
     uint32_t count;
+    uint32_t unseen; /* the first of the FIFO that was not looked at, or NOBODY */
 };
 
 static void add(struct front *front, uint32_t number)
@@ -89,9 +90,8 @@ static void add_returned(const struct relay *relay, const struct lane_queue *que
 static void add_waiting(const struct relay *relay, const struct server *server,
                         const struct lane_queue *queue, struct front *front)
 {
-    uint32_t looked = 0, passed = 0;
-    for (uint32_t number = queue->head;
-         number != NOBODY && looked < FRONT_LOOK && passed < LOOK_AHEAD;
+    uint32_t looked = 0, passed = 0, number = queue->head;
+    for (; number != NOBODY && looked < FRONT_LOOK && passed < LOOK_AHEAD;
          number = delivery_at(relay, number)->next) {
         if (canary_was_tried(server, delivery_at(relay, number)->recipient)) {
             passed++;
@@ -100,6 +100,7 @@ static void add_waiting(const struct relay *relay, const struct server *server,
             looked++;
         }
     }
+    front->unseen = number;
 }
 
 /* The urgent levels first, as many as there is room for. */
@@ -110,7 +111,7 @@ static bool look_at_front(struct relay *relay, const struct server *server, stru
     if (first == NOBODY) {
         return false;
     }
-    front->count = 0;
+    *front = (struct front){.unseen = NOBODY};
     add(front, first);
     for (unsigned level = LEVELS; level-- > 0 && front->count < FRONT_ROOM;) {
         const struct lane_queue *queue = lane_queue(lane, level);
@@ -122,8 +123,29 @@ static bool look_at_front(struct relay *relay, const struct server *server, stru
     return true;
 }
 
-static bool is_first_of_its_recipient(const struct relay *relay, const struct front *front,
-                                      uint32_t number)
+/* In a lane that does not line up an earlier one of the recipient may stand where nobody looked.
+ * False: perhaps. */
+static bool is_first_of_unseen(const struct relay *relay, const struct lane *lane,
+                               const struct front *front, uint32_t number)
+{
+    const struct lane_queue *queue = &lane->normal;
+    const struct delivery *delivery = delivery_at(relay, number);
+    if (lane->lines_up || number == front->numbers[0]) {
+        return true;
+    }
+    if (delivery->place == PLACE_RETURNED) {
+        return front->unseen == NOBODY || delivery_before(relay, number, front->unseen);
+    }
+    bool first = queue->returned_count <= LOOK_AHEAD;
+    for (uint32_t i = 0; first && i < queue->returned_count; i++) {
+        first = delivery_at(relay, queue->returned[i])->recipient != delivery->recipient ||
+                delivery_before(relay, number, queue->returned[i]);
+    }
+    return first;
+}
+
+static bool is_first_of_its_recipient(const struct relay *relay, const struct lane *lane,
+                                      const struct front *front, uint32_t number)
 {
     uint64_t recipient = delivery_at(relay, number)->recipient;
     for (uint32_t i = 0; i < front->count; i++) {
@@ -133,7 +155,7 @@ static bool is_first_of_its_recipient(const struct relay *relay, const struct fr
             return false;
         }
     }
-    return recipient_allows(relay, number);
+    return recipient_allows(relay, number) && is_first_of_unseen(relay, lane, front, number);
 }
 
 struct choice {
@@ -170,7 +192,7 @@ static void choose_from(struct relay *relay, const struct server *server, struct
                                 canary_was_tried(server, delivery->recipient), is_large,
                                 !is_large && recipient_is_known_good(relay, server, delivery)};
         if (is_better(relay, &choice, best) &&
-            is_first_of_its_recipient(relay, front, choice.number)) {
+            is_first_of_its_recipient(relay, lane, front, choice.number)) {
             *best = choice;
         }
     }

@@ -216,7 +216,7 @@ static void send_follower(struct relay *relay, const struct server *server, stru
     }
     const struct delivery *delivery = delivery_at(relay, number);
     const struct lane *lane = lane_of(relay, delivery);
-    if (lane->pin != PIN_NONE || lane->guest ||
+    if (lane->pin != PIN_NONE || lane->guest || lane->ready > 0 ||
         lane != lane_of(relay, delivery_at(relay, ahead->deliveries[0])) ||
         lane_choose(relay, lane) != server->index ||
         message_at(relay, delivery->message)->unfinished > 1 ||

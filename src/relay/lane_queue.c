@@ -227,7 +227,8 @@ void lane_stand(struct relay *relay, uint32_t number, unsigned wanted, bool is_n
 {
     struct delivery *delivery = delivery_at(relay, number);
     struct lane *lane = lane_of(relay, delivery);
-    unsigned level = make_level(lane, wanted);
+    /* One of the recipient's in another lane may be urgent. */
+    unsigned level = lane->lines_up ? make_level(lane, wanted) : LEVEL_NORMAL;
     struct lane_queue *queue = queue_at(lane, level);
     delivery->level = level & 31u;
     /* Mail loaded after new mail has come in is older than the FIFO's end. */
@@ -243,7 +244,9 @@ void lane_stand(struct relay *relay, uint32_t number, unsigned wanted, bool is_n
         delivery->place = PLACE_IN_LANE;
     }
     lane->taken_levels |= 1u << level;
-    waiting_put(relay, number);
+    if (lane->lines_up) {
+        waiting_put(relay, number);
+    }
 }
 
 void lane_unstand(struct relay *relay, uint32_t number)
@@ -251,7 +254,9 @@ void lane_unstand(struct relay *relay, uint32_t number)
     struct delivery *delivery = delivery_at(relay, number);
     struct lane *lane = lane_of(relay, delivery);
     struct lane_queue *queue = queue_at(lane, delivery->level);
-    waiting_remove(relay, number);
+    if (lane->lines_up) {
+        waiting_remove(relay, number);
+    }
     if (delivery->place == PLACE_IN_LANE) {
         fifo_unlink(relay, &queue->head, &queue->tail, number);
     } else {

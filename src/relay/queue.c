@@ -254,7 +254,7 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
     }
     if (!chunks_grow(&relay->messages, index, sizeof(struct message)) ||
         !timers_reserve(relay, count, 0) ||
-        !waiting_reserve(relay, relay->delivery_count + count)) {
+        (relay->waiting.room > 0 && !waiting_reserve(relay, relay->delivery_count + count))) {
         return ERROR_MEMORY;
     }
     uint32_t *many = count == 1 ? NULL : malloc(count * sizeof *many);

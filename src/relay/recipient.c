@@ -22,9 +22,15 @@ static struct recipient *record_of(const struct relay *relay, const struct deliv
     return found == 0 ? NULL : &relay->records[found - 1];
 }
 
-static unsigned own_level(const struct relay *relay, uint32_t number)
+static unsigned level_wanted(const struct relay *relay, uint32_t number)
 {
     return message_at(relay, delivery_at(relay, number)->message)->level;
+}
+
+static unsigned own_level(const struct relay *relay, uint32_t number)
+{
+    bool has_levels = lane_of(relay, delivery_at(relay, number))->lines_up;
+    return has_levels ? level_wanted(relay, number) : LEVEL_NORMAL;
 }
 
 /* What goes before a more urgent one of its recipient is as urgent. `record` may be NULL. */
@@ -85,7 +91,8 @@ static bool blocker_yields(struct relay *relay, struct recipient *record, uint32
 static struct recipient *line_up(struct relay *relay, uint32_t number, unsigned *ret_level)
 {
     struct recipient *record = record_of(relay, delivery_at(relay, number));
-    uint32_t other = record != NULL ? NOBODY : waiting_find(relay, number);
+    bool lines_up = lane_of(relay, delivery_at(relay, number))->lines_up;
+    uint32_t other = record != NULL || !lines_up ? NOBODY : waiting_find(relay, number);
     *ret_level = own_level(relay, number);
     if (other == NOBODY) {
         return record;
@@ -131,14 +138,75 @@ static void enter(struct relay *relay, uint32_t number, bool is_new)
     lane_change_ready(relay, lane_of(relay, delivery), 1);
 }
 
+static void join_line(struct relay *relay, uint32_t number)
+{
+    const struct recipient *record = record_of(relay, delivery_at(relay, number));
+    if (record == NULL ? waiting_find(relay, number) == NOBODY : record->blocker == number) {
+        waiting_put(relay, number);
+    } else {
+        delivery_take_out(relay, number);
+        enter(relay, number, false);
+    }
+}
+
+/* What stands in the lane lines up. Without memory it does not, and nothing in it has priority. */
+static void begin_lines(struct relay *relay, struct lane *lane)
+{
+    uint32_t count = 0;
+    uint32_t *numbers = malloc((lane->ready + 1) * sizeof *numbers);
+    if (numbers == NULL || !waiting_reserve(relay, relay->delivery_count)) {
+        free(numbers);
+        return;
+    }
+    for (uint32_t at = lane->normal.head; at != NOBODY; at = delivery_at(relay, at)->next) {
+        numbers[count++] = at;
+    }
+    for (uint32_t i = 0; i < lane->normal.returned_count; i++) {
+        numbers[count++] = lane->normal.returned[i];
+    }
+    assert(count == lane->ready);
+    lane->lines_up = true;
+    for (uint32_t i = 0; i < count; i++) {
+        if (stands(delivery_at(relay, numbers[i])) &&
+            waiting_find(relay, numbers[i]) != numbers[i]) {
+            join_line(relay, numbers[i]);
+        }
+    }
+    free(numbers);
+}
+
+/* Later than all that stands in a lane which does not line up: it may stand there, too, whoever is
+ * before it. */
+static bool is_last(const struct relay *relay, const struct lane *lane, uint32_t number)
+{
+    return !lane->lines_up && lane->ready > 0 && lane->normal.tail != NOBODY &&
+           delivery_before(relay, lane->normal.tail, number);
+}
+
+static void put(struct relay *relay, uint32_t number, bool is_new)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    lane->lines_up = lane->lines_up && lane->ready > 0;
+    if (!lane->lines_up && level_wanted(relay, number) != LEVEL_NORMAL) {
+        begin_lines(relay, lane);
+    }
+    if (is_new && is_last(relay, lane, number)) {
+        lane_stand(relay, number, LEVEL_NORMAL, true);
+        lane_change_ready(relay, lane, 1);
+    } else if (delivery->place == PLACE_NOWHERE) { /* else behind an earlier one, as a blocker */
+        enter(relay, number, is_new);
+    }
+}
+
 void lane_append(struct relay *relay, uint32_t number)
 {
-    enter(relay, number, true);
+    put(relay, number, true);
 }
 
 void lane_return(struct relay *relay, uint32_t number)
 {
-    enter(relay, number, false);
+    put(relay, number, false);
 }
 
 void delivery_take_out(struct relay *relay, uint32_t number)

@@ -15,19 +15,22 @@
  * Of HELD and DEAD next = since when, Unix time in s, and previous = what the odometer of its route
  * read then.
  *
- * Order (R6): of each recipient at most one delivery stands in the lane itself; relay->waiting
- * finds it. A recipient has a record (struct recipient) only while one of its deliveries, the
+ * Order (R6): a recipient has a record (struct recipient) only while one of its deliveries, the
  * blocker, keeps others back: in flight, deferred with patience running, or first in line in the
- * lane while others wait behind it. When the blocker leaves, the first behind it becomes the
- * blocker and goes to a heap of the lane, which is served before anything later, since FIFO and
- * heap are compared by acceptance sequence.
+ * lane. Who is met at the head of the lane while another is the blocker goes behind that one. When
+ * the blocker leaves, the first behind it becomes the blocker and goes to a heap of the lane, which
+ * is served before anything later, since FIFO and heap are compared by acceptance sequence: of two
+ * that stand there the earlier one is always met first, and takes the role from a later one.
  *
- * Priority (RFC 6710) then orders recipients without touching the order of any one of them: a lane
- * has a FIFO and a heap for each level, and only what stands in the lane has a level. Who stands
- * before a more urgent message of the same recipient goes at that one's level, for else it would
- * keep it back. The highest level goes first; when that has kept lower ones waiting for
+ * Priority (RFC 6710) orders recipients without touching the order of any one of them. From a
+ * lane's first message on that is not of the usual priority, until nothing stands in it, the lane
+ * lines up: of each recipient only one delivery stands in it, which relay->waiting finds, and all
+ * later ones are behind that from acceptance on. (Held mail without priority is spared the memory.)
+ * Such a lane has a FIFO and a heap for each level, and only what stands in it has a level. Who
+ * stands before a more urgent message of the same recipient goes at that one's level, for else it
+ * would keep it back. The highest level goes first; when that has kept lower ones waiting for
  * LEVEL_PATIENCE_MS, they get one turn in LEVEL_SHARE, each level in its turn. Memory that is out
- * for a record or for levels costs priority, never order.
+ * for a record, for lines or for levels costs priority, never order.
  *
  * One more may be in flight: the blocker's follower, the first behind it, given to the session that
  * has the blocker's job, so that its envelope is said while the reply to the blocker's dot is
@@ -207,7 +210,7 @@ struct recipient {
     uint32_t urgent;     /* the last of the most urgent ones behind it; NOBODY: all as usual */
 };
 
-/* ---- waiting.c: who stands in a lane ------------------------------------------------------ */
+/* ---- waiting.c: who stands in a lane that lines up ---------------------------------------- */
 
 /* A hash table of deliveries by their recipient and lane: 4 bytes a place, at most 3 in 4 taken. */
 struct waiting {
@@ -253,6 +256,7 @@ struct lane {
     struct lane_queue normal;  /* of LEVEL_NORMAL */
     struct lane_queue *levels; /* of the others, LEVELS of them; NULL: there have been none */
     uint32_t taken_levels;     /* bits: in those something stands */
+    bool lines_up;             /* of each recipient only one stands in it */
     uint32_t last_share;       /* the level that had a turn though a higher one waited */
     uint32_t unshared_turns;   /* since then */
     int64_t passed_over_ms;    /* steady: since when lower levels wait; INT64_MAX: none does */
@@ -651,10 +655,10 @@ void lane_unstand(struct relay *relay, uint32_t number);
 
 /* ---- recipient.c: the order of a recipient's mail ----------------------------------------- */
 
-/* Appends a new delivery (state WAITING, NOWHERE). Where another is before it in its recipient's
- * line it goes there, as does one that is put back. */
+/* Appends a new delivery (state WAITING, NOWHERE). */
 void lane_append(struct relay *relay, uint32_t number);
-/* Puts one back in acceptance order (state WAITING, NOWHERE). */
+/* Puts one back in acceptance order (state WAITING, NOWHERE); behind its recipient's blocker, if
+ * that is another and has come before it. */
 void lane_return(struct relay *relay, uint32_t number);
 /* Out of wherever it is: lane, recipient's queue, schedule, job's hands. Its recipient stays
  * blocked if it was the blocker. */

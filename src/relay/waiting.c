@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which delivery of a recipient stands in a lane (R6): open addressing over numbers alone, for the
- * key of each is found by its delivery. Cleared places are closed by moving up what follows, so a
- * look-up ends at the first free place.
+ * Which delivery of a recipient stands in a lane that lines up (R6): open addressing over numbers
+ * alone, for the key of each is found by its delivery. Cleared places are closed by moving up what
+ * follows, so a look-up ends at the first free place.
  */
 #include <stdlib.h>
 

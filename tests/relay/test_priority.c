@@ -146,6 +146,26 @@ static void earlier_mail_that_comes_back_goes_before_urgent_mail(void **state)
     drains(order, 3);
 }
 
+/* Nothing was urgent until then, so nobody had looked who stands before whom. */
+static void the_first_urgent_message_finds_what_stands_before_it(void **state)
+{
+    (void)state;
+    start();
+    for (uint32_t i = 0; i < 6; i++) {
+        add(1 + i, 0, i % 2 == 0 ? "ann@one.example" : "bob@one.example");
+    }
+    add(7, 0, "carl@one.example");
+    assert_int_equal(relay_hold(world.relay, (struct spool_handle){4}, 0, SLICE_EMPTY, world.now),
+                     ERROR_NONE);
+    assert_int_equal(relay_release(world.relay, (struct spool_handle){4}, 0, world.now),
+                     ERROR_NONE);
+    world_take(&world);
+    add(8, 9, "bob@one.example");
+    add(9, 0, "bob@one.example");
+    const uint32_t order[] = {2, 4, 1, 6, 3, 8, 5, 7, 9}; /* two are under way at once */
+    drains(order, 9);
+}
+
 /* Urgent mail comes for ever: others wait for half a minute, and then get one turn in four. */
 static void what_waits_below_is_not_forgotten(void **state)
 {
@@ -189,6 +209,7 @@ int main(void)
         cmocka_unit_test(low_mail_does_not_keep_later_mail_of_its_recipient_below),
         cmocka_unit_test(what_was_taken_away_hurries_nobody),
         cmocka_unit_test(earlier_mail_that_comes_back_goes_before_urgent_mail),
+        cmocka_unit_test(the_first_urgent_message_finds_what_stands_before_it),
         cmocka_unit_test(what_waits_below_is_not_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
