@@ -196,7 +196,8 @@ void world_insert(struct world *world, uint32_t handle, uint64_t sequence, const
                                     .priority = world->priority,
                                     .deliver_by_ms = world->deliver_by_ms,
                                     .header_length = 100,
-                                    .body_length = 900,
+                                    .body_length =
+                                        world->body_length > 0 ? world->body_length : 900,
                                     .sender = slice_from_text(sender),
                                     .recipients = list,
                                     .recipient_count = count};
@@ -238,7 +239,9 @@ void world_wait(struct world *world, int64_t ms)
 
 void world_opened(struct world *world, uint32_t session)
 {
-    const struct relay_capabilities capabilities = {.flags = world->capabilities};
+    const struct relay_capabilities capabilities = {.flags = world->capabilities,
+                                                    .recipients_max = world->recipients_max,
+                                                    .mails_max = world->mails_max};
     relay_session_opened(world->relay, session, &capabilities, world->now);
     world_take(world);
 }

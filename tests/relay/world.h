@@ -34,10 +34,12 @@ struct world {
     struct relay_time now;
     uint64_t sequence;
     bool bounces_fail;
-    uint8_t notify;        /* of recipients that are added */
-    int8_t priority;       /* of messages that are added, as is */
-    int64_t deliver_by_ms; /* this */
-    uint32_t capabilities; /* RELAY_CAP_*, of sessions that open */
+    uint8_t notify;                     /* of recipients that are added */
+    int8_t priority;                    /* of messages that are added, as is */
+    int64_t deliver_by_ms;              /* this */
+    uint64_t body_length;               /* this; 0: 900 */
+    uint32_t capabilities;              /* RELAY_CAP_*, of sessions that open */
+    uint32_t recipients_max, mails_max; /* RFC 9422, of these */
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
     struct world_global globals[WORLD_GLOBALS]; /* but odometers; the first ones */
