@@ -116,6 +116,8 @@ void ledger_tell(const struct ledger *ledger, const char *format, ...)
  * arrived and were undisturbed (one in flight, one pipelined behind it). */
 void ledger_disturb(struct ledger *ledger, uint32_t recipient);
 void ledger_disturb_all(struct ledger *ledger);
+/* The operator holds all that there is for this recipient: what comes later passes it (R6). */
+void ledger_hold(struct ledger *ledger, uint32_t recipient);
 /* The program itself puts off message `number` for the recipient at `index` of its envelope,
  * without any server's doing: that moves nothing, but its patience (R6) begins, and once over,
  * later ones may pass. It runs once, in whole milliseconds of the clock: a second time changes

@@ -73,6 +73,16 @@ void ledger_disturb(struct ledger *ledger, uint32_t recipient)
     }
 }
 
+void ledger_hold(struct ledger *ledger, uint32_t recipient)
+{
+    for (uint32_t i = 0; i < ledger->issued; i++) {
+        struct ledger_entry *entry = ledger_find(ledger, i, recipient);
+        if (entry != NULL && entry->delivered == 0) {
+            entry->disturbed = true;
+        }
+    }
+}
+
 void ledger_disturb_all(struct ledger *ledger)
 {
     for (uint32_t i = 0; i < LEDGER_RECIPIENTS; i++) {

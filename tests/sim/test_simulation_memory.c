@@ -46,6 +46,7 @@ enum {
     WAY_DEPTH = 6,
     FAILURES_MAX = 20,
     TRY_SECONDS = 60,
+    HELD_RECIPIENT = 1, /* r1 */
 };
 
 /* ---- the allocation that fails --------------------------------------------------------------- */
@@ -185,7 +186,11 @@ static void command(struct scene *scene, unsigned step)
         "{\"command\":\"queue retry\",\"arguments\":{\"all\":true}}",
         "{\"command\":\"queue release\",\"arguments\":{\"all\":true}}",
     };
-    program_command(scene->program, commands[step % (sizeof(commands) / sizeof(commands[0]))]);
+    const char *said = commands[step % (sizeof(commands) / sizeof(commands[0]))];
+    if (strstr(said, "queue hold") != NULL) {
+        ledger_hold(scene->ledger, HELD_RECIPIENT);
+    }
+    program_command(scene->program, said);
 }
 
 /* What happens between two tenths of a second. */
