@@ -8,6 +8,7 @@
 #include "app/turn.h"
 #include "base/digest.h"
 #include "service/smtp_in.h"
+#include "sys/tls.h"
 
 #include <unistd.h>
 
@@ -110,6 +111,9 @@ int role_edge_in(int channel)
         return role_fail("start", error);
     }
     error = digest_prepare();
+    if (error == ERROR_NONE) {
+        error = tls_prepare();
+    }
     if (error != ERROR_NONE) {
         return role_fail("libcrypto", error);
     }

@@ -374,6 +374,7 @@ static void check_listeners(struct settings *settings, const struct entry **entr
         }
         settings_odmr_listener(settings, block, settings_entry(entries, BLOCK_LISTEN, "users"),
                                &listener);
+        settings_listener_tls(settings, block, entries, &listener);
         const struct entry *address = settings_entry(entries, BLOCK_LISTEN, "address");
         for (uint32_t i = 0; address != NULL && i < address->count; i++) {
             add_listener(settings, listeners, &listener, &address->values[i]);

@@ -218,6 +218,7 @@ enum setting_type {
     SETTING_IPS,
     SETTING_NETWORKS,
     SETTING_KINDS, /* of alerts */
+    SETTING_FILES,
     SETTING_SENDERS,
     SETTING_SERVER,
     SETTING_CHAIN,
@@ -322,6 +323,12 @@ void settings_access(struct settings *settings, const struct entry **entries);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
 void settings_odmr_listener(struct settings *settings, const struct block *block,
                             const struct entry *users, struct listener_config *listener);
+/* The same for TLS. */
+void settings_listener_tls(struct settings *settings, const struct block *block,
+                           const struct entry *const *entries, struct listener_config *listener);
+/* PEM of authorities in a file for `readers`; complains under `key` if there are none. */
+void settings_authorities(struct settings *settings, const char *key, const struct place *at,
+                          struct slice path, unsigned readers, struct slice *ret_pem);
 /* When all else is there: that the users' domains and the servers without an address fit. */
 void settings_odmr(struct settings *settings);
 /* The index of the server, or NO_INDEX with a complaint. */

@@ -72,6 +72,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_RELAY] = "RELAY | none",
         [SETTING_ANCHOR] = "RECORD",
         [SETTING_SECRET] = "FILE",
+        [SETTING_FILES] = "FILE | {FILE, ...}",
         [SETTING_USERS] = "\"file:PATH\"",
         [SETTING_RECIPIENTS] = "any | learn",
         [SETTING_ABSENT] = "",

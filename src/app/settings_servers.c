@@ -6,7 +6,6 @@
 #include "app/settings_internal.h"
 #include "base/crc32c.h"
 #include "relay/relay.h"
-#include "sys/tls.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -170,15 +169,6 @@ static void fill_login(struct servers *servers, struct server_config *server)
 
 /* ---- TLS --------------------------------------------------------------------------------- */
 
-static void check_authorities(struct servers *servers, struct place at, struct slice path,
-                              struct slice pem)
-{
-    char problem[TLS_PROBLEM_SIZE];
-    if (!servers->settings->sealed && tls_authorities_check(pem, problem) != ERROR_NONE) {
-        settings_complain(servers->settings, at, "tls-ca: %.*s: %s", SHOWN(path), problem);
-    }
-}
-
 /* Who asks for a proof and names nobody trusts whom the machine trusts. */
 static void fill_authorities(struct servers *servers, struct server_config *server,
                              const struct entry *entry, struct place at)
@@ -186,15 +176,11 @@ static void fill_authorities(struct servers *servers, struct server_config *serv
     struct settings *settings = servers->settings;
     bool named = entry != NULL && entry->count == 1 && !entry->list;
     struct slice path = named ? entry->values[0].text : SLICE_LITERAL(MACHINE_AUTHORITIES);
-    uint32_t source;
     if (!named && server->tls < SERVER_TLS_REQUIRED) {
         return;
     }
     at = named ? entry->values[0].at : at;
-    if (settings_withheld_file(settings, &at, path, SETTINGS_FOR_EDGE_OUT, &source)) {
-        server->tls_ca = settings->sources[source].content;
-        check_authorities(servers, at, path, server->tls_ca);
-    }
+    settings_authorities(settings, "tls-ca", &at, path, SETTINGS_FOR_EDGE_OUT, &server->tls_ca);
 }
 
 /* Its client calls: what is about calling it is a mistake. */

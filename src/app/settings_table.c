@@ -140,11 +140,20 @@ const struct setting settings_table[] = {
              "back within 2 days is let through, and is known for 36 days from each time on; after "
              "5 such messages their network is known (an IPv4 /24, an IPv6 /64). Relay clients and whom "
              "an allow block names are not put off. A restart forgets whom it knew."},
-    {"tls", SETTING_CHOICE, .block = BLOCK_LISTEN, .fallback = "none", .choices = "none",
-     .later = "starttls|implicit",
-     .text = "Whether connections are encrypted."},
-    {"certificate", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "The certificate for TLS."},
-    {"key", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "The key of the certificate."},
+    {"tls", SETTING_CHOICE, LISTEN(tls), .fallback = "none", .choices = "none|starttls|implicit",
+     .text = "Whether connections are encrypted: by STARTTLS where the client wants it, or from the "
+             "beginning. TLS 1.2 and 1.3."},
+    {"certificate", SETTING_FILES, .block = BLOCK_LISTEN,
+     .otherwise = "must be given with tls",
+     .text = "A file with the certificate and those that lead to its authority, in PEM; or a list of "
+             "them, of which a client gets the first that has the name it asks for, or else the first. "
+             "Read at start and reload, which ends no connection."},
+    {"key", SETTING_FILES, .block = BLOCK_LISTEN, .otherwise = "in the files of certificate",
+     .text = "The file with the key of the certificate, without a passphrase, or a list in the same "
+             "order. It is for root alone, and given to the receiving process alone."},
+    {"client-ca", SETTING_SECRET, .block = BLOCK_LISTEN, .otherwise = "clients are not asked",
+     .text = "The file of authorities, in PEM, whose certificates clients may show; whether they have "
+             "stands in Received. No client is turned away for it."},
     {"auth", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Who may log in."},
     {"proxy-from", SETTING_ABSENT, .block = BLOCK_LISTEN,
      .text = "Peers that send a PROXY header."},

@@ -7,7 +7,9 @@
  *   COMMAND     COMMAND  SKIP_LINE  ANSWER  SKIP_CHUNK  CHUNK  CLOSING
  *   SKIP_LINE   SKIP_LINE  COMMAND  CLOSING
  *   RESPONSE    RESPONSE  COMMAND  SKIP_LINE  ANSWER  CLOSING
- *   ANSWER      by smtp_server_answer(): COMMAND  RESPONSE  DATA  CHUNK  SKIP_CHUNK  CLOSING
+ *   ANSWER      by smtp_server_answer(): COMMAND  RESPONSE  HANDSHAKE  DATA  CHUNK  SKIP_CHUNK
+ *               CLOSING
+ *   HANDSHAKE   by smtp_server_secured(): COMMAND
  *   DATA        DATA  ANSWER  COMMAND
  *   CHUNK       CHUNK  COMMAND  ANSWER  SKIP_CHUNK  END
  *   SKIP_CHUNK  SKIP_CHUNK  COMMAND
@@ -105,6 +107,14 @@ static enum smtp_server_step step_answer(struct smtp_server *server,
     return STEP_ANSWER;
 }
 
+static enum smtp_server_step step_handshake(struct smtp_server *server,
+                                            struct smtp_server_event *event)
+{
+    (void)event;
+    server->starved = true;
+    return STEP_HANDSHAKE;
+}
+
 static enum smtp_server_step step_closing(struct smtp_server *server,
                                           struct smtp_server_event *event)
 {
@@ -138,6 +148,7 @@ static const struct {
     [STEP_RESPONSE] = {smtp_server_step_response,
                        TO(RESPONSE) | TO(COMMAND) | TO(SKIP_LINE) | TO(ANSWER) | TO(CLOSING)},
     [STEP_ANSWER] = {step_answer, TO(ANSWER)},
+    [STEP_HANDSHAKE] = {step_handshake, TO(HANDSHAKE)},
     [STEP_DATA] = {smtp_server_step_data, TO(DATA) | TO(ANSWER) | TO(COMMAND)},
     [STEP_CHUNK] = {smtp_server_step_chunk,
                     TO(CHUNK) | TO(COMMAND) | TO(ANSWER) | TO(SKIP_CHUNK) | TO(END)},
@@ -270,6 +281,13 @@ static enum smtp_server_step auth_answered(struct smtp_server *server,
     return STEP_COMMAND;
 }
 
+static enum smtp_server_step starttls_answered(struct smtp_server *server,
+                                               const struct smtp_answer *answer)
+{
+    smtp_server_reply_answer(server, answer, "220 2.0.0 Ready to start TLS");
+    return accepts(answer) ? STEP_HANDSHAKE : STEP_COMMAND;
+}
+
 static enum smtp_server_step atrn_answered(struct smtp_server *server,
                                            const struct smtp_answer *answer)
 {
@@ -310,6 +328,9 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
     case SMTP_SERVER_RESPONSE:
         next = auth_answered(server, answer);
         break;
+    case SMTP_SERVER_STARTTLS:
+        next = starttls_answered(server, answer);
+        break;
     case SMTP_SERVER_ATRN:
         next = atrn_answered(server, answer);
         break;
@@ -329,6 +350,26 @@ void smtp_server_set_secure(struct smtp_server *server, bool is_secure)
     server->is_secure = is_secure;
 }
 
+bool smtp_server_wants_handshake(const struct smtp_server *server)
+{
+    return server->step == STEP_HANDSHAKE;
+}
+
+void smtp_server_secured(struct smtp_server *server, int64_t now_ms)
+{
+    assert(server->step == STEP_HANDSHAKE && !server->has_mail);
+    server->step = STEP_COMMAND;
+    server->input = SLICE_EMPTY;
+    server->since_ms = now_ms;
+    server->now_ms = now_ms;
+    server->has_hello = false;
+    server->is_extended = false;
+    server->has_login = false;
+    server->mail_refused = false;
+    server->offers = 0;
+    server->is_secure = true;
+}
+
 /* ---- state ------------------------------------------------------------------------------- */
 
 struct slice smtp_server_unread(const struct smtp_server *server)
@@ -338,8 +379,8 @@ struct slice smtp_server_unread(const struct smtp_server *server)
 
 bool smtp_server_wants_input(const struct smtp_server *server)
 {
-    return server->step != STEP_ANSWER && server->step < STEP_CLOSING &&
-           server->output.length <= OUTPUT_HIGH;
+    return server->step != STEP_ANSWER && server->step != STEP_HANDSHAKE &&
+           server->step < STEP_CLOSING && server->output.length <= OUTPUT_HIGH;
 }
 
 struct slice smtp_server_output(const struct smtp_server *server)
@@ -362,7 +403,8 @@ int64_t smtp_server_deadline(const struct smtp_server *server)
 {
     const struct smtp_server_settings *settings = server->settings;
     int64_t command = INT64_MAX, session = INT64_MAX;
-    if (server->step == STEP_ANSWER || server->step >= STEP_CLOSING) {
+    if (server->step == STEP_ANSWER || server->step == STEP_HANDSHAKE ||
+        server->step >= STEP_CLOSING) {
         return INT64_MAX;
     }
     if (settings->command_timeout_ms != 0) {
@@ -378,7 +420,8 @@ int64_t smtp_server_deadline(const struct smtp_server *server)
 
 void smtp_server_expire(struct smtp_server *server)
 {
-    if (server->step != STEP_ANSWER && server->step < STEP_CLOSING) {
+    if (server->step != STEP_ANSWER && server->step != STEP_HANDSHAKE &&
+        server->step < STEP_CLOSING) {
         smtp_server_reply_goodbye(server, "421 4.4.2 ", "Timeout, closing connection");
         server->step = STEP_CLOSING;
     }
@@ -387,7 +430,9 @@ void smtp_server_expire(struct smtp_server *server)
 void smtp_server_end(struct smtp_server *server, const struct smtp_answer *answer)
 {
     assert(server->step != STEP_ANSWER);
-    if (server->step < STEP_CLOSING) {
+    if (server->step == STEP_HANDSHAKE) {
+        server->step = STEP_CLOSING; /* nothing can be said in the clear any more */
+    } else if (server->step < STEP_CLOSING) {
         smtp_server_reply_answer(server, answer, "421 4.3.2 Closing connection");
         server->step = STEP_CLOSING;
     }

@@ -4,7 +4,8 @@
  * It owns no socket, clock or log, and knows no route, limit of memory or storage.
  *
  * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
- * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), and where the caller
+ * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), where a listener
+ * has it STARTTLS (3207), and where the caller
  * says so DSN (3461), DELIVERBY (2852, without a least time), MT-PRIORITY (6710), and AUTH (4954)
  * on a connection that is secure. Or, with `odmr`, the provider's side of on-demand mail relay
  * (2645): AUTH with CRAM-MD5 (4954, 2195) and ATRN, and no mail. The caller:
@@ -15,6 +16,7 @@
  *   smtp_server_unread()   what was not used: to be kept, and handed over in front of new bytes
  *   smtp_server_output()   what is to be sent; smtp_server_sent() when it has been
  *   smtp_server_deadline() when smtp_server_expire() is due
+ *   smtp_server_secured()  when, after STARTTLS, the output has left and hands are shaken
  *
  * Unread input is at most a command line while more input is wanted, so it is bounded by the
  * caller's own pause in reading while smtp_server_wants_input() is false. Content is never left
@@ -45,7 +47,8 @@ struct smtp_server_settings {
     uint32_t session_timeout_ms;
     bool reject_bare_newline;
     bool odmr;
-    bool submission;     /* RFC 6409: no mail without a login, no ETRN */
+    bool submission; /* RFC 6409: no mail without a login, no ETRN */
+    bool starttls;
     unsigned mechanisms; /* bits 1 << enum sasl_mechanism of AUTH; 0: there is none */
 };
 
@@ -69,6 +72,8 @@ enum smtp_server_event_kind {
                          a client wrote it; with `odmr` CRAM-MD5, and neither. Answers: 235; 334
                          with a challenge in base64 as text; 454; 501 or 535, a mistake */
     SMTP_SERVER_RESPONSE, /* bytes: what came back, likewise. Answers: as to SMTP_SERVER_AUTH */
+    SMTP_SERVER_STARTTLS, /* Answers: 220, after which no more is read until smtp_server_secured();
+                             454. Nothing had come behind the command */
     SMTP_SERVER_ATRN,     /* name: the domains as the client wrote them, valid and joined by commas;
                              empty: all that are his. He is logged in. Answers: 250, after which no more
                              is read and the caller has the connection (not if anything has come behind
@@ -176,6 +181,11 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
                         int64_t now_ms);
 /* What EHLO offers of SMTP_OFFER_*, and whose parameters are known, from now on. */
 void smtp_server_offer(struct smtp_server *server, unsigned extensions);
+/* After STARTTLS: the output is to leave in the clear, and then TLS begins. */
+bool smtp_server_wants_handshake(const struct smtp_server *server);
+/* It has begun: what was said before is forgotten (RFC 3207 section 4.2), and the connection is
+ * secure. */
+void smtp_server_secured(struct smtp_server *server, int64_t now_ms);
 /* Nobody reads along, so that a client may log in. */
 void smtp_server_set_secure(struct smtp_server *server, bool is_secure);
 struct slice smtp_server_unread(const struct smtp_server *server);

@@ -24,6 +24,7 @@ enum {
     WITH_AUTH = 1 << 13,  /* where clients may log in */
     SUBMISSION = 1 << 14, /* there only after a login */
     NO_SUBMISSION = 1 << 15,
+    WITH_STARTTLS = 1 << 16, /* where a listener has it */
 };
 
 struct command {
@@ -104,6 +105,23 @@ static enum smtp_server_step run_quit(struct smtp_server *server, struct slice a
     return STEP_CLOSING;
 }
 
+/* What has come behind it may be somebody else's (RFC 3207 section 6, CVE-2011-0411): the session
+ * ends. */
+static enum smtp_server_step run_starttls(struct smtp_server *server, struct slice arguments,
+                                          struct smtp_server_event *event)
+{
+    (void)arguments;
+    if (server->is_secure) {
+        return smtp_server_mistake(server, "503 5.5.1 TLS has begun already");
+    }
+    if (server->input.length > 0) {
+        server->errors++;
+        smtp_server_reply(server, "503 5.5.1 Nothing may come behind STARTTLS");
+        return STEP_CLOSING;
+    }
+    return smtp_server_ask(server, event, SMTP_SERVER_STARTTLS);
+}
+
 static const struct command commands[] = {
     {"MAIL", NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT | SUBMISSION, smtp_server_command_mail,
      NULL},
@@ -123,11 +141,12 @@ static const struct command commands[] = {
     {"HELP", ODMR, run_help, NULL},
     {"AUTH", NEED_HELLO | NEED_NO_LOGIN | NEED_NO_MAIL | WITH_ARGUMENT | ODMR | WITH_AUTH,
      smtp_server_command_auth, NULL},
+    {"STARTTLS", NEED_HELLO | NEED_NO_MAIL | WITHOUT_ARGUMENT | WITH_STARTTLS, run_starttls, NULL},
     {"ATRN", NEED_HELLO | NEED_LOGIN | ONLY_ODMR, smtp_server_command_atrn, NULL},
 };
 
 /* Known, and not offered. */
-static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML", "SAML", "STARTTLS"};
+static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML", "SAML"};
 
 static bool is_here(const struct smtp_server_settings *settings, unsigned rules)
 {
@@ -135,6 +154,7 @@ static bool is_here(const struct smtp_server_settings *settings, unsigned rules)
         return (rules & (ODMR | ONLY_ODMR)) != 0;
     }
     return (rules & ONLY_ODMR) == 0 && ((rules & WITH_AUTH) == 0 || settings->mechanisms != 0) &&
+           ((rules & WITH_STARTTLS) == 0 || settings->starttls) &&
            ((rules & NO_SUBMISSION) == 0 || !settings->submission);
 }
 
@@ -142,7 +162,7 @@ static const struct command *find_command(const struct smtp_server *server, stru
 {
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
         if (is_here(server->settings, commands[i].rules) &&
-            slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
+            slice_equal_fold(verb, slice_from_text(commands[i].verb))) {
             return &commands[i];
         }
     }
@@ -152,7 +172,7 @@ static const struct command *find_command(const struct smtp_server *server, stru
 static bool is_known_elsewhere(struct slice verb)
 {
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (slice_equal_fold(verb, slice_make(commands[i].verb, 4))) {
+        if (slice_equal_fold(verb, slice_from_text(commands[i].verb))) {
             return true;
         }
     }

@@ -17,6 +17,7 @@ enum smtp_server_step {
     STEP_SKIP_LINE, /* the rest of a command line that is too long */
     STEP_RESPONSE,  /* a line that answers the challenge of AUTH */
     STEP_ANSWER,    /* waits for smtp_server_answer() */
+    STEP_HANDSHAKE, /* waits for smtp_server_secured() */
     STEP_DATA,
     STEP_CHUNK,
     STEP_SKIP_CHUNK, /* bytes of a BDAT chunk that was refused */

@@ -156,6 +156,9 @@ void smtp_server_reply_hello(struct smtp_server *server)
     if (!server->settings->submission) {
         buffer_append(output, SLICE_LITERAL("250-ETRN\r\n"));
     }
+    if (server->settings->starttls && !server->is_secure) {
+        buffer_append(output, SLICE_LITERAL("250-STARTTLS\r\n"));
+    }
     append_mechanisms(server);
     if ((server->offers & SMTP_OFFER_DSN) != 0) {
         buffer_append(output, SLICE_LITERAL("250-DSN\r\n"));

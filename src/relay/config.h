@@ -23,6 +23,13 @@ enum server_tls {
     SERVER_TLS_IMPLICIT,      /* as REQUIRED, before the greeting (RFC 8314 3.3) */
 };
 
+/* As in the configuration. */
+static inline const char *server_tls_text(enum server_tls tls)
+{
+    static const char *const texts[] = {"none", "opportunistic", "encrypt", "required", "implicit"};
+    return texts[tls];
+}
+
 /* "mail1.example.com:25", "192.0.2.1:25", "[2001:db8::1]:25" taken apart. */
 struct server_address {
     struct slice host; /* a name, or empty when `literal` holds */

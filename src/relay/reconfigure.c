@@ -76,7 +76,8 @@ static bool same_relays(const struct relay_config *a, const struct relay_config 
 
 static bool same_place(const struct server_config *a, const struct server_config *b)
 {
-    if (a->address_count != b->address_count || a->protocol != b->protocol || a->tls != b->tls) {
+    if (a->address_count != b->address_count || a->protocol != b->protocol || a->tls != b->tls ||
+        !slice_equal(a->tls_name, b->tls_name)) {
         return false;
     }
     for (uint32_t i = 0; i < a->address_count; i++) {

@@ -9,6 +9,7 @@
 #include "relay/access.h"
 #include "relay/config.h"
 #include "sys/log.h"
+#include "sys/tls.h"
 
 enum {
     LISTENERS_MAX = 64,    /* descriptors that every process may be given */
@@ -27,13 +28,20 @@ struct odmr_user {
     uint32_t line; /* of the file, for messages */
 };
 
+enum listener_tls { LISTENER_TLS_NONE, LISTENER_TLS_STARTTLS, LISTENER_TLS_IMPLICIT };
+
 struct listener_config {
     struct slice name;
     struct ip_endpoint at;
     enum listener_protocol protocol;
-    uint32_t greeting_delay_ms;         /* of strangers */
-    uint32_t greylist_ms;               /* likewise; 0: none */
-    bool reject_bare_newline;           /* else normalize (R10) */
+    uint32_t greeting_delay_ms; /* of strangers */
+    uint32_t greylist_ms;       /* likewise; 0: none */
+    bool reject_bare_newline;   /* else normalize (R10) */
+    enum listener_tls tls;
+    /* At least one where there is TLS; known to the receiving process only: empty elsewhere. */
+    const struct tls_certificate *certificates;
+    uint32_t certificate_count;
+    struct slice client_ca; /* PEM, likewise; empty: clients are asked for no certificate */
     const struct odmr_user *odmr_users; /* known to the receiving process only; none elsewhere */
     uint32_t odmr_user_count;
     uint32_t odmr_source; /* of the settings, for messages */

@@ -386,7 +386,7 @@ static json_t *long_server_row(const struct control_request *request, uint32_t i
         json_array_append_new(addresses, address_text(&config->addresses[i]));
     }
     control_set(row, "addresses", addresses);
-    control_set(row, "tls", json_string(config->tls == SERVER_TLS_NONE ? "none" : "opportunistic"));
+    control_set(row, "tls", json_string(server_tls_text(config->tls)));
     control_set(row, "connections", json_integer(config->connections));
     control_set(row, "failover", control_server_or_null(core, config->failover));
     control_set(row, "capabilities", capabilities(&view));

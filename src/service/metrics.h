@@ -18,6 +18,8 @@ enum { COUNTER_SLOTS = 64 };
     X(SESSIONS_REFUSED, "holdfast_smtp_sessions_refused_total",                                    \
       "SMTP sessions refused at the greeting")                                                     \
     X(SESSIONS_OPEN, "holdfast_smtp_sessions_open", "SMTP sessions now open")                      \
+    X(TLS_SESSIONS, "holdfast_tls_sessions_total", "TLS handshakes with clients done")             \
+    X(TLS_FAILURES, "holdfast_tls_failures_total", "TLS handshakes with clients that failed")      \
     X(MESSAGES_ACCEPTED, "holdfast_messages_accepted_total", "Messages answered with 250")         \
     X(BYTES_ACCEPTED, "holdfast_bytes_accepted_total", "Content bytes of messages accepted")       \
     X(MESSAGES_REFUSED, "holdfast_messages_refused_total", "Messages refused at or after DATA")    \

@@ -88,6 +88,25 @@ static void resume_waiting(void *context)
     }
 }
 
+/* What TLS has read and not given yet: the descriptor is silent about it. */
+static void hurry_on(void *context)
+{
+    struct smtp_in *in = context;
+    struct link turn;
+    list_init(&turn);
+    while (!list_is_empty(&in->hurried)) {
+        struct link *first = in->hurried.next;
+        list_remove(first);
+        list_append(&turn, first);
+    }
+    while (!list_is_empty(&turn)) {
+        struct session *session = LIST_ENTRY(turn.next, struct session, waiting);
+        list_remove(&session->waiting);
+        session->is_hurried = false;
+        session_ready(session);
+    }
+}
+
 static void on_retry(void *context)
 {
     struct smtp_in *in = context;
@@ -168,7 +187,9 @@ static bool make_tools(struct smtp_in *in)
     in->retry = loop_timer_new(in->loop, on_retry, in);
     in->stop_timer = loop_timer_new(in->loop, on_stop, in);
     in->resume = loop_later_new(in->loop, resume_waiting, in);
-    return in->patrol != NULL && in->retry != NULL && in->stop_timer != NULL && in->resume != NULL;
+    in->hurry = loop_later_new(in->loop, hurry_on, in);
+    return in->patrol != NULL && in->retry != NULL && in->stop_timer != NULL &&
+           in->resume != NULL && in->hurry != NULL;
 }
 
 struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *config,
@@ -190,6 +211,7 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
     list_init(&in->retired);
     list_init(&in->sessions);
     list_init(&in->waiting);
+    list_init(&in->hurried);
     list_init(&in->aborted);
     list_init(&in->kept);
     map_init(&in->tokens);
@@ -248,6 +270,7 @@ void smtp_in_free(struct smtp_in *in)
     loop_timer_free(in->retry);
     loop_timer_free(in->stop_timer);
     loop_later_free(in->resume);
+    loop_later_free(in->hurry);
     routing_free(in->routing);
     access_free(in->access);
     map_done(&in->tokens);

@@ -103,10 +103,14 @@ void transaction_free(struct transaction *transaction)
 
 static struct slice protocol_word(const struct session *session)
 {
+    bool has_tls = session->tls != NULL;
     if (session->transaction->is_smtputf8) {
-        return SLICE_LITERAL("UTF8SMTP");
+        return has_tls ? SLICE_LITERAL("UTF8SMTPS") : SLICE_LITERAL("UTF8SMTP");
     }
-    return session->is_extended ? SLICE_LITERAL("ESMTP") : SLICE_LITERAL("SMTP");
+    if (!session->is_extended) {
+        return SLICE_LITERAL("SMTP"); /* RFC 3848 has no word for that by TLS */
+    }
+    return has_tls ? SLICE_LITERAL("ESMTPS") : SLICE_LITERAL("ESMTP");
 }
 
 struct smtp_answer content_begin(struct session *session)
@@ -125,11 +129,13 @@ static void put_trace(const struct session *session, struct slice recipient,
                       struct buffer *ret_field)
 {
     const struct transaction *transaction = session->transaction;
+    char tls[TLS_TEXT_SIZE];
     struct smtp_in_trace trace = {
         .helo = slice_make(session->helo, session->helo_length),
         .client = &session->client.address,
         .hostname = session->listener->settings.hostname,
         .protocol = protocol_word(session),
+        .tls = session_tls_text(session, tls),
         .id = transaction->id,
         .recipient = recipient,
         .received_ms = transaction->received_ms,
@@ -312,6 +318,7 @@ bool content_end(struct session *session, const struct smtp_content *content,
 static void put_commit(const struct transaction *transaction, struct buffer *frame)
 {
     const struct session *session = transaction->session;
+    char tls[TLS_TEXT_SIZE];
     struct spool_message message = {
         .id = transaction->id,
         .received_ms = transaction->received_ms,
@@ -326,7 +333,8 @@ static void put_commit(const struct transaction *transaction, struct buffer *fra
         .origin = {.client = session->client,
                    .helo = slice_make(session->helo, session->helo_length),
                    .listener = slice_from_text(session->listener->name),
-                   .protocol = protocol_word(session)},
+                   .protocol = protocol_word(session),
+                   .tls = session_tls_text(session, tls)},
         .recipients = transaction->recipients,
         .recipient_count = transaction->recipient_count,
     };

@@ -92,9 +92,11 @@ static bool take_route(struct smtp_in *in, struct reader *reader)
 static void log_accepted(const struct transaction *transaction, const char *id)
 {
     const struct session *session = transaction->session;
-    char client[IP_TEXT_SIZE] = "";
+    char client[IP_TEXT_SIZE] = "", room[TLS_TEXT_SIZE];
+    struct slice tls = SLICE_EMPTY;
     if (session != NULL) {
         ip_to_text(&session->client.address, client);
+        tls = session_tls_text(session, room);
     }
     log_event(LOG_LEVEL_INFO, "accepted", LOG_TEXT("id", id),
               LOG_SLICE("sender", transaction->sender),
@@ -103,7 +105,7 @@ static void log_accepted(const struct transaction *transaction, const char *id)
               LOG_NUMBER("size", transaction->bytes), LOG_TEXT("client", client),
               LOG_SLICE("helo", session == NULL ? SLICE_LITERAL("(has gone)")
                                                 : slice_make(session->helo, session->helo_length)),
-              LOG_SLICE("message-id", transaction->message_id_header));
+              LOG_SLICE("message-id", transaction->message_id_header), LOG_SLICE("tls", tls));
 }
 
 static void stored(struct smtp_in *in, struct transaction *transaction, enum error error)

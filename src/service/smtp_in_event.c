@@ -121,6 +121,11 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
             return;
         }
         break;
+    case SMTP_SERVER_STARTTLS:
+        if (session->listener->tls == NULL) { /* it was there when it was offered */
+            answer = (struct smtp_answer){454, "4.7.0", SLICE_LITERAL("TLS is not available now")};
+        }
+        break;
     case SMTP_SERVER_AUTH:
         answer = odmr_auth(session);
         break;

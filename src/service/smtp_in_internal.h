@@ -4,7 +4,7 @@
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
  * send what to whom), smtp_in_guard.c (what strangers have to bear), smtp_in_etrn.c,
  * smtp_in_odmr.c, smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
- * smtp_in_trace.c, smtp_in_limits.c.
+ * smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -21,6 +21,7 @@
 #include "service/channel.h"
 #include "service/smtp_in.h"
 #include "service/smtp_in_limits.h"
+#include "service/stream.h"
 
 enum {
     SMTP_IN_READ_BYTES = CHANNEL_CHUNK - 4096, /* at once: with our field it fits into one frame */
@@ -28,6 +29,7 @@ enum {
     SMTP_IN_LINGER_MS = 10000,                 /* for the last reply to leave */
     SMTP_IN_ROUTES_MAX = 65536,
     SMTP_IN_TEXT_MAX = 512, /* of a reply that is made up */
+    SMTP_IN_HANDSHAKE_MS = 30000,
 };
 
 /* A listener lives until its last session has gone, also when a new configuration has no place for
@@ -39,6 +41,8 @@ struct listener {
     int fd;
     struct loop_watch *watch;
     struct smtp_server_settings settings;
+    struct tls_server *tls; /* NULL: there is none */
+    bool is_implicit;       /* TLS before the greeting */
     uint32_t greeting_delay_ms;
     uint32_t greylist_ms;
     char *hostname;
@@ -117,12 +121,16 @@ struct session {
     uint32_t helo_length;
     int fd;
     uint8_t interest;
+    uint8_t watched; /* what the descriptor is watched for: by TLS it may be another thing */
+    bool is_shaking; /* hands: nothing else is said or heard */
+    bool is_hurried; /* on in->hurried by `waiting`: TLS has more than the descriptor tells */
     bool is_waiting; /* for room in the ring or for memory */
     bool is_closing;
     bool is_extended;
     bool is_allowed; /* by a rule of the operator */
     uint16_t misses; /* refused recipients */
     struct held_answer *held;
+    struct tls *tls; /* NULL: in the clear */
     struct ip_endpoint client;
     int64_t touched_ms;
     uint64_t etrn;            /* token of a request that core is to answer; 0: none */
@@ -143,6 +151,7 @@ struct smtp_in {
     struct link retired;   /* still used by sessions */
     struct link sessions;
     struct link waiting;      /* sessions */
+    struct link hurried;      /* sessions */
     struct session *favoured; /* may go over content_memory, so that somebody always goes on */
     struct link aborted;      /* transactions that core is still to be told to forget */
     struct link kept;         /* transactions for reuse */
@@ -163,6 +172,7 @@ struct smtp_in {
     struct loop_timer *patrol;
     struct loop_timer *retry;
     struct loop_later *resume;
+    struct loop_later *hurry;
     struct buffer frame;         /* for making frames */
     char text[SMTP_IN_TEXT_MAX]; /* of the answer being given */
     bool servers_by_name;
@@ -195,6 +205,10 @@ void listeners_watch(struct smtp_in *in, unsigned interest);
 void session_accept(struct listener *listener, int fd, const struct ip_endpoint *peer);
 /* Tries to go on: room, memory or an answer has come. May free the session. */
 void session_resume(struct session *session);
+/* As if the descriptor had told. May free the session. */
+void session_ready(struct session *session);
+/* Goes on without new input. False: the session is gone. */
+bool session_go_on(struct session *session);
 /* Answers the open question and goes on. May free the session. */
 void session_answer(struct session *session, enum smtp_server_event_kind kind,
                     const struct smtp_answer *answer);
@@ -204,6 +218,17 @@ void session_free(struct session *session);
 void session_dismiss(struct session *session);
 /* Frees or ends sessions whose time is over; sets the patrol timer anew. */
 void session_patrol(struct smtp_in *in);
+
+/* smtp_in_tls.c */
+/* False: memory, or what the reader of the configuration would not have let pass. */
+bool listener_take_tls(struct listener *listener, const struct smtp_in_shared *shared,
+                       const struct listener_config *from);
+/* All three: false: the session is gone. */
+bool session_tls_begin(struct session *session);
+bool session_tls_go_on(struct session *session);
+bool session_tls_expire(struct session *session, int64_t now_ms); /* true: it has taken too long */
+/* What Received and the envelope say of it; empty in the clear. */
+struct slice session_tls_text(const struct session *session, char room[TLS_TEXT_SIZE]);
 
 /* smtp_in_event.c */
 void session_handle(struct session *session, const struct smtp_server_event *event);

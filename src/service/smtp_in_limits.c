@@ -23,6 +23,7 @@ enum {
 const struct smtp_in_pace smtp_in_login_pace = {30 * INT64_C(1000000), 300 * INT64_C(1000000)};
 
 struct smtp_in_shared {
+    struct tls_tickets tickets;
     struct hash_key key;
     struct greylist *greylist;
     _Atomic uint32_t connections;
@@ -42,6 +43,7 @@ struct smtp_in_shared *smtp_in_shared_new(void)
         return NULL;
     }
     random_bytes(&shared->key, sizeof(shared->key));
+    random_bytes(&shared->tickets, sizeof(shared->tickets));
     shared->greylist = greylist;
     return shared;
 }
@@ -52,6 +54,11 @@ void smtp_in_shared_free(struct smtp_in_shared *shared)
         greylist_free(shared->greylist);
     }
     free(shared);
+}
+
+const struct tls_tickets *smtp_in_tickets(const struct smtp_in_shared *shared)
+{
+    return &shared->tickets;
 }
 
 /* Of the first octets of the client's address. */

@@ -49,6 +49,8 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
 /* Logins that fail: 10 at once, then one in 30 s. */
 extern const struct smtp_in_pace smtp_in_login_pace;
 
+/* With what all loops seal session tickets. */
+const struct tls_tickets *smtp_in_tickets(const struct smtp_in_shared *shared);
 /* Of all loops; never NULL. */
 struct greylist *smtp_in_greylist(struct smtp_in_shared *shared);
 

@@ -35,6 +35,7 @@ void listener_unref(struct listener *listener)
     }
     list_remove(&listener->link);
     loop_watch_free(listener->watch);
+    tls_server_free(listener->tls); /* connections live on without */
     free(listener->hostname);
     free(listener->name);
     free(listener);
@@ -75,7 +76,8 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
     buffer_append(&line, listener->settings.hostname);
     buffer_printf(&line, " %s, try again later\r\n", said[admission].text);
     /* A new socket has room for a line, or the peer has gone: nothing to wait for. */
-    while (line.length > 0 && net_send(fd, buffer_slice(&line), &sent) == ERROR_NONE) {
+    while (!listener->is_implicit && line.length > 0 &&
+           net_send(fd, buffer_slice(&line), &sent) == ERROR_NONE) {
         buffer_consume(&line, sent);
     }
     buffer_done(&line);
@@ -140,6 +142,7 @@ static struct smtp_server_settings server_settings(const struct service_config *
         .session_timeout_ms = limits->session_timeout_ms,
         .reject_bare_newline = listener->reject_bare_newline,
         .odmr = listener->protocol == LISTENER_ODMR,
+        .starttls = listener->tls == LISTENER_TLS_STARTTLS,
     };
 }
 
@@ -157,7 +160,8 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->hostname = copy_text(config->hostname);
     listener->name = copy_text(from->name);
     listener->watch = loop_watch_new(in->loop, fd, on_connection, listener);
-    if (listener->hostname == NULL || listener->name == NULL || listener->watch == NULL) {
+    if (listener->hostname == NULL || listener->name == NULL || listener->watch == NULL ||
+        !listener_take_tls(listener, in->shared, from)) {
         listener_unref(listener);
         return NULL;
     }

@@ -25,9 +25,12 @@ static void touch(struct session *session, int64_t now_ms)
 
 static void set_interest(struct session *session, unsigned interest)
 {
-    if (interest != session->interest) {
-        session->interest = (uint8_t)interest;
-        loop_watch_set(session->watch, interest);
+    unsigned watched =
+        session->is_shaking ? tls_wants(session->tls) : tls_interest(session->tls, interest);
+    session->interest = (uint8_t)interest;
+    if (watched != session->watched) {
+        session->watched = (uint8_t)watched;
+        loop_watch_set(session->watch, watched);
     }
 }
 
@@ -35,6 +38,8 @@ void session_wait(struct session *session)
 {
     if (!session->is_waiting) {
         session->is_waiting = true;
+        session->is_hurried = false;
+        list_remove(&session->waiting);
         list_append(&session->in->waiting, &session->waiting);
         loop_timer_set(session->in->retry, 50);
     }
@@ -62,6 +67,7 @@ void session_free(struct session *session)
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
     smtp_in_leave(in->shared, &session->client.address);
     loop_watch_free(session->watch);
+    tls_free(session->tls);
     net_close(session->fd);
     smtp_server_done(&session->server);
     list_remove(&session->link);
@@ -84,7 +90,7 @@ static bool send_output(struct session *session)
         if (output.length == 0) {
             return true;
         }
-        enum error error = net_send(session->fd, output, &sent);
+        enum error error = stream_send(session->tls, session->fd, output, &sent);
         if (error == ERROR_AGAIN) {
             return true;
         }
@@ -160,6 +166,13 @@ static void update_interest(struct session *session)
         interest |= LOOP_READ;
     }
     set_interest(session, interest);
+    bool has_more = session->tls != NULL && (interest & LOOP_READ) != 0 && !session->is_shaking &&
+                    tls_has_unread(session->tls);
+    if (has_more && !session->is_hurried) {
+        session->is_hurried = true;
+        list_append(&session->in->hurried, &session->waiting);
+        loop_later_ask(session->in->hurry);
+    }
 }
 
 static bool is_idle(const struct session *session)
@@ -178,6 +191,10 @@ static bool settle(struct session *session)
         (session->is_closing && smtp_server_output(&session->server).length == 0)) {
         session_free(session);
         return false;
+    }
+    if (smtp_server_wants_handshake(&session->server) && session->tls == NULL &&
+        smtp_server_output(&session->server).length == 0) {
+        return session_tls_begin(session);
     }
     update_interest(session);
     return true;
@@ -222,6 +239,11 @@ static bool run(struct session *session, struct slice input)
     return settle(session);
 }
 
+bool session_go_on(struct session *session)
+{
+    return run(session, slice_make(session->unread, session->unread_length));
+}
+
 void session_resume(struct session *session)
 {
     struct transaction *transaction = session->transaction;
@@ -238,14 +260,30 @@ void session_resume(struct session *session)
         }
         return;
     }
-    (void)run(session, slice_make(session->unread, session->unread_length));
+    (void)session_go_on(session);
 }
 
 void session_answer(struct session *session, enum smtp_server_event_kind kind,
                     const struct smtp_answer *answer)
 {
     session_answer_event(session, kind, answer);
-    (void)run(session, slice_make(session->unread, session->unread_length));
+    (void)session_go_on(session);
+}
+
+/* TLS gives a record at a time. What it has read already comes along. */
+static enum error receive(struct session *session, uint8_t *room, size_t size, size_t *ret_length)
+{
+    enum error error = stream_receive(session->tls, session->fd, room, size, ret_length);
+    while (error == ERROR_NONE && *ret_length < size && session->tls != NULL &&
+           tls_has_unread(session->tls)) {
+        size_t length = 0;
+        if (tls_receive(session->tls, room + *ret_length, size - *ret_length, &length) !=
+            ERROR_NONE) {
+            break; /* the next call says so, too */
+        }
+        *ret_length += length;
+    }
+    return error;
 }
 
 /* One read. False: nothing more for now, or the session is gone. */
@@ -254,8 +292,7 @@ static bool read_some(struct session *session)
     struct smtp_in *in = session->in;
     size_t kept = session->unread_length, length = 0;
     assert(kept < sizeof(in->scratch));
-    enum error error =
-        net_receive(session->fd, in->scratch + kept, sizeof(in->scratch) - kept, &length);
+    enum error error = receive(session, in->scratch + kept, sizeof(in->scratch) - kept, &length);
     if (error == ERROR_AGAIN) {
         return false;
     }
@@ -273,14 +310,21 @@ static bool read_some(struct session *session)
 static void on_ready(void *context, unsigned ready)
 {
     struct session *session = context;
+    if (session->is_shaking) {
+        if (!session_tls_go_on(session) || session->is_shaking) {
+            return;
+        }
+    }
+    if (session->tls != NULL) {
+        ready = session->interest; /* one may wait for the other */
+    }
     if ((ready & LOOP_WRITE) != 0) {
         bool was_full = !smtp_server_wants_input(&session->server);
-        if (!settle(session)) {
+        if (!settle(session) || session->is_shaking) {
             return;
         }
         if (was_full && smtp_server_wants_input(&session->server) && session->unread_length > 0 &&
-            !session->is_waiting &&
-            !run(session, slice_make(session->unread, session->unread_length))) {
+            !session->is_waiting && !session_go_on(session)) {
             return;
         }
     }
@@ -292,10 +336,16 @@ static void on_ready(void *context, unsigned ready)
         return;
     }
     for (int i = 0; i < READS_PER_TURN && read_some(session); i++) {
-        if (session->is_waiting || session->is_closing || !wants_input(session)) {
+        if (session->is_waiting || session->is_closing || session->is_shaking ||
+            !wants_input(session)) {
             return;
         }
     }
+}
+
+void session_ready(struct session *session)
+{
+    on_ready(session, LOOP_READ);
 }
 
 /* ---- begin, time, end -------------------------------------------------------------------- */
@@ -327,11 +377,19 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
         session_patrol(in);
     }
     core_contact(in, &peer->address);
-    (void)run(session, SLICE_EMPTY);
+    if (listener->is_implicit) {
+        (void)session_tls_begin(session);
+    } else {
+        (void)run(session, SLICE_EMPTY);
+    }
 }
 
 void session_dismiss(struct session *session)
 {
+    if (session->is_shaking) {
+        session_free(session); /* there is no way to say so */
+        return;
+    }
     struct smtp_answer answer = {421, "4.3.2", SLICE_LITERAL("Service shutting down")};
     smtp_server_end(&session->server, &answer);
     (void)take_events(session);
@@ -345,6 +403,9 @@ void session_dismiss(struct session *session)
 
 static void check_time(struct session *session, int64_t now_ms)
 {
+    if (session_tls_expire(session, now_ms)) {
+        return;
+    }
     if (session->is_closing) {
         if (now_ms - session->touched_ms >= SMTP_IN_LINGER_MS) {
             session_free(session);

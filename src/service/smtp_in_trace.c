@@ -65,6 +65,12 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
     put_word(&writer, SLICE_LITERAL("(holdfast)"));
     put_word(&writer, SLICE_LITERAL("with"));
     put_word(&writer, trace->protocol);
+    if (trace->tls.length > 0) {
+        put_blank(&writer, trace->tls.length + 2);
+        buffer_append(ret_field, SLICE_LITERAL("("));
+        buffer_append(ret_field, trace->tls);
+        buffer_append(ret_field, SLICE_LITERAL(")"));
+    }
     put_word(&writer, SLICE_LITERAL("id"));
     put_word(&writer, slice_from_text(id));
     if (trace->recipient.length > 0) {

@@ -279,7 +279,7 @@ enum error smtp_out_reconfigure(struct smtp_out *out, const struct service_confi
         job->server = relay_config_remap(&config->relay, old, job->server);
     }
     out->config = config;
-    tls_clients_drop(out);
+    out_tls_drop_clients(out);
     names_prune(out);
     return ERROR_NONE;
 }
@@ -357,7 +357,7 @@ void smtp_out_free(struct smtp_out *out)
     names_free(out);
     mx_free(out);
     turned_drop_all(out);
-    tls_clients_drop(out);
+    out_tls_drop_clients(out);
     loop_timer_free(out->stop_timer);
     loop_later_free(out->later);
     map_done(&out->sessions_by_id);

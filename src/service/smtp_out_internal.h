@@ -197,17 +197,17 @@ void connect_drop(struct out_session *session);
 /* ---- TLS ---------------------------------------------------------------------------------- */
 
 /* What the dialogue is to do about it. */
-enum smtp_client_tls session_tls_policy(const struct out_session *session);
+enum smtp_client_tls out_tls_policy(const struct out_session *session);
 /* Begins the handshake, or says to the client core why not. */
-void session_tls_begin(struct out_session *session);
+void out_tls_begin(struct out_session *session);
 /* Goes on with it; at its end the client core is told. */
-void session_tls_go_on(struct out_session *session);
+void out_tls_go_on(struct out_session *session);
 /* Greeted in the clear: notes what there is to say of that. */
-void session_tls_opened(struct out_session *session);
+void out_tls_opened(struct out_session *session);
 /* It failed as `cause` says: true if the same address is now tried without. */
-bool session_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause);
+bool out_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause);
 /* Authorities may have changed; connections go on. */
-void tls_clients_drop(struct smtp_out *out);
+void out_tls_drop_clients(struct smtp_out *out);
 
 /* ---- turned connections ------------------------------------------------------------------- */
 

@@ -204,7 +204,7 @@ void session_connected(struct out_session *session, int fd)
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
         .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
         .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,
-        .tls = session_tls_policy(session),
+        .tls = out_tls_policy(session),
     };
     if (server != NULL && server->auth_user.length > 0) {
         /* The settings allow a login only to this machine, or where TLS is demanded. */
@@ -335,7 +335,7 @@ static void take_closed(struct out_session *session, const struct smtp_client_ev
         move(session);
         return;
     }
-    if (at_tls && session_tls_do_without(session, cause)) {
+    if (at_tls && out_tls_do_without(session, cause)) {
         return;
     }
     if ((cause->stage == SMTP_CLIENT_AT_GREETING || at_tls) && cause->how != SMTP_CLIENT_LOCAL &&
@@ -357,11 +357,11 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
 {
     switch (event->kind) {
     case SMTP_CLIENT_HANDSHAKE:
-        session_tls_begin(session);
+        out_tls_begin(session);
         break;
     case SMTP_CLIENT_OPENED:
         session->opened = true;
-        session_tls_opened(session);
+        out_tls_opened(session);
         net_ask_for_life(session->fd, false);
         session->capabilities = event->capabilities;
         session->opened_due = !session->told;
@@ -468,7 +468,7 @@ static void ready(void *context, unsigned readiness)
     struct out_session *session = context;
     bool was_shaking = session->shaking;
     if (was_shaking) {
-        session_tls_go_on(session);
+        out_tls_go_on(session);
     }
     if (session->tls != NULL ? !session->shaking : !was_shaking && (readiness & LOOP_READ) != 0) {
         receive(session);

@@ -21,7 +21,7 @@ struct trusting {
     struct tls_client *client;
 };
 
-void tls_clients_drop(struct smtp_out *out)
+void out_tls_drop_clients(struct smtp_out *out)
 {
     LIST_EACH(&out->tls_clients, at, after)
     {
@@ -59,13 +59,7 @@ static struct tls_client *client_for(struct smtp_out *out, struct slice authorit
 
 /* ---- policy -------------------------------------------------------------------------------- */
 
-static const char *policy_text(enum server_tls policy)
-{
-    static const char *const texts[] = {"none", "opportunistic", "encrypt", "required", "implicit"};
-    return texts[policy];
-}
-
-enum smtp_client_tls session_tls_policy(const struct out_session *session)
+enum smtp_client_tls out_tls_policy(const struct out_session *session)
 {
     static const enum smtp_client_tls policies[] = {
         [SERVER_TLS_NONE] = SMTP_CLIENT_TLS_NEVER,
@@ -115,7 +109,7 @@ static void fail(struct out_session *session, const char *problem)
     smtp_client_lost(session->client, slice_from_text(text), clock_steady_ms());
 }
 
-void session_tls_begin(struct out_session *session)
+void out_tls_begin(struct out_session *session)
 {
     char problem[TLS_PROBLEM_SIZE] = "out of memory";
     struct slice names[ENDPOINTS_MAX];
@@ -137,25 +131,27 @@ void session_tls_begin(struct out_session *session)
         return;
     }
     session->shaking = true;
-    session_tls_go_on(session);
+    out_tls_go_on(session);
 }
 
 static void describe(struct out_session *session)
 {
     const struct server_config *server = session_config(session);
+    char cipher[TLS_TEXT_SIZE];
     struct tls_facts facts;
     tls_facts(session->tls, &facts);
+    tls_describe(session->tls, cipher);
     bool asked =
         server != NULL && (server->tls >= SERVER_TLS_REQUIRED || server->tls_ca.length > 0);
-    snprintf(session->tls_said, sizeof(session->tls_said), "%s: %s %s, %s%s",
-             server != NULL ? policy_text(server->tls) : "", facts.protocol, facts.cipher,
+    snprintf(session->tls_said, sizeof(session->tls_said), "%s: %s, %s%s",
+             server != NULL ? server_tls_text(server->tls) : "", cipher,
              facts.proved ? "verified"
              : asked      ? "not verified: "
                           : "not asked to prove itself",
              facts.proved || !asked ? "" : facts.problem);
 }
 
-void session_tls_go_on(struct out_session *session)
+void out_tls_go_on(struct out_session *session)
 {
     char problem[TLS_PROBLEM_SIZE] = "";
     enum error error = tls_shake_hands(session->tls, problem);
@@ -173,17 +169,17 @@ void session_tls_go_on(struct out_session *session)
 
 /* ---- without it ---------------------------------------------------------------------------- */
 
-void session_tls_opened(struct out_session *session)
+void out_tls_opened(struct out_session *session)
 {
     const struct server_config *server = session_config(session);
     if (session->tls == NULL && !session->without_tls && server != NULL &&
         server->tls != SERVER_TLS_NONE) {
         snprintf(session->tls_said, sizeof(session->tls_said), "%s: not offered",
-                 policy_text(server->tls));
+                 server_tls_text(server->tls));
     }
 }
 
-bool session_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause)
+bool out_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause)
 {
     const struct server_config *server = session_config(session);
     if (server == NULL || server->tls != SERVER_TLS_OPPORTUNISTIC || session->without_tls ||
@@ -198,7 +194,7 @@ bool session_tls_do_without(struct out_session *session, const struct smtp_clien
     struct slice why = slice_from_text(text);
     session->without_tls = true;
     snprintf(session->tls_said, sizeof(session->tls_said), "%s: in the clear, after: %.*s",
-             policy_text(server->tls), SLICE_PRINT(why));
+             server_tls_text(server->tls), SLICE_PRINT(why));
     log_event(LOG_LEVEL_WARNING, "tls-failed", LOG_SLICE("server", server->name),
               LOG_SLICE("reason", why), LOG_TEXT("then", "in the clear"));
     session->first_endpoint = session->endpoint;

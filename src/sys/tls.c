@@ -33,19 +33,23 @@ void tls_say(char ret_problem[TLS_PROBLEM_SIZE], const char *otherwise)
     ERR_clear_error();
 }
 
+/* Whoever comes first: the system-wide configuration of the library is not ours. */
+static bool begin_library(void)
+{
+    return OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) == 1;
+}
+
 enum error tls_prepare(void)
 {
     /* The first context finds the algorithms. */
-    bool done =
-        OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) == 1;
-    SSL_CTX *context = done ? tls_context(TLS_method()) : NULL;
+    SSL_CTX *context = tls_context(TLS_method());
     SSL_CTX_free(context);
     return context != NULL ? ERROR_NONE : ERROR_MEMORY;
 }
 
 SSL_CTX *tls_context(const SSL_METHOD *method)
 {
-    SSL_CTX *context = SSL_CTX_new(method);
+    SSL_CTX *context = begin_library() ? SSL_CTX_new(method) : NULL;
     if (context == NULL || SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
         SSL_CTX_set_cipher_list(context, CIPHERS) != 1) {
         SSL_CTX_free(context);
@@ -195,7 +199,7 @@ static bool trust(X509_STORE *store, struct slice pem, char *ret_problem)
 
 enum error tls_authorities_check(struct slice pem, char ret_problem[TLS_PROBLEM_SIZE])
 {
-    X509_STORE *store = X509_STORE_new();
+    X509_STORE *store = begin_library() ? X509_STORE_new() : NULL;
     if (store == NULL) {
         snprintf(ret_problem, TLS_PROBLEM_SIZE, "%s", error_text(ERROR_MEMORY));
         ERR_clear_error();

@@ -122,7 +122,10 @@ struct tls_facts {
     const char *problem;                    /* if not: why, for people */
     char fingerprint[TLS_FINGERPRINT_SIZE]; /* SHA-256 of the other side's certificate, in hex */
 };
-/* After the handshake. */
+/* After the handshake, both. */
+enum { TLS_TEXT_SIZE = 80 };
+/* Protocol and cipher: "TLSv1.3 TLS_AES_256_GCM_SHA384"; cheap. */
+void tls_describe(const struct tls *tls, char ret_text[TLS_TEXT_SIZE]);
 void tls_facts(const struct tls *tls, struct tls_facts *ret_facts);
 
 #endif

@@ -381,6 +381,12 @@ static void fingerprint(X509 *certificate, char ret_text[TLS_FINGERPRINT_SIZE])
     }
 }
 
+void tls_describe(const struct tls *tls, char ret_text[TLS_TEXT_SIZE])
+{
+    snprintf(ret_text, TLS_TEXT_SIZE, "%s %s", SSL_get_version(tls->ssl),
+             SSL_get_cipher_name(tls->ssl));
+}
+
 void tls_facts(const struct tls *tls, struct tls_facts *ret_facts)
 {
     SSL *ssl = tls->ssl;

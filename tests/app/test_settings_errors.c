@@ -9,9 +9,11 @@
 #include <cmocka.h>
 
 #include "app/settings.h"
+#include "certificates.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A good configuration of five lines, to be followed by what is wrong. */
@@ -33,6 +35,12 @@ static void put_file(const char *name, const char *text)
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
     assert_int_equal(fclose(file), 0);
+}
+
+static void put_secret(const char *name, const char *text)
+{
+    put_file(name, text);
+    assert_int_equal(chmod(name, 0600), 0);
 }
 
 /* Reads the text; what is said must be `expected`, and so again from the expanded text's sources.
@@ -302,6 +310,10 @@ static void user_of_the_machine(void **state)
 static void listeners(void **state)
 {
     (void)state;
+    put_file("chain", CERTIFICATE_PEM);
+    put_secret("key", KEY_PEM);
+    put_secret("otherkey", OTHER_KEY_PEM);
+    put_secret("words", "no key\n");
     static const struct wrong cases[] = {
         {GOOD "listen x { }\n", "conf:6: listen 'x' needs address = ...\n"},
         {GOOD "listen mx { address = \"127.0.0.1:26\" }\n",
@@ -320,9 +332,21 @@ static void listeners(void **state)
         {GOOD "listen x { address = \"0.0.0.0:995\" protocol = pop3 }\n",
          "conf:6: protocol = pop3 is not available in this version\n"},
         {GOOD "listen x { address = \"0.0.0.0:465\" tls = implicit }\n",
-         "conf:6: tls = implicit is not available in this version\n"},
-        {GOOD "listen x { address = \"0.0.0.0:26\" certificate = \"a\" auth = x }\n",
-         "conf:6: 'certificate' in a listen block is not available in this version\n"
+         "conf:6: tls: needs certificate = FILE\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" protocol = http\n tls = starttls }\n",
+         "conf:7: tls: is there for protocol = smtp only\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" tls = starttls\n certificate = chain\n"
+              " key = otherkey }\n",
+         "conf:8: certificate chain, key otherkey: key values mismatch\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" tls = starttls\n certificate = chain }\n",
+         "conf:7: certificate chain, key chain: there is no private key in it\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" tls = starttls\n"
+              " certificate = {chain, missing}\n key = {key, words} }\n",
+         "conf:7: missing: No such file or directory\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" tls = starttls\n certificate = chain\n"
+              " key = key client-ca = key }\n",
+         "conf:8: client-ca: key: there is no certificate in it\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" auth = x }\n",
          "conf:6: 'auth' in a listen block is not available in this version\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {10.0.0.0/8} proxy-from = {::1} }\n",
          "conf:6: 'trusted' in a listen block is not available in this version\n"

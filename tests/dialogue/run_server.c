@@ -6,7 +6,7 @@
  *
  *   set KEY VALUE       before anything else: recipients commands errors size line header hops
  *                       reject-bare relay-client odmr submission auth secure command-timeout
- *                       session-timeout
+ *                       session-timeout starttls
  *   C: LINE             the client sends LINE and CRLF
  *   C\ TEXT             the client sends TEXT with the escapes \r \n \0 \\ \xHH, no CRLF
  *   fill COUNT CHARACTER   the client sends so many of them
@@ -19,6 +19,7 @@
  *   content TEXT        all content since the last such line, with escapes
  *   wait MS             time passes; "expired" must follow where the deadline is passed
  *   expired             the deadline has passed: the core is told so
+ *   secured             after STARTTLS: hands are shaken
  *   idle | busy         what smtp_server_is_idle() says
  *   end REPLY           smtp_server_end()
  */
@@ -147,6 +148,9 @@ static void print_event(struct play *play, const struct smtp_server_event *event
     case SMTP_SERVER_RESPONSE:
         buffer_printf(events, "response %.*s", SLICE_PRINT(event->bytes));
         break;
+    case SMTP_SERVER_STARTTLS:
+        buffer_append_text(events, "starttls");
+        break;
     case SMTP_SERVER_ATRN:
         buffer_printf(events, "atrn%s%.*s", event->name.length > 0 ? " " : "",
                       SLICE_PRINT(event->name));
@@ -270,6 +274,8 @@ static void set(struct play *play, struct slice rest)
         s->reject_bare_newline = value != 0;
     } else if (is(key, "odmr")) {
         s->odmr = value != 0;
+    } else if (is(key, "starttls")) {
+        s->starttls = value != 0;
     } else if (is(key, "submission")) {
         s->submission = value != 0;
     } else if (is(key, "auth")) {
@@ -357,6 +363,12 @@ static void direct(struct play *play, struct slice word, struct slice rest)
         play->now += (int64_t)take_number(play, &rest);
     } else if (is(word, "expired")) {
         expire(play);
+    } else if (is(word, "secured")) {
+        if (!smtp_server_wants_handshake(&play->server)) {
+            script_fail(&play->script, "nobody wants to shake hands");
+        }
+        smtp_server_secured(&play->server, play->now);
+        take_events(play);
     } else if (is(word, "idle") || is(word, "busy")) {
         if (smtp_server_is_idle(&play->server) != is(word, "idle")) {
             script_fail(&play->script, "it is not %.*s", SLICE_PRINT(word));

@@ -184,6 +184,45 @@ static void idle_session_holds_nothing(void **state)
     end(&run);
 }
 
+/* What comes with STARTTLS in the clear may be an attacker's (RFC 3207 6): it is never used, and
+ * the session ends; nor is what comes before the handshake is done. */
+static void nothing_follows_starttls(void **state)
+{
+    (void)state;
+    static const struct slice injected[] = {
+        SLICE_LITERAL("STARTTLS\r\nMAIL FROM:<eve@example.net>\r\n"),
+        SLICE_LITERAL("STARTTLS\r\nR"), SLICE_LITERAL("STARTTLS\r\n\r\n")};
+    struct smtp_server_settings with_tls = settings;
+    with_tls.starttls = true;
+    for (size_t i = 0; i < sizeof(injected) / sizeof(injected[0]) + 1; i++) {
+        bool at_once = i < sizeof(injected) / sizeof(injected[0]);
+        struct run run;
+        begin(&run);
+        smtp_server_set_settings(&run.server, &with_tls);
+        give(&run, SLICE_LITERAL("EHLO client.example\r\n"));
+        buffer_clear(&run.wire);
+        give(&run, at_once ? injected[i] : SLICE_LITERAL("STARTTLS\r\n"));
+        if (at_once) {
+            assert_true(
+                slice_equal(buffer_slice(&run.wire),
+                            SLICE_LITERAL("503 5.5.1 Nothing may come behind STARTTLS\r\n")));
+            assert_false(smtp_server_wants_handshake(&run.server));
+        } else {
+            assert_true(smtp_server_wants_handshake(&run.server));
+            assert_false(smtp_server_wants_input(&run.server));
+            buffer_clear(&run.wire);
+            give(&run, SLICE_LITERAL("EHLO eve.example\r\nMAIL FROM:<>\r\n"));
+            assert_int_equal(run.wire.length, 0);
+            buffer_clear(&run.unread);
+            smtp_server_secured(&run.server, 0);
+            give(&run, SLICE_LITERAL("MAIL FROM:<>\r\n"));
+            assert_true(slice_equal(buffer_slice(&run.wire),
+                                    SLICE_LITERAL("503 5.5.1 Send EHLO first\r\n")));
+        }
+        end(&run);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +230,7 @@ int main(void)
         cmocka_unit_test(lines_around_buffer_edges),
         cmocka_unit_test(unsent_replies_stop_the_reading),
         cmocka_unit_test(idle_session_holds_nothing),
+        cmocka_unit_test(nothing_follows_starttls),
     };
     return cmocka_run_group_tests_name("smtp_server", tests, NULL, NULL);
 }

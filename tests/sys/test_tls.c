@@ -230,6 +230,9 @@ static void test_talk(void **state)
     assert_true(slice_equal(facts.server_name, mail_name));
     assert_false(facts.has_certificate);
     assert_false(facts.proved);
+    char text[TLS_TEXT_SIZE];
+    tls_describe(pair.sides[0], text);
+    assert_non_null(strstr(text, "TLSv1.3 TLS_"));
     say(&pair, 1, "EHLO client");
     say(&pair, 0, "250 server");
     part(&pair);
