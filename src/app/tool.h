@@ -79,9 +79,10 @@ struct tool_answer {
     void *context;
     void (*row)(void *context, json_t *row);
     void (*progress)(void *context, uint64_t done, uint64_t all);
-    bool immediate;   /* rows are never continued: hand each on at once */
-    bool quiet;       /* do not print the error of the end */
-    const bool *stop; /* gives up, with CONTROL_FAILED, when it has become true */
+    bool immediate;    /* rows are never continued: hand each on at once */
+    bool quiet;        /* do not print the error of the end */
+    const char *about; /* what was asked for, said in front of that error; or NULL */
+    const bool *stop;  /* gives up, with CONTROL_FAILED, when it has become true */
 };
 
 /* CONTROL_NOT_RUNNING, with a message, if nobody is there. */

@@ -197,7 +197,9 @@ static void take_end(const json_t *end, const struct tool_answer *answer, struct
                                                                         : CONTROL_FAILED;
     if (error != NULL && !answer->quiet && !outcome->again) {
         char clean[512];
-        tool_error("%s", tool_clean(error, clean, sizeof(clean)));
+        bool named = answer->about != NULL;
+        tool_error("%s%s%s", named ? answer->about : "", named ? ": " : "",
+                   tool_clean(error, clean, sizeof(clean)));
     }
 }
 

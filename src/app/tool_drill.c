@@ -237,7 +237,8 @@ enum control_exit tool_drill(struct tool *tool)
                                  .row = report_row,
                                  .progress = drill_progress,
                                  .immediate = true,
-                                 .stop = &stop};
+                                 .stop = &stop,
+                                 .about = tool->operands[0]};
     const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
     json_t *arguments = json_object();
     char until[TOOL_TEXT];
@@ -275,6 +276,7 @@ enum control_exit tool_drill_stop(struct tool *tool)
     struct tool_answer answer = {.row = tool->json ? tool_row_json : stopped_row};
     json_t *arguments = json_object();
     if (tool->operand_count > 0) {
+        answer.about = tool->operands[0];
         json_object_set_new(arguments, "domain",
                             control_string(slice_from_text(tool->operands[0])));
     }

@@ -67,7 +67,8 @@ static void help_options(unsigned taken)
             char left[40];
             snprintf(left, sizeof(left), "--%s %s", options[i].name,
                      options[i].value != NULL ? options[i].value : "");
-            printf("    %-24s %s\n", left, options[i].text);
+            bool servers = options[i].bit == OPTION_ALL && taken == OPTION_ALL;
+            printf("    %-24s %s\n", left, servers ? "all servers" : options[i].text);
         }
     }
     printf("    %-24s %s\n", "--json", "JSON on standard output, one object a line");

@@ -63,7 +63,9 @@ static enum control_exit ask_for_names(const struct tool *tool, const struct too
     for (unsigned i = 0; i < tool->operand_count && worst < CONTROL_USAGE; i++) {
         json_t *arguments =
             json_pack("{so}", "name", control_string(slice_from_text(tool->operands[i])));
-        enum control_exit code = tool_client_ask(client, tool->command->words, arguments, answer);
+        struct tool_answer named = *answer;
+        named.about = tool->operands[i];
+        enum control_exit code = tool_client_ask(client, tool->command->words, arguments, &named);
         worst = code > worst ? code : worst;
     }
     tool_client_close(client);

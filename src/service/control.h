@@ -209,7 +209,7 @@
  *
  * ---- "drill stop": one row per drill that it ends ----------------------------------------------
  *
- * Argument "domain"; without it all. {"domain"}. Exit 1, "no drill runs there".
+ * Argument "domain"; without it all. {"domain"}. Exit 1, "no drill runs".
  *
  * ---- "trace": one row per event, oldest first -------------------------------------------------
  *

@@ -460,7 +460,7 @@ enum control_step drill_stop_begin(struct control_request *request)
             any = true;
         }
     }
-    return any ? STEP_MORE : control_fail(request, CONTROL_NOTHING_MATCHED, "no drill runs there");
+    return any ? STEP_MORE : control_fail(request, CONTROL_NOTHING_MATCHED, "no drill runs");
 }
 
 enum control_step drill_stop_step(struct control_request *request)

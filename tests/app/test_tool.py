@@ -253,6 +253,10 @@ class Requests(ToolCase):
                      if arguments["name"] == "m1" else [end(1, "no such server")])
         self.assertEqual(self.json_lines("server", "down", "m1", "m9", code=1), [server])
         self.assertIn("a:25 +1", self.run_tool("server", "down", "m1").stdout)
+        self.assertEqual(self.run_tool("server", "down", "m1", "m9", code=1).stderr,
+                         "holdfast: m9: no such server\n")
+        self.assertIn("--all                    all servers\n",
+                      self.run_tool("server", "down", "--help").stdout)
 
     def test_usage(self):
         for arguments in ([], ["nonsense"], ["queue"], ["queue", "nonsense"],

@@ -146,7 +146,7 @@ static void status_shows_one_and_it_can_be_stopped(void **state)
     bench_until(bench, &bench->delivered, 1);
     assert_false(alerted(bench));
     assert_int_equal(bench_ask(bench, "drill stop", "{}"), CONTROL_NOTHING_MATCHED);
-    assert_string_equal(bench->error, "no drill runs there");
+    assert_string_equal(bench->error, "no drill runs");
 }
 
 static struct service_config changed;
