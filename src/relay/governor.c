@@ -23,6 +23,8 @@
  * began proves nothing, neither way: its failures are the same trouble, and a connection that still
  * works does not show that new ones would.
  */
+#include <stdio.h>
+
 #include "relay/refusal.h"
 #include "relay/relay_internal.h"
 
@@ -559,9 +561,12 @@ void governor_opened(struct relay *relay, struct server *server, struct session 
         return;
     }
     if (server->state == SERVER_SUSPECT && server->relapsed) {
+        char why[REASON_BYTES_MAX];
+        int length = snprintf(why, sizeof why, "failed soon after it came back: %.*s",
+                              (int)server->reason_length, server->reason);
         server->relapsed = false;
         set_state(relay, server, SERVER_DOWN,
-                  SLICE_LITERAL("failed again soon after it came back"));
+                  slice_take(slice_make(why, (size_t)length), sizeof why - 1));
         schedule_probe(relay, server);
         session_close(relay, session);
         return;

@@ -123,6 +123,19 @@ def test_a_lane_says_why_it_rests(holdfast, sink):
     assert lane()["reason"] == "all of it is held; queue list says why"
 
 
+def test_a_relapse_says_what_failed(holdfast, sink):
+    """A server that comes back, takes one message and breaks off at the next."""
+    m1 = sink(lambda stage, session, argument: CLOSE if stage == "RCPT" and "ben" in argument
+              else None, start=False)
+    mx = holdfast(backup_mx(m1.port))
+    mx.send()
+    mx.send(recipients=["ben@example.com"])
+    wait_for(lambda: mx.server_state("m1") == "down", 10)
+    m1.start()
+    wait_for(lambda: 'reason="failed soon after it came back: connection closed by server"'
+             in mx.log(), 20, what="what failed")
+
+
 def test_what_stands_is_as_old_after_core_is_killed(holdfast, sink):
     """Down, stopped and switched were so before; nobody is told that they are over."""
     m2 = sink(lambda stage, session, argument: "450 4.2.0 Later" if stage == "RCPT" else None)
