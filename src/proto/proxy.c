@@ -7,7 +7,8 @@
 static const uint8_t signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 
 enum {
-    V1_MAX = 107, /* with CRLF */
+    V1_MIN = 15,  /* "PROXY UNKNOWN" and CRLF */
+    V1_MAX = 107, /* likewise */
     V2_FIXED = 16,
     V4_BYTES = 12,
     V6_BYTES = 36,
@@ -185,6 +186,21 @@ enum proxy_verdict proxy_read(struct slice bytes, struct proxy_header *ret_heade
         return read_v2(bytes, ret_header);
     }
     return begins_alike(bytes, SLICE_LITERAL("PROXY ")) ? read_v1(bytes, ret_header) : PROXY_BROKEN;
+}
+
+size_t proxy_wanted(struct slice bytes)
+{
+    if (bytes.length < V1_MIN) {
+        return V1_MIN - bytes.length;
+    }
+    if (bytes.data[0] != signature[0]) {
+        return 1; /* a line */
+    }
+    if (bytes.length < V2_FIXED) {
+        return V2_FIXED - bytes.length;
+    }
+    size_t length = V2_FIXED + number_at(bytes.data + 14);
+    return length > bytes.length && length <= PROXY_HEADER_MAX ? length - bytes.length : 1;
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */

@@ -29,6 +29,9 @@ struct proxy_header {
     struct slice tls_version; /* "TLSv1.3", or empty; part of the bytes */
 };
 
+/* How many bytes behind these belong to the header for certain; at least 1 where proxy_read() says
+ * PROXY_MORE. So that nothing is read that is not the header's. */
+size_t proxy_wanted(struct slice bytes);
 /* Looks at all that has come. Never more than PROXY_HEADER_MAX bytes are asked for. */
 enum proxy_verdict proxy_read(struct slice bytes, struct proxy_header *ret_header);
 /* A version 2 header that speaks for a TCP client. Returns its length. */

@@ -19,6 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         enum proxy_verdict before = proxy_read(slice_take(input, i), &again);
         assert(before == verdict || before == PROXY_MORE);
         assert(before != PROXY_DONE || again.length <= i);
+        assert(before != PROXY_MORE || verdict != PROXY_DONE ||
+               proxy_wanted(slice_take(input, i)) <= header.length - i);
+        assert(before != PROXY_MORE || proxy_wanted(slice_take(input, i)) > 0);
     }
     if (verdict != PROXY_DONE) {
         return 0;

@@ -29,6 +29,7 @@ static struct proxy_header reads(struct slice header)
     memcpy(bytes, header.data, header.length);
     memcpy(bytes + header.length, "QUI", 3);
     for (size_t i = 0; i < header.length; i++) {
+        assert_in_range(proxy_wanted(slice_make(bytes, i)), 1, header.length - i);
         assert_int_equal(proxy_read(slice_make(bytes, i), &found), PROXY_MORE);
     }
     assert_int_equal(proxy_read(slice_make(bytes, header.length + 3), &found), PROXY_DONE);
