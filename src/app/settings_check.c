@@ -348,6 +348,28 @@ static void add_listener(struct settings *settings, struct listener_config *list
     listeners[settings->config.listener_count++] = listener;
 }
 
+/* Whose word about their clients is taken. */
+static void take_peers(struct settings *settings, const struct entry **entries,
+                       struct listener_config *listener)
+{
+    static const char everybody[] = "lets everybody pass for anybody";
+    const struct entry *trusted = settings_entry(entries, BLOCK_LISTEN, "trusted");
+    const struct entry *proxies = settings_entry(entries, BLOCK_LISTEN, "proxy-from");
+    if (trusted != NULL) {
+        listener->trusted.all =
+            settings_networks(settings, trusted, everybody, &listener->trusted.count);
+    }
+    if (proxies != NULL) {
+        listener->proxies.all =
+            settings_networks(settings, proxies, everybody, &listener->proxies.count);
+    }
+    if ((trusted != NULL || proxies != NULL) && listener->protocol != LISTENER_SMTP) {
+        settings_complain(settings, (trusted != NULL ? trusted : proxies)->at,
+                          "%.*s is for protocol = smtp only",
+                          SHOWN((trusted != NULL ? trusted : proxies)->key));
+    }
+}
+
 static void check_listeners(struct settings *settings, const struct entry **entries)
 {
     struct listener_config *listeners =
@@ -375,6 +397,7 @@ static void check_listeners(struct settings *settings, const struct entry **entr
         settings_odmr_listener(settings, block, settings_entry(entries, BLOCK_LISTEN, "users"),
                                &listener);
         settings_listener_tls(settings, block, entries, &listener);
+        take_peers(settings, entries, &listener);
         const struct entry *address = settings_entry(entries, BLOCK_LISTEN, "address");
         for (uint32_t i = 0; address != NULL && i < address->count; i++) {
             add_listener(settings, listeners, &listener, &address->values[i]);

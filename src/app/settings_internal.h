@@ -318,6 +318,10 @@ void settings_routes(struct settings *settings, const struct names *servers,
                      const struct entry *const *top);
 /* The alert blocks: settings->config.hooks. `entries` is scratch of settings_fill(). */
 void settings_alerts(struct settings *settings, const struct entry **entries);
+/* The networks of an entry, in the tree's memory. `everybody`: what is wrong with 0.0.0.0/0 or
+ * ::/0, NULL: nothing. What is no network has been said. */
+const struct ip_network *settings_networks(struct settings *settings, const struct entry *entry,
+                                           const char *everybody, uint32_t *ret_count);
 /* The block and allow blocks: settings->config.access. */
 void settings_access(struct settings *settings, const struct entry **entries);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */

@@ -277,8 +277,8 @@ static bool is_everybody(const struct ip_network *network)
 }
 
 /* `everybody`: what is wrong with a network that is everybody; NULL: nothing. */
-static const struct ip_network *networks_of(struct settings *settings, const struct entry *entry,
-                                            const char *everybody, uint32_t *ret_count)
+const struct ip_network *settings_networks(struct settings *settings, const struct entry *entry,
+                                           const char *everybody, uint32_t *ret_count)
 {
     struct ip_network *networks = settings_allocate(settings, entry->count, sizeof(*networks));
     *ret_count = 0;
@@ -358,7 +358,7 @@ static void fill_deliver_only_to(struct routes *routes, struct route_config *rou
 {
     if (entry != NULL) {
         route->deliver_only_to =
-            networks_of(routes->settings, entry, NULL, &route->deliver_only_to_count);
+            settings_networks(routes->settings, entry, NULL, &route->deliver_only_to_count);
         check_literals(routes, route, entry->at);
     }
 }
@@ -463,7 +463,7 @@ static void fill_domain(struct routes *routes, struct route_config *route,
     check_recipients(settings, settings_entry(entries, BLOCK_DOMAIN, "recipients"));
     const struct entry *etrn = settings_entry(entries, BLOCK_DOMAIN, "etrn-from");
     if (etrn != NULL) {
-        route->etrn_from = networks_of(settings, etrn, NULL, &route->etrn_from_count);
+        route->etrn_from = settings_networks(settings, etrn, NULL, &route->etrn_from_count);
     }
     if (settings_entry(entries, BLOCK_DOMAIN, "quota") == NULL) {
         route->quota_bytes = QUOTA_DEFAULT;
@@ -494,8 +494,9 @@ static void fill_relay(struct routes *routes, struct route_config *route, const 
     const struct entry *from = settings_entry(entries, BLOCK_RELAY, "from");
     const struct entry *senders = settings_entry(entries, BLOCK_RELAY, "senders");
     if (from != NULL) {
-        route->from = networks_of(routes->settings, from,
-                                  "is everybody, and makes this an open relay", &route->from_count);
+        route->from =
+            settings_networks(routes->settings, from, "is everybody, and makes this an open relay",
+                              &route->from_count);
     } else if (!block->broken) {
         settings_complain(settings, block->at,
                           "relay '%.*s' must say whose mail it takes: from = {192.0.2.0/24}",

@@ -155,9 +155,13 @@ const struct setting settings_table[] = {
      .text = "The file of authorities, in PEM, whose certificates clients may show; whether they have "
              "stands in Received. No client is turned away for it."},
     {"auth", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Who may log in."},
-    {"proxy-from", SETTING_ABSENT, .block = BLOCK_LISTEN,
-     .text = "Peers that send a PROXY header."},
-    {"trusted", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Networks that may use XCLIENT."},
+    {"proxy-from", SETTING_NETWORKS, .block = BLOCK_LISTEN, .otherwise = "none",
+     .text = "Load balancers in front of this listener: they must begin each connection with a PROXY "
+             "header (version 1 or 2), which says who their client is; from others it is an error."},
+    {"trusted", SETTING_NETWORKS, .block = BLOCK_LISTEN, .otherwise = "none",
+     .text = "Networks that are offered XCLIENT, with which they say whose mail they bring: what is "
+             "decided by the client's address and HELO name is decided by those. A connection from "
+             "there is not counted by client before that. A login that they tell is not believed."},
 
     /* ---- server ---- */
     {"address", SETTING_ADDRESSES, SERVER(addresses),

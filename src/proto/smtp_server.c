@@ -7,8 +7,8 @@
  *   COMMAND     COMMAND  SKIP_LINE  ANSWER  SKIP_CHUNK  CHUNK  CLOSING
  *   SKIP_LINE   SKIP_LINE  COMMAND  CLOSING
  *   RESPONSE    RESPONSE  COMMAND  SKIP_LINE  ANSWER  CLOSING
- *   ANSWER      by smtp_server_answer(): COMMAND  RESPONSE  HANDSHAKE  DATA  CHUNK  SKIP_CHUNK
- *               CLOSING
+ *   ANSWER      by smtp_server_answer(): GREETING  COMMAND  RESPONSE  HANDSHAKE  DATA  CHUNK
+ *               SKIP_CHUNK  CLOSING
  *   HANDSHAKE   by smtp_server_secured(): COMMAND
  *   DATA        DATA  ANSWER  COMMAND
  *   CHUNK       CHUNK  COMMAND  ANSWER  SKIP_CHUNK  END
@@ -176,6 +176,16 @@ bool smtp_server_next(struct smtp_server *server, struct smtp_server_event *ret_
     return ret_event->kind != SMTP_SERVER_NONE;
 }
 
+/* Nothing that the client has said counts any more. */
+static void start_over(struct smtp_server *server)
+{
+    server->has_hello = false;
+    server->is_extended = false;
+    server->has_login = false;
+    server->mail_refused = false;
+    server->offers = 0;
+}
+
 /* ---- answers ----------------------------------------------------------------------------- */
 
 static bool accepts(const struct smtp_answer *answer)
@@ -295,6 +305,18 @@ static enum smtp_server_step atrn_answered(struct smtp_server *server,
     return accepts(answer) ? STEP_CLOSING : STEP_COMMAND;
 }
 
+/* As at the beginning of the connection; but what it has cost us goes on to count. */
+static enum smtp_server_step xclient_answered(struct smtp_server *server,
+                                              const struct smtp_answer *answer)
+{
+    if (!accepts(answer)) {
+        smtp_server_reply_answer(server, answer, "");
+        return STEP_COMMAND;
+    }
+    start_over(server);
+    return STEP_GREETING;
+}
+
 void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *answer,
                         int64_t now_ms)
 {
@@ -331,6 +353,9 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
     case SMTP_SERVER_STARTTLS:
         next = starttls_answered(server, answer);
         break;
+    case SMTP_SERVER_XCLIENT:
+        next = xclient_answered(server, answer);
+        break;
     case SMTP_SERVER_ATRN:
         next = atrn_answered(server, answer);
         break;
@@ -362,12 +387,13 @@ void smtp_server_secured(struct smtp_server *server, int64_t now_ms)
     server->input = SLICE_EMPTY;
     server->since_ms = now_ms;
     server->now_ms = now_ms;
-    server->has_hello = false;
-    server->is_extended = false;
-    server->has_login = false;
-    server->mail_refused = false;
-    server->offers = 0;
+    start_over(server);
     server->is_secure = true;
+}
+
+void smtp_server_set_trusted(struct smtp_server *server, bool is_trusted)
+{
+    server->is_trusted = is_trusted;
 }
 
 /* ---- state ------------------------------------------------------------------------------- */

@@ -7,8 +7,9 @@
  * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), where a listener
  * has it STARTTLS (3207), and where the caller
  * says so DSN (3461), DELIVERBY (2852, without a least time), MT-PRIORITY (6710), and AUTH (4954)
- * on a connection that is secure. Or, with `odmr`, the provider's side of on-demand mail relay
- * (2645): AUTH with CRAM-MD5 (4954, 2195) and ATRN, and no mail. The caller:
+ * on a connection that is secure, and XCLIENT (xclient.h) where it is trusted. Or, with `odmr`, the
+ * provider's side of on-demand mail relay (2645): AUTH with CRAM-MD5 (4954, 2195) and ATRN, and no
+ * mail. The caller:
  *
  *   smtp_server_input()    hands over all bytes that wait to be read
  *   smtp_server_next()     takes events until there is none, answering those that ask for it with
@@ -80,6 +81,8 @@ enum smtp_server_event_kind {
                              the command, smtp_server_unread() or what has not been handed over: it
                              would be taken for words of the server that he becomes); 450, 451, 453,
                              503 */
+    SMTP_SERVER_XCLIENT,  /* bytes: parameters, valid (xclient_read()). If accepted, all that was
+                             said is forgotten, and SMTP_SERVER_GREETING follows */
     /* Not to be answered. */
     SMTP_SERVER_CONTENT, /* bytes */
     SMTP_SERVER_ABORT,   /* the transaction that MAIL began has ended, not by an answer: `reason` */
@@ -164,6 +167,7 @@ struct smtp_server {
     uint8_t offers; /* SMTP_OFFER_* */
     bool is_smtputf8;
     bool is_secure;
+    bool is_trusted;
     bool has_login;
 };
 
@@ -188,6 +192,8 @@ bool smtp_server_wants_handshake(const struct smtp_server *server);
 void smtp_server_secured(struct smtp_server *server, int64_t now_ms);
 /* Nobody reads along, so that a client may log in. */
 void smtp_server_set_secure(struct smtp_server *server, bool is_secure);
+/* XCLIENT is offered from now on, or not. */
+void smtp_server_set_trusted(struct smtp_server *server, bool is_trusted);
 struct slice smtp_server_unread(const struct smtp_server *server);
 /* More input would bring it on: no answer is awaited and output does not pile up. */
 bool smtp_server_wants_input(const struct smtp_server *server);

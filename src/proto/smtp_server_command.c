@@ -25,6 +25,7 @@ enum {
     SUBMISSION = 1 << 14, /* there only after a login */
     NO_SUBMISSION = 1 << 15,
     WITH_STARTTLS = 1 << 16, /* where a listener has it */
+    NEED_TRUST = 1 << 17,
 };
 
 struct command {
@@ -142,6 +143,7 @@ static const struct command commands[] = {
     {"AUTH", NEED_HELLO | NEED_NO_LOGIN | NEED_NO_MAIL | WITH_ARGUMENT | ODMR | WITH_AUTH,
      smtp_server_command_auth, NULL},
     {"STARTTLS", NEED_HELLO | NEED_NO_MAIL | WITHOUT_ARGUMENT | WITH_STARTTLS, run_starttls, NULL},
+    {"XCLIENT", NEED_TRUST | NEED_NO_MAIL | WITH_ARGUMENT, smtp_server_command_xclient, NULL},
     {"ATRN", NEED_HELLO | NEED_LOGIN | ONLY_ODMR, smtp_server_command_atrn, NULL},
 };
 
@@ -195,6 +197,9 @@ static enum smtp_server_step unknown(struct smtp_server *server, struct slice ve
 static const char *unmet_need(const struct smtp_server *server, unsigned rules,
                               struct slice arguments)
 {
+    if ((rules & NEED_TRUST) != 0 && !server->is_trusted) {
+        return "550 5.7.0 Not authorized";
+    }
     if ((rules & WITHOUT_ARGUMENT) != 0 && arguments.length > 0) {
         return "501 5.5.4 No argument allowed";
     }

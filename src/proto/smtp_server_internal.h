@@ -2,7 +2,7 @@
  *
  * What the parts of the SMTP server core share: smtp_server.c (driver and answers),
  * smtp_server_command.c (command lines), smtp_server_auth.c, smtp_server_odmr.c (ATRN),
- * smtp_server_envelope.c (MAIL and RCPT),
+ * smtp_server_envelope.c (MAIL and RCPT), smtp_server_xclient.c,
  * smtp_server_data.c (DATA and BDAT), smtp_server_reply.c (output).
  */
 #ifndef HOLDFAST_PROTO_SMTP_SERVER_INTERNAL_H
@@ -48,6 +48,7 @@ smtp_server_command_fn smtp_server_command_data;
 smtp_server_command_fn smtp_server_command_bdat;
 smtp_server_command_fn smtp_server_command_auth;
 smtp_server_command_fn smtp_server_command_atrn;
+smtp_server_command_fn smtp_server_command_xclient;
 /* The chunk of a refused BDAT is read and dropped all the same, for the client has sent it. */
 enum smtp_server_step smtp_server_skip_bdat(struct smtp_server *server, struct slice arguments);
 void smtp_server_consume(struct smtp_server *server, size_t count);

@@ -169,6 +169,10 @@ void smtp_server_reply_hello(struct smtp_server *server)
     if ((server->offers & SMTP_OFFER_PRIORITY) != 0) {
         buffer_append(output, SLICE_LITERAL("250-MT-PRIORITY\r\n"));
     }
+    if (server->is_trusted) {
+        buffer_append(output, SLICE_LITERAL("250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR "
+                                            "DESTPORT REVERSE_NAME\r\n"));
+    }
     append_limits(server);
 }
 

@@ -36,6 +36,8 @@ struct listener_config {
     enum listener_protocol protocol;
     uint32_t greeting_delay_ms; /* of strangers */
     uint32_t greylist_ms;       /* likewise; 0: none */
+    struct ip_networks trusted; /* that may use XCLIENT */
+    struct ip_networks proxies; /* that must send a PROXY header */
     bool reject_bare_newline;   /* else normalize (R10) */
     enum listener_tls tls;
     /* At least one where there is TLS; known to the receiving process only: empty elsewhere. */

@@ -28,11 +28,17 @@ static struct smtp_answer greet(struct session *session)
         counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
         return (struct smtp_answer){421, "4.3.2", SLICE_LITERAL("Service is starting")};
     }
-    return guard_connect(session);
+    struct smtp_answer answer = client_admission(session);
+    return answer.code != 0 ? answer : guard_connect(session);
 }
 
 static struct smtp_answer hello(struct session *session, const struct smtp_server_event *event)
 {
+    session->is_extended = session->has_told_protocol ? session->is_extended : event->is_extended;
+    smtp_server_offer(&session->server, envelope_offers(session));
+    if (session->has_told_helo) {
+        return SMTP_ACCEPT;
+    }
     char *helo = malloc(event->name.length);
     if (helo == NULL) {
         return (struct smtp_answer){421, "4.3.0", SLICE_LITERAL("Out of memory")};
@@ -41,8 +47,6 @@ static struct smtp_answer hello(struct session *session, const struct smtp_serve
     free(session->helo);
     session->helo = helo;
     session->helo_length = (uint32_t)event->name.length;
-    session->is_extended = event->is_extended;
-    smtp_server_offer(&session->server, envelope_offers(session));
     return SMTP_ACCEPT;
 }
 
@@ -131,6 +135,9 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         break;
     case SMTP_SERVER_RESPONSE:
         answer = odmr_response(session, event);
+        break;
+    case SMTP_SERVER_XCLIENT:
+        answer = client_present(session, event);
         break;
     case SMTP_SERVER_ATRN:
         if (!odmr_atrn(session, event, &answer)) {

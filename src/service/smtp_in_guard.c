@@ -248,7 +248,7 @@ bool guard_holds(struct session *session, enum smtp_server_event_kind kind,
                  const struct smtp_answer *answer)
 {
     uint32_t delay_ms = 0;
-    if (kind == SMTP_SERVER_GREETING && answer->code == 0) {
+    if (kind == SMTP_SERVER_GREETING && answer->code == 0 && !session->is_presented) {
         delay_ms = session->listener->greeting_delay_ms;
     } else if (kind == SMTP_SERVER_RECIPIENT && answer->code >= 500 &&
                session->misses > MISSES_FREE) {

@@ -2,9 +2,9 @@
  *
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
- * send what to whom), smtp_in_guard.c (what strangers have to bear), smtp_in_etrn.c,
- * smtp_in_odmr.c, smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring),
- * smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c.
+ * send what to whom), smtp_in_client.c (whose a session is), smtp_in_guard.c (what strangers have
+ * to bear), smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core),
+ * smtp_in_core.c (the ring), smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -45,6 +45,7 @@ struct listener {
     bool is_implicit;       /* TLS before the greeting */
     uint32_t greeting_delay_ms;
     uint32_t greylist_ms;
+    struct ip_networks trusted, proxies; /* the listener's own */
     char *hostname;
     char *name;
 };
@@ -127,8 +128,13 @@ struct session {
     bool is_waiting; /* for room in the ring or for memory */
     bool is_closing;
     bool is_extended;
-    bool is_allowed; /* by a rule of the operator */
-    uint16_t misses; /* refused recipients */
+    bool is_uncounted; /* by client */
+    bool is_presented; /* the client is who somebody else says that it is */
+    bool awaits_proxy; /* nothing else is said or heard before the PROXY header */
+    bool has_told_helo, has_told_protocol; /* by XCLIENT: EHLO does not change them */
+    uint8_t admission;                     /* enum smtp_in_admission: of whom it was presented as */
+    bool is_allowed;                       /* by a rule of the operator */
+    uint16_t misses;                       /* refused recipients */
     struct held_answer *held;
     struct tls *tls; /* NULL: in the clear */
     struct ip_endpoint client;
@@ -212,6 +218,10 @@ bool session_go_on(struct session *session);
 /* Answers the open question and goes on. May free the session. */
 void session_answer(struct session *session, enum smtp_server_event_kind kind,
                     const struct smtp_answer *answer);
+/* Its client is known: the dialogue begins. May free the session. */
+void session_begin(struct session *session);
+/* Keeps `rest`, which is input, for later. False: memory. */
+bool session_keep(struct session *session, struct slice rest);
 void session_wait(struct session *session);
 void session_free(struct session *session);
 /* An idle session is told to go. */
@@ -237,6 +247,27 @@ void session_answer_event(struct session *session, enum smtp_server_event_kind k
                           const struct smtp_answer *answer);
 void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
                          const struct smtp_answer *answer);
+
+/* smtp_in_client.c */
+/* False: memory. */
+bool listener_take_peers(struct listener *listener, const struct listener_config *from);
+void listener_drop_peers(struct listener *listener);
+/* Who is counted in its place when it connects; NULL: nobody. */
+const struct ip_address *listener_counts(const struct listener *listener,
+                                         const struct ip_address *peer);
+bool client_is_trusted(const struct session *session);
+/* It has just been made. False: a PROXY header must come first. */
+bool client_connected(struct session *session);
+void client_left(struct session *session);
+/* XCLIENT. */
+struct smtp_answer client_present(struct session *session, const struct smtp_server_event *event);
+/* What smtp_in_enter() would have led to, had it been known then. */
+struct smtp_answer client_admission(const struct session *session);
+/* Input has come while it awaits a PROXY header. May begin or free the session. */
+void client_take_proxy(struct session *session);
+/* True: it has not come in time, and the session is gone. */
+bool client_expire(struct session *session, int64_t now_ms);
+const char *admission_text(enum smtp_in_admission admission, const char **ret_code);
 
 /* smtp_in_envelope.c */
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event);

@@ -99,24 +99,35 @@ static void count_down(_Atomic uint32_t table[ROWS][CELLS], const uint32_t cells
     }
 }
 
-enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
-                                     const struct limits_config *limits,
-                                     const struct ip_address *client)
+static bool is_free(const struct ip_address *client)
 {
-    uint32_t all = atomic_fetch_add_explicit(&shared->connections, 1, memory_order_relaxed);
-    if (limits->connections != 0 && all >= limits->connections) {
-        atomic_fetch_sub_explicit(&shared->connections, 1, memory_order_relaxed);
-        return SMTP_IN_FULL;
+    return client == NULL || ip_is_loopback(client);
+}
+
+static void uncount(struct smtp_in_shared *shared, const struct ip_address *client)
+{
+    uint32_t cells[ROWS];
+    if (!is_free(client)) {
+        cells_of(shared, client, client_octets(client), cells);
+        count_down(shared->clients, cells);
+        cells_of(shared, client, network_octets(client), cells);
+        count_down(shared->networks, cells);
     }
-    if (ip_is_loopback(client)) {
+}
+
+static enum smtp_in_admission count(struct smtp_in_shared *shared,
+                                    const struct limits_config *limits,
+                                    const struct ip_address *client)
+{
+    enum smtp_in_admission admission = SMTP_IN_ADMITTED;
+    uint32_t cells[ROWS];
+    if (is_free(client)) {
         return SMTP_IN_ADMITTED;
     }
-    uint32_t cells[ROWS];
     cells_of(shared, client, client_octets(client), cells);
     uint32_t of_client = count_up(shared->clients, cells);
     cells_of(shared, client, network_octets(client), cells);
     uint32_t of_network = count_up(shared->networks, cells);
-    enum smtp_in_admission admission = SMTP_IN_ADMITTED;
     if (limits->connections_per_client != 0 && of_client >= limits->connections_per_client) {
         admission = SMTP_IN_CLIENT_FULL;
     } else if (limits->connections_per_network != 0 &&
@@ -124,7 +135,32 @@ enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
         admission = SMTP_IN_NETWORK_FULL;
     }
     if (admission != SMTP_IN_ADMITTED) {
-        smtp_in_leave(shared, client);
+        uncount(shared, client);
+    }
+    return admission;
+}
+
+enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
+                                     const struct limits_config *limits,
+                                     const struct ip_address *client)
+{
+    uint32_t all = atomic_fetch_add_explicit(&shared->connections, 1, memory_order_relaxed);
+    enum smtp_in_admission admission = limits->connections != 0 && all >= limits->connections
+                                           ? SMTP_IN_FULL
+                                           : count(shared, limits, client);
+    if (admission != SMTP_IN_ADMITTED) {
+        atomic_fetch_sub_explicit(&shared->connections, 1, memory_order_relaxed);
+    }
+    return admission;
+}
+
+enum smtp_in_admission smtp_in_change(struct smtp_in_shared *shared,
+                                      const struct limits_config *limits,
+                                      const struct ip_address *old, const struct ip_address *client)
+{
+    enum smtp_in_admission admission = count(shared, limits, client);
+    if (admission == SMTP_IN_ADMITTED) {
+        uncount(shared, old);
     }
     return admission;
 }
@@ -133,13 +169,7 @@ void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *clien
 {
     uint32_t before = atomic_fetch_sub_explicit(&shared->connections, 1, memory_order_relaxed);
     assert(before > 0);
-    if (!ip_is_loopback(client)) {
-        uint32_t cells[ROWS];
-        cells_of(shared, client, client_octets(client), cells);
-        count_down(shared->clients, cells);
-        cells_of(shared, client, network_octets(client), cells);
-        count_down(shared->networks, cells);
-    }
+    uncount(shared, client);
 }
 
 struct smtp_in_pace smtp_in_per_minute(uint32_t count)

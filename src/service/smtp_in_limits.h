@@ -17,11 +17,16 @@ enum smtp_in_admission {
     SMTP_IN_NETWORK_FULL, /* connections of its network: IPv4 /24, IPv6 /48 */
 };
 
-/* A connection that was admitted must leave with the same address. Loopback is not counted by
- * client. */
+/* A connection that was admitted must leave with the same address. Loopback, and NULL, is not
+ * counted by client. */
 enum smtp_in_admission smtp_in_enter(struct smtp_in_shared *shared,
                                      const struct limits_config *limits,
                                      const struct ip_address *client);
+/* One that has entered is another client's now. If not admitted, it is still the old one's. */
+enum smtp_in_admission smtp_in_change(struct smtp_in_shared *shared,
+                                      const struct limits_config *limits,
+                                      const struct ip_address *old,
+                                      const struct ip_address *client);
 void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *client);
 
 /* What a client may do so many times, and then at a steady pace: each time has a cost, which is

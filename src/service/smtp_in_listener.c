@@ -36,6 +36,7 @@ void listener_unref(struct listener *listener)
     list_remove(&listener->link);
     loop_watch_free(listener->watch);
     tls_server_free(listener->tls); /* connections live on without */
+    listener_drop_peers(listener);
     free(listener->hostname);
     free(listener->name);
     free(listener);
@@ -62,19 +63,12 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
                       enum smtp_in_admission admission)
 {
     struct smtp_in *in = listener->in;
-    static const struct {
-        const char *code, *text;
-    } said[] = {
-        [SMTP_IN_FULL] = {"421 4.3.2 ", "Too many connections"},
-        [SMTP_IN_CLIENT_FULL] = {"421 4.7.0 ", "Too many connections from your address"},
-        [SMTP_IN_NETWORK_FULL] = {"421 4.7.0 ", "Too many connections from your network"},
-    };
+    const char *code, *text = admission_text(admission, &code);
     struct buffer line;
     size_t sent;
     buffer_init(&line, 1024);
-    buffer_append_text(&line, said[admission].code);
-    buffer_append(&line, listener->settings.hostname);
-    buffer_printf(&line, " %s, try again later\r\n", said[admission].text);
+    buffer_printf(&line, "421 %s %.*s %s, try again later\r\n", code,
+                  SLICE_PRINT(listener->settings.hostname), text);
     /* A new socket has room for a line, or the peer has gone: nothing to wait for. */
     while (!listener->is_implicit && line.length > 0 &&
            net_send(fd, buffer_slice(&line), &sent) == ERROR_NONE) {
@@ -83,7 +77,7 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
     buffer_done(&line);
     net_close(fd);
     counter_add(in->counters, COUNTER_SESSIONS_REFUSED, 1);
-    log_full(in, peer, said[admission].text);
+    log_full(in, peer, text);
 }
 
 void listeners_watch(struct smtp_in *in, unsigned interest)
@@ -112,8 +106,8 @@ static void on_connection(void *context, unsigned ready)
             loop_timer_set(in->retry, PAUSE_MS);
             return;
         }
-        enum smtp_in_admission admission =
-            smtp_in_enter(in->shared, &in->config->limits, &peer.address);
+        enum smtp_in_admission admission = smtp_in_enter(in->shared, &in->config->limits,
+                                                         listener_counts(listener, &peer.address));
         if (admission == SMTP_IN_ADMITTED) {
             session_accept(listener, fd, &peer);
         } else {
@@ -161,7 +155,7 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->name = copy_text(from->name);
     listener->watch = loop_watch_new(in->loop, fd, on_connection, listener);
     if (listener->hostname == NULL || listener->name == NULL || listener->watch == NULL ||
-        !listener_take_tls(listener, in->shared, from)) {
+        !listener_take_peers(listener, from) || !listener_take_tls(listener, in->shared, from)) {
         listener_unref(listener);
         return NULL;
     }
@@ -207,6 +201,7 @@ static void move_session(struct session *session, struct link *listeners)
             listener_unref(session->listener);
             session->listener = listener;
             smtp_server_set_settings(&session->server, &listener->settings);
+            smtp_server_set_trusted(&session->server, client_is_trusted(session));
             return;
         }
     }

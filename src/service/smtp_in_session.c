@@ -65,7 +65,7 @@ void session_free(struct session *session)
     guard_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
-    smtp_in_leave(in->shared, &session->client.address);
+    client_left(session);
     loop_watch_free(session->watch);
     tls_free(session->tls);
     net_close(session->fd);
@@ -126,7 +126,7 @@ static bool take_events(struct session *session)
 }
 
 /* Keeps the rest of the input, which may lie in session->unread itself. False: memory. */
-static bool keep_unread(struct session *session, struct slice rest)
+bool session_keep(struct session *session, struct slice rest)
 {
     uint8_t *kept = session->unread;
     size_t before = session->unread_length;
@@ -224,7 +224,7 @@ static bool run(struct session *session, struct slice input)
             input = rest; /* replies had piled up; now they have left */
             continue;
         }
-        if (!keep_unread(session, rest)) {
+        if (!session_keep(session, rest)) {
             session_free(session);
             return false;
         }
@@ -310,6 +310,10 @@ static bool read_some(struct session *session)
 static void on_ready(void *context, unsigned ready)
 {
     struct session *session = context;
+    if (session->awaits_proxy) {
+        client_take_proxy(session);
+        return;
+    }
     if (session->is_shaking) {
         if (!session_tls_go_on(session) || session->is_shaking) {
             return;
@@ -358,7 +362,7 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
         session == NULL ? NULL : loop_watch_new(in->loop, fd, on_ready, session);
     if (watch == NULL) {
         free(session);
-        smtp_in_leave(in->shared, &peer->address);
+        smtp_in_leave(in->shared, listener_counts(listener, &peer->address));
         net_close(fd);
         return;
     }
@@ -376,8 +380,19 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
     if (in->session_count++ == 0) {
         session_patrol(in);
     }
-    core_contact(in, &peer->address);
-    if (listener->is_implicit) {
+    if (client_connected(session)) {
+        session_begin(session);
+    } else {
+        session->touched_ms = clock_steady_ms();
+        set_interest(session, LOOP_READ);
+    }
+}
+
+void session_begin(struct session *session)
+{
+    core_contact(session->in, &session->client.address);
+    smtp_server_set_trusted(&session->server, client_is_trusted(session));
+    if (session->listener->is_implicit) {
         (void)session_tls_begin(session);
     } else {
         (void)run(session, SLICE_EMPTY);
@@ -386,7 +401,7 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
 
 void session_dismiss(struct session *session)
 {
-    if (session->is_shaking) {
+    if (session->is_shaking || session->awaits_proxy) {
         session_free(session); /* there is no way to say so */
         return;
     }
@@ -412,7 +427,7 @@ static void check_time(struct session *session, int64_t now_ms)
         }
         return;
     }
-    if (etrn_expire(session, now_ms)) {
+    if (client_expire(session, now_ms) || etrn_expire(session, now_ms)) {
         return;
     }
     if (smtp_server_deadline(&session->server) <= now_ms) {

@@ -52,7 +52,12 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
     char date[DATE_TEXT_SIZE];
     struct writer writer = {ret_field, sizeof("Received:") - 1};
     ip_to_text(trace->client, address);
-    snprintf(client, sizeof(client), "([%s%s])", ip_is_v4(trace->client) ? "" : "IPv6:", address);
+    if (ip_equal(trace->client, &(struct ip_address){0})) {
+        snprintf(client, sizeof(client), "(unknown)");
+    } else {
+        snprintf(client, sizeof(client), "([%s%s])",
+                 ip_is_v4(trace->client) ? "" : "IPv6:", address);
+    }
     id_to_text(trace->id, id);
     date_to_text(trace->received_ms, date);
 

@@ -348,9 +348,13 @@ static void listeners(void **state)
          "conf:8: client-ca: key: there is no certificate in it\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" auth = x }\n",
          "conf:6: 'auth' in a listen block is not available in this version\n"},
-        {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {10.0.0.0/8} proxy-from = {::1} }\n",
-         "conf:6: 'trusted' in a listen block is not available in this version\n"
-         "conf:6: 'proxy-from' in a listen block is not available in this version\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {0.0.0.0/0} }\n",
+         "conf:6: trusted: '0.0.0.0/0' lets everybody pass for anybody\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" proxy-from = {10.0.0.1/8, ::/0} }\n",
+         "conf:6: proxy-from: '10.0.0.1/8' has bits set beyond its prefix\n"
+         "conf:6: proxy-from: '::/0' lets everybody pass for anybody\n"},
+        {GOOD "listen x { address = \"0.0.0.0:26\" protocol = http trusted = {::1} }\n",
+         "conf:6: trusted is for protocol = smtp only\n"},
     };
     CHECK_ALL(cases);
 }

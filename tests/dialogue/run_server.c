@@ -5,8 +5,8 @@
  * adjacent C: lines as one piece, and byte by byte; all must go the same way.
  *
  *   set KEY VALUE       before anything else: recipients commands errors size line header hops
- *                       reject-bare relay-client odmr submission auth secure command-timeout
- *                       session-timeout starttls
+ *                       reject-bare relay-client odmr submission auth secure trusted
+ *                       command-timeout session-timeout starttls
  *   C: LINE             the client sends LINE and CRLF
  *   C\ TEXT             the client sends TEXT with the escapes \r \n \0 \\ \xHH, no CRLF
  *   fill COUNT CHARACTER   the client sends so many of them
@@ -34,7 +34,7 @@ struct play {
     struct smtp_server_settings settings;
     struct smtp_server server;
     unsigned offers; /* SMTP_OFFER_* */
-    bool is_secure;
+    bool is_secure, is_trusted;
     bool begun;
     struct buffer unread; /* left by the core */
     struct buffer content;
@@ -151,6 +151,9 @@ static void print_event(struct play *play, const struct smtp_server_event *event
     case SMTP_SERVER_STARTTLS:
         buffer_append_text(events, "starttls");
         break;
+    case SMTP_SERVER_XCLIENT:
+        buffer_printf(events, "xclient %.*s", SLICE_PRINT(event->bytes));
+        break;
     case SMTP_SERVER_ATRN:
         buffer_printf(events, "atrn%s%.*s", event->name.length > 0 ? " " : "",
                       SLICE_PRINT(event->name));
@@ -223,6 +226,7 @@ static void begin(struct play *play)
         play->begun = true;
         smtp_server_init(&play->server, &play->settings, play->now);
         smtp_server_set_secure(&play->server, play->is_secure);
+        smtp_server_set_trusted(&play->server, play->is_trusted);
         take_events(play);
     }
 }
@@ -281,6 +285,8 @@ static void set(struct play *play, struct slice rest)
     } else if (is(key, "auth")) {
         s->mechanisms =
             1u << SASL_PLAIN | 1u << SASL_LOGIN | (value > 1 ? 1u << SASL_SCRAM_SHA_256 : 0);
+    } else if (is(key, "trusted")) {
+        play->is_trusted = value != 0;
     } else if (is(key, "secure")) {
         play->is_secure = value != 0;
     } else if (is(key, "relay-client")) {

@@ -24,6 +24,7 @@ SCRIPTS = sorted((ROOT / "tests/dialogue").glob("*.smtp"))
 ANSWER = "the caller's answer is made up"
 CLOCK = "minutes pass"
 ODMR = "another kind of listener; test_odmr has it"
+TRUST = "who is trusted is made up; test_presented has it"
 LOGIN = "who may log in is made up; test_submission has it"
 NOT_PLAYED = {
     "an_answer_421_ends_the_session": ANSWER,
@@ -39,6 +40,7 @@ NOT_PLAYED = {
     "submission": LOGIN,
     "submission_in_clear": LOGIN,
     "odmr": ODMR,
+    "xclient_begins_anew": TRUST,
     "odmr_takes_no_mail": ODMR,
     "odmr_wrong_passwords_end_it": ODMR,
     "greeting_may_be_refused": ANSWER,
@@ -69,7 +71,7 @@ def test_every_script_is_played_or_named():
     """A script that only the core can play is in NOT_PLAYED, and no other is."""
     core_only = {path.stem for path in SCRIPTS
                  if any(word in CORE_ONLY or (word, rest.split(" ")[0]) in {("set", "odmr"), ("set", "auth"),
-                                                                  ("set", "starttls")}
+                                                                  ("set", "starttls"), ("set", "trusted")}
                         for word, rest in steps_of(path))}
     assert SCRIPTS and core_only | {"malformed_paths", "smtputf8"} == set(NOT_PLAYED)
 

@@ -71,6 +71,9 @@ static void note(struct run *run, const struct smtp_server_event *event)
     case SMTP_SERVER_ATRN:
         assert(run->is_odmr && slice_find(event->name, '[') == event->name.length);
         break;
+    case SMTP_SERVER_XCLIENT:
+        assert(!run->has_mail && slice_find(event->bytes, '=') < event->bytes.length);
+        break;
     case SMTP_SERVER_ETRN:
         assert(!run->has_mail && smtp_domain_is_valid(event->name));
         break;
@@ -140,6 +143,7 @@ static void play(struct slice input, size_t piece, uint8_t choice, struct run *r
     settings.starttls = run->has_starttls = !run->is_odmr && choice >= 0xc0;
     smtp_server_init(&server, &settings, 0);
     smtp_server_set_secure(&server, run->has_auth && !run->has_starttls);
+    smtp_server_set_trusted(&server, (choice & 16) != 0);
     feed(&server, run, choice);
     while (given < input.length && !run->closed) {
         given = input.length - given < piece ? input.length : given + piece;

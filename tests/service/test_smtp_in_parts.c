@@ -104,6 +104,29 @@ static void many_clients_are_not_taken_for_one(void **state)
     smtp_in_shared_free(shared);
 }
 
+/* One that stands for another from now on; NULL is nobody's. */
+static void connections_change_hands(void **state)
+{
+    (void)state;
+    struct smtp_in_shared *shared = smtp_in_shared_new();
+    struct limits_config limits = {.connections = 2, .connections_per_client = 1};
+    struct ip_address one, two;
+    assert_true(ip_from_text(SLICE_LITERAL("192.0.2.1"), &one));
+    assert_true(ip_from_text(SLICE_LITERAL("192.0.2.2"), &two));
+    assert_int_equal(smtp_in_enter(shared, &limits, NULL), SMTP_IN_ADMITTED);
+    assert_int_equal(smtp_in_enter(shared, &limits, NULL), SMTP_IN_ADMITTED);
+    assert_int_equal(smtp_in_enter(shared, &limits, NULL), SMTP_IN_FULL);
+    assert_int_equal(smtp_in_change(shared, &limits, NULL, &one), SMTP_IN_ADMITTED);
+    assert_int_equal(smtp_in_change(shared, &limits, NULL, &one), SMTP_IN_CLIENT_FULL);
+    assert_int_equal(smtp_in_change(shared, &limits, &one, &two), SMTP_IN_ADMITTED);
+    assert_int_equal(smtp_in_change(shared, &limits, NULL, &one), SMTP_IN_ADMITTED);
+    smtp_in_leave(shared, &one);
+    smtp_in_leave(shared, &two);
+    assert_int_equal(smtp_in_enter(shared, &limits, &one), SMTP_IN_ADMITTED);
+    assert_int_equal(smtp_in_enter(shared, &limits, &two), SMTP_IN_ADMITTED);
+    smtp_in_shared_free(shared);
+}
+
 static void failed_logins_are_paid_off_by_time(void **state)
 {
     (void)state;
@@ -132,6 +155,7 @@ int main(void)
         cmocka_unit_test(received_field),
         cmocka_unit_test(connections_by_client),
         cmocka_unit_test(many_clients_are_not_taken_for_one),
+        cmocka_unit_test(connections_change_hands),
         cmocka_unit_test(failed_logins_are_paid_off_by_time),
     };
     return cmocka_run_group_tests_name("smtp_in_parts", tests, NULL, NULL);
