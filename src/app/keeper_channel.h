@@ -18,7 +18,7 @@ enum keeper_kind {
     KEEPER_IDENTITY,    /* identity */
     KEEPER_COUNTERS,    /* descriptor: a struct counter_page */
     KEEPER_LISTENER,    /* index of the configuration's listener; descriptor */
-    KEEPER_DIRECTORIES, /* descriptors: spool; to core also events and the lock */
+    KEEPER_DIRECTORIES, /* descriptors: spool; to core also events, recipients, the lock */
     KEEPER_CONTROL,     /* descriptor: the listening control socket */
     KEEPER_LINK,        /* index: enum keeper_link; descriptor: this role's end of the stream */
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */

@@ -148,10 +148,10 @@ static void give_link(struct gift *gift, const struct keeper *keeper, enum role 
 static void give_core(struct gift *gift, const struct keeper *keeper)
 {
     const struct holdings *holdings = &keeper->holdings;
-    give(gift,
-         (struct keeper_message){.kind = KEEPER_DIRECTORIES,
-                                 .descriptors = {holdings->spool, holdings->events, holdings->lock},
-                                 .descriptor_count = 3});
+    give(gift, (struct keeper_message){.kind = KEEPER_DIRECTORIES,
+                                       .descriptors = {holdings->spool, holdings->events,
+                                                       holdings->recipients, holdings->lock},
+                                       .descriptor_count = 4});
     give_descriptor(gift, KEEPER_CONTROL, holdings->control);
     give_rings(gift, keeper, KEEPER_EDGE_IN);
     give_rings(gift, keeper, KEEPER_EDGE_OUT);

@@ -39,8 +39,13 @@ static void close_one(int *fd)
 
 void holdings_init(struct holdings *holdings)
 {
-    *holdings = (struct holdings){
-        .state = -1, .spool = -1, .events = -1, .lock = -1, .control = -1, .counters_fd = -1};
+    *holdings = (struct holdings){.state = -1,
+                                  .spool = -1,
+                                  .events = -1,
+                                  .recipients = -1,
+                                  .lock = -1,
+                                  .control = -1,
+                                  .counters_fd = -1};
     for (int link = 0; link < KEEPER_LINKS; link++) {
         holdings->links[link][0] = -1;
         holdings->links[link][1] = -1;
@@ -83,6 +88,10 @@ static bool open_state(struct holdings *holdings, const struct plan *plan)
     holdings->events = open_directory(holdings->state, "events", 0700, plan);
     if (holdings->events < 0) {
         return complain("events", plan->state);
+    }
+    holdings->recipients = open_directory(holdings->state, "recipients", 0700, plan);
+    if (holdings->recipients < 0) {
+        return complain("recipients", plan->state);
     }
     if (!plan->identity.change) {
         return true;
@@ -324,8 +333,9 @@ void holdings_close(struct holdings *holdings, const struct plan *plan)
         close_one(&holdings->links[link][0]);
         close_one(&holdings->links[link][1]);
     }
-    int *const fds[] = {&holdings->control, &holdings->spool, &holdings->events,
-                        &holdings->state,   &holdings->lock,  &holdings->counters_fd};
+    int *const fds[] = {&holdings->control,    &holdings->spool, &holdings->events,
+                        &holdings->recipients, &holdings->state, &holdings->lock,
+                        &holdings->counters_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         close_one(fds[i]);
     }

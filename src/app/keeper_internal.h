@@ -26,6 +26,7 @@ struct holdings {
     int state;
     int spool;
     int events;
+    int recipients;
     int lock;
     int control;
     int counters_fd;

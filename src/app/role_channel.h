@@ -27,6 +27,7 @@ struct role_start {
     struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */
     int spool_directory;
     int events_directory;
+    int recipients_directory;
     int lock;
     int control;
     int links[KEEPER_LINKS];

@@ -162,15 +162,23 @@ static enum error open_core(struct core_process *process)
     struct role_start *start = &process->start;
     struct disk *spool = NULL;
     struct disk *events = NULL;
+    struct disk *recipients = NULL;
     enum error error = disk_from_descriptor(start->spool_directory, &spool);
     if (error == ERROR_NONE) {
         error = disk_from_descriptor(start->events_directory, &events);
     }
+    if (error == ERROR_NONE) {
+        error = disk_from_descriptor(start->recipients_directory, &recipients);
+    }
     if (error != ERROR_NONE) {
         return error;
     }
-    return core_new(process->loop, settings_config(start->settings), start->generation, spool,
-                    events, &start->counters->slots[SLOT_CORE], &process->core);
+    error = core_new(process->loop, settings_config(start->settings), start->generation, spool,
+                     events, &start->counters->slots[SLOT_CORE], &process->core);
+    if (error == ERROR_NONE) {
+        core_keep_recipients(process->core, recipients);
+    }
+    return error;
 }
 
 static void take_links(struct core_process *process)
@@ -202,8 +210,9 @@ int role_core(int channel)
     if (error != ERROR_NONE || start->lock < 0) {
         return role_fail("start", error);
     }
-    const int directories[] = {start->spool_directory, start->events_directory};
-    error = role_confine(start, directories, 2);
+    const int directories[] = {start->spool_directory, start->events_directory,
+                               start->recipients_directory};
+    error = role_confine(start, directories, 3);
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }

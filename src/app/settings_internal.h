@@ -135,6 +135,12 @@ bool settings_unpack(struct settings *settings, struct slice text);
 const struct value *settings_list(struct settings *settings, const struct value *values,
                                   uint32_t count, uint32_t *ret_count, bool *ret_good);
 
+/* ---- recipients --------------------------------------------------------------------------- */
+
+/* What the keys of a domain block say of its recipients. */
+void settings_recipients(struct settings *settings, struct route_config *route,
+                         const struct entry *const *entries);
+
 /* ---- lexer -------------------------------------------------------------------------------- */
 
 enum token_kind {
@@ -219,6 +225,7 @@ enum setting_type {
     SETTING_NETWORKS,
     SETTING_KINDS, /* of alerts */
     SETTING_FILES,
+    SETTING_NAMES, /* of domains */
     SETTING_SENDERS,
     SETTING_SERVER,
     SETTING_CHAIN,

@@ -391,7 +391,7 @@ static void fill_only(struct routes *routes, struct server_config *servers)
 /* ---- domain ------------------------------------------------------------------------------- */
 
 static void add_pattern(struct routes *routes, struct route_config *route,
-                        struct domain_pattern *patterns, const struct value *title)
+                        struct domain_pattern *patterns, const struct value *title, bool alias)
 {
     struct settings *settings = routes->settings;
     struct slice written = lower(settings, title->text);
@@ -412,45 +412,38 @@ static void add_pattern(struct routes *routes, struct route_config *route,
     if (route->domain_count == 0) {
         route->name = written;
     }
-    patterns[route->domain_count++] = (struct domain_pattern){.name = name, .wild = wild};
+    if (alias && wild) {
+        settings_complain(settings, title->at, "aliases: '%.*s' is a pattern, not a domain",
+                          SHOWN(title->text));
+    }
+    patterns[route->domain_count++] =
+        (struct domain_pattern){.name = name, .wild = wild, .alias = alias};
 }
 
 static void fill_patterns(struct routes *routes, struct route_config *route,
                           const struct block *block)
 {
     struct settings *settings = routes->settings;
+    const struct entry *aliases = settings_entry(routes->entries, BLOCK_DOMAIN, "aliases");
+    uint32_t alias_count = aliases == NULL ? 0 : aliases->count;
     struct domain_pattern *patterns =
-        settings_allocate(settings, block->title_count, sizeof(*patterns));
+        settings_allocate(settings, block->title_count + alias_count, sizeof(*patterns));
     for (uint32_t i = 0; patterns != NULL && i < block->title_count; i++) {
         if (block->titles[i].text.data != NULL) {
-            add_pattern(routes, route, patterns, &block->titles[i]);
+            add_pattern(routes, route, patterns, &block->titles[i], false);
         }
+    }
+    if (alias_count > 0 && route->domain_count > 0 && patterns[0].wild) {
+        settings_complain(settings, aliases->at,
+                          "aliases: the block's first domain is a pattern, so of what?");
+    }
+    for (uint32_t i = 0; patterns != NULL && i < alias_count; i++) {
+        add_pattern(routes, route, patterns, &aliases->values[i], true);
     }
     route->domains = patterns;
     if (block->title_count > 0 && route->domain_count == 0 && !settings->failed) {
         settings_complain(settings, block->at, "this domain block names no domain");
     }
-}
-
-static void check_recipients(struct settings *settings, const struct entry *entry)
-{
-    if (entry == NULL || entry->count == 0) {
-        return;
-    }
-    struct slice word = entry->values[0].text;
-    if (slice_equal(word, SLICE_LITERAL("any"))) {
-        return;
-    }
-    if (slice_equal(word, SLICE_LITERAL("learn"))) {
-        settings_warn(settings, entry->values[0].at,
-                      "recipients = learn: this version learns nothing and accepts all");
-        return;
-    }
-    bool later = slice_starts_fold(word, SLICE_LITERAL("file:"));
-    settings_complain(settings, entry->values[0].at,
-                      later ? "recipients = %.*s is not available in this version; use any"
-                            : "recipients: '%.*s' is not one of any, learn, file:PATH",
-                      SHOWN(word));
 }
 
 static void fill_domain(struct routes *routes, struct route_config *route,
@@ -460,7 +453,7 @@ static void fill_domain(struct routes *routes, struct route_config *route,
     const struct entry *const *entries = routes->entries;
     routes->domain_blocks++;
     fill_patterns(routes, route, block);
-    check_recipients(settings, settings_entry(entries, BLOCK_DOMAIN, "recipients"));
+    settings_recipients(settings, route, entries);
     const struct entry *etrn = settings_entry(entries, BLOCK_DOMAIN, "etrn-from");
     if (etrn != NULL) {
         route->etrn_from = settings_networks(settings, etrn, NULL, &route->etrn_from_count);

@@ -248,11 +248,24 @@ const struct setting settings_table[] = {
              "of preference; or mx, alone or in the list: the domain's mail exchangers by DNS that "
              "are better than this host."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
-     .text = "Which recipients exist; any accepts all, and so does learn in this version, with a "
-             "warning."},
-    {"unknown", SETTING_CHOICE, DOMAIN(unknown), .inert = true,
-     .fallback = "accept", .choices = "accept|defer",
-     .text = "What RCPT answers for a recipient that is not known while the server is down."},
+     .text = "Which recipients exist: any accepts all; learn asks the server while it is up and "
+             "remembers what it has said; file:PATH is a list of all there are, read again when it "
+             "changes (see holdfast-recipients(5))."},
+    {"unknown", SETTING_CHOICE, DOMAIN(unknown), .fallback = "accept", .choices = "accept|defer",
+     .text = "What RCPT answers for a recipient of whom nothing is known while the server cannot be "
+             "asked, or does not say: 250, or 450."},
+    {"separators", SETTING_TEXT, DOMAIN(separators), .otherwise = "none",
+     .text = "Characters that each end the name in a local part: with + what is known of ann holds "
+             "for ann+lists as well."},
+    {"case-sensitive", SETTING_SWITCH, DOMAIN(case_sensitive), .fallback = "no",
+     .text = "Whether Ann and ann are two recipients."},
+    {"aliases", SETTING_NAMES, .block = BLOCK_DOMAIN, .otherwise = "none",
+     .text = "Further domains of this block that have the recipients of its first one: "
+             "ann@ALIAS exists if ann@DOMAIN does."},
+    {"own-senders", SETTING_CHOICE, DOMAIN(refuses_own_senders), .fallback = "accept",
+     .choices = "accept|reject",
+     .text = "Whether mail from addresses of this domain is taken from strangers, or refused at MAIL "
+             "as forged. Clients of a relay and the servers that are configured by address are none."},
     {"retry", SETTING_DURATIONS, DOMAIN(retry_ms), .fallback = "{5m, 10m, 20m, 40m, 1h}",
      .least = SECOND, .most = 30 * DAY,
      .text = "When a delivery that the server deferred is tried again; the last value repeats. "

@@ -76,11 +76,13 @@ struct server_config {
 
 enum route_kind { ROUTE_DOMAIN, ROUTE_RELAY };
 enum unknown_policy { UNKNOWN_ACCEPT, UNKNOWN_DEFER };
+enum recipients_source { RECIPIENTS_ANY, RECIPIENTS_LEARN, RECIPIENTS_LIST };
 
 /* A name to match: exact, or with `wild` every subdomain ("*.example.com"). Lower case. */
 struct domain_pattern {
     struct slice name;
     bool wild;
+    bool alias; /* its recipients are those of the route's first name */
 };
 
 /* "*@example.com", "ann@example.com", "*": matched case-insensitively, `*` any run of bytes. */
@@ -111,8 +113,13 @@ struct route_config {
     uint32_t order_patience_ms;
     uint64_t delay_notice_ms; /* 0: none */
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
+    enum recipients_source recipients;
+    struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path */
     enum unknown_policy unknown;
     bool only_when_down; /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
+    struct slice separators;  /* each of them begins what a local part has beside its name */
+    bool case_sensitive;      /* local parts */
+    bool refuses_own_senders; /* its addresses as senders, from strangers */
     struct slice drill_recipient;
     const struct ip_network *etrn_from; /* ROUTE_DOMAIN: who may ask beside its servers */
     uint32_t etrn_from_count;

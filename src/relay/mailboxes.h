@@ -86,6 +86,8 @@ bool mailboxes_next(const struct mailboxes *mailboxes, uint32_t *at, struct mail
  * MEMORY, ERROR_LIMIT: too many names, or one too long. */
 enum error mailboxes_accepted(struct mailboxes *mailboxes, struct slice name, bool teaches,
                               enum mailbox_source source, int64_t now_ms) MUST_CHECK;
+/* One of them, that need not be said by name: refusals of others may count from now on. */
+void mailboxes_accepted_another(struct mailboxes *mailboxes);
 /* Such a server has refused it as R8 wants it refused, and is to be believed: the second time, an
  * hour later, with another one accepted in between, makes it bad. */
 enum error mailboxes_refused(struct mailboxes *mailboxes, struct slice name,

@@ -609,6 +609,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
         }
     }
     mx_known_prune(relay);
+    directory_reconfigured(relay);
     destinations_recall(relay);
     if (started) {
         freezes_start(relay);

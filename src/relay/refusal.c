@@ -131,6 +131,12 @@ bool refusal_is_believed(const struct relay *relay, const struct server *server,
     return delivery_believed_at(relay, server, delivery) <= relay->now.steady_ms;
 }
 
+bool refusals_are_believed(const struct relay *relay, const struct server *server,
+                           const struct lane *lane)
+{
+    return believed_at(server, lane, UINT64_MAX) <= relay->now.steady_ms;
+}
+
 enum hold refusal_hold(const struct relay *relay, const struct server *server,
                        const struct delivery *delivery, const struct relay_reply *reply)
 {

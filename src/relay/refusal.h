@@ -8,7 +8,7 @@
 
 #include "relay/relay_internal.h"
 
-/* The server has taken mail for this recipient. */
+/* The server has taken mail for this recipient, or does so as far as is known (directory.h). */
 void recipient_accepted(struct relay *relay, const struct server *server,
                         const struct delivery *delivery);
 /* It has done so before, as far as is remembered. */
@@ -24,6 +24,9 @@ void breaker_reset(struct server *server);
 /* A refusal of this server now. */
 bool refusal_is_believed(const struct relay *relay, const struct server *server,
                          const struct delivery *delivery);
+/* Of mail of the lane that has just come. */
+bool refusals_are_believed(const struct relay *relay, const struct server *server,
+                           const struct lane *lane);
 enum hold { HOLD_NOT, HOLD_UNTIL_BELIEVED, HOLD_AN_HOUR };
 /* Of a 5xx now to a delivery in flight. */
 enum hold refusal_hold(const struct relay *relay, const struct server *server,

@@ -110,13 +110,14 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     buffer_init(&relay->scratch, SPOOL_NOTE_MAX);
     buffer_init(&relay->attempt, NOTE_PAYLOAD_MAX);
     relay->routing = routing_new(config);
+    relay->directory = directory_new();
     relay->route_bytes = calloc(config->route_count + 1, sizeof *relay->route_bytes);
     relay->odometers = odometers_new(config->route_count);
     relay->odometers_due_ms = INT64_MAX;
     relay->expiry = (struct expiry){
         .due_ms = INT64_MAX, .next = NOBODY, .trusted_ms = now.wall_ms, .steady_ms = now.steady_ms};
-    if (relay->routing == NULL || relay->route_bytes == NULL || relay->odometers == NULL ||
-        servers_new(relay, config, &relay->servers) != ERROR_NONE ||
+    if (relay->routing == NULL || relay->directory == NULL || relay->route_bytes == NULL ||
+        relay->odometers == NULL || servers_new(relay, config, &relay->servers) != ERROR_NONE ||
         schedule_reserve(&relay->schedule, config->server_count + 1) != ERROR_NONE) {
         relay_free(relay);
         return NULL;
@@ -168,6 +169,7 @@ void relay_free(struct relay *relay)
     free(relay->odometers);
     routing_free(relay->routing);
     known_done(&relay->known_good);
+    directory_free(relay->directory);
     free(relay);
 }
 
@@ -244,6 +246,7 @@ enum error relay_add(struct relay *relay, struct spool_handle handle,
         }
         delivery_set_state(relay, number, DELIVERY_WAITING);
         lane_append(relay, number);
+        directory_seed(relay, number, message->recipients[i].address);
         if (relay->started && message->received_ms < now.wall_ms - OLD_MAIL_MS) {
             expiry_soon(relay); /* an import */
         }
@@ -619,6 +622,7 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
         };
         struct judgement judgement = outcome_of_delivery(&question);
         note_impression(impression, judgement.verdict, &result->reply);
+        directory_learn(relay, server, number, result);
         enum hold hold = hold_of(relay, server, job, delivery, judgement.outcome, result);
         if (is_void(job, judgement.outcome, result)) {
             fate_again(relay, number, job->noted);

@@ -461,7 +461,8 @@ struct lane_set {
 struct relay {
     const struct relay_config *config;
     struct routing *routing;
-    struct known known_good; /* recipients by server that took mail for them */
+    struct known known_good; /* recipients by server that takes mail for them */
+    struct directory *directory;
     struct relay_time now;
     struct hash_key key;
     uint64_t random;
@@ -529,6 +530,19 @@ struct relay {
     struct relay_totals totals;
     uint64_t *route_bytes;
 };
+
+/* ---- directory.c: which recipients exist --------------------------------------------------- */
+
+/* NULL: memory. */
+struct directory *directory_new(void);
+void directory_free(struct directory *directory); /* NULL is allowed */
+/* What the result of a delivery in flight says of its recipient. */
+void directory_learn(struct relay *relay, const struct server *server, uint32_t number,
+                     const struct relay_delivery_result *result);
+/* A new delivery: R5's known good recipients are those of the tables, too. */
+void directory_seed(struct relay *relay, uint32_t number, struct slice address);
+/* Another configuration is in force. */
+void directory_reconfigured(struct relay *relay);
 
 /* ---- queue.c: messages and deliveries ----------------------------------------------------- */
 

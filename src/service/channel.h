@@ -36,6 +36,8 @@ enum channel_frame {
                            for it */
     CHANNEL_ATRN,       /* u64 token, 16 bytes client address, bytes user, u8 count, count * bytes
                            domain (CHANNEL_DOMAIN_MAX). Answered by CHANNEL_ATRN_DONE likewise */
+    CHANNEL_RECIPIENT,  /* u64 token, 16 bytes client address, bytes address, of a domain that does
+                           not take any: is there one? Answered by CHANNEL_RECIPIENT_DONE likewise */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
@@ -45,6 +47,7 @@ enum channel_frame {
     CHANNEL_ETRN_DONE, /* u64 token, u8 enum relay_etrn_outcome, u64 messages */
     CHANNEL_ATRN_DONE, /* u64 token, u8 enum relay_atrn_outcome, u32 session: to hand the connection
                           to edge-out for, if it is to be turned */
+    CHANNEL_RECIPIENT_DONE, /* u64 token, u8 enum mailbox_answer: not MAILBOX_ASK */
 
     /* core to edge-out. A session belongs to one ring: session % number of rings. A server is named
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an
@@ -77,8 +80,12 @@ enum channel_frame {
                      core keeps them and tells all of them to an edge-out that has resumed */
     /* core to edge-out */
     CHANNEL_RESOLVE, /* bytes domain: who takes its mail? */
+    CHANNEL_CALLOUT, /* u64 token, u32 server, bytes exchanger (empty, or as of CHANNEL_CONNECT),
+                        bytes address, bytes another (or empty): does that server take mail for
+                        them? */
     /* edge-out to core */
     CHANNEL_RESOLVED, /* bytes domain, answer (channel_put_mx) */
+    CHANNEL_CALLED,   /* u64 token, u32 count, count * (u32 which, u8 verdict, reply) */
 };
 
 /* Of a server's name, the same in every configuration; app/settings refuses two servers with one

@@ -137,6 +137,7 @@ static void tick(void *context)
     core_out_tick(core);
     core_in_tick(core);
     core_drill_tick(core);
+    core_recipients_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
@@ -181,6 +182,13 @@ static bool make_timers(struct core *core)
            core->control_later != NULL;
 }
 
+static enum error read_for_relay(void *context, struct spool_handle handle, struct arena *arena,
+                                 struct spool_message *ret_message)
+{
+    struct core *core = context;
+    return spool_read_envelope(core->spool, handle, arena, ret_message);
+}
+
 static enum error set_up(struct core *core, core_open_spool_fn *open, void *context,
                          struct disk *events_disk)
 {
@@ -199,9 +207,11 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
         return error;
     }
     core->relay = relay_new(&core->config->relay, random_u64(), core_now());
-    if (core->relay == NULL || !make_timers(core)) {
+    if (core->relay == NULL || core->recipients == NULL || !make_timers(core)) {
         return ERROR_MEMORY;
     }
+    const struct relay_envelopes envelopes = {.context = core, .read = read_for_relay};
+    relay_set_envelopes(core->relay, &envelopes);
     error = core_in_reconfigure(core);
     if (error == ERROR_NONE) {
         core->ids = (struct id_maker){.node = core->config->node, .start = (uint32_t)random_u64()};
@@ -238,6 +248,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core_names_init(core);
     core_act_init(core);
     core_drill_init(core);
+    core_recipients_init(core);
     core_control_init(core);
     enum error error = set_up(core, open, context, events_disk);
     if (error != ERROR_NONE) {
@@ -302,17 +313,11 @@ void core_set_edge_out(struct core *core, uint32_t index, uint32_t count, struct
     core_out_attach(core, index, count, ring);
 }
 
-static enum error read_for_relay(void *context, struct spool_handle handle, struct arena *arena,
-                                 struct spool_message *ret_message)
-{
-    struct core *core = context;
-    return spool_read_envelope(core->spool, handle, arena, ret_message);
-}
-
 enum error core_reconfigure(struct core *core, const struct service_config *config,
                             uint32_t generation)
 {
     const struct relay_envelopes envelopes = {.context = core, .read = read_for_relay};
+    core_recipients_reconfigure(core);
     enum error error = relay_reconfigure(core->relay, &config->relay, &envelopes, core_now());
     if (error != ERROR_NONE) {
         return error;
@@ -351,6 +356,7 @@ void core_check_stopped(struct core *core)
     void (*stopped)(void *context) = core->stopped;
     core->stopped = NULL;
     events_tick(core->events, clock_wall_ms());
+    core_recipients_stop(core);
     stopped(core->stopped_context);
 }
 
@@ -372,6 +378,7 @@ void core_free(struct core *core)
     core->stopped = NULL;
     core_control_done(core);
     core_drill_done(core);
+    core_recipients_done(core);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core_in_attach(core, i, NULL); /* contents that never came to a commit */
     }

@@ -8,6 +8,7 @@
  *   core_in.c       frames of edge-in: content and messages into the spool, answers back
  *   core_atrn.c     requests of clients that their connection be turned round
  *   core_etrn.c     requests of clients that mail be handed over now
+ *   core_recipients.c  which recipients exist: requests of edge-in, callouts, the files
  *   core_job.c      relay's sessions and jobs: attempt notes, GO, results, DURABLE
  *   core_out*.c     the rings to edge-out, and its reports
  *   core_names.c    the last good addresses of servers' names
@@ -23,6 +24,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "relay/directory.h"
 #include "service/alert_news.h"
 #include "service/channel.h"
 #include "service/core.h"
@@ -208,6 +210,7 @@ struct core {
     struct notice *unrelayed_notices; /* stored, but relay had no memory: in order */
     uint32_t notes_pending;
 
+    struct recipients *recipients;
     struct link drills; /* struct drill, begun in this life */
     struct link controls;
     struct loop_later *control_later;
@@ -263,6 +266,26 @@ void core_answer_send(struct core_edge_in *in);
 /* core_etrn.c, core_atrn.c: false: the frame is malformed. */
 bool core_etrn_take(struct core_edge_in *in, struct slice frame);
 bool core_atrn_take(struct core_edge_in *in, struct slice frame);
+
+/* core_recipients.c */
+void core_recipients_init(struct core *core);
+void core_recipients_done(struct core *core);
+void core_recipients_tick(struct core *core);
+/* Servers' numbers are about to change: nobody waits for an answer any more. */
+void core_recipients_reconfigure(struct core *core);
+/* Writes what has changed, at the end. */
+void core_recipients_stop(struct core *core);
+/* False: the frame is malformed. */
+bool core_recipient_take(struct core_edge_in *in, struct slice frame);
+bool core_recipients_called(struct core_edge_out *out, struct reader *reader);
+/* The outcome of a callout for an operator; asked whatever is known. False: nobody can be asked. */
+typedef void callout_fn(void *context, enum mailbox_answer answer, const struct relay_reply *reply,
+                        const struct relay_reply *random);
+bool core_recipients_verify(struct core *core, struct slice address, callout_fn *fn, void *context);
+void core_recipients_forget_context(struct core *core,
+                                    void *context); /* it is not called any more */
+/* An address of this domain that cannot exist, in `buffer`. */
+struct slice core_recipients_random(struct slice domain, struct buffer *buffer);
 
 /* core_out.c and core_job.c */
 void core_out_init(struct core *core);

@@ -31,6 +31,9 @@ enum { COUNTER_SLOTS = 64 };
     X(GREYLISTED, "holdfast_greylisted_total", "Recipients put off by greylisting")                \
     X(SENT_TO_PRIMARY, "holdfast_sent_to_primary_total",                                           \
       "Recipients put off since the primary is up")                                                \
+    X(CALLOUTS, "holdfast_callouts_total", "Recipients that a server was asked about")             \
+    X(CALLOUTS_UNANSWERED, "holdfast_callouts_unanswered_total",                                   \
+      "Of those, the ones without an answer in time")                                              \
     X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
     X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \

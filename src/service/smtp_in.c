@@ -215,7 +215,7 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
     list_init(&in->aborted);
     list_init(&in->kept);
     map_init(&in->tokens);
-    map_init(&in->etrns);
+    map_init(&in->requests);
     buffer_init(&in->frame, SPOOL_ENVELOPE_MAX + 64);
     if (!make_tools(in) || smtp_in_reconfigure(in, config, generation, listeners) != ERROR_NONE) {
         smtp_in_free(in);
@@ -274,7 +274,7 @@ void smtp_in_free(struct smtp_in *in)
     routing_free(in->routing);
     access_free(in->access);
     map_done(&in->tokens);
-    map_done(&in->etrns);
+    map_done(&in->requests);
     buffer_done(&in->frame);
     free(in->routes.states);
     free(in->next_routes.states);

@@ -150,6 +150,21 @@ static bool take_stored(struct smtp_in *in, struct reader *reader)
     return true;
 }
 
+static bool take_recipient(struct smtp_in *in, struct reader *reader)
+{
+    uint64_t token = reader_u64(reader);
+    uint8_t outcome = reader_u8(reader);
+    struct session *session;
+    if (reader->failed || outcome >= MAILBOX_ASK ||
+        !request_find(in, token, REQUEST_RECIPIENT, &session)) {
+        return false;
+    }
+    if (session != NULL) {
+        envelope_recipient_known(session, (enum mailbox_answer)outcome);
+    }
+    return true;
+}
+
 /* ---- receiving --------------------------------------------------------------------------- */
 
 static bool take_frame(struct smtp_in *in, struct slice frame)
@@ -167,6 +182,8 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
         return etrn_take(in, &reader);
     case CHANNEL_ATRN_DONE:
         return odmr_take(in, &reader);
+    case CHANNEL_RECIPIENT_DONE:
+        return take_recipient(in, &reader);
     default:
         return false;
     }
@@ -271,7 +288,7 @@ void core_send_aborts(struct smtp_in *in)
     }
 }
 
-static bool is_server_address(const struct smtp_in *in, const struct ip_address *client)
+bool core_is_server_address(const struct smtp_in *in, const struct ip_address *client)
 {
     const struct relay_config *config = &in->config->relay;
     for (uint32_t i = 0; i < config->server_count; i++) {
@@ -290,7 +307,7 @@ static bool is_server_address(const struct smtp_in *in, const struct ip_address 
  * every client. The same client is named at most once a second. */
 void core_contact(struct smtp_in *in, const struct ip_address *client)
 {
-    if (in->ring == NULL || (!in->servers_by_name && !is_server_address(in, client))) {
+    if (in->ring == NULL || (!in->servers_by_name && !core_is_server_address(in, client))) {
         return;
     }
     uint64_t hash = hash_bytes(in->key, slice_make(client->bytes, sizeof(client->bytes)));
@@ -336,7 +353,7 @@ void core_forget(struct smtp_in *in)
         forget_transaction(in, transaction);
     }
     map_done(&known);
-    etrn_core_gone(in);
+    request_core_gone(in);
     while (!list_is_empty(&in->aborted)) {
         transaction_release(in, LIST_ENTRY(in->aborted.next, struct transaction, link));
     }

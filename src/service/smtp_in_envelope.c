@@ -49,6 +49,17 @@ unsigned envelope_offers(const struct session *session)
     return all_heads_offer_dsn(session) ? SMTP_OFFER_DSN : 0;
 }
 
+/* A sender of a domain of ours that does not come from outside, with a client that does. */
+static bool is_forged(const struct session *session, struct slice sender)
+{
+    const struct smtp_in *in = session->in;
+    const struct relay_config *config = &in->config->relay;
+    uint32_t route =
+        routing_domain(in->routing, slice_skip(sender, slice_find_last(sender, '@') + 1));
+    return route != NO_INDEX && config->routes[route].refuses_own_senders &&
+           !session->is_allowed && !is_relay_client(session) && !core_is_server_address(in, &session->client.address);
+}
+
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event)
 {
     struct transaction *transaction;
@@ -82,6 +93,12 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
             ? 0
             : transaction->received_ms + event->deliver_by.in_s * (int64_t)1000;
     session->transaction = transaction;
+    if (is_forged(session, transaction->sender)) {
+        struct smtp_answer forged = {
+            550, "5.7.1", SLICE_LITERAL("Senders of this domain do not write from outside")};
+        session_log_refused(session, "mail", SLICE_EMPTY, &forged);
+        return forged;
+    }
     return SMTP_ACCEPT;
 }
 
@@ -224,28 +241,37 @@ static void note_head_limit(const struct smtp_in *in, struct transaction *transa
     }
 }
 
+/* What RCPT has said, kept while core is asked. */
+struct asked_recipient {
+    struct slice address; /* rewritten, perhaps */
+    struct slice shown;   /* as the client wrote it */
+    struct slice orcpt;
+    uint8_t notify;
+    bool is_utf8;
+    uint32_t route;
+};
+
 static struct smtp_answer add_recipient(struct session *session,
-                                        const struct smtp_server_event *event, struct slice address,
-                                        uint32_t route)
+                                        const struct asked_recipient *asked)
 {
     struct transaction *transaction = session->transaction;
     struct arena *arena = &transaction->arena;
-    size_t bytes = address.length + event->orcpt.length + 32;
+    size_t bytes = asked->address.length + asked->orcpt.length + 32;
     size_t limit = ring_record_limit(session->in->ring) / 4;
     limit = limit < SPOOL_ENVELOPE_MAX / 2 ? limit : SPOOL_ENVELOPE_MAX / 2;
-    if (is_known(session->in, transaction, address)) {
+    if (is_known(session->in, transaction, asked->address)) {
         return SMTP_ACCEPT; /* twice the same is once */
     }
     if (transaction->envelope_bytes + bytes > limit) {
         return (struct smtp_answer){452, "4.5.3", SLICE_LITERAL("Too many recipients")};
     }
     struct spool_recipient recipient = {
-        .address = arena_copy(arena, address),
-        .orcpt = arena_copy(arena, event->orcpt),
-        .notify = event->notify,
+        .address = arena_copy(arena, asked->address),
+        .orcpt = arena_copy(arena, asked->orcpt),
+        .notify = asked->notify,
     };
     if (transaction->recipient_count == 0) {
-        transaction->shown_recipient = arena_copy(arena, event->mailbox.text);
+        transaction->shown_recipient = arena_copy(arena, asked->shown);
     }
     if (recipient.address.data == NULL || recipient.orcpt.data == NULL ||
         transaction->shown_recipient.data == NULL || !make_room(transaction)) {
@@ -254,41 +280,138 @@ static struct smtp_answer add_recipient(struct session *session,
     transaction->recipients[transaction->recipient_count++] = recipient;
     transaction->envelope_bytes += bytes;
     note_known(session->in, transaction);
-    transaction->is_utf8_address = transaction->is_utf8_address || event->mailbox.is_utf8;
-    note_head_limit(session->in, transaction, route);
+    transaction->is_utf8_address = transaction->is_utf8_address || asked->is_utf8;
+    note_head_limit(session->in, transaction, asked->route);
     return SMTP_ACCEPT;
 }
 
-struct smtp_answer envelope_recipient(struct session *session,
-                                      const struct smtp_server_event *event)
+/* ---- whether there is one (R8) --------------------------------------------------------------- */
+
+/* Those whom we have promised to take, and those who are taken already, need no asking. */
+static bool is_to_be_asked(const struct session *session, const struct asked_recipient *asked)
 {
-    uint32_t route = NO_INDEX;
-    struct slice address;
-    struct smtp_answer answer;
-    if (session->in->ring == NULL) {
-        answer = core_error_answer(ERROR_CLOSED);
-    } else {
-        answer = guard_recipient(session);
-        if (answer.code == 0) {
-            answer = find_route(session, &event->mailbox, &address, &route);
-        }
-        if (answer.code == 0) {
-            answer = check_route(session, route, event->mailbox.text);
-        }
-        if (answer.code == 0) {
-            answer = guard_only_when_down(session, route);
-        }
-        if (answer.code == 0) {
-            answer = guard_greylist(session, address);
-        }
-        if (answer.code == 0) {
-            answer = add_recipient(session, event, address, route);
-        }
+    const struct smtp_in *in = session->in;
+    const struct relay_config *config = &in->config->relay;
+    return asked->route != NO_INDEX && config->routes[asked->route].recipients != RECIPIENTS_ANY &&
+           !slice_equal_fold(asked->address, config->postmaster) &&
+           !is_known(in, session->transaction, asked->address);
+}
+
+/* True: core has been asked, and answers by envelope_recipient_known(). */
+static bool ask(struct session *session, const struct asked_recipient *asked,
+                struct smtp_answer *ret_answer)
+{
+    struct transaction *transaction = session->transaction;
+    struct arena *arena = &transaction->arena;
+    uint64_t token;
+    if (transaction->asked == NULL) {
+        transaction->asked = arena_allocate(arena, sizeof(*transaction->asked));
     }
-    if (answer.code != 0) {
-        answer = guard_missed(session, answer);
+    struct asked_recipient *kept = transaction->asked;
+    if (kept == NULL) {
+        *ret_answer = no_memory;
+        return false;
+    }
+    *kept = *asked;
+    kept->address = arena_copy(arena, asked->address);
+    kept->shown = arena_copy(arena, asked->shown);
+    kept->orcpt = arena_copy(arena, asked->orcpt);
+    if (kept->address.data == NULL || kept->shown.data == NULL || kept->orcpt.data == NULL) {
+        *ret_answer = no_memory;
+        return false;
+    }
+    buffer_put_bytes(request_begin(session, CHANNEL_RECIPIENT, &token), kept->address);
+    *ret_answer = core_error_answer(ERROR_AGAIN);
+    return request_send(session, REQUEST_RECIPIENT, token);
+}
+
+/* The answer that is given, which takes longer where many were refused. */
+static void count_refused(struct session *session, struct slice shown, struct smtp_answer *answer)
+{
+    if (answer->code != 0) {
+        *answer = guard_missed(session, *answer);
         counter_add(session->in->counters, COUNTER_RECIPIENTS_REFUSED, 1);
-        session_log_refused(session, "rcpt", event->mailbox.text, &answer);
+        session_log_refused(session, "rcpt", shown, answer);
+    }
+}
+
+/* What can be said without core. */
+static struct smtp_answer check_recipient(struct session *session,
+                                          const struct smtp_server_event *event,
+                                          struct asked_recipient *asked)
+{
+    struct smtp_answer answer = guard_recipient(session);
+    if (answer.code == 0) {
+        answer = find_route(session, &event->mailbox, &asked->address, &asked->route);
+    }
+    if (answer.code == 0) {
+        answer = check_route(session, asked->route, asked->shown);
+    }
+    if (answer.code == 0 && asked->route != NO_INDEX) {
+        answer = guard_only_when_down(session, asked->route);
+    }
+    if (answer.code == 0) {
+        answer = guard_greylist(session, asked->address);
     }
     return answer;
+}
+
+bool envelope_recipient(struct session *session, const struct smtp_server_event *event,
+                        struct smtp_answer *ret_answer)
+{
+    struct asked_recipient asked = {.shown = event->mailbox.text,
+                                    .orcpt = event->orcpt,
+                                    .notify = event->notify,
+                                    .is_utf8 = event->mailbox.is_utf8,
+                                    .route = NO_INDEX};
+    if (session->in->ring == NULL) {
+        *ret_answer = core_error_answer(ERROR_CLOSED);
+    } else {
+        *ret_answer = check_recipient(session, event, &asked);
+        if (ret_answer->code == 0 && !is_to_be_asked(session, &asked)) {
+            *ret_answer = add_recipient(session, &asked);
+        } else if (ret_answer->code == 0 && ask(session, &asked, ret_answer)) {
+            return false;
+        }
+    }
+    count_refused(session, asked.shown, ret_answer);
+    return true;
+}
+
+/* Answers that name nobody but the recipient: what a server behind us has said is its own. */
+static struct smtp_answer answer_of(enum mailbox_answer outcome)
+{
+    switch (outcome) {
+    case MAILBOX_TAKE:
+        return SMTP_ACCEPT;
+    case MAILBOX_REFUSE:
+        return (struct smtp_answer){550, "5.1.1", SLICE_LITERAL("No such recipient here")};
+    default:
+        return (struct smtp_answer){
+            450, "4.1.1", SLICE_LITERAL("The recipient cannot be verified now, try again later")};
+    }
+}
+
+static void go_on(struct session *session, struct smtp_answer answer)
+{
+    struct asked_recipient asked = *session->transaction->asked;
+    request_forget(session);
+    if (answer.code == 0) {
+        answer = session->in->ring == NULL ? core_error_answer(ERROR_CLOSED)
+                                           : add_recipient(session, &asked);
+    }
+    count_refused(session, asked.shown, &answer);
+    if (!guard_holds(session, SMTP_SERVER_RECIPIENT, &answer)) {
+        session_answer(session, SMTP_SERVER_RECIPIENT, &answer);
+    }
+}
+
+void envelope_recipient_known(struct session *session, enum mailbox_answer outcome)
+{
+    go_on(session, answer_of(outcome));
+}
+
+void envelope_recipient_give_up(struct session *session)
+{
+    go_on(session, core_error_answer(ERROR_AGAIN));
 }

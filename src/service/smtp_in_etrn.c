@@ -1,45 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * ETRN: core is asked, and its answer put into the words of RFC 1985. A session waits for at most
- * one answer, and for no longer than ETRN_PATIENCE_MS: whatever becomes of core, it hears 458.
+ * one answer: whatever becomes of core, it hears 458.
  */
 #include "service/smtp_in_internal.h"
 
 #include "relay/etrn.h"
-#include "sys/clock.h"
 
 #include <stdio.h>
 
-enum { ETRN_PATIENCE_MS = 30000 };
-
 static const struct smtp_answer not_now = {
     458, "4.3.0", SLICE_LITERAL("Unable to queue messages, try again later")};
-
-struct buffer *request_begin(struct session *session, enum channel_frame type, uint64_t *ret_token)
-{
-    struct buffer *frame = &session->in->frame;
-    const struct ip_address *client = &session->client.address;
-    *ret_token = session->in->next_token++;
-    buffer_clear(frame);
-    buffer_put_u8(frame, (uint8_t)type);
-    buffer_put_u64(frame, *ret_token);
-    buffer_append(frame, slice_make(client->bytes, sizeof(client->bytes)));
-    return frame;
-}
-
-bool request_send(struct session *session, uint64_t token)
-{
-    struct smtp_in *in = session->in;
-    if (in->ring == NULL || in->frame.failed || map_put(&in->etrns, token, session) != ERROR_NONE) {
-        return false;
-    }
-    if (ring_send(in->ring, buffer_slice(&in->frame)) != ERROR_NONE) {
-        (void)map_remove(&in->etrns, token);
-        return false;
-    }
-    session->etrn = token;
-    return true;
-}
 
 bool etrn_ask(struct session *session, const struct smtp_server_event *event,
               struct smtp_answer *ret_answer)
@@ -49,21 +20,12 @@ bool etrn_ask(struct session *session, const struct smtp_server_event *event,
     *ret_answer = not_now;
     buffer_put_u8(frame, event->with_subdomains);
     buffer_put_bytes(frame, event->name);
-    return !request_send(session, token);
-}
-
-void etrn_forget(struct session *session)
-{
-    if (session->etrn != 0) {
-        (void)map_remove(&session->in->etrns, session->etrn);
-        session->etrn = 0;
-        session->is_atrn = false;
-    }
+    return !request_send(session, REQUEST_ETRN, token);
 }
 
 static void answer(struct session *session, const struct smtp_answer *reply)
 {
-    etrn_forget(session);
+    request_forget(session);
     session_answer(session, SMTP_SERVER_ETRN, reply);
 }
 
@@ -89,12 +51,12 @@ bool etrn_take(struct smtp_in *in, struct reader *reader)
     if (reader->failed || outcome >= RELAY_ETRN_OUTCOMES) {
         return false;
     }
-    struct session *session = map_get(&in->etrns, token);
-    if (session == NULL) {
-        return true; /* the client has gone */
-    }
-    if (session->is_atrn) {
+    struct session *session;
+    if (!request_find(in, token, REQUEST_ETRN, &session)) {
         return false;
+    }
+    if (session == NULL) {
+        return true;
     }
     switch ((enum relay_etrn_outcome)outcome) {
     case RELAY_ETRN_DENIED:
@@ -130,29 +92,7 @@ bool etrn_take(struct smtp_in *in, struct reader *reader)
     return true;
 }
 
-static void give_up(struct session *session)
+void etrn_give_up(struct session *session)
 {
-    if (session->is_atrn) {
-        odmr_give_up(session);
-    } else {
-        answer(session, &not_now);
-    }
-}
-
-bool etrn_expire(struct session *session, int64_t now_ms)
-{
-    if (session->etrn == 0 || now_ms - session->touched_ms < ETRN_PATIENCE_MS) {
-        return false;
-    }
-    give_up(session);
-    return true;
-}
-
-void etrn_core_gone(struct smtp_in *in)
-{
-    size_t cursor = 0;
-    for (struct session *session; (session = map_next(&in->etrns, &cursor)) != NULL;) {
-        give_up(session);
-        cursor = 0; /* the table has changed */
-    }
+    answer(session, &not_now);
 }

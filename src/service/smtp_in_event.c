@@ -110,7 +110,9 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         answer = answer.code == 0 ? envelope_mail(session, event) : answer;
         break;
     case SMTP_SERVER_RECIPIENT:
-        answer = envelope_recipient(session, event);
+        if (!envelope_recipient(session, event, &answer)) {
+            return;
+        }
         break;
     case SMTP_SERVER_DATA:
         answer = content_begin(session);

@@ -3,8 +3,9 @@
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
  * send what to whom), smtp_in_client.c (whose a session is), smtp_in_guard.c (what strangers have
- * to bear), smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core),
- * smtp_in_core.c (the ring), smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c.
+ * to bear), smtp_in_request.c (questions to core), smtp_in_etrn.c, smtp_in_odmr.c,
+ * smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring), smtp_in_tls.c,
+ * smtp_in_trace.c, smtp_in_limits.c.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -17,6 +18,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "proto/smtp_server.h"
+#include "relay/mailboxes.h"
 #include "relay/routing.h"
 #include "service/channel.h"
 #include "service/smtp_in.h"
@@ -83,6 +85,7 @@ struct transaction {
     struct spool_recipient *recipients;
     uint32_t recipient_count;
     uint32_t recipient_room;
+    struct asked_recipient *asked; /* that core was asked about; in the arena */
     struct map known; /* with many recipients: hash of the address to its index plus 1 */
     size_t envelope_bytes;
     uint64_t announced; /* SIZE */
@@ -108,6 +111,8 @@ struct transaction {
     struct slice message_id_header;
     uint64_t bare_newlines;
 };
+
+enum request_kind { REQUEST_ETRN, REQUEST_ATRN, REQUEST_RECIPIENT };
 
 struct session {
     struct link link;    /* in->sessions, the one quiet for longest first */
@@ -139,8 +144,8 @@ struct session {
     struct tls *tls; /* NULL: in the clear */
     struct ip_endpoint client;
     int64_t touched_ms;
-    uint64_t etrn;            /* token of a request that core is to answer; 0: none */
-    bool is_atrn;             /* it is one for ATRN */
+    uint64_t request;         /* token of a request that core is to answer; 0: none */
+    enum request_kind asks;   /* and for what */
     struct odmr_login *login; /* from the first AUTH on */
     struct smtp_server server;
 };
@@ -165,7 +170,7 @@ struct smtp_in {
     uint32_t session_count;
     uint32_t held_count; /* answers that come late */
     struct map tokens;   /* transactions that core knows */
-    struct map etrns;    /* sessions that wait for an answer to ETRN or ATRN, by token */
+    struct map requests; /* sessions that wait for an answer of core, by token */
     smtp_in_turn_fn *turn;
     void *turn_context;
     uint64_t next_token;
@@ -271,8 +276,13 @@ const char *admission_text(enum smtp_in_admission admission, const char **ret_co
 
 /* smtp_in_envelope.c */
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event);
-struct smtp_answer envelope_recipient(struct session *session,
-                                      const struct smtp_server_event *event);
+/* True: *ret_answer is the reply; false: it comes later. */
+bool envelope_recipient(struct session *session, const struct smtp_server_event *event,
+                        struct smtp_answer *ret_answer);
+/* Core's answer, with which the session goes on; it may be gone then. */
+void envelope_recipient_known(struct session *session, enum mailbox_answer outcome);
+/* Core does not answer. Likewise. */
+void envelope_recipient_give_up(struct session *session);
 unsigned envelope_offers(const struct session *session); /* SMTP_OFFER_* */
 
 /* smtp_in_guard.c */
@@ -292,19 +302,26 @@ bool guard_listens(const struct session *session);
 void guard_talked(struct session *session); /* but it has. */
 void guard_forget(struct session *session);
 
-/* smtp_in_etrn.c */
+/* smtp_in_request.c */
 /* A question to core about this session's client; the rest of its frame is appended. */
 struct buffer *request_begin(struct session *session, enum channel_frame type, uint64_t *ret_token);
 /* False: it cannot be asked now. */
-bool request_send(struct session *session, uint64_t token);
+bool request_send(struct session *session, enum request_kind kind, uint64_t token);
+/* Who waits for the answer with this token. NULL: the client has gone. False: the answer is to
+ * another question. */
+bool request_find(const struct smtp_in *in, uint64_t token, enum request_kind kind,
+                  struct session **ret_session);
+void request_forget(struct session *session); /* nobody waits for the answer any more */
+/* True: the answer has taken too long, and it was given up; the session may be gone. */
+bool request_expire(struct session *session, int64_t now_ms);
+void request_core_gone(struct smtp_in *in);
+
+/* smtp_in_etrn.c */
 /* True: *ret_answer is the reply; false: it comes later. */
 bool etrn_ask(struct session *session, const struct smtp_server_event *event,
               struct smtp_answer *ret_answer);
-void etrn_forget(struct session *session); /* nobody waits for the answer any more */
 bool etrn_take(struct smtp_in *in, struct reader *reader);
-/* True: the answer has taken too long, and it was given up; the session may be gone. */
-bool etrn_expire(struct session *session, int64_t now_ms);
-void etrn_core_gone(struct smtp_in *in);
+void etrn_give_up(struct session *session); /* core does not answer; the session may be gone */
 
 /* smtp_in_odmr.c */
 struct smtp_answer odmr_auth(struct session *session);
@@ -346,6 +363,8 @@ enum error core_send_append(struct smtp_in *in, struct transaction *transaction)
 void core_send_abort(struct smtp_in *in, struct transaction *transaction);
 void core_send_aborts(struct smtp_in *in); /* those that found no room */
 void core_contact(struct smtp_in *in, const struct ip_address *client);
+/* A configured server's, as far as that is known without asking DNS. */
+bool core_is_server_address(const struct smtp_in *in, const struct ip_address *client);
 void core_forget(struct smtp_in *in); /* the ring has gone */
 const struct route_state *core_route(const struct smtp_in *in, uint32_t route);
 bool route_table_set_count(struct route_table *table, uint32_t count);

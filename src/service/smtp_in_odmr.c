@@ -187,11 +187,7 @@ static bool send_request(struct session *session, struct slice name, const struc
     for (uint32_t i = 0; i < count; i++) {
         buffer_put_bytes(frame, domains[i]);
     }
-    if (!request_send(session, token)) {
-        return false;
-    }
-    session->is_atrn = true;
-    return true;
+    return request_send(session, REQUEST_ATRN, token);
 }
 
 /* Bytes have come behind ATRN. */
@@ -222,7 +218,7 @@ bool odmr_atrn(struct session *session, const struct smtp_server_event *event,
 
 static void answer(struct session *session, const struct smtp_answer *reply)
 {
-    etrn_forget(session);
+    request_forget(session);
     session_answer(session, SMTP_SERVER_ATRN, reply);
 }
 
@@ -253,13 +249,12 @@ bool odmr_take(struct smtp_in *in, struct reader *reader)
     if (reader->failed || outcome >= RELAY_ATRN_OUTCOMES) {
         return false;
     }
-    struct session *session = map_get(&in->etrns, token);
-    if (session == NULL) {
-        return true; /* the client has gone: the sending process waits for it in vain, and says so
-                      */
-    }
-    if (!session->is_atrn) {
+    struct session *session;
+    if (!request_find(in, token, REQUEST_ATRN, &session)) {
         return false;
+    }
+    if (session == NULL) {
+        return true; /* the sending process waits for it in vain, and says so */
     }
     struct smtp_answer reply = not_now;
     switch ((enum relay_atrn_outcome)outcome) {

@@ -60,7 +60,7 @@ void session_free(struct session *session)
     } else {
         transaction_free(transaction);
     }
-    etrn_forget(session);
+    request_forget(session);
     odmr_forget(session);
     guard_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
@@ -427,7 +427,7 @@ static void check_time(struct session *session, int64_t now_ms)
         }
         return;
     }
-    if (client_expire(session, now_ms) || etrn_expire(session, now_ms)) {
+    if (client_expire(session, now_ms) || request_expire(session, now_ms)) {
         return;
     }
     if (smtp_server_deadline(&session->server) <= now_ms) {

@@ -119,6 +119,8 @@ static bool take_frame(struct smtp_out *out, struct reader *reader)
         return names_take(out, reader);
     case CHANNEL_RESOLVE:
         return mx_take(out, reader);
+    case CHANNEL_CALLOUT:
+        return callout_take(out, reader);
     default:
         return false;
     }
@@ -228,6 +230,9 @@ static void orphan_session(struct out_session *session)
 
 static void repeat_job(struct smtp_out *out, struct out_job *job)
 {
+    if (job->is_callout) {
+        return;
+    }
     job->ready_due = false;
     job->working_due = job->state != JOB_OVER;
     job->result_due = job->state == JOB_OVER && !job->confirmed;
@@ -244,6 +249,9 @@ void smtp_out_set_ring(struct smtp_out *out, struct ring *ring)
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);
         orphan_session(session);
+        if (session->calls_out) {
+            session_drop(session, "core has restarted"); /* nobody waits for what is asked */
+        }
         LIST_EACH(&session->jobs, job_at, job_after)
         {
             repeat_job(out, LIST_ENTRY(job_at, struct out_job, on_session));

@@ -9,6 +9,7 @@
  *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_origin.c  whose mail a job is
+ *   smtp_out_callout.c  questions whether a server takes mail for an address
  *   smtp_out_name.c     names of servers and the last good addresses
  *   smtp_out_mx.c       who takes a domain's mail
  *   smtp_out_report.c   frames to core, kept until there is room
@@ -70,6 +71,7 @@ struct out_job {
     bool confirmed; /* durable, but still held: freed with its session */
     bool reused;
     bool read_failed; /* its content, and not for damage: later it may go well */
+    bool is_callout;  /* its id is a token of CHANNEL_CALLOUT; nobody confirms it */
     bool ready_due, working_due, result_due; /* to be reported */
     struct arena arena;
     struct spool_message message;
@@ -81,6 +83,8 @@ struct out_job {
     uint32_t deliveries[];
 };
 
+/* With room for its results; in no list and no map. NULL: memory. */
+struct out_job *out_job_new(uint32_t count);
 struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session, uint64_t id,
                                struct reader *reader, bool *ret_malformed);
 /* Why a stored message cannot be sent, for people. */
@@ -114,12 +118,14 @@ struct out_session {
     uint32_t server; /* NO_INDEX: gone from the configuration, or an exchanger */
     struct channel_exchanger *exchanger; /* owned, its name too; NULL: it is no session to one */
     enum session_state state;
-    bool orphan;     /* of an earlier core: has no place in the map */
-    bool opened;     /* greeted */
-    bool told;       /* core knows of that */
-    bool closing;    /* core wants it closed */
-    bool patient;    /* the kernel has been told to wait for a vanished host */
-    bool winding_up; /* dropped as soon as no released dot is without its result */
+    bool orphan;       /* of an earlier core, or for callouts: has no place in the map */
+    bool calls_out;    /* for callouts: core does not know of it */
+    uint32_t callouts; /* given to it so far */
+    bool opened;       /* greeted */
+    bool told;         /* core knows of that */
+    bool closing;      /* core wants it closed */
+    bool patient;      /* the kernel has been told to wait for a vanished host */
+    bool winding_up;   /* dropped as soon as no released dot is without its result */
     bool opened_due, ended_due;
     int64_t connected_ms;       /* steady: when there was a connection */
     int64_t limit_ms;           /* steady: end of patience with name or connection */
@@ -151,6 +157,9 @@ struct out_session {
 /* `exchanger` is copied; NULL: the server is configured, or was. */
 void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
                    const struct channel_exchanger *exchanger, uint32_t knock_interval_ms);
+/* One for callouts. NULL: memory. */
+struct out_session *session_start_callouts(struct smtp_out *out, uint32_t server,
+                                           const struct channel_exchanger *exchanger);
 /* A new configuration, which is not yet that of the door. */
 void session_follow(struct out_session *session, const struct service_config *config);
 /* NULL: its server is no longer configured. */
@@ -245,6 +254,13 @@ bool mx_take(struct smtp_out *out, struct reader *reader);
 /* Sends CHANNEL_RESOLVED for what is answered; false: no room. */
 bool mx_report(struct smtp_out *out);
 void mx_free(struct smtp_out *out);
+
+/* ---- callouts ----------------------------------------------------------------------------- */
+
+/* CHANNEL_CALLOUT. */
+bool callout_take(struct smtp_out *out, struct reader *reader);
+/* Nothing more is to be asked over the session just now. */
+void callout_rest(struct out_session *session);
 
 /* ---- reports ------------------------------------------------------------------------------ */
 

@@ -26,7 +26,7 @@ static void destroy(struct out_job *job)
     free(job);
 }
 
-static struct out_job *job_new(uint32_t count)
+struct out_job *out_job_new(uint32_t count)
 {
     struct out_job *job = calloc(1, sizeof(*job) + count * sizeof(job->deliveries[0]));
     if (job == NULL) {
@@ -91,7 +91,7 @@ struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session
     if (*ret_malformed) {
         return NULL;
     }
-    struct out_job *job = job_new(count);
+    struct out_job *job = out_job_new(count);
     if (job == NULL) {
         return NULL;
     }

@@ -73,6 +73,11 @@ static bool send_working(struct smtp_out *out, struct out_job *job)
 
 static bool send_result(struct smtp_out *out, struct out_job *job)
 {
+    if (job->is_callout) {
+        buffer_put_u64(smtp_out_frame(out, CHANNEL_CALLED), job->id);
+        buffer_append(&out->frame, buffer_slice(&job->result));
+        return smtp_out_send(out);
+    }
     struct buffer *frame = job_frame(out, job, CHANNEL_RESULT);
     buffer_put_u8(frame, job->reused);
     channel_put_id(frame, job->message.id);
@@ -102,6 +107,9 @@ static bool flush_job(struct smtp_out *out, struct out_job *job)
         return false;
     }
     list_remove(&job->reporting);
+    if (job->is_callout && job->state == JOB_OVER) {
+        job_confirm(out, job);
+    }
     return true;
 }
 
@@ -146,6 +154,8 @@ static bool send_ended(struct smtp_out *out, const struct out_session *session)
 
 static bool flush_session(struct smtp_out *out, struct out_session *session)
 {
+    session->opened_due = session->opened_due && !session->calls_out;
+    session->ended_due = session->ended_due && !session->calls_out;
     if (session->opened_due && !send_opened(out, session)) {
         return false;
     }

@@ -386,6 +386,7 @@ static void take_event(struct out_session *session, const struct smtp_client_eve
             session_wind_up(session, "shutting down");
         } else {
             give_jobs(session);
+            callout_rest(session);
         }
         break;
     case SMTP_CLIENT_CLOSED:
@@ -494,7 +495,11 @@ static void timer_fired(void *context)
     }
     if (session->state != OUT_OVER && now >= session->limit_ms) {
         session->limit_ms = INT64_MAX;
-        connect_limit(session);
+        if (session->state == OUT_TALKING) { /* for callouts, and idle */
+            out_session_close(session);
+        } else {
+            connect_limit(session);
+        }
     }
     if (session->state == OUT_CONNECTING && now >= session->knock_at_ms) {
         connect_knock(session);
@@ -521,38 +526,63 @@ static void refuse_session(struct smtp_out *out, uint32_t id, uint32_t server)
     }
 }
 
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
-                   const struct channel_exchanger *exchanger, uint32_t knock_interval_ms)
+/* NULL: memory. */
+static struct out_session *session_new(struct smtp_out *out, uint32_t server,
+                                       const struct channel_exchanger *exchanger)
 {
     struct out_session *session = calloc(1, sizeof(*session));
-    if (session != NULL) {
-        session->timer = loop_timer_new(out->loop, timer_fired, session);
-        session->exchanger = exchanger == NULL ? NULL : copy_exchanger(out, exchanger);
+    if (session == NULL) {
+        return NULL;
     }
-    if (session == NULL || session->timer == NULL ||
-        (exchanger != NULL && session->exchanger == NULL) ||
-        map_put(&out->sessions_by_id, id, session) != ERROR_NONE) {
-        if (session != NULL) {
-            loop_timer_free(session->timer);
-            free(session->exchanger);
-        }
+    session->timer = loop_timer_new(out->loop, timer_fired, session);
+    session->exchanger = exchanger == NULL ? NULL : copy_exchanger(out, exchanger);
+    if (session->timer == NULL || (exchanger != NULL && session->exchanger == NULL)) {
+        loop_timer_free(session->timer);
+        free(session->exchanger);
         free(session);
-        refuse_session(out, id, server);
-        return;
+        return NULL;
     }
     session->out = out;
-    session->id = id;
     session->server = server;
     session->fd = -1;
     session->timer_at_ms = INT64_MAX;
     session->limit_ms = INT64_MAX;
-    session->knock_interval_ms = knock_interval_ms;
     session->knock_at_ms = INT64_MAX;
     list_init(&session->attempts);
     list_init(&session->jobs);
     list_init(&session->reporting);
     list_append(&out->sessions, &session->link);
+    return session;
+}
+
+void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
+                   const struct channel_exchanger *exchanger, uint32_t knock_interval_ms)
+{
+    struct out_session *session = session_new(out, server, exchanger);
+    if (session != NULL && map_put(&out->sessions_by_id, id, session) != ERROR_NONE) {
+        session->orphan = true;
+        out_session_free(session);
+        session = NULL;
+    }
+    if (session == NULL) {
+        refuse_session(out, id, server);
+        return;
+    }
+    session->id = id;
+    session->knock_interval_ms = knock_interval_ms;
     connect_begin(session);
+}
+
+struct out_session *session_start_callouts(struct smtp_out *out, uint32_t server,
+                                           const struct channel_exchanger *exchanger)
+{
+    struct out_session *session = session_new(out, server, exchanger);
+    if (session != NULL) {
+        session->orphan = true;
+        session->calls_out = true;
+        connect_begin(session);
+    }
+    return session;
 }
 
 void session_take_job(struct out_session *session, struct out_job *job)

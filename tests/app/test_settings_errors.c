@@ -477,8 +477,17 @@ static void domains(void **state)
         {GOOD "domain * { deliver-to = m1 }\n", "conf:6: domain '*' is no host name (letters, "
                                                 "digits and hyphens, in parts of 1 to 63 with "
                                                 "dots)\n"},
-        {GOOD "domain a { deliver-to = m1 recipients = \"file:x\" }\n",
-         "conf:6: recipients = file:x is not available in this version; use any\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = \"file:/nowhere/x\" }\n",
+         "conf:6: recipients: /nowhere/x: No such file or directory\n"
+         "conf:6: recipients = file: is not available in this version; use any or learn\n"},
+        {GOOD "domain a { deliver-to = m1 separators = \"+@\" }\n",
+         "conf:6: separators: '+@' has one that is none of + - = _ # ~ ^ & $ ! * / | .\n"},
+        {GOOD "domain a { deliver-to = m1 aliases = \"*.b\" }\n",
+         "conf:6: aliases: '*.b' is a pattern, not a domain\n"},
+        {GOOD "domain \"*.a\" { deliver-to = m1 aliases = b }\n",
+         "conf:6: aliases: the block's first domain is a pattern, so of what?\n"},
+        {GOOD "domain a { deliver-to = m1 aliases = a }\n",
+         "conf:6: domain 'a' is there twice; first in line 6\n"},
         {GOOD "domain a { deliver-to = m1 recipients = all }\n",
          "conf:6: recipients: 'all' is not one of any, learn, file:PATH\n"},
         {GOOD "domain a { deliver-to = m1 retry = {10m, ten, 0} }\n",

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a domain block says of its recipients. A list is not part of the configuration: it is read
+ * by the running program whenever it changes. Here it is only looked through, so that what is wrong
+ * with it is said by whoever checks a configuration.
+ */
+#include "app/recipient_list.h"
+#include "app/settings_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PIECE = 256 << 10, FAULTS_SAID = 5 };
+
+/* ---- looking through a list --------------------------------------------------------------- */
+
+struct look {
+    struct settings *settings;
+    const struct route_config *route;
+    const char *path;
+    struct place at; /* where it is named */
+    struct recipient_lines lines;
+    uint64_t names;
+    uint32_t faults;
+};
+
+static void say(struct look *look, const char *why)
+{
+    if (look->faults++ < FAULTS_SAID) {
+        settings_warn(look->settings, look->at, "%s:%u: %s; the list will not be used", look->path,
+                      look->lines.line, why);
+    }
+}
+
+/* Takes the lines that are whole. False: enough. */
+static bool look_at_lines(struct look *look)
+{
+    struct recipient_line line;
+    struct slice domain;
+    const char *why;
+    while (look->faults < FAULTS_SAID) {
+        bool found = recipient_lines_next(&look->lines, &line, &why);
+        if (!found && why == NULL) {
+            return true;
+        }
+        why = found ? recipient_line_domain(look->route, &line, &domain) : why;
+        if (why != NULL) {
+            say(look, why);
+            if (!found && slice_find(look->lines.rest, '\n') == look->lines.rest.length) {
+                return false;
+            }
+        }
+        look->names++;
+    }
+    return false;
+}
+
+static const char *look_through(struct look *look, int fd)
+{
+    uint8_t *buffer = malloc(PIECE + RECIPIENT_LINE_MAX + 1);
+    size_t kept = 0;
+    const char *why = buffer == NULL ? "out of memory" : NULL;
+    for (bool going = buffer != NULL; going;) {
+        ssize_t got = read(fd, buffer + kept, PIECE);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        why = got < 0 ? strerror(errno) : NULL;
+        look->lines.rest = slice_make(buffer, kept + (got > 0 ? (size_t)got : 0));
+        look->lines.is_end = got <= 0;
+        going = got >= 0 && look_at_lines(look) && got > 0;
+        kept = look->lines.rest.length;
+        if (kept > 0 && going) {
+            memmove(buffer, look->lines.rest.data, kept);
+        }
+    }
+    free(buffer);
+    return why;
+}
+
+static void look_at_list(struct settings *settings, const struct route_config *route,
+                         struct place at, const char *path)
+{
+    struct look look = {.settings = settings, .route = route, .path = path, .at = at};
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *why = fd < 0                                      ? strerror(errno)
+                      : fstat(fd, &status) != 0                   ? strerror(errno)
+                      : S_ISDIR(status.st_mode)                   ? "is a directory"
+                      : !S_ISREG(status.st_mode)                  ? "is not an ordinary file"
+                      : status.st_size > RECIPIENT_LIST_BYTES_MAX ? "is too large"
+                                                                  : look_through(&look, fd);
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (why != NULL) {
+        settings_complain(settings, at, "recipients: %s: %s", path, why);
+    } else if (look.names == 0) {
+        settings_warn(settings, at, "recipients: %s names nobody; the list will not be used", path);
+    }
+}
+
+/* ---- the keys ----------------------------------------------------------------------------- */
+
+/* Absolute, and as the file that names it sees it. */
+static struct slice absolute(struct settings *settings, struct place at, struct slice path)
+{
+    struct slice from = settings->sources[at.source].path;
+    size_t slash = slice_find_last(from, '/');
+    struct slice parts[] = {settings->directory, SLICE_LITERAL("/"),
+                            slice_take(from, slash == from.length ? 0 : slash + 1), path};
+    size_t first = path.length > 0 && path.data[0] == '/'   ? 3
+                   : from.length > 0 && from.data[0] == '/' ? 2
+                                                            : 0;
+    size_t length = 0;
+    for (size_t i = first; i < 4; i++) {
+        length += parts[i].length;
+    }
+    uint8_t *whole = settings_allocate(settings, length + 1, 1);
+    struct slice made = slice_make(whole, whole == NULL ? 0 : length);
+    for (size_t i = first; whole != NULL && i < 4; i++) {
+        if (parts[i].length > 0) {
+            memcpy(whole, parts[i].data, parts[i].length);
+        }
+        whole += parts[i].length;
+    }
+    return made;
+}
+
+static void fill_source(struct settings *settings, struct route_config *route,
+                        const struct value *value)
+{
+    static const struct slice file = {(const uint8_t *)"file:", 5};
+    struct slice word = value->text;
+    if (slice_equal(word, SLICE_LITERAL("any"))) {
+        return;
+    }
+    if (slice_equal(word, SLICE_LITERAL("learn"))) {
+        route->recipients = RECIPIENTS_LEARN;
+        return;
+    }
+    if (!slice_starts_fold(word, file) || word.length == file.length) {
+        settings_complain(settings, value->at,
+                          "recipients: '%.*s' is not one of any, learn, file:PATH", SHOWN(word));
+        return;
+    }
+    route->recipients = RECIPIENTS_LIST;
+    route->recipients_list = absolute(settings, value->at, slice_skip(word, file.length));
+    if (!settings->sealed && route->recipients_list.data != NULL) {
+        look_at_list(settings, route, value->at, (const char *)route->recipients_list.data);
+    }
+    settings_complain(settings, value->at,
+                      "recipients = file: is not available in this version; use any or learn");
+}
+
+void settings_recipients(struct settings *settings, struct route_config *route,
+                         const struct entry *const *entries)
+{
+    const struct entry *source = settings_entry(entries, BLOCK_DOMAIN, "recipients");
+    const struct entry *separators = settings_entry(entries, BLOCK_DOMAIN, "separators");
+    if (source != NULL && source->count > 0) {
+        fill_source(settings, route, &source->values[0]);
+    }
+    for (size_t i = 0; separators != NULL && i < route->separators.length; i++) {
+        if (strchr("+-=_#~^&$!*/|.", route->separators.data[i]) == NULL) {
+            settings_complain(
+                settings, separators->at,
+                "separators: '%.*s' has one that is none of + - = _ # ~ ^ & $ ! * / | .",
+                SHOWN(route->separators));
+            return;
+        }
+    }
+}

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Files of the recipients' tables. A file is made as a whole under a name that begins with "~", and
+ * renamed: if we die, there is the old one or the new one. It is not synced, for only the journal's
+ * promise is worth that: after a power cut it may be neither, which its sums show, and then what
+ * was learned is learned again. The table is put into memory in slices between other work, then
+ * written by a thread; what changes meanwhile is in the next file.
+ */
+#include "service/core_recipients.h"
+
+#include "sys/log.h"
+#include "sys/worker.h"
+
+#include <stdlib.h>
+
+enum {
+    READ_BYTES = 1 << 20,
+    BLOCKS_A_TICK = 64,       /* 4 MB */
+    LEAST_BETWEEN_MS = 10000, /* two files of one domain */
+    NAMES_A_SECOND = 10000,   /* of large ones more rarely: as long as these take */
+    CLEANED_A_TICK = 2000,
+    NAME_BYTES = 256 + 1,
+    RETRY_MS = 60000,
+};
+
+/* What was last written of a domain. */
+struct written {
+    struct written *next;
+    uint64_t serial;
+    int64_t steady_ms;
+    size_t length;
+    uint8_t domain[];
+};
+
+/* A file on its way. */
+struct writing {
+    struct recipients_files *files;
+    struct disk *disk;
+    struct written *of;
+    uint64_t serial; /* of the table when it began */
+    uint64_t at;
+    bool is_given; /* to the thread */
+    enum error error;
+    struct buffer bytes;
+    char name[NAME_BYTES], temporary[NAME_BYTES];
+};
+
+struct recipients_files {
+    struct core *core;
+    struct disk *disk;
+    struct worker *worker; /* made when there is something to write */
+    struct written *written;
+    struct writing *writing; /* NULL: none */
+    int64_t retry_ms;        /* steady: not before; a write has failed */
+};
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static void report_file(const char *name, enum error error)
+{
+    log_event(LOG_LEVEL_WARNING, "recipients-file", LOG_TEXT("domain", name),
+              LOG_TEXT("error", error_text(error)));
+}
+
+/* Bytes of a file, from its beginning on; the rest of the last piece is kept for the next. */
+static enum error read_table(struct disk *disk, struct disk_file *file, struct mailboxes *table,
+                             uint8_t *buffer)
+{
+    uint64_t size = 0, offset = 0;
+    size_t kept = 0;
+    bool end = false;
+    enum error error = disk->ops->size(file, &size);
+    while (error == ERROR_NONE && !end && offset < size) {
+        size_t room = READ_BYTES - kept;
+        size_t piece = size - offset < room ? (size_t)(size - offset) : room;
+        size_t used = 0;
+        error = disk->ops->read(file, offset, buffer + kept, piece);
+        if (error == ERROR_NONE) {
+            offset += piece;
+            error = mailboxes_read(table, slice_make(buffer, kept + piece), &used, &end);
+            kept = kept + piece - used;
+            memmove(buffer, buffer + used, kept);
+        }
+    }
+    if (error == ERROR_NONE && !end) {
+        error = ERROR_CORRUPT; /* cut */
+    }
+    mailboxes_list_give_up(table);
+    return error;
+}
+
+static struct written *written_of(struct recipients_files *files, struct slice domain)
+{
+    struct written *written = files->written;
+    while (written != NULL && !slice_equal(slice_make(written->domain, written->length), domain)) {
+        written = written->next;
+    }
+    return written;
+}
+
+static struct written *written_new(struct recipients_files *files, struct slice domain)
+{
+    struct written *written = calloc(1, sizeof(*written) + domain.length);
+    if (written != NULL) {
+        written->length = domain.length;
+        memcpy(written->domain, domain.data, domain.length);
+        written->next = files->written;
+        files->written = written;
+        written->steady_ms = core_now().steady_ms - LEAST_BETWEEN_MS;
+    }
+    return written;
+}
+
+static void read_file(void *context, const char *name, uint64_t size)
+{
+    (void)size;
+    struct recipients_files *files = context;
+    struct disk *disk = files->disk;
+    struct disk_file *file;
+    struct slice domain;
+    if (name[0] == '~') {
+        (void)!disk->ops->unlink(disk, name);
+        return;
+    }
+    struct mailboxes *table = relay_mailboxes(files->core->relay, slice_from_text(name), &domain);
+    if (table == NULL || !slice_equal(domain, slice_from_text(name))) {
+        return; /* of a domain that is not kept now, and perhaps will be again */
+    }
+    uint8_t *buffer = malloc(READ_BYTES);
+    enum error error =
+        buffer == NULL ? ERROR_MEMORY : disk->ops->open(disk, name, DISK_READ, &file);
+    if (error == ERROR_NONE) {
+        error = read_table(disk, file, table, buffer);
+        disk->ops->close(file);
+    }
+    free(buffer);
+    if (error != ERROR_NONE) {
+        report_file(name, error);
+    }
+    struct written *written = written_new(files, domain);
+    if (written != NULL) {
+        written->serial = mailboxes_serial(table);
+    }
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static enum error write_bytes(struct disk *disk, const char *name, struct slice bytes)
+{
+    struct disk_file *file;
+    (void)!disk->ops->unlink(disk, name);
+    enum error error = disk->ops->open(disk, name, DISK_WRITE | DISK_CREATE, &file);
+    if (error == ERROR_NONE) {
+        error = disk->ops->write(file, 0, bytes);
+        disk->ops->close(file);
+    }
+    return error;
+}
+
+static void write_file(void *context)
+{
+    struct writing *writing = context;
+    struct disk *disk = writing->disk;
+    writing->error = write_bytes(disk, writing->temporary, buffer_slice(&writing->bytes));
+    if (writing->error == ERROR_NONE) {
+        writing->error = disk->ops->rename(disk, writing->temporary, writing->name);
+    }
+}
+
+static void writing_free(struct writing *writing)
+{
+    if (writing != NULL) {
+        buffer_done(&writing->bytes);
+        free(writing);
+    }
+}
+
+static void file_written(void *context)
+{
+    struct writing *writing = context;
+    struct recipients_files *files = writing->files;
+    if (writing->error != ERROR_NONE) {
+        report_file(writing->name, writing->error);
+        files->retry_ms = core_now().steady_ms + RETRY_MS;
+    } else {
+        writing->of->serial = writing->serial;
+    }
+    writing->of->steady_ms = core_now().steady_ms;
+    files->writing = NULL;
+    writing_free(writing);
+}
+
+static struct writing *writing_new(struct recipients_files *files, struct written *written,
+                                   uint64_t serial)
+{
+    struct writing *writing = calloc(1, sizeof(*writing));
+    if (writing != NULL) {
+        writing->files = files;
+        writing->disk = files->disk;
+        writing->of = written;
+        writing->serial = serial;
+        buffer_init(&writing->bytes, 0);
+        memcpy(writing->name, written->domain, written->length);
+        writing->temporary[0] = '~';
+        memcpy(writing->temporary + 1, written->domain, written->length);
+    }
+    return writing;
+}
+
+static bool is_due(const struct written *written, const struct mailboxes *table, int64_t now_ms)
+{
+    int64_t between_ms = LEAST_BETWEEN_MS + mailboxes_count(table).names / (NAMES_A_SECOND / 1000);
+    return mailboxes_serial(table) != written->serial && now_ms - written->steady_ms >= between_ms;
+}
+
+static bool may_be_name(struct slice domain)
+{
+    return domain.length + 2 <= NAME_BYTES && domain.length > 0 && domain.data[0] != '.' &&
+           slice_find(domain, '/') == domain.length && slice_find(domain, '~') == domain.length;
+}
+
+/* The next table that has changed, if it is time for it; with `at_once` whatever the time. */
+static struct writing *writing_begin(struct recipients_files *files, bool at_once)
+{
+    size_t cursor = 0;
+    struct slice domain;
+    const struct mailboxes *table;
+    int64_t now_ms = core_now().steady_ms;
+    while ((table = relay_next_mailboxes(files->core->relay, &cursor, &domain)) != NULL) {
+        struct written *written = written_of(files, domain);
+        if (written == NULL && may_be_name(domain)) {
+            written = written_new(files, domain);
+        }
+        if (written != NULL && (at_once ? mailboxes_serial(table) != written->serial
+                                        : is_due(written, table, now_ms))) {
+            return writing_new(files, written, mailboxes_serial(table));
+        }
+    }
+    return NULL;
+}
+
+/* Some more of the table. True: that was all. */
+static bool fill(const struct recipients_files *files, struct writing *writing, unsigned blocks)
+{
+    struct slice domain, name = slice_make(writing->of->domain, writing->of->length);
+    const struct mailboxes *table = relay_mailboxes(files->core->relay, name, &domain);
+    bool more = table != NULL;
+    writing->error = more ? ERROR_NONE : ERROR_MISSING; /* kept no more, and as it was */
+    for (unsigned i = 0; more && i < blocks; i++) {
+        more = mailboxes_write(table, &writing->at, &writing->bytes);
+    }
+    return !more;
+}
+
+static void go_on(struct recipients_files *files)
+{
+    struct writing *writing = files->writing;
+    if (writing == NULL || writing->is_given || !fill(files, writing, BLOCKS_A_TICK)) {
+        return;
+    }
+    if (files->worker == NULL) {
+        files->worker = worker_new(files->core->loop, "recipients");
+    }
+    if (writing->error == ERROR_NONE &&
+        (writing->bytes.failed || files->worker == NULL ||
+         worker_submit(files->worker, write_file, file_written, writing) != ERROR_NONE)) {
+        writing->error = ERROR_MEMORY;
+    }
+    if (writing->error != ERROR_NONE) {
+        file_written(writing);
+        return;
+    }
+    writing->is_given = true;
+}
+
+void recipients_files_tick(struct recipients_files *files)
+{
+    if (files == NULL) {
+        return;
+    }
+    size_t cursor = 0;
+    struct slice domain;
+    struct mailboxes *table;
+    struct relay_time now = core_now();
+    while ((table = relay_next_mailboxes(files->core->relay, &cursor, &domain)) != NULL) {
+        mailboxes_clean(table, CLEANED_A_TICK, now.wall_ms);
+    }
+    if (files->writing == NULL && now.steady_ms >= files->retry_ms) {
+        files->writing = writing_begin(files, false);
+    }
+    go_on(files);
+}
+
+void recipients_files_stop(struct recipients_files *files)
+{
+    if (files == NULL) {
+        return;
+    }
+    if (files->worker != NULL) {
+        worker_drain(files->worker);
+    }
+    writing_free(files->writing);
+    files->writing = NULL;
+    for (struct writing *writing; (writing = writing_begin(files, true)) != NULL;) {
+        (void)fill(files, writing, UINT32_MAX);
+        writing->error = writing->bytes.failed ? ERROR_MEMORY : writing->error;
+        if (writing->error == ERROR_NONE) {
+            write_file(writing);
+        }
+        enum error error = writing->error;
+        file_written(writing);
+        if (error != ERROR_NONE) {
+            return; /* said; the other files are as they were */
+        }
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+struct recipients_files *recipients_files_new(struct core *core, struct disk *disk)
+{
+    struct recipients_files *files = calloc(1, sizeof(*files));
+    if (files == NULL) {
+        disk_free(disk);
+        return NULL;
+    }
+    files->core = core;
+    files->disk = disk;
+    enum error error = disk->ops->list(disk, read_file, files);
+    if (error != ERROR_NONE) {
+        report_file("(all)", error);
+    }
+    return files;
+}
+
+void recipients_files_free(struct recipients_files *files)
+{
+    if (files == NULL) {
+        return;
+    }
+    worker_free(files->worker);
+    writing_free(files->writing);
+    for (struct written *written = files->written, *next; written != NULL; written = next) {
+        next = written->next;
+        free(written);
+    }
+    disk_free(files->disk);
+    free(files);
+}
