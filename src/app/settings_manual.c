@@ -75,7 +75,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_FILES] = "FILE | {FILE, ...}",
         [SETTING_USERS] = "\"file:PATH\"",
         [SETTING_NAMES] = "{DOMAIN, ...}",
-        [SETTING_RECIPIENTS] = "any | learn | \"file:PATH\"",
+        [SETTING_RECIPIENTS] = "any | learn",
         [SETTING_ABSENT] = "",
     };
     if (setting->type == SETTING_CHOICE) {

@@ -249,8 +249,7 @@ const struct setting settings_table[] = {
              "are better than this host."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
      .text = "Which recipients exist: any accepts all; learn asks the server while it is up and "
-             "remembers what it has said; file:PATH is a list of all there are, read again when it "
-             "changes (see holdfast-recipients(5))."},
+             "remembers what it has said."},
     {"unknown", SETTING_CHOICE, DOMAIN(unknown), .fallback = "accept", .choices = "accept|defer",
      .text = "What RCPT answers for a recipient of whom nothing is known while the server cannot be "
              "asked, or does not say: 250, or 450."},

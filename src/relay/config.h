@@ -116,7 +116,7 @@ struct route_config {
     enum recipients_source recipients;
     struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path */
     enum unknown_policy unknown;
-    bool only_when_down; /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
+    bool only_when_down;      /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
     struct slice separators;  /* each of them begins what a local part has beside its name */
     bool case_sensitive;      /* local parts */
     bool refuses_own_senders; /* its addresses as senders, from strangers */

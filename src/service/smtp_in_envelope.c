@@ -56,8 +56,8 @@ static bool is_forged(const struct session *session, struct slice sender)
     const struct relay_config *config = &in->config->relay;
     uint32_t route =
         routing_domain(in->routing, slice_skip(sender, slice_find_last(sender, '@') + 1));
-    return route != NO_INDEX && config->routes[route].refuses_own_senders &&
-           !session->is_allowed && !is_relay_client(session) && !core_is_server_address(in, &session->client.address);
+    return route != NO_INDEX && config->routes[route].refuses_own_senders && !session->is_allowed &&
+           !is_relay_client(session) && !core_is_server_address(in, &session->client.address);
 }
 
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event)

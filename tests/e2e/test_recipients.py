@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from client import Refused
 from daemon import backup_mx
 from peers import Postfix, free_port, wait_for, why_no_postfix
 from sink import CLOSE
@@ -143,3 +142,119 @@ def test_a_dictionary_attack_finds_whom_the_primary_knows(holdfast, primary):
     assert sorted(found) == sorted(PEOPLE)
     mx.send(recipients=["carl@example.com"])
     wait_for(lambda: len(postfix.messages()) == 1, 20, what="the mail")
+
+
+# ---- what servers say ------------------------------------------------------------------------
+
+
+def rule_of(answers, random_answer="550 5.1.1 No such user"):
+    """RCPT answered by the local part; anybody else as an address that cannot exist."""
+    def rule(stage, session, argument):
+        if stage != "RCPT":
+            return None
+        name = str(argument).split("<")[-1].split("@")[0]
+        return answers.get(name, random_answer)
+    return rule
+
+
+@pytest.mark.parametrize("reply, code", [
+    ("550 5.1.1 No such user", 550),
+    ("551 User not local", 550),
+    ("553 5.1.3 Bad address", 550),
+    ("550 5.7.1 You are blocked", 250),  # speaks of us, not of the recipient
+    ("554 5.1.1 Whatever", 250),
+    ("450 4.2.0 Greylisted", 250),
+    (CLOSE, 250),
+])
+def test_only_what_says_so_refuses(holdfast, sink, reply, code):
+    hop = sink(rule_of({"ann": reply}))
+    mx = holdfast(backup_mx(hop.port, more=LEARN))
+    wait_up(mx)
+    assert codes(mx, "ann@example.com") == [code]
+
+
+def test_a_refused_null_sender_says_nothing(holdfast, sink):
+    hop = sink(lambda stage, session, argument:
+               "550 5.7.1 No bounces please" if stage == "MAIL" and "<>" in str(argument) else None)
+    mx = holdfast(backup_mx(hop.port, more=f"{LEARN} unknown = defer"))
+    wait_up(mx)
+    assert codes(mx, "ann@example.com") == [450]
+
+
+def test_a_silent_server_is_waited_for_5_s(holdfast, sink):
+    silent = {"on": False}
+
+    def rule(stage, session, argument):
+        if stage == "RCPT" and silent["on"]:
+            time.sleep(20)
+        return None
+
+    hop = sink(rule)
+    mx = holdfast(backup_mx(hop.port, more=LEARN))
+    wait_up(mx)
+    silent["on"] = True
+    with mx.dialogue() as one, mx.dialogue() as other:
+        one.must("MAIL FROM:<bob@client.example>")
+        other.must("MAIL FROM:<bob@client.example>")
+        began = time.monotonic()
+        one.write(b"RCPT TO:<ann@example.com>\r\n")
+        other.must("RCPT TO:<postmaster@mx2.example.net>")  # nobody else waits
+        assert time.monotonic() - began < 4
+        assert one.reply()[0] == 250
+        assert 4 < time.monotonic() - began < 15
+        silent["on"] = False
+
+
+def test_a_server_never_reached_decides_nothing(holdfast):
+    mx = holdfast(backup_mx(free_port(), more=f"{LEARN} unknown = defer"))
+    assert codes(mx, "ann@example.com", "postmaster@mx2.example.net") == [450, 250]
+    mx.configure(backup_mx(free_port(), more=LEARN))
+    mx.reload()
+    wait_for(lambda: codes(mx, "ann@example.com") == [250], 10, what="the other policy")
+
+
+def test_only_the_head_or_who_is_authoritative_is_asked(holdfast, sink):
+    second = sink(rule_of({}))
+    head = free_port()
+    for authoritative, code in (("no", 450), ("yes", 550)):
+        routes = f"""\
+server m1 {{ address = "127.0.0.1:{head}" failover = m2 }}
+server m2 {{ address = "127.0.0.1:{second.port}" authoritative = {authoritative} }}
+domain example.com {{ deliver-to = m1 {LEARN} unknown = defer }}
+"""
+        mx = holdfast(routes, name=f"holdfast-{authoritative}")
+        wait_up(mx, "m2")
+        assert codes(mx, "ann@example.com") == [code]
+
+
+# ---- addresses -------------------------------------------------------------------------------
+
+
+@POSTFIX
+def test_one_recipient_has_many_addresses(holdfast, primary):
+    postfix = primary(listed() + "recipient_delimiter = +\nvirtual_alias_domains = example.org\n"
+                      "virtual_alias_maps = inline:{ ann@example.org=ann@example.com }\n")
+    mx = holdfast(backup_mx(postfix.port, more=f'{LEARN} unknown = defer separators = "+" '
+                                               "aliases = example.org"))
+    wait_up(mx)
+    assert codes(mx, "ann@example.com", "nobody+x@example.com") == [250, 550]
+    postfix.stop()
+    wait_down(mx)
+    assert codes(mx, "Ann@example.com", "ann+lists@example.com", "ann@example.org",
+                 "ANN+x@Example.Org", '"ann"@example.com', "ann-x@example.com") \
+        == [250, 250, 250, 250, 250, 450]
+
+
+def test_own_senders_from_outside_are_refused(holdfast, sink):
+    hop = sink()
+    out = (f'server out {{ address = "127.0.0.1:{hop.port}" }}\n'
+           "relay outgoing { from = {127.0.0.2/32} deliver-to = out }\n")
+    mx = holdfast(out + 'server m1 { address = "127.0.0.3:25" }\n'
+                  "domain example.com { deliver-to = m1 own-senders = reject }\n")
+    with mx.dialogue(source="127.0.0.9") as outside:
+        code, text = outside.say("MAIL FROM:<ann@Example.com>")
+        assert (code, text[:5]) == (550, "5.7.1")
+        assert outside.say("MAIL FROM:<bob@client.example>")[0] == 250
+    for ours in ("127.0.0.2", "127.0.0.3"):
+        with mx.dialogue(source=ours) as inside:
+            assert inside.say("MAIL FROM:<ann@example.com>")[0] == 250
