@@ -54,6 +54,8 @@ static void print_report(const struct tool *tool, const struct spool_verify_repo
         {"notes", "notes", report->notes},
         {"content_files", "files of large contents", report->content_files},
         {"orphan_content_files", "of them left over", report->orphan_content_files},
+        {"copies", "segments kept of mail that was handed over", report->copies},
+        {"copy_bytes", "bytes of those, with large contents", report->copy_bytes},
         {"damaged_records", "damaged records", report->damaged_records},
         {"missing_contents", "missing contents", report->missing_contents},
     };

@@ -113,6 +113,13 @@ void spool_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t 
     spool->ops->batch_fate(spool, handle, delivery, fate);
 }
 
+void spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                       enum spool_fate fate, int64_t when_ms, struct slice server)
+{
+    spool->ops->batch_taken(spool, handle, delivery, fate, when_ms,
+                            slice_take(server, SPOOL_SERVER_MAX));
+}
+
 void spool_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                       uint16_t kind, struct slice payload)
 {
@@ -191,4 +198,73 @@ void spool_status(const struct spool *spool, struct spool_state *ret_state)
 void spool_tick(struct spool *spool)
 {
     spool->ops->tick(spool);
+}
+
+/* ---- copies ------------------------------------------------------------------------------ */
+
+void spool_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms)
+{
+    spool->ops->keep_copies(spool, keep_ms, now_ms);
+}
+
+enum error spool_copies_find(struct spool *spool, const struct spool_copies_query *query,
+                             struct spool_copies **ret_copies)
+{
+    return spool->ops->copies_find(spool, query, ret_copies);
+}
+
+void spool_copies_progress(const struct spool_copies *copies, uint64_t *ret_done, uint64_t *ret_all)
+{
+    copies->spool->ops->copies_progress(copies, ret_done, ret_all);
+}
+
+void spool_copies_counts(const struct spool_copies *copies, struct spool_copies_counts *ret_counts)
+{
+    copies->spool->ops->copies_counts(copies, ret_counts);
+}
+
+void spool_copies_get(struct spool_copies *copies, size_t i, struct spool_copy *ret_copy)
+{
+    copies->spool->ops->copies_get(copies, i, ret_copy);
+}
+
+enum error spool_copies_read_envelope(struct spool_copies *copies, size_t i, struct arena *arena,
+                                      struct spool_message *ret_message)
+{
+    return copies->spool->ops->copies_read_envelope(copies, i, arena, ret_message);
+}
+
+enum error spool_copies_read_content(struct spool_copies *copies, size_t i, uint64_t offset,
+                                     void *ret_bytes, size_t size, size_t *ret_length)
+{
+    return copies->spool->ops->copies_read_content(copies, i, offset, ret_bytes, size, ret_length);
+}
+
+void spool_copies_free(struct spool_copies *copies)
+{
+    if (copies != NULL) {
+        copies->spool->ops->copies_free(copies);
+    }
+}
+
+int64_t spool_copies_since(const struct spool_copies_query *query, int64_t keep_ms, int64_t now_ms)
+{
+    int64_t since_ms = keep_ms == 0 ? INT64_MAX : now_ms - keep_ms;
+    return query->since_ms > since_ms ? query->since_ms : since_ms;
+}
+
+bool spool_copies_in_window(const struct spool_copies_query *query, enum spool_fate fate,
+                            int64_t when_ms, struct slice server)
+{
+    return (fate == SPOOL_DELIVERED || fate == SPOOL_PULLED) && when_ms >= query->since_ms &&
+           when_ms < query->until_ms && when_ms != 0 &&
+           (query->server.length == 0 || slice_equal_fold(query->server, server));
+}
+
+/* What was sent again is sent again for what it was first. */
+bool spool_copies_may_go(const struct spool_copies_query *query,
+                         const struct spool_message *message)
+{
+    return (message->flags & (SPOOL_DRILL | SPOOL_ENVELOPE_ONLY)) == 0 &&
+           !(query->again && !id_is_null(message->copy_of));
 }

@@ -10,7 +10,8 @@
  *   head --next group does not fit--> closed --index and seal synced--> sealed
  *   head --write or sync failed-----> failed: valid as far as it was synced; never written again.
  *                                     If not even its header was synced it is void: nothing in it.
- *   closed, sealed, failed --nothing needs it (I6)--> gone: renamed to a spare or unlinked
+ *   closed, sealed, failed --nothing needs it (I6)--> gone: renamed to a spare or to a safety copy
+ *                                     (log_copies.h), which no start reads, or unlinked
  * States of a message
  *   gathered --its group is on stable storage--> held --each delivery has a fate--> finished
  *   held --compaction's copy is on stable storage--> held, elsewhere
@@ -66,7 +67,8 @@
  *     counts, fates are joined, notes before the copy are void.
  *   - while segments go: some are gone, some not; any subset is right, because those of one round
  *     do not refer to each other.
- *   - content files without a message: removed; set aside if anything was damaged.
+ *   - content files without a message: removed, or kept beside safety copies; set aside if
+ *     anything was damaged.
  *   - "new-" files: removed. Spares: used.
  * A start never appends to an older segment: it begins a new one. What an earlier process had
  * written and not synced is synced before the new header calls it valid.
@@ -86,6 +88,7 @@
  */
 #include "spool/log_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -147,6 +150,15 @@ static void look_at_space(struct journal *journal)
                       journal->trouble == ERROR_NONE ? reason : NULL);
 }
 
+void journal_wrote(struct journal *journal, uint64_t bytes)
+{
+    journal->copies.room_taken += bytes;
+    if (copies_ask_for_room(journal)) {
+        look_at_space(journal);
+        copies_step(journal);
+    }
+}
+
 static void log_set_reserve(struct spool *spool, uint64_t reserve_bytes)
 {
     struct journal *journal = journal_of(spool);
@@ -167,6 +179,7 @@ static void log_status(const struct spool *spool, struct spool_state *ret_state)
                                       .groups = journal->groups,
                                       .syncs = journal->syncs,
                                       .quarantined = journal->quarantined};
+    copies_status(journal, ret_state);
     snprintf(ret_state->reason, sizeof(ret_state->reason), "%s", journal->reason);
 }
 
@@ -177,9 +190,10 @@ static void log_tick(struct spool *spool)
     bool unsynced = !list_is_empty(&journal->retained);
     journal_flush_all(journal, unsynced || journal->trouble != ERROR_NONE);
     segments_seal_again(journal);
+    copies_step(journal);
+    contents_collect(journal);
     segments_reclaim(journal);
     segments_prepare(journal);
-    contents_collect(journal);
     compaction_step(journal);
 }
 
@@ -234,6 +248,7 @@ static void journal_free(struct journal *journal)
     buffer_done(&journal->left);
     buffer_done(&journal->errors);
     buffer_done(&journal->spares);
+    buffer_done(&journal->copies.all);
     table_done(&journal->table);
     free(journal->slots);
     disk_free(journal->disk);
@@ -253,6 +268,7 @@ static void log_close(struct spool *spool)
     }
     journal_drain(journal);
     worker_drain(journal->janitor);
+    assert(journal->copies.searches == 0);
     seal_head(journal);
     journal_free(journal);
 }
@@ -275,6 +291,7 @@ static const struct spool_ops log_ops = {
     .batch_new_fate = log_batch_new_fate,
     .batch_new_note = log_batch_new_note,
     .batch_fate = log_batch_fate,
+    .batch_taken = log_batch_taken,
     .batch_note = log_batch_note,
     .batch_global_note = log_batch_global_note,
     .batch_submit = log_batch_submit,
@@ -288,6 +305,14 @@ static const struct spool_ops log_ops = {
     .unpin = log_unpin,
     .ticket = log_ticket,
     .set_reserve = log_set_reserve,
+    .keep_copies = log_keep_copies,
+    .copies_find = log_copies_find,
+    .copies_progress = log_copies_progress,
+    .copies_counts = log_copies_counts,
+    .copies_get = log_copies_get,
+    .copies_read_envelope = log_copies_read_envelope,
+    .copies_read_content = log_copies_read_content,
+    .copies_free = log_copies_free,
     .status = log_status,
     .tick = log_tick,
 };
@@ -341,6 +366,7 @@ enum error spool_open_log(struct loop *loop, struct disk *disk,
     journal->loop = loop;
     journal->disk = disk;
     log_files_init(&journal->files, disk);
+    journal->files.copies = &journal->copies;
     journal->settings = *settings;
     journal->owner = *owner;
     journal->next_number = journal->next_sequence = journal->next_group = journal->next_spare = 1;

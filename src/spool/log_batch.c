@@ -378,13 +378,14 @@ static void add_change(struct journal *journal, uint32_t index, uint32_t deliver
 }
 
 static void add_fate(struct journal *journal, uint32_t index, uint32_t delivery,
-                     enum spool_fate fate)
+                     enum spool_fate fate, int64_t when_ms, struct slice server)
 {
     struct stored *stored = table_at(&journal->table, index);
     assert(journal->batch_open);
     assert((stored->flags & STORED_FINISHED) == 0 && stored_fate(stored, delivery) == 0);
     size_t at = log_record_begin(&journal->gather->bytes);
-    struct log_fate record = {stored->id, home_of(journal, stored), delivery, (uint8_t)fate};
+    struct log_fate record = {
+        stored->id, home_of(journal, stored), delivery, (uint8_t)fate, when_ms, server};
     log_put_fate(&journal->gather->bytes, &record);
     put_entry(journal, at, LOG_FATE);
     add_change(journal, index, delivery, (uint8_t)fate);
@@ -420,7 +421,7 @@ void log_batch_new_fate(struct spool *spool, uint32_t delivery, enum spool_fate 
 {
     uint32_t index;
     if (newest(journal_of(spool), &index)) {
-        add_fate(journal_of(spool), index, delivery, fate);
+        add_fate(journal_of(spool), index, delivery, fate, 0, SLICE_EMPTY);
     }
 }
 
@@ -435,7 +436,14 @@ void log_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind, s
 void log_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                     enum spool_fate fate)
 {
-    add_fate(journal_of(spool), handle.index, delivery, fate);
+    add_fate(journal_of(spool), handle.index, delivery, fate, 0, SLICE_EMPTY);
+}
+
+void log_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                     enum spool_fate fate, int64_t when_ms, struct slice server)
+{
+    assert(when_ms > 0);
+    add_fate(journal_of(spool), handle.index, delivery, fate, when_ms, server);
 }
 
 void log_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,

@@ -164,7 +164,7 @@ static enum error move(struct journal *journal, uint32_t index)
     for (uint32_t i = 0; i < stored->recipients && stored->left < stored->recipients; i++) {
         unsigned fate = stored_fate(stored, i);
         if (fate != 0) {
-            struct log_fate carried = {stored->id, 0, i, (uint8_t)fate};
+            struct log_fate carried = {.id = stored->id, .delivery = i, .fate = (uint8_t)fate};
             batch_carry_fate(journal, &carried);
         }
     }
@@ -184,6 +184,7 @@ static void carry_fate(struct journal *journal, const struct log_fate *fate)
     uint64_t here = journal->compaction->number;
     uint32_t index = table_find(&journal->table, fate->id);
     struct log_fate carried = *fate;
+    carried.when_ms = 0; /* where it was first written it is told, for as long as it matters */
     if (index != STORED_NONE && (table_at(&journal->table, index)->flags & STORED_PENDING) == 0) {
         /* Here it is moved with its fates; further on it has been. */
         carried.home = journal->slots[table_at(&journal->table, index)->slot]->number;

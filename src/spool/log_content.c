@@ -88,6 +88,7 @@ static void file_write_done(void *context)
     struct content_file *file = job->file;
     file->told_error = job->error;
     file->journal->content_pending -= job->bytes.length;
+    journal_wrote(file->journal, job->bytes.length);
     buffer_done(&job->bytes);
     free(job);
     if (--file->writes == 0 && file->discarded) {
@@ -625,7 +626,9 @@ void contents_fail(struct journal *journal, enum error error)
 struct collect_job {
     struct journal *journal;
     uint64_t file;
+    int64_t copy_s; /* it becomes a copy of that time; 0: it goes */
     uint64_t size;
+    bool kept;
 };
 
 static void collect_run(void *context)
@@ -639,14 +642,26 @@ static void collect_run(void *context)
         (void)!disk->ops->size(file, &job->size);
         disk->ops->close(file);
     }
-    (void)disk->ops->unlink(disk, name);
+    if (job->copy_s != 0) {
+        char to[LOG_NAME_SIZE];
+        log_pair_make(LOG_PAIR_LARGE, job->file, (uint64_t)job->copy_s, to);
+        job->kept = disk->ops->rename(disk, name, to) == ERROR_NONE;
+    }
+    if (!job->kept) {
+        (void)disk->ops->unlink(disk, name);
+    }
 }
 
 static void collect_done(void *context)
 {
     struct collect_job *job = context;
-    uint64_t known = job->journal->content_bytes;
-    job->journal->content_bytes -= job->size < known ? job->size : known;
+    struct journal *journal = job->journal;
+    uint64_t known = journal->content_bytes;
+    journal->content_bytes -= job->size < known ? job->size : known;
+    if (job->kept) {
+        struct log_copy copy = {LOG_PAIR_LARGE, job->file, job->copy_s, job->size};
+        copies_add(journal, &copy);
+    }
     free(job);
 }
 
@@ -660,7 +675,10 @@ void contents_collect(struct journal *journal)
         if (job == NULL) {
             break;
         }
-        *job = (struct collect_job){journal, garbage[done].file, 0};
+        bool keep = garbage[done].ended && copies_take_content(journal);
+        *job = (struct collect_job){.journal = journal,
+                                    .file = garbage[done].file,
+                                    .copy_s = keep ? journal->copies.now_s : 0};
         if (worker_submit(journal->janitor, collect_run, collect_done, job) != ERROR_NONE) {
             free(job);
             break;

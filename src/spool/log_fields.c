@@ -23,9 +23,11 @@ enum {
     FIELD_PIECE,
     FIELD_FILE,
     FIELD_FOREIGN,
+    FIELD_COPY_OF,
     BASE_BYTES = 76,
     PIECE_BYTES = 40,
     FATE_BYTES = 32,
+    TAKEN_BYTES = FATE_BYTES + 8, /* and the server's name */
     NOTE_BYTES = 24,
 };
 
@@ -115,6 +117,15 @@ static void put_piece(struct buffer *out, const struct log_piece *piece)
     store(at + 32, piece->offset, 8);
 }
 
+static void put_copy_of(struct buffer *out, struct message_id id)
+{
+    uint8_t *at = id_is_null(id) ? NULL : put_field(out, FIELD_COPY_OF, 16);
+    if (at != NULL) {
+        store(at, id.high, 8);
+        store(at + 8, id.low, 8);
+    }
+}
+
 void log_put_message(struct buffer *out, const struct spool_message *message,
                      const struct log_piece *pieces, size_t piece_count)
 {
@@ -129,6 +140,7 @@ void log_put_message(struct buffer *out, const struct spool_message *message,
     put_text(out, FIELD_TLS, message->origin.tls);
     put_text(out, FIELD_USER, message->origin.user);
     put_text(out, FIELD_VERDICTS, message->origin.verdicts);
+    put_copy_of(out, message->copy_of);
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         put_recipient(out, &message->recipients[i], message->recipients[i].orcpt);
     }
@@ -156,6 +168,7 @@ void log_put_message_index(struct buffer *out, const struct spool_message *messa
     put_client(out, &message->origin.client);
     put_text(out, FIELD_LISTENER, message->origin.listener);
     put_text(out, FIELD_USER, message->origin.user);
+    put_copy_of(out, message->copy_of);
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         put_recipient(out, &message->recipients[i], SLICE_EMPTY);
     }
@@ -308,6 +321,8 @@ static bool get_field(struct decoding *decoding, unsigned tag, struct slice fiel
         return out->place.file != 0;
     case FIELD_FOREIGN:
         return get_numbers(decoding, field);
+    case FIELD_COPY_OF:
+        return log_get_id(field, &out->message.copy_of);
     default:
         return true;
     }
@@ -385,7 +400,8 @@ bool log_get_id(struct slice payload, struct message_id *ret_id)
 
 void log_put_fate(struct buffer *out, const struct log_fate *fate)
 {
-    uint8_t *at = grow(out, FATE_BYTES);
+    bool taken = fate->when_ms != 0;
+    uint8_t *at = grow(out, taken ? TAKEN_BYTES : FATE_BYTES);
     if (at == NULL) {
         return;
     }
@@ -394,6 +410,10 @@ void log_put_fate(struct buffer *out, const struct log_fate *fate)
     store(at + 16, fate->home, 8);
     store(at + 24, fate->delivery, 4);
     store(at + 28, fate->fate, 4);
+    if (taken) {
+        store(at + 32, (uint64_t)fate->when_ms, 8);
+        buffer_append(out, fate->server);
+    }
 }
 
 bool log_get_fate(struct slice payload, struct log_fate *ret_fate)
@@ -404,6 +424,9 @@ bool log_get_fate(struct slice payload, struct log_fate *ret_fate)
     ret_fate->home = fetch(payload.data + 16, 8);
     ret_fate->delivery = (uint32_t)fetch(payload.data + 24, 4);
     ret_fate->fate = payload.data[28];
+    ret_fate->when_ms =
+        payload.length < TAKEN_BYTES ? 0 : (int64_t)fetch(payload.data + FATE_BYTES, 8);
+    ret_fate->server = slice_take(slice_skip(payload, TAKEN_BYTES), SPOOL_SERVER_MAX);
     return ret_fate->fate >= SPOOL_DELIVERED && ret_fate->fate <= SPOOL_PULLED;
 }
 

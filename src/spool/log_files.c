@@ -6,6 +6,7 @@
 #include "spool/log_files.h"
 
 #include "base/crc32c.h"
+#include "spool/log_copies.h"
 
 void log_files_done(struct log_files *files)
 {
@@ -43,6 +44,9 @@ static enum error find_file(struct log_files *files, uint64_t number, struct dis
     char name[LOG_NAME_SIZE];
     log_name_make(LOG_NAME_SEGMENT, number, name);
     enum error error = files->disk->ops->open(files->disk, name, DISK_READ, ret_file);
+    if (error == ERROR_MISSING && log_copies_name(files->copies, LOG_PAIR_COPY, number, name)) {
+        error = files->disk->ops->open(files->disk, name, DISK_READ, ret_file);
+    }
     if (error != ERROR_NONE) {
         return error;
     }

@@ -9,10 +9,13 @@
 #include "spool/log_format.h"
 #include "sys/disk.h"
 
+struct log_copies;
+
 enum { LOG_FILES_KEPT = 16 };
 
 struct log_files {
-    struct disk *disk; /* not owned */
+    struct disk *disk;               /* not owned */
+    const struct log_copies *copies; /* where a segment may be that is no more; or NULL */
     struct log_kept_file {
         uint64_t number;
         struct disk_file *file; /* NULL: free place */

@@ -44,7 +44,8 @@
  * Payloads
  *   extent (1)         bytes of content
  *   message (2)        fields, below; flag 1: a survivor moved here by compaction
- *   fate (3)           id (16), home segment (8), delivery (4), fate (1), zeros (3)
+ *   fate (3)           id (16), home segment (8), delivery (4), fate (1), zeros (3); of what was
+ *                      handed over also when (8, Unix ms) and the server's name
  *   note (4)           id (16), delivery (4), kind (2), zeros (2), payload
  *   global (5)         length of key (2), key, payload; an empty payload forgets the key
  *   globals reset (6)  nothing; forgets every key
@@ -66,6 +67,7 @@
  *                 offset (8)
  *   14 file       (index only) content file (8)
  *   15 foreign    (index only) numbers of other segments that hold content (8 each)
+ *   16 copy of    id (16: high, low) of the message that this one sends again
  *
  * Index entry: length of payload (4), offset of the record (4), type (1), flags (1), zeros (2),
  * payload. Messages hold the fields that loading needs; fate, note, global, globals reset and notes
@@ -390,21 +392,58 @@ void log_name_make(enum log_name kind, uint64_t number, char ret_name[LOG_NAME_S
     snprintf(ret_name, LOG_NAME_SIZE, "%s%016llx", name_prefixes[kind], (unsigned long long)number);
 }
 
+/* Sixteen hexadecimal digits, and then `rest`. */
+static bool parse_digits(const char *text, const char *rest, uint64_t *ret_number)
+{
+    enum { DIGITS = 16 };
+    if (strspn(text, "0123456789abcdef") < DIGITS) {
+        return false;
+    }
+    uint64_t number = 0;
+    for (int i = 0; i < DIGITS; i++) {
+        number = number << 4 | (uint64_t)(text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
+    }
+    *ret_number = number;
+    return strncmp(text + DIGITS, rest, strlen(rest)) == 0 &&
+           (rest[0] != '\0' || text[DIGITS] == '\0');
+}
+
 bool log_name_parse(const char *name, enum log_name *ret_kind, uint64_t *ret_number)
 {
     for (int kind = LOG_NAME_SEGMENT; kind <= LOG_NAME_SET_ASIDE; kind++) {
         size_t length = strlen(name_prefixes[kind]);
-        if (strncmp(name, name_prefixes[kind], length) != 0 || strlen(name + length) != 16 ||
-            strspn(name + length, "0123456789abcdef") != 16) {
-            continue;
+        if (strncmp(name, name_prefixes[kind], length) == 0 &&
+            parse_digits(name + length, "", ret_number)) {
+            *ret_kind = (enum log_name)kind;
+            return true;
         }
-        uint64_t number = 0;
-        for (const char *digit = name + length; *digit != '\0'; digit++) {
-            number = number << 4 | (uint64_t)(*digit <= '9' ? *digit - '0' : *digit - 'a' + 10);
+    }
+    return false;
+}
+
+static const char *const pair_prefixes[] = {
+    [LOG_PAIR_COPY] = "copy-",
+    [LOG_PAIR_LARGE] = "large-",
+};
+
+void log_pair_make(enum log_pair kind, uint64_t number, uint64_t time_s,
+                   char ret_name[LOG_NAME_SIZE])
+{
+    snprintf(ret_name, LOG_NAME_SIZE, "%s%016llx-%016llx", pair_prefixes[kind],
+             (unsigned long long)number, (unsigned long long)time_s);
+}
+
+bool log_pair_parse(const char *name, enum log_pair *ret_kind, uint64_t *ret_number,
+                    uint64_t *ret_time_s)
+{
+    for (int kind = LOG_PAIR_COPY; kind <= LOG_PAIR_LARGE; kind++) {
+        size_t length = strlen(pair_prefixes[kind]);
+        if (strncmp(name, pair_prefixes[kind], length) == 0 &&
+            parse_digits(name + length, "-", ret_number) &&
+            parse_digits(name + length + 17, "", ret_time_s)) {
+            *ret_kind = (enum log_pair)kind;
+            return true;
         }
-        *ret_kind = (enum log_name)kind;
-        *ret_number = number;
-        return true;
     }
     return false;
 }

@@ -125,6 +125,8 @@ struct log_fate {
     uint64_t home; /* the segment of the message then; 0: not known, may be any */
     uint32_t delivery;
     uint8_t fate;
+    int64_t when_ms;     /* it was handed over; 0: not said */
+    struct slice server; /* that took it then */
 };
 
 struct log_note {
@@ -207,5 +209,11 @@ enum log_name {
 void log_name_make(enum log_name kind, uint64_t number, char ret_name[LOG_NAME_SIZE]);
 /* False: none of ours. */
 bool log_name_parse(const char *name, enum log_name *ret_kind, uint64_t *ret_number);
+/* Names with two numbers (log_copies.h). */
+enum log_pair { LOG_PAIR_COPY, LOG_PAIR_LARGE };
+void log_pair_make(enum log_pair kind, uint64_t number, uint64_t time_s,
+                   char ret_name[LOG_NAME_SIZE]);
+bool log_pair_parse(const char *name, enum log_pair *ret_kind, uint64_t *ret_number,
+                    uint64_t *ret_time_s);
 
 #endif

@@ -293,6 +293,7 @@ static void written(struct journal *journal, struct group *group)
     journal->content_pending -= group->loose_bytes;
     group->loose_bytes = 0;
     uint64_t length = group->bytes.length;
+    journal_wrote(journal, length);
     journal->group_bytes_mean += (uint64_t)((int64_t)(length - journal->group_bytes_mean) / 16);
     struct group_file *files = (void *)group->files.data;
     for (size_t i = 0; i < group->files.length / sizeof(*files); i++) {

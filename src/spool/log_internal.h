@@ -7,6 +7,7 @@
 #define HOLDFAST_SPOOL_LOG_INTERNAL_H
 
 #include "base/list.h"
+#include "spool/log_copies.h"
 #include "spool/log_files.h"
 #include "spool/log_format.h"
 #include "spool/log_scan.h"
@@ -40,7 +41,8 @@ struct segment {
     uint64_t live_bytes;   /* about: content and record of messages here, extents of others */
     uint32_t live_extents; /* messages elsewhere that have content here */
     uint32_t pins;
-    uint64_t spare;         /* which it becomes when it goes; 0: it is unlinked */
+    uint64_t spare;         /* which it becomes when it goes; 0: none */
+    int64_t copy_s;         /* it becomes a copy of that time; 0: none */
     uint64_t settled_group; /* what made its messages end is durable when this group is */
     uint32_t index_at, index_length, index_crc; /* where its seal says */
     struct log_reference *references;
@@ -60,7 +62,7 @@ struct segment {
     bool emptying;        /* by compaction */
     bool busy;            /* a job of the janitor works on it */
     bool gone;            /* being removed */
-    bool tried;           /* its removal, which may have been done: `spare` stays */
+    bool tried;           /* its removal, which may have been done: what it becomes stays */
 };
 
 /* ---- groups ------------------------------------------------------------------------------ */
@@ -281,6 +283,7 @@ struct journal {
     struct log_compaction *compaction;
 
     struct log_files files; /* open for reading */
+    struct log_copies copies;
 
     enum error trouble;  /* storage fails: only spool_tick() tries again */
     bool emergency_used; /* the last prepared segment is in use: only fates, notes and DSNs */
@@ -298,6 +301,7 @@ struct left_place {
 struct content_garbage {
     uint64_t file;
     uint64_t group;
+    bool ended; /* its message did; else there is none */
 };
 
 static inline struct journal *journal_of(const struct spool *spool)
@@ -315,6 +319,9 @@ enum error journal_accepting(const struct journal *journal);
 /* Sets both, and tells the owner of a change. */
 void journal_set_state(struct journal *journal, enum error trouble, bool space_low,
                        const char *reason);
+
+/* So much more is on the disk. */
+void journal_wrote(struct journal *journal, uint64_t bytes);
 
 /* log_segment.c */
 struct segment *segment_new(struct journal *journal, uint64_t number, uint64_t nonce);
@@ -376,6 +383,8 @@ void log_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind,
                         struct slice payload);
 void log_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                     enum spool_fate fate);
+void log_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                     enum spool_fate fate, int64_t when_ms, struct slice server);
 void log_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                     uint16_t kind, struct slice payload);
 void log_batch_global_note(struct spool *spool, struct slice key, struct slice payload);
@@ -426,6 +435,33 @@ void contents_poison(struct journal *journal, uint64_t after_group);
 void contents_fail(struct journal *journal, enum error error);
 void contents_collect(struct journal *journal); /* removes files whose messages have gone */
 
+/* log_copies.c */
+/* It goes when it has a seal, without which it could not be kept. */
+bool copies_await_seal(const struct journal *journal, const struct segment *segment);
+/* It is to be kept when it goes. */
+bool copies_take(const struct journal *journal, const struct segment *segment);
+void copies_add(struct journal *journal, const struct log_copy *copy);
+/* Content files of messages that have ended are to be kept. */
+bool copies_take_content(const struct journal *journal);
+/* So much has been written since room was looked at that it may be short by now. */
+bool copies_ask_for_room(const struct journal *journal);
+/* Removes some that are too old, or as many as there is too little room. */
+void copies_step(struct journal *journal);
+void log_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms);
+void copies_status(const struct journal *journal, struct spool_state *state);
+
+/* log_search.c */
+enum error log_copies_find(struct spool *spool, const struct spool_copies_query *query,
+                           struct spool_copies **ret_copies);
+void log_copies_progress(const struct spool_copies *copies, uint64_t *ret_done, uint64_t *ret_all);
+void log_copies_counts(const struct spool_copies *copies, struct spool_copies_counts *ret_counts);
+void log_copies_get(struct spool_copies *copies, size_t i, struct spool_copy *ret_copy);
+enum error log_copies_read_envelope(struct spool_copies *copies, size_t i, struct arena *arena,
+                                    struct spool_message *ret_message);
+enum error log_copies_read_content(struct spool_copies *copies, size_t i, uint64_t offset,
+                                   void *ret_bytes, size_t size, size_t *ret_length);
+void log_copies_free(struct spool_copies *copies);
+
 /* log_globals.c */
 enum error globals_set(struct journal *journal, struct slice key, struct slice payload, bool fresh);
 void globals_clear(struct journal *journal);
@@ -456,6 +492,10 @@ enum error stored_read(struct journal *journal, uint32_t index, struct arena *ar
 /* All stored bytes of a piece of it; with ERROR_CORRUPT what was found. */
 enum error stored_read_piece(struct journal *journal, const struct stored *stored,
                              const struct log_piece *piece, uint8_t *ret_bytes) MUST_CHECK;
+/* Of the message whose record is `at`. */
+enum error journal_read_content(struct journal *journal, const struct log_ticket *at,
+                                uint64_t offset, void *ret_bytes, size_t size,
+                                size_t *ret_length) MUST_CHECK;
 enum error log_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                              struct spool_message *ret_message);
 enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,

@@ -70,7 +70,7 @@ void loading_keep_damage(struct journal *journal, const char *text)
 
 void loading_keep_file(struct journal *journal, uint64_t number, uint64_t size)
 {
-    struct content_garbage found = {number, 0};
+    struct content_garbage found = {.file = number};
     journal->content_bytes += size;
     buffer_append(&journal->loading->files, slice_make(&found, sizeof(found)));
     journal->loading->files.failed = false; /* then it stays until another start */
@@ -591,7 +591,7 @@ static void sort_out_files(struct journal *journal)
         if ((stored->flags & STORED_EXTRA) == 0 || stored->extra->file == 0) {
             continue;
         }
-        struct content_garbage key = {stored->extra->file, 0};
+        struct content_garbage key = {.file = stored->extra->file};
         struct content_garbage *named = bsearch(&key, files, count, sizeof(*files), by_file);
         if (named != NULL) {
             named->group = 1;
@@ -601,6 +601,8 @@ static void sort_out_files(struct journal *journal)
         if (files[i].group == 0 && journal->quarantined > 0) {
             set_file_aside(journal, files[i].file);
         } else if (files[i].group == 0) {
+            /* Or it is of a copy, and a power cut has undone its new name but not the copy's. */
+            files[i].ended = journal->copies.segments > 0;
             buffer_append(&journal->garbage, slice_make(&files[i], sizeof(files[i])));
         }
     }

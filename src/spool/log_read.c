@@ -7,12 +7,17 @@
 
 #include <assert.h>
 
-enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
-                       struct log_message *ret_message)
+static struct log_ticket ticket_of(const struct journal *journal, uint32_t index)
 {
     const struct stored *stored = table_at(&journal->table, index);
     const struct segment *segment = journal->slots[stored->slot];
-    struct log_ticket at = {segment->number, segment->nonce, stored->offset, stored->id};
+    return (struct log_ticket){segment->number, segment->nonce, stored->offset, stored->id};
+}
+
+enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,
+                       struct log_message *ret_message)
+{
+    struct log_ticket at = ticket_of(journal, index);
     return log_files_message(&journal->files, &at, arena, ret_message);
 }
 
@@ -39,20 +44,18 @@ enum error stored_read_piece(struct journal *journal, const struct stored *store
 }
 
 /* Each call stands for itself, so the piece that it ends in is read to its end. */
-enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
-                            void *ret_bytes, size_t size, size_t *ret_length)
+enum error journal_read_content(struct journal *journal, const struct log_ticket *at,
+                                uint64_t offset, void *ret_bytes, size_t size, size_t *ret_length)
 {
-    struct journal *journal = journal_of(spool);
-    const struct stored *stored = table_at(&journal->table, handle.index);
     struct log_message message;
     struct log_reading reading;
     struct arena arena;
     arena_init(&arena);
     *ret_length = 0;
-    enum error error = stored_read(journal, handle.index, &arena, &message);
+    enum error error = log_files_message(&journal->files, at, &arena, &message);
     if (error == ERROR_NONE) {
-        log_reading_init(&reading, &journal->files, journal->slots[stored->slot]->number,
-                         stored->offset, message.pieces, message.piece_count);
+        log_reading_init(&reading, &journal->files, at->segment, at->offset, message.pieces,
+                         message.piece_count);
         error = log_reading_read(&reading, offset, ret_bytes, size, ret_length);
         if (error == ERROR_NONE) {
             error = log_reading_verify(&reading);
@@ -62,6 +65,13 @@ enum error log_read_content(struct spool *spool, struct spool_handle handle, uin
     arena_done(&arena);
     *ret_length = error == ERROR_NONE ? *ret_length : 0;
     return error;
+}
+
+enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
+                            void *ret_bytes, size_t size, size_t *ret_length)
+{
+    struct log_ticket at = ticket_of(journal_of(spool), handle.index);
+    return journal_read_content(journal_of(spool), &at, offset, ret_bytes, size, ret_length);
 }
 
 /* ---- handles ----------------------------------------------------------------------------- */
@@ -162,10 +172,7 @@ void log_unpin(struct spool *spool, struct spool_handle handle)
 enum error log_ticket(struct spool *spool, struct spool_handle handle, uint8_t *ret_ticket,
                       size_t *ret_length)
 {
-    const struct journal *journal = journal_of(spool);
-    const struct stored *stored = table_at(&journal->table, handle.index);
-    const struct segment *segment = journal->slots[stored->slot];
-    struct log_ticket ticket = {segment->number, segment->nonce, stored->offset, stored->id};
+    struct log_ticket ticket = ticket_of(journal_of(spool), handle.index);
     log_ticket_encode(&ticket, ret_ticket);
     *ret_length = LOG_TICKET_BYTES;
     return ERROR_NONE;

@@ -2,6 +2,7 @@
 #include "spool/log_reading.h"
 
 #include "base/crc32c.h"
+#include "spool/log_copies.h"
 
 #include <stdlib.h>
 
@@ -38,6 +39,10 @@ static enum error read_own_file(struct log_reading *reading, const struct log_pi
         char name[LOG_NAME_SIZE];
         log_name_make(LOG_NAME_CONTENT, piece->where, name);
         enum error error = disk->ops->open(disk, name, DISK_READ, &reading->content);
+        if (error == ERROR_MISSING &&
+            log_copies_name(reading->files->copies, LOG_PAIR_LARGE, piece->where, name)) {
+            error = disk->ops->open(disk, name, DISK_READ, &reading->content);
+        }
         if (error != ERROR_NONE) {
             reading->content = NULL;
             return error;

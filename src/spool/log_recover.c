@@ -26,12 +26,31 @@ static void take_spare(struct journal *journal, uint64_t number, uint64_t size,
     }
 }
 
+/* All that a start does about copies: it takes down their names. */
+static bool list_copy(struct journal *journal, const char *file, uint64_t size)
+{
+    uint64_t time_s;
+    struct log_copy copy = {.bytes = size};
+    if (!log_pair_parse(file, &copy.kind, &copy.number, &time_s)) {
+        return false;
+    }
+    copy.time_s = (int64_t)(time_s & INT64_MAX);
+    copies_add(journal, &copy);
+    if (copy.kind == LOG_PAIR_COPY && copy.number >= journal->next_number) {
+        journal->next_number = copy.number + 1;
+    }
+    return true;
+}
+
 static void list_one(void *context, const char *file, uint64_t size)
 {
     struct listing *listing = context;
     struct journal *journal = listing->journal;
     enum log_name kind;
     uint64_t number;
+    if (list_copy(journal, file, size)) {
+        return;
+    }
     if (!log_name_parse(file, &kind, &number)) {
         return;
     }
@@ -256,7 +275,7 @@ static enum error judge_all(struct listing *listing)
     if (error == ERROR_NONE && newest == NULL && unreadable) {
         error = ERROR_IO; /* rather the whole disk than one segment: nothing is judged by that */
     }
-    if (count > 0) {
+    if (count > 0 && found[count - 1].number >= journal->next_number) {
         journal->next_number = found[count - 1].number + 1;
     }
     if (error == ERROR_NONE && newest != NULL) {

@@ -190,7 +190,7 @@ void stored_unsettle(struct journal *journal, struct stored *stored, uint64_t gr
 
 static void remember_garbage(struct journal *journal, uint64_t file, uint64_t group)
 {
-    struct content_garbage garbage = {file, group};
+    struct content_garbage garbage = {file, group, true};
     buffer_append(&journal->garbage, slice_make(&garbage, sizeof(garbage)));
     journal->garbage.failed = false; /* else it is removed at the next start */
 }
@@ -222,7 +222,7 @@ void stored_release(struct journal *journal, uint32_t index, uint64_t group)
 
 uint64_t journal_disk_bytes(const struct journal *journal)
 {
-    uint64_t total = journal->content_bytes;
+    uint64_t total = journal->content_bytes + journal->copies.bytes;
     for (struct link *at = journal->segments.next; at != &journal->segments; at = at->next) {
         total += segment_of(at)->size;
     }
@@ -376,7 +376,8 @@ static bool may_go(struct journal *journal, const struct segment *segment)
     bool is_void = segment->failed && !segment->durable;
     if (segment->head || segment->busy || segment->gone || segment->emptying ||
         segment_is_needed(segment) || segment->references_lost || journal->globals_lost ||
-        (!is_void && segment->number >= journal->globals_number)) {
+        (!is_void && segment->number >= journal->globals_number) ||
+        copies_await_seal(journal, segment)) {
         return false;
     }
     bool settled = segment->settled_group <= journal->synced_group;
@@ -403,6 +404,9 @@ static void remove_run(void *context)
         log_name_make(LOG_NAME_SEGMENT, segment->number, name);
         if (segment->spare != 0) {
             log_name_make(LOG_NAME_SPARE, segment->spare, to);
+            job->error = disk->ops->rename(disk, name, to);
+        } else if (segment->copy_s != 0) {
+            log_pair_make(LOG_PAIR_COPY, segment->number, (uint64_t)segment->copy_s, to);
             job->error = disk->ops->rename(disk, name, to);
         } else if (segment->unreadable) {
             log_name_make(LOG_NAME_SET_ASIDE, segment->number, to);
@@ -434,6 +438,11 @@ static void remove_done(void *context)
             buffer_append(&journal->spares, slice_make(&job->segments[i]->spare, sizeof(uint64_t)));
             journal->spares.failed = false;
         }
+        if (job->segments[i]->copy_s != 0) {
+            struct log_copy copy = {LOG_PAIR_COPY, job->segments[i]->number,
+                                    job->segments[i]->copy_s, job->segments[i]->size};
+            copies_add(journal, &copy);
+        }
         segment_free(journal, job->segments[i]);
     }
     bool again = job->error == ERROR_NONE;
@@ -462,6 +471,7 @@ void segments_reclaim(struct journal *journal)
         return;
     }
     journal->reclaim_hint = false;
+    contents_collect(journal); /* first, so that no copy is without its contents for long */
     struct remove_job *job = NULL;
     size_t recycled = spare_count(journal) + journal->preparing;
     LIST_EACH(&journal->segments, at, after)
@@ -474,10 +484,12 @@ void segments_reclaim(struct journal *journal)
             return;
         }
         job->journal = journal;
-        bool recycle = recycled < spare_target(journal) && !segment->failed &&
+        bool keep = copies_take(journal, segment);
+        bool recycle = !keep && recycled < spare_target(journal) && !segment->failed &&
                        !segment->unreadable && segment->size == journal->settings.segment_bytes;
         if (!segment->tried) {
             segment->spare = recycle ? journal->next_spare++ : 0;
+            segment->copy_s = keep ? journal->copies.now_s : 0;
         }
         segment->tried = true;
         job->segments[job->count++] = segment;

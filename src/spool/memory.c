@@ -4,34 +4,12 @@
  * simulations that are not about disks run on it. A batch takes effect when it completes, at the
  * end of the loop's turn.
  */
-#include "base/buffer.h"
+#include "spool/memory_internal.h"
+
 #include "base/list.h"
-#include "spool/log_table.h"
-#include "spool/spool_internal.h"
 
 #include <assert.h>
 #include <stdlib.h>
-
-struct model_message {
-    struct arena arena; /* holds what `message` points to */
-    struct spool_message message;
-    struct buffer content;
-    struct buffer notes;
-    bool loaded; /* handed to the present spool, or made by it */
-};
-
-struct model_note {
-    struct link link;
-    struct slice key, payload;
-};
-
-struct spool_memory_store {
-    struct table table;
-    struct model_message **messages; /* by the table's index */
-    uint32_t capacity;
-    struct link globals;
-    uint64_t next_sequence;
-};
 
 enum model_kind { MODEL_NEW, MODEL_FATE, MODEL_NOTE, MODEL_GLOBAL };
 
@@ -40,6 +18,7 @@ struct model_operation {
     uint32_t index, delivery;
     uint16_t note;
     enum spool_fate fate;
+    int64_t when_ms;           /* of who was handed over, the server being the payload */
     struct slice key, payload; /* owned by the batch's arena */
 };
 
@@ -52,29 +31,10 @@ struct model_batch {
     void *context;
 };
 
-struct memory_spool {
-    struct spool spool;
-    struct spool_owner owner;
-    struct spool_memory_store *store;
-    bool owns_store;
-    struct loop_later *later;
-    struct model_batch *open;
-    struct link submitted;
-    struct buffer to_load; /* uint32_t, in acceptance order */
-    size_t load_next;
-    bool load_begun, load_done;
-    uint64_t messages, live_bytes, groups;
-};
-
 struct memory_content {
     struct spool_content content;
     struct buffer bytes;
 };
-
-static struct memory_spool *memory_of(const struct spool *spool)
-{
-    return (struct memory_spool *)(uintptr_t)spool;
-}
 
 static struct memory_content *content_of(struct spool_content *content)
 {
@@ -95,7 +55,7 @@ struct spool_memory_store *spool_memory_store_new(void)
     return store;
 }
 
-static void message_free(struct model_message *message)
+void model_message_free(struct model_message *message)
 {
     if (message != NULL) {
         arena_done(&message->arena);
@@ -119,8 +79,13 @@ void spool_memory_store_free(struct spool_memory_store *store)
         return;
     }
     for (uint32_t i = 0; i < store->capacity; i++) {
-        message_free(store->messages[i]);
+        model_message_free(store->messages[i]);
     }
+    struct model_message **kept = (void *)store->kept.data;
+    for (size_t i = 0; i < store->kept.length / sizeof(*kept); i++) {
+        model_message_free(kept[i]);
+    }
+    buffer_done(&store->kept);
     LIST_EACH(&store->globals, at, after)
     {
         note_free(LIST_ENTRY(at, struct model_note, link));
@@ -148,9 +113,17 @@ static bool store_reserve(struct spool_memory_store *store, uint32_t index)
 
 static void store_forget(struct spool_memory_store *store, uint32_t index)
 {
-    message_free(store->messages[index]);
+    model_message_free(store->messages[index]);
     store->messages[index] = NULL;
     table_free(&store->table, index);
+}
+
+/* Nothing needs it but, maybe, who looks for copies. */
+static void store_release(struct memory_spool *memory, uint32_t index)
+{
+    memory_ended(memory, memory->store->messages[index]);
+    memory->store->messages[index] = NULL;
+    store_forget(memory->store, index);
 }
 
 static void set_global(struct spool_memory_store *store, struct slice key, struct slice payload)
@@ -227,10 +200,9 @@ static void memory_batch_cancel(struct spool *spool)
     memory->open = NULL;
 }
 
-static void copy_message(struct model_message *to, const struct spool_message *from)
+void model_copy_message(struct arena *arena, struct spool_message *message,
+                        const struct spool_message *from)
 {
-    struct arena *arena = &to->arena;
-    struct spool_message *message = &to->message;
     *message = *from;
     struct slice *const texts[] = {
         &message->sender,      &message->envelope_id,     &message->message_id_header,
@@ -274,7 +246,7 @@ static enum error add_message(struct memory_spool *memory, const struct spool_me
     stored->flags |= STORED_PENDING;
     stored->sequence = store->next_sequence++;
     arena_init(&copy->arena);
-    copy_message(copy, message);
+    model_copy_message(&copy->arena, &copy->message, message);
     copy->message.sequence = stored->sequence;
     copy->loaded = true;
     buffer_append(&copy->content, content);
@@ -304,15 +276,25 @@ static enum error memory_batch_message(struct spool *spool, const struct spool_m
     return error;
 }
 
-static void memory_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
-                              enum spool_fate fate)
+static void memory_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                               enum spool_fate fate, int64_t when_ms, struct slice server)
 {
     struct memory_spool *memory = memory_of(spool);
     struct stored *stored = table_at(&memory->store->table, handle.index);
     assert((stored->flags & STORED_FINISHED) == 0 && stored_fate(stored, delivery) == 0);
     stored_set_fate(stored, delivery, (unsigned)fate | STORED_FATE_UNDERWAY);
-    add(memory, &(struct model_operation){
-                    .kind = MODEL_FATE, .index = handle.index, .delivery = delivery, .fate = fate});
+    add(memory, &(struct model_operation){.kind = MODEL_FATE,
+                                          .index = handle.index,
+                                          .delivery = delivery,
+                                          .fate = fate,
+                                          .when_ms = when_ms,
+                                          .payload = server});
+}
+
+static void memory_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                              enum spool_fate fate)
+{
+    memory_batch_taken(spool, handle, delivery, fate, 0, SLICE_EMPTY);
 }
 
 static void memory_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
@@ -371,6 +353,8 @@ static void apply_fate(struct memory_spool *memory, const struct model_operation
     struct spool_memory_store *store = memory->store;
     struct stored *stored = table_at(&store->table, operation->index);
     stored_set_fate(stored, operation->delivery, (unsigned)operation->fate);
+    memory_taken(store->messages[operation->index], operation->delivery, operation->fate,
+                 operation->when_ms, operation->payload);
     if (--stored->left > 0) {
         return;
     }
@@ -379,7 +363,7 @@ static void apply_fate(struct memory_spool *memory, const struct model_operation
     memory->live_bytes -= store->messages[operation->index]->content.length;
     table_hide(&store->table, operation->index);
     if (stored->pins == 0) {
-        store_forget(store, operation->index);
+        store_release(memory, operation->index);
     }
 }
 
@@ -611,10 +595,8 @@ static unsigned memory_fate_of(const struct spool *spool, struct spool_handle ha
 static enum error memory_read_envelope(struct spool *spool, struct spool_handle handle,
                                        struct arena *arena, struct spool_message *ret_message)
 {
-    struct model_message copy = {.arena = *arena};
-    copy_message(&copy, &memory_of(spool)->store->messages[handle.index]->message);
-    *arena = copy.arena;
-    *ret_message = copy.message;
+    model_copy_message(arena, ret_message,
+                       &memory_of(spool)->store->messages[handle.index]->message);
     return ERROR_NONE;
 }
 
@@ -638,11 +620,11 @@ static void memory_pin(struct spool *spool, struct spool_handle handle)
 
 static void memory_unpin(struct spool *spool, struct spool_handle handle)
 {
-    struct spool_memory_store *store = memory_of(spool)->store;
-    struct stored *stored = table_at(&store->table, handle.index);
+    struct memory_spool *memory = memory_of(spool);
+    struct stored *stored = table_at(&memory->store->table, handle.index);
     assert(stored->pins > 0);
     if (--stored->pins == 0 && (stored->flags & STORED_FINISHED) != 0) {
-        store_forget(store, handle.index);
+        store_release(memory, handle.index);
     }
 }
 
@@ -673,11 +655,12 @@ static void memory_status(const struct spool *spool, struct spool_state *ret_sta
                                       .available_bytes = UINT64_MAX,
                                       .groups = memory->groups,
                                       .syncs = memory->groups};
+    memory_copies_status(memory, ret_state);
 }
 
 static void memory_tick(struct spool *spool)
 {
-    (void)spool;
+    memory_copies_tick(memory_of(spool));
 }
 
 static void memory_close(struct spool *spool)
@@ -693,7 +676,7 @@ static void memory_close(struct spool *spool)
         struct stored *stored = table_at(&store->table, i);
         stored->pins = 0;
         if ((stored->flags & STORED_FINISHED) != 0) {
-            store_forget(store, i);
+            store_release(memory, i);
         } else {
             store->messages[i]->loaded = false;
         }
@@ -722,6 +705,7 @@ static const struct spool_ops memory_ops = {
     .batch_new_fate = memory_batch_new_fate,
     .batch_new_note = memory_batch_new_note,
     .batch_fate = memory_batch_fate,
+    .batch_taken = memory_batch_taken,
     .batch_note = memory_batch_note,
     .batch_global_note = memory_batch_global_note,
     .batch_submit = memory_batch_submit,
@@ -735,6 +719,14 @@ static const struct spool_ops memory_ops = {
     .unpin = memory_unpin,
     .ticket = memory_ticket,
     .set_reserve = memory_set_reserve,
+    .keep_copies = memory_keep_copies,
+    .copies_find = memory_copies_find,
+    .copies_progress = memory_copies_progress,
+    .copies_counts = memory_copies_counts,
+    .copies_get = memory_copies_get,
+    .copies_read_envelope = memory_copies_read_envelope,
+    .copies_read_content = memory_copies_read_content,
+    .copies_free = memory_copies_free,
     .status = memory_status,
     .tick = memory_tick,
 };
@@ -747,6 +739,7 @@ enum error spool_open_memory(struct loop *loop, struct spool_memory_store *store
         return ERROR_MEMORY;
     }
     memory->spool.ops = &memory_ops;
+    memory->loop = loop;
     memory->owner = *owner;
     memory->owns_store = store == NULL;
     memory->store = store != NULL ? store : spool_memory_store_new();

@@ -11,6 +11,8 @@
  *     loaded without the earlier ones.
  *   - A message is kept until every delivery of it has a fate; its fates are kept until nothing
  *     can bring the message back.
+ *   - Mail that was handed over may be kept for a while (spool_keep_copies()), as far as there is
+ *     room: it takes no memory, is never loaded, and is found again by spool/copies.h alone.
  * What it does not know: routes, accounts, SMTP, clocks, logs. It draws its nonces from sys/random.
  *
  * One thread (the loop's) calls everything here; completions come on the same loop, never from
@@ -36,6 +38,7 @@ enum {
     SPOOL_ENVELOPE_MAX = 4 << 20, /* bytes of one encoded message record without content */
     SPOOL_NOTE_MAX = 4096,        /* bytes of one note's payload */
     SPOOL_KEY_MAX = 128,          /* bytes of the key of a note about no message */
+    SPOOL_SERVER_MAX = 255,       /* bytes of the name of who took a delivery */
 };
 
 enum spool_fate {
@@ -102,6 +105,7 @@ struct spool_message {
     struct spool_origin origin;
     const struct spool_recipient *recipients;
     uint32_t recipient_count;
+    struct message_id copy_of; /* the message that it sends again (spool_copies_find()), or null */
 };
 
 /* A message while it lives in this process: small, stable, reused after the message has gone. */
@@ -222,6 +226,10 @@ void spool_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind,
 /* Exactly one fate a delivery; a second one is a bug. The last one frees the handle when done. */
 void spool_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                       enum spool_fate fate);
+/* A fate of who was handed over: SPOOL_DELIVERED or SPOOL_PULLED, and when (Unix ms, above 0) and
+ * which server took it; a name beyond SPOOL_SERVER_MAX is cut. */
+void spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                       enum spool_fate fate, int64_t when_ms, struct slice server);
 void spool_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                       uint16_t kind, struct slice payload);
 /* The last payload under a key is kept for ever; an empty payload forgets the key. */
@@ -264,13 +272,23 @@ struct spool_state {
     uint64_t available_bytes; /* on the file system */
     uint64_t reserve_bytes;
     uint32_t segments;
-    uint64_t groups; /* written since start; with syncs, the mean group is known */
+    uint64_t copy_bytes;      /* of disk_bytes: kept of mail that was handed over */
+    uint32_t copy_segments;   /* in so many files, large contents left out */
+    int64_t copies_since_ms;  /* the oldest of these was needed until then; 0: there are none */
+    uint64_t copies_given_up; /* files that went before their time, for want of room */
+    int64_t copies_gone_ms;   /* the newest of those was needed until then */
+    uint64_t groups;          /* written since start; with syncs, the mean group is known */
     uint64_t syncs;
     uint64_t quarantined; /* records set aside since start */
     char reason[160];     /* why acceptance stopped, or empty */
 };
 /* As spool_settings.reserve_bytes, from now on; acceptance may stop or begin at once. */
 void spool_set_reserve(struct spool *spool, uint64_t reserve_bytes);
+/* What is not needed any more is kept for so long (0: not at all, and what was kept goes), unless
+ * room gets short, which never costs acceptance anything: copies go first, the oldest before the
+ * others. To be said after the open, which alone removes no copy, and before each spool_tick(), for
+ * the spool has no clock. */
+void spool_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms);
 void spool_status(const struct spool *spool, struct spool_state *ret_state);
 /* Looks at free space, retries a failed storage, recycles, compacts a bounded part: call about once
  * a second. */

@@ -6,7 +6,7 @@
 #ifndef HOLDFAST_SPOOL_SPOOL_INTERNAL_H
 #define HOLDFAST_SPOOL_SPOOL_INTERNAL_H
 
-#include "spool/spool.h"
+#include "spool/copies.h"
 
 struct spool_ops {
     enum error (*load)(struct spool *, const struct spool_loader *, bool *ret_complete);
@@ -29,6 +29,8 @@ struct spool_ops {
     void (*batch_new_fate)(struct spool *, uint32_t delivery, enum spool_fate);
     void (*batch_new_note)(struct spool *, uint32_t delivery, uint16_t kind, struct slice payload);
     void (*batch_fate)(struct spool *, struct spool_handle, uint32_t delivery, enum spool_fate);
+    void (*batch_taken)(struct spool *, struct spool_handle, uint32_t delivery, enum spool_fate,
+                        int64_t when_ms, struct slice server);
     void (*batch_note)(struct spool *, struct spool_handle, uint32_t delivery, uint16_t kind,
                        struct slice payload);
     void (*batch_global_note)(struct spool *, struct slice key, struct slice payload);
@@ -47,6 +49,17 @@ struct spool_ops {
     enum error (*ticket)(struct spool *, struct spool_handle, uint8_t *, size_t *ret_length);
 
     void (*set_reserve)(struct spool *, uint64_t reserve_bytes);
+    void (*keep_copies)(struct spool *, int64_t keep_ms, int64_t now_ms);
+    enum error (*copies_find)(struct spool *, const struct spool_copies_query *,
+                              struct spool_copies **);
+    void (*copies_progress)(const struct spool_copies *, uint64_t *, uint64_t *);
+    void (*copies_counts)(const struct spool_copies *, struct spool_copies_counts *);
+    void (*copies_get)(struct spool_copies *, size_t, struct spool_copy *);
+    enum error (*copies_read_envelope)(struct spool_copies *, size_t, struct arena *,
+                                       struct spool_message *);
+    enum error (*copies_read_content)(struct spool_copies *, size_t, uint64_t offset, void *,
+                                      size_t size, size_t *ret_length);
+    void (*copies_free)(struct spool_copies *);
     void (*status)(const struct spool *, struct spool_state *);
     void (*tick)(struct spool *);
 };
@@ -58,6 +71,28 @@ struct spool {
 struct spool_content {
     struct spool *spool;
 };
+
+struct spool_copies {
+    struct spool *spool;
+};
+
+/* Of each delivery that was handed over: what a search is about. */
+struct spool_taken {
+    struct message_id id;
+    int64_t when_ms;
+    const struct slice *server;
+    uint32_t delivery;
+    uint32_t row; /* of the first delivery of a message: where it was found */
+    bool chosen;
+};
+/* Since when it may be, so that what is found does not hang on what happens to be there still. */
+int64_t spool_copies_since(const struct spool_copies_query *query, int64_t keep_ms, int64_t now_ms);
+/* Whether that is so, as far as its fate tells. */
+bool spool_copies_in_window(const struct spool_copies_query *query, enum spool_fate fate,
+                            int64_t when_ms, struct slice server);
+/* Whether the message may be sent again at all. */
+bool spool_copies_may_go(const struct spool_copies_query *query,
+                         const struct spool_message *message);
 
 /* The bounds of spool.h; a caller that breaks them has a bug, so back-ends assert it. */
 bool spool_message_is_sound(const struct spool_message *message);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The offline check: every segment from end to end, then every piece of content of the messages
- * that are not finished. It judges segments as a start does, but changes nothing.
+ * that are not finished; last the safety copies, for damage alone. It judges segments as a start
+ * does, but changes nothing.
  */
 #include "spool/verify.h"
 
 #include "base/crc32c.h"
+#include "spool/log_copies.h"
 #include "spool/log_found.h"
 #include "spool/log_scan.h"
 #include "spool/log_table.h"
@@ -24,6 +26,7 @@ struct named_piece {
 struct checking {
     struct disk *disk;
     struct log_files open;
+    struct log_copies copies;
     void (*line)(void *context, const char *text);
     void (*progress)(void *context, uint64_t done, uint64_t all);
     void *context;
@@ -62,11 +65,31 @@ static void advance(struct checking *checking, uint64_t bytes)
 
 /* ---- what there is ----------------------------------------------------------------------- */
 
+static bool list_copy(struct checking *checking, const char *name, uint64_t size)
+{
+    struct log_copy copy = {.bytes = size};
+    uint64_t time_s;
+    if (!log_pair_parse(name, &copy.kind, &copy.number, &time_s)) {
+        return false;
+    }
+    checking->report->copy_bytes += size;
+    if (copy.kind == LOG_PAIR_COPY) {
+        copy.time_s = (int64_t)time_s;
+        buffer_append(&checking->copies.all, slice_make(&copy, sizeof(copy)));
+        checking->report->copies++;
+        checking->all += size;
+    }
+    return true;
+}
+
 static void list_one(void *context, const char *name, uint64_t size)
 {
     struct checking *checking = context;
     enum log_name kind;
     uint64_t number;
+    if (list_copy(checking, name, size)) {
+        return;
+    }
     if (!log_name_parse(name, &kind, &number)) {
         return;
     }
@@ -208,7 +231,8 @@ static void unreadable(void *context, uint32_t from, uint32_t to)
     damage(context, from, to, false, "the disk cannot read them");
 }
 
-static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32_t end)
+static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32_t end,
+                               log_record_fn *record)
 {
     const struct log_found *segment = checking->segment;
     uint8_t *bytes = malloc((size_t)segment->size + 1);
@@ -218,17 +242,14 @@ static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32
     enum error error = log_found_bytes(&checking->open, segment->number, bytes,
                                        (size_t)segment->size, unreadable, checking);
     struct slice all = slice_make(bytes, (size_t)segment->size);
-    struct log_scan scan = {.nonce = nonce,
-                            .known_end = end,
-                            .context = checking,
-                            .damage = damage,
-                            .record = take_record};
+    struct log_scan scan = {
+        .nonce = nonce, .known_end = end, .context = checking, .damage = damage, .record = record};
     if (error == ERROR_NONE) {
         error = log_scan(&scan, all);
     }
     if (error == ERROR_NONE) {
-        checking->report->groups += scan.groups;
-        checking->report->bytes += scan.end;
+        checking->report->groups += record != NULL ? scan.groups : 0;
+        checking->report->bytes += record != NULL ? scan.end : 0;
         if (segment->has_seal) {
             check_index(checking, all);
         }
@@ -263,7 +284,7 @@ static enum error check_segment(struct checking *checking, const struct log_foun
     }
     checking->report->segments++;
     checking->report->sealed_segments += segment->has_seal;
-    return scan_segment(checking, judged.nonce, judged.end);
+    return scan_segment(checking, judged.nonce, judged.end, take_record);
 }
 
 static enum error check_segments(struct checking *checking)
@@ -278,6 +299,26 @@ static enum error check_segments(struct checking *checking)
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
         checking->segment = &segments[i];
         error = check_segment(checking, newest);
+    }
+    return error;
+}
+
+static enum error check_copies(struct checking *checking)
+{
+    const struct log_copy *copies = (const void *)checking->copies.all.data;
+    enum error error = ERROR_NONE;
+    for (uint64_t i = 0; i < checking->report->copies && error == ERROR_NONE; i++) {
+        struct log_found found = {.number = copies[i].number, .size = copies[i].bytes};
+        checking->segment = &found;
+        error = log_found_read(&checking->open, &found);
+        if (error == ERROR_NONE && !found.has_seal) {
+            say(checking, "the copy of segment %llu cannot be read: its seal is damaged",
+                (unsigned long long)found.number);
+            checking->report->damaged_records++;
+            advance(checking, found.size);
+        } else if (error == ERROR_NONE) {
+            error = scan_segment(checking, found.seal.nonce, found.seal.end, NULL);
+        }
     }
     return error;
 }
@@ -362,6 +403,7 @@ enum error spool_verify(struct disk *disk, void (*line)(void *context, const cha
         .disk = disk, .line = line, .progress = progress, .context = context, .report = ret_report};
     *ret_report = (struct spool_verify_report){0};
     log_files_init(&checking.open, disk);
+    checking.open.copies = &checking.copies;
     enum error error = table_init(&checking.table);
     if (error == ERROR_NONE) {
         error = disk->ops->list(disk, list_one, &checking);
@@ -372,11 +414,16 @@ enum error spool_verify(struct disk *disk, void (*line)(void *context, const cha
     if (error == ERROR_NONE) {
         error = check_contents(&checking);
     }
-    if (checking.segments.failed || checking.files.failed || checking.pieces.failed) {
+    if (error == ERROR_NONE && !checking.copies.all.failed) {
+        error = check_copies(&checking);
+    }
+    if (checking.copies.all.failed || checking.segments.failed || checking.files.failed ||
+        checking.pieces.failed) {
         error = ERROR_MEMORY;
     }
     log_files_done(&checking.open);
     table_done(&checking.table);
+    buffer_done(&checking.copies.all);
     buffer_done(&checking.segments);
     buffer_done(&checking.files);
     buffer_done(&checking.pieces);

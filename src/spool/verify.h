@@ -12,6 +12,8 @@ struct spool_verify_report {
     uint64_t records, groups, bytes;
     uint64_t messages, unfinished_messages, fates, notes;
     uint64_t content_files, orphan_content_files;
+    uint64_t copies,
+        copy_bytes; /* kept of mail that was handed over; large contents with the bytes */
     uint64_t damaged_records, missing_contents;
 };
 

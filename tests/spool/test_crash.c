@@ -4,7 +4,9 @@
  * dropped or torn. A workload with batches of all kinds, streamed and large contents, recycling and
  * compaction is recorded once; then each prefix of it is opened. What is loaded must be the state
  * after some batch: not before the last one that was told to be on stable storage, and nothing that
- * skips a batch. And the test must notice a missing sync of the directory.
+ * skips a batch. And the test must notice a missing sync of the directory. The second workload
+ * keeps copies of what was handed over, which come and go meanwhile: nothing of them may be loaded,
+ * and what is found of them must be whole.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 #include <cmocka.h>
 
 #include "sim/disk_sim.h"
+#include "spool/copies.h"
 #include "tests/spool/harness.h"
 
 #include <stdio.h>
@@ -24,8 +27,10 @@ enum {
     RECIPIENTS_MAX = 3,
     SUBMITTED = 1 << 20, /* mark of a submission; else a completion */
     STREAMS = 3,
-    STREAMED = 1000000, /* numbers of their contents */
+    STREAMED = 1000000,   /* numbers of their contents */
+    KEEP_MS = 150 * 1000, /* copies; a second passes with each batch */
 };
+static const int64_t began_ms = 1700000000000;
 
 /* Under a sanitizer not every crash, but crashes of every kind. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -65,6 +70,8 @@ struct workload {
     uint8_t durability[BATCHES + 1];
     unsigned batches, outstanding;
     uint64_t random;
+    int64_t keep_ms;
+    size_t copies_found;
 };
 
 struct pending {
@@ -294,7 +301,12 @@ static void add_fate(struct workload *workload, enum spool_fate fate)
     if (held->n % 46 == 0 && held->left == 1) {
         return; /* these never end */
     }
-    spool_batch_fate(workload->harness.spool, held->handle, delivery, fate);
+    if (fate == SPOOL_DELIVERED) {
+        spool_batch_taken(workload->harness.spool, held->handle, delivery, fate,
+                          began_ms + workload->batches * 1000, SLICE_LITERAL("m1"));
+    } else {
+        spool_batch_fate(workload->harness.spool, held->handle, delivery, fate);
+    }
     held->fates[delivery] = (uint8_t)fate;
     held->ended = --held->left == 0;
 }
@@ -402,10 +414,17 @@ static void stop_loop(void *context)
     loop_stop(context);
 }
 
-static void run(struct workload *workload, uint64_t seed)
+static void tick(struct workload *workload, struct spool *spool)
+{
+    spool_keep_copies(spool, workload->keep_ms, began_ms + workload->batches * 1000);
+    spool_tick(spool);
+}
+
+static void run(struct workload *workload, uint64_t seed, int64_t keep_ms)
 {
     struct harness *harness = &workload->harness;
     workload->random = seed;
+    workload->keep_ms = keep_ms;
     workload->sim = disk_sim_new();
     disk_sim_record(workload->sim);
     settings_of_test(&harness->settings);
@@ -413,20 +432,20 @@ static void run(struct workload *workload, uint64_t seed)
     harness->context = workload->sim;
     harness->owner = (struct spool_owner){.context = workload, .describe = describe};
     harness_open(harness, HARNESS_LOG);
-    struct loop_timer *tick = loop_timer_new(harness->loop, stop_loop, harness->loop);
-    assert_non_null(tick);
+    struct loop_timer *stop = loop_timer_new(harness->loop, stop_loop, harness->loop);
+    assert_non_null(stop);
     while (workload->batches < BATCHES) {
         submit_one(workload);
         uint64_t limit = draw(workload, 6);
         while (workload->outstanding > limit) {
-            spool_tick(harness->spool); /* lazy ones must come to their end too */
+            tick(workload, harness->spool); /* lazy ones must come to their end too */
             harness_pass(harness, 5);
         }
         if (draw(workload, 20) == 0) {
-            spool_tick(harness->spool);
+            tick(workload, harness->spool);
         }
     }
-    loop_timer_free(tick);
+    loop_timer_free(stop);
     spool_close(harness->spool);
     assert_int_equal(workload->outstanding, 0);
     harness->spool = NULL;
@@ -499,6 +518,50 @@ static bool contents_are_whole(struct spool *spool, const struct workload *workl
     return true;
 }
 
+static void searched(void *context, enum error error)
+{
+    struct workload *workload = context;
+    assert_int_equal(error, ERROR_NONE);
+    loop_stop(workload->harness.loop);
+}
+
+static bool copy_is_whole(const struct workload *workload, struct spool_copies *copies, size_t i)
+{
+    static uint8_t bytes[200000];
+    struct spool_copy copy;
+    size_t length;
+    spool_copies_get(copies, i, &copy);
+    const struct held *held = &workload->held[(copy.id.high & 0xffffffff) - 1];
+    struct buffer want;
+    harness_content(held->content, held->length, &want);
+    bool same =
+        spool_copies_read_content(copies, i, 0, bytes, sizeof(bytes), &length) == ERROR_NONE &&
+        length == held->length && memcmp(want.data, bytes, length) == 0;
+    buffer_done(&want);
+    return same;
+}
+
+static bool copies_are_whole(struct spool *spool, struct workload *workload, size_t *ret_count)
+{
+    const struct spool_copies_query query = {
+        .until_ms = INT64_MAX, .done = searched, .context = workload};
+    struct spool_copies *copies;
+    struct spool_copies_counts counts;
+    assert_int_equal(spool_copies_find(spool, &query, &copies), ERROR_NONE);
+    loop_run(workload->harness.loop);
+    spool_copies_counts(copies, &counts);
+    bool whole = counts.unreadable == 0;
+    if (!whole) {
+        print_error("%zu indexes cannot be read\n", counts.unreadable);
+    }
+    for (size_t i = 0; i < counts.messages; i++) {
+        whole &= copy_is_whole(workload, copies, i);
+    }
+    spool_copies_free(copies);
+    *ret_count += counts.messages;
+    return whole;
+}
+
 /* True if the crashed disk shows the state after one of the batches [from, to]. */
 static bool crash_is_harmless(struct workload *workload, struct disk_sim *sim, unsigned from,
                               unsigned to, bool thorough, const char **ret_what)
@@ -517,16 +580,23 @@ static bool crash_is_harmless(struct workload *workload, struct disk_sim *sim, u
     bool good = found && seen.ordered;
     const char *what = !found ? "no such state" : "out of order";
     if (good && thorough) {
+        bool copies = true;
         good = contents_are_whole(spool, workload);
         for (int i = 0; i < 4; i++) {
-            spool_tick(spool);
+            tick(workload, spool);
+        }
+        if (workload->keep_ms > 0) {
+            copies = copies_are_whole(spool, workload, &workload->copies_found);
         }
         spool_close(spool);
         uint64_t before = seen.digest;
         assert_int_equal(open_on(workload, sim, &seen, &spool), ERROR_NONE);
         load(spool, &seen);
-        what = !good ? "content" : seen.damages > 0 ? "damage at the second start" : "changed";
-        good &= seen.digest == before && seen.damages == 0;
+        what = !good              ? "content"
+               : !copies          ? "a copy"
+               : seen.damages > 0 ? "damage at the second start"
+                                  : "changed";
+        good &= copies && seen.digest == before && seen.damages == 0;
     }
     *ret_what = what;
     spool_close(spool);
@@ -575,10 +645,11 @@ static void no_crash_does_harm(void **state)
     for (uint64_t seed = 1; seed <= 2; seed++) {
         struct workload *workload = calloc(1, sizeof(*workload));
         unsigned points;
-        run(workload, seed * 7919);
+        run(workload, seed * 7919, seed == 2 ? KEEP_MS : 0);
         unsigned harmed = replay_all(workload, false, 3, EVERY, &points);
-        print_message("%u crashes looked at\n", points);
+        print_message("%u crashes looked at, %zu copies read\n", points, workload->copies_found);
         assert_int_equal(harmed, 0);
+        assert_int_equal(workload->copies_found > 1000 / EVERY, seed == 2);
         run_done(workload);
     }
 }
@@ -588,7 +659,7 @@ static void a_missing_directory_sync_is_noticed(void **state)
     (void)state;
     struct workload *workload = calloc(1, sizeof(*workload));
     unsigned points;
-    run(workload, 12345);
+    run(workload, 12345, 0);
     assert_true(replay_all(workload, true, 2, 5, &points) > 0);
     run_done(workload);
 }

@@ -12,10 +12,14 @@
 #include <cmocka.h>
 
 #include "sim/disk_sim.h"
+#include "spool/copies.h"
 #include "tests/proto/failing_memory.h"
 #include "tests/spool/harness.h"
 
-enum { BATCHES = 24 };
+enum { BATCHES = 24, DAY_MS = 86400 * 1000 };
+
+static const int64_t now_ms = 1700000000000;
+static int64_t keep_ms; /* copies */
 
 /* Only the loop's thread is counted, and only in the code under test. */
 static _Thread_local bool counting;
@@ -133,7 +137,8 @@ static void ask(struct life *life, unsigned n)
     unsigned end = n > 4 && n % 2 == 0 ? n - 4 : 0;
     spool_batch_begin(life->spool);
     if (end != 0 && life->messages[end] == STORED && life->ends[end] == UNKNOWN) {
-        spool_batch_fate(life->spool, life->handles[end], 0, SPOOL_DELIVERED);
+        spool_batch_taken(life->spool, life->handles[end], 0, SPOOL_DELIVERED, now_ms,
+                          SLICE_LITERAL("m1"));
         about->end = end;
     }
     enum error error = add(life, n);
@@ -206,6 +211,24 @@ static void end_life(struct life *life)
     disk_sim_free(life->sim);
 }
 
+static void searched(void *context, enum error error)
+{
+    (void)error;
+    loop_stop(((struct life *)context)->loop);
+}
+
+/* It may fail, as everything here. */
+static void search(struct life *life)
+{
+    const struct spool_copies_query query = {
+        .until_ms = INT64_MAX, .done = searched, .context = life};
+    struct spool_copies *copies;
+    if (spool_copies_find(life->spool, &query, &copies) == ERROR_NONE) {
+        loop_run(life->loop);
+        spool_copies_free(copies);
+    }
+}
+
 /* A spool that the fault kept from opening or loading is opened again, as the daemon would be. */
 static void live(struct life *life)
 {
@@ -220,8 +243,14 @@ static void live(struct life *life)
     }
     life->spool = error == ERROR_NONE ? life->spool : NULL;
     for (unsigned n = 1; n <= BATCHES && life->spool != NULL; n++) {
+        spool_keep_copies(life->spool, keep_ms, now_ms);
         ask(life, n);
         let_run(life, 2);
+    }
+    if (life->spool != NULL && keep_ms > 0) {
+        spool_tick(life->spool);
+        let_run(life, 2);
+        search(life);
     }
 }
 
@@ -477,6 +506,15 @@ static void any_allocation_may_fail(void **state)
     }
 }
 
+static void the_same_where_copies_are_kept(void **state)
+{
+    keep_ms = DAY_MS;
+    fail_each(DISK_SIM_ONCE, ERROR_IO);
+    fail_each(DISK_SIM_STUCK, ERROR_SPACE);
+    any_allocation_may_fail(state);
+    keep_ms = 0;
+}
+
 /* A step of loading that failed is done again, and nothing is left out: no message, no fate. Each
  * time from the same disk: an opened spool begins a segment, and the next load would need more. */
 static void loading_goes_on_where_memory_was_out(void **state)
@@ -628,6 +666,7 @@ int main(void)
         cmocka_unit_test(content_under_way_fails_with_the_disk),
         cmocka_unit_test(a_directory_that_cannot_be_synced_refuses_large_mail),
         cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(the_same_where_copies_are_kept),
         cmocka_unit_test(loading_goes_on_where_memory_was_out),
         cmocka_unit_test(want_of_memory_keeps_no_content),
         cmocka_unit_test(want_of_memory_keeps_no_segment),
