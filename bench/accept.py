@@ -90,3 +90,16 @@ def relay_through(scale, place):
     ratio = median([o / p for o, p in zip(ours, peer)])
     yield Row("accept and relay through, 4 KB", f"{median(ours):,.0f}/s", "Postfix tuned",
               f"{median(peer):,.0f}/s", ratio, ">= 8 x", ratio >= 8)
+
+
+def safety_copies(scale, place):
+    """The same, keeping what was handed over, beside not keeping it."""
+    with_copies, without = [], []
+    messages = scale.messages(60000)  # some segments
+    for _ in range(scale.rounds):
+        with_copies.append(through_rate(lambda port: Ours(place, port, top="safety-copy = 2d"),
+                                        place, messages))
+        without.append(through_rate(lambda port: Ours(place, port), place, messages))
+    ratio = median([w / o for w, o in zip(with_copies, without)])
+    yield Row("accept and relay through, safety-copy = 2d", f"{median(with_copies):,.0f}/s",
+              "without", f"{median(without):,.0f}/s", ratio, ">= 0.8 x", ratio >= 0.8)

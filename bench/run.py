@@ -4,7 +4,7 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept large relay drain failover dead crossing idle million crash. All run on this machine at
+Rows: accept large relay copies drain failover dead crossing idle million crash. All run on this machine at
 one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
 ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
 figures mean little.
@@ -29,6 +29,7 @@ ROWS = {
     "accept": accept.accept_small,
     "large": accept.accept_large,
     "relay": accept.relay_through,
+    "copies": accept.safety_copies,
     "drain": handover.drain_row,
     "failover": handover.failover,
     "dead": handover.dead_destination,

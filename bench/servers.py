@@ -51,12 +51,12 @@ class Ours:
 
     name = "holdfast"
 
-    def __init__(self, place, next_hop, server="", more_servers="", domain="example.com"):
+    def __init__(self, place, next_hop, server="", more_servers="", domain="example.com", top=""):
         limits = "limits { connections = 25000 }"
         self.mx = Holdfast(place / "holdfast",
                            f'server m1 {{ address = "127.0.0.1:{next_hop}" {server} }}\n'
                            f"{more_servers}\ndomain {domain} {{ deliver-to = m1 }}\n",
-                           top=f"{limits}\nlog-level = warning\n")
+                           top=f"{limits}\nlog-level = warning\n{top}\n")
         self.mx.limits = raise_file_limit
         self.port = self.mx.port
 

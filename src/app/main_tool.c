@@ -44,6 +44,14 @@ const struct tool_command tool_commands[] = {
      "Each message that is stored is marked in DIR, ID.json becomes ID.imported, so the command "
      "can\nbe said again and nothing is taken in twice.",
      0, 1, 1, tool_queue_import},
+    {"queue resend", IDS, "Send again what was handed over, from its safety copy",
+     "For a server that was restored from an old backup. --server is the one that took it, "
+     "--domain "
+     "and\nthe others select as ever, --since and --until by the time of hand-over; all must hold. "
+     "Needs\nsafety-copy in the configuration. Nothing is sent twice, unless --again is given.",
+     OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT | OPTION_ALL | OPTION_SINCE |
+         OPTION_UNTIL | OPTION_DRY_RUN | OPTION_AGAIN,
+     0, ANY, tool_queue_resend},
     {"queue watch", IDS, "Print events as they happen, until interrupted", NULL, OPTIONS_SELECT, 0,
      ANY, tool_queue_watch},
     {"server list", "[NAME ...]", "List the servers and their state", NULL, 0, 0, ANY, tool_server},

@@ -75,6 +75,10 @@ const struct setting settings_table[] = {
      .fallback = "30d",
      .least = SECOND, .most = 3660 * DAY,
      .text = "How long a dead letter is kept; then it is discarded."},
+    {"safety-copy", SETTING_DURATION, TOP(safety_copy_ms), .fallback = "0", .most = 365 * DAY,
+     .text = "How long mail is kept on the disk after it was handed over, to be sent again with "
+             "holdfast queue resend if its server is restored from an old backup; 0: not at all. "
+             "Room for new mail goes before it."},
     {"trace-keep", SETTING_DURATION, TOP(trace_keep_ms), .fallback = "30d", .least = SECOND,
      .most = 3660 * DAY,
      .text = "How long the events of a message can be asked for with holdfast trace, if trace-size "

@@ -27,6 +27,10 @@ enum {
     OPTION_PORT = 1 << 10,
     OPTION_MINUTES = 1 << 11,
     OPTION_MESSAGES = 1 << 12,
+    OPTION_SINCE = 1 << 13,
+    OPTION_UNTIL = 1 << 14,
+    OPTION_DRY_RUN = 1 << 15,
+    OPTION_AGAIN = 1 << 16,
 
     OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
                      OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
@@ -54,7 +58,8 @@ struct tool {
     unsigned given; /* OPTION_ bits */
     const char *domain, *server, *sender, *recipient, *to, *reason, *port, *minutes, *messages;
     uint64_t older_s;
-    const char **operands; /* within `words` */
+    int64_t since_ms, until_ms; /* Unix ms */
+    const char **operands;      /* within `words` */
     unsigned operand_count;
     const char **words; /* all arguments that are no options; freed by main */
 };
@@ -136,6 +141,10 @@ const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT]);  /* "3h12m" */
 const char *tool_bytes(int64_t bytes, char buffer[TOOL_TEXT]);  /* "4.2K" */
 const char *tool_time(int64_t unix_ms, char buffer[TOOL_TEXT]); /* local time, to the second */
 int64_t tool_now_ms(void);
+/* A point in time as people say it: "6h" ago, "14:30" (the last one), "2026-11-22",
+ * "2026-11-22 14:30[:15]" by the local clock, with a Z behind it by UTC, or "@1763818200". False:
+ * none of these. */
+bool tool_parse_time(const char *text, int64_t now_ms, int64_t *ret_ms);
 
 /* A table that prints itself in batches, so that a million rows take little memory. */
 /* What does not fit a terminal is cut, and the cut shown, or goes on in the next line. */
@@ -178,6 +187,7 @@ enum control_exit tool_queue_show(struct tool *tool);
 enum control_exit tool_queue_act(struct tool *tool);
 enum control_exit tool_queue_export(struct tool *tool);
 enum control_exit tool_queue_import(struct tool *tool);
+enum control_exit tool_queue_resend(struct tool *tool);
 enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
 enum control_exit tool_server_history(struct tool *tool);

@@ -33,6 +33,10 @@ static const struct option options[] = {
     {"port", "PORT", OPTION_PORT, "where exchangers are greeted, if not at 25"},
     {"minutes", "N", OPTION_MINUTES, "how long mail is held back; 5"},
     {"messages", "N", OPTION_MESSAGES, "test messages meanwhile; 20"},
+    {"since", "TIME", OPTION_SINCE, "handed over since then: 6h, 14:30, 2026-11-22T14:30Z"},
+    {"until", "TIME", OPTION_UNTIL, "handed over before that"},
+    {"dry-run", NULL, OPTION_DRY_RUN, "only list what would be sent"},
+    {"again", NULL, OPTION_AGAIN, "also what was sent again before"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 
@@ -182,6 +186,13 @@ static enum control_exit set_option(struct tool *tool, const struct option *opti
             return tool_usage("--older: '%s' %s", value, why);
         }
         tool->older_s = ms / 1000;
+    } else if ((option->bit & (OPTION_SINCE | OPTION_UNTIL)) != 0) {
+        int64_t *place = option->bit == OPTION_SINCE ? &tool->since_ms : &tool->until_ms;
+        if (!tool_parse_time(value, tool_now_ms(), place)) {
+            return tool_usage("--%s: '%s' is no time; write an age (6h, 2d), 14:30, 2026-11-22 or "
+                              "2026-11-22T14:30, with a Z behind it for UTC",
+                              option->name, value);
+        }
     } else if (option->value != NULL) {
         *option_place(tool, option->bit) = value;
     }

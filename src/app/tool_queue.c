@@ -210,6 +210,9 @@ static void show_row(void *context, json_t *row)
     if (tool_string(row, "message_id")[0] != '\0') {
         show_line("Message-ID", tool_string(row, "message_id"));
     }
+    if (!tool_is_null(row, "copy_of")) {
+        show_line("Copy of", tool_string(row, "copy_of"));
+    }
     printf("\n");
     show_deliveries(listing->tool, json_object_get(row, "deliveries"));
 }

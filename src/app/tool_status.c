@@ -112,6 +112,28 @@ static void print_disk(const struct status *status)
     }
 }
 
+/* What is kept of mail that was handed over, if anything is. */
+static void print_copies(const struct status *status)
+{
+    const json_t *copies = json_object_get(status->row, "safety_copies");
+    char bytes[TOOL_TEXT], keep[TOOL_TEXT], oldest[TOOL_TEXT], gone[TOOL_TEXT];
+    int64_t keep_s = tool_integer(copies, "keep_seconds");
+    if (keep_s == 0 && tool_integer(copies, "bytes") == 0) {
+        return;
+    }
+    printf("Copies    %s of what was handed over, kept for %s",
+           tool_bytes(tool_integer(copies, "bytes"), bytes), tool_age(keep_s, keep));
+    if (!tool_is_null(copies, "oldest")) {
+        printf("; the oldest of %s", tool_time(tool_integer(copies, "oldest"), oldest));
+    }
+    int64_t gone_until = tool_integer(copies, "gone_until");
+    if (gone_until > tool_integer(status->row, "now") - keep_s * 1000) {
+        printf("; %sthose before %s have made room%s", tool_colour_text(status->tool, COLOUR_WARN),
+               tool_time(gone_until, gone), tool_colour_text(status->tool, COLOUR_PLAIN));
+    }
+    printf("\n");
+}
+
 static void print_servers(const struct status *status)
 {
     static const struct tool_column columns[] = {
@@ -238,6 +260,7 @@ enum control_exit tool_status(struct tool *tool)
         print_alerts(&status);
         print_queue(&status);
         print_disk(&status);
+        print_copies(&status);
         print_servers(&status);
         print_lanes(&status);
     }

@@ -357,6 +357,7 @@ static void write_fate(struct relay *relay, const struct delivery *delivery, enu
     action->handle = (struct spool_handle){delivery->message};
     action->delivery = delivery->number;
     action->fate = fate;
+    action->server = server_of(relay, delivery) != NULL ? delivery->server : NO_INDEX;
 }
 
 void fate_delivered(struct relay *relay, uint32_t number, const struct relay_reply *reply)

@@ -219,7 +219,7 @@ enum relay_action_kind {
     RELAY_CLOSE, /* QUIT and close `session`; what is on it comes back as not tried, unless its dot
                     may be sent: that is awaited */
     RELAY_DELIVER, /* do `job` on `session`: `handle` for `deliveries` */
-    RELAY_FATE,    /* write `fate` of `delivery` */
+    RELAY_FATE,    /* write `fate` of `delivery`; which `server` took it, if one did */
     RELAY_NOTE,    /* write a note about `delivery` (or SPOOL_ALL_DELIVERIES) */
     RELAY_GLOBAL,  /* write a note under `key` */
     RELAY_BOUNCE,  /* make a DSN for `deliveries` (same message, from `reason`), say by

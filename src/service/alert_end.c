@@ -32,6 +32,7 @@ static const struct {
     [ALERT_JOURNAL] = {"fates and notes are written again", ""},
     [ALERT_LOAD] = {"the journal can be read again", ""},
     [ALERT_TRACE] = {"trace-keep is covered by events again", ""},
+    [ALERT_SAFETY_COPY] = {"safety-copy is covered again", ""},
     [ALERT_HOOK] = {"alerts reach ", " again"},
     [ALERT_RELOAD] = {"the configuration in force is that of its file again", ""},
     [ALERT_EDGE_IN] = {"mail can come in again", ""},

@@ -44,6 +44,7 @@ enum {
     X(JOURNAL, "journal", "fates and notes cannot be written")                                     \
     X(LOAD, "load", "the journal cannot be read")                                                  \
     X(TRACE, "trace", "events went before their time")                                             \
+    X(SAFETY_COPY, "safety-copy", "copies of what was handed over went before their time")         \
     X(HOOK, "hook", "alert block: what it is to tell cannot be sent")                              \
     X(RELOAD, "reload", "the configuration in force is not that of its file")                      \
     X(EDGE_IN, "edge-in", "a ring is cut off")                                                     \

@@ -97,7 +97,8 @@ struct service_config {
     const struct access_rule *access; /* in the order of the file */
     uint32_t access_count;
     struct relay_config relay;
-    uint64_t reserve_bytes; /* 0: the default of DESIGN */
+    uint64_t reserve_bytes;  /* 0: the default of DESIGN */
+    uint64_t safety_copy_ms; /* 0: what was handed over is not kept */
     uint64_t content_memory_bytes;
     uint64_t trace_keep_ms;
     uint64_t trace_bytes; /* 0: by the size of the file system */

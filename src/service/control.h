@@ -54,6 +54,8 @@
  *  "lanes":[{"route","redirect_to","doubt","state","deliveries","server","done","left","rate",
  *    "left_seconds","switches","oldest_seconds","since","reason"}],
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
+ *  "safety_copies":{"keep_seconds" (0: off),"bytes","segments","oldest":ms or null (the first that
+ *    is kept was needed until then),"gone_until":ms or null}, of those that made room early
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
  * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
  * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
@@ -92,6 +94,7 @@
  *
  * The keys of "queue list" ("recipients" and the rest over all its deliveries), and
  * {"message_id":"<...>" or null,"header_bytes":n,
+ *  "copy_of":id or null             of the message that "queue resend" has made it of
  *  "envelope":{...},"origin":{...}  as in "queue export"
  *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"),
  *                 "fate":null or "delivered|bounced|discarded|pulled",
@@ -112,7 +115,7 @@
  * ---- "queue export" --------------------------------------------------------------------------
  *
  * Per message one head row, then its content:
- * {"format":1,"id","received":ms,"bytes":n,"header_bytes":n,"message_id",
+ * {"format":1,"id","received":ms,"bytes":n,"header_bytes":n,"message_id","copy_of":id or null,
  *  "envelope":{"sender","envelope_id","ret":null|"full"|"headers","smtputf8":bool,"eightbit":bool,
  *              "priority":n,"deliver_by":ms|null,"deliver_by_mode":null|"return"|"notify",
  *              "deliver_by_trace":bool,"sender_verified":bool,"own_dsn":bool,
@@ -147,6 +150,18 @@
  * with a fate get that fate; the others are what they were, with their counts: held, dead, deferred
  * until "next", in doubt at "server", redirected. A key that an older export lacks is 0, null or
  * false. Its bounds are those of spool.h.
+ *
+ * ---- "queue resend": one row per message, in acceptance order ---------------------------------
+ *
+ * Arguments "ids", "domain", "sender", "recipient" and "all" as above; "server": the one that took
+ * it, by name; "since", "until": Unix ms of the hand-over; "again": true: also what was sent again
+ * before; "dry_run": true: nothing is sent. One of those that choose is needed.
+ * {"id":of the message that was handed over,"new_id":id or null,
+ *  "sender","recipients" (the first 100),"recipient_count","bytes","message_id",
+ *  "handed_over":ms (the last of them),"server","done":bool,"error":null|"..."}
+ * A row is sent when the new message is durable. Progress counts deliveries. Exit 1 if nothing
+ * matched, if not all that is kept could be read, or if the journal takes no more: said again, it
+ * goes on.
  *
  * ---- "queue watch" ---------------------------------------------------------------------------
  *
@@ -220,7 +235,8 @@
  * "from","to" (states of a server, servers of a switch, or null),"lasted":ms (what is over then).
  * "server history" gives these alone, by argument "name" only those that name it.
  * Events: accepted attempt delivered deferred in_doubt held released dead bounced discarded
- * redirected retried imported orphaned pulled; server switched stopped draining drained.
+ * redirected retried imported orphaned pulled resent ("reason": "again as ID", or of that one "a
+ * copy of ID"); server switched stopped draining drained.
  */
 #ifndef HOLDFAST_SERVICE_CONTROL_H
 #define HOLDFAST_SERVICE_CONTROL_H

@@ -132,6 +132,7 @@ static void tick(void *context)
 {
     struct core *core = context;
     loop_timer_set(core->tick, CORE_TICK_MS);
+    spool_keep_copies(core->spool, (int64_t)core->config->safety_copy_ms, core_now().wall_ms);
     spool_tick(core->spool);
     core_act_tick(core);
     core_out_tick(core);
@@ -206,6 +207,7 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
     if (error != ERROR_NONE) {
         return error;
     }
+    spool_keep_copies(spool, (int64_t)core->config->safety_copy_ms, core_now().wall_ms);
     core->relay = relay_new(&core->config->relay, random_u64(), core_now());
     if (core->relay == NULL || core->recipients == NULL || !make_timers(core)) {
         return ERROR_MEMORY;
@@ -332,6 +334,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     struct events_settings settings = events_settings(config, core->events_disk);
     events_reconfigure(core->events, &settings);
     spool_set_reserve(core->spool, config->reserve_bytes);
+    spool_keep_copies(core->spool, (int64_t)config->safety_copy_ms, core_now().wall_ms);
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     report_alerts_reconfigured(core);
     core_in_announce(core, true);

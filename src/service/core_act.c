@@ -19,6 +19,7 @@ enum {
     ITEM_FATE = 1,
     ITEM_NOTE,
     ITEM_GLOBAL,
+    ITEM_TAKEN,
 };
 
 /* ---- gathering ------------------------------------------------------------------------------- */
@@ -80,6 +81,18 @@ static void gather_fate(struct core *core, struct spool_handle handle, uint32_t 
     buffer_put_u32(items, handle.index);
     buffer_put_u32(items, delivery);
     buffer_put_u8(items, (uint8_t)fate);
+}
+
+/* With when and by whom, for whoever looks for it later (spool/copies.h). */
+static void gather_taken(struct core *core, const struct relay_action *action)
+{
+    struct buffer *items = gather(core);
+    buffer_put_u8(items, ITEM_TAKEN);
+    buffer_put_u32(items, action->handle.index);
+    buffer_put_u32(items, action->delivery);
+    buffer_put_u8(items, (uint8_t)action->fate);
+    buffer_put_u64(items, (uint64_t)core_now().wall_ms);
+    buffer_put_bytes(items, core_server_name(core, action->server));
 }
 
 static void gather_note(struct core *core, const struct relay_action *action)
@@ -155,7 +168,11 @@ static void carry_out(struct core *core, const struct relay_action *action)
         core_out_resolve(core, action->domain);
         break;
     case RELAY_FATE:
-        gather_fate(core, action->handle, action->delivery, action->fate);
+        if (action->fate == SPOOL_DELIVERED || action->fate == SPOOL_PULLED) {
+            gather_taken(core, action);
+        } else {
+            gather_fate(core, action->handle, action->delivery, action->fate);
+        }
         break;
     case RELAY_NOTE:
         gather_note(core, action);
@@ -265,6 +282,11 @@ static void put_item(struct core *core, struct reader *reader)
     uint32_t delivery = reader_u32(reader);
     if (kind == ITEM_FATE) {
         spool_batch_fate(core->spool, handle, delivery, (enum spool_fate)reader_u8(reader));
+    } else if (kind == ITEM_TAKEN) {
+        enum spool_fate fate = (enum spool_fate)reader_u8(reader);
+        int64_t when_ms = (int64_t)reader_u64(reader);
+        spool_batch_taken(core->spool, handle, delivery, fate, when_ms > 0 ? when_ms : 1,
+                          reader_bytes(reader));
     } else {
         uint16_t note = reader_u16(reader);
         spool_batch_note(core->spool, handle, delivery, note, reader_bytes(reader));

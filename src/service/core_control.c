@@ -24,6 +24,7 @@ static const struct control_command commands[] = {
     {"queue bounce", true, true, queue_change_begin, queue_change_step},
     {"queue export", true, true, queue_export_begin, queue_export_step},
     {"queue import", true, false, queue_import_begin, queue_import_step},
+    {"queue resend", true, false, queue_resend_begin, queue_resend_step},
     {"queue watch", false, true, queue_watch_begin, queue_watch_step},
     {"server list", false, false, server_begin, server_list_step},
     {"server history", false, false, history_begin, trace_step},
@@ -50,6 +51,8 @@ static void request_free(struct control_request *request)
     drill_forget_request(request);
     control_trace_free(request->trace);
     request->trace = NULL;
+    control_resend_free(request->resend);
+    request->resend = NULL;
     if (request->waiting > 0) {
         return; /* by the last batch */
     }

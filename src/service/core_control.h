@@ -64,6 +64,7 @@ struct match {
 
 struct control_command;
 struct control_history;
+struct control_resend;
 struct drill;
 
 struct control_request {
@@ -101,6 +102,7 @@ struct control_request {
     uint32_t waiting_for_count;
     struct events_search *search;
     struct control_trace *trace;
+    struct control_resend *resend;
     struct drill *drill; /* of which this waits for the report, or NULL */
     bool watching;       /* "queue watch": rows come as events happen, until the connection ends */
     int64_t window_ms;
@@ -135,6 +137,10 @@ struct core_after control_after(struct control_request *request);
 /* core_control_select.c */
 /* False: error is set. */
 bool control_select(struct control_request *request);
+/* The same but for "server", which is left to the caller. */
+bool control_select_envelope(struct control_request *request);
+/* "ID" or "ID/N". */
+bool control_parse_id(const json_t *text, struct message_id *ret_id, uint32_t *ret_delivery);
 /* Nothing was said that chooses messages; "all" does not. */
 bool control_selection_is_empty(const struct selection *selection);
 /* Looks for the next message that matches, for one step's time. STEP_END: no more; STEP_MORE: look
@@ -152,6 +158,7 @@ void control_watch_tick(struct core *core);
 json_t *control_message_row(struct control_request *request, const struct match *match);
 json_t *control_envelope(struct control_request *request, const struct spool_message *message);
 json_t *control_origin(const struct spool_message *message);
+json_t *control_copy_of(const struct spool_message *message); /* id, or null */
 json_t *control_recipient(const struct match *match, uint32_t delivery);
 json_t *control_delivery(struct control_request *request, const struct match *match,
                          uint32_t delivery);
@@ -199,6 +206,9 @@ enum control_step drill_stop_begin(struct control_request *request);
 enum control_step drill_stop_step(struct control_request *request);
 /* Nobody waits for the report any more. */
 void drill_forget_request(struct control_request *request);
+enum control_step queue_resend_begin(struct control_request *request);
+enum control_step queue_resend_step(struct control_request *request);
+void control_resend_free(struct control_resend *resend); /* NULL is allowed */
 void control_import_free(struct control_import *import); /* NULL is allowed */
 void control_trace_free(struct control_trace *trace);
 

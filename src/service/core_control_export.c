@@ -120,6 +120,7 @@ static void put_head(struct control_request *request)
                 json_integer((json_int_t)(message->header_length + message->body_length)));
     control_set(row, "header_bytes", json_integer((json_int_t)message->header_length));
     control_set(row, "message_id", control_string_or_null(message->message_id_header));
+    control_set(row, "copy_of", control_copy_of(message));
     control_set(row, "envelope", control_envelope(request, message));
     control_set(row, "origin", control_origin(message));
     control_set(row, "recipients", recipients_piece(request));

@@ -63,6 +63,7 @@ enum control_step queue_show_step(struct control_request *request)
         json_t *row = control_message_row(request, &request->match);
         control_set(row, "message_id", control_string_or_null(message->message_id_header));
         bool known = !request->match.unreadable;
+        control_set(row, "copy_of", control_copy_of(message));
         control_set(row, "header_bytes",
                     known ? json_integer((json_int_t)message->header_length) : json_null());
         control_set(row, "envelope", known ? control_envelope(request, message) : json_null());

@@ -255,6 +255,10 @@ bool control_import_record(struct control_import *import, const json_t *record)
         id_is_null(message->id)) {
         return false;
     }
+    struct slice copy_of = text_of(&head, "copy_of", ID_TEXT_LENGTH);
+    if (copy_of.length > 0 && !id_from_text(copy_of, &message->copy_of)) {
+        return false;
+    }
     import->bytes = (uint64_t)number_of(&head, "bytes", 0, INT64_MAX);
     message->received_ms = number_of(&head, "received", 0, last_ms);
     message->header_length = (uint64_t)number_of(&head, "header_bytes", 0, INT64_MAX);

@@ -206,6 +206,11 @@ json_t *control_origin(const struct spool_message *message)
     return origin;
 }
 
+json_t *control_copy_of(const struct spool_message *message)
+{
+    return id_is_null(message->copy_of) ? json_null() : control_id(message->copy_of, -1);
+}
+
 json_t *control_recipient(const struct match *match, uint32_t delivery)
 {
     return match->unreadable ? json_null()

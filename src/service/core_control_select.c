@@ -32,7 +32,7 @@ static bool select_ids(struct control_request *request)
     return true;
 }
 
-bool control_select(struct control_request *request)
+bool control_select_envelope(struct control_request *request)
 {
     struct selection *selection = &request->selection;
     selection->server = NO_INDEX;
@@ -52,7 +52,16 @@ bool control_select(struct control_request *request)
         selection->has_older = true;
         selection->older_s = json_integer_value(older);
     }
+    return select_ids(request);
+}
+
+bool control_select(struct control_request *request)
+{
+    struct selection *selection = &request->selection;
     struct slice server = control_argument(request, "server");
+    if (!control_select_envelope(request)) {
+        return false;
+    }
     if (server.length > 0) {
         selection->server = relay_config_server(&request->core->config->relay, server);
         if (selection->server == NO_INDEX) {
@@ -60,7 +69,7 @@ bool control_select(struct control_request *request)
             return false;
         }
     }
-    return select_ids(request);
+    return true;
 }
 
 bool control_selection_is_empty(const struct selection *selection)
@@ -207,8 +216,7 @@ static bool match_message(struct control_request *request, struct spool_handle h
     return match->count > 0;
 }
 
-/* "ID" or "ID/N". */
-static bool parse_id(const json_t *text, struct message_id *ret_id, uint32_t *ret_delivery)
+bool control_parse_id(const json_t *text, struct message_id *ret_id, uint32_t *ret_delivery)
 {
     struct slice whole = slice_make(json_string_value(text), json_string_length(text));
     size_t slash = slice_find(whole, '/');
@@ -235,7 +243,7 @@ static bool next_candidate(struct control_request *request, struct spool_handle 
     if (request->next_id >= json_array_size(ids)) {
         return false;
     }
-    if (parse_id(json_array_get(ids, request->next_id++), &id, ret_only)) {
+    if (control_parse_id(json_array_get(ids, request->next_id++), &id, ret_only)) {
         *ret_handle = spool_find(request->core->spool, id);
     }
     return true;

@@ -229,6 +229,18 @@ static json_t *disk_object(const struct spool_state *state)
     return disk;
 }
 
+static json_t *copies_object(const struct core *core, const struct spool_state *state)
+{
+    json_t *copies = json_object();
+    control_set(copies, "keep_seconds",
+                json_integer((json_int_t)(core->config->safety_copy_ms / 1000)));
+    control_set(copies, "bytes", json_integer((json_int_t)state->copy_bytes));
+    control_set(copies, "segments", json_integer(state->copy_segments));
+    control_set(copies, "oldest", control_time(state->copies_since_ms));
+    control_set(copies, "gone_until", control_time(state->copies_gone_ms));
+    return copies;
+}
+
 json_t *control_alert(const struct alert *alert)
 {
     json_t *row = json_object();
@@ -282,6 +294,7 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "servers", servers_piece(request));
     control_set(row, "lanes", lanes_piece(request));
     control_set(row, "disk", disk_object(&state));
+    control_set(row, "safety_copies", copies_object(core, &state));
     control_set(row, "alerts", alerts_piece(request));
     return row;
 }

@@ -218,6 +218,7 @@ struct core {
     struct alerts alerts;
     struct alert_news alert_news;
     struct spool_state told_spool; /* as last counted and reported */
+    uint64_t told_given_up;        /* copies */
     uint64_t told_dropped;
     int64_t told_gone_ms;        /* events up to then have gone early */
     uint64_t etrn_denied;        /* since the log was told */
@@ -352,6 +353,9 @@ void report_relay_event(struct core *core, const struct relay_action *action);
 void report_attempt(struct core *core, const struct job *job);
 void report_operator(struct core *core, enum event_kind kind, struct message_id id,
                      uint32_t delivery, struct slice reason);
+/* It is a copy of another message, which `server` has taken for its `deliveries`, of `all`. */
+void report_resent(struct core *core, const struct spool_message *message,
+                   const uint32_t *deliveries, uint32_t all, struct slice server);
 void report_spool(struct core *core);
 void report_damage(struct core *core, const char *text); /* found while loading */
 void report_loaded(struct core *core);

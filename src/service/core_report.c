@@ -111,9 +111,29 @@ static void report_trace(struct core *core)
                        "events went before trace-keep was over: trace-size is reached");
 }
 
+/* Copies have made room: what is left does not reach back as far as it should. */
+static void report_copies(struct core *core)
+{
+    const struct spool_state *state = &core->told_spool;
+    if (state->copies_given_up > core->told_given_up) {
+        uint64_t more = state->copies_given_up - core->told_given_up;
+        counter_add(core->counters, COUNTER_COPIES_GIVEN_UP, more);
+        log_event(LOG_LEVEL_WARNING, "safety-copies-gone", LOG_NUMBER("files", more),
+                  LOG_NUMBER("until", state->copies_gone_ms),
+                  LOG_TEXT("reason", "the disk is short of room"));
+        core->told_given_up = state->copies_given_up;
+    }
+    int64_t age_ms = clock_wall_ms() - state->copies_gone_ms;
+    report_alert_while(core, ALERT_SAFETY_COPY,
+                       state->copies_gone_ms != 0 && age_ms < (int64_t)core->config->safety_copy_ms,
+                       "copies of what was handed over went before safety-copy was over: the disk "
+                       "is short of room");
+}
+
 void report_tick(struct core *core)
 {
     report_spool(core);
+    report_copies(core);
     report_alerts_tick(core);
     report_trace(core);
 }
@@ -179,10 +199,40 @@ void report_accepted(struct core *core, const struct spool_message *message)
     bool imported = (message->flags & SPOOL_IMPORTED) != 0;
     if (imported) {
         log_made(message, "imported");
-    } else if (message->flags & (SPOOL_OWN_DSN | SPOOL_DRILL)) {
+    } else if ((message->flags & (SPOOL_OWN_DSN | SPOOL_DRILL)) != 0 ||
+               !id_is_null(message->copy_of)) {
         log_made(message, "accepted");
     }
     store_accepted(core, message, imported ? EVENT_IMPORTED : EVENT_ACCEPTED);
+}
+
+/* Told of both, so that the trace of either leads to the other. */
+void report_resent(struct core *core, const struct spool_message *message,
+                   const uint32_t *deliveries, uint32_t all, struct slice server)
+{
+    char id[ID_TEXT_LENGTH + 1], text[64];
+    id_to_text(message->copy_of, id);
+    snprintf(text, sizeof(text), "a copy of %s", id);
+    struct event event = {.kind = EVENT_RESENT,
+                          .time_ms = clock_wall_ms(),
+                          .id = message->id,
+                          .delivery = EVENTS_NO_DELIVERY,
+                          .reason = slice_from_text(text)};
+    store(core, &event);
+    struct line line = {.count = 0};
+    add_id(&line, message->id);
+    add_slice(&line, "reason", event.reason);
+    log_write(LOG_LEVEL_INFO, event_kind_text(EVENT_RESENT), line.fields, line.count);
+    id_to_text(message->id, id);
+    snprintf(text, sizeof(text), "again as %s", id);
+    event.reason = slice_from_text(text);
+    event.id = message->copy_of;
+    event.server = server;
+    bool whole = message->recipient_count == all;
+    for (uint32_t i = 0; i < (whole ? 1 : message->recipient_count); i++) {
+        event.delivery = whole ? (int64_t)EVENTS_NO_DELIVERY : (int64_t)deliveries[i];
+        store(core, &event);
+    }
 }
 
 void report_attempt(struct core *core, const struct job *job)

@@ -47,6 +47,7 @@ enum event_kind {
     EVENT_DRAINING,
     EVENT_DRAINED,
     EVENT_PULLED, /* delivered over a connection that its recipient's client has made */
+    EVENT_RESENT, /* from its safety copy: of the message, and of the one that it is sent as */
     EVENT_KINDS,
 };
 const char *event_kind_text(enum event_kind kind); /* as in control.h; "unknown" for any other */

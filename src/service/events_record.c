@@ -39,6 +39,7 @@ const char *event_kind_text(enum event_kind kind)
         [EVENT_SERVER] = "server",         [EVENT_SWITCHED] = "switched",
         [EVENT_STOPPED] = "stopped",       [EVENT_DRAINING] = "draining",
         [EVENT_DRAINED] = "drained",       [EVENT_PULLED] = "pulled",
+        [EVENT_RESENT] = "resent",
     };
     return (unsigned)kind < EVENT_KINDS && texts[kind] != NULL ? texts[kind] : "unknown";
 }

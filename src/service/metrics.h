@@ -50,6 +50,8 @@ enum { COUNTER_SLOTS = 64 };
     X(SWITCHES, "holdfast_switches_total", "Lanes that changed server")                            \
     X(JOURNAL_GROUPS, "holdfast_journal_groups_total", "Groups written to the journal")            \
     X(JOURNAL_SYNCS, "holdfast_journal_syncs_total", "Syncs of the journal")                       \
+    X(COPIES_GIVEN_UP, "holdfast_safety_copies_given_up_total",                                    \
+      "Files kept of what was handed over that went early, for want of room")                      \
     X(JOURNAL_ERRORS, "holdfast_journal_errors_total", "Failed writes or syncs of the journal")    \
     X(ALERTS, "holdfast_alerts_total", "Alerts raised")                                            \
     X(HOOKS_SENT, "holdfast_hooks_sent_total", "Messages about alerts that were sent")             \

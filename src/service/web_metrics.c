@@ -48,6 +48,9 @@ static const struct gauge {
     {"disk", "available_bytes", "holdfast_disk_available_bytes", "Bytes free for it"},
     {"disk", "reserve_bytes", "holdfast_disk_reserve_bytes", "Below this nothing is accepted"},
     {"disk", "segments", "holdfast_disk_segments", "Segments of the journal"},
+    {"safety_copies", "bytes", "holdfast_safety_copy_bytes", "Bytes kept of what was handed over"},
+    {"safety_copies", "segments", "holdfast_safety_copy_segments",
+     "Segments kept of what was handed over"},
 };
 
 /* A label's value: backslash, quote and line feed are escaped. */

@@ -57,6 +57,7 @@ static void defaults(void **state)
     assert_int_equal(config->loops, 0);
     assert_int_equal(config->reserve_bytes, 0);
     assert_int_equal(config->trace_keep_ms, INT64_C(30) * 86400000);
+    assert_int_equal(config->safety_copy_ms, 0);
     assert_int_equal(config->segment_bytes, 64 << 20);
     assert_int_equal(config->log_target, LOG_TO_STDERR);
     assert_int_equal(config->log_level, LOG_LEVEL_INFO);
@@ -154,7 +155,7 @@ static const char everything[] =
     "hostname = mx2.example.net  state = run  # two on a line\n"
     "user = \"mail\" group = adm\n"
     "node = 7 loops = 3 reserve = 2G dead-letter-keep = 2w trace-keep = 48h\n"
-    "trace-size = 1G\n"
+    "trace-size = 1G safety-copy = 36h\n"
     "content-memory = 64M large-content = 1M segment-size = 1M\n"
     "archive-required = no when-database-away = defer\n"
     "log = syslog log-level = debug bounces = second postmaster = hostmaster@example.org\n"
@@ -197,6 +198,7 @@ static void check_everything(const struct settings *settings)
     assert_int_equal(config->relay.dead_letter_keep_ms, INT64_C(14) * 86400000);
     assert_int_equal(config->trace_keep_ms, INT64_C(2) * 86400000);
     assert_int_equal(config->trace_bytes, INT64_C(1) << 30);
+    assert_int_equal(config->safety_copy_ms, INT64_C(36) * 3600000);
     assert_int_equal(config->log_target, LOG_TO_SYSLOG);
     assert_int_equal(config->log_level, LOG_LEVEL_DEBUG);
     assert_int_equal(config->dns_forwarder_count, 3);

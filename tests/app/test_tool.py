@@ -235,6 +235,53 @@ class Requests(ToolCase):
         self.assertIn("in flight", result.stderr)
         self.assertEqual(self.core.requests, [("queue redirect", {"all": True, "to": "m2"})])
 
+    def resend_times(self, since, zone="CET-1"):
+        """What core is asked, in seconds from now."""
+        self.core.requests.clear()
+        self.run_tool("queue", "resend", "--since", since, environment={"TZ": zone})
+        ((command, arguments),) = self.core.requests
+        self.assertEqual((command, set(arguments)),
+                         ("queue resend", {"since", "dry_run", "again"}))
+        return arguments["since"] / 1000
+
+    def test_points_in_time(self):
+        self.answers(queue_resend=[end()])
+        for text, seconds in (("2026-11-22T14:30Z", 1795357800),
+                              ("2026-11-22 14:30", 1795357800 - 3600),
+                              ("2026-11-22 14:30:15", 1795357815 - 3600),
+                              ("2026-11-22", 1795305600 - 3600), ("@1795305600", 1795305600)):
+            self.assertEqual(self.resend_times(text), seconds, text)
+        now = time.time()
+        self.assertAlmostEqual(self.resend_times("6h"), now - 6 * 3600, delta=20)
+        for zone, ahead in (("CET-1", 3600), ("UTC0", 0)):
+            for minutes in (-2, 2):  # the last time that the clock showed it
+                clock = time.gmtime(now + ahead + minutes * 60)
+                want = (now + minutes * 60) // 60 * 60 - (86400 if minutes > 0 else 0)
+                self.assertAlmostEqual(
+                    self.resend_times(time.strftime("%H:%M", clock), zone), want, delta=61)
+        for text in ("yesterday", "25:00", "2026-13-01", "2026-11-22T14:30X", "14:30Q", "", "6",
+                     "2026-11-32", "@", "@x"):
+            self.run_tool("queue", "resend", "--since", text, code=2)
+
+    def test_resend(self):
+        found = {"id": message_id(1), "new_id": message_id(2), "sender": "",
+                 "recipients": ["ann@example.com"], "recipient_count": 3, "bytes": 2048,
+                 "message_id": None, "handed_over": 1700000000000, "server": "m1", "done": True,
+                 "error": None}
+        self.answers(queue_resend=[{"row": found}, {"row": {**found, "error": "missing"}}, end()])
+        result = self.run_tool("queue", "resend", "--server", "m1", "--until", "@5", "--again",
+                               message_id(1))
+        self.assertEqual(result.stdout, "Sent 1 message for 3 recipients, 2.0K.\n")
+        self.assertIn("missing", result.stderr)
+        self.assertEqual(self.core.requests, [("queue resend", {
+            "server": "m1", "until": 5000, "again": True, "dry_run": False,
+            "ids": [message_id(1)]})])
+        result = self.run_tool("queue", "resend", "--all", "--dry-run")
+        self.assertIn("ann@example.com and 2 more", result.stdout)
+        self.assertIn("Would send 1 message", result.stdout)
+        for arguments in ([], ["--dry-run"], ["--again"], ["--all", "--older", "2h"]):
+            self.run_tool("queue", "resend", *arguments, code=2)
+
     def test_changes_show_progress_on_a_terminal(self):
         def slowly(arguments):
             time.sleep(0.4)

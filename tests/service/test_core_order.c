@@ -42,6 +42,19 @@ void __wrap_spool_batch_fate(struct spool *spool, struct spool_handle handle, ui
     __real_spool_batch_fate(spool, handle, delivery, fate);
 }
 
+void __real_spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                              enum spool_fate fate, int64_t when_ms, struct slice server);
+void __wrap_spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                              enum spool_fate fate, int64_t when_ms, struct slice server);
+void __wrap_spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
+                              enum spool_fate fate, int64_t when_ms, struct slice server)
+{
+    assert_true(fate_count < 16);
+    assert_true(server.length > 0);
+    fates[fate_count++] = fate;
+    __real_spool_batch_taken(spool, handle, delivery, fate, when_ms, server);
+}
+
 static void what_is_refused_lets_nothing_pass(void **state)
 {
     struct bench *bench = *state;
