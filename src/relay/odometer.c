@@ -181,15 +181,23 @@ static int64_t on_hold_s(const struct relay *relay, const struct delivery *deliv
     return worked_s > 0 ? worked_s : 0;
 }
 
+/* The message's delivery for that recipient, if the operator holds it; else NULL. */
+static struct delivery *held_by_hand(const struct relay *relay, const struct message *message,
+                                     uint32_t which)
+{
+    uint32_t number = delivery_number(message, which);
+    struct delivery *delivery = number == NOBODY ? NULL : delivery_at(relay, number);
+    bool held = delivery != NULL && delivery->state == DELIVERY_HELD &&
+                (delivery->flags & DELIVERY_BY_RULE) == 0;
+    return held ? delivery : NULL;
+}
+
 uint32_t span_on_hold_s(const struct relay *relay, const struct message *message)
 {
     int64_t most_s = 0;
     for (uint32_t i = 0; i < message->recipient_count; i++) {
-        uint32_t number = delivery_number(message, i);
-        const struct delivery *delivery = number == NOBODY ? NULL : delivery_at(relay, number);
-        if (delivery != NULL && delivery->state == DELIVERY_HELD &&
-            (delivery->flags & DELIVERY_BY_RULE) == 0 &&
-            lane_of(relay, delivery)->route == message->odometer) {
+        const struct delivery *delivery = held_by_hand(relay, message, i);
+        if (delivery != NULL && lane_of(relay, delivery)->route == message->odometer) {
             int64_t here_s = on_hold_s(relay, delivery);
             most_s = here_s > most_s ? here_s : most_s;
         }
@@ -208,6 +216,21 @@ static void want_note(struct relay *relay, struct message *message)
     expiry_soon(relay);
 }
 
+/* The message has been given back its time up to now. What else of it is held gives back what comes
+ * after that: not the same time twice. `odometer`: of that, too. */
+static void hold_anew(struct relay *relay, const struct message *message, bool odometer)
+{
+    for (uint32_t i = 0; i < message->recipient_count; i++) {
+        struct delivery *delivery = held_by_hand(relay, message, i);
+        if (delivery != NULL) {
+            delivery->next = (uint32_t)(relay->now.wall_ms / 1000);
+        }
+        if (delivery != NULL && odometer) {
+            delivery->previous = odometer_reading_s(relay, lane_of(relay, delivery)->route);
+        }
+    }
+}
+
 void span_restart(struct relay *relay, uint32_t number)
 {
     const struct delivery *delivery = delivery_at(relay, number);
@@ -215,6 +238,7 @@ void span_restart(struct relay *relay, uint32_t number)
     int64_t age_s = (relay->now.wall_ms - message->received_ms) / 1000;
     message->credit_s = age_s > 0 ? (uint32_t)age_s : 0;
     begin(relay, message, lane_of(relay, delivery)->route, 0);
+    hold_anew(relay, message, true);
     want_note(relay, message);
 }
 
@@ -228,6 +252,7 @@ void span_give_back(struct relay *relay, uint32_t number)
     if (message->odometer == route) {
         message->base_s = base_of(message->base_s, -on_hold_s(relay, delivery));
     }
+    hold_anew(relay, message, message->odometer == route);
     want_note(relay, message);
 }
 

@@ -579,6 +579,33 @@ static void time_on_operator_hold_is_not_passed_on(void **state)
     world_close(&world);
 }
 
+/* Two of one message were held together: the time was the same. */
+static void what_was_held_together_is_given_back_once(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(world_action(&world, RELAY_CONNECT, 0)->server, 0);
+    uint32_t probe = world_action(&world, RELAY_CONNECT, 0)->session;
+    set_retry(40u * 86400 * 1000);
+    world_add(&world, 1, "", "ann@one.example bob@one.example", 0);
+    assert_int_equal(relay_hold(world.relay, one, 0, SLICE_EMPTY, world.now), ERROR_NONE);
+    assert_int_equal(relay_hold(world.relay, one, 1, SLICE_EMPTY, world.now), ERROR_NONE);
+    world_take(&world);
+    world_opened(&world, probe);
+    pass(10 * DAY_MS, 1);
+    assert_in_range(relay_elapsed_s(world.relay, one), 0, 60);
+    assert_int_equal(relay_release(world.relay, one, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_in_range(relay_uncounted_s(world.relay, one), 10 * 86400 - 60, 10 * 86400 + 60);
+    assert_in_range(relay_elapsed_s(world.relay, one), 0, 60);
+    pass(DAY_MS, 1); /* the other one is held a day longer */
+    assert_int_equal(relay_release(world.relay, one, 1, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_in_range(relay_uncounted_s(world.relay, one), 11 * 86400 - 60, 11 * 86400 + 60);
+    assert_in_range(relay_elapsed_s(world.relay, one), 0, 60);
+    world_close(&world);
+}
+
 static void what_is_in_flight_is_left_alone(void **state)
 {
     (void)state;
@@ -614,6 +641,7 @@ int main(void)
         cmocka_unit_test(our_own_notice_is_tried_for_a_day),
         cmocka_unit_test(time_on_operator_hold_does_not_count),
         cmocka_unit_test(time_on_operator_hold_is_not_passed_on),
+        cmocka_unit_test(what_was_held_together_is_given_back_once),
         cmocka_unit_test(what_is_in_flight_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
