@@ -77,13 +77,24 @@ struct server_mood {
 };
 
 struct sim_server;
+/* `at` NULL: nobody connects to it, it is given connections. */
 struct sim_server *sim_server_new(struct loop *loop, const char *name, const struct ip_endpoint *at,
                                   bool lmtp, struct ledger *ledger);
 void sim_server_set_mood(struct sim_server *server, const struct server_mood *mood);
+/* Plays the server on a connection, which becomes its. */
+void sim_server_visit(struct sim_server *server, int fd);
 uint32_t sim_server_taken(const struct sim_server *server);
 uint32_t sim_server_visits(const struct sim_server *server);
 /* Envelopes for a postmaster that it was asked about: those of a fire drill, which ends there. */
 uint32_t sim_server_drills(const struct sim_server *server);
+
+/* A site that calls for its mail (RFC 2645) now and then, whether it is being served or not. What
+ * it is sent `server` takes, which belongs to nobody else. */
+struct sim_site;
+struct sim_site *sim_site_new(struct loop *loop, const struct ip_endpoint *to, const char *name,
+                              const char *password, struct sim_server *server);
+/* Calls that were turned round. */
+uint32_t sim_site_turns(const struct sim_site *site);
 
 struct sim_client;
 /* Sends to its own `count` recipients, numbered from `first`, until sim_client_stop(). With a

@@ -36,6 +36,7 @@ struct sock {
     int64_t last_arrival_ns;
     int64_t syn_wait_ns; /* CONNECTING to nobody: until the SYN is sent again */
     bool peer_ended;     /* orderly end has arrived */
+    struct sock *given;  /* the connection is that one's */
     enum error failed;   /* reset, refused */
     /* LISTENER */
     int waiting[BACKLOG];
@@ -338,6 +339,27 @@ void sim_net_pair(struct sim_process *first, struct sim_process *second, int *re
     *ret_second = index_of(b) + BASE_FD;
 }
 
+int sim_net_give(int fd, struct sim_process *to)
+{
+    struct sock *from = sock_of(fd);
+    struct sock *sock = sock_new(STREAM);
+    if (sock == NULL) {
+        return -1;
+    }
+    sock->process = to;
+    sock->local = from->local;
+    sock->remote = from->remote;
+    sock->peer = from->peer;
+    sock->peer_ended = from->peer < 0;
+    sock->failed = from->failed;
+    sock->last_arrival_ns = from->last_arrival_ns;
+    if (from->peer >= 0) {
+        sockets[from->peer].peer = index_of(sock);
+    }
+    from->given = sock;
+    return index_of(sock) + BASE_FD;
+}
+
 enum error net_connected(int fd)
 {
     struct sock *sock = sock_of(fd);
@@ -421,7 +443,8 @@ enum error net_send(int fd, struct slice bytes, size_t *ret_sent)
 {
     struct sock *sock = sock_of(fd);
     *ret_sent = 0;
-    if (sock->failed != ERROR_NONE || sock->kind != STREAM || sock->peer < 0) {
+    if (sock->failed != ERROR_NONE || sock->kind != STREAM || sock->peer < 0 ||
+        (sock->given != NULL && sockets[sock->peer].peer != index_of(sock->given))) {
         return ERROR_CLOSED;
     }
     struct sock *peer = &sockets[sock->peer];
@@ -502,7 +525,8 @@ bool net_is_ours(const struct ip_address *address)
 
 static void sock_close(struct sock *sock, bool orderly)
 {
-    if (sock->kind == STREAM && sock->peer >= 0 && sockets[sock->peer].kind == STREAM) {
+    if (sock->kind == STREAM && sock->given == NULL && sock->peer >= 0 &&
+        sockets[sock->peer].kind == STREAM) {
         struct sock *peer = &sockets[sock->peer];
         peer->peer = -1;
         /* Unread bytes at a close make a reset of it, as TCP does. */

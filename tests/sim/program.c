@@ -123,6 +123,36 @@ static enum error start_core(struct program *program)
     return error;
 }
 
+struct turned {
+    struct program *program;
+    uint32_t session;
+    int fd;
+};
+
+static void take_turned(void *context)
+{
+    struct turned *turned = context;
+    smtp_out_turned(turned->program->edges_out[turned->session % LOOPS].out, turned->session,
+                    turned->fd);
+    free(turned);
+}
+
+/* The link between the edges. What is on its way when the receiver is killed goes with it. */
+static bool turn(void *context, int fd, uint32_t session)
+{
+    struct program *program = context;
+    struct sim_process *receiver = program->process[ROLE_EDGE_OUT];
+    int given = receiver == NULL ? -1 : sim_net_give(fd, receiver);
+    if (given < 0) {
+        return false;
+    }
+    struct turned *turned = malloc(sizeof(*turned));
+    assert(turned != NULL);
+    *turned = (struct turned){program, session, given};
+    sim_after(receiver, (int64_t)sim_draw(2000000), take_turned, turned);
+    return true;
+}
+
 static void start_edge_in(struct program *program)
 {
     program->shared = smtp_in_shared_new();
@@ -133,6 +163,7 @@ static void start_edge_in(struct program *program)
         edge->in = smtp_in_new(edge->loop, program->config, program->generation, program->shared,
                                program->listeners, NULL, &program->page->slots[1 + i]);
         assert(edge->in != NULL);
+        smtp_in_set_turn(edge->in, turn, program);
         wire(program, edge, i, true);
     }
 }

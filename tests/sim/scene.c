@@ -73,6 +73,11 @@ void scene_heal(struct scene *scene)
     program_mend_disk(scene->program);
     sim_dns_fail(0);
     scene_reload(scene, sim_draw(3) == 0 ? setting_new_mx() : setting_new_plain());
+    scene_settle(scene);
+}
+
+void scene_settle(struct scene *scene)
+{
     int64_t give_up_ns = sim_now_ns() + 2 * 86400LL * SECOND;
     do {
         sim_run_until(sim_now_ns() + 600LL * SECOND);

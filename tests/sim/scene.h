@@ -32,6 +32,8 @@ void scene_quiet(struct scene *scene);
 /* Everything works again, and what was given up before is tried once more. Retries, doubts and
  * silent connections take their time: two days at most. */
 void scene_heal(struct scene *scene);
+/* The same, but nothing is mended: time alone passes. */
+void scene_settle(struct scene *scene);
 /* What is over is over in the journal too: a new core has nothing to deliver. Broken promises. */
 uint32_t scene_check_end(struct scene *scene);
 

@@ -6,12 +6,12 @@
 
 #include "sim/sim.h"
 
-enum { ROUTES = 3, CHAIN_MAX = 3, RETRIES = 3 };
+enum { ROUTES = 3, CHAIN_MAX = 3, RETRIES = 3, LISTENERS = 2, SITE = SETTING_SERVERS };
 
 struct setting {
     struct server_address addresses[SETTING_SERVERS];
-    struct server_config servers[SETTING_SERVERS];
-    uint32_t place[SETTING_SERVERS]; /* of each in `servers`, or NO_INDEX */
+    struct server_config servers[SETTING_SERVERS + 1]; /* and the site that calls, or not */
+    uint32_t place[SETTING_SERVERS];                   /* of each in `servers`, or NO_INDEX */
     uint32_t server_count;
     struct domain_pattern domains[ROUTES];
     struct ip_network relay_clients;
@@ -19,7 +19,7 @@ struct setting {
     uint32_t retry_ms[RETRIES];
     struct route_config routes[ROUTES];
     uint32_t route_count;
-    struct listener_config listener;
+    struct listener_config listeners[LISTENERS];
     struct service_config config;
 };
 
@@ -56,6 +56,11 @@ const char *setting_server_name(enum setting_server server)
 struct ip_endpoint setting_listener(void)
 {
     return (struct ip_endpoint){.address = address("192.0.2.100"), .port = 25};
+}
+
+struct ip_endpoint setting_odmr_listener(void)
+{
+    return (struct ip_endpoint){.address = address("192.0.2.100"), .port = 366};
 }
 
 struct ip_address setting_relay_client(void)
@@ -154,12 +159,22 @@ static struct route_config *add_relay(struct setting *setting, const enum settin
 
 static void finish(struct setting *setting, bool bounces)
 {
-    setting->listener =
+    static const struct slice domains[] = {SLICE_LITERAL("example.test")};
+    static const struct odmr_user user = {.name = SLICE_LITERAL(SETTING_SITE),
+                                          .password = SLICE_LITERAL(SETTING_SITE_PASSWORD),
+                                          .domains = domains,
+                                          .domain_count = 1};
+    setting->listeners[0] =
         (struct listener_config){.name = SLICE_LITERAL("mx"), .at = setting_listener()};
+    setting->listeners[1] = (struct listener_config){.name = SLICE_LITERAL("odmr"),
+                                                     .at = setting_odmr_listener(),
+                                                     .protocol = LISTENER_ODMR,
+                                                     .odmr_users = &user,
+                                                     .odmr_user_count = 1};
     setting->config = (struct service_config){
         .hostname = SLICE_LITERAL("mx2.example.test"),
-        .listeners = &setting->listener,
-        .listener_count = 1,
+        .listeners = setting->listeners,
+        .listener_count = LISTENERS,
         .limits = {.connections = 1000,
                    .connections_per_client = 1000,
                    .recipients = 100,
@@ -245,6 +260,28 @@ struct setting *setting_new_mx(void)
     follow_dns(add_domain(setting, "example.test", example_chains[0]), 0, 0);
     follow_dns(add_domain(setting, "lmtp.test", lmtp_chains[0]), 1, 1);
     follow_dns(add_relay(setting, relay_chains[0]), 0, 0);
+    finish(setting, true);
+    return setting;
+}
+
+struct setting *setting_new_odmr(void)
+{
+    struct setting *setting = begin_plain();
+    setting->servers[setting->server_count++] =
+        (struct server_config){.name = SLICE_LITERAL(SETTING_SITE),
+                               .protocol = SERVER_ODMR,
+                               .tls = SERVER_TLS_NONE,
+                               .connections = 1,
+                               .connect_timeout_ms = 30000,
+                               .greeting_timeout_ms = 60000,
+                               .probe_interval_ms = 700,
+                               .failover = NO_INDEX,
+                               .hold_5xx_after_recovery_ms = 5000};
+    struct route_config *route = add_domain(setting, "example.test", example_chains[0]);
+    route->chain_length = 1;
+    setting->chains[route - setting->routes][0] = SITE;
+    add_domain(setting, "lmtp.test", lmtp_chains[0]);
+    add_relay(setting, relay_chains[0]);
     finish(setting, true);
     return setting;
 }

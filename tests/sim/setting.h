@@ -21,6 +21,10 @@ const char *setting_server_name(enum setting_server server);
 bool setting_server_is_lmtp(enum setting_server server);
 /* Where clients connect to. */
 struct ip_endpoint setting_listener(void);
+/* Where the site calls, as whom: it may have the mail of example.test. */
+struct ip_endpoint setting_odmr_listener(void);
+#define SETTING_SITE "site"
+#define SETTING_SITE_PASSWORD "a tin can and a string"
 /* A client of the relay's network. */
 struct ip_address setting_relay_client(void);
 
@@ -29,6 +33,8 @@ struct setting *setting_new_plain(void);
 /* The same servers, but those of example.test and of the rest as DNS names them (sim.h), l1 > mx
  * for lmtp.test. */
 struct setting *setting_new_mx(void);
+/* Plain, but that the site has to call for the mail of example.test. */
+struct setting *setting_new_odmr(void);
 /* As the dice fall. */
 struct setting *setting_new_drawn(void);
 void setting_free(struct setting *setting);

@@ -58,6 +58,10 @@ void sim_net_cut(const struct ip_endpoint *at);
 /* Two ends already connected, each belonging to a process: a socketpair(2). */
 void sim_net_pair(struct sim_process *first, struct sim_process *second, int *ret_first,
                   int *ret_second);
+/* The connection belongs to the process `to` from now on, under the descriptor returned; what is
+ * sent over `fd` still arrives, before what is sent over that, and to close it closes nothing. -1:
+ * there are no more descriptors. Nothing may be on its way to us. */
+int sim_net_give(int fd, struct sim_process *to);
 /* What names are there: "aN.test" is 192.0.2.N; example.test has the exchangers a1.test, a2.test,
  * a3.test in this order, crowd.test twenty without addresses and then mx2.test, all alike, every
  * other name below "test" a5.test and a2.test. So often asking comes to nothing: no answer, a

@@ -503,6 +503,28 @@ static void visit_ready(void *context, unsigned ready)
     work(visit);
 }
 
+void sim_server_visit(struct sim_server *server, int fd)
+{
+    struct visit *visit = calloc(1, sizeof(*visit));
+    assert(visit != NULL);
+    visit->server = server;
+    server->visits++;
+    visit->sender = LEDGER_NOBODY;
+    visit->fd = fd;
+    visit->watch = loop_watch_new(server->loop, fd, visit_ready, visit);
+    visit->timer = loop_timer_new(server->loop, slow_over, visit);
+    buffer_init(&visit->in, 0);
+    buffer_init(&visit->out, 0);
+    buffer_init(&visit->content, 0);
+    if (chance(server->mood.greet_4xx)) {
+        say(visit, "421 4.3.2 busy");
+        visit->closing = true;
+    } else if (!server->mood.silent) {
+        say(visit, "220 sim.test ESMTP");
+    }
+    flush(visit);
+}
+
 static void accept_ready(void *context, unsigned ready)
 {
     (void)ready;
@@ -510,24 +532,7 @@ static void accept_ready(void *context, unsigned ready)
     int fd;
     struct ip_endpoint peer;
     while (net_accept(server->listener, &fd, &peer) == ERROR_NONE) {
-        struct visit *visit = calloc(1, sizeof(*visit));
-        assert(visit != NULL);
-        visit->server = server;
-        server->visits++;
-        visit->sender = LEDGER_NOBODY;
-        visit->fd = fd;
-        visit->watch = loop_watch_new(server->loop, fd, visit_ready, visit);
-        visit->timer = loop_timer_new(server->loop, slow_over, visit);
-        buffer_init(&visit->in, 0);
-        buffer_init(&visit->out, 0);
-        buffer_init(&visit->content, 0);
-        if (chance(server->mood.greet_4xx)) {
-            say(visit, "421 4.3.2 busy");
-            visit->closing = true;
-        } else if (!server->mood.silent) {
-            say(visit, "220 sim.test ESMTP");
-        }
-        flush(visit);
+        sim_server_visit(server, fd);
     }
 }
 
@@ -540,6 +545,9 @@ struct sim_server *sim_server_new(struct loop *loop, const char *name, const str
     server->lmtp = lmtp;
     server->loop = loop;
     server->ledger = ledger;
+    if (at == NULL) {
+        return server;
+    }
     enum error error = net_listen(at, 16, &server->listener);
     assert(error == ERROR_NONE);
     (void)error;

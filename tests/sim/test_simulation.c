@@ -8,13 +8,16 @@
  *   test_simulation            the seeds of the ordinary test run
  *   test_simulation FIRST N    N seeds from FIRST; stops at the first that fails
  *   test_simulation SEED 1 tell    every event of one seed
+ *   test_simulation calls FIRST N  a site that calls for its mail, with N seeds from FIRST
  */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/digest.h"
 #include "sim/scene.h"
 #include "sim/sim.h"
 
@@ -323,6 +326,70 @@ static bool drills(void)
     return good;
 }
 
+/* What befalls a site that calls, and us: its line is cut, a process is killed, the power goes. */
+static void befall(struct scene *scene)
+{
+    struct ip_endpoint line = setting_odmr_listener();
+    uint64_t what = sim_draw(10);
+    if (what < ROLE_COUNT) {
+        program_kill(scene->program, (enum role)what);
+    } else if (what == 3) {
+        program_power_failure(scene->program);
+    } else if (what < 7) {
+        sim_net_cut(&line);
+    } else {
+        return;
+    }
+    scene->ledger->allowance += program_connections(scene->program);
+    ledger_disturb_all(scene->ledger);
+}
+
+/* ODMR: a site calls for its mail when it likes. Nothing is lost, the order is kept. */
+static bool a_site_calls(uint64_t seed)
+{
+    static const struct server_mood moods[] = {
+        {0},
+        {.recipient_4xx = 50, .dot_4xx = 50},
+        {.dot_5xx = 30},
+        {.cut_before_dot = 300},
+        {.cut_after_dot = 50},
+        {.slow = 100},
+        {.hello_cut = 200, .greet_4xx = 200},
+    };
+    struct scene scene;
+    scene_begin(&scene, seed, false);
+    scene_reload(&scene, setting_new_odmr());
+    struct loop *loop = loop_new();
+    struct sim_server *server = sim_server_new(loop, "site", NULL, false, scene.ledger);
+    struct ip_endpoint line = setting_odmr_listener();
+    struct sim_site *site = sim_site_new(loop, &line, SETTING_SITE, SETTING_SITE_PASSWORD, server);
+    int64_t until_ns = sim_now_ns() + 120LL * SECOND;
+    while (sim_now_ns() < until_ns) {
+        sim_run_until(sim_now_ns() + (int64_t)(1 + sim_draw(8)) * SECOND);
+        sim_server_set_mood(server, &moods[sim_draw(sizeof(moods) / sizeof(moods[0]))]);
+        befall(&scene);
+    }
+    sim_server_set_mood(server, &(struct server_mood){0});
+    scene_quiet(&scene);
+    scene_settle(&scene);
+    uint64_t left = program_unfinished(scene.program);
+    uint32_t taken = sim_server_taken(server), turns = sim_site_turns(site);
+    printf("a site calls, seed %llu: %u turns, %u taken, %llu left; ", (unsigned long long)seed,
+           turns, taken, (unsigned long long)left);
+    uint32_t broken = scene_check_end(&scene) + ledger_judge(scene.ledger);
+    scene_end(&scene);
+    return broken == 0 && turns > 10 && taken > 100;
+}
+
+static bool calls(uint64_t first, uint64_t count)
+{
+    bool good = digest_prepare() == ERROR_NONE;
+    for (uint64_t seed = first; good && seed < first + count; seed++) {
+        good = a_site_calls(seed);
+    }
+    return good;
+}
+
 static bool scenarios(void)
 {
     bool good = hanging_up_after_hello(&(struct server_mood){.hello_cut = 1000}) &&
@@ -330,7 +397,7 @@ static bool scenarios(void)
     for (uint64_t seed = 1; good && seed <= 5; seed++) {
         good = silent_then_back(seed);
     }
-    return good && half_repaired_servers() && drills();
+    return good && half_repaired_servers() && drills() && calls(1, 8);
 }
 
 /* Seeds that once found something. */
@@ -358,6 +425,9 @@ static bool try_seed(uint64_t seed, bool tell)
 
 int main(int count, char **arguments)
 {
+    if (count > 3 && strcmp(arguments[1], "calls") == 0) {
+        return calls(strtoull(arguments[2], NULL, 10), strtoull(arguments[3], NULL, 10)) ? 0 : 1;
+    }
     uint64_t first = count > 1 ? strtoull(arguments[1], NULL, 10) : 1;
     uint64_t seeds = count > 2 ? strtoull(arguments[2], NULL, 10) : 30;
     if (count == 1 && !scenarios()) {
