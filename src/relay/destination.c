@@ -18,27 +18,24 @@
 
 enum {
     ANSWER_PATIENCE_MS = 30000, /* a question without an answer is asked again */
-    TROUBLE_WAIT_MS = 5000,     /* doubling up to: */
-    TROUBLE_WAIT_DOMAIN_MAX_MS = 30000,
-    TROUBLE_WAIT_RELAY_MAX_MS = 300000,
     SWEEP_MS = 60000,
     FINAL_BUDGET = 256, /* messages ended in one call */
 };
 
-static const struct route_config *route_of(const struct relay *relay,
-                                           const struct destination *destination)
+const struct route_config *destination_route(const struct relay *relay,
+                                             const struct destination *destination)
 {
     return &relay->config->routes[destination->route];
 }
 
-static bool is_domain(const struct relay *relay, const struct destination *destination)
+bool destination_is_domains(const struct relay *relay, const struct destination *destination)
 {
-    return route_of(relay, destination)->kind == ROUTE_DOMAIN;
+    return destination_route(relay, destination)->kind == ROUTE_DOMAIN;
 }
 
 /* ---- making ------------------------------------------------------------------------------- */
 
-static uint64_t key_of(uint32_t route, uint32_t domain)
+uint64_t destination_key(uint32_t route, uint32_t domain)
 {
     return (uint64_t)route << 32 | domain;
 }
@@ -68,11 +65,10 @@ static uint32_t find_place(struct relay *relay)
     return place;
 }
 
-/* The route's own servers; the exchangers come between them. */
-static void set_chain(const struct relay *relay, struct destination *destination,
-                      const uint32_t *exchangers, uint32_t count)
+void destination_set_chain(const struct relay *relay, struct destination *destination,
+                           const uint32_t *exchangers, uint32_t count)
 {
-    const struct route_config *route = route_of(relay, destination);
+    const struct route_config *route = destination_route(relay, destination);
     uint32_t length = 0;
     for (uint32_t i = 0; i <= route->chain_length; i++) {
         if (i == route->mx_place) {
@@ -91,7 +87,7 @@ static void set_chain(const struct relay *relay, struct destination *destination
 struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain)
 {
     struct destination *destination =
-        map_get(&relay->lanes.destinations_by_key, key_of(route, domain));
+        map_get(&relay->lanes.destinations_by_key, destination_key(route, domain));
     if (destination != NULL) {
         return destination;
     }
@@ -99,7 +95,7 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
     uint32_t room = relay->config->routes[route].chain_length + MX_EXCHANGERS_MAX;
     destination = place == NO_INDEX ? NULL : calloc(1, sizeof *destination);
     uint32_t *chain = destination == NULL ? NULL : calloc(room, sizeof *chain);
-    if (chain == NULL || map_put(&relay->lanes.destinations_by_key, key_of(route, domain),
+    if (chain == NULL || map_put(&relay->lanes.destinations_by_key, destination_key(route, domain),
                                  destination) != ERROR_NONE) {
         free(destination);
         free(chain);
@@ -117,7 +113,7 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
         list_init(&destination->uses[i].link);
         destination->uses[i].destination = destination;
     }
-    set_chain(relay, destination, NULL, 0);
+    destination_set_chain(relay, destination, NULL, 0);
     relay->lanes.destinations[place] = destination;
     relay->lanes.destination_count++;
     destination_touch(relay, destination);
@@ -131,13 +127,14 @@ struct destination *destination_find(struct relay *relay, uint32_t route, struct
 {
     uint32_t number = relay->config->routes[route].mx ? domain_take(relay, domain) : INTERN_NONE;
     struct destination *destination =
-        number == INTERN_NONE ? NULL
-                              : map_get(&relay->lanes.destinations_by_key, key_of(route, number));
+        number == INTERN_NONE
+            ? NULL
+            : map_get(&relay->lanes.destinations_by_key, destination_key(route, number));
     intern_drop(&relay->domains, number);
     return destination;
 }
 
-static void drop_exchangers(struct destination *destination)
+void destination_drop_exchangers(struct destination *destination)
 {
     for (uint32_t i = 0; i < destination->exchanger_count; i++) {
         list_remove(&destination->uses[i].link);
@@ -146,7 +143,7 @@ static void drop_exchangers(struct destination *destination)
 
 void destination_free(struct relay *relay, struct destination *destination)
 {
-    drop_exchangers(destination);
+    destination_drop_exchangers(destination);
     list_remove(&destination->touched);
     if (destination->timer != SCHEDULE_NOWHERE) {
         schedule_remove(&relay->schedule, destination->timer);
@@ -167,12 +164,12 @@ static bool is_current(const struct relay *relay, const struct destination *dest
 static bool is_known(const struct relay *relay, const struct destination *destination)
 {
     return is_current(relay, destination) ||
-           (is_domain(relay, destination) && destination->exchanger_count > 0);
+           (destination_is_domains(relay, destination) && destination->exchanger_count > 0);
 }
 
 uint32_t destination_choose(const struct relay *relay, const struct destination *destination)
 {
-    uint32_t first_exchanger = route_of(relay, destination)->mx_place;
+    uint32_t first_exchanger = destination_route(relay, destination)->mx_place;
     uint32_t found = NO_INDEX;
     for (uint32_t i = 0; i <= destination->chain_length; i++) {
         if (i == destination->chain_length ||
@@ -216,259 +213,6 @@ struct slice destination_trouble(const struct destination *destination)
                                  : SLICE_EMPTY;
 }
 
-/* ---- what DNS has said -------------------------------------------------------------------- */
-
-static void place_lanes(struct relay *relay, struct destination *destination)
-{
-    LIST_EACH(&destination->lanes, at, after)
-    {
-        lane_place(relay, LIST_ENTRY(at, struct lane, sibling));
-    }
-}
-
-static void arm(struct relay *relay, struct destination *destination)
-{
-    int64_t due = destination->asked      ? destination->asked_until_ms
-                  : destination->answered ? destination->expires_ms
-                                          : INT64_MAX;
-    if (destination->timer == SCHEDULE_NOWHERE && due != INT64_MAX) {
-        schedule_add(&relay->schedule, (struct timer){due, TIMER_DESTINATION, destination->index});
-    } else if (due != INT64_MAX) {
-        schedule_change(&relay->schedule, destination->timer, due);
-    } else if (destination->timer != SCHEDULE_NOWHERE) {
-        schedule_remove(&relay->schedule, destination->timer);
-    }
-}
-
-/* Those whose last server has left the chain begin anew, with its head (R4). */
-static void settle_last_servers(struct destination *destination)
-{
-    LIST_EACH(&destination->lanes, at, after)
-    {
-        struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
-        bool there = false;
-        for (uint32_t i = 0; i < destination->chain_length; i++) {
-            there |= destination->chain[i] == lane->last_server;
-        }
-        if (!there) {
-            lane->last_server = destination->chain_length > 0 ? destination->chain[0] : NO_INDEX;
-        }
-    }
-}
-
-static uint64_t filter_of(const struct relay *relay, const struct route_config *route)
-{
-    return route->deliver_only_to_count == 0
-               ? 0
-               : hash_bytes(relay->key,
-                            slice_make(route->deliver_only_to, route->deliver_only_to_count *
-                                                                   sizeof *route->deliver_only_to));
-}
-
-/* False: none of them could be had. */
-static bool take_exchangers(struct relay *relay, struct destination *destination,
-                            const struct mx_decision *decision)
-{
-    const struct route_config *route = route_of(relay, destination);
-    uint32_t exchangers[MX_EXCHANGERS_MAX] = {0};
-    uint32_t count = 0;
-    bool lasting = is_domain(relay, destination);
-    drop_exchangers(destination);
-    for (uint32_t i = 0; i < decision->count; i++) {
-        struct server *server =
-            exchanger_take(relay, &decision->choices[i], filter_of(relay, route), lasting);
-        if (server != NULL) {
-            list_append(&server->exchanger->uses, &destination->uses[count].link);
-            exchangers[count++] = server->index;
-        }
-    }
-    set_chain(relay, destination, exchangers, count);
-    if (count > 0 && route->mx_place == route->chain_length) {
-        exchanger_is_last(server_at(relay, exchangers[count - 1]));
-    }
-    settle_last_servers(destination);
-    return count > 0;
-}
-
-static uint32_t next_wait(const struct relay *relay, struct destination *destination)
-{
-    uint32_t most =
-        is_domain(relay, destination) ? TROUBLE_WAIT_DOMAIN_MAX_MS : TROUBLE_WAIT_RELAY_MAX_MS;
-    uint32_t wait = destination->wait_ms * 2;
-    wait = wait < TROUBLE_WAIT_MS ? TROUBLE_WAIT_MS : wait;
-    destination->wait_ms = wait > most ? most : wait;
-    return destination->wait_ms;
-}
-
-/* DNS itself rules it out, other than by silence. */
-static bool is_word(enum mx_verdict verdict)
-{
-    return verdict == MX_NULL || verdict == MX_OURSELVES || verdict == MX_REFUSED ||
-           verdict == MX_ELSEWHERE;
-}
-
-/* What was in doubt at one that was noted, and is an exchanger no longer, may go to others. */
-static void let_go_of_expected(struct relay *relay, struct destination *destination)
-{
-    LIST_EACH(&destination->lanes, at, after)
-    {
-        const struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
-        struct server *server =
-            lane->pin == PIN_DOUBT ? server_at(relay, lane->pinned_server) : NULL;
-        if (server != NULL && exchanger_is_gone(server)) {
-            doubts_unpin(relay, server);
-        }
-    }
-}
-
-/* Once when it begins, changes or ends. */
-static void tell_trouble(struct relay *relay, struct destination *destination)
-{
-    struct slice trouble = destination_trouble(destination);
-    if (slice_equal(trouble, destination->told) || list_is_empty(&destination->lanes)) {
-        return;
-    }
-    const struct lane *lane = LIST_ENTRY(destination->lanes.next, struct lane, sibling);
-    struct relay_action *event = action_event(relay, RELAY_EVENT_DNS);
-    event->lane = action_copy(relay, lane->name);
-    event->reason = trouble.length > 0 ? trouble : SLICE_LITERAL("exchangers are known again");
-    destination->told = trouble;
-}
-
-static void conclude(struct relay *relay, struct destination *destination,
-                     const struct mx_decision *decision)
-{
-    bool lasting = is_domain(relay, destination);
-    int64_t valid_ms = (int64_t)decision->ttl_s * 1000;
-    destination->asked = false;
-    destination->answered = true;
-    destination->verdict = decision->verdict;
-    destination->error = decision->error;
-    if (decision->verdict == MX_FOUND) {
-        if (!take_exchangers(relay, destination, decision)) {
-            destination->verdict = MX_NO_ANSWER; /* there are too many just now */
-        }
-    } else if (!lasting || is_word(decision->verdict)) {
-        drop_exchangers(destination);
-        set_chain(relay, destination, NULL, 0);
-        settle_last_servers(destination);
-    }
-    if (destination->verdict == MX_FOUND) {
-        destination->wait_ms = 0;
-    } else if (lasting || !mx_is_final(destination->verdict)) {
-        valid_ms = next_wait(relay, destination);
-    }
-    destination->expires_ms = relay->now.steady_ms + valid_ms;
-    arm(relay, destination);
-    destination_touch(relay, destination);
-    tell_trouble(relay, destination);
-    if (destination->verdict != MX_NO_ANSWER) {
-        let_go_of_expected(relay, destination);
-    }
-    place_lanes(relay, destination);
-}
-
-static void decide(struct relay *relay, const struct destination *destination,
-                   const struct mx_answer *answer, struct mx_decision *ret_decision)
-{
-    const struct route_config *route = route_of(relay, destination);
-    struct mx_policy policy = {.hostname = relay->config->hostname,
-                               .own = relay->config->nat_addresses,
-                               .own_count = relay->config->nat_address_count,
-                               .only = route->deliver_only_to,
-                               .only_count = route->deliver_only_to_count};
-    mx_decide(answer, &policy, relay_random(relay), ret_decision);
-}
-
-static void take_answer(struct relay *relay, struct destination *destination,
-                        const struct mx_answer *answer)
-{
-    struct mx_decision decision;
-    struct mx_completed completed;
-    if (!is_domain(relay, destination)) {
-        decide(relay, destination, answer, &decision);
-        conclude(relay, destination, &decision);
-        return;
-    }
-    struct slice domain = intern_text(&relay->domains, destination->domain);
-    struct mx_decision known;
-    mx_complete(answer, mx_known_read(relay, domain, &known) ? &known : NULL, &completed);
-    decide(relay, destination, &completed.answer, &decision);
-    conclude(relay, destination, &decision);
-    if (decision.verdict == MX_FOUND) {
-        mx_known_keep(relay, domain, &decision);
-    }
-}
-
-void destination_recall(struct relay *relay, struct destination *destination)
-{
-    struct mx_decision known, decision;
-    struct mx_completed completed;
-    struct slice domain = intern_text(&relay->domains, destination->domain);
-    if (!is_domain(relay, destination) || destination->answered ||
-        destination->exchanger_count > 0 || !mx_known_read(relay, domain, &known)) {
-        return;
-    }
-    mx_of_known(&known, &completed);
-    decide(relay, destination, &completed.answer, &decision); /* our own names may have changed */
-    if (decision.verdict == MX_FOUND) {
-        (void)take_exchangers(relay, destination, &decision);
-        place_lanes(relay, destination);
-    }
-}
-
-void destinations_recall(struct relay *relay)
-{
-    for (uint32_t i = 0; i < relay->lanes.destination_room; i++) {
-        if (relay->lanes.destinations[i] != NULL) {
-            destination_recall(relay, relay->lanes.destinations[i]);
-        }
-    }
-}
-
-uint32_t destination_server(struct relay *relay, struct destination *destination, struct slice name,
-                            bool expect)
-{
-    uint32_t first = route_of(relay, destination)->mx_place;
-    uint32_t exchangers[MX_EXCHANGERS_MAX] = {0};
-    uint32_t count = destination->exchanger_count;
-    for (uint32_t i = 0; i < count; i++) {
-        exchangers[i] = destination->chain[first + i];
-        if (slice_equal(server_name(relay, exchangers[i]), name)) {
-            return exchangers[i];
-        }
-    }
-    struct server *server =
-        expect && !is_domain(relay, destination) && !destination->answered &&
-                count < MX_EXCHANGERS_MAX
-            ? exchanger_expect(relay, name, filter_of(relay, route_of(relay, destination)))
-            : NULL;
-    if (server == NULL) {
-        return NO_INDEX;
-    }
-    list_append(&server->exchanger->uses, &destination->uses[count].link);
-    exchangers[count] = server->index;
-    set_chain(relay, destination, exchangers, count + 1);
-    return server->index;
-}
-
-void relay_resolved(struct relay *relay, struct slice domain, const struct mx_answer *answer,
-                    struct relay_time now)
-{
-    relay_begin(relay, now);
-    uint32_t number = domain_take(relay, domain);
-    for (uint32_t i = 0; number != INTERN_NONE && i < relay->config->route_count; i++) {
-        struct destination *destination =
-            map_get(&relay->lanes.destinations_by_key, key_of(i, number));
-        if (destination != NULL && relay->started &&
-            (destination->asked || !destination->answered)) {
-            take_answer(relay, destination, answer);
-        }
-    }
-    intern_drop(&relay->domains, number);
-    relay_settle(relay);
-}
-
 /* ---- asking ------------------------------------------------------------------------------- */
 
 static bool has_ready(const struct relay *relay, const struct destination *destination)
@@ -488,7 +232,7 @@ static bool has_ready(const struct relay *relay, const struct destination *desti
 /* A server that comes before the exchangers takes the mail: nobody needs to know them. */
 static bool head_serves(const struct relay *relay, const struct destination *destination)
 {
-    for (uint32_t i = 0; i < route_of(relay, destination)->mx_place; i++) {
+    for (uint32_t i = 0; i < destination_route(relay, destination)->mx_place; i++) {
         if (server_usable(server_at(relay, destination->chain[i]))) {
             return true;
         }
@@ -498,7 +242,7 @@ static bool head_serves(const struct relay *relay, const struct destination *des
 
 static bool is_needed(const struct relay *relay, const struct destination *destination)
 {
-    return is_domain(relay, destination) ||
+    return destination_is_domains(relay, destination) ||
            (has_ready(relay, destination) && !head_serves(relay, destination));
 }
 
@@ -508,7 +252,7 @@ static void ask(struct relay *relay, struct destination *destination)
     destination->asked_until_ms = relay->now.steady_ms + ANSWER_PATIENCE_MS;
     struct relay_action *action = action_add(relay, RELAY_RESOLVE);
     action->domain = action_copy(relay, intern_text(&relay->domains, destination->domain));
-    arm(relay, destination);
+    destination_arm(relay, destination);
 }
 
 void destination_timer(struct relay *relay, struct destination *destination)
@@ -517,12 +261,12 @@ void destination_timer(struct relay *relay, struct destination *destination)
     int64_t now = relay->now.steady_ms;
     schedule_remove(&relay->schedule, destination->timer);
     if (destination->asked && destination->asked_until_ms <= now) {
-        conclude(relay, destination, &silence);
+        destination_conclude(relay, destination, &silence);
     } else if (destination->answered && destination->expires_ms <= now) {
         destination_touch(relay, destination);
-        place_lanes(relay, destination);
+        destination_place_lanes(relay, destination);
     } else {
-        arm(relay, destination);
+        destination_arm(relay, destination);
     }
 }
 
@@ -532,7 +276,7 @@ void destinations_forget_questions(struct relay *relay)
         struct destination *destination = relay->lanes.destinations[i];
         if (destination != NULL && destination->asked) {
             destination->asked = false;
-            arm(relay, destination);
+            destination_arm(relay, destination);
             destination_touch(relay, destination);
         }
     }
@@ -561,7 +305,7 @@ static void end_message(struct relay *relay, const struct lane *lane, uint32_t n
 /* DNS rules the domain out, and nobody else is to be asked. */
 static bool is_final(const struct relay *relay, const struct destination *destination)
 {
-    const struct route_config *route = route_of(relay, destination);
+    const struct route_config *route = destination_route(relay, destination);
     return is_current(relay, destination) && mx_is_final(destination->verdict) &&
            route->kind == ROUTE_RELAY && route->mx_place == route->chain_length &&
            !head_serves(relay, destination);
@@ -647,7 +391,7 @@ static void retire(struct relay *relay, struct destination *destination)
     }
     uint32_t index = destination->index;
     (void)map_remove(&relay->lanes.destinations_by_key,
-                     key_of(destination->route, destination->domain));
+                     destination_key(destination->route, destination->domain));
     destination_free(relay, destination);
     relay->lanes.destinations[index] = NULL;
     relay->lanes.destination_count--;
@@ -700,7 +444,7 @@ bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
 void destination_carry(struct relay *relay, uint32_t route, const struct destination *from)
 {
     struct destination *to =
-        map_get(&relay->lanes.destinations_by_key, key_of(route, from->domain));
+        map_get(&relay->lanes.destinations_by_key, destination_key(route, from->domain));
     if (to == NULL) {
         return; /* nothing of its mail goes by this route any more */
     }
@@ -715,7 +459,7 @@ void destination_carry(struct relay *relay, uint32_t route, const struct destina
         exchangers[i] = server->index;
         list_append(&server->exchanger->uses, &to->uses[i].link);
     }
-    set_chain(relay, to, exchangers, count);
+    destination_set_chain(relay, to, exchangers, count);
     to->answered = from->answered;
     to->verdict = from->verdict;
     to->error = from->error;
@@ -723,7 +467,7 @@ void destination_carry(struct relay *relay, uint32_t route, const struct destina
     to->expires_ms = from->expires_ms;
     to->wait_ms = from->wait_ms;
     to->idle = from->idle;
-    arm(relay, to);
+    destination_arm(relay, to);
     LIST_EACH(&to->lanes, at, after)
     {
         struct lane *lane = LIST_ENTRY(at, struct lane, sibling);

@@ -893,6 +893,22 @@ void destination_free(struct relay *relay, struct destination *destination);
 /* What DNS said of one of an older configuration holds for the one of `route` now, if there is any.
  */
 void destination_carry(struct relay *relay, uint32_t route, const struct destination *from);
+/* Between destination.c and destination_answer.c, which holds what DNS has said: */
+const struct route_config *destination_route(const struct relay *relay,
+                                             const struct destination *destination);
+/* It is a domain block's, not a relay's. */
+bool destination_is_domains(const struct relay *relay, const struct destination *destination);
+uint64_t destination_key(uint32_t route, uint32_t domain);
+/* The route's own servers, and between them these exchangers. */
+void destination_set_chain(const struct relay *relay, struct destination *destination,
+                           const uint32_t *exchangers, uint32_t count);
+void destination_drop_exchangers(struct destination *destination);
+void destination_place_lanes(struct relay *relay, struct destination *destination);
+/* Its timer, by what is asked or known. */
+void destination_arm(struct relay *relay, struct destination *destination);
+/* DNS has said so, or nothing in time. */
+void destination_conclude(struct relay *relay, struct destination *destination,
+                          const struct mx_decision *decision);
 /* What DNS said means the same by both. */
 bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
                              const struct relay_config *b, uint32_t route_b);
