@@ -64,22 +64,15 @@ static void quit(uint32_t session)
     world_ended(&world, session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
 }
 
-static struct relay_lane_view lane(uint32_t route)
-{
-    struct relay_lane_view view;
-    relay_lane(world.relay, route, &view);
-    return view;
-}
-
 static void that_nobody_calls_is_no_trouble(void **state)
 {
     (void)state;
     start();
     assert_int_equal(world_state(&world, SITE), SERVER_DOWN);
-    assert_int_equal(lane(1).state, LANE_IDLE);
+    assert_int_equal(world_lane(&world, 1).state, LANE_IDLE);
     world_add(&world, 1, "a@x.example", "u@two.example", 0);
     assert_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
-    assert_int_equal(lane(1).state, LANE_IDLE);
+    assert_int_equal(world_lane(&world, 1).state, LANE_IDLE);
     for (int i = 0; i < 600; i++) {
         world_wait(&world, 1000);
         for (size_t j = 0; world_action(&world, RELAY_CONNECT, j) != NULL; j++) {
@@ -190,7 +183,7 @@ static void the_operator_takes_it_out_and_brings_it_back(void **state)
     assert_int_equal(relay_server_disable(world.relay, SITE, world.now), ERROR_NONE);
     world_take(&world);
     assert_non_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
-    assert_int_equal(lane(1).state, LANE_STOPPED);
+    assert_int_equal(world_lane(&world, 1).state, LANE_STOPPED);
     assert_int_equal(call("two.example", NULL).outcome, RELAY_ATRN_OUT);
     assert_int_equal(relay_server_enable(world.relay, SITE, world.now), ERROR_NONE);
     world_take(&world);
@@ -213,7 +206,7 @@ static void a_call_that_breaks_leaves_the_rest_for_the_next(void **state)
     world_ended(&world, answer.session, RELAY_AT_CONTENT, RELAY_LOST, 0);
     assert_int_equal(world_state(&world, SITE), SERVER_DOWN);
     assert_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
-    assert_int_equal(lane(1).state, LANE_IDLE);
+    assert_int_equal(world_lane(&world, 1).state, LANE_IDLE);
     struct relay_server_view view;
     relay_server(world.relay, SITE, &view);
     assert_true(view.failures > 0);

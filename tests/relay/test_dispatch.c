@@ -18,14 +18,6 @@ static void start(void)
     world_start(&world);
 }
 
-/* A copy, since the next input overwrites what was taken. */
-static struct relay_action expect(enum relay_action_kind kind)
-{
-    const struct relay_action *action = world_action(&world, kind, 0);
-    assert_non_null(action);
-    return *action;
-}
-
 static void accepted(struct relay_action deliver)
 {
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
@@ -48,15 +40,15 @@ static void the_first_good_probe_carries_the_first_delivery(void **state)
     assert_int_equal(world.action_count, 0); /* nothing before the start */
     relay_start(world.relay, world.now);
     world_take(&world);
-    struct relay_action connect = expect(RELAY_CONNECT);
+    struct relay_action connect = world_one(&world, RELAY_CONNECT);
     assert_int_equal(connect.server, 0);
     world_opened(&world, connect.session);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.session, connect.session);
     assert_int_equal(deliver.handle.index, 7);
     assert_int_equal(world_state(&world, 0), SERVER_RECOVERING);
     accepted(deliver);
-    struct relay_action fate = expect(RELAY_FATE);
+    struct relay_action fate = world_one(&world, RELAY_FATE);
     assert_int_equal(fate.handle.index, 7);
     assert_int_equal(fate.fate, SPOOL_DELIVERED);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
@@ -83,7 +75,7 @@ static void a_refused_server_costs_one_step_and_the_next_is_taken(void **state)
         struct relay_action copy = *deliver;
         world_result(&world, &copy, RELAY_CUT, RELAY_AT_MAIL, RELAY_LOST, 0);
     } else {
-        struct relay_action connect = expect(RELAY_CONNECT);
+        struct relay_action connect = world_one(&world, RELAY_CONNECT);
         assert_int_equal(connect.server, 0);
         world_ended(&world, connect.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
     }
@@ -106,7 +98,7 @@ static void recipients_too_many_go_next_over_the_same_session(void **state)
     world_add(&world, 1, "a@x.example", "a@one.example b@one.example c@one.example", 0);
     uint32_t session = 0;
     for (uint32_t first = 0; first < 3; first++) {
-        struct relay_action deliver = expect(RELAY_DELIVER);
+        struct relay_action deliver = world_one(&world, RELAY_DELIVER);
         session = first == 0 ? deliver.session : session;
         assert_int_equal(deliver.session, session);
         assert_int_equal(deliver.delivery_count, 3 - first);
@@ -150,9 +142,9 @@ static void a_recipients_later_mail_waits_for_the_earlier_ones_reply(void **stat
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-    struct relay_action first = expect(RELAY_DELIVER);
+    struct relay_action first = world_one(&world, RELAY_DELIVER);
     world_add(&world, 2, "a@x.example", "BOB@one.example", 0);
-    struct relay_action second = expect(RELAY_DELIVER);
+    struct relay_action second = world_one(&world, RELAY_DELIVER);
     assert_int_equal(second.handle.index, 2);
     assert_int_equal(second.session, first.session);
     assert_int_equal(attempt(second), ERROR_AGAIN);
@@ -161,7 +153,7 @@ static void a_recipients_later_mail_waits_for_the_earlier_ones_reply(void **stat
     assert_null(world_action(&world, RELAY_DELIVER, 0));
     assert_int_equal(attempt(second), ERROR_AGAIN);
     accepted(first);
-    struct relay_action third = expect(RELAY_DELIVER);
+    struct relay_action third = world_one(&world, RELAY_DELIVER);
     assert_int_equal(third.handle.index, 3);
     assert_int_equal(third.session, first.session);
     assert_int_equal(world_count(&world, RELAY_DELIVER), 1);
@@ -182,12 +174,12 @@ static void a_follower_does_not_pass_one_that_is_not_settled(void **state)
         start();
         world_up(&world, 0);
         world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-        struct relay_action first = expect(RELAY_DELIVER);
+        struct relay_action first = world_one(&world, RELAY_DELIVER);
         world_add(&world, 2, "a@x.example", "bob@one.example", 0);
-        struct relay_action second = expect(RELAY_DELIVER);
+        struct relay_action second = world_one(&world, RELAY_DELIVER);
         world_add(&world, 3, "a@x.example", "bob@one.example", 0);
         world_result(&world, &first, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 450);
-        assert_int_equal(expect(RELAY_CLOSE).session, first.session);
+        assert_int_equal(world_one(&world, RELAY_CLOSE).session, first.session);
         assert_int_equal(attempt(second), ERROR_MISSING);
         world.now.steady_ms += 100; /* it may have been refused as well, before it was given back */
         world_result(&world, &second, verdicts[i], RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
@@ -222,9 +214,9 @@ static void patience_runs_once_then_later_mail_passes(void **state)
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-    struct relay_action first = expect(RELAY_DELIVER);
+    struct relay_action first = world_one(&world, RELAY_DELIVER);
     world_add(&world, 2, "a@x.example", "bob@one.example", 0);
-    struct relay_action second = expect(RELAY_DELIVER);
+    struct relay_action second = world_one(&world, RELAY_DELIVER);
     world_result(&world, &first, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
     world_result(&world, &second, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
@@ -257,7 +249,7 @@ static void one_message_for_several_goes_in_one_transaction(void **state)
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x.example", "bob@one.example ann@one.example carl@two.example", 0);
-    struct relay_action both = expect(RELAY_DELIVER);
+    struct relay_action both = world_one(&world, RELAY_DELIVER);
     assert_int_equal(both.delivery_count, 2);
     assert_int_equal(both.deliveries[0], 0);
     assert_int_equal(both.deliveries[1], 1);
@@ -270,7 +262,7 @@ static void refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_not
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD);
     assert_non_null(world_event(&world, RELAY_EVENT_DEAD, 0));
@@ -280,19 +272,19 @@ static void refused_for_a_domain_is_a_dead_letter_and_for_a_client_of_ours_a_not
     assert_int_equal(totals.messages, 0);
     assert_int_equal(totals.dead_letters, 1);
     world_add(&world, 2, "a@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED);
-    deliver = expect(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
-    struct relay_action bounce = expect(RELAY_BOUNCE);
+    struct relay_action bounce = world_one(&world, RELAY_BOUNCE);
     assert_int_equal(bounce.handle.index, 2);
     assert_int_equal(bounce.delivery_count, 1);
     assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_FINISHED);
     /* Never in answer to a null reverse-path, nor for a notice of our own. */
     world_add(&world, 3, "", "bob@one.example", SPOOL_SENDER_VERIFIED);
-    deliver = expect(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
     assert_int_equal(world_delivery(&world, 3, 0), DELIVERY_DEAD);
     world_add(&world, 4, "x@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED | SPOOL_OWN_DSN);
-    deliver = expect(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
     assert_int_equal(world_delivery(&world, 4, 0), DELIVERY_DEAD);
     world_close(&world);
@@ -306,8 +298,8 @@ static void success_is_told_where_nobody_else_tells_it(void **state)
     world_up(&world, 0);
     world.notify = SPOOL_NOTIFY_SUCCESS | SPOOL_NOTIFY_FAILURE;
     world_add(&world, 1, "a@one.example", "bob@one.example ann@one.example", SPOOL_SENDER_VERIFIED);
-    accepted(expect(RELAY_DELIVER));
-    struct relay_action notice = expect(RELAY_NOTICE);
+    accepted(world_one(&world, RELAY_DELIVER));
+    struct relay_action notice = world_one(&world, RELAY_NOTICE);
     assert_int_equal(notice.handle.index, 1);
     assert_int_equal(notice.delivery_count, 2);
     assert_int_equal(notice.deliveries[1], 1);
@@ -318,14 +310,14 @@ static void success_is_told_where_nobody_else_tells_it(void **state)
 
     /* Not to strangers, not about notices, not where it was not asked for. */
     world_add(&world, 2, "a@x.example", "bob@one.example", 0);
-    accepted(expect(RELAY_DELIVER));
+    accepted(world_one(&world, RELAY_DELIVER));
     assert_null(world_action(&world, RELAY_NOTICE, 0));
     world_add(&world, 3, "", "bob@one.example", SPOOL_SENDER_VERIFIED | SPOOL_OWN_DSN);
-    accepted(expect(RELAY_DELIVER));
+    accepted(world_one(&world, RELAY_DELIVER));
     assert_null(world_action(&world, RELAY_NOTICE, 0));
     world.notify = SPOOL_NOTIFY_FAILURE;
     world_add(&world, 4, "a@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED);
-    accepted(expect(RELAY_DELIVER));
+    accepted(world_one(&world, RELAY_DELIVER));
     assert_null(world_action(&world, RELAY_NOTICE, 0));
 
     /* Nor by us when the server does. */
@@ -335,7 +327,7 @@ static void success_is_told_where_nobody_else_tells_it(void **state)
     world.notify = SPOOL_NOTIFY_SUCCESS;
     world_up(&world, 0);
     world_add(&world, 5, "a@one.example", "bob@one.example", SPOOL_SENDER_VERIFIED);
-    accepted(expect(RELAY_DELIVER));
+    accepted(world_one(&world, RELAY_DELIVER));
     assert_null(world_action(&world, RELAY_NOTICE, 0));
     assert_non_null(world_action(&world, RELAY_FATE, 0));
     world_close(&world);
@@ -348,12 +340,12 @@ static void a_notice_that_cannot_be_made_leaves_a_dead_letter(void **state)
     world_up(&world, 0);
     world.bounces_fail = true;
     world_add(&world, 1, "a@one.example", "bob@one.example ann@one.example", SPOOL_SENDER_VERIFIED);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world_add(&world, 2, "a@one.example", "bob@one.example", 0);
-    struct relay_action next = expect(RELAY_DELIVER);
+    struct relay_action next = world_one(&world, RELAY_DELIVER);
     deliver.deliveries = (const uint32_t[]){0, 1};
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 554);
-    assert_int_equal(expect(RELAY_BOUNCE).delivery_count, 2);
+    assert_int_equal(world_one(&world, RELAY_BOUNCE).delivery_count, 2);
     assert_null(world_action(&world, RELAY_FATE, 0));
     assert_null(world_event(&world, RELAY_EVENT_BOUNCED, 0));
     const struct relay_action *dead = world_event(&world, RELAY_EVENT_DEAD, 1);
@@ -397,7 +389,7 @@ static void mail_loaded_late_keeps_its_place(void **state)
     assert_false(relay_next_message(world.relay, &cursor, &handle));
     relay_start(world.relay, world.now);
     world_take(&world);
-    world_opened(&world, expect(RELAY_CONNECT).session);
+    world_opened(&world, world_one(&world, RELAY_CONNECT).session);
     struct relay_action given[3];
     size_t count = 0;
     for (size_t i = 0; i < 3; i++) { /* the last one goes along behind the second */
@@ -419,7 +411,7 @@ static void totals_follow_the_oldest_message(void **state)
     world_up(&world, 0);
     int64_t first = world.now.wall_ms;
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world.now.wall_ms += 7;
     world_add(&world, 2, "a@x.example", "bob@one.example", 0);
     struct relay_totals totals;
@@ -446,10 +438,10 @@ static void a_message_that_broke_two_sessions_blames_no_server_any_more(void **s
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
-    world_opened(&world, expect(RELAY_CONNECT).session);
-    deliver = expect(RELAY_DELIVER);
+    world_opened(&world, world_one(&world, RELAY_CONNECT).session);
+    deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEFERRED);
     for (int i = 0; i < 20 && world_state(&world, 0) != SERVER_RECOVERING; i++) {
@@ -463,10 +455,10 @@ static void a_message_that_broke_two_sessions_blames_no_server_any_more(void **s
         }
     }
     world_add(&world, 2, "a@x.example", "ann@one.example", 0);
-    accepted(expect(RELAY_DELIVER));
+    accepted(world_one(&world, RELAY_DELIVER));
     assert_int_equal(world_state(&world, 0), SERVER_UP);
     world_wait(&world, 0); /* its count is restored and it is due, the server being back */
-    deliver = expect(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.handle.index, 1);
     world_result(&world, &deliver, RELAY_CUT, RELAY_AT_CONTENT, RELAY_LOST, 0);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
@@ -485,7 +477,7 @@ static void a_start_with_the_head_down_tells_the_switch(void **state)
     world_ended(&world, head.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
     world_opened(&world, next.session);
     world_add(&world, 1, "a@x.example", "bob@one.example", 0);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.server, 1);
     const struct relay_action *switched = world_event(&world, RELAY_EVENT_SWITCHED, 0);
     assert_non_null(switched);
@@ -550,7 +542,7 @@ static void a_stopped_relay_keeps_no_mail_of_another_back(void **state)
     (void)state;
     start_with_two_relays();
     world_add(&world, 1, "a@x.example", "bob@far.example", SPOOL_SENDER_VERIFIED);
-    struct relay_action deliver = expect(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.server, 1);
     assert_int_equal(relay_server_disable(world.relay, 1, world.now), ERROR_NONE);
     world_take(&world);
@@ -558,7 +550,7 @@ static void a_stopped_relay_keeps_no_mail_of_another_back(void **state)
     world_result(&world, &deliver, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_WAITING);
     world_add(&world, 2, "a@x.example", "bob@far.example", 0);
-    deliver = expect(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.handle.index, 2);
     assert_int_equal(deliver.server, 2);
     accepted(deliver);
@@ -586,16 +578,16 @@ static void order_is_kept_over_a_reload(void **state)
                 world_take(&world);
             }
             if (i == 1) {
-                first = expect(RELAY_DELIVER);
+                first = world_one(&world, RELAY_DELIVER);
             }
         }
-        struct relay_action follows = redirected ? first : expect(RELAY_DELIVER);
+        struct relay_action follows = redirected ? first : world_one(&world, RELAY_DELIVER);
         struct relay_config second = world.config;
         assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
         world_take(&world);
         assert_null(world_action(&world, RELAY_DELIVER, 0));
         if (!redirected) { /* one that followed is taken back */
-            assert_int_equal(expect(RELAY_CLOSE).session, first.session);
+            assert_int_equal(world_one(&world, RELAY_CLOSE).session, first.session);
             assert_int_equal(attempt(follows), ERROR_MISSING);
             follows.deliveries = zero;
             world_result(&world, &follows, RELAY_NOT_TRIED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
@@ -603,7 +595,7 @@ static void order_is_kept_over_a_reload(void **state)
         assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_WAITING);
         first.deliveries = zero;
         accepted(first);
-        assert_int_equal(expect(RELAY_DELIVER).handle.index, 2);
+        assert_int_equal(world_one(&world, RELAY_DELIVER).handle.index, 2);
         world_close(&world);
     }
 }
@@ -616,9 +608,9 @@ static void lanes_that_become_one_keep_what_is_under_way(void **state)
     static struct route_config routes[1];
     start_with_two_relays();
     world_add(&world, 1, "a@x.example", "bob@far.example", SPOOL_SENDER_VERIFIED);
-    struct relay_action one = expect(RELAY_DELIVER);
+    struct relay_action one = world_one(&world, RELAY_DELIVER);
     world_add(&world, 2, "a@x.example", "bob@far.example", 0);
-    struct relay_action two = expect(RELAY_DELIVER);
+    struct relay_action two = world_one(&world, RELAY_DELIVER);
     static struct domain_pattern far = {.name = SLICE_LITERAL("far.example")};
     routes[0] = world.routes[0];
     routes[0].domains = &far;
@@ -633,7 +625,7 @@ static void lanes_that_become_one_keep_what_is_under_way(void **state)
     static const uint32_t zero[] = {0};
     one.deliveries = two.deliveries = zero;
     world_add(&world, 3, "a@x.example", "bob@far.example", 0);
-    struct relay_action three = expect(RELAY_DELIVER);
+    struct relay_action three = world_one(&world, RELAY_DELIVER);
     assert_int_equal(three.handle.index, 3);
     assert_int_equal(three.session, one.session);
     accepted(two);

@@ -47,13 +47,6 @@ static enum relay_freeze_bar freeze(uint32_t route, int64_t ms)
     return bar;
 }
 
-static struct relay_lane_view lane(uint32_t route)
-{
-    struct relay_lane_view view;
-    relay_lane(world.relay, route, &view);
-    return view;
-}
-
 static uint32_t thaw(void)
 {
     uint32_t count = relay_thaw(world.relay, NO_INDEX, RELAY_THAW_STOP, world.now);
@@ -134,9 +127,9 @@ static void only_its_own_lane_is_held(void **state)
     (void)state;
     assert_int_equal(freeze(0, 5 * MINUTE), RELAY_FREEZE_DONE);
     assert_non_null(world_event(&world, RELAY_EVENT_FROZEN, 0));
-    assert_int_equal(lane(0).state, LANE_HELD);
-    assert_int_equal(lane(0).frozen_until_ms, world.now.wall_ms + 5 * MINUTE);
-    assert_int_equal(lane(1).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).state, LANE_HELD);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, world.now.wall_ms + 5 * MINUTE);
+    assert_int_equal(world_lane(&world, 1).frozen_until_ms, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
     struct relay_delivery_view held;
@@ -160,10 +153,10 @@ static void it_ends_with_its_time_and_tells(void **state)
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     world_add(&world, 2, "a@x", "bob@one.example", 0);
     pass(5 * MINUTE - 1);
-    assert_int_equal(lane(0).state, LANE_HELD);
+    assert_int_equal(world_lane(&world, 0).state, LANE_HELD);
     pass(1);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
-    assert_int_equal(lane(0).state, LANE_DRAINING);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).state, LANE_DRAINING);
     assert_int_equal(world_event(&world, RELAY_EVENT_THAWED, 0)->count, 2);
     assert_int_equal(world_action(&world, RELAY_GLOBAL, 0)->payload.length, 0);
     connect();
@@ -179,7 +172,7 @@ static void it_ends_with_its_time_and_tells(void **state)
     assert_int_equal(seen.drained_ms, 12);
     assert_int_equal(seen.out_of_order, 0);
     assert_int_equal(seen.doubled, 0);
-    assert_int_equal(lane(0).state, LANE_IDLE);
+    assert_int_equal(world_lane(&world, 0).state, LANE_IDLE);
 }
 
 static uint32_t odometer(void)
@@ -226,10 +219,10 @@ static void a_real_failure_ends_it(void **state)
     world_add(&world, 1, "a@x", "bob@two.example", 0);
     assert_int_equal(relay_server_disable(world.relay, 2, world.now), ERROR_NONE);
     world_take(&world);
-    assert_int_equal(lane(1).state, LANE_HELD); /* of m3 it needs nothing now */
+    assert_int_equal(world_lane(&world, 1).state, LANE_HELD); /* of m3 it needs nothing now */
     assert_int_equal(relay_server_disable(world.relay, 0, world.now), ERROR_NONE);
     world_take(&world);
-    assert_int_equal(lane(1).state, LANE_STOPPED);
+    assert_int_equal(world_lane(&world, 1).state, LANE_STOPPED);
     assert_non_null(world_event(&world, RELAY_EVENT_THAWED, 0));
     assert_non_null(world_event(&world, RELAY_EVENT_STOPPED, 0));
     assert_int_equal(report().ended, RELAY_THAW_FAILURE);
@@ -267,11 +260,11 @@ static void the_head_already_away_after_a_restart_ends_it(void **state)
     note_encode_hand(&note);
     relay_load_global(world.relay, SLICE_LITERAL("server/m1/hand"), buffer_slice(&note), world.now);
     buffer_done(&note);
-    assert_true(lane(0).frozen_until_ms > 0);
+    assert_true(world_lane(&world, 0).frozen_until_ms > 0);
     relay_start(world.relay, world.now);
     world_take(&world);
     assert_int_equal(world_state(&world, 0), SERVER_DISABLED);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
     assert_int_equal(report().ended, RELAY_THAW_FAILURE);
 }
 
@@ -330,14 +323,14 @@ static void a_restart_does_not_prolong_it(void **state)
     restart(2 * MINUTE);
     assert_non_null(world_event(&world, RELAY_EVENT_FROZEN, 0));
     world_up(&world, 0);
-    int64_t left = lane(0).frozen_until_ms - world.now.wall_ms;
+    int64_t left = world_lane(&world, 0).frozen_until_ms - world.now.wall_ms;
     assert_in_range(left, 2 * MINUTE, 3 * MINUTE);
     pass(left - 1);
-    assert_int_equal(lane(0).state, LANE_HELD);
+    assert_int_equal(world_lane(&world, 0).state, LANE_HELD);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_WAITING);
     pass(1);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
-    assert_int_equal(lane(0).state, LANE_DRAINING);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).state, LANE_DRAINING);
 }
 
 static void what_is_over_after_a_restart_ends_at_once(void **state)
@@ -348,7 +341,7 @@ static void what_is_over_after_a_restart_ends_at_once(void **state)
     assert_true(relay_deadline(world.relay) <= world.now.steady_ms);
     relay_tick(world.relay, world.now);
     world_take(&world);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
     assert_int_equal(world_action(&world, RELAY_GLOBAL, 0)->payload.length, 0);
 }
 
@@ -360,7 +353,7 @@ static void a_clock_set_back_does_not_prolong_it(void **state)
     assert_true(relay_deadline(world.relay) <= world.now.steady_ms);
     relay_tick(world.relay, world.now);
     world_take(&world);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
 }
 
 static void while_we_run_only_steady_time_counts(void **state)
@@ -371,9 +364,9 @@ static void while_we_run_only_steady_time_counts(void **state)
     pass(3 * MINUTE);
     world.now.wall_ms -= 1200 * MINUTE;
     pass(2 * MINUTE - 1);
-    assert_int_equal(lane(0).state, LANE_HELD);
+    assert_int_equal(world_lane(&world, 0).state, LANE_HELD);
     pass(1);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
 }
 
 static void an_ended_or_endless_one_is_not_loaded(void **state)
@@ -386,13 +379,13 @@ static void an_ended_or_endless_one_is_not_loaded(void **state)
     world_close(&world);
     world_open(&world);
     relay_load_global(world.relay, key, buffer_slice(&note), world.now);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
     buffer_clear(&note);
     note_encode_freeze(&note, world.now.wall_ms, world.now.wall_ms + MINUTE);
     relay_load_global(world.relay, key, buffer_slice(&note), world.now);
-    assert_true(lane(0).frozen_until_ms > 0);
+    assert_true(world_lane(&world, 0).frozen_until_ms > 0);
     relay_load_global(world.relay, key, SLICE_EMPTY, world.now);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
     buffer_done(&note);
 }
 
@@ -404,7 +397,7 @@ static void a_new_configuration_keeps_it_or_ends_it(void **state)
     struct relay_config config = world.config;
     assert_int_equal(relay_reconfigure(world.relay, &config, NULL, world.now), ERROR_NONE);
     world_take(&world);
-    assert_int_equal(lane(0).frozen_until_ms, world.now.wall_ms + 5 * MINUTE);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, world.now.wall_ms + 5 * MINUTE);
     assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
     struct route_config fewer[WORLD_ROUTES];
     memcpy(fewer, world.routes, sizeof fewer);
@@ -412,7 +405,7 @@ static void a_new_configuration_keeps_it_or_ends_it(void **state)
     config.routes = fewer;
     assert_int_equal(relay_reconfigure(world.relay, &config, NULL, world.now), ERROR_NONE);
     world_take(&world);
-    assert_int_equal(lane(0).frozen_until_ms, 0);
+    assert_int_equal(world_lane(&world, 0).frozen_until_ms, 0);
     assert_int_equal(report().ended, RELAY_THAW_STOP);
     assert_true(world_event(&world, RELAY_EVENT_THAWED, 0) != NULL);
     assert_int_equal(relay_reconfigure(world.relay, &world.config, NULL, world.now), ERROR_NONE);
@@ -554,7 +547,7 @@ static void under_mx_routing_all_names_of_the_domain_are_held(void **state)
     assert_int_equal(report().held, 2);
     assert_int_equal(report().delivered, 2);
     assert_int_equal(report().drained_ms, 0);
-    assert_int_equal(lane(0).state, LANE_IDLE);
+    assert_int_equal(world_lane(&world, 0).state, LANE_IDLE);
 }
 
 int main(void)

@@ -21,20 +21,6 @@ static void start(void)
     world_start(&world);
 }
 
-static struct relay_action take_one(enum relay_action_kind kind)
-{
-    const struct relay_action *action = world_action(&world, kind, 0);
-    assert_non_null(action);
-    return *action;
-}
-
-static uint64_t held_by_rule(void)
-{
-    struct relay_totals totals;
-    relay_totals(world.relay, &totals);
-    return totals.held_by_rule;
-}
-
 static void carry(void *context, uint32_t delivery, uint16_t kind, struct slice payload)
 {
     relay_load_note(context, first, delivery, kind, payload, world.now);
@@ -54,7 +40,7 @@ static void found_damaged(void)
 {
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_DAMAGED, RELAY_AT_IDLE, RELAY_LOCAL, 0);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
 }
@@ -64,19 +50,19 @@ static void what_only_the_operator_lets_go_is_counted(void **state)
     (void)state;
     start();
     found_damaged();
-    assert_int_equal(held_by_rule(), 1);
+    assert_int_equal(world_held_by_rule(&world), 1);
     reborn();
-    assert_int_equal(held_by_rule(), 1);
+    assert_int_equal(world_held_by_rule(&world), 1);
     relay_start(world.relay, world.now);
     world_take(&world);
-    assert_int_equal(held_by_rule(), 1);
+    assert_int_equal(world_held_by_rule(&world), 1);
     /* By hand it is his own will. */
     assert_int_equal(relay_hold(world.relay, first, 0, SLICE_EMPTY, world.now), ERROR_NONE);
     world_take(&world);
-    assert_int_equal(held_by_rule(), 0);
+    assert_int_equal(world_held_by_rule(&world), 0);
     assert_int_equal(relay_release(world.relay, first, 0, world.now), ERROR_NONE);
     world_take(&world);
-    assert_int_equal(held_by_rule(), 0);
+    assert_int_equal(world_held_by_rule(&world), 0);
     world_close(&world);
     for (int i = 0; i < 3; i++) {
         start();
@@ -87,7 +73,7 @@ static void what_only_the_operator_lets_go_is_counted(void **state)
                      : relay_redirect(world.relay, first, 0, SLICE_LITERAL("m3"), world.now);
         assert_int_equal(error, ERROR_NONE);
         world_take(&world);
-        assert_int_equal(held_by_rule(), 0);
+        assert_int_equal(world_held_by_rule(&world), 0);
         world_close(&world);
     }
 }
@@ -112,7 +98,7 @@ static void three_doubts_are_counted_when_they_are_in_doubt_no_more(void **state
         }
         assert_non_null(deliver);
         struct relay_action copy = *deliver;
-        assert_int_equal(held_by_rule(), 0);
+        assert_int_equal(world_held_by_rule(&world), 0);
         world_result(&world, &copy, RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_LOST, 0);
     }
     struct relay_totals totals;
@@ -127,19 +113,19 @@ static void three_doubts_are_counted_when_they_are_in_doubt_no_more(void **state
 static void refused_by_a_recovering_server(void)
 {
     start();
-    struct relay_action probe = take_one(RELAY_CONNECT);
+    struct relay_action probe = world_one(&world, RELAY_CONNECT);
     assert_int_equal(probe.server, 0);
     world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
     do {
         world_wait(&world, 2000);
-        probe = take_one(RELAY_CONNECT);
+        probe = world_one(&world, RELAY_CONNECT);
     } while (probe.server != 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     world_opened(&world, probe.session);
-    struct relay_action canary = take_one(RELAY_DELIVER);
+    struct relay_action canary = world_one(&world, RELAY_DELIVER);
     world_result(&world, &canary, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_HELD);
-    assert_int_equal(held_by_rule(), 0); /* this one is let go by itself */
+    assert_int_equal(world_held_by_rule(&world), 0); /* this one is let go by itself */
 }
 
 /* The configuration with m1 at another port, or under another name. */
@@ -174,7 +160,7 @@ static void a_held_refusal_is_tried_when_its_server_has_moved_and_is_up(void **s
             world_wait(&world, 2000);
         }
     }
-    assert_int_equal(take_one(RELAY_DELIVER).handle.index, 1);
+    assert_int_equal(world_one(&world, RELAY_DELIVER).handle.index, 1);
     world_close(&world);
 }
 
@@ -190,7 +176,7 @@ static void a_held_refusal_tells_when_it_is_tried_again(void **state)
     assert_int_equal(view.next_wall_ms, 0); /* first it is to be well */
     world.servers[0].hold_5xx_after_recovery_ms = 600000;
     world_add(&world, 2, "a@x", "eve@one.example", 0);
-    struct relay_action canary = take_one(RELAY_DELIVER);
+    struct relay_action canary = world_one(&world, RELAY_DELIVER);
     world_result(&world, &canary, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     assert_int_equal(world_state(&world, 0), SERVER_UP);
     world_wait(&world, 1000);
@@ -248,7 +234,7 @@ static void an_imported_refusal_waits_for_no_recovery(void **state)
         relay_load_note(world.relay, first, 0, NOTE_HOLD, buffer_slice(&note), world.now);
         relay_together_end(world.relay, world.now);
         world_take(&world);
-        assert_int_equal(take_one(RELAY_DELIVER).handle.index, 1);
+        assert_int_equal(world_one(&world, RELAY_DELIVER).handle.index, 1);
         buffer_done(&note);
         world_close(&world);
     }

@@ -191,13 +191,6 @@ static int64_t until_tried_again(uint32_t number)
     return world.now.steady_ms - began;
 }
 
-static uint64_t held_by_rule(void)
-{
-    struct relay_totals totals;
-    relay_totals(world.relay, &totals);
-    return totals.held_by_rule;
-}
-
 /* ---- a recovery ---------------------------------------------------------------------------- */
 
 static void for_a_while_after_its_recovery_a_server_is_not_believed(void **state)
@@ -209,7 +202,7 @@ static void for_a_while_after_its_recovery_a_server_is_not_believed(void **state
         recover();
         int64_t up_ms = world.now.steady_ms;
         assert_int_equal(refuse("a@x", "bob@one.example", stages[i], 0), DELIVERY_HELD);
-        assert_int_equal(held_by_rule(), 0);
+        assert_int_equal(world_held_by_rule(&world), 0);
         (void)until_tried_again(1);
         assert_int_equal(world.now.steady_ms - up_ms, WINDOW_MS);
         assert_int_equal(world_delivery(&world, 1, 0), DELIVERY_DEAD); /* twice is final */
@@ -284,7 +277,7 @@ static void the_operator_may_want_to_decide_himself(void **state)
     begin(WINDOW_MS, true);
     recover();
     assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_DOT, 0), DELIVERY_HELD);
-    assert_int_equal(held_by_rule(), 1);
+    assert_int_equal(world_held_by_rule(&world), 1);
     for (int i = 0; i < 100; i++) {
         world_wait(&world, HOUR_MS);
         respond();
@@ -337,7 +330,7 @@ static void a_refusal_at_mail_is_asked_again_after_an_hour_and_then_final(void *
     begin(WINDOW_MS, false);
     await_up();
     assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_MAIL, 7), DELIVERY_HELD);
-    assert_int_equal(held_by_rule(), 0);
+    assert_int_equal(world_held_by_rule(&world), 0);
     for (int again = 0; again < 2; again++) {
         struct relay_delivery_view view;
         assert_true(relay_delivery(world.relay, (struct spool_handle){1}, 0, &view));
@@ -369,7 +362,7 @@ static void a_refusal_at_mail_is_asked_again_after_an_hour_and_then_final(void *
     begin(WINDOW_MS, true);
     await_up();
     assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_MAIL, 7), DELIVERY_HELD);
-    assert_int_equal(held_by_rule(), 1); /* as the operator wants it */
+    assert_int_equal(world_held_by_rule(&world), 1); /* as the operator wants it */
     world_close(&world);
 }
 

@@ -14,13 +14,6 @@
 
 static struct world world;
 
-static struct relay_action take_one(enum relay_action_kind kind)
-{
-    const struct relay_action *action = world_action(&world, kind, 0);
-    assert_non_null(action);
-    return *action;
-}
-
 static void start(void)
 {
     world_configure(&world);
@@ -58,7 +51,7 @@ static void every_state_is_the_same_after_a_restart(void **state)
         start();
         world_up(&world, 0);
         world_add(&world, 1, "a@x", "bob@one.example", 0);
-        struct relay_action deliver = take_one(RELAY_DELIVER);
+        struct relay_action deliver = world_one(&world, RELAY_DELIVER);
         switch (which) {
         case 0:
             world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 451);
@@ -98,7 +91,7 @@ static void a_clock_set_back_does_not_stretch_a_wait(void **state)
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_DOT, RELAY_REPLY, 451);
     world.now.wall_ms -= 10LL * 86400 * 1000;
     reborn("bob@one.example");
@@ -115,7 +108,7 @@ static void an_attempt_without_a_result_is_in_doubt_and_the_third_is_held(void *
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
     for (unsigned doubts = 1; doubts <= 3; doubts++) {
-        struct relay_action deliver = take_one(RELAY_DELIVER);
+        struct relay_action deliver = world_one(&world, RELAY_DELIVER);
         assert_int_equal(deliver.server, 0); /* the same server, while it may be asked */
         uint16_t kind;
         struct slice payload;
@@ -151,7 +144,7 @@ static void a_doubt_goes_to_the_next_server_only_after_a_quarter_of_an_hour(void
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     int64_t began = world.now.steady_ms;
     world_result(&world, &deliver, RELAY_IN_DOUBT, RELAY_AT_DOT, RELAY_LOST, 0);
     struct relay_action to = {0};
@@ -165,7 +158,7 @@ static void a_doubt_goes_to_the_next_server_only_after_a_quarter_of_an_hour(void
             } else if (actions[i].kind == RELAY_CONNECT && actions[i].server == 1) {
                 world_opened(&world, actions[i].session);
                 if (world_action(&world, RELAY_DELIVER, 0) != NULL) {
-                    to = take_one(RELAY_DELIVER);
+                    to = world_one(&world, RELAY_DELIVER);
                 }
             } else if (actions[i].kind == RELAY_CONNECT) {
                 world_ended(&world, actions[i].session, RELAY_AT_CONNECT, RELAY_LOST, 0);
@@ -188,7 +181,7 @@ static void a_job_that_goes_on_is_not_in_doubt(void **state)
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     uint16_t kind;
     struct slice payload;
     struct spool_handle handle;
@@ -206,8 +199,9 @@ static void a_job_that_goes_on_is_not_in_doubt(void **state)
         0, RELAY_ACCEPTED, {.stage = RELAY_AT_DOT, .how = RELAY_REPLY, .code = 250}};
     relay_result(world.relay, deliver.job, deliver.session, false, &result, 1, world.now);
     world_take(&world);
-    assert_int_equal(take_one(RELAY_FATE).fate, SPOOL_DELIVERED);
-    assert_int_equal(take_one(RELAY_CLOSE).session, deliver.session); /* nobody's session now */
+    assert_int_equal(world_one(&world, RELAY_FATE).fate, SPOOL_DELIVERED);
+    assert_int_equal(world_one(&world, RELAY_CLOSE).session,
+                     deliver.session); /* nobody's session now */
     /* One whose sender dies too is in doubt then, even if its session is of an earlier life. */
     world_insert(&world, 1, 9, "a@x", "bob@one.example", 0);
     relay_resume(world.relay, 77, 123456, (struct spool_handle){1}, &which, 1, 0, world.now);
@@ -271,7 +265,7 @@ static void commands_say_what_they_cannot_do(void **state)
     world_up(&world, 0);
     assert_int_equal(relay_hold(world.relay, one, 0, SLICE_EMPTY, world.now), ERROR_MISSING);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(relay_hold(world.relay, one, 0, SLICE_EMPTY, world.now), ERROR_AGAIN);
     assert_int_equal(relay_hold(world.relay, one, 1, SLICE_EMPTY, world.now), ERROR_MISSING);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
@@ -284,11 +278,11 @@ static void commands_say_what_they_cannot_do(void **state)
     assert_int_equal(relay_release(world.relay, one, 0, world.now), ERROR_NONE);
     world_take(&world);
     assert_non_null(world_event(&world, RELAY_EVENT_RELEASED, 0));
-    deliver = take_one(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(relay_bounce(world.relay, one, 0, true, world.now), ERROR_NONE);
     world_take(&world);
-    (void)take_one(RELAY_BOUNCE);
+    (void)world_one(&world, RELAY_BOUNCE);
     assert_int_equal(relay_delivery_count(world.relay, one), 0);
     world_close(&world);
 }
@@ -303,7 +297,7 @@ static void held_mail_lets_others_pass_and_comes_back(void **state)
         relay_hold(world.relay, one, SPOOL_ALL_DELIVERIES, SLICE_LITERAL("why"), world.now),
         ERROR_NONE);
     world_take(&world);
-    assert_int_equal(take_one(RELAY_NOTE).note, NOTE_HOLD);
+    assert_int_equal(world_one(&world, RELAY_NOTE).note, NOTE_HOLD);
     struct relay_totals totals;
     relay_totals(world.relay, &totals);
     assert_int_equal(totals.held, 1);
@@ -331,14 +325,14 @@ static void redirected_mail_goes_to_the_server_or_address_named(void **state)
     start();
     world_up(&world, 2);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.server, 2); /* the others are down */
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 550);
     assert_int_equal(relay_redirect(world.relay, one, 0,
                                     SLICE_LITERAL("z@wild.example.wild.example"), world.now),
                      ERROR_NONE);
     world_take(&world);
-    deliver = take_one(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     assert_int_equal(deliver.server, 2);
     assert_true(slice_equal(deliver.redirect_to, SLICE_LITERAL("z@wild.example.wild.example")));
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
@@ -447,7 +441,7 @@ static void a_server_that_goes_or_moves_has_its_sessions_closed(void **state)
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     deliver.deliveries = &first; /* outlives what comes in between */
     second = world.config;
     memcpy(servers, world.servers, sizeof servers);
@@ -461,7 +455,7 @@ static void a_server_that_goes_or_moves_has_its_sessions_closed(void **state)
     assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
     /* What was under way ends as usual. */
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
-    assert_int_equal(take_one(RELAY_FATE).fate, SPOOL_DELIVERED);
+    assert_int_equal(world_one(&world, RELAY_FATE).fate, SPOOL_DELIVERED);
     world_ended(&world, deliver.session, RELAY_AT_IDLE, RELAY_LOCAL, 0);
     world_close(&world);
 }
@@ -497,7 +491,7 @@ static void a_stop_is_told_to_be_over_though_nothing_waits_any_more(void **state
     world_take(&world);
     assert_null(world_event(&world, RELAY_EVENT_DRAINED, 0)); /* not yet: it may not answer */
     world_wait(&world, 1000);
-    world_opened(&world, take_one(RELAY_CONNECT).session);
+    world_opened(&world, world_one(&world, RELAY_CONNECT).session);
     const struct relay_action *over = world_event(&world, RELAY_EVENT_DRAINED, 0);
     assert_non_null(over);
     assert_true(slice_equal(over->lane, SLICE_LITERAL("domain:one.example")));
@@ -513,7 +507,7 @@ static void a_redirect_stops_under_its_own_name(void **state)
     start();
     world_up(&world, 0);
     world_add(&world, 1, "a@x", "bob@one.example", 0);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_REFUSED, RELAY_AT_RECIPIENT, RELAY_REPLY, 450);
     assert_int_equal(relay_server_disable(world.relay, 2, world.now), ERROR_NONE);
     world_take(&world);
@@ -541,8 +535,8 @@ static void a_drain_goes_on_over_a_reload(void **state)
     assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
     world_take(&world);
     world_wait(&world, 1000);
-    world_opened(&world, take_one(RELAY_CONNECT).session);
-    struct relay_action deliver = take_one(RELAY_DELIVER);
+    world_opened(&world, world_one(&world, RELAY_CONNECT).session);
+    struct relay_action deliver = world_one(&world, RELAY_DELIVER);
     struct relay_config second = world.config;
     assert_int_equal(relay_reconfigure(world.relay, &second, NULL, world.now), ERROR_NONE);
     world_take(&world);
@@ -552,7 +546,7 @@ static void a_drain_goes_on_over_a_reload(void **state)
     assert_non_null(draining);
     assert_int_equal(draining->count, 2);
     assert_null(world_event(&world, RELAY_EVENT_DRAINED, 0));
-    deliver = take_one(RELAY_DELIVER);
+    deliver = world_one(&world, RELAY_DELIVER);
     world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
     const struct relay_action *over = world_event(&world, RELAY_EVENT_DRAINED, 0);
     assert_non_null(over);

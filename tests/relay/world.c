@@ -168,6 +168,13 @@ const struct relay_action *world_event(const struct world *world, enum relay_eve
     return NULL;
 }
 
+struct relay_action world_one(const struct world *world, enum relay_action_kind kind)
+{
+    const struct relay_action *action = world_action(world, kind, 0);
+    assert_non_null(action);
+    return *action;
+}
+
 size_t world_count(const struct world *world, enum relay_action_kind kind)
 {
     size_t count = 0;
@@ -310,4 +317,18 @@ enum delivery_state world_delivery(const struct world *world, uint32_t handle, u
         return DELIVERY_FINISHED;
     }
     return view.state;
+}
+
+struct relay_lane_view world_lane(const struct world *world, uint32_t lane)
+{
+    struct relay_lane_view view;
+    relay_lane(world->relay, lane, &view);
+    return view;
+}
+
+uint64_t world_held_by_rule(const struct world *world)
+{
+    struct relay_totals totals;
+    relay_totals(world->relay, &totals);
+    return totals.held_by_rule;
 }

@@ -64,6 +64,8 @@ const struct relay_action *world_action(const struct world *world, enum relay_ac
                                         size_t n);
 const struct relay_action *world_event(const struct world *world, enum relay_event_kind event,
                                        size_t n);
+/* The first one, which must be there: a copy, since the next input overwrites what was taken. */
+struct relay_action world_one(const struct world *world, enum relay_action_kind kind);
 size_t world_count(const struct world *world, enum relay_action_kind kind);
 /* `recipients` separated by spaces; flags of spool.h. */
 void world_add(struct world *world, uint32_t handle, const char *sender, const char *recipients,
@@ -83,5 +85,8 @@ void world_result(struct world *world, const struct relay_action *deliver,
 void world_up(struct world *world, uint32_t server);
 enum server_state world_state(const struct world *world, uint32_t server);
 enum delivery_state world_delivery(const struct world *world, uint32_t handle, uint32_t which);
+struct relay_lane_view world_lane(const struct world *world, uint32_t lane);
+/* Deliveries held that wait for an operator, by no operator's doing. */
+uint64_t world_held_by_rule(const struct world *world);
 
 #endif
