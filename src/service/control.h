@@ -181,6 +181,25 @@
  * row shows the state after the command; a probe has been started, not finished. Unknown name: exit
  * 1, "no such server".
  *
+ * ---- "recipients list" ------------------------------------------------------------------------
+ *
+ * Without "domain" one row per domain whose recipients are known in part:
+ * {"domain","good":n,"bad":n,"refused":n (once, of late),"list":ms|null,"bytes":n of memory}
+ * With it one row per recipient: {"address","standing":"good|bad|unknown",
+ *  "source":"list|callout|delivery|operator","said":ms|null,"refused":ms|null (the last refusal)}
+ *
+ * ---- "recipients import", "recipients forget" --------------------------------------------------
+ *
+ * Arguments "domain" and "addresses"; of forget also "all". {"domain","imported" or "forgotten":n,
+ * "passed_over":n (of another domain, or nothing was known)}. Exit 1 if none was done. What is known
+ * is written to its file within seconds, not before the answer.
+ *
+ * ---- "recipients verify" -----------------------------------------------------------------------
+ *
+ * Arguments "domain", and "address" (without it an address that cannot exist alone).
+ * {"address" or null,"exists":true|false|null (it does not say),"reply":"550 5.1.1 ..."|null,
+ *  "takes_all":bool|null,"random_reply"} What it says is learned. Exit 1: nobody can be asked now.
+ *
  * ---- "alert news": what has become of alerts ---------------------------------------------------
  *
  * For the helper, which tells people. Arguments, all optional: "life", "after", "done", "standing",

@@ -34,6 +34,10 @@ static const struct control_command commands[] = {
     {"drill", true, false, drill_begin, drill_step},
     {"drill stop", true, false, drill_stop_begin, drill_stop_step},
     {"trace", false, false, trace_begin, trace_step},
+    {"recipients list", false, false, NULL, recipients_list_step},
+    {"recipients import", true, false, NULL, recipients_import_step},
+    {"recipients forget", true, false, NULL, recipients_forget_step},
+    {"recipients verify", true, false, recipients_verify_begin, recipients_verify_step},
     {"alert news", true, false, alert_news_begin, alert_news_step},
 };
 
@@ -49,6 +53,7 @@ static void request_free(struct control_request *request)
     events_search_free(request->search);
     request->search = NULL;
     drill_forget_request(request);
+    core_recipients_forget_context(request->core, request);
     control_trace_free(request->trace);
     request->trace = NULL;
     control_resend_free(request->resend);

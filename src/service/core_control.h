@@ -103,6 +103,7 @@ struct control_request {
     struct events_search *search;
     struct control_trace *trace;
     struct control_resend *resend;
+    bool callout_done;   /* "recipients verify": the row is there */
     struct drill *drill; /* of which this waits for the report, or NULL */
     bool watching;       /* "queue watch": rows come as events happen, until the connection ends */
     int64_t window_ms;
@@ -185,6 +186,11 @@ enum control_step server_list_step(struct control_request *request);
 enum control_step server_down_begin(struct control_request *request);
 enum control_step server_up_begin(struct control_request *request);
 enum control_step server_probe_begin(struct control_request *request);
+enum control_step recipients_list_step(struct control_request *request);
+enum control_step recipients_import_step(struct control_request *request);
+enum control_step recipients_forget_step(struct control_request *request);
+enum control_step recipients_verify_begin(struct control_request *request);
+enum control_step recipients_verify_step(struct control_request *request);
 enum control_step alert_news_begin(struct control_request *request);
 enum control_step alert_news_step(struct control_request *request);
 enum control_step queue_list_step(struct control_request *request);

@@ -258,3 +258,43 @@ def test_own_senders_from_outside_are_refused(holdfast, sink):
     for ours in ("127.0.0.2", "127.0.0.3"):
         with mx.dialogue(source=ours) as inside:
             assert inside.say("MAIL FROM:<ann@example.com>")[0] == 250
+
+
+# ---- the operator ----------------------------------------------------------------------------
+
+
+@POSTFIX
+def test_an_operator_sees_and_says_who_exists(holdfast, primary, place):
+    postfix = primary(listed())
+    mx = holdfast(backup_mx(postfix.port, more=f"{LEARN} unknown = defer"))
+    wait_up(mx)
+    assert mx.lines("recipients", "list") == []
+    assert codes(mx, "ann@example.com", "nobody@example.com") == [250, 550]
+    rows = {row["address"]: row for row in mx.lines("recipients", "list", "example.com")}
+    assert {name: (row["standing"], row["source"]) for name, row in rows.items()} == {
+        "ann@example.com": ("good", "callout"), "nobody@example.com": ("unknown", "callout")}
+    assert abs(rows["ann@example.com"]["said"] / 1000 - time.time()) < 60
+    assert rows["nobody@example.com"]["refused"] is not None
+    (row,) = mx.lines("recipients", "list")
+    assert (row["domain"], row["good"], row["bad"], row["refused"]) == ("example.com", 1, 0, 1)
+    ben, ghost = (mx.lines("recipients", "verify", "example.com", f"{name}@example.com")[0]
+                  for name in ("ben", "ghost"))
+    assert ben["exists"] is True and ghost["exists"] is False and "550 5.1.1" in ghost["reply"]
+    assert ben["takes_all"] is False
+    listing = place / "list"
+    listing.write_text("# from elsewhere\ndora@example.com OK\nemil\nfritz@elsewhere.example\n")
+    assert mx.lines("recipients", "import", "example.com", listing) \
+        == [{"domain": "example.com", "imported": 2, "passed_over": 1}]
+    listing.write_text("emil\n<nonsense>@example.com\n")
+    wrong = mx.tool("recipients", "import", "example.com", listing, check=False)
+    assert wrong.returncode == 1 and f"{listing}:2: no address" in wrong.stderr
+    postfix.stop()
+    wait_down(mx)
+    assert codes(mx, "dora@example.com", "Emil@example.com", "ben@example.com",
+                 "carl@example.com") == [250, 250, 250, 450]
+    assert mx.tool("recipients", "verify", "example.com", check=False).returncode == 1
+    mx.tool("recipients", "forget", "example.com", "dora@example.com")
+    assert codes(mx, "dora@example.com", "emil@example.com") == [450, 250]
+    mx.tool("recipients", "forget", "example.com", "--all")
+    assert codes(mx, "ann@example.com", "emil@example.com") == [450, 450]
+    assert mx.tool("recipients", "list", "elsewhere.example", check=False).returncode == 1
