@@ -28,6 +28,7 @@ enum {
     SANDBOX_CONNECT = 1 << 1,     /* make Internet sockets, bind and connect them */
     SANDBOX_READ_FILES = 1 << 2,  /* open files beneath its directories for reading */
     SANDBOX_WRITE_FILES = 1 << 3, /* and make, write, sync, rename and remove them */
+    SANDBOX_SCRATCH = 1 << 5,     /* read and write places of files at hand (sys/scratch.h) */
     SANDBOX_FREE = 1 << 4,        /* not confined: whatever its user may, and so may its children */
 };
 

@@ -36,10 +36,13 @@ static const char *const write_files[] = {"pwrite64",        "pwritev",   "pwrit
                                           "renameat2",       "rename",    "unlinkat",    "unlink",
                                           "sync_file_range", "fchmod",    NULL};
 
+static const char *const scratch[] = {"pread64", "pwrite64", NULL};
+
 const struct sandbox_calls sandbox_calls[] = {
     {0, "always", always},
     {SANDBOX_SERVE, "accept connections", serve},
     {SANDBOX_CONNECT, "connect", connecting},
+    {SANDBOX_SCRATCH, "use a scratch file", scratch},
     {SANDBOX_READ_FILES, "read files", read_files},
     {SANDBOX_WRITE_FILES, "write files", write_files},
     {0, NULL, NULL},
