@@ -464,6 +464,11 @@ void smtp_server_end(struct smtp_server *server, const struct smtp_answer *answe
     }
 }
 
+bool smtp_server_is_asked(const struct smtp_server *server)
+{
+    return server->step == STEP_ANSWER;
+}
+
 bool smtp_server_is_idle(const struct smtp_server *server)
 {
     return server->step == STEP_COMMAND && !server->has_mail && server->input.length == 0;

@@ -114,7 +114,8 @@ struct smtp_server_event {
     bool is_extended;
     bool with_subdomains;
     struct smtp_mailbox mailbox;
-    uint64_t size; /* SIZE parameter; 0: not given */
+    struct slice parameters; /* of MAIL and RCPT, as the client wrote them */
+    uint64_t size;           /* SIZE parameter; 0: not given */
     bool is_8bit;
     bool is_smtputf8;
     enum smtp_server_ret ret;
@@ -210,5 +211,7 @@ void smtp_server_expire(struct smtp_server *server);
 void smtp_server_end(struct smtp_server *server, const struct smtp_answer *answer);
 /* It waits for a command outside a transaction, with nothing half read. */
 bool smtp_server_is_idle(const struct smtp_server *server);
+/* An answer is awaited. */
+bool smtp_server_is_asked(const struct smtp_server *server);
 
 #endif

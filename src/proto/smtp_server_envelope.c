@@ -265,6 +265,7 @@ enum smtp_server_step smtp_server_command_mail(struct smtp_server *server, struc
     if (!read_path(&arguments, SLICE_LITERAL("FROM:"), SMTP_REVERSE_PATH, &found.mailbox)) {
         return smtp_server_mistake(server, "501 5.1.7 Bad sender address syntax");
     }
+    found.parameters = slice_trim(arguments);
     reply = take_parameters(server, mail_parameters, arguments, &found);
     if (reply == NULL && found.mailbox.is_utf8 && !found.is_smtputf8) {
         reply = "553 5.6.7 Address needs SMTPUTF8";
@@ -288,6 +289,7 @@ enum smtp_server_step smtp_server_command_rcpt(struct smtp_server *server, struc
     if (!read_path(&arguments, SLICE_LITERAL("TO:"), SMTP_FORWARD_PATH, &found.mailbox)) {
         return smtp_server_mistake(server, "501 5.1.3 Bad recipient address syntax");
     }
+    found.parameters = slice_trim(arguments);
     reply = take_parameters(server, recipient_parameters, arguments, &found);
     if (reply == NULL && found.mailbox.is_utf8 && !server->is_smtputf8) {
         reply = "553 5.6.7 Address needs SMTPUTF8";
