@@ -461,6 +461,7 @@ static bool keeper_init(struct keeper *keeper, const char *config_path)
     keeper->signals = -1;
     keeper->reader.channel = -1;
     holdings_init(&keeper->holdings);
+    dials_init(keeper);
     keeper->loop = loop_new();
     return keeper->loop != NULL && children_init(keeper) && watch_signals(keeper);
 }
@@ -472,6 +473,7 @@ static void keeper_done(struct keeper *keeper)
     if (keeper->signals >= 0) {
         close(keeper->signals);
     }
+    dials_close(keeper);
     children_done(keeper);
     holdings_close(&keeper->holdings, &keeper->plan);
     texts_close(keeper->texts);

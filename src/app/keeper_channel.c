@@ -34,6 +34,8 @@ static bool descriptors_fit(const struct keeper_message *message)
         return message->descriptor_count == 1 || message->descriptor_count == 4;
     case KEEPER_RING:
         return message->descriptor_count == 3;
+    case KEEPER_FILTERS:
+        return message->descriptor_count == 2;
     case KEEPER_IDENTITY:
     case KEEPER_START:
     case KEEPER_APPLY:

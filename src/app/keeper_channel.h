@@ -22,6 +22,8 @@ enum keeper_kind {
     KEEPER_CONTROL,     /* descriptor: the listening control socket */
     KEEPER_LINK,        /* index: enum keeper_link; descriptor: this role's end of the stream */
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
+    KEEPER_FILTERS,     /* index of its loop; descriptors: a link to ask for connections to filters
+                           (app/dial.h), a file without a name for content on its way through them */
     KEEPER_START,
     KEEPER_APPLY,
     KEEPER_STOP,  /* grace_ms */

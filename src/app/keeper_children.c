@@ -163,9 +163,25 @@ static void give_stale(struct gift *gift, const struct keeper *keeper)
          (struct keeper_message){.kind = KEEPER_STALE, .bytes = slice_from_text(keeper->stale)});
 }
 
+static void give_filters(struct gift *gift, struct keeper *keeper)
+{
+    for (uint32_t i = 0; i < keeper->holdings.loops && gift->error == ERROR_NONE; i++) {
+        int link, scratch;
+        gift->error = dial_open(keeper, i, &link, &scratch);
+        if (gift->error == ERROR_NONE) {
+            give(gift, (struct keeper_message){.kind = KEEPER_FILTERS,
+                                               .index = i,
+                                               .descriptors = {link, scratch},
+                                               .descriptor_count = 2});
+            close(link);
+            close(scratch);
+        }
+    }
+}
+
 static enum error give_all(const struct child *child)
 {
-    const struct keeper *keeper = child->keeper;
+    struct keeper *keeper = child->keeper;
     struct gift gift = {.channel = child->channel};
     give_config(&gift, keeper, child->role);
     give(&gift, (struct keeper_message){.kind = KEEPER_IDENTITY,
@@ -186,6 +202,7 @@ static enum error give_all(const struct child *child)
         break;
     case ROLE_EDGE_IN:
         give_rings(&gift, keeper, KEEPER_EDGE_IN);
+        give_filters(&gift, keeper);
         break;
     case ROLE_WEB:
     case ROLE_HELPER:
@@ -451,6 +468,9 @@ static void child_ended(struct child *child, int status)
         say_death(child, status);
     }
     child_close(child);
+    if (child->role == ROLE_EDGE_IN) {
+        dials_close(keeper);
+    }
     clear_gauges(keeper->holdings.counters, child->role);
     if (child->stopping) {
         if (!in_order) {

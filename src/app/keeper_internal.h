@@ -59,6 +59,13 @@ enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
 
 struct keeper;
 
+/* The other end of a loop's link to ask for connections to filters. */
+struct keeper_dial {
+    struct keeper *keeper;
+    int fd; /* -1: none */
+    struct loop_watch *watch;
+};
+
 struct child {
     struct keeper *keeper;
     enum role role;
@@ -96,6 +103,7 @@ struct keeper {
     uint32_t generation;
     struct holdings holdings;
     struct child children[ROLE_COUNT];
+    struct keeper_dial dials[LOOPS_MAX];
     struct keeper_reader reader;
     bool reload_wanted; /* SIGHUP while a reload was on its way */
     bool announced;
@@ -119,6 +127,15 @@ bool children_ended(struct keeper *keeper, pid_t pid, int status);
 /* A child's own descriptor 3 and program: never returns to the caller in the child. */
 pid_t keeper_spawn(const char *role, const char *path, int *ret_channel);
 enum { KEEPER_CHILD_CHANNEL = 3 };
+
+/* ---- keeper_dial.c: connections to filters, for edge-in ---------------------------------------
+ */
+
+void dials_init(struct keeper *keeper);
+/* A new link for the loop `index`, and a file for it. Both are the caller's. */
+enum error dial_open(struct keeper *keeper, uint32_t index, int *ret_link,
+                     int *ret_scratch) MUST_CHECK;
+void dials_close(struct keeper *keeper);
 
 /* Called by the children's part. */
 void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,

@@ -110,10 +110,34 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
         to->at = from->at;
         to->protocol = from->protocol;
     }
+    ret_plan->milter_count = config->milter_count;
+    for (uint32_t i = 0; i < config->milter_count; i++) {
+        const struct milter_config *from = &config->milters[i];
+        struct plan_milter *to = &ret_plan->milters[i];
+        fits = copy_text(to->name, sizeof(to->name), from->name) &&
+               copy_text(to->path, sizeof(to->path), from->path);
+        assert(fits);
+        to->at = from->at;
+    }
     return find_accounts(config, path, &ret_plan->identity, errors);
 }
 
 /* ---- on the wire ------------------------------------------------------------------------- */
+
+static void put_endpoint(struct buffer *buffer, const struct ip_endpoint *at)
+{
+    buffer_append(buffer, slice_make(at->address.bytes, sizeof(at->address.bytes)));
+    buffer_put_u16(buffer, at->port);
+}
+
+static void get_endpoint(struct reader *reader, struct ip_endpoint *ret_at)
+{
+    struct slice address = reader_take(reader, sizeof(ret_at->address.bytes));
+    if (address.length > 0) {
+        memcpy(ret_at->address.bytes, address.data, address.length);
+    }
+    ret_at->port = reader_u16(reader);
+}
 
 void plan_put(struct buffer *buffer, const struct plan *plan)
 {
@@ -135,9 +159,15 @@ void plan_put(struct buffer *buffer, const struct plan *plan)
     for (uint32_t i = 0; i < plan->listener_count; i++) {
         const struct plan_listener *listener = &plan->listeners[i];
         buffer_put_bytes(buffer, slice_from_text(listener->name));
-        buffer_append(buffer, slice_make(listener->at.address.bytes, 16));
-        buffer_put_u16(buffer, listener->at.port);
+        put_endpoint(buffer, &listener->at);
         buffer_put_u8(buffer, (uint8_t)listener->protocol);
+    }
+    buffer_put_u32(buffer, plan->milter_count);
+    for (uint32_t i = 0; i < plan->milter_count; i++) {
+        const struct plan_milter *milter = &plan->milters[i];
+        buffer_put_bytes(buffer, slice_from_text(milter->name));
+        buffer_put_bytes(buffer, slice_from_text(milter->path));
+        put_endpoint(buffer, &milter->at);
     }
 }
 
@@ -161,11 +191,7 @@ static bool get_fixed(struct reader *reader, struct plan *ret_plan)
 static bool get_listener(struct reader *reader, struct plan_listener *ret_listener)
 {
     bool fits = copy_text(ret_listener->name, sizeof(ret_listener->name), reader_bytes(reader));
-    struct slice address = reader_take(reader, 16);
-    if (address.length == 16) {
-        memcpy(ret_listener->at.address.bytes, address.data, 16);
-    }
-    ret_listener->at.port = reader_u16(reader);
+    get_endpoint(reader, &ret_listener->at);
     uint8_t protocol = reader_u8(reader);
     ret_listener->protocol = (enum listener_protocol)protocol;
     return fits && !reader->failed && protocol <= LISTENER_ODMR;
@@ -202,5 +228,17 @@ bool plan_get(struct slice bytes, struct plan *ret_plan)
             return false;
         }
     }
-    return reader.rest.length == 0;
+    ret_plan->milter_count = reader_u32(&reader);
+    if (ret_plan->milter_count > MILTERS_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ret_plan->milter_count; i++) {
+        struct plan_milter *milter = &ret_plan->milters[i];
+        if (!copy_text(milter->name, sizeof(milter->name), reader_bytes(&reader)) ||
+            !copy_text(milter->path, sizeof(milter->path), reader_bytes(&reader))) {
+            return false;
+        }
+        get_endpoint(&reader, &milter->at);
+    }
+    return !reader.failed && reader.rest.length == 0;
 }

@@ -19,6 +19,13 @@ struct plan_listener {
     enum listener_protocol protocol;
 };
 
+/* Where a filter listens. */
+struct plan_milter {
+    char name[MILTER_NAME_MAX + 1];
+    char path[MILTER_PATH_MAX + 1]; /* empty: `at` */
+    struct ip_endpoint at;
+};
+
 /* A setting that cannot change while the program runs, as in settings_restart(). */
 struct plan_fixed {
     char key[PLAN_NAME_MAX];
@@ -35,6 +42,8 @@ struct plan {
     struct plan_fixed fixed[SETTINGS_RESTART_MAX];
     uint32_t listener_count;
     struct plan_listener listeners[LISTENERS_MAX];
+    uint32_t milter_count;
+    struct plan_milter milters[MILTERS_MAX];
 };
 
 /* From a configuration that settings_read() found good. Resolves accounts; if one has gone since,

@@ -11,9 +11,10 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
         {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES, 0,
          "talks to servers and name servers; is given the journal's directory to "
          "read, its rings, and from edge-in connections that clients have turned round"},
-    [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE, 0,
-                      "talks to clients; is given listening sockets and its rings; no file "
-                      "system, no connections of its own"},
+    [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE | SANDBOX_SCRATCH, 0,
+                      "talks to clients; is given listening sockets, its rings, a scratch file "
+                      "without a name, and from the keeper connections to the configured filters; "
+                      "no file system, no connections of its own"},
     [ROLE_WEB] = {"web", SANDBOX_SERVE, 1024,
                   "answers HTTP; is given listening sockets, the counters and a stream to core"},
     [ROLE_HELPER] = {"helper", SANDBOX_CONNECT, 1024,

@@ -47,6 +47,7 @@ static void start_init(struct role_start *start, int channel, enum role role)
     for (size_t i = 0; i < LOOPS_MAX; i++) {
         start->rings[KEEPER_EDGE_IN][i] = (struct ring_descriptors){-1, -1, -1};
         start->rings[KEEPER_EDGE_OUT][i] = (struct ring_descriptors){-1, -1, -1};
+        start->filters[i] = (struct filter_descriptors){-1, -1};
     }
 }
 
@@ -123,6 +124,17 @@ static enum error take_link(struct keeper_message *message, struct role_start *s
     return ERROR_NONE;
 }
 
+static enum error take_filters(struct keeper_message *message, struct role_start *start)
+{
+    if (message->index >= LOOPS_MAX || start->filters[message->index].dial >= 0) {
+        keeper_message_close(message);
+        return ERROR_INVALID;
+    }
+    start->filters[message->index] =
+        (struct filter_descriptors){message->descriptors[0], message->descriptors[1]};
+    return ERROR_NONE;
+}
+
 static enum error take_identity(const struct keeper_message *message, struct role_start *start)
 {
     start->identity = message->identity;
@@ -164,6 +176,8 @@ static enum error take(struct keeper_message *message, struct role_start *start)
             start->rings[message->edge][message->index] = ring;
         }
         return error;
+    case KEEPER_FILTERS:
+        return take_filters(message, start);
     case KEEPER_START:
         return start->settings != NULL && start->counters != NULL ? ERROR_NONE : ERROR_INVALID;
     default:

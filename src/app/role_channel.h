@@ -31,6 +31,10 @@ struct role_start {
     int lock;
     int control;
     int links[KEEPER_LINKS];
+    struct filter_descriptors {
+        int dial;
+        int scratch;
+    } filters[LOOPS_MAX];
 };
 
 /* Blocks until START. On an error the child can only end. */

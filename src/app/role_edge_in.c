@@ -3,6 +3,7 @@
  * The process that talks to clients: one door (service/smtp_in.h) per loop. Listening sockets,
  * rings and a link to edge-out are all it holds; it has no file system.
  */
+#include "app/dial.h"
 #include "app/edge_loops.h"
 #include "app/role_channel.h"
 #include "app/turn.h"
@@ -10,11 +11,19 @@
 #include "service/smtp_in.h"
 #include "sys/tls.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 /* What a door has of the link to edge-out, on its own thread. */
 struct turn_link {
     int fd; /* -1: none */
+};
+
+/* A door's way to filters, on its own thread. */
+struct dial_link {
+    int fd;
+    struct loop_watch *watch;
+    struct smtp_in *door;
 };
 
 struct edge_in {
@@ -23,6 +32,7 @@ struct edge_in {
     struct smtp_in_shared *shared;
     struct smtp_in *doors[LOOPS_MAX];
     struct turn_link links[LOOPS_MAX];
+    struct dial_link dials[LOOPS_MAX];
 };
 
 /* ---- from the keeper --------------------------------------------------------------------- */
@@ -46,6 +56,50 @@ static void set_link(void *context, uint32_t index, int fd)
         close(edge->links[index].fd);
     }
     edge->links[index].fd = fd;
+}
+
+static bool dial(void *context, uint64_t token, struct slice milter)
+{
+    const struct dial_link *link = context;
+    return dial_ask(link->fd, token, milter) == ERROR_NONE;
+}
+
+static void dial_heard(void *context, unsigned ready)
+{
+    (void)ready;
+    struct dial_link *link = context;
+    for (;;) {
+        uint64_t token;
+        enum error why;
+        int fd;
+        enum error error = dial_answered(link->fd, &token, &why, &fd);
+        if (error == ERROR_AGAIN) {
+            return;
+        }
+        if (error != ERROR_NONE) {
+            exit(role_fail("dial", error)); /* the keeper has gone */
+        }
+        smtp_in_dialed(link->door, token, why, fd);
+    }
+}
+
+static enum error open_filters(struct edge_in *edge, uint32_t index)
+{
+    struct filter_descriptors given = edge->start.filters[index];
+    struct dial_link *link = &edge->dials[index];
+    if (given.dial < 0) {
+        return ERROR_INVALID;
+    }
+    *link = (struct dial_link){.fd = given.dial, .door = edge->doors[index]};
+    struct scratch *scratch = scratch_new(given.scratch);
+    link->watch = loop_watch_new(edge_loops_at(edge->loops, index), link->fd, dial_heard, link);
+    if (scratch == NULL || link->watch == NULL) {
+        scratch_free(scratch);
+        return ERROR_MEMORY;
+    }
+    loop_watch_set(link->watch, LOOP_READ);
+    smtp_in_set_filters(link->door, dial, link, scratch);
+    return ERROR_NONE;
 }
 
 static enum error reconfigure(void *context, uint32_t index, const struct edge_config *config)
@@ -87,6 +141,7 @@ static enum error open_doors(struct edge_in *edge, const struct edge_handlers *h
                         edge->shared, config->listeners, edge_loops_ring(edge->loops, i),
                         &start->counters->slots[SLOT_EDGE_IN + i]);
         error = edge->doors[i] != NULL ? ERROR_NONE : ERROR_MEMORY;
+        error = error == ERROR_NONE ? open_filters(edge, i) : error;
         if (error == ERROR_NONE) {
             smtp_in_set_broken_handler(edge->doors[i], edge_loops_ring_broken, NULL);
             smtp_in_set_turn(edge->doors[i], turn, &edge->links[i]);
@@ -99,6 +154,7 @@ static void close_doors(struct edge_in *edge)
 {
     for (uint32_t i = 0; i < edge_loops_count(edge->loops); i++) {
         smtp_in_free(edge->doors[i]);
+        loop_watch_free(edge->dials[i].watch);
     }
     smtp_in_shared_free(edge->shared);
 }

@@ -398,6 +398,8 @@ static void check_listeners(struct settings *settings, const struct entry **entr
                                &listener);
         settings_listener_tls(settings, block, entries, &listener);
         take_peers(settings, entries, &listener);
+        settings_listener_milters(settings, settings_entry(entries, BLOCK_LISTEN, "milters"),
+                                  &listener);
         const struct entry *address = settings_entry(entries, BLOCK_LISTEN, "address");
         for (uint32_t i = 0; address != NULL && i < address->count; i++) {
             add_listener(settings, listeners, &listener, &address->values[i]);
@@ -602,6 +604,7 @@ void settings_check(struct settings *settings)
     check_anchor(settings, settings_entry(top, BLOCK_TOP, "dns-trust-anchor"));
     check_titles(settings);
     check_limits(settings, entries);
+    settings_milters(settings, entries);
     check_listeners(settings, entries);
     struct names servers;
     settings_servers(settings, &servers);

@@ -202,6 +202,7 @@ enum setting_block {
     BLOCK_BLOCK,
     BLOCK_ALLOW,
     BLOCK_ALERT,
+    BLOCK_MILTER,
     BLOCK_COUNT,
 };
 
@@ -226,6 +227,7 @@ enum setting_type {
     SETTING_KINDS, /* of alerts */
     SETTING_FILES,
     SETTING_NAMES, /* of domains */
+    SETTING_MILTERS,
     SETTING_SENDERS,
     SETTING_SERVER,
     SETTING_CHAIN,
@@ -235,6 +237,7 @@ enum setting_type {
     SETTING_PROGRAM, /* a file to run */
     SETTING_URL,
     SETTING_SECRET, /* a file whose content is one */
+    SETTING_MILTER, /* where one listens */
     SETTING_USERS,
     SETTING_ABSENT, /* a name of a later version */
 };
@@ -331,6 +334,11 @@ const struct ip_network *settings_networks(struct settings *settings, const stru
                                            const char *everybody, uint32_t *ret_count);
 /* The block and allow blocks: settings->config.access. */
 void settings_access(struct settings *settings, const struct entry **entries);
+/* The milter blocks: settings->config.milters. `entries` is scratch of settings_fill(). */
+void settings_milters(struct settings *settings, const struct entry **entries);
+/* The filters of a listener, of those. `entry` may be NULL. */
+void settings_listener_milters(struct settings *settings, const struct entry *entry,
+                               struct listener_config *listener);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
 void settings_odmr_listener(struct settings *settings, const struct block *block,
                             const struct entry *users, struct listener_config *listener);

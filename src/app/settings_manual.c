@@ -73,6 +73,8 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_ANCHOR] = "RECORD",
         [SETTING_SECRET] = "FILE",
         [SETTING_FILES] = "FILE | {FILE, ...}",
+        [SETTING_MILTERS] = "{MILTER, ...}",
+        [SETTING_MILTER] = "\"unix:PATH\" | \"IP:PORT\"",
         [SETTING_USERS] = "\"file:PATH\"",
         [SETTING_NAMES] = "{DOMAIN, ...}",
         [SETTING_RECIPIENTS] = "any | learn",

@@ -30,6 +30,7 @@
             .text = "Envelope senders, as *@example.com; <> is the empty one."                     \
     }
 
+#define MILTER(member) .block = BLOCK_MILTER, AT(milter_config, member)
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
 
 #define MS UINT64_C(1)
@@ -144,6 +145,13 @@ const struct setting settings_table[] = {
              "back within 2 days is let through, and is known for 36 days from each time on; after "
              "5 such messages their network is known (an IPv4 /24, an IPv6 /64). Relay clients and whom "
              "an allow block names are not put off. A restart forgets whom it knew."},
+    {"milters", SETTING_MILTERS, .block = BLOCK_LISTEN, .otherwise = "none",
+     .text = "The filters that look at what comes in there, by the names of their milter blocks, in "
+             "the order in which they are asked: each sees what those before it have changed."},
+    {"milter-default", SETTING_CHOICE, LISTEN(milter_default), .fallback = "tempfail",
+     .choices = "accept|tempfail",
+     .text = "What happens to mail while one of its filters is away or talks nonsense: accept takes "
+             "it unseen by that one, tempfail answers 451, so that the client tries again."},
     {"tls", SETTING_CHOICE, LISTEN(tls), .fallback = "none", .choices = "none|starttls|implicit",
      .text = "Whether connections are encrypted: by STARTTLS where the client wants it, or from the "
              "beginning. TLS 1.2 and 1.3."},
@@ -439,6 +447,28 @@ const struct setting settings_table[] = {
      .text = "How often an alert is told of again while its cause lasts."},
     {"rate", SETTING_COUNT, ALERT(rate), .fallback = "20", .least = 1, .most = 3600,
      .text = "Messages in an hour, at most; what is more is summed up in one."},
+
+    /* ---- milter ---- */
+    {"address", SETTING_MILTER, .block = BLOCK_MILTER, .required = true,
+     .text = "Where the filter listens: unix:PATH, inet:ADDRESS:PORT, inet:PORT@ADDRESS, or "
+             "ADDRESS:PORT. ADDRESS is an IP address or localhost."},
+    {"connect-timeout", SETTING_DURATION, MILTER(connect_timeout_ms), .fallback = "30s",
+     .least = 100 * MS, .most = HOUR,
+     .text = "How long connecting and agreeing on the protocol may take."},
+    {"command-timeout", SETTING_DURATION, MILTER(command_timeout_ms), .fallback = "30s",
+     .least = 100 * MS, .most = HOUR,
+     .text = "How long an answer to each step before the content may take. A filter that says it "
+             "is working has ten times as long."},
+    {"content-timeout", SETTING_DURATION, MILTER(content_timeout_ms), .fallback = "5m",
+     .least = 100 * MS, .most = HOUR,
+     .text = "How long an answer to each step from the header to the end of the message may take, "
+             "likewise."},
+    {"default", SETTING_CHOICE, MILTER(otherwise), .otherwise = "milter-default of the listener",
+     .choices = "accept|tempfail",
+     .text = "What happens to mail while this filter is away or talks nonsense."},
+    {"sessions", SETTING_COUNT, MILTER(sessions), .fallback = "1000", .least = 1, .most = 1000000,
+     .text = "Clients' sessions that may use one connection, one after another, if the filter "
+             "speaks version 6 of the protocol; 1 makes a connection for each."},
 };
 /* clang-format on */
 
@@ -464,6 +494,8 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_ALERT] = {"alert", true, false,
                      "Whom to tell when something happens that an operator should know of: one of "
                      "exec, url and mail; several blocks may tell several."},
+    [BLOCK_MILTER] = {"milter", true, false,
+                      "A filter that speaks Sendmail's milter protocol, for listeners to name."},
 };
 
 enum setting_block settings_block_find(struct slice name)

@@ -37,6 +37,7 @@ static const struct {
     [ALERT_RELOAD] = {"the configuration in force is that of its file again", ""},
     [ALERT_EDGE_IN] = {"mail can come in again", ""},
     [ALERT_EDGE_OUT] = {"mail can go out again", ""},
+    [ALERT_MILTER] = {"filter ", " can be reached again"},
     [ALERT_MORE] = {"all conditions are listed again", ""},
 };
 

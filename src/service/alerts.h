@@ -49,6 +49,7 @@ enum {
     X(RELOAD, "reload", "the configuration in force is not that of its file")                      \
     X(EDGE_IN, "edge-in", "a ring is cut off")                                                     \
     X(EDGE_OUT, "edge-out", "a ring is cut off")                                                   \
+    X(MILTER, "milter", "filter: it cannot be reached")                                            \
     X(MORE, "more", "others found no place in the table")
 
 enum alert_kind {

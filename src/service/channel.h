@@ -19,6 +19,7 @@ enum {
     CHANNEL_CHUNK = 64 << 10, /* most content bytes in one frame */
     CHANNEL_DOMAIN_MAX = 255,
     CHANNEL_TLS_MAX = 256,          /* bytes of what is said of a session's TLS, and a NUL */
+    CHANNEL_WHY_MAX = 100,          /* of CHANNEL_MILTER's reason */
     CHANNEL_RING_IN = 8 << 20,      /* edge-in to core */
     CHANNEL_RING_IN_BACK = 1 << 20, /* core to edge-in */
     CHANNEL_RING_OUT = 1 << 20,     /* both directions of edge-out */
@@ -38,6 +39,8 @@ enum channel_frame {
                            domain (CHANNEL_DOMAIN_MAX). Answered by CHANNEL_ATRN_DONE likewise */
     CHANNEL_RECIPIENT,  /* u64 token, 16 bytes client address, bytes address, of a domain that does
                            not take any: is there one? Answered by CHANNEL_RECIPIENT_DONE likewise */
+    CHANNEL_MILTER, /* bytes name, u8 1: away, 0: back, bytes why: of a filter, as one loop sees it
+                     */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
@@ -96,6 +99,10 @@ uint32_t channel_server_find(const struct relay_config *config, uint32_t key);
 
 /* In the flags of CHANNEL_COMMIT's message, and nowhere else: a Received field of ours is in it. */
 #define CHANNEL_OWN_TRACE (1u << 31)
+/* A filter of ours wants it held: for each delivery, with origin.verdicts as the reason. */
+#define CHANNEL_QUARANTINED (1u << 30)
+/* A filter of ours has thrown it away: it has no content, and nothing is stored. */
+#define CHANNEL_DISCARDED (1u << 29)
 
 void channel_put_message(struct buffer *buffer, const struct spool_message *message);
 /* Slices point into the reader's input; recipients are in `arena`. False: malformed or over the

@@ -15,6 +15,9 @@ enum {
     LISTENERS_MAX = 64,    /* descriptors that every process may be given */
     HOOKS_MAX = 16,        /* alert blocks */
     STATE_PATH_MAX = 3000, /* octets; leaves room below PATH_MAX for what lies there */
+    MILTERS_MAX = 16,
+    MILTER_NAME_MAX = 63,
+    MILTER_PATH_MAX = 107, /* octets of a local socket's path (unix(7)) */
 };
 
 enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP, LISTENER_ODMR };
@@ -29,6 +32,21 @@ struct odmr_user {
 };
 
 enum listener_tls { LISTENER_TLS_NONE, LISTENER_TLS_STARTTLS, LISTENER_TLS_IMPLICIT };
+
+/* What happens to mail that a filter which is away should have seen. */
+enum milter_default { MILTER_DEFAULT_ACCEPT, MILTER_DEFAULT_TEMPFAIL, MILTER_DEFAULT_LISTENER };
+
+/* A filter that looks at mail while it comes in (proto/milter.h). */
+struct milter_config {
+    struct slice name;
+    struct slice path; /* of a local socket; empty: `at` */
+    struct ip_endpoint at;
+    uint32_t connect_timeout_ms;
+    uint32_t command_timeout_ms; /* for each answer before the content */
+    uint32_t content_timeout_ms; /* from the header on */
+    uint32_t sessions;           /* of clients, one after another on one connection */
+    enum milter_default otherwise;
+};
 
 struct listener_config {
     struct slice name;
@@ -46,7 +64,10 @@ struct listener_config {
     struct slice client_ca; /* PEM, likewise; empty: clients are asked for no certificate */
     const struct odmr_user *odmr_users; /* known to the receiving process only; none elsewhere */
     uint32_t odmr_user_count;
-    uint32_t odmr_source; /* of the settings, for messages */
+    uint32_t odmr_source;         /* of the settings, for messages */
+    uint8_t milters[MILTERS_MAX]; /* indexes, in the order in which they are asked */
+    uint32_t milter_count;
+    enum milter_default milter_default; /* ACCEPT or TEMPFAIL */
 };
 
 struct limits_config {
@@ -93,6 +114,8 @@ struct service_config {
     uint32_t loops; /* event loops per edge; 0: one per core */
     const struct listener_config *listeners;
     uint32_t listener_count;
+    const struct milter_config *milters;
+    uint32_t milter_count;
     struct limits_config limits;
     const struct access_rule *access; /* in the order of the file */
     uint32_t access_count;

@@ -325,6 +325,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
         return error;
     }
     const struct service_config *old = core->config;
+    core_milter_forget(core, core->config);
     core->config = config;
     core->generation = generation;
     core_out_remap(core, old);

@@ -158,6 +158,18 @@ void report_hook(struct core *core, struct slice name, const char *reason)
     begin(core, ALERT_HOOK, name, text);
 }
 
+void report_milter(struct core *core, struct slice name, struct slice why)
+{
+    char text[ALERT_TEXT_SIZE];
+    if (why.length == 0) {
+        end(core, ALERT_MILTER, name);
+        return;
+    }
+    snprintf(text, sizeof(text), "filter %.*s is away: %.*s", SLICE_PRINT(slice_take(name, 63)),
+             SLICE_PRINT(slice_take(why, 100)));
+    begin(core, ALERT_MILTER, name, text);
+}
+
 /* ---- what relay tells ------------------------------------------------------------------------ */
 
 /* How an alert calls a lane: by its route, and by where its mail was redirected to. */

@@ -15,6 +15,7 @@
  */
 #include "service/core_internal.h"
 
+#include "relay/notes.h"
 #include "sys/clock.h"
 
 #include <assert.h>
@@ -48,6 +49,8 @@ struct commit {
     size_t tail_bytes;
     struct spool_handle handle;
     struct spool_message message;
+    bool is_held;      /* a filter wants it so */
+    struct slice hold; /* the note that says so of each delivery */
     struct arena arena;
     uint8_t *whole; /* the frame's front where the prefix is too short */
     uint8_t prefix[CORE_PREFIX];
@@ -79,6 +82,7 @@ static struct commit *commit_new(struct core_edge_in *in, uint64_t token)
     commit->error = ERROR_NONE;
     commit->answered = false;
     commit->handle = SPOOL_NO_HANDLE;
+    commit->is_held = false;
     commit->whole = NULL;
     return commit;
 }
@@ -183,6 +187,23 @@ bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_m
     return true;
 }
 
+/* A message that a filter has quarantined comes with its holds, as one that is imported. */
+static bool relay_commit(struct commit *commit)
+{
+    struct core *core = commit->core;
+    if (!commit->is_held) {
+        return core_in_relay(core, commit->handle, &commit->message);
+    }
+    relay_together_begin(core->relay, core_now());
+    bool done = core_in_relay(core, commit->handle, &commit->message);
+    for (uint32_t i = 0; done && i < commit->message.recipient_count; i++) {
+        relay_load_note(core->relay, commit->handle, i, NOTE_HOLD, commit->hold, core_now());
+    }
+    relay_together_end(core->relay, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    return done;
+}
+
 /* The spool has decided: the one place that leads to 250. */
 static void commit_done(void *context, enum error error, const struct spool_handle *handles,
                         size_t count)
@@ -196,9 +217,12 @@ static void commit_done(void *context, enum error error, const struct spool_hand
     bool answered = try_answer(commit);
     if (error == ERROR_NONE) {
         report_accepted(core, &commit->message);
+        if (commit->is_held) {
+            report_operator(core, EVENT_HELD, commit->message.id, SPOOL_ALL_DELIVERIES,
+                            commit->message.origin.verdicts);
+        }
         commit->handle = handles[0];
-        if (!list_is_empty(&core->unrelayed) ||
-            !core_in_relay(core, commit->handle, &commit->message)) {
+        if (!list_is_empty(&core->unrelayed) || !relay_commit(commit)) {
             list_append(&core->unrelayed, &commit->unrelayed); /* in order, as stored */
         }
         uint64_t bytes = commit->message.header_length + commit->message.body_length;
@@ -271,6 +295,35 @@ static bool loops(struct commit *commit)
     return true;
 }
 
+static enum error note_hold(struct commit *commit)
+{
+    const struct spool_message *message = &commit->message;
+    const struct delivery_note note = {.when_ms = message->received_ms,
+                                       .odometer_s = message->odometer_s,
+                                       .text = message->origin.verdicts};
+    struct buffer payload;
+    buffer_init(&payload, NOTE_PAYLOAD_MAX);
+    note_encode(&payload, &note);
+    commit->hold =
+        payload.failed ? SLICE_EMPTY : arena_copy(&commit->arena, buffer_slice(&payload));
+    buffer_done(&payload);
+    for (uint32_t i = 0; commit->hold.data != NULL && i < message->recipient_count; i++) {
+        spool_batch_new_note(commit->core->spool, i, NOTE_HOLD, commit->hold);
+    }
+    return commit->hold.data != NULL ? ERROR_NONE : ERROR_MEMORY;
+}
+
+/* A filter has thrown it away: its end is told, and nothing kept. */
+static void discard(struct commit *commit, struct upload upload)
+{
+    spool_content_abort(upload.content);
+    commit->message.flags &= ~(CHANNEL_DISCARDED | CHANNEL_QUARANTINED | CHANNEL_OWN_TRACE);
+    report_accepted(commit->core, &commit->message);
+    report_operator(commit->core, EVENT_DISCARDED, commit->message.id, SPOOL_ALL_DELIVERIES,
+                    commit->message.origin.verdicts);
+    commit_answer(commit);
+}
+
 static void store(struct commit *commit, struct upload upload, struct slice frame)
 {
     struct core *core = commit->core;
@@ -282,6 +335,12 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
     if (error == ERROR_NONE) {
         error = core->stopping ? ERROR_CLOSED : upload.error;
     }
+    if (error == ERROR_NONE && (commit->message.flags & CHANNEL_DISCARDED) != 0) {
+        discard(commit, upload);
+        return;
+    }
+    commit->is_held = (commit->message.flags & CHANNEL_QUARANTINED) != 0;
+    commit->message.flags &= ~CHANNEL_QUARANTINED;
     if (error == ERROR_NONE && loops(commit)) {
         error = ERROR_LOOP;
     }
@@ -289,6 +348,9 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
         commit->message.odometer_s = relay_odometer(core->relay, &commit->message, core_now());
         spool_batch_begin(core->spool);
         error = spool_batch_message(core->spool, &commit->message, upload.content, tail);
+        if (error == ERROR_NONE && commit->is_held) {
+            error = note_hold(commit);
+        }
         if (error == ERROR_NONE) {
             core->commits_under_way++;
             commit->tail_bytes = tail.length;
@@ -387,6 +449,12 @@ static void take_frame(struct core_edge_in *in, struct slice frame)
         }
         return;
     }
+    if (type == CHANNEL_MILTER) {
+        if (!core_milter_take(in, frame)) {
+            malformed(in, "edge-in sent a broken word about a filter");
+        }
+        return;
+    }
     uint64_t token = reader_u64(&reader);
     if (reader.failed) {
         malformed(in, "edge-in sent a frame that is too short");
@@ -417,6 +485,7 @@ static void detach(struct core_edge_in *in)
     ring_free(in->ring);
     in->ring = NULL;
     in->epoch++;
+    core_milter_edge_gone(in);
     push_answers(in); /* to nobody */
 }
 
@@ -551,7 +620,7 @@ void core_in_tick(struct core *core)
     LIST_EACH(&core->unrelayed, at, after)
     {
         struct commit *commit = LIST_ENTRY(at, struct commit, unrelayed);
-        if (!core_in_relay(core, commit->handle, &commit->message)) {
+        if (!relay_commit(commit)) {
             break;
         }
         list_remove(&commit->unrelayed);

@@ -175,6 +175,8 @@ struct core {
 
     struct core_edge_in in[CORE_EDGES_MAX];
     enum error accepting; /* as last told */
+    uint64_t
+        milters_away[MILTERS_MAX]; /* of each filter, a bit for each loop that cannot reach it */
     struct route_state {
         bool quota_reached;
         bool head_known;
@@ -331,6 +333,13 @@ enum { DRILL_CLOCK_SIZE = 16 };
 /* "14:05 UTC" */
 const char *drill_clock(int64_t wall_ms, char text[DRILL_CLOCK_SIZE]);
 
+/* core_milter.c */
+/* CHANNEL_MILTER. False: it is malformed. */
+bool core_milter_take(struct core_edge_in *in, struct slice frame);
+void core_milter_edge_gone(struct core_edge_in *in);
+/* `config` is in force no more: what is said of filters from now on is of another. */
+void core_milter_forget(struct core *core, const struct service_config *config);
+
 /* core_notice.c */
 struct notice {
     struct notice *next;
@@ -369,6 +378,8 @@ void report_alert(struct core *core, enum alert_kind kind, const char *text);
 void report_alert_over(struct core *core, enum alert_kind kind);
 /* Whether what an alert block is to tell can be sent: NULL, or why not. */
 void report_hook(struct core *core, struct slice name, const char *reason);
+/* Whether a filter can be reached: empty, or why not. */
+void report_milter(struct core *core, struct slice name, struct slice why);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);
 void report_alerts_event(struct core *core, const struct relay_action *action);
 /* What stood in an earlier life and the notes tell of. */

@@ -177,7 +177,8 @@ static void store_accepted(struct core *core, const struct spool_message *messag
                                 .sender = message->sender,
                                 .message_id = message->message_id_header,
                                 .recipients = recipients,
-                                .recipient_count = message->recipient_count};
+                                .recipient_count = message->recipient_count,
+                                .reason = message->origin.verdicts};
     store(core, &event);
 }
 

@@ -56,6 +56,10 @@ enum { COUNTER_SLOTS = 64 };
     X(ALERTS, "holdfast_alerts_total", "Alerts raised")                                            \
     X(HOOKS_SENT, "holdfast_hooks_sent_total", "Messages about alerts that were sent")             \
     X(HOOK_FAILURES, "holdfast_hook_failures_total", "Tries to send one that failed")              \
+    X(MILTER_AWAY, "holdfast_milter_connect_failures_total", "Connections to filters that failed") \
+    X(MILTER_FAILURES, "holdfast_milter_failures_total", "Filters that failed in a session")       \
+    X(MILTER_REFUSALS, "holdfast_milter_refusals_total", "Steps of clients that a filter refused") \
+    X(MILTER_DISCARDED, "holdfast_milter_discarded_total", "Messages that a filter threw away")    \
     X(RESTARTS, "holdfast_process_restarts_total", "Processes restarted by the keeper")
 
 enum counter {

@@ -4,6 +4,7 @@
  */
 #include "service/smtp_in_internal.h"
 
+#include "service/smtp_in_milter.h"
 #include "sys/random.h"
 
 #include <assert.h>
@@ -64,6 +65,14 @@ enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *
     listeners_replace(in, &fresh);
     listeners_watch(in, in->is_stopping ? 0 : LOOP_READ);
     return ERROR_NONE;
+}
+
+void smtp_in_set_filters(struct smtp_in *in, smtp_in_dial_fn *dial, void *context,
+                         struct scratch *store)
+{
+    in->dial = dial;
+    in->dial_context = context;
+    in->store = store;
 }
 
 /* ---- going on ---------------------------------------------------------------------------- */
@@ -185,11 +194,12 @@ static bool make_tools(struct smtp_in *in)
 {
     in->patrol = loop_timer_new(in->loop, on_patrol, in);
     in->retry = loop_timer_new(in->loop, on_retry, in);
+    in->chunk = malloc(sizeof(*in->chunk));
     in->stop_timer = loop_timer_new(in->loop, on_stop, in);
     in->resume = loop_later_new(in->loop, resume_waiting, in);
     in->hurry = loop_later_new(in->loop, hurry_on, in);
     return in->patrol != NULL && in->retry != NULL && in->stop_timer != NULL &&
-           in->resume != NULL && in->hurry != NULL;
+           in->resume != NULL && in->hurry != NULL && in->chunk != NULL;
 }
 
 struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *config,
@@ -216,6 +226,8 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
     list_init(&in->kept);
     map_init(&in->tokens);
     map_init(&in->requests);
+    map_init(&in->milter_dials);
+    list_init(&in->milter_peers);
     buffer_init(&in->frame, SPOOL_ENVELOPE_MAX + 64);
     if (!make_tools(in) || smtp_in_reconfigure(in, config, generation, listeners) != ERROR_NONE) {
         smtp_in_free(in);
@@ -275,6 +287,9 @@ void smtp_in_free(struct smtp_in *in)
     access_free(in->access);
     map_done(&in->tokens);
     map_done(&in->requests);
+    map_done(&in->milter_dials);
+    scratch_free(in->store);
+    free(in->chunk);
     buffer_done(&in->frame);
     free(in->routes.states);
     free(in->next_routes.states);

@@ -11,6 +11,7 @@
 #include "service/metrics.h"
 #include "sys/loop.h"
 #include "sys/ring.h"
+#include "sys/scratch.h"
 
 struct smtp_in;
 struct smtp_in_shared; /* what the loops of one edge-in count together: connections per client */
@@ -34,6 +35,15 @@ void smtp_in_set_broken_handler(struct smtp_in *in, void (*broken)(void *context
  */
 typedef bool smtp_in_turn_fn(void *context, int fd, uint32_t session);
 void smtp_in_set_turn(struct smtp_in *in, smtp_in_turn_fn *turn, void *context);
+/* How a connection to a filter is asked for, by its name: smtp_in_dialed() tells of it later, never
+ * from within. False: it cannot be asked for. */
+typedef bool smtp_in_dial_fn(void *context, uint64_t token, struct slice milter);
+/* `store` is for content on its way through filters, and taken over; NULL: none larger than
+ * CHANNEL_CHUNK passes. */
+void smtp_in_set_filters(struct smtp_in *in, smtp_in_dial_fn *dial, void *context,
+                         struct scratch *store);
+/* The descriptor, which may still be connecting, is taken over; -1: there is none, and why. */
+void smtp_in_dialed(struct smtp_in *in, uint64_t token, enum error error, int fd);
 /* New configuration: running sessions keep their listener's name, new rules hold from the next
  * transaction. On success nothing points into the old one. */
 enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *config,

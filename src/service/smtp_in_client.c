@@ -173,6 +173,7 @@ struct smtp_answer client_present(struct session *session, const struct smtp_ser
     if ((facts.given & XCLIENT_PORT) != 0) {
         client.port = facts.has_port ? facts.client.port : 0;
     }
+    milters_meet_again(session);
     become(session, &client);
     session->is_presented = true;
     session->has_told_protocol = facts.has_protocol;

@@ -63,9 +63,17 @@ static void drop_content(struct smtp_in *in, struct transaction *transaction)
     account(in, transaction);
 }
 
+static void drop_kept(struct smtp_in *in, struct transaction *transaction)
+{
+    if (transaction->kept.block_count > 0) {
+        scratch_clear(in->store, &transaction->kept);
+    }
+}
+
 void transaction_release(struct smtp_in *in, struct transaction *transaction)
 {
     drop_content(in, transaction);
+    drop_kept(in, transaction);
     map_done(&transaction->known);
     list_remove(&transaction->link);
     if (in->kept_count < SMTP_IN_TRANSACTIONS_KEPT && transaction->recipient_room <= 64) {
@@ -120,8 +128,8 @@ struct smtp_answer content_begin(struct session *session)
     if (in->ring == NULL) {
         return core_error_answer(ERROR_CLOSED);
     }
-    transaction->id = id_make(&in->ids, transaction->received_ms);
     transaction->has_content = true;
+    transaction->is_filtered = session->milters != NULL;
     return SMTP_ACCEPT;
 }
 
@@ -145,13 +153,27 @@ static void put_trace(const struct session *session, struct slice recipient,
     smtp_in_trace_write(&trace, ret_field);
 }
 
+void content_put_trace(const struct session *session, struct buffer *ret_field)
+{
+    const struct transaction *transaction = session->transaction;
+    put_trace(session,
+              transaction->recipient_count == 1 ? transaction->shown_recipient : SLICE_EMPTY,
+              ret_field);
+}
+
 static void write_trace(struct session *session)
 {
     struct transaction *transaction = session->transaction;
-    put_trace(session,
-              transaction->recipient_count == 1 ? transaction->shown_recipient : SLICE_EMPTY,
-              &transaction->content);
+    content_put_trace(session, &transaction->content);
     transaction->trace_bytes = transaction->content.length;
+}
+
+struct buffer content_take(struct smtp_in *in, struct transaction *transaction)
+{
+    struct buffer taken = transaction->content;
+    buffer_init(&transaction->content, CHANNEL_CHUNK);
+    account(in, transaction);
+    return taken;
 }
 
 uint64_t content_trace_length(const struct session *session, struct slice recipient)
@@ -171,12 +193,15 @@ static void fail_transaction(struct smtp_in *in, struct transaction *transaction
 {
     transaction->failure = failure;
     drop_content(in, transaction);
+    drop_kept(in, transaction);
 }
 
 /* Sends on what is here. False: the ring is full. */
 static bool flush(struct smtp_in *in, struct transaction *transaction)
 {
-    enum error error = core_send_append(in, transaction);
+    enum error error = transaction->is_filtered
+                           ? content_keep(in, &transaction->kept, &transaction->content)
+                           : core_send_append(in, transaction);
     if (error == ERROR_AGAIN) {
         return false;
     }
@@ -193,7 +218,7 @@ bool content_has_room(struct session *session, size_t unread)
     struct buffer *content = &transaction->content;
     uint64_t cap = in->config->content_memory_bytes;
     size_t need = unread + (transaction->trace_bytes == 0 ? TRACE_MAX : 0);
-    if (unread == 0 || transaction->failure != NULL) {
+    if (unread == 0 || transaction->failure != NULL || transaction->is_discarded) {
         return true;
     }
     if (content->length + need > CHANNEL_CHUNK - SLACK && content->length > 0 &&
@@ -235,14 +260,14 @@ static void reserve(struct transaction *transaction, size_t more)
 void content_add(struct transaction *transaction, struct smtp_in *in, struct slice bytes)
 {
     struct buffer *content = &transaction->content;
-    if (transaction->failure != NULL) {
+    if (transaction->failure != NULL || transaction->is_discarded) {
         return;
     }
     size_t first = transaction->trace_bytes == 0 ? TRACE_MAX : 0;
     if (content->capacity - content->length < bytes.length + first) {
         reserve(transaction, bytes.length + first);
     }
-    if (transaction->trace_bytes == 0) {
+    if (transaction->trace_bytes == 0 && !transaction->is_filtered) {
         write_trace(transaction->session);
     }
     buffer_append(content, bytes);
@@ -295,7 +320,8 @@ bool content_end(struct session *session, const struct smtp_content *content,
     struct transaction *transaction = session->transaction;
     struct smtp_in *in = session->in;
     transaction->has_content = false;
-    if (transaction->trace_bytes == 0 && transaction->failure == NULL) {
+    if (transaction->trace_bytes == 0 && transaction->failure == NULL &&
+        !transaction->is_filtered) {
         content_add(transaction, in, SLICE_EMPTY); /* an empty message */
     }
     if (transaction->failure != NULL) {
@@ -312,6 +338,9 @@ bool content_end(struct session *session, const struct smtp_content *content,
         return true;
     }
     counter_add(in->counters, COUNTER_BARE_NEWLINES, content->bare_newlines > 0);
+    if (transaction->is_filtered) {
+        return milters_content(session, content, ret_answer);
+    }
     return content_commit(in, transaction, ret_answer);
 }
 
@@ -334,7 +363,8 @@ static void put_commit(const struct transaction *transaction, struct buffer *fra
                    .helo = slice_make(session->helo, session->helo_length),
                    .listener = slice_from_text(session->listener->name),
                    .protocol = protocol_word(session),
-                   .tls = session_tls_text(session, tls)},
+                   .tls = session_tls_text(session, tls),
+                   .verdicts = transaction->verdicts},
         .recipients = transaction->recipients,
         .recipient_count = transaction->recipient_count,
     };

@@ -288,6 +288,20 @@ void core_send_aborts(struct smtp_in *in)
     }
 }
 
+void core_send_milter(struct smtp_in *in, struct slice name, bool is_away, struct slice why)
+{
+    if (in->ring == NULL) {
+        return;
+    }
+    buffer_clear(&in->frame);
+    buffer_put_u8(&in->frame, CHANNEL_MILTER);
+    buffer_put_bytes(&in->frame, name);
+    buffer_put_u8(&in->frame, is_away);
+    buffer_put_bytes(&in->frame, slice_take(why, CHANNEL_WHY_MAX));
+    /* While it is away that is said again and again. */
+    (void)!ring_send(in->ring, buffer_slice(&in->frame));
+}
+
 bool core_is_server_address(const struct smtp_in *in, const struct ip_address *client)
 {
     const struct relay_config *config = &in->config->relay;

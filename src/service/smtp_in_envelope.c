@@ -76,6 +76,7 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
         transaction_free(transaction);
         return no_memory;
     }
+    transaction->id = id_make(&session->in->ids, transaction->received_ms);
     transaction->announced = event->size;
     transaction->is_smtputf8 = event->is_smtputf8;
     transaction->is_utf8_address = event->mailbox.is_utf8;
@@ -243,8 +244,9 @@ static void note_head_limit(const struct smtp_in *in, struct transaction *transa
 
 /* What RCPT has said, kept while core is asked. */
 struct asked_recipient {
-    struct slice address; /* rewritten, perhaps */
-    struct slice shown;   /* as the client wrote it */
+    struct slice address;    /* rewritten, perhaps */
+    struct slice shown;      /* as the client wrote it */
+    struct slice parameters; /* likewise */
     struct slice orcpt;
     uint8_t notify;
     bool is_utf8;
@@ -316,7 +318,9 @@ static bool ask(struct session *session, const struct asked_recipient *asked,
     kept->address = arena_copy(arena, asked->address);
     kept->shown = arena_copy(arena, asked->shown);
     kept->orcpt = arena_copy(arena, asked->orcpt);
-    if (kept->address.data == NULL || kept->shown.data == NULL || kept->orcpt.data == NULL) {
+    kept->parameters = arena_copy(arena, asked->parameters);
+    if (kept->address.data == NULL || kept->shown.data == NULL || kept->orcpt.data == NULL ||
+        kept->parameters.data == NULL) {
         *ret_answer = no_memory;
         return false;
     }
@@ -360,6 +364,7 @@ bool envelope_recipient(struct session *session, const struct smtp_server_event 
                         struct smtp_answer *ret_answer)
 {
     struct asked_recipient asked = {.shown = event->mailbox.text,
+                                    .parameters = event->parameters,
                                     .orcpt = event->orcpt,
                                     .notify = event->notify,
                                     .is_utf8 = event->mailbox.is_utf8,
@@ -401,7 +406,10 @@ static void go_on(struct session *session, struct smtp_answer answer)
                                            : add_recipient(session, &asked);
     }
     count_refused(session, asked.shown, &answer);
-    if (!guard_holds(session, SMTP_SERVER_RECIPIENT, &answer)) {
+    const struct smtp_server_event event = {.kind = SMTP_SERVER_RECIPIENT,
+                                            .mailbox = {.text = asked.shown},
+                                            .parameters = asked.parameters};
+    if (!milters_hold(session, &event, &answer) && !guard_holds(session, event.kind, &answer)) {
         session_answer(session, SMTP_SERVER_RECIPIENT, &answer);
     }
 }
@@ -414,4 +422,70 @@ void envelope_recipient_known(struct session *session, enum mailbox_answer outco
 void envelope_recipient_give_up(struct session *session)
 {
     go_on(session, core_error_answer(ERROR_AGAIN));
+}
+
+/* ---- what filters want ------------------------------------------------------------------- */
+
+static uint32_t route_of(const struct session *session, const struct smtp_mailbox *mailbox)
+{
+    const struct routing_query query = {
+        .sender = session->transaction->sender,
+        .recipient = mailbox->text,
+        .client = &session->client.address,
+    };
+    return routing_find(session->in->routing, &query);
+}
+
+bool envelope_has_route(const struct session *session, const struct smtp_mailbox *mailbox)
+{
+    return route_of(session, mailbox) != NO_INDEX;
+}
+
+bool envelope_add_recipient(struct session *session, const struct smtp_mailbox *mailbox)
+{
+    const struct asked_recipient added = {.address = mailbox->text,
+                                          .shown = mailbox->text,
+                                          .is_utf8 = mailbox->is_utf8,
+                                          .route = route_of(session, mailbox)};
+    return added.route != NO_INDEX && add_recipient(session, &added).code == 0;
+}
+
+/* Those that are known by their places. */
+static void know_again(const struct smtp_in *in, struct transaction *transaction)
+{
+    uint32_t all = transaction->recipient_count;
+    map_done(&transaction->known);
+    map_init(&transaction->known);
+    for (uint32_t count = COMPARED; count <= all; count++) {
+        transaction->recipient_count = count;
+        note_known(in, transaction);
+    }
+    transaction->recipient_count = all;
+}
+
+bool envelope_drop_recipient(struct session *session, struct slice address)
+{
+    struct transaction *transaction = session->transaction;
+    for (uint32_t i = 0; i < transaction->recipient_count; i++) {
+        if (is_same_address(transaction->recipients[i].address, address)) {
+            if (transaction->recipient_count == 1) {
+                return false;
+            }
+            transaction->recipient_count--;
+            memmove(&transaction->recipients[i], &transaction->recipients[i + 1],
+                    (transaction->recipient_count - i) * sizeof(transaction->recipients[0]));
+            know_again(session->in, transaction);
+            return true;
+        }
+    }
+    return true;
+}
+
+void envelope_forget_recipients(struct session *session, uint32_t count)
+{
+    struct transaction *transaction = session->transaction;
+    if (count < transaction->recipient_count) {
+        transaction->recipient_count = count;
+        know_again(session->in, transaction);
+    }
 }

@@ -52,6 +52,7 @@ static struct smtp_answer hello(struct session *session, const struct smtp_serve
 
 static void end_transaction(struct session *session)
 {
+    milters_message_over(session);
     transaction_free(session->transaction);
     session->transaction = NULL;
 }
@@ -147,7 +148,7 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         }
         break;
     }
-    if (!guard_holds(session, event->kind, &answer)) {
+    if (!milters_hold(session, event, &answer) && !guard_holds(session, event->kind, &answer)) {
         session_answer_event(session, event->kind, &answer);
     }
 }

@@ -5,7 +5,7 @@
  * send what to whom), smtp_in_client.c (whose a session is), smtp_in_guard.c (what strangers have
  * to bear), smtp_in_request.c (questions to core), smtp_in_etrn.c, smtp_in_odmr.c,
  * smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring), smtp_in_tls.c,
- * smtp_in_trace.c, smtp_in_limits.c.
+ * smtp_in_trace.c, smtp_in_limits.c, and smtp_in_milter.h with the filters.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -50,6 +50,10 @@ struct listener {
     struct ip_networks trusted, proxies; /* the listener's own */
     char *hostname;
     char *name;
+    struct ip_endpoint at;
+    struct milter_peer *milters[MILTERS_MAX]; /* in their order */
+    uint32_t milter_count;
+    enum milter_default milter_default;
 };
 
 /* What core has told about a route. */
@@ -95,10 +99,14 @@ struct transaction {
     uint64_t head_limit;   /* the largest of the heads' limits, our field included; 0: none */
     bool head_limit_set;
     bool is_smtputf8;
-    bool is_utf8_address; /* one of them needs SMTPUTF8 */
-    bool has_content;     /* between DATA and its end */
-    const char *failure;  /* why it cannot be taken any more; the rest of the content is dropped */
-    uint32_t flags;       /* SPOOL_* */
+    bool is_utf8_address;     /* one of them needs SMTPUTF8 */
+    bool has_content;         /* between DATA and its end */
+    bool is_filtered;         /* its content is kept until the filters have spoken */
+    bool is_discarded;        /* by a filter: its content is dropped */
+    struct scratch_text kept; /* content before `content`, of a filtered one */
+    struct slice verdicts;    /* of filters, in words */
+    const char *failure; /* why it cannot be taken any more; the rest of the content is dropped */
+    uint32_t flags;      /* SPOOL_* */
     struct message_id id;
     int64_t received_ms;
     uint64_t trace_bytes;
@@ -144,9 +152,10 @@ struct session {
     struct tls *tls; /* NULL: in the clear */
     struct ip_endpoint client;
     int64_t touched_ms;
-    uint64_t request;         /* token of a request that core is to answer; 0: none */
-    enum request_kind asks;   /* and for what */
-    struct odmr_login *login; /* from the first AUTH on */
+    uint64_t request;                /* token of a request that core is to answer; 0: none */
+    enum request_kind asks;          /* and for what */
+    struct session_milters *milters; /* NULL: none */
+    struct odmr_login *login;        /* from the first AUTH on */
     struct smtp_server server;
 };
 
@@ -173,6 +182,12 @@ struct smtp_in {
     struct map requests; /* sessions that wait for an answer of core, by token */
     smtp_in_turn_fn *turn;
     void *turn_context;
+    struct link milter_peers;
+    struct map milter_dials; /* connections that were asked for, by token */
+    smtp_in_dial_fn *dial;
+    void *dial_context;
+    struct scratch *store; /* or NULL */
+    struct milter_chunk *chunk;
     uint64_t next_token;
     struct id_maker ids;
     struct hash_key key;
@@ -186,6 +201,7 @@ struct smtp_in {
     struct loop_later *hurry;
     struct buffer frame;         /* for making frames */
     char text[SMTP_IN_TEXT_MAX]; /* of the answer being given */
+    char enhanced[12];           /* likewise */
     bool servers_by_name;
     uint64_t contacted[64]; /* recent contacts: hash of address and second */
     int64_t full_logged_ms;
@@ -284,6 +300,14 @@ void envelope_recipient_known(struct session *session, enum mailbox_answer outco
 /* Core does not answer. Likewise. */
 void envelope_recipient_give_up(struct session *session);
 unsigned envelope_offers(const struct session *session); /* SMTP_OFFER_* */
+/* What filters want. The address is the server's own word: no rule of relaying is asked. */
+bool envelope_has_route(const struct session *session, const struct smtp_mailbox *mailbox);
+/* False: memory. One that is there already is no second one. */
+bool envelope_add_recipient(struct session *session, const struct smtp_mailbox *mailbox);
+/* False: it is the only one, and stays. */
+bool envelope_drop_recipient(struct session *session, struct slice address);
+/* Those after the first `count` are none after all. */
+void envelope_forget_recipients(struct session *session, uint32_t count);
 
 /* smtp_in_guard.c */
 struct smtp_answer guard_connect(struct session *session);
@@ -356,7 +380,34 @@ bool content_end(struct session *session, const struct smtp_content *content,
 bool content_commit(struct smtp_in *in, struct transaction *transaction,
                     struct smtp_answer *ret_answer);
 
+/* The Received field. */
+void content_put_trace(const struct session *session, struct buffer *ret_field);
+/* What has come of a filtered message and is in memory; the caller's from now on. */
+struct buffer content_take(struct smtp_in *in, struct transaction *transaction);
+/* Moves what is in `content` behind `kept`, in the store. */
+enum error content_keep(struct smtp_in *in, struct scratch_text *kept, struct buffer *content);
+
+/* smtp_in_milter.c */
+bool listener_take_milters(struct listener *listener, const struct service_config *config,
+                           const struct listener_config *from); /* false: memory */
+void listener_drop_milters(struct listener *listener);
+/* Lets the filters look at a step that our own rules let pass. True: the answer comes later, by
+ * itself; false: *answer is it. */
+bool milters_hold(struct session *session, const struct smtp_server_event *event,
+                  struct smtp_answer *answer);
+/* All has come of a filtered message. As content_end(). */
+bool milters_content(struct session *session, const struct smtp_content *content,
+                     struct smtp_answer *ret_answer);
+/* There is room in the ring for more of a message that they have passed; likewise. */
+bool milters_go_on_sending(struct session *session, struct smtp_answer *ret_answer);
+void milters_message_over(struct session *session);
+/* The client is another one than they have been told. Outside a message. */
+void milters_meet_again(struct session *session);
+void milters_free(struct session *session);
+
 /* smtp_in_core.c */
+/* A filter is away, or back. */
+void core_send_milter(struct smtp_in *in, struct slice name, bool is_away, struct slice why);
 void core_ring_ready(void *context);
 /* Content that core should keep. ERROR_AGAIN: no room now. */
 enum error core_send_append(struct smtp_in *in, struct transaction *transaction);

@@ -34,6 +34,7 @@ void listener_unref(struct listener *listener)
         return;
     }
     list_remove(&listener->link);
+    listener_drop_milters(listener);
     loop_watch_free(listener->watch);
     tls_server_free(listener->tls); /* connections live on without */
     listener_drop_peers(listener);
@@ -154,8 +155,10 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->hostname = copy_text(config->hostname);
     listener->name = copy_text(from->name);
     listener->watch = loop_watch_new(in->loop, fd, on_connection, listener);
+    listener->at = from->at;
     if (listener->hostname == NULL || listener->name == NULL || listener->watch == NULL ||
-        !listener_take_peers(listener, from) || !listener_take_tls(listener, in->shared, from)) {
+        !listener_take_peers(listener, from) || !listener_take_tls(listener, in->shared, from) ||
+        !listener_take_milters(listener, config, from)) {
         listener_unref(listener);
         return NULL;
     }

@@ -60,6 +60,7 @@ void session_free(struct session *session)
     } else {
         transaction_free(transaction);
     }
+    milters_free(session);
     request_forget(session);
     odmr_forget(session);
     guard_forget(session);
@@ -257,6 +258,13 @@ void session_resume(struct session *session)
             session_answer(session, SMTP_SERVER_END, &answer);
         } else if (transaction->state == TRANSACTION_WAITING) {
             session_wait(session);
+        }
+        return;
+    }
+    if (transaction != NULL && transaction->is_filtered && !transaction->has_content &&
+        transaction->state == TRANSACTION_OPEN && smtp_server_is_asked(&session->server)) {
+        if (milters_go_on_sending(session, &answer)) {
+            session_answer(session, SMTP_SERVER_END, &answer);
         }
         return;
     }

@@ -516,6 +516,47 @@ static void check_example(const char *name)
     buffer_done(&errors);
 }
 
+static void filters_are_named_by_listeners(void **state)
+{
+    (void)state;
+    struct settings *settings =
+        read_text("hostname = mx.example.net\n"
+                  "milter a { address = \"unix:/run/a b.sock\" }\n"
+                  "milter b { address = \"inet:8891@localhost\" default = accept sessions = 1 }\n"
+                  "milter c { address = \"[::1]:8893\" command-timeout = 2s }\n"
+                  "listen mx { address = {\"127.0.0.1:25\", \"127.0.0.2:25\"}\n"
+                  "            milters = {c, A} milter-default = accept }\n"
+                  "listen in { address = \"127.0.0.3:25\" }\n"
+                  "server m1 { address = \"192.0.2.1\" }\n"
+                  "domain example.com { deliver-to = m1 }\n",
+                  "");
+    const struct service_config *config = settings_config(settings);
+    const struct milter_config *milters = config->milters;
+    char address[IP_TEXT_SIZE];
+    assert_int_equal(config->milter_count, 3);
+    assert_true(is(milters[0].path, "/run/a b.sock"));
+    assert_int_equal(milters[0].otherwise, MILTER_DEFAULT_LISTENER);
+    assert_int_equal(milters[0].sessions, 1000);
+    assert_int_equal(milters[0].connect_timeout_ms, 30000);
+    assert_int_equal(milters[0].content_timeout_ms, 300000);
+    ip_to_text(&milters[1].at.address, address);
+    assert_string_equal(address, "127.0.0.1");
+    assert_int_equal(milters[1].at.port, 8891);
+    assert_int_equal(milters[1].otherwise, MILTER_DEFAULT_ACCEPT);
+    assert_int_equal(milters[1].sessions, 1);
+    assert_int_equal(milters[2].at.port, 8893);
+    assert_int_equal(milters[2].command_timeout_ms, 2000);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(config->listeners[i].milter_count, 2);
+        assert_int_equal(config->listeners[i].milters[0], 2);
+        assert_int_equal(config->listeners[i].milters[1], 0);
+        assert_int_equal(config->listeners[i].milter_default, MILTER_DEFAULT_ACCEPT);
+    }
+    assert_int_equal(config->listeners[2].milter_count, 0);
+    assert_int_equal(config->listeners[2].milter_default, MILTER_DEFAULT_TEMPFAIL);
+    settings_free(settings);
+}
+
 static void examples_are_good(void **state)
 {
     (void)state;
@@ -665,6 +706,7 @@ int main(void)
         cmocka_unit_test(defaults),
         cmocka_unit_test(what_takes_a_restart_is_told_apart),
         cmocka_unit_test(every_key),
+        cmocka_unit_test(filters_are_named_by_listeners),
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(retries_may_grow),
         cmocka_unit_test(a_password_is_for_its_reader_alone),

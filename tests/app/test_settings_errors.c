@@ -692,6 +692,31 @@ static int leave(void **state)
     return chdir("/") != 0 || rmdir(directory) != 0;
 }
 
+static void milters_must_be_there(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "milter a { }\n", "conf:6: milter 'a' needs address = ...\n"},
+        {GOOD "milter a { address = \"unix:run/a\" }\n",
+         "conf:6: address: 'unix:run/a' is no absolute path\n"},
+        {GOOD "milter a { address = \"inet:8891@mail.example.com\" }\n",
+         "conf:6: address: 'inet:8891@mail.example.com' names a host; write its IP address, or "
+         "localhost\n"},
+        {GOOD "milter a { address = \"127.0.0.1\" }\n",
+         "conf:6: address: '127.0.0.1' needs a port: HOST:PORT\n"},
+        {GOOD "milter a { address = \"127.0.0.1:1\" }\nmilter A { address = \"localhost:2\" }\n",
+         "conf:7: milter 'A' is there twice; first in line 6\n"},
+        {GOOD "milter clamav { address = \"127.0.0.1:1\" }\n"
+              "listen b { address = \"127.0.0.1:2526\" milters = {clamav, clamva, clamav} }\n",
+         "conf:7: milters: there is no milter 'clamva'; did you mean 'clamav'?\n"
+         "conf:7: milters: 'clamav' is there twice\n"},
+        {GOOD "milter a { address = \"127.0.0.1:1\" }\n"
+              "listen b { address = \"127.0.0.1:2526\" protocol = http milters = a }\n",
+         "conf:7: milters are for listeners that take mail\n"},
+    };
+    check_all(cases, sizeof(cases) / sizeof(cases[0]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -711,6 +736,7 @@ int main(void)
         cmocka_unit_test(includes),
         cmocka_unit_test(on_demand_mail_relay),
         cmocka_unit_test(all_errors_at_once_in_order),
+        cmocka_unit_test(milters_must_be_there),
         cmocka_unit_test(messages_are_bounded_and_stay_on_their_line),
     };
     return cmocka_run_group_tests(tests, enter, leave);

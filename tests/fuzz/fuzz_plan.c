@@ -15,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(plan.state[0] == '/' && strlen(plan.state) < sizeof(plan.state));
         assert(plan.listener_count <= LISTENERS_MAX);
         assert(plan.fixed_count <= SETTINGS_RESTART_MAX);
+        assert(plan.milter_count <= MILTERS_MAX);
         assert(plan.loops >= 1 && plan.loops <= LOOPS_MAX);
     }
     return 0;
