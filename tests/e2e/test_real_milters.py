@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters of the field, as Debian has them, each as a private instance: OpenDKIM, OpenDMARC, ClamAV's
+milter and rspamd."""
+
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from client import Refused
+from daemon import backup_mx
+from peers import end_process, free_port, wait_for
+
+EICAR = (rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR" + b"-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*")
+CONTENT = (b"From: Bob <bob@client.example>\r\nTo: ann@example.com\r\nSubject: a test\r\n"
+           b"Date: Sun, 22 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@client.example>\r\n\r\n"
+           b"Hello.\r\n")
+SELECTOR = "s1"
+OURSELVES = pwd.getpwuid(os.geteuid()).pw_name
+
+
+@pytest.fixture
+def daemons(place):
+    """daemons(name, command ...) runs one in the foreground until the test is over."""
+    running = []
+
+    def run(name, *command):
+        path = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        log = open(place / f"{name}.log", "ab")
+        child = subprocess.Popen([path, *map(str, command)], stdin=subprocess.DEVNULL, stdout=log,
+                                 stderr=log, cwd=place, start_new_session=True,
+                                 env={**os.environ, "RES_OPTIONS": "timeout:1 attempts:1"})
+        running.append((name, child, log))
+        return child
+
+    yield run
+    for name, child, log in reversed(running):
+        end_process(child)
+        log.close()
+
+
+def log_of(place, name):
+    path = place / f"{name}.log"
+    return path.read_text(errors="replace")[-3000:] if path.exists() else ""
+
+
+def listens(place, name, child, port=None, path=None, seconds=60):
+    def there():
+        assert child.poll() is None, log_of(place, name)
+        with socket.socket(socket.AF_INET if port else socket.AF_UNIX) as probe:
+            try:
+                probe.connect(("127.0.0.1", port) if port else str(path))
+                return True
+            except OSError:
+                return False
+    wait_for(there, seconds, 0.05, f"{name} to listen")
+
+
+@pytest.fixture
+def key(place):
+    """A DKIM key of client.example: its file, and the record that proves it."""
+    if shutil.which("opendkim-genkey") is None:
+        pytest.skip("opendkim-genkey is not installed")
+    subprocess.run(["opendkim-genkey", "-b", "2048", "-d", "client.example", "-s", SELECTOR, "-D",
+                    str(place)], check=True, capture_output=True, cwd=place)
+    text = (place / f"{SELECTOR}.txt").read_text()
+    record = "".join(text.split('"')[1::2])
+    return place / f"{SELECTOR}.private", record
+
+
+def opendkim(place, daemons, name, *lines):
+    """An OpenDKIM with these lines of configuration; its port."""
+    port = free_port()
+    conf = place / f"{name}.conf"
+    conf.write_text("\n".join([f"Socket inet:{port}@127.0.0.1", "Syslog no", "UMask 002",
+                               "Background no", "RequireSafeKeys no", f"UserID {OURSELVES}",
+                               *lines]) + "\n")
+    child = daemons("opendkim", "-f", "-x", conf)
+    listens(place, "opendkim", child, port)
+    return port
+
+
+def delivered(hop):
+    wait_for(lambda: hop.messages, what="the delivery")
+    return hop.messages.pop(0).content
+
+
+def without_trace(content):
+    """Without our Received field, before which OpenDKIM puts what it adds."""
+    content, count = re.subn(rb"Received: from client\.example[^\n]*\n(?:[ \t][^\n]*\n)*", b"", content,
+                             count=1)
+    assert count == 1, content[:500]
+    return content
+
+
+def verifier(place, daemons, record):
+    keys = place / "keys"
+    keys.write_text(f"{SELECTOR}._domainkey.client.example {record}\n")
+    return opendkim(place, daemons, "verify", "Mode v", f"TestDNSData {keys}",
+                    "AuthservID mx2.example.net", "AlwaysAddARHeader yes")
+
+
+def test_opendkim_signs_and_verifies(holdfast, sink, place, daemons, key):
+    """What one signs on its way through us verifies at the next: every octet is what it was."""
+    private, record = key
+    hop = sink()
+    sign = opendkim(place, daemons, "sign", "Mode s", "Domain client.example",
+                    f"Selector {SELECTOR}", f"KeyFile {private}", "InternalHosts 127.0.0.0/8")
+    check = verifier(place, daemons, record)
+    signer = holdfast(f'milter sign {{ address = "127.0.0.1:{sign}" }}\n' + backup_mx(hop.port),
+                      listen="milters = sign", name="signer")
+    verifies = holdfast(f'milter check {{ address = "inet:{check}@127.0.0.1" }}\n' +
+                        backup_mx(hop.port), listen="milters = check", name="verifier")
+    for body in (b"Hello.\r\n", b"x" * 70 + b"\r\n" * 3, (b"y" * 76 + b"\r\n") * 20_000):
+        content = CONTENT.replace(b"Hello.\r\n", body)
+        assert signer.send(content=content)[0] == 250
+        signed = without_trace(delivered(hop))
+        assert signed.startswith(b"DKIM-Signature: v=1; a=rsa-sha256;"), signed[:300]
+        assert signed.endswith(content)
+        assert verifies.send(content=signed)[0] == 250
+        assert b"dkim=pass" in delivered(hop).split(b"\r\n\r\n")[0]
+        assert verifies.send(content=signed.replace(b"Subject: a test", b"Subject: b test"))[0] == \
+            250
+        assert b"dkim=fail" in delivered(hop).split(b"\r\n\r\n")[0]
+
+
+def test_opendmarc_reads_what_opendkim_wrote(holdfast, sink, place, daemons, key):
+    """Two filters in a row: the second sees the field that the first has added."""
+    private, record = key
+    hop = sink()
+    check = verifier(place, daemons, record)
+    port = free_port()
+    conf = place / "opendmarc.conf"
+    conf.write_text(f"Socket inet:{port}@127.0.0.1\nSyslog false\nBackground false\n"
+                    f"AuthservID mx2.example.net\nTrustedAuthservIDs mx2.example.net\n"
+                    f"UserID {OURSELVES}\nRejectFailures false\nSPFIgnoreResults true\n"
+                    f"SPFSelfValidate false\nHistoryFile {place}/history\n")
+    child = daemons("opendmarc", "-f", "-c", conf)
+    listens(place, "opendmarc", child, port)
+    mx = holdfast(f'milter dkim {{ address = "127.0.0.1:{check}" }}\n'
+                  f'milter dmarc {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
+                  listen="milters = {dkim, dmarc}")
+    # Not from an address that OpenDMARC ignores.
+    assert mx.send(content=CONTENT, source="127.0.0.2")[0] == 250
+    header = delivered(hop).split(b"\r\n\r\n")[0]
+    assert b"Authentication-Results: mx2.example.net; dkim=none" in header.replace(b"\r\n\t", b" ")
+    wrote = re.findall(rb"Authentication-Results: mx2.example.net; (dkim|dmarc)=", header)
+    assert wrote == [b"dmarc", b"dkim"] or wrote == [b"dkim", b"dmarc"], header
+
+
+def test_clamav_refuses_a_virus(holdfast, sink, place, daemons):
+    hop = sink()
+    base = place / "clamav"
+    base.mkdir()
+    place.chmod(0o755)
+    # A database of our own: the test string by its octets, for the real one is hundreds of MB.
+    (base / "local.ndb").write_text(f"Eicar-Local:0:*:{EICAR.hex()}\n")
+    (place / "clamd.conf").write_text(
+        f"Foreground yes\nDatabaseDirectory {base}\nLocalSocket {place}/clamd.sock\n"
+        f"TemporaryDirectory {place}\nUser root\n")
+    clamd = daemons("clamd", "-c", place / "clamd.conf")
+    listens(place, "clamd", clamd, path=place / "clamd.sock")
+    (place / "milter.conf").write_text(
+        f"Foreground yes\nMilterSocket unix:{place}/milter.sock\nUser root\n"
+        f"ClamdSocket unix:{place}/clamd.sock\nOnInfected Reject\nRejectMsg \"%v in it\"\n"
+        f"AddHeader Replace\nTemporaryDirectory {place}\n")
+    child = daemons("clamav-milter", "-c", place / "milter.conf")
+    listens(place, "clamav-milter", child, path=place / "milter.sock")
+    mx = holdfast(f'milter clamav {{ address = "unix:{place}/milter.sock" }}\n' +
+                  backup_mx(hop.port), listen="milters = clamav")
+    assert mx.send(content=CONTENT)[0] == 250
+    assert b"\r\nX-Virus-Status: Clean" in delivered(hop)
+    with pytest.raises(Refused) as refused:
+        mx.send(content=CONTENT + EICAR + b"\r\n")
+    assert refused.value.code == 550 and "Eicar-Local" in refused.value.text
+    # Behind much else, where it no longer lies in memory.
+    with pytest.raises(Refused):
+        mx.send(content=CONTENT + b"x" * 76 + b"\r\n" + (b"y" * 76 + b"\r\n") * 10_000 + EICAR +
+                b"\r\n")
+    assert mx.queue() == [] and not hop.messages
+    assert "filter-refused milter=clamav" in mx.log()
+
+
+def test_rspamd_adds_its_headers_and_refuses_gtube(holdfast, sink, place, daemons):
+    hop = sink()
+    port = free_port()
+    place.chmod(0o755)
+    local = place / "rspamd"
+    local.mkdir()
+    conf = local / "rspamd.conf"
+    conf.write_text(f"""\
+options {{
+    pidfile = "{local}/pid"; filters = ""; raw_mode = false; one_shot = false;
+    dns {{ nameserver = ["127.0.0.1:{free_port()}"]; timeout = 0.1s; retransmits = 1; }}
+    control_socket = "{local}/control.sock mode=0600"; temp_dir = "{local}";
+    hs_cache_dir = "{local}"; gtube_patterns = "all"; enable_test_patterns = true;
+}}
+logging {{ type = "console"; level = "info"; }}
+worker "rspamd_proxy" {{
+    bind_socket = "127.0.0.1:{port}"; milter = yes; timeout = 60s; count = 1;
+    upstream "local" {{ default = yes; self_scan = yes; }}
+}}
+actions {{ reject = 15; add_header = 6; greylist = 4; }}
+""")
+    child = daemons("rspamd", "-f", "-i", "-c", conf)
+    listens(place, "rspamd", child, port)
+    mx = holdfast(f'milter rspamd {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
+                  listen="milters = rspamd")
+    assert mx.send(content=CONTENT)[0] == 250
+    delivered(hop)
+    gtube = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+    with pytest.raises(Refused) as refused:
+        mx.send(content=CONTENT + gtube + b"\r\n")
+    assert refused.value.code in (550, 554)
+    assert "filter-refused milter=rspamd" in mx.log() and not hop.messages
