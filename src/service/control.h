@@ -191,8 +191,8 @@
  * ---- "recipients import", "recipients forget" --------------------------------------------------
  *
  * Arguments "domain" and "addresses"; of forget also "all". {"domain","imported" or "forgotten":n,
- * "passed_over":n (of another domain, or nothing was known)}. Exit 1 if none was done. What is known
- * is written to its file within seconds, not before the answer.
+ * "passed_over":n (of another domain, or nothing was known)}. Exit 1 if none was done. What is
+ * known is written to its file within seconds, not before the answer.
  *
  * ---- "recipients verify" -----------------------------------------------------------------------
  *
