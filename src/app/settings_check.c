@@ -612,5 +612,6 @@ void settings_check(struct settings *settings)
     settings_odmr(settings);
     names_done(&servers);
     settings_access(settings, entries);
+    settings_dnsbl(settings, entries);
     settings_alerts(settings, entries); /* by routes that are there */
 }

@@ -201,6 +201,7 @@ enum setting_block {
     BLOCK_LIMITS,
     BLOCK_BLOCK,
     BLOCK_ALLOW,
+    BLOCK_DNSBL,
     BLOCK_ALERT,
     BLOCK_MILTER,
     BLOCK_COUNT,
@@ -339,6 +340,8 @@ void settings_milters(struct settings *settings, const struct entry **entries);
 /* The filters of a listener, of those. `entry` may be NULL. */
 void settings_listener_milters(struct settings *settings, const struct entry *entry,
                                struct listener_config *listener);
+/* The dnsbl blocks: settings->config.dnsbls. */
+void settings_dnsbl(struct settings *settings, const struct entry **entries);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
 void settings_odmr_listener(struct settings *settings, const struct block *block,
                             const struct entry *users, struct listener_config *listener);

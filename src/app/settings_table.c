@@ -152,6 +152,11 @@ const struct setting settings_table[] = {
      .choices = "accept|tempfail",
      .text = "What happens to mail while one of its filters is away or talks nonsense: accept takes "
              "it unseen by that one, tempfail answers 451, so that the client tries again."},
+    {"dnsbl-score", SETTING_COUNT, LISTEN(dnsbl_score), .fallback = "none", .least = 1,
+     .most = 100000, .none = true,
+     .text = "The score of the dnsbl blocks from which on a stranger is refused with 554 at the greeting, "
+             "which waits for their answers, 3 s at most. What does not answer counts nothing. Not for "
+             "loopback, relay clients and whom an allow block names."},
     {"tls", SETTING_CHOICE, LISTEN(tls), .fallback = "none", .choices = "none|starttls|implicit",
      .text = "Whether connections are encrypted: by STARTTLS where the client wants it, or from the "
              "beginning. TLS 1.2 and 1.3."},
@@ -420,6 +425,19 @@ const struct setting settings_table[] = {
              "printable ASCII."},
     ACCESS(BLOCK_ALLOW, "let through"),
 
+    /* ---- dnsbl ---- */
+    {"zone", SETTING_HOSTNAME, .block = BLOCK_DNSBL, AT(dnsbl_config, zone), .required = true,
+     .text = "The domain of the list, below which a client's address is looked up."},
+    {"answers", SETTING_NETWORKS, .block = BLOCK_DNSBL, .otherwise = "127.0.0.0/24",
+     .text = "Addresses that mean that the client is listed. Some lists answer others when they refuse "
+             "the question."},
+    {"weight", SETTING_COUNT, .block = BLOCK_DNSBL, AT(dnsbl_config, weight), .fallback = "1",
+     .least = 1, .most = 1000,
+     .text = "What being listed adds to a client's score."},
+    {"lists", SETTING_CHOICE, .block = BLOCK_DNSBL, AT(dnsbl_config, is_good), .fallback = "bad",
+     .choices = "bad|good",
+     .text = "Whom it lists: with good its weight is taken from the score."},
+
     /* ---- alert ---- */
     {"on", SETTING_KINDS, ALERT(kinds), .otherwise = "all kinds",
      .text = "The kinds of alerts to tell of, as holdfast status shows them; dead-letter is each "
@@ -491,6 +509,9 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_ALLOW] = {"allow", true, false,
                      "Who is let through, whatever a block, a limit of rates or a delay says. It "
                      "gives no right to relay. A sender can be forged: name clients with it."},
+    [BLOCK_DNSBL] = {"dnsbl", true, false,
+                     "A DNS list of addresses (RFC 5782), which listeners with dnsbl-score ask for "
+                     "each stranger. The title is shown in the log and in the reply."},
     [BLOCK_ALERT] = {"alert", true, false,
                      "Whom to tell when something happens that an operator should know of: one of "
                      "exec, url and mail; several blocks may tell several."},

@@ -227,3 +227,45 @@ bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *
     *ret_capabilities = capabilities;
     return true;
 }
+
+/* ---- DNS lists --------------------------------------------------------------------------- */
+
+void channel_put_listing_question(struct buffer *buffer, const struct channel_listing *listing)
+{
+    buffer_put_u8(buffer, listing->edge);
+    buffer_put_u32(buffer, listing->epoch);
+    buffer_put_u64(buffer, listing->token);
+    buffer_append(buffer, slice_make(listing->client.bytes, sizeof(listing->client.bytes)));
+}
+
+bool channel_get_listing_question(struct reader *reader, struct channel_listing *ret_listing)
+{
+    *ret_listing = (struct channel_listing){.edge = reader_u8(reader)};
+    ret_listing->epoch = reader_u32(reader);
+    ret_listing->token = reader_u64(reader);
+    struct slice client = reader_take(reader, sizeof(ret_listing->client.bytes));
+    if (reader->failed) {
+        return false;
+    }
+    memcpy(ret_listing->client.bytes, client.data, client.length);
+    return true;
+}
+
+void channel_put_listing(struct buffer *buffer, const struct channel_listing *listing)
+{
+    channel_put_listing_question(buffer, listing);
+    buffer_put_u32(buffer, (uint32_t)listing->score);
+    buffer_put_u32(buffer, listing->ttl_s);
+    buffer_put_bytes(buffer, listing->name);
+}
+
+bool channel_get_listing(struct reader *reader, struct channel_listing *ret_listing)
+{
+    if (!channel_get_listing_question(reader, ret_listing)) {
+        return false;
+    }
+    ret_listing->score = (int32_t)reader_u32(reader);
+    ret_listing->ttl_s = reader_u32(reader);
+    ret_listing->name = reader_bytes(reader);
+    return !reader->failed && ret_listing->name.length <= CHANNEL_LIST_NAME_MAX;
+}

@@ -41,6 +41,8 @@ enum channel_frame {
                            not take any: is there one? Answered by CHANNEL_RECIPIENT_DONE likewise */
     CHANNEL_MILTER, /* bytes name, u8 1: away, 0: back, bytes why: of a filter, as one loop sees it
                      */
+    CHANNEL_LISTING,    /* u64 token, 16 bytes client address: do DNS lists know it? Answered by
+                           CHANNEL_LISTED, unless that is lost on the way */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
@@ -51,6 +53,8 @@ enum channel_frame {
     CHANNEL_ATRN_DONE, /* u64 token, u8 enum relay_atrn_outcome, u32 session: to hand the connection
                           to edge-out for, if it is to be turned */
     CHANNEL_RECIPIENT_DONE, /* u64 token, u8 enum mailbox_answer: not MAILBOX_ASK */
+
+    CHANNEL_LISTED, /* struct channel_listing */
 
     /* core to edge-out. A session belongs to one ring: session % number of rings. A server is named
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an
@@ -86,9 +90,11 @@ enum channel_frame {
     CHANNEL_CALLOUT, /* u64 token, u32 server, bytes exchanger (empty, or as of CHANNEL_CONNECT),
                         bytes address, bytes another (or empty): does that server take mail for
                         them? */
+    CHANNEL_LOOK_UP, /* struct channel_listing, as far as it is a question */
     /* edge-out to core */
-    CHANNEL_RESOLVED, /* bytes domain, answer (channel_put_mx) */
-    CHANNEL_CALLED,   /* u64 token, u32 count, count * (u32 which, u8 verdict, reply) */
+    CHANNEL_LOOKED_UP, /* struct channel_listing */
+    CHANNEL_RESOLVED,  /* bytes domain, answer (channel_put_mx) */
+    CHANNEL_CALLED,    /* u64 token, u32 count, count * (u32 which, u8 verdict, reply) */
 };
 
 /* Of a server's name, the same in every configuration; app/settings refuses two servers with one
@@ -129,6 +135,23 @@ struct channel_mx {
 };
 /* *ret_mx points into itself; hosts into the reader's input. */
 bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx);
+enum { CHANNEL_LIST_NAME_MAX = 64 };
+/* Whether DNS lists know a client. A question has no more than the way back, the token, and the
+ * client. */
+struct channel_listing {
+    uint8_t edge; /* of edge-in, which has asked */
+    uint32_t epoch;
+    uint64_t token;
+    struct ip_address client;
+    int32_t score;     /* the sum of what the lists weigh that know it */
+    uint32_t ttl_s;    /* 0: not to be remembered */
+    struct slice name; /* of the list that weighs most, at most CHANNEL_LIST_NAME_MAX */
+};
+void channel_put_listing_question(struct buffer *buffer, const struct channel_listing *listing);
+bool channel_get_listing_question(struct reader *reader, struct channel_listing *ret_listing);
+void channel_put_listing(struct buffer *buffer, const struct channel_listing *listing);
+/* The name points into the reader's input. */
+bool channel_get_listing(struct reader *reader, struct channel_listing *ret_listing);
 void channel_put_id(struct buffer *buffer, struct message_id id);
 struct message_id channel_get_id(struct reader *reader);
 

@@ -54,6 +54,7 @@ struct listener_config {
     enum listener_protocol protocol;
     uint32_t greeting_delay_ms; /* of strangers */
     uint32_t greylist_ms;       /* likewise; 0: none */
+    uint32_t dnsbl_score;       /* of a stranger that is refused; 0: none is asked for */
     struct ip_networks trusted; /* that may use XCLIENT */
     struct ip_networks proxies; /* that must send a PROXY header */
     bool reject_bare_newline;   /* else normalize (R10) */
@@ -68,6 +69,16 @@ struct listener_config {
     uint8_t milters[MILTERS_MAX]; /* indexes, in the order in which they are asked */
     uint32_t milter_count;
     enum milter_default milter_default; /* ACCEPT or TEMPFAIL */
+};
+
+/* A DNS list of addresses (RFC 5782). */
+struct dnsbl_config {
+    struct slice name;
+    struct slice zone;
+    bool is_good;                     /* of the good: its weight counts against the others' */
+    uint32_t weight;                  /* 1 or more */
+    const struct ip_network *answers; /* that mean something */
+    uint32_t answer_count;
 };
 
 struct limits_config {
@@ -119,6 +130,8 @@ struct service_config {
     struct limits_config limits;
     const struct access_rule *access; /* in the order of the file */
     uint32_t access_count;
+    const struct dnsbl_config *dnsbls;
+    uint32_t dnsbl_count;
     struct relay_config relay;
     uint64_t reserve_bytes;  /* 0: the default of DESIGN */
     uint64_t safety_copy_ms; /* 0: what was handed over is not kept */

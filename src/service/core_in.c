@@ -441,10 +441,12 @@ static void take_frame(struct core_edge_in *in, struct slice frame)
         core_act(in->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
         return;
     }
-    if (type == CHANNEL_ETRN || type == CHANNEL_ATRN || type == CHANNEL_RECIPIENT) {
-        if (!(type == CHANNEL_ETRN   ? core_etrn_take(in, frame)
-              : type == CHANNEL_ATRN ? core_atrn_take(in, frame)
-                                     : core_recipient_take(in, frame))) {
+    if (type == CHANNEL_ETRN || type == CHANNEL_ATRN || type == CHANNEL_RECIPIENT ||
+        type == CHANNEL_LISTING) {
+        if (!(type == CHANNEL_ETRN      ? core_etrn_take(in, frame)
+              : type == CHANNEL_ATRN    ? core_atrn_take(in, frame)
+              : type == CHANNEL_LISTING ? core_listing_take(in, frame)
+                                        : core_recipient_take(in, frame))) {
             malformed(in, "edge-in sent a broken request");
         }
         return;

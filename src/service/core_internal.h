@@ -303,6 +303,10 @@ void core_out_durable(struct core *core, uint64_t job);
 /* When there is room in its ring. */
 void core_out_send(struct core_edge_out *out, struct buffer *frame);
 
+/* core_listing.c. False: a malformed frame. */
+bool core_listing_take(struct core_edge_in *in, struct slice frame);
+bool core_listing_looked_up(struct core_edge_out *out, struct reader *reader);
+
 void core_names_init(struct core *core);
 void core_names_done(struct core *core);
 bool core_names_load(struct core *core, struct slice key,

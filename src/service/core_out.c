@@ -211,6 +211,8 @@ static bool take_frame(struct core_edge_out *out, struct slice frame)
         return core_names_take(out->core, &reader);
     case CHANNEL_RESOLVED:
         return core_take_resolved(out, &reader);
+    case CHANNEL_LOOKED_UP:
+        return core_listing_looked_up(out, &reader);
     case CHANNEL_CALLED:
         return core_recipients_called(out, &reader);
     default:

@@ -28,6 +28,8 @@ enum { COUNTER_SLOTS = 64 };
     X(EARLY_TALKERS, "holdfast_early_talkers_total", "Clients that spoke before the greeting")     \
     X(RATE_LIMITED, "holdfast_rate_limited_total", "Commands put off because of too many of them") \
     X(TARPITTED, "holdfast_tarpitted_total", "Refused recipients that were answered late")         \
+    X(LISTS_ASKED, "holdfast_dnsbl_questions_total", "Clients that DNS lists were asked for")      \
+    X(LISTED, "holdfast_dnsbl_refused_total", "Clients refused since DNS lists know them")         \
     X(GREYLISTED, "holdfast_greylisted_total", "Recipients put off by greylisting")                \
     X(SENT_TO_PRIMARY, "holdfast_sent_to_primary_total",                                           \
       "Recipients put off since the primary is up")                                                \

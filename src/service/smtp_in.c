@@ -59,6 +59,8 @@ enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *
     access_free(in->access);
     in->access = access;
     in->config = config;
+    free(in->listed); /* it may be other lists */
+    in->listed = NULL;
     in->ids.node = config->node;
     in->servers_by_name = has_named_server(&config->relay);
     adopt_routes(in, generation);
@@ -285,6 +287,7 @@ void smtp_in_free(struct smtp_in *in)
     loop_later_free(in->hurry);
     routing_free(in->routing);
     access_free(in->access);
+    free(in->listed);
     map_done(&in->tokens);
     map_done(&in->requests);
     map_done(&in->milter_dials);

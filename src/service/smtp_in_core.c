@@ -184,6 +184,8 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
         return odmr_take(in, &reader);
     case CHANNEL_RECIPIENT_DONE:
         return take_recipient(in, &reader);
+    case CHANNEL_LISTED:
+        return listing_take(in, &reader);
     default:
         return false;
     }

@@ -102,6 +102,9 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         return;
     case SMTP_SERVER_GREETING:
         answer = greet(session);
+        if (answer.code == 0 && !listing_check(session, &answer)) {
+            return;
+        }
         break;
     case SMTP_SERVER_HELLO:
         answer = hello(session, event);

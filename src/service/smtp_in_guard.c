@@ -49,6 +49,9 @@ static void on_time(void *context)
     if (held.code != 0) {
         answer = (struct smtp_answer){held.code, held.enhanced, slice_from_text(held.text)};
     }
+    if (held.kind == SMTP_SERVER_GREETING && held.session->is_early) {
+        answer = guard_early(held.session);
+    }
     guard_forget(held.session);
     session_answer(held.session, held.kind, &answer);
 }
@@ -82,7 +85,7 @@ static bool hold(struct session *session, enum smtp_server_event_kind kind,
 
 /* ---- who is meant ------------------------------------------------------------------------ */
 
-static bool is_spared(const struct session *session)
+bool guard_spares(const struct session *session)
 {
     return session->is_allowed ||
            routing_is_relay_client(session->in->routing, &session->client.address);
@@ -122,7 +125,7 @@ static bool spend(struct session *session, enum smtp_in_deed deed, uint32_t per_
     struct smtp_in_shared *shared = session->in->shared;
     struct smtp_in_pace pace = smtp_in_per_minute(per_minute);
     int64_t now_ms = clock_steady_ms();
-    if (is_spared(session)) {
+    if (guard_spares(session)) {
         return true;
     }
     if (!smtp_in_may(shared, deed, pace, &session->client.address, now_ms)) {
@@ -156,7 +159,7 @@ struct smtp_answer guard_connect(struct session *session)
                         (struct smtp_answer){
                             421, "4.7.0", SLICE_LITERAL("You connect too often, wait a minute")});
     }
-    if (!is_spared(session) &&
+    if (!guard_spares(session) &&
         !smtp_in_may(session->in->shared, SMTP_IN_MISSES, smtp_in_per_minute(limits->refused_rate),
                      &session->client.address, clock_steady_ms())) {
         counter_add(session->in->counters, COUNTER_RATE_LIMITED, 1);
@@ -196,7 +199,7 @@ struct smtp_answer guard_only_when_down(const struct session *session, uint32_t 
 {
     const struct smtp_in *in = session->in;
     if (!in->config->relay.routes[route].only_when_down || !core_route(in, route)->head_up ||
-        is_spared(session)) {
+        guard_spares(session)) {
         return SMTP_ACCEPT;
     }
     counter_add(in->counters, COUNTER_SENT_TO_PRIMARY, 1);
@@ -214,7 +217,7 @@ struct smtp_answer guard_greylist(struct session *session, struct slice recipien
         .delay_ms = session->listener->greylist_ms,
         .now_ms = clock_steady_ms(),
     };
-    int64_t wait_ms = query.delay_ms == 0 || is_spared(session)
+    int64_t wait_ms = query.delay_ms == 0 || guard_spares(session)
                           ? 0
                           : greylist_wait_ms(smtp_in_greylist(in->shared), &query);
     if (wait_ms == 0) {
@@ -230,7 +233,7 @@ struct smtp_answer guard_greylist(struct session *session, struct slice recipien
 struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer)
 {
     const struct limits_config *limits = &session->in->config->limits;
-    if (answer.code < 500 || is_spared(session)) {
+    if (answer.code < 500 || guard_spares(session)) {
         return answer;
     }
     smtp_in_did(session->in->shared, SMTP_IN_MISSES, smtp_in_per_minute(limits->refused_rate),
@@ -255,24 +258,28 @@ bool guard_holds(struct session *session, enum smtp_server_event_kind kind,
         delay_ms = session->in->config->limits.tarpit_ms;
         counter_add(session->in->counters, COUNTER_TARPITTED, 1);
     }
-    return delay_ms != 0 && !is_spared(session) && hold(session, kind, answer, delay_ms);
+    return delay_ms != 0 && !guard_spares(session) && hold(session, kind, answer, delay_ms);
 }
 
 bool guard_listens(const struct session *session)
 {
     const struct held_answer *held = session->held;
-    return held != NULL && held->kind == SMTP_SERVER_GREETING && held->code == 0;
+    bool waits = (session->request != 0 && session->asks == REQUEST_LISTING) ||
+                 (held != NULL && held->kind == SMTP_SERVER_GREETING && held->code == 0);
+    return waits && !session->is_early && session->listener->greeting_delay_ms != 0;
+}
+
+struct smtp_answer guard_early(struct session *session)
+{
+    struct smtp_answer answer = {554, "5.5.1",
+                                 SLICE_LITERAL("You spoke before the greeting, as no mail server")};
+    counter_add(session->in->counters, COUNTER_EARLY_TALKERS, 1);
+    counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+    session_log_refused(session, "connect", SLICE_EMPTY, &answer);
+    return answer;
 }
 
 void guard_talked(struct session *session)
 {
-    struct held_answer *held = session->held;
-    struct smtp_answer answer = {554, "5.5.1",
-                                 SLICE_LITERAL("You spoke before the greeting, as no mail server")};
-    held->code = answer.code;
-    snprintf(held->enhanced, sizeof(held->enhanced), "%s", answer.enhanced);
-    snprintf(held->text, sizeof(held->text), "%.*s", SLICE_PRINT(answer.text));
-    counter_add(session->in->counters, COUNTER_EARLY_TALKERS, 1);
-    counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
-    session_log_refused(session, "connect", SLICE_EMPTY, &answer);
+    session->is_early = true;
 }

@@ -3,9 +3,10 @@
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
  * send what to whom), smtp_in_client.c (whose a session is), smtp_in_guard.c (what strangers have
- * to bear), smtp_in_request.c (questions to core), smtp_in_etrn.c, smtp_in_odmr.c,
- * smtp_in_content.c (content and its way to core), smtp_in_core.c (the ring), smtp_in_tls.c,
- * smtp_in_trace.c, smtp_in_limits.c, and smtp_in_milter.h with the filters.
+ * to bear), smtp_in_listing.c (who is listed), smtp_in_request.c (questions to core),
+ * smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core), smtp_in_core.c
+ * (the ring), smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c, and smtp_in_milter.h with the
+ * filters.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -48,6 +49,7 @@ struct listener {
     uint32_t greeting_delay_ms;
     uint32_t greylist_ms;
     struct ip_networks trusted, proxies; /* the listener's own */
+    uint32_t dnsbl_score;
     char *hostname;
     char *name;
     struct ip_endpoint at;
@@ -120,7 +122,7 @@ struct transaction {
     uint64_t bare_newlines;
 };
 
-enum request_kind { REQUEST_ETRN, REQUEST_ATRN, REQUEST_RECIPIENT };
+enum request_kind { REQUEST_ETRN, REQUEST_ATRN, REQUEST_RECIPIENT, REQUEST_LISTING };
 
 struct session {
     struct link link;    /* in->sessions, the one quiet for longest first */
@@ -147,6 +149,7 @@ struct session {
     bool has_told_helo, has_told_protocol; /* by XCLIENT: EHLO does not change them */
     uint8_t admission;                     /* enum smtp_in_admission: of whom it was presented as */
     bool is_allowed;                       /* by a rule of the operator */
+    bool is_early;                         /* has spoken before the greeting */
     uint16_t misses;                       /* refused recipients */
     struct held_answer *held;
     struct tls *tls; /* NULL: in the clear */
@@ -164,6 +167,7 @@ struct smtp_in {
     const struct service_config *config;
     struct routing *routing;
     struct access *access;
+    struct listed_client *listed; /* what DNS lists said lately */
     struct smtp_in_shared *shared;
     struct counters *counters;
     struct ring *ring;
@@ -309,7 +313,14 @@ bool envelope_drop_recipient(struct session *session, struct slice address);
 /* Those after the first `count` are none after all. */
 void envelope_forget_recipients(struct session *session, uint32_t count);
 
+/* smtp_in_listing.c */
+/* True: *ret_answer is the greeting's, if it is not left alone; false: it comes later. */
+bool listing_check(struct session *session, struct smtp_answer *ret_answer);
+bool listing_take(struct smtp_in *in, struct reader *reader);
+void listing_give_up(struct session *session); /* core does not answer */
+
 /* smtp_in_guard.c */
+bool guard_spares(const struct session *session); /* it is no stranger */
 struct smtp_answer guard_connect(struct session *session);
 struct smtp_answer guard_mail(struct session *session, struct slice sender);
 struct smtp_answer guard_recipient(struct session *session);
@@ -323,7 +334,8 @@ bool guard_holds(struct session *session, enum smtp_server_event_kind kind,
                  const struct smtp_answer *answer);
 /* It waits for the greeting; nothing should come before that, */
 bool guard_listens(const struct session *session);
-void guard_talked(struct session *session); /* but it has. */
+void guard_talked(struct session *session);              /* but it has, */
+struct smtp_answer guard_early(struct session *session); /* which is answered so. */
 void guard_forget(struct session *session);
 
 /* smtp_in_request.c */

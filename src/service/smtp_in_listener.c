@@ -165,6 +165,7 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->settings = server_settings(config, from, listener->hostname);
     listener->greeting_delay_ms = from->greeting_delay_ms;
     listener->greylist_ms = from->greylist_ms;
+    listener->dnsbl_score = from->dnsbl_score;
     return listener;
 }
 

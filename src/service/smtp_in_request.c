@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Questions to core that a session waits for: at most one at a time, and for no longer than
- * PATIENCE_MS, whatever becomes of core. Each has its own kind of answer.
+ * patience_ms(), whatever becomes of core. Each has its own kind of answer.
  */
 #include "service/smtp_in_internal.h"
 
-enum { PATIENCE_MS = 30000 };
+enum { PATIENCE_MS = 30000, LISTING_PATIENCE_MS = 5000 };
 
 struct buffer *request_begin(struct session *session, enum channel_frame type, uint64_t *ret_token)
 {
@@ -62,12 +62,20 @@ static void give_up(struct session *session)
     case REQUEST_RECIPIENT:
         envelope_recipient_give_up(session);
         break;
+    case REQUEST_LISTING:
+        listing_give_up(session);
+        break;
     }
+}
+
+static int64_t patience_ms(const struct session *session)
+{
+    return session->asks == REQUEST_LISTING ? LISTING_PATIENCE_MS : PATIENCE_MS;
 }
 
 bool request_expire(struct session *session, int64_t now_ms)
 {
-    if (session->request == 0 || now_ms - session->touched_ms < PATIENCE_MS) {
+    if (session->request == 0 || now_ms - session->touched_ms < patience_ms(session)) {
         return false;
     }
     give_up(session);

@@ -119,6 +119,8 @@ static bool take_frame(struct smtp_out *out, struct reader *reader)
         return names_take(out, reader);
     case CHANNEL_RESOLVE:
         return mx_take(out, reader);
+    case CHANNEL_LOOK_UP:
+        return lists_take(out, reader);
     case CHANNEL_CALLOUT:
         return callout_take(out, reader);
     default:
@@ -199,6 +201,8 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
     list_init(&out->tls_clients);
     list_init(&out->questions);
     list_init(&out->answers);
+    list_init(&out->listings);
+    list_init(&out->listed);
     list_init(&out->turned);
     buffer_init(&out->frame, 0);
     buffer_init(&out->copy, 0);
@@ -286,6 +290,7 @@ enum error smtp_out_reconfigure(struct smtp_out *out, const struct service_confi
     for (struct out_job *job; (job = map_next(&out->jobs_by_id, &cursor)) != NULL;) {
         job->server = relay_config_remap(&config->relay, old, job->server);
     }
+    lists_finish_all(out);
     out->config = config;
     out_tls_drop_clients(out);
     names_prune(out);
@@ -364,6 +369,7 @@ void smtp_out_free(struct smtp_out *out)
     }
     names_free(out);
     mx_free(out);
+    lists_free_all(out);
     turned_drop_all(out);
     out_tls_drop_clients(out);
     loop_timer_free(out->stop_timer);

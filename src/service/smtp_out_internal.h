@@ -9,6 +9,7 @@
  *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_origin.c  whose mail a job is
+ *   smtp_out_listing.c  questions whether DNS lists know a client
  *   smtp_out_callout.c  questions whether a server takes mail for an address
  *   smtp_out_name.c     names of servers and the last good addresses
  *   smtp_out_mx.c       who takes a domain's mail
@@ -255,6 +256,12 @@ bool mx_take(struct smtp_out *out, struct reader *reader);
 bool mx_report(struct smtp_out *out);
 void mx_free(struct smtp_out *out);
 
+/* smtp_out_listing.c; as smtp_out_mx.c. */
+bool lists_take(struct smtp_out *out, struct reader *reader);
+bool lists_report(struct smtp_out *out);
+void lists_finish_all(struct smtp_out *out); /* another configuration comes */
+void lists_free_all(struct smtp_out *out);
+
 /* ---- callouts ----------------------------------------------------------------------------- */
 
 /* CHANNEL_CALLOUT. */
@@ -292,7 +299,9 @@ struct smtp_out {
     struct link tls_clients;
     struct link questions, answers;
     uint32_t question_count; /* on questions */
-    struct link turned;      /* connections whose session core has not told of yet */
+    struct link listings, listed;
+    uint32_t listing_count; /* on listings */
+    struct link turned;     /* connections whose session core has not told of yet */
     uint32_t turned_count;
     struct loop_later *later;
     bool resumed_due;

@@ -418,19 +418,3 @@ void dns_cancel(struct dns_query *query)
         query_free(query);
     }
 }
-
-void dns_reverse_name(const struct ip_address *address, char ret_name[DNS_REVERSE_MAX])
-{
-    const uint8_t *bytes = address->bytes;
-    if (ip_is_v4(address)) {
-        snprintf(ret_name, DNS_REVERSE_MAX, "%u.%u.%u.%u.in-addr.arpa", bytes[15], bytes[14],
-                 bytes[13], bytes[12]);
-        return;
-    }
-    size_t length = 0;
-    for (size_t i = sizeof(address->bytes); i > 0; i--) {
-        length += (size_t)snprintf(ret_name + length, DNS_REVERSE_MAX - length, "%x.%x.",
-                                   bytes[i - 1] & 15U, (unsigned)bytes[i - 1] >> 4);
-    }
-    snprintf(ret_name + length, DNS_REVERSE_MAX - length, "ip6.arpa");
-}

@@ -23,12 +23,13 @@ struct dns_answer {
     bool secure; /* validated */
 };
 
-enum dns_type { DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_TLSA = 52 };
+enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_TLSA = 52 };
 
 struct dns_record {
     uint16_t preference; /* MX */
     struct slice name;   /* MX, PTR: lower case, without the last dot; "." is the root: null MX */
-    struct slice data;   /* TXT: its strings joined; TLSA: the record's bytes (RFC 6698 2.1) */
+    struct slice data;   /* A: four bytes; TXT: its strings joined; TLSA: the record's bytes (RFC
+                            6698 2.1) */
 };
 
 struct dns_records {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sys/dns_packet.h"
 
+#include <stdio.h>
+
 enum {
     HEADER_BYTES = 12,
     CLASS_IN = 1,
@@ -154,7 +156,7 @@ static enum error read_text(struct slice data, struct arena *arena, struct dns_r
 static enum error read_data(struct slice packet, struct slice data, enum dns_type type,
                             struct arena *arena, struct dns_record *ret_record)
 {
-    enum { TLSA_LEAST = 3 };
+    enum { TLSA_LEAST = 3, A_BYTES = 4 };
     size_t at = (size_t)(data.data - packet.data), end = at + data.length;
     switch (type) {
     case DNS_MX:
@@ -167,8 +169,9 @@ static enum error read_data(struct slice packet, struct slice data, enum dns_typ
         return read_host(packet, at, end, arena, ret_record);
     case DNS_TXT:
         return read_text(data, arena, ret_record);
+    case DNS_A:
     case DNS_TLSA:
-        if (data.length <= TLSA_LEAST) {
+        if (type == DNS_A ? data.length != A_BYTES : data.length <= TLSA_LEAST) {
             return ERROR_INVALID;
         }
         ret_record->data = arena_copy(arena, data);
@@ -278,4 +281,22 @@ enum error dns_packet_records(struct slice packet, enum dns_type type, struct ar
         }
     }
     return cursor.failed ? ERROR_INVALID : ERROR_NONE;
+}
+
+/* ---- names ------------------------------------------------------------------------------- */
+
+void dns_reverse_name(const struct ip_address *address, char ret_name[DNS_REVERSE_MAX])
+{
+    const uint8_t *bytes = address->bytes;
+    if (ip_is_v4(address)) {
+        snprintf(ret_name, DNS_REVERSE_MAX, "%u.%u.%u.%u.in-addr.arpa", bytes[15], bytes[14],
+                 bytes[13], bytes[12]);
+        return;
+    }
+    size_t length = 0;
+    for (size_t i = sizeof(address->bytes); i > 0; i--) {
+        length += (size_t)snprintf(ret_name + length, DNS_REVERSE_MAX - length, "%x.%x.",
+                                   bytes[i - 1] & 15U, (unsigned)bytes[i - 1] >> 4);
+    }
+    snprintf(ret_name + length, DNS_REVERSE_MAX - length, "ip6.arpa");
 }

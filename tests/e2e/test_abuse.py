@@ -10,8 +10,9 @@ import urllib.request
 import pytest
 
 from client import Dialogue, Refused
-from daemon import backup_mx
+from daemon import backup_mx, kill
 from exposition import parse
+from names import NameServer
 from netns import Net, why_no_netns
 from peers import wait_for
 
@@ -320,3 +321,102 @@ def test_who_has_guessed_much_is_not_greeted_for_a_while(bounded):
     code, text = it.dialogue(hello=None).greeting
     assert code == 421 and "recipients of yours were refused" in text
     assert it.message(who=1) == 250
+
+
+# ---- DNS lists ----
+
+
+@pytest.fixture
+def names():
+    server = NameServer({}, ttl=60)
+    yield server
+    server.stop()
+
+
+LISTS = """
+dnsbl zen { zone = zen.example  weight = 3 }
+dnsbl grey { zone = grey.example  weight = 2  answers = {127.0.0.2, 127.0.0.8/29} }
+dnsbl nice { zone = nice.example  lists = good  weight = 4 }
+"""
+ONE, TWO, THREE, FOUR = (f"{number}.2.0.192" for number in (11, 12, 13, 14))
+
+
+class Listed:
+    """A daemon that asks a name server of ours."""
+
+    def __init__(self, net, holdfast, names, more=""):
+        self.net = net
+        self.mx = holdfast(f'listen far {{ address = "192.0.2.1:{PORT}"  dnsbl-score = 3  {more} }}\n'
+                           'server m1 { address = "127.0.0.1:1" }\n'
+                           "domain example.com { deliver-to = m1 }\n" + LISTS, top=f"loops = 1\n{names.setting}")
+        wait_for(lambda: self.mx.server_state("m1") == "down", 10, what="a sending process")
+
+    def greeting(self, who=0, **how):
+        with self.net.far():
+            with Dialogue(PORT, address="192.0.2.1", source=self.net.addresses[who], hello=None,
+                          **how) as dialogue:
+                return dialogue.greeting
+
+
+@needs_net
+def test_what_lists_know_of_a_client_is_weighed(net, holdfast, names):
+    listed = {"A": ["127.0.0.2"]}
+    names.zone = {
+        f"{ONE}.zen.example": listed,
+        f"{TWO}.grey.example": listed,  # too little by itself
+        f"{THREE}.zen.example": listed, f"{THREE}.grey.example": {"A": ["127.0.0.9"]},
+        f"{THREE}.nice.example": listed,
+        f"{FOUR}.zen.example": {"A": ["127.255.255.254"]},  # refuses the question
+        f"{FOUR}.grey.example": {"A": ["127.0.0.7"]},  # means something else
+    }
+    it = Listed(net, holdfast, names)
+    assert it.greeting(0) == \
+        (554, "5.7.1 Your address 192.0.2.11 is listed by zen (zen.example)")
+    assert [it.greeting(who)[0] for who in (1, 2, 3)] == [220, 220, 220]
+    assert {name.split(".", 4)[4] for name in names.names_asked} == \
+        {"zen.example", "grey.example", "nice.example"}
+    # Remembered: nobody is asked again.
+    names.mode = "silent"
+    assert it.greeting(0)[0] == 554 and it.greeting(1)[0] == 220
+    assert counter(it.mx, "dnsbl_questions") >= 4 and counter(it.mx, "dnsbl_refused") == 2
+    assert "listed by zen" in it.mx.log()
+
+
+@needs_net
+def test_lists_that_do_not_answer_hold_up_no_mail(net, holdfast, names):
+    names.mode = "silent"
+    it = Listed(net, holdfast, names)
+    assert it.greeting(0)[0] == 220  # after some seconds
+    names.mode = "servfail"
+    assert it.greeting(1)[0] == 220
+    # What answers counts, though another does not.
+    names.mode = "good"
+    names.zone = {f"{THREE}.zen.example": {"A": ["127.0.0.4"]}}
+    names.broken = {f"{THREE}.grey.example": "silent"}
+    assert it.greeting(2)[0] == 554
+
+
+@needs_net
+def test_a_core_that_dies_meanwhile_holds_up_no_greeting(net, holdfast, names):
+    names.mode = "silent"
+    it = Listed(net, holdfast, names)
+    with net.far():
+        waiting = [socket.create_connection(("192.0.2.1", PORT), timeout=20) for _ in range(20)]
+    wait_for(lambda: counter(it.mx, "dnsbl_questions") == 20, 10, what="the questions")
+    kill(it.mx.processes()["holdfast-core"][0])
+    for one in waiting:
+        assert one.recv(3) in (b"220", b"421")
+        one.close()
+    names.mode = "good"
+    wait_for(lambda: it.greeting(1)[0] == 220, 20, what="a greeting")
+
+
+@needs_net
+def test_who_speaks_while_lists_are_asked_has_spoken_early(net, holdfast, names):
+    names.mode = "silent"
+    it = Listed(net, holdfast, names, more="greeting-delay = 500ms")
+    with net.far():
+        talker = socket.create_connection(("192.0.2.1", PORT), timeout=20)
+    talker.sendall(b"EHLO spam.example\r\n")
+    assert talker.recv(100).startswith(b"554 5.5.1 You spoke before the greeting")
+    talker.close()

@@ -54,11 +54,27 @@ static void check_mx(struct slice input)
     }
 }
 
+static void check_listing(struct slice input)
+{
+    struct reader reader = reader_make(input);
+    struct channel_listing listing;
+    if (channel_get_listing(&reader, &listing)) {
+        struct buffer again;
+        buffer_init(&again, 0);
+        assert(listing.name.length <= CHANNEL_LIST_NAME_MAX);
+        channel_put_listing(&again, &listing);
+        assert(again.length == input.length - reader.rest.length);
+        assert(memcmp(again.data, input.data, again.length) == 0);
+        buffer_done(&again);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct relay_reply reply;
     struct relay_capabilities capabilities;
     check_message(slice_make(data, size));
+    check_listing(slice_make(data, size));
     check_mx(slice_make(data, size));
     struct reader reader = reader_make(slice_make(data, size));
     if (channel_get_reply(&reader, &reply)) {

@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void)dns_packet_read(slice_make(data, size), types[i], &found);
         assert(found.count <= found.limit);
     }
-    const enum dns_type record_types[] = {DNS_PTR, DNS_MX, DNS_TXT, DNS_TLSA};
+    const enum dns_type record_types[] = {DNS_PTR, DNS_MX, DNS_TXT, DNS_TLSA, DNS_A};
     for (size_t i = 0; i < sizeof(record_types) / sizeof(record_types[0]); i++) {
         take_records(slice_make(data, size), record_types[i]);
     }

@@ -211,6 +211,14 @@ static void strings_of_a_text_are_joined(void **state)
     assert_string_equal(found.text[0], "v=spf1 ~");
 }
 
+static void an_address_is_four_bytes(void **state)
+{
+    struct found found = look_up(*state, "l1.example.com", DNS_A);
+    assert_int_equal(found.error, ERROR_NONE);
+    assert_int_equal(found.count, 1);
+    assert_string_equal(found.text[0], "\xc0"); /* 192, and what ends a text */
+}
+
 static void no_such_record_is_not_no_such_name(void **state)
 {
     struct found found = look_up(*state, "l1.example.com", DNS_TLSA);
@@ -373,6 +381,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_cancelled_query_is_silent, setup, teardown),
         cmocka_unit_test_setup_teardown(exchangers_come_with_their_preference, setup, teardown),
         cmocka_unit_test_setup_teardown(strings_of_a_text_are_joined, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_address_is_four_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(no_such_record_is_not_no_such_name, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_look_up_is_not_answered, setup, teardown),
         cmocka_unit_test(of_too_many_exchangers_the_best_are_kept),
