@@ -36,6 +36,14 @@ static void add_number(struct line *line, const char *key, int64_t number)
     }
 }
 
+static void add_time(struct line *line, const char *key, int64_t unix_ms)
+{
+    if (line->count < FIELDS_MAX) {
+        struct slice text = log_time(line->numbers[line->count], unix_ms);
+        line->fields[line->count++] = LOG_SLICE(key, text);
+    }
+}
+
 static void add_id(struct line *line, struct message_id id)
 {
     id_to_text(id, line->id);
@@ -101,7 +109,7 @@ static void report_trace(struct core *core)
     }
     int64_t gone_ms = events_gone_until(core->events);
     if (gone_ms > core->told_gone_ms) {
-        log_event(LOG_LEVEL_WARNING, "trace-shortened", LOG_NUMBER("until", gone_ms),
+        log_event(LOG_LEVEL_WARNING, "trace-shortened", LOG_TIME("until", gone_ms),
                   LOG_TEXT("reason", "trace-size is reached"));
         core->told_gone_ms = gone_ms;
     }
@@ -427,7 +435,7 @@ void report_relay_event(struct core *core, const struct relay_action *action)
     add_slice(&line, "reply", words.reply);
     add_slice(&line, "reason", words.reason);
     if (action->next_wall_ms != 0) {
-        add_number(&line, "next", action->next_wall_ms);
+        add_time(&line, "next", action->next_wall_ms);
     }
     log_write(telling->level, telling->word, line.fields, line.count);
     enum counter counter = action->expired ? COUNTER_EXPIRIES : telling->counter;

@@ -242,3 +242,12 @@ struct slice log_number(char buffer[24], int64_t number)
     int length = snprintf(buffer, 24, "%lld", (long long)number);
     return slice_make(buffer, (size_t)length);
 }
+
+struct slice log_time(char buffer[24], int64_t unix_ms)
+{
+    time_t seconds = (time_t)(unix_ms / 1000);
+    struct tm parts;
+    size_t length =
+        gmtime_r(&seconds, &parts) != NULL ? strftime(buffer, 24, "%Y-%m-%dT%H:%M:%SZ", &parts) : 0;
+    return length > 0 ? slice_make(buffer, length) : log_number(buffer, unix_ms);
+}

@@ -24,7 +24,11 @@ struct log_field {
 /* A number as a field; the text lives until the end of the enclosing block. */
 #define LOG_NUMBER(key, number) LOG_SLICE(key, log_number((char[24]){0}, (int64_t)(number)))
 
+/* A moment, as a line begins with one but for the milliseconds: "2026-11-22T09:38:04Z". */
+#define LOG_TIME(key, unix_ms) LOG_SLICE(key, log_time((char[24]){0}, (int64_t)(unix_ms)))
+
 struct slice log_number(char buffer[24], int64_t number);
+struct slice log_time(char buffer[24], int64_t unix_ms);
 
 /* Process-wide; called once by app/ before anything else logs. `process` is kept, not copied. */
 enum error log_open(enum log_target target, enum log_level least, const char *process) MUST_CHECK;

@@ -33,6 +33,7 @@ def test_a_reply_stands_once_and_under_its_name(holdfast, sink):
     mx.send()
     line = wait_for(lambda: line_of(mx, "deferred"), 15)
     assert 'reply="450 4.2.0 Greylisted"' in line and "reason=" not in line
+    assert re.search(r" next=20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$", line)
     assert mx.queue()[0]["reason"] == "450 4.2.0 Greylisted"
     row = wait_for(lambda: next((row for row in mx.lines("trace", "ann@example.com")
                                  if row["event"] == "deferred"), None))
