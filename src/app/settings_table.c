@@ -50,7 +50,7 @@ const struct setting settings_table[] = {
     {"state", SETTING_PATH, TOP(state), .fallback = "/var/lib/holdfast", .restart = true,
      .text = "The directory of the journal and of the control socket; a relative path starts where "
              "the program was started."},
-    {"user", SETTING_TEXT, TOP(user), .otherwise = "stay who we are", .restart = true,
+    {"user", SETTING_TEXT, TOP(user), .otherwise = "stay who we are, with a warning to root", .restart = true,
      .text = "The user that the processes become when the program is started as root."},
     {"group", SETTING_TEXT, TOP(group), .otherwise = "the user's", .restart = true,
      .text = "The group that may use the control socket."},

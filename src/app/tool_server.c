@@ -19,14 +19,10 @@ struct listing {
 static void server_row(void *context, json_t *row)
 {
     static const struct tool_column columns[] = {
-        {"SERVER", 8, 0},
-        {"STATE", 9, 0},
-        {"SINCE", 6, COLUMN_RIGHT},
-        {"ADDRESS", 0.3, COLUMN_SHRINKS},
-        {"NEXT", 6, 0},
-        {"WAITING", 7, COLUMN_RIGHT},
-        {"DELIVERED", 9, COLUMN_RIGHT},
-        {"WHY", 0.4, COLUMN_WRAPS},
+        {"SERVER", 0.2, COLUMN_SHRINKS}, {"STATE", 9, 0},
+        {"SINCE", 6, COLUMN_RIGHT},      {"ADDRESS", 0.3, COLUMN_SHRINKS},
+        {"NEXT", 0.1, COLUMN_SHRINKS},   {"WAITING", 7, COLUMN_RIGHT},
+        {"DELIVERED", 9, COLUMN_RIGHT},  {"WHY", 0.4, COLUMN_WRAPS},
     };
     struct listing *listing = context;
     char since[TOOL_TEXT], address[300], waiting[TOOL_TEXT], used[TOOL_TEXT];

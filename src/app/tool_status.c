@@ -137,12 +137,9 @@ static void print_copies(const struct status *status)
 static void print_servers(const struct status *status)
 {
     static const struct tool_column columns[] = {
-        {"SERVER", 8, 0},
-        {"STATE", 9, 0},
-        {"SINCE", 6, COLUMN_RIGHT},
-        {"FAILURES", 8, COLUMN_RIGHT},
-        {"DELIVERED", 9, COLUMN_RIGHT},
-        {"WHY", 0.5, COLUMN_WRAPS},
+        {"SERVER", 0.2, COLUMN_SHRINKS}, {"STATE", 9, 0},
+        {"SINCE", 6, COLUMN_RIGHT},      {"FAILURES", 8, COLUMN_RIGHT},
+        {"DELIVERED", 9, COLUMN_RIGHT},  {"WHY", 0.5, COLUMN_WRAPS},
     };
     const json_t *servers = json_object_get(status->row, "servers"), *server;
     size_t index;
@@ -210,8 +207,9 @@ static const char *lane_name(const json_t *lane, char *text, size_t size)
 static void print_lanes(const struct status *status)
 {
     static const struct tool_column columns[] = {
-        {"ROUTE", 0.3, COLUMN_SHRINKS}, {"STATE", 9, 0},  {"WAITING", 7, COLUMN_RIGHT},
-        {"OLDEST", 6, COLUMN_RIGHT},    {"SERVER", 8, 0}, {"WHY", 0.4, COLUMN_WRAPS},
+        {"ROUTE", 0.3, COLUMN_SHRINKS},  {"STATE", 9, 0},
+        {"WAITING", 7, COLUMN_RIGHT},    {"OLDEST", 6, COLUMN_RIGHT},
+        {"SERVER", 0.2, COLUMN_SHRINKS}, {"WHY", 0.4, COLUMN_WRAPS},
     };
     const json_t *lanes = json_object_get(status->row, "lanes"), *lane;
     size_t index, all = json_array_size(lanes), shown = 0, hidden = 0;

@@ -106,9 +106,12 @@ static void event_line(const struct tracing *tracing, const json_t *row, const c
 static void trace_row(void *context, json_t *row)
 {
     static const struct tool_column columns[] = {
-        {"TIME", 19, 0},  {"ID", 26, 0},
-        {"EVENT", 9, 0},  {"TO", 0.2, COLUMN_SHRINKS},
-        {"SERVER", 6, 0}, {"WHAT", 0.4, COLUMN_WRAPS},
+        {"TIME", 19, 0},
+        {"ID", 26, 0},
+        {"EVENT", 9, 0},
+        {"TO", 0.2, COLUMN_SHRINKS},
+        {"SERVER", 0.2, COLUMN_SHRINKS},
+        {"WHAT", 0.4, COLUMN_WRAPS},
     };
     struct tracing *tracing = context;
     char time[TOOL_TEXT], detail[800];

@@ -361,3 +361,17 @@ def test_tables_show_what_they_cut(holdfast, sink):
     assert all(len(line) <= 80 for line in lines)
     assert "another place" in " ".join(" ".join(line[40:] for line in lines).split())
     assert LONG in mx.tool("queue", "list").stdout and REFUSAL in mx.tool("queue", "list").stdout
+
+
+def test_long_names_fit_too(holdfast):
+    name = "mail-server-one.in-the-basement.example.com"
+    mx = holdfast(f'server {name} {{ address = "127.0.0.1:{free_port()}" }}\n'
+                  f"domain example.com {{ deliver-to = {name} }}\n")
+    mx.send()
+    wait_for(lambda: mx.server_state(name) == "down", 10)
+    for command in (("status",), ("server", "list")):
+        lines = Terminal(mx, 80, *command).rest()
+        table = lines[next(i for i, line in enumerate(lines) if line.startswith("SERVER")):]
+        assert all(len(line) <= 80 for line in table)
+        assert "mail-ser" in table[1] and "down" in table[1]
+        assert "connection" in " ".join(table) and "refused" in " ".join(table)
