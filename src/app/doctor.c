@@ -149,7 +149,7 @@ static void examine_disk(struct doctor *doctor)
     tell(doctor, "daemon", hostname, daemon->accepting ? DOCTOR_GOOD : DOCTOR_BAD,
          daemon->accepting ? NULL : "see holdfast status", "the daemon runs and %s mail",
          daemon->accepting ? "accepts" : "refuses");
-    int64_t room = daemon->available_bytes - daemon->reserve_bytes;
+    int64_t room = daemon->available_bytes + daemon->copy_bytes - daemon->reserve_bytes;
     if (room <= 0) {
         tell(doctor, "disk", hostname, DOCTOR_BAD, "free space: mail is refused",
              "free space is below the reserve");

@@ -26,6 +26,7 @@ struct doctor_daemon {
     bool known;
     bool accepting;
     int64_t available_bytes, reserve_bytes;
+    int64_t copy_bytes;  /* safety copies, which make room */
     int64_t bytes_a_day; /* of mail taken in; 0: not known yet */
 };
 

@@ -87,6 +87,7 @@ static struct doctor_daemon ask_daemon(struct consultation *consultation)
         .accepting = json_is_true(json_object_get(status, "accepting")),
         .available_bytes = tool_integer(disk, "available_bytes"),
         .reserve_bytes = tool_integer(disk, "reserve_bytes"),
+        .copy_bytes = tool_integer(json_object_get(status, "safety_copies"), "bytes"),
         .bytes_a_day = up_ms >= HOUR_MS ? (int64_t)((double)taken * DAY_MS / (double)up_ms) : 0};
 }
 

@@ -154,6 +154,21 @@ def test_the_trace_of_either_leads_to_the_other(holdfast, sink):
     assert new[0]["event"] == "accepted" and new[0]["client"] == "127.0.0.1"
 
 
+def test_a_copy_that_moves_to_another_host_is_known_as_one(holdfast, sink, place):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port), top=KEPT)
+    hand_over(mx, hop, [1])
+    mx.tool("server", "down", "m1")
+    (row,) = resend(mx, "--all")
+    mx.tool("queue", "export", place / "out", "--all")
+    other = holdfast(backup_mx(hop.port), top=KEPT, name="other")
+    other.tool("server", "down", "m1")
+    other.tool("queue", "import", place / "out")
+    (moved,) = other.lines("queue", "show", row["new_id"])
+    assert moved["copy_of"] == row["id"]
+    assert "Copy of" in other.tool("queue", "show", row["new_id"]).stdout
+
+
 def test_after_a_restart_and_a_crash(holdfast, sink):
     hop = sink()
     mx = holdfast(backup_mx(hop.port), top=KEPT + "segment-size = 256K\nlarge-content = 64K\n")
