@@ -39,10 +39,10 @@ enum channel_frame {
                            domain (CHANNEL_DOMAIN_MAX). Answered by CHANNEL_ATRN_DONE likewise */
     CHANNEL_RECIPIENT,  /* u64 token, 16 bytes client address, bytes address, of a domain that does
                            not take any: is there one? Answered by CHANNEL_RECIPIENT_DONE likewise */
-    CHANNEL_MILTER, /* bytes name, u8 1: away, 0: back, bytes why: of a filter, as one loop sees it
-                     */
-    CHANNEL_LISTING,    /* u64 token, 16 bytes client address: do DNS lists know it? Answered by
-                           CHANNEL_LISTED, unless that is lost on the way */
+    CHANNEL_MILTER,  /* bytes name, u8 1: away, 0: back, bytes why: of a filter, as one loop sees it
+                      */
+    CHANNEL_LISTING, /* u64 token, 16 bytes client address: do DNS lists know it? Answered by
+                        CHANNEL_LISTED, unless that is lost on the way */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */
