@@ -4,7 +4,7 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept large relay copies drain failover dead crossing idle million crash. All run on this machine at
+Rows: accept large relay copies drain failover dead tls crossing idle million crash. All run on this machine at
 one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
 ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
 figures mean little.
@@ -21,6 +21,7 @@ import time
 import accept
 import crash
 import handover
+import secure
 import standing
 from servers import why_no_postfix
 from table import print_table
@@ -33,12 +34,13 @@ ROWS = {
     "drain": handover.drain_row,
     "failover": handover.failover,
     "dead": handover.dead_destination,
+    "tls": secure.tls,
     "crossing": standing.crossing,
     "idle": standing.idle,
     "million": standing.million,
     "crash": crash.crash,
 }
-NEEDS_POSTFIX = {"accept", "relay", "drain"}
+NEEDS_POSTFIX = {"accept", "relay", "drain", "tls"}
 
 
 class Scale:

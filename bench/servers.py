@@ -7,6 +7,7 @@ import os
 import pathlib
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -51,8 +52,14 @@ class Ours:
 
     name = "holdfast"
 
-    def __init__(self, place, next_hop, server="", more_servers="", domain="example.com", top=""):
+    def __init__(self, place, next_hop, server="", more_servers="", domain="example.com", top="",
+                 certificate=None):
         limits = "limits { connections = 25000 }"
+        if certificate is not None:  # at a port of its own, before the greeting
+            self.tls_port = free_port()
+            more_servers += (f'\nlisten secure {{ address = "127.0.0.1:{self.tls_port}" '
+                             f'tls = implicit certificate = "{certificate.chain}" '
+                             f'key = "{certificate.key}" }}\n')
         self.mx = Holdfast(place / "holdfast",
                            f'server m1 {{ address = "127.0.0.1:{next_hop}" {server} }}\n'
                            f"{more_servers}\ndomain {domain} {{ deliver-to = m1 }}\n",
@@ -81,16 +88,23 @@ class Ours:
 class PostfixPeer:
     """Postfix as the backup MX of example.com. Moods: "default", "tuned", "tuned+hold"."""
 
-    def __init__(self, place, next_hop, mood):
+    def __init__(self, place, next_hop, mood, certificate=None):
         self.name = f"Postfix {mood}"
         self.root = place / ("postfix-" + mood.replace("+", "-"))
         settings = TUNED.format(next_hop=next_hop) if "tuned" in mood else ""
         settings += HOLD if "hold" in mood else ""
+        if certificate is not None:
+            settings += (f"smtpd_tls_cert_file = {certificate.chain}\n"
+                         f"smtpd_tls_key_file = {certificate.key}\n"
+                         "smtpd_tls_security_level = may\nsmtpd_tls_wrappermode = yes\n")
         self.postfix = Postfix(self.root, relay_to=next_hop, settings=settings)
         self.port = self.postfix.port
+        self.waits = certificate is None
 
     def start(self):
-        self.postfix.start()
+        self.postfix.start(wait=self.waits)
+        if not self.waits:  # it greets nobody in the clear
+            wait_for(lambda: listens(self.port), 15, what="Postfix's port")
         return self
 
     def stop(self):
@@ -169,6 +183,14 @@ class CountingSink:
 
     def stop(self):
         end_process(self.child)
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+    except OSError:
+        return False
 
 
 def raise_file_limit():

@@ -29,6 +29,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sys/loop.h"
+#include "sys/tls.h"
+
 enum {
     REPLY_MAX = 4096,
     HEAD_MAX = 1024,
@@ -39,7 +42,19 @@ enum {
     LINE_LENGTH = 78,
 };
 
-enum step { CONNECTING, GREETING, HELLO, MAIL, RCPT, DATA, DOT, QUITTING, PAUSED, FINISHED };
+enum step {
+    CONNECTING,
+    SHAKING,
+    GREETING,
+    HELLO,
+    MAIL,
+    RCPT,
+    DATA,
+    DOT,
+    QUITTING,
+    PAUSED,
+    FINISHED
+};
 
 struct options {
     uint16_t port;
@@ -55,6 +70,7 @@ struct options {
     bool one_each;     /* one message a connection */
     bool pipelining;   /* MAIL, RCPT and DATA in one segment */
     bool chunking;     /* BDAT for DATA; implies pipelining */
+    bool secure;       /* TLS before the greeting */
     const char *log_path;
 };
 
@@ -62,6 +78,7 @@ struct session {
     uint32_t index;
     uint32_t turn; /* messages begun */
     int fd;
+    struct tls *tls; /* NULL: in the clear */
     enum step step;
     uint64_t number;
     uint32_t recipient;
@@ -79,6 +96,7 @@ struct session {
 struct load {
     struct options options;
     int epoll;
+    struct tls_client *client;
     FILE *log;
     char *body;
     size_t body_length;
@@ -161,6 +179,8 @@ static void session_drop(struct load *load, struct session *session, bool wait)
     } else if (session->step <= HELLO) {
         load->not_connected++;
     }
+    tls_free(session->tls);
+    session->tls = NULL;
     close(session->fd);
     session->fd = -1;
     if (wait) {
@@ -169,6 +189,31 @@ static void session_drop(struct load *load, struct session *session, bool wait)
     } else {
         session_connect(load, session);
     }
+}
+
+/* As sendmsg(). */
+static ssize_t session_send(const struct session *session, struct msghdr *message)
+{
+    size_t sent = 0;
+    if (session->tls == NULL) {
+        return sendmsg(session->fd, message, MSG_NOSIGNAL);
+    }
+    enum error error = tls_send(
+        session->tls, slice_make(message->msg_iov[0].iov_base, message->msg_iov[0].iov_len), &sent);
+    errno = error == ERROR_AGAIN ? EAGAIN : EPIPE;
+    return error == ERROR_NONE ? (ssize_t)sent : -1;
+}
+
+/* As recv(). */
+static ssize_t session_recv(const struct session *session, char *bytes, size_t size)
+{
+    size_t length = 0;
+    if (session->tls == NULL) {
+        return recv(session->fd, bytes, size, 0);
+    }
+    enum error error = tls_receive(session->tls, bytes, size, &length);
+    errno = error == ERROR_AGAIN ? EAGAIN : EPIPE;
+    return error == ERROR_NONE ? (ssize_t)length : error == ERROR_CLOSED ? 0 : -1;
 }
 
 /* Sends what is left of head and body. False: the connection is lost. */
@@ -189,7 +234,7 @@ static bool session_flush(struct load *load, struct session *session)
             parts[count++] = (struct iovec){load->body + body_at, session->body_length - body_at};
         }
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
-        ssize_t sent = sendmsg(session->fd, &message, MSG_NOSIGNAL);
+        ssize_t sent = session_send(session, &message);
         if (sent < 0) {
             if (errno != EAGAIN) {
                 return false;
@@ -361,22 +406,48 @@ static bool session_take_replies(struct load *load, struct session *session)
     return alive && session->reply_length < REPLY_MAX;
 }
 
-static void session_receive(struct load *load, struct session *session)
+/* True: there may be more. */
+static bool session_receive_some(struct load *load, struct session *session)
 {
-    ssize_t got = recv(session->fd, session->reply + session->reply_length,
-                       REPLY_MAX - session->reply_length, 0);
+    ssize_t got = session_recv(session, session->reply + session->reply_length,
+                               REPLY_MAX - session->reply_length);
     if (got < 0 && errno == EAGAIN) {
-        return;
+        return false;
     }
     bool quitting = session->step == QUITTING;
     if (got <= 0) {
         session_drop(load, session, !quitting);
-        return;
+        return false;
     }
     session->reply_length += (size_t)got;
     if (!session_take_replies(load, session)) {
         session_drop(load, session, session->step != QUITTING);
+        return false;
     }
+    return session->tls != NULL; /* whose descriptor does not tell all */
+}
+
+static void session_receive(struct load *load, struct session *session)
+{
+    while (session_receive_some(load, session)) {
+    }
+}
+
+/* False: not yet, or the connection is lost. */
+static bool session_shake_hands(struct load *load, struct session *session)
+{
+    const struct tls_peer peer = {.trust = TLS_TRUST_ANYBODY, .name = SLICE_LITERAL("localhost")};
+    char problem[TLS_PROBLEM_SIZE];
+    if (session->tls == NULL) {
+        session->tls = tls_connect(load->client, &peer, session->fd);
+    }
+    enum error error = session->tls == NULL ? ERROR_MEMORY : tls_shake_hands(session->tls, problem);
+    if (error == ERROR_AGAIN) {
+        session_watch(load, session, EPOLL_CTL_MOD, tls_wants(session->tls) == LOOP_WRITE);
+    } else if (error != ERROR_NONE) {
+        session_drop(load, session, true);
+    }
+    return error == ERROR_NONE;
 }
 
 static void session_ready(struct load *load, struct session *session, uint32_t events)
@@ -392,7 +463,15 @@ static void session_ready(struct load *load, struct session *session, uint32_t e
             session_drop(load, session, true);
             return;
         }
+        session->step = load->options.secure ? SHAKING : GREETING;
+    }
+    if (session->step == SHAKING) {
+        if (!session_shake_hands(load, session)) {
+            return;
+        }
         session->step = GREETING;
+        session_watch(load, session, EPOLL_CTL_MOD, false);
+        events = EPOLLIN;
     }
     if ((events & EPOLLOUT) && !session_flush(load, session)) {
         session_drop(load, session, true);
@@ -481,8 +560,9 @@ static void usage(void)
 {
     fputs("usage: cload [-s SESSIONS] [-m MESSAGES] [-l SIZE] [-r RECIPIENTS] [-d DOMAIN]\n"
           "             [-f SENDER_DOMAIN] [-b FIRST_NUMBER] [-g GAP_MS] [-t LIMIT_MS] [-o LOG] "
-          "[-1] [-p] [-c] PORT\n"
-          "  -1 one message a connection   -p pipelining   -c BDAT (with pipelining)\n",
+          "[-1] [-p] [-c] [-T] PORT\n"
+          "  -1 one message a connection   -p pipelining   -c BDAT (with pipelining)\n"
+          "  -T TLS before the greeting, never resumed\n",
           stderr);
     exit(2);
 }
@@ -507,7 +587,7 @@ static struct options read_options(int argc, char **argv)
                               .domain = "example.com",
                               .sender_domain = "client.example"};
     int letter;
-    while ((letter = getopt(argc, argv, "s:m:l:r:d:f:b:g:t:o:1pc")) != -1) {
+    while ((letter = getopt(argc, argv, "s:m:l:r:d:f:b:g:t:o:1pcT")) != -1) {
         switch (letter) {
         case 's':
             options.sessions = (uint32_t)number_argument(optarg);
@@ -548,6 +628,9 @@ static struct options read_options(int argc, char **argv)
         case 'c':
             options.pipelining = options.chunking = true;
             break;
+        case 'T':
+            options.secure = true;
+            break;
         default:
             usage();
         }
@@ -574,6 +657,12 @@ int main(int argc, char **argv)
         perror("cload");
         return 1;
     }
+    char problem[TLS_PROBLEM_SIZE] = "";
+    load.client = load.options.secure ? tls_client_new(SLICE_EMPTY, problem) : NULL;
+    if (load.options.secure && load.client == NULL) {
+        fprintf(stderr, "cload: %s\n", problem);
+        return 1;
+    }
     if (load.options.log_path != NULL) {
         load.log = fopen(load.options.log_path, "we");
         if (load.log == NULL) {
@@ -586,6 +675,7 @@ int main(int argc, char **argv)
     if (load.log != NULL) {
         fclose(load.log);
     }
+    tls_client_free(load.client);
     free(load.body);
     free(load.sessions);
     return 0;
