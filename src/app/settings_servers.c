@@ -129,7 +129,8 @@ static void check_login_is_safe(struct servers *servers, const struct server_con
                       "auth-user: with tls = encrypt the password goes to whoever answers; tls = "
                       "required finds out who that is");
     }
-    for (uint32_t i = 0; i < server->address_count && server->tls < SERVER_TLS_ENCRYPT; i++) {
+    bool demanded = server->tls == SERVER_TLS_ENCRYPT || server_tls_asks_authorities(server->tls);
+    for (uint32_t i = 0; i < server->address_count && !demanded; i++) {
         if (!is_local(&server->addresses[i])) {
             settings_complain(
                 servers->settings, at,
@@ -176,11 +177,28 @@ static void fill_authorities(struct servers *servers, struct server_config *serv
     struct settings *settings = servers->settings;
     bool named = entry != NULL && entry->count == 1 && !entry->list;
     struct slice path = named ? entry->values[0].text : SLICE_LITERAL(MACHINE_AUTHORITIES);
-    if (!named && server->tls < SERVER_TLS_REQUIRED) {
+    if (!named && !server_tls_asks_authorities(server->tls)) {
         return;
     }
     at = named ? entry->values[0].at : at;
     settings_authorities(settings, "tls-ca", &at, path, SETTINGS_FOR_EDGE_OUT, &server->tls_ca);
+}
+
+/* RFC 7672 is about one name, and what DNSSEC proves. */
+static void check_dane(struct servers *servers, const struct server_config *server,
+                       const struct entry *entry)
+{
+    struct settings *settings = servers->settings;
+    if (server->tls != SERVER_TLS_DANE || entry == NULL) {
+        return;
+    }
+    if (server->address_count != 1 || server->addresses[0].is_literal) {
+        settings_complain(settings, entry->at, "tls = dane: address must be one name");
+    }
+    if (settings->config.dns_trust_anchor.length == 0) {
+        settings_complain(settings, entry->at,
+                          "tls = dane needs dns-trust-anchor: only signed records count");
+    }
 }
 
 /* Its client calls: what is about calling it is a mistake. */
@@ -234,6 +252,7 @@ static void fill(struct servers *servers, uint32_t index)
     }
     fill_authorities(servers, server, settings_entry(entries, BLOCK_SERVER, "tls-ca"),
                      servers->blocks[index]->at);
+    check_dane(servers, server, settings_entry(entries, BLOCK_SERVER, "tls"));
     fill_login(servers, server);
     const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");
     if (failover == NULL || failover->count != 1 || failover->list) {

@@ -21,12 +21,19 @@ enum server_tls {
     SERVER_TLS_ENCRYPT,       /* always; whoever answers */
     SERVER_TLS_REQUIRED,      /* always, and the server proves its name */
     SERVER_TLS_IMPLICIT,      /* as REQUIRED, before the greeting (RFC 8314 3.3) */
+    SERVER_TLS_DANE,          /* as its TLSA records demand (RFC 7672); without any OPPORTUNISTIC */
 };
+
+static inline bool server_tls_asks_authorities(enum server_tls tls)
+{
+    return tls == SERVER_TLS_REQUIRED || tls == SERVER_TLS_IMPLICIT;
+}
 
 /* As in the configuration. */
 static inline const char *server_tls_text(enum server_tls tls)
 {
-    static const char *const texts[] = {"none", "opportunistic", "encrypt", "required", "implicit"};
+    static const char *const texts[] = {"none",     "opportunistic", "encrypt",
+                                        "required", "implicit",      "dane"};
     return texts[tls];
 }
 

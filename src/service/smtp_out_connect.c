@@ -188,6 +188,25 @@ void connect_knock(struct out_session *session)
     set_next_knock(session);
 }
 
+/* True: its TLSA records are awaited, or it is over for want of them. */
+static bool await_records(struct out_session *session, bool patient)
+{
+    const struct server_config *server = session_config(session);
+    if (server->tls != SERVER_TLS_DANE) {
+        return false;
+    }
+    if (dane_begin(session)) {
+        session->limit_ms = clock_steady_ms() + server->connect_timeout_ms;
+        session_set_timer(session);
+        return true;
+    }
+    enum dane_result result = dane_result(session);
+    if (result == DANE_FAILED || (result == DANE_ASKING && !patient)) {
+        dane_failed(session);
+    }
+    return result == DANE_FAILED || result == DANE_ASKING;
+}
+
 /* `patient`: wait for answers under way, even if there are older addresses. */
 static void resolve(struct out_session *session, bool patient)
 {
@@ -207,7 +226,7 @@ static void resolve(struct out_session *session, bool patient)
         session_set_timer(session);
     } else if (session->endpoint_count == 0) {
         connect_failed(session, RELAY_AT_RESOLVE, waiting ? ERROR_TIMEOUT : error);
-    } else {
+    } else if (!await_records(session, patient)) {
         connect_next(session, ERROR_MISSING);
     }
 }

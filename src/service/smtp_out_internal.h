@@ -6,6 +6,7 @@
  *   smtp_out_session.c  a session: its connection, the client core's events
  *   smtp_out_connect.c  how a session comes to a connection: addresses, time-outs, knocking
  *   smtp_out_tls.c      TLS of a session
+ *   smtp_out_dane.c     what a server's TLSA records demand of that
  *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
  *   smtp_out_origin.c  whose mail a job is
@@ -142,6 +143,7 @@ struct out_session {
     struct tls *tls;                /* NULL: in the clear */
     bool shaking;                   /* hands, that is: nothing else is said */
     bool without_tls;               /* TLS has failed, and is not demanded */
+    struct session_dane *dane;      /* NULL: not asked */
     char tls_said[CHANNEL_TLS_MAX]; /* policy and result, for people; empty: no TLS wanted */
     struct loop_watch *watch;
     unsigned interest;
@@ -218,6 +220,24 @@ void out_tls_opened(struct out_session *session);
 bool out_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause);
 /* Authorities may have changed; connections go on. */
 void out_tls_drop_clients(struct smtp_out *out);
+
+/* ---- DANE --------------------------------------------------------------------------------- */
+
+enum dane_result {
+    DANE_ASKING,
+    DANE_NONE,     /* no records, or none that is signed */
+    DANE_UNUSABLE, /* TLS is demanded, and nothing to be proved (RFC 7672 2.2) */
+    DANE_USABLE,
+    DANE_FAILED,
+};
+/* True: the records are asked for, of a server whose policy is that; connect_resolved() follows. */
+bool dane_begin(struct out_session *session);
+enum dane_result dane_result(const struct out_session *session);
+/* The session is over for want of an answer. */
+void dane_failed(struct out_session *session);
+/* What the server is to prove. */
+void dane_peer(const struct out_session *session, struct tls_peer *peer);
+void dane_forget(struct out_session *session);
 
 /* ---- turned connections ------------------------------------------------------------------- */
 

@@ -126,6 +126,7 @@ void session_over(struct out_session *session, const struct relay_reply *reply)
     session->end.text = slice_make(session->end_text, length);
     session->state = OUT_OVER;
     session->ended_due = true;
+    dane_forget(session);
     loop_timer_cancel(session->timer);
     session_disconnect(session);
     LIST_EACH(&session->jobs, at, after)
@@ -662,6 +663,7 @@ void out_session_free(struct out_session *session)
 {
     struct smtp_out *out = session->out;
     session_disconnect(session);
+    dane_forget(session);
     loop_timer_free(session->timer);
     if (!session->orphan) {
         (void)map_remove(&out->sessions_by_id, session->id);

@@ -59,6 +59,23 @@ static struct tls_client *client_for(struct smtp_out *out, struct slice authorit
 
 /* ---- policy -------------------------------------------------------------------------------- */
 
+static bool is_opportunistic(const struct out_session *session, const struct server_config *server)
+{
+    return server->tls == SERVER_TLS_OPPORTUNISTIC ||
+           (server->tls == SERVER_TLS_DANE && dane_result(session) == DANE_NONE);
+}
+
+/* The policy, and what made of it what it is. */
+static void say_policy(struct out_session *session, const struct server_config *server,
+                       const char *result)
+{
+    static const char *const records[] = {
+        [DANE_NONE] = " (no TLSA records)", [DANE_UNUSABLE] = " (no usable TLSA record)"};
+    enum dane_result dane = server->tls == SERVER_TLS_DANE ? dane_result(session) : DANE_USABLE;
+    snprintf(session->tls_said, sizeof(session->tls_said), "%s%s: %s", server_tls_text(server->tls),
+             dane == DANE_NONE || dane == DANE_UNUSABLE ? records[dane] : "", result);
+}
+
 enum smtp_client_tls out_tls_policy(const struct out_session *session)
 {
     static const enum smtp_client_tls policies[] = {
@@ -67,8 +84,12 @@ enum smtp_client_tls out_tls_policy(const struct out_session *session)
         [SERVER_TLS_ENCRYPT] = SMTP_CLIENT_TLS_DEMANDED,
         [SERVER_TLS_REQUIRED] = SMTP_CLIENT_TLS_DEMANDED,
         [SERVER_TLS_IMPLICIT] = SMTP_CLIENT_TLS_FIRST,
+        [SERVER_TLS_DANE] = SMTP_CLIENT_TLS_DEMANDED,
     };
     const struct server_config *server = session_config(session);
+    if (server != NULL && !session->without_tls && is_opportunistic(session, server)) {
+        return SMTP_CLIENT_TLS_IF_OFFERED;
+    }
     return server == NULL || session->without_tls ? SMTP_CLIENT_TLS_NEVER : policies[server->tls];
 }
 
@@ -77,7 +98,7 @@ static struct tls_peer peer_of(const struct out_session *session,
                                const struct server_config *server, struct slice names[],
                                size_t most)
 {
-    bool demanded = server->tls >= SERVER_TLS_REQUIRED;
+    bool demanded = server_tls_asks_authorities(server->tls);
     struct tls_peer peer = {.trust = demanded || server->tls_ca.length > 0 ? TLS_TRUST_AUTHORITIES
                                                                            : TLS_TRUST_ANYBODY,
                             .only_look = !demanded,
@@ -94,6 +115,11 @@ static struct tls_peer peer_of(const struct out_session *session,
         }
     }
     peer.name = peer.name_count > 0 ? names[0] : SLICE_EMPTY;
+    if (server->tls == SERVER_TLS_DANE) {
+        peer.name_count = 0; /* its name in DNS, and nothing else */
+        peer.name = server->addresses[0].host;
+        dane_peer(session, &peer);
+    }
     return peer;
 }
 
@@ -121,7 +147,7 @@ void out_tls_begin(struct out_session *session)
     }
     struct tls_client *client = client_for(session->out, server->tls_ca, problem);
     struct tls_peer peer = peer_of(session, server, names, ENDPOINTS_MAX);
-    if (peer.name_count == 0) { /* its certificate may prove its address */
+    if (peer.name.length == 0) { /* its certificate may prove its address */
         ip_to_text(&session->endpoints[session->endpoint].address, address);
         peer.name = slice_from_text(address);
     }
@@ -141,14 +167,19 @@ static void describe(struct out_session *session)
     struct tls_facts facts;
     tls_facts(session->tls, &facts);
     tls_describe(session->tls, cipher);
-    bool asked =
-        server != NULL && (server->tls >= SERVER_TLS_REQUIRED || server->tls_ca.length > 0);
-    snprintf(session->tls_said, sizeof(session->tls_said), "%s: %s, %s%s",
-             server != NULL ? server_tls_text(server->tls) : "", cipher,
+    if (server == NULL) {
+        return;
+    }
+    bool asked = server->tls == SERVER_TLS_DANE
+                     ? dane_result(session) == DANE_USABLE
+                     : server_tls_asks_authorities(server->tls) || server->tls_ca.length > 0;
+    char text[sizeof(session->tls_said)];
+    snprintf(text, sizeof(text), "%s, %s%s", cipher,
              facts.proved ? "verified"
              : asked      ? "not verified: "
                           : "not asked to prove itself",
              facts.proved || !asked ? "" : facts.problem);
+    say_policy(session, server, text);
 }
 
 void out_tls_go_on(struct out_session *session)
@@ -174,27 +205,26 @@ void out_tls_opened(struct out_session *session)
     const struct server_config *server = session_config(session);
     if (session->tls == NULL && !session->without_tls && server != NULL &&
         server->tls != SERVER_TLS_NONE) {
-        snprintf(session->tls_said, sizeof(session->tls_said), "%s: not offered",
-                 server_tls_text(server->tls));
+        say_policy(session, server, "not offered");
     }
 }
 
 bool out_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause)
 {
     const struct server_config *server = session_config(session);
-    if (server == NULL || server->tls != SERVER_TLS_OPPORTUNISTIC || session->without_tls ||
+    if (server == NULL || !is_opportunistic(session, server) || session->without_tls ||
         session->closing || session->endpoint_count == 0 || cause->how == SMTP_CLIENT_LOCAL) {
         return false;
     }
-    char text[200], code[8] = "";
+    static const char after[] = "in the clear, after: ";
+    char text[240], code[8] = "";
     if (cause->code != 0) {
         snprintf(code, sizeof(code), "%u ", cause->code);
     }
-    snprintf(text, sizeof(text), "%s%.*s", code, SLICE_PRINT(cause->text));
-    struct slice why = slice_from_text(text);
+    snprintf(text, sizeof(text), "%s%s%.*s", after, code, SLICE_PRINT(cause->text));
+    struct slice why = slice_from_text(text + sizeof(after) - 1);
     session->without_tls = true;
-    snprintf(session->tls_said, sizeof(session->tls_said), "%s: in the clear, after: %.*s",
-             server_tls_text(server->tls), SLICE_PRINT(why));
+    say_policy(session, server, text);
     log_event(LOG_LEVEL_WARNING, "tls-failed", LOG_SLICE("server", server->name),
               LOG_SLICE("reason", why), LOG_TEXT("then", "in the clear"));
     session->first_endpoint = session->endpoint;

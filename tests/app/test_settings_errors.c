@@ -424,8 +424,11 @@ static void servers(void **state)
          "conf:6: address: 'b\xc3\xbc"
          "cher.example' is no ASCII name; write it in its xn-- form\n"},
         {GOOD "server x { address = a. }\n", "conf:6: address: 'a.' must not end in a dot\n"},
-        {GOOD "server x { address = a tls = dane }\n",
-         "conf:6: tls = dane is not available in this version\n"},
+        {GOOD "server x { address = a tls = mta-sts }\n",
+         "conf:6: tls = mta-sts is not available in this version\n"},
+        {GOOD "server x { address = 192.0.2.1\n tls = dane }\n",
+         "conf:7: tls = dane: address must be one name\n"
+         "conf:7: tls = dane needs dns-trust-anchor: only signed records count\n"},
         {GOOD "server x { address = a tls = encrypt\n tls-name = b..c }\n",
          "conf:7: tls-name: 'b..c' is no host name (letters, digits and hyphens, in parts of 1 to "
          "63 with dots)\n"},
