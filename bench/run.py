@@ -36,6 +36,7 @@ ROWS = {
     "dead": handover.dead_destination,
     "tls": secure.tls,
     "crossing": standing.crossing,
+    "recipients": standing.recipients,
     "idle": standing.idle,
     "million": standing.million,
     "crash": crash.crash,

@@ -95,6 +95,18 @@ def crossing(scale, _place):
               f"{wall:.2f} us wall", None, "2 to 4 us", cost <= 4)
 
 
+def recipients(scale, _place):
+    """Looking one up among a domain's known recipients, and what they cost."""
+    said = subprocess.run([BUILD / "tests/relay/bench_mailboxes", str(scale.messages(1_000_000))],
+                          check=True, capture_output=True, text=True, timeout=120).stdout
+    look_up = float(re.search(r"([0-9.]+) ns a look-up", said).group(1))
+    each = float(re.search(r"([0-9.]+) bytes each", said).group(1))
+    read = float(re.search(r"read in ([0-9.]+) s", said).group(1))
+    yield Row("recipients known, a million", f"{look_up:.0f} ns a look-up", "",
+              f"{each:.1f} bytes each, read at a start in {read:.2f} s of processor", None,
+              "< 2,000 ns, < 64 bytes, < 1 s", look_up < 2000 and each < 64 and read < 1)
+
+
 def takes_mail(server, domain):
     try:
         return server.mx.send(recipients=[f"after@{domain}"])[0] == 250

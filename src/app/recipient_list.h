@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A list of recipients as people and programs write it (holdfast-recipients(5)): one address a
+ * A list of recipients as people and programs write it: one address a
  * line, whatever stands behind it on the line being ignored, so that lists made for other mail
  * servers do; "@domain" for everybody there; "#" begins a comment. Pure: bytes in, addresses out.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The table in a file (man/holdfast-recipients.5): blocks, each
+ * The table in a file: blocks, each
  *
  *   offset  size
  *      0      4     bytes behind the head, at least 1

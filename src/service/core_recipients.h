@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Inside core: the files in which what is known of recipients is kept, one for each domain, by its
- * name (man/holdfast-recipients.5). They are written anew as a whole, by a thread, a while after
+ * name (relay/mailboxes_file.c). They are written anew as a whole, by a thread, a while after
  * something has changed, and at the end; a crash loses what was learned in that while.
  */
 #ifndef HOLDFAST_SERVICE_CORE_RECIPIENTS_H
