@@ -371,7 +371,9 @@ void core_out_done(struct core *core)
     map_done(&core->jobs);
     LIST_EACH(&core->sessions_list, at, after)
     {
-        free(LIST_ENTRY(at, struct core_session, link));
+        struct core_session *session = LIST_ENTRY(at, struct core_session, link);
+        free(session->tls);
+        free(session);
     }
     LIST_EACH(&core->refused, refused_at, refused_after)
     {
