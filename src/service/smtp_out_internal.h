@@ -80,6 +80,15 @@ struct out_job {
     struct spool_stored *stored;
     struct smtp_client_recipient *recipients; /* one per delivery */
     struct xclient origin;
+    struct client_name {
+        enum { NAME_UNKNOWN, NAME_ASKED, NAME_SETTLED } step;
+        struct dns_query *query;
+        struct loop_timer *timer;
+        struct slice reverse; /* of the client's address by DNS, or empty */
+        bool reverse_later;   /* DNS has failed */
+        bool is_true;         /* and it leads back to the address */
+        bool later;           /* likewise */
+    } client_name;
     struct buffer result; /* outcomes as in CHANNEL_RESULT; memory reserved */
     uint32_t count;
     uint32_t deliveries[];
@@ -98,6 +107,12 @@ void out_job_free(struct smtp_out *out, struct out_job *job); /* off every list 
 void job_mail(struct out_job *job, struct smtp_client_mail *ret_mail);
 /* Valid as long as the job, until it is asked again; NULL: it is ours. */
 const struct xclient *job_origin(struct out_job *job);
+/* False: the client's name is still asked for; session_take_job() will be called. */
+bool job_origin_ready(struct out_job *job);
+/* Nobody asks any more. */
+void job_origin_forget(struct out_job *job);
+/* Its server may be told whose mail it gets. */
+bool session_tells_origin(const struct out_session *session);
 /* At most `size` bytes; fills as much as there is. ERROR_CORRUPT, ERROR_IO. */
 enum error job_read(struct out_job *job, uint64_t offset, void *ret_bytes, size_t size,
                     size_t *ret_length) MUST_CHECK;

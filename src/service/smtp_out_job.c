@@ -20,6 +20,7 @@ static size_t text_limit(uint32_t count)
 
 static void destroy(struct out_job *job)
 {
+    job_origin_forget(job);
     spool_stored_close(job->stored);
     buffer_done(&job->result);
     arena_done(&job->arena);
@@ -255,6 +256,7 @@ static void put_outcome(struct out_job *job, uint32_t index, enum relay_verdict 
 static void finish(struct smtp_out *out, struct out_job *job)
 {
     job->state = JOB_OVER;
+    job_origin_forget(job);
     job->ready_due = false;
     job->working_due = false;
     job->result_due = true;

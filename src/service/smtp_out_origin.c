@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Whose mail a job is, as XCLIENT and XFORWARD tell it (R9, docs/decisions/0025).
+ * Whose mail a job is, as XCLIENT and XFORWARD tell it (R9, docs/decisions/0025). A server that
+ * takes the client's name is told what it would have found in DNS by itself: the name of the
+ * address if that leads back to it, and the name as such.
  */
 #include "service/smtp_out_internal.h"
+
+#include "proto/smtp_address.h"
+#include "sys/dns.h"
+
+enum { NAME_PATIENCE_MS = 5000 }; /* after that the server is told that DNS fails */
 
 static const struct ip_address no_address; /* as the journal keeps one that is not known */
 
@@ -14,14 +21,28 @@ static void use_protocol(struct xclient *origin, struct slice protocol)
     origin->has_protocol = extended || slice_equal_fold(protocol, SLICE_LITERAL("SMTP"));
 }
 
+bool session_tells_origin(const struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    /* A client that calls has one connection; we cannot take another for another's mail. */
+    return server != NULL && server->xclient && !session_is_called(session);
+}
+
+static bool is_ours(const struct out_job *job)
+{
+    const struct ip_address *client = &job->message.origin.client.address;
+    const struct out_session *session = job->session;
+    bool same_machine = ip_is_loopback(&session->endpoints[session->endpoint].address);
+    return (job->message.flags & (SPOOL_OWN_DSN | SPOOL_ENVELOPE_ONLY)) != 0 ||
+           (ip_is_loopback(client) && !same_machine);
+}
+
 const struct xclient *job_origin(struct out_job *job)
 {
     const struct spool_message *message = &job->message;
     const struct ip_address *client = &message->origin.client.address;
-    const struct out_session *session = job->session;
-    bool same_machine = ip_is_loopback(&session->endpoints[session->endpoint].address);
-    if ((message->flags & (SPOOL_OWN_DSN | SPOOL_ENVELOPE_ONLY)) != 0 ||
-        (ip_is_loopback(client) && !same_machine)) {
+    const struct client_name *name = &job->client_name;
+    if (is_ours(job)) {
         return NULL;
     }
     struct xclient *origin = &job->origin;
@@ -35,8 +56,111 @@ const struct xclient *job_origin(struct out_job *job)
         .has_port = message->origin.client.port != 0,
         .helo = message->origin.helo,
         .login = message->origin.user,
+        .name = name->is_true ? name->reverse : SLICE_EMPTY,
+        .name_later = name->later,
+        .reverse_name = name->reverse,
+        .reverse_name_later = name->reverse_later,
         .ident = arena_copy(&job->arena, slice_from_text(id)),
     };
     use_protocol(origin, message->origin.protocol);
     return origin;
+}
+
+/* ---- the client's name --------------------------------------------------------------------- */
+
+void job_origin_forget(struct out_job *job)
+{
+    struct client_name *name = &job->client_name;
+    if (name->query != NULL) {
+        dns_cancel(name->query);
+        name->query = NULL;
+    }
+    loop_timer_free(name->timer);
+    name->timer = NULL;
+    name->step = NAME_SETTLED;
+}
+
+static void settle(struct out_job *job)
+{
+    job_origin_forget(job);
+    session_take_job(job->session, job);
+}
+
+static bool has_failed(enum error error)
+{
+    return error != ERROR_NONE && error != ERROR_MISSING;
+}
+
+static void take_addresses(void *context, const struct dns_answer *answer)
+{
+    struct out_job *job = context;
+    struct client_name *name = &job->client_name;
+    name->query = NULL;
+    name->later = has_failed(answer->error);
+    for (size_t i = 0; answer->error == ERROR_NONE && i < answer->count; i++) {
+        name->is_true =
+            name->is_true || ip_equal(&answer->addresses[i], &job->message.origin.client.address);
+    }
+    settle(job);
+}
+
+static void take_name(void *context, const struct dns_records *records)
+{
+    struct out_job *job = context;
+    struct client_name *name = &job->client_name;
+    name->query = NULL;
+    if (records->error == ERROR_NONE && records->count > 0 &&
+        smtp_domain_is_valid(records->records[0].name)) {
+        name->reverse = arena_copy(&job->arena, records->records[0].name);
+        name->query = dns_resolve(job->session->out->dns, name->reverse, take_addresses, job);
+        name->later = name->query == NULL;
+    } else {
+        name->later = name->reverse_later = has_failed(records->error);
+    }
+    if (name->query == NULL) {
+        settle(job);
+    }
+}
+
+static void lose_patience(void *context)
+{
+    struct out_job *job = context;
+    job->client_name.later = true;
+    job->client_name.reverse_later = job->client_name.reverse.length == 0;
+    settle(job);
+}
+
+static bool is_wanted(const struct out_job *job)
+{
+    const struct smtp_client_capabilities *server = &job->session->capabilities;
+    return session_tells_origin(job->session) && job->session->out->dns != NULL && !is_ours(job) &&
+           ((server->xclient | server->xforward) & XCLIENT_NAME) != 0 &&
+           !ip_equal(&job->message.origin.client.address, &no_address);
+}
+
+bool job_origin_ready(struct out_job *job)
+{
+    struct client_name *name = &job->client_name;
+    struct smtp_out *out = job->session->out;
+    if (name->step != NAME_UNKNOWN) {
+        return name->step == NAME_SETTLED;
+    }
+    name->step = NAME_SETTLED;
+    if (!is_wanted(job)) {
+        return true;
+    }
+    char reverse[DNS_REVERSE_MAX];
+    dns_reverse_name(&job->message.origin.client.address, reverse);
+    name->timer = loop_timer_new(out->loop, lose_patience, job);
+    name->query = name->timer == NULL
+                      ? NULL
+                      : dns_lookup(out->dns, slice_from_text(reverse), DNS_PTR, take_name, job);
+    if (name->query == NULL) {
+        job_origin_forget(job);
+        name->later = name->reverse_later = true;
+        return true;
+    }
+    loop_timer_set(name->timer, NAME_PATIENCE_MS);
+    name->step = NAME_ASKED;
+    return false;
 }

@@ -200,8 +200,7 @@ void session_connected(struct out_session *session, int fd)
         .helo = server != NULL && server->helo.length > 0 ? server->helo
                                                           : session->out->config->hostname,
         .lmtp = server != NULL && server->protocol == SERVER_LMTP,
-        /* A client that calls has one connection; we cannot take another for another's mail. */
-        .tells_origin = server != NULL && server->xclient && !session_is_called(session),
+        .tells_origin = session_tells_origin(session),
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
         .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
         .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,
@@ -263,10 +262,15 @@ static void give_jobs(struct out_session *session)
     if (!session->opened) {
         return;
     }
+    bool blocked = false; /* those behind go on asking whose they are */
     LIST_EACH(&session->jobs, at, after)
     {
         struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
         if (job->state != JOB_WAITING) {
+            continue;
+        }
+        blocked = !job_origin_ready(job) || blocked;
+        if (blocked) {
             continue;
         }
         struct smtp_client_mail mail;

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from daemon import backup_mx
+from names import NameServer
 from peers import Dovecot, wait_for, why_no_dovecot, why_no_postfix
 from sink import EXTENSIONS
 
@@ -212,3 +213,57 @@ relay out {{ from = {{127.0.0.0/8}} deliver-to = m1 }}
     message, notice = hop.messages
     assert message.client["ADDR"] == "127.0.0.2"
     assert notice.recipients == ["bob@client.example"] and notice.client is None
+
+
+# ---- the client's name in DNS ----
+
+ADDRESS, REVERSE = "198.18.0.7", "7.0.18.198.in-addr.arpa"
+
+
+@pytest.mark.parametrize("zone, mode, told", [
+    ({REVERSE: {"PTR": ["c.client.example"]}, "c.client.example": {"A": [ADDRESS]}}, "good",
+     ("c.client.example", "c.client.example")),
+    ({REVERSE: {"PTR": ["c.client.example"]}, "c.client.example": {"A": ["198.18.0.8"]}}, "good",
+     ("[UNAVAILABLE]", "c.client.example")),
+    ({REVERSE: {"PTR": ["gone.client.example"]}}, "good",
+     ("[UNAVAILABLE]", "gone.client.example")),
+    ({}, "good", ("[UNAVAILABLE]", "[UNAVAILABLE]")),
+    ({}, "silent", ("[TEMPUNAVAIL]", "[TEMPUNAVAIL]")),
+], ids=["true", "false", "dangling", "none", "dns_fails"])
+def test_its_name_is_told_as_the_server_would_have_found_it(holdfast, sink, zone, mode, told):
+    names = NameServer(zone)
+    names.mode = mode
+    hop = sink(extensions=(*EXTENSIONS, "XCLIENT NAME ADDR REVERSE_NAME"))
+    mx = holdfast(backup_mx(hop.port), top=names.setting, listen="trusted = {127.0.0.2/32}")
+    with mx.dialogue(source="127.0.0.2") as dialogue:
+        dialogue.must(f"XCLIENT ADDR={ADDRESS}")
+        dialogue.hello("client.example")
+        for number in range(2):
+            dialogue.send("bob@client.example", ["ann@example.com"],
+                          f"Subject: {number}\r\n\r\n".encode())
+    wait_for(lambda: len(hop.messages) == 2, 30, what="the messages")
+    assert hop.subjects() == ["0", "1"]
+    for message in hop.messages:
+        assert message.client["ADDR"] == ADDRESS
+        assert (message.client["NAME"], message.client["REVERSE_NAME"]) == told
+
+
+@needs_postfix
+def test_a_server_that_wants_names_judges_them(holdfast, postfix):
+    """reject_unknown_client_hostname: one client has a name that leads back to it, one has not."""
+    names = NameServer({REVERSE: {"PTR": ["c.client.example"]},
+                        "c.client.example": {"A": [ADDRESS]}})
+    primary = postfix(settings=XCLIENT + "unknown_client_reject_code = 550\n"
+                      "smtpd_relay_restrictions = reject_unauth_destination\n"
+                      "smtpd_client_restrictions = reject_unknown_client_hostname\n")
+    mx = holdfast(backup_mx(primary.port, server="hold-5xx-after-recovery = 0s"),
+                  top=names.setting, listen="trusted = {127.0.0.2/32}")
+    for address in (ADDRESS, "198.18.0.8"):
+        with mx.dialogue(source="127.0.0.2") as dialogue:
+            dialogue.must(f"XCLIENT ADDR={address}")
+            dialogue.hello("client.example")
+            dialogue.send("bob@client.example", [f"{address}@example.com"], b"Subject: x\r\n\r\n")
+    wait_for(lambda: len(primary.messages()) == 1, 20, what="the message")
+    assert f"client=c.client.example[{ADDRESS}]" in primary.log()
+    wait_for(lambda: "cannot find your hostname, [198.18.0.8]" in primary.log(), 20,
+             what="the refusal")
