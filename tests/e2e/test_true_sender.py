@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from certificates import Authority
 from daemon import backup_mx
 from names import NameServer
 from peers import Dovecot, wait_for, why_no_dovecot, why_no_postfix
@@ -267,3 +268,18 @@ def test_a_server_that_wants_names_judges_them(holdfast, postfix):
     assert f"client=c.client.example[{ADDRESS}]" in primary.log()
     wait_for(lambda: "cannot find your hostname, [198.18.0.8]" in primary.log(), 20,
              what="the refusal")
+
+
+def test_behind_tls(place, holdfast, sink):
+    """XCLIENT comes after STARTTLS, which is not begun twice."""
+    steps = {}
+    hop = sink(lambda stage, session, _: steps.setdefault(session.number, []).append(stage),
+               tls=Authority(place).certificate("m1.example.net").context(), extensions=OFFERS)
+    mx = holdfast(backup_mx(hop.port))
+    for number in (2, 3):
+        send(mx, f"127.0.0.{number}", subject=str(number))
+    wait_for(lambda: len(hop.messages) == 2, 20, what="the messages")
+    assert [m.client["ADDR"] for m in hop.messages] == ["127.0.0.2", "127.0.0.3"]
+    for message in hop.messages:
+        assert steps[message.session] == ["connect", "EHLO", "STARTTLS", "EHLO", "XCLIENT", "EHLO",
+                                          "MAIL", "RCPT", "DATA", "dot"]
