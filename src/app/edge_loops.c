@@ -165,7 +165,8 @@ struct request {
     struct ring_descriptors descriptors;
     struct shared_config *config;
     uint32_t grace_ms;
-    int link;
+    enum keeper_link link;
+    int link_fd;
 };
 
 static void post_request(struct edge_loops *loops, uint32_t index, edge_call_fn *fn,
@@ -219,7 +220,7 @@ static void set_link_there(void *context, uint32_t index)
 {
     struct request *request = context;
     const struct edge_handlers *handlers = request->loops->handlers;
-    handlers->set_link(handlers->context, index, request->link);
+    handlers->set_link(handlers->context, request->link, index, request->link_fd);
     free(request);
 }
 
@@ -227,11 +228,11 @@ static void set_link_there(void *context, uint32_t index)
 static void set_link(void *context, enum keeper_link link, int fd)
 {
     struct edge_loops *loops = context;
-    bool wanted = link == KEEPER_LINK_TURN && loops->handlers->set_link != NULL;
+    bool wanted = loops->handlers->set_link != NULL;
     for (uint32_t i = 0; wanted && i < loops->count; i++) {
         int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (copy >= 0) {
-            post_request(loops, i, set_link_there, (struct request){.link = copy});
+            post_request(loops, i, set_link_there, (struct request){.link = link, .link_fd = copy});
         }
     }
     close(fd);
@@ -299,9 +300,11 @@ enum error edge_loops_begin(struct edge_loops *loops, struct role_start *start,
             error = attach(&loops->loops[i], start->rings[edge][i]);
         }
     }
-    if (start->links[KEEPER_LINK_TURN] >= 0) {
-        set_link(loops, KEEPER_LINK_TURN, start->links[KEEPER_LINK_TURN]);
-        start->links[KEEPER_LINK_TURN] = -1;
+    for (int link = 0; link < KEEPER_LINKS; link++) {
+        if (start->links[link] >= 0) {
+            set_link(loops, (enum keeper_link)link, start->links[link]);
+            start->links[link] = -1;
+        }
     }
     return error;
 }

@@ -42,9 +42,9 @@ struct edge_handlers {
     void *context;
     /* To be used from now on; the old one is freed on return. */
     void (*set_ring)(void *context, uint32_t index, struct ring *ring);
-    /* A new end of the link between the edges, which is the handler's. NULL: there is no use for
+    /* A new end of a link to another process, which is the handler's. NULL: there is no use for
      * it. */
-    void (*set_link)(void *context, uint32_t index, int fd);
+    void (*set_link)(void *context, enum keeper_link link, uint32_t index, int fd);
     /* On return nothing may point into the old one. An error ends the process. */
     enum error (*reconfigure)(void *context, uint32_t index, const struct edge_config *config);
     /* To end with loop_stop(). */

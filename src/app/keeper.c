@@ -55,6 +55,9 @@ static void go_on_stopping(struct keeper *keeper)
     stop_if_not_yet(keeper, ROLE_HELPER, WEB_GRACE_MS);
     stop_if_not_yet(keeper, ROLE_RUNNER, RUNNER_GRACE_MS);
     stop_if_not_yet(keeper, ROLE_EDGE_IN, EDGE_IN_GRACE_MS);
+    if (has_ended(keeper, ROLE_EDGE_IN)) {
+        stop_if_not_yet(keeper, ROLE_LOGIN, WEB_GRACE_MS);
+    }
     stop_if_not_yet(keeper, ROLE_EDGE_OUT, EDGE_OUT_GRACE_MS);
     if (has_ended(keeper, ROLE_EDGE_IN) && has_ended(keeper, ROLE_EDGE_OUT) &&
         has_ended(keeper, ROLE_WEB)) {

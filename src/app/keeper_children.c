@@ -94,7 +94,8 @@ static void give_config(struct gift *gift, const struct keeper *keeper, enum rol
     static const enum keeper_text texts[ROLE_COUNT] = {
         [ROLE_CORE] = KEEPER_TEXT_COMMON,     [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
         [ROLE_EDGE_IN] = KEEPER_TEXT_EDGE_IN, [ROLE_WEB] = KEEPER_TEXT_COMMON,
-        [ROLE_HELPER] = KEEPER_TEXT_HELPER,   [ROLE_RUNNER] = KEEPER_TEXT_COMMON};
+        [ROLE_HELPER] = KEEPER_TEXT_HELPER,   [ROLE_RUNNER] = KEEPER_TEXT_COMMON,
+        [ROLE_LOGIN] = KEEPER_TEXT_LOGIN};
     give(gift, (struct keeper_message){.kind = KEEPER_CONFIG,
                                        .generation = keeper->generation,
                                        .descriptors = {keeper->texts[texts[role]]},
@@ -203,6 +204,9 @@ static enum error give_all(const struct child *child)
     case ROLE_EDGE_IN:
         give_rings(&gift, keeper, KEEPER_EDGE_IN);
         give_filters(&gift, keeper);
+        break;
+    case ROLE_LOGIN:
+        give_descriptor(&gift, KEEPER_DIRECTORIES, keeper->holdings.login);
         break;
     case ROLE_WEB:
     case ROLE_HELPER:

@@ -2,6 +2,7 @@
 #include "app/control_address.h"
 #include "app/keeper_internal.h"
 #include "service/channel.h"
+#include "service/login_store.h"
 #include "sys/log.h"
 #include "sys/net.h"
 
@@ -43,6 +44,7 @@ void holdings_init(struct holdings *holdings)
                                   .spool = -1,
                                   .events = -1,
                                   .recipients = -1,
+                                  .login = -1,
                                   .lock = -1,
                                   .control = -1,
                                   .counters_fd = -1};
@@ -72,6 +74,15 @@ static int open_directory(int parent, const char *name, mode_t mode, const struc
     return fd;
 }
 
+/* The tool may have made the table before there was anybody to own it. */
+static bool own_users(const struct holdings *holdings, const struct plan *plan)
+{
+    return !plan->identity.change ||
+           fchownat(holdings->login, LOGIN_FILE, plan->identity.user, plan->identity.group,
+                    AT_SYMLINK_NOFOLLOW) == 0 ||
+           errno == ENOENT;
+}
+
 static bool open_state(struct holdings *holdings, const struct plan *plan)
 {
     if (mkdir(plan->state, 0755) != 0 && errno != EEXIST) {
@@ -92,6 +103,10 @@ static bool open_state(struct holdings *holdings, const struct plan *plan)
     holdings->recipients = open_directory(holdings->state, "recipients", 0700, plan);
     if (holdings->recipients < 0) {
         return complain("recipients", plan->state);
+    }
+    holdings->login = open_directory(holdings->state, LOGIN_DIRECTORY, 0700, plan);
+    if (holdings->login < 0 || !own_users(holdings, plan)) {
+        return complain(LOGIN_DIRECTORY, plan->state);
     }
     if (!plan->identity.change) {
         return true;
@@ -202,8 +217,10 @@ static int find_listener(const struct ip_endpoint *at, const struct plan *plan,
 
 static bool bind_one(const struct plan_listener *listener, int *ret_fd)
 {
-    static const char *const protocols[] = {
-        [LISTENER_SMTP] = "smtp", [LISTENER_HTTP] = "http", [LISTENER_ODMR] = "odmr"};
+    static const char *const protocols[] = {[LISTENER_SMTP] = "smtp",
+                                            [LISTENER_HTTP] = "http",
+                                            [LISTENER_ODMR] = "odmr",
+                                            [LISTENER_SUBMISSION] = "submission"};
     char address[IP_TEXT_SIZE];
     ip_to_text(&listener->at.address, address);
     enum error error = net_listen(&listener->at, BACKLOG, ret_fd);
@@ -277,6 +294,7 @@ const enum role keeper_link_roles[KEEPER_LINKS][2] = {
     [KEEPER_LINK_HELPER] = {ROLE_CORE, ROLE_HELPER},
     [KEEPER_LINK_RUNNER] = {ROLE_HELPER, ROLE_RUNNER},
     [KEEPER_LINK_TURN] = {ROLE_EDGE_IN, ROLE_EDGE_OUT},
+    [KEEPER_LINK_LOGIN] = {ROLE_EDGE_IN, ROLE_LOGIN},
 };
 
 enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
@@ -284,7 +302,8 @@ enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
     int *ends = holdings->links[link];
     close_one(&ends[0]);
     close_one(&ends[1]);
-    int type = link == KEEPER_LINK_TURN ? SOCK_SEQPACKET : SOCK_STREAM;
+    bool has_messages = link == KEEPER_LINK_TURN || link == KEEPER_LINK_LOGIN;
+    int type = has_messages ? SOCK_SEQPACKET : SOCK_STREAM;
     if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
         ends[0] = -1;
         ends[1] = -1;
@@ -333,9 +352,9 @@ void holdings_close(struct holdings *holdings, const struct plan *plan)
         close_one(&holdings->links[link][0]);
         close_one(&holdings->links[link][1]);
     }
-    int *const fds[] = {&holdings->control,    &holdings->spool, &holdings->events,
-                        &holdings->recipients, &holdings->state, &holdings->lock,
-                        &holdings->counters_fd};
+    int *const fds[] = {&holdings->control,    &holdings->spool,      &holdings->events,
+                        &holdings->recipients, &holdings->login,      &holdings->state,
+                        &holdings->lock,       &holdings->counters_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         close_one(fds[i]);
     }

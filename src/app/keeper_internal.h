@@ -27,6 +27,7 @@ struct holdings {
     int spool;
     int events;
     int recipients;
+    int login; /* where the table of users is */
     int lock;
     int control;
     int counters_fd;

@@ -94,6 +94,18 @@ const struct tool_command tool_commands[] = {
      "greetings,\ncertificates, TLSA, MTA-STS and SPF; disk and clock. Exit code 1 if anything is "
      "bad.",
      OPTION_PORT, 0, 1, tool_check},
+    {"user add", "NAME", "Let somebody log in and send mail",
+     "The password is asked for, or read as a line of standard input. Without --address the NAME "
+     "is "
+     "the\naddress that he may send as.",
+     OPTION_ADDRESS, 1, 1, tool_user_put},
+    {"user passwd", "NAME", "Set a user's password", NULL, 0, 1, 1, tool_user_put},
+    {"user change", "NAME", "Set what a user may send as", NULL, OPTION_ADDRESS, 1, 1,
+     tool_user_put},
+    {"user list", "[NAME ...]", "List the users and what they may send as", NULL, 0, 0, ANY,
+     tool_user_list},
+    {"user remove", "NAME ...", "Let users log in no more",
+     "Who is logged in stays so until his connection ends.", 0, 1, ANY, tool_user_remove},
     {"spool verify", "[DIR]", "Check the journal and say what is in it",
      "Reads every byte and changes nothing; DIR is a state directory other than the "
      "configuration's.\nStop the daemon first, or what it writes meanwhile may look unfinished.",

@@ -194,7 +194,7 @@ static bool get_listener(struct reader *reader, struct plan_listener *ret_listen
     get_endpoint(reader, &ret_listener->at);
     uint8_t protocol = reader_u8(reader);
     ret_listener->protocol = (enum listener_protocol)protocol;
-    return fits && !reader->failed && protocol <= LISTENER_ODMR;
+    return fits && !reader->failed && protocol <= LISTENER_SUBMISSION;
 }
 
 bool plan_get(struct slice bytes, struct plan *ret_plan)

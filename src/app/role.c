@@ -23,6 +23,10 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_RUNNER] = {"runner", SANDBOX_FREE, 0,
                      "runs the programs that the configuration names for alerts, when helper asks, "
                      "and nothing else; reads nothing from the network"},
+    [ROLE_LOGIN] =
+        {"login", SANDBOX_READ_FILES, 1024,
+         "knows who may log in; is given the table of users to read, files of hashes and "
+         "a link to edge-in, which asks; no network"},
 };
 
 const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES, 256,

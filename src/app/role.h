@@ -16,6 +16,7 @@ enum role {
     ROLE_WEB,
     ROLE_HELPER,
     ROLE_RUNNER,
+    ROLE_LOGIN,
     ROLE_COUNT
 };
 
@@ -26,6 +27,7 @@ enum {
     SLOT_KEEPER = 0,
     SLOT_CORE = 1,
     SLOT_HELPER = 2,
+    SLOT_LOGIN = 3,
     SLOT_EDGE_IN = 4,
     SLOT_EDGE_OUT = SLOT_EDGE_IN + LOOPS_MAX,
 };
@@ -42,6 +44,7 @@ int role_edge_out(int channel);
 int role_web(int channel);
 int role_helper(int channel);
 int role_runner(int channel);
+int role_login(int channel);
 /* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. */
 int role_reader(int channel, const char *path);
 

@@ -9,6 +9,7 @@
 #include "app/turn.h"
 #include "base/digest.h"
 #include "service/smtp_in.h"
+#include "sys/fdpass.h"
 #include "sys/tls.h"
 
 #include <stdlib.h>
@@ -49,9 +50,29 @@ static bool turn(void *context, int fd, uint32_t session)
     return link->fd >= 0 && turn_send(link->fd, session, fd) == ERROR_NONE;
 }
 
-static void set_link(void *context, uint32_t index, int fd)
+/* The other process hears each loop on a pair of its own, so that an answer comes where the
+ * question was asked. Without one nobody can log in, until the keeper gives another link. */
+static void set_login(struct edge_in *edge, uint32_t index, int link)
+{
+    int ends[2];
+    if (fdpass_pair(ends) == ERROR_NONE) {
+        if (fdpass_send(link, SLICE_LITERAL("."), &ends[1], 1) == ERROR_NONE) {
+            smtp_in_set_login(edge->doors[index], ends[0]);
+        } else {
+            close(ends[0]);
+        }
+        close(ends[1]);
+    }
+    close(link);
+}
+
+static void set_link(void *context, enum keeper_link link, uint32_t index, int fd)
 {
     struct edge_in *edge = context;
+    if (link == KEEPER_LINK_LOGIN) {
+        set_login(edge, index, fd);
+        return;
+    }
     if (edge->links[index].fd >= 0) {
         close(edge->links[index].fd);
     }

@@ -81,9 +81,10 @@ static void link_ready(void *context, unsigned ready)
     edge_loops_post(edge->loops, turned.session % edge_loops_count(edge->loops), take_turned, copy);
 }
 
-static void set_link(void *context, uint32_t index, int fd)
+static void set_link(void *context, enum keeper_link link, uint32_t index, int fd)
 {
     struct edge_out *edge = context;
+    (void)link; /* there is one */
     if (index != 0) {
         close(fd);
         return;

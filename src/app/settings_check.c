@@ -322,9 +322,12 @@ static void add_listener(struct settings *settings, struct listener_config *list
 {
     struct server_address address;
     const char *why = "";
-    static const uint16_t usual_ports[] = {
-        [LISTENER_SMTP] = 25, [LISTENER_HTTP] = 0, [LISTENER_ODMR] = 366};
-    uint16_t usual = usual_ports[like->protocol];
+    static const uint16_t usual_ports[] = {[LISTENER_SMTP] = 25,
+                                           [LISTENER_HTTP] = 0,
+                                           [LISTENER_ODMR] = 366,
+                                           [LISTENER_SUBMISSION] = 587};
+    bool is_465 = like->protocol == LISTENER_SUBMISSION && like->tls == LISTENER_TLS_IMPLICIT;
+    uint16_t usual = is_465 ? 465 : usual_ports[like->protocol]; /* RFC 8314 */
     bool good = value_address(value->text, usual, &address, &why);
     if (good && !address.is_literal) {
         why = "must be an IP address and a port, such as 0.0.0.0:25 or [::]:25";
@@ -400,6 +403,7 @@ static void check_listeners(struct settings *settings, const struct entry **entr
         take_peers(settings, entries, &listener);
         settings_listener_milters(settings, settings_entry(entries, BLOCK_LISTEN, "milters"),
                                   &listener);
+        settings_login(settings, block, settings_entry(entries, BLOCK_LISTEN, "auth"), &listener);
         const struct entry *address = settings_entry(entries, BLOCK_LISTEN, "address");
         for (uint32_t i = 0; address != NULL && i < address->count; i++) {
             add_listener(settings, listeners, &listener, &address->values[i]);
@@ -408,7 +412,8 @@ static void check_listeners(struct settings *settings, const struct entry **entr
     names_done(&names);
     bool smtp = broken;
     for (uint32_t i = 0; i < settings->config.listener_count; i++) {
-        smtp = smtp || listeners[i].protocol == LISTENER_SMTP;
+        smtp = smtp || listeners[i].protocol == LISTENER_SMTP ||
+               listeners[i].protocol == LISTENER_SUBMISSION;
     }
     if (!smtp) {
         settings_warn(settings, settings->top.at, "no listen block for smtp: no mail can come in");

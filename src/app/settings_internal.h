@@ -229,6 +229,7 @@ enum setting_type {
     SETTING_FILES,
     SETTING_NAMES, /* of domains */
     SETTING_MILTERS,
+    SETTING_LOGINS, /* where it is known who may log in */
     SETTING_SENDERS,
     SETTING_SERVER,
     SETTING_CHAIN,
@@ -351,6 +352,9 @@ void settings_listener_tls(struct settings *settings, const struct block *block,
 /* PEM of authorities in a file for `readers`; complains under `key` if there are none. */
 void settings_authorities(struct settings *settings, const char *key, const struct place *at,
                           struct slice path, unsigned readers, struct slice *ret_pem);
+/* Who may log in at a listener; `auth` may be NULL. */
+void settings_login(struct settings *settings, const struct block *block, const struct entry *auth,
+                    struct listener_config *listener);
 /* When all else is there: that the users' domains and the servers without an address fit. */
 void settings_odmr(struct settings *settings);
 /* The index of the server, or NO_INDEX with a complaint. */

@@ -77,6 +77,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_MILTER] = "\"unix:PATH\" | \"IP:PORT\"",
         [SETTING_USERS] = "\"file:PATH\"",
         [SETTING_NAMES] = "{DOMAIN, ...}",
+        [SETTING_LOGINS] = "users or \"file:PATH\", or a list",
         [SETTING_RECIPIENTS] = "any | learn",
         [SETTING_ABSENT] = "",
     };

@@ -490,9 +490,10 @@ static void fill_relay(struct routes *routes, struct route_config *route, const 
         route->from =
             settings_networks(routes->settings, from, "is everybody, and makes this an open relay",
                               &route->from_count);
-    } else if (!block->broken) {
+    } else if (!block->broken && !route->any_user) {
         settings_complain(settings, block->at,
-                          "relay '%.*s' must say whose mail it takes: from = {192.0.2.0/24}",
+                          "relay '%.*s' must say whose mail it takes: from = {192.0.2.0/24}, or "
+                          "auth = yes",
                           SHOWN(route->name));
     }
     if (senders != NULL) {

@@ -121,11 +121,12 @@ const struct setting settings_table[] = {
     /* ---- listen ---- */
     {"address", SETTING_ENDPOINTS, LISTEN(at), .required = true,
      .text = "Address and port to listen on, or a list of them; if none is written, port 25 for "
-             "smtp and 366 for odmr."},
-    {"protocol", SETTING_CHOICE, LISTEN(protocol), .fallback = "smtp", .choices = "smtp|http|odmr",
-     .later = "submission|pop3",
+             "smtp, 366 for odmr, 587 or 465 for submission."},
+    {"protocol", SETTING_CHOICE, LISTEN(protocol), .fallback = "smtp",
+     .choices = "smtp|http|odmr|submission", .later = "pop3",
      .text = "What is spoken there: smtp for mail, http for metrics and health, odmr for sites that "
-             "call to fetch their mail with ATRN (RFC 2645)."},
+             "call to fetch their mail with ATRN (RFC 2645), submission for the mail of users, who "
+             "must log in (RFC 6409)."},
     {"users", SETTING_USERS, .block = BLOCK_LISTEN, .otherwise = "must be given for odmr",
      .text = "Who may fetch what by odmr: a file with a line NAME PASSWORD DOMAIN[,DOMAIN...] for "
              "each user. The passwords stand there in clear, since CRAM-MD5, by which RFC 2645 "
@@ -171,7 +172,21 @@ const struct setting settings_table[] = {
     {"client-ca", SETTING_SECRET, .block = BLOCK_LISTEN, .otherwise = "clients are not asked",
      .text = "The file of authorities, in PEM, whose certificates clients may show; whether they have "
              "stands in Received. No client is turned away for it."},
-    {"auth", SETTING_ABSENT, .block = BLOCK_LISTEN, .text = "Who may log in."},
+    {"auth", SETTING_LOGINS, .block = BLOCK_LISTEN,
+     .otherwise = "users for submission; nobody for smtp",
+     .text = "Where it is known who may log in, one or a list, asked in order: users, those of "
+             "holdfast user; \"file:PATH\", lines NAME:HASH[:ADDRESS,...] with hashes as crypt(3) "
+             "makes them, as htpasswd(1) writes, read at start and reload and given to the login "
+             "process alone. With users alone clients may use SCRAM-SHA-256, which files "
+             "of hashes do not allow, besides PLAIN and LOGIN. Nobody may log in without TLS."},
+    {"auth-without-tls", SETTING_CHOICE, LISTEN(login_in_clear), .fallback = "never",
+     .choices = "never|loopback",
+     .text = "Whether clients on this machine may log in without TLS: for programs here, or a TLS "
+             "proxy in front. Others never may."},
+    {"sender-check", SETTING_CHOICE, LISTEN(sender_check), .fallback = "envelope",
+     .choices = "envelope|none", .later = "header",
+     .text = "Whether the envelope's sender of users who have logged in must be an address of "
+             "theirs. An empty one is always allowed."},
     {"proxy-from", SETTING_NETWORKS, .block = BLOCK_LISTEN, .otherwise = "none",
      .text = "Load balancers in front of this listener: they must begin each connection with a PROXY "
              "header (version 1 or 2), which says who their client is; from others it is an error."},
@@ -333,7 +348,7 @@ const struct setting settings_table[] = {
      .text = "A server, whose failover servers follow; a list, which is the chain itself, in order "
              "of preference; or mx, alone or in the list: the mail exchangers of each recipient's "
              "domain by DNS."},
-    {"from", SETTING_NETWORKS, RELAY(from), .otherwise = "must be given",
+    {"from", SETTING_NETWORKS, RELAY(from), .otherwise = "must be given, or auth",
      .text = "Networks whose mail to any destination is taken."},
     {"senders", SETTING_SENDERS, RELAY(senders), .otherwise = "all",
      .text = "Senders whose mail goes this way; * stands for any run of characters."},
@@ -352,8 +367,8 @@ const struct setting settings_table[] = {
      .fallback = "4h",
      .least = MINUTE, .most = 365 * DAY, .none = true,
      .text = "As in domain."},
-    {"auth", SETTING_ABSENT, .block = BLOCK_RELAY,
-     .text = "Whether authenticated users may send this way."},
+    {"auth", SETTING_SWITCH, RELAY(any_user), .fallback = "no",
+     .text = "Whether the mail of users who have logged in goes this way, if senders matches."},
     {"deliver-only-to", SETTING_NETWORKS, RELAY(deliver_only_to),
      .otherwise = "any address; under deliver-to = mx any public one",
      .text = "Networks in which its servers, and the exchangers that DNS names, must lie. Under "
@@ -392,6 +407,10 @@ const struct setting settings_table[] = {
     {"session-timeout", SETTING_DURATION, LIMIT(session_timeout_ms), .fallback = "2h",
      .least = 10 * MS, .most = 7 * DAY,
      .text = "How long a session may last in all."},
+    {"user-recipients", SETTING_COUNT, LIMIT(user_recipients), .fallback = "1000", .least = 1,
+     .most = 1000000, .none = true,
+     .text = "Recipients an hour of one user who has logged in, all at once if he likes; more are "
+             "answered 450."},
     {"hops", SETTING_COUNT, LIMIT(hops), .fallback = "100", .least = 1, .most = 1000,
      .text = "Received fields of a message, above which it is taken for a loop."},
 

@@ -89,8 +89,8 @@ void settings_listener_tls(struct settings *settings, const struct block *block,
         }
         return;
     }
-    if (listener->protocol != LISTENER_SMTP) {
-        settings_complain(settings, tls->at, "tls: is there for protocol = smtp only");
+    if (listener->protocol != LISTENER_SMTP && listener->protocol != LISTENER_SUBMISSION) {
+        settings_complain(settings, tls->at, "tls: is there for protocol = smtp and submission");
         return;
     }
     if (certificates == NULL) {

@@ -31,6 +31,7 @@ enum {
     OPTION_UNTIL = 1 << 14,
     OPTION_DRY_RUN = 1 << 15,
     OPTION_AGAIN = 1 << 16,
+    OPTION_ADDRESS = 1 << 17,
 
     OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
                      OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
@@ -56,7 +57,8 @@ struct tool {
     bool terminal; /* standard output is one */
     bool colour;
     unsigned given; /* OPTION_ bits */
-    const char *domain, *server, *sender, *recipient, *to, *reason, *port, *minutes, *messages;
+    const char *domain, *server, *sender, *recipient, *to, *reason, *port, *minutes, *messages,
+        *address;
     uint64_t older_s;
     int64_t since_ms, until_ms; /* Unix ms */
     const char **operands;      /* within `words` */
@@ -204,6 +206,9 @@ enum control_exit tool_doctor(struct tool *tool);
  */
 void tool_print_findings(const struct tool *tool, struct slice lines);
 enum control_exit tool_spool_verify(struct tool *tool);
+enum control_exit tool_user_put(struct tool *tool);
+enum control_exit tool_user_remove(struct tool *tool);
+enum control_exit tool_user_list(struct tool *tool);
 
 /* "waits for m1: connection refused" and the like, from a row of "queue list" or a delivery. */
 const char *tool_why(const json_t *row, char *buffer, size_t size);

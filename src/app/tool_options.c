@@ -37,6 +37,7 @@ static const struct option options[] = {
     {"until", "TIME", OPTION_UNTIL, "handed over before that"},
     {"dry-run", NULL, OPTION_DRY_RUN, "only list what would be sent"},
     {"again", NULL, OPTION_AGAIN, "also what was sent again before"},
+    {"address", "A[,A...]", OPTION_ADDRESS, "what the user may send as; * is any text"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 
@@ -170,6 +171,8 @@ static const char **option_place(struct tool *tool, unsigned bit)
         return &tool->minutes;
     case OPTION_MESSAGES:
         return &tool->messages;
+    case OPTION_ADDRESS:
+        return &tool->address;
     default:
         return &tool->reason;
     }

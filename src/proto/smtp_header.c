@@ -33,6 +33,8 @@ static void end_field_name(struct smtp_header *header)
     } else if (!header->id_seen && slice_equal_fold(name, SLICE_LITERAL("Message-ID"))) {
         header->field = FIELD_MESSAGE_ID;
         header->id_seen = true;
+    } else if (slice_equal_fold(name, SLICE_LITERAL("Date"))) {
+        header->date_seen = true;
     }
 }
 
@@ -185,6 +187,11 @@ void smtp_header_feed(struct smtp_header *header, struct slice bytes)
             at += taken;
         }
     }
+}
+
+bool smtp_header_has_empty_line(const struct smtp_header *header)
+{
+    return header->complete && header->state == AT_EMPTY;
 }
 
 struct slice smtp_header_message_id(const struct smtp_header *header)

@@ -29,6 +29,7 @@ struct smtp_header {
     uint8_t field;
     uint8_t name_length;
     uint8_t name[12];
+    bool date_seen;
     bool id_seen;
     uint16_t id_length;
     uint8_t id[SMTP_MESSAGE_ID_MAX];
@@ -37,6 +38,9 @@ struct smtp_header {
 void smtp_header_init(struct smtp_header *header);
 /* The next bytes of the content; does nothing once complete. */
 void smtp_header_feed(struct smtp_header *header, struct slice bytes);
+/* It has ended with its empty line, which its length counts; else before a line that is no field.
+ */
+bool smtp_header_has_empty_line(const struct smtp_header *header);
 /* The Message-ID field's value without blanks around it; empty when there is none, or none that
  * could stand in one line of 998 bytes. Valid as long as the header. */
 struct slice smtp_header_message_id(const struct smtp_header *header);

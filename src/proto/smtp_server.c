@@ -375,6 +375,11 @@ void smtp_server_set_secure(struct smtp_server *server, bool is_secure)
     server->is_secure = is_secure;
 }
 
+void smtp_server_let_log_in(struct smtp_server *server, bool may)
+{
+    server->may_log_in = may;
+}
+
 bool smtp_server_wants_handshake(const struct smtp_server *server)
 {
     return server->step == STEP_HANDSHAKE;

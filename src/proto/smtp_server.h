@@ -169,6 +169,7 @@ struct smtp_server {
     bool is_smtputf8;
     bool is_secure;
     bool is_trusted;
+    bool may_log_in; /* although it is not secure */
     bool has_login;
 };
 
@@ -195,6 +196,8 @@ void smtp_server_secured(struct smtp_server *server, int64_t now_ms);
 void smtp_server_set_secure(struct smtp_server *server, bool is_secure);
 /* XCLIENT is offered from now on, or not. */
 void smtp_server_set_trusted(struct smtp_server *server, bool is_trusted);
+/* The client may log in although somebody may: it is on this machine. */
+void smtp_server_let_log_in(struct smtp_server *server, bool may);
 struct slice smtp_server_unread(const struct smtp_server *server);
 /* More input would bring it on: no answer is awaited and output does not pile up. */
 bool smtp_server_wants_input(const struct smtp_server *server);

@@ -31,7 +31,7 @@ enum smtp_server_step smtp_server_command_auth(struct smtp_server *server, struc
     if (!server->is_extended) {
         return smtp_server_mistake(server, "503 5.5.1 Send EHLO first");
     }
-    if (!server->is_secure) {
+    if (!server->is_secure && !server->may_log_in) {
         return smtp_server_mistake(server, "538 5.7.11 Encryption required to log in");
     }
     if (mechanism == SASL_NONE || (server->settings->mechanisms & 1u << mechanism) == 0) {

@@ -212,7 +212,7 @@ static const char *unmet_need(const struct smtp_server *server, unsigned rules,
     bool needs_login =
         (rules & NEED_LOGIN) != 0 || ((rules & SUBMISSION) != 0 && server->settings->submission);
     if (needs_login && !server->has_login) {
-        return server->is_secure || server->settings->odmr
+        return server->is_secure || server->may_log_in || server->settings->odmr
                    ? "530 5.7.0 Authentication required"
                    : "530 5.7.0 Must issue a STARTTLS command first";
     }

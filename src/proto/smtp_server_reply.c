@@ -119,7 +119,7 @@ static void append_mechanisms(struct smtp_server *server)
 {
     static const enum sasl_mechanism order[] = {SASL_SCRAM_SHA_256, SASL_PLAIN, SASL_LOGIN};
     unsigned offered = server->settings->mechanisms;
-    if (offered == 0 || !server->is_secure || server->has_login) {
+    if (offered == 0 || server->has_login || !(server->is_secure || server->may_log_in)) {
         return;
     }
     buffer_append(&server->output, SLICE_LITERAL("250-AUTH"));

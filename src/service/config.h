@@ -20,7 +20,7 @@ enum {
     MILTER_PATH_MAX = 107, /* octets of a local socket's path (unix(7)) */
 };
 
-enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP, LISTENER_ODMR };
+enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP, LISTENER_ODMR, LISTENER_SUBMISSION };
 
 /* Who may fetch the mail of which domains (RFC 2645); all of one server. */
 struct odmr_user {
@@ -32,6 +32,23 @@ struct odmr_user {
 };
 
 enum listener_tls { LISTENER_TLS_NONE, LISTENER_TLS_STARTTLS, LISTENER_TLS_IMPLICIT };
+/* A line of a file of hashes: who may log in, and send as whom. */
+struct login_entry {
+    struct slice name;
+    struct slice hash;
+    const struct slice *addresses;
+    uint32_t address_count;
+};
+
+/* Where it is known who may log in; asked in order. */
+enum login_source_kind { LOGIN_SOURCE_USERS, LOGIN_SOURCE_FILE };
+struct login_source {
+    enum login_source_kind kind;
+    const struct login_entry *entries; /* LOGIN_SOURCE_FILE; known to the login process only */
+    uint32_t entry_count;
+};
+
+enum sender_check { SENDER_CHECK_ENVELOPE, SENDER_CHECK_NONE };
 
 /* What happens to mail that a filter which is away should have seen. */
 enum milter_default { MILTER_DEFAULT_ACCEPT, MILTER_DEFAULT_TEMPFAIL, MILTER_DEFAULT_LISTENER };
@@ -68,7 +85,11 @@ struct listener_config {
     uint32_t odmr_source;         /* of the settings, for messages */
     uint8_t milters[MILTERS_MAX]; /* indexes, in the order in which they are asked */
     uint32_t milter_count;
-    enum milter_default milter_default; /* ACCEPT or TEMPFAIL */
+    enum milter_default milter_default;       /* ACCEPT or TEMPFAIL */
+    const struct login_source *login_sources; /* none: nobody may log in */
+    uint32_t login_source_count;
+    bool login_in_clear; /* from loopback, without TLS */
+    enum sender_check sender_check;
 };
 
 /* A DNS list of addresses (RFC 5782). */
@@ -98,9 +119,10 @@ struct limits_config {
     uint32_t connection_rate;         /* of one client, in a minute, */
     uint32_t message_rate;
     uint32_t recipient_rate;
-    uint32_t refused_rate; /* recipients refused for good */
-    uint32_t refused;      /* of one session */
-    uint32_t tarpit_ms;    /* delay of their answers; 0: none */
+    uint32_t refused_rate;    /* recipients refused for good */
+    uint32_t refused;         /* of one session */
+    uint32_t tarpit_ms;       /* delay of their answers; 0: none */
+    uint32_t user_recipients; /* of one user's mail in an hour; 0: any */
 };
 
 /* An alert block: whom to tell of what. Exactly one of exec, url and mail is not empty. */

@@ -38,6 +38,10 @@ enum { COUNTER_SLOTS = 64 };
       "Of those, the ones without an answer in time")                                              \
     X(ETRN, "holdfast_etrn_total", "ETRN commands answered by the queue")                          \
     X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
+    X(LOGINS, "holdfast_logins_total", "Logins of clients")                                        \
+    X(LOGINS_REFUSED, "holdfast_logins_not_tried_total", "Logins not tried after too many failed") \
+    X(LOGIN_LOCKOUTS, "holdfast_login_lockouts_total",                                             \
+      "Failed logins after which others must wait")                                                \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \
     X(SMTP_ERRORS, "holdfast_smtp_errors_total", "Commands that broke the protocol")               \
     X(BARE_NEWLINES, "holdfast_bare_newlines_total", "Messages with a bare CR or LF")              \

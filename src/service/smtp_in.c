@@ -230,6 +230,8 @@ struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *conf
     map_init(&in->requests);
     map_init(&in->milter_dials);
     list_init(&in->milter_peers);
+    map_init(&in->logins);
+    in->login_fd = -1;
     buffer_init(&in->frame, SPOOL_ENVELOPE_MAX + 64);
     if (!make_tools(in) || smtp_in_reconfigure(in, config, generation, listeners) != ERROR_NONE) {
         smtp_in_free(in);
@@ -293,6 +295,8 @@ void smtp_in_free(struct smtp_in *in)
     map_done(&in->milter_dials);
     scratch_free(in->store);
     free(in->chunk);
+    smtp_in_set_login(in, -1);
+    map_done(&in->logins);
     buffer_done(&in->frame);
     free(in->routes.states);
     free(in->next_routes.states);

@@ -44,6 +44,9 @@ void smtp_in_set_filters(struct smtp_in *in, smtp_in_dial_fn *dial, void *contex
                          struct scratch *store);
 /* The descriptor, which may still be connecting, is taken over; -1: there is none, and why. */
 void smtp_in_dialed(struct smtp_in *in, uint64_t token, enum error error, int fd);
+/* One end of fdpass_pair(), taken over; who has the secrets is at the other (service/login.h). -1:
+ * there is nobody, and nobody can log in. */
+void smtp_in_set_login(struct smtp_in *in, int fd);
 /* New configuration: running sessions keep their listener's name, new rules hold from the next
  * transaction. On success nothing points into the old one. */
 enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *config,

@@ -180,6 +180,8 @@ struct smtp_answer client_present(struct session *session, const struct smtp_ser
     session->is_extended = facts.is_extended;
     session->misses = 0;
     odmr_forget(session);
+    login_forget(session);
+    login_let(session);
     log_presented("xclient", &by, session);
     core_contact(session->in, &session->client.address);
     smtp_server_set_trusted(&session->server, client_is_trusted(session));

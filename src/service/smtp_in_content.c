@@ -14,7 +14,7 @@
 enum {
     FIRST_RESERVE = 4 << 10,
     TRACE_MAX = 2048,
-    SLACK = 16, /* normalising adds a byte or two to what was unread */
+    SLACK = 512, /* normalising adds a byte or two to what was unread, a submission two fields */
 };
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -111,14 +111,20 @@ void transaction_free(struct transaction *transaction)
 
 static struct slice protocol_word(const struct session *session)
 {
-    bool has_tls = session->tls != NULL;
+    bool has_tls = session->tls != NULL, has_login = login_user(session).length > 0;
     if (session->transaction->is_smtputf8) {
-        return has_tls ? SLICE_LITERAL("UTF8SMTPS") : SLICE_LITERAL("UTF8SMTP");
+        return has_tls && has_login ? SLICE_LITERAL("UTF8SMTPSA")
+               : has_login          ? SLICE_LITERAL("UTF8SMTPA")
+               : has_tls            ? SLICE_LITERAL("UTF8SMTPS")
+                                    : SLICE_LITERAL("UTF8SMTP");
     }
     if (!session->is_extended) {
         return SLICE_LITERAL("SMTP"); /* RFC 3848 has no word for that by TLS */
     }
-    return has_tls ? SLICE_LITERAL("ESMTPS") : SLICE_LITERAL("ESMTP");
+    return has_tls && has_login ? SLICE_LITERAL("ESMTPSA")
+           : has_login          ? SLICE_LITERAL("ESMTPA")
+           : has_tls            ? SLICE_LITERAL("ESMTPS")
+                                : SLICE_LITERAL("ESMTP");
 }
 
 struct smtp_answer content_begin(struct session *session)
@@ -270,7 +276,12 @@ void content_add(struct transaction *transaction, struct smtp_in *in, struct sli
     if (transaction->trace_bytes == 0 && !transaction->is_filtered) {
         write_trace(transaction->session);
     }
-    buffer_append(content, bytes);
+    size_t at = submit_header_end(transaction, transaction->session->server.content, bytes);
+    buffer_append(content, slice_take(bytes, at));
+    if (at < bytes.length) {
+        submit_header(transaction, transaction->session->server.content);
+        buffer_append(content, slice_skip(bytes, at));
+    }
     if (content->failed) {
         fail_transaction(in, transaction, "out of memory");
         return;
@@ -297,8 +308,9 @@ void content_relieve(struct session *session)
 
 static bool keep_results(struct transaction *transaction, const struct smtp_content *content)
 {
-    transaction->header_length = transaction->trace_bytes + smtp_content_header_length(content);
-    transaction->bytes = transaction->trace_bytes + content->length;
+    uint64_t ours = transaction->trace_bytes + transaction->added_bytes;
+    transaction->header_length = ours + smtp_content_header_length(content);
+    transaction->bytes = ours + content->length;
     transaction->bare_newlines = content->bare_newlines;
     if (content->has_8bit) {
         transaction->flags |= SPOOL_8BIT;
@@ -309,8 +321,10 @@ static bool keep_results(struct transaction *transaction, const struct smtp_cont
     if (transaction->is_smtputf8 && (transaction->is_utf8_address || content->header.has_8bit)) {
         transaction->flags |= SPOOL_SMTPUTF8 | SPOOL_8BIT;
     }
-    transaction->message_id_header =
-        arena_copy(&transaction->arena, smtp_header_message_id(&content->header));
+    if (transaction->message_id_header.length == 0) { /* it is not of ours */
+        transaction->message_id_header =
+            arena_copy(&transaction->arena, smtp_header_message_id(&content->header));
+    }
     return transaction->message_id_header.data != NULL;
 }
 
@@ -323,6 +337,10 @@ bool content_end(struct session *session, const struct smtp_content *content,
     if (transaction->trace_bytes == 0 && transaction->failure == NULL &&
         !transaction->is_filtered) {
         content_add(transaction, in, SLICE_EMPTY); /* an empty message */
+    }
+    submit_header(transaction, content); /* of a message that is all header */
+    if (transaction->content.failed) {
+        fail_transaction(in, transaction, "out of memory");
     }
     if (transaction->failure != NULL) {
         *ret_answer = core_error_answer(ERROR_CLOSED);
@@ -339,7 +357,7 @@ bool content_end(struct session *session, const struct smtp_content *content,
     }
     counter_add(in->counters, COUNTER_BARE_NEWLINES, content->bare_newlines > 0);
     if (transaction->is_filtered) {
-        return milters_content(session, content, ret_answer);
+        return milters_content(session, ret_answer);
     }
     return content_commit(in, transaction, ret_answer);
 }
@@ -364,7 +382,8 @@ static void put_commit(const struct transaction *transaction, struct buffer *fra
                    .listener = slice_from_text(session->listener->name),
                    .protocol = protocol_word(session),
                    .tls = session_tls_text(session, tls),
-                   .verdicts = transaction->verdicts},
+                   .verdicts = transaction->verdicts,
+                   .user = login_user(session)},
         .recipients = transaction->recipients,
         .recipient_count = transaction->recipient_count,
     };

@@ -16,9 +16,11 @@ _Static_assert((int)SMTP_NOTIFY_SUCCESS == (int)SPOOL_NOTIFY_SUCCESS, "RFC 3461"
 _Static_assert((int)SMTP_NOTIFY_FAILURE == (int)SPOOL_NOTIFY_FAILURE, "RFC 3461");
 _Static_assert((int)SMTP_NOTIFY_DELAY == (int)SPOOL_NOTIFY_DELAY, "RFC 3461");
 
+/* From our networks, or logged in. */
 static bool is_relay_client(const struct session *session)
 {
-    return routing_is_relay_client(session->in->routing, &session->client.address);
+    return login_user(session).length > 0 ||
+           routing_is_relay_client(session->in->routing, &session->client.address);
 }
 
 /* RFC 3461 asks who offers DSN to pass it on or to act on it: for mail to our domains only when
@@ -43,7 +45,7 @@ static bool all_heads_offer_dsn(const struct session *session)
  * priority does not count (R6), and mail of theirs that is late could not be returned (R8). */
 unsigned envelope_offers(const struct session *session)
 {
-    if (is_relay_client(session)) {
+    if (session->listener->settings.submission || is_relay_client(session)) {
         return SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY;
     }
     return all_heads_offer_dsn(session) ? SMTP_OFFER_DSN : 0;
@@ -65,6 +67,11 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
     struct transaction *transaction;
     if (session->in->ring == NULL) {
         return core_error_answer(ERROR_CLOSED);
+    }
+    struct smtp_answer answer = submit_mail(session, event->mailbox.text);
+    if (answer.code != 0) {
+        session_log_refused(session, "mail", SLICE_EMPTY, &answer);
+        return answer;
     }
     transaction = transaction_new(session);
     if (transaction == NULL) {
@@ -152,6 +159,7 @@ static struct smtp_answer find_route(const struct session *session,
         .sender = session->transaction->sender,
         .recipient = mailbox->text,
         .client = &session->client.address,
+        .authenticated = login_user(session).length > 0,
     };
     *ret_address = mailbox->text;
     if (routing_is_postmaster(in->routing, mailbox->text)) {
@@ -345,6 +353,9 @@ static struct smtp_answer check_recipient(struct session *session,
                                           struct asked_recipient *asked)
 {
     struct smtp_answer answer = guard_recipient(session);
+    if (answer.code == 0) {
+        answer = submit_recipient(session);
+    }
     if (answer.code == 0) {
         answer = find_route(session, &event->mailbox, &asked->address, &asked->route);
     }

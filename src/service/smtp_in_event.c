@@ -137,10 +137,13 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         }
         break;
     case SMTP_SERVER_AUTH:
-        answer = odmr_auth(session);
-        break;
     case SMTP_SERVER_RESPONSE:
-        answer = odmr_response(session, event);
+        if (session->listener->settings.odmr) {
+            answer = event->kind == SMTP_SERVER_AUTH ? odmr_auth(session)
+                                                     : odmr_response(session, event);
+        } else if (!login_take(session, event, &answer)) {
+            return;
+        }
         break;
     case SMTP_SERVER_XCLIENT:
         answer = client_present(session, event);

@@ -3,7 +3,7 @@
  * What strangers have to bear: the operator's block and allow rules, a greeting that comes late, a
  * bound on how much of what they may do in a minute, greylisting, and slow answers for who guesses
  * recipients.
- * Relay clients and whom an allow rule names are spared all of it.
+ * Relay clients, who has logged in and whom an allow rule names are spared all of it.
  */
 #include "service/smtp_in_internal.h"
 
@@ -87,7 +87,7 @@ static bool hold(struct session *session, enum smtp_server_event_kind kind,
 
 bool guard_spares(const struct session *session)
 {
-    return session->is_allowed ||
+    return session->is_allowed || login_user(session).length > 0 ||
            routing_is_relay_client(session->in->routing, &session->client.address);
 }
 

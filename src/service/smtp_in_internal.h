@@ -3,7 +3,8 @@
  * What the parts of the door share: smtp_in.c (configuration, end of life), smtp_in_listener.c,
  * smtp_in_session.c (one connection: bytes, time), smtp_in_event.c, smtp_in_envelope.c (who may
  * send what to whom), smtp_in_client.c (whose a session is), smtp_in_guard.c (what strangers have
- * to bear), smtp_in_listing.c (who is listed), smtp_in_request.c (questions to core),
+ * to bear), smtp_in_listing.c (who is listed), smtp_in_login.c (AUTH), smtp_in_submit.c (the mail
+ * of users), smtp_in_request.c (questions to core),
  * smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core), smtp_in_core.c
  * (the ring), smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c, and smtp_in_milter.h with the
  * filters.
@@ -56,6 +57,8 @@ struct listener {
     struct milter_peer *milters[MILTERS_MAX]; /* in their order */
     uint32_t milter_count;
     enum milter_default milter_default;
+    bool login_in_clear; /* from loopback */
+    enum sender_check sender_check;
 };
 
 /* What core has told about a route. */
@@ -112,7 +115,9 @@ struct transaction {
     struct message_id id;
     int64_t received_ms;
     uint64_t trace_bytes;
-    uint64_t streamed; /* content bytes already with core */
+    uint64_t added_bytes; /* of fields that were missing */
+    bool has_fields;      /* they have been added */
+    uint64_t streamed;    /* content bytes already with core */
     struct buffer content;
     size_t accounted; /* of content's capacity, in the shared sum */
     uint64_t bytes;   /* whole content, our field included */
@@ -159,6 +164,7 @@ struct session {
     enum request_kind asks;          /* and for what */
     struct session_milters *milters; /* NULL: none */
     struct odmr_login *login;        /* from the first AUTH on */
+    struct mail_login *mail_login;   /* likewise; with mail */
     struct smtp_server server;
 };
 
@@ -184,6 +190,9 @@ struct smtp_in {
     uint32_t held_count; /* answers that come late */
     struct map tokens;   /* transactions that core knows */
     struct map requests; /* sessions that wait for an answer of core, by token */
+    struct map logins;   /* sessions that wait for an answer to AUTH, by token */
+    int login_fd;        /* where it comes from; -1: there is nobody */
+    struct loop_watch *login_watch;
     smtp_in_turn_fn *turn;
     void *turn_context;
     struct link milter_peers;
@@ -369,6 +378,30 @@ bool odmr_take(struct smtp_in *in, struct reader *reader);
 void odmr_give_up(struct session *session); /* core does not answer; the session may be gone */
 void odmr_forget(struct session *session);  /* who has logged in */
 
+/* smtp_in_login.c */
+/* True: *ret_answer is the reply to AUTH or to a response; false: it comes later. */
+bool login_take(struct session *session, const struct smtp_server_event *event,
+                struct smtp_answer *ret_answer);
+void login_forget(struct session *session); /* who has logged in */
+void login_let(struct session *session);    /* without TLS, if it is a client that may */
+/* True: the answer has taken too long, and it was given up; the session may be gone. */
+bool login_expire(struct session *session, int64_t now_ms);
+struct slice login_user(const struct session *session); /* empty: nobody has logged in */
+/* Who has logged in may send as this address. */
+bool login_owns(const struct session *session, struct slice address);
+unsigned login_mechanisms(const struct listener_config *listener); /* 1 << enum sasl_mechanism */
+
+/* smtp_in_submit.c */
+/* The mail of who has logged in; of others all is accepted. */
+struct smtp_answer submit_mail(const struct session *session, struct slice sender);
+struct smtp_answer submit_recipient(const struct session *session);
+/* Where in `bytes`, the last that `content` has given out, fields may be added behind the header's
+ * last; bytes.length: not in these. */
+size_t submit_header_end(const struct transaction *transaction, const struct smtp_content *content,
+                         struct slice bytes);
+/* Adds what is missing to the transaction's content, once. */
+void submit_header(struct transaction *transaction, const struct smtp_content *content);
+
 /* smtp_in_content.c */
 struct transaction *transaction_new(struct session *session);
 /* Core is told to forget it if it knows of it. NULL is allowed. */
@@ -408,8 +441,7 @@ void listener_drop_milters(struct listener *listener);
 bool milters_hold(struct session *session, const struct smtp_server_event *event,
                   struct smtp_answer *answer);
 /* All has come of a filtered message. As content_end(). */
-bool milters_content(struct session *session, const struct smtp_content *content,
-                     struct smtp_answer *ret_answer);
+bool milters_content(struct session *session, struct smtp_answer *ret_answer);
 /* There is room in the ring for more of a message that they have passed; likewise. */
 bool milters_go_on_sending(struct session *session, struct smtp_answer *ret_answer);
 void milters_message_over(struct session *session);

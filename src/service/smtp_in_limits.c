@@ -216,6 +216,14 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
     }
 }
 
+struct ip_address smtp_in_user(const struct smtp_in_shared *shared, struct slice name)
+{
+    struct ip_address address = {0};
+    uint64_t hash = hash_bytes_fold(shared->key, name) | 1;
+    memcpy(address.bytes, &hash, sizeof(hash)); /* not 0: no IPv4 address, nor loopback */
+    return address;
+}
+
 struct greylist *smtp_in_greylist(struct smtp_in_shared *shared)
 {
     return shared->greylist;

@@ -37,6 +37,7 @@ enum smtp_in_deed {
     SMTP_IN_NAMES,    /* RCPT */
     SMTP_IN_MISSES,   /* a recipient that is refused */
     SMTP_IN_MISTAKES, /* a login that fails */
+    SMTP_IN_SUBMITS,  /* RCPT of a user who has logged in, from wherever */
     SMTP_IN_DEEDS
 };
 struct smtp_in_pace {
@@ -50,6 +51,9 @@ bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
                  const struct ip_address *client, int64_t now_ms);
 void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
                  const struct ip_address *client, int64_t now_ms);
+
+/* A user as a client of no address: to be counted like one. */
+struct ip_address smtp_in_user(const struct smtp_in_shared *shared, struct slice name);
 
 /* Logins that fail: 10 at once, then one in 30 s. */
 extern const struct smtp_in_pace smtp_in_login_pace;

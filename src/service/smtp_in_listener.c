@@ -138,6 +138,8 @@ static struct smtp_server_settings server_settings(const struct service_config *
         .reject_bare_newline = listener->reject_bare_newline,
         .odmr = listener->protocol == LISTENER_ODMR,
         .starttls = listener->tls == LISTENER_TLS_STARTTLS,
+        .submission = listener->protocol == LISTENER_SUBMISSION,
+        .mechanisms = login_mechanisms(listener),
     };
 }
 
@@ -166,6 +168,8 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->greeting_delay_ms = from->greeting_delay_ms;
     listener->greylist_ms = from->greylist_ms;
     listener->dnsbl_score = from->dnsbl_score;
+    listener->login_in_clear = from->login_in_clear;
+    listener->sender_check = from->sender_check;
     return listener;
 }
 

@@ -757,8 +757,7 @@ bool milter_content_said(struct session_milter *filter, const struct milter_even
     return true;
 }
 
-bool milters_content(struct session *session, const struct smtp_content *content,
-                     struct smtp_answer *ret_answer)
+bool milters_content(struct session *session, struct smtp_answer *ret_answer)
 {
     struct session_milters *milters = session->milters;
     milters->stage = MILTER_END;
@@ -768,7 +767,7 @@ bool milters_content(struct session *session, const struct smtp_content *content
     if (milters->is_discarded) {
         return send_discarded(milters, ret_answer);
     }
-    enum error error = take_draft(milters, smtp_content_header_length(content));
+    enum error error = take_draft(milters, session->transaction->header_length);
     if (error != ERROR_NONE) {
         *ret_answer = core_error_answer(error);
         return true;

@@ -64,6 +64,7 @@ void session_free(struct session *session)
     request_forget(session);
     odmr_forget(session);
     guard_forget(session);
+    login_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
     client_left(session);
@@ -383,6 +384,7 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
     list_init(&session->waiting);
     list_append(&in->sessions, &session->link);
     smtp_server_init(&session->server, &listener->settings, clock_steady_ms());
+    login_let(session);
     counter_add(in->counters, COUNTER_SESSIONS, 1);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, 1);
     if (in->session_count++ == 0) {
@@ -435,7 +437,8 @@ static void check_time(struct session *session, int64_t now_ms)
         }
         return;
     }
-    if (client_expire(session, now_ms) || request_expire(session, now_ms)) {
+    if (client_expire(session, now_ms) || request_expire(session, now_ms) ||
+        login_expire(session, now_ms)) {
         return;
     }
     if (smtp_server_deadline(&session->server) <= now_ms) {

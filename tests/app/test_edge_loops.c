@@ -118,8 +118,9 @@ static void take_ring(void *context, uint32_t index, struct ring *ring)
     edge->rings[index] = ring;
 }
 
-static void take_link(void *context, uint32_t index, int fd)
+static void take_link(void *context, enum keeper_link link, uint32_t index, int fd)
 {
+    assert_int_equal(link, KEEPER_LINK_TURN);
     struct edge *edge = context;
     edge->links[index] = fd;
 }
@@ -182,7 +183,9 @@ static void what_the_keeper_says_reaches_each_loop(void **state)
     start.settings = some_settings();
     start.generation = 1;
     no_listener_but(start.listeners, ends[0]);
-    start.links[KEEPER_LINK_TURN] = dup(ends[0]);
+    for (int i = 0; i < KEEPER_LINKS; i++) {
+        start.links[i] = i == KEEPER_LINK_TURN ? dup(ends[0]) : -1;
+    }
     int link = start.links[KEEPER_LINK_TURN];
     for (int i = 0; i < 2; i++) {
         start.rings[KEEPER_EDGE_OUT][i] = some_ring();

@@ -334,7 +334,7 @@ static void listeners(void **state)
         {GOOD "listen x { address = \"0.0.0.0:465\" tls = implicit }\n",
          "conf:6: tls: needs certificate = FILE\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" protocol = http\n tls = starttls }\n",
-         "conf:7: tls: is there for protocol = smtp only\n"},
+         "conf:7: tls: is there for protocol = smtp and submission\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" tls = starttls\n certificate = chain\n"
               " key = otherkey }\n",
          "conf:8: certificate chain, key otherkey: key values mismatch\n"},
@@ -347,7 +347,7 @@ static void listeners(void **state)
               " key = key client-ca = key }\n",
          "conf:8: client-ca: key: there is no certificate in it\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" auth = x }\n",
-         "conf:6: 'auth' in a listen block is not available in this version\n"},
+         "conf:6: auth: 'x' is neither users nor \"file:PATH\"\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {0.0.0.0/0} }\n",
          "conf:6: trusted: '0.0.0.0/0' lets everybody pass for anybody\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" proxy-from = {10.0.0.1/8, ::/0} }\n",
@@ -513,10 +513,9 @@ static void relays(void **state)
     (void)state;
     static const struct wrong cases[] = {
         {GOOD "relay a { deliver-to = m1 }\n",
-         "conf:6: relay 'a' must say whose mail it takes: from = {192.0.2.0/24}\n"},
-        {GOOD "relay a { deliver-to = m1 auth = yes }\n",
-         "conf:6: 'auth' in a relay block is not available in this version\n"
-         "conf:6: relay 'a' must say whose mail it takes: from = {192.0.2.0/24}\n"},
+         "conf:6: relay 'a' must say whose mail it takes: from = {192.0.2.0/24}, or auth = yes\n"},
+        {GOOD "relay a { deliver-to = m1 auth = no }\n",
+         "conf:6: relay 'a' must say whose mail it takes: from = {192.0.2.0/24}, or auth = yes\n"},
         {GOOD "relay a { deliver-to = m1 from = {0.0.0.0/0, ::/0} }\n",
          "conf:6: from: '0.0.0.0/0' is everybody, and makes this an open relay\n"
          "conf:6: from: '::/0' is everybody, and makes this an open relay\n"},
@@ -573,6 +572,33 @@ static void includes(void **state)
 }
 
 /* What calls for its mail; of a password nothing is ever said. */
+static void who_may_log_in(void **state)
+{
+    (void)state;
+    put_file("hashes",
+             "# who\nann:$6$x$y:ann@s.example\njoe\njoe:secret\n:$6$x$y\n\n"
+             "a b:$6$x$y\nben:$6$x$y:nobody\nANN:$6$x$y\nroot:$6$x$y:0:0:root:/root:/bin/sh\n");
+    static const struct wrong cases[] = {
+        {GOOD "listen o { protocol = http address = \"0.0.0.0:80\" auth = users }\n",
+         "conf:6: auth is for protocol = smtp and submission\n"},
+        {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = {users, pam} }\n",
+         "conf:6: auth: 'pam' is neither users nor \"file:PATH\"\n"},
+        {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = \"file:no\" }\n",
+         "conf:6: no: No such file or directory\n"},
+        {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = \"file:hashes\" }\n",
+         "hashes:3: auth: a line is NAME:HASH or NAME:HASH:ADDRESS[,ADDRESS...], the hash as "
+         "crypt(3) or argon2id makes it\n"
+         "hashes:4: auth: a line is NAME:HASH or NAME:HASH:ADDRESS[,ADDRESS...], the hash as "
+         "crypt(3) or argon2id makes it\n"
+         "hashes:5: auth: the name '' is empty\n"
+         "hashes:7: auth: the name 'a b' has a blank or a control character\n"
+         "hashes:8: auth: 'nobody' is no address, pattern such as *@example.com, or *\n"
+         "hashes:9: auth: 'ANN' is there twice; first in line 2\n"
+         "hashes:10: auth: '0' is no address, pattern such as *@example.com, or *\n"},
+    };
+    CHECK_ALL(cases);
+}
+
 static void on_demand_mail_relay(void **state)
 {
     (void)state;
@@ -737,6 +763,7 @@ int main(void)
         cmocka_unit_test(domains),
         cmocka_unit_test(relays),
         cmocka_unit_test(includes),
+        cmocka_unit_test(who_may_log_in),
         cmocka_unit_test(on_demand_mail_relay),
         cmocka_unit_test(all_errors_at_once_in_order),
         cmocka_unit_test(milters_must_be_there),

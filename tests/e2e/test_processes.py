@@ -23,7 +23,7 @@ from load import CONNECTIONS, Load, compare, settle
 from peers import end_process, free_port, greets, wait_for
 
 CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
-            "holdfast-helper", "holdfast-runner")
+            "holdfast-helper", "holdfast-runner", "holdfast-login")
 
 
 def child(mx, name):
@@ -633,7 +633,8 @@ def test_what_only_an_attacker_does_ends_the_process(holdfast, sink, what):
 def test_roles_can_be_shown():
     text = subprocess.run([program("holdfastd"), "--show-roles"], capture_output=True, text=True,
                           check=True, timeout=10).stdout
-    for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "reader"):
+    for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "login",
+                 "reader"):
         assert re.search(rf"^{role}: ", text, re.M), role
     edge_in = re.search(r"^edge-in: .*?(?=^\S)", text, re.M | re.S).group(0)
     assert "accept4" in edge_in

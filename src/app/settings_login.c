@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who may log in at a listener: its sources, and files of hashes.
+ *
+ * A file of hashes has a line for each user, NAME:HASH or NAME:HASH:ADDRESS[,ADDRESS...], and "#"
+ * begins a line that is none; what htpasswd(1) writes is such a file. Only the login process gets
+ * its content.
+ */
+#include "app/settings_internal.h"
+#include "base/password.h"
+#include "service/login.h"
+
+enum { SOURCES_MAX = 8 };
+
+static uint32_t count_of(struct slice text, char byte)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < text.length; i++) {
+        count += text.data[i] == (uint8_t)byte;
+    }
+    return count;
+}
+
+/* Without addresses a user is his name, if that is one. */
+static bool fill_addresses(struct settings *settings, struct place at, struct slice list,
+                           struct login_entry *entry)
+{
+    uint32_t most = count_of(list, ',') + 1;
+    struct slice *addresses = settings_allocate(settings, most, sizeof(*addresses));
+    if (addresses == NULL) {
+        return false;
+    }
+    if (most > LOGIN_ADDRESSES_MAX) {
+        settings_complain(settings, at, "auth: more than %d addresses for one user",
+                          LOGIN_ADDRESSES_MAX);
+        return false;
+    }
+    entry->addresses = addresses;
+    if (list.length == 0 && login_address_fault(entry->name) == NULL) {
+        addresses[entry->address_count++] = entry->name;
+    }
+    while (list.length > 0) {
+        struct slice address = slice_take(list, slice_find(list, ','));
+        const char *why = login_address_fault(address);
+        if (why != NULL) {
+            settings_complain(settings, at, "auth: '%.*s' %s", SHOWN(address), why);
+            return false;
+        }
+        addresses[entry->address_count++] = address;
+        list = slice_skip(list, address.length + 1);
+    }
+    return true;
+}
+
+/* Nothing of the hash is ever quoted. */
+static bool fill_entry(struct settings *settings, struct place at, struct slice line,
+                       struct login_entry *entry)
+{
+    entry->name = slice_take(line, slice_find(line, ':'));
+    struct slice rest = slice_skip(line, entry->name.length + 1);
+    entry->hash = slice_take(rest, slice_find(rest, ':'));
+    rest = slice_skip(rest, entry->hash.length + 1);
+    const char *why = login_name_fault(entry->name);
+    if (why != NULL) {
+        settings_complain(settings, at, "auth: the name '%.*s' %s", SHOWN(entry->name), why);
+        return false;
+    }
+    if (!password_hash_is_valid(entry->hash)) {
+        settings_complain(
+            settings, at,
+            "auth: a line is NAME:HASH or NAME:HASH:ADDRESS[,ADDRESS...], the hash as "
+            "crypt(3) or argon2id makes it");
+        return false;
+    }
+    return fill_addresses(settings, at, slice_take(rest, slice_find(rest, ':')), entry);
+}
+
+static void fill_file(struct settings *settings, uint32_t source, struct login_source *ret_source)
+{
+    struct slice rest = settings->sources[source].content;
+    struct login_entry *entries =
+        settings_allocate(settings, count_of(rest, '\n') + 1, sizeof(*entries));
+    struct names names;
+    names_init(&names);
+    for (uint32_t line = 1; entries != NULL && rest.length > 0; line++) {
+        struct place at = {source, line};
+        struct slice text = slice_take(rest, slice_find(rest, '\n'));
+        rest = slice_skip(rest, text.length + 1);
+        text = slice_trim(slice_take(
+            text, slice_find_last(text, '\r') + 1 == text.length ? text.length - 1 : text.length));
+        if (text.length == 0 || text.data[0] == '#') {
+            continue;
+        }
+        struct login_entry *entry = &entries[ret_source->entry_count];
+        *entry = (struct login_entry){0};
+        if (!fill_entry(settings, at, text, entry)) {
+            continue;
+        }
+        uint32_t known = names_add(settings, &names, entry->name, line);
+        if (known != NO_INDEX) {
+            settings_complain(settings, at, "auth: '%.*s' is there twice; first in line %u",
+                              SHOWN(entry->name), known);
+            continue;
+        }
+        ret_source->entry_count++;
+    }
+    names_done(&names);
+    ret_source->entries = entries;
+}
+
+static bool fill_source(struct settings *settings, const struct value *value,
+                        struct login_source *ret_source)
+{
+    struct slice prefix = SLICE_LITERAL("file:");
+    uint32_t source;
+    *ret_source = (struct login_source){0};
+    if (slice_equal(value->text, SLICE_LITERAL("users"))) {
+        ret_source->kind = LOGIN_SOURCE_USERS;
+        return true;
+    }
+    if (!slice_starts_fold(value->text, prefix)) {
+        settings_complain(settings, value->at, "auth: '%.*s' is neither users nor \"file:PATH\"",
+                          SHOWN(value->text));
+        return false;
+    }
+    if (!settings_secret_file(settings, &value->at, slice_skip(value->text, prefix.length),
+                              SETTINGS_FOR_LOGIN, &source)) {
+        return false;
+    }
+    ret_source->kind = LOGIN_SOURCE_FILE;
+    fill_file(settings, source, ret_source);
+    return true;
+}
+
+void settings_login(struct settings *settings, const struct block *block, const struct entry *auth,
+                    struct listener_config *listener)
+{
+    static const struct login_source users_only[] = {{.kind = LOGIN_SOURCE_USERS}};
+    bool takes_mail =
+        listener->protocol == LISTENER_SMTP || listener->protocol == LISTENER_SUBMISSION;
+    if (!takes_mail) {
+        if (auth != NULL) {
+            settings_complain(settings, auth->at, "auth is for protocol = smtp and submission");
+        }
+        return;
+    }
+    if (auth == NULL) {
+        if (listener->protocol == LISTENER_SUBMISSION) {
+            listener->login_sources = users_only;
+            listener->login_source_count = 1;
+        }
+        return;
+    }
+    struct login_source *sources = settings_allocate(settings, SOURCES_MAX, sizeof(*sources));
+    if (auth->count > SOURCES_MAX) {
+        settings_complain(settings, auth->at, "auth: more than %d sources", SOURCES_MAX);
+        return;
+    }
+    for (uint32_t i = 0; sources != NULL && i < auth->count; i++) {
+        listener->login_source_count +=
+            fill_source(settings, &auth->values[i], &sources[listener->login_source_count]);
+    }
+    listener->login_sources = sources;
+    if (auth->count == 0 && !block->broken) {
+        settings_complain(settings, auth->at, "auth: a source is needed");
+    }
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Logging in: what edge-in, which hears the clients, and the process that keeps the secrets say to
+ * each other over a pair of sockets with messages (sys/fdpass.h), one pair for each of edge-in's
+ * loops. A message is a question or its answer; both are bounded, and checked by who reads them.
+ */
+#ifndef HOLDFAST_SERVICE_LOGIN_H
+#define HOLDFAST_SERVICE_LOGIN_H
+
+#include "base/buffer.h"
+#include "base/network.h"
+#include "proto/sasl_server.h"
+
+enum {
+    LOGIN_MESSAGE_MAX = 32 << 10,
+    LOGIN_ADDRESSES_MAX = 64, /* of one user */
+    LOGIN_ADDRESS_MAX = 320,
+    LOGIN_NAME_MAX = SASL_SECRET_MAX,
+};
+
+enum login_question {
+    LOGIN_PASSWORD = 1, /* secret: the password */
+    LOGIN_SALT,         /* SCRAM: what the name's keys were made with */
+    LOGIN_PROOF,        /* secret: the proof over auth_message */
+};
+
+struct login_request {
+    uint64_t token; /* the asker's; comes back */
+    enum login_question question;
+    struct ip_address client;
+    struct slice listener; /* by whose rules */
+    struct slice name;
+    struct slice secret;
+    struct slice auth_message;
+};
+
+enum login_verdict {
+    LOGIN_GOOD,
+    LOGIN_REFUSED,
+    LOGIN_LATER,    /* too many have failed: it was not tried */
+    LOGIN_BUSY,     /* too many at once: likewise */
+    LOGIN_VERDICTS, /* how many there are */
+};
+
+struct login_answer {
+    uint64_t token;
+    enum login_verdict verdict;
+    /* LOGIN_GOOD to LOGIN_SALT: */
+    struct slice salt;
+    uint32_t iterations;
+    /* to LOGIN_PROOF: */
+    uint8_t signature[SASL_PROOF_BYTES];
+    /* to LOGIN_PASSWORD and LOGIN_PROOF: the account's own name, and what it may send as; "*"
+     * stands for any run of characters */
+    struct slice account;
+    struct slice addresses[LOGIN_ADDRESSES_MAX];
+    uint32_t address_count;
+};
+
+void login_put_request(struct buffer *buffer, const struct login_request *request);
+/* False: it is none. Slices point into the bytes. */
+bool login_get_request(struct slice bytes, struct login_request *ret_request);
+void login_put_answer(struct buffer *buffer, const struct login_answer *answer);
+bool login_get_answer(struct slice bytes, struct login_answer *ret_answer);
+
+/* NULL, or what is wrong with it. */
+const char *login_name_fault(struct slice name);
+const char *login_address_fault(struct slice address);
+bool login_may_send_as(const struct slice *addresses, uint32_t count, struct slice address);
+
+#endif

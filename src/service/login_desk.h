@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The keeper of the secrets: answers who may log in (service/login.h), from the table of users and
+ * from files of hashes, and sees to it that guessing is slow (service/login_throttle.h). It alone
+ * has the hashes; passwords come to it, none leaves it.
+ *
+ * A password is checked on a worker thread, for that takes some 100 ms and 64 MB; those that wait
+ * are bounded, in all and by client, beyond which the answer is LOGIN_BUSY. A name that nobody has
+ * takes as long as one that somebody has. SCRAM's proofs cost little and are checked at once.
+ */
+#ifndef HOLDFAST_SERVICE_LOGIN_DESK_H
+#define HOLDFAST_SERVICE_LOGIN_DESK_H
+
+#include "service/config.h"
+#include "service/metrics.h"
+#include "sys/disk.h"
+#include "sys/loop.h"
+
+enum {
+    LOGIN_DESK_JOBS = 64,       /* passwords waiting to be checked, */
+    LOGIN_DESK_CLIENT_JOBS = 4, /* of them from one client */
+    LOGIN_DESK_DELAYED = 4096,  /* refusals on their way */
+};
+
+struct login_desk;
+
+/* The disk is taken over: the directory of the table, of which it only reads. NULL: memory. */
+struct login_desk *login_desk_new(struct loop *loop, const struct service_config *config,
+                                  struct disk *disk, struct counters *counters);
+void login_desk_free(struct login_desk *desk); /* NULL is allowed */
+/* On return nothing points into the old one. */
+void login_desk_reconfigure(struct login_desk *desk, const struct service_config *config);
+/* Takes the descriptor over, one end of fdpass_pair(): questions come from there. */
+void login_desk_serve(struct login_desk *desk, int fd);
+
+#endif
