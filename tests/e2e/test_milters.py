@@ -584,3 +584,16 @@ def test_content_under_way_is_bounded_in_memory(filtered, milter):
     assert grown < 24 << 20, grown
     wait_for(lambda: len(hop.messages) == 12, 60, what="all")
     assert {without_our_trace(m.content) for m in hop.messages} == {content}
+
+
+def test_filters_meet_the_client_that_xclient_names(filtered, milter):
+    seen = []
+    filter = milter(lambda stage, session, data:
+                    seen.append(data) if stage == "connect" else None)
+    mx, hop = filtered(filter, listen="trusted = {127.0.0.2/32}")
+    with mx.dialogue(source="127.0.0.2") as proxy:
+        proxy.must("XCLIENT ADDR=192.0.2.7")
+        proxy.hello("client.example")
+        proxy.send("bob@client.example", ["ann@example.com"], b"Subject: two\r\n\r\n")
+    # The first of all was who waited for the greeting.
+    assert [data.split(b"\0")[0] for data in seen[1:]] == [b"[127.0.0.2]", b"[192.0.2.7]"]
