@@ -5,7 +5,7 @@
     run_tests.py [--jobs N] [--list] [STEP ...]
 
 Each step builds what it needs in a build directory of its own and reports each test once. Full
-output goes to build-logs/STEP.log; what failed is shown. A step that leaves a process behind
+output goes to build-logs/STEP*.log; what failed is shown. A step that leaves a process behind
 has failed. The exit code is 0 only if nothing failed.
 """
 
@@ -43,14 +43,16 @@ class Tally:
         self.passed = 0
         self.failed = []
         self.skipped = []
+        self.lock = threading.Lock()
 
     def add(self, name, outcome, reason=""):
-        if outcome == "passed":
-            self.passed += 1
-        elif outcome == "skipped":
-            self.skipped.append((name, reason or "no reason given"))
-        else:
-            self.failed.append((name, reason))
+        with self.lock:
+            if outcome == "passed":
+                self.passed += 1
+            elif outcome == "skipped":
+                self.skipped.append((name, reason or "no reason given"))
+            else:
+                self.failed.append((name, reason))
 
 
 class Step:
@@ -208,17 +210,28 @@ def step_manuals(step):
         step.check(page.name, ["mandoc", "-T", "lint", "-W", "warning", str(page)])
 
 
-OUTAGES = "tests/e2e/test_outages.py"
-
-
 def step_e2e(step):
     """the real daemon between real peers (Postfix, Dovecot, swaks) on loopback"""
-    # Outages take their time and little of the processor's: beside the others.
-    outages = Step("outages", step.jobs, step.tally)
-    beside = threading.Thread(target=outages.pytest, args=(BUILD, [OUTAGES]))
-    beside.start()
-    step.pytest(BUILD, ["tests/e2e", "-m", "not soak", f"--ignore={OUTAGES}"])
-    beside.join()
+    # They wait more than they work: several files at once, the long ones first.
+    first = ["test_outages.py"]
+    files = sorted((ROOT / "tests/e2e").glob("test_*.py"),
+                   key=lambda path: (path.name not in first, -path.stat().st_size))
+    lock = threading.Lock()
+
+    def take():
+        while True:
+            with lock:
+                if not files:
+                    return
+                path = files.pop(0)
+            Step(f"e2e-{path.stem.removeprefix('test_')}", step.jobs, step.tally).pytest(
+                BUILD, [str(path.relative_to(ROOT)), "-m", "not soak"])
+
+    hands = [threading.Thread(target=take) for _ in range(2 * step.jobs)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join()
 
 
 def step_sanitized(step):

@@ -534,6 +534,11 @@ def test_processes_hold_no_more_than_they_need(holdfast, sink, place):
             assert str(mx.state / "spool") in files
         elif name == "holdfast-edge-o":
             assert all(path.startswith(str(mx.state / "spool")) for path in files)
+        elif name == "holdfast-edge-i":  # without a name: what filters have changed
+            assert all(re.fullmatch(r"state/scratch\.\d+ \(deleted\)",
+                                    os.path.relpath(path, mx.root)) for path in files), files
+        elif name == "holdfast-login":
+            assert files == {str(mx.state / "login")}
         else:
             assert not files, name
     assert mx.send()[0] == 250
