@@ -28,13 +28,14 @@ enum {
 
 static void become_child(int channel, const char *role, const char *path)
 {
-    /* Signals that the keeper takes from a descriptor; a child is told over its channel. */
+    /* Signals that the keeper takes from a descriptor; a child is told over its channel. One that
+     * has come already, to the whole group, is gone before they are let in. */
     sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGTERM, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     /* The copy stays open over exec; if it is in its place already, make it so. */
     if (channel == KEEPER_CHILD_CHANNEL ? fcntl(channel, F_SETFD, 0) != 0
                                         : dup2(channel, KEEPER_CHILD_CHANNEL) < 0) {
