@@ -263,7 +263,10 @@ bool core_take_opened(struct core_edge_out *out, struct reader *reader)
         return true;
     }
     if (tls.length > 0 && session->tls == NULL) {
-        session->tls = strndup((const char *)tls.data, tls.length); /* without it: not told */
+        session->tls = calloc(1, tls.length + 1);
+        if (session->tls != NULL) { /* else it is not told */
+            memcpy(session->tls, tls.data, tls.length);
+        }
     }
     relay_session_opened(core->relay, id, &capabilities, core_now());
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
