@@ -34,6 +34,7 @@ static struct proxy_header reads(struct slice header)
     }
     assert_int_equal(proxy_read(slice_make(bytes, header.length + 3), &found), PROXY_DONE);
     assert_int_equal(found.length, header.length);
+    assert_int_equal(proxy_read(header, &found), PROXY_DONE); /* pointing to what stays */
     return found;
 }
 
