@@ -250,7 +250,8 @@ def fetch_rest(mx, seconds=20):
             caller.login()
             if caller.atrn()[0] == 250:
                 taken.extend(caller.serve())
-        return mx.status()["queue"]["messages"] == 0
+        status = mx.status()
+        return status["queue"]["messages"] == 0 and not status["loading"]
     wait_for(call, seconds, 0.3, "an empty queue")
     return subjects(taken)
 
