@@ -227,7 +227,7 @@ def step_e2e(step):
             Step(f"e2e-{path.stem.removeprefix('test_')}", step.jobs, step.tally).pytest(
                 BUILD, [str(path.relative_to(ROOT)), "-m", "not soak"])
 
-    hands = [threading.Thread(target=take) for _ in range(2 * step.jobs)]
+    hands = [threading.Thread(target=take) for _ in range(step.jobs + 1)]
     for hand in hands:
         hand.start()
     for hand in hands:
