@@ -128,11 +128,7 @@ void settings_access(struct settings *settings, const struct entry **entries)
         }
         struct access_rule *rule = &rules[settings->config.access_count++];
         take_block(settings, block, entries, rule);
-        uint32_t known = names_add(settings, &names, rule->name, block->at.line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, block->at, "a rule '%.*s' is there twice; first in line %u",
-                              SHOWN(rule->name), known);
-        }
+        (void)names_once(settings, &names, rule->name, block->at, "a rule");
     }
     names_done(&names);
     settings->config.access = rules;

@@ -215,11 +215,7 @@ void settings_alerts(struct settings *settings, const struct entry **entries)
         }
         struct hook_config *hook = &hooks[settings->config.hook_count++];
         take_block(settings, block, entries, hook);
-        uint32_t known = names_add(settings, &names, hook->name, block->at.line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, block->at, "alert '%.*s' is there twice; first in line %u",
-                              SHOWN(hook->name), known);
-        }
+        (void)names_once(settings, &names, hook->name, block->at, "alert");
     }
     names_done(&names);
     settings->config.hooks = hooks;

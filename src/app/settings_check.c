@@ -392,11 +392,7 @@ static void check_listeners(struct settings *settings, const struct entry **entr
         broken = broken || block->broken;
         settings_fill(settings, BLOCK_LISTEN, block, &listener, entries);
         listener.name = block->title_count > 0 ? block->titles[0].text : SLICE_EMPTY;
-        uint32_t known = names_add(settings, &names, listener.name, block->at.line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, block->at, "listen '%.*s' is there twice; first in line %u",
-                              SHOWN(listener.name), known);
-        }
+        (void)names_once(settings, &names, listener.name, block->at, "listen");
         settings_odmr_listener(settings, block, settings_entry(entries, BLOCK_LISTEN, "users"),
                                &listener);
         settings_listener_tls(settings, block, entries, &listener);

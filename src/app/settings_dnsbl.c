@@ -78,11 +78,7 @@ void settings_dnsbl(struct settings *settings, const struct entry **entries)
         last = block;
         struct dnsbl_config *list = &lists[settings->config.dnsbl_count++];
         take_block(settings, block, entries, list);
-        uint32_t known = names_add(settings, &names, list->name, block->at.line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, block->at, "dnsbl '%.*s' is there twice; first in line %u",
-                              SHOWN(list->name), known);
-        }
+        (void)names_once(settings, &names, list->name, block->at, "dnsbl");
     }
     names_done(&names);
     settings->config.dnsbls = lists;

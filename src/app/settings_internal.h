@@ -141,6 +141,11 @@ const struct value *settings_list(struct settings *settings, const struct value 
 void settings_recipients(struct settings *settings, struct route_config *route,
                          const struct entry *const *entries);
 
+/* The next line of a file of users that is neither empty nor a comment, without blanks around it;
+ * *line counts them. False: there is none. */
+bool settings_user_line(struct slice *rest, uint32_t *line, struct slice *ret_text);
+uint32_t settings_count(struct slice text, char byte);
+
 /* ---- lexer -------------------------------------------------------------------------------- */
 
 enum token_kind {
@@ -301,6 +306,10 @@ void names_done(struct names *names);
  * out, noted in settings). */
 uint32_t names_add(struct settings *settings, struct names *names, struct slice name,
                    uint32_t number);
+/* Adds it under its line. False: it is there already, which is complained of; `what` it is begins
+ * that. */
+bool names_once(struct settings *settings, struct names *names, struct slice name, struct place at,
+                const char *what);
 uint32_t names_find(const struct names *names, struct slice name); /* or NO_INDEX */
 /* The nearest known name, empty when none is near. Looks at all of them. */
 struct slice names_nearest(const struct names *names, struct slice name);

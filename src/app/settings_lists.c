@@ -6,22 +6,49 @@
 
 static const struct slice prefix = SLICE_LITERAL("file:");
 
+static struct slice take_line(struct slice *rest, uint32_t *line)
+{
+    struct slice text = slice_take(*rest, slice_find(*rest, '\n'));
+    *rest = slice_skip(*rest, text.length + 1);
+    (*line)++;
+    return text;
+}
+
 /* The next line that says something. False: there is none. */
 static bool next_line(struct slice *rest, uint32_t *line, struct slice *ret_text)
 {
     while (rest->length > 0) {
-        size_t end = slice_find(*rest, '\n');
-        struct slice text = slice_take(*rest, end);
+        struct slice text = take_line(rest, line);
         text = slice_take(text, slice_find(text, '#'));
-        text = slice_trim(slice_take(text, slice_find(text, '\r')));
-        *rest = slice_skip(*rest, end + 1);
-        (*line)++;
-        if (text.length > 0) {
-            *ret_text = text;
+        *ret_text = slice_trim(slice_take(text, slice_find(text, '\r')));
+        if (ret_text->length > 0) {
             return true;
         }
     }
     return false;
+}
+
+/* In a password '#' is no comment, nor a CR an end. */
+bool settings_user_line(struct slice *rest, uint32_t *line, struct slice *ret_text)
+{
+    while (rest->length > 0) {
+        struct slice text = take_line(rest, line);
+        bool cr = slice_find_last(text, '\r') + 1 == text.length;
+        *ret_text = slice_trim(slice_take(text, text.length - cr));
+        if (ret_text->length > 0 && ret_text->data[0] != '#') {
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t settings_count(struct slice text, char byte)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < text.length; i++) {
+        count += text.data[i] == (uint8_t)byte;
+    }
+    return count;
 }
 
 /* Without `into` only counts. */

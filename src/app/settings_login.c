@@ -12,20 +12,11 @@
 
 enum { SOURCES_MAX = 8 };
 
-static uint32_t count_of(struct slice text, char byte)
-{
-    uint32_t count = 0;
-    for (size_t i = 0; i < text.length; i++) {
-        count += text.data[i] == (uint8_t)byte;
-    }
-    return count;
-}
-
 /* Without addresses a user is his name, if that is one. */
 static bool fill_addresses(struct settings *settings, struct place at, struct slice list,
                            struct login_entry *entry)
 {
-    uint32_t most = count_of(list, ',') + 1;
+    uint32_t most = settings_count(list, ',') + 1;
     struct slice *addresses = settings_allocate(settings, most, sizeof(*addresses));
     if (addresses == NULL) {
         return false;
@@ -77,32 +68,21 @@ static bool fill_entry(struct settings *settings, struct place at, struct slice 
 
 static void fill_file(struct settings *settings, uint32_t source, struct login_source *ret_source)
 {
-    struct slice rest = settings->sources[source].content;
+    struct slice rest = settings->sources[source].content, text;
+    struct place at = {source, 0};
     struct login_entry *entries =
-        settings_allocate(settings, count_of(rest, '\n') + 1, sizeof(*entries));
+        settings_allocate(settings, settings_count(rest, '\n') + 1, sizeof(*entries));
     struct names names;
     names_init(&names);
-    for (uint32_t line = 1; entries != NULL && rest.length > 0; line++) {
-        struct place at = {source, line};
-        struct slice text = slice_take(rest, slice_find(rest, '\n'));
-        rest = slice_skip(rest, text.length + 1);
-        text = slice_trim(slice_take(
-            text, slice_find_last(text, '\r') + 1 == text.length ? text.length - 1 : text.length));
-        if (text.length == 0 || text.data[0] == '#') {
-            continue;
-        }
+    while (entries != NULL && settings_user_line(&rest, &at.line, &text)) {
         struct login_entry *entry = &entries[ret_source->entry_count];
         *entry = (struct login_entry){0};
         if (!fill_entry(settings, at, text, entry)) {
             continue;
         }
-        uint32_t known = names_add(settings, &names, entry->name, line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, at, "auth: '%.*s' is there twice; first in line %u",
-                              SHOWN(entry->name), known);
-            continue;
+        if (names_once(settings, &names, entry->name, at, "auth:")) {
+            ret_source->entry_count++;
         }
-        ret_source->entry_count++;
     }
     names_done(&names);
     ret_source->entries = entries;

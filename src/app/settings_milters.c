@@ -89,11 +89,7 @@ void settings_milters(struct settings *settings, const struct entry **entries)
             settings_complain(settings, block->at, "milter '%.*s': the name is longer than %d",
                               SHOWN(milter->name), MILTER_NAME_MAX);
         }
-        uint32_t known = names_add(settings, &names, milter->name, block->at.line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, block->at, "milter '%.*s' is there twice; first in line %u",
-                              SHOWN(milter->name), known);
-        }
+        (void)names_once(settings, &names, milter->name, block->at, "milter");
     }
     names_done(&names);
     settings->config.milters = milters;

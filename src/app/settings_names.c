@@ -71,6 +71,17 @@ uint32_t names_add(struct settings *settings, struct names *names, struct slice 
     return NO_INDEX;
 }
 
+bool names_once(struct settings *settings, struct names *names, struct slice name, struct place at,
+                const char *what)
+{
+    uint32_t known = names_add(settings, names, name, at.line);
+    if (known != NO_INDEX) {
+        settings_complain(settings, at, "%s '%.*s' is there twice; first in line %u", what,
+                          SHOWN(name), known);
+    }
+    return known == NO_INDEX;
+}
+
 uint32_t names_find(const struct names *names, struct slice name)
 {
     if (names->capacity == 0 || name.data == NULL) {

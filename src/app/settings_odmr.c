@@ -22,19 +22,10 @@ static struct slice next_word(struct slice *line)
     return slice_take(rest, end);
 }
 
-static uint32_t count_of(struct slice text, char byte)
-{
-    uint32_t count = 0;
-    for (size_t i = 0; i < text.length; i++) {
-        count += text.data[i] == (uint8_t)byte;
-    }
-    return count;
-}
-
 static bool fill_domains(struct settings *settings, struct place at, struct slice list,
                          struct odmr_user *user)
 {
-    uint32_t most = count_of(list, ',') + 1;
+    uint32_t most = settings_count(list, ',') + 1;
     struct slice *domains = settings_allocate(settings, most, sizeof(*domains));
     if (most > RELAY_ATRN_DOMAINS_MAX || domains == NULL) {
         settings_complain(settings, at, "users: more than %d domains for one user",
@@ -80,31 +71,21 @@ static bool fill_user(struct settings *settings, struct place at, struct slice l
 
 static void fill_users(struct settings *settings, uint32_t source, struct listener_config *listener)
 {
-    struct slice rest = settings->sources[source].content;
-    struct odmr_user *users = settings_allocate(settings, count_of(rest, '\n') + 1, sizeof(*users));
+    struct slice rest = settings->sources[source].content, text;
+    struct place at = {source, 0};
+    struct odmr_user *users =
+        settings_allocate(settings, settings_count(rest, '\n') + 1, sizeof(*users));
     struct names names;
     names_init(&names);
-    for (uint32_t line = 1; users != NULL && rest.length > 0; line++) {
-        struct place at = {source, line};
-        struct slice text = slice_take(rest, slice_find(rest, '\n'));
-        rest = slice_skip(rest, text.length + 1);
-        text = slice_trim(slice_take(
-            text, slice_find_last(text, '\r') + 1 == text.length ? text.length - 1 : text.length));
-        if (text.length == 0 || text.data[0] == '#') {
-            continue;
-        }
+    while (users != NULL && settings_user_line(&rest, &at.line, &text)) {
         struct odmr_user *user = &users[listener->odmr_user_count];
-        *user = (struct odmr_user){.line = line};
+        *user = (struct odmr_user){.line = at.line};
         if (!fill_user(settings, at, text, user)) {
             continue;
         }
-        uint32_t known = names_add(settings, &names, user->name, line);
-        if (known != NO_INDEX) {
-            settings_complain(settings, at, "users: '%.*s' is there twice; first in line %u",
-                              SHOWN(user->name), known);
-            continue;
+        if (names_once(settings, &names, user->name, at, "users:")) {
+            listener->odmr_user_count++;
         }
-        listener->odmr_user_count++;
     }
     names_done(&names);
     listener->odmr_users = users;
