@@ -188,7 +188,10 @@ bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
                  const struct ip_address *client, int64_t now_ms)
 {
     uint32_t cells[ROWS];
-    bool may = !is_counted(deed, pace, client);
+    bool may = false;
+    if (!is_counted(deed, pace, client)) {
+        return true;
+    }
     cells_of(shared, client, client_octets(client), cells);
     for (int row = 0; row < ROWS && !may; row++) {
         int64_t paid_us =
@@ -203,8 +206,11 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
                  const struct ip_address *client, int64_t now_ms)
 {
     uint32_t cells[ROWS];
+    if (!is_counted(deed, pace, client)) {
+        return;
+    }
     cells_of(shared, client, client_octets(client), cells);
-    for (int row = 0; row < ROWS && is_counted(deed, pace, client); row++) {
+    for (int row = 0; row < ROWS; row++) {
         _Atomic int64_t *cell = &shared->deeds[deed][row][cells[row]];
         int64_t before = atomic_load_explicit(cell, memory_order_relaxed);
         int64_t most = now_ms * 1000 + 2 * pace.credit_us, after;
