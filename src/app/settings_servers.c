@@ -19,6 +19,7 @@ struct servers {
     uint32_t *keys;
     const struct entry **failovers; /* by server */
     const struct block **blocks;
+    const struct block *exchangers; /* server mx, or NULL */
     uint32_t count;
     const struct entry **entries; /* scratch of settings_fill() */
 };
@@ -48,6 +49,18 @@ static uint32_t same_key(const struct servers *servers, struct slice name)
     return NO_INDEX;
 }
 
+/* The block that speaks of all exchangers. */
+static void take_exchangers(struct servers *servers, const struct block *block)
+{
+    if (servers->exchangers != NULL) {
+        settings_complain(servers->settings, block->at,
+                          "server 'mx' is there twice; first in line %u",
+                          servers->exchangers->at.line);
+        return;
+    }
+    servers->exchangers = block;
+}
+
 /* Takes the names; a server of a name that is known or reserved is left out. */
 static void collect(struct servers *servers, struct names *names)
 {
@@ -57,8 +70,11 @@ static void collect(struct servers *servers, struct names *names)
             continue;
         }
         struct slice name = block->titles[0].text;
-        if (slice_equal_fold(name, SLICE_LITERAL("mx")) ||
-            slice_equal_fold(name, SLICE_LITERAL("none"))) {
+        if (slice_equal_fold(name, SLICE_LITERAL("mx"))) {
+            take_exchangers(servers, block);
+            continue;
+        }
+        if (slice_equal_fold(name, SLICE_LITERAL("none"))) {
             settings_complain(settings, block->at, "'%.*s' is a reserved word, not a server's name",
                               SHOWN(name));
             continue;
@@ -201,6 +217,18 @@ static void check_dane(struct servers *servers, const struct server_config *serv
     }
 }
 
+/* `why`: what such a server has none of these for. */
+static void refuse_entries(struct servers *servers, const char *const *names, size_t count,
+                           const char *why)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct entry *entry = settings_entry(servers->entries, BLOCK_SERVER, names[i]);
+        if (entry != NULL) {
+            settings_complain(servers->settings, entry->at, "%s: %s", names[i], why);
+        }
+    }
+}
+
 /* Its client calls: what is about calling it is a mistake. */
 static void check_odmr(struct servers *servers, struct server_config *server)
 {
@@ -217,16 +245,18 @@ static void check_odmr(struct servers *servers, struct server_config *server)
                                          "auth-password-file",
                                          "tls-name",
                                          "tls-ca"};
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-        const struct entry *entry = settings_entry(servers->entries, BLOCK_SERVER, others[i]);
-        if (entry != NULL) {
-            settings_complain(servers->settings, entry->at,
-                              "%s: a server with protocol = odmr has none, for its client calls us",
-                              others[i]);
-        }
-    }
+    refuse_entries(servers, others, sizeof(others) / sizeof(others[0]),
+                   "a server with protocol = odmr has none, for its client calls us");
     server->connections = 1;
     server->tls = SERVER_TLS_NONE;
+}
+
+/* What only the block itself can say of its timing and place. */
+static void fill_presence(const struct entry *const *entries, struct server_config *server)
+{
+    server->has_source = settings_entry(entries, BLOCK_SERVER, "source-address") != NULL;
+    server->greeting_timeout_set =
+        settings_entry(entries, BLOCK_SERVER, "greeting-timeout") != NULL;
 }
 
 static void fill(struct servers *servers, uint32_t index)
@@ -236,9 +266,7 @@ static void fill(struct servers *servers, uint32_t index)
     settings_fill(settings, BLOCK_SERVER, servers->blocks[index], server, servers->entries);
     server->failover = NO_INDEX;
     const struct entry *const *entries = servers->entries;
-    server->has_source = settings_entry(entries, BLOCK_SERVER, "source-address") != NULL;
-    server->greeting_timeout_set =
-        settings_entry(entries, BLOCK_SERVER, "greeting-timeout") != NULL;
+    fill_presence(entries, server);
     const struct entry *address = settings_entry(entries, BLOCK_SERVER, "address");
     if (server->protocol == SERVER_ODMR) {
         check_odmr(servers, server);
@@ -322,13 +350,30 @@ uint32_t settings_server_index(struct settings *settings, const struct names *se
     return index;
 }
 
-/* What a server block says that says nothing holds for the exchangers that DNS names; but they
- * never hear of the client (R9). */
+/* What is said of all exchangers that DNS names; but they never hear of the client (R9), and nobody
+ * knows them so well that he could log in or has a word on recipients. */
 static void fill_exchanger(struct servers *servers)
 {
+    static const char *const others[] = {"address", "protocol",  "failover",
+                                         "warm-up", "auth-user", "auth-password-file",
+                                         "xclient", "tls-name",  "authoritative"};
     const struct block nothing = {.broken = true};
+    const struct block *said = servers->exchangers != NULL ? servers->exchangers : &nothing;
     struct server_config *exchanger = &servers->settings->config.relay.exchanger;
-    settings_fill(servers->settings, BLOCK_SERVER, &nothing, exchanger, servers->entries);
+    settings_fill(servers->settings, BLOCK_SERVER, said, exchanger, servers->entries);
+    refuse_entries(servers, others, sizeof(others) / sizeof(others[0]),
+                   "server mx has none, for it stands for the exchangers that DNS names");
+    fill_presence(servers->entries, exchanger);
+    fill_authorities(servers, exchanger, settings_entry(servers->entries, BLOCK_SERVER, "tls-ca"),
+                     said->at);
+    const struct entry *tls = settings_entry(servers->entries, BLOCK_SERVER, "tls");
+    if (exchanger->tls == SERVER_TLS_IMPLICIT || exchanger->tls == SERVER_TLS_DANE) {
+        settings_complain(servers->settings, tls->at,
+                          "tls: exchangers are not asked by %s; none, opportunistic, encrypt or "
+                          "required",
+                          server_tls_text(exchanger->tls));
+    }
+    exchanger->protocol = SERVER_SMTP;
     exchanger->failover = NO_INDEX;
     exchanger->xclient = false;
 }

@@ -700,9 +700,33 @@ static void mx_stands_where_it_is_written(void **state)
     settings_free(settings);
 }
 
+static void all_exchangers_have_a_block(void **state)
+{
+    (void)state;
+    struct settings *settings = read_text(
+        "hostname = mx2.example.net\npostmaster = ann@example.com\n"
+        "listen mx { address = 127.0.0.1 }\nserver m1 { address = a }\n"
+        "server MX { tls = encrypt connections = 3 helo = out.example.net connect-timeout = 5s\n"
+        "            greeting-timeout = 7s source-address = 192.0.2.1 }\n"
+        "relay one { from = 127.0.0.1 deliver-to = {mx, m1} }\n",
+        "");
+    const struct relay_config *config = &settings_config(settings)->relay;
+    assert_int_equal(config->server_count, 1);
+    assert_int_equal(config->servers[0].tls, SERVER_TLS_OPPORTUNISTIC);
+    assert_int_equal(config->exchanger.tls, SERVER_TLS_ENCRYPT);
+    assert_int_equal(config->exchanger.connections, 3);
+    assert_int_equal(config->exchanger.connect_timeout_ms, 5000);
+    assert_int_equal(config->exchanger.greeting_timeout_ms, 7000);
+    assert_true(config->exchanger.greeting_timeout_set && config->exchanger.has_source);
+    assert_true(is(config->exchanger.helo, "out.example.net"));
+    assert_false(config->exchanger.xclient);
+    settings_free(settings);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_exchangers_have_a_block),
         cmocka_unit_test(defaults),
         cmocka_unit_test(what_takes_a_restart_is_told_apart),
         cmocka_unit_test(every_key),

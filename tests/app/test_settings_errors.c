@@ -407,8 +407,19 @@ static void servers(void **state)
         {GOOD "server x { }\n", "conf:6: server 'x' needs address = ...\n"},
         {GOOD "server m1 { address = a }\n",
          "conf:6: server 'm1' is there twice; first in line 3\n"},
+        {GOOD "server none { address = a }\n",
+         "conf:6: 'none' is a reserved word, not a server's name\n"},
         {GOOD "server mx { address = a }\n",
-         "conf:6: 'mx' is a reserved word, not a server's name\n"},
+         "conf:6: address: server mx has none, for it stands for "
+         "the exchangers that DNS names\n"},
+        {GOOD "server mx { xclient = auto }\n",
+         "conf:6: xclient: server mx has none, for it stands "
+         "for the exchangers that DNS names\n"},
+        {GOOD "server mx { tls = none }\nserver MX { tls = none }\n",
+         "conf:7: server 'mx' is there twice; first in line 6\n"},
+        {GOOD "server mx { tls = implicit }\n",
+         "conf:6: tls: exchangers are not asked by implicit; none, opportunistic, encrypt or "
+         "required\n"},
         {GOOD "server wcjifoae { address = a }\nserver ccaoacux { address = a }\n",
          "conf:7: server 'ccaoacux' cannot be told from 'wcjifoae' by its checksum; rename it\n"},
         {GOOD "server a@b { address = a }\n", "conf:6: 'a@b' is no name for a server\n"},

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from certificates import Authority
 from names import NameServer
 from peers import wait_for
 
@@ -97,6 +98,19 @@ def test_the_best_exchanger_that_works(world, relay):
     assert state(relay, "h2.example") in ("suspect", "down")
     relay.wait_empty()
     assert relay.status()["alerts"] == []
+
+
+def test_what_is_demanded_of_all_exchangers(world, holdfast, place):
+    """By the block for them: here, that nothing goes in the clear."""
+    relay = holdfast(RELAY + "server mx { tls = encrypt }\n", top=world.names.setting)
+    best, next_best = world.host(2), world.host(3)
+    next_best.tls = Authority(place).certificate("other.example.net").context()
+    world.mx("far.example", (10, "h2.example"), (20, "h3.example"))
+    send(relay, "bob@far.example")
+    relay.wait_empty()
+    assert next_best.subjects() == ["1"] and best.subjects() == []
+    attempts = [row for row in relay.lines("trace", "bob@far.example") if row["event"] == "attempt"]
+    assert attempts[-1]["tls"].startswith("encrypt: TLSv1.3 ")
 
 
 @pytest.mark.sanitized
