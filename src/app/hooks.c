@@ -33,7 +33,7 @@ struct hooks {
     struct hook_desk desk;
     struct hook_core *core;
     struct hook_run *run;
-    struct hook_web *web;
+    struct fetcher *fetcher;
     struct hook_mail *mail;
     struct under_way under_way[HOOKS_MAX];
     uint64_t serial;
@@ -115,12 +115,13 @@ static void ran(void *context, uint64_t slot, const char *problem, const char *o
     }
 }
 
-static void posted(void *context, uint64_t slot, const char *problem)
+static void posted(void *context, uint64_t slot, const struct fetch_answer *answer)
 {
     struct hooks *hooks = context;
     uint32_t queue;
     if (same_slot(hooks, slot, &queue)) {
-        ended(hooks, queue, problem == NULL ? HOOK_SENT : HOOK_REFUSED, problem, "");
+        ended(hooks, queue, answer->problem == NULL ? HOOK_SENT : HOOK_REFUSED, answer->problem,
+              "");
     }
 }
 
@@ -141,15 +142,18 @@ static void post(struct hooks *hooks, const struct hook_config *hook, uint64_t s
     char *body = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     if (body == NULL) {
-        posted(hooks, slot, "out of memory");
+        const struct fetch_answer nothing = {.problem = "out of memory"};
+        posted(hooks, slot, &nothing);
         return;
     }
-    const struct hook_post what = {.slot = slot,
+    const struct hook_post what = {.fn = posted,
+                                   .context = hooks,
+                                   .slot = slot,
                                    .url = (const char *)hook->url.data,
                                    .secret = hook->secret,
                                    .body = slice_from_text(body),
                                    .timeout_ms = hook->timeout_ms};
-    hook_web_post(hooks->web, &what);
+    hook_web_post(hooks->fetcher, &what);
     free(body);
 }
 
@@ -325,13 +329,14 @@ static void tick(void *context)
 /* ---- calls -------------------------------------------------------------------------------- */
 
 struct hooks *hooks_new(struct loop *loop, const struct service_config *config,
-                        struct hook_web *web, struct dns *dns, struct counters *counters)
+                        struct fetcher *fetcher, struct counters *counters)
 {
     struct hooks *hooks = calloc(1, sizeof(*hooks));
     if (hooks == NULL) {
         return NULL;
     }
-    *hooks = (struct hooks){.loop = loop, .config = config, .counters = counters, .web = web};
+    *hooks =
+        (struct hooks){.loop = loop, .config = config, .counters = counters, .fetcher = fetcher};
     hook_desk_init(&hooks->desk, (struct hash_key){random_u64(), random_u64()});
     hook_desk_configure(&hooks->desk, config, time_now());
     hooks->timer = loop_timer_new(loop, tick, hooks);
@@ -345,7 +350,6 @@ struct hooks *hooks_new(struct loop *loop, const struct service_config *config,
         hooks_free(hooks);
         return NULL;
     }
-    hook_web_start(web, loop, dns, posted, hooks);
     loop_timer_set(hooks->timer, 0);
     return hooks;
 }
@@ -353,7 +357,7 @@ struct hooks *hooks_new(struct loop *loop, const struct service_config *config,
 void hooks_free(struct hooks *hooks)
 {
     if (hooks != NULL) {
-        hook_web_free(hooks->web);
+        fetch_cancel(hooks->fetcher, hooks);
         hook_mail_free(hooks->mail);
         hook_core_forget(hooks->core);
         hook_core_free(hooks->core);
@@ -383,7 +387,7 @@ void hooks_set_runner(struct hooks *hooks, int fd)
 /* A program that runs is let run; what else is under way is begun again. */
 static void stop_all(struct hooks *hooks)
 {
-    hook_web_cancel(hooks->web);
+    fetch_cancel(hooks->fetcher, hooks);
     hook_core_forget(hooks->core);
     for (uint32_t i = 0; i < hooks->desk.queue_count; i++) {
         if (hooks->under_way[i].slot != 0) {

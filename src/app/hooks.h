@@ -15,9 +15,9 @@
 
 struct hooks;
 
-/* Takes `web` over. NULL: memory. */
+/* `fetcher` must outlive it. NULL: memory. */
 struct hooks *hooks_new(struct loop *loop, const struct service_config *config,
-                        struct hook_web *web, struct dns *dns, struct counters *counters);
+                        struct fetcher *fetcher, struct counters *counters);
 void hooks_free(struct hooks *hooks);
 /* New streams, taken over. */
 void hooks_set_core(struct hooks *hooks, int fd);

@@ -50,11 +50,11 @@ static void stop(void *context, uint32_t grace_ms)
 
 /* What needs files, before there are none. */
 static enum error prepare(const struct helper *helper, struct name_servers **ret_names,
-                          struct hook_web **ret_web)
+                          struct fetcher **ret_fetcher)
 {
     *ret_names = name_servers_read(settings_config(helper->start.settings));
-    *ret_web = hook_web_new();
-    if (*ret_names == NULL || *ret_web == NULL) {
+    *ret_fetcher = fetcher_new();
+    if (*ret_names == NULL || *ret_fetcher == NULL) {
         return ERROR_MEMORY;
     }
     return digest_prepare();
@@ -65,11 +65,11 @@ int role_helper(int channel)
     static struct helper helper;
     struct role_start *start = &helper.start;
     struct name_servers *names = NULL;
-    struct hook_web *web = NULL;
+    struct fetcher *fetcher = NULL;
     struct dns *dns = NULL;
     enum error error = role_receive_start(channel, ROLE_HELPER, start);
     if (error == ERROR_NONE) {
-        error = prepare(&helper, &names, &web);
+        error = prepare(&helper, &names, &fetcher);
     }
     if (error != ERROR_NONE) {
         return role_fail("start", error);
@@ -84,7 +84,8 @@ int role_helper(int channel)
     if (error != ERROR_NONE) {
         return role_fail("resolver", error);
     }
-    helper.hooks = hooks_new(helper.loop, settings_config(start->settings), web, dns,
+    fetcher_start(fetcher, helper.loop, dns);
+    helper.hooks = hooks_new(helper.loop, settings_config(start->settings), fetcher,
                              &start->counters->slots[SLOT_HELPER]);
     if (helper.hooks == NULL) {
         return role_fail("hooks", ERROR_MEMORY);
@@ -100,6 +101,7 @@ int role_helper(int channel)
     }
     loop_run(helper.loop);
     hooks_free(helper.hooks);
+    fetcher_free(fetcher);
     dns_free(dns);
     name_servers_free(names);
     role_channel_free(keeper);
