@@ -2,88 +2,32 @@
 """Filters of the field, as Debian has them, each as a private instance: OpenDKIM, OpenDMARC, ClamAV's
 milter and rspamd."""
 
-import os
-import pwd
 import re
-import shutil
-import socket
-import subprocess
 
 import pytest
 
 from client import Refused
 from daemon import backup_mx
-from peers import end_process, free_port, wait_for
+from filters import SELECTOR, Daemons, make_key, opendkim, opendmarc
+from peers import free_port, wait_for
 
 EICAR = (rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR" + b"-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*")
 CONTENT = (b"From: Bob <bob@client.example>\r\nTo: ann@example.com\r\nSubject: a test\r\n"
            b"Date: Sun, 22 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@client.example>\r\n\r\n"
            b"Hello.\r\n")
-SELECTOR = "s1"
-OURSELVES = pwd.getpwuid(os.geteuid()).pw_name
 
 
 @pytest.fixture
 def daemons(place):
-    """daemons(name, command ...) runs one in the foreground until the test is over."""
-    running = []
-
-    def run(name, *command):
-        path = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        log = open(place / f"{name}.log", "ab")
-        child = subprocess.Popen([path, *map(str, command)], stdin=subprocess.DEVNULL, stdout=log,
-                                 stderr=log, cwd=place, start_new_session=True,
-                                 env={**os.environ, "RES_OPTIONS": "timeout:1 attempts:1"})
-        running.append((name, child, log))
-        return child
-
-    yield run
-    for name, child, log in reversed(running):
-        end_process(child)
-        log.close()
-
-
-def log_of(place, name):
-    path = place / f"{name}.log"
-    return path.read_text(errors="replace")[-3000:] if path.exists() else ""
-
-
-def listens(place, name, child, port=None, path=None, seconds=60):
-    def there():
-        assert child.poll() is None, log_of(place, name)
-        with socket.socket(socket.AF_INET if port else socket.AF_UNIX) as probe:
-            try:
-                probe.connect(("127.0.0.1", port) if port else str(path))
-                return True
-            except OSError:
-                return False
-    wait_for(there, seconds, 0.05, f"{name} to listen")
+    running = Daemons(place)
+    yield running
+    running.stop()
 
 
 @pytest.fixture
 def key(place):
     """A DKIM key of client.example: its file, and the record that proves it."""
-    if shutil.which("opendkim-genkey") is None:
-        pytest.skip("opendkim-genkey is not installed")
-    subprocess.run(["opendkim-genkey", "-b", "2048", "-d", "client.example", "-s", SELECTOR, "-D",
-                    str(place)], check=True, capture_output=True, cwd=place)
-    text = (place / f"{SELECTOR}.txt").read_text()
-    record = "".join(text.split('"')[1::2])
-    return place / f"{SELECTOR}.private", record
-
-
-def opendkim(place, daemons, name, *lines):
-    """An OpenDKIM with these lines of configuration; its port."""
-    port = free_port()
-    conf = place / f"{name}.conf"
-    conf.write_text("\n".join([f"Socket inet:{port}@127.0.0.1", "Syslog no", "UMask 002",
-                               "Background no", "RequireSafeKeys no", f"UserID {OURSELVES}",
-                               *lines]) + "\n")
-    child = daemons("opendkim", "-f", "-x", conf)
-    listens(place, "opendkim", child, port)
-    return port
+    return make_key(place)
 
 
 def delivered(hop):
@@ -94,7 +38,7 @@ def delivered(hop):
 def verifier(place, daemons, record):
     keys = place / "keys"
     keys.write_text(f"{SELECTOR}._domainkey.client.example {record}\n")
-    return opendkim(place, daemons, "verify", "Mode v", f"TestDNSData {keys}",
+    return opendkim(daemons, "verify", "Mode v", f"TestDNSData {keys}",
                     "AuthservID mx2.example.net", "AlwaysAddARHeader yes")
 
 
@@ -103,14 +47,8 @@ def test_opendmarc_reads_what_opendkim_wrote(holdfast, sink, place, daemons, key
     private, record = key
     hop = sink()
     check = verifier(place, daemons, record)
-    port = free_port()
-    conf = place / "opendmarc.conf"
-    conf.write_text(f"Socket inet:{port}@127.0.0.1\nSyslog false\nBackground false\n"
-                    f"AuthservID mx2.example.net\nTrustedAuthservIDs mx2.example.net\n"
-                    f"UserID {OURSELVES}\nRejectFailures false\nSPFIgnoreResults true\n"
-                    f"SPFSelfValidate false\nHistoryFile {place}/history\n")
-    child = daemons("opendmarc", "-f", "-c", conf)
-    listens(place, "opendmarc", child, port)
+    port = opendmarc(daemons, "mx2.example.net", "RejectFailures false", "SPFIgnoreResults true",
+                     "SPFSelfValidate false")
     mx = holdfast(f'milter dkim {{ address = "127.0.0.1:{check}" }}\n'
                   f'milter dmarc {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
                   listen="milters = {dkim, dmarc}")
@@ -132,14 +70,12 @@ def test_clamav_refuses_a_virus(holdfast, sink, place, daemons):
     (place / "clamd.conf").write_text(
         f"Foreground yes\nDatabaseDirectory {base}\nLocalSocket {place}/clamd.sock\n"
         f"TemporaryDirectory {place}\nUser root\n")
-    clamd = daemons("clamd", "-c", place / "clamd.conf")
-    listens(place, "clamd", clamd, path=place / "clamd.sock")
+    daemons.serve("clamd", "-c", place / "clamd.conf", path=place / "clamd.sock")
     (place / "milter.conf").write_text(
         f"Foreground yes\nMilterSocket unix:{place}/milter.sock\nUser root\n"
         f"ClamdSocket unix:{place}/clamd.sock\nOnInfected Reject\nRejectMsg \"%v in it\"\n"
         f"AddHeader Replace\nTemporaryDirectory {place}\n")
-    child = daemons("clamav-milter", "-c", place / "milter.conf")
-    listens(place, "clamav-milter", child, path=place / "milter.sock")
+    daemons.serve("clamav-milter", "-c", place / "milter.conf", path=place / "milter.sock")
     mx = holdfast(f'milter clamav {{ address = "unix:{place}/milter.sock" }}\n' +
                   backup_mx(hop.port), listen="milters = clamav")
     assert mx.send(content=CONTENT)[0] == 250
@@ -176,8 +112,7 @@ worker "rspamd_proxy" {{
 }}
 actions {{ reject = 15; add_header = 6; greylist = 4; }}
 """)
-    child = daemons("rspamd", "-f", "-i", "-c", conf)
-    listens(place, "rspamd", child, port)
+    daemons.serve("rspamd", "-f", "-i", "-c", conf, port=port)
     mx = holdfast(f'milter rspamd {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
                   listen="milters = rspamd")
     assert mx.send(content=CONTENT)[0] == 250
