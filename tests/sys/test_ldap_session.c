@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A directory that answers with bytes written here, well or badly: what the caller is told, and
+ * that he is told in time. With a real one the end-to-end tests do it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "sys/ldap_session.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "sys/clock.h"
+#include "sys/net.h"
+
+/* One answer to each message of the client, in order; then silence. */
+struct script {
+    const struct slice *answers;
+    size_t count;
+    bool dribbles; /* a byte at a time, the last one over and over */
+    int listener;
+    struct ip_endpoint at;
+    pthread_t thread;
+    size_t asked; /* messages that came */
+    volatile bool ends;
+};
+
+#define BYTES(...)                                                                                 \
+    {                                                                                              \
+        (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})                     \
+    }
+/* Results with code `code` to message `id`: BindResponse, SearchResultDone, ExtendedResponse. */
+#define RESULT(id, type, code) BYTES(0x30, 12, 2, 1, id, type, 7, 10, 1, code, 4, 0, 4, 0)
+#define BOUND(id, code) RESULT(id, 0x61, code)
+#define FOUND(id, code) RESULT(id, 0x65, code)
+#define STARTED(id, code) RESULT(id, 0x78, code)
+
+static void *serve(void *context)
+{
+    struct script *script = context;
+    struct ip_endpoint peer;
+    int fd = -1;
+    while (!script->ends && net_accept(script->listener, &fd, &peer) != ERROR_NONE) {
+        usleep(1000);
+    }
+    while (!script->ends && fd >= 0) {
+        uint8_t bytes[4096];
+        size_t length = 0;
+        if (net_receive(fd, bytes, sizeof(bytes), &length) == ERROR_AGAIN) {
+            usleep(1000);
+            continue;
+        }
+        if (length == 0) {
+            break;
+        }
+        struct slice answer =
+            script->asked < script->count ? script->answers[script->asked] : SLICE_EMPTY;
+        script->asked++;
+        for (size_t i = 0; script->dribbles && !script->ends; i++) {
+            uint8_t byte = i < answer.length ? answer.data[i] : answer.data[answer.length - 1];
+            size_t sent;
+            if (net_send(fd, slice_make(&byte, 1), &sent) == ERROR_CLOSED) {
+                break;
+            }
+            usleep(5000);
+        }
+        size_t sent = 0;
+        (void)!net_send(fd, answer, &sent);
+    }
+    if (fd >= 0) {
+        net_close(fd);
+    }
+    return NULL;
+}
+
+static void begin(struct script *script)
+{
+    struct ip_endpoint any = {0};
+    any.address.bytes[10] = any.address.bytes[11] = 0xff;
+    any.address.bytes[12] = 127;
+    any.address.bytes[15] = 1;
+    assert_int_equal(net_listen(&any, 4, &script->listener), ERROR_NONE);
+    assert_int_equal(net_local(script->listener, &script->at), ERROR_NONE);
+    assert_int_equal(pthread_create(&script->thread, NULL, serve, script), 0);
+}
+
+static void end(struct script *script)
+{
+    script->ends = true;
+    pthread_join(script->thread, NULL);
+    net_close(script->listener);
+}
+
+static struct ldap_library *library;
+
+static struct ldap_session *open_session(const struct script *script, int64_t patience_ms)
+{
+    char problem[LDAP_PROBLEM_SIZE];
+    struct ldap_session *session = NULL;
+    const struct ldap_peer peer = {.at = script->at, .security = LDAP_SECURITY_NONE};
+    assert_int_equal(
+        ldap_session_open(library, &peer, clock_steady_ms() + patience_ms, &session, problem),
+        ERROR_NONE);
+    return session;
+}
+
+static enum error bind_to(const struct slice *answers, size_t count, bool dribbles,
+                          int64_t patience_ms, const char *password, size_t *ret_asked)
+{
+    char problem[LDAP_PROBLEM_SIZE] = "";
+    struct script script = {.answers = answers, .count = count, .dribbles = dribbles};
+    begin(&script);
+    struct ldap_session *session = open_session(&script, patience_ms);
+    enum error error =
+        ldap_session_bind(session, "uid=ann,dc=x", slice_from_text(password), problem);
+    assert_true(error == ERROR_NONE || problem[0] != '\0');
+    ldap_session_close(session);
+    end(&script);
+    *ret_asked = script.asked;
+    return error;
+}
+
+static void a_bind_is_good_or_refused_or_unknown(void **state)
+{
+    (void)state;
+    const struct {
+        struct slice answer;
+        enum error error;
+    } cases[] = {
+        {BOUND(1, 0), ERROR_NONE},    {BOUND(1, 49), ERROR_DENIED}, {BOUND(1, 48), ERROR_DENIED},
+        {BOUND(1, 32), ERROR_DENIED}, {BOUND(1, 34), ERROR_DENIED}, {BOUND(1, 53), ERROR_DENIED},
+        {BOUND(1, 51), ERROR_IO},     {BOUND(1, 52), ERROR_CLOSED}, {BOUND(1, 80), ERROR_IO},
+        {BOUND(1, 10), ERROR_IO}, /* a referral is no yes */
+        {BOUND(1, 14), ERROR_IO}, /* nor is a step of SASL */
+        {FOUND(1, 0), ERROR_IO},  /* nor the end of a search */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        size_t asked;
+        assert_int_equal(bind_to(&cases[i].answer, 1, false, 60000, "secret", &asked),
+                         cases[i].error);
+        assert_true(asked >= 1);
+    }
+}
+
+/* It would be an anonymous bind, to which directories say yes. */
+static void an_empty_password_is_not_even_asked_for(void **state)
+{
+    (void)state;
+    const struct slice yes = BOUND(1, 0);
+    char problem[LDAP_PROBLEM_SIZE];
+    struct script script = {.answers = &yes, .count = 1};
+    begin(&script);
+    struct ldap_session *session = open_session(&script, 60000);
+    assert_int_equal(ldap_session_bind(session, "uid=ann,dc=x", SLICE_EMPTY, problem),
+                     ERROR_DENIED);
+    assert_int_equal(ldap_session_bind(session, "", SLICE_LITERAL("secret"), problem),
+                     ERROR_DENIED);
+    assert_int_equal(script.asked, 0);
+    ldap_session_close(session);
+    end(&script);
+}
+
+static void silence_and_dribble_end_at_the_deadline(void **state)
+{
+    (void)state;
+    /* The head of a message of 64 KB that never gets full. */
+    const struct slice slow = BYTES(0x30, 0x83, 1, 0, 0, 2, 1, 1, 0x61, 0x82, 0xff, 0, 0);
+    size_t asked;
+    assert_int_equal(bind_to(NULL, 0, false, 200, "secret", &asked), ERROR_TIMEOUT);
+    assert_int_equal(bind_to(&slow, 1, true, 300, "secret", &asked), ERROR_TIMEOUT);
+    assert_int_equal(asked, 1);
+}
+
+static void garbage_is_an_error(void **state)
+{
+    (void)state;
+    const struct slice answers[] = {
+        BYTES('H', 'T', 'T', 'P', '/', '1', '.', '1', ' ', '4', '0', '0', '\r', '\n', '\r', '\n'),
+        BYTES(0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 2, 1, 1, 0x61), /* 2 GB */
+        BYTES(0x30, 0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+        BYTES(0x30, 4, 2, 1, 1, 0x61),
+        BYTES(0x30, 3, 2, 1, 1),
+        BYTES(0x30, 0),
+    };
+    for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++) {
+        size_t asked;
+        enum error error = bind_to(&answers[i], 1, false, 1000, "secret", &asked);
+        assert_true(error != ERROR_NONE && error != ERROR_DENIED);
+    }
+}
+
+/* ---- searches ----------------------------------------------------------------------------- */
+
+/* uid=ann with mail=a and mail=b. */
+#define ENTRY(id)                                                                                  \
+    BYTES(0x30, 31, 2, 1, id, 0x64, 26, 4, 7, 'u', 'i', 'd', '=', 'a', 'n', 'n', 0x30, 15, 0x30,   \
+          13, 4, 4, 'm', 'a', 'i', 'l', 0x31, 5, 4, 1, 'a', 4, 0)
+
+struct seen {
+    uint32_t entries;
+    char values[64];
+};
+
+static bool see(void *context, const struct ldap_entry *entry)
+{
+    struct seen *seen = context;
+    seen->entries++;
+    assert_string_equal(entry->dn, "uid=ann");
+    for (size_t i = 0; i < entry->count; i++) {
+        strncat(seen->values, (const char *)entry->values[i].bytes.data,
+                entry->values[i].bytes.length);
+        strcat(seen->values, ";");
+    }
+    return true;
+}
+
+static enum error search_in(const struct slice *answers, uint32_t limit, struct seen *seen)
+{
+    char problem[LDAP_PROBLEM_SIZE];
+    static const char *const attributes[] = {"mail", NULL};
+    const struct ldap_search search = {.base = "dc=x",
+                                       .reach = LDAP_REACH_TREE,
+                                       .filter = "(uid=ann)",
+                                       .attributes = attributes,
+                                       .attribute_count = 1,
+                                       .limit = limit};
+    struct script script = {.answers = answers, .count = 1};
+    *seen = (struct seen){0};
+    begin(&script);
+    struct ldap_session *session = open_session(&script, 60000);
+    enum error error = ldap_session_search(session, &search, see, seen, problem);
+    ldap_session_close(session);
+    end(&script);
+    return error;
+}
+
+static struct slice joined(const struct slice *parts, size_t count)
+{
+    static uint8_t bytes[1024];
+    size_t length = 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(bytes + length, parts[i].data, parts[i].length);
+        length += parts[i].length;
+    }
+    return slice_make(bytes, length);
+}
+
+static void entries_are_told_and_counted(void **state)
+{
+    (void)state;
+    const struct slice entry = ENTRY(1), good = FOUND(1, 0), none = FOUND(1, 32),
+                       more = FOUND(1, 4);
+    /* SearchResultReference: ldap://x */
+    const struct slice reference =
+        BYTES(0x30, 15, 2, 1, 1, 0x73, 10, 4, 8, 'l', 'd', 'a', 'p', ':', '/', '/', 'x');
+    struct seen seen;
+    struct slice answer = joined((struct slice[]){entry, reference, entry, good}, 4);
+    assert_int_equal(search_in(&answer, 2, &seen), ERROR_NONE);
+    assert_int_equal(seen.entries, 2);
+    assert_string_equal(seen.values, "a;;a;;");
+    assert_int_equal(search_in(&answer, 1, &seen), ERROR_LIMIT);
+    assert_int_equal(seen.entries, 1);
+    assert_int_equal(search_in(&none, 1, &seen), ERROR_MISSING);
+    answer = joined((struct slice[]){entry, more}, 2);
+    assert_int_equal(search_in(&answer, 9, &seen), ERROR_LIMIT);
+}
+
+/* ---- TLS ---------------------------------------------------------------------------------- */
+
+static enum error start_tls(struct slice answer)
+{
+    char problem[LDAP_PROBLEM_SIZE], ignored[TLS_PROBLEM_SIZE];
+    struct ldap_session *session = NULL;
+    struct script script = {.answers = &answer, .count = 1};
+    begin(&script);
+    struct tls_client *client = tls_client_new(SLICE_EMPTY, ignored);
+    const struct ldap_peer peer = {.at = script.at,
+                                   .security = LDAP_SECURITY_STARTTLS,
+                                   .name = SLICE_LITERAL("dir.example.net"),
+                                   .tls = client};
+    enum error error =
+        ldap_session_open(library, &peer, clock_steady_ms() + 500, &session, problem);
+    assert_null(session);
+    tls_client_free(client);
+    end(&script);
+    return error;
+}
+
+static void what_comes_with_the_answer_to_starttls_is_an_error(void **state)
+{
+    (void)state;
+    const struct slice yes = STARTED(1, 0), no = STARTED(1, 2);
+    struct slice both = joined((struct slice[]){yes, BOUND(2, 0)}, 2);
+    assert_int_equal(start_tls(both), ERROR_INVALID);
+    assert_int_equal(start_tls(no), ERROR_IO);
+    assert_int_equal(start_tls(yes), ERROR_TIMEOUT); /* no handshake follows */
+}
+
+static void nobody_there_is_an_error(void **state)
+{
+    (void)state;
+    char problem[LDAP_PROBLEM_SIZE];
+    struct ldap_session *session = NULL;
+    struct script script = {0};
+    begin(&script);
+    end(&script);
+    const struct ldap_peer peer = {.at = script.at, .security = LDAP_SECURITY_NONE};
+    assert_int_not_equal(
+        ldap_session_open(library, &peer, clock_steady_ms() + 60000, &session, problem),
+        ERROR_NONE);
+    assert_null(session);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_bind_is_good_or_refused_or_unknown),
+        cmocka_unit_test(an_empty_password_is_not_even_asked_for),
+        cmocka_unit_test(silence_and_dribble_end_at_the_deadline),
+        cmocka_unit_test(garbage_is_an_error),
+        cmocka_unit_test(entries_are_told_and_counted),
+        cmocka_unit_test(what_comes_with_the_answer_to_starttls_is_an_error),
+        cmocka_unit_test(nobody_there_is_an_error),
+    };
+    if (tls_prepare() != ERROR_NONE) {
+        return 1;
+    }
+    library = ldap_library_open();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ldap_library_free(library);
+    return failed;
+}
