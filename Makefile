@@ -6,7 +6,7 @@
 #   make run        install what is missing, build, start with etc/quickstart.conf
 #   make primary    beside it: a Postfix in the role of the primary mail server
 #   make test       install what is missing, build, run every test that CI runs
-#   make fuzz       every fuzzer for FUZZ_SECONDS (60) each
+#   make fuzz       every fuzzer for FUZZ_SECONDS (60) each, by FUZZ_ENGINE (libfuzzer or afl)
 #   make soak       faults under load for SOAK_SECONDS (600)
 #   make bench      the numbers beside Postfix and a null sink, as one table
 #   make install    DESTDIR and PREFIX are honoured
@@ -20,12 +20,14 @@ JOBS ?= $(shell nproc)
 # Debian's Python modules (pytest, aiosmtpd) belong to Debian's Python.
 PYTHON ?= /usr/bin/python3
 FUZZ_SECONDS ?= 60
+FUZZ_ENGINE ?= libfuzzer
 SOAK_SECONDS ?= 600
 BENCH ?=
 
 C_FILES = $(shell find src tests tools -name '*.[ch]')
 
-.PHONY: all run primary test fuzz soak bench install format lint clean packages-build packages-test
+.PHONY: all run primary test fuzz soak bench install format lint clean packages-build packages-test \
+	packages-fuzz
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS)
@@ -43,6 +45,9 @@ packages-build:
 packages-test:
 	@tools/install_packages.sh build try test
 
+packages-fuzz:
+	@tools/install_packages.sh build try test fuzz
+
 run: packages-build
 	@$(MAKE) --no-print-directory all
 	@tools/run_quickstart.sh $(BUILD)
@@ -53,8 +58,8 @@ primary: packages-test
 test: packages-test
 	@$(PYTHON) tools/run_tests.py --jobs $(JOBS)
 
-fuzz: packages-test
-	@$(PYTHON) tools/run_fuzzers.py --jobs $(JOBS) --seconds $(FUZZ_SECONDS)
+fuzz: packages-fuzz
+	@$(PYTHON) tools/run_fuzzers.py --engine $(FUZZ_ENGINE) --jobs $(JOBS) --seconds $(FUZZ_SECONDS)
 
 soak: packages-test
 	@$(MAKE) --no-print-directory all

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what is missing of tools/packages, by section: install_packages.sh [build] [try] [test].
+# Installs what is missing of tools/packages, by section: install_packages.sh [build] [try] [test] [fuzz].
 # Asks nothing, starts no service, touches no configuration. Does nothing, and needs no root, when
 # everything is there.
 set -eu
