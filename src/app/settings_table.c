@@ -333,7 +333,8 @@ const struct setting settings_table[] = {
     {"only-when-down", SETTING_SWITCH, DOMAIN(only_when_down), .fallback = "no",
      .text = "Answers strangers 451 while the first server of the chain is up, so that who prefers the "
              "backup gains nothing. Mail servers go to the primary next; one that cannot reach it, "
-             "though we can, waits with its mail. Not for relay clients and whom an allow block names."},
+             "though we can, waits with its mail; but it makes us look whether the primary still is, at "
+             "most once a second. Not for relay clients and whom an allow block names."},
     {"etrn-from", SETTING_NETWORKS, DOMAIN(etrn_from), .otherwise = "only the domain's servers",
      .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
              "It goes to that chain, whoever asks."},

@@ -34,7 +34,8 @@ enum {
     CANARY_PROBE_MS = 5000, /* R5: fails within sessions: 5 s doubling to 60 */
     CANARY_PROBE_MAX_MS = 60000,
     RELAPSE_MS = 5 * 60 * 1000, /* R5: a failure so soon after up doubles the next interval */
-    PROBE_GAP_MS = 100,         /* contacts and operators cannot make us probe faster */
+    DOUBTED_MS = 1000,  /* an up server heard of so lately is not asked for strangers' sake */
+    PROBE_GAP_MS = 100, /* contacts and operators cannot make us probe faster */
 };
 
 bool server_usable(const struct server *server)
@@ -299,6 +300,18 @@ void governor_probe_due(struct relay *relay, struct server *server)
     server->last_probe_ms = now;
     server->probe = session_open(relay, server, true);
     server->next_probe_ms = server->probe == NULL ? now + OWN_TROUBLE_MS : INT64_MAX;
+}
+
+/* An up server of which nothing is heard may be away for a minute before we ask (R3): too long
+ * where others are turned away because it is up. */
+void governor_doubted(struct relay *relay, struct server *server)
+{
+    int64_t now = relay->now.steady_ms;
+    if (server->state == SERVER_UP && !server->on_demand && server->probe == NULL &&
+        now - server->last_contact_ms >= DOUBTED_MS && now - server->last_probe_ms >= DOUBTED_MS) {
+        server->probe_asked = true;
+        governor_probe_now(relay, server);
+    }
 }
 
 /* ---- what was seen ------------------------------------------------------------------------ */

@@ -928,6 +928,16 @@ void relay_contact(struct relay *relay, const struct ip_address *from, struct re
     relay_settle(relay);
 }
 
+void relay_server_doubted(struct relay *relay, uint32_t index, struct relay_time now)
+{
+    relay_begin(relay, now);
+    struct server *server = server_at(relay, index);
+    if (relay->started && server != NULL) {
+        governor_doubted(relay, server);
+        relay_settle(relay);
+    }
+}
+
 /* A server of the chain that mail to this recipient takes, with this address; or NULL. */
 static struct server *server_on_way(struct relay *relay, const struct spool_message *message,
                                     uint32_t which)

@@ -198,6 +198,9 @@ int64_t relay_deadline(const struct relay *relay);
 /* A client connected to us, or asked with ETRN, from this address: a server's own address is
  * probed at once (R3). */
 void relay_contact(struct relay *relay, const struct ip_address *from, struct relay_time now);
+/* Somebody has come to us though this server is up and takes his mail itself: it is asked whether
+ * it is, unless it was heard of in the last second. */
+void relay_server_doubted(struct relay *relay, uint32_t server, struct relay_time now);
 /* A message that carries a Received field of ours and was not added yet. True: its client is a
  * server of a chain that one of its recipients would go to (R5). That server is suspect then, and
  * the message must be put off, for to take it would be to send it round and round. */

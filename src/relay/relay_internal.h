@@ -350,7 +350,7 @@ struct server {
     struct session *probe;
     int64_t next_probe_ms;
     int64_t last_probe_ms;
-    bool probe_asked;         /* by the operator: even if it is up and was heard of */
+    bool probe_asked;         /* even if it is up and was heard of */
     uint32_t probe_delay_ms;  /* while it is not greeted well */
     uint32_t canary_delay_ms; /* the last one, between canaries */
     bool relapsed;            /* failed soon after it came up: no canary before that has passed */
@@ -932,6 +932,7 @@ void governor_deferred(struct relay *relay, struct server *server, const struct 
                        uint32_t sender, uint64_t recipient);
 uint32_t governor_probe_interval(struct relay *relay, const struct server *server);
 void governor_probe_now(struct relay *relay, struct server *server);
+void governor_doubted(struct relay *relay, struct server *server); /* relay_server_doubted() */
 void governor_probe_due(struct relay *relay, struct server *server);
 /* R5: it routes mail that it had from us back to us. */
 void governor_loop(struct relay *relay, struct server *server);

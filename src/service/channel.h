@@ -43,6 +43,7 @@ enum channel_frame {
                       */
     CHANNEL_LISTING, /* u64 token, 16 bytes client address: do DNS lists know it? Answered by
                         CHANNEL_LISTED, unless that is lost on the way */
+    CHANNEL_SENT_ON, /* u32 generation, u32 route: a stranger was sent to its head, which is up */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452 */

@@ -427,6 +427,21 @@ static void take_abort(struct core_edge_in *in, uint64_t token)
     }
 }
 
+static void take_sent_on(struct core *core, struct reader *reader)
+{
+    struct relay_lane_view lane;
+    uint32_t generation = reader_u32(reader), route = reader_u32(reader);
+    if (reader->failed || generation != core->generation ||
+        route >= core->config->relay.route_count) {
+        return; /* it has another configuration than we, and will ask again */
+    }
+    relay_lane(core->relay, route, &lane);
+    if (lane.chain_length > 0) {
+        relay_server_doubted(core->relay, lane.chain[0], core_now());
+        core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    }
+}
+
 static void take_frame(struct core_edge_in *in, struct slice frame)
 {
     uint8_t front[1 + 16];
@@ -439,6 +454,10 @@ static void take_frame(struct core_edge_in *in, struct slice frame)
         memcpy(from.bytes, front + 1, sizeof(from.bytes));
         relay_contact(in->core->relay, &from, core_now());
         core_act(in->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+        return;
+    }
+    if (type == CHANNEL_SENT_ON) {
+        take_sent_on(in->core, &reader);
         return;
     }
     if (type == CHANNEL_ETRN || type == CHANNEL_ATRN || type == CHANNEL_RECIPIENT ||

@@ -82,6 +82,7 @@ static bool take_route(struct smtp_in *in, struct reader *reader)
     }
     struct route_table *table = table_of(in, generation);
     if (route_table_set_count(table, route + 1)) {
+        state.doubted_ms = table->states[route].doubted_ms;
         table->states[route] = state;
     }
     return true;
@@ -337,6 +338,23 @@ void core_contact(struct smtp_in *in, const struct ip_address *client)
     buffer_put_u8(&in->frame, CHANNEL_CONTACT);
     buffer_append(&in->frame, slice_make(client->bytes, sizeof(client->bytes)));
     /* It only saves time: without room it may get lost. */
+    (void)!ring_send(in->ring, buffer_slice(&in->frame));
+}
+
+void core_sent_on(struct smtp_in *in, uint32_t route)
+{
+    enum { EVERY_MS = 500 };
+    int64_t now_ms = clock_steady_ms();
+    if (in->ring == NULL || route >= in->routes.count ||
+        now_ms - in->routes.states[route].doubted_ms < EVERY_MS) {
+        return;
+    }
+    in->routes.states[route].doubted_ms = now_ms;
+    buffer_clear(&in->frame);
+    buffer_put_u8(&in->frame, CHANNEL_SENT_ON);
+    buffer_put_u32(&in->frame, in->generation);
+    buffer_put_u32(&in->frame, route);
+    /* The next stranger says it again. */
     (void)!ring_send(in->ring, buffer_slice(&in->frame));
 }
 

@@ -194,15 +194,17 @@ struct smtp_answer guard_recipient(struct session *session)
                                 SLICE_LITERAL("You name too many recipients, wait a minute")};
 }
 
-/* Who goes to the backup while the primary is there means no good, or will go to it next. */
+/* Who goes to the backup while the primary is there means no good, or will go to it next: unless it
+ * has just gone, which somebody must find out. */
 struct smtp_answer guard_only_when_down(const struct session *session, uint32_t route)
 {
-    const struct smtp_in *in = session->in;
+    struct smtp_in *in = session->in;
     if (!in->config->relay.routes[route].only_when_down || !core_route(in, route)->head_up ||
         guard_spares(session)) {
         return SMTP_ACCEPT;
     }
     counter_add(in->counters, COUNTER_SENT_TO_PRIMARY, 1);
+    core_sent_on(in, route);
     return (struct smtp_answer){451, "4.7.1",
                                 SLICE_LITERAL("The primary mail server is up, send it there")};
 }

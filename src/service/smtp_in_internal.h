@@ -68,6 +68,7 @@ struct route_state {
     bool head_up;
     uint32_t flags;      /* RELAY_CAP_* of its head server */
     uint64_t size_limit; /* 0: none */
+    int64_t doubted_ms;  /* when core_sent_on() last told core */
 };
 
 struct route_table {
@@ -458,6 +459,8 @@ enum error core_send_append(struct smtp_in *in, struct transaction *transaction)
 void core_send_abort(struct smtp_in *in, struct transaction *transaction);
 void core_send_aborts(struct smtp_in *in); /* those that found no room */
 void core_contact(struct smtp_in *in, const struct ip_address *client);
+/* A stranger was sent to the head of this route's chain. */
+void core_sent_on(struct smtp_in *in, uint32_t route);
 /* A configured server's, as far as that is known without asking DNS. */
 bool core_is_server_address(const struct smtp_in *in, const struct ip_address *client);
 void core_forget(struct smtp_in *in); /* the ring has gone */

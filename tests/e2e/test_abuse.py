@@ -22,7 +22,7 @@ PORT = 2525
 
 
 def counter(mx, name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=60) as page:
         samples = parse(page.read().decode())
     return sum(value for (found, _), value in samples.items() if found == f"holdfast_{name}_total")
 
@@ -98,7 +98,7 @@ def test_lists_are_read_from_files_and_again_at_a_reload(holdfast, sink, place):
     assert "'from'" in refusal(mx, source="127.0.0.10", sender="x@spam.example")
     clients.write_text("127.0.0.10\n")
     mx.reload()
-    wait_for(lambda: greeting(mx)[0] == 220, 10, what="the new list")
+    wait_for(lambda: greeting(mx)[0] == 220, what="the new list")
     assert greeting(mx, "127.0.0.10")[0] == 554
     clients.write_text("127.0.0.10\n127.0.0.300\n")
     checked = mx.tool("check", check=False)
@@ -110,10 +110,10 @@ def test_lists_are_read_from_files_and_again_at_a_reload(holdfast, sink, place):
 
 def test_who_speaks_first_is_no_mail_server(holdfast, sink):
     mx = holdfast(backup_mx(sink().port) + OURS + 'allow him { clients = 127.0.0.7 }\n',
-                  listen="greeting-delay = 1s")
+                  listen="greeting-delay = 3s")
     with socket.create_connection(("127.0.0.1", mx.port), source_address=(STRANGER, 0)) as talker:
         talker.sendall(b"EHLO spam.example\r\nMAIL FROM:<x@spam.example>\r\n")
-        talker.settimeout(10)
+        talker.settimeout(60)
         said = b""
         with contextlib.suppress(ConnectionError):
             while more := talker.recv(4096):
@@ -122,12 +122,12 @@ def test_who_speaks_first_is_no_mail_server(holdfast, sink):
     assert counter(mx, "early_talkers") == 1
     begun = time.monotonic()
     assert greeting(mx)[0] == 220
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - begun > 2.9
     # Neither our own clients nor whom we know wait: they may even speak at once.
     for spared in (CLIENT, "127.0.0.7"):
         with socket.create_connection(("127.0.0.1", mx.port), source_address=(spared, 0)) as one:
             one.sendall(b"EHLO a.example\r\nQUIT\r\n")
-            one.settimeout(10)
+            one.settimeout(60)
             assert one.makefile("rb").read().startswith(b"220 ")
     mx.send(source=STRANGER)
     mx.wait_empty()
@@ -137,11 +137,11 @@ def test_many_that_wait_for_a_greeting_may_go_or_be_stopped(holdfast, sink):
     """Held greetings whose clients leave, and a stop in the middle."""
     mx = holdfast(backup_mx(sink().port), listen="greeting-delay = 30s", start=False)
     mx.start(wait=False)
-    wait_for(lambda: " keeper started " in mx.log(), 10, what="its start")
+    wait_for(lambda: " keeper started " in mx.log(), what="its start")
     waiting = [socket.create_connection(("127.0.0.1", mx.port)) for _ in range(200)]
     for one in waiting[::2]:
         one.close()
-    wait_for(lambda: counter(mx, "smtp_sessions") == 200, 10, what="all of them")
+    wait_for(lambda: counter(mx, "smtp_sessions") == 200, what="all of them")
     mx.stop()
     for one in waiting[1::2]:
         one.close()
@@ -158,7 +158,7 @@ def test_who_guesses_recipients_is_slowed_down_and_cut_off(holdfast, sink):
         begun = time.monotonic()
         codes = [dialogue.say(f"RCPT TO:<x{i}@elsewhere.example>")[0] for i in range(8)]
         assert codes == [550] * 8
-        assert time.monotonic() - begun >= 0.3
+        assert time.monotonic() - begun > 0.25
         code, text = dialogue.say("RCPT TO:<x9@elsewhere.example>")
         assert code == 421 and "Too many refused recipients" in text
         assert dialogue.socket.recv(10) == b""
@@ -194,7 +194,7 @@ def test_an_unknown_sender_is_put_off_once(holdfast, sink):
             return mx.send(source=STRANGER)[0]
         except Refused:
             return None
-    wait_for(lambda: again() == 250, 10, 0.3, "the second try")
+    wait_for(lambda: again() == 250, step=0.3, what="the second try")
     assert mx.send(source=STRANGER)[0] == 250
     with pytest.raises(Refused):
         mx.send(source=STRANGER, sender="carol@client.example")
@@ -209,7 +209,7 @@ def test_while_the_primary_is_up_strangers_go_there(holdfast, sink):
     hop = sink()
     mx = holdfast(backup_mx(hop.port, more="only-when-down = yes") + OURS +
                   'allow him { clients = 127.0.0.7 }\n')
-    wait_for(lambda: mx.server_state("m1") == "up", 10, what="m1 up")
+    wait_for(lambda: mx.server_state("m1") == "up", what="m1 up")
 
     def code(source=STRANGER):
         try:
@@ -217,13 +217,16 @@ def test_while_the_primary_is_up_strangers_go_there(holdfast, sink):
         except Refused as refused:
             assert refused.text == "4.7.1 The primary mail server is up, send it there"
             return refused.code
-    wait_for(lambda: code() == 451, 10, what="the first refusal")
+    wait_for(lambda: code() == 451, what="the first refusal")
     assert code(CLIENT) == 250 and code("127.0.0.7") == 250
     assert counter(mx, "sent_to_primary") >= 1
+    # It goes while nobody speaks with it: only the strangers' coming makes us look.
+    mx.wait_empty()
+    wait_for(lambda: not hop.sessions, what="the end of all sessions with it")
     hop.stop()
-    wait_for(lambda: code() == 250, 20, what="mail taken")
+    wait_for(lambda: code() == 250, 45, 0.2, "mail taken")
     hop.start()
-    wait_for(lambda: code() == 451, 20, what="the primary again")
+    wait_for(lambda: code() == 451, step=0.2, what="the primary again")
     mx.wait_empty()
 
 
@@ -288,7 +291,7 @@ def test_messages_in_a_minute(bounded):
 def test_recipients_in_a_minute(bounded):
     it = bounded("recipient-rate = 10")
     assert it.message(recipients=8) == 250
-    assert it.message(recipients=3) == 450
+    assert it.message(recipients=8) == 450
     assert it.message(who=1, recipients=10) == 250
 
 
@@ -311,13 +314,12 @@ def test_connections_of_neighbours(bounded):
 
 @needs_net
 def test_who_has_guessed_much_is_not_greeted_for_a_while(bounded):
-    it = bounded("refused-recipient-rate = 10  refused-recipients = 6  tarpit = none")
-    for _ in range(2):
-        dialogue = it.dialogue()
-        dialogue.must("MAIL FROM:<bob@client.example>")
-        for i in range(6):
-            dialogue.say(f"RCPT TO:<x{i}@elsewhere.example>")
-        dialogue.close()
+    it = bounded("refused-recipient-rate = 10  refused-recipients = 30  tarpit = none")
+    dialogue = it.dialogue()
+    dialogue.must("MAIL FROM:<bob@client.example>")
+    for i in range(20):
+        assert dialogue.say(f"RCPT TO:<x{i}@elsewhere.example>")[0] == 550
+    dialogue.close()
     code, text = it.dialogue(hello=None).greeting
     assert code == 421 and "recipients of yours were refused" in text
     assert it.message(who=1) == 250
@@ -349,7 +351,7 @@ class Listed:
         self.mx = holdfast(f'listen far {{ address = "192.0.2.1:{PORT}"  dnsbl-score = 3  {more} }}\n'
                            'server m1 { address = "127.0.0.1:1" }\n'
                            "domain example.com { deliver-to = m1 }\n" + LISTS, top=f"loops = 1\n{names.setting}")
-        wait_for(lambda: self.mx.server_state("m1") == "down", 10, what="a sending process")
+        wait_for(lambda: self.mx.server_state("m1") == "down", what="a sending process")
 
     def greeting(self, who=0, **how):
         with self.net.far():
@@ -401,22 +403,22 @@ def test_a_core_that_dies_meanwhile_holds_up_no_greeting(net, holdfast, names):
     names.mode = "silent"
     it = Listed(net, holdfast, names)
     with net.far():
-        waiting = [socket.create_connection(("192.0.2.1", PORT), timeout=20) for _ in range(20)]
-    wait_for(lambda: counter(it.mx, "dnsbl_questions") == 20, 10, what="the questions")
+        waiting = [socket.create_connection(("192.0.2.1", PORT), timeout=60) for _ in range(20)]
+    wait_for(lambda: counter(it.mx, "dnsbl_questions") == 20, what="the questions")
     kill(it.mx.processes()["holdfast-core"][0])
     for one in waiting:
         assert one.recv(3) in (b"220", b"421")
         one.close()
     names.mode = "good"
-    wait_for(lambda: it.greeting(1)[0] == 220, 20, what="a greeting")
+    wait_for(lambda: it.greeting(1)[0] == 220, what="a greeting")
 
 
 @needs_net
 def test_who_speaks_while_lists_are_asked_has_spoken_early(net, holdfast, names):
     names.mode = "silent"
-    it = Listed(net, holdfast, names, more="greeting-delay = 500ms")
+    it = Listed(net, holdfast, names, more="greeting-delay = 3s")
     with net.far():
-        talker = socket.create_connection(("192.0.2.1", PORT), timeout=20)
+        talker = socket.create_connection(("192.0.2.1", PORT), timeout=60)
     talker.sendall(b"EHLO spam.example\r\n")
     assert talker.recv(100).startswith(b"554 5.5.1 You spoke before the greeting")
     talker.close()

@@ -174,6 +174,42 @@ static void an_up_server_is_probed_only_when_not_heard_of_for_a_minute(void **st
     assert_int_equal(world_state(&world, 0), SERVER_DOWN);
 }
 
+static void an_up_server_that_strangers_doubt_is_asked(void **state)
+{
+    (void)state;
+    world_up(&world, 0);
+    relay_server_doubted(world.relay, 0, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* heard of just now */
+    world.now.steady_ms += 1000;
+    relay_server_doubted(world.relay, 0, world.now);
+    world_take(&world);
+    struct relay_action probe = take_one(RELAY_CONNECT, 0);
+    world.now.steady_ms += 1000;
+    relay_server_doubted(world.relay, 0, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* one is under way */
+    world_opened(&world, probe.session);
+    assert_int_equal(world_state(&world, 0), SERVER_UP);
+    relay_server_doubted(world.relay, 0, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0);
+    world.now.steady_ms += 1000;
+    relay_server_doubted(world.relay, 0, world.now);
+    world_take(&world);
+    probe = take_one(RELAY_CONNECT, 0);
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    probe = take_one(RELAY_CONNECT, 0);
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    world.now.steady_ms += 10;
+    relay_server_doubted(world.relay, 0, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_CONNECT), 0); /* its own probes go on */
+    relay_server_doubted(world.relay, 4711, world.now);
+}
+
 static void one_probe_at_a_time_and_a_contact_brings_it_at_once(void **state)
 {
     (void)state;
@@ -746,6 +782,7 @@ int main(void)
         scene(without_a_good_greeting_probes_double_up_to_half_a_minute),
         scene(with_nothing_waiting_a_second_good_probe_makes_it_up),
         scene(an_up_server_is_probed_only_when_not_heard_of_for_a_minute),
+        scene(an_up_server_that_strangers_doubt_is_asked),
         scene(one_probe_at_a_time_and_a_contact_brings_it_at_once),
         scene(a_disabled_server_is_left_alone_until_brought_back),
         scene(a_421_while_another_session_works_is_a_limit),
