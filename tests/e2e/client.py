@@ -17,7 +17,7 @@ class Refused(AssertionError):
 class Dialogue:
     """One session. Content is always CRLF bytes, not yet dot-stuffed."""
 
-    def __init__(self, port, timeout=30, hello="client.example", address="127.0.0.1",
+    def __init__(self, port, timeout=60, hello="client.example", address="127.0.0.1",
                  source=None):
         self.socket = socket.create_connection((address, port), timeout=timeout,
                                                source_address=source and (source, 0))

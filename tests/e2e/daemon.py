@@ -69,7 +69,7 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
             self.wait_ready()
         return self
 
-    def wait_ready(self, seconds=30):
+    def wait_ready(self, seconds=60):
         def ready():
             assert self.child.poll() is None, f"holdfastd ended: {self.log()[-2000:]}"
             return greets(self.port)
@@ -84,7 +84,7 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
         code = self.child.wait(timeout=seconds)
         self.child = None
         assert code == 0, f"exit code {code}: {self.log()[-2000:]}"
-        wait_for(lambda: not any(alive(pid) for pid in pids), 5, what="the end of all processes")
+        wait_for(lambda: not any(alive(pid) for pid in pids), what="the end of all processes")
 
     def end(self):
         """However the test went: nothing stays."""
@@ -168,7 +168,7 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
         with self.dialogue(source=source) as dialogue:
             return dialogue.send(sender, recipients, content, **how)
 
-    def wait_empty(self, seconds=20):
+    def wait_empty(self, seconds=60):
         wait_for(lambda: is_empty(self.status()), seconds, 0.05, "an empty queue")
 
 
@@ -209,7 +209,7 @@ def kill_family(child):
     for pid in pids:
         kill(pid)
     child.wait()
-    wait_for(lambda: not any(alive(pid) for pid in pids), 5, what="the death of all")
+    wait_for(lambda: not any(alive(pid) for pid in pids), what="the death of all")
 
 
 def process_name(pid):

@@ -27,7 +27,7 @@ def free_port(given=set()):  # one set for all calls: no port is given out twice
             return port
 
 
-def wait_for(condition, seconds=10.0, step=0.02, what="the condition"):
+def wait_for(condition, seconds=60.0, step=0.02, what="the condition"):
     """Waits until condition() is true and returns its value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -197,7 +197,7 @@ virtual_minimum_uid = 1
             self.child = subprocess.Popen(self.command("start-fg"), stdin=subprocess.DEVNULL,
                                           stdout=log, stderr=log, start_new_session=True)
         if wait:
-            wait_for(lambda: greets(self.port), 15, what="Postfix's greeting")
+            wait_for(lambda: greets(self.port), what="Postfix's greeting")
         return self
 
     def stop(self):
@@ -207,7 +207,7 @@ virtual_minimum_uid = 1
                        stderr=subprocess.DEVNULL, timeout=30, check=False)
         end_process(self.child)
         # A daemon that served a client goes when it notices that its master has gone.
-        wait_for(lambda: not self.pids(), 10, what="the end of Postfix's daemons")
+        wait_for(lambda: not self.pids(), what="the end of Postfix's daemons")
         self.child = None
 
     def pids(self):
@@ -327,7 +327,7 @@ service log {{
             self.child = subprocess.Popen(
                 ["/usr/sbin/dovecot", "-F", "-c", str(self.root / "dovecot.conf")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        wait_for(lambda: greets(self.port), 15, what="Dovecot's LMTP greeting")
+        wait_for(lambda: greets(self.port), what="Dovecot's LMTP greeting")
         return self
 
     def stop(self):

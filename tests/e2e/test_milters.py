@@ -268,7 +268,7 @@ def test_a_discarded_message_is_taken_and_gone(filtered, milter, stage):
 
 def metric(mx, name):
     import urllib.request
-    with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=60) as page:
         return sum(value for (found, _), value in parse(page.read().decode()).items()
                    if found == f"holdfast_milter_{name}")
 
@@ -397,8 +397,9 @@ STAGES = ["negotiate", "connect", "helo", "mail", "rcpt", "data", "header", "eoh
 def test_a_filter_that_fails_at_a_stage(filtered, milter, stage, default, fault):
     answer = {"die": DIE, "hang": HANG, "nonsense": packet("?", b"what")}[fault]
     filter = milter(always(stage, answer))
-    mx, hop = filtered(filter, more=f"connect-timeout = 300ms  command-timeout = 300ms  "
-                                    f"content-timeout = 300ms  default = {default}")
+    patience = "2s" if fault == "hang" else "60s"
+    mx, hop = filtered(filter, more=f"connect-timeout = {patience}  command-timeout = {patience}  "
+                                    f"content-timeout = {patience}  default = {default}")
     told, code, text = trial(mx)
     if default == "accept":
         assert (told, code) == ("end", 250)
@@ -474,12 +475,12 @@ def test_a_filter_that_works_on_has_more_time(filtered, milter):
     def rule(stage, session, data):
         if stage != "end":
             return None
-        for _ in range(5):
-            time.sleep(0.2)
+        for _ in range(6):
+            time.sleep(0.5)
             session.connection.sendall(PROGRESS)
         return CONTINUE
     filter = milter(rule)
-    mx, hop = filtered(filter, more="content-timeout = 400ms")
+    mx, hop = filtered(filter, more="content-timeout = 2s")
     assert trial(mx)[:2] == ("end", 250)
     delivered(hop)
 
@@ -494,7 +495,7 @@ def test_a_filter_that_is_away_is_told_and_comes_back(filtered, milter):
     assert alert["subject"] == "f0" and "filter f0 is away" in alert["text"]
     assert metric(mx, "connect_failures_total") > 0
     filter.start()
-    wait_for(lambda: trial(mx)[:2] == ("end", 250), 30, 0.2, "the filter's return")
+    wait_for(lambda: trial(mx)[:2] == ("end", 250), step=0.2, what="the filter's return")
     wait_for(lambda: not any(a["kind"] == "milter" for a in mx.status()["alerts"]),
              what="the end of the alert")
     assert "filter-back milter=f0" in mx.log()
@@ -509,8 +510,8 @@ def test_a_filter_that_comes_back_is_told_of_the_session(filtered, milter):
         filter.stop()
         assert dialogue.say("MAIL FROM:<b@client.example>")[0] == 451
         filter.start()
-        wait_for(lambda: dialogue.say("MAIL FROM:<c@client.example>")[0] == 250, 20, 0.3,
-                 "the filter's return")
+        wait_for(lambda: dialogue.say("MAIL FROM:<c@client.example>")[0] == 250, step=0.3,
+                 what="the filter's return")
         dialogue.must("RCPT TO:<ann@example.com>")
         assert dialogue.data(CONTENT)[0] == 250
     assert filter.messages[-1].sender == "<c@client.example>"

@@ -92,12 +92,12 @@ def test_what_tls_has_read_ahead_is_not_forgotten(holdfast, sink, authority):
             dialogue.must("DATA", 354)
             os.kill(receiver, signal.SIGSTOP)
             try:
-                dialogue.socket.settimeout(5)
+                dialogue.socket.settimeout(60)
                 dialogue.write((b"x" * 62 + b"\r\n") * (size * 16384 // 64))
                 dialogue.write(b".\r\n")
             finally:
                 os.kill(receiver, signal.SIGCONT)
-            dialogue.socket.settimeout(20)
+            dialogue.socket.settimeout(60)
             assert dialogue.reply()[0] == 250
     mx.wait_empty()
 
@@ -127,7 +127,7 @@ listen secure {{ address = "127.0.0.1:{port}" {listen(certificate, 'implicit')} 
     mx.wait_empty()
     assert b"with ESMTPS (TLSv1.3" in received(hop.messages[0].content)
     # Nobody greets in the clear there.
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
         plain.sendall(b"EHLO client.example\r\n")
         assert b"220" not in plain.recv(100)
 
@@ -146,7 +146,7 @@ smtp_tls_session_cache_database = btree:${{data_directory}}/smtp_scache
         with Dialogue(sender.port) as dialogue:
             dialogue.send("bob@client.example", ["ann@example.com"],
                           f"Subject: {number}\r\n\r\n".encode())
-        wait_for(lambda: len(hop.messages) == number + 1, 30, what="the message")
+        wait_for(lambda: len(hop.messages) == number + 1, what="the message")
     assert "Verified TLS connection established to" in sender.log()
     assert b"with ESMTPS" in received(hop.messages[0].content)
 
@@ -194,14 +194,14 @@ def test_a_new_certificate_ends_no_connection(holdfast, sink, authority):
         for kind in ("chain", "key"):
             os.replace(getattr(new, kind), getattr(old, kind))
         mx.reload()
-        wait_for(lambda: shown_names(mx.port, authority, NAME) == {"mail.example.org"}, 20,
+        wait_for(lambda: shown_names(mx.port, authority, NAME) == {"mail.example.org"},
                  what="the new certificate")
         dialogue.send("bob@client.example", ["ann@example.com"], b"Subject: x\r\n\r\n")
     mx.wait_empty()
     # One that does not fit leaves all as it was.
     old.key.write_bytes(authority.own.key.read_bytes())
     mx.reload()
-    wait_for(lambda: "key values mismatch" in mx.log(), 20, what="the complaint")
+    wait_for(lambda: "key values mismatch" in mx.log(), what="the complaint")
     assert shown_names(mx.port, authority, NAME) == {"mail.example.org"}
 
 
@@ -262,7 +262,7 @@ def test_what_comes_in_the_clear_instead_of_the_handshake(holdfast, sink, author
             except OSError:
                 pass
             assert b"250" not in said and b"500" not in said
-    wait_for(lambda: len(re.findall("stage=tls", mx.log())) == 4, 10, what="the log")
+    wait_for(lambda: len(re.findall("stage=tls", mx.log())) == 4, what="the log")
     assert mx.processes()  # each lives
 
 
@@ -271,7 +271,7 @@ def test_a_slow_handshake_is_given_up(holdfast, sink, authority):
                   listen=listen(authority.certificate(NAME)))
     with Dialogue(mx.port) as dialogue:
         dialogue.must("STARTTLS")
-        dialogue.socket.settimeout(20)
+        dialogue.socket.settimeout(60)
         # A byte now and then is no progress.
         hello = b"\x16\x03\x01\x02\x00" + b"\x01" * 512
         closed = False

@@ -46,7 +46,7 @@ def test_postfix_is_spoken_to_by_tls_where_it_offers_it(holdfast, postfix, autho
     primary = postfix(settings=with_tls(authority.certificate(NAME)))
     mx = holdfast(routes(primary.port))
     mx.send(content=b"Subject: secret\r\n\r\n")
-    wait_for(lambda: len(primary.messages()) == 1, 20, what="the message")
+    wait_for(lambda: len(primary.messages()) == 1, what="the message")
     assert b"(using TLSv1.3 with cipher" in primary.messages()[0]
     assert "TLS connection established from" in primary.log()
     [said] = attempts(mx)
@@ -60,7 +60,7 @@ def test_both_versions(holdfast, postfix, authority, most, wanted):
                                         f"smtpd_tls_mandatory_protocols = {most}\n"))
     mx = holdfast(routes(primary.port, "tls = encrypt"))
     mx.send()
-    wait_for(lambda: len(primary.messages()) == 1, 20, what="the message")
+    wait_for(lambda: len(primary.messages()) == 1, what="the message")
     assert attempts(mx)[0].startswith(f"encrypt: {wanted} ")
 
 
@@ -91,14 +91,14 @@ domain encrypted.example {{ deliver-to = m3 }}
 server m3 {{ address = "127.0.0.1:{hop.port}" tls = encrypt {asked} }}
 """)
     mx.send()
-    wait_for(lambda: len(good.messages) == 1, 20, what="the message at the next server")
-    wait_for(lambda: mx.server_state("m1") == "down", 20, what="the verdict")
+    wait_for(lambda: len(good.messages) == 1, what="the message at the next server")
+    wait_for(lambda: mx.server_state("m1") == "down", what="the verdict")
     assert re.search(why, failure(mx))
     assert hop.messages == []
     assert not any(command.startswith("MAIL") for s in hop.sessions for command in s.commands)
     # Who is not asked for a proof is told of all the same.
     mx.send(recipients=["eve@encrypted.example"])
-    wait_for(lambda: len(hop.messages) == 1, 20, what="the message by tls = encrypt")
+    wait_for(lambda: len(hop.messages) == 1, what="the message by tls = encrypt")
     [said] = [row["tls"] for row in mx.lines("trace", "eve@encrypted.example")
               if row["event"] == "attempt"]
     assert re.search(f"^encrypt: .* not verified: .*({why})", said)
@@ -109,7 +109,7 @@ def test_where_it_is_demanded_nothing_goes_in_the_clear(place, holdfast, sink, a
     hop = sink()
     mx = holdfast(routes(hop.port, f"tls = {policy}", f'tls-ca = "{authority.root}"'))
     mx.send()
-    wait_for(lambda: mx.server_state("m1") == "down", 20, what="the verdict")
+    wait_for(lambda: mx.server_state("m1") == "down", what="the verdict")
     assert "does not offer STARTTLS" in failure(mx)
     assert hop.messages == [] and len(mx.queue()) == 1
     # It comes to offer it.
@@ -149,7 +149,7 @@ def test_where_it_is_not_a_failure_is_no_end_and_never_silent(holdfast, sink, au
     hop.stop()
     hop.start()
     mx.send(sender="second@client.example")
-    wait_for(lambda: len(hop.messages) == 2, 30, what="the second message")
+    wait_for(lambda: len(hop.messages) == 2, what="the second message")
     assert attempts(mx)[-1].startswith("opportunistic: TLSv1.3")
 
 
@@ -175,7 +175,7 @@ def test_tls_before_the_greeting(holdfast, sink, authority):
     for number in range(3):
         mx.send(content=b"Subject: large %d\r\n\r\n" % number + b"x" * 60 * 1000 + b"\r\n"
                 + (b"y" * 70 + b"\r\n") * 40000)
-    mx.wait_empty(60)
+    mx.wait_empty()
     assert sorted(hop.subjects()) == ["large 0", "large 1", "large 2"]
     assert all(len(message.content) > 2800000 for message in hop.messages)
     assert re.search(r"^implicit: TLSv1.3 \S+, verified$", attempts(mx)[0])
@@ -201,7 +201,7 @@ smtpd_relay_restrictions = permit_sasl_authenticated, reject
                              f'tls-ca = "{authority.root}"', "auth-user = tim",
                              f'auth-password-file = "{password}"'))
         mx.send()
-        wait_for(lambda: len(primary.messages()) == 1, 20, what="the message")
+        wait_for(lambda: len(primary.messages()) == 1, what="the message")
         assert "sasl_method=PLAIN, sasl_username=tim" in primary.log()
     finally:
         keeper.stop()
