@@ -432,6 +432,9 @@ static void check_hostname(struct settings *settings, const struct entry *const 
         }
     }
     config->relay.hostname = config->hostname;
+    if (config->authserv_id.length == 0) {
+        config->authserv_id = config->hostname;
+    }
 }
 
 static void make_absolute(struct settings *settings, struct slice *path)

@@ -47,6 +47,10 @@ const struct setting settings_table[] = {
     /* ---- top ---- */
     {"hostname", SETTING_HOSTNAME, TOP(hostname), .otherwise = "the machine's name, with a warning",
      .text = "The name by which this server greets, signs its trace fields and says EHLO."},
+    {"authserv-id", SETTING_HOSTNAME, TOP(authserv_id), .otherwise = "the hostname",
+     .text = "The name by which our filters sign Authentication-Results (RFC 8601). Such fields with "
+             "it, or with the hostname, are removed from mail on receipt; those that filters of ours "
+             "write then can verify a sender."},
     {"state", SETTING_PATH, TOP(state), .fallback = "/var/lib/holdfast", .restart = true,
      .text = "The directory of the journal and of the control socket; a relative path starts where "
              "the program was started."},

@@ -140,9 +140,10 @@ struct hook_config {
 
 struct service_config {
     struct slice hostname;
-    struct slice state; /* directory, absolute */
-    struct slice user;  /* empty: stay who we are */
-    struct slice group; /* of the control socket; empty: the user's */
+    struct slice authserv_id; /* by which our filters sign (RFC 8601) */
+    struct slice state;       /* directory, absolute */
+    struct slice user;        /* empty: stay who we are */
+    struct slice group;       /* of the control socket; empty: the user's */
     uint16_t node;
     uint32_t loops; /* event loops per edge; 0: one per core */
     const struct listener_config *listeners;

@@ -24,6 +24,8 @@ enum { COUNTER_SLOTS = 64 };
     X(BYTES_ACCEPTED, "holdfast_bytes_accepted_total", "Content bytes of messages accepted")       \
     X(MESSAGES_REFUSED, "holdfast_messages_refused_total", "Messages refused at or after DATA")    \
     X(RECIPIENTS_REFUSED, "holdfast_recipients_refused_total", "RCPT commands refused")            \
+    X(FORGED_RESULTS, "holdfast_forged_results_total",                                             \
+      "Authentication-Results in our name removed on receipt")                                     \
     X(BLOCKED, "holdfast_blocked_total", "Sessions and senders refused by a block rule")           \
     X(EARLY_TALKERS, "holdfast_early_talkers_total", "Clients that spoke before the greeting")     \
     X(RATE_LIMITED, "holdfast_rate_limited_total", "Commands put off because of too many of them") \

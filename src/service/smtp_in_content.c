@@ -263,6 +263,64 @@ static void reserve(struct transaction *transaction, size_t more)
     (void)!buffer_reserve(&transaction->content, want);
 }
 
+struct auth_names content_own_names(const struct session *session)
+{
+    const struct listener *listener = session->listener;
+    return (struct auth_names){listener->own_names,
+                               sizeof(listener->own_names) / sizeof(listener->own_names[0])};
+}
+
+/* How many of `bytes`, the last that `content` has given out, belong to the header. */
+static size_t header_part(const struct smtp_content *content, struct slice bytes)
+{
+    uint64_t start = content->length - bytes.length;
+    uint64_t end = smtp_content_header_length(content);
+    return end > start ? (size_t)(end - start) : 0;
+}
+
+/* What is held of a field that may be a forged one. */
+static void end_header(struct transaction *transaction)
+{
+    struct auth_names names = content_own_names(transaction->session);
+    if (!transaction->sieve.is_over) {
+        buffer_append(&transaction->content, auth_sieve_end(&transaction->sieve, &names));
+        counter_add(transaction->session->in->counters, COUNTER_FORGED_RESULTS,
+                    transaction->sieve.fields);
+    }
+}
+
+/* RFC 8601 section 5: nobody but our own filters says what we have found out of a message. */
+static void add_header(struct transaction *transaction, struct slice bytes)
+{
+    struct auth_names names = content_own_names(transaction->session);
+    struct slice run;
+    while (auth_sieve_next(&transaction->sieve, &names, &bytes, &run)) {
+        buffer_append(&transaction->content, run);
+    }
+}
+
+static void add_bytes(struct transaction *transaction, const struct smtp_content *content,
+                      struct slice bytes)
+{
+    if (transaction->sieve.is_over) {
+        buffer_append(&transaction->content, bytes);
+        return;
+    }
+    size_t part = header_part(content, bytes);
+    size_t own = submit_header_end(transaction, content, bytes);
+    if (own < bytes.length) {
+        add_header(transaction, slice_take(bytes, own));
+        submit_header(transaction, content);
+        add_header(transaction, slice_take(slice_skip(bytes, own), part > own ? part - own : 0));
+    } else {
+        add_header(transaction, slice_take(bytes, part));
+    }
+    if (content->header.complete) {
+        end_header(transaction);
+    }
+    buffer_append(&transaction->content, slice_skip(bytes, part));
+}
+
 void content_add(struct transaction *transaction, struct smtp_in *in, struct slice bytes)
 {
     struct buffer *content = &transaction->content;
@@ -276,12 +334,7 @@ void content_add(struct transaction *transaction, struct smtp_in *in, struct sli
     if (transaction->trace_bytes == 0 && !transaction->is_filtered) {
         write_trace(transaction->session);
     }
-    size_t at = submit_header_end(transaction, transaction->session->server.content, bytes);
-    buffer_append(content, slice_take(bytes, at));
-    if (at < bytes.length) {
-        submit_header(transaction, transaction->session->server.content);
-        buffer_append(content, slice_skip(bytes, at));
-    }
+    add_bytes(transaction, transaction->session->server.content, bytes);
     if (content->failed) {
         fail_transaction(in, transaction, "out of memory");
         return;
@@ -308,7 +361,8 @@ void content_relieve(struct session *session)
 
 static bool keep_results(struct transaction *transaction, const struct smtp_content *content)
 {
-    uint64_t ours = transaction->trace_bytes + transaction->added_bytes;
+    uint64_t ours =
+        transaction->trace_bytes + transaction->added_bytes - transaction->sieve.removed;
     transaction->header_length = ours + smtp_content_header_length(content);
     transaction->bytes = ours + content->length;
     transaction->bare_newlines = content->bare_newlines;
@@ -338,7 +392,10 @@ bool content_end(struct session *session, const struct smtp_content *content,
         !transaction->is_filtered) {
         content_add(transaction, in, SLICE_EMPTY); /* an empty message */
     }
-    submit_header(transaction, content); /* of a message that is all header */
+    if (transaction->failure == NULL) { /* of a message that is all header */
+        end_header(transaction);
+        submit_header(transaction, content);
+    }
     if (transaction->content.failed) {
         fail_transaction(in, transaction, "out of memory");
     }

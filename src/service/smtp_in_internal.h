@@ -19,6 +19,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "proto/auth_results.h"
 #include "proto/smtp_server.h"
 #include "relay/mailboxes.h"
 #include "relay/routing.h"
@@ -52,6 +53,8 @@ struct listener {
     struct ip_networks trusted, proxies; /* the listener's own */
     uint32_t dnsbl_score;
     char *hostname;
+    char *authserv_id;
+    struct slice own_names[2]; /* these two: in Authentication-Results */
     char *name;
     struct ip_endpoint at;
     struct milter_peer *milters[MILTERS_MAX]; /* in their order */
@@ -117,8 +120,9 @@ struct transaction {
     int64_t received_ms;
     uint64_t trace_bytes;
     uint64_t added_bytes; /* of fields that were missing */
-    bool has_fields;      /* they have been added */
-    uint64_t streamed;    /* content bytes already with core */
+    struct auth_sieve sieve;
+    bool has_fields;   /* they have been added */
+    uint64_t streamed; /* content bytes already with core */
     struct buffer content;
     size_t accounted; /* of content's capacity, in the shared sum */
     uint64_t bytes;   /* whole content, our field included */
@@ -425,6 +429,8 @@ bool content_end(struct session *session, const struct smtp_content *content,
 /* A waiting transaction once more; as content_end(). */
 bool content_commit(struct smtp_in *in, struct transaction *transaction,
                     struct smtp_answer *ret_answer);
+
+struct auth_names content_own_names(const struct session *session);
 
 /* The Received field. */
 void content_put_trace(const struct session *session, struct buffer *ret_field);

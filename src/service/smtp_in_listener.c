@@ -39,6 +39,7 @@ void listener_unref(struct listener *listener)
     tls_server_free(listener->tls); /* connections live on without */
     listener_drop_peers(listener);
     free(listener->hostname);
+    free(listener->authserv_id);
     free(listener->name);
     free(listener);
 }
@@ -155,16 +156,20 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->fd = fd;
     list_init(&listener->link);
     listener->hostname = copy_text(config->hostname);
+    listener->authserv_id = copy_text(config->authserv_id);
     listener->name = copy_text(from->name);
     listener->watch = loop_watch_new(in->loop, fd, on_connection, listener);
     listener->at = from->at;
-    if (listener->hostname == NULL || listener->name == NULL || listener->watch == NULL ||
-        !listener_take_peers(listener, from) || !listener_take_tls(listener, in->shared, from) ||
+    if (listener->hostname == NULL || listener->authserv_id == NULL || listener->name == NULL ||
+        listener->watch == NULL || !listener_take_peers(listener, from) ||
+        !listener_take_tls(listener, in->shared, from) ||
         !listener_take_milters(listener, config, from)) {
         listener_unref(listener);
         return NULL;
     }
     listener->settings = server_settings(config, from, listener->hostname);
+    listener->own_names[0] = slice_from_text(listener->hostname);
+    listener->own_names[1] = slice_from_text(listener->authserv_id);
     listener->greeting_delay_ms = from->greeting_delay_ms;
     listener->greylist_ms = from->greylist_ms;
     listener->dnsbl_score = from->dnsbl_score;

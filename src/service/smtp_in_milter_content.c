@@ -439,6 +439,31 @@ static enum smtp_in_sent send_on(struct session_milters *milters)
     return SENT_ALL;
 }
 
+/* R8: what our own filters have found out of the sender in this session. */
+static void verify_sender(struct session_milters *milters)
+{
+    static const char *const texts[] = {"", "spf", "dkim", "dmarc"};
+    struct transaction *transaction = milters->session->transaction;
+    const struct header_list *list = &milters->draft->list;
+    struct auth_names names = content_own_names(milters->session);
+    struct slice sender = transaction->sender;
+    struct slice domain = slice_skip(sender, slice_find_last(sender, '@') + 1);
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct header_field *field = &list->fields[i];
+        enum auth_proof proof =
+            field->is_added &&
+                    slice_equal_fold(field->name, SLICE_LITERAL("Authentication-Results"))
+                ? auth_results_prove(header_field_value(field), &names, domain)
+                : AUTH_NOTHING;
+        if (proof != AUTH_NOTHING) {
+            transaction->flags |= SPOOL_SENDER_VERIFIED;
+            buffer_append_text(&milters->verdicts, "; sender verified by ");
+            buffer_append_text(&milters->verdicts, texts[proof]);
+            return;
+        }
+    }
+}
+
 static void describe_result(struct session_milters *milters)
 {
     struct transaction *transaction = milters->session->transaction;
@@ -456,6 +481,7 @@ static void describe_result(struct session_milters *milters)
     if (draft->is_held) {
         transaction->flags |= CHANNEL_QUARANTINED;
     }
+    verify_sender(milters);
     transaction->verdicts = arena_copy(&transaction->arena, buffer_slice(&milters->verdicts));
 }
 

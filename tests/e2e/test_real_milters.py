@@ -30,6 +30,12 @@ def key(place):
     return make_key(place)
 
 
+def send(mx, content=CONTENT, source=None):
+    """One message in. Debian's libmilter lets a step wait up to 10 s for its own pool of threads."""
+    with mx.dialogue(timeout=300, source=source) as dialogue:
+        return dialogue.send("bob@client.example", ["ann@example.com"], content)
+
+
 def delivered(hop):
     wait_for(lambda: hop.messages, what="the delivery")
     return hop.messages.pop(0).content
@@ -53,11 +59,28 @@ def test_opendmarc_reads_what_opendkim_wrote(holdfast, sink, place, daemons, key
                   f'milter dmarc {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
                   listen="milters = {dkim, dmarc}")
     # Not from an address that OpenDMARC ignores.
-    assert mx.send(content=CONTENT, source="127.0.0.2")[0] == 250
+    assert send(mx, source="127.0.0.2")[0] == 250
     header = delivered(hop).split(b"\r\n\r\n")[0]
     assert b"Authentication-Results: mx2.example.net; dkim=none" in header.replace(b"\r\n\t", b" ")
     wrote = re.findall(rb"Authentication-Results: mx2.example.net; (dkim|dmarc)=", header)
     assert wrote == [b"dmarc", b"dkim"] or wrote == [b"dkim", b"dmarc"], header
+
+
+def test_a_good_signature_verifies_its_sender(holdfast, sink, place, daemons, key):
+    """R8. The signature is made by another instance, in front of the one that verifies it."""
+    private, record = key
+    hop = sink()
+    sign = opendkim(daemons, "sign", "Mode s", "Domain client.example", f"KeyFile {private}",
+                    f"Selector {SELECTOR}", "Canonicalization relaxed/simple",
+                    "InternalHosts 127.0.0.0/8")
+    check = verifier(place, daemons, record)
+    mx = holdfast(f'milter sign {{ address = "127.0.0.1:{sign}" }}\n'
+                  f'milter check {{ address = "127.0.0.1:{check}" }}\n' + backup_mx(hop.port),
+                  listen="milters = {sign, check}")
+    _, text = send(mx)
+    accepted = mx.lines("trace", text.split()[-1])[0]
+    assert accepted["reason"].endswith("; sender verified by dkim")
+    assert b"dkim=pass" in delivered(hop)
 
 
 def test_clamav_refuses_a_virus(holdfast, sink, place, daemons):
@@ -78,14 +101,14 @@ def test_clamav_refuses_a_virus(holdfast, sink, place, daemons):
     daemons.serve("clamav-milter", "-c", place / "milter.conf", path=place / "milter.sock")
     mx = holdfast(f'milter clamav {{ address = "unix:{place}/milter.sock" }}\n' +
                   backup_mx(hop.port), listen="milters = clamav")
-    assert mx.send(content=CONTENT)[0] == 250
+    assert send(mx)[0] == 250
     assert b"\r\nX-Virus-Status: Clean" in delivered(hop)
     with pytest.raises(Refused) as refused:
-        mx.send(content=CONTENT + EICAR + b"\r\n")
+        send(mx, CONTENT + EICAR + b"\r\n")
     assert refused.value.code == 550 and "Eicar-Local" in refused.value.text
     # Behind much else, where it no longer lies in memory.
     with pytest.raises(Refused):
-        mx.send(content=CONTENT + b"x" * 76 + b"\r\n" + (b"y" * 76 + b"\r\n") * 10_000 + EICAR +
+        send(mx, CONTENT + b"x" * 76 + b"\r\n" + (b"y" * 76 + b"\r\n") * 10_000 + EICAR +
                 b"\r\n")
     assert mx.queue() == [] and not hop.messages
     assert "filter-refused milter=clamav" in mx.log()
@@ -115,10 +138,10 @@ actions {{ reject = 15; add_header = 6; greylist = 4; }}
     daemons.serve("rspamd", "-f", "-i", "-c", conf, port=port)
     mx = holdfast(f'milter rspamd {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
                   listen="milters = rspamd")
-    assert mx.send(content=CONTENT)[0] == 250
+    assert send(mx)[0] == 250
     delivered(hop)
     gtube = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
     with pytest.raises(Refused) as refused:
-        mx.send(content=CONTENT + gtube + b"\r\n")
+        send(mx, CONTENT + gtube + b"\r\n")
     assert refused.value.code in (550, 554)
     assert "filter-refused milter=rspamd" in mx.log() and not hop.messages

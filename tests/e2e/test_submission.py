@@ -443,6 +443,17 @@ def test_the_sender_must_be_his_own(submission):
             assert client.say(f"MAIL FROM:<{sender}>")[0] == 553, sender
 
 
+def test_who_has_logged_in_is_no_forger(submission):
+    """own-senders is for those who have not."""
+    server = submission(more='server m9 { address = "127.0.0.9:25" }\n'
+                        "domain example.org { deliver-to = m9 own-senders = reject }\n")
+    with Dialogue(server.mx.port, source="127.0.0.8") as stranger:
+        assert stranger.say(f"MAIL FROM:<{ANN}>")[0] == 550
+    with Dialogue(server.port, source="127.0.0.8") as client:
+        client.must(plain(ANN, "secret"), 235)
+        client.must(f"MAIL FROM:<{ANN}>", 250)
+
+
 def test_any_sender_where_nobody_checks(submission):
     server = submission(listen="sender-check = none")
     with server.logged_in() as client:
