@@ -116,6 +116,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
         settings->dot_timeout_ms > 0 ? settings->dot_timeout_ms : DOT_TIMEOUT_MS;
     client->send_credit_ms = SEND_CREDIT_MS;
     client->tls = settings->tls;
+    client->tls_failed = settings->tls_failed;
     client->step = client->tls == SMTP_CLIENT_TLS_FIRST ? SESSION_TLS : SESSION_GREETING;
     client->progress_ms = now_ms;
     buffer_init(&client->output, 0);
@@ -293,9 +294,10 @@ void smtp_client_input(struct smtp_client *client, struct slice bytes, int64_t n
     }
 }
 
-void smtp_client_secured(struct smtp_client *client, int64_t now_ms)
+void smtp_client_secured(struct smtp_client *client, bool is_proved, int64_t now_ms)
 {
     if (client->step == SESSION_TLS) {
+        client->is_proved = is_proved;
         hello_secured(client);
         proceed(client, false, now_ms);
     }

@@ -11,10 +11,11 @@
  *
  * Extensions used where offered: PIPELINING, CHUNKING (RFC 3030, for large contents), SIZE,
  * 8BITMIME, SMTPUTF8, DSN (RFC 3461), DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710), LIMITS (RFC
- * 9422); STARTTLS (RFC 3207) as the settings say; AUTH (RFC 4954) where credentials are
- * given, and then nothing without it; XCLIENT and XFORWARD where allowed. Content goes out as it
- * is, with dots stuffed and a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is
- * refused here (R10), as is a CR, LF, NUL or other control character in an envelope string.
+ * 9422); STARTTLS (RFC 3207) as the settings say; REQUIRETLS (RFC 8689) for mail that demands it,
+ * and which goes to nobody else; AUTH (RFC 4954) where credentials are given, and then nothing
+ * without it; XCLIENT and XFORWARD where allowed. Content goes out as it is, with dots stuffed and
+ * a last CRLF added if it lacks one (DATA only); a bare CR or LF in it is refused here (R10), as is
+ * a CR, LF, NUL or other control character in an envelope string.
  *
  * The strings of a mail, its origin and its array of recipients are borrowed until the result of
  * the transaction, or the end of the client.
@@ -62,6 +63,7 @@ struct smtp_client_settings {
      * a bound on the 2 minutes of DATA's and the 3 of a block. */
     uint32_t command_timeout_ms, dot_timeout_ms;
     enum smtp_client_tls tls;
+    bool tls_failed; /* over a connection before this one: what requires it is put off */
     struct smtp_client_credentials credentials;
 };
 
@@ -97,6 +99,7 @@ struct smtp_client_mail {
     uint64_t size;            /* octets of content */
     bool envelope_only;    /* it is taken back with RSET behind the last reply to RCPT, and needs no
                               smtp_client_go(); its content is never asked for */
+    bool requires_tls;     /* RFC 8689 4.2.1 */
     int8_t priority;       /* RFC 6710 */
     char by_mode;          /* RFC 2852: 'R', 'N'; 0: not given */
     bool by_trace;         /* T */
@@ -143,7 +146,8 @@ enum smtp_client_verdict {
                               its stage is that */
     SMTP_CLIENT_REFUSED,   /* 4xx or 5xx; also 421 anywhere while the transaction was under way.
                               With how LOCAL what cannot be said to this server, as 553 5.6.7,
-                              553 5.1.3 or 553 5.1.7, or without a code content not to be sent */
+                              553 5.1.3 or 553 5.1.7, what is not to be, as 550 5.7.30, 550 5.7.10
+                              or 450 4.7.10, or without a code content not to be sent */
     SMTP_CLIENT_NOT_TRIED, /* its turn did not come: the session ended before, or the server takes
                               no more recipients in this transaction (RCPTMAX; 452, 552) */
     SMTP_CLIENT_CUT,       /* lost, timed out or given up within it before the dot had left whole */
@@ -165,6 +169,7 @@ enum {
     SMTP_CLIENT_CAP_STARTTLS = 64,
     SMTP_CLIENT_CAP_DELIVERBY = 128,
     SMTP_CLIENT_CAP_PRIORITY = 256,
+    SMTP_CLIENT_CAP_REQUIRETLS = 512,
 };
 
 struct smtp_client_capabilities {
@@ -211,8 +216,9 @@ void smtp_client_free(struct smtp_client *client); /* NULL is allowed */
 /* Bytes have arrived; all are taken. */
 void smtp_client_input(struct smtp_client *client, struct slice bytes, int64_t now_ms);
 /* The handshake asked for is done; what is input and output from now on goes through it. What was
- * said before it is forgotten (RFC 3207 4.2). */
-void smtp_client_secured(struct smtp_client *client, int64_t now_ms);
+ * said before it is forgotten (RFC 3207 4.2). `is_proved`: the server is who it should be, and who
+ * that is nobody could have forged (RFC 8689 4.2.1, steps 2 and 4). */
+void smtp_client_secured(struct smtp_client *client, bool is_proved, int64_t now_ms);
 /* The connection has ended or failed. `text` may be empty. */
 void smtp_client_lost(struct smtp_client *client, struct slice text, int64_t now_ms);
 /* The next event; false: none. Call until false after each of the other verbs. */

@@ -60,15 +60,40 @@ static bool needs_utf8(const struct transaction *t)
 }
 
 /* As a server would refuse it, but said by nobody. */
-static struct smtp_client_cause unsendable(enum smtp_client_stage stage, uint8_t subject,
-                                           uint8_t detail, const char *text)
+static struct smtp_client_cause unsendable(enum smtp_client_stage stage, uint16_t code,
+                                           uint8_t subject, uint8_t detail, const char *text)
 {
     struct smtp_client_cause cause = cause_of_text(stage, SMTP_CLIENT_LOCAL, text);
-    cause.code = 553;
-    cause.enhanced[0] = 5;
+    cause.code = code;
+    cause.enhanced[0] = (uint8_t)(code / 100);
     cause.enhanced[1] = subject;
     cause.enhanced[2] = detail;
     return cause;
+}
+
+/* RFC 8689 4.2.1. Of what has a null reverse-path nobody could be told that it was lost (section
+ * 5): it goes all the same. True: *ret_cause says why it does not go. */
+static bool is_kept_back(const struct smtp_client *client, const struct smtp_client_mail *mail,
+                         struct smtp_client_cause *ret_cause)
+{
+    if (!mail->requires_tls || mail->sender.length == 0) {
+        return false;
+    }
+    if (!client->secured && client->tls_failed) {
+        *ret_cause = unsendable(SMTP_CLIENT_AT_MAIL, 450, 7, 10,
+                                "not sent: it requires TLS, which has failed");
+    } else if (!client->secured || !client->is_proved) {
+        *ret_cause = unsendable(SMTP_CLIENT_AT_MAIL, 550, 7, 10,
+                                client->secured ? "not sent: it requires TLS, and the server has "
+                                                  "not proved who it is"
+                                                : "not sent: it requires TLS");
+    } else if (!offers(client, SMTP_CLIENT_CAP_REQUIRETLS)) {
+        *ret_cause = unsendable(SMTP_CLIENT_AT_MAIL, 550, 7, 30,
+                                "not sent: server does not offer REQUIRETLS");
+    } else {
+        return false;
+    }
+    return true;
 }
 
 void check_envelope(struct smtp_client *client, struct transaction *t)
@@ -76,19 +101,24 @@ void check_envelope(struct smtp_client *client, struct transaction *t)
     struct smtp_client_cause cause;
     t->utf8 = needs_utf8(t);
     if (!path_is_sendable(t->mail.sender)) {
-        cause = unsendable(SMTP_CLIENT_AT_MAIL, 1, 7, "not sent: bad sender address syntax");
+        cause = unsendable(SMTP_CLIENT_AT_MAIL, 553, 1, 7, "not sent: bad sender address syntax");
         decide_rest(t, SMTP_CLIENT_REFUSED, &cause);
         return;
     }
     if (!offers(client, SMTP_CLIENT_CAP_SMTPUTF8) && t->utf8) {
-        cause = unsendable(SMTP_CLIENT_AT_MAIL, 6, 7, "not sent: server does not offer SMTPUTF8");
+        cause =
+            unsendable(SMTP_CLIENT_AT_MAIL, 553, 6, 7, "not sent: server does not offer SMTPUTF8");
+        decide_rest(t, SMTP_CLIENT_REFUSED, &cause);
+        return;
+    }
+    if (is_kept_back(client, &t->mail, &cause)) {
         decide_rest(t, SMTP_CLIENT_REFUSED, &cause);
         return;
     }
     for (uint32_t i = 0; i < t->mail.recipient_count; i++) {
         struct slice address = t->mail.recipients[i].address;
         if (address.length == 0 || !path_is_sendable(address)) {
-            cause = unsendable(SMTP_CLIENT_AT_RECIPIENT, 1, 3,
+            cause = unsendable(SMTP_CLIENT_AT_RECIPIENT, 553, 1, 3,
                                "not sent: bad recipient address syntax");
             decide(t, i, SMTP_CLIENT_REFUSED, &cause);
             t->states[i] = RECIPIENT_SKIPPED;
@@ -130,7 +160,8 @@ void queue_mail(struct smtp_client *client, const struct transaction *t)
     }
     if (offers(client, SMTP_CLIENT_CAP_DSN)) {
         if (mail->return_content != SMTP_CLIENT_RETURN_UNSET) {
-            bool full = mail->return_content == SMTP_CLIENT_RETURN_FULL;
+            bool full = mail->return_content == SMTP_CLIENT_RETURN_FULL &&
+                        !mail->requires_tls; /* RFC 8689 section 5 */
             queue_text(client, full ? " RET=FULL" : " RET=HDRS");
         }
         if (word_is_sendable(mail->envelope_id, ENVELOPE_ID_MAX_BYTES, false)) {
@@ -143,6 +174,9 @@ void queue_mail(struct smtp_client *client, const struct transaction *t)
     }
     if (mail->priority != 0 && offers(client, SMTP_CLIENT_CAP_PRIORITY)) {
         buffer_printf(&client->output, " MT-PRIORITY=%d", mail->priority);
+    }
+    if (mail->requires_tls && client->is_proved && offers(client, SMTP_CLIENT_CAP_REQUIRETLS)) {
+        queue_text(client, " REQUIRETLS");
     }
     queue_text(client, "\r\n");
 }

@@ -77,6 +77,7 @@ static const struct {
     {"STARTTLS", SMTP_CLIENT_CAP_STARTTLS},
     {"DELIVERBY", SMTP_CLIENT_CAP_DELIVERBY},
     {"MT-PRIORITY", SMTP_CLIENT_CAP_PRIORITY},
+    {"REQUIRETLS", SMTP_CLIENT_CAP_REQUIRETLS},
 };
 
 /* One line of a reply; those of EHLO after the first name extensions. */

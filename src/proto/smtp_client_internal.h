@@ -97,6 +97,7 @@ struct smtp_client {
     } login;
     enum smtp_client_tls tls;
     bool secured, handshake_told;
+    bool tls_failed, is_proved;
     uint32_t mechanisms; /* offered: bits by enum sasl_mechanism */
     struct sasl_client *sasl;
     struct buffer auth_secrets; /* that no text of a reply may show, a line each */

@@ -13,7 +13,10 @@ enum {
 };
 
 /* What the current field is. */
-enum { FIELD_NONE, FIELD_OTHER, FIELD_MESSAGE_ID, FIELD_RECEIVED };
+enum { FIELD_NONE, FIELD_OTHER, FIELD_MESSAGE_ID, FIELD_RECEIVED, FIELD_TLS_REQUIRED };
+
+/* How far the value of TLS-Required is what it can be. */
+enum { TLS_BEFORE, TLS_N, TLS_NO, TLS_AFTER, TLS_OTHER };
 
 void smtp_header_init(struct smtp_header *header)
 {
@@ -35,6 +38,9 @@ static void end_field_name(struct smtp_header *header)
         header->id_seen = true;
     } else if (slice_equal_fold(name, SLICE_LITERAL("Date"))) {
         header->date_seen = true;
+    } else if (slice_equal_fold(name, SLICE_LITERAL("TLS-Required"))) {
+        header->field = header->tls_fields == 0 ? FIELD_TLS_REQUIRED : FIELD_OTHER;
+        header->tls_fields = header->tls_fields == 0 ? 1 : 2;
     }
 }
 
@@ -143,6 +149,21 @@ static void match_own_trace(struct smtp_header *header, struct slice value)
     }
 }
 
+/* "No" between blanks. */
+static void match_no(struct smtp_header *header, struct slice value)
+{
+    for (size_t i = 0; i < value.length; i++) {
+        uint8_t c = lower(value.data[i]), step = header->tls_step;
+        if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+            header->tls_step = step == TLS_N ? TLS_OTHER : step == TLS_NO ? TLS_AFTER : step;
+        } else {
+            header->tls_step = step == TLS_BEFORE && c == 'n' ? TLS_N
+                               : step == TLS_N && c == 'o'    ? TLS_NO
+                                                              : TLS_OTHER;
+        }
+    }
+}
+
 static size_t at_value(struct smtp_header *header, struct slice rest)
 {
     size_t end = slice_find(rest, '\n');
@@ -152,6 +173,8 @@ static size_t at_value(struct smtp_header *header, struct slice rest)
         keep_id(header, value);
     } else if (header->field == FIELD_RECEIVED) {
         match_own_trace(header, value);
+    } else if (header->field == FIELD_TLS_REQUIRED) {
+        match_no(header, value);
     }
     header->has_8bit = header->has_8bit || !utf8_is_ascii(value);
     if (end < rest.length) {
@@ -192,6 +215,11 @@ void smtp_header_feed(struct smtp_header *header, struct slice bytes)
 bool smtp_header_has_empty_line(const struct smtp_header *header)
 {
     return header->complete && header->state == AT_EMPTY;
+}
+
+bool smtp_header_needs_no_tls(const struct smtp_header *header)
+{
+    return header->tls_fields == 1 && (header->tls_step == TLS_NO || header->tls_step == TLS_AFTER);
 }
 
 struct slice smtp_header_message_id(const struct smtp_header *header)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A scanner over a message's content as it passes by, up to the end of its header: where the header
- * block ends, how many Received fields it has and whether one is our own, the Message-ID. It stores
- * nothing but that Message-ID, so a header of any length costs the same memory.
+ * block ends, how many Received fields it has and whether one is our own, the Message-ID, and
+ * whether it says "TLS-Required: No" (RFC 8689 section 3). It stores nothing but that Message-ID,
+ * so a header of any length costs the same memory.
  *
  * Its input are lines that end in CRLF (smtp_content makes sure). The header block ends behind the
  * first empty line, or before the first line that is neither a field nor a continuation (gateways
@@ -28,7 +29,9 @@ struct smtp_header {
     uint8_t state;
     uint8_t field;
     uint8_t name_length;
-    uint8_t name[12];
+    uint8_t name[13];   /* one more than the longest that is looked for */
+    uint8_t tls_fields; /* TLS-Required, at most 2 */
+    uint8_t tls_step;   /* in the value of the first */
     bool date_seen;
     bool id_seen;
     uint16_t id_length;
@@ -44,5 +47,7 @@ bool smtp_header_has_empty_line(const struct smtp_header *header);
 /* The Message-ID field's value without blanks around it; empty when there is none, or none that
  * could stand in one line of 998 bytes. Valid as long as the header. */
 struct slice smtp_header_message_id(const struct smtp_header *header);
+/* It has one TLS-Required field, and that says No; two contradict the RFC, and count as none. */
+bool smtp_header_needs_no_tls(const struct smtp_header *header);
 
 #endif

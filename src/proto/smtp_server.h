@@ -6,7 +6,8 @@
  * Offered: PIPELINING, SIZE (RFC 1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES
  * (2034), ETRN (1985), CHUNKING (3030, without BINARYMIME), LIMITS (9422), where a listener
  * has it STARTTLS (3207), and where the caller
- * says so DSN (3461), DELIVERBY (2852, without a least time), MT-PRIORITY (6710), and AUTH (4954)
+ * says so DSN (3461), DELIVERBY (2852, without a least time), MT-PRIORITY (6710), REQUIRETLS
+ * (8689), and AUTH (4954)
  * on a connection that is secure, and XCLIENT (xclient.h) where it is trusted. Or, with `odmr`, the
  * provider's side of on-demand mail relay (2645): AUTH with CRAM-MD5 (4954, 2195) and ATRN, and no
  * mail. The caller:
@@ -58,10 +59,10 @@ enum { SMTP_COMMAND_LINE_MAX = 2048 }; /* with all parameters; RFC 5321 section 
 enum smtp_server_event_kind {
     SMTP_SERVER_NONE,
     /* To be answered. */
-    SMTP_SERVER_GREETING, /* first of all. Refusal (421, 554) ends the session */
-    SMTP_SERVER_HELLO,    /* EHLO or HELO: name, is_extended. smtp_server_offer() before */
-    SMTP_SERVER_MAIL, /* mailbox, size, is_8bit, is_smtputf8, ret, envelope_id, deliver_by, priority
-                       */
+    SMTP_SERVER_GREETING,  /* first of all. Refusal (421, 554) ends the session */
+    SMTP_SERVER_HELLO,     /* EHLO or HELO: name, is_extended. smtp_server_offer() before */
+    SMTP_SERVER_MAIL,      /* mailbox, size, is_8bit, is_smtputf8, ret, envelope_id, deliver_by,
+                              priority,      requires_tls */
     SMTP_SERVER_RECIPIENT, /* mailbox, notify, orcpt */
     SMTP_SERVER_DATA,      /* content is about to come (DATA, or the first BDAT). Refusal ends the
                               transaction */
@@ -105,7 +106,12 @@ struct smtp_deliver_by {
 };
 
 /* Extensions that not every client is offered. */
-enum { SMTP_OFFER_DSN = 1, SMTP_OFFER_DELIVERBY = 2, SMTP_OFFER_PRIORITY = 4 };
+enum {
+    SMTP_OFFER_DSN = 1,
+    SMTP_OFFER_DELIVERBY = 2,
+    SMTP_OFFER_PRIORITY = 4,
+    SMTP_OFFER_REQUIRETLS = 8, /* by TLS only (RFC 8689 section 2) */
+};
 
 /* Slices are valid until the next smtp_server_input(), `content` until the answer. */
 struct smtp_server_event {
@@ -123,6 +129,7 @@ struct smtp_server_event {
     struct smtp_deliver_by deliver_by;
     int8_t priority;   /* RFC 6710: -9 to 9 */
     bool has_priority; /* given, 0 perhaps */
+    bool requires_tls; /* RFC 8689 */
     uint8_t notify;    /* 0: not given */
     struct slice orcpt;
     enum sasl_mechanism mechanism;

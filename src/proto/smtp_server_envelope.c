@@ -170,6 +170,15 @@ static const char *take_priority(struct smtp_server *server, struct slice value,
     return NULL;
 }
 
+static const char *take_requiretls(struct smtp_server *server, struct slice value,
+                                   struct smtp_server_event *event)
+{
+    (void)server;
+    (void)value;
+    event->requires_tls = true;
+    return NULL;
+}
+
 static const struct parameter mail_parameters[] = {
     {"SIZE", true, 0, take_size},
     {"BODY", true, 0, take_body},
@@ -178,6 +187,7 @@ static const struct parameter mail_parameters[] = {
     {"ENVID", true, SMTP_OFFER_DSN, take_envid},
     {"BY", true, SMTP_OFFER_DELIVERBY, take_by},
     {"MT-PRIORITY", true, SMTP_OFFER_PRIORITY, take_priority},
+    {"REQUIRETLS", false, SMTP_OFFER_REQUIRETLS, take_requiretls},
     {NULL, false, 0, NULL},
 };
 

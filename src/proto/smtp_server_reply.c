@@ -169,6 +169,9 @@ void smtp_server_reply_hello(struct smtp_server *server)
     if ((server->offers & SMTP_OFFER_PRIORITY) != 0) {
         buffer_append(output, SLICE_LITERAL("250-MT-PRIORITY\r\n"));
     }
+    if ((server->offers & SMTP_OFFER_REQUIRETLS) != 0) {
+        buffer_append(output, SLICE_LITERAL("250-REQUIRETLS\r\n"));
+    }
     if (server->is_trusted) {
         buffer_append(output, SLICE_LITERAL("250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR "
                                             "DESTPORT REVERSE_NAME\r\n"));

@@ -139,8 +139,9 @@ enum {
     RELAY_CAP_DSN = 4,
     RELAY_CAP_PIPELINING = 8,
     RELAY_CAP_CHUNKING = 16,
-    RELAY_CAP_DELIVERBY = 32, /* RFC 2852 */
-    RELAY_CAP_PRIORITY = 64,  /* RFC 6710 */
+    RELAY_CAP_DELIVERBY = 32,   /* RFC 2852 */
+    RELAY_CAP_PRIORITY = 64,    /* RFC 6710 */
+    RELAY_CAP_REQUIRETLS = 128, /* RFC 8689: offered by TLS, with its name proved */
 };
 
 struct relay_capabilities {

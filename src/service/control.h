@@ -120,6 +120,8 @@
  *              "priority":n,"deliver_by":ms|null,"deliver_by_mode":null|"return"|"notify",
  *              "deliver_by_trace":bool,"sender_verified":bool,"own_dsn":bool,
  *              "envelope_only":bool,  a drill's that ends at RCPT
+ *              "require_tls":bool,    REQUIRETLS (RFC 8689)
+ *              "tls_optional":bool,   its header says "TLS-Required: No"
  *              "elapsed":seconds,     of the time that counts against `keep` (R7)
  *              "uncounted":seconds},  since "received" that do not: of holds that are over
  *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},

@@ -76,7 +76,9 @@ static void read_envelope(struct fields *fields, struct control_import *import)
                      flag_of(fields, "eightbit", SPOOL_8BIT) |
                      flag_of(fields, "sender_verified", SPOOL_SENDER_VERIFIED) |
                      flag_of(fields, "own_dsn", SPOOL_OWN_DSN) |
-                     flag_of(fields, "envelope_only", SPOOL_ENVELOPE_ONLY);
+                     flag_of(fields, "envelope_only", SPOOL_ENVELOPE_ONLY) |
+                     flag_of(fields, "require_tls", SPOOL_REQUIRE_TLS) |
+                     flag_of(fields, "tls_optional", SPOOL_TLS_OPTIONAL);
     if (slice_equal(ret, SLICE_LITERAL("full"))) {
         message->flags |= SPOOL_RET_FULL;
     } else if (slice_equal(ret, SLICE_LITERAL("headers"))) {

@@ -22,8 +22,9 @@ enum {
     PART_BYTES = 256 << 10,
 };
 
-static const uint32_t kept_flags =
-    SPOOL_8BIT | SPOOL_SMTPUTF8 | SPOOL_RET_FULL | SPOOL_RET_HEADERS | SPOOL_OWN_DSN;
+static const uint32_t kept_flags = SPOOL_8BIT | SPOOL_SMTPUTF8 | SPOOL_RET_FULL |
+                                   SPOOL_RET_HEADERS | SPOOL_OWN_DSN | SPOOL_REQUIRE_TLS |
+                                   SPOOL_TLS_OPTIONAL;
 
 /* A message on its way to be accepted again. */
 struct resent {

@@ -179,6 +179,8 @@ json_t *control_envelope(struct control_request *request, const struct spool_mes
     control_set(envelope, "deliver_by", control_time(message->deliver_by_ms));
     control_set(envelope, "deliver_by_mode", deliver_by_mode(message));
     control_set(envelope, "deliver_by_trace", json_boolean(message->flags & SPOOL_BY_TRACE));
+    control_set(envelope, "require_tls", json_boolean(message->flags & SPOOL_REQUIRE_TLS));
+    control_set(envelope, "tls_optional", json_boolean(message->flags & SPOOL_TLS_OPTIONAL));
     control_set(envelope, "sender_verified", json_boolean(message->flags & SPOOL_SENDER_VERIFIED));
     control_set(envelope, "own_dsn", json_boolean(message->flags & SPOOL_OWN_DSN));
     control_set(envelope, "envelope_only", json_boolean(message->flags & SPOOL_ENVELOPE_ONLY));

@@ -117,8 +117,10 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
     notice->message = (struct spool_message){
         .id = id,
         .received_ms = report.now_ms,
-        .flags = SPOOL_OWN_DSN | (utf8 ? SPOOL_SMTPUTF8 : 0U),
-        .priority = original.priority, /* RFC 6710: as urgent as what it tells of */
+        .flags =
+            SPOOL_OWN_DSN | (utf8 ? SPOOL_SMTPUTF8 : 0U) |
+            (original.flags & SPOOL_REQUIRE_TLS), /* RFC 8689 section 5: it quotes the header */
+        .priority = original.priority,            /* RFC 6710: as urgent as what it tells of */
         .header_length = header_length,
         .body_length = notice->content.length - header_length,
         .origin = {.listener = SLICE_LITERAL("dsn"), .helo = core->config->hostname},

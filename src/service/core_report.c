@@ -160,6 +160,13 @@ static void store(struct core *core, const struct event *event)
     core_control_event(core, event);
 }
 
+static struct slice tls_demand(const struct spool_message *message)
+{
+    return (message->flags & SPOOL_REQUIRE_TLS) != 0    ? SLICE_LITERAL("REQUIRETLS")
+           : (message->flags & SPOOL_TLS_OPTIONAL) != 0 ? SLICE_LITERAL("TLS-Required: No")
+                                                        : SLICE_EMPTY;
+}
+
 static void store_accepted(struct core *core, const struct spool_message *message,
                            enum event_kind kind)
 {
@@ -186,6 +193,7 @@ static void store_accepted(struct core *core, const struct spool_message *messag
                                 .message_id = message->message_id_header,
                                 .recipients = recipients,
                                 .recipient_count = message->recipient_count,
+                                .tls = tls_demand(message),
                                 .reason = message->origin.verdicts};
     store(core, &event);
 }

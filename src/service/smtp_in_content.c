@@ -372,6 +372,10 @@ static bool keep_results(struct transaction *transaction, const struct smtp_cont
     if (content->header.is_ours) {
         transaction->flags |= CHANNEL_OWN_TRACE;
     }
+    if (smtp_header_needs_no_tls(&content->header) &&
+        (transaction->flags & SPOOL_REQUIRE_TLS) == 0) { /* RFC 8689 4.1 */
+        transaction->flags |= SPOOL_TLS_OPTIONAL;
+    }
     if (transaction->is_smtputf8 && (transaction->is_utf8_address || content->header.has_8bit)) {
         transaction->flags |= SPOOL_SMTPUTF8 | SPOOL_8BIT;
     }

@@ -45,10 +45,11 @@ static bool all_heads_offer_dsn(const struct session *session)
  * priority does not count (R6), and mail of theirs that is late could not be returned (R8). */
 unsigned envelope_offers(const struct session *session)
 {
+    unsigned by_tls = session->tls != NULL ? SMTP_OFFER_REQUIRETLS : 0;
     if (session->listener->settings.submission || is_relay_client(session)) {
-        return SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY;
+        return SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY | by_tls;
     }
-    return all_heads_offer_dsn(session) ? SMTP_OFFER_DSN : 0;
+    return (all_heads_offer_dsn(session) ? SMTP_OFFER_DSN : 0) | by_tls;
 }
 
 /* A sender of a domain of ours that does not come from outside, with a client that does. */
@@ -93,7 +94,8 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
                          (event->ret == SMTP_RET_HEADERS ? SPOOL_RET_HEADERS : 0) |
                          (is_relay_client(session) ? SPOOL_SENDER_VERIFIED : 0) |
                          (event->deliver_by.mode == 'R' ? SPOOL_BY_RETURN : 0) |
-                         (event->deliver_by.is_traced ? SPOOL_BY_TRACE : 0);
+                         (event->deliver_by.is_traced ? SPOOL_BY_TRACE : 0) |
+                         (event->requires_tls ? SPOOL_REQUIRE_TLS : 0);
     transaction->priority = event->priority;
     transaction->has_priority = event->has_priority;
     transaction->deliver_by_ms =
@@ -139,6 +141,11 @@ static struct smtp_answer check_route(const struct session *session, uint32_t ro
     if (transaction->is_smtputf8 && (state->flags & RELAY_CAP_SMTPUTF8) == 0) {
         return (struct smtp_answer){553, "5.6.7",
                                     SLICE_LITERAL("The next server does not take SMTPUTF8")};
+    }
+    if ((transaction->flags & SPOOL_REQUIRE_TLS) != 0 && transaction->sender.length > 0 &&
+        (state->flags & RELAY_CAP_REQUIRETLS) == 0) {
+        return (struct smtp_answer){550, "5.7.30",
+                                    SLICE_LITERAL("The next server does not take REQUIRETLS")};
     }
     if (is_too_large(session, state, recipient)) {
         return (struct smtp_answer){552, "5.3.4",

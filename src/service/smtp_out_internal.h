@@ -158,6 +158,7 @@ struct out_session {
     struct tls *tls;                /* NULL: in the clear */
     bool shaking;                   /* hands, that is: nothing else is said */
     bool without_tls;               /* TLS has failed, and is not demanded */
+    bool proved;                    /* the server has shown by it who it is */
     struct session_dane *dane;      /* NULL: not asked */
     char tls_said[CHANNEL_TLS_MAX]; /* policy and result, for people; empty: no TLS wanted */
     struct loop_watch *watch;

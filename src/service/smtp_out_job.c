@@ -154,6 +154,7 @@ void job_mail(struct out_job *job, struct smtp_client_mail *ret_mail)
         .envelope_id = message->envelope_id,
         .size = message->header_length + message->body_length,
         .envelope_only = (message->flags & SPOOL_ENVELOPE_ONLY) != 0,
+        .requires_tls = (message->flags & SPOOL_REQUIRE_TLS) != 0,
         .priority = message->priority >= -9 && message->priority <= 9 ? message->priority : 0,
         .by_mode = message->deliver_by_ms == 0        ? 0
                    : message->flags & SPOOL_BY_RETURN ? 'R'

@@ -129,11 +129,15 @@ static bool send_opened(struct smtp_out *out, const struct out_session *session)
         {SMTP_CLIENT_CAP_CHUNKING, RELAY_CAP_CHUNKING},
         {SMTP_CLIENT_CAP_DELIVERBY, RELAY_CAP_DELIVERBY},
         {SMTP_CLIENT_CAP_PRIORITY, RELAY_CAP_PRIORITY},
+        {SMTP_CLIENT_CAP_REQUIRETLS, RELAY_CAP_REQUIRETLS},
     };
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         if (session->capabilities.flags & flags[i][0]) {
             capabilities.flags |= flags[i][1];
         }
+    }
+    if (!session->proved) {
+        capabilities.flags &= ~(uint32_t)RELAY_CAP_REQUIRETLS;
     }
     struct buffer *frame = smtp_out_frame(out, CHANNEL_OPENED);
     buffer_put_u32(frame, session->id);

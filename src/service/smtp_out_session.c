@@ -107,6 +107,7 @@ void session_disconnect(struct out_session *session)
     tls_free(session->tls);
     session->tls = NULL;
     session->shaking = false;
+    session->proved = false;
     if (session->fd >= 0) {
         net_close(session->fd);
         session->fd = -1;
@@ -205,6 +206,7 @@ void session_connected(struct out_session *session, int fd)
         .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
         .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,
         .tls = out_tls_policy(session),
+        .tls_failed = session->without_tls,
     };
     if (server != NULL && server->auth_user.length > 0) {
         /* The settings allow a login only to this machine, or where TLS is demanded. */

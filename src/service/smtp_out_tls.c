@@ -160,6 +160,15 @@ void out_tls_begin(struct out_session *session)
     out_tls_go_on(session);
 }
 
+/* What must not go to anybody else may be sent (RFC 8689). Names that DNS alone has said count for
+ * nothing. */
+static bool is_proved(const struct out_session *session)
+{
+    struct tls_facts facts;
+    tls_facts(session->tls, &facts);
+    return facts.proved && session->exchanger == NULL;
+}
+
 static void describe(struct out_session *session)
 {
     const struct server_config *server = session_config(session);
@@ -194,8 +203,9 @@ void out_tls_go_on(struct out_session *session)
         return;
     }
     session->shaking = false;
+    session->proved = is_proved(session);
     describe(session);
-    smtp_client_secured(session->client, clock_steady_ms());
+    smtp_client_secured(session->client, session->proved, clock_steady_ms());
 }
 
 /* ---- without it ---------------------------------------------------------------------------- */

@@ -59,9 +59,11 @@ enum {
     SPOOL_DRILL = 1 << 6,           /* a marked message of a fire drill */
     SPOOL_IMPORTED = 1 << 7,
     SPOOL_ENVELOPE_ONLY =
-        1 << 8,               /* a fire drill's: it ends behind RCPT, its content never leaves */
-    SPOOL_BY_RETURN = 1 << 9, /* RFC 2852 by-mode R, beside deliver_by_ms; else N */
-    SPOOL_BY_TRACE = 1 << 10, /* RFC 2852 by-trace T */
+        1 << 8,                  /* a fire drill's: it ends behind RCPT, its content never leaves */
+    SPOOL_BY_RETURN = 1 << 9,    /* RFC 2852 by-mode R, beside deliver_by_ms; else N */
+    SPOOL_BY_TRACE = 1 << 10,    /* RFC 2852 by-trace T */
+    SPOOL_REQUIRE_TLS = 1 << 11, /* RFC 8689 REQUIRETLS */
+    SPOOL_TLS_OPTIONAL = 1 << 12, /* RFC 8689 "TLS-Required: No", and not REQUIRETLS */
 };
 
 /* RFC 3461 NOTIFY; 0 means not given. */

@@ -7,21 +7,19 @@
  *   protocol lmtp              before anything else; default smtp
  *   patience SECONDS SECONDS   likewise: with commands and with the dot; default RFC 5321's
  *   tls offered|demanded|first before anything else; default never
- *   secured                    the handshake is done
+ *   tls failed                 likewise: it has failed before
+ *   secured [proved]           the handshake is done
  *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
- *                              only notify=BITS orcpt=X (these two: of every recipient) priority=N
- *                              by=SECONDS;MODE (from when the mail is given; as in RFC 2852)
- *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty
- *   tells                      before anything else: XCLIENT and XFORWARD are used
- *   origin WORDS               of the next mail, as parameters of XCLIENT; default: it is ours
- *   fill TAG LINES             its content: so many lines of 76 octets; the 3rd begins with a dot
- *   unreadable TAG OFFSET      its content cannot be read from OFFSET on
- *   mail TAG <SENDER> <RECIPIENT> ...
- *   go TAG | quit | abort | cut
- *   again TAG                  mail is refused: busy
- *   S: LINE                    the server sends LINE and CRLF;  S\ TEXT: with escapes, no CRLF
- *   C: LINE                    the next line the client has sent;  C* N: any N further lines
+ *                              requiretls only notify=BITS orcpt=X (these two: of every recipient)
+ * priority=N by=SECONDS;MODE (from when the mail is given; as in RFC 2852) content TAG TEXT content
+ * of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty tells                      before
+ * anything else: XCLIENT and XFORWARD are used origin WORDS               of the next mail, as
+ * parameters of XCLIENT; default: it is ours fill TAG LINES             its content: so many lines
+ * of 76 octets; the 3rd begins with a dot unreadable TAG OFFSET      its content cannot be read
+ * from OFFSET on mail TAG <SENDER> <RECIPIENT> ... go TAG | quit | abort | cut again TAG mail is
+ * refused: busy S: LINE                    the server sends LINE and CRLF;  S\ TEXT: with escapes,
+ * no CRLF C: LINE                    the next line the client has sent;  C* N: any N further lines
  *   sends N                    only so many more bytes leave from now on;  sends all
  *   pass SECONDS               nothing happens for that long, and the client waits on
  *   timeout SECONDS            nothing happens for that long, and the client gives up just then
@@ -55,6 +53,7 @@ struct play {
     bool lmtp, tells;
     uint32_t command_timeout_ms, dot_timeout_ms;
     enum smtp_client_tls tls;
+    bool tls_failed;
     struct smtp_client_credentials credentials;
 };
 
@@ -83,9 +82,9 @@ static void print_cause(struct play *play, const struct smtp_client_cause *cause
 
 static void print_opened(struct play *play, const struct smtp_client_capabilities *capabilities)
 {
-    static const char *const flags[] = {"8BITMIME",   "SMTPUTF8",  "DSN",
-                                        "PIPELINING", "CHUNKING",  NULL,
-                                        "STARTTLS",   "DELIVERBY", "MT-PRIORITY"};
+    static const char *const flags[] = {"8BITMIME",    "SMTPUTF8",  "DSN",      "PIPELINING",
+                                        "CHUNKING",    NULL,        "STARTTLS", "DELIVERBY",
+                                        "MT-PRIORITY", "REQUIRETLS"};
     buffer_append_text(&play->script.events, "opened");
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         if ((capabilities->flags & 1U << i) && flags[i] != NULL) {
@@ -179,6 +178,7 @@ static void start(struct play *play)
                                                 .command_timeout_ms = play->command_timeout_ms,
                                                 .dot_timeout_ms = play->dot_timeout_ms,
                                                 .tls = play->tls,
+                                                .tls_failed = play->tls_failed,
                                                 .credentials = play->credentials};
         play->client = smtp_client_new(&settings, play->now);
         settle(play);
@@ -234,6 +234,8 @@ static void do_envelope(struct play *play, struct slice rest)
             play->envelope.eight_bit = true;
         } else if (slice_equal(name, SLICE_LITERAL("utf8"))) {
             play->envelope.utf8 = true;
+        } else if (slice_equal(name, SLICE_LITERAL("requiretls"))) {
+            play->envelope.requires_tls = true;
         } else if (slice_equal(name, SLICE_LITERAL("only"))) {
             play->envelope.envelope_only = true;
         } else if (slice_equal(name, SLICE_LITERAL("ret"))) {
@@ -373,13 +375,14 @@ static void do_caller(struct play *play, struct slice line)
         play->credentials.in_clear = slice_equal(line, SLICE_LITERAL("clear"));
     } else if (starts(&line, "tls ")) {
         static const char *const words[] = {"never", "offered", "demanded", "first"};
+        play->tls_failed = play->tls_failed || slice_equal(line, SLICE_LITERAL("failed"));
         for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
             play->tls =
                 slice_equal(line, slice_from_text(words[i])) ? (enum smtp_client_tls)i : play->tls;
         }
     } else if (starts(&line, "secured")) {
         start(play);
-        smtp_client_secured(play->client, play->now);
+        smtp_client_secured(play->client, slice_equal(line, SLICE_LITERAL(" proved")), play->now);
     } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
     } else if (starts(&line, "tells")) {

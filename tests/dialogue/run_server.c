@@ -34,6 +34,8 @@ struct play {
     struct smtp_server_settings settings;
     struct smtp_server server;
     unsigned offers; /* SMTP_OFFER_* */
+    bool has_tls;    /* and then: */
+    bool requiretls; /* it is offered */
     bool is_secure, is_trusted;
     bool begun;
     struct buffer unread; /* left by the core */
@@ -90,6 +92,9 @@ static void print_mail(struct play *play, const struct smtp_server_event *event)
     }
     if (event->has_priority) {
         buffer_printf(events, " priority=%d", event->priority);
+    }
+    if (event->requires_tls) {
+        buffer_append_text(events, " requiretls");
     }
 }
 
@@ -189,7 +194,8 @@ static void take_events(struct play *play)
             continue;
         }
         if (event.kind == SMTP_SERVER_HELLO) {
-            smtp_server_offer(&play->server, play->offers);
+            unsigned by_tls = play->requiretls && play->has_tls ? SMTP_OFFER_REQUIRETLS : 0;
+            smtp_server_offer(&play->server, play->offers | by_tls);
         }
         if (play->answers_later) {
             play->answers_later = false;
@@ -291,6 +297,8 @@ static void set(struct play *play, struct slice rest)
         play->is_secure = value != 0;
     } else if (is(key, "relay-client")) {
         play->offers = value != 0 ? SMTP_OFFER_DSN | SMTP_OFFER_DELIVERBY | SMTP_OFFER_PRIORITY : 0;
+    } else if (is(key, "requiretls")) {
+        play->requiretls = value != 0;
     } else {
         script_fail(&play->script, "unknown key %.*s", SLICE_PRINT(key));
     }
@@ -373,6 +381,7 @@ static void direct(struct play *play, struct slice word, struct slice rest)
         if (!smtp_server_wants_handshake(&play->server)) {
             script_fail(&play->script, "nobody wants to shake hands");
         }
+        play->has_tls = true;
         smtp_server_secured(&play->server, play->now);
         take_events(play);
     } else if (is(word, "idle") || is(word, "busy")) {

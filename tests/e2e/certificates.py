@@ -50,3 +50,16 @@ class Authority:
         made.chain.write_bytes(leaf.read_bytes() + self.root.read_bytes())
         made.key.chmod(0o600)
         return made
+
+
+def listen(certificate, tls="starttls"):
+    """What a listener says of its TLS."""
+    return f'tls = {tls}  certificate = "{certificate.chain}"  key = "{certificate.key}"'
+
+
+def trusting(authority, **how):
+    """For a client of Python's."""
+    context = ssl.create_default_context(cafile=authority.root)
+    for key, value in how.items():
+        setattr(context, key, value)
+    return context

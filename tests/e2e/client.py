@@ -107,6 +107,16 @@ class Dialogue:
         return code, text
 
 
+def by_starttls(port, context, name="mx2.example.net"):
+    """A dialogue that has said STARTTLS and shaken hands, and nothing since."""
+    dialogue = Dialogue(port)
+    assert "STARTTLS" in dialogue.extensions
+    dialogue.must("STARTTLS")
+    dialogue.socket = context.wrap_socket(dialogue.socket, server_hostname=name)
+    dialogue.extensions = {}
+    return dialogue
+
+
 def stuff(content):
     """Dot-stuffing (RFC 5321 4.5.2); ends in CRLF."""
     if content.startswith(b"."):

@@ -37,6 +37,7 @@ NOT_PLAYED = {
     "auth_only_where_nobody_reads_along": LOGIN,
     "auth_wrong_passwords_end_it": LOGIN,
     "starttls": "the handshake; test_tls_in has that",
+    "requiretls": "the handshake; test_requiretls has that",
     "submission": LOGIN,
     "submission_in_clear": LOGIN,
     "odmr": ODMR,

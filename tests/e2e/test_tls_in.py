@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from certificates import Authority
-from client import Dialogue
+from certificates import Authority, listen, trusting
+from client import Dialogue, by_starttls
 from daemon import program
 from memory import memory_of
 from peers import free_port, wait_for
@@ -26,32 +26,11 @@ def authority(place):
     return Authority(place)
 
 
-def listen(certificate, tls="starttls"):
-    return f'tls = {tls}  certificate = "{certificate.chain}"  key = "{certificate.key}"'
-
-
 def routes(port):
     return f"""\
 server m1 {{ address = "127.0.0.1:{port}" tls = none }}
 domain example.com {{ deliver-to = m1 }}
 """
-
-
-def trusting(authority, **how):
-    context = ssl.create_default_context(cafile=authority.root)
-    for key, value in how.items():
-        setattr(context, key, value)
-    return context
-
-
-def by_starttls(port, context, name=NAME):
-    """A dialogue that has said STARTTLS and shaken hands."""
-    dialogue = Dialogue(port)
-    assert "STARTTLS" in dialogue.extensions
-    dialogue.must("STARTTLS")
-    dialogue.socket = context.wrap_socket(dialogue.socket, server_hostname=name)
-    dialogue.extensions = {}
-    return dialogue
 
 
 def received(message):

@@ -3,7 +3,8 @@
  * A hostile server, and a caller that does things at any time. Whatever happens: each mail has one
  * result, nobody's mail counts as accepted or in doubt before its dot was allowed and has left, but
  * one of which the envelope is all, which has no dot; no bare CR or LF leaves, and nothing at all
- * while hands are shaken; and nobody's mail leaves while the connection stands for another client.
+ * while hands are shaken; nobody's mail leaves while the connection stands for another client, and
+ * none that requires TLS to a server that has not proved itself.
  *
  * The input is a byte of options, then operations: a byte, and bytes that it uses.
  */
@@ -24,7 +25,7 @@ struct run {
     struct slice input;
     int64_t now;
     uint64_t mails, results;
-    bool gone[MAILS + 1], left[MAILS + 1], shaking, closed;
+    bool gone[MAILS + 1], left[MAILS + 1], shaking, proved, closed;
     uint8_t last;  /* byte sent */
     char line[64]; /* sent so far, its beginning */
     size_t line_length;
@@ -44,6 +45,11 @@ static uint8_t take_byte(struct run *run)
 static bool is_envelope_only(uint64_t tag)
 {
     return tag == 2 || tag == 5;
+}
+
+static bool requires_tls(uint64_t tag)
+{
+    return tag % 4 == 1;
 }
 
 /* 0: us. */
@@ -125,6 +131,7 @@ static void take_line(struct run *run)
     } else if (slice_starts_fold(line, mail)) {
         uint64_t tag = line.data[mail.length] - (uint64_t)'0';
         assert(run->stands_for == 0 || run->stands_for == client_of(tag));
+        assert(run->proved || !requires_tls(tag));
     }
 }
 
@@ -163,6 +170,7 @@ static void queue_mail(struct run *run)
                                     .origin = of == 0 ? NULL : &run->origins[of],
                                     .size = content_size(tag),
                                     .envelope_only = is_envelope_only(tag),
+                                    .requires_tls = requires_tls(tag),
                                     .priority = (int8_t)((int)(tag % 19) - 9),
                                     .by_mode = tag % 2 == 0 ? 'R' : 'N',
                                     .deliver_by_ms = run->now + ((int64_t)tag - 2) * 60000,
@@ -209,9 +217,10 @@ static void operate(struct run *run)
             smtp_client_abort(run->client, SLICE_LITERAL("stop"));
         } else if (what == 23) {
             smtp_client_quit(run->client, run->now);
-        } else if (what == 31) {
+        } else if (what == 31 || what == 39) {
+            run->proved = run->shaking && what == 31;
             run->shaking = false;
-            smtp_client_secured(run->client, run->now);
+            smtp_client_secured(run->client, what == 31, run->now);
         }
     }
     take_events(run);

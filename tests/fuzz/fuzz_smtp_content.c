@@ -104,6 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     scan(input, is_dotted, SIZE_MAX, &whole, &content);
     scan(input, is_dotted, pieces[data[0] & 7], &cut, &again);
     assert(content.header.is_ours == again.header.is_ours);
+    assert(smtp_header_needs_no_tls(&content.header) == smtp_header_needs_no_tls(&again.header));
     /* An unfinished ".CR" at the end of DATA is neither content nor end: the model says so, too,
      * in its own way. */
     if (expected.ended || !is_dotted) {

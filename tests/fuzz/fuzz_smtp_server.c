@@ -101,7 +101,7 @@ static void feed(struct smtp_server *server, struct run *run, uint8_t choice)
             struct smtp_answer answer = draw_answer(run, choice, event.kind);
             bool accepts = answer.code == 0;
             if (event.kind == SMTP_SERVER_HELLO) {
-                smtp_server_offer(server, choice & 7u);
+                smtp_server_offer(server, choice & 15u);
             } else if (event.kind == SMTP_SERVER_MAIL) {
                 run->has_mail = accepts;
             } else if (event.kind == SMTP_SERVER_END ||

@@ -39,7 +39,7 @@ static void expect_broken(struct smtp_client *client)
     assert_int_equal(event.kind, SMTP_CLIENT_CLOSED);
     assert_int_equal(event.cause.stage, SMTP_CLIENT_AT_TLS);
     assert_int_equal(event.cause.how, SMTP_CLIENT_LOST);
-    smtp_client_secured(client, 0);
+    smtp_client_secured(client, false, 0);
     assert_int_equal(smtp_client_output(client).length, 0);
     smtp_client_free(client);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The scanner of headers: which Received field is our own, however it is folded and cut.
+ * The scanner of headers: which Received field is our own, and what is said of TLS, however it is
+ * folded and cut.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,16 +11,21 @@
 
 #include "proto/smtp_header.h"
 
+static void scan(struct smtp_header *header, const char *text, size_t piece)
+{
+    smtp_header_init(header);
+    header->own_host = SLICE_LITERAL("Mx2.example.net");
+    struct slice rest = slice_from_text(text);
+    while (rest.length > 0) {
+        smtp_header_feed(header, slice_take(rest, piece));
+        rest = slice_skip(rest, piece);
+    }
+}
+
 static bool is_ours(const char *text, size_t piece)
 {
     struct smtp_header header;
-    smtp_header_init(&header);
-    header.own_host = SLICE_LITERAL("Mx2.example.net");
-    struct slice rest = slice_from_text(text);
-    while (rest.length > 0) {
-        smtp_header_feed(&header, slice_take(rest, piece));
-        rest = slice_skip(rest, piece);
-    }
+    scan(&header, text, piece);
     return header.is_ours;
 }
 
@@ -52,9 +58,44 @@ static void our_own_received_field_is_known_again(void **state)
     }
 }
 
+static void mail_may_say_that_it_needs_no_tls(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool needs_none;
+    } cases[] = {
+        {"TLS-Required: No\r\n\r\n", true},
+        {"Subject: x\r\ntls-required:no\r\nTo: y\r\n\r\n", true},
+        {"TLS-Required:\r\n\tNO \t\r\n \r\n\r\n", true},
+        {"TLS-Required : No\r\n\r\n", true},
+        {"TLS-Required: Not\r\n\r\n", false},
+        {"TLS-Required: N o\r\n\r\n", false},
+        {"TLS-Required: N\r\n o\r\n\r\n", false},
+        {"TLS-Required: No, really\r\n\r\n", false},
+        {"TLS-Required: No No\r\n\r\n", false},
+        {"TLS-Required: Yes\r\n\r\n", false},
+        {"TLS-Required:\r\n\r\n", false},
+        {"TLS-Requiredx: No\r\n\r\n", false},
+        {"TLS-Require: No\r\n\r\n", false},
+        {"X-TLS-Required: No\r\n\r\n", false},
+        {"TLS-Required: No\r\nTLS-Required: No\r\n\r\n", false},
+        {"TLS-Required: x\r\nTLS-Required: No\r\n\r\n", false},
+        {"Subject: x\r\n\r\nTLS-Required: No\r\n", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (size_t piece = 1; piece < 60; piece += 3) {
+            struct smtp_header header;
+            scan(&header, cases[i].text, piece);
+            assert_int_equal(smtp_header_needs_no_tls(&header), cases[i].needs_none);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mail_may_say_that_it_needs_no_tls),
         cmocka_unit_test(our_own_received_field_is_known_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
