@@ -435,11 +435,11 @@ const struct setting settings_table[] = {
      .text = "Recipients in a minute from one client; what is more is answered 450."},
     {"refused-recipient-rate", SETTING_COUNT, LIMIT(refused_rate), .fallback = "120", .least = 1,
      .most = 60000, .none = true,
-     .text = "Recipients of one client in a minute that may be refused for good; after more of them it is "
-             "greeted with 421 for a while."},
+     .text = "Recipients of one client in a minute that may be refused for good, or put off for they cannot "
+             "be verified; after more of them it is greeted with 421 for a while."},
     {"refused-recipients", SETTING_COUNT, LIMIT(refused), .fallback = "50", .least = 1,
      .most = 60000, .none = true,
-     .text = "Recipients of one session that may be refused for good; then it is closed with 421."},
+     .text = "Recipients of one session that may be so refused or put off; then it is closed with 421."},
     {"tarpit", SETTING_DURATION, LIMIT(tarpit_ms), .fallback = "1s", .least = 100 * MS,
      .most = MINUTE, .none = true,
      .text = "From the sixth refused recipient of a session on its answer takes so long, which makes "

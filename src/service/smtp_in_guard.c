@@ -232,10 +232,17 @@ struct smtp_answer guard_greylist(struct session *session, struct slice recipien
     return (struct smtp_answer){451, "4.7.1", slice_make(in->text, (size_t)length)};
 }
 
+/* That one cannot be verified now says as much as that there is none: that there are others. */
+static bool is_miss(const struct smtp_answer *answer)
+{
+    return answer->code >= 500 ||
+           (answer->enhanced != NULL && strcmp(answer->enhanced, "4.1.1") == 0);
+}
+
 struct smtp_answer guard_missed(struct session *session, struct smtp_answer answer)
 {
     const struct limits_config *limits = &session->in->config->limits;
-    if (answer.code < 500 || guard_spares(session)) {
+    if (!is_miss(&answer) || guard_spares(session)) {
         return answer;
     }
     smtp_in_did(session->in->shared, SMTP_IN_MISSES, smtp_in_per_minute(limits->refused_rate),
@@ -255,8 +262,7 @@ bool guard_holds(struct session *session, enum smtp_server_event_kind kind,
     uint32_t delay_ms = 0;
     if (kind == SMTP_SERVER_GREETING && answer->code == 0 && !session->is_presented) {
         delay_ms = session->listener->greeting_delay_ms;
-    } else if (kind == SMTP_SERVER_RECIPIENT && answer->code >= 500 &&
-               session->misses > MISSES_FREE) {
+    } else if (kind == SMTP_SERVER_RECIPIENT && is_miss(answer) && session->misses > MISSES_FREE) {
         delay_ms = session->in->config->limits.tarpit_ms;
         counter_add(session->in->counters, COUNTER_TARPITTED, 1);
     }
