@@ -331,6 +331,18 @@ struct role_handlers edge_loops_role_handlers(struct edge_loops *loops)
         .context = loops, .ring = set_ring, .link = set_link, .reload = reload, .stop = stop};
 }
 
+enum error edge_loops_serve(struct edge_loops *loops, const struct role_start *start)
+{
+    const struct role_handlers handlers = edge_loops_role_handlers(loops);
+    struct role_channel *keeper;
+    enum error error = role_channel_new(loops->loops[0].loop, start, &handlers, &keeper);
+    if (error == ERROR_NONE) {
+        error = edge_loops_run(loops);
+        role_channel_free(keeper);
+    }
+    return error;
+}
+
 /* ---- the end ----------------------------------------------------------------------------- */
 
 void edge_loops_free(struct edge_loops *loops)

@@ -62,5 +62,7 @@ struct ring *edge_loops_ring(const struct edge_loops *loops, uint32_t index);
 const struct edge_config *edge_loops_config(const struct edge_loops *loops, uint32_t index);
 /* For role_channel_new(): hands everything on to the loops. */
 struct role_handlers edge_loops_role_handlers(struct edge_loops *loops);
+/* edge_loops_run() with the keeper's channel, which the first loop watches. */
+enum error edge_loops_serve(struct edge_loops *loops, const struct role_start *start) MUST_CHECK;
 
 #endif

@@ -7,7 +7,6 @@
 #include "app/edge_loops.h"
 #include "app/role_channel.h"
 #include "app/turn.h"
-#include "base/digest.h"
 #include "service/smtp_in.h"
 #include "sys/fdpass.h"
 #include "sys/tls.h"
@@ -187,10 +186,7 @@ int role_edge_in(int channel)
     if (error != ERROR_NONE || edge.start.loops == 0) {
         return role_fail("start", error);
     }
-    error = digest_prepare();
-    if (error == ERROR_NONE) {
-        error = tls_prepare();
-    }
+    error = tls_prepare();
     if (error != ERROR_NONE) {
         return role_fail("libcrypto", error);
     }
@@ -207,17 +203,11 @@ int role_edge_in(int channel)
     if (error != ERROR_NONE) {
         return role_fail("listeners", error);
     }
-    const struct role_handlers to_loops = edge_loops_role_handlers(edge.loops);
-    struct role_channel *keeper;
-    error = role_channel_new(edge_loops_at(edge.loops, 0), &edge.start, &to_loops, &keeper);
-    if (error == ERROR_NONE) {
-        error = edge_loops_run(edge.loops);
-    }
+    error = edge_loops_serve(edge.loops, &edge.start);
     if (error != ERROR_NONE) {
         return role_fail("loops", error);
     }
     close_doors(&edge);
-    role_channel_free(keeper);
     edge_loops_free(edge.loops);
     return ROLE_EXIT_STOPPED;
 }

@@ -8,7 +8,6 @@
 #include "app/name_servers.h"
 #include "app/role_channel.h"
 #include "app/turn.h"
-#include "base/digest.h"
 #include "service/smtp_out.h"
 #include "sys/tls.h"
 
@@ -181,10 +180,7 @@ int role_edge_out(int channel)
     if (names == NULL) {
         return role_fail("names", ERROR_MEMORY);
     }
-    error = digest_prepare();
-    if (error == ERROR_NONE) {
-        error = tls_prepare();
-    }
+    error = tls_prepare();
     if (error != ERROR_NONE) {
         return role_fail("libcrypto", error);
     }
@@ -201,18 +197,12 @@ int role_edge_out(int channel)
     if (error != ERROR_NONE) {
         return role_fail("senders", error);
     }
-    const struct role_handlers to_loops = edge_loops_role_handlers(edge.loops);
-    struct role_channel *keeper;
-    error = role_channel_new(edge_loops_at(edge.loops, 0), &edge.start, &to_loops, &keeper);
-    if (error == ERROR_NONE) {
-        error = edge_loops_run(edge.loops);
-    }
+    error = edge_loops_serve(edge.loops, &edge.start);
     if (error != ERROR_NONE) {
         return role_fail("loops", error);
     }
     unlink_edges(&edge);
     close_senders(&edge);
-    role_channel_free(keeper);
     edge_loops_free(edge.loops);
     name_servers_free(names);
     return ROLE_EXIT_STOPPED;

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/digest.h"
 #include "sys/tls.h"
 
 /* For TLS 1.2: forward secrecy and authenticated encryption first; the plain RSA and CBC ones are
@@ -44,7 +45,7 @@ enum error tls_prepare(void)
     /* The first context finds the algorithms. */
     SSL_CTX *context = tls_context(TLS_method());
     SSL_CTX_free(context);
-    return context != NULL ? ERROR_NONE : ERROR_MEMORY;
+    return context != NULL ? digest_prepare() : ERROR_MEMORY;
 }
 
 SSL_CTX *tls_context(const SSL_METHOD *method)

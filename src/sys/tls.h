@@ -15,7 +15,7 @@
 
 enum { TLS_PROBLEM_SIZE = 160, TLS_FINGERPRINT_SIZE = 65 };
 
-/* Once in each process that uses these, before it confines itself. */
+/* Once in each process that uses these, before it confines itself; does digest_prepare(), too. */
 enum error tls_prepare(void) MUST_CHECK;
 
 /* ---- who we are ---------------------------------------------------------------------------- */
