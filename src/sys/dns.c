@@ -131,8 +131,11 @@ static enum error add_anchors(struct ub_ctx *context, struct slice text)
 static enum error configure(struct ub_ctx *context, const struct dns_settings *settings)
 {
     (void)ub_ctx_debugout(context, NULL);
-    /* A resolver on this machine is the usual forwarder. */
-    if (ub_ctx_set_option(context, "do-not-query-localhost:", "no") != 0) {
+    /* A resolver on this machine is the usual forwarder, and those asked know the names of private
+     * addresses, which libunbound by itself says not to exist. */
+    if (ub_ctx_set_option(context, "do-not-query-localhost:", "no") != 0 ||
+        ub_ctx_set_option(context, "unblock-lan-zones:", "yes") != 0 ||
+        ub_ctx_set_option(context, "insecure-lan-zones:", "yes") != 0) {
         return ERROR_MEMORY;
     }
     for (size_t i = 0; i < settings->forwarder_count; i++) {
