@@ -61,6 +61,8 @@ class Daemons:
         wait_for(there, seconds, 0.05, f"{name} to listen")
 
     def stop(self):
+        for child in self.running:  # some take seconds to end
+            child.terminate()
         for child in reversed(self.running):
             end_process(child)
 

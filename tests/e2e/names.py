@@ -36,7 +36,7 @@ def encode_data(kind, value):
 
 
 class NameServer:
-    def __init__(self, zone=None, ttl=1):
+    def __init__(self, zone=None, ttl=1, address=("127.0.0.1", 0)):
         self.zone = zone or {}
         self.ttl = ttl
         self.mode = "good"
@@ -44,14 +44,14 @@ class NameServer:
         self.asked = 0
         self.names_asked = set()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
+        self.socket.bind(address)
+        self.address, self.port = self.socket.getsockname()
         threading.Thread(target=self.serve, daemon=True).start()
 
     @property
     def setting(self):
         """The line of holdfast's configuration that makes it ask here."""
-        return f'dns-forwarders = {{"127.0.0.1:{self.port}"}}'
+        return f'dns-forwarders = {{"{self.address}:{self.port}"}}'
 
     def serve(self):
         while True:

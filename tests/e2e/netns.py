@@ -41,6 +41,29 @@ def ip(*arguments):
                           capture_output=True, text=True).stdout
 
 
+@contextlib.contextmanager
+def alone(*networks):
+    """This thread, and what it starts, has a network of its own: loopback, where each address of
+    these networks (of IPv6: each of these addresses) is this machine's."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    call(libc.unshare, CLONE_NEWNET)
+    try:
+        ip("link", "set", "lo", "up")
+        for network in networks:
+            ip("address", "add", network, "dev", "lo", *(("nodad",) if ":" in network else ()))
+        yield
+    finally:
+        call(libc.setns, home, CLONE_NEWNET)
+        os.close(home)
+
+
+def asking(address, place):
+    """A command that runs another so that it asks the name server there, as resolv.conf tells."""
+    (place / "resolv.conf").write_text(f"nameserver {address}\n")
+    return ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"',
+            str(place / "resolv.conf")]
+
+
 class Net:
     addresses = [f"192.0.2.{number}" for number in range(11, 15)]
 

@@ -7,6 +7,7 @@ and nothing leaves the machine: what a Postfix is not told to keep or to pass on
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -81,7 +82,7 @@ def why_no_dovecot():
 class Postfix:
     """A Postfix that takes all mail of `domains` into one maildir, or, with `relay_to`, is their
     backup MX as Postfix is by default. `domains` may be ("static:all",): every domain there is.
-    `settings` are further lines of main.cf."""
+    `settings` are further lines of main.cf, `services` of master.cf; it is run by `wrapper`."""
 
     MASTER = """\
 127.0.0.1:{port} inet n - n - {limit} smtpd
@@ -167,7 +168,8 @@ virtual_minimum_uid = 1
 """
 
     def __init__(self, root, port=None, domains=("example.com",), settings="", relay_to=None,
-                 process_limit="-"):
+                 process_limit="-", services="", wrapper=()):
+        self.wrapper = wrapper
         self.root = pathlib.Path(root)
         self.port = port or free_port()
         self.child = None
@@ -177,20 +179,23 @@ virtual_minimum_uid = 1
         shutil.chown(self.root / "data", "postfix")
         shutil.chown(self.root / "mail", NOBODY, NOBODY)
         (self.root / "etc/master.cf").write_text(
-            self.MASTER.format(port=self.port, limit=process_limit))
+            self.MASTER.format(port=self.port, limit=process_limit) + services)
         main = self.MAIN.format(root=self.root, port=self.port)
         if relay_to is None:
             main += self.FAITHFUL + self.HERE.format(root=self.root, domains=" ".join(domains))
         else:
             main += f"relay_domains = {' '.join(domains)}\n"
             main += f"relay_transport = relay:[127.0.0.1]:{relay_to}\n"
+        # Each setting once: Postfix hangs at start when it has much to warn of.
+        ours = set(re.findall(r"(?m)^(\w+) *=", settings))
+        main = re.sub(r"(?m)^(\w+) *=.*\n", lambda m: "" if m[1] in ours else m[0], main)
         (self.root / "etc/main.cf").write_text(main + settings)
         for name in ("postfix-files", "dynamicmaps.cf"):
             if pathlib.Path("/etc/postfix", name).exists():
                 shutil.copy(f"/etc/postfix/{name}", self.root / "etc" / name)
 
     def command(self, *arguments):
-        return ["postfix", "-c", str(self.root / "etc"), *arguments]
+        return [*self.wrapper, "postfix", "-c", str(self.root / "etc"), *arguments]
 
     def start(self, wait=True):
         with open(self.root / "start.log", "ab") as log:
