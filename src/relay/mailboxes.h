@@ -130,9 +130,10 @@ int64_t mailboxes_list_ms(const struct mailboxes *mailboxes);
 bool mailboxes_write(const struct mailboxes *mailboxes, uint64_t *at, struct buffer *buffer);
 /* Reads a file from its beginning: as many whole blocks as there are. *ret_used: the bytes they
  * had. *ret_end: the last one was among them. ERROR_CORRUPT: what came before it stays, without the
- * list; ERROR_NEWER; ERROR_MEMORY. */
-enum error mailboxes_read(struct mailboxes *mailboxes, struct slice bytes, size_t *ret_used,
-                          bool *ret_end) MUST_CHECK;
+ * list; ERROR_NEWER; ERROR_MEMORY. `file_bytes`: all that the file has; room is made for no more
+ * than it can name. */
+enum error mailboxes_read(struct mailboxes *mailboxes, struct slice bytes, uint64_t file_bytes,
+                          size_t *ret_used, bool *ret_end) MUST_CHECK;
 
 /* ---- what to answer (R8) --------------------------------------------------------------------- */
 

@@ -124,7 +124,7 @@ bool mailboxes_write(const struct mailboxes *mailboxes, uint64_t *at, struct buf
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static enum error read_head(struct mailboxes *mailboxes, struct reader *reader)
+static enum error read_head(struct mailboxes *mailboxes, struct reader *reader, uint64_t file_bytes)
 {
     struct slice found = reader_take(reader, magic.length);
     uint16_t version = reader_u16(reader);
@@ -144,7 +144,11 @@ static enum error read_head(struct mailboxes *mailboxes, struct reader *reader)
     mailboxes->random_ms = random_ms > 0 ? random_ms : 0;
     mailboxes->random_refused = refused;
     mailboxes_list_begin(mailboxes);
-    return names <= MAILBOXES_MAX ? mailboxes_reserve(mailboxes, names) : ERROR_CORRUPT;
+    if (names > MAILBOXES_MAX) {
+        return ERROR_CORRUPT;
+    }
+    uint64_t fits = file_bytes / (RECORD_HEAD + 1 + RECORD_TAIL);
+    return mailboxes_reserve(mailboxes, names < fits ? names : (uint32_t)fits);
 }
 
 static enum error read_record(struct mailboxes *mailboxes, struct reader *reader)
@@ -195,13 +199,14 @@ static enum error read_end(struct mailboxes *mailboxes, struct reader *reader)
     return ERROR_NONE;
 }
 
-static enum error read_block(struct mailboxes *mailboxes, struct slice block, bool *ret_end)
+static enum error read_block(struct mailboxes *mailboxes, struct slice block, uint64_t file_bytes,
+                             bool *ret_end)
 {
     struct reader reader = reader_make(block);
     uint8_t kind = reader_u8(&reader);
     enum error error = ERROR_NONE;
     if (kind == 'H' && !mailboxes->has_head) {
-        return read_head(mailboxes, &reader);
+        return read_head(mailboxes, &reader, file_bytes);
     }
     if (!mailboxes->has_head || (kind != 'N' && kind != 'E')) {
         return ERROR_CORRUPT;
@@ -216,8 +221,8 @@ static enum error read_block(struct mailboxes *mailboxes, struct slice block, bo
     return error;
 }
 
-enum error mailboxes_read(struct mailboxes *mailboxes, struct slice bytes, size_t *ret_used,
-                          bool *ret_end)
+enum error mailboxes_read(struct mailboxes *mailboxes, struct slice bytes, uint64_t file_bytes,
+                          size_t *ret_used, bool *ret_end)
 {
     struct slice rest = bytes;
     enum error error = ERROR_NONE;
@@ -234,7 +239,8 @@ enum error mailboxes_read(struct mailboxes *mailboxes, struct slice bytes, size_
             break;
         }
         struct slice block = slice_take(head.rest, length);
-        error = crc32c(0, block) == sum ? read_block(mailboxes, block, ret_end) : ERROR_CORRUPT;
+        error = crc32c(0, block) == sum ? read_block(mailboxes, block, file_bytes, ret_end)
+                                        : ERROR_CORRUPT;
         rest = slice_skip(head.rest, length);
     }
     *ret_used = bytes.length - rest.length;

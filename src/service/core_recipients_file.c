@@ -77,7 +77,7 @@ static enum error read_table(struct disk *disk, struct disk_file *file, struct m
         error = disk->ops->read(file, offset, buffer + kept, piece);
         if (error == ERROR_NONE) {
             offset += piece;
-            error = mailboxes_read(table, slice_make(buffer, kept + piece), &used, &end);
+            error = mailboxes_read(table, slice_make(buffer, kept + piece), size, &used, &end);
             kept = kept + piece - used;
             memmove(buffer, buffer + used, kept);
         }

@@ -39,7 +39,7 @@ static void write_again(const struct mailboxes *mailboxes)
     for (uint64_t at = 0; mailboxes_write(mailboxes, &at, &file);) {
     }
     assert(!file.failed && again != NULL);
-    enum error error = mailboxes_read(again, buffer_slice(&file), &used, &end);
+    enum error error = mailboxes_read(again, buffer_slice(&file), file.length, &used, &end);
     assert(error == ERROR_NONE && end && used == file.length);
     assert(mailboxes_list_ms(again) == mailboxes_list_ms(mailboxes));
     uint32_t other_at = 0;
@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         make_blocks(slice_skip(input, 1), &file);
     }
     if (mailboxes != NULL && !file.failed) {
-        (void)!mailboxes_read(mailboxes, buffer_slice(&file), &used, &end);
+        (void)!mailboxes_read(mailboxes, buffer_slice(&file), file.length, &used, &end);
         assert(used <= file.length);
         mailboxes_list_give_up(mailboxes);
         mailboxes_clean(mailboxes, 10, 1700000000000);

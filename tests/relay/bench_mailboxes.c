@@ -68,7 +68,8 @@ static double read_again(const struct mailboxes *mailboxes)
     for (uint64_t at = 0; mailboxes_write(mailboxes, &at, &file);) {
     }
     double began = now_s();
-    if (again == NULL || mailboxes_read(again, buffer_slice(&file), &used, &end) != ERROR_NONE ||
+    if (again == NULL ||
+        mailboxes_read(again, buffer_slice(&file), file.length, &used, &end) != ERROR_NONE ||
         !end) {
         exit(1);
     }

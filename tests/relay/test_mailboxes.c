@@ -322,7 +322,8 @@ static void test_a_file_keeps_all(void **state)
         bool end;
         write_all(mailboxes, &bytes);
         assert_true(bytes.length > MAILBOXES_BLOCK_MAX);
-        assert_int_equal(mailboxes_read(again, buffer_slice(&bytes), &used, &end), ERROR_NONE);
+        assert_int_equal(mailboxes_read(again, buffer_slice(&bytes), bytes.length, &used, &end),
+                         ERROR_NONE);
         assert_true(end);
         assert_int_equal(used, bytes.length);
         check_same(mailboxes, again);
@@ -343,9 +344,9 @@ static void test_half_a_list_refuses_nobody(void **state)
         struct mailboxes *again = table();
         size_t used;
         bool end;
-        assert_int_equal(
-            mailboxes_read(again, slice_take(buffer_slice(&bytes), length), &used, &end),
-            ERROR_NONE);
+        assert_int_equal(mailboxes_read(again, slice_take(buffer_slice(&bytes), length),
+                                        bytes.length, &used, &end),
+                         ERROR_NONE);
         assert_false(end);
         mailboxes_list_give_up(again);
         assert_int_equal(mailboxes_list_ms(again), 0);
@@ -367,7 +368,7 @@ static void test_damage_costs_the_list_and_what_comes_after(void **state)
         size_t used;
         bool end;
         bytes.data[at] ^= 0x40;
-        enum error error = mailboxes_read(again, buffer_slice(&bytes), &used, &end);
+        enum error error = mailboxes_read(again, buffer_slice(&bytes), bytes.length, &used, &end);
         mailboxes_list_give_up(again);
         assert_true(error == ERROR_CORRUPT || !end);
         assert_int_equal(mailboxes_list_ms(again), 0);
