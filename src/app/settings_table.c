@@ -513,7 +513,8 @@ const struct setting settings_table[] = {
      .text = "What happens to mail while this filter is away or talks nonsense."},
     {"sessions", SETTING_COUNT, MILTER(sessions), .fallback = "1000", .least = 1, .most = 1000000,
      .text = "Clients' sessions that may use one connection, one after another, if the filter "
-             "speaks version 6 of the protocol; 1 makes a connection for each."},
+             "speaks version 6 of the protocol and has answered the last message's end with "
+             "\"continue\"; 1 makes a connection for each."},
 };
 /* clang-format on */
 

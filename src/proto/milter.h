@@ -143,8 +143,10 @@ bool milter_end(struct milter *milter, int64_t now_ms);
 bool milter_wants(const struct milter *milter, enum milter_stage stage);
 /* The message is over before its end; nothing is answered. */
 void milter_abort(struct milter *milter, int64_t now_ms);
-/* The session is over. `reuse`: another one may follow on this connection, from connect on (version
- * 6); false: it cannot, close when the output has left. */
+/* The session is over. `reuse`: another one may follow on this connection, from connect on. False:
+ * none can, close when the output has left. In version 6 one can if the last that the filter said
+ * was CONTINUE to a message's end: from any other state libmilter (engine.c, next_states) passes
+ * over SMFIC_QUIT_NC without a word, and over the next session's connect, too. */
 bool milter_quit(struct milter *milter, bool reuse, int64_t now_ms);
 
 #endif

@@ -51,7 +51,8 @@ struct milter {
     uint32_t protocol; /* as agreed */
     uint32_t may;      /* as agreed */
     bool accepted_session, accepted_message;
-    unsigned skipped; /* bit of each stage that it wants no more of in this message */
+    bool may_meet_another; /* nothing was said since it answered a message's end with CONTINUE */
+    unsigned skipped;      /* bit of each stage that it wants no more of in this message */
     uint32_t changes;
     int64_t asked_ms; /* when the step was made */
     int64_t deadline_ms;

@@ -135,6 +135,7 @@ static bool decide(struct milter *milter, enum milter_verdict verdict, struct mi
     event->verdict = verdict;
     milter->state = STATE_IDLE;
     milter->deadline_ms = INT64_MAX;
+    milter->may_meet_another = milter->stage == MILTER_END && verdict == MILTER_CONTINUE;
     bool whole = verdict == MILTER_ACCEPT || verdict == MILTER_DISCARD;
     bool refused = verdict == MILTER_REJECT || verdict == MILTER_TEMPFAIL;
     if (milter->stage <= MILTER_HELO) {

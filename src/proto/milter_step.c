@@ -42,6 +42,7 @@ static bool begin(struct milter *milter, enum milter_stage stage, int64_t now_ms
         return false;
     }
     const struct milter_step *step = &milter_steps[stage];
+    milter->may_meet_another = false;
     if (step->macros >= 0) {
         milter_say_macros(milter, step->macros, step->command);
     }
@@ -213,16 +214,17 @@ void milter_abort(struct milter *milter, int64_t now_ms)
         return;
     }
     milter_finish(milter, milter_begin(milter, SAYS_ABORT));
-    milter->accepted_message = false;
+    milter->accepted_message = milter->may_meet_another = false;
 }
 
 bool milter_quit(struct milter *milter, bool reuse, int64_t now_ms)
 {
     milter->now_ms = now_ms;
-    reuse = reuse && milter->state == STATE_IDLE && milter->version >= 6;
+    reuse =
+        reuse && milter->state == STATE_IDLE && milter->version >= 6 && milter->may_meet_another;
     if (milter->state == STATE_IDLE) {
         milter_finish(milter, milter_begin(milter, reuse ? SAYS_QUIT_NEW : SAYS_QUIT));
-        milter->accepted_session = milter->accepted_message = false;
+        milter->accepted_session = milter->accepted_message = milter->may_meet_another = false;
     }
     return reuse && milter->state == STATE_IDLE;
 }

@@ -32,6 +32,7 @@ struct milter_peer {
     struct loop_timer *again;  /* while it is away */
     struct milter_link *trial; /* likewise; or NULL */
     uint32_t failures;         /* one after another */
+    bool meets_once;           /* it was silent to a connection's second session: no more such */
 };
 
 enum milter_link_state { LINK_DIALING, LINK_CONNECTING, LINK_AGREEING, LINK_READY };

@@ -188,6 +188,16 @@ static void watch_time(struct milter_link *link)
     }
 }
 
+/* Connections of this filter's are used no more than once. */
+static void meet_once(struct milter_peer *peer)
+{
+    log_event(LOG_LEVEL_INFO, "filter-meets-once", LOG_SLICE("milter", peer->config.name));
+    peer->meets_once = true;
+    while (!list_is_empty(&peer->idle)) {
+        milter_link_close(LIST_ENTRY(peer->idle.next, struct milter_link, link));
+    }
+}
+
 static void on_time(void *context)
 {
     struct milter_link *link = context;
@@ -199,6 +209,9 @@ static void on_time(void *context)
         milter_link_go(link);
         milter_link_close(link);
     } else {
+        if (link->sessions > 1 && !link->owner->is_met) {
+            meet_once(link->peer);
+        }
         link_lost(link, link->state == LINK_READY ? SLICE_LITERAL("no answer in time")
                                                   : SLICE_LITERAL("no connection in time"));
     }
@@ -461,9 +474,9 @@ void milter_link_leave(struct milter_link *link)
     }
     int64_t now_ms = clock_steady_ms();
     const char *why;
-    bool may = link->sessions < peer->config.sessions && peer->idle_count < IDLE_MOST &&
-               !peer->in->is_stopping && milter_output(link->milter).length == 0 &&
-               milter_link_check(link, &why);
+    bool may = link->sessions < peer->config.sessions && !peer->meets_once &&
+               peer->idle_count < IDLE_MOST && !peer->in->is_stopping &&
+               milter_output(link->milter).length == 0 && milter_link_check(link, &why);
     bool is_kept = milter_quit(link->milter, may, now_ms);
     link->owner = NULL;
     link->wants_room = false;

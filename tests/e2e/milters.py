@@ -5,6 +5,9 @@ answers as it is told to.
 `rule(stage, session, data)` is asked before each answer. Stages are "negotiate", "connect", "helo",
 "mail", "rcpt", "data", "header", "eoh", "body" and "end". It returns None for the ordinary answer
 (continue), packets (one or a list, made by packet()), HANG or DIE.
+
+Like libmilter it takes another session (SMFIC_QUIT_NC) only behind a message whose end it has
+answered with "continue"; in any other state it is deaf to that, and to the connect that follows.
 """
 
 import socket
@@ -15,6 +18,7 @@ from peers import free_port
 
 HANG = object()
 DIE = object()
+NEW, AT_REST, DEAF = range(3)
 
 ALL_ACTIONS = 0x1ff
 # Bits of the protocol: what is left out, what gets no answer.
@@ -100,6 +104,7 @@ class Session:
         self.messages = []
         self.clients = 0
         self.quit = False
+        self.state = NEW
 
     @property
     def message(self):
@@ -129,11 +134,16 @@ class Session:
         if command in b"QKA":
             self.filter.note({b"Q": "quit", b"K": "quit-new", b"A": "abort"}[command])
             self.quit = self.quit or command == b"Q"
+            self.state = NEW if command == b"K" and self.state == AT_REST else DEAF
             if command == b"Q":
                 raise ConnectionError
             return
         stage = STAGES[command]
+        if stage == "connect" and self.state != NEW:
+            self.filter.note("deaf")
+            return
         self.filter.note(stage)
+        self.state = NEW if stage == "negotiate" else DEAF
         if stage == "connect":
             self.clients += 1
         elif stage == "mail":
@@ -167,7 +177,10 @@ class Session:
                 return
             else:
                 said = CONTINUE
-        self.connection.sendall(said if isinstance(said, bytes) else b"".join(said))
+        said = said if isinstance(said, bytes) else b"".join(said)
+        if stage == "end" and said.endswith(CONTINUE):
+            self.state = AT_REST
+        self.connection.sendall(said)
 
 
 class Milter:

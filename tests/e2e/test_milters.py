@@ -49,7 +49,7 @@ def filtered(holdfast, sink):
     return make
 
 
-def at(stage, *answers):
+def at(stage=None, *answers):
     """A rule: these answers at that stage, in turn, and afterwards the ordinary one."""
     left = list(answers)
     return lambda now, session, data: left.pop(0) if now == stage and left else None
@@ -136,7 +136,7 @@ def test_steps_that_a_filter_leaves_out_are_not_told(filtered, milter):
                     milters.NO_DATA | milters.NO_HEADERS | milters.NO_EOH | milters.NO_BODY)
     mx, _ = filtered(filter)
     mx.send(content=CONTENT)
-    assert [step for step in filter.steps if step not in ("negotiate", "quit-new")] == \
+    assert [step for step in filter.steps if step not in ("negotiate", "quit-new", "quit")] == \
         ["mail", "end"]
 
 
@@ -171,6 +171,43 @@ def test_connections_are_used_again(filtered, milter):
     assert len(filter.sessions) <= 4
     assert all(session.clients <= 3 for session in filter.sessions)
     assert len(filter.messages) == 6 and all(message.ended for message in filter.messages)
+
+
+def test_no_second_session_is_begun_where_libmilter_would_not_hear_it(filtered, milter):
+    """It does only behind a message whose end was answered with "continue"."""
+    filter = milter()
+    mx, _ = filtered(filter, top="loops = 1")
+    for answer in (ACCEPT, DISCARD, reply("550 5.7.1 no"), REJECT, TEMPFAIL):
+        for stage in ("mail", "rcpt", "body", "end"):
+            filter.rule = at(stage, answer)
+            trial(mx)
+    filter.rule = always("helo", ACCEPT)
+    trial(mx)
+    for last in ("EHLO c", "MAIL FROM:<bob@client.example>"):
+        with mx.dialogue() as dialogue:
+            dialogue.must(last)
+    filter.rule = at()
+    mx.send()
+    mx.send()
+    wait_for(lambda: {"quit", "quit-new"} <= set(filter.steps), what="the end of both")
+    assert "deaf" not in filter.steps
+
+
+def test_a_filter_that_is_silent_to_a_second_session_is_asked_for_one_each(filtered, milter):
+    hung = []
+
+    def rule(stage, session, data):
+        if stage == "connect" and session.clients > 1:
+            hung.append(session)
+            return HANG
+        return None
+
+    filter = milter(rule)
+    mx, _ = filtered(filter, more="command-timeout = 2s", top="loops = 1")
+    for _ in range(4):
+        assert mx.send()[0] == 250
+    assert len(hung) == 1 and "filter-failed" not in mx.log()
+    assert mx.log().count("filter-meets-once milter=f0") == 1
 
 
 def test_a_filter_listens_on_a_local_socket(filtered, milter, place):

@@ -285,8 +285,41 @@ static void accepted_sessions_are_asked_no_more(void **state)
     assert_false(milter_helo(filter.milter, SLICE_LITERAL("c"), filter.now_ms));
     assert_false(milter_mail(filter.milter, SLICE_EMPTY, SLICE_EMPTY, filter.now_ms));
     assert_false(milter_end(filter.milter, filter.now_ms));
-    assert_true(milter_quit(filter.milter, true, filter.now_ms));
-    assert_true(connects(&filter, "192.0.2.1")); /* another session */
+    end(&filter);
+}
+
+/* libmilter takes SMFIC_QUIT_NC in one state only, and is deaf from then on in any other. */
+static void another_session_follows_a_message_only(void **state)
+{
+    (void)state;
+    static const char verdicts[] = "cadrt";
+    struct filter filter;
+    begin(&filter, 0);
+    assert_false(milter_quit(filter.milter, true, filter.now_ms)); /* nothing but connect */
+    HEARD(&filter, 'Q', "");
+    end(&filter);
+    for (const char *verdict = verdicts; *verdict != 0; verdict++) {
+        begin(&filter, 0);
+        assert_true(milter_end(filter.milter, filter.now_ms));
+        milter_sent(filter.milter, milter_output(filter.milter).length, filter.now_ms);
+        says(&filter, *verdict, SLICE_EMPTY);
+        expect(&filter, MILTER_VERDICT);
+        assert_int_equal(milter_quit(filter.milter, true, filter.now_ms), *verdict == 'c');
+        if (*verdict == 'c') {
+            HEARD(&filter, 'K', "");
+            assert_true(connects(&filter, "192.0.2.1"));
+        } else {
+            HEARD(&filter, 'Q', "");
+        }
+        end(&filter);
+    }
+    begin(&filter, SILENT);
+    assert_true(milter_end(filter.milter, filter.now_ms));
+    SAYS(&filter, 'c', "");
+    expect_verdict(&filter, MILTER_CONTINUE);
+    assert_false(milter_mail(filter.milter, SLICE_EMPTY, SLICE_EMPTY, filter.now_ms));
+    milter_abort(filter.milter, filter.now_ms);
+    assert_false(milter_quit(filter.milter, true, filter.now_ms)); /* a second message, given up */
     end(&filter);
 }
 
@@ -636,8 +669,6 @@ static void messages_are_given_up(void **state)
     HEARD(&filter, 'A', "");
     assert_false(milter_quit(filter.milter, false, filter.now_ms));
     HEARD(&filter, 'Q', "");
-    assert_true(milter_quit(filter.milter, true, filter.now_ms));
-    HEARD(&filter, 'K', "");
     assert_true(milter_end(filter.milter, filter.now_ms));
     milter_abort(filter.milter, filter.now_ms);
     expect_broken(&filter, "given up while it was asked");
@@ -672,6 +703,7 @@ int main(void)
         cmocka_unit_test(filters_choose_macros),
         cmocka_unit_test(header_values_keep_their_blank),
         cmocka_unit_test(accepted_sessions_are_asked_no_more),
+        cmocka_unit_test(another_session_follows_a_message_only),
         cmocka_unit_test(accepted_messages_are_asked_no_more),
         cmocka_unit_test(refused_recipients_are_refused_alone),
         cmocka_unit_test(replies_are_taken_apart),
