@@ -125,7 +125,9 @@ static void add_milter(struct settings *settings, const struct value *value,
 void settings_listener_milters(struct settings *settings, const struct entry *entry,
                                struct listener_config *listener)
 {
-    if (entry != NULL && listener->protocol != LISTENER_SMTP) {
+    bool takes_mail =
+        listener->protocol == LISTENER_SMTP || listener->protocol == LISTENER_SUBMISSION;
+    if (entry != NULL && !takes_mail) {
         settings_complain(settings, entry->at, "milters are for listeners that take mail");
         return;
     }

@@ -22,6 +22,7 @@ import pytest
 from certificates import Authority
 from client import Dialogue, Refused
 from daemon import program
+from milters import Milter
 from peers import free_port, wait_for
 
 ANN = "ann@example.org"
@@ -691,3 +692,20 @@ def test_recipients_of_a_user_are_bounded_by_the_hour(submission):
     with server.logged_in("joe@example.org") as client:
         client.must("MAIL FROM:<joe@example.org>", 250)
         client.must("RCPT TO:<y@elsewhere.example>", 250)
+
+
+@pytest.fixture
+def filter():
+    """A filter; its rule may be set."""
+    filter = Milter().start()
+    yield filter
+    filter.stop()
+
+
+def test_filters_see_the_mail_of_users_as_it_is_sent_on(submission, filter):
+    server = submission(listen="milters = {f0}", more=filter.block("f0"))
+    with server.logged_in() as client:
+        assert client.send(ANN, ["ann@example.com"], b"Subject: one\r\n\r\n")[0] == 250
+    message, = arrived(server.sink, 1)
+    assert [name for name, _ in filter.messages[0].headers] == ["Subject", "Date", "Message-ID"]
+    assert filter.messages[0].headers[2][1].encode() in message.content
