@@ -396,7 +396,8 @@ bool content_end(struct session *session, const struct smtp_content *content,
         !transaction->is_filtered) {
         content_add(transaction, in, SLICE_EMPTY); /* an empty message */
     }
-    if (transaction->failure == NULL) { /* of a message that is all header */
+    if (transaction->failure == NULL && !transaction->is_discarded) {
+        /* Of a message that is all header. */
         end_header(transaction);
         submit_header(transaction, content);
     }

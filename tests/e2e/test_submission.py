@@ -22,7 +22,7 @@ import pytest
 from certificates import Authority
 from client import Dialogue, Refused
 from daemon import program
-from milters import Milter
+from milters import DISCARD, Milter
 from peers import free_port, wait_for
 
 ANN = "ann@example.org"
@@ -709,3 +709,15 @@ def test_filters_see_the_mail_of_users_as_it_is_sent_on(submission, filter):
     message, = arrived(server.sink, 1)
     assert [name for name, _ in filter.messages[0].headers] == ["Subject", "Date", "Message-ID"]
     assert filter.messages[0].headers[2][1].encode() in message.content
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "header", "end"])
+def test_nothing_is_added_to_what_a_filter_throws_away(submission, filter, stage):
+    left = [DISCARD]
+    filter.rule = lambda now, session, data: left.pop() if now == stage and left else None
+    server = submission(listen="milters = {f0}", more=filter.block("f0"))
+    with server.logged_in() as client:
+        assert client.send(ANN, ["ann@example.com"], b"Subject: one\r\n\r\n")[0] == 250
+        assert client.send(ANN, ["ann@example.com"], b"Subject: two\r\n\r\n")[0] == 250
+    message, = arrived(server.sink, 1)
+    assert b"Subject: two\r\n" in message.content and b"\r\nMessage-ID: <" in message.content
