@@ -266,10 +266,8 @@ static bool question_make(const struct relay *relay, struct slice address,
     }
     question->domain = table_domain(question->route, domain);
     question->table = find_table(relay, question->domain);
-    if (!make_name(question->route, address, true, question->buffer, &question->name)) {
-        question->route = NULL;
-        return false;
-    }
+    /* One that no table can have is the empty name: not known, and not in a list. */
+    (void)make_name(question->route, address, true, question->buffer, &question->name);
     if (question->table == NULL || !mailboxes_has(question->table->mailboxes, question->name)) {
         question->name.length =
             without_extension(question->buffer, question->name.length, question->route->separators);

@@ -208,6 +208,7 @@ def test_a_silent_server_is_waited_for_5_s(holdfast, sink):
 
 def test_a_server_never_reached_decides_nothing(holdfast):
     mx = holdfast(backup_mx(free_port(), more=f"{LEARN} unknown = defer"))
+    assert codes(mx, '""@example.com') == [450], "a name that no table can have is no way in"
     assert codes(mx, "ann@example.com", "postmaster@mx2.example.net") == [450, 250]
     mx.configure(backup_mx(free_port(), more=LEARN))
     mx.reload()
