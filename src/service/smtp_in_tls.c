@@ -63,6 +63,7 @@ static void secured(struct session *session)
         session->helo = NULL;
         session->helo_length = 0;
         session->is_extended = false;
+        session->has_told_helo = session->has_told_protocol = false;
         login_forget(session);
         smtp_server_secured(&session->server, clock_steady_ms());
     } else {

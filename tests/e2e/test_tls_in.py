@@ -93,6 +93,23 @@ def test_the_envelope_says_so(holdfast, sink, authority):
     assert shown["origin"]["protocol"] == "ESMTPS"
 
 
+def test_what_xclient_said_of_the_dialogue_before_it_is_forgotten(holdfast, sink, authority):
+    """As the client's own HELO is (RFC 3207 section 4.2); whose mail it is, is no word of his."""
+    hop = sink()
+    mx = holdfast(routes(hop.port),
+                  listen=listen(authority.certificate(NAME)) + " trusted = {127.0.0.0/8}")
+    with Dialogue(mx.port, hello="proxy.example") as dialogue:
+        dialogue.must("XCLIENT ADDR=192.0.2.7 HELO=before.example PROTO=SMTP")
+        dialogue.hello("proxy.example")
+        dialogue.must("STARTTLS", 220)
+        dialogue.socket = trusting(authority).wrap_socket(dialogue.socket, server_hostname=NAME)
+        dialogue.hello("behind.example")
+        dialogue.send("bob@client.example", ["ann@example.com"], b"Subject: one\r\n\r\n")
+    mx.wait_empty()
+    field = received(hop.messages[0].content)
+    assert b"from behind.example ([192.0.2.7])" in field and b"with ESMTPS (" in field
+
+
 def test_before_the_greeting(holdfast, sink, authority):
     hop = sink()
     port = free_port()
