@@ -31,7 +31,7 @@ static bool descriptors_fit(const struct keeper_message *message)
     case KEEPER_PLAN:
         return message->descriptor_count == 1 + KEEPER_TEXTS;
     case KEEPER_DIRECTORIES:
-        return message->descriptor_count == 1 || message->descriptor_count == 4;
+        return message->descriptor_count == 1 || message->descriptor_count == 5;
     case KEEPER_RING:
         return message->descriptor_count == 3;
     case KEEPER_FILTERS:

@@ -18,8 +18,8 @@ enum keeper_kind {
     KEEPER_IDENTITY,    /* identity */
     KEEPER_COUNTERS,    /* descriptor: a struct counter_page */
     KEEPER_LISTENER,    /* index of the configuration's listener; descriptor */
-    KEEPER_DIRECTORIES, /* descriptors: spool; to core also events, recipients, the lock; to login
-                           its own */
+    KEEPER_DIRECTORIES, /* descriptors: spool; to core also events, recipients, other state, the
+                           lock; to login its own */
     KEEPER_CONTROL,     /* descriptor: the listening control socket */
     KEEPER_LINK,        /* index: enum keeper_link; descriptor: this role's end of the stream */
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
@@ -42,11 +42,12 @@ enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
 
 /* Streams between two children; LINK_TURN and LINK_LOGIN have messages (sys/fdpass.h). */
 enum keeper_link {
-    KEEPER_LINK_WEB,    /* core, web: the control protocol, to ask only */
-    KEEPER_LINK_HELPER, /* core, helper: the control protocol, to command too */
-    KEEPER_LINK_RUNNER, /* helper, runner: what to run (app/hook_run.h) */
-    KEEPER_LINK_TURN,   /* edge-in, edge-out: connections that are turned round (app/turn.h) */
-    KEEPER_LINK_LOGIN,  /* edge-in, login: an end of a pair for each loop (service/login.h) */
+    KEEPER_LINK_WEB,     /* core, web: the control protocol, to ask only */
+    KEEPER_LINK_HELPER,  /* core, helper: the control protocol, to command too */
+    KEEPER_LINK_ERRANDS, /* core, helper: the same again, for errands (app/errands.h) */
+    KEEPER_LINK_RUNNER,  /* helper, runner: what to run (app/hook_run.h) */
+    KEEPER_LINK_TURN,    /* edge-in, edge-out: connections that are turned round (app/turn.h) */
+    KEEPER_LINK_LOGIN,   /* edge-in, login: an end of a pair for each loop (service/login.h) */
     KEEPER_LINKS
 };
 

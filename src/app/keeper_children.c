@@ -152,8 +152,9 @@ static void give_core(struct gift *gift, const struct keeper *keeper)
     const struct holdings *holdings = &keeper->holdings;
     give(gift, (struct keeper_message){.kind = KEEPER_DIRECTORIES,
                                        .descriptors = {holdings->spool, holdings->events,
-                                                       holdings->recipients, holdings->lock},
-                                       .descriptor_count = 4});
+                                                       holdings->recipients, holdings->other_state,
+                                                       holdings->lock},
+                                       .descriptor_count = 5});
     give_descriptor(gift, KEEPER_CONTROL, holdings->control);
     give_rings(gift, keeper, KEEPER_EDGE_IN);
     give_rings(gift, keeper, KEEPER_EDGE_OUT);

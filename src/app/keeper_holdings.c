@@ -44,6 +44,7 @@ void holdings_init(struct holdings *holdings)
                                   .spool = -1,
                                   .events = -1,
                                   .recipients = -1,
+                                  .other_state = -1,
                                   .login = -1,
                                   .lock = -1,
                                   .control = -1,
@@ -103,6 +104,10 @@ static bool open_state(struct holdings *holdings, const struct plan *plan)
     holdings->recipients = open_directory(holdings->state, "recipients", 0700, plan);
     if (holdings->recipients < 0) {
         return complain("recipients", plan->state);
+    }
+    holdings->other_state = open_directory(holdings->state, "state", 0700, plan);
+    if (holdings->other_state < 0) {
+        return complain("state", plan->state);
     }
     holdings->login = open_directory(holdings->state, LOGIN_DIRECTORY, 0700, plan);
     if (holdings->login < 0 || !own_users(holdings, plan)) {
@@ -292,6 +297,7 @@ enum error holdings_renew_rings(struct holdings *holdings, enum keeper_edge edge
 const enum role keeper_link_roles[KEEPER_LINKS][2] = {
     [KEEPER_LINK_WEB] = {ROLE_CORE, ROLE_WEB},
     [KEEPER_LINK_HELPER] = {ROLE_CORE, ROLE_HELPER},
+    [KEEPER_LINK_ERRANDS] = {ROLE_CORE, ROLE_HELPER},
     [KEEPER_LINK_RUNNER] = {ROLE_HELPER, ROLE_RUNNER},
     [KEEPER_LINK_TURN] = {ROLE_EDGE_IN, ROLE_EDGE_OUT},
     [KEEPER_LINK_LOGIN] = {ROLE_EDGE_IN, ROLE_LOGIN},
@@ -352,9 +358,9 @@ void holdings_close(struct holdings *holdings, const struct plan *plan)
         close_one(&holdings->links[link][0]);
         close_one(&holdings->links[link][1]);
     }
-    int *const fds[] = {&holdings->control,    &holdings->spool,      &holdings->events,
-                        &holdings->recipients, &holdings->login,      &holdings->state,
-                        &holdings->lock,       &holdings->counters_fd};
+    int *const fds[] = {&holdings->control,    &holdings->spool,       &holdings->events,
+                        &holdings->recipients, &holdings->login,       &holdings->state,
+                        &holdings->lock,       &holdings->counters_fd, &holdings->other_state};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         close_one(fds[i]);
     }

@@ -27,7 +27,8 @@ struct holdings {
     int spool;
     int events;
     int recipients;
-    int login; /* where the table of users is */
+    int other_state; /* core's: what is no mail and no table of recipients */
+    int login;       /* where the table of users is */
     int lock;
     int control;
     int counters_fd;

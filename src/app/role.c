@@ -17,9 +17,11 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
                       "no file system, no connections of its own"},
     [ROLE_WEB] = {"web", SANDBOX_SERVE, 1024,
                   "answers HTTP; is given listening sockets, the counters and a stream to core"},
-    [ROLE_HELPER] = {"helper", SANDBOX_CONNECT, 1024,
-                     "tells people of alerts; is given the secrets of webhooks, a stream to core, "
-                     "over which it may command, and one to runner; no file system"},
+    [ROLE_HELPER] =
+        {"helper", SANDBOX_CONNECT, 1024,
+         "tells people of alerts and fetches policies; is given the secrets of webhooks, "
+         "two streams to core, over which it may command, and one to runner; no file "
+         "system"},
     [ROLE_RUNNER] = {"runner", SANDBOX_FREE, 0,
                      "runs the programs that the configuration names for alerts, when helper asks, "
                      "and nothing else; reads nothing from the network"},

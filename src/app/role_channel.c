@@ -38,6 +38,7 @@ static void start_init(struct role_start *start, int channel, enum role role)
                                  .spool_directory = -1,
                                  .events_directory = -1,
                                  .recipients_directory = -1,
+                                 .state_directory = -1,
                                  .lock = -1,
                                  .control = -1};
     for (int link = 0; link < KEEPER_LINKS; link++) {
@@ -107,10 +108,11 @@ static enum error take_listener(struct keeper_message *message, int listeners[LI
 static void take_directories(const struct keeper_message *message, struct role_start *start)
 {
     start->spool_directory = message->descriptors[0];
-    if (message->descriptor_count == 4) {
+    if (message->descriptor_count == 5) {
         start->events_directory = message->descriptors[1];
         start->recipients_directory = message->descriptors[2];
-        start->lock = message->descriptors[3];
+        start->state_directory = message->descriptors[3];
+        start->lock = message->descriptors[4];
     }
 }
 

@@ -28,6 +28,7 @@ struct role_start {
     int spool_directory;
     int events_directory;
     int recipients_directory;
+    int state_directory;
     int lock;
     int control;
     int links[KEEPER_LINKS];

@@ -105,11 +105,11 @@ static void edge_broken(void *context, enum core_edge edge)
     }
 }
 
-/* web asks, the helper also commands: it puts mail of ours into the queue. */
+/* web asks, the helper also commands: it puts mail of ours into the queue, and runs errands. */
 static void take_link(void *context, enum keeper_link link, int fd)
 {
     struct core_process *process = context;
-    core_add_control(process->core, fd, link == KEEPER_LINK_HELPER);
+    core_add_control(process->core, fd, link == KEEPER_LINK_HELPER || link == KEEPER_LINK_ERRANDS);
 }
 
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
@@ -163,12 +163,16 @@ static enum error open_core(struct core_process *process)
     struct disk *spool = NULL;
     struct disk *events = NULL;
     struct disk *recipients = NULL;
+    struct disk *state = NULL;
     enum error error = disk_from_descriptor(start->spool_directory, &spool);
     if (error == ERROR_NONE) {
         error = disk_from_descriptor(start->events_directory, &events);
     }
     if (error == ERROR_NONE) {
         error = disk_from_descriptor(start->recipients_directory, &recipients);
+    }
+    if (error == ERROR_NONE) {
+        error = disk_from_descriptor(start->state_directory, &state);
     }
     if (error != ERROR_NONE) {
         return error;
@@ -177,6 +181,7 @@ static enum error open_core(struct core_process *process)
                      events, &start->counters->slots[SLOT_CORE], &process->core);
     if (error == ERROR_NONE) {
         core_keep_recipients(process->core, recipients);
+        core_keep_state(process->core, state);
     }
     return error;
 }
@@ -191,6 +196,7 @@ static void take_links(struct core_process *process)
     }
     take_link(process, KEEPER_LINK_WEB, start->links[KEEPER_LINK_WEB]);
     take_link(process, KEEPER_LINK_HELPER, start->links[KEEPER_LINK_HELPER]);
+    take_link(process, KEEPER_LINK_ERRANDS, start->links[KEEPER_LINK_ERRANDS]);
 }
 
 /* What is large is mapped by itself and goes back as a whole: indexes that come and go would leave
@@ -211,8 +217,8 @@ int role_core(int channel)
         return role_fail("start", error);
     }
     const int directories[] = {start->spool_directory, start->events_directory,
-                               start->recipients_directory};
-    error = role_confine(start, directories, 3);
+                               start->recipients_directory, start->state_directory};
+    error = role_confine(start, directories, 4);
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The process that tells people of alerts (app/hooks.h): a stream to core, over which it asks for
- * news and puts mail into the queue, one to the runner of programs, and HTTP to the world. Whatever
- * takes its time here holds up no mail.
+ * The process that tells people of alerts (app/hooks.h) and fetches what core needs from the web
+ * (app/errands.h): two streams to core, over one of which it asks for news and puts mail into the
+ * queue, one to the runner of programs, and HTTP to the world. Whatever takes its time here holds
+ * up no mail.
  */
+#include "app/errands.h"
 #include "app/hooks.h"
 #include "app/name_servers.h"
 #include "app/role_channel.h"
@@ -13,6 +15,7 @@ struct helper {
     struct role_start start;
     struct loop *loop;
     struct hooks *hooks;
+    struct errands *errands;
 };
 
 static void take_link(void *context, enum keeper_link link, int fd)
@@ -20,6 +23,8 @@ static void take_link(void *context, enum keeper_link link, int fd)
     const struct helper *helper = context;
     if (link == KEEPER_LINK_HELPER) {
         hooks_set_core(helper->hooks, fd);
+    } else if (link == KEEPER_LINK_ERRANDS) {
+        errands_set_core(helper->errands, fd);
     } else {
         hooks_set_runner(helper->hooks, fd);
     }
@@ -36,6 +41,7 @@ static enum error reload(void *context, struct settings *settings, uint32_t gene
         settings_free(settings);
         return error;
     }
+    errands_configure(helper->errands, settings_config(settings));
     settings_free(helper->start.settings);
     helper->start.settings = settings;
     return ERROR_NONE;
@@ -90,6 +96,12 @@ int role_helper(int channel)
     if (helper.hooks == NULL) {
         return role_fail("hooks", ERROR_MEMORY);
     }
+    helper.errands = errands_new(helper.loop, fetcher);
+    if (helper.errands == NULL) {
+        return role_fail("errands", ERROR_MEMORY);
+    }
+    errands_configure(helper.errands, settings_config(start->settings));
+    errands_set_core(helper.errands, start->links[KEEPER_LINK_ERRANDS]);
     hooks_set_core(helper.hooks, start->links[KEEPER_LINK_HELPER]);
     hooks_set_runner(helper.hooks, start->links[KEEPER_LINK_RUNNER]);
     const struct role_handlers handlers = {
@@ -101,6 +113,7 @@ int role_helper(int channel)
     }
     loop_run(helper.loop);
     hooks_free(helper.hooks);
+    errands_free(helper.errands);
     fetcher_free(fetcher);
     dns_free(dns);
     name_servers_free(names);

@@ -193,25 +193,32 @@ static void fill_authorities(struct servers *servers, struct server_config *serv
     struct settings *settings = servers->settings;
     bool named = entry != NULL && entry->count == 1 && !entry->list;
     struct slice path = named ? entry->values[0].text : SLICE_LITERAL(MACHINE_AUTHORITIES);
-    if (!named && !server_tls_asks_authorities(server->tls)) {
+    if (!named && !server_tls_asks_authorities(server->tls) && server->tls != SERVER_TLS_MTA_STS) {
         return;
     }
     at = named ? entry->values[0].at : at;
     settings_authorities(settings, "tls-ca", &at, path, SETTINGS_FOR_EDGE_OUT, &server->tls_ca);
 }
 
-/* RFC 7672 is about one name, and what DNSSEC proves. */
-static void check_dane(struct servers *servers, const struct server_config *server,
-                       const struct entry *entry)
+/* RFC 7672 and RFC 8461 are about one name, the former about what DNSSEC proves. */
+static void check_name_policy(struct servers *servers, const struct server_config *server,
+                              const struct entry *entry)
 {
     struct settings *settings = servers->settings;
-    if (server->tls != SERVER_TLS_DANE || entry == NULL) {
+    bool by_name = server->tls == SERVER_TLS_DANE || server->tls == SERVER_TLS_MTA_STS;
+    if (!by_name || entry == NULL) {
         return;
     }
     if (server->address_count != 1 || server->addresses[0].is_literal) {
-        settings_complain(settings, entry->at, "tls = dane: address must be one name");
+        settings_complain(settings, entry->at, "tls = %s: address must be one name",
+                          server_tls_text(server->tls));
     }
-    if (settings->config.dns_trust_anchor.length == 0) {
+    const struct entry *name = settings_entry(servers->entries, BLOCK_SERVER, "tls-name");
+    if (server->tls == SERVER_TLS_MTA_STS && name != NULL) {
+        settings_complain(settings, name->at,
+                          "tls-name: with tls = mta-sts a server proves the name of its address");
+    }
+    if (server->tls == SERVER_TLS_DANE && settings->config.dns_trust_anchor.length == 0) {
         settings_complain(settings, entry->at,
                           "tls = dane needs dns-trust-anchor: only signed records count");
     }
@@ -280,7 +287,7 @@ static void fill(struct servers *servers, uint32_t index)
     }
     fill_authorities(servers, server, settings_entry(entries, BLOCK_SERVER, "tls-ca"),
                      servers->blocks[index]->at);
-    check_dane(servers, server, settings_entry(entries, BLOCK_SERVER, "tls"));
+    check_name_policy(servers, server, settings_entry(entries, BLOCK_SERVER, "tls"));
     fill_login(servers, server);
     const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");
     if (failover == NULL || failover->count != 1 || failover->list) {
@@ -369,8 +376,8 @@ static void fill_exchanger(struct servers *servers)
     const struct entry *tls = settings_entry(servers->entries, BLOCK_SERVER, "tls");
     if (exchanger->tls == SERVER_TLS_IMPLICIT || exchanger->tls == SERVER_TLS_DANE) {
         settings_complain(servers->settings, tls->at,
-                          "tls: exchangers are not asked by %s; none, opportunistic, encrypt or "
-                          "required",
+                          "tls: exchangers are not asked by %s; none, opportunistic, encrypt, "
+                          "required or mta-sts",
                           server_tls_text(exchanger->tls));
     }
     exchanger->protocol = SERVER_SMTP;

@@ -212,7 +212,7 @@ const struct setting settings_table[] = {
     {"failover", SETTING_SERVER, SERVER(failover), .otherwise = "none",
      .text = "The next server of the chain, for when this one does not work."},
     {"tls", SETTING_CHOICE, SERVER(tls), .fallback = "opportunistic",
-     .choices = "none|opportunistic|encrypt|required|implicit|dane", .later = "mta-sts",
+     .choices = "none|opportunistic|encrypt|required|implicit|dane|mta-sts",
      .text = "Whether the connection is encrypted. opportunistic: by STARTTLS if the server offers "
              "it, whoever it is; if that fails, once more in the clear, with a warning. encrypt: always, "
              "whoever it is. required: always, and the server proves its name (see tls-name and "
@@ -220,7 +220,10 @@ const struct setting settings_table[] = {
              "written. dane: as the signed TLSA records of its name demand (RFC 7672), which are asked for "
              "before it is connected: with usable ones as required, by them; with others as encrypt; "
              "without any as opportunistic; an answer that is forged or does not come is a failure of "
-             "the server. What came of it stands in the trace of each delivery."},
+             "the server. mta-sts: as the policy demands that the domain publishes (RFC 8461), of "
+             "server mx the recipient's, else the server's own name: enforce as required, and only "
+             "servers that the policy lists; testing and none as opportunistic, and what came of it "
+             "is told; with a dns-trust-anchor TLSA records come before the policy, as with dane. What came of it stands in the trace of each delivery."},
     {"connections", SETTING_COUNT, SERVER(connections), .fallback = "20", .least = 1,
      .most = 10000,
      .text = "Connections to the server at once, at most."},

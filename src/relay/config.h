@@ -22,6 +22,18 @@ enum server_tls {
     SERVER_TLS_REQUIRED,      /* always, and the server proves its name */
     SERVER_TLS_IMPLICIT,      /* as REQUIRED, before the greeting (RFC 8314 3.3) */
     SERVER_TLS_DANE,          /* as its TLSA records demand (RFC 7672); without any OPPORTUNISTIC */
+    SERVER_TLS_MTA_STS, /* as DANE; without TLSA records as the policy of its domain demands */
+};
+
+/* What the MTA-STS policy of a domain (RFC 8461) says of one of its servers. */
+enum sts_demand {
+    STS_NONE,             /* there is no policy, or its mode is none */
+    STS_UNFETCHED,        /* there is said to be one, but it cannot be had or used: as STS_NONE */
+    STS_TESTING,          /* it is to prove its name; if it does not, the mail goes all the same */
+    STS_TESTING_UNLISTED, /* the policy does not know it; likewise */
+    STS_ENFORCE,          /* it must prove its name */
+    STS_ENFORCE_UNLISTED, /* nothing may be sent to it */
+    STS_DEMANDS,
 };
 
 static inline bool server_tls_asks_authorities(enum server_tls tls)
@@ -32,8 +44,8 @@ static inline bool server_tls_asks_authorities(enum server_tls tls)
 /* As in the configuration. */
 static inline const char *server_tls_text(enum server_tls tls)
 {
-    static const char *const texts[] = {"none",     "opportunistic", "encrypt",
-                                        "required", "implicit",      "dane"};
+    static const char *const texts[] = {"none",     "opportunistic", "encrypt", "required",
+                                        "implicit", "dane",          "mta-sts"};
     return texts[tls];
 }
 
@@ -59,6 +71,7 @@ struct server_config {
     uint32_t only_count;
     enum server_protocol protocol;
     enum server_tls tls;
+    enum sts_demand sts;   /* of an exchanger with SERVER_TLS_MTA_STS; never configured */
     struct slice tls_name; /* that its certificate proves; empty: one of the hosts of `addresses` */
     struct slice tls_ca;   /* PEM; who may sign it; known to the sending process only */
     uint32_t connections;  /* most at once */

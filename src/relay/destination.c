@@ -423,7 +423,7 @@ bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
 {
     const struct route_config *one = &a->routes[route_a], *other = &b->routes[route_b];
     if (one->deliver_only_to_count != other->deliver_only_to_count ||
-        a->nat_address_count != b->nat_address_count ||
+        a->nat_address_count != b->nat_address_count || a->exchanger.tls != b->exchanger.tls ||
         !slice_equal_fold(a->hostname, b->hostname)) {
         return false;
     }

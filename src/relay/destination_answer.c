@@ -57,6 +57,23 @@ static uint64_t filter_of(const struct relay *relay, const struct route_config *
                                                                    sizeof *route->deliver_only_to));
 }
 
+/* Of one of its exchangers. */
+static enum sts_demand demand_of(const struct relay *relay, const struct destination *destination,
+                                 struct slice host)
+{
+    const struct relay_policies *policies = &relay->policies;
+    if (policies->demand == NULL || relay->config->exchanger.tls != SERVER_TLS_MTA_STS) {
+        return STS_NONE;
+    }
+    return policies->demand(policies->context, intern_text(&relay->domains, destination->domain),
+                            host);
+}
+
+void relay_set_policies(struct relay *relay, const struct relay_policies *policies)
+{
+    relay->policies = *policies;
+}
+
 /* False: none of them could be had. */
 static bool take_exchangers(struct relay *relay, struct destination *destination,
                             const struct mx_decision *decision)
@@ -67,8 +84,10 @@ static bool take_exchangers(struct relay *relay, struct destination *destination
     bool lasting = destination_is_domains(relay, destination);
     destination_drop_exchangers(destination);
     for (uint32_t i = 0; i < decision->count; i++) {
+        const struct mx_choice *choice = &decision->choices[i];
         struct server *server =
-            exchanger_take(relay, &decision->choices[i], filter_of(relay, route), lasting);
+            exchanger_take(relay, choice, filter_of(relay, route),
+                           demand_of(relay, destination, choice->host), lasting);
         if (server != NULL) {
             list_append(&server->exchanger->uses, &destination->uses[count].link);
             exchangers[count++] = server->index;
@@ -233,7 +252,8 @@ uint32_t destination_server(struct relay *relay, struct destination *destination
     struct server *server =
         expect && !destination_is_domains(relay, destination) && !destination->answered &&
                 count < MX_EXCHANGERS_MAX
-            ? exchanger_expect(relay, name, filter_of(relay, destination_route(relay, destination)))
+            ? exchanger_expect(relay, name, filter_of(relay, destination_route(relay, destination)),
+                               demand_of(relay, destination, name))
             : NULL;
     if (server == NULL) {
         return NO_INDEX;

@@ -9,9 +9,12 @@
 
 #include "relay/refusal.h"
 
-static uint64_t key_of(const struct relay *relay, struct slice host, uint64_t filter)
+static uint64_t key_of(const struct relay *relay, struct slice host, uint64_t filter,
+                       enum sts_demand sts)
 {
-    return hash_bytes(relay->key, host) ^ filter;
+    uint8_t demand = (uint8_t)sts;
+    uint64_t other = sts == STS_NONE ? 0 : hash_bytes(relay->key, slice_make(&demand, 1));
+    return hash_bytes(relay->key, host) ^ filter ^ other;
 }
 
 static void set_addresses(struct exchanger *exchanger, const struct mx_choice *choice)
@@ -32,7 +35,9 @@ static void set_config(const struct relay *relay, struct exchanger *exchanger)
     struct server_config *config = &exchanger->config;
     struct slice name = config->name;
     uint32_t address_count = config->address_count;
+    enum sts_demand sts = config->sts;
     *config = relay->config->exchanger;
+    config->sts = config->tls == SERVER_TLS_MTA_STS ? sts : STS_NONE;
     config->name = name;
     config->addresses = exchanger->addresses;
     config->address_count = address_count;
@@ -66,7 +71,8 @@ static uint32_t find_place(struct relay *relay)
     return place;
 }
 
-static struct exchanger *make(struct relay *relay, const struct mx_choice *choice, uint64_t key)
+static struct exchanger *make(struct relay *relay, const struct mx_choice *choice, uint64_t key,
+                              enum sts_demand sts)
 {
     uint32_t place = choice->host.length > MX_HOST_MAX ? NO_INDEX : find_place(relay);
     struct exchanger *exchanger = place == NO_INDEX ? NULL : calloc(1, sizeof *exchanger);
@@ -77,6 +83,7 @@ static struct exchanger *make(struct relay *relay, const struct mx_choice *choic
     memcpy(exchanger->host, choice->host.data, choice->host.length);
     exchanger->config.name = slice_make(exchanger->host, choice->host.length);
     exchanger->key = key;
+    exchanger->config.sts = sts;
     set_config(relay, exchanger);
     list_init(&exchanger->uses);
     server_init(relay, &exchanger->server, &exchanger->config, RELAY_EXCHANGERS + place);
@@ -89,13 +96,6 @@ static struct exchanger *make(struct relay *relay, const struct mx_choice *choic
     relay->exchangers[place] = exchanger;
     relay->exchanger_count++;
     return exchanger;
-}
-
-struct server *exchanger_find(const struct relay *relay, struct slice host, uint64_t filter)
-{
-    struct exchanger *exchanger = map_get(&relay->exchangers_by_key, key_of(relay, host, filter));
-    return exchanger != NULL && slice_equal(exchanger->config.name, host) ? &exchanger->server
-                                                                          : NULL;
 }
 
 /* From now on it counts as a configured server. */
@@ -114,13 +114,13 @@ static void make_lasting(struct relay *relay, struct server *server, bool is_new
 }
 
 struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
-                              bool lasting)
+                              enum sts_demand sts, bool lasting)
 {
-    uint64_t key = key_of(relay, choice->host, filter);
+    uint64_t key = key_of(relay, choice->host, filter, sts);
     struct exchanger *exchanger = map_get(&relay->exchangers_by_key, key);
     bool is_new = exchanger == NULL;
     if (is_new) {
-        exchanger = make(relay, choice, key);
+        exchanger = make(relay, choice, key, sts);
     } else if (!slice_equal(exchanger->config.name, choice->host)) {
         return NULL; /* two names with one hash */
     }
@@ -136,15 +136,17 @@ struct server *exchanger_take(struct relay *relay, const struct mx_choice *choic
     return server;
 }
 
-struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter)
+struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter,
+                                enum sts_demand sts)
 {
-    struct server *server = exchanger_find(relay, host, filter);
+    struct exchanger *known = map_get(&relay->exchangers_by_key, key_of(relay, host, filter, sts));
     const struct mx_choice nowhere = {.host = host};
-    if (server == NULL) {
-        server = exchanger_take(relay, &nowhere, filter, false);
-        if (server != NULL) {
-            server->exchanger->expected = true;
-        }
+    if (known != NULL) {
+        return slice_equal(known->config.name, host) ? &known->server : NULL;
+    }
+    struct server *server = exchanger_take(relay, &nowhere, filter, sts, false);
+    if (server != NULL) {
+        server->exchanger->expected = true;
     }
     return server;
 }
@@ -308,4 +310,22 @@ uint32_t relay_next_exchanger(const struct relay *relay, uint32_t from)
         }
     }
     return NO_INDEX;
+}
+
+void relay_exchanger_domains(const struct relay *relay, uint32_t index,
+                             void (*fn)(void *context, struct slice domain), void *context)
+{
+    const struct server *server = server_at(relay, index);
+    if (server == NULL || server->exchanger == NULL) {
+        return;
+    }
+    bool wanted = exchanger_is_wanted(server);
+    LIST_EACH(&server->exchanger->uses, at, after)
+    {
+        const struct destination *destination =
+            LIST_ENTRY(at, struct exchanger_use, link)->destination;
+        if (!wanted || destination_has_mail(destination)) {
+            fn(context, intern_text(&relay->domains, destination->domain));
+        }
+    }
 }

@@ -35,6 +35,14 @@ struct relay_envelopes {
     enum error (*read)(void *context, struct spool_handle handle, struct arena *arena,
                        struct spool_message *ret_message);
 };
+/* Where servers are asked by policies of MTA-STS: what that of a domain says of one of its
+ * exchangers. Asked when DNS has named them, and for what was known before a restart. */
+struct relay_policies {
+    void *context;
+    enum sts_demand (*demand)(void *context, struct slice domain, struct slice host);
+};
+/* Before anything is loaded. Without them there are none. */
+void relay_set_policies(struct relay *relay, const struct relay_policies *policies);
 /* R13: everything is laned anew, order kept; servers keep their state by name. Asks for the
  * envelope only of deliveries whose recipient's domain is not configured while the rules for relays
  * or notices have changed. ERROR_MEMORY: the old configuration stays in force; else nothing points
@@ -410,6 +418,10 @@ enum { RELAY_EXCHANGERS = 32768, RELAY_EXCHANGERS_MAX = 4096 };
 /* What holds for a server; an exchanger's addresses are literals. NULL: no such server. Until the
  * next input. */
 const struct server_config *relay_server_config(const struct relay *relay, uint32_t server);
+/* Calls `fn` with each domain whose mail waits for an exchanger, or if there is none, whose servers
+ * it is one of. */
+void relay_exchanger_domains(const struct relay *relay, uint32_t server,
+                             void (*fn)(void *context, struct slice domain), void *context);
 /* The first exchanger from an index on, or NO_INDEX. */
 uint32_t relay_next_exchanger(const struct relay *relay, uint32_t from);
 

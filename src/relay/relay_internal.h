@@ -503,7 +503,8 @@ struct relay {
     struct exchanger **exchangers;  /* NULL: a free place */
     uint32_t exchanger_room, exchanger_count;
     struct map exchangers_by_key;
-    struct link mx_known; /* struct mx_known: by the latest last */
+    struct relay_policies policies; /* of MTA-STS */
+    struct link mx_known;           /* struct mx_known: by the latest last */
     uint32_t mx_known_count;
     struct link noted; /* struct noted: of exchangers that are not there yet */
     bool remaking;     /* lanes are made for another configuration */
@@ -792,18 +793,18 @@ struct exchanger_use {
 };
 
 /* The exchanger for this choice, made if need be. Those of routes with another `filter` (of what
- * deliver-only-to says) are others. `lasting`: it is probed as configured servers are. NULL: memory
- * is out, or there are too many. */
+ * deliver-only-to says) are others, and so are those of which a domain's policy has another demand:
+ * sessions are shared by all who use an exchanger. `lasting`: it is probed as configured servers
+ * are. NULL: memory is out, or there are too many. */
 struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
-                              bool lasting);
+                              enum sts_demand sts, bool lasting);
 /* One that was noted, whose addresses are still to be learned; NULL as above. */
-struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter);
+struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter,
+                                enum sts_demand sts);
 /* It was only expected, and DNS has named others in its place. */
 bool exchanger_is_gone(const struct server *server);
 /* One may connect to it. */
 bool exchanger_has_place(const struct server *server);
-/* The one of this key that is there, if it has this name; or NULL. */
-struct server *exchanger_find(const struct relay *relay, struct slice host, uint64_t filter);
 /* Loading is complete: those of domain blocks are probed. */
 void exchangers_start(struct relay *relay);
 /* It may take its time to greet, as the last server of a chain (R4). */

@@ -61,8 +61,8 @@ enum channel_frame {
      * by channel_server_key(): both sides take a new configuration when it reaches them, and an
      * index would mean another server until both have. */
     CHANNEL_CONNECT = 32, /* u32 session, u32 server, u32 ms: a probe makes a fresh connection so
-                             often while none is made; 0: no probe. Of an exchanger, whose key is
-                             NO_INDEX: channel_put_exchanger() */
+                             often while none is made; 0: no probe; u8 enum sts_demand. Of an
+                             exchanger, whose key is NO_INDEX: channel_put_exchanger() */
     CHANNEL_CLOSE,        /* u32 session: jobs without GO come back as not tried; the reply to a dot
                              is awaited as ever (R2), then QUIT */
     CHANNEL_DELIVER,      /* u32 session, u64 job, bytes ticket, bytes redirect address (or empty),
@@ -89,13 +89,17 @@ enum channel_frame {
     /* core to edge-out */
     CHANNEL_RESOLVE, /* bytes domain: who takes its mail? */
     CHANNEL_CALLOUT, /* u64 token, u32 server, bytes exchanger (empty, or as of CHANNEL_CONNECT),
-                        bytes address, bytes another (or empty): does that server take mail for
-                        them? */
+                        bytes address, bytes another (or empty), u8 enum sts_demand: does that
+                        server take mail for them? */
     CHANNEL_LOOK_UP, /* struct channel_listing, as far as it is a question */
     /* edge-out to core */
     CHANNEL_LOOKED_UP, /* struct channel_listing */
     CHANNEL_RESOLVED,  /* bytes domain, answer (channel_put_mx) */
     CHANNEL_CALLED,    /* u64 token, u32 count, count * (u32 which, u8 verdict, reply) */
+    /* core to edge-out */
+    CHANNEL_TEXT, /* bytes name: what are its TXT records? Answered by CHANNEL_TEXTS */
+    /* edge-out to core */
+    CHANNEL_TEXTS, /* bytes name, texts (channel_put_texts) */
 };
 
 /* Of a server's name, the same in every configuration; app/settings refuses two servers with one
@@ -120,10 +124,13 @@ void channel_put_reply(struct buffer *buffer, const struct relay_reply *reply);
 bool channel_get_reply(struct reader *reader, struct relay_reply *ret_reply);
 void channel_put_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);
 bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *ret_capabilities);
-/* An exchanger's host, time-out of the greeting, and addresses; all else is as configured. */
+void channel_put_sts(struct buffer *buffer, enum sts_demand demand);
+enum sts_demand channel_get_sts(struct reader *reader);
+/* An exchanger's host, its policy's demand, time-out of the greeting, and addresses; all else is as
+ * configured. */
 void channel_put_exchanger(struct buffer *buffer, const struct server_config *exchanger);
 struct channel_exchanger {
-    struct server_config config; /* its name, addresses and greeting time-out only */
+    struct server_config config; /* its name, demand, addresses and greeting time-out only */
     struct server_address addresses[MX_ADDRESSES_MAX];
 };
 /* The name points into the reader's input. */
@@ -136,6 +143,17 @@ struct channel_mx {
 };
 /* *ret_mx points into itself; hosts into the reader's input. */
 bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx);
+enum { CHANNEL_TEXTS_MAX = 8, CHANNEL_TEXT_MAX = 1024 };
+/* TXT records; those beyond the bounds are left out. */
+struct channel_texts {
+    enum error error; /* NONE; MISSING: there are none; TIMEOUT, IO, CORRUPT: no answer */
+    uint32_t ttl_s;
+    uint32_t count;
+    struct slice texts[CHANNEL_TEXTS_MAX];
+};
+void channel_put_texts(struct buffer *buffer, const struct channel_texts *texts);
+/* The texts point into the reader's input. */
+bool channel_get_texts(struct reader *reader, struct channel_texts *ret_texts);
 enum { CHANNEL_LIST_NAME_MAX = 64 };
 /* Whether DNS lists know a client. A question has no more than the way back, the token, and the
  * client. */

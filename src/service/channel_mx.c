@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * MX routing between core and edge-out: what DNS said of a domain, and the exchanger to connect to.
+ * And what else DNS is asked there for policies.
  */
 #include "service/channel.h"
 
@@ -26,9 +27,22 @@ static struct slice get_host(struct reader *reader)
 
 /* ---- CHANNEL_CONNECT ------------------------------------------------------------------------- */
 
+void channel_put_sts(struct buffer *buffer, enum sts_demand demand)
+{
+    buffer_put_u8(buffer, (uint8_t)demand);
+}
+
+enum sts_demand channel_get_sts(struct reader *reader)
+{
+    uint8_t demand = reader_u8(reader);
+    reader->failed |= demand >= STS_DEMANDS;
+    return reader->failed ? STS_NONE : (enum sts_demand)demand;
+}
+
 void channel_put_exchanger(struct buffer *buffer, const struct server_config *exchanger)
 {
     buffer_put_bytes(buffer, exchanger->name);
+    channel_put_sts(buffer, exchanger->sts);
     buffer_put_u32(buffer, exchanger->greeting_timeout_ms);
     buffer_put_u8(buffer, (uint8_t)exchanger->address_count);
     for (uint32_t i = 0; i < exchanger->address_count; i++) {
@@ -42,6 +56,7 @@ bool channel_get_exchanger(struct reader *reader, struct channel_exchanger *ret_
     *ret_exchanger = (struct channel_exchanger){0};
     struct server_config *config = &ret_exchanger->config;
     config->name = get_host(reader);
+    config->sts = channel_get_sts(reader);
     config->greeting_timeout_ms = reader_u32(reader);
     config->address_count = reader_u8(reader);
     config->addresses = ret_exchanger->addresses;
@@ -125,4 +140,32 @@ bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx)
         }
     }
     return true;
+}
+
+/* ---- CHANNEL_TEXTS --------------------------------------------------------------------------- */
+
+void channel_put_texts(struct buffer *buffer, const struct channel_texts *texts)
+{
+    buffer_put_u8(buffer, (uint8_t)texts->error);
+    buffer_put_u32(buffer, texts->ttl_s);
+    buffer_put_u8(buffer, (uint8_t)texts->count);
+    for (uint32_t i = 0; i < texts->count; i++) {
+        buffer_put_bytes(buffer, texts->texts[i]);
+    }
+}
+
+bool channel_get_texts(struct reader *reader, struct channel_texts *ret_texts)
+{
+    *ret_texts = (struct channel_texts){0};
+    ret_texts->error = get_error(reader);
+    ret_texts->ttl_s = reader_u32(reader);
+    ret_texts->count = reader_u8(reader);
+    if (reader->failed || ret_texts->count > CHANNEL_TEXTS_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ret_texts->count; i++) {
+        ret_texts->texts[i] = reader_bytes(reader);
+        reader->failed |= ret_texts->texts[i].length > CHANNEL_TEXT_MAX;
+    }
+    return !reader->failed;
 }

@@ -217,6 +217,15 @@
  * "done" says up to where people have been told; core keeps it for the next who asks without one.
  * Some latest hundreds are kept; who is later misses numbers.
  *
+ * ---- "errands", "errand done" ------------------------------------------------------------------
+ *
+ * For the helper, which has the network that core has not. "errands" gives those that were not
+ * given before, "begins":true also those that a helper before this one was given:
+ * {"errand":n,"url","media_type" (that the answer must have) or null,"most_bytes","timeout_ms",
+ *  "post_type" or null: it is a GET,"post":"base64"}
+ * "errand done": "errand":n, "problem":null or why it went wrong, "body":"base64" of what was
+ * fetched. One that nobody waits for any more is no error.
+ *
  * ---- "drill" -----------------------------------------------------------------------------------
  *
  * Arguments "domain", "minutes" (a number above 0, at most 240; else 5), "messages" (at most 10000;

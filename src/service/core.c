@@ -4,7 +4,8 @@
  * slices between other work; when all is loaded and every ring of edge-out has said what it still
  * works on, dispatch begins.
  */
-#include "service/core_internal.h"
+#include "service/core_errands.h"
+#include "service/core_policies.h"
 
 #include "sys/clock.h"
 #include "sys/random.h"
@@ -139,6 +140,8 @@ static void tick(void *context)
     core_in_tick(core);
     core_drill_tick(core);
     core_recipients_tick(core);
+    core_errands_tick(core);
+    core_policies_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
@@ -190,6 +193,11 @@ static enum error read_for_relay(void *context, struct spool_handle handle, stru
     return spool_read_envelope(core->spool, handle, arena, ret_message);
 }
 
+static enum sts_demand demand_for_relay(void *context, struct slice domain, struct slice host)
+{
+    return core_policy_demand(context, domain, host);
+}
+
 static enum error set_up(struct core *core, core_open_spool_fn *open, void *context,
                          struct disk *events_disk)
 {
@@ -213,7 +221,9 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
         return ERROR_MEMORY;
     }
     const struct relay_envelopes envelopes = {.context = core, .read = read_for_relay};
+    const struct relay_policies policies = {.context = core, .demand = demand_for_relay};
     relay_set_envelopes(core->relay, &envelopes);
+    relay_set_policies(core->relay, &policies);
     error = core_in_reconfigure(core);
     if (error == ERROR_NONE) {
         core->ids = (struct id_maker){.node = core->config->node, .start = (uint32_t)random_u64()};
@@ -251,6 +261,8 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core_act_init(core);
     core_drill_init(core);
     core_recipients_init(core);
+    core_errands_init(core);
+    core_policies_init(core);
     core_control_init(core);
     enum error error = set_up(core, open, context, events_disk);
     if (error != ERROR_NONE) {
@@ -288,6 +300,15 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
     opening.settings.reserve_bytes = config->reserve_bytes;
     return core_new_with(loop, config, generation, open_log, &opening, events_disk, counters,
                          ret_core);
+}
+
+void core_keep_state(struct core *core, struct disk *disk)
+{
+    core->files = whole_files_new(core->loop, disk);
+    if (core->files == NULL) {
+        core_out_of_memory();
+    }
+    core_policies_keep(core, core->files);
 }
 
 void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum core_edge edge),
@@ -361,6 +382,7 @@ void core_check_stopped(struct core *core)
     core->stopped = NULL;
     events_tick(core->events, clock_wall_ms());
     core_recipients_stop(core);
+    core_policies_stop(core);
     stopped(core->stopped_context);
 }
 
@@ -383,6 +405,7 @@ void core_free(struct core *core)
     core_control_done(core);
     core_drill_done(core);
     core_recipients_done(core);
+    core_resolutions_done(core);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core_in_attach(core, i, NULL); /* contents that never came to a commit */
     }
@@ -390,6 +413,9 @@ void core_free(struct core *core)
     core_in_done(core);
     core_out_done(core);
     core_names_done(core);
+    core_policies_done(core); /* sessions have waited for them */
+    core_errands_done(core);
+    whole_files_free(core->files);
     core_act_done(core);
     relay_free(core->relay);
     events_close(core->events);

@@ -39,6 +39,8 @@ static const struct control_command commands[] = {
     {"recipients forget", true, false, NULL, recipients_forget_step},
     {"recipients verify", true, false, recipients_verify_begin, recipients_verify_step},
     {"alert news", true, false, alert_news_begin, alert_news_step},
+    {"errands", true, false, NULL, errands_step},
+    {"errand done", true, false, NULL, errand_done_step},
 };
 
 /* ---- requests -------------------------------------------------------------------------------- */

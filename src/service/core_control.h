@@ -193,6 +193,8 @@ enum control_step recipients_verify_begin(struct control_request *request);
 enum control_step recipients_verify_step(struct control_request *request);
 enum control_step alert_news_begin(struct control_request *request);
 enum control_step alert_news_step(struct control_request *request);
+enum control_step errands_step(struct control_request *request);
+enum control_step errand_done_step(struct control_request *request);
 enum control_step queue_list_step(struct control_request *request);
 enum control_step queue_show_step(struct control_request *request);
 enum control_step queue_change_begin(struct control_request *request);

@@ -83,8 +83,9 @@ struct core_session {
     uint32_t server;
     uint32_t edge;
     uint32_t epoch;
-    bool foreign;     /* of an earlier life of core: relay does not know it */
-    char *tls;        /* as CHANNEL_OPENED says it; NULL: nothing */
+    bool foreign;              /* of an earlier life of core: relay does not know it */
+    struct session_wait *wait; /* for a policy, before edge-out is told; NULL: it is told */
+    char *tls;                 /* as CHANNEL_OPENED says it; NULL: nothing */
     struct link jobs; /* struct job.on_session, in order of CHANNEL_DELIVER, until durable */
 };
 
@@ -213,7 +214,11 @@ struct core {
     uint32_t notes_pending;
 
     struct recipients *recipients;
-    struct link drills; /* struct drill, begun in this life */
+    struct whole_files *files; /* what outlives us and is no mail; NULL: nothing does */
+    struct errands *errands;
+    struct policies *policies;
+    struct link resolutions; /* struct resolution: answers of DNS that wait for a policy */
+    struct link drills;      /* struct drill, begun in this life */
     struct link controls;
     struct loop_later *control_later;
 
@@ -299,6 +304,12 @@ void core_out_remap(struct core *core, const struct service_config *old);
 void core_out_later(void *context);
 void core_out_action(struct core *core, const struct relay_action *action); /* CONNECT ... */
 void core_out_resolve(struct core *core, struct slice domain);
+/* What a policy demands of a server, as it is known. */
+enum sts_demand core_server_demand(struct core *core, uint32_t server);
+/* Answers that still wait for a policy are forgotten. */
+void core_resolutions_done(struct core *core);
+/* For TXT records; one domain is always asked by the same edge-out. */
+void core_out_ask_text(struct core *core, struct slice name, struct slice domain);
 void core_out_durable(struct core *core, uint64_t job);
 /* When there is room in its ring. */
 void core_out_send(struct core_edge_out *out, struct buffer *frame);

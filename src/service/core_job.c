@@ -10,6 +10,7 @@
  * with the result is SPOOL_SYNCED.
  */
 #include "service/core_out.h"
+#include "service/core_policies.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -40,6 +41,100 @@ void core_session_keep(struct core *core, struct core_session *session)
     list_append(&core->sessions_list, &session->link);
 }
 
+/* ---- those that wait for a policy --------------------------------------------------------------
+ */
+
+struct session_wait {
+    struct policy_waiter waiter;
+    struct core *core;
+    struct core_session *session;
+    uint32_t knock_interval_ms;
+};
+
+static void wait_free(struct core_session *session)
+{
+    if (session->wait != NULL) {
+        list_remove(&session->wait->waiter.link);
+        free(session->wait);
+        session->wait = NULL;
+    }
+}
+
+static const struct server_config *config_of(const struct core *core, uint32_t server)
+{
+    return server < core->config->relay.server_count ? &core->config->relay.servers[server] : NULL;
+}
+
+/* Its one address is a name (settings). */
+static bool has_policy(const struct server_config *server)
+{
+    return server != NULL && server->tls == SERVER_TLS_MTA_STS && server->address_count == 1;
+}
+
+enum sts_demand core_server_demand(struct core *core, uint32_t server)
+{
+    const struct server_config *config = relay_server_config(core->relay, server);
+    if (config == NULL || server >= RELAY_EXCHANGERS) {
+        return config == NULL ? STS_NONE : config->sts;
+    }
+    return has_policy(config)
+               ? core_policy_demand(core, config->addresses[0].host, config->addresses[0].host)
+               : STS_NONE;
+}
+
+static void tell_edge(struct core *core, const struct core_session *session,
+                      uint32_t knock_interval_ms)
+{
+    struct buffer *frame = core_out_frame(core, CHANNEL_CONNECT, session->id);
+    buffer_put_u32(frame, channel_server_key(&core->config->relay, session->server));
+    buffer_put_u32(frame, knock_interval_ms);
+    channel_put_sts(frame, core_server_demand(core, session->server));
+    if (session->server >= RELAY_EXCHANGERS && session->server != NO_INDEX) {
+        channel_put_exchanger(frame, relay_server_config(core->relay, session->server));
+    }
+    core_out_send(&core->out[session->edge], frame);
+}
+
+void core_session_wait_no_longer(struct core *core, struct core_session *session)
+{
+    if (session->wait != NULL) {
+        uint32_t knock_interval_ms = session->wait->knock_interval_ms;
+        wait_free(session);
+        tell_edge(core, session, knock_interval_ms);
+    }
+}
+
+static void policy_settled(void *context)
+{
+    const struct session_wait *wait = context;
+    core_session_wait_no_longer(wait->core, wait->session);
+}
+
+/* True: policy_settled() follows. */
+static bool wait_for_policy(struct core *core, struct core_session *session,
+                            uint32_t knock_interval_ms)
+{
+    const struct server_config *server = config_of(core, session->server);
+    struct session_wait *wait = has_policy(server) ? calloc(1, sizeof(*wait)) : NULL;
+    if (wait == NULL) {
+        return false;
+    }
+    *wait = (struct session_wait){.waiter = {.fn = policy_settled, .context = wait},
+                                  .core = core,
+                                  .session = session,
+                                  .knock_interval_ms = knock_interval_ms};
+    list_init(&wait->waiter.link);
+    if (core_policy_settle(core, server->addresses[0].host, &wait->waiter)) {
+        free(wait);
+        return false;
+    }
+    session->wait = wait;
+    return true;
+}
+
+/* ---- sessions of edge-out ----------------------------------------------------------------------
+ */
+
 void core_session_free(struct core *core, struct core_session *session)
 {
     LIST_EACH(&session->jobs, at, after)
@@ -48,6 +143,7 @@ void core_session_free(struct core *core, struct core_session *session)
     }
     (void)map_remove(&core->sessions, session->id);
     list_remove(&session->link);
+    wait_free(session);
     free(session->tls);
     free(session);
 }
@@ -70,13 +166,9 @@ void core_session_connect(struct core *core, const struct relay_action *action)
         return;
     }
     core_session_keep(core, session);
-    struct buffer *frame = core_out_frame(core, CHANNEL_CONNECT, session->id);
-    buffer_put_u32(frame, channel_server_key(&core->config->relay, session->server));
-    buffer_put_u32(frame, action->knock_interval_ms);
-    if (session->server >= RELAY_EXCHANGERS && session->server != NO_INDEX) {
-        channel_put_exchanger(frame, relay_server_config(core->relay, session->server));
+    if (!wait_for_policy(core, session, action->knock_interval_ms)) {
+        tell_edge(core, session, action->knock_interval_ms);
     }
-    core_out_send(&core->out[edge], frame);
 }
 
 /* ---- jobs ------------------------------------------------------------------------------------ */

@@ -97,6 +97,7 @@ void core_out_action(struct core *core, const struct relay_action *action)
     } else {
         struct core_session *session = map_get(&core->sessions, action->session);
         if (session != NULL && !session->foreign) {
+            core_session_wait_no_longer(core, session);
             enum channel_frame type = action->kind == RELAY_KNOCK ? CHANNEL_KNOCK : CHANNEL_CLOSE;
             core_out_send_plain(core, &core->out[session->edge], type, session->id);
         }
@@ -110,6 +111,15 @@ void core_out_resolve(struct core *core, struct slice domain)
     buffer_clear(&core->frame);
     buffer_put_u8(&core->frame, CHANNEL_RESOLVE);
     buffer_put_bytes(&core->frame, domain);
+    core_out_send(&core->out[crc32c(0, domain) % count], &core->frame);
+}
+
+void core_out_ask_text(struct core *core, struct slice name, struct slice domain)
+{
+    uint32_t count = core->out_count > 0 ? core->out_count : 1;
+    buffer_clear(&core->frame);
+    buffer_put_u8(&core->frame, CHANNEL_TEXT);
+    buffer_put_bytes(&core->frame, name);
     core_out_send(&core->out[crc32c(0, domain) % count], &core->frame);
 }
 
@@ -211,6 +221,8 @@ static bool take_frame(struct core_edge_out *out, struct slice frame)
         return core_names_take(out->core, &reader);
     case CHANNEL_RESOLVED:
         return core_take_resolved(out, &reader);
+    case CHANNEL_TEXTS:
+        return core_take_texts(out, &reader);
     case CHANNEL_LOOKED_UP:
         return core_listing_looked_up(out, &reader);
     case CHANNEL_CALLED:
@@ -350,6 +362,7 @@ void core_out_init(struct core *core)
     list_init(&core->refused);
     list_init(&core->unsendable);
     list_init(&core->unnoted);
+    list_init(&core->resolutions);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core->out[i].core = core;
         core->out[i].index = i;

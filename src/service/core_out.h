@@ -24,7 +24,10 @@ void core_session_keep(struct core *core, struct core_session *session); /* in t
 void core_session_free(struct core *core, struct core_session *session);
 /* NULL: not a session of this edge. */
 struct core_session *core_session_on(struct core_edge_out *out, uint32_t id);
+/* Tells edge-out, once what a policy demands of the server is known. */
 void core_session_connect(struct core *core, const struct relay_action *action);
+/* Edge-out is told of it now, whatever is known. */
+void core_session_wait_no_longer(struct core *core, struct core_session *session);
 /* It is over: tells relay; unreported jobs are settled. */
 void core_session_end(struct core *core, struct core_session *session,
                       const struct relay_reply *reply);
@@ -52,6 +55,7 @@ bool core_take_ended(struct core_edge_out *out, struct reader *reader);
 bool core_take_ready(struct core_edge_out *out, struct reader *reader);
 bool core_take_result(struct core_edge_out *out, struct reader *reader);
 bool core_take_working(struct core_edge_out *out, struct reader *reader);
+bool core_take_texts(struct core_edge_out *out, struct reader *reader);
 bool core_take_resolved(struct core_edge_out *out, struct reader *reader);
 bool core_take_addresses(struct core_edge_out *out, struct reader *reader);
 

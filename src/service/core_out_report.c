@@ -5,6 +5,7 @@
  * its deliveries that still wait for a fate are in flight again, until its result comes.
  */
 #include "service/core_out.h"
+#include "service/core_policies.h"
 
 #include <stdlib.h>
 
@@ -288,16 +289,103 @@ bool core_take_ended(struct core_edge_out *out, struct reader *reader)
     return true;
 }
 
+/* ---- who takes a domain's mail --------------------------------------------------------------- */
+
+/* An answer that waits until what its domain's policy demands is known. */
+struct resolution {
+    struct link link;
+    struct policy_waiter waiter;
+    struct core *core;
+    struct buffer frame; /* without its type */
+};
+
+static void resolution_free(struct resolution *resolution)
+{
+    list_remove(&resolution->link);
+    list_remove(&resolution->waiter.link);
+    buffer_done(&resolution->frame);
+    free(resolution);
+}
+
+void core_resolutions_done(struct core *core)
+{
+    LIST_EACH(&core->resolutions, at, after)
+    {
+        resolution_free(LIST_ENTRY(at, struct resolution, link));
+    }
+}
+
+static void tell_relay(struct core *core, struct slice domain, struct channel_mx *mx)
+{
+    if (core->config->relay.exchanger.tls == SERVER_TLS_MTA_STS) {
+        uint32_t valid_s = core_policy_valid_s(core, domain);
+        mx->answer.ttl_s = valid_s < mx->answer.ttl_s ? valid_s : mx->answer.ttl_s;
+    }
+    relay_resolved(core->relay, domain, &mx->answer, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+}
+
+static void policy_settled(void *context)
+{
+    struct resolution *resolution = context;
+    struct channel_mx answer;
+    struct reader reader = reader_make(buffer_slice(&resolution->frame));
+    struct slice domain = reader_bytes(&reader);
+    if (!reader.failed && channel_get_mx(&reader, &answer)) {
+        tell_relay(resolution->core, domain, &answer);
+    }
+    resolution_free(resolution);
+}
+
+/* True: policy_settled() follows. */
+static bool wait_for_policy(struct core *core, struct slice domain, struct slice frame)
+{
+    struct resolution *resolution = core->config->relay.exchanger.tls == SERVER_TLS_MTA_STS
+                                        ? calloc(1, sizeof(*resolution))
+                                        : NULL;
+    if (resolution == NULL) {
+        return false;
+    }
+    resolution->core = core;
+    resolution->waiter.fn = policy_settled;
+    resolution->waiter.context = resolution;
+    list_init(&resolution->waiter.link);
+    list_append(&core->resolutions, &resolution->link);
+    buffer_init(&resolution->frame, 0);
+    buffer_append(&resolution->frame, frame);
+    if (resolution->frame.failed || core_policy_settle(core, domain, &resolution->waiter)) {
+        resolution_free(resolution);
+        return false;
+    }
+    return true;
+}
+
 bool core_take_resolved(struct core_edge_out *out, struct reader *reader)
 {
     struct core *core = out->core;
     struct channel_mx answer;
+    struct slice frame = reader->rest;
     struct slice domain = reader_bytes(reader);
     if (reader->failed || !channel_get_mx(reader, &answer)) {
         return false;
     }
-    relay_resolved(core->relay, domain, &answer.answer, core_now());
-    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    if (answer.answer.count == 0 || !wait_for_policy(core, domain, frame)) {
+        tell_relay(core, domain, &answer);
+    }
+    return true;
+}
+
+bool core_take_texts(struct core_edge_out *out, struct reader *reader)
+{
+    const struct slice prefix = SLICE_LITERAL("_mta-sts.");
+    struct channel_texts texts;
+    struct slice name = reader_bytes(reader);
+    if (reader->failed || !channel_get_texts(reader, &texts)) {
+        return false;
+    }
+    if (slice_starts_fold(name, prefix)) {
+        core_policies_announced(out->core, slice_skip(name, prefix.length), &texts);
+    }
     return true;
 }
 

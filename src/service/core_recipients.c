@@ -216,6 +216,7 @@ static void send_question(struct core *core, struct core_edge_out *out,
     buffer_put_bytes(&core->frame, address);
     buffer_put_bytes(&core->frame,
                      callout->asked_random ? core_recipients_random(domain, &random) : SLICE_EMPTY);
+    channel_put_sts(&core->frame, core_server_demand(core, callout->server));
     if (!exchanger.failed && !random.failed) {
         core_out_send(out, &core->frame);
     }

@@ -19,15 +19,18 @@
 static bool take_connect(struct smtp_out *out, struct reader *reader)
 {
     uint32_t session = reader_u32(reader);
-    uint32_t server = channel_server_find(&out->config->relay, reader_u32(reader));
+    struct session_peer peer = {.server =
+                                    channel_server_find(&out->config->relay, reader_u32(reader))};
     uint32_t knock_interval_ms = reader_u32(reader);
+    peer.sts = channel_get_sts(reader);
     struct channel_exchanger exchanger;
-    bool to_exchanger = server == NO_INDEX && reader->rest.length > 0;
+    bool to_exchanger = peer.server == NO_INDEX && reader->rest.length > 0;
     if (reader->failed || map_get(&out->sessions_by_id, session) != NULL ||
         (to_exchanger && !channel_get_exchanger(reader, &exchanger))) {
         return false;
     }
-    session_start(out, session, server, to_exchanger ? &exchanger : NULL, knock_interval_ms);
+    peer.exchanger = to_exchanger ? &exchanger : NULL;
+    session_start(out, session, &peer, knock_interval_ms);
     if (out->stopping) {
         session_drop(map_get(&out->sessions_by_id, session), "shutting down");
     }
@@ -119,6 +122,8 @@ static bool take_frame(struct smtp_out *out, struct reader *reader)
         return names_take(out, reader);
     case CHANNEL_RESOLVE:
         return mx_take(out, reader);
+    case CHANNEL_TEXT:
+        return texts_take(out, reader);
     case CHANNEL_LOOK_UP:
         return lists_take(out, reader);
     case CHANNEL_CALLOUT:
@@ -201,6 +206,8 @@ struct smtp_out *smtp_out_new(struct loop *loop, const struct service_config *co
     list_init(&out->tls_clients);
     list_init(&out->questions);
     list_init(&out->answers);
+    list_init(&out->texts);
+    list_init(&out->texts_answered);
     list_init(&out->listings);
     list_init(&out->listed);
     list_init(&out->turned);
@@ -369,6 +376,7 @@ void smtp_out_free(struct smtp_out *out)
     }
     names_free(out);
     mx_free(out);
+    texts_free_all(out);
     lists_free_all(out);
     turned_drop_all(out);
     out_tls_drop_clients(out);

@@ -34,9 +34,12 @@ void callout_rest(struct out_session *session)
     session_set_timer(session);
 }
 
-static bool is_same_exchanger(const struct out_session *session,
-                              const struct channel_exchanger *exchanger)
+static bool is_same_peer(const struct out_session *session, const struct session_peer *peer)
 {
+    const struct channel_exchanger *exchanger = peer->exchanger;
+    if (session->server != peer->server || session->sts != peer->sts) {
+        return false;
+    }
     if (session->exchanger == NULL || exchanger == NULL) {
         return session->exchanger == NULL && exchanger == NULL;
     }
@@ -44,15 +47,13 @@ static bool is_same_exchanger(const struct out_session *session,
 }
 
 /* NULL: too many are open, or memory. */
-static struct out_session *find_session(struct smtp_out *out, uint32_t server,
-                                        const struct channel_exchanger *exchanger)
+static struct out_session *find_session(struct smtp_out *out, const struct session_peer *peer)
 {
     uint32_t count = 0;
     LIST_EACH(&out->sessions, at, after)
     {
         struct out_session *session = LIST_ENTRY(at, struct out_session, link);
-        if (!session->calls_out || session->server != server || session->state == OUT_OVER ||
-            !is_same_exchanger(session, exchanger)) {
+        if (!session->calls_out || session->state == OUT_OVER || !is_same_peer(session, peer)) {
             continue;
         }
         if (!session->closing && !session->winding_up && session->callouts < CALLOUTS_A_SESSION) {
@@ -60,7 +61,7 @@ static struct out_session *find_session(struct smtp_out *out, uint32_t server,
         }
         count++;
     }
-    return count < SESSIONS_MAX ? session_start_callouts(out, server, exchanger) : NULL;
+    return count < SESSIONS_MAX ? session_start_callouts(out, peer) : NULL;
 }
 
 static bool is_ascii(struct slice address)
@@ -105,21 +106,27 @@ bool callout_take(struct smtp_out *out, struct reader *reader)
 {
     struct channel_exchanger exchanger;
     uint64_t token = reader_u64(reader);
-    uint32_t server = channel_server_find(&out->config->relay, reader_u32(reader));
+    struct session_peer peer = {.server =
+                                    channel_server_find(&out->config->relay, reader_u32(reader))};
     struct reader exchanger_reader = reader_make(reader_bytes(reader));
     struct slice addresses[2];
     addresses[0] = reader_bytes(reader);
     addresses[1] = reader_bytes(reader);
+    peer.sts = channel_get_sts(reader);
     bool to_exchanger = exchanger_reader.rest.length > 0;
     if (reader->failed || addresses[0].length == 0 || addresses[0].length > ADDRESS_BYTES_MAX ||
         addresses[1].length > ADDRESS_BYTES_MAX || map_get(&out->jobs_by_id, token) != NULL ||
         (to_exchanger && !channel_get_exchanger(&exchanger_reader, &exchanger))) {
         return false;
     }
-    if ((server == NO_INDEX && !to_exchanger) || out->stopping) {
+    if ((peer.server == NO_INDEX && !to_exchanger) || out->stopping) {
         return true;
     }
-    struct out_session *session = find_session(out, server, to_exchanger ? &exchanger : NULL);
+    if (to_exchanger) {
+        peer.exchanger = &exchanger;
+        peer.sts = exchanger.config.sts;
+    }
+    struct out_session *session = find_session(out, &peer);
     if (session == NULL || session->state == OUT_OVER) {
         return true;
     }
@@ -127,7 +134,7 @@ bool callout_take(struct smtp_out *out, struct reader *reader)
     if (job != NULL) {
         session->callouts++;
         job->session = session;
-        job->server = server;
+        job->server = peer.server;
         session->limit_ms = session->state == OUT_TALKING ? INT64_MAX : session->limit_ms;
         list_append(&session->jobs, &job->on_session);
         session_take_job(session, job);

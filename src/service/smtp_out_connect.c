@@ -192,7 +192,7 @@ void connect_knock(struct out_session *session)
 static bool await_records(struct out_session *session, bool patient)
 {
     const struct server_config *server = session_config(session);
-    if (server->tls != SERVER_TLS_DANE) {
+    if (!dane_is_wanted(session)) {
         return false;
     }
     if (dane_begin(session)) {
@@ -205,6 +205,15 @@ static bool await_records(struct out_session *session, bool patient)
         dane_failed(session);
     }
     return result == DANE_FAILED || result == DANE_ASKING;
+}
+
+static void refuse_unlisted(struct out_session *session)
+{
+    const struct relay_reply reply = {
+        .stage = RELAY_AT_TLS,
+        .how = RELAY_LOST,
+        .text = SLICE_LITERAL("the MTA-STS policy of the domain does not list this server")};
+    session_over(session, &reply);
 }
 
 /* `patient`: wait for answers under way, even if there are older addresses. */
@@ -227,7 +236,11 @@ static void resolve(struct out_session *session, bool patient)
     } else if (session->endpoint_count == 0) {
         connect_failed(session, RELAY_AT_RESOLVE, waiting ? ERROR_TIMEOUT : error);
     } else if (!await_records(session, patient)) {
-        connect_next(session, ERROR_MISSING);
+        if (out_tls_forbids(session)) {
+            refuse_unlisted(session);
+        } else {
+            connect_next(session, ERROR_MISSING);
+        }
     }
 }
 

@@ -87,10 +87,18 @@ static bool ask(struct session_dane *dane, const struct server_address *address)
     return dane->query != NULL;
 }
 
+bool dane_is_wanted(const struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    return server != NULL && (server->tls == SERVER_TLS_DANE ||
+                              (server->tls == SERVER_TLS_MTA_STS && session->exchanger == NULL &&
+                               session->out->config->dns_trust_anchor.length > 0));
+}
+
 bool dane_begin(struct out_session *session)
 {
     const struct server_config *server = session_config(session);
-    if (server == NULL || server->tls != SERVER_TLS_DANE || session->dane != NULL) {
+    if (!dane_is_wanted(session) || session->dane != NULL) {
         return false;
     }
     struct session_dane *dane = calloc(1, sizeof(*dane));

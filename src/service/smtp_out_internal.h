@@ -14,6 +14,7 @@
  *   smtp_out_callout.c  questions whether a server takes mail for an address
  *   smtp_out_name.c     names of servers and the last good addresses
  *   smtp_out_mx.c       who takes a domain's mail
+ *   smtp_out_text.c     what TXT records say
  *   smtp_out_report.c   frames to core, kept until there is room
  *
  *   session:  RESOLVING -> CONNECTING -> TALKING -> OVER -> (ENDED is sent) freed
@@ -160,6 +161,7 @@ struct out_session {
     bool without_tls;               /* TLS has failed, and is not demanded */
     bool proved;                    /* the server has shown by it who it is */
     struct session_dane *dane;      /* NULL: not asked */
+    enum sts_demand sts;            /* of the domain's policy, with SERVER_TLS_MTA_STS */
     char tls_said[CHANNEL_TLS_MAX]; /* policy and result, for people; empty: no TLS wanted */
     struct loop_watch *watch;
     unsigned interest;
@@ -172,13 +174,17 @@ struct out_session {
     uint8_t end_text[REPLY_TEXT_MAX];
 };
 
+/* What core has said of whom to connect to. */
+struct session_peer {
+    uint32_t server;
+    const struct channel_exchanger *exchanger; /* copied; NULL: the server is configured, or was */
+    enum sts_demand sts;
+};
 /* `knock_interval_ms`: see connect_knock(); 0: it is no probe. */
-/* `exchanger` is copied; NULL: the server is configured, or was. */
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
-                   const struct channel_exchanger *exchanger, uint32_t knock_interval_ms);
+void session_start(struct smtp_out *out, uint32_t id, const struct session_peer *peer,
+                   uint32_t knock_interval_ms);
 /* One for callouts. NULL: memory. */
-struct out_session *session_start_callouts(struct smtp_out *out, uint32_t server,
-                                           const struct channel_exchanger *exchanger);
+struct out_session *session_start_callouts(struct smtp_out *out, const struct session_peer *peer);
 /* A new configuration, which is not yet that of the door. */
 void session_follow(struct out_session *session, const struct service_config *config);
 /* NULL: its server is no longer configured. */
@@ -230,6 +236,8 @@ enum smtp_client_tls out_tls_policy(const struct out_session *session);
 void out_tls_begin(struct out_session *session);
 /* Goes on with it; at its end the client core is told. */
 void out_tls_go_on(struct out_session *session);
+/* A policy of its domain does not let anything be sent to it. */
+bool out_tls_forbids(const struct out_session *session);
 /* Greeted in the clear: notes what there is to say of that. */
 void out_tls_opened(struct out_session *session);
 /* It failed as `cause` says: true if the same address is now tried without. */
@@ -246,6 +254,9 @@ enum dane_result {
     DANE_USABLE,
     DANE_FAILED,
 };
+/* TLSA records are asked for: where the server's policy is to follow them, and with mta-sts, which
+ * they come before, where an answer could be proved. */
+bool dane_is_wanted(const struct out_session *session);
 /* True: the records are asked for, of a server whose policy is that; connect_resolved() follows. */
 bool dane_begin(struct out_session *session);
 enum dane_result dane_result(const struct out_session *session);
@@ -292,6 +303,11 @@ bool mx_take(struct smtp_out *out, struct reader *reader);
 bool mx_report(struct smtp_out *out);
 void mx_free(struct smtp_out *out);
 
+/* smtp_out_text.c, CHANNEL_TEXT; as above. */
+bool texts_take(struct smtp_out *out, struct reader *reader);
+bool texts_report(struct smtp_out *out);
+void texts_free_all(struct smtp_out *out);
+
 /* smtp_out_listing.c; as smtp_out_mx.c. */
 bool lists_take(struct smtp_out *out, struct reader *reader);
 bool lists_report(struct smtp_out *out);
@@ -335,6 +351,8 @@ struct smtp_out {
     struct link tls_clients;
     struct link questions, answers;
     uint32_t question_count; /* on questions */
+    struct link texts, texts_answered;
+    uint32_t text_count; /* on texts */
     struct link listings, listed;
     uint32_t listing_count; /* on listings */
     struct link turned;     /* connections whose session core has not told of yet */

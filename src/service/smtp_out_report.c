@@ -202,7 +202,7 @@ static bool flush_all(struct smtp_out *out)
         out->resumed_due = false;
         out->attached = true;
     }
-    return names_report(out) && mx_report(out) && lists_report(out);
+    return names_report(out) && mx_report(out) && texts_report(out) && lists_report(out);
 }
 
 void smtp_out_flush(void *context)

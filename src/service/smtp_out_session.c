@@ -38,6 +38,7 @@ static void complete(struct channel_exchanger *exchanger, const struct server_co
     exchanger->config.addresses = exchanger->addresses;
     exchanger->config.address_count = said.address_count;
     exchanger->config.greeting_timeout_ms = said.greeting_timeout_ms;
+    exchanger->config.sts = said.sts;
 }
 
 void session_follow(struct out_session *session, const struct service_config *config)
@@ -534,9 +535,9 @@ static void refuse_session(struct smtp_out *out, uint32_t id, uint32_t server)
 }
 
 /* NULL: memory. */
-static struct out_session *session_new(struct smtp_out *out, uint32_t server,
-                                       const struct channel_exchanger *exchanger)
+static struct out_session *session_new(struct smtp_out *out, const struct session_peer *peer)
 {
+    const struct channel_exchanger *exchanger = peer->exchanger;
     struct out_session *session = calloc(1, sizeof(*session));
     if (session == NULL) {
         return NULL;
@@ -550,7 +551,8 @@ static struct out_session *session_new(struct smtp_out *out, uint32_t server,
         return NULL;
     }
     session->out = out;
-    session->server = server;
+    session->server = peer->server;
+    session->sts = exchanger != NULL ? exchanger->config.sts : peer->sts;
     session->fd = -1;
     session->timer_at_ms = INT64_MAX;
     session->limit_ms = INT64_MAX;
@@ -562,17 +564,17 @@ static struct out_session *session_new(struct smtp_out *out, uint32_t server,
     return session;
 }
 
-void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
-                   const struct channel_exchanger *exchanger, uint32_t knock_interval_ms)
+void session_start(struct smtp_out *out, uint32_t id, const struct session_peer *peer,
+                   uint32_t knock_interval_ms)
 {
-    struct out_session *session = session_new(out, server, exchanger);
+    struct out_session *session = session_new(out, peer);
     if (session != NULL && map_put(&out->sessions_by_id, id, session) != ERROR_NONE) {
         session->orphan = true;
         out_session_free(session);
         session = NULL;
     }
     if (session == NULL) {
-        refuse_session(out, id, server);
+        refuse_session(out, id, peer->server);
         return;
     }
     session->id = id;
@@ -580,10 +582,9 @@ void session_start(struct smtp_out *out, uint32_t id, uint32_t server,
     connect_begin(session);
 }
 
-struct out_session *session_start_callouts(struct smtp_out *out, uint32_t server,
-                                           const struct channel_exchanger *exchanger)
+struct out_session *session_start_callouts(struct smtp_out *out, const struct session_peer *peer)
 {
-    struct out_session *session = session_new(out, server, exchanger);
+    struct out_session *session = session_new(out, peer);
     if (session != NULL) {
         session->orphan = true;
         session->calls_out = true;

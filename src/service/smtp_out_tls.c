@@ -59,21 +59,70 @@ static struct tls_client *client_for(struct smtp_out *out, struct slice authorit
 
 /* ---- policy -------------------------------------------------------------------------------- */
 
+/* TLSA records decide, not a policy of MTA-STS (RFC 8461 2). */
+static bool is_by_records(const struct out_session *session)
+{
+    return dane_is_wanted(session) && dane_result(session) != DANE_NONE;
+}
+
+static bool is_by_sts(const struct out_session *session, const struct server_config *server)
+{
+    return server->tls == SERVER_TLS_MTA_STS && !is_by_records(session);
+}
+
 static bool is_opportunistic(const struct out_session *session, const struct server_config *server)
 {
     return server->tls == SERVER_TLS_OPPORTUNISTIC ||
-           (server->tls == SERVER_TLS_DANE && dane_result(session) == DANE_NONE);
+           (server->tls == SERVER_TLS_DANE && dane_result(session) == DANE_NONE) ||
+           (is_by_sts(session, server) && session->sts != STS_ENFORCE);
 }
 
-/* The policy, and what made of it what it is. */
+/* What made of the policy what it is, for people. */
+static const char *reason_of(const struct out_session *session, const struct server_config *server)
+{
+    static const char *const policies[] = {
+        [STS_NONE] = " (no policy)",
+        [STS_UNFETCHED] = " (its policy cannot be had)",
+        [STS_TESTING] = " (testing)",
+        [STS_TESTING_UNLISTED] = " (testing, and the policy does not list it)",
+        [STS_ENFORCE] = " (enforce)",
+        [STS_ENFORCE_UNLISTED] = " (enforce, and the policy does not list it)",
+    };
+    if (is_by_sts(session, server)) {
+        return policies[session->sts];
+    }
+    if (!dane_is_wanted(session)) {
+        return "";
+    }
+    switch (dane_result(session)) {
+    case DANE_NONE:
+        return " (no TLSA records)";
+    case DANE_UNUSABLE:
+        return " (no usable TLSA record)";
+    default:
+        return server->tls == SERVER_TLS_MTA_STS ? " (by TLSA records)" : "";
+    }
+}
+
 static void say_policy(struct out_session *session, const struct server_config *server,
                        const char *result)
 {
-    static const char *const records[] = {
-        [DANE_NONE] = " (no TLSA records)", [DANE_UNUSABLE] = " (no usable TLSA record)"};
-    enum dane_result dane = server->tls == SERVER_TLS_DANE ? dane_result(session) : DANE_USABLE;
     snprintf(session->tls_said, sizeof(session->tls_said), "%s%s: %s", server_tls_text(server->tls),
-             dane == DANE_NONE || dane == DANE_UNUSABLE ? records[dane] : "", result);
+             reason_of(session, server), result);
+}
+
+bool out_tls_forbids(const struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    return server != NULL && is_by_sts(session, server) && session->sts == STS_ENFORCE_UNLISTED;
+}
+
+/* By authorities, whatever follows if it cannot. */
+static bool is_to_prove_name(const struct out_session *session, const struct server_config *server)
+{
+    return server_tls_asks_authorities(server->tls) ||
+           (is_by_sts(session, server) && session->sts != STS_NONE &&
+            session->sts != STS_UNFETCHED);
 }
 
 enum smtp_client_tls out_tls_policy(const struct out_session *session)
@@ -85,6 +134,7 @@ enum smtp_client_tls out_tls_policy(const struct out_session *session)
         [SERVER_TLS_REQUIRED] = SMTP_CLIENT_TLS_DEMANDED,
         [SERVER_TLS_IMPLICIT] = SMTP_CLIENT_TLS_FIRST,
         [SERVER_TLS_DANE] = SMTP_CLIENT_TLS_DEMANDED,
+        [SERVER_TLS_MTA_STS] = SMTP_CLIENT_TLS_DEMANDED,
     };
     const struct server_config *server = session_config(session);
     if (server != NULL && !session->without_tls && is_opportunistic(session, server)) {
@@ -98,7 +148,7 @@ static struct tls_peer peer_of(const struct out_session *session,
                                const struct server_config *server, struct slice names[],
                                size_t most)
 {
-    bool demanded = server_tls_asks_authorities(server->tls);
+    bool demanded = is_to_prove_name(session, server) && !is_opportunistic(session, server);
     struct tls_peer peer = {.trust = demanded || server->tls_ca.length > 0 ? TLS_TRUST_AUTHORITIES
                                                                            : TLS_TRUST_ANYBODY,
                             .only_look = !demanded,
@@ -115,7 +165,7 @@ static struct tls_peer peer_of(const struct out_session *session,
         }
     }
     peer.name = peer.name_count > 0 ? names[0] : SLICE_EMPTY;
-    if (server->tls == SERVER_TLS_DANE) {
+    if (server->tls == SERVER_TLS_DANE || is_by_records(session)) {
         peer.name_count = 0; /* its name in DNS, and nothing else */
         peer.name = server->addresses[0].host;
         dane_peer(session, &peer);
@@ -161,12 +211,14 @@ void out_tls_begin(struct out_session *session)
 }
 
 /* What must not go to anybody else may be sent (RFC 8689). Names that DNS alone has said count for
- * nothing. */
-static bool is_proved(const struct out_session *session)
+ * nothing, but where the domain's policy lists them. */
+static bool is_proved(const struct out_session *session, const struct server_config *server)
 {
     struct tls_facts facts;
     tls_facts(session->tls, &facts);
-    return facts.proved && session->exchanger == NULL;
+    bool named = session->exchanger == NULL ||
+                 (server != NULL && is_by_sts(session, server) && session->sts == STS_ENFORCE);
+    return facts.proved && named;
 }
 
 static void describe(struct out_session *session)
@@ -179,9 +231,9 @@ static void describe(struct out_session *session)
     if (server == NULL) {
         return;
     }
-    bool asked = server->tls == SERVER_TLS_DANE
+    bool asked = is_by_records(session)
                      ? dane_result(session) == DANE_USABLE
-                     : server_tls_asks_authorities(server->tls) || server->tls_ca.length > 0;
+                     : is_to_prove_name(session, server) || server->tls_ca.length > 0;
     char text[sizeof(session->tls_said)];
     snprintf(text, sizeof(text), "%s, %s%s", cipher,
              facts.proved ? "verified"
@@ -203,7 +255,7 @@ void out_tls_go_on(struct out_session *session)
         return;
     }
     session->shaking = false;
-    session->proved = is_proved(session);
+    session->proved = is_proved(session, session_config(session));
     describe(session);
     smtp_client_secured(session->client, session->proved, clock_steady_ms());
 }

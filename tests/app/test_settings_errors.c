@@ -418,8 +418,8 @@ static void servers(void **state)
         {GOOD "server mx { tls = none }\nserver MX { tls = none }\n",
          "conf:7: server 'mx' is there twice; first in line 6\n"},
         {GOOD "server mx { tls = implicit }\n",
-         "conf:6: tls: exchangers are not asked by implicit; none, opportunistic, encrypt or "
-         "required\n"},
+         "conf:6: tls: exchangers are not asked by implicit; none, opportunistic, encrypt, "
+         "required or mta-sts\n"},
         {GOOD "server wcjifoae { address = a }\nserver ccaoacux { address = a }\n",
          "conf:7: server 'ccaoacux' cannot be told from 'wcjifoae' by its checksum; rename it\n"},
         {GOOD "server a@b { address = a }\n", "conf:6: 'a@b' is no name for a server\n"},
@@ -435,8 +435,10 @@ static void servers(void **state)
          "conf:6: address: 'b\xc3\xbc"
          "cher.example' is no ASCII name; write it in its xn-- form\n"},
         {GOOD "server x { address = a. }\n", "conf:6: address: 'a.' must not end in a dot\n"},
-        {GOOD "server x { address = a tls = mta-sts }\n",
-         "conf:6: tls = mta-sts is not available in this version\n"},
+        {GOOD "server x { address = 192.0.2.1 tls = mta-sts }\n",
+         "conf:6: tls = mta-sts: address must be one name\n"},
+        {GOOD "server x { address = a tls = mta-sts\n tls-name = b }\n",
+         "conf:7: tls-name: with tls = mta-sts a server proves the name of its address\n"},
         {GOOD "server x { address = 192.0.2.1\n tls = dane }\n",
          "conf:7: tls = dane: address must be one name\n"
          "conf:7: tls = dane needs dns-trust-anchor: only signed records count\n"},

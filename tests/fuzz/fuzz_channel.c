@@ -8,6 +8,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+static void check_texts(struct slice input)
+{
+    struct reader reader = reader_make(input);
+    struct channel_texts texts;
+    if (channel_get_texts(&reader, &texts)) {
+        assert(texts.count <= CHANNEL_TEXTS_MAX);
+        for (uint32_t i = 0; i < texts.count; i++) {
+            assert(texts.texts[i].length <= CHANNEL_TEXT_MAX);
+        }
+    }
+    reader = reader_make(input);
+    assert(channel_get_sts(&reader) < STS_DEMANDS);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_message(struct slice input)
@@ -75,6 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct relay_capabilities capabilities;
     check_message(slice_make(data, size));
     check_listing(slice_make(data, size));
+    check_texts(slice_make(data, size));
     check_mx(slice_make(data, size));
     struct reader reader = reader_make(slice_make(data, size));
     if (channel_get_reply(&reader, &reply)) {

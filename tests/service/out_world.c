@@ -461,6 +461,7 @@ void core_probe(struct fake_core *core, uint32_t session, uint32_t server,
     buffer_put_u32(&frame, session);
     buffer_put_u32(&frame, server_key(server));
     buffer_put_u32(&frame, knock_interval_ms);
+    channel_put_sts(&frame, STS_NONE);
     say(core, &frame);
 }
 

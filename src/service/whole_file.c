@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/whole_file.h"
+
+#include "sys/log.h"
+#include "sys/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { NAME_SIZE = 64 };
+
+struct whole_files {
+    struct loop *loop;
+    struct disk *disk;
+    struct worker *worker; /* made when there is something to write */
+};
+
+struct writing {
+    struct disk *disk;
+    const char *name;
+    struct buffer bytes;
+    enum error error;
+};
+
+static void report(const char *name, enum error error)
+{
+    log_event(LOG_LEVEL_WARNING, "state-file", LOG_TEXT("name", name),
+              LOG_TEXT("error", error_text(error)));
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+enum error whole_files_read(struct whole_files *files, const char *name, struct buffer *ret_bytes)
+{
+    struct disk *disk = files->disk;
+    struct disk_file *file;
+    uint64_t size = 0;
+    enum error error = disk->ops->open(disk, name, DISK_READ, &file);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    error = disk->ops->size(file, &size);
+    if (error == ERROR_NONE) {
+        error = buffer_reserve(ret_bytes, (size_t)size);
+    }
+    if (error == ERROR_NONE) {
+        error = disk->ops->read(file, 0, ret_bytes->data + ret_bytes->length, (size_t)size);
+    }
+    if (error == ERROR_NONE) {
+        ret_bytes->length += (size_t)size;
+    }
+    disk->ops->close(file);
+    return error;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static void write_file(void *context)
+{
+    struct writing *writing = context;
+    struct disk *disk = writing->disk;
+    struct disk_file *file;
+    char temporary[NAME_SIZE];
+    snprintf(temporary, sizeof(temporary), "~%s", writing->name);
+    (void)!disk->ops->unlink(disk, temporary);
+    writing->error = disk->ops->open(disk, temporary, DISK_WRITE | DISK_CREATE, &file);
+    if (writing->error == ERROR_NONE) {
+        writing->error = disk->ops->write(file, 0, buffer_slice(&writing->bytes));
+        disk->ops->close(file);
+    }
+    if (writing->error == ERROR_NONE) {
+        writing->error = disk->ops->rename(disk, temporary, writing->name);
+    }
+}
+
+static void written(void *context)
+{
+    struct writing *writing = context;
+    if (writing->error != ERROR_NONE) {
+        report(writing->name, writing->error);
+    }
+    buffer_done(&writing->bytes);
+    free(writing);
+}
+
+void whole_files_write(struct whole_files *files, const char *name, struct buffer *bytes)
+{
+    struct writing *writing = bytes->failed ? NULL : calloc(1, sizeof(*writing));
+    if (files->worker == NULL) {
+        files->worker = worker_new(files->loop, "state");
+    }
+    if (writing == NULL || files->worker == NULL) {
+        report(name, ERROR_MEMORY);
+        buffer_done(bytes);
+        free(writing);
+        return;
+    }
+    *writing = (struct writing){.disk = files->disk, .name = name, .bytes = *bytes};
+    if (worker_submit(files->worker, write_file, written, writing) != ERROR_NONE) {
+        writing->error = ERROR_MEMORY;
+        written(writing);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+struct whole_files *whole_files_new(struct loop *loop, struct disk *disk)
+{
+    struct whole_files *files = calloc(1, sizeof(*files));
+    if (files == NULL) {
+        disk_free(disk);
+        return NULL;
+    }
+    files->loop = loop;
+    files->disk = disk;
+    return files;
+}
+
+void whole_files_free(struct whole_files *files)
+{
+    if (files != NULL) {
+        worker_free(files->worker);
+        disk_free(files->disk);
+        free(files);
+    }
+}
