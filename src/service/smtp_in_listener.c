@@ -203,13 +203,15 @@ bool listeners_make(struct smtp_in *in, const struct service_config *config, con
     return true;
 }
 
-/* A session of an old listener takes the new rules of the one with its name. */
+/* A session of an old listener takes the new rules of the one with its name; not those of another
+ * protocol, in which it has said nothing yet. */
 static void move_session(struct session *session, struct link *listeners)
 {
     LIST_EACH(listeners, at, after)
     {
         struct listener *listener = LIST_ENTRY(at, struct listener, link);
-        if (strcmp(listener->name, session->listener->name) == 0) {
+        if (strcmp(listener->name, session->listener->name) == 0 &&
+            listener->settings.odmr == session->listener->settings.odmr) {
             listener->references++;
             listener_unref(session->listener);
             session->listener = listener;

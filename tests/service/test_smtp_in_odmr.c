@@ -153,6 +153,31 @@ static void core_is_asked_for_what_the_user_may_have(void **state)
     world_end(world);
 }
 
+/* What a session has said counts for the protocol that it has said it in. */
+static void a_call_goes_on_when_its_listener_takes_mail(void **state)
+{
+    (void)state;
+    struct world *world = started();
+    struct client *client = joe(world), *asked = greeted(world);
+    struct service_config changed = world->config;
+    struct listener_config listener = world->listeners[0];
+    listener.protocol = LISTENER_SMTP;
+    changed.listeners = &listener;
+    world->atrn_outcome = RELAY_ATRN_NOTHING;
+    assert_true(client_talk(asked, "AUTH CRAM-MD5", "334 "));
+    assert_int_equal(smtp_in_reconfigure(world->in, &changed, 2, &world->listener), ERROR_NONE);
+    assert_true(client_talk(asked, "am9l", "535 5.7.8 "));
+    assert_true(client_talk(client, "MAIL FROM:<joe@site.example>", "502 "));
+    assert_true(client_talk(client, "QUIT", "221 "));
+    struct client *fresh = client_new(world, stranger);
+    assert_true(client_talk(fresh, NULL, "220 "));
+    assert_true(client_envelope(fresh, "bob@example.com"));
+    client_free(fresh);
+    client_free(asked);
+    client_free(client);
+    world_end(world);
+}
+
 static void only_who_proves_it_is_let_in(void **state)
 {
     (void)state;
@@ -284,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_in_the_words_of_the_standard),
         cmocka_unit_test(core_is_asked_for_what_the_user_may_have),
+        cmocka_unit_test(a_call_goes_on_when_its_listener_takes_mail),
         cmocka_unit_test(only_who_proves_it_is_let_in),
         cmocka_unit_test(many_failures_of_a_client_cost_it_time),
         cmocka_unit_test(a_connection_that_cannot_be_handed_over_stays),
