@@ -17,6 +17,7 @@ enum {
     SMTP_LABEL_MAX = 63,
     SMTP_ENVID_MAX = 100, /* RFC 3461 section 4.4 */
     SMTP_ORCPT_MAX = 500, /* RFC 3461 section 4.2 */
+    SMTP_AUTH_MAX = 500,  /* RFC 4954 section 3 */
 };
 
 struct smtp_mailbox {
