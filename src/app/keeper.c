@@ -31,6 +31,7 @@ enum {
     CORE_GRACE_MS = 60000, /* its disk may be slow; what it has is acknowledged */
     WEB_GRACE_MS = 1000,
     RUNNER_GRACE_MS = 1000,
+    DIRECTORY_GRACE_MS = 20000, /* threads that wait for an answer are waited for */
 };
 
 /* ---- stop -------------------------------------------------------------------------------- */
@@ -57,6 +58,7 @@ static void go_on_stopping(struct keeper *keeper)
     stop_if_not_yet(keeper, ROLE_EDGE_IN, EDGE_IN_GRACE_MS);
     if (has_ended(keeper, ROLE_EDGE_IN)) {
         stop_if_not_yet(keeper, ROLE_LOGIN, WEB_GRACE_MS);
+        stop_if_not_yet(keeper, ROLE_DIRECTORY, DIRECTORY_GRACE_MS);
     }
     stop_if_not_yet(keeper, ROLE_EDGE_OUT, EDGE_OUT_GRACE_MS);
     if (has_ended(keeper, ROLE_EDGE_IN) && has_ended(keeper, ROLE_EDGE_OUT) &&

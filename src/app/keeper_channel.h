@@ -40,14 +40,16 @@ enum keeper_kind {
 
 enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
 
-/* Streams between two children; LINK_TURN and LINK_LOGIN have messages (sys/fdpass.h). */
+/* Streams between two children; LINK_TURN, LINK_LOGIN and LINK_DIRECTORY have messages
+ * (sys/fdpass.h). */
 enum keeper_link {
-    KEEPER_LINK_WEB,     /* core, web: the control protocol, to ask only */
-    KEEPER_LINK_HELPER,  /* core, helper: the control protocol, to command too */
-    KEEPER_LINK_ERRANDS, /* core, helper: the same again, for errands (app/errands.h) */
-    KEEPER_LINK_RUNNER,  /* helper, runner: what to run (app/hook_run.h) */
-    KEEPER_LINK_TURN,    /* edge-in, edge-out: connections that are turned round (app/turn.h) */
-    KEEPER_LINK_LOGIN,   /* edge-in, login: an end of a pair for each loop (service/login.h) */
+    KEEPER_LINK_WEB,       /* core, web: the control protocol, to ask only */
+    KEEPER_LINK_HELPER,    /* core, helper: the control protocol, to command too */
+    KEEPER_LINK_ERRANDS,   /* core, helper: the same again, for errands (app/errands.h) */
+    KEEPER_LINK_RUNNER,    /* helper, runner: what to run (app/hook_run.h) */
+    KEEPER_LINK_TURN,      /* edge-in, edge-out: connections that are turned round (app/turn.h) */
+    KEEPER_LINK_LOGIN,     /* edge-in, login: an end of a pair for each loop (service/login.h) */
+    KEEPER_LINK_DIRECTORY, /* login, directory: passwords (service/login_remote.h) */
     KEEPER_LINKS
 };
 
@@ -59,6 +61,7 @@ enum keeper_text {
     KEEPER_TEXT_EDGE_IN,
     KEEPER_TEXT_HELPER,
     KEEPER_TEXT_LOGIN,
+    KEEPER_TEXT_DIRECTORY,
     KEEPER_TEXTS
 };
 

@@ -74,9 +74,9 @@ static void show_name(const char *name)
 static int run_role(const char *name, const char *path)
 {
     static int (*const entries[ROLE_COUNT])(int channel) = {
-        [ROLE_CORE] = role_core,   [ROLE_EDGE_OUT] = role_edge_out, [ROLE_EDGE_IN] = role_edge_in,
-        [ROLE_WEB] = role_web,     [ROLE_HELPER] = role_helper,     [ROLE_RUNNER] = role_runner,
-        [ROLE_LOGIN] = role_login,
+        [ROLE_CORE] = role_core,   [ROLE_EDGE_OUT] = role_edge_out,   [ROLE_EDGE_IN] = role_edge_in,
+        [ROLE_WEB] = role_web,     [ROLE_HELPER] = role_helper,       [ROLE_RUNNER] = role_runner,
+        [ROLE_LOGIN] = role_login, [ROLE_DIRECTORY] = role_directory,
     };
     show_name(name);
     /* Whoever started the keeper may have left some open. */

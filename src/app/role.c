@@ -28,7 +28,11 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_LOGIN] =
         {"login", SANDBOX_READ_FILES, 1024,
          "knows who may log in; is given the table of users to read, files of hashes and "
-         "a link to edge-in, which asks; no network"},
+         "links to edge-in, which asks, and to directory; no network"},
+    [ROLE_DIRECTORY] =
+        {"directory", SANDBOX_CONNECT, 1024,
+         "asks LDAP directories when login asks; is given the passwords to search with, and hears "
+         "that of who logs in by one; no file system"},
 };
 
 const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES, 256,

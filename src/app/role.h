@@ -17,6 +17,7 @@ enum role {
     ROLE_HELPER,
     ROLE_RUNNER,
     ROLE_LOGIN,
+    ROLE_DIRECTORY,
     ROLE_COUNT
 };
 
@@ -45,6 +46,7 @@ int role_web(int channel);
 int role_helper(int channel);
 int role_runner(int channel);
 int role_login(int channel);
+int role_directory(int channel);
 /* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. */
 int role_reader(int channel, const char *path);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The process that keeps the secrets of who may log in (service/login_desk.h): the table of users
- * to read, files of hashes from the configuration, and a link to edge-in, whose loops send it an
- * end of a pair each. It hears no stranger's bytes but names, passwords and proofs, and writes
- * nothing.
+ * to read, files of hashes from the configuration, a link to edge-in, whose loops send it an end of
+ * a pair each, and one to directory. It hears no stranger's bytes but names, passwords and proofs,
+ * and writes nothing.
  */
 #include "app/role_channel.h"
 #include "base/digest.h"
@@ -57,7 +57,10 @@ static void link_ready(void *context, unsigned ready)
 static void set_link(void *context, enum keeper_link link, int fd)
 {
     struct login_role *role = context;
-    (void)link;
+    if (link == KEEPER_LINK_DIRECTORY) {
+        login_desk_set_directory(role->desk, fd);
+        return;
+    }
     unlink_edge(role);
     role->link = fd;
     role->watch = loop_watch_new(role->loop, fd, link_ready, role);
@@ -122,6 +125,7 @@ int role_login(int channel)
         return role_fail("users", error);
     }
     set_link(&role, KEEPER_LINK_LOGIN, role.start.links[KEEPER_LINK_LOGIN]);
+    set_link(&role, KEEPER_LINK_DIRECTORY, role.start.links[KEEPER_LINK_DIRECTORY]);
     const struct role_handlers handlers = {
         .context = &role, .link = set_link, .reload = reload, .stop = stop};
     struct role_channel *keeper;

@@ -27,6 +27,7 @@ enum {
     SETTINGS_FOR_EDGE_IN = 2,
     SETTINGS_FOR_HELPER = 4,
     SETTINGS_FOR_LOGIN = 8, /* hashes of passwords */
+    SETTINGS_FOR_DIRECTORY = 16,
 };
 void settings_expand(const struct settings *settings, unsigned readers, struct buffer *ret_text);
 /* False: the text for these readers is that for all. */

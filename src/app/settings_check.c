@@ -169,6 +169,7 @@ static void check_value(struct settings *settings, const struct setting *setting
     case SETTING_HOSTNAME:
     case SETTING_PATH:
     case SETTING_MAILBOX:
+    case SETTING_LDAP_TEXT:
         check_text(settings, setting, value, target);
         break;
     case SETTING_IP:
@@ -193,7 +194,7 @@ static const char *block_name(enum setting_block block)
 
 static const char *article(enum setting_block block)
 {
-    return block == BLOCK_ALERT || block == BLOCK_ALLOW ? "an" : "a";
+    return block == BLOCK_ALERT || block == BLOCK_ALLOW || block == BLOCK_LDAP ? "an" : "a";
 }
 
 static void complain_unknown(struct settings *settings, enum setting_block block,
@@ -609,6 +610,7 @@ void settings_check(struct settings *settings)
     check_titles(settings);
     check_limits(settings, entries);
     settings_milters(settings, entries);
+    settings_ldap(settings, entries);
     check_listeners(settings, entries);
     struct names servers;
     settings_servers(settings, &servers);

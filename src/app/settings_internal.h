@@ -209,6 +209,7 @@ enum setting_block {
     BLOCK_DNSBL,
     BLOCK_ALERT,
     BLOCK_MILTER,
+    BLOCK_LDAP,
     BLOCK_COUNT,
 };
 
@@ -235,6 +236,8 @@ enum setting_type {
     SETTING_NAMES, /* of domains */
     SETTING_MILTERS,
     SETTING_LOGINS, /* where it is known who may log in */
+    SETTING_LDAP_URLS,
+    SETTING_ATTRIBUTES, /* of entries in a directory */
     SETTING_SENDERS,
     SETTING_SERVER,
     SETTING_CHAIN,
@@ -243,8 +246,9 @@ enum setting_type {
     SETTING_RECIPIENTS,
     SETTING_PROGRAM, /* a file to run */
     SETTING_URL,
-    SETTING_SECRET, /* a file whose content is one */
-    SETTING_MILTER, /* where one listens */
+    SETTING_SECRET,    /* a file whose content is one */
+    SETTING_MILTER,    /* where one listens */
+    SETTING_LDAP_TEXT, /* a base, a name or a filter */
     SETTING_USERS,
     SETTING_ABSENT, /* a name of a later version */
 };
@@ -352,12 +356,15 @@ void settings_listener_milters(struct settings *settings, const struct entry *en
                                struct listener_config *listener);
 /* The dnsbl blocks: settings->config.dnsbls. */
 void settings_dnsbl(struct settings *settings, const struct entry **entries);
+/* The ldap blocks. */
+void settings_ldap(struct settings *settings, const struct entry **entries);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
 void settings_odmr_listener(struct settings *settings, const struct block *block,
                             const struct entry *users, struct listener_config *listener);
 /* The same for TLS. */
 void settings_listener_tls(struct settings *settings, const struct block *block,
                            const struct entry *const *entries, struct listener_config *listener);
+#define SETTINGS_MACHINE_AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
 /* PEM of authorities in a file for `readers`; complains under `key` if there are none. */
 void settings_authorities(struct settings *settings, const char *key, const struct place *at,
                           struct slice path, unsigned readers, struct slice *ret_pem);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Who may log in at a listener: its sources, and files of hashes.
+ * Who may log in at a listener: its sources, directories among them, and files of hashes.
  *
  * A file of hashes has a line for each user, NAME:HASH or NAME:HASH:ADDRESS[,ADDRESS...], and "#"
  * begins a line that is none; what htpasswd(1) writes is such a file. Only the login process gets
@@ -88,18 +88,37 @@ static void fill_file(struct settings *settings, uint32_t source, struct login_s
     ret_source->entries = entries;
 }
 
+static bool fill_directory(struct settings *settings, const struct value *value, struct slice name,
+                           struct login_source *ret_source)
+{
+    for (uint32_t i = 0; i < settings->config.ldap_count; i++) {
+        if (slice_equal_fold(settings->config.ldaps[i].name, name)) {
+            ret_source->kind = LOGIN_SOURCE_LDAP;
+            ret_source->name = settings->config.ldaps[i].name;
+            return true;
+        }
+    }
+    settings_complain(settings, value->at, "auth: there is no ldap block '%.*s'", SHOWN(name));
+    return false;
+}
+
 static bool fill_source(struct settings *settings, const struct value *value,
                         struct login_source *ret_source)
 {
-    struct slice prefix = SLICE_LITERAL("file:");
+    struct slice prefix = SLICE_LITERAL("file:"), directory = SLICE_LITERAL("ldap:");
     uint32_t source;
     *ret_source = (struct login_source){0};
     if (slice_equal(value->text, SLICE_LITERAL("users"))) {
         ret_source->kind = LOGIN_SOURCE_USERS;
         return true;
     }
+    if (slice_starts_fold(value->text, directory)) {
+        return fill_directory(settings, value, slice_skip(value->text, directory.length),
+                              ret_source);
+    }
     if (!slice_starts_fold(value->text, prefix)) {
-        settings_complain(settings, value->at, "auth: '%.*s' is neither users nor \"file:PATH\"",
+        settings_complain(settings, value->at,
+                          "auth: '%.*s' is neither users, \"file:PATH\" nor ldap:NAME",
                           SHOWN(value->text));
         return false;
     }

@@ -10,8 +10,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define MACHINE_AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
-
 struct servers {
     struct settings *settings;
     const struct names *names;
@@ -192,7 +190,7 @@ static void fill_authorities(struct servers *servers, struct server_config *serv
 {
     struct settings *settings = servers->settings;
     bool named = entry != NULL && entry->count == 1 && !entry->list;
-    struct slice path = named ? entry->values[0].text : SLICE_LITERAL(MACHINE_AUTHORITIES);
+    struct slice path = named ? entry->values[0].text : SLICE_LITERAL(SETTINGS_MACHINE_AUTHORITIES);
     if (!named && !server_tls_asks_authorities(server->tls) && server->tls != SERVER_TLS_MTA_STS) {
         return;
     }

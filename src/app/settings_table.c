@@ -30,6 +30,7 @@
             .text = "Envelope senders, as *@example.com; <> is the empty one."                     \
     }
 
+#define LDAP(member) .block = BLOCK_LDAP, AT(ldap_config, member)
 #define MILTER(member) .block = BLOCK_MILTER, AT(milter_config, member)
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
 
@@ -181,8 +182,10 @@ const struct setting settings_table[] = {
      .text = "Where it is known who may log in, one or a list, asked in order: users, those of "
              "holdfast user; \"file:PATH\", lines NAME:HASH[:ADDRESS,...] with hashes as crypt(3) "
              "makes them, as htpasswd(1) writes, read at start and reload and given to the login "
-             "process alone. With users alone clients may use SCRAM-SHA-256, which files "
-             "of hashes do not allow, besides PLAIN and LOGIN. Nobody may log in without TLS."},
+             "process alone; ldap:NAME, the directory of an ldap block. The first that knows the "
+             "name decides; one that does not answer lets nobody in for now, nor those behind it. "
+             "With users alone clients may use SCRAM-SHA-256, which the others "
+             "do not allow, besides PLAIN and LOGIN. Nobody may log in without TLS."},
     {"auth-without-tls", SETTING_CHOICE, LISTEN(login_in_clear), .fallback = "never",
      .choices = "never|loopback",
      .text = "Whether clients on this machine may log in without TLS: for programs here, or a TLS "
@@ -518,6 +521,41 @@ const struct setting settings_table[] = {
      .text = "Clients' sessions that may use one connection, one after another, if the filter "
              "speaks version 6 of the protocol and has answered the last message's end with "
              "\"continue\"; 1 makes a connection for each."},
+
+    /* ---- ldap ---- */
+    {"url", SETTING_LDAP_URLS, .block = BLOCK_LDAP, .required = true,
+     .text = "The directory's server: ldaps://HOST[:PORT], or ldap://HOST[:PORT], which must offer "
+             "StartTLS. A list is of servers that know the same; the one that answered last is asked "
+             "first."},
+    {"tls", SETTING_CHOICE, LDAP(has_tls), .fallback = "required", .choices = "none|required",
+     .text = "Whether the connection is encrypted and the server's certificate proved. none is only "
+             "for servers on this machine (127.0.0.1, ::1, localhost)."},
+    {"tls-name", SETTING_HOSTNAME, LDAP(tls_name), .otherwise = "the host of the URL",
+     .text = "The name that the server's certificate must have."},
+    {"tls-ca", SETTING_SECRET, .block = BLOCK_LDAP,
+     .otherwise = "the machine's, /etc/ssl/certs/ca-certificates.crt",
+     .text = "The file of certificates, in PEM, of the authorities that may have signed the server's. "
+             "Read at start and reload."},
+    {"bind-dn", SETTING_LDAP_TEXT, LDAP(bind_dn), .otherwise = "nobody: the search is anonymous",
+     .text = "The entry by which users are searched for; needs bind-password-file."},
+    {"bind-password-file", SETTING_SECRET, .block = BLOCK_LDAP, .otherwise = "none",
+     .text = "The file whose one line is the password of bind-dn; read at start and reload, and given "
+             "to the process that asks directories alone."},
+    {"base", SETTING_LDAP_TEXT, LDAP(base), .otherwise = "must be given, or dn",
+     .text = "The entry below which users are searched for."},
+    {"filter", SETTING_LDAP_TEXT, LDAP(filter), .fallback = "(mail=%u)",
+     .text = "What the entry of a user matches (RFC 4515). %u is the name that he logs in with, %l "
+             "what stands before its @, %d what stands behind, %% a percent sign. Of several that "
+             "match nobody may log in."},
+    {"dn", SETTING_LDAP_TEXT, LDAP(dn), .otherwise = "it is searched for",
+     .text = "The name of a user's entry, with %u, %l and %d as in filter: then nothing is searched "
+             "for, and he reads his addresses himself."},
+    {"address-attribute", SETTING_ATTRIBUTES, .block = BLOCK_LDAP, .fallback = "mail",
+     .text = "The attributes whose values are the addresses that a user may send as. A * in them has "
+             "no meaning; smtp: before one is left out, as Active Directory writes it."},
+    {"timeout", SETTING_DURATION, LDAP(timeout_ms), .fallback = "5s", .least = 100 * MS,
+     .most = 10 * SECOND,
+     .text = "How long one server may take for all that is asked of it for one login."},
 };
 /* clang-format on */
 
@@ -548,6 +586,9 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
                      "exec, url and mail; several blocks may tell several."},
     [BLOCK_MILTER] = {"milter", true, false,
                       "A filter that speaks Sendmail's milter protocol, for listeners to name."},
+    [BLOCK_LDAP] = {"ldap", true, false,
+                    "An LDAP directory that knows users and their passwords, for listeners to name "
+                    "in auth."},
 };
 
 enum setting_block settings_block_find(struct slice name)

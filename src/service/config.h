@@ -6,6 +6,7 @@
 #ifndef HOLDFAST_SERVICE_CONFIG_H
 #define HOLDFAST_SERVICE_CONFIG_H
 
+#include "proto/ldap_text.h"
 #include "relay/access.h"
 #include "relay/config.h"
 #include "sys/log.h"
@@ -18,6 +19,10 @@ enum {
     MILTERS_MAX = 16,
     MILTER_NAME_MAX = 63,
     MILTER_PATH_MAX = 107, /* octets of a local socket's path (unix(7)) */
+    LDAPS_MAX = 8,         /* ldap blocks, */
+    LDAP_URLS_MAX = 8,     /* servers of each */
+    LDAP_NAME_MAX = 31,
+    LDAP_ATTRIBUTES_MAX = 8,
 };
 
 enum listener_protocol { LISTENER_SMTP, LISTENER_HTTP, LISTENER_ODMR, LISTENER_SUBMISSION };
@@ -41,14 +46,33 @@ struct login_entry {
 };
 
 /* Where it is known who may log in; asked in order. */
-enum login_source_kind { LOGIN_SOURCE_USERS, LOGIN_SOURCE_FILE };
+enum login_source_kind { LOGIN_SOURCE_USERS, LOGIN_SOURCE_FILE, LOGIN_SOURCE_LDAP };
 struct login_source {
     enum login_source_kind kind;
+    struct slice name;                 /* LOGIN_SOURCE_LDAP: of the ldap block */
     const struct login_entry *entries; /* LOGIN_SOURCE_FILE; known to the login process only */
     uint32_t entry_count;
 };
 
 enum sender_check { SENDER_CHECK_ENVELOPE, SENDER_CHECK_NONE };
+
+/* A directory of an ldap block, and how to find a user in it. */
+struct ldap_config {
+    struct slice name;
+    const struct ldap_url *urls; /* of servers that know the same, in order of preference */
+    uint32_t url_count;
+    bool has_tls;          /* by ldaps or StartTLS; without, the servers are on this machine */
+    struct slice tls_name; /* empty: the host of each URL */
+    struct slice tls_ca;   /* PEM; this and the password are known to the asking process only */
+    struct slice bind_dn;  /* who searches; empty: anybody */
+    struct slice bind_password; /* not empty if bind_dn is not */
+    struct slice base;
+    struct slice filter;           /* a template (proto/ldap_text.h) */
+    struct slice dn;               /* likewise, of a user's entry; empty: it is searched for */
+    const char *const *attributes; /* that have his addresses, and a NULL */
+    uint32_t attribute_count;
+    uint32_t timeout_ms;
+};
 
 /* What happens to mail that a filter which is away should have seen. */
 enum milter_default { MILTER_DEFAULT_ACCEPT, MILTER_DEFAULT_TEMPFAIL, MILTER_DEFAULT_LISTENER };
@@ -150,6 +174,8 @@ struct service_config {
     uint32_t listener_count;
     const struct milter_config *milters;
     uint32_t milter_count;
+    const struct ldap_config *ldaps;
+    uint32_t ldap_count;
     struct limits_config limits;
     const struct access_rule *access; /* in the order of the file */
     uint32_t access_count;

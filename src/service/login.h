@@ -39,6 +39,8 @@ enum login_verdict {
     LOGIN_REFUSED,
     LOGIN_LATER,    /* too many have failed: it was not tried */
     LOGIN_BUSY,     /* too many at once: likewise */
+    LOGIN_AWAY,     /* who knows it does not answer: likewise */
+    LOGIN_UNKNOWN,  /* nobody has the name; among those who know (service/login_remote.h) */
     LOGIN_VERDICTS, /* how many there are */
 };
 

@@ -3,6 +3,7 @@
 
 #include "base/list.h"
 #include "base/password.h"
+#include "service/login_remote.h"
 #include "service/login_store.h"
 #include "service/login_throttle.h"
 #include "sys/clock.h"
@@ -26,7 +27,7 @@ struct asker {
     int fd;              /* -1: it has gone */
 };
 
-/* A password on its way through a worker. */
+/* A password on its way through a worker, or to those who know. */
 struct job {
     struct link link;
     struct asker *asker;
@@ -38,7 +39,10 @@ struct job {
     uint8_t password[PASSWORD_MAX];
     size_t password_length;
     char hash[PASSWORD_HASH_MAX];
-    bool is_decoy; /* nobody has the name */
+    bool is_decoy;   /* nobody has the name */
+    bool is_remote;  /* it waits for who knows it */
+    uint32_t source; /* of the listener's, that is to be asked next */
+    int64_t asked_ms;
     bool proves;
 };
 
@@ -56,6 +60,7 @@ struct login_desk {
     struct disk *disk;
     struct login_store *store;
     struct login_throttle *throttle;
+    struct login_remote *directory;
     struct worker *workers[WORKERS];
     uint32_t next_worker;
     struct link askers, jobs, delayed;
@@ -220,22 +225,30 @@ static const struct login_entry *find_entry(const struct login_source *source, s
 
 /* What the sources of a listener know of a name. */
 struct known {
-    struct slice name;  /* as it is written there */
-    struct slice hash;  /* empty: nobody has it */
-    struct slice decoy; /* to be checked then */
+    struct slice name;                 /* as it is written there */
+    struct slice hash;                 /* empty: nobody has it */
+    struct slice decoy;                /* to be checked then */
+    const struct login_source *remote; /* not NULL: it is to be asked, of the index `at` */
+    uint32_t at;
     const struct login_user *user;
     const struct slice *addresses;
     uint32_t address_count;
 };
 
+/* Of those that are elsewhere the ones before `first` do not know it. */
 static struct known look_up(const struct login_desk *desk, const struct listener_config *listener,
-                            struct slice name)
+                            struct slice name, uint32_t first)
 {
     struct known known = {.name = name, .decoy = password_nobody()};
     for (uint32_t i = 0; listener != NULL && i < listener->login_source_count; i++) {
         const struct login_source *source = &listener->login_sources[i];
         const struct login_user *user = NULL;
         const struct login_entry *entry = NULL;
+        if (source->kind == LOGIN_SOURCE_LDAP && i >= first) {
+            known.remote = source;
+            known.at = i;
+            return known;
+        }
         if (source->kind == LOGIN_SOURCE_USERS) {
             user = login_store_find(desk->store, name);
         } else {
@@ -294,10 +307,24 @@ static void passed(struct login_desk *desk, struct asker *asker, const struct kn
     answer(desk, asker, reply);
 }
 
+static bool asks_others(const struct listener_config *listener)
+{
+    bool asks = false;
+    for (uint32_t i = 0; listener != NULL && i < listener->login_source_count; i++) {
+        asks = asks || listener->login_sources[i].kind == LOGIN_SOURCE_LDAP;
+    }
+    return asks;
+}
+
+/* `since_ms`: when it was asked. */
 static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
                    struct slice listener, struct slice name, const struct ip_address *client,
-                   const char *how)
+                   const char *how, int64_t since_ms)
 {
+    int64_t least_ms = 0;
+    if (asks_others(find_listener(desk, listener))) {
+        least_ms = since_ms + LOGIN_DESK_REMOTE_MS - clock_steady_ms();
+    }
     struct login_failure failure =
         login_throttle_failed(desk->throttle, client, name, clock_steady_ms());
     counter_add(desk->counters, COUNTER_LOGINS_FAILED, 1);
@@ -308,7 +335,7 @@ static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
                                      : "refused",
               failure.account_waits || failure.client_waits ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
               listener, name, client, how, failure.wait_ms);
-    refuse_later(desk, asker, token, failure.delay_ms);
+    refuse_later(desk, asker, token, failure.delay_ms > least_ms ? failure.delay_ms : least_ms);
 }
 
 /* ---- passwords ---------------------------------------------------------------------------- */
@@ -320,46 +347,138 @@ static void check_password(void *context)
                                   slice_make(job->password, job->password_length));
 }
 
-static void password_checked(void *context)
+static void job_free(struct job *job)
 {
-    struct job *job = context;
     struct asker *asker = job->asker;
-    struct login_desk *desk = asker->desk;
-    struct slice name = slice_make(job->name, job->name_length);
-    struct slice listener = slice_from_text(job->listener);
-    struct login_answer reply = {.token = job->token};
-    /* It may have been removed meanwhile, or have another password. */
-    struct known known = look_up(desk, find_listener(desk, listener), name);
-    bool is_same = slice_equal(known.hash, slice_from_text(job->hash));
-    if (job->proves && !job->is_decoy && is_same) {
-        passed(desk, asker, &known, listener, &job->client, "password", &reply);
-    } else {
-        failed(desk, asker, job->token, listener, name, &job->client, "password");
-    }
     list_remove(&job->link);
-    desk->job_count--;
+    asker->desk->job_count--;
     digest_forget(job, sizeof(*job));
     free(job);
     asker_unref(asker);
 }
 
-static bool is_crowded(const struct login_desk *desk, const struct ip_address *client)
+static void job_failed(struct job *job)
 {
-    uint32_t same = 0;
-    LIST_EACH(&desk->jobs, at, after)
-    {
-        same += ip_equal(&LIST_ENTRY(at, struct job, link)->client, client);
-    }
-    return desk->job_count >= LOGIN_DESK_JOBS || same >= LOGIN_DESK_CLIENT_JOBS;
+    failed(job->asker->desk, job->asker, job->token, slice_from_text(job->listener),
+           slice_make(job->name, job->name_length), &job->client, "password", job->asked_ms);
+    job_free(job);
 }
 
-static struct job *job_new(struct asker *asker, const struct login_request *request,
-                           const struct known *known)
+static void password_checked(void *context)
 {
+    struct job *job = context;
+    struct login_desk *desk = job->asker->desk;
+    struct slice name = slice_make(job->name, job->name_length);
+    struct slice listener = slice_from_text(job->listener);
+    struct login_answer reply = {.token = job->token};
+    /* It may have been removed meanwhile, or have another password. */
+    struct known known = look_up(desk, find_listener(desk, listener), name, job->source);
+    bool is_same = slice_equal(known.hash, slice_from_text(job->hash));
+    if (job->proves && !job->is_decoy && is_same) {
+        passed(desk, job->asker, &known, listener, &job->client, "password", &reply);
+        job_free(job);
+    } else {
+        job_failed(job);
+    }
+}
+
+/* ---- those who know ----------------------------------------------------------------------- */
+
+static void give_up(struct job *job, enum login_verdict verdict)
+{
+    log_login(verdict == LOGIN_AWAY ? "not tried: no answer from those who know"
+                                    : "not tried: too many at once",
+              LOG_LEVEL_WARNING, slice_from_text(job->listener),
+              slice_make(job->name, job->name_length), &job->client, "password", 0);
+    counter_add(job->asker->desk->counters, COUNTER_LOGINS_AWAY, 1);
+    answer_verdict(job->asker->desk, job->asker, job->token, verdict);
+    job_free(job);
+}
+
+static void check(struct job *job, const struct known *known);
+
+static void remote_answered(void *context, const struct login_answer *answer)
+{
+    struct job *job = context;
+    struct login_desk *desk = job->asker->desk;
+    struct slice name = slice_make(job->name, job->name_length);
+    struct slice listener = slice_from_text(job->listener);
+    struct login_answer reply = {.token = job->token};
+    struct known known = look_up(desk, find_listener(desk, listener), name, job->source);
+    switch (answer->verdict) {
+    case LOGIN_GOOD:
+        if (known.address_count == 0) { /* else the table of users says them */
+            known.name = name;
+            known.addresses = answer->addresses;
+            known.address_count = answer->address_count;
+        }
+        passed(desk, job->asker, &known, listener, &job->client, "password", &reply);
+        job_free(job);
+        break;
+    case LOGIN_UNKNOWN:
+        job->source = known.remote != NULL ? known.at + 1 : UINT32_MAX;
+        known = look_up(desk, find_listener(desk, listener), name, job->source);
+        check(job, &known);
+        break;
+    case LOGIN_REFUSED:
+        job_failed(job);
+        break;
+    case LOGIN_LATER:
+    case LOGIN_BUSY:
+    case LOGIN_AWAY:
+    case LOGIN_VERDICTS:
+        give_up(job, LOGIN_AWAY);
+        break;
+    }
+}
+
+/* Those that wait for one directory take no room from others. */
+static bool is_crowded(const struct login_desk *desk, const struct job *asking)
+{
+    uint32_t all = 0, same = 0;
+    LIST_EACH(&desk->jobs, at, after)
+    {
+        const struct job *job = LIST_ENTRY(at, struct job, link);
+        bool is_beside = job != asking && job->is_remote == asking->is_remote &&
+                         (!job->is_remote || job->source == asking->source);
+        all += is_beside && !job->is_remote;
+        same += is_beside && ip_equal(&job->client, &asking->client);
+    }
+    return all >= LOGIN_DESK_JOBS || same >= LOGIN_DESK_CLIENT_JOBS;
+}
+
+/* The job is free or on its way when it returns. */
+static void check(struct job *job, const struct known *known)
+{
+    struct login_desk *desk = job->asker->desk;
     struct slice hash = known->hash.length > 0 ? known->hash : known->decoy;
+    bool goes = false;
+    job->is_remote = known->remote != NULL;
+    job->source = job->is_remote ? known->at : job->source;
+    if (is_crowded(desk, job)) {
+        give_up(job, LOGIN_BUSY);
+        return;
+    }
+    if (job->is_remote) {
+        goes = login_remote_ask(
+            desk->directory, known->remote->name, slice_make(job->name, job->name_length),
+            slice_make(job->password, job->password_length), remote_answered, job);
+    } else if (hash.length < sizeof(job->hash)) {
+        job->is_decoy = known->hash.length == 0;
+        memcpy(job->hash, hash.data, hash.length);
+        job->hash[hash.length] = '\0';
+        goes = worker_submit(desk->workers[desk->next_worker++ % WORKERS], check_password,
+                             password_checked, job) == ERROR_NONE;
+    }
+    if (!goes) {
+        give_up(job, LOGIN_BUSY);
+    }
+}
+
+static struct job *job_new(struct asker *asker, const struct login_request *request)
+{
     struct job *job = calloc(1, sizeof(*job));
-    if (job == NULL || hash.length >= sizeof(job->hash) ||
-        request->secret.length > sizeof(job->password) ||
+    if (job == NULL || request->secret.length > sizeof(job->password) ||
         request->listener.length >= sizeof(job->listener)) {
         free(job);
         return NULL;
@@ -367,29 +486,27 @@ static struct job *job_new(struct asker *asker, const struct login_request *requ
     job->asker = asker;
     job->token = request->token;
     job->client = request->client;
-    job->is_decoy = known->hash.length == 0;
+    job->asked_ms = clock_steady_ms();
     memcpy(job->listener, request->listener.data, request->listener.length);
     memcpy(job->name, request->name.data, request->name.length);
     job->name_length = request->name.length;
     memcpy(job->password, request->secret.data, request->secret.length);
     job->password_length = request->secret.length;
-    memcpy(job->hash, hash.data, hash.length);
+    asker->references++;
+    list_append(&asker->desk->jobs, &job->link);
+    asker->desk->job_count++;
     return job;
 }
 
 static void ask_password(struct login_desk *desk, struct asker *asker,
                          const struct login_request *request, const struct known *known)
 {
-    struct job *job = is_crowded(desk, &request->client) ? NULL : job_new(asker, request, known);
-    if (job == NULL || worker_submit(desk->workers[desk->next_worker++ % WORKERS], check_password,
-                                     password_checked, job) != ERROR_NONE) {
-        free(job);
+    struct job *job = job_new(asker, request);
+    if (job == NULL) {
         answer_verdict(desk, asker, request->token, LOGIN_BUSY);
         return;
     }
-    asker->references++;
-    list_append(&desk->jobs, &job->link);
-    desk->job_count++;
+    check(job, known);
 }
 
 /* ---- SCRAM -------------------------------------------------------------------------------- */
@@ -424,7 +541,7 @@ static void ask_proof(struct login_desk *desk, struct asker *asker,
         passed(desk, asker, known, request->listener, &request->client, "scram", &reply);
     } else {
         failed(desk, asker, request->token, request->listener, request->name, &request->client,
-               "scram");
+               "scram", clock_steady_ms());
     }
 }
 
@@ -443,7 +560,7 @@ static void take_request(struct login_desk *desk, struct asker *asker,
         return;
     }
     refresh(desk);
-    struct known known = look_up(desk, find_listener(desk, request->listener), request->name);
+    struct known known = look_up(desk, find_listener(desk, request->listener), request->name, 0);
     switch (request->question) {
     case LOGIN_PASSWORD:
         ask_password(desk, asker, request, &known);
@@ -482,6 +599,11 @@ static void on_question(void *context, unsigned ready)
         take_request(desk, asker, &request);
     }
     digest_forget(bytes, sizeof(bytes));
+}
+
+void login_desk_set_directory(struct login_desk *desk, int fd)
+{
+    login_remote_set_link(desk->directory, fd);
 }
 
 void login_desk_serve(struct login_desk *desk, int fd)
@@ -524,7 +646,9 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
     desk->store = login_store_new();
     desk->throttle = login_throttle_new(key);
     desk->timer = loop_timer_new(loop, on_timer, desk);
-    bool good = desk->store != NULL && desk->throttle != NULL && desk->timer != NULL;
+    desk->directory = login_remote_new(loop);
+    bool good = desk->store != NULL && desk->throttle != NULL && desk->timer != NULL &&
+                desk->directory != NULL;
     for (int i = 0; i < WORKERS; i++) {
         desk->workers[i] = worker_new(loop, "login");
         good = good && desk->workers[i] != NULL;
@@ -544,6 +668,10 @@ void login_desk_free(struct login_desk *desk)
     }
     for (int i = 0; i < WORKERS; i++) {
         worker_free(desk->workers[i]);
+    }
+    login_remote_free(desk->directory);
+    while (!list_is_empty(&desk->jobs)) {
+        job_free(LIST_ENTRY(desk->jobs.next, struct job, link));
     }
     while (!list_is_empty(&desk->delayed)) {
         struct delayed *delayed = LIST_ENTRY(desk->delayed.next, struct delayed, link);

@@ -42,6 +42,8 @@ enum { COUNTER_SLOTS = 64 };
     X(ATRN, "holdfast_atrn_total", "ATRN commands answered by the queue")                          \
     X(LOGINS, "holdfast_logins_total", "Logins of clients")                                        \
     X(LOGINS_REFUSED, "holdfast_logins_not_tried_total", "Logins not tried after too many failed") \
+    X(LOGINS_AWAY, "holdfast_logins_unanswered_total",                                             \
+      "Logins that could not be tried for now, as a directory did not answer")                     \
     X(LOGIN_LOCKOUTS, "holdfast_login_lockouts_total",                                             \
       "Failed logins after which others must wait")                                                \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \

@@ -275,7 +275,7 @@ static void take_answer(struct smtp_in *in, const struct login_answer *answer)
     }
     struct smtp_answer reply = answer->verdict == LOGIN_LATER ? too_many : not_now;
     forget_question(session);
-    if (answer->verdict == LOGIN_LATER || answer->verdict == LOGIN_BUSY) {
+    if (answer->verdict != LOGIN_GOOD && answer->verdict != LOGIN_REFUSED) {
         end_exchange(session);
         say(session, &reply);
         return;

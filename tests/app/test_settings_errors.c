@@ -184,6 +184,39 @@ static void logins(void **state)
     unlink("lines");
 }
 
+static void ldap_blocks(void **state)
+{
+    (void)state;
+    put_file("secret", "tanstaaf\n");
+    static const struct wrong cases[] = {
+        {GOOD "ldap x { url = \"ldap://localhost\" tls = none }\n",
+         "conf:6: ldap 'x' needs base or dn\n"},
+        {GOOD "ldap x { base = \"o=x\" tls = none }\n", "conf:6: ldap 'x' needs url = ...\n"},
+        {GOOD "ldap x { base = \"o=x\" tls = none\n url = \"http://localhost\" }\n",
+         "conf:7: url: 'http://localhost' is neither ldaps://HOST[:PORT] nor ldap://HOST[:PORT]\n"},
+        {GOOD "ldap x { base = \"o=x\" tls = none\n url = \"ldaps://localhost\" }\n",
+         "conf:7: url: ldaps is TLS, but tls = none\n"},
+        {GOOD "ldap x { base = \"o=x\" tls = none\n url = \"ldap://192.0.2.1\" }\n",
+         "conf:7: url: tls = none is only for servers on this machine (127.0.0.1, ::1, localhost): "
+         "passwords go there\n"},
+        {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n filter = \"(a=%u\" }\n",
+         "conf:7: filter: '(a=%u' must be one pair of parentheses with all else in it\n"},
+        {GOOD "ldap x { url = \"ldap://[::1]\" tls = none\n dn = \"uid=ann\" }\n",
+         "conf:7: dn: 'uid=ann' has neither %u, %l nor %d\n"},
+        {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n bind-dn = \"cn=y\" }\n",
+         "conf:7: bind-dn and bind-password-file go together\n"},
+        {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n"
+              " address-attribute = {mail, \"a b\"} }\n",
+         "conf:7: address-attribute: 'a b' is no name of an attribute\n"},
+        {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n tls-ca = secret }\n",
+         "conf:7: tls-ca: secret: there is no certificate in it\n"},
+        {GOOD "listen s { address = \"127.0.0.1:587\" protocol = submission\n auth = ldap:y }\n",
+         "conf:7: auth: there is no ldap block 'y'\n"},
+    };
+    CHECK_ALL(cases);
+    unlink("secret");
+}
+
 static void alert_blocks(void **state)
 {
     (void)state;
@@ -347,7 +380,7 @@ static void listeners(void **state)
               " key = key client-ca = key }\n",
          "conf:8: client-ca: key: there is no certificate in it\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" auth = x }\n",
-         "conf:6: auth: 'x' is neither users nor \"file:PATH\"\n"},
+         "conf:6: auth: 'x' is neither users, \"file:PATH\" nor ldap:NAME\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {0.0.0.0/0} }\n",
          "conf:6: trusted: '0.0.0.0/0' lets everybody pass for anybody\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" proxy-from = {10.0.0.1/8, ::/0} }\n",
@@ -595,7 +628,7 @@ static void who_may_log_in(void **state)
         {GOOD "listen o { protocol = http address = \"0.0.0.0:80\" auth = users }\n",
          "conf:6: auth is for protocol = smtp and submission\n"},
         {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = {users, pam} }\n",
-         "conf:6: auth: 'pam' is neither users nor \"file:PATH\"\n"},
+         "conf:6: auth: 'pam' is neither users, \"file:PATH\" nor ldap:NAME\n"},
         {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = \"file:no\" }\n",
          "conf:6: no: No such file or directory\n"},
         {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = \"file:hashes\" }\n",
@@ -765,6 +798,7 @@ int main(void)
         cmocka_unit_test(broken_syntax),
         cmocka_unit_test(broken_blocks),
         cmocka_unit_test(logins),
+        cmocka_unit_test(ldap_blocks),
         cmocka_unit_test(growing_retries),
         cmocka_unit_test(alert_blocks),
         cmocka_unit_test(keys_and_values),

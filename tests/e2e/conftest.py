@@ -12,6 +12,7 @@ import pytest
 from daemon import BUILD, Holdfast, program
 from peers import Dovecot, Postfix, why_no_dovecot, why_no_postfix
 from sink import Sink
+from submission import ANN, Submission
 
 
 def pytest_collection_modifyitems(items):
@@ -80,6 +81,19 @@ def sink():
     yield make
     for hop in made:
         hop.stop()
+
+
+@pytest.fixture
+def submission(holdfast, place, sink):
+    """A maker of daemons that users log in to: submission(users=((name, password, addresses), ...),
+    ...)."""
+    def make(users=((ANN, "secret", None),), **how):
+        server = Submission(holdfast, place, sink, **how)
+        server.mx.state.mkdir(parents=True, exist_ok=True)
+        for user in users:
+            server.add(*user)
+        return server.start()
+    return make
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from load import CONNECTIONS, Load, compare, settle
 from peers import end_process, free_port, greets, wait_for
 
 CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
-            "holdfast-helper", "holdfast-runner", "holdfast-login")
+            "holdfast-helper", "holdfast-runner", "holdfast-login", "holdfast-direct")
 
 
 def child(mx, name):
@@ -568,7 +568,7 @@ def test_the_control_socket_is_for_the_group(holdfast, sink, place):
 
 
 CONFINED = [name for name in CHILDREN if name != "holdfast-runner"]
-MAKES_SOCKETS = ("holdfast-edge-o", "holdfast-helper")
+MAKES_SOCKETS = ("holdfast-edge-o", "holdfast-helper", "holdfast-direct")
 
 # What is refused from inside each of them; a path is one that an attacker would look for.
 REFUSED = [
@@ -638,7 +638,7 @@ def test_what_only_an_attacker_does_ends_the_process(holdfast, sink, what):
 def test_roles_can_be_shown():
     text = subprocess.run([program("holdfastd"), "--show-roles"], capture_output=True, text=True,
                           check=True, timeout=10).stdout
-    for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "login",
+    for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "login", "directory",
                  "reader"):
         assert re.search(rf"^{role}: ", text, re.M), role
     edge_in = re.search(r"^edge-in: .*?(?=^\S)", text, re.M | re.S).group(0)

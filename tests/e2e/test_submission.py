@@ -15,7 +15,6 @@ import shutil
 import smtplib
 import ssl
 import subprocess
-import urllib.request
 
 import pytest
 
@@ -24,77 +23,12 @@ from client import Dialogue, Refused
 from daemon import program
 from milters import DISCARD, Milter
 from peers import free_port, wait_for
-
-ANN = "ann@example.org"
-
-
-def encoded(text):
-    return base64.b64encode(text.encode()).decode()
-
-
-def plain(user, password):
-    return "AUTH PLAIN " + encoded(f"\0{user}\0{password}")
+from submission import ANN, Submission, encoded, plain
 
 
 def arrived(sink, count):
     wait_for(lambda: len(sink.messages) >= count, what=f"{count} messages")
     return sink.messages
-
-
-class Submission:
-    """A daemon with a sink behind its relays and a listener for users at `port`."""
-
-    def __init__(self, holdfast, place, sink, listen="", more="", limits="", relays=None, **how):
-        self.sink = sink()
-        self.port = free_port()
-        self.place = place
-        relays = relays or "relay outgoing { auth = yes  deliver-to = m1 }\n"
-        routes = (f'server m1 {{ address = "127.0.0.1:{self.sink.port}" }}\n'
-                  "domain example.com { deliver-to = m1 }\n" + relays)
-        self.listen = (f'listen users {{ address = "127.0.0.1:{self.port}" protocol = submission '
-                       f'auth-without-tls = loopback {listen} }}\n')
-        self.mx = holdfast(self.listen + limits + routes + more, start=False, **how)
-        self.routes = routes
-
-    def start(self):
-        self.mx.start()
-        wait_for(lambda: self.mx.processes().get("holdfast-login"), what="a login process")
-        return self
-
-    def add(self, name, password, address=None, check=True):
-        more = ["--address", address] if address else []
-        return self.tool("add", name, *more, password=password, check=check)
-
-    def tool(self, *arguments, password="", check=True):
-        result = subprocess.run([program("holdfast"), "-c", str(self.mx.conf), "user", *arguments],
-                                input=password + "\n", capture_output=True, text=True, timeout=60)
-        assert not check or result.returncode == 0, result.stderr
-        return result
-
-    def dialogue(self):
-        client = Dialogue(self.port)
-        return client
-
-    def logged_in(self, user=ANN, password="secret"):
-        client = self.dialogue()
-        client.must(plain(user, password), 235)
-        return client
-
-    def counter(self, name):
-        text = urllib.request.urlopen(f"http://127.0.0.1:{self.mx.http_port}/metrics",
-                                      timeout=60).read().decode()
-        return int(re.search(rf"^{name} (\d+)$", text, re.M).group(1))
-
-
-@pytest.fixture
-def submission(holdfast, place, sink):
-    def make(users=((ANN, "secret", None),), **how):
-        server = Submission(holdfast, place, sink, **how)
-        server.mx.state.mkdir(parents=True, exist_ok=True)
-        for user in users:
-            server.add(*user)
-        return server.start()
-    return make
 
 
 # ---- the tool ----

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users whose passwords are in an LDAP directory: an OpenLDAP server that a test starts."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from certificates import Authority
+from client import Dialogue
+from directory import PEOPLE, SEARCHER, Slapd, why_no_slapd
+from memory import memory_of
+from peers import free_port, wait_for
+from submission import ANN, plain
+
+pytestmark = pytest.mark.skipif(why_no_slapd() is not None, reason=str(why_no_slapd()))
+
+ODD = "a*(b)\\c,d"  # what means something in a filter or in a name
+USERS = (("ann", "secret", (ANN, "ann.other@example.org")),
+         (ODD, "odd", ("odd@example.org",)),
+         ("twin1", "twin", ("twin@example.org",)), ("twin2", "twin", ("twin@example.org",)),
+         ("star", "secret", ("*@example.org", "*", "SMTP:star@example.org", "sip:star@x")),
+         ("bare", "secret"))
+
+
+@pytest.fixture
+def slapd(place):
+    made = []
+
+    def make(people=USERS, **how):
+        server = Slapd(place / f"slapd{len(made)}", people, **how)
+        made.append(server)
+        return server.start()
+    yield make
+    for server in made:
+        server.stop()
+
+
+def searching(place, *urls, more="tls = none", filter="(uid=%u)"):
+    urls = ", ".join(f'"{url}"' for url in urls)
+    password = place / "searcher"
+    password.write_text("search\n")
+    password.chmod(0o600)
+    return (f'ldap people {{ url = {{{urls}}} '
+            f'bind-dn = "{SEARCHER}" bind-password-file = "{password}" base = "{PEOPLE}" '
+            f'filter = "{filter}" {more} }}\n')
+
+
+def by_name(*urls, more="tls = none"):
+    return (f'ldap people {{ url = "{urls[0]}" dn = "uid=%u,{PEOPLE}" {more} }}\n')
+
+
+def url_of(server):
+    return f"ldap://127.0.0.1:{server.port}"
+
+
+def code(server, user, password):
+    with server.dialogue() as client:
+        return client.say(plain(user, password))[0]
+
+
+def may_send_as(client, address):
+    found = client.say(f"MAIL FROM:<{address}>")[0] == 250
+    client.must("RSET", 250)
+    return found
+
+
+@pytest.fixture
+def by_directory(submission):
+    def make(more, auth="ldap:people", users=()):
+        return submission(users=users, listen=f"auth = {auth}", more=more)
+    return make
+
+
+@pytest.mark.parametrize("how", ("search", "name"))
+def test_who_knows_his_password_comes_in_as_who_he_is(slapd, place, by_directory, how):
+    directory = slapd()
+    server = by_directory(searching(place, url_of(directory)) if how == "search"
+                          else by_name(url_of(directory)))
+    with server.dialogue() as client:
+        client.must(plain("ann", "secret"), 235)
+        assert may_send_as(client, ANN)
+        assert may_send_as(client, "ann.other@example.org")
+        assert not may_send_as(client, "joe@example.org")
+    assert code(server, "ann", "wrong") == 535
+    assert code(server, "nobody", "secret") == 535
+    assert code(server, ODD, "odd") == 235
+    assert code(server, ODD, "wrong") == 535
+    for name in ("*", "ann)(uid=*", "an*", "ann,ou=people", "\\2a", "uid=ann"):
+        assert code(server, name, "secret") == 535, name
+    wait_for(lambda: server.counter("holdfast_logins_failed_total") == 9, 30, what="the count")
+    assert "secret" not in server.mx.log()
+
+
+@pytest.mark.parametrize("how", ("search", "name"))
+def test_an_empty_password_lets_nobody_in(slapd, place, by_directory, how):
+    """A directory says yes to a bind without a password: it is an anonymous one."""
+    directory = slapd()
+    server = by_directory(searching(place, url_of(directory)) if how == "search"
+                          else by_name(url_of(directory)))
+    with server.dialogue() as client:
+        assert client.say(plain("ann", ""))[0] in (501, 535)
+        assert client.say("MAIL FROM:<ann@example.org>")[0] == 530
+    assert code(server, "ann", "secret") == 235
+    assert f'BIND dn="uid=ann,{PEOPLE}" method=128' in directory.log()
+    assert 'BIND dn="" method=128' not in directory.log()
+
+
+def test_what_stands_in_an_entry_is_no_pattern(slapd, place, by_directory):
+    server = by_directory(searching(place, url_of(slapd())))
+    with server.logged_in("star") as client:
+        assert may_send_as(client, "star@example.org")
+        for address in (ANN, "x@y.example", "joe@example.org"):
+            assert not may_send_as(client, address), address
+    with server.logged_in("bare") as client:
+        assert not may_send_as(client, "bare@example.org")
+
+
+def test_one_name_for_two_entries_is_nobody_s(slapd, place, by_directory):
+    server = by_directory(searching(place, url_of(slapd()), filter="(mail=%u)"))
+    assert code(server, "twin@example.org", "twin") == 535
+    assert code(server, ANN, "secret") == 235
+
+
+@pytest.mark.parametrize("scheme", ("ldaps", "ldap"))
+def test_by_tls_with_whom_we_trust_only(slapd, place, by_directory, scheme):
+    """With TLS from the beginning, and by StartTLS: nothing of a password crosses before it."""
+    authority = Authority(place)
+    directory = slapd(certificate=authority.certificate("dir.example.net"))
+    port = directory.tls_port if scheme == "ldaps" else directory.port
+    url = f"{scheme}://127.0.0.1:{port}"
+    trusted = f'tls-name = dir.example.net tls-ca = "{authority.root}"'
+    server = by_directory(searching(place, url, more=trusted))
+    assert code(server, "ann", "secret") == 235
+    assert code(server, "ann", "wrong") == 535
+    stranger = Authority(place, "stranger")
+    generations = 0
+    for more in (f'tls-ca = "{authority.root}"', f'tls-name = other.example.net tls-ca = '
+                 f'"{authority.root}"', f'tls-name = dir.example.net tls-ca = "{stranger.root}"'):
+        server.mx.conf.write_text(server.mx.conf.read_text().replace(trusted, more))
+        generations += 1
+        server.mx.reload()
+        wait_for(lambda: server.mx.log().count(" reloaded ") == generations, 30, what="the reload")
+        wait_for(lambda: code(server, "ann", "secret") == 454, 30, what="no trust")
+        before = directory.log().count("BIND dn=")
+        assert code(server, "ann", "secret") == 454, more
+        assert directory.log().count("BIND dn=") == before
+        server.mx.conf.write_text(server.mx.conf.read_text().replace(more, trusted))
+
+
+def test_a_directory_without_tls_hears_no_password(slapd, place, by_directory):
+    authority = Authority(place)
+    directory = slapd()
+    server = by_directory(searching(place, url_of(directory), more=f'tls-ca = "{authority.root}"'))
+    assert code(server, "ann", "secret") == 454
+    assert "BIND dn=" not in directory.log()
+
+
+def test_a_directory_that_is_away_is_no_wrong_password(slapd, place, by_directory):
+    directory = slapd()
+    server = by_directory(searching(place, url_of(directory)))
+    assert code(server, "ann", "secret") == 235
+    directory.stop()
+    for _ in range(12):  # more than a client may guess
+        assert code(server, "ann", "secret") == 454
+    assert server.counter("holdfast_logins_failed_total") == 0
+    assert server.counter("holdfast_logins_unanswered_total") == 12
+    assert server.mx.log().count("directory-away") == 1
+    directory.start()
+    wait_for(lambda: code(server, "ann", "secret") == 235, 30, what="the directory's return")
+    assert "directory-back" in server.mx.log()
+
+
+def test_the_next_server_is_asked_when_one_is_away(slapd, place, by_directory):
+    first, second = slapd(), slapd()
+    first.stop()
+    server = by_directory(searching(place, url_of(first), url_of(second)))
+    assert code(server, "ann", "secret") == 235
+    assert code(server, "ann", "wrong") == 535
+
+
+def test_a_directory_that_says_nothing_holds_up_nobody_else(slapd, place, by_directory):
+    """Each of its threads waits; those who are in the table, or in another directory, come in."""
+    silent = socket.create_server(("127.0.0.1", 0), backlog=64)
+    mute = (f'ldap mute {{ url = "ldap://127.0.0.1:{silent.getsockname()[1]}" tls = none '
+            f'dn = "uid=%u,{PEOPLE}" timeout = 10s }}\n')
+    port = free_port()
+    directory = slapd()
+    server = by_directory(mute + searching(place, url_of(directory)) + (
+        f'listen others {{ address = "127.0.0.1:{port}" protocol = submission '
+        "auth = ldap:people auth-without-tls = loopback }\n"), auth="{users, ldap:mute}",
+        users=((ANN, "secret", None),))
+    waiting = []
+    for i in range(12):  # three times as many as there are threads
+        client = Dialogue(server.port, source=f"127.0.2.{i - 3}" if i > 3 else None)
+        client.write((plain(f"user{i}", "x") + "\r\n").encode())
+        waiting.append(client)
+    assert code(server, ANN, "secret") == 235
+    with Dialogue(port) as client:
+        assert client.say(plain("ann", "secret"))[0] == 235
+    assert {client.reply()[0] for client in waiting} == {454}
+    for client in waiting:
+        client.close()
+    silent.close()
+
+
+def test_the_table_comes_first_and_may_name_the_addresses(slapd, place, by_directory):
+    server = by_directory(searching(place, url_of(slapd())), auth="{users, ldap:people}",
+                          users=(("joe", "sesame", "joe@example.org"), ("ann", "mine", ANN)))
+    assert code(server, "joe", "sesame") == 235
+    assert code(server, "ann", "mine") == 235
+    assert code(server, "ann", "secret") == 535  # the first that knows the name decides
+    assert code(server, "star", "secret") == 235
+    assert code(server, "nobody", "secret") == 535
+
+
+def test_passwords_are_where_they_are_needed(slapd, place, by_directory):
+    """The one that searches is with the process that asks; that of a user is forgotten."""
+    server = by_directory(searching(place, url_of(slapd())))
+    assert code(server, "ann", "secret") == 235
+    for name, pids in server.mx.processes().items():
+        for pid in pids:
+            found = b"search\n" in memory_of(pid)
+            assert not found or name in ("holdfast-direct",), f"{name} has it"
+
+
+def test_the_death_of_the_process_that_asks_is_survived(slapd, place, by_directory):
+    server = by_directory(searching(place, url_of(slapd())))
+    assert code(server, "ann", "secret") == 235
+    os.kill(server.mx.processes()["holdfast-direct"][0], signal.SIGKILL)
+    wait_for(lambda: code(server, "ann", "secret") == 235, 60, what="a login after the restart")
