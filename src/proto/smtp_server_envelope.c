@@ -181,7 +181,7 @@ static const char *take_requiretls(struct smtp_server *server, struct slice valu
 }
 
 /* RFC 4954 section 5: who submitted it first, as far as the client knows. We trust nobody with
- * that, so it goes no further; but who is offered AUTH may say it. */
+ * that, so it goes no further than to filters; but who is offered AUTH may say it. */
 static const char *take_auth(struct smtp_server *server, struct slice value,
                              struct smtp_server_event *event)
 {

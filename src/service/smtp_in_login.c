@@ -22,6 +22,7 @@ enum { PATIENCE_MS = 30000, ANSWERS_PER_TURN = 64 };
 
 struct mail_login {
     struct sasl_server *sasl;         /* NULL: none is going on */
+    enum sasl_mechanism mechanism;    /* of the last one */
     enum smtp_server_event_kind kind; /* of the question that waits */
     uint64_t token;                   /* 0: none waits */
     int64_t asked_ms;
@@ -80,6 +81,12 @@ struct slice login_user(const struct session *session)
 {
     const struct mail_login *login = session->mail_login;
     return login != NULL && login->is_in ? login->account : SLICE_EMPTY;
+}
+
+const char *login_mechanism(const struct session *session)
+{
+    const struct mail_login *login = session->mail_login;
+    return sasl_name(login != NULL && login->is_in ? login->mechanism : SASL_NONE);
 }
 
 bool login_owns(const struct session *session, struct slice address)
@@ -200,6 +207,7 @@ static bool begin(struct session *session, enum sasl_mechanism mechanism)
     }
     end_exchange(session); /* one that was cancelled */
     random_bytes(nonce, sizeof(nonce));
+    session->mail_login->mechanism = mechanism;
     session->mail_login->sasl = sasl_server_new(mechanism, nonce);
     return session->mail_login->sasl != NULL;
 }

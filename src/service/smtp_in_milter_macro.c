@@ -60,20 +60,64 @@ static bool of_listener(const struct session *session, struct slice name, struct
 
 static bool of_tls(const struct session *session, struct slice name, struct slice *ret_value)
 {
-    struct smtp_in *in = session->in;
-    char text[TLS_TEXT_SIZE];
+    struct tls_facts facts;
+    char subject[TLS_NAME_SIZE], issuer[TLS_NAME_SIZE], bits[16];
+    const char *value = NULL;
     if (session->tls == NULL) {
         return false;
     }
-    tls_describe(session->tls, text);
-    struct slice whole = shown(in, text);
-    struct slice version = slice_take(whole, slice_find(whole, ' '));
+    tls_facts(session->tls, &facts);
+    tls_common_names(session->tls, subject, issuer);
+    snprintf(bits, sizeof(bits), "%d", facts.bits);
     if (slice_equal(name, SLICE_LITERAL("tls_version"))) {
-        *ret_value = version;
-        return true;
+        value = facts.protocol;
+    } else if (slice_equal(name, SLICE_LITERAL("cipher"))) {
+        value = facts.cipher;
+    } else if (slice_equal(name, SLICE_LITERAL("cipher_bits"))) {
+        value = bits;
+    } else if (slice_equal(name, SLICE_LITERAL("cert_subject"))) {
+        value = subject;
+    } else if (slice_equal(name, SLICE_LITERAL("cert_issuer"))) {
+        value = issuer;
     }
-    *ret_value = slice_skip(whole, version.length + 1);
-    return slice_equal(name, SLICE_LITERAL("cipher"));
+    if (value == NULL || value[0] == '\0') {
+        return false;
+    }
+    *ret_value = shown(session->in, value);
+    return true;
+}
+
+/* AUTH= of MAIL (RFC 4954 section 5). */
+static bool of_author(const struct session_milters *milters, struct slice *ret_value)
+{
+    struct slice rest = slice_skip(buffer_slice(&milters->words), milters->first_length);
+    const struct slice key = SLICE_LITERAL("AUTH=");
+    while (milters->stage == MILTER_MAIL && rest.length > 0) {
+        size_t end = slice_find(rest, ' ');
+        if (slice_starts_fold(rest, key)) {
+            *ret_value = slice_skip(slice_take(rest, end), key.length);
+            return !slice_equal(*ret_value, SLICE_LITERAL("<>"));
+        }
+        rest = slice_skip(rest, end + 1);
+    }
+    return false;
+}
+
+static bool of_login(const struct session_milters *milters, struct slice name,
+                     struct slice *ret_value)
+{
+    const struct session *session = milters->session;
+    if (login_user(session).length == 0) {
+        return false;
+    }
+    if (slice_equal(name, SLICE_LITERAL("auth_type"))) {
+        *ret_value = slice_from_text(login_mechanism(session));
+    } else if (slice_equal(name, SLICE_LITERAL("auth_authen"))) {
+        *ret_value = login_user(session);
+    } else {
+        return slice_equal(name, SLICE_LITERAL("auth_author")) && of_author(milters, ret_value);
+    }
+    return true;
 }
 
 static bool of_message(const struct session_milters *milters, struct slice name,
@@ -118,5 +162,6 @@ bool milter_macro(void *context, struct slice name, struct slice *ret_value)
     const struct session_milters *milters = link->owner->all;
     return of_client(milters->session, name, ret_value) ||
            of_listener(milters->session, name, ret_value) ||
-           of_tls(milters->session, name, ret_value) || of_message(milters, name, ret_value);
+           of_tls(milters->session, name, ret_value) || of_login(milters, name, ret_value) ||
+           of_message(milters, name, ret_value);
 }

@@ -409,3 +409,30 @@ void tls_facts(const struct tls *tls, struct tls_facts *ret_facts)
         ret_facts->problem = ret_facts->proved ? "" : X509_verify_cert_error_string(verdict);
     }
 }
+
+static void common_name(const X509_NAME *name, char ret_text[TLS_NAME_SIZE])
+{
+    int at = name != NULL ? X509_NAME_get_index_by_NID(name, NID_commonName, -1) : -1;
+    uint8_t *utf8 = NULL;
+    if (at < 0) {
+        return;
+    }
+    int length =
+        ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+    for (int i = 0; i < length && i + 1 < TLS_NAME_SIZE; i++) {
+        ret_text[i] = utf8[i] < ' ' || utf8[i] == 0x7f ? '?' : (char)utf8[i];
+        ret_text[i + 1] = '\0';
+    }
+    OPENSSL_free(utf8);
+}
+
+void tls_common_names(const struct tls *tls, char ret_subject[TLS_NAME_SIZE],
+                      char ret_issuer[TLS_NAME_SIZE])
+{
+    X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
+    ret_subject[0] = ret_issuer[0] = '\0';
+    if (certificate != NULL && tls->is_asked && SSL_get_verify_result(tls->ssl) == X509_V_OK) {
+        common_name(X509_get_subject_name(certificate), ret_subject);
+        common_name(X509_get_issuer_name(certificate), ret_issuer);
+    }
+}

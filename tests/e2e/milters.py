@@ -31,6 +31,7 @@ SILENT = (NR_HEADER | NR_CONNECT | NR_HELO | NR_MAIL | NR_RCPT | NR_DATA | NR_EO
 
 STAGES = {b"O": "negotiate", b"C": "connect", b"H": "helo", b"M": "mail", b"R": "rcpt",
           b"T": "data", b"L": "header", b"N": "eoh", b"B": "body", b"E": "end"}
+MACROS = b"CHMRTEN"  # steps that macros are told of, in libmilter's order
 UNANSWERED = {"connect": NR_CONNECT, "helo": NR_HELO, "mail": NR_MAIL, "rcpt": NR_RCPT,
               "data": NR_DATA, "header": NR_HEADER, "eoh": NR_EOH, "body": NR_BODY}
 
@@ -129,7 +130,7 @@ class Session:
         words = data.split(b"\0")
         if command == b"D":
             names = [word.decode() for word in data[1:].split(b"\0")[:-1]]
-            self.macros.setdefault(data[:1].decode(), {}).update(zip(names[::2], names[1::2]))
+            self.macros[data[:1].decode()] = dict(zip(names[::2], names[1::2]))
             return
         if command in b"QKA":
             self.filter.note({b"Q": "quit", b"K": "quit-new", b"A": "abort"}[command])
@@ -139,6 +140,9 @@ class Session:
                 raise ConnectionError
             return
         stage = STAGES[command]
+        if command in MACROS[:4]:  # nothing holds any more of what was told of later steps
+            for later in MACROS[MACROS.index(command) + 1:].decode():
+                self.macros.pop(later, None)
         if stage == "connect" and self.state != NEW:
             self.filter.note("deaf")
             return

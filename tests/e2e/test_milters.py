@@ -2,18 +2,23 @@
 """Filters that look at mail while it comes in: what they are told, what their verdicts and changes
 lead to, and what happens when one is away, silent, slow, dead or out of its mind."""
 
+import base64
+import socket
+import ssl
 import struct
+import subprocess
 import time
 
 import pytest
 
 import milters
-from client import Dialogue, without_our_trace
-from daemon import backup_mx
+from certificates import Authority, listen, trusting
+from client import Dialogue, by_starttls, without_our_trace
+from daemon import backup_mx, program
 from exposition import parse
 from milters import (ACCEPT, CONTINUE, DIE, DISCARD, HANG, PROGRESS, REJECT, SILENT, SKIPPED,
                      TEMPFAIL, Milter, packet, reply)
-from peers import wait_for
+from peers import free_port, wait_for
 
 CONTENT = (b"From: Bob <bob@client.example>\r\nTo: ann@example.com\r\nSubject: one\r\n two\r\n"
            b"Received: from a by b\r\n\r\nHello.\r\n.dot\r\n")
@@ -100,10 +105,11 @@ def test_a_filter_is_told_all_of_a_session(filtered, milter):
     assert message.headers == [("From", "Bob <bob@client.example>"), ("To", "ann@example.com"),
                                ("Subject", "one\n two"), ("Received", "from a by b")]
     assert message.body == b"Hello.\r\n.dot\r\n"
-    wait_for(lambda: filter.steps[-1] == "quit-new", what="the end of the session")
-    begun = len(filter.steps) - filter.steps[::-1].index("connect")
-    assert filter.steps[begun:] == ["helo", "mail", "rcpt", "rcpt", "data", *["header"] * 4, "eoh",
-                                    "body", "end", "quit-new"]
+    wait_for(lambda: "quit-new" in filter.steps, what="the end of the session")
+    steps = [step for step in filter.steps if step != "quit"]  # of who waited for the greeting
+    begun = len(steps) - steps[::-1].index("connect")
+    assert steps[begun:] == ["helo", "mail", "rcpt", "rcpt", "data", *["header"] * 4, "eoh", "body",
+                             "end", "quit-new"]
     macros = message.macros
     assert macros["j"] == "mx2.example.net" and macros["{daemon_name}"] == "mx"
     assert macros["{client_addr}"] == "127.0.0.1" and macros["{client_port}"] == str(port)
@@ -633,5 +639,101 @@ def test_filters_meet_the_client_that_xclient_names(filtered, milter):
         proxy.must("XCLIENT ADDR=192.0.2.7")
         proxy.hello("client.example")
         proxy.send("bob@client.example", ["ann@example.com"], b"Subject: two\r\n\r\n")
+    assert macros_of(filter)["{client_addr}"] == "192.0.2.7"
     # The first of all was who waited for the greeting.
     assert [data.split(b"\0")[0] for data in seen[1:]] == [b"[127.0.0.2]", b"[192.0.2.7]"]
+
+
+# ---- what they are told of the client ----
+
+
+def macros_of(filter):
+    """What a filter knew at the end of the last message."""
+    assert filter.messages[-1].ended  # its end has been answered
+    return filter.messages[-1].macros
+
+
+def test_filters_are_told_who_has_logged_in(holdfast, sink, milter):
+    """At MAIL: name, mechanism, and whose mail it was first (AUTH=); nothing of that before, and
+    nothing of one client when the connection serves the next."""
+    filter = milter()
+    hop = sink()
+    port = free_port()
+    mx = holdfast(filter.block() + f'server m1 {{ address = "127.0.0.1:{hop.port}" }}\n'
+                  f'listen users {{ address = "127.0.0.1:{port}" protocol = submission '
+                  "auth-without-tls = loopback  milters = fake }\n"
+                  "domain example.com { deliver-to = m1 }\n"
+                  "relay outgoing { auth = yes  deliver-to = m1 }\n",
+                  "loops = 1", "milters = fake", start=False)
+    mx.state.mkdir()
+    subprocess.run([program("holdfast"), "-c", str(mx.conf), "user", "add", "ann@example.org"],
+                   input="secret\n", text=True, check=True, capture_output=True, timeout=60)
+    mx.start()
+    words = {"PLAIN": [base64.b64encode(b"\0ann@example.org\0secret").decode()],
+             "LOGIN": [base64.b64encode(word).decode() for word in (b"ann@example.org", b"secret")]}
+    for mechanism, said in words.items():
+        with Dialogue(port) as client:
+            assert client.say(f"AUTH {mechanism} {said[0]}")[0] == (334 if said[1:] else 235)
+            for word in said[1:]:
+                client.must(word, 235)
+            client.send("ann@example.org", ["bob@elsewhere.example"], CONTENT,
+                        mail=" AUTH=eve+2Bx@example.org SIZE=100")
+            macros = macros_of(filter)
+            assert macros["{auth_authen}"] == "ann@example.org"
+            assert macros["{auth_type}"] == mechanism
+            assert macros["{auth_author}"] == "eve+2Bx@example.org"
+            assert macros["{daemon_name}"] == "users"
+            client.send("ann@example.org", ["bob@elsewhere.example"], CONTENT, mail=" AUTH=<>")
+            assert "{auth_author}" not in macros_of(filter)
+            assert client.say("MAIL FROM:<ann@example.org> AUTH=a+zz")[0] == 501
+    mx.send()
+    assert not {name for name in macros_of(filter) if name.startswith("{auth")}
+    with mx.dialogue() as client:  # where nobody can log in
+        assert client.say("MAIL FROM:<bob@client.example> AUTH=<>")[0] == 555
+
+
+def test_filters_are_told_of_tls(holdfast, sink, milter, place):
+    """From the EHLO behind STARTTLS on, and of the client's certificate if it is proved."""
+    filter = milter()
+    hop = sink()
+    authority = Authority(place)
+    own, client = (authority.certificate(name) for name in ("mx2.example.net", "client.example"))
+    mx = holdfast(filter.block() + backup_mx(hop.port), "loops = 1",
+                  f'milters = fake {listen(own)} client-ca = "{authority.root}"')
+    context = trusting(authority)
+    with by_starttls(mx.port, context) as dialogue:
+        dialogue.hello("client.example")
+        dialogue.send("bob@client.example", ["ann@example.com"], CONTENT)
+        macros = macros_of(filter)
+        assert macros["{tls_version}"] == dialogue.socket.version()
+        name, _, bits = dialogue.socket.cipher()
+        assert macros["{cipher}"] == name and macros["{cipher_bits}"] == str(bits)
+        assert "{cert_subject}" not in macros and "{cert_issuer}" not in macros
+        assert "{tls_version}" not in filter.sessions[-1].macros["C"]  # it came later
+    context.load_cert_chain(client.chain, client.key)
+    with by_starttls(mx.port, context) as dialogue:
+        dialogue.hello("client.example")
+        dialogue.send("bob@client.example", ["ann@example.com"], CONTENT)
+        macros = macros_of(filter)
+        assert macros["{cert_subject}"] == "client.example" and macros["{cert_issuer}"] == "root"
+    mx.send()
+    assert "{tls_version}" not in macros_of(filter)
+
+
+def test_filters_meet_the_client_that_a_proxy_names(filtered, milter):
+    filter = milter()
+    mx, _ = filtered(filter, listen="proxy-from = {127.0.0.3/32}")
+    with socket.create_connection(("127.0.0.1", mx.port), 60,
+                                  source_address=("127.0.0.3", 0)) as raw:
+        raw.sendall(b"PROXY TCP4 192.0.2.9 192.0.2.1 4711 25\r\n")
+        with raw.makefile("rb") as replies:
+            for command in (b"EHLO c", b"MAIL FROM:<bob@client.example>",
+                            b"RCPT TO:<ann@example.com>", b"DATA", CONTENT + b"."):
+                while (line := replies.readline())[3:4] == b"-":
+                    pass
+                assert line[:1] in b"23", line
+                raw.sendall(command + b"\r\n")
+            assert replies.readline()[:3] == b"250"
+    macros = macros_of(filter)
+    assert macros["{client_addr}"] == "192.0.2.9" and macros["{client_port}"] == "4711"
+    assert macros["_"] == "[192.0.2.9]"
