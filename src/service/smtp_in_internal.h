@@ -391,7 +391,7 @@ void login_forget(struct session *session); /* who has logged in */
 void login_let(struct session *session);    /* without TLS, if it is a client that may */
 /* True: the answer has taken too long, and it was given up; the session may be gone. */
 bool login_expire(struct session *session, int64_t now_ms);
-struct slice login_user(const struct session *session); /* empty: nobody has logged in */
+struct slice login_user(const struct session *session);     /* empty: nobody has logged in */
 const char *login_mechanism(const struct session *session); /* by which; "": nobody has */
 /* Who has logged in may send as this address. */
 bool login_owns(const struct session *session, struct slice address);
