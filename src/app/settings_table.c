@@ -200,7 +200,12 @@ const struct setting settings_table[] = {
     {"trusted", SETTING_NETWORKS, .block = BLOCK_LISTEN, .otherwise = "none",
      .text = "Networks that are offered XCLIENT, with which they say whose mail they bring: what is "
              "decided by the client's address and HELO name is decided by those. A connection from "
-             "there is not counted by client before that. A login that they tell is not believed."},
+             "there is not counted by client before that. They are offered XFORWARD, too, with which "
+             "they only say whose mail it was at first: servers behind us are told that one, and "
+             "nothing is decided by it."},
+    {"xclient-login", SETTING_SWITCH, LISTEN(believes_login), .fallback = "no",
+     .text = "Whether a login that a trusted network tells by XCLIENT is believed: that client has the "
+             "rights of one who has logged in here by that name, and no address but his name."},
 
     /* ---- server ---- */
     {"address", SETTING_ADDRESSES, SERVER(addresses),

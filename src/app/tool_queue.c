@@ -155,6 +155,9 @@ static void show_origin(const json_t *row)
              (long long)tool_integer(origin, "port"), tool_string(origin, "protocol"),
              tool_string(origin, "helo"));
     show_line("Client", text);
+    if (tool_string(origin, "forwarded")[0] != '\0') {
+        show_line("Forwarded", tool_string(origin, "forwarded"));
+    }
     if (tool_string(origin, "user")[0] != '\0') {
         show_line("User", tool_string(origin, "user"));
     }

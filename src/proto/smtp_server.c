@@ -74,6 +74,7 @@ void smtp_server_forget(struct smtp_server *server)
     server->has_mail = false;
     server->is_chunked = false;
     server->recipients = 0;
+    server->has_forward = false;
 }
 
 void smtp_server_abort(struct smtp_server *server, struct smtp_server_event *event,
@@ -183,6 +184,7 @@ static void start_over(struct smtp_server *server)
     server->is_extended = false;
     server->has_login = false;
     server->mail_refused = false;
+    server->has_forward = false;
     server->offers = 0;
 }
 
@@ -221,6 +223,7 @@ static enum smtp_server_step mail_answered(struct smtp_server *server,
 {
     server->has_mail = accepts(answer);
     server->mail_refused = !accepts(answer);
+    server->has_forward = server->has_forward && server->has_mail;
     server->recipients = 0;
     smtp_server_reply_answer(server, answer, "250 2.1.0 Ok");
     return STEP_COMMAND;
@@ -314,6 +317,7 @@ static enum smtp_server_step xclient_answered(struct smtp_server *server,
         return STEP_COMMAND;
     }
     start_over(server);
+    server->has_login = server->has_told_login;
     return STEP_GREETING;
 }
 
@@ -355,6 +359,11 @@ void smtp_server_answer(struct smtp_server *server, const struct smtp_answer *an
         break;
     case SMTP_SERVER_XCLIENT:
         next = xclient_answered(server, answer);
+        break;
+    case SMTP_SERVER_XFORWARD:
+        server->has_forward = accepts(answer);
+        smtp_server_reply_answer(server, answer, "250 2.0.0 Ok");
+        next = STEP_COMMAND;
         break;
     case SMTP_SERVER_ATRN:
         next = atrn_answered(server, answer);
@@ -399,6 +408,11 @@ void smtp_server_secured(struct smtp_server *server, int64_t now_ms)
 void smtp_server_set_trusted(struct smtp_server *server, bool is_trusted)
 {
     server->is_trusted = is_trusted;
+}
+
+void smtp_server_tell_login(struct smtp_server *server, bool has_login)
+{
+    server->has_told_login = has_login;
 }
 
 /* ---- state ------------------------------------------------------------------------------- */

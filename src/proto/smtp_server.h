@@ -62,7 +62,7 @@ enum smtp_server_event_kind {
     SMTP_SERVER_GREETING,  /* first of all. Refusal (421, 554) ends the session */
     SMTP_SERVER_HELLO,     /* EHLO or HELO: name, is_extended. smtp_server_offer() before */
     SMTP_SERVER_MAIL,      /* mailbox, size, is_8bit, is_smtputf8, ret, envelope_id, deliver_by,
-                              priority,      requires_tls */
+                              priority, requires_tls; is_forwarded: XFORWARD has been said */
     SMTP_SERVER_RECIPIENT, /* mailbox, notify, orcpt */
     SMTP_SERVER_DATA,      /* content is about to come (DATA, or the first BDAT). Refusal ends the
                               transaction */
@@ -84,6 +84,8 @@ enum smtp_server_event_kind {
                              503 */
     SMTP_SERVER_XCLIENT,  /* bytes: parameters, valid (xclient_read()). If accepted, all that was
                              said is forgotten, and SMTP_SERVER_GREETING follows */
+    SMTP_SERVER_XFORWARD, /* bytes: parameters, valid (xclient_read()), of the next MAIL;
+                             is_forwarded: with those of the XFORWARD before */
     /* Not to be answered. */
     SMTP_SERVER_CONTENT, /* bytes */
     SMTP_SERVER_ABORT,   /* the transaction that MAIL began has ended, not by an answer: `reason` */
@@ -130,7 +132,8 @@ struct smtp_server_event {
     int8_t priority;   /* RFC 6710: -9 to 9 */
     bool has_priority; /* given, 0 perhaps */
     bool requires_tls; /* RFC 8689 */
-    uint8_t notify;    /* 0: not given */
+    bool is_forwarded;
+    uint8_t notify; /* 0: not given */
     struct slice orcpt;
     enum sasl_mechanism mechanism;
     bool has_response;
@@ -178,6 +181,8 @@ struct smtp_server {
     bool is_trusted;
     bool may_log_in; /* although it is not secure */
     bool has_login;
+    bool has_told_login; /* by XCLIENT */
+    bool has_forward;
 };
 
 void smtp_server_init(struct smtp_server *server, const struct smtp_server_settings *settings,
@@ -201,8 +206,10 @@ bool smtp_server_wants_handshake(const struct smtp_server *server);
 void smtp_server_secured(struct smtp_server *server, int64_t now_ms);
 /* Nobody reads along, so that a client may log in. */
 void smtp_server_set_secure(struct smtp_server *server, bool is_secure);
-/* XCLIENT is offered from now on, or not. */
+/* XCLIENT and XFORWARD are offered from now on, or not. */
 void smtp_server_set_trusted(struct smtp_server *server, bool is_trusted);
+/* Before the answer to XCLIENT: the client that it names has logged in, or not. */
+void smtp_server_tell_login(struct smtp_server *server, bool has_login);
 /* The client may log in although somebody may: it is on this machine. */
 void smtp_server_let_log_in(struct smtp_server *server, bool may);
 struct slice smtp_server_unread(const struct smtp_server *server);

@@ -46,6 +46,7 @@ static enum smtp_server_step hello(struct smtp_server *server, struct slice name
     }
     server->is_extended = is_extended;
     server->mail_refused = false;
+    server->has_forward = false;
     event->name = name;
     event->is_extended = is_extended;
     return smtp_server_ask(server, event, SMTP_SERVER_HELLO);
@@ -69,6 +70,7 @@ static enum smtp_server_step run_rset(struct smtp_server *server, struct slice a
     (void)arguments;
     (void)event;
     server->mail_refused = false;
+    server->has_forward = false;
     smtp_server_reply(server, "250 2.0.0 Ok");
     return STEP_COMMAND;
 }
@@ -144,6 +146,8 @@ static const struct command commands[] = {
      smtp_server_command_auth, NULL},
     {"STARTTLS", NEED_HELLO | NEED_NO_MAIL | WITHOUT_ARGUMENT | WITH_STARTTLS, run_starttls, NULL},
     {"XCLIENT", NEED_TRUST | NEED_NO_MAIL | WITH_ARGUMENT, smtp_server_command_xclient, NULL},
+    {"XFORWARD", NEED_TRUST | NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT,
+     smtp_server_command_xforward, NULL},
     {"ATRN", NEED_HELLO | NEED_LOGIN | ONLY_ODMR, smtp_server_command_atrn, NULL},
 };
 

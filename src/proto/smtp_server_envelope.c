@@ -299,6 +299,7 @@ enum smtp_server_step smtp_server_command_mail(struct smtp_server *server, struc
     }
     server->is_smtputf8 = found.is_smtputf8;
     *event = found;
+    event->is_forwarded = server->has_forward;
     return smtp_server_ask(server, event, SMTP_SERVER_MAIL);
 }
 

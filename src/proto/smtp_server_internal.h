@@ -49,6 +49,7 @@ smtp_server_command_fn smtp_server_command_bdat;
 smtp_server_command_fn smtp_server_command_auth;
 smtp_server_command_fn smtp_server_command_atrn;
 smtp_server_command_fn smtp_server_command_xclient;
+smtp_server_command_fn smtp_server_command_xforward;
 /* The chunk of a refused BDAT is read and dropped all the same, for the client has sent it. */
 enum smtp_server_step smtp_server_skip_bdat(struct smtp_server *server, struct slice arguments);
 void smtp_server_consume(struct smtp_server *server, size_t count);

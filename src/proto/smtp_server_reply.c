@@ -174,7 +174,9 @@ void smtp_server_reply_hello(struct smtp_server *server)
     }
     if (server->is_trusted) {
         buffer_append(output, SLICE_LITERAL("250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR "
-                                            "DESTPORT REVERSE_NAME\r\n"));
+                                            "DESTPORT REVERSE_NAME\r\n"
+                                            "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT "
+                                            "SOURCE\r\n"));
     }
     append_limits(server);
 }

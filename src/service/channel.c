@@ -17,6 +17,7 @@ enum {
     HELO_MAX = 512,
     MESSAGE_ID_MAX = 998,
     ORIGIN_MAX = 64 << 10, /* filters' verdicts */
+    FORWARDED_MAX = 1024,
     REPLY_TEXT_MAX = 512,
     RECIPIENT_MIN = 4 + 4 + 1, /* bytes that one encoded recipient takes at least */
 };
@@ -72,6 +73,7 @@ static void put_origin(struct buffer *buffer, const struct spool_origin *origin)
     buffer_put_bytes(buffer, origin->tls);
     buffer_put_bytes(buffer, origin->user);
     buffer_put_bytes(buffer, origin->verdicts);
+    buffer_put_bytes(buffer, origin->forwarded);
 }
 
 static struct spool_origin get_origin(struct reader *reader)
@@ -91,6 +93,7 @@ static struct spool_origin get_origin(struct reader *reader)
     if (origin.verdicts.length > ORIGIN_MAX) {
         reader->failed = true;
     }
+    origin.forwarded = get_line(reader, FORWARDED_MAX);
     return origin;
 }
 

@@ -96,7 +96,8 @@ struct listener_config {
     uint32_t greeting_delay_ms; /* of strangers */
     uint32_t greylist_ms;       /* likewise; 0: none */
     uint32_t dnsbl_score;       /* of a stranger that is refused; 0: none is asked for */
-    struct ip_networks trusted; /* that may use XCLIENT */
+    struct ip_networks trusted; /* that may use XCLIENT and XFORWARD */
+    bool believes_login;        /* that XCLIENT tells */
     struct ip_networks proxies; /* that must send a PROXY header */
     bool reject_bare_newline;   /* else normalize (R10) */
     enum listener_tls tls;

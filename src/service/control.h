@@ -124,7 +124,8 @@
  *              "tls_optional":bool,   its header says "TLS-Required: No"
  *              "elapsed":seconds,     of the time that counts against `keep` (R7)
  *              "uncounted":seconds},  since "received" that do not: of holds that are over
- *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts"},
+ *  "origin":{"client":"192.0.2.7","port":n,"helo","listener","protocol","tls","user","verdicts",
+ *            "forwarded"},        as XFORWARD told, or null
  *  "recipients":[{"n":0,"address","orcpt","notify":["never|success|failure|delay"],
  *                 "state","fate","attempts","reason","redirect_to",
  *                 "since":ms or null      that it is held or dead

@@ -106,6 +106,7 @@ static void read_origin(struct fields *fields, struct spool_origin *origin)
     origin->tls = text_of(fields, "tls", TEXT_MAX);
     origin->user = text_of(fields, "user", TEXT_MAX);
     origin->verdicts = text_of(fields, "verdicts", VERDICTS_MAX);
+    origin->forwarded = text_of(fields, "forwarded", TEXT_MAX);
 }
 
 static unsigned fate_from_text(struct fields *fields, struct slice text)

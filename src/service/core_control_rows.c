@@ -205,6 +205,7 @@ json_t *control_origin(const struct spool_message *message)
     control_set(origin, "tls", control_string(from->tls));
     control_set(origin, "user", control_string(from->user));
     control_set(origin, "verdicts", control_string(from->verdicts));
+    control_set(origin, "forwarded", control_string(from->forwarded));
     return origin;
 }
 

@@ -11,6 +11,7 @@
 #include "base/utf8.h"
 #include "proto/proxy.h"
 #include "proto/xclient.h"
+#include "service/login.h"
 #include "sys/clock.h"
 #include "sys/log.h"
 #include "sys/net.h"
@@ -136,6 +137,8 @@ static void log_presented(const char *how, const struct ip_address *by,
 
 /* ---- XCLIENT ----------------------------------------------------------------------------- */
 
+static const struct smtp_answer no_memory = {421, "4.3.0", SLICE_LITERAL("Out of memory")};
+
 /* The name as EHLO could have said it. */
 static bool take_helo(struct session *session, struct slice name)
 {
@@ -164,7 +167,7 @@ struct smtp_answer client_present(struct session *session, const struct smtp_ser
     struct ip_address by = session->client.address;
     if (xclient_read(event->bytes, XCLIENT_OF_XCLIENT, &storage, &facts) != ERROR_NONE ||
         !take_helo(session, facts.helo)) {
-        return (struct smtp_answer){421, "4.3.0", SLICE_LITERAL("Out of memory")};
+        return no_memory;
     }
     if ((facts.given & XCLIENT_ADDR) != 0) {
         client.address = facts.has_address ? facts.client.address : nobody;
@@ -181,11 +184,47 @@ struct smtp_answer client_present(struct session *session, const struct smtp_ser
     session->misses = 0;
     odmr_forget(session);
     login_forget(session);
+    bool has_login = session->listener->believes_login && facts.login.length > 0 &&
+                     facts.login.length <= LOGIN_NAME_MAX && utf8_is_valid(facts.login);
+    if (has_login && !login_present(session, facts.login)) {
+        return no_memory;
+    }
+    smtp_server_tell_login(&session->server, has_login);
     login_let(session);
     log_presented("xclient", &by, session);
     core_contact(session->in, &session->client.address);
     smtp_server_set_trusted(&session->server, client_is_trusted(session));
     return SMTP_ACCEPT;
+}
+
+/* ---- XFORWARD ---------------------------------------------------------------------------- */
+
+/* A second command adds to the first, but what it says again is another client's. */
+struct smtp_answer client_forward(struct session *session, const struct smtp_server_event *event)
+{
+    struct xclient_storage storage;
+    struct xclient facts;
+    struct buffer words;
+    buffer_init(&words, 2 * XCLIENT_LINE_MAX);
+    if (event->is_forwarded) {
+        buffer_append(&words, slice_make(session->forwarded, session->forwarded_length));
+        buffer_append_text(&words, " ");
+    }
+    buffer_append(&words, event->bytes);
+    if (words.failed ||
+        xclient_read(buffer_slice(&words), XCLIENT_OF_XFORWARD, &storage, &facts) != ERROR_NONE) {
+        buffer_clear(&words);
+        buffer_append(&words, event->bytes);
+    }
+    char *forwarded = words.failed ? NULL : malloc(words.length);
+    if (forwarded != NULL) {
+        memcpy(forwarded, words.data, words.length);
+        free(session->forwarded);
+        session->forwarded = forwarded;
+        session->forwarded_length = (uint32_t)words.length;
+    }
+    buffer_done(&words);
+    return forwarded == NULL ? no_memory : SMTP_ACCEPT;
 }
 
 /* ---- PROXY ------------------------------------------------------------------------------- */

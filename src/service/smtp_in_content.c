@@ -445,6 +445,7 @@ static void put_commit(const struct transaction *transaction, struct buffer *fra
                    .protocol = protocol_word(session),
                    .tls = session_tls_text(session, tls),
                    .verdicts = transaction->verdicts,
+                   .forwarded = transaction->forwarded,
                    .user = login_user(session)},
         .recipients = transaction->recipients,
         .recipient_count = transaction->recipient_count,

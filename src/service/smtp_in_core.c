@@ -107,6 +107,10 @@ static void log_accepted(const struct transaction *transaction, const char *id)
               LOG_SLICE("helo", session == NULL ? SLICE_LITERAL("(has gone)")
                                                 : slice_make(session->helo, session->helo_length)),
               LOG_SLICE("message-id", transaction->message_id_header), LOG_SLICE("tls", tls));
+    if (transaction->forwarded.length > 0) {
+        log_event(LOG_LEVEL_INFO, "forwarded", LOG_TEXT("id", id),
+                  LOG_SLICE("of", transaction->forwarded));
+    }
 }
 
 static void stored(struct smtp_in *in, struct transaction *transaction, enum error error)

@@ -80,7 +80,12 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
     }
     transaction->sender = arena_copy(&transaction->arena, event->mailbox.text);
     transaction->envelope_id = arena_copy(&transaction->arena, event->envelope_id);
-    if (transaction->sender.data == NULL || transaction->envelope_id.data == NULL) {
+    if (event->is_forwarded) {
+        transaction->forwarded = arena_copy(
+            &transaction->arena, slice_make(session->forwarded, session->forwarded_length));
+    }
+    if (transaction->sender.data == NULL || transaction->envelope_id.data == NULL ||
+        (event->is_forwarded && transaction->forwarded.data == NULL)) {
         transaction_free(transaction);
         return no_memory;
     }

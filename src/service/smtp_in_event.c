@@ -126,6 +126,9 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
             return;
         }
         break;
+    case SMTP_SERVER_XFORWARD:
+        answer = client_forward(session, event);
+        break;
     case SMTP_SERVER_ETRN:
         if (!etrn_ask(session, event, &answer)) {
             return;

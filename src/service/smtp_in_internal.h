@@ -61,6 +61,7 @@ struct listener {
     uint32_t milter_count;
     enum milter_default milter_default;
     bool login_in_clear; /* from loopback */
+    bool believes_login; /* that XCLIENT tells */
     enum sender_check sender_check;
 };
 
@@ -114,6 +115,7 @@ struct transaction {
     bool is_discarded;        /* by a filter: its content is dropped */
     struct scratch_text kept; /* content before `content`, of a filtered one */
     struct slice verdicts;    /* of filters, in words */
+    struct slice forwarded;   /* by XFORWARD: whose it was at first */
     const char *failure; /* why it cannot be taken any more; the rest of the content is dropped */
     uint32_t flags;      /* SPOOL_* */
     struct message_id id;
@@ -142,9 +144,11 @@ struct session {
     struct loop_watch *watch;
     struct transaction *transaction;
     char *helo;
+    char *forwarded; /* what XFORWARD said for the next MAIL */
     uint8_t *unread; /* input that waits for us, or a part of a line */
     uint32_t unread_length;
     uint32_t helo_length;
+    uint32_t forwarded_length;
     int fd;
     uint8_t interest;
     uint8_t watched; /* what the descriptor is watched for: by TLS it may be another thing */
@@ -298,6 +302,8 @@ bool client_is_trusted(const struct session *session);
 /* It has just been made. False: a PROXY header must come first. */
 bool client_connected(struct session *session);
 void client_left(struct session *session);
+/* XFORWARD: kept for the next MAIL. */
+struct smtp_answer client_forward(struct session *session, const struct smtp_server_event *event);
 /* XCLIENT. */
 struct smtp_answer client_present(struct session *session, const struct smtp_server_event *event);
 /* What smtp_in_enter() would have led to, had it been known then. */
@@ -395,6 +401,8 @@ struct slice login_user(const struct session *session);     /* empty: nobody has
 const char *login_mechanism(const struct session *session); /* by which; "": nobody has */
 /* Who has logged in may send as this address. */
 bool login_owns(const struct session *session, struct slice address);
+/* Somebody who is trusted says that he has logged in by this name. False: memory. */
+bool login_present(struct session *session, struct slice name);
 unsigned login_mechanisms(const struct listener_config *listener); /* 1 << enum sasl_mechanism */
 
 /* smtp_in_submit.c */

@@ -77,6 +77,22 @@ void login_let(struct session *session)
                                                  ip_is_loopback(&session->client.address));
 }
 
+bool login_present(struct session *session, struct slice name)
+{
+    struct mail_login *login = calloc(1, sizeof(*login));
+    login_forget(session);
+    session->mail_login = login;
+    if (login == NULL) {
+        return false;
+    }
+    arena_init(&login->arena);
+    login->account = arena_copy(&login->arena, name);
+    login->addresses = &login->account;
+    login->address_count = 1;
+    login->is_in = login->account.data != NULL;
+    return login->is_in;
+}
+
 struct slice login_user(const struct session *session)
 {
     const struct mail_login *login = session->mail_login;

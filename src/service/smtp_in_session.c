@@ -78,6 +78,7 @@ void session_free(struct session *session)
     smtp_in_content_shrunk(in->shared, session->unread_length);
     free(session->unread);
     free(session->helo);
+    free(session->forwarded);
     free(session);
     in->session_count--;
     smtp_in_ended(in);

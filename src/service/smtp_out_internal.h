@@ -80,6 +80,7 @@ struct out_job {
     struct spool_message message;
     struct spool_stored *stored;
     struct smtp_client_recipient *recipients; /* one per delivery */
+    struct xclient forwarded; /* if it has an address: whose the mail was at first */
     struct xclient origin;
     struct client_name {
         enum { NAME_UNKNOWN, NAME_ASKED, NAME_SETTLED } step;
@@ -106,6 +107,8 @@ void job_confirm(struct smtp_out *out, struct out_job *job);
 void out_job_free(struct smtp_out *out, struct out_job *job); /* off every list */
 /* The mail for the client core; valid as long as the job. */
 void job_mail(struct out_job *job, struct smtp_client_mail *ret_mail);
+/* Its message has been read. */
+void job_origin_begin(struct out_job *job);
 /* Valid as long as the job, until it is asked again; NULL: it is ours. */
 const struct xclient *job_origin(struct out_job *job);
 /* False: the client's name is still asked for; session_take_job() will be called. */

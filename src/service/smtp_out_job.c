@@ -116,6 +116,8 @@ struct out_job *job_from_frame(struct smtp_out *out, struct out_session *session
     } else if (!choose_recipients(job, redirect)) {
         finish_unreadable(out, job, RELAY_REFUSED,
                           SLICE_LITERAL("the stored message has no such recipient"));
+    } else {
+        job_origin_begin(job);
     }
     return job;
 }

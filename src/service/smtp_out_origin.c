@@ -28,9 +28,24 @@ bool session_tells_origin(const struct out_session *session)
     return server != NULL && server->xclient && !session_is_called(session);
 }
 
+void job_origin_begin(struct out_job *job)
+{
+    struct xclient_storage *storage = arena_allocate(&job->arena, sizeof(*storage));
+    if (storage == NULL || xclient_read(job->message.origin.forwarded, XCLIENT_OF_XFORWARD, storage,
+                                        &job->forwarded) != ERROR_NONE) {
+        job->forwarded = (struct xclient){0};
+    }
+}
+
+/* Who sent it, as far as it is known: it may have come by another server that told us. */
+static const struct ip_endpoint *client_of(const struct out_job *job)
+{
+    return job->forwarded.has_address ? &job->forwarded.client : &job->message.origin.client;
+}
+
 static bool is_ours(const struct out_job *job)
 {
-    const struct ip_address *client = &job->message.origin.client.address;
+    const struct ip_address *client = &client_of(job)->address;
     const struct out_session *session = job->session;
     bool same_machine = ip_is_loopback(&session->endpoints[session->endpoint].address);
     return (job->message.flags & (SPOOL_OWN_DSN | SPOOL_ENVELOPE_ONLY)) != 0 ||
@@ -40,7 +55,7 @@ static bool is_ours(const struct out_job *job)
 const struct xclient *job_origin(struct out_job *job)
 {
     const struct spool_message *message = &job->message;
-    const struct ip_address *client = &message->origin.client.address;
+    const struct ip_endpoint *client = client_of(job);
     const struct client_name *name = &job->client_name;
     if (is_ours(job)) {
         return NULL;
@@ -51,9 +66,9 @@ const struct xclient *job_origin(struct out_job *job)
     *origin = (struct xclient){
         .given = XCLIENT_ADDR | XCLIENT_NAME | XCLIENT_REVERSE_NAME | XCLIENT_PORT | XCLIENT_PROTO |
                  XCLIENT_HELO | XCLIENT_LOGIN | XCLIENT_IDENT | XCLIENT_SOURCE,
-        .client = message->origin.client,
-        .has_address = !ip_equal(client, &no_address),
-        .has_port = message->origin.client.port != 0,
+        .client = *client,
+        .has_address = !ip_equal(&client->address, &no_address),
+        .has_port = client->port != 0,
         .helo = message->origin.helo,
         .login = message->origin.user,
         .name = name->is_true ? name->reverse : SLICE_EMPTY,
@@ -63,6 +78,12 @@ const struct xclient *job_origin(struct out_job *job)
         .ident = arena_copy(&job->arena, slice_from_text(id)),
     };
     use_protocol(origin, message->origin.protocol);
+    if (job->forwarded.has_address) {
+        origin->helo = job->forwarded.helo;
+        origin->login = SLICE_EMPTY; /* that one has not logged in here */
+        origin->has_protocol = job->forwarded.has_protocol;
+        origin->is_extended = job->forwarded.is_extended;
+    }
     return origin;
 }
 
@@ -98,8 +119,7 @@ static void take_addresses(void *context, const struct dns_answer *answer)
     name->query = NULL;
     name->later = has_failed(answer->error);
     for (size_t i = 0; answer->error == ERROR_NONE && i < answer->count; i++) {
-        name->is_true =
-            name->is_true || ip_equal(&answer->addresses[i], &job->message.origin.client.address);
+        name->is_true = name->is_true || ip_equal(&answer->addresses[i], &client_of(job)->address);
     }
     settle(job);
 }
@@ -135,7 +155,7 @@ static bool is_wanted(const struct out_job *job)
     const struct smtp_client_capabilities *server = &job->session->capabilities;
     return session_tells_origin(job->session) && job->session->out->dns != NULL && !is_ours(job) &&
            ((server->xclient | server->xforward) & XCLIENT_NAME) != 0 &&
-           !ip_equal(&job->message.origin.client.address, &no_address);
+           !ip_equal(&client_of(job)->address, &no_address);
 }
 
 bool job_origin_ready(struct out_job *job)
@@ -150,7 +170,7 @@ bool job_origin_ready(struct out_job *job)
         return true;
     }
     char reverse[DNS_REVERSE_MAX];
-    dns_reverse_name(&job->message.origin.client.address, reverse);
+    dns_reverse_name(&client_of(job)->address, reverse);
     name->timer = loop_timer_new(out->loop, lose_patience, job);
     name->query = name->timer == NULL
                       ? NULL

@@ -24,6 +24,7 @@ enum {
     FIELD_FILE,
     FIELD_FOREIGN,
     FIELD_COPY_OF,
+    FIELD_FORWARDED,
     BASE_BYTES = 76,
     PIECE_BYTES = 40,
     FATE_BYTES = 32,
@@ -140,6 +141,7 @@ void log_put_message(struct buffer *out, const struct spool_message *message,
     put_text(out, FIELD_TLS, message->origin.tls);
     put_text(out, FIELD_USER, message->origin.user);
     put_text(out, FIELD_VERDICTS, message->origin.verdicts);
+    put_text(out, FIELD_FORWARDED, message->origin.forwarded);
     put_copy_of(out, message->copy_of);
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         put_recipient(out, &message->recipients[i], message->recipients[i].orcpt);
@@ -267,6 +269,8 @@ static struct slice *text_of(struct spool_message *message, unsigned tag)
         return &message->origin.user;
     case FIELD_VERDICTS:
         return &message->origin.verdicts;
+    case FIELD_FORWARDED:
+        return &message->origin.forwarded;
     default:
         return NULL;
     }

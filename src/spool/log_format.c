@@ -68,6 +68,7 @@
  *   14 file       (index only) content file (8)
  *   15 foreign    (index only) numbers of other segments that hold content (8 each)
  *   16 copy of    id (16: high, low) of the message that this one sends again
+ *   17 forwarded
  *
  * Index entry: length of payload (4), offset of the record (4), type (1), flags (1), zeros (2),
  * payload. Messages hold the fields that loading needs; fate, note, global, globals reset and notes

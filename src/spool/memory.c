@@ -205,9 +205,10 @@ void model_copy_message(struct arena *arena, struct spool_message *message,
 {
     *message = *from;
     struct slice *const texts[] = {
-        &message->sender,      &message->envelope_id,     &message->message_id_header,
-        &message->origin.helo, &message->origin.listener, &message->origin.protocol,
-        &message->origin.tls,  &message->origin.user,     &message->origin.verdicts};
+        &message->sender,          &message->envelope_id,     &message->message_id_header,
+        &message->origin.helo,     &message->origin.listener, &message->origin.protocol,
+        &message->origin.tls,      &message->origin.user,     &message->origin.verdicts,
+        &message->origin.forwarded};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         *texts[i] = arena_copy(arena, *texts[i]);
     }
@@ -521,7 +522,8 @@ static void load_message(struct memory_spool *memory, const struct spool_loader 
     struct spool_handle handle = {index};
     struct spool_message part = message->message;
     part.envelope_id = part.message_id_header = SLICE_EMPTY;
-    part.origin.helo = part.origin.protocol = part.origin.tls = part.origin.verdicts = SLICE_EMPTY;
+    part.origin.helo = part.origin.protocol = part.origin.tls = SLICE_EMPTY;
+    part.origin.verdicts = part.origin.forwarded = SLICE_EMPTY;
     message->loaded = true;
     memory->messages++;
     memory->live_bytes += message->content.length;

@@ -83,11 +83,12 @@ struct spool_recipient {
 struct spool_origin {
     struct ip_endpoint client;
     struct slice helo;
-    struct slice listener; /* its name, or "dsn", "import", "drill" */
-    struct slice protocol; /* RFC 3848: SMTP, ESMTP, ESMTPS, ESMTPA ... */
-    struct slice tls;      /* protocol and cipher, or empty */
-    struct slice user;     /* AUTH identity, or empty */
-    struct slice verdicts; /* results of our own filters, or empty */
+    struct slice listener;  /* its name, or "dsn", "import", "drill" */
+    struct slice protocol;  /* RFC 3848: SMTP, ESMTP, ESMTPS, ESMTPA ... */
+    struct slice tls;       /* protocol and cipher, or empty */
+    struct slice user;      /* AUTH identity, or empty */
+    struct slice verdicts;  /* results of our own filters, or empty */
+    struct slice forwarded; /* whose the client says it was at first: XFORWARD's words, or empty */
 };
 
 struct spool_message {

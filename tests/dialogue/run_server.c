@@ -6,6 +6,7 @@
  *
  *   set KEY VALUE       before anything else: recipients commands errors size line header hops
  *                       reject-bare relay-client odmr submission auth secure trusted
+ *                       told-login
  *                       command-timeout session-timeout starttls
  *   C: LINE             the client sends LINE and CRLF
  *   C\ TEXT             the client sends TEXT with the escapes \r \n \0 \\ \xHH, no CRLF
@@ -37,6 +38,7 @@ struct play {
     bool has_tls;    /* and then: */
     bool requiretls; /* it is offered */
     bool is_secure, is_trusted;
+    bool tells_login; /* XCLIENT's client has logged in */
     bool begun;
     struct buffer unread; /* left by the core */
     struct buffer content;
@@ -95,6 +97,9 @@ static void print_mail(struct play *play, const struct smtp_server_event *event)
     }
     if (event->requires_tls) {
         buffer_append_text(events, " requiretls");
+    }
+    if (event->is_forwarded) {
+        buffer_append_text(events, " forwarded");
     }
 }
 
@@ -159,6 +164,10 @@ static void print_event(struct play *play, const struct smtp_server_event *event
     case SMTP_SERVER_XCLIENT:
         buffer_printf(events, "xclient %.*s", SLICE_PRINT(event->bytes));
         break;
+    case SMTP_SERVER_XFORWARD:
+        buffer_printf(events, "xforward %.*s%s", SLICE_PRINT(event->bytes),
+                      event->is_forwarded ? " and more" : "");
+        break;
     case SMTP_SERVER_ATRN:
         buffer_printf(events, "atrn%s%.*s", event->name.length > 0 ? " " : "",
                       SLICE_PRINT(event->name));
@@ -196,6 +205,9 @@ static void take_events(struct play *play)
         if (event.kind == SMTP_SERVER_HELLO) {
             unsigned by_tls = play->requiretls && play->has_tls ? SMTP_OFFER_REQUIRETLS : 0;
             smtp_server_offer(&play->server, play->offers | by_tls);
+        }
+        if (event.kind == SMTP_SERVER_XCLIENT) {
+            smtp_server_tell_login(&play->server, play->tells_login);
         }
         if (play->answers_later) {
             play->answers_later = false;
@@ -293,6 +305,8 @@ static void set(struct play *play, struct slice rest)
             1u << SASL_PLAIN | 1u << SASL_LOGIN | (value > 1 ? 1u << SASL_SCRAM_SHA_256 : 0);
     } else if (is(key, "trusted")) {
         play->is_trusted = value != 0;
+    } else if (is(key, "told-login")) {
+        play->tells_login = value != 0;
     } else if (is(key, "secure")) {
         play->is_secure = value != 0;
     } else if (is(key, "relay-client")) {

@@ -9,7 +9,7 @@ import pytest
 
 from client import Dialogue
 from daemon import backup_mx
-from peers import wait_for
+from peers import free_port, wait_for
 
 # Clients are other addresses of this machine; relaying is for one of them alone.
 ROUTES = """\
@@ -111,6 +111,93 @@ def test_rules_and_limits_are_asked_about_that_client(mx):
 def takes_one_more(mx):
     with mx.dialogue(source="127.0.0.2") as again:
         return again.say("XCLIENT ADDR=192.0.2.7")[0] == 220
+
+
+LOGINS = """\
+relay users {{ auth = yes  deliver-to = m1 }}
+listen more {{ address = "127.0.0.1:{port}"  {more} }}
+"""
+
+
+def test_a_login_is_believed_only_where_told(mx):
+    """xclient-login: that client may relay as one who has logged in, and as himself alone."""
+    port = free_port()
+    mx = mx(TRUSTED, more=LOGINS.format(port=port, more=TRUSTED + " xclient-login = yes"))
+    for where, code in ((mx.port, 550), (port, 250)):
+        with Dialogue(where, source="127.0.0.2") as proxy:
+            proxy.must("XCLIENT ADDR=192.0.2.7 LOGIN=ann@example.org")
+            proxy.hello("its.example")
+            proxy.must("MAIL FROM:<ann@example.org>")
+            assert proxy.say("RCPT TO:<bob@elsewhere.example>")[0] == code
+    with Dialogue(port, source="127.0.0.2") as proxy:
+        proxy.must("XCLIENT ADDR=192.0.2.7 LOGIN=ann@example.org")
+        proxy.hello("its.example")
+        assert proxy.say("MAIL FROM:<eve@example.org>")[0] == 553
+        proxy.send("ann@example.org", ["bob@elsewhere.example"], b"Subject: one\r\n\r\n")
+    with Dialogue(port, source="127.0.0.9") as stranger:  # who is not trusted says nothing of it
+        assert stranger.say("XCLIENT LOGIN=ann@example.org")[0] == 550
+        stranger.must("MAIL FROM:<ann@example.org>")
+        assert stranger.say("RCPT TO:<bob@elsewhere.example>")[0] == 550
+    wait_for(lambda: len(mx.sink.messages) == 1, 30, what="the message")
+    assert b"with ESMTPA id" in mx.sink.messages[0].content.replace(b"\r\n\t", b" ")
+    with Dialogue(port, source="127.0.0.2") as proxy:  # no name: no login
+        proxy.must("XCLIENT ADDR=192.0.2.7 LOGIN=[UNAVAILABLE]")
+        proxy.hello("its.example")
+        proxy.must("MAIL FROM:<ann@example.org>")
+        assert proxy.say("RCPT TO:<bob@elsewhere.example>")[0] == 550
+
+
+# ---- XFORWARD ----
+
+def test_xforward_is_handed_on_and_decides_nothing(holdfast, sink):
+    """The server behind us is told who it was at first; here it is the one who speaks that counts."""
+    hop = sink(extensions=("PIPELINING", "XCLIENT ADDR NAME HELO PORT PROTO LOGIN"))
+    mx = holdfast(backup_mx(hop.port, more="") +
+                  "relay out { from = {127.0.0.50/32} deliver-to = m1 }\n"
+                  "block spam { clients = {192.0.2.66/32} }\n", listen=TRUSTED)
+    with mx.dialogue(source="127.0.0.2", hello="front.example") as front:
+        assert front.extensions["XFORWARD"] == "NAME ADDR PORT PROTO HELO IDENT SOURCE"
+        front.must("XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.66 PORT=4711")
+        front.must("XFORWARD PROTO=SMTP HELO=its+2Dname.example IDENT=4711 SOURCE=REMOTE")
+        front.send("bob@client.example", ["ann@example.com"], b"Subject: first\r\n\r\n")
+        front.send("bob@client.example", ["ann@example.com"], b"Subject: its own\r\n\r\n")
+        front.must("XFORWARD ADDR=127.0.0.50")
+        front.must("MAIL FROM:<bob@client.example>")
+        assert front.say("RCPT TO:<ann@elsewhere.example>")[0] == 550
+    with mx.dialogue(source="127.0.0.50") as relay:  # whose right holds whoever it was at first
+        relay.must("XFORWARD ADDR=192.0.2.7 HELO=inner.example PROTO=ESMTP")
+        relay.send("bob@client.example", ["ann@elsewhere.example"], b"Subject: out\r\n\r\n")
+    with mx.dialogue(source="127.0.0.9") as stranger:
+        assert "XFORWARD" not in stranger.extensions
+        assert stranger.say("XFORWARD ADDR=192.0.2.7")[0] == 550
+    wait_for(lambda: len(hop.messages) == 3, 30, what="the messages")
+    told = {message.content.split(b"Subject: ")[1].split(b"\r\n")[0]: message.client
+            for message in hop.messages}
+    assert told[b"first"] == {"ADDR": "192.0.2.66", "PORT": "4711", "PROTO": "SMTP",
+                              "HELO": "its-name.example", "NAME": "[UNAVAILABLE]",
+                              "LOGIN": "[UNAVAILABLE]"}
+    assert told[b"its own"]["ADDR"] == "127.0.0.2"
+    assert told[b"its own"]["HELO"] == "front.example"
+    assert told[b"out"]["ADDR"] == "192.0.2.7" and told[b"out"]["HELO"] == "inner.example"
+    assert b"from front.example ([127.0.0.2])" in hop.messages[0].content
+    assert 'of="NAME=[UNAVAILABLE] ADDR=192.0.2.66 PORT=4711 PROTO=SMTP' in mx.log()
+
+
+def test_what_xforward_said_is_kept_over_a_restart(holdfast, sink):
+    hop = sink(extensions=("PIPELINING", "XCLIENT ADDR HELO"), start=False)
+    mx = holdfast(backup_mx(hop.port), listen=TRUSTED)
+    with mx.dialogue(source="127.0.0.2", hello="front.example") as front:
+        front.must("XFORWARD ADDR=IPV6:2001:db8::7 HELO=first.example")
+        front.send("bob@client.example", ["ann@example.com"], b"Subject: x\r\n\r\n")
+    row, = mx.queue()
+    shown, = mx.lines("queue", "show", row["id"])
+    assert shown["origin"]["forwarded"] == "ADDR=IPV6:2001:db8::7 HELO=first.example"
+    assert shown["origin"]["client"] == "127.0.0.2"
+    mx.kill()
+    mx.start()
+    hop.start()
+    wait_for(lambda: len(hop.messages) == 1, 60, what="the message")
+    assert hop.messages[0].client == {"ADDR": "IPV6:2001:db8::7", "HELO": "first.example"}
 
 
 def test_two_of_us_in_a_row(holdfast, sink):

@@ -72,6 +72,7 @@ static void note(struct run *run, const struct smtp_server_event *event)
         assert(run->is_odmr && slice_find(event->name, '[') == event->name.length);
         break;
     case SMTP_SERVER_XCLIENT:
+    case SMTP_SERVER_XFORWARD:
         assert(!run->has_mail && slice_find(event->bytes, '=') < event->bytes.length);
         break;
     case SMTP_SERVER_ETRN:
@@ -102,6 +103,8 @@ static void feed(struct smtp_server *server, struct run *run, uint8_t choice)
             bool accepts = answer.code == 0;
             if (event.kind == SMTP_SERVER_HELLO) {
                 smtp_server_offer(server, choice & 15u);
+            } else if (event.kind == SMTP_SERVER_XCLIENT) {
+                smtp_server_tell_login(server, (choice & 32) != 0);
             } else if (event.kind == SMTP_SERVER_MAIL) {
                 run->has_mail = accepts;
             } else if (event.kind == SMTP_SERVER_END ||

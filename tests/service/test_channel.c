@@ -32,7 +32,8 @@ static struct spool_message sample(const struct spool_recipient *recipients, uin
                    .protocol = SLICE_LITERAL("ESMTP"),
                    .tls = SLICE_LITERAL("TLSv1.3"),
                    .user = SLICE_LITERAL("ann"),
-                   .verdicts = SLICE_LITERAL("spf=pass\r\n")},
+                   .verdicts = SLICE_LITERAL("spf=pass\r\n"),
+                   .forwarded = SLICE_LITERAL("ADDR=192.0.2.9")},
         .recipients = recipients,
         .recipient_count = count,
     };
@@ -105,6 +106,7 @@ static void message_round_trip(void **state)
     assert_true(slice_equal(back.origin.tls, message.origin.tls));
     assert_true(slice_equal(back.origin.user, message.origin.user));
     assert_true(slice_equal(back.origin.verdicts, message.origin.verdicts));
+    assert_true(slice_equal(back.origin.forwarded, message.origin.forwarded));
     assert_int_equal(back.recipient_count, 2);
     assert_true(slice_equal(back.recipients[0].address, two[0].address));
     assert_true(slice_equal(back.recipients[0].orcpt, two[0].orcpt));

@@ -290,7 +290,8 @@ void harness_message(uint64_t n, struct arena *arena, struct spool_message *ret_
                    .protocol = SLICE_LITERAL("ESMTPS"),
                    .tls = SLICE_LITERAL("TLSv1.3 TLS_AES_256_GCM_SHA384"),
                    .user = n % 4 == 0 ? SLICE_EMPTY : text(arena, "user%llu", n),
-                   .verdicts = text(arena, "spf=pass %llu", n)},
+                   .verdicts = text(arena, "spf=pass %llu", n),
+                   .forwarded = n % 3 == 0 ? SLICE_EMPTY : text(arena, "PORT=%llu", n)},
         .recipients = recipients,
         .recipient_count = count,
     };
@@ -359,6 +360,7 @@ static void check_envelope(const struct spool_message *got, const struct spool_m
     check_slice(got->origin.tls, want->origin.tls);
     check_slice(got->origin.user, want->origin.user);
     check_slice(got->origin.verdicts, want->origin.verdicts);
+    check_slice(got->origin.forwarded, want->origin.forwarded);
     assert_true(ip_equal(&got->origin.client.address, &want->origin.client.address));
     assert_int_equal(got->origin.client.port, want->origin.client.port);
     assert_int_equal(got->recipient_count, want->recipient_count);
