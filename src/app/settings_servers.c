@@ -203,16 +203,17 @@ static void check_name_policy(struct servers *servers, const struct server_confi
                               const struct entry *entry)
 {
     struct settings *settings = servers->settings;
+    bool is_exchanger = server == &settings->config.relay.exchanger;
     bool by_name = server->tls == SERVER_TLS_DANE || server->tls == SERVER_TLS_MTA_STS;
     if (!by_name || entry == NULL) {
         return;
     }
-    if (server->address_count != 1 || server->addresses[0].is_literal) {
+    if (!is_exchanger && (server->address_count != 1 || server->addresses[0].is_literal)) {
         settings_complain(settings, entry->at, "tls = %s: address must be one name",
                           server_tls_text(server->tls));
     }
     const struct entry *name = settings_entry(servers->entries, BLOCK_SERVER, "tls-name");
-    if (server->tls == SERVER_TLS_MTA_STS && name != NULL) {
+    if (!is_exchanger && server->tls == SERVER_TLS_MTA_STS && name != NULL) {
         settings_complain(settings, name->at,
                           "tls-name: with tls = mta-sts a server proves the name of its address");
     }
@@ -372,12 +373,12 @@ static void fill_exchanger(struct servers *servers)
     fill_authorities(servers, exchanger, settings_entry(servers->entries, BLOCK_SERVER, "tls-ca"),
                      said->at);
     const struct entry *tls = settings_entry(servers->entries, BLOCK_SERVER, "tls");
-    if (exchanger->tls == SERVER_TLS_IMPLICIT || exchanger->tls == SERVER_TLS_DANE) {
+    if (exchanger->tls == SERVER_TLS_IMPLICIT) {
         settings_complain(servers->settings, tls->at,
-                          "tls: exchangers are not asked by %s; none, opportunistic, encrypt, "
-                          "required or mta-sts",
-                          server_tls_text(exchanger->tls));
+                          "tls: exchangers know no TLS before the greeting; none, opportunistic, "
+                          "encrypt, required, dane or mta-sts");
     }
+    check_name_policy(servers, exchanger, tls);
     exchanger->protocol = SERVER_SMTP;
     exchanger->failover = NO_INDEX;
     exchanger->xclient = false;

@@ -228,7 +228,8 @@ const struct setting settings_table[] = {
              "written. dane: as the signed TLSA records of its name demand (RFC 7672), which are asked for "
              "before it is connected: with usable ones as required, by them; with others as encrypt; "
              "without any as opportunistic; an answer that is forged or does not come is a failure of "
-             "the server. mta-sts: as the policy demands that the domain publishes (RFC 8461), of "
+             "the server; of exchangers (server mx) only those have records that signed MX records name, "
+             "the others are asked as by opportunistic. mta-sts: as the policy demands that the domain publishes (RFC 8461), of "
              "server mx the recipient's, else the server's own name: enforce as required, and only "
              "servers that the policy lists; testing and none as opportunistic, and what came of it "
              "is told; with a dns-trust-anchor TLSA records come before the policy, as with dane. What came of it stands in the trace of each delivery."},

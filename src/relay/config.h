@@ -64,6 +64,7 @@ struct ip_networks {
 
 struct server_config {
     struct slice name;
+    struct slice signed_by; /* an exchanger: the domain whose signed MX records name it, or empty */
     const struct server_address *addresses;
     uint32_t address_count; /* 0 with SERVER_ODMR only */
     const struct ip_networks

@@ -82,12 +82,16 @@ static bool take_exchangers(struct relay *relay, struct destination *destination
     uint32_t exchangers[MX_EXCHANGERS_MAX] = {0};
     uint32_t count = 0;
     bool lasting = destination_is_domains(relay, destination);
+    struct slice domain = intern_text(&relay->domains, destination->domain);
+    struct slice signed_by =
+        decision->secure && domain.length <= MX_HOST_MAX ? domain : SLICE_EMPTY;
     destination_drop_exchangers(destination);
     for (uint32_t i = 0; i < decision->count; i++) {
         const struct mx_choice *choice = &decision->choices[i];
-        struct server *server =
-            exchanger_take(relay, choice, filter_of(relay, route),
-                           demand_of(relay, destination, choice->host), lasting);
+        const struct exchanger_terms terms = {.filter = filter_of(relay, route),
+                                              .sts = demand_of(relay, destination, choice->host),
+                                              .signed_by = signed_by};
+        struct server *server = exchanger_take(relay, choice, &terms, lasting);
         if (server != NULL) {
             list_append(&server->exchanger->uses, &destination->uses[count].link);
             exchangers[count++] = server->index;
@@ -249,12 +253,13 @@ uint32_t destination_server(struct relay *relay, struct destination *destination
             return exchangers[i];
         }
     }
-    struct server *server =
-        expect && !destination_is_domains(relay, destination) && !destination->answered &&
-                count < MX_EXCHANGERS_MAX
-            ? exchanger_expect(relay, name, filter_of(relay, destination_route(relay, destination)),
-                               demand_of(relay, destination, name))
-            : NULL;
+    const struct exchanger_terms terms = {
+        .filter = filter_of(relay, destination_route(relay, destination)),
+        .sts = demand_of(relay, destination, name)};
+    struct server *server = expect && !destination_is_domains(relay, destination) &&
+                                    !destination->answered && count < MX_EXCHANGERS_MAX
+                                ? exchanger_expect(relay, name, &terms)
+                                : NULL;
     if (server == NULL) {
         return NO_INDEX;
     }

@@ -9,12 +9,14 @@
 
 #include "relay/refusal.h"
 
-static uint64_t key_of(const struct relay *relay, struct slice host, uint64_t filter,
-                       enum sts_demand sts)
+/* A host may be its own domain's exchanger: the two hashes must not cancel out. */
+static uint64_t key_of(const struct relay *relay, struct slice host,
+                       const struct exchanger_terms *terms)
 {
-    uint8_t demand = (uint8_t)sts;
-    uint64_t other = sts == STS_NONE ? 0 : hash_bytes(relay->key, slice_make(&demand, 1));
-    return hash_bytes(relay->key, host) ^ filter ^ other;
+    uint8_t demand = (uint8_t)terms->sts;
+    uint64_t other = demand == STS_NONE ? 0 : hash_bytes(relay->key, slice_make(&demand, 1));
+    uint64_t by = terms->signed_by.length > 0 ? hash_bytes(relay->key, terms->signed_by) * 3 : 0;
+    return hash_bytes(relay->key, host) ^ terms->filter ^ other ^ by;
 }
 
 static void set_addresses(struct exchanger *exchanger, const struct mx_choice *choice)
@@ -33,12 +35,13 @@ static void set_addresses(struct exchanger *exchanger, const struct mx_choice *c
 static void set_config(const struct relay *relay, struct exchanger *exchanger)
 {
     struct server_config *config = &exchanger->config;
-    struct slice name = config->name;
+    struct slice name = config->name, signed_by = config->signed_by;
     uint32_t address_count = config->address_count;
     enum sts_demand sts = config->sts;
     *config = relay->config->exchanger;
     config->sts = config->tls == SERVER_TLS_MTA_STS ? sts : STS_NONE;
     config->name = name;
+    config->signed_by = signed_by;
     config->addresses = exchanger->addresses;
     config->address_count = address_count;
     config->failover = NO_INDEX;
@@ -71,8 +74,17 @@ static uint32_t find_place(struct relay *relay)
     return place;
 }
 
+static void set_signer(struct exchanger *exchanger, struct slice signed_by, uint64_t key)
+{
+    if (signed_by.length > 0) {
+        memcpy(exchanger->signed_by, signed_by.data, signed_by.length);
+    }
+    exchanger->config.signed_by = slice_make(exchanger->signed_by, signed_by.length);
+    exchanger->key = key;
+}
+
 static struct exchanger *make(struct relay *relay, const struct mx_choice *choice, uint64_t key,
-                              enum sts_demand sts)
+                              const struct exchanger_terms *terms)
 {
     uint32_t place = choice->host.length > MX_HOST_MAX ? NO_INDEX : find_place(relay);
     struct exchanger *exchanger = place == NO_INDEX ? NULL : calloc(1, sizeof *exchanger);
@@ -82,8 +94,8 @@ static struct exchanger *make(struct relay *relay, const struct mx_choice *choic
     }
     memcpy(exchanger->host, choice->host.data, choice->host.length);
     exchanger->config.name = slice_make(exchanger->host, choice->host.length);
-    exchanger->key = key;
-    exchanger->config.sts = sts;
+    exchanger->config.sts = terms->sts;
+    set_signer(exchanger, terms->signed_by, key);
     set_config(relay, exchanger);
     list_init(&exchanger->uses);
     server_init(relay, &exchanger->server, &exchanger->config, RELAY_EXCHANGERS + place);
@@ -96,6 +108,29 @@ static struct exchanger *make(struct relay *relay, const struct mx_choice *choic
     relay->exchangers[place] = exchanger;
     relay->exchanger_count++;
     return exchanger;
+}
+
+/* The one of this key that is there, if it has this name; or NULL. */
+static struct exchanger *find(const struct relay *relay, struct slice host, uint64_t key)
+{
+    struct exchanger *exchanger = map_get(&relay->exchangers_by_key, key);
+    return exchanger != NULL && slice_equal(exchanger->config.name, host) ? exchanger : NULL;
+}
+
+/* One that was only expected is the one that a signed answer names: what is in doubt there must
+ * find it again. */
+static void recognise(struct relay *relay, struct slice host, const struct exchanger_terms *terms)
+{
+    struct exchanger_terms before = *terms;
+    before.signed_by = SLICE_EMPTY;
+    uint64_t key = key_of(relay, host, terms), plain = key_of(relay, host, &before);
+    struct exchanger *exchanger = find(relay, host, plain);
+    if (exchanger != NULL && exchanger->expected && key != plain &&
+        map_get(&relay->exchangers_by_key, key) == NULL &&
+        map_put(&relay->exchangers_by_key, key, exchanger) == ERROR_NONE) {
+        (void)map_remove(&relay->exchangers_by_key, plain);
+        set_signer(exchanger, terms->signed_by, key);
+    }
 }
 
 /* From now on it counts as a configured server. */
@@ -113,14 +148,15 @@ static void make_lasting(struct relay *relay, struct server *server, bool is_new
     }
 }
 
-struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
-                              enum sts_demand sts, bool lasting)
+struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice,
+                              const struct exchanger_terms *terms, bool lasting)
 {
-    uint64_t key = key_of(relay, choice->host, filter, sts);
+    recognise(relay, choice->host, terms);
+    uint64_t key = key_of(relay, choice->host, terms);
     struct exchanger *exchanger = map_get(&relay->exchangers_by_key, key);
     bool is_new = exchanger == NULL;
     if (is_new) {
-        exchanger = make(relay, choice, key, sts);
+        exchanger = make(relay, choice, key, terms);
     } else if (!slice_equal(exchanger->config.name, choice->host)) {
         return NULL; /* two names with one hash */
     }
@@ -136,15 +172,15 @@ struct server *exchanger_take(struct relay *relay, const struct mx_choice *choic
     return server;
 }
 
-struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter,
-                                enum sts_demand sts)
+struct server *exchanger_expect(struct relay *relay, struct slice host,
+                                const struct exchanger_terms *terms)
 {
-    struct exchanger *known = map_get(&relay->exchangers_by_key, key_of(relay, host, filter, sts));
-    const struct mx_choice nowhere = {.host = host};
+    struct exchanger *known = find(relay, host, key_of(relay, host, terms));
     if (known != NULL) {
-        return slice_equal(known->config.name, host) ? &known->server : NULL;
+        return &known->server;
     }
-    struct server *server = exchanger_take(relay, &nowhere, filter, sts, false);
+    const struct mx_choice nowhere = {.host = host};
+    struct server *server = exchanger_take(relay, &nowhere, terms, false);
     if (server != NULL) {
         server->exchanger->expected = true;
     }

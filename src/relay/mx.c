@@ -197,6 +197,7 @@ void mx_decide(const struct mx_answer *answer, const struct mx_policy *policy, u
 {
     struct rejected rejected = {0};
     ret_decision->count = 0;
+    ret_decision->secure = answer->secure;
     if (answer->error != ERROR_NONE) {
         ret_decision->verdict = answer->error == ERROR_MISSING ? MX_NO_NAME : MX_NO_ANSWER;
     } else if (answer->count > 0 && count_roots(answer) == answer->count) {
@@ -255,8 +256,8 @@ void mx_complete(const struct mx_answer *answer, const struct mx_decision *known
 
 void mx_of_known(const struct mx_decision *known, struct mx_completed *ret_completed)
 {
-    ret_completed->answer =
-        (struct mx_answer){.exchangers = ret_completed->exchangers, .count = known->count};
+    ret_completed->answer = (struct mx_answer){
+        .exchangers = ret_completed->exchangers, .count = known->count, .secure = known->secure};
     for (uint32_t i = 0; i < known->count; i++) {
         ret_completed->exchangers[i] = (struct mx_exchanger){
             .preference = known->choices[i].preference, .host = known->choices[i].host};

@@ -39,6 +39,7 @@ struct mx_exchanger {
 struct mx_answer {
     enum error error; /* NONE; MISSING: there is no such name; TIMEOUT, IO, CORRUPT: no answer */
     bool implicit;    /* the name has no MX, and is its own only exchanger (RFC 5321 5.1) */
+    bool secure;      /* DNSSEC has proved it, names and preferences */
     const struct mx_exchanger *exchangers; /* at most MX_EXCHANGERS_MAX */
     uint32_t count;
     uint32_t ttl_s;
@@ -73,6 +74,7 @@ struct mx_choice {
 struct mx_decision {
     enum mx_verdict verdict;
     enum error error; /* MX_NO_ANSWER: why */
+    bool secure;      /* of the answer */
     uint32_t ttl_s;   /* valid for so long, within the bounds above */
     uint32_t count;
     struct mx_choice choices[MX_EXCHANGERS_MAX]; /* best first */

@@ -191,7 +191,7 @@ bool note_mx_key_parse(struct slice key, struct slice *ret_domain)
 void note_encode_mx(struct buffer *buffer, const struct mx_decision *decision)
 {
     uint32_t count = 0;
-    size_t size = 2;
+    size_t size = 3;
     for (; count < decision->count; count++) {
         const struct mx_choice *choice = &decision->choices[count];
         size += 2 + 4 + choice->host.length + 1 + choice->address_count * sizeof(struct ip_address);
@@ -209,6 +209,7 @@ void note_encode_mx(struct buffer *buffer, const struct mx_decision *decision)
         buffer_append(buffer, slice_make(choice->addresses,
                                          choice->address_count * sizeof choice->addresses[0]));
     }
+    buffer_put_u8(buffer, decision->secure);
 }
 
 static bool decode_choice(struct reader *reader, struct mx_choice *choice)
@@ -243,6 +244,8 @@ bool note_decode_mx(struct slice payload, struct mx_decision *ret_decision)
             return false;
         }
     }
+    /* Earlier versions did not say. */
+    ret_decision->secure = reader.rest.length > 0 && reader_u8(&reader) != 0;
     return true;
 }
 

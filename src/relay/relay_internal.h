@@ -785,6 +785,7 @@ struct exchanger {
     struct link uses;   /* struct exchanger_use */
     uint32_t pin_count; /* lanes for doubts */
     uint8_t host[MX_HOST_MAX];
+    uint8_t signed_by[MX_HOST_MAX]; /* a domain */
 };
 
 struct exchanger_use {
@@ -792,15 +793,21 @@ struct exchanger_use {
     struct destination *destination;
 };
 
-/* The exchanger for this choice, made if need be. Those of routes with another `filter` (of what
- * deliver-only-to says) are others, and so are those of which a domain's policy has another demand:
- * sessions are shared by all who use an exchanger. `lasting`: it is probed as configured servers
- * are. NULL: memory is out, or there are too many. */
-struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice, uint64_t filter,
-                              enum sts_demand sts, bool lasting);
-/* One that was noted, whose addresses are still to be learned; NULL as above. */
-struct server *exchanger_expect(struct relay *relay, struct slice host, uint64_t filter,
-                                enum sts_demand sts);
+/* What makes one host several exchangers, for sessions are shared by all who use one. */
+struct exchanger_terms {
+    uint64_t filter;        /* of what deliver-only-to says */
+    enum sts_demand sts;    /* of the domain's policy */
+    struct slice signed_by; /* the domain, if its MX records are signed, at most MX_HOST_MAX bytes:
+                               by its name the host may prove itself (RFC 7672 3.2.2); else empty */
+};
+/* The exchanger for this choice and on these terms, made if need be. `lasting`: it is probed as
+ * configured servers are. NULL: memory is out, or there are too many. */
+struct server *exchanger_take(struct relay *relay, const struct mx_choice *choice,
+                              const struct exchanger_terms *terms, bool lasting);
+/* One that was noted, whose addresses are still to be learned, and who has signed that it is one;
+ * NULL as above. */
+struct server *exchanger_expect(struct relay *relay, struct slice host,
+                                const struct exchanger_terms *terms);
 /* It was only expected, and DNS has named others in its place. */
 bool exchanger_is_gone(const struct server *server);
 /* One may connect to it. */

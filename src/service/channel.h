@@ -126,14 +126,14 @@ void channel_put_capabilities(struct buffer *buffer, const struct relay_capabili
 bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *ret_capabilities);
 void channel_put_sts(struct buffer *buffer, enum sts_demand demand);
 enum sts_demand channel_get_sts(struct reader *reader);
-/* An exchanger's host, its policy's demand, time-out of the greeting, and addresses; all else is as
- * configured. */
+/* An exchanger's host, its policy's demand, who has signed that it is one, time-out of the
+ * greeting, and addresses; all else is as configured. */
 void channel_put_exchanger(struct buffer *buffer, const struct server_config *exchanger);
 struct channel_exchanger {
-    struct server_config config; /* its name, demand, addresses and greeting time-out only */
+    struct server_config config; /* these only */
     struct server_address addresses[MX_ADDRESSES_MAX];
 };
-/* The name points into the reader's input. */
+/* Names point into the reader's input. */
 bool channel_get_exchanger(struct reader *reader, struct channel_exchanger *ret_exchanger);
 void channel_put_mx(struct buffer *buffer, const struct mx_answer *answer);
 struct channel_mx {

@@ -43,6 +43,7 @@ void channel_put_exchanger(struct buffer *buffer, const struct server_config *ex
 {
     buffer_put_bytes(buffer, exchanger->name);
     channel_put_sts(buffer, exchanger->sts);
+    buffer_put_bytes(buffer, exchanger->signed_by);
     buffer_put_u32(buffer, exchanger->greeting_timeout_ms);
     buffer_put_u8(buffer, (uint8_t)exchanger->address_count);
     for (uint32_t i = 0; i < exchanger->address_count; i++) {
@@ -57,10 +58,12 @@ bool channel_get_exchanger(struct reader *reader, struct channel_exchanger *ret_
     struct server_config *config = &ret_exchanger->config;
     config->name = get_host(reader);
     config->sts = channel_get_sts(reader);
+    config->signed_by = reader_bytes(reader);
     config->greeting_timeout_ms = reader_u32(reader);
     config->address_count = reader_u8(reader);
     config->addresses = ret_exchanger->addresses;
-    if (reader->failed || config->address_count == 0 || config->address_count > MX_ADDRESSES_MAX) {
+    if (reader->failed || config->signed_by.length > MX_HOST_MAX || config->address_count == 0 ||
+        config->address_count > MX_ADDRESSES_MAX) {
         return false;
     }
     for (uint32_t i = 0; i < config->address_count; i++) {
@@ -77,6 +80,7 @@ void channel_put_mx(struct buffer *buffer, const struct mx_answer *answer)
 {
     buffer_put_u8(buffer, (uint8_t)answer->error);
     buffer_put_u8(buffer, answer->implicit);
+    buffer_put_u8(buffer, answer->secure);
     buffer_put_u32(buffer, answer->ttl_s);
     buffer_put_u8(buffer, (uint8_t)answer->count);
     for (uint32_t i = 0; i < answer->count; i++) {
@@ -128,6 +132,7 @@ bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx)
     struct mx_answer *answer = &ret_mx->answer;
     answer->error = get_error(reader);
     answer->implicit = reader_u8(reader) != 0;
+    answer->secure = reader_u8(reader) != 0;
     answer->ttl_s = reader_u32(reader);
     answer->count = reader_u8(reader);
     answer->exchangers = ret_mx->exchangers;

@@ -176,9 +176,11 @@
  * ---- "server list", "server probe", "server down", "server up": one row per server ------------
  *
  * {"name","state","since","changes","before","before_seconds","failures","used","sessions","reason",
- *  "addresses":["mail1.example.com:25"],"protocol":"smtp|lmtp","tls":"none|opportunistic",
+ *  "addresses":["mail1.example.com:25"],"protocol":"smtp|lmtp","tls":"none|opportunistic|...",
+ *  "signed_by":domain or null       an exchanger: whose signed MX records name it
  *  "connections":n (most at once),"failover":"m2" or null,
- *  "capabilities":["8BITMIME","SMTPUTF8","DSN","PIPELINING","CHUNKING"] or null (not seen yet),
+ *  "capabilities":["8BITMIME","SMTPUTF8","DSN","PIPELINING","CHUNKING","DELIVERBY","MT-PRIORITY",
+ *                  "REQUIRETLS" (with its name proved)] or null (not seen yet),
  *  "size_limit":n or null,"deliveries":n (waiting in lanes that it heads)}
  * Argument "name"; without it all of them ("server down" and "server up" need "name" or "all"). The
  * row shows the state after the command; a probe has been started, not finished. Unknown name: exit

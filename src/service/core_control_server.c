@@ -342,7 +342,8 @@ static json_t *address_text(const struct server_address *address)
 
 static json_t *capabilities(const struct relay_server_view *view)
 {
-    static const char *const names[] = {"8BITMIME", "SMTPUTF8", "DSN", "PIPELINING", "CHUNKING"};
+    static const char *const names[] = {"8BITMIME", "SMTPUTF8",  "DSN",         "PIPELINING",
+                                        "CHUNKING", "DELIVERBY", "MT-PRIORITY", "REQUIRETLS"};
     if (!view->capabilities_known) {
         return json_null();
     }
@@ -400,6 +401,7 @@ static json_t *long_server_row(const struct control_request *request, uint32_t i
     }
     control_set(row, "addresses", addresses);
     control_set(row, "tls", json_string(server_tls_text(config->tls)));
+    control_set(row, "signed_by", control_string_or_null(config->signed_by));
     control_set(row, "connections", json_integer(config->connections));
     control_set(row, "failover", control_server_or_null(core, config->failover));
     control_set(row, "capabilities", capabilities(&view));

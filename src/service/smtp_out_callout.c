@@ -43,7 +43,9 @@ static bool is_same_peer(const struct out_session *session, const struct session
     if (session->exchanger == NULL || exchanger == NULL) {
         return session->exchanger == NULL && exchanger == NULL;
     }
-    return slice_equal_fold(session->exchanger->config.name, exchanger->config.name);
+    const struct server_config *ours = &session->exchanger->config;
+    return slice_equal_fold(ours->name, exchanger->config.name) &&
+           slice_equal_fold(ours->signed_by, exchanger->config.signed_by);
 }
 
 /* NULL: too many are open, or memory. */

@@ -252,8 +252,9 @@ void out_tls_drop_clients(struct smtp_out *out);
 
 enum dane_result {
     DANE_ASKING,
-    DANE_NONE,     /* no records, or none that is signed */
-    DANE_UNUSABLE, /* TLS is demanded, and nothing to be proved (RFC 7672 2.2) */
+    DANE_NONE,       /* no records, or none that is signed */
+    DANE_NOT_SIGNED, /* nor are the MX records that name it */
+    DANE_UNUSABLE,   /* TLS is demanded, and nothing to be proved (RFC 7672 2.2) */
     DANE_USABLE,
     DANE_FAILED,
 };
@@ -265,7 +266,7 @@ bool dane_begin(struct out_session *session);
 enum dane_result dane_result(const struct out_session *session);
 /* The session is over for want of an answer. */
 void dane_failed(struct out_session *session);
-/* What the server is to prove. */
+/* What the server is to prove; lasts as long as the session's records. */
 void dane_peer(const struct out_session *session, struct tls_peer *peer);
 void dane_forget(struct out_session *session);
 

@@ -183,6 +183,7 @@ static void records_answered(void *context, const struct dns_records *records)
     struct slice domain = slice_make(question->domain, question->length);
     question->query = NULL;
     question->answer.ttl_s = records->ttl_s;
+    question->answer.secure = records->secure;
     if (records->error == ERROR_NONE) {
         take_exchangers(question, records);
     } else if (records->error == ERROR_MISSING && !records->no_name) {

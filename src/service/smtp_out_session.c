@@ -35,6 +35,7 @@ static void complete(struct channel_exchanger *exchanger, const struct server_co
     struct server_config said = exchanger->config;
     exchanger->config = *usual;
     exchanger->config.name = said.name;
+    exchanger->config.signed_by = said.signed_by;
     exchanger->config.addresses = exchanger->addresses;
     exchanger->config.address_count = said.address_count;
     exchanger->config.greeting_timeout_ms = said.greeting_timeout_ms;
@@ -52,12 +53,17 @@ void session_follow(struct out_session *session, const struct service_config *co
 static struct channel_exchanger *copy_exchanger(const struct smtp_out *out,
                                                 const struct channel_exchanger *said)
 {
-    struct slice name = said->config.name;
-    struct channel_exchanger *copy = malloc(sizeof(*copy) + name.length);
+    struct slice name = said->config.name, signed_by = said->config.signed_by;
+    struct channel_exchanger *copy = malloc(sizeof(*copy) + name.length + signed_by.length);
     if (copy != NULL) {
+        uint8_t *texts = (uint8_t *)(copy + 1);
         *copy = *said;
-        memcpy(copy + 1, name.data, name.length);
-        copy->config.name = slice_make(copy + 1, name.length);
+        memcpy(texts, name.data, name.length);
+        if (signed_by.length > 0) {
+            memcpy(texts + name.length, signed_by.data, signed_by.length);
+        }
+        copy->config.name = slice_make(texts, name.length);
+        copy->config.signed_by = slice_make(texts + name.length, signed_by.length);
         complete(copy, &out->config->relay.exchanger);
     }
     return copy;

@@ -62,7 +62,8 @@ static struct tls_client *client_for(struct smtp_out *out, struct slice authorit
 /* TLSA records decide, not a policy of MTA-STS (RFC 8461 2). */
 static bool is_by_records(const struct out_session *session)
 {
-    return dane_is_wanted(session) && dane_result(session) != DANE_NONE;
+    return dane_is_wanted(session) && dane_result(session) != DANE_NONE &&
+           dane_result(session) != DANE_NOT_SIGNED;
 }
 
 static bool is_by_sts(const struct out_session *session, const struct server_config *server)
@@ -73,7 +74,7 @@ static bool is_by_sts(const struct out_session *session, const struct server_con
 static bool is_opportunistic(const struct out_session *session, const struct server_config *server)
 {
     return server->tls == SERVER_TLS_OPPORTUNISTIC ||
-           (server->tls == SERVER_TLS_DANE && dane_result(session) == DANE_NONE) ||
+           (server->tls == SERVER_TLS_DANE && !is_by_records(session)) ||
            (is_by_sts(session, server) && session->sts != STS_ENFORCE);
 }
 
@@ -97,6 +98,8 @@ static const char *reason_of(const struct out_session *session, const struct ser
     switch (dane_result(session)) {
     case DANE_NONE:
         return " (no TLSA records)";
+    case DANE_NOT_SIGNED:
+        return " (MX records not signed)";
     case DANE_UNUSABLE:
         return " (no usable TLSA record)";
     default:
@@ -167,7 +170,7 @@ static struct tls_peer peer_of(const struct out_session *session,
     peer.name = peer.name_count > 0 ? names[0] : SLICE_EMPTY;
     if (server->tls == SERVER_TLS_DANE || is_by_records(session)) {
         peer.name_count = 0; /* its name in DNS, and nothing else */
-        peer.name = server->addresses[0].host;
+        peer.name = session->exchanger != NULL ? server->name : server->addresses[0].host;
         dane_peer(session, &peer);
     }
     return peer;
@@ -216,7 +219,7 @@ static bool is_proved(const struct out_session *session, const struct server_con
 {
     struct tls_facts facts;
     tls_facts(session->tls, &facts);
-    bool named = session->exchanger == NULL ||
+    bool named = session->exchanger == NULL || (server != NULL && server->signed_by.length > 0) ||
                  (server != NULL && is_by_sts(session, server) && session->sts == STS_ENFORCE);
     return facts.proved && named;
 }

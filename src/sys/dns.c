@@ -207,6 +207,12 @@ static bool is_pending(const struct dns_query *query)
     return query->questions[0].pending || query->questions[1].pending;
 }
 
+/* DNS has said what there is, or that there is nothing. */
+static bool is_word(const struct dns_question *question)
+{
+    return question->error == ERROR_NONE || question->error == ERROR_MISSING;
+}
+
 /* Some addresses are enough; without any, the worst that was heard counts, for "no such name" is
  * known only when both say so. */
 static void tell_addresses(struct dns_query *query)
@@ -217,6 +223,8 @@ static void tell_addresses(struct dns_query *query)
     answer->count = query->addresses.count;
     answer->ttl_s = query->addresses.ttl_s == UINT32_MAX ? 0 : query->addresses.ttl_s;
     answer->secure = a->secure && b->secure;
+    answer->is_whole = is_word(a) && is_word(b);
+    answer->canonical = slice_make(query->addresses.owner, query->addresses.owner_length);
     if (a->error == ERROR_CORRUPT || b->error == ERROR_CORRUPT) {
         answer->error = ERROR_CORRUPT;
         answer->count = 0;

@@ -9,7 +9,7 @@
 #include "base/network.h"
 #include "sys/loop.h"
 
-enum { DNS_ADDRESSES_MAX = 16, DNS_RECORDS_MAX = 64 };
+enum { DNS_ADDRESSES_MAX = 16, DNS_RECORDS_MAX = 64, DNS_NAME_MAX = 255 };
 
 struct dns;
 struct dns_query;
@@ -20,16 +20,20 @@ struct dns_answer {
     struct ip_address addresses[DNS_ADDRESSES_MAX];
     size_t count;
     uint32_t ttl_s;
-    bool secure; /* validated */
+    bool secure;            /* validated, all of it: with the aliases on the way */
+    bool is_whole;          /* both kinds of addresses have been answered, if only by "none" */
+    struct slice canonical; /* the name that has them, as in dns_record, behind all aliases; empty:
+                               not known; valid during the call */
 };
 
-enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_TLSA = 52 };
+enum dns_type { DNS_A = 1, DNS_CNAME = 5, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_TLSA = 52 };
 
 struct dns_record {
     uint16_t preference; /* MX */
-    struct slice name;   /* MX, PTR: lower case, without the last dot; "." is the root: null MX */
-    struct slice data;   /* A: four bytes; TXT: its strings joined; TLSA: the record's bytes (RFC
-                            6698 2.1) */
+    struct slice
+        name; /* CNAME, MX, PTR: lower case, without the last dot; "." is the root: null MX */
+    struct slice data; /* A: four bytes; TXT: its strings joined; TLSA: the record's bytes (RFC
+                          6698 2.1) */
 };
 
 struct dns_records {

@@ -69,11 +69,9 @@ static void add_address(struct dns_addresses *found, const uint8_t *bytes, size_
 
 /* ---- names and other data ----------------------------------------------------------------- */
 
-enum { NAME_BYTES_MAX = 255 };
-
 /* A name that begins at `at`, in text: lower case, without the last dot; "." for the root. Dots and
  * bytes that no host name has make it unusable. False: malformed or unusable. */
-static bool read_name(struct slice packet, size_t at, uint8_t ret_text[NAME_BYTES_MAX],
+static bool read_name(struct slice packet, size_t at, uint8_t ret_text[DNS_NAME_MAX],
                       size_t *ret_length, size_t *ret_end)
 {
     size_t length = 0, limit = at; /* a pointer must lead before it: no loops */
@@ -96,7 +94,7 @@ static bool read_name(struct slice packet, size_t at, uint8_t ret_text[NAME_BYTE
             continue;
         }
         if ((label & LABEL_POINTER) != 0 || label > packet.length - at - 1 ||
-            length + label + 1 > NAME_BYTES_MAX) {
+            length + label + 1 > DNS_NAME_MAX) {
             return false;
         }
         if (label == 0) {
@@ -123,7 +121,7 @@ static bool read_name(struct slice packet, size_t at, uint8_t ret_text[NAME_BYTE
 static enum error read_host(struct slice packet, size_t at, size_t end, struct arena *arena,
                             struct dns_record *ret_record)
 {
-    uint8_t text[NAME_BYTES_MAX];
+    uint8_t text[DNS_NAME_MAX];
     size_t length, name_end;
     if (!read_name(packet, at, text, &length, &name_end) || name_end != end) {
         return ERROR_INVALID;
@@ -165,6 +163,7 @@ static enum error read_data(struct slice packet, struct slice data, enum dns_typ
         }
         ret_record->preference = (uint16_t)(data.data[0] << 8 | data.data[1]);
         return read_host(packet, at + 2, end, arena, ret_record);
+    case DNS_CNAME:
     case DNS_PTR:
         return read_host(packet, at, end, arena, ret_record);
     case DNS_TXT:
@@ -215,18 +214,32 @@ static bool next(struct cursor *cursor, struct answer *ret_answer)
     return !cursor->failed;
 }
 
+static void keep_owner(struct dns_addresses *found, struct slice packet, size_t at)
+{
+    size_t end;
+    if (found->owner_length == 0 &&
+        !read_name(packet, at, found->owner, &found->owner_length, &end)) {
+        found->owner_length = 0;
+    }
+}
+
 bool dns_packet_read(struct slice packet, unsigned type, struct dns_addresses *ret_found)
 {
     struct cursor cursor = {.packet = packet};
     struct answer answer;
     size_t expected = type == DNS_TYPE_A ? 4 : 16;
     unsigned answers = begin(&cursor);
-    for (unsigned i = 0; i < answers && !cursor.failed && next(&cursor, &answer); i++) {
+    for (unsigned i = 0; i < answers && !cursor.failed; i++) {
+        size_t owner = cursor.at;
+        if (!next(&cursor, &answer)) {
+            break;
+        }
         if (answer.ttl_s < ret_found->ttl_s) {
             ret_found->ttl_s = answer.ttl_s;
         }
         if (answer.type == type && answer.class == CLASS_IN && answer.data.length == expected) {
             add_address(ret_found, answer.data.data, expected);
+            keep_owner(ret_found, packet, owner);
         }
     }
     return !cursor.failed;

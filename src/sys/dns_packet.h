@@ -17,7 +17,9 @@ struct dns_addresses {
     struct ip_address *addresses; /* room for `limit` */
     size_t limit;
     size_t count;
-    uint32_t ttl_s; /* the least of all records in the answer section; UINT32_MAX: none */
+    uint32_t ttl_s;      /* the least of all records in the answer section; UINT32_MAX: none */
+    size_t owner_length; /* 0: not known */
+    uint8_t owner[DNS_NAME_MAX]; /* the name that has the first of them */
 };
 
 /* Appends the addresses of the answer section's records of `type` (one of DNS_TYPE_*) until the

@@ -451,8 +451,10 @@ static void servers(void **state)
         {GOOD "server mx { tls = none }\nserver MX { tls = none }\n",
          "conf:7: server 'mx' is there twice; first in line 6\n"},
         {GOOD "server mx { tls = implicit }\n",
-         "conf:6: tls: exchangers are not asked by implicit; none, opportunistic, encrypt, "
-         "required or mta-sts\n"},
+         "conf:6: tls: exchangers know no TLS before the greeting; none, opportunistic, encrypt, "
+         "required, dane or mta-sts\n"},
+        {GOOD "server mx { tls = dane }\n",
+         "conf:6: tls = dane needs dns-trust-anchor: only signed records count\n"},
         {GOOD "server wcjifoae { address = a }\nserver ccaoacux { address = a }\n",
          "conf:7: server 'ccaoacux' cannot be told from 'wcjifoae' by its checksum; rename it\n"},
         {GOOD "server a@b { address = a }\n", "conf:6: 'a@b' is no name for a server\n"},

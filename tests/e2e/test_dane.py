@@ -28,14 +28,18 @@ def zone(place):
     made.stop()
 
 
-def tlsa(port, certificate, usage=3, selector=1, matching=1):
-    """A record of its first certificate's key, as a line of the zone."""
+def tlsa_of(certificate, usage=3, selector=1, matching=1):
+    """The data of a record of a file's first certificate's key."""
     key = subprocess.run(["openssl", "x509", "-in", certificate, "-noout", "-pubkey"],
                          capture_output=True, check=True).stdout
     der = subprocess.run(["openssl", "pkey", "-pubin", "-outform", "DER"], input=key,
                          capture_output=True, check=True).stdout
-    return (f"_{port}._tcp.mail TLSA {usage} {selector} {matching} "
-            f"{hashlib.sha256(der).hexdigest()}\n")
+    return f"{usage} {selector} {matching} {hashlib.sha256(der).hexdigest()}"
+
+
+def tlsa(port, certificate, **how):
+    """A record of that, as a line of the zone."""
+    return f"_{port}._tcp.mail TLSA {tlsa_of(certificate, **how)}\n"
 
 
 def routes(port):

@@ -713,7 +713,7 @@ struct dns_query *dns_resolve(struct dns *dns, struct slice name, dns_fn *fn, vo
     query->fn = fn;
     query->answer.error = draw_failure();
     if (query->answer.error == ERROR_NONE && is_host(name, &number)) {
-        query->answer = (struct dns_answer){.count = 1, .ttl_s = 60};
+        query->answer = (struct dns_answer){.count = 1, .ttl_s = 60, .is_whole = true};
         ip_from_text(SLICE_LITERAL("192.0.2.0"), &query->answer.addresses[0]);
         query->answer.addresses[0].bytes[15] = (uint8_t)number;
     } else if (query->answer.error == ERROR_NONE) {

@@ -37,8 +37,8 @@ static const uint8_t mx_records[] = {
 static const uint8_t txt_records[] = {0xc0, 12, 0,   16,  0,   1,   0, 0,   0,   9,   0,
                                       10,   4,  'v', '=', 's', 'p', 4, 'f', '1', ' ', '~'};
 
-/* Answers A with 192.0.2.7, MX and TXT with the records above, and a name that begins with 'n' with
- * NXDOMAIN; AAAA and all else with no data. */
+/* Answers A with 192.0.2.7, MX and TXT with the records above, a name that begins with 'n' with
+ * NXDOMAIN, and AAAA of one that begins with 'f' with SERVFAIL; AAAA and all else with no data. */
 static void serve(void *context, unsigned ready)
 {
     (void)ready;
@@ -58,6 +58,7 @@ static void serve(void *context, unsigned ready)
     end += 5;
     world->questions++;
     bool missing = packet[13] == 'n';
+    bool fails = packet[13] == 'f' && packet[end - 3] == DNS_TYPE_AAAA;
     static const uint8_t a_record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7};
     struct slice records = SLICE_EMPTY;
     uint8_t count = 0;
@@ -76,7 +77,7 @@ static void serve(void *context, unsigned ready)
         break;
     }
     packet[2] = 0x85;
-    packet[3] = missing ? 0x83 : 0x80;
+    packet[3] = missing ? 0x83 : fails ? 0x82 : 0x80;
     packet[7] = count;
     memset(packet + 8, 0, 4);
     if (count > 0) {
@@ -217,6 +218,42 @@ static void an_address_is_four_bytes(void **state)
     assert_int_equal(found.error, ERROR_NONE);
     assert_int_equal(found.count, 1);
     assert_string_equal(found.text[0], "\xc0"); /* 192, and what ends a text */
+}
+
+static void half_an_answer_is_not_whole(void **state)
+{
+    struct world *world = *state;
+    (void)resolve(world, "l1.example.com");
+    loop_run(world->loop);
+    assert_true(world->answer.error == ERROR_NONE && world->answer.is_whole);
+    (void)resolve(world, "f1.example.com");
+    loop_run(world->loop);
+    assert_true(world->answer.error == ERROR_NONE && world->answer.count == 1);
+    assert_false(world->answer.is_whole);
+}
+
+/* "a.x" CNAME "B.x", which has an address. */
+static void the_name_behind_an_alias_is_told(void **state)
+{
+    (void)state;
+    static const uint8_t packet[] = {0, 0,   0x81, 0x80, 0, 1, 0,   2,    0,  0,    0,  0, 1, 'a',
+                                     1, 'x', 0,    0,    1, 0, 1,   0xc0, 12, 0,    5,  0, 1, 0,
+                                     0, 0,   9,    0,    4, 1, 'B', 0xc0, 14, 0xc0, 33, 0, 1, 0,
+                                     1, 0,   0,    0,    9, 0, 4,   192,  0,  2,    7};
+    struct ip_address addresses[1];
+    struct dns_addresses found = {.addresses = addresses, .limit = 1};
+    assert_true(dns_packet_read(slice_make(packet, sizeof(packet)), DNS_TYPE_A, &found));
+    assert_int_equal(found.count, 1);
+    assert_true(slice_equal(slice_make(found.owner, found.owner_length), SLICE_LITERAL("b.x")));
+    struct dns_found aliases;
+    struct arena arena;
+    arena_init(&arena);
+    assert_int_equal(
+        dns_packet_records(slice_make(packet, sizeof(packet)), DNS_CNAME, &arena, &aliases),
+        ERROR_NONE);
+    assert_int_equal(aliases.count, 1);
+    assert_true(slice_equal(aliases.records[0].name, SLICE_LITERAL("b.x")));
+    arena_done(&arena);
 }
 
 static void no_such_record_is_not_no_such_name(void **state)
@@ -382,6 +419,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(exchangers_come_with_their_preference, setup, teardown),
         cmocka_unit_test_setup_teardown(strings_of_a_text_are_joined, setup, teardown),
         cmocka_unit_test_setup_teardown(an_address_is_four_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(half_an_answer_is_not_whole, setup, teardown),
+        cmocka_unit_test(the_name_behind_an_alias_is_told),
         cmocka_unit_test_setup_teardown(no_such_record_is_not_no_such_name, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_look_up_is_not_answered, setup, teardown),
         cmocka_unit_test(of_too_many_exchangers_the_best_are_kept),

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DANE under MX routing (RFC 7672): what the signed records of a domain, of its exchangers, and of
+what these are aliases of demand, from a real name server."""
+
+import os
+
+import pytest
+
+from certificates import Authority, listen, trusting
+from client import by_starttls
+from peers import wait_for
+from sink import EXTENSIONS
+from test_dane import tlsa_of
+from test_mx import send, state, why_no_port_25
+from zone import Zone, why_no_zone
+
+why_not = why_no_zone() or why_no_port_25()
+pytestmark = pytest.mark.skipif(why_not is not None, reason=str(why_not))
+
+NET = f"127.79.{os.getpid() % 250}"  # addresses of this run alone
+ASKED = "server mx { tls = dane }\n"
+RELAY = f"relay out {{ from = 127.0.0.0/8 deliver-to = mx deliver-only-to = {NET}.0/28 }}\n{ASKED}"
+DOMAIN = f"domain far.example {{ deliver-to = mx deliver-only-to = {NET}.0/28 }}\n{ASKED}"
+TWO = f"far MX 10 mx.far\nfar MX 20 mx2.far\nmx.far A {NET}.2\nmx2.far A {NET}.3\n"
+ONE = f"far MX 10 mx.far\nmx.far A {NET}.2\n"
+
+
+class World:
+    def __init__(self, place, sink):
+        self.sink, self.authority = sink, Authority(place)
+        (place / "zone").mkdir()
+        self.zone = Zone(place / "zone")
+
+    def host(self, n, *names, extensions=EXTENSIONS, clear=False):
+        """An exchanger at the n-th address with a certificate for the names, or without any."""
+        made = self.authority.certificate(*names) if names else None
+        hop = self.sink(None, port=25, address=f"{NET}.{n}", extensions=extensions,
+                        tls=None if clear else made.context())
+        hop.certificate = made
+        return hop
+
+    def record(self, name, chain, **how):
+        return f"_25._tcp.{name} TLSA {tlsa_of(chain, **how)}\n"
+
+    def good(self, name, hop):
+        return self.record(name, hop.certificate.chain)
+
+    def bad(self, name):
+        return self.record(name, self.authority.certificate("b.example").chain)
+
+
+@pytest.fixture
+def world(place, sink):
+    made = World(place, sink)
+    yield made
+    made.zone.stop()
+
+
+def said(mx, recipient="bob@far.example"):
+    return [row["tls"] for row in mx.lines("trace", recipient) if row["event"] == "attempt"]
+
+
+def reason(mx, host, domain="far.example"):
+    """Why an exchanger is not believed, of those that the domain has signed."""
+    return next((s["reason"] or "" for s in mx.lines("server", "list")
+                 if s["name"] == host and s["signed_by"] == domain), "")
+
+
+@pytest.mark.sanitized
+@pytest.mark.parametrize("policy, words", [("dane", "dane"), ("mta-sts", "mta-sts (by TLSA records)")])
+def test_an_exchanger_is_known_by_its_records(world, holdfast, policy, words):
+    hop = world.host(2, "other.example.net")
+    world.zone.change(ONE + world.good("mx.far", hop))
+    mx = holdfast(RELAY.replace("dane", policy), top=world.zone.setting)
+    send(mx, "bob@far.example")
+    mx.wait_empty(30)
+    assert said(mx)[0].startswith(f"{words}: TLSv1.3 ") and said(mx)[0].endswith(", verified")
+
+
+@pytest.mark.parametrize("fault, why", [("wrong", "not trusted"), ("forged", "forged"),
+                                        ("clear", "does not offer STARTTLS")])
+def test_one_that_cannot_prove_itself_is_passed_over(world, holdfast, fault, why):
+    best = world.host(2, "mx.far.example", clear=fault == "clear")
+    other = world.host(3, "mx2.far.example")
+    records = TWO + world.good("mx2.far", other)
+    if fault == "wrong":
+        world.zone.change(records + world.bad("mx.far"))
+    elif fault == "clear":
+        world.zone.change(records + world.good("mx.far", best))
+    else:
+        record = world.good("mx.far", best)
+        forged = world.bad("mx.far")
+        world.zone.change(records + record, forge=(record.split(" ", 1)[1].strip(),
+                                                   forged.split(" ", 1)[1].strip()))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    mx.wait_empty(60)
+    assert other.subjects() == ["1"] and best.messages == []
+    assert why in reason(mx, "mx.far.example") and said(mx)[-1].endswith(", verified")
+
+
+def test_without_a_signed_mx_records_of_exchangers_count_for_nothing(world, holdfast):
+    """Whoever could forge that could name a host of his own; and it is said."""
+    hop = world.host(2, "mx.far.example")
+    world.zone.change(ONE + world.bad("mx.far"), broken="@ MX 10 mx.far.example.\n")
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@broken.example")
+    mx.wait_empty(30)
+    assert hop.subjects() == ["1"]
+    assert said(mx, "bob@broken.example")[0].startswith("dane (MX records not signed): TLSv1.3 ")
+    # Of the same host, whose name is signed by another domain, they do.
+    send(mx, "bob@far.example", 2)
+    wait_for(lambda: "not trusted" in reason(mx, "mx.far.example"), 30, what="the verdict")
+    send(mx, "bob@broken.example", 3)
+    wait_for(lambda: hop.subjects() == ["1", "3"], 30, what="the other domain's mail")
+
+
+def test_a_host_in_a_zone_that_is_not_signed_has_no_records(world, holdfast):
+    hop = world.host(2, "mx.far.example")
+    world.zone.change("far MX 10 mx.broken.example.\n",
+                      broken=f"mx A {NET}.2\n" + world.bad("mx"))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    mx.wait_empty(30)
+    assert hop.subjects() == ["1"] and said(mx)[0].startswith("dane (no TLSA records): TLSv1.3 ")
+
+
+@pytest.mark.parametrize("at, name", [("real.far", "real.far.example"), ("mx.far", "mx.far.example"),
+                                      ("real.far", "far.example"), ("mx.far", "far.example")])
+def test_an_alias_is_known_by_either_name(world, holdfast, at, name):
+    """And by the domain's own (RFC 7672 2.2.2, 3.2.2)."""
+    hop = world.host(2, name)
+    world.zone.change(f"far MX 10 mx.far\nmx.far CNAME real.far\nreal.far A {NET}.2\n"
+                      + world.record(at, world.authority.root, usage=2))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    mx.wait_empty(30)
+    assert hop.subjects() == ["1"] and said(mx)[0].endswith(", verified")
+
+
+def test_where_an_alias_has_records_those_count(world, holdfast):
+    hop = world.host(2, "mx.far.example")
+    world.zone.change(f"far MX 10 mx.far\nmx.far CNAME real.far\nreal.far A {NET}.2\n"
+                      + world.good("mx.far", hop) + world.bad("real.far"))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    wait_for(lambda: "not trusted" in reason(mx, "mx.far.example"), 30, what="the verdict")
+    assert hop.messages == []
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_an_alias_into_a_zone_that_is_not_signed(world, holdfast, good):
+    """Its own name is signed all the same (RFC 7672 2.1.3)."""
+    hop = world.host(2, "mx.far.example")
+    world.zone.change("far MX 10 mx.far\nmx.far CNAME mx.broken.example.\n"
+                      + (world.good("mx.far", hop) if good else world.bad("mx.far")),
+                      broken=f"mx A {NET}.2\n")
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    if good:
+        mx.wait_empty(30)
+        assert said(mx)[0].endswith(", verified")
+    else:
+        wait_for(lambda: "not trusted" in reason(mx, "mx.far.example"), 30, what="the verdict")
+        assert hop.messages == []
+
+
+def test_a_domain_without_mx_is_its_own_exchanger(world, holdfast):
+    hop = world.host(2, "other.example.net")
+    world.zone.change(f"far A {NET}.2\n" + world.good("far", hop))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    mx.wait_empty(30)
+    assert said(mx)[0].endswith(", verified")
+
+
+def test_what_is_remembered_of_a_domain_is_that_it_was_signed(world, holdfast):
+    """A restart while DNS is silent is no way around the records."""
+    hop = world.host(2, "mx.far.example")
+    world.zone.change(ONE + world.good("mx.far", hop))
+    mx = holdfast(DOMAIN, top=world.zone.setting)
+    send(mx, "bob@far.example", 1)
+    mx.wait_empty(30)
+    mx.stop()
+    world.zone.pause()
+    mx.start()
+    send(mx, "bob@far.example", 2)
+    wait_for(lambda: state(mx, "mx.far.example") == "down", 60, what="the verdict")
+    assert "TLSA records cannot be had" in reason(mx, "mx.far.example")
+    assert hop.subjects() == ["1"]
+    world.zone.resume()
+    mx.wait_empty(90)
+    assert hop.subjects() == ["1", "2"] and said(mx)[-1].endswith(", verified")
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_requiretls_wants_signed_names(world, holdfast, signed):
+    """RFC 8689 4.2.1, step 2."""
+    hop = world.host(2, "mx.far.example", extensions=(*EXTENSIONS, "REQUIRETLS"))
+    world.zone.change(ONE + world.good("mx.far", hop), broken="@ MX 10 mx.far.example.\n")
+    mx = holdfast(RELAY + "bounces = none\n", top=world.zone.setting,
+                  listen=listen(world.authority.certificate("mx2.example.net")))
+    domain = "far.example" if signed else "broken.example"
+    with by_starttls(mx.port, trusting(world.authority)) as client:
+        client.hello("client.example")
+        client.send("ann@sender.example", [f"bob@{domain}"], b"Subject: x\r\n\r\n",
+                    mail=" REQUIRETLS")
+    if signed:
+        mx.wait_empty(30)
+        assert " REQUIRETLS" in hop.messages[0].mail
+    else:
+        wait_for(lambda: mx.status()["dead_letters"] == 1, 30, what="a dead letter")
+        assert hop.messages == []
