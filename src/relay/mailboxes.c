@@ -424,6 +424,10 @@ enum error mailboxes_refused(struct mailboxes *mailboxes, struct slice name,
                              enum mailbox_source source, int64_t now_ms)
 {
     struct entry *entry;
+    if (mailboxes->count.refused + mailboxes->count.bad >= MAILBOXES_REFUSED_MAX &&
+        find(mailboxes, name) == NULL) {
+        return ERROR_LIMIT;
+    }
     enum error error = mailboxes_take(mailboxes, name, &entry);
     if (error == ERROR_NONE) {
         mailboxes_change_begin(mailboxes, entry);

@@ -23,9 +23,10 @@
 
 enum {
     MAILBOX_NAME_MAX = 255,
-    MAILBOXES_MAX = 1 << 26,        /* names in one domain */
-    MAILBOXES_BLOCK_MAX = 64 << 10, /* bytes of one block of the file, its head included */
-    MAILBOXES_BLOCK_HEAD = 8,       /* u32 bytes behind the head, u32 CRC32C of them */
+    MAILBOXES_MAX = 1 << 26,         /* names in one domain */
+    MAILBOXES_REFUSED_MAX = 1 << 20, /* of them refused or bad: strangers think those up */
+    MAILBOXES_BLOCK_MAX = 64 << 10,  /* bytes of one block of the file, its head included */
+    MAILBOXES_BLOCK_HEAD = 8,        /* u32 bytes behind the head, u32 CRC32C of them */
 };
 
 enum mailbox_standing { MAILBOX_UNKNOWN, MAILBOX_GOOD, MAILBOX_BAD };
@@ -89,7 +90,8 @@ enum error mailboxes_accepted(struct mailboxes *mailboxes, struct slice name, bo
 /* One of them, that need not be said by name: refusals of others may count from now on. */
 void mailboxes_accepted_another(struct mailboxes *mailboxes);
 /* Such a server has refused it as R8 wants it refused, and is to be believed: the second time, an
- * hour later, with another one accepted in between, makes it bad. */
+ * hour later, with another one accepted in between, makes it bad. ERROR_LIMIT: also if so many
+ * others have been refused lately; it is not remembered then. */
 enum error mailboxes_refused(struct mailboxes *mailboxes, struct slice name,
                              enum mailbox_source source, int64_t now_ms) MUST_CHECK;
 /* An operator says that it is good: so until something else is learned. */

@@ -141,6 +141,31 @@ static void test_two_refusals_an_hour_apart_make_one_bad(void **state)
     mailboxes_free(mailboxes);
 }
 
+/* Else a dictionary would fill the memory. */
+static void test_so_many_refused_are_remembered_and_no_more(void **state)
+{
+    (void)state;
+    struct mailboxes *mailboxes = table();
+    char name[24];
+    for (int i = 0; i < MAILBOXES_REFUSED_MAX; i++) {
+        snprintf(name, sizeof(name), "guess%d", i);
+        refused(mailboxes, name, NOW);
+    }
+    assert_int_equal(mailboxes_refused(mailboxes, text("more"), MAILBOX_FROM_CALLOUT, NOW),
+                     ERROR_LIMIT);
+    assert_false(mailboxes_has(mailboxes, text("more")));
+    accepted(mailboxes, "ann", NOW);
+    refused(mailboxes, "guess7", NOW + HOUR);
+    refused(mailboxes, "ann", NOW + HOUR);
+    assert_int_equal(standing(mailboxes, "guess7"), MAILBOX_BAD);
+    assert_int_equal(standing(mailboxes, "ann"), MAILBOX_GOOD);
+    assert_int_equal(mailboxes_refused(mailboxes, text("more"), MAILBOX_FROM_CALLOUT, NOW),
+                     ERROR_LIMIT);
+    assert_true(mailboxes_forget(mailboxes, text("guess1")));
+    refused(mailboxes, "more", NOW);
+    mailboxes_free(mailboxes);
+}
+
 static void test_nobody_is_bad_while_all_are_refused(void **state)
 {
     (void)state;
@@ -528,6 +553,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_row_of_the_decision),
         cmocka_unit_test(test_two_refusals_an_hour_apart_make_one_bad),
+        cmocka_unit_test(test_so_many_refused_are_remembered_and_no_more),
         cmocka_unit_test(test_nobody_is_bad_while_all_are_refused),
         cmocka_unit_test(test_being_accepted_oneself_is_not_another),
         cmocka_unit_test(test_an_acceptance_that_teaches_nothing_still_ends_refusals),
