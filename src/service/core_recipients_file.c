@@ -9,6 +9,7 @@
 #include "service/core_recipients.h"
 
 #include "sys/log.h"
+#include "sys/random.h"
 #include "sys/worker.h"
 
 #include <stdlib.h>
@@ -25,7 +26,6 @@ enum {
 
 /* What was last written of a domain. */
 struct written {
-    struct written *next;
     uint64_t serial;
     int64_t steady_ms;
     size_t length;
@@ -49,7 +49,8 @@ struct recipients_files {
     struct core *core;
     struct disk *disk;
     struct worker *worker; /* made when there is something to write */
-    struct written *written;
+    struct map written;    /* by hash of the domain */
+    struct hash_key key;
     struct writing *writing; /* NULL: none */
     int64_t retry_ms;        /* steady: not before; a write has failed */
 };
@@ -89,25 +90,27 @@ static enum error read_table(struct disk *disk, struct disk_file *file, struct m
     return error;
 }
 
-static struct written *written_of(struct recipients_files *files, struct slice domain)
+static struct written *written_of(const struct recipients_files *files, struct slice domain)
 {
-    struct written *written = files->written;
-    while (written != NULL && !slice_equal(slice_make(written->domain, written->length), domain)) {
-        written = written->next;
-    }
-    return written;
+    struct written *written = map_get(&files->written, hash_bytes(files->key, domain));
+    bool is_it =
+        written != NULL && slice_equal(slice_make(written->domain, written->length), domain);
+    return is_it ? written : NULL;
 }
 
+/* NULL: memory, or another domain has its hash. */
 static struct written *written_new(struct recipients_files *files, struct slice domain)
 {
-    struct written *written = calloc(1, sizeof(*written) + domain.length);
-    if (written != NULL) {
-        written->length = domain.length;
-        memcpy(written->domain, domain.data, domain.length);
-        written->next = files->written;
-        files->written = written;
-        written->steady_ms = core_now().steady_ms - LEAST_BETWEEN_MS;
+    uint64_t hash = hash_bytes(files->key, domain);
+    struct written *written =
+        map_get(&files->written, hash) != NULL ? NULL : calloc(1, sizeof(*written) + domain.length);
+    if (written == NULL || map_put(&files->written, hash, written) != ERROR_NONE) {
+        free(written);
+        return NULL;
     }
+    written->length = domain.length;
+    memcpy(written->domain, domain.data, domain.length);
+    written->steady_ms = core_now().steady_ms - LEAST_BETWEEN_MS;
     return written;
 }
 
@@ -326,6 +329,8 @@ struct recipients_files *recipients_files_new(struct core *core, struct disk *di
     }
     files->core = core;
     files->disk = disk;
+    files->key = (struct hash_key){random_u64(), random_u64()};
+    map_init(&files->written);
     enum error error = disk->ops->list(disk, read_file, files);
     if (error != ERROR_NONE) {
         report_file("(all)", error);
@@ -340,10 +345,11 @@ void recipients_files_free(struct recipients_files *files)
     }
     worker_free(files->worker);
     writing_free(files->writing);
-    for (struct written *written = files->written, *next; written != NULL; written = next) {
-        next = written->next;
+    size_t cursor = 0;
+    for (struct written *written; (written = map_next(&files->written, &cursor)) != NULL;) {
         free(written);
     }
+    map_done(&files->written);
     disk_free(files->disk);
     free(files);
 }
