@@ -6,7 +6,7 @@
 
 Both begin with tests/fuzz/seeds/NAME and know the words of tests/fuzz/words/NAME.dict, if there.
 What was learned stays in build-fuzz/corpus/NAME, which both read and add to, and is where the next
-run begins; --keep adds to the seeds of the tree what covers more than they do. An input that
+run begins; --keep adds to the seeds of the tree some of what covers more than they do. An input that
 crashes or hangs is left in build-fuzz/crashes as NAME-* and fails the run.
 The last line says how much processor time it was, of the fuzzers alone.
 """
@@ -27,7 +27,7 @@ WORDS = ROOT / "tests/fuzz/words"
 LEARNED = ROOT / "build-fuzz"
 PR_SET_CHILD_SUBREAPER = 36
 HANG_SECONDS = 5
-KEEP_FILES = 200  # seeds of one target in the tree: smoke_main.c reads 256 at most
+KEEP_FILES = 48  # seeds of one target in the tree
 KEEP_BYTES = 2048  # the size of one that is kept
 
 
@@ -160,7 +160,8 @@ def keep(binary, name):
                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     gained = sorted((path for path in fresh.iterdir() if path.name not in before),
                     key=lambda path: path.stat().st_size)
-    gained = gained[:max(0, KEEP_FILES - len(before))]
+    room = min(len(gained), max(0, KEEP_FILES - len(before)))
+    gained = [gained[i * len(gained) // room] for i in range(room)]  # of all sizes
     for path in gained:
         shutil.copy(path, seeds / path.name[:16])
     return len(gained)
