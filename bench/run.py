@@ -4,7 +4,7 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept large relay copies drain failover dead tls crossing idle million crash. All run on this machine at
+Rows: accept milter large relay copies drain failover dead tls crossing idle million crash. All run on this machine at
 one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
 ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
 figures mean little.
@@ -28,6 +28,7 @@ from table import print_table
 
 ROWS = {
     "accept": accept.accept_small,
+    "milter": accept.accept_filtered,
     "large": accept.accept_large,
     "relay": accept.relay_through,
     "copies": accept.safety_copies,
@@ -41,7 +42,7 @@ ROWS = {
     "million": standing.million,
     "crash": crash.crash,
 }
-NEEDS_POSTFIX = {"accept", "relay", "drain", "tls"}
+NEEDS_POSTFIX = {"accept", "milter", "relay", "drain", "tls"}
 
 
 class Scale:

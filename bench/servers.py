@@ -52,17 +52,20 @@ class Ours:
     name = "holdfast"
 
     def __init__(self, place, next_hop, server="", more_servers="", domain="example.com", top="",
-                 certificate=None):
+                 certificate=None, filter=None):
         limits = "limits { connections = 25000 }"
         if certificate is not None:  # at a port of its own, before the greeting
             self.tls_port = free_port()
             more_servers += (f'\nlisten secure {{ address = "127.0.0.1:{self.tls_port}" '
                              f'tls = implicit certificate = "{certificate.chain}" '
                              f'key = "{certificate.key}" }}\n')
+        if filter is not None:
+            more_servers += f'\nmilter fake {{ address = "{filter.address}" }}\n'
         self.mx = Holdfast(place / "holdfast",
                            f'server m1 {{ address = "127.0.0.1:{next_hop}" {server} }}\n'
                            f"{more_servers}\ndomain {domain} {{ deliver-to = m1 }}\n",
-                           top=f"{limits}\nlog-level = warning\n{top}\n")
+                           top=f"{limits}\nlog-level = warning\n{top}\n",
+                           listen="milters = fake" if filter is not None else "")
         self.mx.limits = raise_file_limit
         self.port = self.mx.port
 
@@ -87,11 +90,12 @@ class Ours:
 class PostfixPeer:
     """Postfix as the backup MX of example.com. Moods: "default", "tuned", "tuned+hold"."""
 
-    def __init__(self, place, next_hop, mood, certificate=None):
+    def __init__(self, place, next_hop, mood, certificate=None, filter=None):
         self.name = f"Postfix {mood}"
         self.root = place / ("postfix-" + mood.replace("+", "-"))
         settings = TUNED.format(next_hop=next_hop) if "tuned" in mood else ""
         settings += HOLD if "hold" in mood else ""
+        settings += f"smtpd_milters = {filter.address}\n" if filter is not None else ""
         if certificate is not None:
             settings += (f"smtpd_tls_cert_file = {certificate.chain}\n"
                          f"smtpd_tls_key_file = {certificate.key}\n"
@@ -115,6 +119,25 @@ class PostfixPeer:
 
     def queued(self):
         return self.postfix.queued()
+
+
+class NullFilter:
+    """A filter that hears all and changes nothing (tools/cmilter)."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.address = f"inet:127.0.0.1:{self.port}"
+        self.child = None
+
+    def start(self):
+        self.child = subprocess.Popen([str(BUILD / "tools/cmilter"), str(self.port)],
+                                      stdin=subprocess.DEVNULL, start_new_session=True,
+                                      preexec_fn=raise_file_limit)
+        wait_for(lambda: listens(self.port), 15, what="the filter's port")
+        return self
+
+    def stop(self):
+        end_process(self.child)
 
 
 class NullSink:
