@@ -38,6 +38,7 @@ ROWS = {
     "tls": secure.tls,
     "crossing": standing.crossing,
     "recipients": standing.recipients,
+    "listed": standing.listed,
     "idle": standing.idle,
     "million": standing.million,
     "crash": crash.crash,

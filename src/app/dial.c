@@ -6,7 +6,7 @@
 
 #include <unistd.h>
 
-enum { ANSWER_BYTES = 9, REQUEST_BYTES = 8 + 4 + MILTER_NAME_MAX };
+enum { ANSWER_BYTES = 9, REQUEST_BYTES = 8 + 4 + DIAL_NAME_MAX };
 
 static enum error send_all(int link, struct buffer *bytes, const int *fd)
 {
@@ -57,7 +57,7 @@ enum error dial_receive(int link, struct dial_request *ret_request)
     struct reader reader = reader_make(slice_make(bytes, length));
     ret_request->token = reader_u64(&reader);
     struct slice name = reader_bytes(&reader);
-    if (fd >= 0 || reader.failed || reader.rest.length > 0 || name.length > MILTER_NAME_MAX) {
+    if (fd >= 0 || reader.failed || reader.rest.length > 0 || name.length > DIAL_NAME_MAX) {
         if (fd >= 0) {
             close(fd);
         }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The link by which a loop of edge-in asks the keeper for connections to filters. edge-in can make
- * none itself, and names filters, not addresses: taken over by a stranger it reaches those that the
- * configuration names and nobody else. Whole messages on a SOCK_SEQPACKET; never waits.
+ * The link by which a loop of edge-in asks the keeper for connections to filters, and helper for
+ * files with lists of recipients. They can make none themselves, and name what the configuration
+ * names: taken over by a stranger they reach that and nothing else. Whole messages on a
+ * SOCK_SEQPACKET; never waits.
  */
 #ifndef HOLDFAST_APP_DIAL_H
 #define HOLDFAST_APP_DIAL_H
@@ -11,9 +12,11 @@
 #include "base/slice.h"
 #include "service/config.h"
 
+enum { DIAL_NAME_MAX = 255 };
+
 struct dial_request {
-    uint64_t token; /* comes back with the answer */
-    char name[MILTER_NAME_MAX + 1];
+    uint64_t token;               /* comes back with the answer */
+    char name[DIAL_NAME_MAX + 1]; /* of the filter; the file's path */
 };
 
 enum error dial_ask(int link, uint64_t token, struct slice name) MUST_CHECK;

@@ -479,6 +479,7 @@ static void keeper_done(struct keeper *keeper)
         close(keeper->signals);
     }
     dials_close(keeper);
+    dial_close_lists(keeper);
     children_done(keeper);
     holdings_close(&keeper->holdings, &keeper->plan);
     texts_close(keeper->texts);

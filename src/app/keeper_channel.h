@@ -25,6 +25,7 @@ enum keeper_kind {
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
     KEEPER_FILTERS,     /* index of its loop; descriptors: a link to ask for connections to filters
                            (app/dial.h), a file without a name for content on its way through them */
+    KEEPER_LISTS, /* to helper; descriptor: a link to ask for the files of lists (app/dial.h) */
     KEEPER_START,
     KEEPER_APPLY,
     KEEPER_STOP,  /* grace_ms */
@@ -46,6 +47,7 @@ enum keeper_link {
     KEEPER_LINK_WEB,       /* core, web: the control protocol, to ask only */
     KEEPER_LINK_HELPER,    /* core, helper: the control protocol, to command too */
     KEEPER_LINK_ERRANDS,   /* core, helper: the same again, for errands (app/errands.h) */
+    KEEPER_LINK_LISTS,     /* core, helper: the same again, for lists of recipients */
     KEEPER_LINK_RUNNER,    /* helper, runner: what to run (app/hook_run.h) */
     KEEPER_LINK_TURN,      /* edge-in, edge-out: connections that are turned round (app/turn.h) */
     KEEPER_LINK_LOGIN,     /* edge-in, login: an end of a pair for each loop (service/login.h) */

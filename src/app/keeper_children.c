@@ -182,6 +182,18 @@ static void give_filters(struct gift *gift, struct keeper *keeper)
     }
 }
 
+static void give_lists(struct gift *gift, struct keeper *keeper)
+{
+    int link = -1;
+    if (gift->error == ERROR_NONE) {
+        gift->error = dial_open_lists(keeper, &link);
+    }
+    if (gift->error == ERROR_NONE) {
+        give_descriptor(gift, KEEPER_LISTS, link);
+        close(link);
+    }
+}
+
 static enum error give_all(const struct child *child)
 {
     struct keeper *keeper = child->keeper;
@@ -210,8 +222,10 @@ static enum error give_all(const struct child *child)
     case ROLE_LOGIN:
         give_descriptor(&gift, KEEPER_DIRECTORIES, keeper->holdings.login);
         break;
-    case ROLE_WEB:
     case ROLE_HELPER:
+        give_lists(&gift, keeper);
+        break;
+    case ROLE_WEB:
     case ROLE_RUNNER:
     case ROLE_DIRECTORY:
     case ROLE_COUNT:
@@ -477,6 +491,8 @@ static void child_ended(struct child *child, int status)
     child_close(child);
     if (child->role == ROLE_EDGE_IN) {
         dials_close(keeper);
+    } else if (child->role == ROLE_HELPER) {
+        dial_close_lists(keeper);
     }
     clear_gauges(keeper->holdings.counters, child->role);
     if (child->stopping) {

@@ -2,7 +2,8 @@
  *
  * Connections to filters, made for edge-in: it may make none, lives where no local socket has a
  * path, and its user may not be allowed to use one. The keeper only begins to connect: whether it
- * succeeds edge-in sees, and nothing is ever read here.
+ * succeeds edge-in sees, and nothing is ever read here. Likewise files with lists of recipients,
+ * which helper has opened by their paths: it has no file system either.
  */
 #include "app/dial.h"
 #include "app/keeper_internal.h"
@@ -47,6 +48,17 @@ static enum error connect_to(const struct plan *plan, const char *name, int *ret
     return ERROR_MISSING;
 }
 
+static enum error open_list(const struct plan *plan, const char *name, int *ret_fd)
+{
+    for (uint32_t i = 0; i < plan->list_count; i++) {
+        if (strcmp(plan->lists[i], name) == 0) {
+            *ret_fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+            return *ret_fd >= 0 ? ERROR_NONE : error_from_errno(errno);
+        }
+    }
+    return ERROR_MISSING;
+}
+
 static void dial_close(struct keeper_dial *dial)
 {
     loop_watch_free(dial->watch);
@@ -72,7 +84,7 @@ static void dial_heard(void *context, unsigned ready)
             dial_close(dial); /* it has gone, or talks nonsense: no more for it */
             return;
         }
-        error = connect_to(&dial->keeper->plan, request.name, &fd);
+        error = dial->make(&dial->keeper->plan, request.name, &fd);
         /* Without room the asker's own time-out ends its waiting. */
         (void)!dial_answer(dial->fd, request.token, error, fd);
         if (fd >= 0) {
@@ -94,26 +106,19 @@ static enum error open_scratch(const struct holdings *holdings, uint32_t index, 
     return unlinkat(holdings->state, name, 0) == 0 ? ERROR_NONE : error_from_errno(errno);
 }
 
-enum error dial_open(struct keeper *keeper, uint32_t index, int *ret_link, int *ret_scratch)
+static enum error open_link(struct keeper_dial *dial, int *ret_link)
 {
-    struct keeper_dial *dial = &keeper->dials[index];
     int ends[2];
     dial_close(dial);
-    enum error error = open_scratch(&keeper->holdings, index, ret_scratch);
+    enum error error = fdpass_pair(ends);
     if (error != ERROR_NONE) {
-        return error;
-    }
-    error = fdpass_pair(ends);
-    if (error != ERROR_NONE) {
-        close(*ret_scratch);
         return error;
     }
     dial->fd = ends[0];
-    dial->watch = loop_watch_new(keeper->loop, dial->fd, dial_heard, dial);
+    dial->watch = loop_watch_new(dial->keeper->loop, dial->fd, dial_heard, dial);
     if (dial->watch == NULL) {
         dial_close(dial);
         close(ends[1]);
-        close(*ret_scratch);
         return ERROR_MEMORY;
     }
     loop_watch_set(dial->watch, LOOP_READ);
@@ -121,11 +126,36 @@ enum error dial_open(struct keeper *keeper, uint32_t index, int *ret_link, int *
     return ERROR_NONE;
 }
 
+enum error dial_open(struct keeper *keeper, uint32_t index, int *ret_link, int *ret_scratch)
+{
+    dial_close(&keeper->dials[index]);
+    enum error error = open_scratch(&keeper->holdings, index, ret_scratch);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    error = open_link(&keeper->dials[index], ret_link);
+    if (error != ERROR_NONE) {
+        close(*ret_scratch);
+    }
+    return error;
+}
+
+enum error dial_open_lists(struct keeper *keeper, int *ret_link)
+{
+    return open_link(&keeper->lists, ret_link);
+}
+
+void dial_close_lists(struct keeper *keeper)
+{
+    dial_close(&keeper->lists);
+}
+
 void dials_init(struct keeper *keeper)
 {
     for (uint32_t i = 0; i < LOOPS_MAX; i++) {
-        keeper->dials[i] = (struct keeper_dial){.keeper = keeper, .fd = -1};
+        keeper->dials[i] = (struct keeper_dial){.keeper = keeper, .make = connect_to, .fd = -1};
     }
+    keeper->lists = (struct keeper_dial){.keeper = keeper, .make = open_list, .fd = -1};
 }
 
 void dials_close(struct keeper *keeper)

@@ -61,9 +61,11 @@ enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
 
 struct keeper;
 
-/* The other end of a loop's link to ask for connections to filters. */
+/* The other end of a link to ask for descriptors: a loop's for connections to filters, helper's for
+ * lists of recipients. */
 struct keeper_dial {
     struct keeper *keeper;
+    enum error (*make)(const struct plan *plan, const char *name, int *ret_fd);
     int fd; /* -1: none */
     struct loop_watch *watch;
 };
@@ -106,6 +108,7 @@ struct keeper {
     struct holdings holdings;
     struct child children[ROLE_COUNT];
     struct keeper_dial dials[LOOPS_MAX];
+    struct keeper_dial lists;
     struct keeper_reader reader;
     bool reload_wanted; /* SIGHUP while a reload was on its way */
     bool announced;
@@ -130,7 +133,7 @@ bool children_ended(struct keeper *keeper, pid_t pid, int status);
 pid_t keeper_spawn(const char *role, const char *path, int *ret_channel);
 enum { KEEPER_CHILD_CHANNEL = 3 };
 
-/* ---- keeper_dial.c: connections to filters, for edge-in ---------------------------------------
+/* ---- keeper_dial.c: connections to filters, for edge-in; files with lists, for helper ---------
  */
 
 void dials_init(struct keeper *keeper);
@@ -138,6 +141,9 @@ void dials_init(struct keeper *keeper);
 enum error dial_open(struct keeper *keeper, uint32_t index, int *ret_link,
                      int *ret_scratch) MUST_CHECK;
 void dials_close(struct keeper *keeper);
+/* A new link to ask for the files of lists; the caller's. */
+enum error dial_open_lists(struct keeper *keeper, int *ret_link) MUST_CHECK;
+void dial_close_lists(struct keeper *keeper);
 
 /* Called by the children's part. */
 void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,

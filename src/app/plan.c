@@ -91,6 +91,23 @@ static void fix_settings(const struct service_config *config, struct plan *plan)
     }
 }
 
+/* Each once; the settings have seen to it that they fit. */
+static void take_lists(const struct relay_config *config, struct plan *plan)
+{
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        struct slice path = config->routes[i].recipients_list;
+        uint32_t at = 0;
+        while (at < plan->list_count && !slice_equal(slice_from_text(plan->lists[at]), path)) {
+            at++;
+        }
+        if (route_list_is_file(&config->routes[i]) && at == plan->list_count) {
+            bool fits = at < LIST_FILES_MAX && copy_text(plan->lists[at], LIST_PATH_MAX + 1, path);
+            assert(fits);
+            plan->list_count++;
+        }
+    }
+}
+
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
                struct buffer *errors)
 {
@@ -119,6 +136,7 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
         assert(fits);
         to->at = from->at;
     }
+    take_lists(&config->relay, ret_plan);
     return find_accounts(config, path, &ret_plan->identity, errors);
 }
 
@@ -168,6 +186,10 @@ void plan_put(struct buffer *buffer, const struct plan *plan)
         buffer_put_bytes(buffer, slice_from_text(milter->name));
         buffer_put_bytes(buffer, slice_from_text(milter->path));
         put_endpoint(buffer, &milter->at);
+    }
+    buffer_put_u32(buffer, plan->list_count);
+    for (uint32_t i = 0; i < plan->list_count; i++) {
+        buffer_put_bytes(buffer, slice_from_text(plan->lists[i]));
     }
 }
 
@@ -239,6 +261,16 @@ bool plan_get(struct slice bytes, struct plan *ret_plan)
             return false;
         }
         get_endpoint(&reader, &milter->at);
+    }
+    ret_plan->list_count = reader_u32(&reader);
+    if (ret_plan->list_count > LIST_FILES_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ret_plan->list_count; i++) {
+        if (!copy_text(ret_plan->lists[i], sizeof(ret_plan->lists[i]), reader_bytes(&reader)) ||
+            ret_plan->lists[i][0] != '/') {
+            return false;
+        }
     }
     return !reader.failed && reader.rest.length == 0;
 }

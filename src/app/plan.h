@@ -44,6 +44,8 @@ struct plan {
     struct plan_listener listeners[LISTENERS_MAX];
     uint32_t milter_count;
     struct plan_milter milters[MILTERS_MAX];
+    uint32_t list_count;
+    char lists[LIST_FILES_MAX][LIST_PATH_MAX + 1]; /* of recipients, which helper may have opened */
 };
 
 /* From a configuration that settings_read() found good. Resolves accounts; if one has gone since,

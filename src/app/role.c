@@ -19,9 +19,10 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
                   "answers HTTP; is given listening sockets, the counters and a stream to core"},
     [ROLE_HELPER] =
         {"helper", SANDBOX_CONNECT, 1024,
-         "tells people of alerts and fetches policies; is given the secrets of webhooks, "
-         "two streams to core, over which it may command, and one to runner; no file "
-         "system"},
+         "tells people of alerts, fetches policies, reads lists of recipients; is given the "
+         "secrets "
+         "of webhooks, three streams to core, over which it may command, one to runner, and from "
+         "the keeper the files of lists; no file system"},
     [ROLE_RUNNER] = {"runner", SANDBOX_FREE, 0,
                      "runs the programs that the configuration names for alerts, when helper asks, "
                      "and nothing else; reads nothing from the network"},

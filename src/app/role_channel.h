@@ -32,6 +32,7 @@ struct role_start {
     int lock;
     int control;
     int links[KEEPER_LINKS];
+    int lists; /* a link to ask for the files of lists */
     struct filter_descriptors {
         int dial;
         int scratch;

@@ -105,11 +105,12 @@ static void edge_broken(void *context, enum core_edge edge)
     }
 }
 
-/* web asks, the helper also commands: it puts mail of ours into the queue, and runs errands. */
+/* web asks, the helper also commands: it puts mail of ours into the queue, runs errands, and hands
+ * lists over. */
 static void take_link(void *context, enum keeper_link link, int fd)
 {
     struct core_process *process = context;
-    core_add_control(process->core, fd, link == KEEPER_LINK_HELPER || link == KEEPER_LINK_ERRANDS);
+    core_add_control(process->core, fd, link != KEEPER_LINK_WEB);
 }
 
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
@@ -197,6 +198,7 @@ static void take_links(struct core_process *process)
     take_link(process, KEEPER_LINK_WEB, start->links[KEEPER_LINK_WEB]);
     take_link(process, KEEPER_LINK_HELPER, start->links[KEEPER_LINK_HELPER]);
     take_link(process, KEEPER_LINK_ERRANDS, start->links[KEEPER_LINK_ERRANDS]);
+    take_link(process, KEEPER_LINK_LISTS, start->links[KEEPER_LINK_LISTS]);
 }
 
 /* What is large is mapped by itself and goes back as a whole: indexes that come and go would leave

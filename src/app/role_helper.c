@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The process that tells people of alerts (app/hooks.h) and fetches what core needs from the web
- * (app/errands.h): two streams to core, over one of which it asks for news and puts mail into the
- * queue, one to the runner of programs, and HTTP to the world. Whatever takes its time here holds
- * up no mail.
+ * The process that tells people of alerts (app/hooks.h), fetches what core needs from the web
+ * (app/errands.h) and reads lists of recipients (app/list_desk.h): a stream to core for each, one
+ * to the runner of programs, a link to ask the keeper for files, and HTTP to the world. Whatever
+ * takes its time here holds up no mail.
  */
 #include "app/errands.h"
 #include "app/hooks.h"
+#include "app/list_desk.h"
 #include "app/name_servers.h"
 #include "app/role_channel.h"
 #include "base/digest.h"
+
+#include <stdlib.h>
 
 struct helper {
     struct role_start start;
     struct loop *loop;
     struct hooks *hooks;
     struct errands *errands;
+    struct list_desk *lists;
 };
 
 static void take_link(void *context, enum keeper_link link, int fd)
@@ -25,6 +29,8 @@ static void take_link(void *context, enum keeper_link link, int fd)
         hooks_set_core(helper->hooks, fd);
     } else if (link == KEEPER_LINK_ERRANDS) {
         errands_set_core(helper->errands, fd);
+    } else if (link == KEEPER_LINK_LISTS) {
+        list_desk_set_core(helper->lists, fd);
     } else {
         hooks_set_runner(helper->hooks, fd);
     }
@@ -36,12 +42,16 @@ static enum error reload(void *context, struct settings *settings, uint32_t gene
     (void)generation;
     (void)listeners;
     struct helper *helper = context;
-    enum error error = hooks_reconfigure(helper->hooks, settings_config(settings));
+    const struct service_config *config = settings_config(settings);
+    enum error error = hooks_reconfigure(helper->hooks, config);
     if (error != ERROR_NONE) {
         settings_free(settings);
         return error;
     }
     errands_configure(helper->errands, settings_config(settings));
+    if (list_desk_reconfigure(helper->lists, config) != ERROR_NONE) {
+        exit(role_fail("lists", ERROR_MEMORY)); /* and begins again with it */
+    }
     settings_free(helper->start.settings);
     helper->start.settings = settings;
     return ERROR_NONE;
@@ -102,7 +112,12 @@ int role_helper(int channel)
     }
     errands_configure(helper.errands, settings_config(start->settings));
     errands_set_core(helper.errands, start->links[KEEPER_LINK_ERRANDS]);
+    helper.lists = list_desk_new(helper.loop, settings_config(start->settings), fetcher);
+    if (helper.lists == NULL || !list_desk_set_files(helper.lists, start->lists)) {
+        return role_fail("lists", ERROR_MEMORY);
+    }
     hooks_set_core(helper.hooks, start->links[KEEPER_LINK_HELPER]);
+    list_desk_set_core(helper.lists, start->links[KEEPER_LINK_LISTS]);
     hooks_set_runner(helper.hooks, start->links[KEEPER_LINK_RUNNER]);
     const struct role_handlers handlers = {
         .context = &helper, .link = take_link, .reload = reload, .stop = stop};
@@ -112,6 +127,7 @@ int role_helper(int channel)
         return role_fail("keeper", error);
     }
     loop_run(helper.loop);
+    list_desk_free(helper.lists);
     hooks_free(helper.hooks);
     errands_free(helper.errands);
     fetcher_free(fetcher);

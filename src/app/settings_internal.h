@@ -140,6 +140,8 @@ const struct value *settings_list(struct settings *settings, const struct value 
 /* What the keys of a domain block say of its recipients. */
 void settings_recipients(struct settings *settings, struct route_config *route,
                          const struct entry *const *entries);
+/* Files with lists of all blocks: the keeper opens so many. */
+void settings_list_files(struct settings *settings);
 
 /* The next line of a file of users that is neither empty nor a comment, without blanks around it;
  * *line counts them. False: there is none. */

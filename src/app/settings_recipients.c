@@ -47,6 +47,9 @@ static bool look_at_lines(struct look *look)
             return true;
         }
         why = found ? recipient_line_domain(look->route, &line, &domain) : why;
+        if (why != NULL && found && line.domain.length > 0) {
+            continue; /* of another block, or of nobody here */
+        }
         if (why != NULL) {
             say(look, why);
             if (!found && slice_find(look->lines.rest, '\n') == look->lines.rest.length) {
@@ -97,9 +100,10 @@ static void look_at_list(struct settings *settings, const struct route_config *r
         close(fd);
     }
     if (why != NULL) {
-        settings_complain(settings, at, "recipients: %s: %s", path, why);
+        settings_warn(settings, at, "recipients: %s: %s; the last good list holds", path, why);
     } else if (look.names == 0) {
-        settings_warn(settings, at, "recipients: %s names nobody; the list will not be used", path);
+        settings_warn(settings, at,
+                      "recipients: %s names nobody of this block; the list will not be used", path);
     }
 }
 
@@ -130,6 +134,21 @@ static struct slice absolute(struct settings *settings, struct place at, struct 
     return made;
 }
 
+/* https://, and http:// to this machine: who can change a list on its way refuses whom he likes. */
+static bool is_page(struct slice word)
+{
+    static const char *const begins[] = {
+        "https://",      "http://127.0.0.1:", "http://127.0.0.1/", "http://[::1]:",
+        "http://[::1]/", "http://localhost:", "http://localhost/"};
+    for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++) {
+        if (slice_starts_fold(word, slice_from_text(begins[i])) &&
+            word.length > strlen(begins[i]) && slice_find(word, ' ') == word.length) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void fill_source(struct settings *settings, struct route_config *route,
                         const struct value *value)
 {
@@ -142,18 +161,28 @@ static void fill_source(struct settings *settings, struct route_config *route,
         route->recipients = RECIPIENTS_LEARN;
         return;
     }
-    if (!slice_starts_fold(word, file) || word.length == file.length) {
-        settings_complain(settings, value->at,
-                          "recipients: '%.*s' is not one of any, learn, file:PATH", SHOWN(word));
+    if (is_page(word)) {
+        route->recipients = RECIPIENTS_LIST;
+        route->recipients_list = word;
         return;
     }
-    route->recipients = RECIPIENTS_LIST;
-    route->recipients_list = absolute(settings, value->at, slice_skip(word, file.length));
-    if (!settings->sealed && route->recipients_list.data != NULL) {
-        look_at_list(settings, route, value->at, (const char *)route->recipients_list.data);
+    if (!slice_starts_fold(word, file) || word.length == file.length) {
+        settings_complain(
+            settings, value->at,
+            "recipients: '%.*s' is not one of any, learn, file:PATH, https://HOST/...",
+            SHOWN(word));
+        return;
     }
-    settings_complain(settings, value->at,
-                      "recipients = file: is not available in this version; use any or learn");
+    struct slice path = absolute(settings, value->at, slice_skip(word, file.length));
+    if (path.length > LIST_PATH_MAX) {
+        settings_complain(settings, value->at, "recipients: the path is longer than %d characters",
+                          LIST_PATH_MAX);
+    }
+    route->recipients = RECIPIENTS_LIST;
+    route->recipients_list = path;
+    if (!settings->sealed && path.data != NULL) {
+        look_at_list(settings, route, value->at, (const char *)path.data);
+    }
 }
 
 void settings_recipients(struct settings *settings, struct route_config *route,
@@ -172,5 +201,24 @@ void settings_recipients(struct settings *settings, struct route_config *route,
                 SHOWN(route->separators));
             return;
         }
+    }
+}
+
+void settings_list_files(struct settings *settings)
+{
+    const struct relay_config *config = &settings->config.relay;
+    uint32_t files = 0;
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        bool is_new = route_list_is_file(&config->routes[i]);
+        for (uint32_t before = 0; is_new && before < i; before++) {
+            is_new = !slice_equal(config->routes[before].recipients_list,
+                                  config->routes[i].recipients_list);
+        }
+        files += is_new;
+    }
+    if (files > LIST_FILES_MAX) {
+        settings_complain(settings, settings->top.at,
+                          "recipients: more than %d files; one may serve many domains",
+                          LIST_FILES_MAX);
     }
 }

@@ -684,6 +684,7 @@ void settings_routes(struct settings *settings, const struct names *servers,
     }
     settings->config.relay.routes = routes.all;
     settings->config.relay.route_count = routes.count;
+    settings_list_files(settings);
     fill_bounces(&routes, settings_entry(top, BLOCK_TOP, "bounces"));
     fill_postmaster(&routes, settings_entry(top, BLOCK_TOP, "postmaster"));
     fill_nat_addresses(&routes, settings_entry(top, BLOCK_TOP, "nat-address"));

@@ -300,7 +300,11 @@ const struct setting settings_table[] = {
              "are better than this host."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
      .text = "Which recipients exist: any accepts all; learn asks the server while it is up and "
-             "remembers what it has said."},
+             "remembers what it has said; file:PATH and https://... name a list of all there are, "
+             "as described below."},
+    {"recipients-interval", SETTING_DURATION, DOMAIN(recipients_every_ms), .fallback = "15m",
+     .least = SECOND, .most = 30 * DAY,
+     .text = "How often a page with recipients is asked for. A file is read whenever it changes."},
     {"unknown", SETTING_CHOICE, DOMAIN(unknown), .fallback = "accept", .choices = "accept|defer",
      .text = "What RCPT answers for a recipient of whom nothing is known while the server cannot be "
              "asked, or does not say: 250, or 450."},

@@ -36,20 +36,25 @@ static const char *ago(const json_t *row, const char *key, char text[TOOL_TEXT])
 static void domain_row(struct listing *listing, const json_t *row)
 {
     static const struct tool_column columns[] = {
-        {"DOMAIN", 0.4, COLUMN_SHRINKS},
-        {"GOOD", 8, COLUMN_RIGHT},
-        {"BAD", 8, COLUMN_RIGHT},
-        {"REFUSED", 8, COLUMN_RIGHT},
+        {"DOMAIN", 0.4, COLUMN_SHRINKS}, {"GOOD", 8, COLUMN_RIGHT},
+        {"BAD", 8, COLUMN_RIGHT},        {"REFUSED", 8, COLUMN_RIGHT},
+        {"CHECKED", 8, COLUMN_RIGHT},    {"SOURCE", 0.4, COLUMN_SHRINKS},
     };
-    char good[TOOL_TEXT], bad[TOOL_TEXT], refused[TOOL_TEXT];
+    char good[TOOL_TEXT], bad[TOOL_TEXT], refused[TOOL_TEXT], checked[TOOL_TEXT];
+    char source[300], problem[300], shown[604];
     if (listing->table == NULL) {
-        listing->table = tool_table_new(listing->tool, columns, 4);
+        listing->table = tool_table_new(listing->tool, columns, 6);
     }
+    tool_clean(tool_string(row, "source"), source, sizeof(source));
+    tool_clean(tool_string(row, "problem"), problem, sizeof(problem));
+    snprintf(shown, sizeof(shown), "%s%s%s", source, problem[0] != '\0' ? ": " : "", problem);
     snprintf(good, sizeof(good), "%lld", (long long)tool_integer(row, "good"));
     snprintf(bad, sizeof(bad), "%lld", (long long)tool_integer(row, "bad"));
     snprintf(refused, sizeof(refused), "%lld", (long long)tool_integer(row, "refused"));
     tool_table_row(listing->table,
-                   (const char *const[]){tool_string(row, "domain"), good, bad, refused}, NULL);
+                   (const char *const[]){tool_string(row, "domain"), good, bad, refused,
+                                         ago(row, "checked", checked), shown},
+                   NULL);
 }
 
 static void address_row(struct listing *listing, const json_t *row)

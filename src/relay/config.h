@@ -135,7 +135,8 @@ struct route_config {
     uint64_t delay_notice_ms; /* 0: none */
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
     enum recipients_source recipients;
-    struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path */
+    struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path, or a URL */
+    uint64_t recipients_every_ms; /* a URL is asked */
     enum unknown_policy unknown;
     bool only_when_down;      /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
     struct slice separators;  /* each of them begins what a local part has beside its name */
@@ -146,6 +147,12 @@ struct route_config {
     uint32_t etrn_from_count;
 };
 #define QUOTA_DEFAULT UINT64_MAX
+
+static inline bool route_list_is_file(const struct route_config *route)
+{
+    return route->recipients == RECIPIENTS_LIST && route->recipients_list.length > 0 &&
+           route->recipients_list.data[0] == '/';
+}
 
 struct relay_config {
     const struct server_config *servers;

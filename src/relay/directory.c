@@ -15,6 +15,7 @@ enum { TAUGHT_MS = 3600 * 1000 };
 
 struct domain_table {
     struct mailboxes *mailboxes;
+    bool everybody; /* by the list that is being taken */
     size_t length;
     uint8_t domain[];
 };
@@ -25,6 +26,8 @@ struct directory {
     int64_t taught_ms;   /* steady: since then */
     struct relay_envelopes envelopes;
     struct arena arena;
+    uint8_t *source; /* of the list that is being taken; NULL: none is */
+    size_t source_length;
 };
 
 static struct slice domain_of(const struct domain_table *table)
@@ -60,6 +63,7 @@ void directory_free(struct directory *directory)
     map_done(&directory->tables);
     known_done(&directory->taught);
     arena_done(&directory->arena);
+    free(directory->source);
     free(directory);
 }
 
@@ -191,6 +195,12 @@ static bool keeps(const struct route_config *route)
     return route != NULL && route->kind == ROUTE_DOMAIN && route->recipients != RECIPIENTS_ANY;
 }
 
+const struct route_config *relay_domain_block(const struct relay *relay, struct slice domain)
+{
+    uint32_t index;
+    return route_of_domain(relay, domain, &index);
+}
+
 struct mailboxes *relay_mailboxes(struct relay *relay, struct slice domain, struct slice *ret_name)
 {
     uint32_t index;
@@ -219,6 +229,172 @@ struct mailboxes *relay_next_mailboxes(const struct relay *relay, size_t *cursor
     return table->mailboxes;
 }
 
+/* ---- lists -------------------------------------------------------------------------------- */
+
+enum { PATTERN_MAX = 2 + 255 };
+
+/* The table of those domains of a pattern that have none of their own: "*.name". */
+static struct slice pattern_domain(const struct domain_pattern *pattern,
+                                   uint8_t buffer[PATTERN_MAX])
+{
+    size_t length = pattern->name.length < PATTERN_MAX - 2 ? pattern->name.length : PATTERN_MAX - 2;
+    buffer[0] = '*';
+    buffer[1] = '.';
+    memcpy(buffer + 2, pattern->name.data, length);
+    return slice_make(buffer, length + 2);
+}
+
+static struct domain_table *pattern_table(const struct relay *relay,
+                                          const struct route_config *route, struct slice domain)
+{
+    uint8_t buffer[PATTERN_MAX];
+    for (uint32_t i = 0; i < route->domain_count; i++) {
+        struct slice name = route->domains[i].name;
+        if (route->domains[i].wild && domain.length > name.length + 1 &&
+            domain.data[domain.length - name.length - 1] == '.' &&
+            slice_equal_fold(slice_skip(domain, domain.length - name.length), name)) {
+            return find_table(relay, pattern_domain(&route->domains[i], buffer));
+        }
+    }
+    return NULL;
+}
+
+static bool names_source(const struct relay *relay, const struct route_config *route)
+{
+    const struct directory *directory = relay->directory;
+    return keeps(route) && route->recipients == RECIPIENTS_LIST && directory->source != NULL &&
+           slice_equal(route->recipients_list,
+                       slice_make(directory->source, directory->source_length));
+}
+
+static enum error begin_table(struct relay *relay, struct slice domain,
+                              struct domain_table **ret_table)
+{
+    struct domain_table *table = find_table(relay, domain);
+    table = table != NULL ? table : make_table(relay, domain);
+    *ret_table = table;
+    if (table == NULL) {
+        return relay->directory->tables.count >= DIRECTORY_DOMAINS_MAX ? ERROR_LIMIT : ERROR_MEMORY;
+    }
+    if (!mailboxes_list_is_read(table->mailboxes)) {
+        mailboxes_list_begin(table->mailboxes);
+        table->everybody = false;
+    }
+    return ERROR_NONE;
+}
+
+/* All that a block has by name, also where the list names nobody of it. */
+static enum error begin_route(struct relay *relay, const struct route_config *route)
+{
+    uint8_t buffer[PATTERN_MAX];
+    struct domain_table *table;
+    enum error error = ERROR_NONE;
+    for (uint32_t i = 0; error == ERROR_NONE && i < route->domain_count; i++) {
+        const struct domain_pattern *pattern = &route->domains[i];
+        if (pattern->wild || !pattern->alias) {
+            error = begin_table(
+                relay, pattern->wild ? pattern_domain(pattern, buffer) : pattern->name, &table);
+        }
+    }
+    return error;
+}
+
+enum error relay_list_begin(struct relay *relay, struct slice source)
+{
+    struct directory *directory = relay->directory;
+    bool named = false;
+    relay_list_give_up(relay);
+    directory->source = malloc(source.length + 1);
+    if (directory->source == NULL) {
+        return ERROR_MEMORY;
+    }
+    memcpy(directory->source, source.data, source.length);
+    directory->source_length = source.length;
+    enum error error = ERROR_NONE;
+    for (uint32_t i = 0; error == ERROR_NONE && i < relay->config->route_count; i++) {
+        if (names_source(relay, &relay->config->routes[i])) {
+            named = true;
+            error = begin_route(relay, &relay->config->routes[i]);
+        }
+    }
+    error = error == ERROR_NONE && !named ? ERROR_MISSING : error;
+    if (error != ERROR_NONE) {
+        relay_list_give_up(relay);
+        return error;
+    }
+    /* Those of domains under a pattern that had names of their own in the list before. */
+    struct domain_table *table;
+    for (size_t cursor = 0; (table = map_next(&directory->tables, &cursor)) != NULL;) {
+        uint32_t index;
+        if (names_source(relay, route_of_domain(relay, domain_of(table), &index)) &&
+            !mailboxes_list_is_read(table->mailboxes)) {
+            mailboxes_list_begin(table->mailboxes);
+            table->everybody = false;
+        }
+    }
+    return ERROR_NONE;
+}
+
+enum error relay_list_add(struct relay *relay, struct slice address)
+{
+    uint32_t index;
+    uint8_t buffer[MAILBOX_NAME_MAX];
+    struct slice name, domain = domain_of_address(address);
+    const struct route_config *route = route_of_domain(relay, domain, &index);
+    struct domain_table *table;
+    if (relay->directory->source == NULL) {
+        return ERROR_CLOSED;
+    }
+    if (!names_source(relay, route)) {
+        return ERROR_INVALID;
+    }
+    enum error error = begin_table(relay, table_domain(route, domain), &table);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    if (address.length == domain.length + 1) {
+        table->everybody = true;
+        return ERROR_NONE;
+    }
+    return make_name(route, address, true, buffer, &name)
+               ? mailboxes_list_add(table->mailboxes, name)
+               : ERROR_INVALID;
+}
+
+static void settle_lists(struct relay *relay, bool ends, int64_t now_ms)
+{
+    struct directory *directory = relay->directory;
+    struct domain_table *table;
+    for (size_t cursor = 0; (table = map_next(&directory->tables, &cursor)) != NULL;) {
+        if (!mailboxes_list_is_read(table->mailboxes)) {
+            continue;
+        }
+        if (ends) {
+            mailboxes_list_end(table->mailboxes, table->everybody, now_ms);
+        } else {
+            mailboxes_list_give_up(table->mailboxes);
+        }
+    }
+    free(directory->source);
+    directory->source = NULL;
+}
+
+enum error relay_list_end(struct relay *relay, struct relay_time now)
+{
+    if (relay->directory->source == NULL) {
+        return ERROR_CLOSED;
+    }
+    settle_lists(relay, true, now.wall_ms);
+    return ERROR_NONE;
+}
+
+void relay_list_give_up(struct relay *relay)
+{
+    if (relay->directory->source != NULL) {
+        settle_lists(relay, false, 0);
+    }
+}
+
 /* Tables that are kept no more go, and lists where none is configured. */
 void directory_reconfigured(struct relay *relay)
 {
@@ -226,6 +402,7 @@ void directory_reconfigured(struct relay *relay)
     struct map kept;
     struct domain_table *table;
     map_init(&kept);
+    relay_list_give_up(relay);
     for (size_t cursor = 0; (table = map_next(tables, &cursor)) != NULL;) {
         uint32_t index;
         struct slice domain = domain_of(table);
@@ -266,6 +443,9 @@ static bool question_make(const struct relay *relay, struct slice address,
     }
     question->domain = table_domain(question->route, domain);
     question->table = find_table(relay, question->domain);
+    if (question->table == NULL && question->route->recipients == RECIPIENTS_LIST) {
+        question->table = pattern_table(relay, question->route, question->domain);
+    }
     /* One that no table can have is the empty name: not known, and not in a list. */
     (void)make_name(question->route, address, true, question->buffer, &question->name);
     if (question->table == NULL || !mailboxes_has(question->table->mailboxes, question->name)) {

@@ -58,10 +58,28 @@ struct mailboxes *relay_mailboxes(struct relay *relay, struct slice domain, stru
 /* One after the other, from a cursor that begins as 0; NULL: that was the last. */
 struct mailboxes *relay_next_mailboxes(const struct relay *relay, size_t *cursor,
                                        struct slice *ret_domain);
+/* The block of a domain; NULL: it is none of ours. */
+const struct route_config *relay_domain_block(const struct relay *relay, struct slice domain);
 /* The name of an address in its table: written to `buffer`. False: it is no address of the table's
  * domain. `whole`: with what stands behind a separator. */
 bool relay_mailbox_name(const struct relay *relay, struct slice address, bool whole,
                         uint8_t buffer[MAILBOX_NAME_MAX], struct slice *ret_name);
+
+/* ---- lists ------------------------------------------------------------------------------------
+ *
+ * What a source (a file, a directory, a page) says of all the blocks that name it. One is taken at
+ * a time; until its end the earlier one holds. A reload gives it up.
+ */
+
+/* One that was begun before is given up. ERROR_MISSING: no block names this source; ERROR_MEMORY,
+ * ERROR_LIMIT. */
+enum error relay_list_begin(struct relay *relay, struct slice source) MUST_CHECK;
+/* One more; without a local part ("@domain"): everybody there. ERROR_CLOSED: none is being taken.
+ * ERROR_INVALID: of no domain of the source's blocks, or no name. ERROR_MEMORY, ERROR_LIMIT. */
+enum error relay_list_add(struct relay *relay, struct slice address) MUST_CHECK;
+/* It is in force from now on: who is not in it does not exist. ERROR_CLOSED. */
+enum error relay_list_end(struct relay *relay, struct relay_time now) MUST_CHECK;
+void relay_list_give_up(struct relay *relay);
 
 /* ---- learning from deliveries ------------------------------------------------------------- */
 

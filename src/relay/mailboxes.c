@@ -551,6 +551,11 @@ void mailboxes_list_give_up(struct mailboxes *mailboxes)
     }
 }
 
+bool mailboxes_list_is_read(const struct mailboxes *mailboxes)
+{
+    return mailboxes->reading;
+}
+
 void mailboxes_list_begin(struct mailboxes *mailboxes)
 {
     mailboxes_list_give_up(mailboxes);

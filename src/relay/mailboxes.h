@@ -116,6 +116,8 @@ enum mailboxes_catch mailboxes_catch(const struct mailboxes *mailboxes, uint64_t
 /* A list is read: first this, then each name, then the end. Until the end the earlier one holds. */
 void mailboxes_list_begin(struct mailboxes *mailboxes);
 enum error mailboxes_list_add(struct mailboxes *mailboxes, struct slice name) MUST_CHECK;
+/* One has been begun, and not ended. */
+bool mailboxes_list_is_read(const struct mailboxes *mailboxes);
 /* `everybody`: who is not in it is good as well. */
 void mailboxes_list_end(struct mailboxes *mailboxes, bool everybody, int64_t now_ms);
 /* It could not be read to its end: as if it had not been begun. */

@@ -38,6 +38,7 @@ static const struct {
     [ALERT_EDGE_IN] = {"mail can come in again", ""},
     [ALERT_EDGE_OUT] = {"mail can go out again", ""},
     [ALERT_MILTER] = {"filter ", " can be reached again"},
+    [ALERT_RECIPIENTS] = {"list ", " is taken again"},
     [ALERT_MORE] = {"all conditions are listed again", ""},
 };
 

@@ -50,6 +50,7 @@ enum {
     X(EDGE_IN, "edge-in", "a ring is cut off")                                                     \
     X(EDGE_OUT, "edge-out", "a ring is cut off")                                                   \
     X(MILTER, "milter", "filter: it cannot be reached")                                            \
+    X(RECIPIENTS, "recipients", "list of recipients: it cannot be read, the last good one holds")  \
     X(MORE, "more", "others found no place in the table")
 
 enum alert_kind {

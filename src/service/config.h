@@ -163,6 +163,8 @@ struct hook_config {
     uint32_t rate;       /* messages an hour */
 };
 
+enum { LIST_FILES_MAX = 64, LIST_PATH_MAX = 255 }; /* files with lists of recipients */
+
 struct service_config {
     struct slice hostname;
     struct slice authserv_id; /* by which our filters sign (RFC 8601) */

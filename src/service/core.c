@@ -349,6 +349,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     core_milter_forget(core, core->config);
     core->config = config;
     core->generation = generation;
+    core_lists_reconfigure(core);
     core_out_remap(core, old);
     if (core_in_reconfigure(core) != ERROR_NONE) {
         core_out_of_memory(); /* relay has the new one already */

@@ -170,6 +170,18 @@ void report_milter(struct core *core, struct slice name, struct slice why)
     begin(core, ALERT_MILTER, name, text);
 }
 
+void report_list(struct core *core, struct slice source, const char *problem)
+{
+    char text[ALERT_TEXT_SIZE];
+    if (problem == NULL) {
+        end(core, ALERT_RECIPIENTS, source);
+        return;
+    }
+    snprintf(text, sizeof(text), "the list %.*s cannot be taken: %.90s",
+             SLICE_PRINT(slice_take(source, 70)), problem);
+    begin(core, ALERT_RECIPIENTS, source, text);
+}
+
 /* ---- what relay tells ------------------------------------------------------------------------ */
 
 /* How an alert calls a lane: by its route, and by where its mail was redirected to. */

@@ -37,6 +37,7 @@ static const struct control_command commands[] = {
     {"recipients list", false, false, NULL, recipients_list_step},
     {"recipients import", true, false, NULL, recipients_import_step},
     {"recipients forget", true, false, NULL, recipients_forget_step},
+    {"recipients load", true, false, NULL, recipients_load_step},
     {"recipients verify", true, false, recipients_verify_begin, recipients_verify_step},
     {"alert news", true, false, alert_news_begin, alert_news_step},
     {"errands", true, false, NULL, errands_step},

@@ -190,6 +190,11 @@ enum control_step recipients_list_step(struct control_request *request);
 enum control_step recipients_import_step(struct control_request *request);
 enum control_step recipients_forget_step(struct control_request *request);
 enum control_step recipients_verify_begin(struct control_request *request);
+/* core_control_lists.c */
+enum control_step recipients_load_step(struct control_request *request);
+/* Where the recipients of a block's domain come from, and how that goes. */
+void control_put_list(const struct core *core, const struct route_config *route, json_t *row);
+
 enum control_step recipients_verify_step(struct control_request *request);
 enum control_step alert_news_begin(struct control_request *request);
 enum control_step alert_news_step(struct control_request *request);

@@ -49,8 +49,10 @@ static json_t *mailbox_row(const struct mailbox *mailbox, struct slice domain)
     return row;
 }
 
-static json_t *domain_row(struct slice domain, const struct mailboxes *table)
+static json_t *domain_row(const struct core *core, struct slice domain,
+                          const struct mailboxes *table)
 {
+
     struct mailboxes_count count = mailboxes_count(table);
     json_t *row = json_object();
     control_set(row, "domain", control_string(domain));
@@ -59,6 +61,7 @@ static json_t *domain_row(struct slice domain, const struct mailboxes *table)
     control_set(row, "refused", json_integer(count.refused));
     control_set(row, "list", control_time(mailboxes_list_ms(table)));
     control_set(row, "bytes", json_integer((json_int_t)mailboxes_bytes(table)));
+    control_put_list(core, relay_domain_block(core->relay, domain), row);
     return row;
 }
 
@@ -69,7 +72,7 @@ static struct mailboxes *table_of(struct control_request *request, struct slice 
     struct mailboxes *table = relay_mailboxes(request->core->relay, domain, ret_domain);
     if (table == NULL) {
         (void)control_fail(request, CONTROL_NOTHING_MATCHED,
-                           "no domain of that name with recipients = learn");
+                           "no domain of that name that knows its recipients");
     }
     return table;
 }
@@ -81,7 +84,7 @@ static enum control_step list_domains(struct control_request *request)
     const struct mailboxes *table = NULL;
     while (request->rows.length < CONTROL_OUT_HIGH &&
            (table = relay_next_mailboxes(request->core->relay, &cursor, &domain)) != NULL) {
-        control_row(request, domain_row(domain, table));
+        control_row(request, domain_row(request->core, domain, table));
         request->cursor = cursor;
     }
     return table != NULL ? STEP_MORE : STEP_END;

@@ -217,8 +217,9 @@ struct core {
     struct whole_files *files; /* what outlives us and is no mail; NULL: nothing does */
     struct errands *errands;
     struct policies *policies;
-    struct link resolutions; /* struct resolution: answers of DNS that wait for a policy */
-    struct link drills;      /* struct drill, begun in this life */
+    struct link resolutions;  /* struct resolution: answers of DNS that wait for a policy */
+    struct link list_sources; /* of recipients: what came of each */
+    struct link drills;       /* struct drill, begun in this life */
     struct link controls;
     struct loop_later *control_later;
 
@@ -294,6 +295,10 @@ void core_recipients_forget_context(struct core *core,
                                     void *context); /* it is not called any more */
 /* An address of this domain that cannot exist, in `buffer`. */
 struct slice core_recipients_random(struct slice domain, struct buffer *buffer);
+
+/* core_control_lists.c */
+void core_lists_reconfigure(struct core *core);
+void core_lists_done(struct core *core);
 
 /* core_out.c and core_job.c */
 void core_out_init(struct core *core);
@@ -395,6 +400,8 @@ void report_alert_over(struct core *core, enum alert_kind kind);
 void report_hook(struct core *core, struct slice name, const char *reason);
 /* Whether a filter can be reached: empty, or why not. */
 void report_milter(struct core *core, struct slice name, struct slice why);
+/* `problem` NULL: the list of recipients from there is well. */
+void report_list(struct core *core, struct slice source, const char *problem);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);
 void report_alerts_event(struct core *core, const struct relay_action *action);
 /* What stood in an earlier life and the notes tell of. */

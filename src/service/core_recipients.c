@@ -380,6 +380,7 @@ bool core_recipients_called(struct core_edge_out *out, struct reader *reader)
 void core_recipients_init(struct core *core)
 {
     struct recipients *recipients = calloc(1, sizeof(*recipients));
+    list_init(&core->list_sources);
     if (recipients == NULL) {
         return; /* set_up() finds that */
     }
@@ -426,6 +427,7 @@ void core_recipients_stop(struct core *core)
 void core_recipients_done(struct core *core)
 {
     struct recipients *recipients = core->recipients;
+    core_lists_done(core);
     if (recipients == NULL) {
         return;
     }

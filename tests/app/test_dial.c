@@ -57,13 +57,14 @@ static void requests_and_answers_pass(void **state)
 static void nonsense_is_told_apart(void **state)
 {
     (void)state;
-    static const struct slice wrong[] = {
+    uint8_t long_one[8 + 4 + DIAL_NAME_MAX + 1] = "12345678\0\1\0\0"; /* 256 bytes of name */
+    memset(long_one + 12, 'x', DIAL_NAME_MAX + 1);
+    const struct slice wrong[] = {
         SLICE_LITERAL("x"),
         SLICE_LITERAL("12345678"),
         SLICE_LITERAL("12345678\6\0\0\0clam"),
         SLICE_LITERAL("12345678\4\0\0\0clamav"),
-        SLICE_LITERAL("12345678\x40\0\0\0"
-                      "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+        slice_make(long_one, sizeof(long_one)),
     };
     int ends[2], fd;
     uint64_t token;

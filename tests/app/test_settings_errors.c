@@ -528,9 +528,9 @@ static void domains(void **state)
         {GOOD "domain * { deliver-to = m1 }\n", "conf:6: domain '*' is no host name (letters, "
                                                 "digits and hyphens, in parts of 1 to 63 with "
                                                 "dots)\n"},
-        {GOOD "domain a { deliver-to = m1 recipients = \"file:/nowhere/x\" }\n",
-         "conf:6: recipients: /nowhere/x: No such file or directory\n"
-         "conf:6: recipients = file: is not available in this version; use any or learn\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = \"http://lists.example/x\" }\n",
+         "conf:6: recipients: 'http://lists.example/x' is not one of any, learn, file:PATH, "
+         "https://HOST/...\n"},
         {GOOD "domain a { deliver-to = m1 separators = \"+@\" }\n",
          "conf:6: separators: '+@' has one that is none of + - = _ # ~ ^ & $ ! * / | .\n"},
         {GOOD "domain a { deliver-to = m1 aliases = \"*.b\" }\n",
@@ -540,7 +540,7 @@ static void domains(void **state)
         {GOOD "domain a { deliver-to = m1 aliases = a }\n",
          "conf:6: domain 'a' is there twice; first in line 6\n"},
         {GOOD "domain a { deliver-to = m1 recipients = all }\n",
-         "conf:6: recipients: 'all' is not one of any, learn, file:PATH\n"},
+         "conf:6: recipients: 'all' is not one of any, learn, file:PATH, https://HOST/...\n"},
         {GOOD "domain a { deliver-to = m1 retry = {10m, ten, 0} }\n",
          "conf:6: retry: 'ten' is no duration; write a number and a unit: 700ms, 30s, 10m, 2h, 5d "
          "or 1w\n"

@@ -1,0 +1,621 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ *   source due  ->  its file is asked for, or its page  ->  has it changed?  ->  begin
+ *   begin -> add, a batch of addresses at a time -> end     or, at any fault, failed
+ *
+ * All that a source gives becomes text, an address a line (app/recipient_list.h). A file is read
+ * as it is handed over, once it has not changed for SETTLED_MS, so that one which is being written
+ * is not taken for a short one; a page is in memory.
+ */
+#include "app/list_desk.h"
+
+#include "app/dial.h"
+#include "app/hook_core.h"
+#include "app/list_text.h"
+#include "app/recipient_list.h"
+#include "service/control_frame.h"
+#include "sys/clock.h"
+#include "sys/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    TICK_MS = 500,
+    FILE_EVERY_MS = 2000,
+    SETTLED_MS = 1500,
+    AGAIN_MS = 5000,       /* core was not there */
+    PAGE_AGAIN_MS = 60000, /* a page that failed, unless it is asked more often anyway */
+    TOLD_EVERY_MS = 60000, /* that it is as it was */
+    OPEN_PATIENCE_MS = 10000,
+    PAGE_TIMEOUT_MS = 60000,
+    PAGE_BYTES_MAX = 64 << 20,
+    BATCH = 5000,
+    PIECE = 256 << 10,
+    ETAG_SIZE = 256,
+    PROBLEM_SIZE = 160 + RECIPIENT_PROBLEM_MAX,
+};
+
+/* By which it is seen that a file has changed. */
+struct stamp {
+    uint64_t device, inode;
+    int64_t size, changed_ns, modified_ns;
+};
+
+struct source {
+    struct source *next;
+    bool is_file;
+    uint64_t every_ms;
+    int64_t due_ms;
+    bool is_taken; /* this core has it as `stamp` or `etag` says, or has been told why not */
+    bool is_failing;
+    int64_t told_ms;
+    struct stamp stamp;
+    char etag[ETAG_SIZE]; /* empty: none */
+    char name[];          /* a path or a URL, as the configuration has it */
+};
+
+enum phase { PHASE_IDLE, PHASE_ASKED, PHASE_READING, PHASE_LAST };
+
+struct list_desk {
+    struct loop *loop;
+    const struct service_config *config;
+    struct fetcher *fetcher;
+    struct hook_core *core;
+    struct loop_timer *timer;
+    int files;
+    struct loop_watch *watch;
+    struct source *sources;
+
+    /* The source at work. */
+    enum phase phase;
+    struct source *source;
+    uint64_t token; /* of what it has been asked for */
+    int64_t asked_ms;
+    int fd;             /* -1: it is a page */
+    struct buffer text; /* the page; of a file what has been read of it and not taken */
+    struct recipient_lines lines;
+    size_t used; /* of the page */
+    bool is_end;
+    uint64_t names, passed_over;
+    char problem[PROBLEM_SIZE];
+};
+
+static void go_on(void *context, const char *error);
+
+/* ---- the end of one -------------------------------------------------------------------------- */
+
+static void drop(struct list_desk *desk)
+{
+    if (desk->fd >= 0) {
+        close(desk->fd);
+    }
+    desk->fd = -1;
+    buffer_done(&desk->text);
+    desk->source = NULL;
+    desk->phase = PHASE_IDLE;
+    desk->token++;
+}
+
+/* Leaves the source at work until so much later. */
+static void leave(struct list_desk *desk, int64_t later_ms)
+{
+    desk->source->due_ms = clock_steady_ms() + later_ms;
+    drop(desk);
+}
+
+static void leave_until_due(struct list_desk *desk)
+{
+    const struct source *source = desk->source;
+    int64_t every_ms = (int64_t)source->every_ms;
+    leave(desk, source->is_failing && !source->is_file && every_ms > PAGE_AGAIN_MS ? PAGE_AGAIN_MS
+                                                                                   : every_ms);
+}
+
+/* False: core is not there, and the source comes again. */
+static bool ask(struct list_desk *desk, const char *step, const char *key, json_t *value)
+{
+    const struct hook_asker asker = {.context = desk, .end = go_on};
+    json_t *arguments = json_pack("{ss so}", "step", step, "source",
+                                  control_string(slice_from_text(desk->source->name)));
+    if (value != NULL) {
+        (void)json_object_set_new(arguments, key, value);
+    }
+    if (arguments == NULL || !hook_core_ask(desk->core, "recipients load", arguments, &asker)) {
+        desk->source->is_taken = false;
+        leave(desk, AGAIN_MS);
+        return false;
+    }
+    return true;
+}
+
+static void fail(struct list_desk *desk, const char *problem)
+{
+    struct source *source = desk->source;
+    snprintf(desk->problem, sizeof(desk->problem), "%s", problem);
+    if (!source->is_failing || !source->is_taken) {
+        log_event(LOG_LEVEL_WARNING, "recipients-list-failed",
+                  LOG_SLICE("source", slice_from_text(source->name)),
+                  LOG_TEXT("reason", desk->problem));
+    }
+    source->is_failing = source->is_taken = true;
+    source->told_ms = clock_steady_ms();
+    source->etag[0] = '\0';
+    desk->phase = PHASE_LAST;
+    (void)ask(desk, "failed", "problem", control_string(slice_from_text(desk->problem)));
+}
+
+static void is_as_it_was(struct list_desk *desk)
+{
+    struct source *source = desk->source;
+    int64_t now_ms = clock_steady_ms();
+    if (source->is_failing || now_ms - source->told_ms < TOLD_EVERY_MS) {
+        leave_until_due(desk); /* a file with a fault stays one */
+        return;
+    }
+    source->told_ms = now_ms;
+    desk->phase = PHASE_LAST;
+    (void)ask(desk, "same", NULL, NULL);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Whose line it is: of any block that has this source. */
+static const char *find_domain(const struct list_desk *desk, const struct recipient_line *line,
+                               struct slice *ret_domain)
+{
+    const struct relay_config *config = &desk->config->relay;
+    struct slice name = slice_from_text(desk->source->name);
+    const char *why = "no block has this source";
+    for (uint32_t i = 0; why != NULL && i < config->route_count; i++) {
+        const struct route_config *route = &config->routes[i];
+        if (route->recipients == RECIPIENTS_LIST && slice_equal(route->recipients_list, name)) {
+            why = recipient_line_domain(route, line, ret_domain);
+        }
+    }
+    return why;
+}
+
+static json_t *joined(struct slice local, struct slice domain)
+{
+    struct buffer address;
+    buffer_init(&address, 0);
+    buffer_append(&address, local);
+    buffer_put_u8(&address, '@');
+    buffer_append(&address, domain);
+    json_t *text = address.failed ? NULL : control_string(buffer_slice(&address));
+    buffer_done(&address);
+    return text;
+}
+
+/* The whole lines that are there, as many as fit. NULL, or a fault. */
+static const char *take_lines(struct list_desk *desk, json_t *batch)
+{
+    struct recipient_line line;
+    struct slice domain = SLICE_EMPTY;
+    const char *why = NULL;
+    while (json_array_size(batch) < BATCH && recipient_lines_next(&desk->lines, &line, &why)) {
+        why = find_domain(desk, &line, &domain);
+        if (why != NULL && line.domain.length > 0) {
+            desk->passed_over++; /* of a domain that is not ours: lists may be of others, too */
+            continue;
+        }
+        if (why != NULL || json_array_append_new(batch, joined(line.local, domain)) != 0) {
+            return why != NULL ? why : "out of memory";
+        }
+        desk->names++;
+    }
+    return why;
+}
+
+/* More of a file, behind what is left of it. NULL, or why not. */
+static const char *read_piece(struct list_desk *desk)
+{
+    size_t left = desk->lines.rest.length;
+    if (left > 0) {
+        memmove(desk->text.data, desk->lines.rest.data, left);
+    }
+    desk->text.length = left;
+    if (buffer_reserve(&desk->text, PIECE) != ERROR_NONE) {
+        return "out of memory";
+    }
+    ssize_t got;
+    do {
+        got = read(desk->fd, desk->text.data + left, PIECE);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        return strerror(errno);
+    }
+    desk->text.length += (size_t)got;
+    desk->is_end = got == 0;
+    desk->lines.rest = buffer_slice(&desk->text);
+    desk->lines.is_end = desk->is_end;
+    return NULL;
+}
+
+static const char *fill(struct list_desk *desk, json_t *batch)
+{
+    const char *why = take_lines(desk, batch);
+    while (why == NULL && json_array_size(batch) < BATCH && !desk->is_end) {
+        why = read_piece(desk);
+        why = why == NULL ? take_lines(desk, batch) : why;
+    }
+    return why;
+}
+
+static struct stamp stamp_of(const struct stat *status)
+{
+    const int64_t second = INT64_C(1000000000);
+    return (struct stamp){(uint64_t)status->st_dev, (uint64_t)status->st_ino, status->st_size,
+                          status->st_ctim.tv_sec * second + status->st_ctim.tv_nsec,
+                          status->st_mtim.tv_sec * second + status->st_mtim.tv_nsec};
+}
+
+static bool is_same_stamp(const struct stamp *a, const struct stamp *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+           a->changed_ns == b->changed_ns && a->modified_ns == b->modified_ns;
+}
+
+/* It has been written while it was read. */
+static bool has_moved(const struct list_desk *desk)
+{
+    struct stat status;
+    if (desk->fd < 0 || fstat(desk->fd, &status) != 0) {
+        return false;
+    }
+    struct stamp now = stamp_of(&status);
+    return !is_same_stamp(&now, &desk->source->stamp);
+}
+
+static void end_list(struct list_desk *desk)
+{
+    if (has_moved(desk)) {
+        desk->source->is_taken = false;
+        leave(desk, FILE_EVERY_MS);
+    } else if (desk->names == 0) {
+        fail(desk, desk->passed_over > 0 ? "it names nobody of our domains" : "it names nobody");
+    } else {
+        desk->phase = PHASE_LAST;
+        (void)ask(desk, "end", "names", json_integer((json_int_t)desk->names));
+    }
+}
+
+static void next_batch(struct list_desk *desk)
+{
+    json_t *batch = json_array();
+    const char *why = batch == NULL ? "out of memory" : fill(desk, batch);
+    if (why != NULL) {
+        char problem[RECIPIENT_PROBLEM_MAX];
+        snprintf(problem, sizeof(problem), "line %u: %s", desk->lines.line, why);
+        json_decref(batch);
+        fail(desk, problem);
+    } else if (json_array_size(batch) > 0) {
+        (void)ask(desk, "add", "addresses", batch);
+    } else {
+        json_decref(batch);
+        end_list(desk);
+    }
+}
+
+/* Core has answered. */
+static void go_on(void *context, const char *error)
+{
+    struct list_desk *desk = context;
+    if (desk->source == NULL) {
+        return; /* given up meanwhile */
+    }
+    if (error != NULL) {
+        desk->source->is_taken = false;
+        log_event(LOG_LEVEL_WARNING, "recipients-list-refused",
+                  LOG_SLICE("source", slice_from_text(desk->source->name)),
+                  LOG_TEXT("reason", error));
+        leave(desk, AGAIN_MS);
+    } else if (desk->phase == PHASE_LAST) {
+        if (desk->problem[0] == '\0') {
+            desk->source->is_taken = true;
+            desk->source->is_failing = false;
+            desk->source->told_ms = clock_steady_ms();
+        }
+        leave_until_due(desk);
+    } else {
+        next_batch(desk);
+    }
+}
+
+static void begin_list(struct list_desk *desk)
+{
+    desk->phase = PHASE_READING;
+    desk->names = desk->passed_over = 0;
+    (void)ask(desk, "begin", NULL, NULL);
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static void take_file(struct list_desk *desk, int fd)
+{
+    struct source *source = desk->source;
+    struct stat status;
+    desk->fd = fd;
+    if (fstat(fd, &status) != 0) {
+        fail(desk, strerror(errno));
+        return;
+    }
+    struct stamp stamp = stamp_of(&status);
+    if (source->is_taken && is_same_stamp(&stamp, &source->stamp)) {
+        is_as_it_was(desk);
+        return;
+    }
+    int64_t age_ms = clock_wall_ms() - stamp.modified_ns / 1000000;
+    if (age_ms >= 0 && age_ms < SETTLED_MS) {
+        leave(desk, SETTLED_MS - age_ms);
+        return;
+    }
+    source->stamp = stamp;
+    if (!S_ISREG(status.st_mode)) {
+        fail(desk, "it is not an ordinary file");
+    } else if (status.st_size > RECIPIENT_LIST_BYTES_MAX) {
+        fail(desk, "it is too large");
+    } else {
+        buffer_init(&desk->text, 0);
+        desk->is_end = false;
+        desk->lines = (struct recipient_lines){.rest = SLICE_EMPTY};
+        begin_list(desk);
+    }
+}
+
+static void cannot_open(struct list_desk *desk, enum error why)
+{
+    static const struct stamp none = {0};
+    struct source *source = desk->source;
+    if (source->is_failing && source->is_taken && is_same_stamp(&source->stamp, &none)) {
+        leave_until_due(desk); /* as before */
+        return;
+    }
+    source->stamp = none;
+    fail(desk, error_text(why));
+}
+
+static void file_answered(void *context, unsigned ready)
+{
+    (void)ready;
+    struct list_desk *desk = context;
+    uint64_t token;
+    enum error why;
+    int fd;
+    for (;;) {
+        enum error error = dial_answered(desk->files, &token, &why, &fd);
+        if (error == ERROR_AGAIN) {
+            return;
+        }
+        if (error != ERROR_NONE) {
+            loop_watch_set(desk->watch, 0); /* the keeper has gone, and we go with it */
+            return;
+        }
+        if (desk->phase != PHASE_ASKED || token != desk->token) {
+            if (fd >= 0) {
+                close(fd);
+            }
+        } else if (fd >= 0) {
+            take_file(desk, fd);
+        } else {
+            cannot_open(desk, why);
+        }
+    }
+}
+
+/* ---- pages ----------------------------------------------------------------------------------- */
+
+static void take_page(struct list_desk *desk, struct slice body)
+{
+    const char *why = list_text_from_page(body, &desk->text);
+    if (why != NULL) {
+        fail(desk, why);
+        return;
+    }
+    desk->lines = (struct recipient_lines){.rest = buffer_slice(&desk->text), .is_end = true};
+    desk->is_end = true;
+    begin_list(desk);
+}
+
+static void page_answered(void *context, uint64_t slot, const struct fetch_answer *answer)
+{
+    struct list_desk *desk = context;
+    if (desk->phase != PHASE_ASKED || slot != desk->token) {
+        return;
+    }
+    struct source *source = desk->source;
+    if (answer->problem != NULL) {
+        fail(desk, answer->problem);
+    } else if (answer->status == 304) {
+        is_as_it_was(desk);
+    } else {
+        bool fits = answer->etag.length < ETAG_SIZE;
+        snprintf(source->etag, ETAG_SIZE, "%.*s", fits ? (int)answer->etag.length : 0,
+                 (const char *)answer->etag.data);
+        source->is_taken = false;
+        take_page(desk, answer->body);
+    }
+}
+
+/* ---- whose turn it is ------------------------------------------------------------------------ */
+
+static void begin(struct list_desk *desk, struct source *source)
+{
+    desk->source = source;
+    desk->phase = PHASE_ASKED;
+    desk->asked_ms = clock_steady_ms();
+    desk->problem[0] = '\0';
+    desk->token++;
+    if (source->is_file) {
+        if (desk->files < 0 ||
+            dial_ask(desk->files, desk->token, slice_from_text(source->name)) != ERROR_NONE) {
+            leave(desk, AGAIN_MS);
+        }
+        return;
+    }
+    const struct fetch page = {
+        .fn = page_answered,
+        .context = desk,
+        .slot = desk->token,
+        .url = source->name,
+        .may_be_plain = true, /* to this machine alone: the settings see to it */
+        .etag = source->is_taken && source->etag[0] != '\0' ? source->etag : NULL,
+        .most_bytes = PAGE_BYTES_MAX,
+        .timeout_ms = PAGE_TIMEOUT_MS};
+    fetch_begin(desk->fetcher, &page);
+}
+
+static void tick(void *context)
+{
+    struct list_desk *desk = context;
+    int64_t now_ms = clock_steady_ms();
+    loop_timer_set(desk->timer, TICK_MS);
+    if (desk->phase == PHASE_ASKED && desk->source->is_file &&
+        now_ms - desk->asked_ms > OPEN_PATIENCE_MS) {
+        leave(desk, AGAIN_MS);
+    }
+    struct source *first = NULL;
+    for (struct source *at = desk->sources; at != NULL; at = at->next) {
+        first = at->due_ms <= now_ms && (first == NULL || at->due_ms < first->due_ms) ? at : first;
+    }
+    if (desk->phase == PHASE_IDLE && first != NULL) {
+        begin(desk, first);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void sources_free(struct source *source)
+{
+    while (source != NULL) {
+        struct source *next = source->next;
+        free(source);
+        source = next;
+    }
+}
+
+static struct source *find_source(struct source *source, struct slice name)
+{
+    while (source != NULL && !slice_equal(slice_from_text(source->name), name)) {
+        source = source->next;
+    }
+    return source;
+}
+
+/* Those of a configuration; what is known of `old` ones stays. */
+static enum error make_sources(const struct relay_config *config, struct source *old,
+                               struct source **ret_sources)
+{
+    struct source *made = NULL;
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        const struct route_config *route = &config->routes[i];
+        struct slice name = route->recipients_list;
+        if (route->recipients != RECIPIENTS_LIST || find_source(made, name) != NULL) {
+            continue;
+        }
+        struct source *source = calloc(1, sizeof(*source) + name.length + 1);
+        if (source == NULL) {
+            sources_free(made);
+            return ERROR_MEMORY;
+        }
+        const struct source *before = find_source(old, name);
+        if (before != NULL) {
+            *source = *before;
+        }
+        source->is_taken = false; /* its domains may be others now */
+        source->due_ms = 0;
+        source->etag[0] = '\0';
+        source->is_file = route_list_is_file(route);
+        source->every_ms = source->is_file ? FILE_EVERY_MS : route->recipients_every_ms;
+        memcpy(source->name, name.data, name.length);
+        source->next = made;
+        made = source;
+    }
+    *ret_sources = made;
+    return ERROR_NONE;
+}
+
+static void give_up(struct list_desk *desk)
+{
+    fetch_cancel(desk->fetcher, desk);
+    hook_core_forget(desk->core);
+    if (desk->source != NULL) {
+        leave(desk, 0);
+    }
+}
+
+enum error list_desk_reconfigure(struct list_desk *desk, const struct service_config *config)
+{
+    struct source *sources;
+    enum error error = make_sources(&config->relay, desk->sources, &sources);
+    if (error == ERROR_NONE) {
+        give_up(desk);
+        sources_free(desk->sources);
+        desk->sources = sources;
+        desk->config = config;
+    }
+    return error;
+}
+
+void list_desk_set_core(struct list_desk *desk, int fd)
+{
+    give_up(desk);
+    for (struct source *at = desk->sources; at != NULL; at = at->next) {
+        at->is_taken = false;
+        at->due_ms = 0;
+    }
+    hook_core_set(desk->core, fd);
+}
+
+bool list_desk_set_files(struct list_desk *desk, int fd)
+{
+    desk->files = fd;
+    desk->watch = loop_watch_new(desk->loop, fd, file_answered, desk);
+    if (desk->watch != NULL) {
+        loop_watch_set(desk->watch, LOOP_READ);
+    }
+    return desk->watch != NULL;
+}
+
+struct list_desk *list_desk_new(struct loop *loop, const struct service_config *config,
+                                struct fetcher *fetcher)
+{
+    struct list_desk *desk = calloc(1, sizeof(*desk));
+    if (desk == NULL) {
+        return NULL;
+    }
+    *desk = (struct list_desk){
+        .loop = loop, .config = config, .fetcher = fetcher, .files = -1, .fd = -1};
+    buffer_init(&desk->text, 0);
+    desk->core = hook_core_new(loop);
+    desk->timer = loop_timer_new(loop, tick, desk);
+    if (desk->core == NULL || desk->timer == NULL ||
+        make_sources(&config->relay, NULL, &desk->sources) != ERROR_NONE) {
+        list_desk_free(desk);
+        return NULL;
+    }
+    loop_timer_set(desk->timer, 0);
+    return desk;
+}
+
+void list_desk_free(struct list_desk *desk)
+{
+    if (desk == NULL) {
+        return;
+    }
+    if (desk->core != NULL) {
+        give_up(desk);
+    }
+    hook_core_free(desk->core);
+    loop_timer_free(desk->timer);
+    loop_watch_free(desk->watch);
+    if (desk->files >= 0) {
+        close(desk->files);
+    }
+    sources_free(desk->sources);
+    free(desk);
+}
