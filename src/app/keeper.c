@@ -59,6 +59,7 @@ static void go_on_stopping(struct keeper *keeper)
     if (has_ended(keeper, ROLE_EDGE_IN)) {
         stop_if_not_yet(keeper, ROLE_LOGIN, WEB_GRACE_MS);
         stop_if_not_yet(keeper, ROLE_DIRECTORY, DIRECTORY_GRACE_MS);
+        stop_if_not_yet(keeper, ROLE_PAM, RUNNER_GRACE_MS);
     }
     stop_if_not_yet(keeper, ROLE_EDGE_OUT, EDGE_OUT_GRACE_MS);
     if (has_ended(keeper, ROLE_EDGE_IN) && has_ended(keeper, ROLE_EDGE_OUT) &&

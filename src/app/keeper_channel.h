@@ -41,7 +41,7 @@ enum keeper_kind {
 
 enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
 
-/* Streams between two children; LINK_TURN, LINK_LOGIN and LINK_DIRECTORY have messages
+/* Streams between two children; LINK_TURN, LINK_LOGIN, LINK_DIRECTORY and LINK_PAM have messages
  * (sys/fdpass.h). */
 enum keeper_link {
     KEEPER_LINK_WEB,       /* core, web: the control protocol, to ask only */
@@ -52,6 +52,7 @@ enum keeper_link {
     KEEPER_LINK_TURN,      /* edge-in, edge-out: connections that are turned round (app/turn.h) */
     KEEPER_LINK_LOGIN,     /* edge-in, login: an end of a pair for each loop (service/login.h) */
     KEEPER_LINK_DIRECTORY, /* login, directory: passwords (service/login_remote.h) */
+    KEEPER_LINK_PAM,       /* login, pam: likewise */
     KEEPER_LINKS
 };
 

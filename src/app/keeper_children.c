@@ -96,7 +96,8 @@ static void give_config(struct gift *gift, const struct keeper *keeper, enum rol
         [ROLE_CORE] = KEEPER_TEXT_COMMON,     [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
         [ROLE_EDGE_IN] = KEEPER_TEXT_EDGE_IN, [ROLE_WEB] = KEEPER_TEXT_COMMON,
         [ROLE_HELPER] = KEEPER_TEXT_HELPER,   [ROLE_RUNNER] = KEEPER_TEXT_COMMON,
-        [ROLE_LOGIN] = KEEPER_TEXT_LOGIN,     [ROLE_DIRECTORY] = KEEPER_TEXT_DIRECTORY};
+        [ROLE_LOGIN] = KEEPER_TEXT_LOGIN,     [ROLE_DIRECTORY] = KEEPER_TEXT_DIRECTORY,
+        [ROLE_PAM] = KEEPER_TEXT_COMMON};
     give(gift, (struct keeper_message){.kind = KEEPER_CONFIG,
                                        .generation = keeper->generation,
                                        .descriptors = {keeper->texts[texts[role]]},
@@ -228,6 +229,7 @@ static enum error give_all(const struct child *child)
     case ROLE_WEB:
     case ROLE_RUNNER:
     case ROLE_DIRECTORY:
+    case ROLE_PAM:
     case ROLE_COUNT:
         break;
     }

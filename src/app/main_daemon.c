@@ -49,11 +49,11 @@ static int print_roles(void)
 {
     struct buffer text;
     buffer_init(&text, 0);
-    buffer_append_text(&text,
-                       "keeper: starts the others and holds listening sockets; parses nothing; "
-                       "stays root if started as root\n"
-                       "each of the others but runner: no new privileges, no signals to others; if "
-                       "started as root, another user, with nothing as its root directory\n");
+    buffer_append_text(
+        &text, "keeper: starts the others and holds listening sockets; parses nothing; "
+               "stays root if started as root\n"
+               "each of the others but runner and pam: no new privileges, no signals to others; if "
+               "started as root, another user, with nothing as its root directory\n");
     for (int role = 0; role < ROLE_COUNT; role++) {
         sandbox_describe(role_privileges((enum role)role), &text);
     }
@@ -76,7 +76,7 @@ static int run_role(const char *name, const char *path)
     static int (*const entries[ROLE_COUNT])(int channel) = {
         [ROLE_CORE] = role_core,   [ROLE_EDGE_OUT] = role_edge_out,   [ROLE_EDGE_IN] = role_edge_in,
         [ROLE_WEB] = role_web,     [ROLE_HELPER] = role_helper,       [ROLE_RUNNER] = role_runner,
-        [ROLE_LOGIN] = role_login, [ROLE_DIRECTORY] = role_directory,
+        [ROLE_LOGIN] = role_login, [ROLE_DIRECTORY] = role_directory, [ROLE_PAM] = role_pam,
     };
     show_name(name);
     /* Whoever started the keeper may have left some open. */

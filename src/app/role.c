@@ -29,11 +29,15 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_LOGIN] =
         {"login", SANDBOX_READ_FILES, 1024,
          "knows who may log in; is given the table of users to read, files of hashes and "
-         "links to edge-in, which asks, and to directory; no network"},
+         "links to edge-in, which asks, to directory and to pam; no network"},
     [ROLE_DIRECTORY] =
         {"directory", SANDBOX_CONNECT, 1024,
          "asks LDAP directories when login asks; is given the passwords to search with, and hears "
          "that of who logs in by one; no file system"},
+    [ROLE_PAM] = {"pam", SANDBOX_FREE, 0,
+                  "asks PAM in a child for each question, when login asks, and nothing else; stays "
+                  "root if the daemon was started as root and a listener names PAM; reads nothing "
+                  "from the network"},
 };
 
 const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES, 256,

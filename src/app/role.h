@@ -18,6 +18,7 @@ enum role {
     ROLE_RUNNER,
     ROLE_LOGIN,
     ROLE_DIRECTORY,
+    ROLE_PAM,
     ROLE_COUNT
 };
 
@@ -47,6 +48,7 @@ int role_helper(int channel);
 int role_runner(int channel);
 int role_login(int channel);
 int role_directory(int channel);
+int role_pam(int channel);
 /* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. */
 int role_reader(int channel, const char *path);
 

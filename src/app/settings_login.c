@@ -102,10 +102,31 @@ static bool fill_directory(struct settings *settings, const struct value *value,
     return false;
 }
 
+/* The name of a file in /etc/pam.d, or the path of one elsewhere. */
+static bool fill_service(struct settings *settings, const struct value *value, struct slice name,
+                         struct login_source *ret_source)
+{
+    bool is_path = name.length > 0 && name.data[0] == '/';
+    size_t slash = slice_find_last(name, '/');
+    if (name.length == 0 || name.length > SETTINGS_SECRET_MAX ||
+        slice_find(name, 0) < name.length ||
+        (is_path ? slash == 0 || slash + 1 == name.length : slash < name.length)) {
+        settings_complain(settings, value->at,
+                          "auth: '%.*s' is neither the name of a PAM service nor the absolute path "
+                          "of its file",
+                          SHOWN(name));
+        return false;
+    }
+    ret_source->kind = LOGIN_SOURCE_PAM;
+    ret_source->name = name;
+    return true;
+}
+
 static bool fill_source(struct settings *settings, const struct value *value,
                         struct login_source *ret_source)
 {
-    struct slice prefix = SLICE_LITERAL("file:"), directory = SLICE_LITERAL("ldap:");
+    struct slice prefix = SLICE_LITERAL("file:"), directory = SLICE_LITERAL("ldap:"),
+                 pam = SLICE_LITERAL("pam:");
     uint32_t source;
     *ret_source = (struct login_source){0};
     if (slice_equal(value->text, SLICE_LITERAL("users"))) {
@@ -116,9 +137,12 @@ static bool fill_source(struct settings *settings, const struct value *value,
         return fill_directory(settings, value, slice_skip(value->text, directory.length),
                               ret_source);
     }
+    if (slice_starts_fold(value->text, pam)) {
+        return fill_service(settings, value, slice_skip(value->text, pam.length), ret_source);
+    }
     if (!slice_starts_fold(value->text, prefix)) {
         settings_complain(settings, value->at,
-                          "auth: '%.*s' is neither users, \"file:PATH\" nor ldap:NAME",
+                          "auth: '%.*s' is neither users, \"file:PATH\", ldap:NAME nor pam:SERVICE",
                           SHOWN(value->text));
         return false;
     }

@@ -77,7 +77,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_MILTER] = "\"unix:PATH\" | \"IP:PORT\"",
         [SETTING_USERS] = "\"file:PATH\"",
         [SETTING_NAMES] = "{DOMAIN, ...}",
-        [SETTING_LOGINS] = "users, \"file:PATH\" or ldap:NAME, or a list",
+        [SETTING_LOGINS] = "users, \"file:PATH\", ldap:NAME or pam:SERVICE, or a list",
         [SETTING_LDAP_URLS] = "\"ldaps://HOST\" | {URL, ...}",
         [SETTING_ATTRIBUTES] = "NAME | {NAME, ...}",
         [SETTING_LDAP_TEXT] = "\"TEXT\"",

@@ -182,7 +182,9 @@ const struct setting settings_table[] = {
      .text = "Where it is known who may log in, one or a list, asked in order: users, those of "
              "holdfast user; \"file:PATH\", lines NAME:HASH[:ADDRESS,...] with hashes as crypt(3) "
              "makes them, as htpasswd(1) writes, read at start and reload and given to the login "
-             "process alone; ldap:NAME, the directory of an ldap block. The first that knows the "
+             "process alone; ldap:NAME, the directory of an ldap block; pam:SERVICE, a "
+             "service of PAM, by its name in /etc/pam.d or by its file's path. PAM knows no "
+             "addresses: a user has those of the table of users, or is his name. The first that knows the "
              "name decides; one that does not answer lets nobody in for now, nor those behind it. "
              "With users alone clients may use SCRAM-SHA-256, which the others "
              "do not allow, besides PLAIN and LOGIN. Nobody may log in without TLS."},

@@ -46,10 +46,15 @@ struct login_entry {
 };
 
 /* Where it is known who may log in; asked in order. */
-enum login_source_kind { LOGIN_SOURCE_USERS, LOGIN_SOURCE_FILE, LOGIN_SOURCE_LDAP };
+enum login_source_kind {
+    LOGIN_SOURCE_USERS,
+    LOGIN_SOURCE_FILE,
+    LOGIN_SOURCE_LDAP,
+    LOGIN_SOURCE_PAM
+};
 struct login_source {
     enum login_source_kind kind;
-    struct slice name;                 /* LOGIN_SOURCE_LDAP: of the ldap block */
+    struct slice name; /* LOGIN_SOURCE_LDAP: of the ldap block; PAM: of the service */
     const struct login_entry *entries; /* LOGIN_SOURCE_FILE; known to the login process only */
     uint32_t entry_count;
 };

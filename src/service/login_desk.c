@@ -60,7 +60,7 @@ struct login_desk {
     struct disk *disk;
     struct login_store *store;
     struct login_throttle *throttle;
-    struct login_remote *directory;
+    struct login_remote *directory, *pam;
     struct worker *workers[WORKERS];
     uint32_t next_worker;
     struct link askers, jobs, delayed;
@@ -235,6 +235,11 @@ struct known {
     uint32_t address_count;
 };
 
+static bool is_remote(const struct login_source *source)
+{
+    return source->kind == LOGIN_SOURCE_LDAP || source->kind == LOGIN_SOURCE_PAM;
+}
+
 /* Of those that are elsewhere the ones before `first` do not know it. */
 static struct known look_up(const struct login_desk *desk, const struct listener_config *listener,
                             struct slice name, uint32_t first)
@@ -244,7 +249,7 @@ static struct known look_up(const struct login_desk *desk, const struct listener
         const struct login_source *source = &listener->login_sources[i];
         const struct login_user *user = NULL;
         const struct login_entry *entry = NULL;
-        if (source->kind == LOGIN_SOURCE_LDAP && i >= first) {
+        if (is_remote(source) && i >= first) {
             known.remote = source;
             known.at = i;
             return known;
@@ -311,7 +316,7 @@ static bool asks_others(const struct listener_config *listener)
 {
     bool asks = false;
     for (uint32_t i = 0; listener != NULL && i < listener->login_source_count; i++) {
-        asks = asks || listener->login_sources[i].kind == LOGIN_SOURCE_LDAP;
+        asks = asks || is_remote(&listener->login_sources[i]);
     }
     return asks;
 }
@@ -461,7 +466,8 @@ static void check(struct job *job, const struct known *known)
     }
     if (job->is_remote) {
         goes = login_remote_ask(
-            desk->directory, known->remote->name, slice_make(job->name, job->name_length),
+            known->remote->kind == LOGIN_SOURCE_PAM ? desk->pam : desk->directory,
+            known->remote->name, &job->client, slice_make(job->name, job->name_length),
             slice_make(job->password, job->password_length), remote_answered, job);
     } else if (hash.length < sizeof(job->hash)) {
         job->is_decoy = known->hash.length == 0;
@@ -606,6 +612,11 @@ void login_desk_set_directory(struct login_desk *desk, int fd)
     login_remote_set_link(desk->directory, fd);
 }
 
+void login_desk_set_pam(struct login_desk *desk, int fd)
+{
+    login_remote_set_link(desk->pam, fd);
+}
+
 void login_desk_serve(struct login_desk *desk, int fd)
 {
     struct asker *asker = calloc(1, sizeof(*asker));
@@ -647,8 +658,9 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
     desk->throttle = login_throttle_new(key);
     desk->timer = loop_timer_new(loop, on_timer, desk);
     desk->directory = login_remote_new(loop);
+    desk->pam = login_remote_new(loop);
     bool good = desk->store != NULL && desk->throttle != NULL && desk->timer != NULL &&
-                desk->directory != NULL;
+                desk->directory != NULL && desk->pam != NULL;
     for (int i = 0; i < WORKERS; i++) {
         desk->workers[i] = worker_new(loop, "login");
         good = good && desk->workers[i] != NULL;
@@ -670,6 +682,7 @@ void login_desk_free(struct login_desk *desk)
         worker_free(desk->workers[i]);
     }
     login_remote_free(desk->directory);
+    login_remote_free(desk->pam);
     while (!list_is_empty(&desk->jobs)) {
         job_free(LIST_ENTRY(desk->jobs.next, struct job, link));
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The keeper of the secrets: answers who may log in (service/login.h), from the table of users,
- * from files of hashes and by asking the process that asks directories, and sees to it that
+ * from files of hashes and by asking those that ask directories and PAM, and sees to it that
  * guessing is slow (service/login_throttle.h). It alone has the hashes; passwords come to it, none
  * leaves it.
  *
@@ -34,8 +34,10 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
 void login_desk_free(struct login_desk *desk); /* NULL is allowed */
 /* On return nothing points into the old one. */
 void login_desk_reconfigure(struct login_desk *desk, const struct service_config *config);
-/* Takes the descriptor over, or -1: where directories are asked (service/login_remote.h). */
+/* Take the descriptor over, or -1: where directories are asked, and PAM (service/login_remote.h).
+ */
 void login_desk_set_directory(struct login_desk *desk, int fd);
+void login_desk_set_pam(struct login_desk *desk, int fd);
 /* Takes the descriptor over, one end of fdpass_pair(): questions come from there. */
 void login_desk_serve(struct login_desk *desk, int fd);
 

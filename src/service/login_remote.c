@@ -139,8 +139,9 @@ static bool send_question(struct login_remote *remote, const struct login_reques
     return sent;
 }
 
-bool login_remote_ask(struct login_remote *remote, struct slice source, struct slice name,
-                      struct slice password, login_remote_fn *fn, void *context)
+bool login_remote_ask(struct login_remote *remote, struct slice source,
+                      const struct ip_address *client, struct slice name, struct slice password,
+                      login_remote_fn *fn, void *context)
 {
     struct waiting *waiting = remote->fd >= 0 && has_room(remote, source)
                                   ? malloc(sizeof(*waiting) + source.length)
@@ -156,6 +157,7 @@ bool login_remote_ask(struct login_remote *remote, struct slice source, struct s
                                 .context = context};
     const struct login_request request = {.token = waiting->token,
                                           .question = LOGIN_PASSWORD,
+                                          .client = *client,
                                           .listener = source,
                                           .name = name,
                                           .secret = password};

@@ -30,7 +30,8 @@ void login_remote_set_link(struct login_remote *remote, int fd);
 /* All in the answer is valid during the call. */
 typedef void login_remote_fn(void *context, const struct login_answer *answer);
 /* Keeps nothing of the question. False: it cannot be asked now, and nobody is called. */
-bool login_remote_ask(struct login_remote *remote, struct slice source, struct slice name,
-                      struct slice password, login_remote_fn *fn, void *context);
+bool login_remote_ask(struct login_remote *remote, struct slice source,
+                      const struct ip_address *client, struct slice name, struct slice password,
+                      login_remote_fn *fn, void *context);
 
 #endif

@@ -210,6 +210,9 @@ static void ldap_blocks(void **state)
          "conf:7: address-attribute: 'a b' is no name of an attribute\n"},
         {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n tls-ca = secret }\n",
          "conf:7: tls-ca: secret: there is no certificate in it\n"},
+        {GOOD "listen s { address = \"127.0.0.1:587\" protocol = submission\n auth = pam:a/b }\n",
+         "conf:7: auth: 'a/b' is neither the name of a PAM service nor the absolute path of its "
+         "file\n"},
         {GOOD "listen s { address = \"127.0.0.1:587\" protocol = submission\n auth = ldap:y }\n",
          "conf:7: auth: there is no ldap block 'y'\n"},
     };
@@ -380,7 +383,7 @@ static void listeners(void **state)
               " key = key client-ca = key }\n",
          "conf:8: client-ca: key: there is no certificate in it\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" auth = x }\n",
-         "conf:6: auth: 'x' is neither users, \"file:PATH\" nor ldap:NAME\n"},
+         "conf:6: auth: 'x' is neither users, \"file:PATH\", ldap:NAME nor pam:SERVICE\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" trusted = {0.0.0.0/0} }\n",
          "conf:6: trusted: '0.0.0.0/0' lets everybody pass for anybody\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" proxy-from = {10.0.0.1/8, ::/0} }\n",
@@ -630,7 +633,7 @@ static void who_may_log_in(void **state)
         {GOOD "listen o { protocol = http address = \"0.0.0.0:80\" auth = users }\n",
          "conf:6: auth is for protocol = smtp and submission\n"},
         {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = {users, pam} }\n",
-         "conf:6: auth: 'pam' is neither users, \"file:PATH\" nor ldap:NAME\n"},
+         "conf:6: auth: 'pam' is neither users, \"file:PATH\", ldap:NAME nor pam:SERVICE\n"},
         {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = \"file:no\" }\n",
          "conf:6: no: No such file or directory\n"},
         {GOOD "listen o { protocol = submission address = \"0.0.0.0\" auth = \"file:hashes\" }\n",

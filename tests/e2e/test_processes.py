@@ -23,7 +23,10 @@ from load import CONNECTIONS, Load, compare, settle
 from peers import end_process, free_port, greets, wait_for
 
 CHILDREN = ("holdfast-core", "holdfast-edge-o", "holdfast-edge-i", "holdfast-web",
-            "holdfast-helper", "holdfast-runner", "holdfast-login", "holdfast-direct")
+            "holdfast-helper", "holdfast-runner", "holdfast-login", "holdfast-direct",
+            "holdfast-pam")
+
+FREE = ("holdfast-runner", "holdfast-pam")
 
 
 def child(mx, name):
@@ -523,7 +526,7 @@ def test_processes_hold_no_more_than_they_need(holdfast, sink, place):
         status = status_of(pid)
         assert status["Uid"].split() == ["65534"] * 4, name
         assert int(status["CapEff"], 16) == 0 and int(status["CapBnd"], 16) >= 0
-        if name == "holdfast-runner":  # what it runs would inherit them
+        if name in FREE:  # what they run would inherit them
             assert status["NoNewPrivs"] == "0" and status["Seccomp"] == "0", name
         else:
             assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", name
@@ -567,7 +570,7 @@ def test_the_control_socket_is_for_the_group(holdfast, sink, place):
     mx.stop()
 
 
-CONFINED = [name for name in CHILDREN if name != "holdfast-runner"]
+CONFINED = [name for name in CHILDREN if name not in FREE]
 MAKES_SOCKETS = ("holdfast-edge-o", "holdfast-helper", "holdfast-direct")
 
 # What is refused from inside each of them; a path is one that an attacker would look for.
@@ -638,7 +641,7 @@ def test_what_only_an_attacker_does_ends_the_process(holdfast, sink, what):
 def test_roles_can_be_shown():
     text = subprocess.run([program("holdfastd"), "--show-roles"], capture_output=True, text=True,
                           check=True, timeout=10).stdout
-    for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "login", "directory",
+    for role in ("core", "edge-out", "edge-in", "web", "helper", "runner", "login", "directory", "pam",
                  "reader"):
         assert re.search(rf"^{role}: ", text, re.M), role
     edge_in = re.search(r"^edge-in: .*?(?=^\S)", text, re.M | re.S).group(0)
