@@ -124,6 +124,11 @@ bool settings_secret(struct settings *settings, const struct place *at, struct s
 bool settings_secret_file(struct settings *settings, const struct place *at, struct slice path,
                           unsigned readers, uint32_t *ret_source);
 /* The same for a file that is no secret, but of use to its readers only. */
+/* The same of one that need not be there, by its whole path (static): false if it is not, cannot be
+ * read or is no good, with no complaint. It is looked at once. */
+typedef bool settings_file_fn(struct slice content);
+bool settings_found_file(struct settings *settings, struct slice path, unsigned readers,
+                         settings_file_fn *is_good, uint32_t *ret_source);
 bool settings_withheld_file(struct settings *settings, const struct place *at, struct slice path,
                             unsigned readers, uint32_t *ret_source);
 /* What settings_expand() wrote; false: no such text. */
@@ -367,6 +372,8 @@ void settings_odmr_listener(struct settings *settings, const struct block *block
 void settings_listener_tls(struct settings *settings, const struct block *block,
                            const struct entry *const *entries, struct listener_config *listener);
 #define SETTINGS_MACHINE_AUTHORITIES "/etc/ssl/certs/ca-certificates.crt"
+/* Whom the machine trusts, if it says so; or empty. */
+struct slice settings_machine_authorities(struct settings *settings, unsigned readers);
 /* PEM of authorities in a file for `readers`; complains under `key` if there are none. */
 void settings_authorities(struct settings *settings, const char *key, const struct place *at,
                           struct slice path, unsigned readers, struct slice *ret_pem);

@@ -184,7 +184,8 @@ static void fill_login(struct servers *servers, struct server_config *server)
 
 /* ---- TLS --------------------------------------------------------------------------------- */
 
-/* Who asks for a proof and names nobody trusts whom the machine trusts. */
+/* Who asks for a proof and names nobody trusts whom the machine trusts; of others it is good to
+ * know what they could prove. */
 static void fill_authorities(struct servers *servers, struct server_config *server,
                              const struct entry *entry, struct place at)
 {
@@ -192,6 +193,9 @@ static void fill_authorities(struct servers *servers, struct server_config *serv
     bool named = entry != NULL && entry->count == 1 && !entry->list;
     struct slice path = named ? entry->values[0].text : SLICE_LITERAL(SETTINGS_MACHINE_AUTHORITIES);
     if (!named && !server_tls_asks_authorities(server->tls) && server->tls != SERVER_TLS_MTA_STS) {
+        if (server->tls != SERVER_TLS_NONE) {
+            server->tls_ca = settings_machine_authorities(settings, SETTINGS_FOR_EDGE_OUT);
+        }
         return;
     }
     at = named ? entry->values[0].at : at;

@@ -166,6 +166,20 @@ bool settings_withheld_file(struct settings *settings, const struct place *at, s
     return take_file(settings, at, path, readers, ret_source);
 }
 
+bool settings_found_file(struct settings *settings, struct slice path, unsigned readers,
+                         settings_file_fn *is_good, uint32_t *ret_source)
+{
+    struct slice content;
+    *ret_source = find_source(settings, path);
+    if (*ret_source != NO_INDEX) {
+        settings->sources[*ret_source].readers |= (uint8_t)readers;
+        return true;
+    }
+    return !settings->sealed && settings->source_count < SETTINGS_SOURCES_MAX &&
+           read_file(settings, (const char *)path.data, &content) == NULL && is_good(content) &&
+           add_source(settings, path, content, readers, ret_source);
+}
+
 /* Everybody on the machine may read it. Only a warning: the directory may forbid it. */
 static bool is_public(const struct settings *settings, const struct source *source)
 {

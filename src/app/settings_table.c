@@ -286,8 +286,8 @@ const struct setting settings_table[] = {
     {"tls-ca", SETTING_SECRET, .block = BLOCK_SERVER,
      .otherwise = "the machine's, /etc/ssl/certs/ca-certificates.crt",
      .text = "The file of certificates, in PEM, of the authorities that may have signed the server's; "
-             "a server's own will do. Read at start and reload. With opportunistic and encrypt it changes "
-             "nothing but what the trace says."},
+             "a server's own will do. Read at start and reload. With opportunistic and encrypt it "
+             "decides nothing but what the trace says of the certificate, and whether mail that requires TLS may go."},
     {"auth-user", SETTING_TEXT, SERVER(auth_user), .otherwise = "no logging in",
      .text = "The user to log in as, by SCRAM-SHA-256, PLAIN or LOGIN; needs auth-password-file, and "
              "a tls that demands TLS, but for servers on this machine."},

@@ -22,6 +22,21 @@ void settings_authorities(struct settings *settings, const char *key, const stru
     }
 }
 
+static bool are_authorities(struct slice pem)
+{
+    char problem[TLS_PROBLEM_SIZE];
+    return tls_authorities_check(pem, problem) == ERROR_NONE;
+}
+
+struct slice settings_machine_authorities(struct settings *settings, unsigned readers)
+{
+    uint32_t source;
+    return settings_found_file(settings, SLICE_LITERAL(SETTINGS_MACHINE_AUTHORITIES), readers,
+                               are_authorities, &source)
+               ? settings->sources[source].content
+               : SLICE_EMPTY;
+}
+
 static void warn_of_end(struct settings *settings, const struct value *file, int64_t end_s)
 {
     int64_t left_s = end_s - (int64_t)time(NULL);

@@ -168,7 +168,7 @@ static struct tls_peer peer_of(const struct out_session *session,
         }
     }
     peer.name = peer.name_count > 0 ? names[0] : SLICE_EMPTY;
-    if (server->tls == SERVER_TLS_DANE || is_by_records(session)) {
+    if (is_by_records(session)) {
         peer.name_count = 0; /* its name in DNS, and nothing else */
         peer.name = session->exchanger != NULL ? server->name : server->addresses[0].host;
         dane_peer(session, &peer);

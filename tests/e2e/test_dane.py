@@ -2,6 +2,7 @@
 """tls = dane: what the signed TLSA records of a server's name demand, from a real name server."""
 
 import hashlib
+import re
 import subprocess
 
 import pytest
@@ -129,6 +130,7 @@ def test_without_records_it_is_opportunistic(holdfast, sink, authority, zone):
     mx.send()
     mx.wait_empty()
     assert said(mx)[0].startswith("dane (no TLSA records): TLSv1.3 ")
+    assert re.search("not asked to prove itself$|not verified: self-signed", said(mx)[0])
     hop.tls = None
     hop.stop()
     hop.start()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS to next hops: each policy, with a Postfix and with servers that do it badly."""
 
+import pathlib
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from peers import Dovecot, wait_for, why_no_dovecot
 from sink import CLOSE
 
 NAME = "mail.example.com"
+MACHINE = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @pytest.fixture
@@ -50,8 +52,19 @@ def test_postfix_is_spoken_to_by_tls_where_it_offers_it(holdfast, postfix, autho
     assert b"(using TLSv1.3 with cipher" in primary.messages()[0]
     assert "TLS connection established from" in primary.log()
     [said] = attempts(mx)
-    assert re.fullmatch(r"opportunistic: TLSv1\.3 TLS_\w+, not asked to prove itself", said)
+    asked = r"not verified: .+" if MACHINE.exists() else "not asked to prove itself"
+    assert re.fullmatch(rf"opportunistic: TLSv1\.3 TLS_\w+, {asked}", said)
     assert said in " ".join(mx.tool("trace", "ann@example.com").stdout.split())
+
+
+@pytest.mark.parametrize("name, result", [(NAME, "verified"),
+                                          ("other.example.net", "not verified: hostname mismatch")])
+def test_what_a_certificate_proves_is_told_where_nobody_asks(holdfast, sink, authority, name, result):
+    hop = sink(tls=authority.certificate(name).context())
+    mx = holdfast(routes(hop.port, f'tls-name = {NAME} tls-ca = "{authority.root}"'))
+    mx.send()
+    mx.wait_empty()
+    assert re.fullmatch(rf"opportunistic: TLSv1\.3 TLS_\w+, {result}", attempts(mx)[0])
 
 
 @pytest.mark.parametrize("most, wanted", [("!TLSv1.3", "TLSv1.2"), (">=TLSv1.3", "TLSv1.3")])
