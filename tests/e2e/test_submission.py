@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import os
+import pathlib
 import pty
 import re
 import shutil
@@ -510,6 +511,74 @@ def test_mail_of_strangers_is_left_as_it_is(submission):
     server.mx.send(recipients=["a@example.com"], content=b"Subject: x\r\n\r\nbody\r\n")
     content = arrived(server.sink, 1)[0].content
     assert b"Date:" not in content and b"Message-ID:" not in content
+
+
+# ---- the guide ----
+
+GUIDE = (pathlib.Path(__file__).resolve().parents[2] / "docs/submission.md").read_text()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^(?:swaks|msmtp) .*$", GUIDE, re.M))
+def test_the_commands_of_the_guide_send(by_tls, line):
+    command = line.split()
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    if command[0] == "swaks" and b"TLS not available" in subprocess.run(
+            ["swaks", "--support"], capture_output=True, timeout=60).stdout:
+        pytest.skip("this swaks has no TLS: libnet-ssleay-perl is not installed")
+    ports = {"587": str(by_tls.port), "465": str(by_tls.implicit)}
+    for port, ours in ports.items():
+        line = line.replace(f"mx2.example.net:{port}", f"127.0.0.1:{ours}")
+        line = line.replace(f"--port={port}", f"--port={ours}")
+    command = line.replace("--host=mx2.example.net", "--host=127.0.0.1").split()
+    if command[0] == "swaks":
+        command += ["--auth-password", "secret"]
+    else:
+        command[1:1] = ["--file=/dev/null", "--tls-certcheck=off", "--passwordeval=echo secret"]
+    done = subprocess.run(command, input="Subject: by the guide\n\nHello\n", capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert b"ESMTPSA" in arrived(by_tls.sink, 1)[0].content
+
+
+def test_the_configuration_of_the_guide_is_one(place):
+    authority = Authority(place)
+    certificate = authority.certificate("mx2.example.net")
+    blocks = [block for block in re.findall(r"^```\n(.*?)^```", GUIDE, re.M | re.S)
+              if block.startswith(("listen", "ldap"))]
+    assert len(blocks) == 2
+    password = place / "searcher"
+    password.write_text("search\n")
+    password.chmod(0o600)
+    text = f'hostname = mx2.example.net\nstate = "{place}/state"\n' + "".join(blocks)
+    text = text.replace("protocol    = submission\n",
+                        'protocol = submission\nauth = {users, ldap:people, "pam:mail"}\n')
+    for theirs, ours in (("/etc/holdfast/mx2.pem", certificate.chain),
+                         ("/etc/holdfast/mx2.key", certificate.key),
+                         ("/etc/holdfast/searcher", password)):
+        assert theirs in text
+        text = text.replace(theirs, str(ours))
+    text = text.replace("ldap people {", f'ldap people {{ tls-ca = "{authority.root}"')
+    conf = place / "guide.conf"
+    conf.write_text(text)
+    done = subprocess.run([program("holdfastd"), "-c", str(conf), "-n"], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_fail2ban_finds_who_failed_and_nobody_else(submission):
+    """By the filter of the guide; a name may look like the line of another client."""
+    server = submission()
+    pattern = re.compile(re.search(r"^failregex = (.*)$", GUIDE, re.M).group(1).replace(
+        "<HOST>", r"(?P<host>[0-9a-f:.]+)"))
+    lies = " info login login listener=users user=x client=192.0.2.66 outcome=refused"
+    names = (ANN, "nobody@example.org", "x" + lies, lies, '"' + lies, 'a" ' + lies)
+    with Dialogue(server.port, source="127.0.0.9") as client:
+        for name in names:
+            assert client.say(plain(name, "wrong"))[0] == 535
+    server.logged_in().close()
+    found = [pattern.search(line.split(" ", 1)[1]) for line in server.mx.log().splitlines()]
+    assert [match["host"] for match in found if match] == ["127.0.0.9"] * len(names)
 
 
 # ---- guessing ----
