@@ -591,24 +591,28 @@ enum mailbox_answer relay_recipient_asked(struct relay *relay, const struct rela
     const struct lane *lane = relay->lanes.all[question.index];
     uint32_t length;
     const uint32_t *chain = lane_chain(relay, lane, &length);
-    if (server == NULL || table == NULL || !may_teach(server, chain, length)) {
+    if (server == NULL || !may_teach(server, chain, length)) {
         return unanswered;
     }
     bool believed = refusals_are_believed(relay, server, lane);
+    enum mailbox_answer answer = is_accepted(callout->reply)              ? MAILBOX_TAKE
+                                 : believed && is_no_such(callout->reply) ? MAILBOX_REFUSE
+                                                                          : unanswered;
+    if (table == NULL) {
+        return answer; /* it will be asked for again */
+    }
     if (believed || (callout->random != NULL && is_accepted(callout->random))) {
         learn_random(relay, table, server, callout->random);
     }
     enum mailboxes_catch catches = catch_of(relay, table, server);
-    if (is_accepted(callout->reply)) {
+    if (answer == MAILBOX_REFUSE) {
+        (void)!mailboxes_refused(table->mailboxes, question.name, MAILBOX_FROM_CALLOUT,
+                                 now.wall_ms);
+    } else if (is_accepted(callout->reply)) {
         (void)!mailboxes_accepted(table->mailboxes, question.name, catches == CATCH_NONE,
                                   MAILBOX_FROM_CALLOUT, now.wall_ms);
-        return MAILBOX_TAKE;
     }
-    if (!is_no_such(callout->reply) || !believed) {
-        return unanswered;
-    }
-    (void)!mailboxes_refused(table->mailboxes, question.name, MAILBOX_FROM_CALLOUT, now.wall_ms);
-    return MAILBOX_REFUSE;
+    return answer;
 }
 
 /* ---- deliveries --------------------------------------------------------------------------- */
