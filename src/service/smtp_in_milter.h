@@ -5,6 +5,7 @@
  *   smtp_in_milter_link.c     connections: asked for, used again, lost, in time
  *   smtp_in_milter.c          a session's filters, asked one after another at each step
  *   smtp_in_milter_content.c  a message's content on its way through them, and then to core
+ *   smtp_in_milter_draft.h    that content meanwhile, and what they change
  *   smtp_in_milter_macro.c    what they are told of the session
  *
  * A filter that is away, too slow or talks nonsense is left out of the message, or the message is

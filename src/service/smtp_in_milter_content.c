@@ -1,374 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A message's content on its way through the filters. It is all here before the first is asked, for
- * each must see what those before it have changed at their end: the header in memory, the body in
- * memory up to CHANNEL_CHUNK and beyond that in the loop's scratch file. What a filter changes
- * counts with its verdict; if it fails before, nothing of it does. Only when all have spoken goes
- * the content to core, and from there its way is that of any other (R1).
+ * each must see what those before it have changed at their end (smtp_in_milter_draft.h). What a
+ * filter changes counts with its verdict; if it fails before, nothing of it does. Only when all
+ * have spoken goes the content to core, and from there its way is that of any other (R1).
  *
  *   filter  HEADER* EOH BODY* END   each step waits for the verdict, if one comes, and for room
  *   after the last: own field, header, body to core, then the commit
  */
-#include "service/smtp_in_milter.h"
+#include "service/smtp_in_milter_draft.h"
 
 #include "base/utf8.h"
 #include "sys/clock.h"
-#include "sys/log.h"
-
-#include <assert.h>
-#include <stdlib.h>
 
 enum {
-    CHANGES_MAX = 1 << 20, /* bytes of what a filter wants changed, without the body */
-    HEADER_SLACK = 2 * CHANGES_MAX * MILTERS_MAX,
     OUTPUT_HIGH = 256 << 10, /* with so much unsent a filter is given no more */
 };
-
-/* A string of bytes: the front in the scratch file, the rest in memory. */
-struct text {
-    struct scratch_text kept;
-    struct buffer rest;
-};
-
-struct change {
-    enum milter_event_kind kind;
-    uint32_t index;
-    bool needs_blank;
-    struct slice name, value;
-};
-
-enum draft_phase { DRAFT_HEADER, DRAFT_EOH, DRAFT_BODY, DRAFT_END, DRAFT_SENDING };
-
-struct draft {
-    enum draft_phase phase;
-    uint64_t at; /* field of the header, or octet of the body */
-    struct buffer header;
-    struct header_list list;
-    struct text body;
-    uint64_t body_begins; /* octets of `body` before it: the header as it came */
-    struct change *changes;
-    uint32_t change_count, change_room;
-    size_t change_bytes;
-    struct text new_body; /* of the filter at work */
-    bool has_new_body;
-    bool is_held;    /* quarantined */
-    bool is_nobodys; /* its one recipient has been taken away, and stands there for the trace */
-    bool has_8bit;
-    size_t accounted;
-};
-
-/* ---- texts ----------------------------------------------------------------------------------- */
-
-static uint64_t text_length(const struct text *text)
-{
-    return text->kept.length + text->rest.length;
-}
-
-static void text_done(struct smtp_in *in, struct text *text)
-{
-    if (in->store != NULL) {
-        scratch_clear(in->store, &text->kept);
-    }
-    buffer_done(&text->rest);
-}
-
-enum error content_keep(struct smtp_in *in, struct scratch_text *kept, struct buffer *content)
-{
-    if (in->store == NULL) {
-        return ERROR_SPACE;
-    }
-    /* The disk's reserve is for mail that has been taken. */
-    enum error error = in->accepting != ERROR_NONE
-                           ? in->accepting
-                           : scratch_append(in->store, kept, buffer_slice(content));
-    if (error == ERROR_NONE) {
-        buffer_clear(content);
-    }
-    return error;
-}
-
-static enum error text_append(struct smtp_in *in, struct text *text, struct slice bytes)
-{
-    if (text->rest.length > 0 && text->rest.length + bytes.length > CHANNEL_CHUNK) {
-        enum error error = content_keep(in, &text->kept, &text->rest);
-        if (error != ERROR_NONE) {
-            return error;
-        }
-    }
-    if (bytes.length > CHANNEL_CHUNK) {
-        enum error error = text_append(in, text, slice_take(bytes, CHANNEL_CHUNK));
-        return error != ERROR_NONE ? error
-                                   : text_append(in, text, slice_skip(bytes, CHANNEL_CHUNK));
-    }
-    buffer_append(&text->rest, bytes);
-    return text->rest.failed ? ERROR_MEMORY : ERROR_NONE;
-}
-
-static enum error text_read(struct smtp_in *in, const struct text *text, uint64_t offset,
-                            uint8_t *ret_bytes, size_t size, size_t *ret_length)
-{
-    if (offset < text->kept.length) {
-        return scratch_read(in->store, &text->kept, offset, ret_bytes, size, ret_length);
-    }
-    struct slice rest = slice_take(
-        slice_skip(buffer_slice(&text->rest), (size_t)(offset - text->kept.length)), size);
-    if (rest.length > 0) {
-        memcpy(ret_bytes, rest.data, rest.length);
-    }
-    *ret_length = rest.length;
-    return ERROR_NONE;
-}
-
-/* ---- drafts ---------------------------------------------------------------------------------- */
-
-static void account(struct smtp_in *in, struct draft *draft)
-{
-    size_t now = sizeof(*draft) + draft->header.capacity + draft->body.rest.capacity +
-                 draft->new_body.rest.capacity + draft->change_bytes;
-    smtp_in_content_grown(in->shared, now);
-    smtp_in_content_shrunk(in->shared, draft->accounted);
-    draft->accounted = now;
-}
-
-void draft_forget_changes(struct session_milters *milters)
-{
-    struct draft *draft = milters->draft;
-    if (draft == NULL) {
-        return;
-    }
-    draft->change_count = 0;
-    draft->change_bytes = 0;
-    text_done(milters->session->in, &draft->new_body);
-    buffer_init(&draft->new_body.rest, 2 * CHANNEL_CHUNK);
-    draft->has_new_body = false;
-}
-
-void draft_free(struct smtp_in *in, struct draft *draft)
-{
-    if (draft == NULL) {
-        return;
-    }
-    smtp_in_content_shrunk(in->shared, draft->accounted);
-    text_done(in, &draft->body);
-    text_done(in, &draft->new_body);
-    header_list_done(&draft->list);
-    buffer_done(&draft->header);
-    free(draft->changes);
-    free(draft);
-}
-
-static enum error read_header(struct smtp_in *in, struct draft *draft, uint64_t length)
-{
-    if (buffer_reserve(&draft->header, (size_t)length) != ERROR_NONE) {
-        return ERROR_MEMORY;
-    }
-    while (draft->header.length < length) {
-        size_t got, left = (size_t)length - draft->header.length;
-        enum error error =
-            text_read(in, &draft->body, draft->header.length, in->chunk->bytes,
-                      left < sizeof(in->chunk->bytes) ? left : sizeof(in->chunk->bytes), &got);
-        if (error == ERROR_NONE && got == 0) {
-            error = ERROR_IO;
-        }
-        if (error != ERROR_NONE) {
-            return error;
-        }
-        buffer_append(&draft->header, slice_make(in->chunk->bytes, got));
-    }
-    return ERROR_NONE;
-}
-
-static enum error take_draft(struct session_milters *milters, uint64_t header_length)
-{
-    struct session *session = milters->session;
-    struct transaction *transaction = session->transaction;
-    struct smtp_in *in = session->in;
-    struct draft *draft = calloc(1, sizeof(*draft));
-    struct buffer trace;
-    if (draft == NULL) {
-        return ERROR_MEMORY;
-    }
-    milters->draft = draft;
-    buffer_init(&draft->header, 0);
-    draft->body.kept = transaction->kept;
-    transaction->kept = (struct scratch_text){0};
-    draft->body.rest = content_take(in, transaction);
-    buffer_init(&draft->new_body.rest, 2 * CHANNEL_CHUNK);
-    draft->body_begins = header_length;
-    enum error error = read_header(in, draft, header_length);
-    if (error != ERROR_NONE) {
-        return error;
-    }
-    buffer_init(&trace, 0);
-    content_put_trace(session, &trace);
-    bool good = header_list_take(&draft->list, buffer_slice(&draft->header),
-                                 header_length + HEADER_SLACK, &transaction->arena) &&
-                !trace.failed && header_list_put_own(&draft->list, buffer_slice(&trace));
-    buffer_done(&trace);
-    account(in, draft);
-    return good ? ERROR_NONE : ERROR_MEMORY;
-}
-
-/* ---- changes --------------------------------------------------------------------------------- */
-
-/* False: too much, or memory. */
-static bool note_change(struct session_milters *milters, const struct milter_event *event)
-{
-    struct draft *draft = milters->draft;
-    struct arena *arena = &milters->session->transaction->arena;
-    size_t bytes = sizeof(struct change) + event->name.length + event->value.length;
-    if (draft->change_bytes + bytes > CHANGES_MAX) {
-        return false;
-    }
-    if (draft->change_count == draft->change_room) {
-        uint32_t room = draft->change_room == 0 ? 16 : draft->change_room * 2;
-        struct change *more = realloc(draft->changes, room * sizeof(*more));
-        if (more == NULL) {
-            return false;
-        }
-        draft->changes = more;
-        draft->change_room = room;
-    }
-    struct change change = {
-        .kind = event->kind,
-        .index = event->index,
-        .needs_blank = event->needs_blank,
-        .name = arena_copy(arena, event->name),
-        .value = arena_copy(arena, event->value),
-    };
-    if (change.name.data == NULL || change.value.data == NULL) {
-        return false;
-    }
-    draft->changes[draft->change_count++] = change;
-    draft->change_bytes += bytes;
-    return true;
-}
-
-/* "<a@b>" or "a@b" as a filter says it. */
-static bool read_address(struct slice text, enum smtp_path_kind kind,
-                         struct smtp_mailbox *ret_mailbox)
-{
-    text = slice_trim(text);
-    if (text.length > 0 && text.data[0] == '<') {
-        return smtp_path_read(&text, kind, ret_mailbox) && text.length == 0;
-    }
-    *ret_mailbox = (struct smtp_mailbox){0};
-    return (text.length == 0 && kind == SMTP_REVERSE_PATH) || smtp_mailbox_parse(text, ret_mailbox);
-}
-
-static const char *change_sender(struct transaction *transaction, struct slice value)
-{
-    struct smtp_mailbox mailbox;
-    if (!read_address(value, SMTP_REVERSE_PATH, &mailbox)) {
-        return "a sender that is no address";
-    }
-    struct slice sender = arena_copy(&transaction->arena, mailbox.text);
-    if (sender.data == NULL) {
-        return "no memory";
-    }
-    transaction->sender = sender;
-    transaction->is_utf8_address = transaction->is_utf8_address || mailbox.is_utf8;
-    return NULL;
-}
-
-static bool add_recipient(struct session *session, struct draft *draft,
-                          const struct smtp_mailbox *mailbox)
-{
-    struct transaction *transaction = session->transaction;
-    if (!envelope_add_recipient(session, mailbox)) {
-        return false;
-    }
-    if (draft->is_nobodys && transaction->recipient_count > 1) {
-        (void)envelope_drop_recipient(session, transaction->recipients[0].address);
-    }
-    draft->is_nobodys = false;
-    return true;
-}
-
-static const char *apply_one(struct session_milters *milters, const struct change *change)
-{
-    struct session *session = milters->session;
-    struct draft *draft = milters->draft;
-    struct header_list *list = &draft->list;
-    struct smtp_mailbox mailbox;
-    bool good = true;
-    switch (change->kind) {
-    case MILTER_ADD_HEADER:
-        good = header_list_add(list, change->name, change->value, change->needs_blank);
-        break;
-    case MILTER_INSERT_HEADER:
-        good = header_list_insert(list, change->index, change->name, change->value,
-                                  change->needs_blank);
-        break;
-    case MILTER_CHANGE_HEADER:
-        good = header_list_change(list, change->index, change->name, change->value,
-                                  change->needs_blank);
-        break;
-    case MILTER_ADD_RECIPIENT:
-        (void)!read_address(change->value, SMTP_FORWARD_PATH, &mailbox);
-        good = add_recipient(session, draft, &mailbox);
-        break;
-    case MILTER_DEL_RECIPIENT:
-        (void)!read_address(change->value, SMTP_FORWARD_PATH, &mailbox);
-        if (!envelope_drop_recipient(session, mailbox.text)) {
-            draft->is_nobodys = true;
-        }
-        break;
-    case MILTER_CHANGE_SENDER:
-        return change_sender(session->transaction, change->value);
-    default: /* QUARANTINE */
-        draft->is_held = true;
-        return NULL;
-    }
-    draft->has_8bit = draft->has_8bit || !utf8_is_ascii(change->value);
-    return good ? NULL : "no room for its changes";
-}
-
-/* Why a change cannot be made: all of a filter's are, or none. */
-static const char *check_one(struct session_milters *milters, const struct change *change)
-{
-    struct smtp_mailbox mailbox;
-    switch (change->kind) {
-    case MILTER_CHANGE_SENDER:
-        return read_address(change->value, SMTP_REVERSE_PATH, &mailbox)
-                   ? NULL
-                   : "a sender that is no address";
-    case MILTER_ADD_RECIPIENT:
-    case MILTER_DEL_RECIPIENT:
-        if (!read_address(change->value, SMTP_FORWARD_PATH, &mailbox)) {
-            return "a recipient that is no address";
-        }
-        return change->kind == MILTER_DEL_RECIPIENT ||
-                       envelope_has_route(milters->session, &mailbox)
-                   ? NULL
-                   : "a recipient that has no route here";
-    default:
-        return NULL;
-    }
-}
-
-/* What the filter wanted is done. NULL, or why it cannot be. */
-static const char *apply(struct session_milters *milters)
-{
-    struct draft *draft = milters->draft;
-    const char *why = NULL;
-    for (uint32_t i = 0; i < draft->change_count && why == NULL; i++) {
-        why = check_one(milters, &draft->changes[i]);
-    }
-    for (uint32_t i = 0; i < draft->change_count && why == NULL; i++) {
-        why = apply_one(milters, &draft->changes[i]);
-    }
-    if (why != NULL) {
-        return why;
-    }
-    if (draft->has_new_body) {
-        text_done(milters->session->in, &draft->body);
-        draft->body = draft->new_body;
-        draft->body_begins = 0;
-        draft->new_body = (struct text){0};
-    }
-    return NULL;
-}
 
 /* ---- to core --------------------------------------------------------------------------------- */
 
@@ -399,8 +46,8 @@ static bool make_header(struct session_milters *milters)
     for (uint32_t i = 0; i < draft->list.count; i++) {
         buffer_append(&whole, draft->list.fields[i].whole);
     }
-    bool needs_end =
-        draft->list.tail.length == 0 && draft->body_begins == 0 && text_length(&draft->body) > 0;
+    bool needs_end = draft->list.tail.length == 0 && draft->body_begins == 0 &&
+                     draft_text_length(&draft->body) > 0;
     buffer_append(&whole, needs_end ? SLICE_LITERAL("\r\n") : draft->list.tail);
     buffer_done(&draft->header);
     draft->header = whole;
@@ -413,7 +60,7 @@ static enum smtp_in_sent send_on(struct session_milters *milters)
     struct draft *draft = milters->draft;
     struct smtp_in *in = milters->session->in;
     uint64_t header = draft->header.length;
-    uint64_t total = header + text_length(&draft->body) - draft->body_begins;
+    uint64_t total = header + draft_text_length(&draft->body) - draft->body_begins;
     while (draft->at < total) {
         size_t got;
         enum error error = ERROR_NONE;
@@ -424,8 +71,8 @@ static enum smtp_in_sent send_on(struct session_milters *milters)
             memcpy(in->chunk->bytes, part.data, part.length);
             got = part.length;
         } else {
-            error = text_read(in, &draft->body, draft->body_begins + draft->at - header,
-                              in->chunk->bytes, sizeof(in->chunk->bytes), &got);
+            error = draft_text_read(in, &draft->body, draft->body_begins + draft->at - header,
+                                    in->chunk->bytes, sizeof(in->chunk->bytes), &got);
         }
         if (error != ERROR_NONE || got == 0) {
             return SENT_FAILED;
@@ -506,7 +153,8 @@ static bool send_all(struct session_milters *milters, struct smtp_answer *ret_an
         break;
     }
     transaction->header_length = draft->header.length;
-    transaction->bytes = draft->header.length + text_length(&draft->body) - draft->body_begins;
+    transaction->bytes =
+        draft->header.length + draft_text_length(&draft->body) - draft->body_begins;
     if (transaction->head_limit != 0 && transaction->bytes > transaction->head_limit) {
         *ret_answer = (struct smtp_answer){552, "5.3.4",
                                            SLICE_LITERAL("Message too large for the next server")};
@@ -551,8 +199,8 @@ static enum said say_body(struct smtp_in *in, struct draft *draft, struct milter
 {
     size_t length = 0;
     if (milter_wants(milter, MILTER_BODY) &&
-        text_read(in, &draft->body, draft->body_begins + draft->at, in->chunk->bytes,
-                  sizeof(in->chunk->bytes), &length) != ERROR_NONE) {
+        draft_text_read(in, &draft->body, draft->body_begins + draft->at, in->chunk->bytes,
+                        sizeof(in->chunk->bytes), &length) != ERROR_NONE) {
         return SAID_FAILED;
     }
     if (length == 0) {
@@ -739,7 +387,7 @@ static void take_verdict(struct session_milter *filter, const struct milter_even
         break;
     }
     if (event->stage == MILTER_END) {
-        const char *why = apply(milters);
+        const char *why = draft_apply(milters);
         if (why != NULL) {
             broke(filter, why);
             return;
@@ -766,16 +414,16 @@ bool milter_content_said(struct session_milter *filter, const struct milter_even
     if (event->kind == MILTER_REPLACE_BODY) {
         draft->has_new_body = true;
         draft->has_8bit = draft->has_8bit || !utf8_is_ascii(event->bytes);
-        enum error error = text_append(milters->session->in, &draft->new_body, event->bytes);
+        enum error error = draft_text_append(milters->session->in, &draft->new_body, event->bytes);
         uint64_t most = milters->session->in->config->limits.message_bytes;
-        if (error == ERROR_NONE && most != 0 && text_length(&draft->new_body) > most) {
+        if (error == ERROR_NONE && most != 0 && draft_text_length(&draft->new_body) > most) {
             error = ERROR_LIMIT;
         }
         why = error != ERROR_NONE ? error_text(error) : NULL;
-    } else if (!note_change(milters, event)) {
+    } else if (!draft_note_change(milters, event)) {
         why = "too many changes";
     }
-    account(milters->session->in, draft);
+    draft_account(milters->session->in, draft);
     if (why != NULL) {
         broke(filter, why);
         return false;
@@ -793,7 +441,7 @@ bool milters_content(struct session *session, struct smtp_answer *ret_answer)
     if (milters->is_discarded) {
         return send_discarded(milters, ret_answer);
     }
-    enum error error = take_draft(milters, session->transaction->header_length);
+    enum error error = draft_take(milters, session->transaction->header_length);
     if (error != ERROR_NONE) {
         *ret_answer = core_error_answer(error);
         return true;
