@@ -114,6 +114,54 @@ static void examine_ourselves(struct doctor *doctor)
 
 /* ---- our own state ------------------------------------------------------------------------ */
 
+static void examine_list(struct doctor *doctor, const struct doctor_recipients *recipients)
+{
+    enum { STALE_S = 86400 };
+    struct slice domain = doctor->settings->domain;
+    uint64_t every_s = doctor->route->recipients_every_ms / 1000;
+    bool is_old =
+        recipients->checked_age_s < 0 ||
+        (recipients->checked_age_s > STALE_S && (uint64_t)recipients->checked_age_s > 3 * every_s);
+    if (!recipients->known || recipients->list_age_s < 0) {
+        tell(doctor, "recipients", domain, DOCTOR_BAD, "see holdfast recipients list, and the log",
+             "its list of recipients has never been taken: %s",
+             recipients->problem != NULL ? recipients->problem : "no reason is known yet");
+    } else if (recipients->problem != NULL || is_old) {
+        tell(doctor, "recipients", domain, DOCTOR_WARNING, "see to the file or page it comes from",
+             "its list of %lld recipients is %lld min old and not fresh: %s",
+             (long long)recipients->good, (long long)recipients->list_age_s / 60,
+             recipients->problem != NULL ? recipients->problem : "it was not looked at since");
+    } else {
+        tell(doctor, "recipients", domain, DOCTOR_GOOD, NULL,
+             "its list of %lld recipients was looked at %lld min ago", (long long)recipients->good,
+             (long long)recipients->checked_age_s / 60);
+    }
+}
+
+static void examine_recipients(struct doctor *doctor)
+{
+    const struct doctor_daemon *daemon = &doctor->settings->daemon;
+    const struct doctor_recipients *recipients = &daemon->recipients;
+    struct slice domain = doctor->settings->domain;
+    if (doctor->route->recipients == RECIPIENTS_ANY) {
+        tell(doctor, "recipients", domain, DOCTOR_WARNING,
+             "expect dead letters for addresses that do not exist",
+             "every recipient is accepted: there is no list of those that exist");
+    } else if (!daemon->known) {
+        return; /* which is a finding by itself */
+    } else if (doctor->route->recipients == RECIPIENTS_LIST) {
+        examine_list(doctor, recipients);
+    } else if (recipients->good + recipients->bad == 0) {
+        tell(doctor, "recipients", domain, DOCTOR_WARNING,
+             "give it some: holdfast recipients import; or wait for mail while the server is up",
+             "nothing has been learned of its recipients yet");
+    } else {
+        tell(doctor, "recipients", domain, DOCTOR_GOOD, NULL,
+             "of its recipients %lld are known to exist, and %lld not to",
+             (long long)recipients->good, (long long)recipients->bad);
+    }
+}
+
 static void examine_route(struct doctor *doctor)
 {
     const struct doctor_settings *settings = doctor->settings;
@@ -132,9 +180,7 @@ static void examine_route(struct doctor *doctor)
     tell(doctor, "route", settings->domain, DOCTOR_GOOD, NULL, "its mail is handed over to %.*s%s",
          SLICE_PRINT(head),
          config->chain_length + config->mx > 1 ? " and the servers behind it" : "");
-    tell(doctor, "recipients", settings->domain, DOCTOR_WARNING,
-         "expect dead letters for addresses that do not exist",
-         "every recipient is accepted: there is no list of those that exist");
+    examine_recipients(doctor);
 }
 
 static void examine_disk(struct doctor *doctor)

@@ -28,6 +28,12 @@ struct doctor_daemon {
     int64_t available_bytes, reserve_bytes;
     int64_t copy_bytes;  /* safety copies, which make room */
     int64_t bytes_a_day; /* of mail taken in; 0: not known yet */
+    struct doctor_recipients {
+        bool known; /* it has a table of them */
+        int64_t good, bad;
+        int64_t list_age_s, checked_age_s; /* of its list; -1: never */
+        const char *problem;               /* of the last look at it; NULL: none */
+    } recipients;
 };
 
 struct doctor_settings {

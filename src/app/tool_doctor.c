@@ -8,12 +8,14 @@
 #include "app/tool.h"
 
 #include <stdlib.h>
+#include <strings.h>
 
 enum { STEP_TIMEOUT_MS = 15000, SMTP_PORT = 25 };
 
 struct consultation {
     const struct tool *tool;
     json_t *status;
+    json_t *recipients; /* of the domain; NULL: nothing is kept */
 };
 
 /* ---- findings ----------------------------------------------------------------------------- */
@@ -70,6 +72,37 @@ static void keep_status(void *context, json_t *row)
     }
 }
 
+static void keep_recipients(void *context, json_t *row)
+{
+    struct consultation *consultation = context;
+    if (consultation->recipients == NULL &&
+        strcasecmp(tool_string(row, "domain"), consultation->tool->operands[0]) == 0) {
+        consultation->recipients = json_incref(row);
+    }
+}
+
+static int64_t age_s(const json_t *row, const char *key)
+{
+    return tool_is_null(row, key) ? -1 : (tool_now_ms() - tool_integer(row, key)) / 1000;
+}
+
+static struct doctor_recipients ask_recipients(struct consultation *consultation)
+{
+    struct tool_answer answer = {.context = consultation, .row = keep_recipients, .quiet = true};
+    const json_t *row;
+    if (tool_ask(consultation->tool, "recipients list", json_object(), &answer) != CONTROL_DONE ||
+        (row = consultation->recipients) == NULL) {
+        return (struct doctor_recipients){.list_age_s = -1, .checked_age_s = -1};
+    }
+    return (struct doctor_recipients){
+        .known = true,
+        .good = tool_integer(row, "good"),
+        .bad = tool_integer(row, "bad"),
+        .list_age_s = age_s(row, "list"),
+        .checked_age_s = age_s(row, "checked"),
+        .problem = tool_is_null(row, "problem") ? NULL : tool_string(row, "problem")};
+}
+
 static struct doctor_daemon ask_daemon(struct consultation *consultation)
 {
     enum { HOUR_MS = 3600 * 1000, DAY_MS = 24 * HOUR_MS };
@@ -84,6 +117,7 @@ static struct doctor_daemon ask_daemon(struct consultation *consultation)
     int64_t taken = tool_integer(json_object_get(status, "accepted"), "bytes");
     return (struct doctor_daemon){
         .known = true,
+        .recipients = ask_recipients(consultation),
         .accepting = json_is_true(json_object_get(status, "accepting")),
         .available_bytes = tool_integer(disk, "available_bytes"),
         .reserve_bytes = tool_integer(disk, "reserve_bytes"),
@@ -151,6 +185,7 @@ enum control_exit tool_doctor(struct tool *tool)
     };
     unsigned bad = doctor_run(&doctor);
     json_decref(consultation.status);
+    json_decref(consultation.recipients);
     name_servers_free(names);
     buffer_done(&problems);
     settings_free(settings);

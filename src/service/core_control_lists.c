@@ -139,6 +139,8 @@ static void has_problem(struct control_request *request, struct list_source *sou
     struct slice problem = control_argument(request, "problem");
     snprintf(source->problem, sizeof(source->problem), "%.*s",
              SLICE_PRINT(slice_take(problem, PROBLEM_SIZE)));
+    /* So that its domains have tables, and what is wrong is seen with them. */
+    (void)!relay_list_begin(request->core->relay, name_of(source));
     relay_list_give_up(request->core->relay);
     report_list(request->core, name_of(source), source->problem);
 }

@@ -359,7 +359,8 @@ static void count_refused(struct session *session, struct slice shown, struct sm
     }
 }
 
-/* What can be said without core. */
+/* What can be said without core. While the primary is up only-when-down speaks first, of whomever:
+ * strangers learn there who exists. */
 static struct smtp_answer check_recipient(struct session *session,
                                           const struct smtp_server_event *event,
                                           struct asked_recipient *asked)
@@ -377,10 +378,16 @@ static struct smtp_answer check_recipient(struct session *session,
     if (answer.code == 0 && asked->route != NO_INDEX) {
         answer = guard_only_when_down(session, asked->route);
     }
-    if (answer.code == 0) {
-        answer = guard_greylist(session, asked->address);
-    }
     return answer;
+}
+
+/* One that exists. Who does not was refused for good before, for greylisting would only have its
+ * sender come again for that. */
+static struct smtp_answer take_recipient(struct session *session,
+                                         const struct asked_recipient *asked)
+{
+    struct smtp_answer answer = guard_greylist(session, asked->address);
+    return answer.code == 0 ? add_recipient(session, asked) : answer;
 }
 
 bool envelope_recipient(struct session *session, const struct smtp_server_event *event,
@@ -397,7 +404,7 @@ bool envelope_recipient(struct session *session, const struct smtp_server_event 
     } else {
         *ret_answer = check_recipient(session, event, &asked);
         if (ret_answer->code == 0 && !is_to_be_asked(session, &asked)) {
-            *ret_answer = add_recipient(session, &asked);
+            *ret_answer = take_recipient(session, &asked);
         } else if (ret_answer->code == 0 && ask(session, &asked, ret_answer)) {
             return false;
         }
@@ -426,7 +433,7 @@ static void go_on(struct session *session, struct smtp_answer answer)
     request_forget(session);
     if (answer.code == 0) {
         answer = session->in->ring == NULL ? core_error_answer(ERROR_CLOSED)
-                                           : add_recipient(session, &asked);
+                                           : take_recipient(session, &asked);
     }
     count_refused(session, asked.shown, &answer);
     const struct smtp_server_event event = {.kind = SMTP_SERVER_RECIPIENT,

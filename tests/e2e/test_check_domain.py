@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from names import NameServer
+from peers import wait_for
 
 ROUTES = """\
 server m1 {{ address = "127.0.0.2:{port}" }}
@@ -87,7 +88,8 @@ def clinic(place, holdfast):
 
         def open(self, **more):
             server = socket.create_server(("127.0.0.2", 0))
-            routes = ROUTES.format(port=server.getsockname()[1])
+            self.primary_port = server.getsockname()[1]
+            routes = ROUTES.format(port=self.primary_port)
             self.mx = holdfast(routes, top=self.names.setting)
             self.primary = Primary(place, server, self.mx.port, **more)
 
@@ -165,6 +167,33 @@ def test_our_place_among_the_exchangers(clinic, change, level, words):
         clinic.names.zone["example.com"] = change
     found = clinic.level("mx", "example.com")
     assert found[0] == level and words in found[1]
+
+
+def test_how_fresh_the_recipients_are(clinic, place):
+    clinic.open()
+    assert clinic.level("recipients", "example.com") == \
+        ("warning", "every recipient is accepted: there is no list of those that exist")
+    listing = place / "recipients"
+
+    def known_by(source):
+        clinic.mx.configure(ROUTES.format(port=clinic.primary_port).replace(
+            "domain example.com {", f"domain example.com {{ recipients = {source} "),
+            top=clinic.names.setting)
+        clinic.mx.reload()
+
+    def is_said(level, words):
+        found = clinic.level("recipients", "example.com")
+        return found[0] == level and words in found[1]
+
+    known_by("learn")
+    wait_for(lambda: is_said("warning", "nothing has been learned"), what="learning")
+    known_by(f'"file:{listing}"')
+    wait_for(lambda: is_said("bad", "never been taken: not found"), what="no list")
+    listing.write_text("ann\nben\n")
+    wait_for(lambda: is_said("good", "list of 2 recipients was looked at 0 min ago"), what="a list")
+    listing.write_text("<nonsense>\n")
+    wait_for(lambda: is_said("warning", "list of 2 recipients is 0 min old and not fresh: line 1"),
+             what="a faulty list")
 
 
 def test_name_servers_that_fail(clinic):

@@ -207,3 +207,36 @@ def test_a_page_that_cannot_be_used_leaves_the_last_good_list(holdfast, page, st
     mx.start()
     page.status, page.body = 200, b'["ben@example.com"]'
     wait_codes(mx, [550, 250], "ann@example.com", "ben@example.com")
+
+
+# ---- beside other rules ----------------------------------------------------------------------
+
+
+def test_who_does_not_exist_is_not_greylisted_but_refused(holdfast, listing):
+    mx = holdfast(from_file(listing("ann")), listen="greylist = 1h")
+
+    def answers():
+        with mx.dialogue(source="127.0.0.9") as stranger:
+            stranger.must("MAIL FROM:<bob@client.example>")
+            return [stranger.say(f"RCPT TO:<{name}@example.com>")[0] for name in ("ann", "ben")]
+
+    wait_for(lambda: answers() == [451, 550], PATIENCE, what="451 for one, 550 for the other")
+
+
+def test_only_when_down_says_nothing_of_who_exists(holdfast, listing, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port, more=f'recipients = "file:{listing("ann")}" '
+                                           "only-when-down = yes"))
+
+    def answers():
+        with mx.dialogue(source="127.0.0.9") as stranger:
+            stranger.must("MAIL FROM:<bob@client.example>")
+            return [stranger.say(f"RCPT TO:<{name}@example.com>") for name in ("ann", "ben")]
+
+    wait_for(lambda: row_of(mx) and row_of(mx)["good"] == 1, PATIENCE, what="the list")
+    wait_for(lambda: [code for code, _ in answers()] == [451, 451], PATIENCE, what="m1 to be up")
+    ann, ben = answers()
+    assert ann == ben and "primary" in ann[1]
+    hop.stop()
+    mx.tool("server", "probe", "m1")
+    wait_for(lambda: [code for code, _ in answers()] == [250, 550], PATIENCE, what="m1 to be down")
