@@ -4,7 +4,7 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept milter large relay copies drain failover dead tls crossing idle million crash. All run on this machine at
+Rows: accept milter large relay copies drain failover dead tls flood crossing idle million crash. All run on this machine at
 one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
 ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
 figures mean little.
@@ -20,6 +20,7 @@ import time
 
 import accept
 import crash
+import flood
 import handover
 import secure
 import standing
@@ -36,6 +37,7 @@ ROWS = {
     "failover": handover.failover,
     "dead": handover.dead_destination,
     "tls": secure.tls,
+    "flood": flood.flood,
     "crossing": standing.crossing,
     "recipients": standing.recipients,
     "listed": standing.listed,
@@ -43,7 +45,7 @@ ROWS = {
     "million": standing.million,
     "crash": crash.crash,
 }
-NEEDS_POSTFIX = {"accept", "milter", "relay", "drain", "tls"}
+NEEDS_POSTFIX = {"accept", "milter", "relay", "drain", "tls", "flood"}
 
 
 class Scale:

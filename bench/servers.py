@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 from daemon import BUILD, Holdfast  # noqa: E402 (the path above comes first)
+from names import NameServer  # noqa: E402
 from peers import Postfix, end_process, free_port, greets, wait_for, why_no_postfix  # noqa: E402
 
 
@@ -236,5 +237,6 @@ def cpu_seconds(pid):
         return 0.0
 
 
-__all__ = ["BUILD", "CountingSink", "NullSink", "Ours", "PostfixPeer", "end_process", "free_port",
-           "raise_file_limit", "wait_for", "why_no_postfix"]
+__all__ = ["BUILD", "CountingSink", "Holdfast", "NameServer", "NullSink", "Ours", "Postfix",
+           "PostfixPeer", "end_process", "free_port", "listens", "raise_file_limit", "wait_for",
+           "why_no_postfix"]
