@@ -30,6 +30,22 @@ static const char *change_detail(const json_t *row, char *buffer, size_t size)
     return buffer;
 }
 
+/* "554 5.7.1 No; stage mail, HELO mail.example; by 192.0.2.7; 12 more were left out" */
+static const char *refusal_detail(const json_t *row, char *buffer, size_t size)
+{
+    const char *reply = tool_string(row, "reply"), *reason = tool_string(row, "reason");
+    int64_t left_out = tool_integer(row, "left_out");
+    int length =
+        snprintf(buffer, size, "%s%s%s%s%s%sby %s", reply, reply[0] != '\0' ? "; " : "", reason,
+                 reason[0] != '\0' ? "; " : "", tool_string(row, "sender"),
+                 tool_string(row, "sender")[0] != '\0' ? " " : "", tool_string(row, "client"));
+    if (left_out > 0 && length >= 0 && (size_t)length < size) {
+        snprintf(buffer + length, size - (size_t)length, "; %lld more of its network were left out",
+                 (long long)left_out);
+    }
+    return buffer;
+}
+
 /* What the event is about, beside time, message and recipient. */
 static const char *event_detail(const json_t *row, char *buffer, size_t size)
 {
@@ -44,6 +60,8 @@ static const char *event_detail(const json_t *row, char *buffer, size_t size)
                  tool_bytes(tool_integer(row, "bytes"), bytes));
     } else if (!tool_is_null(row, "subject")) {
         change_detail(row, buffer, size);
+    } else if (is(event, "refused")) {
+        refusal_detail(row, buffer, size);
     } else if (is(event, "missed")) {
         snprintf(buffer, size, "%lld events were too fast", (long long)tool_integer(row, "count"));
     } else {

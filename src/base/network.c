@@ -42,6 +42,11 @@ bool ip_is_loopback(const struct ip_address *address)
     return ip_is_v4(address) ? address->bytes[12] == 127 : memcmp(address->bytes, v6, 16) == 0;
 }
 
+struct slice ip_neighbours(const struct ip_address *address)
+{
+    return slice_make(address->bytes, ip_is_v4(address) ? 15 : 8);
+}
+
 bool ip_equal(const struct ip_address *a, const struct ip_address *b)
 {
     return memcmp(a->bytes, b->bytes, 16) == 0;

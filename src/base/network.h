@@ -28,6 +28,8 @@ bool ip_from_text(struct slice text, struct ip_address *ret_address); /* no brac
 void ip_to_text(const struct ip_address *address, char ret_text[IP_TEXT_SIZE]);
 bool ip_is_v4(const struct ip_address *address);
 bool ip_is_loopback(const struct ip_address *address);
+/* What its neighbours have in common, as a rule one site: IPv4 /24, IPv6 /64. Points into it. */
+struct slice ip_neighbours(const struct ip_address *address);
 bool ip_equal(const struct ip_address *a, const struct ip_address *b);
 /* "192.0.2.0/24", "2001:db8::/32" or a bare address. Host bits set is an error. */
 bool ip_network_from_text(struct slice text, struct ip_network *ret_network);

@@ -233,6 +233,40 @@ bool channel_get_capabilities(struct reader *reader, struct relay_capabilities *
 
 /* ---- DNS lists --------------------------------------------------------------------------- */
 
+void channel_put_refusal(struct buffer *buffer, const struct channel_refusal *refusal)
+{
+    const struct slice texts[] = {refusal->stage, refusal->helo, refusal->sender,
+                                  refusal->recipient, refusal->text};
+    channel_put_id(buffer, refusal->id);
+    buffer_append(buffer, slice_make(refusal->client.bytes, sizeof(refusal->client.bytes)));
+    buffer_put_u16(buffer, refusal->code);
+    buffer_put_u8(buffer, refusal->has_sender);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        buffer_put_bytes(buffer, slice_take(texts[i], CHANNEL_REFUSAL_TEXT_MAX));
+    }
+}
+
+bool channel_get_refusal(struct reader *reader, struct channel_refusal *ret_refusal)
+{
+    struct slice *const texts[] = {&ret_refusal->stage, &ret_refusal->helo, &ret_refusal->sender,
+                                   &ret_refusal->recipient, &ret_refusal->text};
+    *ret_refusal = (struct channel_refusal){.id = channel_get_id(reader)};
+    struct slice client = reader_take(reader, sizeof(ret_refusal->client.bytes));
+    if (reader->failed) {
+        return false;
+    }
+    memcpy(ret_refusal->client.bytes, client.data, client.length);
+    ret_refusal->code = reader_u16(reader);
+    ret_refusal->has_sender = reader_u8(reader) != 0;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        *texts[i] = reader_bytes(reader);
+        if (texts[i]->length > CHANNEL_REFUSAL_TEXT_MAX) {
+            return false;
+        }
+    }
+    return !reader->failed && reader->rest.length == 0;
+}
+
 void channel_put_listing_question(struct buffer *buffer, const struct channel_listing *listing)
 {
     buffer_put_u8(buffer, listing->edge);

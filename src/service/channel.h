@@ -43,6 +43,7 @@ enum channel_frame {
                       */
     CHANNEL_LISTING, /* u64 token, 16 bytes client address: do DNS lists know it? Answered by
                         CHANNEL_LISTED, unless that is lost on the way */
+    CHANNEL_REFUSED, /* struct channel_refusal: a client or recipient, for `trace` */
     CHANNEL_SENT_ON, /* u32 generation, u32 route: a stranger was sent to its head, which is up */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
@@ -171,6 +172,18 @@ bool channel_get_listing_question(struct reader *reader, struct channel_listing 
 void channel_put_listing(struct buffer *buffer, const struct channel_listing *listing);
 /* The name points into the reader's input. */
 bool channel_get_listing(struct reader *reader, struct channel_listing *ret_listing);
+enum { CHANNEL_REFUSAL_TEXT_MAX = 512, CHANNEL_REFUSAL_MAX = 4096 };
+/* What was refused, each text cut to CHANNEL_REFUSAL_TEXT_MAX. */
+struct channel_refusal {
+    struct message_id id; /* of the message that it was to be a part of, or its own */
+    struct ip_address client;
+    uint16_t code;
+    bool has_sender; /* MAIL was said */
+    struct slice stage, helo, sender, recipient, text;
+};
+void channel_put_refusal(struct buffer *buffer, const struct channel_refusal *refusal);
+/* Texts point into the reader's input. */
+bool channel_get_refusal(struct reader *reader, struct channel_refusal *ret_refusal);
 void channel_put_id(struct buffer *buffer, struct message_id id);
 struct message_id channel_get_id(struct reader *reader);
 

@@ -142,6 +142,7 @@ static void tick(void *context)
     core_recipients_tick(core);
     core_errands_tick(core);
     core_policies_tick(core);
+    core_refusals_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
@@ -226,6 +227,7 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
     relay_set_policies(core->relay, &policies);
     error = core_in_reconfigure(core);
     if (error == ERROR_NONE) {
+        core->refusals = refusals_new();
         core->ids = (struct id_maker){.node = core->config->node, .start = (uint32_t)random_u64()};
         loop_timer_set(core->tick, CORE_TICK_MS);
         loop_later_ask(core->load);
@@ -420,6 +422,7 @@ void core_free(struct core *core)
     core_act_done(core);
     relay_free(core->relay);
     events_close(core->events);
+    refusals_free(core->refusals);
     loop_timer_free(core->tick);
     loop_timer_free(core->due);
     loop_timer_free(core->in_relief);

@@ -112,6 +112,9 @@ json_t *control_event_row(const struct event *event, const struct slice *sender,
     control_set(row, "bytes",
                 control_event_begins(event) ? json_integer((json_int_t)event->bytes) : json_null());
     control_set(row, "next", control_time(event->next_ms));
+    if (event->kind == EVENT_REFUSED) {
+        control_set(row, "left_out", json_integer((json_int_t)event->left_out));
+    }
     if (event->subject.length > 0) {
         control_set(row, "id", json_null());
         control_set(row, "subject", control_string(event->subject));
@@ -136,6 +139,12 @@ static void put_event(struct control_request *request, const struct event *event
         return;
     }
     const struct known_message *known = recall(trace, event->id);
+    if (event->kind == EVENT_REFUSED) {
+        control_row(request, control_event_row(event, event->has_sender ? &event->sender : NULL,
+                                               event->recipients, event->recipient_count));
+        request->matched++;
+        return;
+    }
     control_row(request, known == NULL ? control_event_row(event, NULL, NULL, 0)
                                        : control_event_row(event, &known->sender, known->recipients,
                                                            known->recipient_count));

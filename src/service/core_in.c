@@ -456,6 +456,12 @@ static void take_frame(struct core_edge_in *in, struct slice frame)
         core_act(in->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
         return;
     }
+    if (type == CHANNEL_REFUSED) {
+        if (!core_refusal_take(in, frame)) {
+            malformed(in, "edge-in sent a broken word about a refusal");
+        }
+        return;
+    }
     if (type == CHANNEL_SENT_ON) {
         take_sent_on(in->core, &reader);
         return;

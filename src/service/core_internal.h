@@ -29,6 +29,7 @@
 #include "service/channel.h"
 #include "service/core.h"
 #include "service/events.h"
+#include "service/refusals.h"
 
 enum {
     CORE_EDGES_MAX = 64,         /* loops of one edge */
@@ -151,6 +152,7 @@ struct core {
     struct spool *spool;
     struct relay *relay;
     struct events *events;
+    struct refusals *refusals;
     struct disk *events_disk; /* owned by events; asked for the size of the file system */
     struct id_maker ids;
     int64_t started_wall_ms;
@@ -321,6 +323,10 @@ void core_out_send(struct core_edge_out *out, struct buffer *frame);
 
 /* core_listing.c. False: a malformed frame. */
 bool core_listing_take(struct core_edge_in *in, struct slice frame);
+
+/* core_refusals.c */
+bool core_refusal_take(struct core_edge_in *in, struct slice frame); /* false: malformed */
+void core_refusals_tick(struct core *core);
 bool core_listing_looked_up(struct core_edge_out *out, struct reader *reader);
 
 void core_names_init(struct core *core);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The journal of events per message, for `trace` (R12): append-only files, kept for `trace-keep`
- * and within a bound of bytes; found again by message id, by address (sender or recipient) and by
- * Message-ID.
+ * and within a bound of bytes; found again by message id, by address (sender, recipient or client)
+ * and by Message-ID.
  *
  * It is a record for people, not a promise: nothing waits for it and it is never synced. Adding an
  * event encodes it into memory (well under a microsecond); a worker thread writes. When the disk is
@@ -46,8 +46,9 @@ enum event_kind {
     EVENT_STOPPED,
     EVENT_DRAINING,
     EVENT_DRAINED,
-    EVENT_PULLED, /* delivered over a connection that its recipient's client has made */
-    EVENT_RESENT, /* from its safety copy: of the message, and of the one that it is sent as */
+    EVENT_PULLED,  /* delivered over a connection that its recipient's client has made */
+    EVENT_RESENT,  /* from its safety copy: of the message, and of the one that it is sent as */
+    EVENT_REFUSED, /* a client, or a recipient of a message that may have come without it */
     EVENT_KINDS,
 };
 const char *event_kind_text(enum event_kind kind); /* as in control.h; "unknown" for any other */
@@ -61,7 +62,8 @@ struct event {
     int64_t next_ms; /* 0: none */
     bool has_client;
     struct ip_address client;
-    struct slice sender; /* of EVENT_ACCEPTED and EVENT_IMPORTED, which also have: */
+    struct slice sender; /* of EVENT_ACCEPTED, EVENT_IMPORTED and, if has_sender, EVENT_REFUSED */
+    bool has_sender;
     struct slice message_id;
     const struct slice *recipients;
     uint32_t recipient_count;
@@ -72,6 +74,7 @@ struct event {
     struct slice subject;  /* of what is about no message: the server or lane, and: */
     struct slice from, to; /* states, or servers of a switch */
     int64_t lasted_ms;     /* what is over with it; 0: nothing, or not known */
+    uint64_t left_out;     /* EVENT_REFUSED: others of its network, not kept */
 };
 
 /* The id of events about no message. */
@@ -108,7 +111,7 @@ struct events_search;
 typedef void events_found_fn(void *context, const struct event *events, size_t count, bool end,
                              bool cut);
 
-/* `what`: a message id, "id/N", "<Message-ID>" or an address. NULL: memory. */
+/* `what`: a message id, "id/N", "<Message-ID>" or an address, also of a client. NULL: memory. */
 struct events_search *events_search_new(struct events *events, struct slice what,
                                         events_found_fn *fn, void *context);
 /* One more step (about one file's worth), answered on the loop; one at a time. */

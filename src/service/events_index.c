@@ -45,6 +45,9 @@ static void index_record(void *context, uint64_t offset, struct slice payload)
         if (event.message_id.length > 0) {
             put_entry(index, events_hash_text(index->key, event.message_id), offset);
         }
+        if (event.has_client) {
+            put_entry(index, events_hash_client(index->key, &event.client), offset);
+        }
         for (uint32_t i = 0; i < event.recipient_count; i++) {
             put_entry(index, events_hash_text(index->key, event.recipients[i]), offset);
         }
@@ -67,7 +70,7 @@ static enum error write_index(struct disk *disk, uint64_t number, struct index *
     }
     struct buffer bytes;
     buffer_init(&bytes, 0);
-    buffer_append_text(&bytes, "HFINDEX1");
+    buffer_append_text(&bytes, "HFINDEX2");
     buffer_put_u64(&bytes, count);
     buffer_put_u64(&bytes, (uint64_t)index->first_ms);
     buffer_put_u64(&bytes, (uint64_t)index->last_ms);
@@ -162,7 +165,7 @@ static enum error open_index(struct disk *disk, uint64_t number, struct opened *
         (void)reader_u64(&reader);
         opened.last_ms = (int64_t)reader_u64(&reader);
         opened.sum = reader_u32(&reader);
-        if (memcmp(head, "HFINDEX1", 8) != 0 ||
+        if (memcmp(head, "HFINDEX2", 8) != 0 ||
             opened.count != (size - sizeof(head)) / ENTRY_BYTES ||
             (size - sizeof(head)) % ENTRY_BYTES != 0) {
             error = ERROR_CORRUPT;

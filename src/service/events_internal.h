@@ -12,10 +12,10 @@
  * torn tail or a hole costs what lies in it.
  *
  * events-NNNNNNNNNNNNNNNN.index, made once when the file is full:
- *     "HFINDEX1", u64 entries, u64 first and u64 last time (Unix ms), u32 crc32c of entries, u32 0
+ *     "HFINDEX2", u64 entries, u64 first and u64 last time (Unix ms), u32 crc32c of entries, u32 0
  *     entries, sorted: u64, the upper 40 bits of a key's hash over the record's offset / 4
- * Keys are message ids, addresses and Message-IDs. An index that does not check is not used: the
- * file is read from end to end instead.
+ * Keys are message ids, addresses, Message-IDs and the networks of clients. An index that does not
+ * check is not used: the file is read from end to end instead.
  */
 #ifndef HOLDFAST_SERVICE_EVENTS_INTERNAL_H
 #define HOLDFAST_SERVICE_EVENTS_INTERNAL_H
@@ -86,6 +86,7 @@ enum error events_read_record(struct disk_file *file, uint64_t offset, uint64_t 
 enum error events_read_key(struct disk_file *file, struct hash_key *ret_key) MUST_CHECK;
 
 uint64_t events_hash_id(struct hash_key key, struct message_id id);
+uint64_t events_hash_client(struct hash_key key, const struct ip_address *client);
 uint64_t events_hash_text(struct hash_key key, struct slice text);
 static inline uint64_t events_index_entry(uint64_t hash, uint64_t offset)
 {

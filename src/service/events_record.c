@@ -23,6 +23,7 @@ enum {
     HAS_REPLY = 1 << 9,
     HAS_SUBJECT = 1 << 10, /* and from, to, lasted_ms */
     HAS_TLS = 1 << 11,
+    HAS_LEFT_OUT = 1 << 12,
     RECIPIENT_BYTES_MAX = EVENTS_RECORD_MAX / 2,
 };
 
@@ -39,14 +40,14 @@ const char *event_kind_text(enum event_kind kind)
         [EVENT_SERVER] = "server",         [EVENT_SWITCHED] = "switched",
         [EVENT_STOPPED] = "stopped",       [EVENT_DRAINING] = "draining",
         [EVENT_DRAINED] = "drained",       [EVENT_PULLED] = "pulled",
-        [EVENT_RESENT] = "resent",
+        [EVENT_RESENT] = "resent",         [EVENT_REFUSED] = "refused",
     };
     return (unsigned)kind < EVENT_KINDS && texts[kind] != NULL ? texts[kind] : "unknown";
 }
 
 static uint16_t mask_of(const struct event *event)
 {
-    bool told = event->kind == EVENT_ACCEPTED || event->kind == EVENT_IMPORTED;
+    bool told = event->kind == EVENT_ACCEPTED || event->kind == EVENT_IMPORTED || event->has_sender;
     return (uint16_t)((event->delivery != EVENTS_NO_DELIVERY ? HAS_DELIVERY : 0) |
                       (event->bytes != 0 ? HAS_BYTES : 0) | (event->next_ms != 0 ? HAS_NEXT : 0) |
                       (event->has_client ? HAS_CLIENT : 0) | (told ? HAS_SENDER : 0) |
@@ -56,7 +57,8 @@ static uint16_t mask_of(const struct event *event)
                       (event->reason.length > 0 ? HAS_REASON : 0) |
                       (event->reply.length > 0 ? HAS_REPLY : 0) |
                       (event->subject.length > 0 ? HAS_SUBJECT : 0) |
-                      (event->tls.length > 0 ? HAS_TLS : 0));
+                      (event->tls.length > 0 ? HAS_TLS : 0) |
+                      (event->left_out > 0 ? HAS_LEFT_OUT : 0));
 }
 
 static void put_recipients(struct buffer *buffer, const struct event *event)
@@ -122,6 +124,9 @@ static void put_payload(struct buffer *buffer, const struct event *event)
     }
     if (mask & HAS_TLS) {
         buffer_put_bytes(buffer, slice_take(event->tls, 4096));
+    }
+    if (mask & HAS_LEFT_OUT) {
+        buffer_put_u64(buffer, event->left_out);
     }
 }
 
@@ -196,6 +201,7 @@ bool event_decode(struct slice payload, struct arena *arena, struct event *ret_e
             memcpy(event.client.bytes, bytes.data, bytes.length);
         }
     }
+    event.has_sender = (mask & HAS_SENDER) != 0;
     event.sender = mask & HAS_SENDER ? reader_bytes(&reader) : SLICE_EMPTY;
     event.message_id = mask & HAS_MESSAGE_ID ? reader_bytes(&reader) : SLICE_EMPTY;
     if ((mask & HAS_RECIPIENTS) && !get_recipients(&reader, arena, &event)) {
@@ -211,6 +217,7 @@ bool event_decode(struct slice payload, struct arena *arena, struct event *ret_e
         event.lasted_ms = (int64_t)reader_u64(&reader);
     }
     event.tls = mask & HAS_TLS ? reader_bytes(&reader) : SLICE_EMPTY;
+    event.left_out = mask & HAS_LEFT_OUT ? reader_u64(&reader) : 0;
     *ret_event = event;
     return !reader.failed; /* what a newer version added stands behind */
 }
@@ -227,6 +234,12 @@ uint64_t events_hash_id(struct hash_key key, struct message_id id)
 {
     uint64_t bytes[2] = {id.high, id.low};
     return hash_bytes(key, slice_make(bytes, sizeof(bytes)));
+}
+
+/* Of the client's network: its search sees to the rest. */
+uint64_t events_hash_client(struct hash_key key, const struct ip_address *client)
+{
+    return hash_bytes(key, ip_neighbours(client));
 }
 
 uint64_t events_hash_text(struct hash_key key, struct slice text)

@@ -20,6 +20,8 @@ struct events_search {
     void *context;
     enum phase phase;
     struct buffer text; /* address or Message-ID */
+    bool is_client;     /* and the address is a client's: */
+    struct ip_address client;
     struct message_id ids[EVENTS_IDS_MAX];
     size_t id_count;
     bool cut;
@@ -59,6 +61,14 @@ static bool has_text(const struct event *event, struct slice text)
     return found;
 }
 
+/* A refusal that speaks of others of its network may be of each of them. */
+static bool has_client(const struct event *event, const struct ip_address *client)
+{
+    return event->has_client && (ip_equal(&event->client, client) ||
+                                 (event->left_out > 0 && slice_equal(ip_neighbours(&event->client),
+                                                                     ip_neighbours(client))));
+}
+
 /* Whole or not at all: half a record would spoil those behind it. Told as cut. */
 static void put_result(struct buffer *results, struct slice payload)
 {
@@ -81,7 +91,8 @@ static void look(void *context, uint64_t offset, struct slice payload)
     arena_init(&arena);
     if (event_decode(payload, &arena, &event)) {
         if (search->phase == PHASE_TEXT) {
-            if (has_text(&event, buffer_slice(&search->text))) {
+            if (search->is_client ? has_client(&event, &search->client)
+                                  : has_text(&event, buffer_slice(&search->text))) {
                 search->new_ids[search->new_count++ % EVENTS_IDS_MAX] = event.id;
             }
         } else if (bsearch(&event.id, search->ids, search->id_count, sizeof(search->ids[0]),
@@ -105,7 +116,8 @@ static enum error look_by_index(struct events_search *search, struct disk_file *
     uint64_t *hashes = &one;
     size_t count = 1;
     if (search->phase == PHASE_TEXT) {
-        one = events_hash_text(key, buffer_slice(&search->text));
+        one = search->is_client ? events_hash_client(key, &search->client)
+                                : events_hash_text(key, buffer_slice(&search->text));
     } else {
         count = search->id_count;
         hashes = calloc(count + 1, sizeof(*hashes));
@@ -337,6 +349,7 @@ struct events_search *events_search_new(struct events *events, struct slice what
         search->phase = PHASE_IDS;
     } else {
         buffer_append(&search->text, what);
+        search->is_client = ip_from_text(what, &search->client);
         search->phase = PHASE_TEXT;
         search->at = UINT64_MAX;
     }

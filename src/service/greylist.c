@@ -108,14 +108,9 @@ static uint64_t tag_of(uint64_t hash)
 
 /* ---- asking ------------------------------------------------------------------------------ */
 
-static struct slice network_of(const struct ip_address *client)
-{
-    return slice_make(client->bytes, ip_is_v4(client) ? 15 : 8);
-}
-
 static uint64_t hash_all(const struct greylist *list, const struct greylist_query *query)
 {
-    const uint64_t parts[] = {hash_bytes(list->key, network_of(query->client)),
+    const uint64_t parts[] = {hash_bytes(list->key, ip_neighbours(query->client)),
                               hash_bytes_fold(list->key, query->sender),
                               hash_bytes_fold(list->key, query->recipient)};
     return hash_bytes(list->key, slice_make(parts, sizeof(parts)));
@@ -145,7 +140,7 @@ static void count_network(struct greylist *list, uint64_t hash, int64_t now_ms)
 int64_t greylist_wait_ms(struct greylist *list, const struct greylist_query *query)
 {
     int64_t now_ms = query->now_ms;
-    uint64_t network = hash_bytes(list->key, network_of(query->client));
+    uint64_t network = hash_bytes(list->key, ip_neighbours(query->client));
     if (knows_network(list, network, now_ms)) {
         return 0;
     }

@@ -35,6 +35,8 @@ enum { COUNTER_SLOTS = 64 };
     X(GREYLISTED, "holdfast_greylisted_total", "Recipients put off by greylisting")                \
     X(SENT_TO_PRIMARY, "holdfast_sent_to_primary_total",                                           \
       "Recipients put off since the primary is up")                                                \
+    X(REFUSALS_LEFT_OUT, "holdfast_refusals_left_out_total",                                       \
+      "Refused clients and recipients that the trace only counts")                                 \
     X(CALLOUTS, "holdfast_callouts_total", "Recipients that a server was asked about")             \
     X(CALLOUTS_UNANSWERED, "holdfast_callouts_unanswered_total",                                   \
       "Of those, the ones without an answer in time")                                              \

@@ -345,6 +345,24 @@ void core_contact(struct smtp_in *in, const struct ip_address *client)
     (void)!ring_send(in->ring, buffer_slice(&in->frame));
 }
 
+void core_send_refused(struct smtp_in *in, struct channel_refusal *refusal)
+{
+    enum { A_SECOND = 1000 };
+    int64_t second = clock_steady_ms() / 1000;
+    in->refusals = second == in->refusals_ms ? in->refusals + 1 : 1;
+    in->refusals_ms = second;
+    if (id_equal(refusal->id, (struct message_id){0, 0})) {
+        refusal->id = id_make(&in->ids, clock_wall_ms());
+    }
+    buffer_clear(&in->frame);
+    buffer_put_u8(&in->frame, CHANNEL_REFUSED);
+    channel_put_refusal(&in->frame, refusal);
+    if (in->ring == NULL || in->refusals > A_SECOND || in->frame.failed ||
+        ring_send(in->ring, buffer_slice(&in->frame)) != ERROR_NONE) {
+        counter_add(in->counters, COUNTER_REFUSALS_LEFT_OUT, 1);
+    }
+}
+
 void core_sent_on(struct smtp_in *in, uint32_t route)
 {
     enum { EVERY_MS = 500 };

@@ -71,7 +71,7 @@ struct smtp_answer envelope_mail(struct session *session, const struct smtp_serv
     }
     struct smtp_answer answer = submit_mail(session, event->mailbox.text);
     if (answer.code != 0) {
-        session_log_refused(session, "mail", SLICE_EMPTY, &answer);
+        session_log_refused_sender(session, event->mailbox.text, &answer);
         return answer;
     }
     transaction = transaction_new(session);

@@ -7,19 +7,48 @@
 #include "sys/clock.h"
 #include "sys/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+static void tell_refused(const struct session *session, struct channel_refusal *refusal,
+                         const struct smtp_answer *answer)
+{
+    char client[IP_TEXT_SIZE];
+    ip_to_text(&session->client.address, client);
+    refusal->client = session->client.address;
+    refusal->code = answer->code;
+    refusal->helo = slice_make(session->helo, session->helo_length);
+    log_event(LOG_LEVEL_INFO, "refused", LOG_SLICE("stage", refusal->stage),
+              LOG_TEXT("client", client), LOG_SLICE("helo", refusal->helo),
+              LOG_SLICE("sender", refusal->sender), LOG_SLICE("recipient", refusal->recipient),
+              LOG_NUMBER("code", answer->code), LOG_SLICE("reason", answer->text));
+    char text[CHANNEL_REFUSAL_TEXT_MAX];
+    int length =
+        snprintf(text, sizeof(text), "%s%s%.*s", answer->enhanced != NULL ? answer->enhanced : "",
+                 answer->enhanced != NULL ? " " : "", SLICE_PRINT(answer->text));
+    refusal->text = slice_take(slice_make(text, (size_t)length), sizeof(text) - 1);
+    core_send_refused(session->in, refusal);
+}
 
 void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
                          const struct smtp_answer *answer)
 {
     const struct transaction *transaction = session->transaction;
-    char client[IP_TEXT_SIZE];
-    ip_to_text(&session->client.address, client);
-    log_event(LOG_LEVEL_INFO, "refused", LOG_TEXT("stage", stage), LOG_TEXT("client", client),
-              LOG_SLICE("helo", slice_make(session->helo, session->helo_length)),
-              LOG_SLICE("sender", transaction != NULL ? transaction->sender : SLICE_EMPTY),
-              LOG_SLICE("recipient", recipient), LOG_NUMBER("code", answer->code),
-              LOG_SLICE("reason", answer->text));
+    struct channel_refusal refusal = {.stage = slice_from_text(stage), .recipient = recipient};
+    if (transaction != NULL) {
+        refusal.id = transaction->id;
+        refusal.has_sender = true;
+        refusal.sender = transaction->sender;
+    }
+    tell_refused(session, &refusal, answer);
+}
+
+void session_log_refused_sender(const struct session *session, struct slice sender,
+                                const struct smtp_answer *answer)
+{
+    struct channel_refusal refusal = {
+        .stage = SLICE_LITERAL("mail"), .has_sender = true, .sender = sender};
+    tell_refused(session, &refusal, answer);
 }
 
 static struct smtp_answer greet(struct session *session)

@@ -93,8 +93,7 @@ bool guard_spares(const struct session *session)
 
 /* The rules by client, HELO and, if it is known, sender. The answer's text lasts until the loop's
  * next. */
-static struct smtp_answer check_rules(struct session *session, const struct slice *sender,
-                                      const char *stage)
+static struct smtp_answer check_rules(struct session *session, const struct slice *sender)
 {
     struct smtp_in *in = session->in;
     struct access_query query = {
@@ -115,7 +114,6 @@ static struct smtp_answer check_rules(struct session *session, const struct slic
     size_t shown = (size_t)length < sizeof(in->text) ? (size_t)length : sizeof(in->text) - 1;
     struct smtp_answer answer = {554, "5.7.1", slice_make(in->text, shown)};
     counter_add(in->counters, COUNTER_BLOCKED, 1);
-    session_log_refused(session, stage, SLICE_EMPTY, &answer);
     return answer;
 }
 
@@ -136,51 +134,49 @@ static bool spend(struct session *session, enum smtp_in_deed deed, uint32_t per_
     return true;
 }
 
-static struct smtp_answer too_much(struct session *session, const char *stage,
-                                   struct smtp_answer answer)
-{
-    session_log_refused(session, stage, SLICE_EMPTY, &answer);
-    return answer;
-}
-
 /* ---- stages ------------------------------------------------------------------------------ */
 
-struct smtp_answer guard_connect(struct session *session)
+static struct smtp_answer check_connect(struct session *session)
 {
     const struct limits_config *limits = &session->in->config->limits;
-    struct smtp_answer answer = check_rules(session, NULL, "connect");
+    struct smtp_answer answer = check_rules(session, NULL);
     if (answer.code != 0) {
-        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
         return answer;
     }
     if (!spend(session, SMTP_IN_CONNECTS, limits->connection_rate)) {
-        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
-        return too_much(session, "connect",
-                        (struct smtp_answer){
-                            421, "4.7.0", SLICE_LITERAL("You connect too often, wait a minute")});
+        return (struct smtp_answer){421, "4.7.0",
+                                    SLICE_LITERAL("You connect too often, wait a minute")};
     }
     if (!guard_spares(session) &&
         !smtp_in_may(session->in->shared, SMTP_IN_MISSES, smtp_in_per_minute(limits->refused_rate),
                      &session->client.address, clock_steady_ms())) {
         counter_add(session->in->counters, COUNTER_RATE_LIMITED, 1);
-        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
-        return too_much(
-            session, "connect",
-            (struct smtp_answer){421, "4.7.0",
-                                 SLICE_LITERAL("Too many recipients of yours were refused")});
+        return (struct smtp_answer){421, "4.7.0",
+                                    SLICE_LITERAL("Too many recipients of yours were refused")};
     }
     return SMTP_ACCEPT;
 }
 
+struct smtp_answer guard_connect(struct session *session)
+{
+    struct smtp_answer answer = check_connect(session);
+    if (answer.code != 0) {
+        counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
+        session_log_refused(session, "connect", SLICE_EMPTY, &answer);
+    }
+    return answer;
+}
+
 struct smtp_answer guard_mail(struct session *session, struct slice sender)
 {
-    struct smtp_answer answer = check_rules(session, &sender, "mail");
+    struct smtp_answer answer = check_rules(session, &sender);
     if (answer.code == 0 &&
         !spend(session, SMTP_IN_SENDS, session->in->config->limits.message_rate)) {
-        answer =
-            too_much(session, "mail",
-                     (struct smtp_answer){
-                         450, "4.7.1", SLICE_LITERAL("You send too many messages, wait a minute")});
+        answer = (struct smtp_answer){450, "4.7.1",
+                                      SLICE_LITERAL("You send too many messages, wait a minute")};
+    }
+    if (answer.code != 0) {
+        session_log_refused_sender(session, sender, &answer);
     }
     return answer;
 }

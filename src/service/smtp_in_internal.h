@@ -228,6 +228,8 @@ struct smtp_in {
     uint64_t contacted[64]; /* recent contacts: hash of address and second */
     int64_t full_logged_ms;
     uint64_t full_unlogged;
+    int64_t refusals_ms; /* the second in which core was told of `refusals` */
+    uint32_t refusals;
     void (*broken)(void *context); /* or NULL */
     void *broken_context;
     bool is_stopping;
@@ -290,6 +292,9 @@ void session_answer_event(struct session *session, enum smtp_server_event_kind k
                           const struct smtp_answer *answer);
 void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
                          const struct smtp_answer *answer);
+/* MAIL, whose transaction has not begun. */
+void session_log_refused_sender(const struct session *session, struct slice sender,
+                                const struct smtp_answer *answer);
 
 /* smtp_in_client.c */
 /* False: memory. */
@@ -474,6 +479,8 @@ enum error core_send_append(struct smtp_in *in, struct transaction *transaction)
 void core_send_abort(struct smtp_in *in, struct transaction *transaction);
 void core_send_aborts(struct smtp_in *in); /* those that found no room */
 void core_contact(struct smtp_in *in, const struct ip_address *client);
+/* For `trace`; of a flood, not each. */
+void core_send_refused(struct smtp_in *in, struct channel_refusal *refusal);
 /* A stranger was sent to the head of this route's chain. */
 void core_sent_on(struct smtp_in *in, uint32_t route);
 /* A configured server's, as far as that is known without asking DNS. */

@@ -230,6 +230,81 @@ def test_while_the_primary_is_up_strangers_go_there(holdfast, sink):
     mx.wait_empty()
 
 
+# ---- why ----
+
+
+def refusals(mx, what):
+    """What the trace says of it: (reply, sender, recipient, client), without those left out."""
+    return [(row["reply"], row["sender"], row["recipient"], row["client"])
+            for row in mx.lines("trace", what) if row["event"] == "refused"]
+
+
+def test_each_refusal_is_explained_in_the_trace(holdfast, sink):
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port, more="own-senders = reject  only-when-down = yes") +
+                  "domain example.net { deliver-to = m1  recipients = learn  unknown = defer }\n"
+                  "block bad { clients = 127.0.1.9 }\n"
+                  "block spam { senders = *@spam.example }\n", listen="greylist = 1h")
+
+    def told(what, reply, sender=None, recipient=None, client=STRANGER):
+        return wait_for(lambda: any(
+            row[0].startswith(reply) and row[1:] == (sender, recipient, client)
+            for row in refusals(mx, what)), what=f"{reply} in the trace of {what}")
+
+    def is_up():  # and edge-in knows
+        with mx.dialogue(source="127.0.3.1") as dialogue:
+            dialogue.must("MAIL FROM:<dora@client.example>")
+            return "primary" in dialogue.say("RCPT TO:<x@example.com>")[1]
+    wait_for(is_up, step=0.3, what="m1 up")
+    assert greeting(mx, "127.0.1.9")[0] == 554
+    told("127.0.1.9", "554 5.7.1 Refused by the rule 'bad'", client="127.0.1.9")
+    refusal(mx, sender="x@spam.example")
+    told("x@spam.example", "554 5.7.1 Refused by the rule 'spam'", "x@spam.example")
+    refusal(mx, sender="boss@example.com")
+    told("BOSS@example.com", "550 5.7.1 Senders of this domain", "boss@example.com")
+
+    def recipient(name, sender="bob@client.example"):
+        with pytest.raises(Refused):
+            mx.send([name], sender=sender, source=STRANGER)
+    recipient("x@elsewhere.example")
+    told("x@elsewhere.example", "550 5.7.1 Relaying denied", "bob@client.example",
+         "x@elsewhere.example")
+    recipient("up@example.net")
+    told("up@example.net", "451 4.7.1 Greylisted", "bob@client.example", "up@example.net")
+    recipient("x@example.com")
+    told("x@example.com", "451 4.7.1 The primary mail server is up", "bob@client.example",
+         "x@example.com")
+    assert {row[3] for row in refusals(mx, STRANGER)} == {STRANGER}
+    assert len(refusals(mx, STRANGER)) == 5 and len(refusals(mx, "bob@client.example")) == 3
+    text = mx.tool("trace", "x@elsewhere.example").stdout
+    assert "refused" in text and "Relaying denied" in text and STRANGER in text
+    # A message that came without one recipient tells of it, too.
+    with mx.dialogue(source="127.0.2.2") as dialogue:
+        dialogue.must("MAIL FROM:<carl@client.example>")
+        assert dialogue.say("RCPT TO:<y@elsewhere.example>")[0] == 550
+    told("y@elsewhere.example", "550", "carl@client.example", "y@elsewhere.example", "127.0.2.2")
+    # And it outlives a restart.
+    mx.stop()
+    mx.start()
+    told("127.0.1.9", "554 5.7.1", client="127.0.1.9")
+
+
+def test_a_flood_of_refusals_does_not_fill_the_trace(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) + "block bad { clients = 127.0.1.0/24 }\n",
+                  top="loops = 1")  # in their order
+    for number in range(300):
+        assert greeting(mx, f"127.0.1.{number % 200 + 1}")[0] == 554
+    assert greeting(mx, "127.0.1.250")[0] == 554
+    wait_for(lambda: counter(mx, "refusals_left_out") == 291, what="the count")
+    assert [len(refusals(mx, f"127.0.1.{number}")) for number in (1, 10, 11, 250)] == [1, 1, 0, 0]
+    # When the minute is over the rest is told, to who asks for any of them.
+    left_out = wait_for(lambda: [row["left_out"] for row in mx.lines("trace", "127.0.1.250")], 120,
+                        0.5, "the rest")
+    assert left_out == [291]
+    text = mx.tool("trace", "127.0.1.77").stdout
+    assert "291 more of its network were left out" in text
+
+
 # ---- how much in a minute ----
 
 why_not = why_no_netns()

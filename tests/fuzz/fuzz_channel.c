@@ -68,6 +68,19 @@ static void check_mx(struct slice input)
     }
 }
 
+static void check_refusal(struct slice input)
+{
+    struct reader reader = reader_make(input);
+    struct channel_refusal refusal;
+    if (channel_get_refusal(&reader, &refusal)) {
+        struct buffer again;
+        buffer_init(&again, 0);
+        channel_put_refusal(&again, &refusal);
+        assert(again.length == input.length && input.length <= CHANNEL_REFUSAL_MAX);
+        buffer_done(&again);
+    }
+}
+
 static void check_listing(struct slice input)
 {
     struct reader reader = reader_make(input);
@@ -90,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_message(slice_make(data, size));
     check_listing(slice_make(data, size));
     check_texts(slice_make(data, size));
+    check_refusal(slice_make(data, size));
     check_mx(slice_make(data, size));
     struct reader reader = reader_make(slice_make(data, size));
     if (channel_get_reply(&reader, &reply)) {

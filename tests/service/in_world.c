@@ -143,6 +143,13 @@ static void take_frame(struct world *world, struct slice frame)
         world->contacts++;
         return;
     }
+    if (type == CHANNEL_REFUSED) {
+        struct channel_refusal refusal;
+        bool good = channel_get_refusal(&reader, &refusal);
+        assert(good);
+        world->refusals += good;
+        return;
+    }
     uint64_t token = reader_u64(&reader);
     assert(!reader.failed);
     if (type == CHANNEL_APPEND) {

@@ -56,7 +56,7 @@ struct world {
     uint64_t stream_tokens[WORLD_TOKENS];
     uint64_t unanswered[WORLD_TOKENS];
     uint32_t unanswered_count;
-    uint32_t appends, commits, aborts, contacts, etrns, atrns;
+    uint32_t appends, commits, aborts, contacts, etrns, atrns, refusals;
     uint64_t etrn_token;    /* of the last ETRN or ATRN */
     char atrn_request[256]; /* "user: domain domain" */
     size_t largest_frame;

@@ -194,6 +194,33 @@ static void capabilities_round_trip(void **state)
     assert_false(channel_get_capabilities(&reader, &back));
 }
 
+static void refusal_round_trip(void **state)
+{
+    (void)state;
+    static char text[CHANNEL_REFUSAL_TEXT_MAX + 10];
+    memset(text, 'x', sizeof(text));
+    struct channel_refusal some = {.id = {1, 2},
+                                   .client = {{[15] = 7}},
+                                   .code = 550,
+                                   .has_sender = true,
+                                   .stage = SLICE_LITERAL("rcpt"),
+                                   .helo = SLICE_LITERAL("mail.example"),
+                                   .sender = SLICE_LITERAL("bob@c.example"),
+                                   .recipient = slice_make(text, sizeof(text)),
+                                   .text = SLICE_LITERAL("No")};
+    struct channel_refusal back;
+    channel_put_refusal(&buffer, &some);
+    struct reader reader = read_back(0);
+    assert_true(channel_get_refusal(&reader, &back));
+    assert_true(id_equal(back.id, some.id) && ip_equal(&back.client, &some.client));
+    assert_true(back.code == 550 && back.has_sender);
+    assert_true(slice_equal(back.stage, some.stage) && slice_equal(back.helo, some.helo));
+    assert_true(slice_equal(back.sender, some.sender) && slice_equal(back.text, some.text));
+    assert_int_equal(back.recipient.length, CHANNEL_REFUSAL_TEXT_MAX);
+    reader = read_back(1);
+    assert_false(channel_get_refusal(&reader, &back));
+}
+
 static void counters_add_up(void **state)
 {
     (void)state;
@@ -216,7 +243,7 @@ int main(void)
         frame_test(message_round_trip),      frame_test(every_cut_is_refused),
         frame_test(refuses_what_could_hurt), frame_test(recipient_count_is_bounded),
         frame_test(reply_round_trip),        frame_test(capabilities_round_trip),
-        cmocka_unit_test(counters_add_up),
+        frame_test(refusal_round_trip),      cmocka_unit_test(counters_add_up),
     };
     return cmocka_run_group_tests_name("channel", tests, NULL, NULL);
 }

@@ -184,6 +184,48 @@ static void finds_by_id_address_and_message_id(void **state)
     }
 }
 
+static void add_refused(struct bench *bench, uint32_t number, uint64_t left_out)
+{
+    struct event event = {.kind = EVENT_REFUSED,
+                          .time_ms = clock_wall_ms(),
+                          .id = number_id(number),
+                          .delivery = EVENTS_NO_DELIVERY,
+                          .has_client = true,
+                          .has_sender = number % 2 != 0,
+                          .sender = SLICE_LITERAL("bob@c.example"),
+                          .reply = SLICE_LITERAL("554 5.7.1 No"),
+                          .left_out = left_out};
+    char text[IP_TEXT_SIZE];
+    snprintf(text, sizeof(text), "192.%u.%u.7", number / 256, number % 256);
+    assert_true(ip_from_text(slice_from_text(text), &event.client));
+    events_add(bench->events, &event);
+}
+
+static void finds_by_client(void **state)
+{
+    struct bench *bench = *state;
+    for (uint32_t i = 0; i < 3000; i++) {
+        add_refused(bench, i, i == 300 ? 12 : 0);
+        if (i % 100 == 0) {
+            worker_drain(bench->events->worker);
+        }
+    }
+    assert_true(bench->events->file_count > 2);
+    const char *const clients[] = {"192.0.1.7", "192.0.200.7", "192.11.183.7"};
+    for (size_t i = 0; i < 3; i++) { /* in the oldest file, further on, and still in memory */
+        search(bench, clients[i]);
+        assert_int_equal(bench->count, 1);
+        assert_int_equal(bench->kinds[0], EVENT_REFUSED);
+        assert_string_equal(bench->last_reply, "554 5.7.1 No");
+    }
+    search(bench, "192.0.1.8"); /* a neighbour, of which nothing was left out */
+    assert_int_equal(bench->count, 0);
+    search(bench, "192.1.44.8"); /* and one that may have been */
+    assert_int_equal(bench->count, 1);
+    search(bench, "bob@c.example");
+    assert_true(bench->cut);
+}
+
 /* More than one step may hold: what there is room for is given, whole, and it is said. */
 static void a_search_that_finds_too_much_is_cut(void **state)
 {
@@ -338,6 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(finds_by_id_address_and_message_id, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(finds_by_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_search_that_finds_too_much_is_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(survives_a_restart, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_torn_tail_and_a_hole_cost_what_lies_in_them, set_up,
