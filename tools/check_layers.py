@@ -47,6 +47,7 @@ LIBRARIES = {
     re.compile(r"^(ldap|lber|openldap)\.h"): {"sys/ldap_session"},
     re.compile(r"^security/"): {"app/pam_check"},
     re.compile(r"^curl/"): {"app"},
+    re.compile(r"^zlib\.h"): {"service/gzip"},
     re.compile(r"^libsmartcols/"): {"app"},
 }
 

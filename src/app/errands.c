@@ -40,7 +40,8 @@ static void fetched(void *context, uint64_t slot, const struct fetch_answer *ans
     buffer_init(&body, 0);
     base64_encode(&body, answer->body);
     struct result *result = calloc(1, sizeof(*result));
-    json_t *arguments = json_pack("{sI ss? ss%}", "errand", (json_int_t)slot, "problem",
+    json_t *arguments = json_pack("{sI sb ss? ss%}", "errand", (json_int_t)slot, "untrusted",
+                                  (int)answer->untrusted, "problem",
                                   body.failed ? "out of memory" : answer->problem, "body",
                                   body.length > 0 ? (const char *)body.data : "", body.length);
     buffer_done(&body);
@@ -132,7 +133,8 @@ static void tick(void *context)
 
 void errands_configure(struct errands *errands, const struct service_config *config)
 {
-    bool wanted = config->relay.exchanger.tls == SERVER_TLS_MTA_STS;
+    bool wanted =
+        config->relay.exchanger.tls == SERVER_TLS_MTA_STS || config->tls_reports.length > 0;
     for (uint32_t i = 0; i < config->relay.server_count; i++) {
         wanted |= config->relay.servers[i].tls == SERVER_TLS_MTA_STS;
     }

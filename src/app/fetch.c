@@ -73,7 +73,7 @@ struct request {
     CURL *easy;
     struct curl_slist *headers, *addresses;
     struct dns_query *query;
-    bool is_post, has_etag;
+    bool is_post, has_etag, untrusted;
     char media_type[64]; /* empty: any */
     struct buffer body;  /* that is posted, or that has been fetched */
     char host[256];
@@ -166,7 +166,7 @@ static void request_free(struct request *request)
 static void finish(struct request *request, const char *problem, long status)
 {
     char text[CURL_ERROR_SIZE];
-    struct fetch_answer answer = {.status = status};
+    struct fetch_answer answer = {.status = status, .untrusted = request->untrusted};
     struct buffer body = request->body;
     struct curl_header *etag = NULL;
     if (problem != NULL) {
@@ -220,6 +220,7 @@ static void transfer_ended(struct request *request, CURLcode code)
     bool too_large = code == CURLE_WRITE_ERROR && request->body.failed;
     bool answered = code == CURLE_OK || (code == CURLE_WRITE_ERROR && status != 0);
     char text[80];
+    request->untrusted = code == CURLE_PEER_FAILED_VERIFICATION;
     if (!answered) {
         finish(request,
                request->problem[0] != 0 ? request->problem : fetcher->curl.easy_strerror(code),

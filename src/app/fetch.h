@@ -18,6 +18,7 @@ struct fetch_answer {
     /* NULL: it went well. Else why not, in words: no answer, another status than 200 (a POST: than
      * 2xx; with an ETag 304 is good too), another media type, too large. */
     const char *problem;
+    bool untrusted;    /* the problem is the certificate */
     long status;       /* of HTTP; 0: there was no answer */
     struct slice body; /* of a GET that went well; valid during the call */
     struct slice etag; /* likewise; empty: it has none */

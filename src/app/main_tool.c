@@ -66,6 +66,10 @@ const struct tool_command tool_commands[] = {
      "or "
      "a\nlane such as domain:example.com.",
      0, 0, 1, tool_server_history},
+    {"tls-reports list", "", "What will be reported of TLS with others' servers", NULL, 0, 0, 0,
+     tool_tls_reports},
+    {"tls-reports send", "", "Report it now, before the day is over", NULL, 0, 0, 0,
+     tool_tls_reports},
     {"recipients list", "[DOMAIN]", "What is known of a domain's recipients",
      "Without DOMAIN: how many, of each domain with recipients = learn.", 0, 0, 1,
      tool_recipients_list},

@@ -70,6 +70,13 @@ const struct setting settings_table[] = {
     {"postmaster", SETTING_MAILBOX, TOP(relay.postmaster),
      .otherwise = "postmaster at the first domain that is no pattern",
      .text = "Where mail to postmaster and abuse at this host goes."},
+    {"tls-reports", SETTING_MAILBOX, TOP(tls_reports), .otherwise = "none",
+     .text = "The address that reports on TLS are from (RFC 8460), and that those who get them may "
+             "write to. With it, what came of TLS is counted for each domain under deliver-to = mx "
+             "and for servers with tls = mta-sts or dane, and sent daily to where the domain wants "
+             "it (_smtp._tls), by HTTPS, or as mail by the relay of bounces."},
+    {"tls-reports-organization", SETTING_TEXT, TOP(tls_reports_organization),
+     .otherwise = "the hostname", .text = "The name that reports on TLS give for us."},
     {"nat-address", SETTING_IPS, TOP(relay.nat_addresses), .otherwise = "none",
      .text = "Addresses that others know this host by, beside those of its interfaces; under "
              "deliver-to = mx an exchanger that has one is this host."},

@@ -192,6 +192,7 @@ enum control_exit tool_queue_import(struct tool *tool);
 enum control_exit tool_queue_resend(struct tool *tool);
 enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
+enum control_exit tool_tls_reports(struct tool *tool);
 enum control_exit tool_server_history(struct tool *tool);
 enum control_exit tool_recipients_list(struct tool *tool);
 enum control_exit tool_recipients_import(struct tool *tool);

@@ -101,6 +101,7 @@ enum channel_frame {
     CHANNEL_TEXT, /* bytes name: what are its TXT records? Answered by CHANNEL_TEXTS */
     /* edge-out to core */
     CHANNEL_TEXTS, /* bytes name, texts (channel_put_texts) */
+    CHANNEL_TLS, /* u32 session, result (channel_put_tls): of a handshake, or why there was none */
 };
 
 /* Of a server's name, the same in every configuration; app/settings refuses two servers with one
@@ -144,6 +145,32 @@ struct channel_mx {
 };
 /* *ret_mx points into itself; hosts into the reader's input. */
 bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx);
+/* What came of TLS, as reports have it (RFC 8460 4.3). */
+enum tls_result {
+    TLS_RESULT_SUCCESS,
+    TLS_RESULT_NOT_SUPPORTED,
+    TLS_RESULT_NAME,
+    TLS_RESULT_EXPIRED,
+    TLS_RESULT_UNTRUSTED,
+    TLS_RESULT_VALIDATION,
+    TLS_RESULT_TLSA,
+    TLS_RESULT_DNSSEC,
+    TLS_RESULT_STS_FETCH,
+    TLS_RESULT_STS_INVALID,
+    TLS_RESULT_STS_WEBPKI,
+    TLS_RESULTS
+};
+enum tls_policy { TLS_POLICY_NONE, TLS_POLICY_STS, TLS_POLICY_TLSA, TLS_POLICIES };
+enum { CHANNEL_TLS_REASON_MAX = 160 };
+struct channel_tls {
+    enum tls_result result;
+    enum tls_policy policy; /* that was followed */
+    struct ip_address local, remote;
+    struct slice reason; /* for people, ASCII; may be empty */
+};
+void channel_put_tls(struct buffer *buffer, const struct channel_tls *tls);
+/* The reason points into the reader's input. */
+bool channel_get_tls(struct reader *reader, struct channel_tls *ret_tls);
 enum { CHANNEL_TEXTS_MAX = 8, CHANNEL_TEXT_MAX = 1024 };
 /* TXT records; those beyond the bounds are left out. */
 struct channel_texts {

@@ -174,3 +174,31 @@ bool channel_get_texts(struct reader *reader, struct channel_texts *ret_texts)
     }
     return !reader->failed;
 }
+
+/* ---- CHANNEL_TLS ----------------------------------------------------------------------------- */
+
+void channel_put_tls(struct buffer *buffer, const struct channel_tls *tls)
+{
+    buffer_put_u8(buffer, (uint8_t)tls->result);
+    buffer_put_u8(buffer, (uint8_t)tls->policy);
+    buffer_append(buffer, slice_make(tls->local.bytes, 16));
+    buffer_append(buffer, slice_make(tls->remote.bytes, 16));
+    buffer_put_bytes(buffer, slice_take(tls->reason, CHANNEL_TLS_REASON_MAX));
+}
+
+bool channel_get_tls(struct reader *reader, struct channel_tls *ret_tls)
+{
+    uint8_t result = reader_u8(reader), policy = reader_u8(reader);
+    *ret_tls = (struct channel_tls){0};
+    if (!get_address(reader, &ret_tls->local) || !get_address(reader, &ret_tls->remote) ||
+        result >= TLS_RESULTS || policy >= TLS_POLICIES) {
+        return false;
+    }
+    ret_tls->result = (enum tls_result)result;
+    ret_tls->policy = (enum tls_policy)policy;
+    ret_tls->reason = reader_bytes(reader);
+    for (size_t i = 0; i < ret_tls->reason.length; i++) {
+        reader->failed |= ret_tls->reason.data[i] < ' ' || ret_tls->reason.data[i] >= 0x7f;
+    }
+    return !reader->failed && ret_tls->reason.length <= CHANNEL_TLS_REASON_MAX;
+}

@@ -202,6 +202,8 @@ struct service_config {
     const struct slice *dns_forwarders;
     uint32_t dns_forwarder_count;
     struct slice dns_trust_anchor;
+    struct slice tls_reports;              /* the address that they are from; empty: none */
+    struct slice tls_reports_organization; /* empty: the hostname */
     const struct hook_config *hooks;
     uint32_t hook_count;
 };

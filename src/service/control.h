@@ -220,14 +220,24 @@
  * "done" says up to where people have been told; core keeps it for the next who asks without one.
  * Some latest hundreds are kept; who is later misses numbers.
  *
+ * ---- "tls-reports list", "tls-reports send"
+ * ------------------------------------------------------
+ *
+ * What will be reported of TLS (RFC 8460), one row for each domain: of this day (UTC), and of days
+ * that are over and not reported yet.
+ * {"domain","begins":ms,"successful":n,"failed":n,"waits":false: of this day,"next":ms or null,
+ *  "until":ms (then it is given up) or null,"reason":"..." or null (why it has not gone yet)}
+ * "send" ends the day before its time: what has been counted is reported now, and it gives the same
+ * rows as they are then.
+ *
  * ---- "errands", "errand done" ------------------------------------------------------------------
  *
  * For the helper, which has the network that core has not. "errands" gives those that were not
  * given before, "begins":true also those that a helper before this one was given:
  * {"errand":n,"url","media_type" (that the answer must have) or null,"most_bytes","timeout_ms",
  *  "post_type" or null: it is a GET,"post":"base64"}
- * "errand done": "errand":n, "problem":null or why it went wrong, "body":"base64" of what was
- * fetched. One that nobody waits for any more is no error.
+ * "errand done": "errand":n, "problem":null or why it went wrong, "untrusted":true if that is the
+ * certificate, "body":"base64" of what was fetched. One that nobody waits for any more is no error.
  *
  * ---- "drill" -----------------------------------------------------------------------------------
  *

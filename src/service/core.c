@@ -6,6 +6,7 @@
  */
 #include "service/core_errands.h"
 #include "service/core_policies.h"
+#include "service/core_tls_reports.h"
 
 #include "sys/clock.h"
 #include "sys/random.h"
@@ -143,6 +144,7 @@ static void tick(void *context)
     core_errands_tick(core);
     core_policies_tick(core);
     core_refusals_tick(core);
+    core_tls_reports_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
@@ -265,6 +267,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core_recipients_init(core);
     core_errands_init(core);
     core_policies_init(core);
+    core_tls_reports_init(core);
     core_control_init(core);
     enum error error = set_up(core, open, context, events_disk);
     if (error != ERROR_NONE) {
@@ -311,6 +314,7 @@ void core_keep_state(struct core *core, struct disk *disk)
         core_out_of_memory();
     }
     core_policies_keep(core, core->files);
+    core_tls_reports_keep(core, core->files);
 }
 
 void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum core_edge edge),
@@ -386,6 +390,7 @@ void core_check_stopped(struct core *core)
     events_tick(core->events, clock_wall_ms());
     core_recipients_stop(core);
     core_policies_stop(core);
+    core_tls_reports_stop(core);
     stopped(core->stopped_context);
 }
 
@@ -416,6 +421,7 @@ void core_free(struct core *core)
     core_in_done(core);
     core_out_done(core);
     core_names_done(core);
+    core_tls_reports_done(core);
     core_policies_done(core); /* sessions have waited for them */
     core_errands_done(core);
     whole_files_free(core->files);

@@ -23,8 +23,8 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
 /* Where what is known of recipients is kept (taken over); before the loop runs. Without it, it is
  * forgotten at the end. What cannot be read is reported, and begins anew. */
 void core_keep_recipients(struct core *core, struct disk *disk);
-/* Where other things are kept that outlive us and are no mail (taken over): policies of MTA-STS. As
- * above. */
+/* Where other things are kept that outlive us and are no mail (taken over): policies of MTA-STS,
+ * what is to be reported of TLS. As above. */
 void core_keep_state(struct core *core, struct disk *disk);
 /* The rings to the edges' loops; a NULL detaches (the edge has died). The core owns them. All rings
  * of edge-out must be set before dispatch begins. */

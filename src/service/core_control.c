@@ -40,6 +40,8 @@ static const struct control_command commands[] = {
     {"recipients load", true, false, NULL, recipients_load_step},
     {"recipients verify", true, false, recipients_verify_begin, recipients_verify_step},
     {"alert news", true, false, alert_news_begin, alert_news_step},
+    {"tls-reports list", false, false, NULL, tls_reports_list_step},
+    {"tls-reports send", true, false, NULL, tls_reports_send_step},
     {"errands", true, false, NULL, errands_step},
     {"errand done", true, false, NULL, errand_done_step},
 };

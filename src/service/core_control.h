@@ -198,6 +198,8 @@ void control_put_list(const struct core *core, const struct route_config *route,
 enum control_step recipients_verify_step(struct control_request *request);
 enum control_step alert_news_begin(struct control_request *request);
 enum control_step alert_news_step(struct control_request *request);
+enum control_step tls_reports_list_step(struct control_request *request);
+enum control_step tls_reports_send_step(struct control_request *request);
 enum control_step errands_step(struct control_request *request);
 enum control_step errand_done_step(struct control_request *request);
 enum control_step queue_list_step(struct control_request *request);

@@ -190,7 +190,9 @@ enum control_step errand_done_step(struct control_request *request)
     {
         struct sent *sent = LIST_ENTRY(at, struct sent, link);
         if (sent->is_given && sent->number == (uint64_t)json_integer_value(number)) {
-            const struct errand_answer answer = {.problem = problem, .body = buffer_slice(&body)};
+            const struct errand_answer answer = {.problem = problem,
+                                                 .untrusted = control_flag(request, "untrusted"),
+                                                 .body = buffer_slice(&body)};
             end(errands, sent, &answer);
             break;
         }

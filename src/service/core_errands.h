@@ -17,6 +17,7 @@ enum {
 
 struct errand_answer {
     const char *problem; /* NULL: it went well; else why not, for people */
+    bool untrusted;      /* the problem is the other side's certificate */
     struct slice body;   /* of what was fetched; valid during the call */
 };
 typedef void errand_fn(void *context, const struct errand_answer *answer);

@@ -219,6 +219,7 @@ struct core {
     struct whole_files *files; /* what outlives us and is no mail; NULL: nothing does */
     struct errands *errands;
     struct policies *policies;
+    struct tls_reports *tls_reports;
     struct link resolutions;  /* struct resolution: answers of DNS that wait for a policy */
     struct link list_sources; /* of recipients: what came of each */
     struct link drills;       /* struct drill, begun in this life */

@@ -221,6 +221,8 @@ static bool take_frame(struct core_edge_out *out, struct slice frame)
         return core_names_take(out->core, &reader);
     case CHANNEL_RESOLVED:
         return core_take_resolved(out, &reader);
+    case CHANNEL_TLS:
+        return core_take_tls(out, &reader);
     case CHANNEL_TEXTS:
         return core_take_texts(out, &reader);
     case CHANNEL_LOOKED_UP:

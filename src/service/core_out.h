@@ -55,6 +55,7 @@ bool core_take_ended(struct core_edge_out *out, struct reader *reader);
 bool core_take_ready(struct core_edge_out *out, struct reader *reader);
 bool core_take_result(struct core_edge_out *out, struct reader *reader);
 bool core_take_working(struct core_edge_out *out, struct reader *reader);
+bool core_take_tls(struct core_edge_out *out, struct reader *reader);
 bool core_take_texts(struct core_edge_out *out, struct reader *reader);
 bool core_take_resolved(struct core_edge_out *out, struct reader *reader);
 bool core_take_addresses(struct core_edge_out *out, struct reader *reader);

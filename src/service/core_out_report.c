@@ -6,6 +6,7 @@
  */
 #include "service/core_out.h"
 #include "service/core_policies.h"
+#include "service/core_tls_reports.h"
 
 #include <stdlib.h>
 
@@ -360,6 +361,20 @@ static bool wait_for_policy(struct core *core, struct slice domain, struct slice
     return true;
 }
 
+bool core_take_tls(struct core_edge_out *out, struct reader *reader)
+{
+    struct channel_tls tls;
+    uint32_t id = reader_u32(reader);
+    if (reader->failed || !channel_get_tls(reader, &tls)) {
+        return false;
+    }
+    const struct core_session *session = core_session_on(out, id);
+    if (session != NULL && !session->foreign) {
+        core_tls_reports_session(out->core, session->server, &tls);
+    }
+    return true;
+}
+
 bool core_take_resolved(struct core_edge_out *out, struct reader *reader)
 {
     struct core *core = out->core;
@@ -378,6 +393,7 @@ bool core_take_resolved(struct core_edge_out *out, struct reader *reader)
 bool core_take_texts(struct core_edge_out *out, struct reader *reader)
 {
     const struct slice prefix = SLICE_LITERAL("_mta-sts.");
+    const struct slice reports = SLICE_LITERAL("_smtp._tls.");
     struct channel_texts texts;
     struct slice name = reader_bytes(reader);
     if (reader->failed || !channel_get_texts(reader, &texts)) {
@@ -385,6 +401,8 @@ bool core_take_texts(struct core_edge_out *out, struct reader *reader)
     }
     if (slice_starts_fold(name, prefix)) {
         core_policies_announced(out->core, slice_skip(name, prefix.length), &texts);
+    } else if (slice_starts_fold(name, reports)) {
+        core_tls_reports_announced(out->core, slice_skip(name, reports.length), &texts);
     }
     return true;
 }

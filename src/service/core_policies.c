@@ -13,6 +13,7 @@
 #include "proto/mta_sts.h"
 #include "service/core_errands.h"
 #include "service/core_out.h"
+#include "service/core_tls_reports.h"
 #include "sys/log.h"
 #include "sys/random.h"
 
@@ -244,8 +245,9 @@ static bool take_policy(struct policy *policy, const struct mta_sts_policy *read
     return true;
 }
 
-static void fetch_failed(struct policy *policy, const char *reason)
+static void fetch_failed(struct policy *policy, enum tls_result result, const char *reason)
 {
+    core_tls_reports_policy(policy->core, domain_of(policy), result, slice_from_text(reason));
     int64_t now_ms = core_now().steady_ms;
     policy->failed = true;
     policy->failed_until_ms = now_ms + FAILED_MS;
@@ -258,9 +260,10 @@ static void fetched(void *context, const struct errand_answer *answer)
     struct policy *policy = context;
     struct mta_sts_policy read;
     if (answer->problem != NULL) {
-        fetch_failed(policy, answer->problem);
+        fetch_failed(policy, answer->untrusted ? TLS_RESULT_STS_WEBPKI : TLS_RESULT_STS_FETCH,
+                     answer->problem);
     } else if (mta_sts_read(answer->body, &read) != ERROR_NONE || !take_policy(policy, &read)) {
-        fetch_failed(policy, "the policy cannot be used");
+        fetch_failed(policy, TLS_RESULT_STS_INVALID, "the policy cannot be used");
     }
     rest(policy);
 }
@@ -333,7 +336,7 @@ void core_policies_announced(struct core *core, struct slice domain,
         if (fetch(policy, policy->announced)) {
             return;
         }
-        fetch_failed(policy, "too much is fetched already");
+        fetch_failed(policy, TLS_RESULT_STS_FETCH, "too much is fetched already");
     }
     rest(policy);
 }
@@ -424,6 +427,20 @@ uint32_t core_policy_valid_s(struct core *core, struct slice domain)
     return left_ms > 0 ? (uint32_t)(left_ms / 1000) : 0;
 }
 
+json_t *core_policy_hosts(const struct core *core, struct slice domain)
+{
+    const struct policy *policy = find(core, domain);
+    json_t *hosts = json_array();
+    struct reader reader =
+        reader_make(policy != NULL ? buffer_slice(&policy->patterns) : SLICE_EMPTY);
+    while (reader.rest.length > 0 && !reader.failed) {
+        struct slice pattern = reader_bytes(&reader);
+        (void)json_array_append_new(hosts,
+                                    json_stringn((const char *)pattern.data, pattern.length));
+    }
+    return hosts;
+}
+
 json_t *core_policy_lines(const struct core *core, struct slice domain)
 {
     const struct policy *policy = find(core, domain);
@@ -447,13 +464,7 @@ json_t *core_policy_lines(const struct core *core, struct slice domain)
 
 static json_t *row_of(const struct policy *policy)
 {
-    json_t *patterns = json_array();
-    struct reader reader = reader_make(buffer_slice(&policy->patterns));
-    while (reader.rest.length > 0 && !reader.failed) {
-        struct slice pattern = reader_bytes(&reader);
-        (void)json_array_append_new(patterns,
-                                    json_stringn((const char *)pattern.data, pattern.length));
-    }
+    json_t *patterns = core_policy_hosts(policy->core, domain_of(policy));
     return json_pack("{ss ss ss sI sI so}", "domain", policy->domain, "id", policy->id, "mode",
                      mode_text(policy->mode), "max_age", (json_int_t)policy->max_age_s, "expires",
                      (json_int_t)policy->expires_ms, "mx", patterns);

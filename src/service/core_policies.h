@@ -37,6 +37,9 @@ uint32_t core_policy_valid_s(struct core *core, struct slice domain);
  */
 json_t *core_policy_lines(const struct core *core, struct slice domain);
 
+/* And whom it lists. */
+json_t *core_policy_hosts(const struct core *core, struct slice domain);
+
 /* CHANNEL_TEXTS of "_mta-sts.DOMAIN". */
 void core_policies_announced(struct core *core, struct slice domain,
                              const struct channel_texts *texts);

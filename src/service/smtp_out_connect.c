@@ -209,6 +209,8 @@ static bool await_records(struct out_session *session, bool patient)
 
 static void refuse_unlisted(struct out_session *session)
 {
+    tls_result_note(session, TLS_RESULT_VALIDATION,
+                    SLICE_LITERAL("the policy does not list this server"));
     const struct relay_reply reply = {
         .stage = RELAY_AT_TLS,
         .how = RELAY_LOST,

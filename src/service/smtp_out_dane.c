@@ -229,6 +229,8 @@ void dane_failed(struct out_session *session)
     char text[80];
     snprintf(text, sizeof(text), "the server's TLSA records cannot be had: %s",
              error == ERROR_CORRUPT ? "the answer is forged" : error_text(error));
+    tls_result_note(session, error == ERROR_CORRUPT ? TLS_RESULT_DNSSEC : TLS_RESULT_VALIDATION,
+                    slice_from_text(text));
     struct relay_reply reply = {.stage = RELAY_AT_TLS,
                                 .how = error == ERROR_MEMORY    ? RELAY_LOCAL
                                        : error == ERROR_TIMEOUT ? RELAY_TIMEOUT

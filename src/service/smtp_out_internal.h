@@ -6,6 +6,7 @@
  *   smtp_out_session.c  a session: its connection, the client core's events
  *   smtp_out_connect.c  how a session comes to a connection: addresses, time-outs, knocking
  *   smtp_out_tls.c      TLS of a session
+ *   smtp_out_result.c   what came of it, for reports
  *   smtp_out_dane.c     what a server's TLSA records demand of that
  *   smtp_out_turned.c   connections that a client has made and had turned round
  *   smtp_out_job.c      a job: its envelope, its content, its outcomes
@@ -154,17 +155,20 @@ struct out_session {
     int64_t knock_at_ms;        /* steady: a fresh attempt beside the others; INT64_MAX: never */
     struct ip_endpoint endpoints[ENDPOINTS_MAX];
     uint32_t endpoint_count;
-    uint32_t first_endpoint;        /* those before it have been connected, or had their turn */
-    uint32_t endpoint;              /* the last one tried, or connected */
-    uint32_t tried;                 /* attempts from first_endpoint on */
-    struct link attempts;           /* connections under way, oldest first */
-    int fd;                         /* -1: none */
-    struct tls *tls;                /* NULL: in the clear */
-    bool shaking;                   /* hands, that is: nothing else is said */
-    bool without_tls;               /* TLS has failed, and is not demanded */
-    bool proved;                    /* the server has shown by it who it is */
-    struct session_dane *dane;      /* NULL: not asked */
-    enum sts_demand sts;            /* of the domain's policy, with SERVER_TLS_MTA_STS */
+    uint32_t first_endpoint;   /* those before it have been connected, or had their turn */
+    uint32_t endpoint;         /* the last one tried, or connected */
+    uint32_t tried;            /* attempts from first_endpoint on */
+    struct link attempts;      /* connections under way, oldest first */
+    int fd;                    /* -1: none */
+    struct tls *tls;           /* NULL: in the clear */
+    bool shaking;              /* hands, that is: nothing else is said */
+    bool without_tls;          /* TLS has failed, and is not demanded */
+    bool proved;               /* the server has shown by it who it is */
+    struct session_dane *dane; /* NULL: not asked */
+    enum sts_demand sts;       /* of the domain's policy, with SERVER_TLS_MTA_STS */
+    bool tls_counted;          /* of this connection, among: */
+    uint32_t tls_result_count; /* to be told to core */
+    struct session_tls_result *tls_results; /* TLS_RESULTS_KEPT; NULL: none */
     char tls_said[CHANNEL_TLS_MAX]; /* policy and result, for people; empty: no TLS wanted */
     struct loop_watch *watch;
     unsigned interest;
@@ -239,6 +243,8 @@ enum smtp_client_tls out_tls_policy(const struct out_session *session);
 void out_tls_begin(struct out_session *session);
 /* Goes on with it; at its end the client core is told. */
 void out_tls_go_on(struct out_session *session);
+/* Whose policy decides. */
+enum tls_policy out_tls_decides(const struct out_session *session);
 /* A policy of its domain does not let anything be sent to it. */
 bool out_tls_forbids(const struct out_session *session);
 /* Greeted in the clear: notes what there is to say of that. */
@@ -247,6 +253,20 @@ void out_tls_opened(struct out_session *session);
 bool out_tls_do_without(struct out_session *session, const struct smtp_client_cause *cause);
 /* Authorities may have changed; connections go on. */
 void out_tls_drop_clients(struct smtp_out *out);
+
+/* ---- results of TLS, for reports ------------------------------------------------------------ */
+
+enum { TLS_RESULTS_KEPT = 4 }; /* not yet told; more are not counted */
+struct session_tls_result {
+    struct channel_tls is; /* its reason lies in `text` */
+    char text[CHANNEL_TLS_REASON_MAX + 1];
+};
+/* Once for each connection, and not for callouts. */
+void tls_result_note(struct out_session *session, enum tls_result result, struct slice reason);
+/* It has ended at TLS, and nothing was noted. */
+void tls_result_ended(struct out_session *session, struct slice reason);
+/* False: no room. */
+bool tls_results_report(struct out_session *session);
 
 /* ---- DANE --------------------------------------------------------------------------------- */
 

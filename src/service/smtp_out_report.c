@@ -160,6 +160,9 @@ static bool flush_session(struct smtp_out *out, struct out_session *session)
 {
     session->opened_due = session->opened_due && !session->calls_out;
     session->ended_due = session->ended_due && !session->calls_out;
+    if (!tls_results_report(session)) {
+        return false;
+    }
     if (session->opened_due && !send_opened(out, session)) {
         return false;
     }

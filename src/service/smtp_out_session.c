@@ -115,6 +115,7 @@ void session_disconnect(struct out_session *session)
     session->tls = NULL;
     session->shaking = false;
     session->proved = false;
+    session->tls_counted = session->without_tls; /* of that there is nothing more to say */
     if (session->fd >= 0) {
         net_close(session->fd);
         session->fd = -1;
@@ -348,6 +349,9 @@ static void take_closed(struct out_session *session, const struct smtp_client_ev
         !session->winding_up) {
         move(session);
         return;
+    }
+    if (at_tls) {
+        tls_result_ended(session, cause->text);
     }
     if (at_tls && out_tls_do_without(session, cause)) {
         return;
@@ -677,6 +681,7 @@ void out_session_free(struct out_session *session)
     struct smtp_out *out = session->out;
     session_disconnect(session);
     dane_forget(session);
+    free(session->tls_results);
     loop_timer_free(session->timer);
     if (!session->orphan) {
         (void)map_remove(&out->sessions_by_id, session->id);

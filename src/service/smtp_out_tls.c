@@ -114,6 +114,18 @@ static void say_policy(struct out_session *session, const struct server_config *
              reason_of(session, server), result);
 }
 
+enum tls_policy out_tls_decides(const struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    if (is_by_records(session)) {
+        return TLS_POLICY_TLSA;
+    }
+    return server != NULL && is_by_sts(session, server) && session->sts != STS_NONE &&
+                   session->sts != STS_UNFETCHED
+               ? TLS_POLICY_STS
+               : TLS_POLICY_NONE;
+}
+
 bool out_tls_forbids(const struct out_session *session)
 {
     const struct server_config *server = session_config(session);
@@ -178,9 +190,24 @@ static struct tls_peer peer_of(const struct out_session *session,
 
 /* ---- the handshake ------------------------------------------------------------------------- */
 
+/* The result of a handshake that has ended with this fault. */
+static enum tls_result result_of(const struct out_session *session, enum tls_fault fault)
+{
+    static const enum tls_result results[] = {[TLS_FAULT_NONE] = TLS_RESULT_VALIDATION,
+                                              [TLS_FAULT_NAME] = TLS_RESULT_NAME,
+                                              [TLS_FAULT_TIME] = TLS_RESULT_EXPIRED,
+                                              [TLS_FAULT_UNTRUSTED] = TLS_RESULT_UNTRUSTED,
+                                              [TLS_FAULT_OTHER] = TLS_RESULT_VALIDATION};
+    return is_by_records(session) ? TLS_RESULT_VALIDATION : results[fault];
+}
+
 static void fail(struct out_session *session, const char *problem)
 {
     char text[TLS_PROBLEM_SIZE + 8];
+    if (session->tls != NULL) {
+        tls_result_note(session, result_of(session, tls_fault(session->tls)),
+                        slice_from_text(problem));
+    }
     snprintf(text, sizeof(text), "TLS: %s", problem);
     tls_free(session->tls);
     session->tls = NULL;
@@ -237,6 +264,18 @@ static void describe(struct out_session *session)
     bool asked = is_by_records(session)
                      ? dane_result(session) == DANE_USABLE
                      : is_to_prove_name(session, server) || server->tls_ca.length > 0;
+    bool decides = out_tls_decides(session) != TLS_POLICY_NONE;
+    bool listed =
+        out_tls_decides(session) != TLS_POLICY_STS || session->sts != STS_TESTING_UNLISTED;
+    if (decides && asked && (!facts.proved || !listed)) {
+        tls_result_note(session,
+                        facts.proved ? TLS_RESULT_VALIDATION
+                                     : result_of(session, tls_fault(session->tls)),
+                        facts.proved ? SLICE_LITERAL("the policy does not list this server")
+                                     : slice_from_text(facts.problem));
+    } else {
+        tls_result_note(session, TLS_RESULT_SUCCESS, SLICE_EMPTY);
+    }
     char text[sizeof(session->tls_said)];
     snprintf(text, sizeof(text), "%s, %s%s", cipher,
              facts.proved ? "verified"
@@ -270,6 +309,7 @@ void out_tls_opened(struct out_session *session)
     const struct server_config *server = session_config(session);
     if (session->tls == NULL && !session->without_tls && server != NULL &&
         server->tls != SERVER_TLS_NONE) {
+        tls_result_note(session, TLS_RESULT_NOT_SUPPORTED, SLICE_EMPTY);
         say_policy(session, server, "not offered");
     }
 }

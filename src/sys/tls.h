@@ -110,6 +110,16 @@ enum error tls_send(struct tls *tls, struct slice bytes, size_t *ret_sent) MUST_
  * handshake, and until tls_receive() has said ERROR_AGAIN. */
 bool tls_has_unread(const struct tls *tls);
 
+/* What was wrong with the other side's certificate, also after a handshake that failed. */
+enum tls_fault {
+    TLS_FAULT_NONE,
+    TLS_FAULT_NAME,      /* of another name */
+    TLS_FAULT_TIME,      /* it has ended, or not begun */
+    TLS_FAULT_UNTRUSTED, /* nobody that is known has signed it */
+    TLS_FAULT_OTHER,
+};
+enum tls_fault tls_fault(const struct tls *tls);
+
 /* Texts live as long as the connection. */
 struct tls_facts {
     const char *protocol; /* "TLSv1.3" */

@@ -387,6 +387,29 @@ void tls_describe(const struct tls *tls, char ret_text[TLS_TEXT_SIZE])
              SSL_get_cipher_name(tls->ssl));
 }
 
+enum tls_fault tls_fault(const struct tls *tls)
+{
+    switch (SSL_get_verify_result(tls->ssl)) {
+    case X509_V_OK:
+        return TLS_FAULT_NONE;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return TLS_FAULT_NAME;
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return TLS_FAULT_TIME;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    case X509_V_ERR_CERT_UNTRUSTED:
+        return TLS_FAULT_UNTRUSTED;
+    default:
+        return TLS_FAULT_OTHER;
+    }
+}
+
 void tls_facts(const struct tls *tls, struct tls_facts *ret_facts)
 {
     SSL *ssl = tls->ssl;

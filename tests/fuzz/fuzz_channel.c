@@ -19,6 +19,16 @@ static void check_texts(struct slice input)
         }
     }
     reader = reader_make(input);
+    struct channel_tls tls;
+    if (channel_get_tls(&reader, &tls)) {
+        struct buffer again;
+        buffer_init(&again, 0);
+        channel_put_tls(&again, &tls);
+        assert(again.length == input.length - reader.rest.length);
+        assert(memcmp(again.data, input.data, again.length) == 0);
+        buffer_done(&again);
+    }
+    reader = reader_make(input);
     assert(channel_get_sts(&reader) < STS_DEMANDS);
 }
 
