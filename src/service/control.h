@@ -53,6 +53,7 @@
  *                               lasted, null without any
  *  "lanes":[{"route","redirect_to","doubt","state","deliveries","server","done","left","rate",
  *    "left_seconds","switches","oldest_seconds","since","reason"}],
+ *  "recipients":[{"domain","good","bad","refused","list"}], as in "recipients list", of 500 at most
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "safety_copies":{"keep_seconds" (0: off),"bytes","segments","oldest":ms or null (the first that
  *    is kept was needed until then),"gone_until":ms or null}, of those that made room early
@@ -189,9 +190,17 @@
  * ---- "recipients list" ------------------------------------------------------------------------
  *
  * Without "domain" one row per domain whose recipients are known in part:
- * {"domain","good":n,"bad":n,"refused":n (once, of late),"list":ms|null,"bytes":n of memory}
+ * {"domain","good":n,"bad":n,"refused":n (once, of late),"list":ms|null,"bytes":n of memory,
+ *  "source":"learn" or the list's path or URL,"checked":ms|null (when all was last well with it in
+ *  this life),"problem":"..."|null}
  * With it one row per recipient: {"address","standing":"good|bad|unknown",
  *  "source":"list|callout|delivery|operator","said":ms|null,"refused":ms|null (the last refusal)}
+ *
+ * ---- "recipients load" ------------------------------------------------------------------------
+ *
+ * The helper hands a list over: "source", as the configuration has it, and "step": "begin"; "add"
+ * with "addresses" (strings; "@domain": everybody there); "end" with "names":n, and it is in force;
+ * "same": it was looked at and is as it was; "failed" with "problem". One at a time; no rows.
  *
  * ---- "recipients import", "recipients forget" --------------------------------------------------
  *

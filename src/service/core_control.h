@@ -195,6 +195,10 @@ enum control_step recipients_load_step(struct control_request *request);
 /* Where the recipients of a block's domain come from, and how that goes. */
 void control_put_list(const struct core *core, const struct route_config *route, json_t *row);
 
+/* Of each domain that knows its recipients, for status: of so many. */
+enum { CONTROL_RECIPIENTS_SHOWN = 500 };
+json_t *control_recipients_summary(const struct core *core);
+
 enum control_step recipients_verify_step(struct control_request *request);
 enum control_step alert_news_begin(struct control_request *request);
 enum control_step alert_news_step(struct control_request *request);

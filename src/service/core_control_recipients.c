@@ -65,6 +65,28 @@ static json_t *domain_row(const struct core *core, struct slice domain,
     return row;
 }
 
+json_t *control_recipients_summary(const struct core *core)
+{
+    json_t *array = json_array();
+    size_t cursor = 0;
+    struct slice domain;
+    const struct mailboxes *table;
+    while (json_array_size(array) < CONTROL_RECIPIENTS_SHOWN &&
+           (table = relay_next_mailboxes(core->relay, &cursor, &domain)) != NULL) {
+        struct mailboxes_count count = mailboxes_count(table);
+        json_t *row = json_object();
+        control_set(row, "domain", control_string(domain));
+        control_set(row, "good", json_integer(count.good));
+        control_set(row, "bad", json_integer(count.bad));
+        control_set(row, "refused", json_integer(count.refused));
+        control_set(row, "list", control_time(mailboxes_list_ms(table)));
+        if (json_array_append_new(array, row) != 0) {
+            break;
+        }
+    }
+    return array;
+}
+
 /* The table of the request's domain; NULL, and the request has failed: there is none. */
 static struct mailboxes *table_of(struct control_request *request, struct slice *ret_domain)
 {

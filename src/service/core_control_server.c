@@ -293,6 +293,7 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "dead_letters", json_integer((json_int_t)totals.dead_letters));
     control_set(row, "servers", servers_piece(request));
     control_set(row, "lanes", lanes_piece(request));
+    control_set(row, "recipients", control_recipients_summary(core));
     control_set(row, "disk", disk_object(&state));
     control_set(row, "safety_copies", copies_object(core, &state));
     control_set(row, "alerts", alerts_piece(request));

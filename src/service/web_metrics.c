@@ -135,6 +135,17 @@ static const struct series {
        "Unix time since when none of its servers works", "gauge", 1000},
 };
 
+static const struct series of_recipients[] = {
+    {"good", "holdfast_recipients_good", "Recipients of a domain that are known to exist", "gauge",
+     1},
+    {"bad", "holdfast_recipients_bad", "Recipients of a domain that are known not to exist",
+     "gauge", 1},
+    {"refused", "holdfast_recipients_unsure", "Recipients of a domain that were refused of late",
+     "gauge", 1},
+    {"list", "holdfast_recipients_list_since_seconds",
+     "Unix time when a domain's list of recipients was taken", "gauge", 1000},
+};
+
 /* A sample for each of an array's objects that has the key: name{label="..."} number. */
 static void put_each(struct buffer *out, const json_t *array, const struct series *series,
                      const char *label, const char *identity)
@@ -218,6 +229,11 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
     for (size_t i = 0; i < sizeof(of_lanes) / sizeof(of_lanes[0]); i++) {
         put_each(out, lanes, &of_lanes[i], "route", "route");
     }
+    json_t *recipients = by_name(json_object_get(status, "recipients"), "domain");
+    for (size_t i = 0; i < sizeof(of_recipients) / sizeof(of_recipients[0]); i++) {
+        put_each(out, recipients, &of_recipients[i], "domain", "domain");
+    }
+    json_decref(recipients);
     json_decref(servers);
     json_decref(lanes);
 }

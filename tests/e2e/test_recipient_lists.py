@@ -6,10 +6,12 @@ import json
 import os
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import exposition
 from daemon import backup_mx
 from peers import free_port, wait_for
 from test_recipients import codes
@@ -240,3 +242,20 @@ def test_only_when_down_says_nothing_of_who_exists(holdfast, listing, sink):
     hop.stop()
     mx.tool("server", "probe", "m1")
     wait_for(lambda: [code for code, _ in answers()] == [250, 550], PATIENCE, what="m1 to be down")
+
+
+def test_metrics_tell_of_each_domain(holdfast, listing):
+    mx = holdfast(from_file(listing("ann", "ben")))
+    wait_codes(mx, [250], "ann@example.com")
+
+    def samples():
+        with urllib.request.urlopen(f"http://127.0.0.1:{mx.http_port}/metrics", timeout=30) as page:
+            return exposition.parse(page.read().decode())
+
+    def good():
+        return exposition.value(samples(), "holdfast_recipients_good", domain="example.com")
+
+    wait_for(lambda: good() == 2, PATIENCE, what="two good ones")
+    taken = exposition.value(samples(), "holdfast_recipients_list_since_seconds",
+                             domain="example.com")
+    assert abs(taken - time.time()) < 300
