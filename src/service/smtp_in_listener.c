@@ -20,8 +20,10 @@ enum {
 static char *copy_text(struct slice text)
 {
     char *copy = malloc(text.length + 1);
-    if (copy != NULL) {
+    if (copy != NULL && text.length > 0) {
         memcpy(copy, text.data, text.length);
+    }
+    if (copy != NULL) {
         copy[text.length] = '\0';
     }
     return copy;
