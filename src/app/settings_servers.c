@@ -254,7 +254,8 @@ static void check_odmr(struct servers *servers, struct server_config *server)
                                          "authoritative",
                                          "auth-password-file",
                                          "tls-name",
-                                         "tls-ca"};
+                                         "tls-ca",
+                                         "proxy"};
     refuse_entries(servers, others, sizeof(others) / sizeof(others[0]),
                    "a server with protocol = odmr has none, for its client calls us");
     server->connections = 1;
@@ -364,9 +365,9 @@ uint32_t settings_server_index(struct settings *settings, const struct names *se
  * knows them so well that he could log in or has a word on recipients. */
 static void fill_exchanger(struct servers *servers)
 {
-    static const char *const others[] = {"address", "protocol",  "failover",
-                                         "warm-up", "auth-user", "auth-password-file",
-                                         "xclient", "tls-name",  "authoritative"};
+    static const char *const others[] = {
+        "address", "protocol", "failover",      "warm-up", "auth-user", "auth-password-file",
+        "xclient", "tls-name", "authoritative", "proxy"};
     const struct block nothing = {.broken = true};
     const struct block *said = servers->exchangers != NULL ? servers->exchangers : &nothing;
     struct server_config *exchanger = &servers->settings->config.relay.exchanger;
@@ -386,6 +387,7 @@ static void fill_exchanger(struct servers *servers)
     exchanger->protocol = SERVER_SMTP;
     exchanger->failover = NO_INDEX;
     exchanger->xclient = false;
+    exchanger->proxy = SERVER_PROXY_OFF;
 }
 
 void settings_servers(struct settings *settings, struct names *ret_names)

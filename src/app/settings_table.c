@@ -270,6 +270,10 @@ const struct setting settings_table[] = {
      .text = "Whether the server is told the original client: auto by XCLIENT where it offers that, "
              "else by XFORWARD where it offers that. Mail of our own and the exchangers of MX "
              "routing go without."},
+    {"proxy", SETTING_CHOICE, SERVER(proxy), .fallback = "off", .choices = "off|v2",
+     .text = "Whether each connection begins with a PROXY header of version 2 that names the original "
+             "client, whose mail alone goes over it; xclient is of no use then. The server must "
+             "expect it: it is not offered. Mail of our own goes over connections that are ours (LOCAL)."},
     {"source-address", SETTING_IP, SERVER(source), .otherwise = "the system's choice",
      .text = "The address of ours to connect from."},
     {"helo", SETTING_HOSTNAME, SERVER(helo), .otherwise = "the hostname",

@@ -227,3 +227,11 @@ size_t proxy_write(const struct ip_endpoint *source, const struct ip_endpoint *d
     put_number(at + 2 * width + 2, destination->port);
     return V2_FIXED + 2 * width + 4;
 }
+
+size_t proxy_write_local(uint8_t ret_bytes[PROXY_V2_MAX])
+{
+    memset(ret_bytes, 0, V2_FIXED);
+    memcpy(ret_bytes, signature, sizeof(signature));
+    ret_bytes[12] = 0x20;
+    return V2_FIXED;
+}

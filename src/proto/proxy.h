@@ -11,7 +11,7 @@
 
 enum {
     PROXY_HEADER_MAX = 4096, /* longer ones are refused; 232 bytes is what addresses need */
-    PROXY_V2_MAX = 52,       /* what proxy_write() needs */
+    PROXY_V2_MAX = 52,       /* what proxy_write() and proxy_write_local() need */
 };
 
 enum proxy_verdict {
@@ -37,5 +37,8 @@ enum proxy_verdict proxy_read(struct slice bytes, struct proxy_header *ret_heade
 /* A version 2 header that speaks for a TCP client. Returns its length. */
 size_t proxy_write(const struct ip_endpoint *source, const struct ip_endpoint *destination,
                    uint8_t ret_bytes[PROXY_V2_MAX]);
+
+/* Likewise, of a connection that is the sender's own (LOCAL). */
+size_t proxy_write_local(uint8_t ret_bytes[PROXY_V2_MAX]);
 
 #endif

@@ -108,7 +108,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
         return NULL;
     }
     client->lmtp = settings->lmtp;
-    client->origin.told = settings->tells_origin;
+    client->origin.told = settings->tells_origin || settings->is_proxied;
     client->greeting_timeout_ms = settings->greeting_timeout_ms;
     client->command_timeout_ms =
         settings->command_timeout_ms > 0 ? settings->command_timeout_ms : COMMAND_TIMEOUT_MS;
@@ -122,6 +122,9 @@ struct smtp_client *smtp_client_new(const struct smtp_client_settings *settings,
     buffer_init(&client->output, 0);
     buffer_init(&client->auth_secrets, 0);
     buffer_init(&client->origin.line, 0);
+    if (settings->is_proxied) {
+        origin_proxied(client, settings->proxied_for);
+    }
     smtp_reply_parser_init(&client->parser);
     for (size_t i = 0; i < 2; i++) {
         arena_init(&client->slots[i].arena);

@@ -57,7 +57,9 @@ struct smtp_client_settings {
     struct slice
         helo; /* our name; copied; at most SMTP_CLIENT_HELO_MAX bytes, no blank or control */
     bool lmtp;
-    bool tells_origin;            /* XCLIENT and XFORWARD are used where they are offered */
+    bool tells_origin; /* XCLIENT and XFORWARD are used where they are offered */
+    bool is_proxied;   /* a PROXY header has told whose all mail of the connection is: */
+    const struct xclient *proxied_for; /* by address and port; NULL: ours. Copied */
     uint32_t greeting_timeout_ms; /* for the greeting, the reply to EHLO, HELO, LHLO, AUTH each */
     /* 0: RFC 5321's (4.5.3.2), 5 and 10 minutes. The first is for the replies to MAIL and RCPT, and
      * a bound on the 2 minutes of DATA's and the 3 of a block. */

@@ -110,6 +110,7 @@ struct smtp_client {
             ORIGIN_PRESENTING,   /* XCLIENT, and what is to be said again after it */
             ORIGIN_FALLING_BACK, /* EHLO after a refused XCLIENT */
         } step;
+        bool proxied;                     /* it was told before the dialogue began, for all of it */
         bool foreign;                     /* not ours: `line` is in force */
         unsigned attributes;              /* that `line` was made of */
         struct buffer line;               /* the parameters of XCLIENT in force, or being said */
@@ -196,6 +197,8 @@ void session_opened(struct smtp_client *client);
 
 void say_hello(struct smtp_client *client, enum session_step step, const char *verb,
                struct slice name);
+/* A PROXY header has told whose the connection is; NULL: ours. */
+void origin_proxied(struct smtp_client *client, const struct xclient *client_is);
 
 /* smtp_client_origin.c */
 /* Leads the transaction to STEP_RESET at once, or by and by, or to its end. False: not now. */

@@ -16,6 +16,9 @@
  *   another's in force, XCLIENT refused
  *   or not offered                         -> not tried here: over a connection of its own
  *
+ * Where a PROXY header has told it before the dialogue, that holds to the end, and neither command
+ * is used: another's mail is not tried here.
+ *
  * A client that is refused is its message refused at MAIL. Where others' mail goes out as ours,
  * XFORWARD goes in front of MAIL if that is offered; it is written down by the server and decides
  * nothing, so its refusal is nothing to the mail.
@@ -24,7 +27,8 @@
 
 static bool may_present(const struct smtp_client *client)
 {
-    return (client->capabilities.xclient & XCLIENT_ADDR) != 0 && !client->origin.xclient_refused;
+    return (client->capabilities.xclient & XCLIENT_ADDR) != 0 && !client->origin.xclient_refused &&
+           !client->origin.proxied;
 }
 
 static void write_line(const struct smtp_client *client, const struct xclient *origin,
@@ -46,7 +50,7 @@ static bool is_in_force(struct smtp_client *client, const struct transaction *t)
         return true;
     }
     if (!origin->foreign) {
-        return t->mail.origin == NULL || !may_present(client);
+        return t->mail.origin == NULL || (!may_present(client) && !origin->proxied);
     }
     if (t->mail.origin == NULL) {
         return false;
@@ -58,6 +62,18 @@ static bool is_in_force(struct smtp_client *client, const struct transaction *t)
     client->output.failed = client->output.failed || line.failed;
     buffer_done(&line);
     return same;
+}
+
+void origin_proxied(struct smtp_client *client, const struct xclient *client_is)
+{
+    struct origin *origin = &client->origin;
+    origin->proxied = true;
+    origin->attributes = XCLIENT_ADDR | XCLIENT_PORT;
+    origin->foreign = client_is != NULL;
+    if (origin->foreign) {
+        write_line(client, client_is, origin->attributes, &origin->line);
+        client->output.failed = client->output.failed || origin->line.failed;
+    }
 }
 
 /* ---- ends ------------------------------------------------------------------------------------ */
@@ -122,8 +138,8 @@ bool origin_begin(struct smtp_client *client, struct transaction *t)
     struct origin *origin = &client->origin;
     origin->step = ORIGIN_SETTLED;
     bool in_force = is_in_force(client, t);
-    if (client->spent ||
-        (!in_force && origin->foreign && (t->mail.origin == NULL || !may_present(client)))) {
+    if (client->spent || (!in_force && (origin->foreign || origin->proxied) &&
+                          (t->mail.origin == NULL || !may_present(client)))) {
         go_elsewhere(client, t);
         return true;
     }
@@ -225,7 +241,7 @@ bool origin_forwards(const struct smtp_client *client)
 {
     const struct origin *origin = &client->origin;
     return origin->told && client->capabilities.xforward != 0 && !origin->xforward_refused &&
-           !origin->foreign && !may_present(client);
+           !origin->foreign && !origin->proxied && !may_present(client);
 }
 
 void origin_queue_forward(struct smtp_client *client, const struct transaction *t)

@@ -62,6 +62,8 @@ struct ip_networks {
     uint32_t count;
 };
 
+enum server_proxy { SERVER_PROXY_OFF, SERVER_PROXY_V2 };
+
 struct server_config {
     struct slice name;
     struct slice signed_by; /* an exchanger: the domain whose signed MX records name it, or empty */
@@ -93,6 +95,7 @@ struct server_config {
     bool hold_5xx_manual;
     uint32_t hold_5xx_after_recovery_ms;
     bool xclient;
+    enum server_proxy proxy; /* the header that each connection begins with */
 };
 
 enum route_kind { ROUTE_DOMAIN, ROUTE_RELAY };

@@ -116,7 +116,13 @@ const struct xclient *job_origin(struct out_job *job);
 bool job_origin_ready(struct out_job *job);
 /* Nobody asks any more. */
 void job_origin_forget(struct out_job *job);
-/* Its server may be told whose mail it gets. */
+/* Its server wants a PROXY header. */
+bool session_is_proxied(const struct out_session *session);
+/* Whose mail comes first over the connection that begins; as job_origin(). */
+const struct xclient *session_first_origin(struct out_session *session);
+/* Says so in a PROXY header. False: it could not be sent. */
+bool session_send_proxy(struct out_session *session, const struct xclient *client);
+/* Its server may be told whose mail it gets by XCLIENT or XFORWARD. */
 bool session_tells_origin(const struct out_session *session);
 /* At most `size` bytes; fills as much as there is. ERROR_CORRUPT, ERROR_IO. */
 enum error job_read(struct out_job *job, uint64_t offset, void *ret_bytes, size_t size,

@@ -6,8 +6,10 @@
  */
 #include "service/smtp_out_internal.h"
 
+#include "proto/proxy.h"
 #include "proto/smtp_address.h"
 #include "sys/dns.h"
+#include "sys/net.h"
 
 enum { NAME_PATIENCE_MS = 5000 }; /* after that the server is told that DNS fails */
 
@@ -25,7 +27,8 @@ bool session_tells_origin(const struct out_session *session)
 {
     const struct server_config *server = session_config(session);
     /* A client that calls has one connection; we cannot take another for another's mail. */
-    return server != NULL && server->xclient && !session_is_called(session);
+    return server != NULL && server->xclient && !session_is_proxied(session) &&
+           !session_is_called(session);
 }
 
 void job_origin_begin(struct out_job *job)
@@ -85,6 +88,44 @@ const struct xclient *job_origin(struct out_job *job)
         origin->is_extended = job->forwarded.is_extended;
     }
     return origin;
+}
+
+/* ---- PROXY --------------------------------------------------------------------------------- */
+
+bool session_is_proxied(const struct out_session *session)
+{
+    const struct server_config *server = session_config(session);
+    return server != NULL && server->proxy == SERVER_PROXY_V2 && !session_is_called(session);
+}
+
+const struct xclient *session_first_origin(struct out_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct out_job *job = LIST_ENTRY(at, struct out_job, on_session);
+        if (job->state == JOB_WAITING) {
+            return job_origin(job);
+        }
+    }
+    return NULL;
+}
+
+/* It fits into the room of a connection that has carried nothing yet. */
+bool session_send_proxy(struct out_session *session, const struct xclient *client)
+{
+    uint8_t bytes[PROXY_V2_MAX];
+    size_t length, sent = 0;
+    struct ip_endpoint server = session->endpoints[session->endpoint];
+    if (client == NULL) {
+        length = proxy_write_local(bytes);
+    } else {
+        if (ip_is_v4(&client->client.address) && !ip_is_v4(&server.address)) {
+            /* A header is of one family; what the client has connected to decides nothing. */
+            (void)ip_from_text(SLICE_LITERAL("0.0.0.0"), &server.address);
+        }
+        length = proxy_write(&client->client, &server, bytes);
+    }
+    return net_send(session->fd, slice_make(bytes, length), &sent) == ERROR_NONE && sent == length;
 }
 
 /* ---- the client's name --------------------------------------------------------------------- */

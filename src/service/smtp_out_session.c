@@ -205,11 +205,19 @@ void session_connected(struct out_session *session, int fd)
         return;
     }
     const struct server_config *server = session_config(session);
+    bool is_proxied = session_is_proxied(session);
+    const struct xclient *proxied_for = is_proxied ? session_first_origin(session) : NULL;
+    if (is_proxied && !session_send_proxy(session, proxied_for)) {
+        connect_failed(session, RELAY_AT_CONNECT, ERROR_CLOSED);
+        return;
+    }
     struct smtp_client_settings settings = {
         .helo = server != NULL && server->helo.length > 0 ? server->helo
                                                           : session->out->config->hostname,
         .lmtp = server != NULL && server->protocol == SERVER_LMTP,
         .tells_origin = session_tells_origin(session),
+        .is_proxied = is_proxied,
+        .proxied_for = proxied_for,
         .greeting_timeout_ms = server != NULL ? server->greeting_timeout_ms : 0,
         .command_timeout_ms = server != NULL ? server->command_timeout_ms : 0,
         .dot_timeout_ms = server != NULL ? server->dot_timeout_ms : 0,

@@ -50,7 +50,8 @@ struct play {
     uint64_t unreadable[TAGS];
     size_t allowance;
     int64_t now;
-    bool lmtp, tells;
+    bool lmtp, tells, proxied;
+    const struct xclient *proxied_for;
     uint32_t command_timeout_ms, dot_timeout_ms;
     enum smtp_client_tls tls;
     bool tls_failed;
@@ -174,6 +175,8 @@ static void start(struct play *play)
         struct smtp_client_settings settings = {.helo = SLICE_LITERAL("mx2.example.net"),
                                                 .lmtp = play->lmtp,
                                                 .tells_origin = play->tells,
+                                                .is_proxied = play->proxied,
+                                                .proxied_for = play->proxied_for,
                                                 .greeting_timeout_ms = 60000,
                                                 .command_timeout_ms = play->command_timeout_ms,
                                                 .dot_timeout_ms = play->dot_timeout_ms,
@@ -385,6 +388,13 @@ static void do_caller(struct play *play, struct slice line)
         smtp_client_secured(play->client, slice_equal(line, SLICE_LITERAL(" proved")), play->now);
     } else if (starts(&line, "protocol lmtp")) {
         play->lmtp = true;
+    } else if (starts(&line, "proxied")) {
+        play->proxied = true;
+        if (line.length > 0) {
+            do_origin(play, slice_skip(line, 1));
+            play->proxied_for = play->envelope.origin;
+            play->envelope.origin = NULL;
+        }
     } else if (starts(&line, "tells")) {
         play->tells = true;
     } else if (starts(&line, "origin ")) {

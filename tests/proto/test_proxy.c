@@ -155,6 +155,11 @@ static void writes_what_it_reads(void **state)
         is_endpoint(&header.source, addresses[i][0], 4711);
         is_endpoint(&header.destination, addresses[i][1], 25);
     }
+    uint8_t bytes[PROXY_V2_MAX];
+    size_t length = proxy_write_local(bytes);
+    struct proxy_header header = reads(slice_make(bytes, length));
+    assert_true(!header.is_known);
+    assert_int_equal(header.length, length);
 }
 
 int main(void)
