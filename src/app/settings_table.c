@@ -200,9 +200,10 @@ const struct setting settings_table[] = {
      .text = "Whether clients on this machine may log in without TLS: for programs here, or a TLS "
              "proxy in front. Others never may."},
     {"sender-check", SETTING_CHOICE, LISTEN(sender_check), .fallback = "envelope",
-     .choices = "envelope|none", .later = "header",
+     .choices = "envelope|none|header",
      .text = "Whether the envelope's sender of users who have logged in must be an address of "
-             "theirs. An empty one is always allowed."},
+             "theirs; an empty one is always allowed. header: and so must be each address in the From "
+             "and Sender fields of the content; it must have one From field."},
     {"proxy-from", SETTING_NETWORKS, .block = BLOCK_LISTEN, .otherwise = "none",
      .text = "Load balancers in front of this listener: they must begin each connection with a PROXY "
              "header (version 1 or 2), which says who their client is; from others it is an error."},

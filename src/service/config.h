@@ -59,7 +59,7 @@ struct login_source {
     uint32_t entry_count;
 };
 
-enum sender_check { SENDER_CHECK_ENVELOPE, SENDER_CHECK_NONE };
+enum sender_check { SENDER_CHECK_ENVELOPE, SENDER_CHECK_NONE, SENDER_CHECK_HEADER };
 
 /* A directory of an ldap block, and how to find a user in it. */
 struct ldap_config {

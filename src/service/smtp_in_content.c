@@ -74,6 +74,7 @@ void transaction_release(struct smtp_in *in, struct transaction *transaction)
 {
     drop_content(in, transaction);
     drop_kept(in, transaction);
+    buffer_done(&transaction->authored);
     map_done(&transaction->known);
     list_remove(&transaction->link);
     if (in->kept_count < SMTP_IN_TRANSACTIONS_KEPT && transaction->recipient_room <= 64) {
@@ -308,6 +309,7 @@ static void add_bytes(struct transaction *transaction, const struct smtp_content
     }
     size_t part = header_part(content, bytes);
     size_t own = submit_header_end(transaction, content, bytes);
+    submit_look(transaction, slice_take(bytes, part));
     if (own < bytes.length) {
         add_header(transaction, slice_take(bytes, own));
         submit_header(transaction, content);
@@ -418,6 +420,10 @@ bool content_end(struct session *session, const struct smtp_content *content,
         return true;
     }
     counter_add(in->counters, COUNTER_BARE_NEWLINES, content->bare_newlines > 0);
+    *ret_answer = submit_authors(transaction, content);
+    if (ret_answer->code != SMTP_ACCEPT.code) {
+        return true;
+    }
     if (transaction->is_filtered) {
         return milters_content(session, ret_answer);
     }

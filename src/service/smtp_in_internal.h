@@ -123,8 +123,9 @@ struct transaction {
     uint64_t trace_bytes;
     uint64_t added_bytes; /* of fields that were missing */
     struct auth_sieve sieve;
-    bool has_fields;   /* they have been added */
-    uint64_t streamed; /* content bytes already with core */
+    bool has_fields;        /* they have been added */
+    struct buffer authored; /* its header, where its From field is to be looked at */
+    uint64_t streamed;      /* content bytes already with core */
     struct buffer content;
     size_t accounted; /* of content's capacity, in the shared sum */
     uint64_t bytes;   /* whole content, our field included */
@@ -418,6 +419,11 @@ struct smtp_answer submit_recipient(const struct session *session);
  * last; bytes.length: not in these. */
 size_t submit_header_end(const struct transaction *transaction, const struct smtp_content *content,
                          struct slice bytes);
+/* Keeps bytes of the header if its authors are to be looked at. */
+void submit_look(struct transaction *transaction, struct slice bytes);
+/* What is to be said of who the content says it is from, when all of it is there. */
+struct smtp_answer submit_authors(struct transaction *transaction,
+                                  const struct smtp_content *content);
 /* Adds what is missing to the transaction's content, once. */
 void submit_header(struct transaction *transaction, const struct smtp_content *content);
 

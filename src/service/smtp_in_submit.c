@@ -10,7 +10,11 @@
 #include "service/smtp_in_internal.h"
 
 #include "base/date.h"
+#include "proto/authors.h"
+#include "proto/header_list.h"
 #include "sys/clock.h"
+
+#include <stdio.h>
 
 enum { HOUR_US = INT64_C(3600) * 1000000 };
 
@@ -45,6 +49,96 @@ struct smtp_answer submit_recipient(const struct session *session)
     }
     smtp_in_did(shared, SMTP_IN_SUBMITS, pace, &user, now_ms);
     return SMTP_ACCEPT;
+}
+
+/* ---- the authors --------------------------------------------------------------------------- */
+
+static bool asks_for_authors(const struct session *session)
+{
+    return has_login(session) && session->listener->sender_check == SENDER_CHECK_HEADER;
+}
+
+void submit_look(struct transaction *transaction, struct slice bytes)
+{
+    if (asks_for_authors(transaction->session)) {
+        buffer_append(&transaction->authored, bytes);
+    }
+}
+
+static bool is_his(void *context, struct slice address)
+{
+    return login_owns(context, address);
+}
+
+/* NULL: all in the fields of that name are his; *ret_fields and *ret_count say how many there are.
+ */
+static const char *fault_of(struct session *session, const struct header_list *list,
+                            struct slice name, uint32_t *ret_fields, uint32_t *ret_count)
+{
+    *ret_fields = *ret_count = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        uint32_t count = 0;
+        if (!slice_equal_fold(slice_trim(list->fields[i].name), name)) {
+            continue;
+        }
+        (*ret_fields)++;
+        switch (authors_read(header_field_value(&list->fields[i]), is_his, session, &count)) {
+        case AUTHORS_READ:
+            break;
+        case AUTHORS_REFUSED:
+            return "has an address that is not yours";
+        case AUTHORS_BROKEN:
+            return "cannot be understood";
+        }
+        *ret_count += count;
+    }
+    return *ret_fields > 1 ? "is there twice" : NULL;
+}
+
+static struct smtp_answer refuse_author(struct transaction *transaction, const char *field,
+                                        const char *why)
+{
+    char text[80];
+    int length = snprintf(text, sizeof(text), "The %s field %s", field, why);
+    struct slice copy = arena_copy(&transaction->arena, slice_make(text, (size_t)length));
+    return (struct smtp_answer){550, "5.7.1", copy};
+}
+
+static struct smtp_answer judge_authors(struct transaction *transaction,
+                                        const struct header_list *list)
+{
+    struct session *session = transaction->session;
+    uint32_t from, authors, sender, senders;
+    const char *why = fault_of(session, list, SLICE_LITERAL("From"), &from, &authors);
+    if (why != NULL || from == 0) {
+        return refuse_author(transaction, "From", why != NULL ? why : "is missing");
+    }
+    why = fault_of(session, list, SLICE_LITERAL("Sender"), &sender, &senders);
+    if (why != NULL) {
+        return refuse_author(transaction, "Sender", why);
+    }
+    return authors + senders > 0 ? SMTP_ACCEPT : refuse_author(transaction, "From", "names nobody");
+}
+
+struct smtp_answer submit_authors(struct transaction *transaction,
+                                  const struct smtp_content *content)
+{
+    struct header_list list;
+    struct arena arena;
+    if (!asks_for_authors(transaction->session)) {
+        return SMTP_ACCEPT;
+    }
+    struct slice block = slice_take(buffer_slice(&transaction->authored),
+                                    (size_t)smtp_content_header_length(content));
+    struct smtp_answer answer = {452, "4.3.0", SLICE_LITERAL("Out of memory")};
+    arena_init(&arena);
+    if (!transaction->authored.failed && header_list_take(&list, block, block.length, &arena)) {
+        answer = judge_authors(transaction, &list);
+        header_list_done(&list);
+    }
+    arena_done(&arena);
+    buffer_done(&transaction->authored);
+    return answer;
 }
 
 /* ---- the header --------------------------------------------------------------------------- */

@@ -506,6 +506,35 @@ def test_what_is_missing_of_the_header_is_added(submission):
         assert b"\r\n\r\n" not in before and b"no header" not in before
 
 
+@pytest.mark.sanitized
+def test_the_content_says_who_he_is(submission):
+    server = submission(users=((ANN, "secret", f"{ANN},ann@other.example"),),
+                        listen="sender-check = header")
+    good = ("From: Ann <ann@example.org>\r\n", "From: ann@example.org, Ann <ann@other.example>\r\n",
+            "FROM : Us:\r\n ann@example.org;\r\nSender: ann@example.org\r\n",
+            "From: nobody:;\r\nSender: ann@example.org\r\n")
+    bad = (("", "is missing"), ("From: boss@example.org\r\n", "not yours"),
+           ("From: ann@example.org\r\nFrom: boss@example.org\r\n", "not yours"),
+           ("From: ann@example.org\r\nFrom: ann@example.org\r\n", "twice"),
+           ("From: boss@example.org <ann@example.org>\r\n", "not yours"),
+           ("From: Ann\r\n <ann@example.org>,\r\n boss@example.org\r\n", "not yours"),
+           ("From: ann@example.org\r\nSender: boss@example.org\r\n", "Sender field has"),
+           ("From: ann@example.org <boss\r\n", "cannot be understood"),
+           ("From: nobody:;\r\n", "names nobody"),
+           ("Resent-From: ann@example.org\r\nFrom: boss@example.org\r\n", "not yours"))
+    with server.logged_in() as client:
+        for fields in good + tuple(fields for fields, _ in bad):
+            client.envelope(ANN, ["bob@elsewhere.example"])
+            code, text = client.data(("Subject: x\r\n" + fields + "\r\nbody\r\n").encode())
+            assert (code == 250) == (fields in good), (fields, text)
+            assert code in (250, 550) and dict(bad).get(fields, "") in text, (fields, text)
+        client.envelope(ANN, ["bob@elsewhere.example"])  # only the header's From counts
+        assert client.data(b"From: ann@example.org\r\n\r\nFrom: boss@example.org\r\n")[0] == 250
+    arrived(server.sink, len(good) + 1)
+    server.mx.send(recipients=["a@example.com"], content=b"From: boss@example.org\r\n\r\n")
+    arrived(server.sink, len(good) + 2)
+
+
 def test_mail_of_strangers_is_left_as_it_is(submission):
     server = submission()
     server.mx.send(recipients=["a@example.com"], content=b"Subject: x\r\n\r\nbody\r\n")
