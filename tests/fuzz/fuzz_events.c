@@ -165,7 +165,7 @@ static void look_at_files(struct slice input, bool any_index)
     scan(disk, buffer_slice(&file));
     int64_t last_ms;
     if (any_index) {
-        buffer_append_text(&entries, "HFINDEX1");
+        buffer_append_text(&entries, "HFINDEX2");
         buffer_put_u64(&entries, index.length / 8);
         buffer_append(&entries, slice_make((const uint8_t[16]){0}, 16));
         buffer_put_u64(&entries, crc32c(0, index));
