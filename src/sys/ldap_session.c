@@ -54,7 +54,6 @@ struct calls {
 };
 
 struct ldap_library {
-    void *handle;
     const char *trouble; /* why no session can be had, or NULL */
     struct calls calls;
 };
@@ -83,12 +82,12 @@ static void *open_handle(void)
 static const char *open_library(struct ldap_library *library)
 {
     int version = LDAP_VERSION3;
-    library->handle = open_handle();
-    if (library->handle == NULL) {
+    void *handle = open_handle();
+    if (handle == NULL) {
         return "OpenLDAP's library is not there";
     }
 #define CALL_FIND(name)                                                                            \
-    *(void **)&library->calls.name = dlsym(library->handle, #name);                                \
+    *(void **)&library->calls.name = dlsym(handle, #name);                                         \
     if (library->calls.name == NULL) {                                                             \
         return "OpenLDAP's library has no " #name;                                                 \
     }
@@ -113,9 +112,6 @@ struct ldap_library *ldap_library_open(void)
 
 void ldap_library_free(struct ldap_library *library)
 {
-    if (library != NULL && library->handle != NULL) {
-        dlclose(library->handle);
-    }
     free(library);
 }
 

@@ -27,7 +27,8 @@ struct ldap_library;
 /* Opens OpenLDAP's library; once in a process, before it confines itself or has threads. Where the
  * library is missing each session says so. NULL: memory. */
 struct ldap_library *ldap_library_open(void);
-void ldap_library_free(struct ldap_library *library); /* NULL is allowed */
+/* NULL is allowed. The library itself stays open: it frees nothing of its own when closed. */
+void ldap_library_free(struct ldap_library *library);
 
 enum ldap_security {
     LDAP_SECURITY_TLS,      /* ldaps:// */
