@@ -109,10 +109,10 @@ static enum whose whose_value(struct slice value, const struct auth_names *names
 
 static bool drop(struct auth_sieve *sieve)
 {
+    sieve->state = sieve->held[sieve->length - 1] == '\n' ? AT_DROPPED_LINE : DROPPED;
     sieve->removed += sieve->length;
     sieve->length = 0;
     sieve->fields++;
-    sieve->state = DROPPED;
     return false;
 }
 

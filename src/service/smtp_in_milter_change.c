@@ -153,6 +153,8 @@ const char *draft_apply(struct session_milters *milters)
     }
     for (uint32_t i = 0; i < draft->change_count && why == NULL; i++) {
         why = apply_one(milters, &draft->changes[i]);
+        /* Half a filter's changes are nobody's wish: not this message, whatever the default. */
+        milters->has_failed = milters->has_failed || why != NULL;
     }
     if (why != NULL) {
         return why;
