@@ -107,9 +107,6 @@ static void refresh(struct login_desk *desk)
         status.st_mtim.tv_nsec == desk->changed.tv_nsec) {
         return;
     }
-    desk->inode = status.st_ino;
-    desk->bytes = (uint64_t)status.st_size;
-    desk->changed = status.st_mtim;
     struct login_store *store = NULL;
     uint32_t line = 0;
     if (error == ERROR_MISSING) {
@@ -117,6 +114,11 @@ static void refresh(struct login_desk *desk)
         error = store == NULL ? ERROR_MEMORY : ERROR_NONE;
     } else {
         error = login_store_read(desk->disk, &store, &line);
+    }
+    if (error != ERROR_MEMORY) { /* else it is read again with the next question */
+        desk->inode = status.st_ino;
+        desk->bytes = (uint64_t)status.st_size;
+        desk->changed = status.st_mtim;
     }
     take_store(desk, error, store, line);
 }

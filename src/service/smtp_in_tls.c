@@ -43,6 +43,10 @@ static void fail(struct session *session, const char *problem)
 
 bool session_tls_begin(struct session *session)
 {
+    if (session->listener->tls == NULL) {
+        fail(session, "the listener has none any more"); /* reloaded behind its 220 */
+        return false;
+    }
     session->tls = tls_accept(session->listener->tls, session->fd);
     if (session->tls == NULL) {
         fail(session, "out of memory");

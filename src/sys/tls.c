@@ -242,11 +242,23 @@ static bool ask_client(SSL_CTX *context, struct slice authorities, char *ret_pro
            trust(SSL_CTX_get_cert_store(context), authorities, ret_problem);
 }
 
+/* Sessions of one listener are resumed by another, but not where a client's certificate would have
+ * to be proved to other authorities. */
+static bool use_session_context(SSL_CTX *context, const struct tls_server_settings *settings)
+{
+    uint8_t name[DIGEST_MAX_BYTES] = "";
+    enum error error = ERROR_NONE;
+    if (settings->ask_client) {
+        error = digest_make(DIGEST_SHA256, settings->client_authorities, name);
+    }
+    return error == ERROR_NONE &&
+           SSL_CTX_set_session_id_context(context, name, DIGEST_SHA256_BYTES) == 1;
+}
+
 static SSL_CTX *server_context(struct tls_server *server,
                                const struct tls_server_settings *settings,
                                const struct tls_certificate *certificate, char *ret_problem)
 {
-    static const uint8_t same[] = "holdfast"; /* sessions of one are resumed by the other */
     int64_t not_after_s;
     SSL_CTX *context = tls_context(TLS_server_method());
     if (context == NULL) {
@@ -261,8 +273,7 @@ static SSL_CTX *server_context(struct tls_server *server,
         SSL_CTX_free(context);
         return NULL;
     }
-    if (SSL_CTX_set_session_id_context(context, same, sizeof(same)) != 1 ||
-        !tls_use_tickets(context, settings->tickets)) {
+    if (!use_session_context(context, settings) || !tls_use_tickets(context, settings->tickets)) {
         tls_say(ret_problem, error_text(ERROR_MEMORY));
         SSL_CTX_free(context);
         return NULL;

@@ -468,6 +468,37 @@ static void expect_resumption(int version)
     SSL_CTX_free(context);
 }
 
+static struct tls_server *asking_server(const struct made *authority)
+{
+    char problem[TLS_PROBLEM_SIZE] = "";
+    struct tls_server *server = tls_server_new(
+        &(struct tls_server_settings){.certificates = &mail->certificate,
+                                      .certificate_count = 1,
+                                      .tickets = &tickets,
+                                      .ask_client = true,
+                                      .client_authorities =
+                                          authority == NULL ? SLICE_EMPTY
+                                                            : slice_from_text(authority->chain)},
+        problem);
+    assert_non_null(server);
+    return server;
+}
+
+/* What a client has proved to some authorities is nothing to others. */
+static void test_tickets_and_authorities(void **state)
+{
+    (void)state;
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL_SESSION *session = NULL;
+    assert_false(resumes(asking_server(mail), context, &session));
+    assert_true(resumes(asking_server(mail), context, &session));
+    assert_false(resumes(asking_server(NULL), context, &session));
+    assert_false(resumes(asking_server(mail), context, &session));
+    assert_false(resumes(server_of(mail, NULL), context, &session));
+    SSL_SESSION_free(session);
+    SSL_CTX_free(context);
+}
+
 static void test_tickets(void **state)
 {
     (void)state;
@@ -480,19 +511,8 @@ static void test_tickets(void **state)
 static void meet_client(const struct made *shown, const struct made *authority,
                         struct tls_facts *ret_facts)
 {
-    char problem[TLS_PROBLEM_SIZE] = "";
-    struct pair pair = {0};
+    struct pair pair = {.server = asking_server(authority)};
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-    pair.server = tls_server_new(
-        &(struct tls_server_settings){.certificates = &mail->certificate,
-                                      .certificate_count = 1,
-                                      .tickets = &tickets,
-                                      .ask_client = true,
-                                      .client_authorities =
-                                          authority == NULL ? SLICE_EMPTY
-                                                            : slice_from_text(authority->chain)},
-        problem);
-    assert_non_null(pair.server);
     sockets(&pair);
     if (shown != NULL) {
         assert_int_equal(SSL_CTX_use_certificate(context, shown->x509), 1);
@@ -721,6 +741,7 @@ int main(void)
         cmocka_unit_test(test_usable_records),
         cmocka_unit_test(test_only_unusable_records),
         cmocka_unit_test(test_tickets),
+        cmocka_unit_test(test_tickets_and_authorities),
         cmocka_unit_test(test_client_certificates),
         cmocka_unit_test(test_bad_certificates),
         cmocka_unit_test(test_garbage),
