@@ -401,7 +401,9 @@ bool content_end(struct session *session, const struct smtp_content *content,
     if (transaction->failure == NULL && !transaction->is_discarded) {
         /* Of a message that is all header. */
         end_header(transaction);
-        submit_header(transaction, content);
+        if (!content->header.complete) {
+            submit_header(transaction, content);
+        }
     }
     if (transaction->content.failed) {
         fail_transaction(in, transaction, "out of memory");

@@ -175,7 +175,9 @@ size_t submit_header_end(const struct transaction *transaction, const struct smt
     }
     uint64_t start = content->length - bytes.length;
     uint64_t end = header->length - (smtp_header_has_empty_line(header) ? 2 : 0);
-    return end > start ? (size_t)(end - start) : 0;
+    /* That the header was over shows in the line behind it; where that came in pieces, the place
+     * for fields has gone by, and there are none. */
+    return end >= start ? (size_t)(end - start) : bytes.length;
 }
 
 void submit_header(struct transaction *transaction, const struct smtp_content *content)

@@ -506,6 +506,18 @@ def test_what_is_missing_of_the_header_is_added(submission):
         assert b"\r\n\r\n" not in before and b"no header" not in before
 
 
+def test_fields_are_put_into_no_body(submission):
+    """The first line behind the fields comes in two pieces: their place has gone by."""
+    server = submission()
+    content = b"Subject: x\r\nno field, but the body\r\n"
+    with server.logged_in() as client:
+        for cut in (10, 11, 12, 13, 20):
+            client.send(ANN, ["x@elsewhere.example"], content, chunks=(cut,))
+    for message in arrived(server.sink, 5):
+        assert b"\r\nno field, but the body\r\n" in message.content
+        assert message.content.endswith(b"body\r\n")
+
+
 @pytest.mark.sanitized
 def test_the_content_says_who_he_is(submission):
     server = submission(users=((ANN, "secret", f"{ANN},ann@other.example"),),
