@@ -84,26 +84,33 @@ static const char *look_through(struct look *look, int fd)
     return why;
 }
 
+/* A file that is not there is a mistake of the configuration; what is in it is others' data, and no
+ * reason to take no mail. */
 static void look_at_list(struct settings *settings, const struct route_config *route,
                          struct place at, const char *path)
 {
     struct look look = {.settings = settings, .route = route, .path = path, .at = at};
     struct stat status;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    const char *why = fd < 0                                      ? strerror(errno)
-                      : fstat(fd, &status) != 0                   ? strerror(errno)
-                      : S_ISDIR(status.st_mode)                   ? "is a directory"
-                      : !S_ISREG(status.st_mode)                  ? "is not an ordinary file"
-                      : status.st_size > RECIPIENT_LIST_BYTES_MAX ? "is too large"
-                                                                  : look_through(&look, fd);
+    const char *missing = fd < 0 || fstat(fd, &status) != 0 ? strerror(errno)
+                          : S_ISDIR(status.st_mode)         ? "is a directory"
+                          : !S_ISREG(status.st_mode)        ? "is not an ordinary file"
+                                                            : NULL;
+    if (missing != NULL) {
+        settings_complain(settings, at, "recipients: %s: %s", path, missing);
+    } else {
+        const char *why =
+            status.st_size > RECIPIENT_LIST_BYTES_MAX ? "is too large" : look_through(&look, fd);
+        if (why != NULL) {
+            settings_warn(settings, at, "recipients: %s: %s; the last good list holds", path, why);
+        } else if (look.names == 0) {
+            settings_warn(settings, at,
+                          "recipients: %s names nobody of this block; the list will not be used",
+                          path);
+        }
+    }
     if (fd >= 0) {
         close(fd);
-    }
-    if (why != NULL) {
-        settings_warn(settings, at, "recipients: %s: %s; the last good list holds", path, why);
-    } else if (look.names == 0) {
-        settings_warn(settings, at,
-                      "recipients: %s names nobody of this block; the list will not be used", path);
     }
 }
 

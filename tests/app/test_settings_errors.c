@@ -531,6 +531,10 @@ static void domains(void **state)
         {GOOD "domain * { deliver-to = m1 }\n", "conf:6: domain '*' is no host name (letters, "
                                                 "digits and hyphens, in parts of 1 to 63 with "
                                                 "dots)\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = \"file:/nowhere/list\" }\n",
+         "conf:6: recipients: /nowhere/list: No such file or directory\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = \"file:/\" }\n",
+         "conf:6: recipients: /: is a directory\n"},
         {GOOD "domain a { deliver-to = m1 recipients = \"http://lists.example/x\" }\n",
          "conf:6: recipients: 'http://lists.example/x' is not one of any, learn, file:PATH, "
          "https://HOST/...\n"},

@@ -86,6 +86,7 @@ def test_a_file_with_a_fault_leaves_the_last_good_list(holdfast, listing):
         assert said in row_of(mx)["problem"]
     listing.path.unlink()
     wait_for(lambda: "not found" in row_of(mx)["problem"], PATIENCE, what="the missing file")
+    listing("ben", "<nonsense>@example.com")
     mx.stop()  # and over a restart
     mx.start()
     assert codes(mx, "ann@example.com", "ben@example.com") == [250, 550]
