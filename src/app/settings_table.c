@@ -191,8 +191,7 @@ const struct setting settings_table[] = {
              "makes them, as htpasswd(1) writes, read at start and reload and given to the login "
              "process alone; ldap:NAME, the directory of an ldap block; pam:SERVICE, a "
              "service of PAM, by its name in /etc/pam.d or by its file's path. PAM knows no "
-             "addresses: a user has those of the table of users, or is his name. The first that knows the "
-             "name decides; one that does not answer lets nobody in for now, nor those behind it. "
+             "addresses: a user's is his name, if that is one. The first that knows the name decides; one that does not answer lets nobody in for now, nor those behind it. "
              "With users alone clients may use SCRAM-SHA-256, which the others "
              "do not allow, besides PLAIN and LOGIN. Nobody may log in without TLS."},
     {"auth-without-tls", SETTING_CHOICE, LISTEN(login_in_clear), .fallback = "never",
