@@ -50,10 +50,13 @@ static int print_roles(void)
     struct buffer text;
     buffer_init(&text, 0);
     buffer_append_text(
-        &text, "keeper: starts the others and holds listening sockets; parses nothing; "
-               "stays root if started as root\n"
-               "each of the others but runner and pam: no new privileges, no signals to others; if "
-               "started as root, another user, with nothing as its root directory\n");
+        &text,
+        "keeper: starts the others, holds listening sockets, connects to filters for edge-in "
+        "and opens lists of recipients for helper; parses nothing of any of them; stays "
+        "root if started as root\n"
+        "each of the others but runner and pam: no new privileges, no signals to others; if "
+        "started as root, another user, with nothing as its root directory; system calls:\n");
+    sandbox_describe_all(&text);
     for (int role = 0; role < ROLE_COUNT; role++) {
         sandbox_describe(role_privileges((enum role)role), &text);
     }

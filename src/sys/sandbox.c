@@ -332,6 +332,17 @@ static void describe_walls(const struct sandbox_profile *profile, struct buffer 
     buffer_append_text(ret_text, "\n");
 }
 
+void sandbox_describe_all(struct buffer *ret_text)
+{
+    for (const struct sandbox_calls *calls = sandbox_calls; calls->title != NULL; calls++) {
+        if (calls->privilege == 0) {
+            describe_names(calls->title, calls->names, ret_text);
+        }
+    }
+    describe_names("in part", sandbox_restricted, ret_text);
+    describe_names("deadly", sandbox_deadly, ret_text);
+}
+
 void sandbox_describe(const struct sandbox_profile *profile, struct buffer *ret_text)
 {
     buffer_printf(ret_text, "%s: %s\n", profile->role, profile->prose);
@@ -341,10 +352,8 @@ void sandbox_describe(const struct sandbox_profile *profile, struct buffer *ret_
     }
     describe_walls(profile, ret_text);
     for (const struct sandbox_calls *calls = sandbox_calls; calls->title != NULL; calls++) {
-        if ((profile->allowed & calls->privilege) == calls->privilege) {
+        if (calls->privilege != 0 && (profile->allowed & calls->privilege) == calls->privilege) {
             describe_names(calls->title, calls->names, ret_text);
         }
     }
-    describe_names("in part", sandbox_restricted, ret_text);
-    describe_names("deadly", sandbox_deadly, ret_text);
 }

@@ -66,7 +66,10 @@ enum error sandbox_confine(const struct sandbox_profile *profile, const int *dir
 /* The process ends when its parent does; not readable by other processes of the same user. */
 enum error sandbox_bind_to_parent(pid_t parent) MUST_CHECK;
 
-/* The profile in words, one line for each kind of privilege, system calls by name. */
+/* What all profiles have in common: the system calls of every process, those of which it may do but
+ * a part, and those that end it. */
+void sandbox_describe_all(struct buffer *ret_text);
+/* The profile in words, one line for each kind of privilege, system calls by name beyond those. */
 void sandbox_describe(const struct sandbox_profile *profile, struct buffer *ret_text);
 
 #endif

@@ -303,6 +303,15 @@ static void a_profile_can_be_printed(void **state)
     assert_non_null(strstr((const char *)text.data, "read and written"));
     assert_non_null(strstr((const char *)text.data, "sockets of its own: none"));
     assert_null(strstr((const char *)text.data, "accept4"));
+    assert_null(strstr((const char *)text.data, "ptrace"));
+    buffer_done(&text);
+    buffer_init(&text, 0);
+    sandbox_describe_all(&text);
+    buffer_put_u8(&text, 0);
+    assert_non_null(strstr((const char *)text.data, "  always: read, "));
+    assert_non_null(strstr((const char *)text.data, "clone: threads only"));
+    assert_non_null(strstr((const char *)text.data, "  deadly: execve, "));
+    assert_null(strstr((const char *)text.data, "fdatasync"));
     buffer_done(&text);
 }
 
