@@ -363,6 +363,8 @@ def main():
 
     adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Whoever starts us in the background of a script has it ignored, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tally = Tally()
     for name in arguments.steps or STEPS:
         print(f"== {name}: {STEPS[name].__doc__}", flush=True)
