@@ -241,7 +241,7 @@ def step_e2e(step):
             with lock:
                 failures.extend(mine)
 
-    hands = [threading.Thread(target=take) for _ in range(step.jobs + 1)]
+    hands = [threading.Thread(target=take) for _ in range(step.jobs + 2)]
     for hand in hands:
         hand.start()
     for hand in hands:
