@@ -13,6 +13,7 @@
 #include "sys/ldap_session.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ struct script {
     struct ip_endpoint at;
     pthread_t thread;
     size_t asked; /* messages that came */
-    volatile bool ends;
+    atomic_bool ends;
 };
 
 #define BYTES(...)                                                                                 \
