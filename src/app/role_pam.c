@@ -248,20 +248,15 @@ static void on_question(void *context, unsigned ready)
 {
     struct pam_role *role = context;
     uint8_t bytes[LOGIN_MESSAGE_MAX];
-    int none[FDPASS_DESCRIPTORS_MAX];
     (void)ready;
     for (int i = 0; i < QUESTIONS_PER_TURN && role->fd >= 0; i++) {
         struct login_request request;
-        size_t length = 0, count = 0;
-        enum error error = fdpass_receive(role->fd, bytes, sizeof(bytes), &length, none, &count);
-        for (size_t k = 0; error == ERROR_NONE && k < count; k++) {
-            net_close(none[k]);
-        }
+        size_t length = 0;
+        enum error error = fdpass_receive_bytes(role->fd, bytes, sizeof(bytes), &length);
         if (error == ERROR_AGAIN) {
             break;
         }
-        if (error != ERROR_NONE || count > 0 ||
-            !login_get_request(slice_make(bytes, length), &request) ||
+        if (error != ERROR_NONE || !login_get_request(slice_make(bytes, length), &request) ||
             request.question != LOGIN_PASSWORD) {
             set_link(role, KEEPER_LINK_PAM, -1); /* the keeper gives another */
             break;

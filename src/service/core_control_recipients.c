@@ -49,10 +49,8 @@ static json_t *mailbox_row(const struct mailbox *mailbox, struct slice domain)
     return row;
 }
 
-static json_t *domain_row(const struct core *core, struct slice domain,
-                          const struct mailboxes *table)
+static json_t *counts_row(struct slice domain, const struct mailboxes *table)
 {
-
     struct mailboxes_count count = mailboxes_count(table);
     json_t *row = json_object();
     control_set(row, "domain", control_string(domain));
@@ -60,6 +58,13 @@ static json_t *domain_row(const struct core *core, struct slice domain,
     control_set(row, "bad", json_integer(count.bad));
     control_set(row, "refused", json_integer(count.refused));
     control_set(row, "list", control_time(mailboxes_list_ms(table)));
+    return row;
+}
+
+static json_t *domain_row(const struct core *core, struct slice domain,
+                          const struct mailboxes *table)
+{
+    json_t *row = counts_row(domain, table);
     control_set(row, "bytes", json_integer((json_int_t)mailboxes_bytes(table)));
     control_put_list(core, relay_domain_block(core->relay, domain), row);
     return row;
@@ -73,14 +78,7 @@ json_t *control_recipients_summary(const struct core *core)
     const struct mailboxes *table;
     while (json_array_size(array) < CONTROL_RECIPIENTS_SHOWN &&
            (table = relay_next_mailboxes(core->relay, &cursor, &domain)) != NULL) {
-        struct mailboxes_count count = mailboxes_count(table);
-        json_t *row = json_object();
-        control_set(row, "domain", control_string(domain));
-        control_set(row, "good", json_integer(count.good));
-        control_set(row, "bad", json_integer(count.bad));
-        control_set(row, "refused", json_integer(count.refused));
-        control_set(row, "list", control_time(mailboxes_list_ms(table)));
-        if (json_array_append_new(array, row) != 0) {
+        if (json_array_append_new(array, counts_row(domain, table)) != 0) {
             break;
         }
     }

@@ -587,20 +587,15 @@ static void on_question(void *context, unsigned ready)
     struct asker *asker = context;
     struct login_desk *desk = asker->desk;
     uint8_t bytes[LOGIN_MESSAGE_MAX];
-    int none[FDPASS_DESCRIPTORS_MAX];
     (void)ready;
     for (int i = 0; i < QUESTIONS_PER_TURN && asker->fd >= 0; i++) {
         struct login_request request;
-        size_t length = 0, count = 0;
-        enum error error = fdpass_receive(asker->fd, bytes, sizeof(bytes), &length, none, &count);
-        for (size_t k = 0; error == ERROR_NONE && k < count; k++) {
-            net_close(none[k]);
-        }
+        size_t length = 0;
+        enum error error = fdpass_receive_bytes(asker->fd, bytes, sizeof(bytes), &length);
         if (error == ERROR_AGAIN) {
             break;
         }
-        if (error != ERROR_NONE || count > 0 ||
-            !login_get_request(slice_make(bytes, length), &request)) {
+        if (error != ERROR_NONE || !login_get_request(slice_make(bytes, length), &request)) {
             asker_gone(asker);
             break;
         }

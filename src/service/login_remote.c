@@ -82,20 +82,15 @@ static void on_answer(void *context, unsigned ready)
 {
     struct login_remote *remote = context;
     uint8_t bytes[LOGIN_MESSAGE_MAX];
-    int none[FDPASS_DESCRIPTORS_MAX];
     (void)ready;
     for (int i = 0; i < ANSWERS_PER_TURN && remote->fd >= 0; i++) {
         struct login_answer answer;
-        size_t length = 0, count = 0;
-        enum error error = fdpass_receive(remote->fd, bytes, sizeof(bytes), &length, none, &count);
-        for (size_t k = 0; error == ERROR_NONE && k < count; k++) {
-            net_close(none[k]);
-        }
+        size_t length = 0;
+        enum error error = fdpass_receive_bytes(remote->fd, bytes, sizeof(bytes), &length);
         if (error == ERROR_AGAIN) {
             return;
         }
-        if (error != ERROR_NONE || count > 0 ||
-            !login_get_answer(slice_make(bytes, length), &answer)) {
+        if (error != ERROR_NONE || !login_get_answer(slice_make(bytes, length), &answer)) {
             unlink_it(remote);
             return;
         }

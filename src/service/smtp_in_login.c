@@ -337,16 +337,11 @@ static void on_answer(void *context, unsigned ready)
 {
     struct smtp_in *in = context;
     uint8_t bytes[LOGIN_MESSAGE_MAX];
-    int none[FDPASS_DESCRIPTORS_MAX];
     (void)ready;
     for (int i = 0; i < ANSWERS_PER_TURN && in->login_fd >= 0; i++) {
         struct login_answer answer;
-        size_t length = 0, count = 0;
-        enum error error =
-            fdpass_receive(in->login_fd, bytes, sizeof(bytes), &length, none, &count);
-        for (size_t k = 0; error == ERROR_NONE && k < count; k++) {
-            net_close(none[k]);
-        }
+        size_t length = 0;
+        enum error error = fdpass_receive_bytes(in->login_fd, bytes, sizeof(bytes), &length);
         if (error == ERROR_AGAIN) {
             return;
         }

@@ -86,3 +86,14 @@ enum error fdpass_receive(int socket, void *ret_bytes, size_t size, size_t *ret_
     *ret_count = count;
     return ERROR_NONE;
 }
+
+enum error fdpass_receive_bytes(int socket, void *ret_bytes, size_t size, size_t *ret_length)
+{
+    int descriptors[FDPASS_DESCRIPTORS_MAX];
+    size_t count = 0;
+    enum error error = fdpass_receive(socket, ret_bytes, size, ret_length, descriptors, &count);
+    for (size_t i = 0; error == ERROR_NONE && i < count; i++) {
+        close(descriptors[i]);
+    }
+    return error == ERROR_NONE && count > 0 ? ERROR_CORRUPT : error;
+}

@@ -25,5 +25,8 @@ enum error fdpass_send(int socket, struct slice bytes, const int *descriptors,
 enum error fdpass_receive(int socket, void *ret_bytes, size_t size, size_t *ret_length,
                           int ret_descriptors[FDPASS_DESCRIPTORS_MAX],
                           size_t *ret_count) MUST_CHECK;
+/* A message that has no descriptors. ERROR_CORRUPT: it had some, which are closed. */
+enum error fdpass_receive_bytes(int socket, void *ret_bytes, size_t size,
+                                size_t *ret_length) MUST_CHECK;
 
 #endif

@@ -121,6 +121,29 @@ static void a_full_socket_says_again(void **state)
     close(ends[1]);
 }
 
+static void descriptors_that_nobody_wants_are_closed(void **state)
+{
+    (void)state;
+    int ends[2], pipes[2];
+    char bytes[16];
+    size_t length = 0;
+    assert_int_equal(fdpass_pair(ends), ERROR_NONE);
+    assert_int_equal(pipe(pipes), 0);
+    int before = open_descriptors();
+    assert_int_equal(fdpass_send(ends[0], SLICE_LITERAL("pair"), pipes, 2), ERROR_NONE);
+    assert_int_equal(fdpass_send(ends[0], SLICE_LITERAL("none"), NULL, 0), ERROR_NONE);
+    assert_int_equal(fdpass_receive_bytes(ends[1], bytes, sizeof(bytes), &length), ERROR_CORRUPT);
+    assert_int_equal(open_descriptors(), before);
+    assert_int_equal(fdpass_receive_bytes(ends[1], bytes, sizeof(bytes), &length), ERROR_NONE);
+    assert_int_equal(length, 4);
+    assert_memory_equal(bytes, "none", 4);
+    assert_int_equal(fdpass_receive_bytes(ends[1], bytes, sizeof(bytes), &length), ERROR_AGAIN);
+    for (int i = 0; i < 2; i++) {
+        close(ends[i]);
+        close(pipes[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +151,7 @@ int main(void)
         cmocka_unit_test(messages_keep_their_bounds),
         cmocka_unit_test(a_message_too_long_is_refused_and_leaks_nothing),
         cmocka_unit_test(a_full_socket_says_again),
+        cmocka_unit_test(descriptors_that_nobody_wants_are_closed),
     };
     return cmocka_run_group_tests_name("fdpass", tests, NULL, NULL);
 }
