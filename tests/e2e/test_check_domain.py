@@ -187,8 +187,9 @@ def test_how_fresh_the_recipients_are(clinic, place):
 
     known_by("learn")
     wait_for(lambda: is_said("warning", "nothing has been learned"), what="learning")
+    listing.write_text("# nobody yet\n")
     known_by(f'"file:{listing}"')
-    wait_for(lambda: is_said("bad", "never been taken: not found"), what="no list")
+    wait_for(lambda: is_said("bad", "never been taken: it names nobody"), what="no list")
     listing.write_text("ann\nben\n")
     wait_for(lambda: is_said("good", "list of 2 recipients was looked at 0 min ago"), what="a list")
     listing.write_text("<nonsense>\n")

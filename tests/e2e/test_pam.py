@@ -18,7 +18,7 @@ SCRIPT = """\
 read -r password
 echo "$PAM_USER $PAM_RHOST $PAM_SERVICE" >> {root}/asked
 case "$PAM_USER" in
-slow*) sleep 300 ;;
+slow*) while kill -0 $PPID 2> /dev/null; do sleep 0.2; done ;;
 broken*) kill -KILL $PPID ;;
 esac
 [ "$password" = "sesame" ]
