@@ -179,18 +179,6 @@ static const char *find_domain(const struct list_desk *desk, const struct recipi
     return why;
 }
 
-static json_t *joined(struct slice local, struct slice domain)
-{
-    struct buffer address;
-    buffer_init(&address, 0);
-    buffer_append(&address, local);
-    buffer_put_u8(&address, '@');
-    buffer_append(&address, domain);
-    json_t *text = address.failed ? NULL : control_string(buffer_slice(&address));
-    buffer_done(&address);
-    return text;
-}
-
 /* The whole lines that are there, as many as fit. NULL, or a fault. */
 static const char *take_lines(struct list_desk *desk, json_t *batch)
 {
@@ -203,7 +191,7 @@ static const char *take_lines(struct list_desk *desk, json_t *batch)
             desk->passed_over++; /* of a domain that is not ours: lists may be of others, too */
             continue;
         }
-        if (why != NULL || json_array_append_new(batch, joined(line.local, domain)) != 0) {
+        if (why != NULL || json_array_append_new(batch, control_mailbox(line.local, domain)) != 0) {
             return why != NULL ? why : "out of memory";
         }
         desk->names++;

@@ -199,6 +199,18 @@ json_t *control_string(struct slice bytes)
     return json_stringn_nocheck((const char *)bytes.data, bytes.length);
 }
 
+json_t *control_mailbox(struct slice local, struct slice domain)
+{
+    struct buffer address;
+    buffer_init(&address, 0);
+    buffer_append(&address, local);
+    buffer_put_u8(&address, '@');
+    buffer_append(&address, domain);
+    json_t *text = address.failed ? NULL : control_string(buffer_slice(&address));
+    buffer_done(&address);
+    return text;
+}
+
 json_t *control_string_or_null(struct slice bytes)
 {
     return bytes.length == 0 ? json_null() : control_string(bytes);

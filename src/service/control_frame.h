@@ -41,7 +41,9 @@ enum error control_put_end(struct buffer *out, enum control_exit code, const cha
 
 /* A JSON string of any bytes: what is not UTF-8, and NUL, becomes U+FFFD. NULL: memory. */
 json_t *control_string(struct slice bytes);
-/* The same, null when empty. */
+/* "local@domain", likewise. */
+json_t *control_mailbox(struct slice local, struct slice domain);
+/* As control_string(), null when empty. */
 json_t *control_string_or_null(struct slice bytes);
 
 #endif

@@ -26,22 +26,10 @@ static const char *source_text(enum mailbox_source source)
     return source < MAILBOX_SOURCES ? texts[source] : "";
 }
 
-static json_t *joined(struct slice name, struct slice domain)
-{
-    struct buffer text;
-    buffer_init(&text, 0);
-    buffer_append(&text, name);
-    buffer_put_u8(&text, '@');
-    buffer_append(&text, domain);
-    json_t *address = text.failed ? NULL : control_string(buffer_slice(&text));
-    buffer_done(&text);
-    return address;
-}
-
 static json_t *mailbox_row(const struct mailbox *mailbox, struct slice domain)
 {
     json_t *row = json_object();
-    control_set(row, "address", joined(mailbox->name, domain));
+    control_set(row, "address", control_mailbox(mailbox->name, domain));
     control_set(row, "standing", json_string(standing_text(mailbox)));
     control_set(row, "source", json_string(source_text(mailbox->source)));
     control_set(row, "said", control_time(mailbox->said_ms));

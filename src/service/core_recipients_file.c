@@ -8,6 +8,7 @@
  */
 #include "service/core_recipients.h"
 
+#include "service/whole_file.h"
 #include "sys/log.h"
 #include "sys/random.h"
 #include "sys/worker.h"
@@ -35,14 +36,13 @@ struct written {
 /* A file on its way. */
 struct writing {
     struct recipients_files *files;
-    struct disk *disk;
     struct written *of;
     uint64_t serial; /* of the table when it began */
     uint64_t at;
     bool is_given; /* to the thread */
     enum error error;
     struct buffer bytes;
-    char name[NAME_BYTES], temporary[NAME_BYTES];
+    char name[NAME_BYTES];
 };
 
 struct recipients_files {
@@ -148,26 +148,11 @@ static void read_file(void *context, const char *name, uint64_t size)
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static enum error write_bytes(struct disk *disk, const char *name, struct slice bytes)
-{
-    struct disk_file *file;
-    (void)!disk->ops->unlink(disk, name);
-    enum error error = disk->ops->open(disk, name, DISK_WRITE | DISK_CREATE, &file);
-    if (error == ERROR_NONE) {
-        error = disk->ops->write(file, 0, bytes);
-        disk->ops->close(file);
-    }
-    return error;
-}
-
 static void write_file(void *context)
 {
     struct writing *writing = context;
-    struct disk *disk = writing->disk;
-    writing->error = write_bytes(disk, writing->temporary, buffer_slice(&writing->bytes));
-    if (writing->error == ERROR_NONE) {
-        writing->error = disk->ops->rename(disk, writing->temporary, writing->name);
-    }
+    writing->error =
+        whole_file_put(writing->files->disk, writing->name, buffer_slice(&writing->bytes));
 }
 
 static void writing_free(struct writing *writing)
@@ -199,13 +184,10 @@ static struct writing *writing_new(struct recipients_files *files, struct writte
     struct writing *writing = calloc(1, sizeof(*writing));
     if (writing != NULL) {
         writing->files = files;
-        writing->disk = files->disk;
         writing->of = written;
         writing->serial = serial;
         buffer_init(&writing->bytes, 0);
         memcpy(writing->name, written->domain, written->length);
-        writing->temporary[0] = '~';
-        memcpy(writing->temporary + 1, written->domain, written->length);
     }
     return writing;
 }

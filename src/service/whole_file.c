@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NAME_SIZE = 64 };
+enum { NAME_SIZE = 256 + 1 };
 
 struct whole_files {
     struct loop *loop;
@@ -55,22 +55,26 @@ enum error whole_files_read(struct whole_files *files, const char *name, struct 
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
+enum error whole_file_put(struct disk *disk, const char *name, struct slice bytes)
+{
+    struct disk_file *file;
+    char temporary[NAME_SIZE];
+    if (snprintf(temporary, sizeof(temporary), "~%s", name) >= NAME_SIZE) {
+        return ERROR_LIMIT;
+    }
+    (void)!disk->ops->unlink(disk, temporary);
+    enum error error = disk->ops->open(disk, temporary, DISK_WRITE | DISK_CREATE, &file);
+    if (error == ERROR_NONE) {
+        error = disk->ops->write(file, 0, bytes);
+        disk->ops->close(file);
+    }
+    return error == ERROR_NONE ? disk->ops->rename(disk, temporary, name) : error;
+}
+
 static void write_file(void *context)
 {
     struct writing *writing = context;
-    struct disk *disk = writing->disk;
-    struct disk_file *file;
-    char temporary[NAME_SIZE];
-    snprintf(temporary, sizeof(temporary), "~%s", writing->name);
-    (void)!disk->ops->unlink(disk, temporary);
-    writing->error = disk->ops->open(disk, temporary, DISK_WRITE | DISK_CREATE, &file);
-    if (writing->error == ERROR_NONE) {
-        writing->error = disk->ops->write(file, 0, buffer_slice(&writing->bytes));
-        disk->ops->close(file);
-    }
-    if (writing->error == ERROR_NONE) {
-        writing->error = disk->ops->rename(disk, temporary, writing->name);
-    }
+    writing->error = whole_file_put(writing->disk, writing->name, buffer_slice(&writing->bytes));
 }
 
 static void written(void *context)

@@ -11,6 +11,9 @@
 #include "sys/disk.h"
 #include "sys/loop.h"
 
+/* Of one name, on whatever thread, and blocking. */
+enum error whole_file_put(struct disk *disk, const char *name, struct slice bytes) MUST_CHECK;
+
 struct whole_files;
 
 /* Takes the disk over. NULL: memory, and the disk is gone. */

@@ -328,13 +328,19 @@ def test_a_policy_outlives_a_restart_and_its_publication(world, relay, end):
     assert good.subjects() == ["1"] and len(world.web.asked) == 1
 
 
-def test_a_new_id_is_a_new_policy(world, relay):
+def stopped_under_enforce(world, relay):
+    """A listed exchanger that cannot prove its name, and a message that waits for it."""
     host = world.exchanger(2, proves=False)
     world.mx("far.example", (10, "h2.example"))
     world.publish("far.example", policy("enforce", "h2.example"))
     send(relay, "bob@far.example")
     stuck(relay, "hostname mismatch")
     relay.stop()
+    return host
+
+
+def test_a_new_id_is_a_new_policy(world, relay):
+    host = stopped_under_enforce(world, relay)
     world.publish("far.example", policy("testing", "h2.example"), tag="2")
     relay.start()
     wait_for(lambda: host.subjects() == ["1"], 60, what="the mail under the new policy")
@@ -342,12 +348,7 @@ def test_a_new_id_is_a_new_policy(world, relay):
 
 
 def test_a_new_id_that_cannot_be_fetched_leaves_the_old_policy(world, relay):
-    host = world.exchanger(2, proves=False)
-    world.mx("far.example", (10, "h2.example"))
-    world.publish("far.example", policy("enforce", "h2.example"))
-    send(relay, "bob@far.example")
-    stuck(relay, "hostname mismatch")
-    relay.stop()
+    host = stopped_under_enforce(world, relay)
     world.publish("far.example", policy("none"), tag="2")
     world.web.status = "500 Oh"
     relay.start()
