@@ -10,16 +10,19 @@
  *   tls failed                 likewise: it has failed before
  *   secured [proved]           the handshake is done
  *   login USER PASSWORD [clear]  before anything else: credentials, to be shown bare or not
+ *   tells                      before anything else: XCLIENT and XFORWARD are used
  *   envelope WORD ...          parameters of the next mail: 8bit utf8 ret=full ret=hdrs envid=X
- *                              requiretls only notify=BITS orcpt=X (these two: of every recipient)
- * priority=N by=SECONDS;MODE (from when the mail is given; as in RFC 2852) content TAG TEXT content
- * of TAG, escapes \r \n \\ \xHH; "content TAG" alone: empty tells                      before
- * anything else: XCLIENT and XFORWARD are used origin WORDS               of the next mail, as
- * parameters of XCLIENT; default: it is ours fill TAG LINES             its content: so many lines
- * of 76 octets; the 3rd begins with a dot unreadable TAG OFFSET      its content cannot be read
- * from OFFSET on mail TAG <SENDER> <RECIPIENT> ... go TAG | quit | abort | cut again TAG mail is
- * refused: busy S: LINE                    the server sends LINE and CRLF;  S\ TEXT: with escapes,
- * no CRLF C: LINE                    the next line the client has sent;  C* N: any N further lines
+ *                              requiretls notify=BITS orcpt=X (these two: of every recipient)
+ *                              priority=N by=SECONDS;MODE (from when the mail is given, RFC 2852)
+ *   origin WORDS               of the next mail, as parameters of XCLIENT; default: it is ours
+ *   content TAG TEXT           content of TAG, escapes \r \n \\ \xHH; without TEXT: empty
+ *   fill TAG LINES             its content: so many lines of 76 octets; the 3rd begins with a dot
+ *   unreadable TAG OFFSET      its content cannot be read from OFFSET on
+ *   mail TAG <SENDER> <RECIPIENT> ...
+ *   go TAG | quit | abort | cut
+ *   again TAG                  mail is refused: busy
+ *   S: LINE                    the server sends LINE and CRLF;  S\ TEXT: with escapes, no CRLF
+ *   C: LINE                    the next line the client has sent;  C* N: any N further lines
  *   sends N                    only so many more bytes leave from now on;  sends all
  *   pass SECONDS               nothing happens for that long, and the client waits on
  *   timeout SECONDS            nothing happens for that long, and the client gives up just then

@@ -64,7 +64,10 @@ class NameServer:
             self.asked += 1
             answer = self.answer(query)
             if answer is not None:
-                self.socket.sendto(answer, peer)
+                try:
+                    self.socket.sendto(answer, peer)
+                except OSError:
+                    return  # stopped meanwhile
 
     def answer(self, query):
         at, labels = 12, []
