@@ -150,6 +150,7 @@ struct domain_table *directory_make(struct relay *relay, struct slice domain)
         return NULL;
     }
     table->mailboxes = mailboxes_new(relay->key);
+    table->doubts = 0;
     table->length = domain.length;
     for (size_t i = 0; i < domain.length; i++) {
         table->domain[i] = fold(domain.data[i]);

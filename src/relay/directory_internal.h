@@ -11,7 +11,8 @@
 
 struct domain_table {
     struct mailboxes *mailboxes;
-    bool everybody; /* by the list that is being taken */
+    uint64_t doubts; /* of the mailboxes, when `taught` was last made empty for them */
+    bool everybody;  /* by the list that is being taken */
     size_t length;
     uint8_t domain[];
 };

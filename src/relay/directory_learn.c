@@ -98,13 +98,16 @@ static struct slice read_address(struct relay *relay, const struct delivery *del
                : SLICE_EMPTY;
 }
 
-/* Since the hour began there was nothing new to learn of it. */
-static bool was_taught(struct relay *relay, uint64_t recipient)
+/* Since the hour began there was nothing new to learn of it. When a good one of the table has come
+ * to be doubted, by whomever, it may be this one, by another of its addresses. */
+static bool was_taught(struct relay *relay, struct domain_table *table, uint64_t recipient)
 {
     struct directory *directory = relay->directory;
-    if (relay->now.steady_ms - directory->taught_ms >= TAUGHT_MS) {
+    uint64_t doubts = mailboxes_doubts(table->mailboxes);
+    if (relay->now.steady_ms - directory->taught_ms >= TAUGHT_MS || table->doubts != doubts) {
         known_done(&directory->taught);
         directory->taught_ms = relay->now.steady_ms;
+        table->doubts = doubts;
     }
     return known_has(&directory->taught, recipient);
 }
@@ -112,7 +115,6 @@ static bool was_taught(struct relay *relay, uint64_t recipient)
 static void learn_refusal(struct relay *relay, const struct delivery *delivery)
 {
     struct question question;
-    known_forget(&relay->directory->taught, delivery->recipient);
     struct slice address = read_address(relay, delivery);
     struct domain_table *table;
     if (address.length > 0 && question_make(relay, address, &question) &&
@@ -135,7 +137,7 @@ static void learn_acceptance(struct relay *relay, const struct server *server,
     struct mailboxes_count count = mailboxes_count(table->mailboxes);
     bool was_refused = count.refused > 0 || count.bad > 0; /* it, perhaps */
     mailboxes_accepted_another(table->mailboxes);
-    if ((!teaches && !was_refused) || was_taught(relay, delivery->recipient)) {
+    if ((!teaches && !was_refused) || was_taught(relay, table, delivery->recipient)) {
         return;
     }
     struct question question;

@@ -76,12 +76,3 @@ bool known_has(const struct known *known, uint64_t key)
 {
     return find(known, key) != NULL;
 }
-
-void known_forget(struct known *known, uint64_t key)
-{
-    uint64_t *at = find(known, key);
-    if (at != NULL) {
-        *at = 0;
-        known->used--;
-    }
-}

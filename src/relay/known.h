@@ -23,6 +23,5 @@ void known_done(struct known *known);
 /* Keys are hashes. Without memory for it nothing is remembered. */
 void known_put(struct known *known, uint64_t key);
 bool known_has(const struct known *known, uint64_t key);
-void known_forget(struct known *known, uint64_t key);
 
 #endif

@@ -45,6 +45,11 @@ uint64_t mailboxes_serial(const struct mailboxes *mailboxes)
     return mailboxes->serial;
 }
 
+uint64_t mailboxes_doubts(const struct mailboxes *mailboxes)
+{
+    return mailboxes->doubts;
+}
+
 size_t mailboxes_bytes(const struct mailboxes *mailboxes)
 {
     return sizeof(*mailboxes) + mailboxes->room * sizeof(struct entry) + mailboxes->names_room +
@@ -431,6 +436,7 @@ enum error mailboxes_refused(struct mailboxes *mailboxes, struct slice name,
     enum error error = mailboxes_take(mailboxes, name, &entry);
     if (error == ERROR_NONE) {
         mailboxes_change_begin(mailboxes, entry);
+        mailboxes->doubts += entry->good_s != 0;
         refuse(mailboxes, entry, source, mailboxes_seconds(now_ms));
         mailboxes_change_end(mailboxes, entry);
     }
@@ -445,6 +451,7 @@ enum error mailboxes_told(struct mailboxes *mailboxes, struct slice name, int64_
 static void forget(struct mailboxes *mailboxes, struct entry *entry)
 {
     mailboxes_change_begin(mailboxes, entry);
+    mailboxes->doubts += entry->good_s != 0;
     clear_refusals(entry);
     entry->good_s = 0;
     entry->source = MAILBOX_FROM_NOBODY;

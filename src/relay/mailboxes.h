@@ -68,6 +68,9 @@ struct mailboxes_count {
 struct mailboxes_count mailboxes_count(const struct mailboxes *mailboxes);
 /* Changes with each change: whether to write the table again. */
 uint64_t mailboxes_serial(const struct mailboxes *mailboxes);
+/* Changes when a good one is refused or forgotten: who remembers that one was good has to ask anew.
+ */
+uint64_t mailboxes_doubts(const struct mailboxes *mailboxes);
 
 /* ---- what is known --------------------------------------------------------------------------- */
 

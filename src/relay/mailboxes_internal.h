@@ -40,6 +40,7 @@ struct mailboxes {
     uint32_t clean_at;
     struct mailboxes_count count;
     uint64_t serial;
+    uint64_t doubts;
     uint64_t random_server;
     int64_t random_ms; /* 0: never */
     bool random_refused;

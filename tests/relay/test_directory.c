@@ -33,6 +33,8 @@ static struct relay_recipient ask(const char *address)
     return recipient;
 }
 
+static struct relay_reply no_such = {.stage = RELAY_AT_RECIPIENT, .how = RELAY_REPLY, .code = 550};
+
 static enum mailbox_answer answered(const char *address, uint16_t code)
 {
     const struct relay_reply reply = {
@@ -72,11 +74,99 @@ static void what_cannot_be_kept_is_answered_all_the_same(void **state)
     world_close(&world);
 }
 
+/* Only this one, whoever asks. */
+static enum error read_ann(void *context, struct spool_handle handle, struct arena *arena,
+                           struct spool_message *ret_message)
+{
+    static struct spool_recipient ann = {.address = SLICE_LITERAL("ann@a.wild.example")};
+    (void)context;
+    (void)handle;
+    (void)arena;
+    *ret_message = (struct spool_message){.recipients = &ann, .recipient_count = 1};
+    return ERROR_NONE;
+}
+
+static void hand_over(uint32_t handle)
+{
+    world_add(&world, handle, "x@client.example", "ann@a.wild.example", 0);
+    const struct relay_action *connect = world_action(&world, RELAY_CONNECT, 0);
+    if (connect != NULL) {
+        world_opened(&world, connect->session);
+    }
+    const struct relay_action deliver = world_one(&world, RELAY_DELIVER);
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+}
+
+static struct mailbox known(const char *name)
+{
+    struct mailbox found = {0};
+    struct slice domain;
+    struct mailboxes *mailboxes =
+        relay_mailboxes(world.relay, SLICE_LITERAL("a.wild.example"), &domain);
+    assert_non_null(mailboxes);
+    assert_true(mailboxes_find(mailboxes, slice_from_text(name), &found));
+    return found;
+}
+
+/* A server that refuses who cannot exist was asked about ann, and got mail for her. */
+static void start_with_ann(void)
+{
+    const struct relay_envelopes envelopes = {.read = read_ann};
+    const struct relay_reply taken = {.stage = RELAY_AT_RECIPIENT, .how = RELAY_REPLY, .code = 250};
+    const struct relay_callout callout = {.address = SLICE_LITERAL("ann@a.wild.example"),
+                                          .server = 2,
+                                          .reply = &taken,
+                                          .random = &no_such};
+    start();
+    relay_set_envelopes(world.relay, &envelopes);
+    assert_int_equal(relay_recipient_asked(world.relay, &callout, world.now), MAILBOX_TAKE);
+    assert_int_equal(known("ann").source, MAILBOX_FROM_CALLOUT);
+    hand_over(1);
+    assert_int_equal(known("ann").source, MAILBOX_FROM_DELIVERY);
+}
+
+/* Of her own acceptance behind it, though mail for her had taught all there was an hour long. */
+static void a_callouts_refusal_is_ended_by_the_next_delivery(const char *address)
+{
+    start_with_ann();
+    assert_int_equal(answered(address, 550), MAILBOX_REFUSE);
+    assert_int_not_equal(known("ann").refused_ms, 0);
+    hand_over(2);
+    assert_int_equal(known("ann").refused_ms, 0);
+    world.now.wall_ms += MAILBOX_APART_MS + 1;
+    world.now.steady_ms += MAILBOX_APART_MS + 1;
+    assert_int_equal(answered(address, 550), MAILBOX_REFUSE);
+    assert_int_equal(known("ann").standing, MAILBOX_GOOD);
+    world_close(&world);
+}
+
+static void ones_own_acceptance_is_not_anothers(void **state)
+{
+    (void)state;
+    a_callouts_refusal_is_ended_by_the_next_delivery("ann@a.wild.example");
+    a_callouts_refusal_is_ended_by_the_next_delivery("\"Ann\"@A.WILD.EXAMPLE");
+}
+
+static void who_is_forgotten_is_learned_anew(void **state)
+{
+    (void)state;
+    struct slice domain;
+    start_with_ann();
+    struct mailboxes *mailboxes =
+        relay_mailboxes(world.relay, SLICE_LITERAL("a.wild.example"), &domain);
+    assert_true(mailboxes_forget(mailboxes, SLICE_LITERAL("ann")));
+    hand_over(2);
+    assert_int_equal(known("ann").standing, MAILBOX_GOOD);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_name_that_no_table_can_have_is_unknown),
         cmocka_unit_test(what_cannot_be_kept_is_answered_all_the_same),
+        cmocka_unit_test(ones_own_acceptance_is_not_anothers),
+        cmocka_unit_test(who_is_forgotten_is_learned_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
