@@ -146,8 +146,23 @@ void errands_configure(struct errands *errands, const struct service_config *con
     }
 }
 
+/* Numbers are of the core that gave them: another begins to count anew. */
+static void drop_all(struct errands *errands)
+{
+    fetch_cancel(errands->fetcher, errands);
+    errands->under_way = 0;
+    LIST_EACH(&errands->results, at, after)
+    {
+        struct result *result = LIST_ENTRY(at, struct result, link);
+        list_remove(&result->link);
+        json_decref(result->arguments);
+        free(result);
+    }
+}
+
 void errands_set_core(struct errands *errands, int fd)
 {
+    drop_all(errands);
     errands->begins = true;
     hook_core_set(errands->core, fd);
 }
@@ -175,13 +190,7 @@ void errands_free(struct errands *errands)
     if (errands == NULL) {
         return;
     }
-    fetch_cancel(errands->fetcher, errands);
-    LIST_EACH(&errands->results, at, after)
-    {
-        struct result *result = LIST_ENTRY(at, struct result, link);
-        json_decref(result->arguments);
-        free(result);
-    }
+    drop_all(errands);
     hook_core_forget(errands->core);
     hook_core_free(errands->core);
     loop_timer_free(errands->timer);

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -48,6 +49,7 @@ class Web:
         self.texts, self.contexts = {}, {}
         self.status, self.type = "200 OK", "text/plain; charset=utf-8"
         self.silent = False
+        self.held = {}  # by host: an event before which nothing is answered
         self.asked = []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.sni_callback = self.choose
@@ -77,6 +79,8 @@ class Web:
                 if self.silent:
                     secure.recv(1)
                     return
+                if host in self.held:
+                    self.held[host].wait(120)
                 body = self.texts.get(host, "").encode()
                 secure.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: {len(body)}\r\n"
                                f"Location: https://{host}/elsewhere\r\n"
@@ -390,6 +394,30 @@ def test_helper_and_core_killed_meet_again(world, relay):
     wait_for(lambda: len(world.web.asked) == 2, 40, what="the fetch by another helper")
     relay.wait_empty(60)
     assert said(relay)[0].startswith("mta-sts (enforce): ")
+
+
+def test_what_is_fetched_for_a_core_that_died_is_no_other_domain_s(world, relay):
+    """The answer to the first fetch of the one is none to the first of the next."""
+    for n, domain in ((2, "far.example"), (3, "near.example")):
+        world.exchanger(n)
+        world.mx(domain, (10, f"h{n}.example"))
+        world.publish(domain, policy("enforce", f"h{n}.example"), tag=domain[:3])
+        world.web.held[f"mta-sts.{domain}"] = threading.Event()
+    send(relay, "bob@far.example")
+    wait_for(lambda: len(world.web.asked) == 1, 60, what="the fetch")
+    relay.tool("queue", "discard", "--all")
+    relay.wait_empty(60)
+    core = relay.processes()["holdfast-core"]
+    kill(core[0])
+    wait_for(lambda: relay.processes().get("holdfast-core", core) != core, 60, what="another core")
+    send(relay, "bob@near.example", 2)
+    wait_for(lambda: world.web.asked[-1][0] == "mta-sts.near.example", 60, what="its fetch")
+    world.web.held["mta-sts.far.example"].set()
+    time.sleep(2)  # in which it would be taken for the answer to near.example's
+    assert "mta-sts-policy" not in relay.log()
+    world.web.held["mta-sts.near.example"].set()
+    relay.wait_empty(90)
+    assert said(relay, "bob@near.example")[-1].startswith("mta-sts (enforce): ")
 
 
 # ---- a server of the configuration -------------------------------------------------------------
