@@ -456,7 +456,7 @@ static void resolved(void *context, const struct dns_answer *answer)
     }
     struct buffer line;
     buffer_init(&line, 0);
-    buffer_printf(&line, "%s:%u:", request->host, request->port);
+    buffer_printf(&line, "+%s:%u:", request->host, request->port); /* + lets libcurl forget it */
     for (size_t i = 0; i < answer->count; i++) {
         char address[IP_TEXT_SIZE];
         ip_to_text(&answer->addresses[i], address);
