@@ -163,36 +163,44 @@ static void is_as_it_was(struct list_desk *desk)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* Whose line it is: of any block that has this source. */
-static const char *find_domain(const struct list_desk *desk, const struct recipient_line *line,
-                               struct slice *ret_domain)
+/* Of each block that has this source: one without a domain may be of several. NULL, or why it is of
+ * none. */
+static const char *put_line(const struct list_desk *desk, const struct recipient_line *line,
+                            json_t *batch)
 {
     const struct relay_config *config = &desk->config->relay;
-    struct slice name = slice_from_text(desk->source->name);
+    struct slice name = slice_from_text(desk->source->name), domain = SLICE_EMPTY;
     const char *why = "no block has this source";
-    for (uint32_t i = 0; why != NULL && i < config->route_count; i++) {
+    bool is_put = false;
+    for (uint32_t i = 0; i < config->route_count; i++) {
         const struct route_config *route = &config->routes[i];
-        if (route->recipients == RECIPIENTS_LIST && slice_equal(route->recipients_list, name)) {
-            why = recipient_line_domain(route, line, ret_domain);
+        if (route->recipients != RECIPIENTS_LIST || !slice_equal(route->recipients_list, name)) {
+            continue;
+        }
+        why = recipient_line_domain(route, line, &domain);
+        if (why == NULL) {
+            is_put = true;
+            if (json_array_append_new(batch, control_mailbox(line->local, domain)) != 0) {
+                return "out of memory";
+            }
         }
     }
-    return why;
+    return is_put ? NULL : why;
 }
 
 /* The whole lines that are there, as many as fit. NULL, or a fault. */
 static const char *take_lines(struct list_desk *desk, json_t *batch)
 {
     struct recipient_line line;
-    struct slice domain = SLICE_EMPTY;
     const char *why = NULL;
     while (json_array_size(batch) < BATCH && recipient_lines_next(&desk->lines, &line, &why)) {
-        why = find_domain(desk, &line, &domain);
+        why = put_line(desk, &line, batch);
         if (why != NULL && line.domain.length > 0) {
             desk->passed_over++; /* of a domain that is not ours: lists may be of others, too */
             continue;
         }
-        if (why != NULL || json_array_append_new(batch, control_mailbox(line.local, domain)) != 0) {
-            return why != NULL ? why : "out of memory";
+        if (why != NULL) {
+            return why;
         }
         desk->names++;
     }

@@ -74,6 +74,14 @@ def test_a_changed_file_is_taken_without_a_reload(holdfast, listing):
     wait_codes(mx, [250, 250], "ann@example.com", "whoever@example.com")
 
 
+def test_a_name_alone_is_of_each_block_that_has_the_file(holdfast, listing):
+    path = listing("ann", "ben@example.net")
+    mx = holdfast(from_file(path) + f'domain example.net {{ deliver-to = m1 recipients = "file:{path}" '
+                  'unknown = defer }\n')
+    wait_codes(mx, [250, 250, 250, 550], "ann@example.com", "ann@example.net", "ben@example.net",
+               "ben@example.com")
+
+
 def test_a_file_with_a_fault_leaves_the_last_good_list(holdfast, listing):
     mx = holdfast(from_file(listing("ann")))
     wait_codes(mx, [250, 550], "ann@example.com", "ben@example.com")
