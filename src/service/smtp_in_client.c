@@ -158,6 +158,54 @@ static bool take_helo(struct session *session, struct slice name)
     return true;
 }
 
+static bool is_host_name(struct slice name)
+{
+    return name.length > 0 && name.length <= UINT8_MAX && name.data[0] != '[';
+}
+
+/* As Postfix takes them: a name that leads back is the other one, too, unless that is told. Of
+ * another client than before the names are not known. */
+static bool take_names(struct session *session, const struct xclient *facts)
+{
+    struct slice name = is_host_name(facts->name) ? facts->name : SLICE_EMPTY;
+    struct slice reverse = is_host_name(facts->reverse_name) ? facts->reverse_name : SLICE_EMPTY;
+    if ((facts->given & (XCLIENT_NAME | XCLIENT_REVERSE_NAME | XCLIENT_ADDR)) == 0) {
+        return true;
+    }
+    free(session->told_names);
+    session->told_names = NULL;
+    if ((facts->given & XCLIENT_REVERSE_NAME) == 0) {
+        reverse = name;
+    }
+    if (name.length + reverse.length == 0) {
+        return true;
+    }
+    struct told_names *names = malloc(sizeof(*names) + name.length + reverse.length);
+    if (names == NULL) {
+        return false;
+    }
+    names->name_length = (uint8_t)name.length;
+    names->reverse_length = (uint8_t)reverse.length;
+    for (size_t i = 0; i < name.length + reverse.length; i++) {
+        names->bytes[i] = i < name.length ? name.data[i] : reverse.data[i - name.length];
+    }
+    session->told_names = names;
+    return true;
+}
+
+struct slice client_name(const struct session *session)
+{
+    const struct told_names *names = session->told_names;
+    return names == NULL ? SLICE_EMPTY : slice_make(names->bytes, names->name_length);
+}
+
+struct slice client_reverse_name(const struct session *session)
+{
+    const struct told_names *names = session->told_names;
+    return names == NULL ? SLICE_EMPTY
+                         : slice_make(names->bytes + names->name_length, names->reverse_length);
+}
+
 struct smtp_answer client_present(struct session *session, const struct smtp_server_event *event)
 {
     static const struct ip_address nobody; /* has no rights anywhere */
@@ -166,7 +214,7 @@ struct smtp_answer client_present(struct session *session, const struct smtp_ser
     struct ip_endpoint client = session->client;
     struct ip_address by = session->client.address;
     if (xclient_read(event->bytes, XCLIENT_OF_XCLIENT, &storage, &facts) != ERROR_NONE ||
-        !take_helo(session, facts.helo)) {
+        !take_helo(session, facts.helo) || !take_names(session, &facts)) {
         return no_memory;
     }
     if ((facts.given & XCLIENT_ADDR) != 0) {

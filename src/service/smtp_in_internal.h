@@ -137,6 +137,13 @@ struct transaction {
 
 enum request_kind { REQUEST_ETRN, REQUEST_ATRN, REQUEST_RECIPIENT, REQUEST_LISTING };
 
+/* Of the client by DNS; "unknown" is empty. */
+struct told_names {
+    uint8_t name_length; /* one that leads back to its address */
+    uint8_t reverse_length;
+    uint8_t bytes[]; /* the name, then the other */
+};
+
 struct session {
     struct link link;    /* in->sessions, the one quiet for longest first */
     struct link waiting; /* in->waiting */
@@ -145,8 +152,9 @@ struct session {
     struct loop_watch *watch;
     struct transaction *transaction;
     char *helo;
-    char *forwarded; /* what XFORWARD said for the next MAIL */
-    uint8_t *unread; /* input that waits for us, or a part of a line */
+    char *forwarded;               /* what XFORWARD said for the next MAIL */
+    struct told_names *told_names; /* by XCLIENT; NULL: nobody knows the client's */
+    uint8_t *unread;               /* input that waits for us, or a part of a line */
     uint32_t unread_length;
     uint32_t helo_length;
     uint32_t forwarded_length;
@@ -312,6 +320,10 @@ void client_left(struct session *session);
 struct smtp_answer client_forward(struct session *session, const struct smtp_server_event *event);
 /* XCLIENT. */
 struct smtp_answer client_present(struct session *session, const struct smtp_server_event *event);
+/* Its names as XCLIENT has told them: one that leads back to its address, and the one that the
+ * address leads to, which may be forged. Empty: not known. Valid until the next XCLIENT. */
+struct slice client_name(const struct session *session);
+struct slice client_reverse_name(const struct session *session);
 /* What smtp_in_enter() would have led to, had it been known then. */
 struct smtp_answer client_admission(const struct session *session);
 /* Input has come while it awaits a PROXY header. May begin or free the session. */

@@ -265,6 +265,7 @@ static bool say(struct session_milter *filter, enum milter_stage stage)
     struct slice first = slice_take(words, milters->first_length);
     struct slice second = slice_skip(words, milters->first_length);
     int64_t now_ms = clock_steady_ms();
+    struct slice name = client_name(session);
     char address[IP_TEXT_SIZE], host[IP_TEXT_SIZE + 8];
     milters->said = stage;
     switch (stage) {
@@ -272,7 +273,8 @@ static bool say(struct session_milter *filter, enum milter_stage stage)
         ip_to_text(&session->client.address, address);
         snprintf(host, sizeof(host), "[%s%s]",
                  ip_is_v4(&session->client.address) ? "" : "IPv6:", address);
-        return milter_connect(milter, slice_from_text(host), &session->client, now_ms);
+        return milter_connect(milter, name.length > 0 ? name : slice_from_text(host),
+                              &session->client, now_ms);
     case MILTER_HELO:
         return milter_helo(milter, slice_make(session->helo, session->helo_length), now_ms);
     case MILTER_MAIL:

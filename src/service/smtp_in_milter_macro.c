@@ -14,21 +14,31 @@ static struct slice shown(struct smtp_in *in, const char *text)
     return slice_from_text(in->text);
 }
 
+static void put_name(struct slice name, char text[UINT8_MAX + 1])
+{
+    snprintf(text, UINT8_MAX + 1, "%.*s",
+             SLICE_PRINT(name.length > 0 ? name : SLICE_LITERAL("unknown")));
+}
+
 static bool of_client(const struct session *session, struct slice name, struct slice *ret_value)
 {
     struct smtp_in *in = session->in;
-    char address[IP_TEXT_SIZE], text[IP_TEXT_SIZE + 16];
+    struct slice true_name = client_name(session), reverse_name = client_reverse_name(session);
+    char address[IP_TEXT_SIZE], reverse[UINT8_MAX + 1], text[sizeof(reverse) + IP_TEXT_SIZE + 32];
     const char *family = ip_is_v4(&session->client.address) ? "" : "IPv6:";
     ip_to_text(&session->client.address, address);
     if (slice_equal(name, SLICE_LITERAL("client_addr"))) {
         snprintf(text, sizeof(text), "%s%s", family, address);
     } else if (slice_equal(name, SLICE_LITERAL("client_port"))) {
         snprintf(text, sizeof(text), "%u", session->client.port);
-    } else if (slice_equal(name, SLICE_LITERAL("client_name")) ||
-               slice_equal(name, SLICE_LITERAL("_"))) {
-        snprintf(text, sizeof(text), "[%s%s]", family, address);
+    } else if (slice_equal(name, SLICE_LITERAL("client_name"))) {
+        put_name(true_name, text);
     } else if (slice_equal(name, SLICE_LITERAL("client_ptr"))) {
-        snprintf(text, sizeof(text), "unknown"); /* nobody has asked for it */
+        put_name(reverse_name, text);
+    } else if (slice_equal(name, SLICE_LITERAL("_"))) {
+        put_name(reverse_name, reverse);
+        snprintf(text, sizeof(text), "%s [%s]%s", reverse, address,
+                 slice_equal_fold(true_name, reverse_name) ? "" : " (may be forged)");
     } else {
         return false;
     }

@@ -79,6 +79,7 @@ void session_free(struct session *session)
     free(session->unread);
     free(session->helo);
     free(session->forwarded);
+    free(session->told_names);
     free(session);
     in->session_count--;
     smtp_in_ended(in);

@@ -88,6 +88,17 @@ def trial(mx, recipients=("ann@example.com",), content=CONTENT, sender="bob@clie
         return "end", *dialogue.reply()
 
 
+ANN = base64.b64encode(b"\0ann@example.org\0secret").decode()
+
+
+def start_with_ann(mx):
+    """Who may log in."""
+    mx.state.mkdir()
+    subprocess.run([program("holdfast"), "-c", str(mx.conf), "user", "add", "ann@example.org"],
+                   input="secret\n", text=True, check=True, capture_output=True, timeout=60)
+    mx.start()
+
+
 # ---- what they are told ----
 
 
@@ -644,6 +655,35 @@ def test_filters_meet_the_client_that_xclient_names(filtered, milter):
     assert [data.split(b"\0")[0] for data in seen[1:]] == [b"[127.0.0.2]", b"[192.0.2.7]"]
 
 
+@pytest.mark.parametrize("told, name, pointer, both", [
+    ("", "unknown", "unknown", "unknown [192.0.2.7]"),
+    ("NAME=client.example", "client.example", "client.example", "client.example [192.0.2.7]"),
+    ("NAME=[UNAVAILABLE] REVERSE_NAME=liar.example", "unknown", "liar.example",
+     "liar.example [192.0.2.7] (may be forged)"),
+    ("NAME=[TEMPUNAVAIL]", "unknown", "unknown", "unknown [192.0.2.7]"),
+    ("NAME=client.example REVERSE_NAME=Client.EXAMPLE", "client.example", "Client.EXAMPLE",
+     "Client.EXAMPLE [192.0.2.7]"),
+])
+def test_filters_are_told_the_names_that_xclient_gives(filtered, milter, told, name, pointer,
+                                                       both):
+    """As Postfix tells them."""
+    seen = []
+    filter = milter(lambda stage, session, data:
+                    seen.append(data) if stage == "connect" else None)
+    mx, _ = filtered(filter, listen="trusted = {127.0.0.2/32}")
+    with mx.dialogue(source="127.0.0.2") as proxy:
+        # Names of an earlier client are not the next one's.
+        proxy.must("XCLIENT NAME=other.example REVERSE_NAME=other.example ADDR=127.0.0.2")
+        proxy.must(f"XCLIENT ADDR=192.0.2.7 {told}".strip())
+        proxy.hello("client.example")
+        proxy.send("bob@client.example", ["ann@example.com"], b"Subject: two\r\n\r\n")
+    macros = macros_of(filter)
+    assert macros["{client_name}"] == name and macros["{client_ptr}"] == pointer
+    assert macros["_"] == both
+    host = b"[192.0.2.7]" if name == "unknown" else name.encode()
+    assert seen[-1].split(b"\0")[0] == host
+
+
 # ---- what they are told of the client ----
 
 
@@ -665,11 +705,8 @@ def test_filters_are_told_who_has_logged_in(holdfast, sink, milter):
                   "domain example.com { deliver-to = m1 }\n"
                   "relay outgoing { auth = yes  deliver-to = m1 }\n",
                   "loops = 1", "milters = fake", start=False)
-    mx.state.mkdir()
-    subprocess.run([program("holdfast"), "-c", str(mx.conf), "user", "add", "ann@example.org"],
-                   input="secret\n", text=True, check=True, capture_output=True, timeout=60)
-    mx.start()
-    words = {"PLAIN": [base64.b64encode(b"\0ann@example.org\0secret").decode()],
+    start_with_ann(mx)
+    words = {"PLAIN": [ANN],
              "LOGIN": [base64.b64encode(word).decode() for word in (b"ann@example.org", b"secret")]}
     for mechanism, said in words.items():
         with Dialogue(port) as client:
@@ -736,4 +773,4 @@ def test_filters_meet_the_client_that_a_proxy_names(filtered, milter):
             assert replies.readline()[:3] == b"250"
     macros = macros_of(filter)
     assert macros["{client_addr}"] == "192.0.2.9" and macros["{client_port}"] == "4711"
-    assert macros["_"] == "[192.0.2.9]"
+    assert macros["_"] == "unknown [192.0.2.9]" and macros["{client_name}"] == "unknown"
