@@ -159,31 +159,36 @@ static struct smtp_answer check_route(const struct session *session, uint32_t ro
     return SMTP_ACCEPT;
 }
 
-/* Finds the route; postmaster and abuse are rewritten (R8). NO_INDEX in *ret_route: to be refused
- * with the answer, unless that accepts. */
+/* Whose mail it becomes: that for postmaster and abuse is somebody's (R8); empty if nobody's. */
+static struct slice real_address(const struct session *session, struct slice address)
+{
+    const struct smtp_in *in = session->in;
+    return routing_is_postmaster(in->routing, address) ? in->config->relay.postmaster : address;
+}
+
+static uint32_t route_of(const struct session *session, struct slice real)
+{
+    const struct routing_query query = {
+        .sender = session->transaction->sender,
+        .recipient = real,
+        .client = &session->client.address,
+        .authenticated = login_user(session).length > 0,
+    };
+    return real.length == 0 ? NO_INDEX : routing_find(session->in->routing, &query);
+}
+
+/* NO_INDEX in *ret_route: to be refused with the answer, unless that accepts. */
 static struct smtp_answer find_route(const struct session *session,
                                      const struct smtp_mailbox *mailbox, struct slice *ret_address,
                                      uint32_t *ret_route)
 {
-    const struct smtp_in *in = session->in;
-    const struct relay_config *config = &in->config->relay;
-    struct routing_query query = {
-        .sender = session->transaction->sender,
-        .recipient = mailbox->text,
-        .client = &session->client.address,
-        .authenticated = login_user(session).length > 0,
-    };
-    *ret_address = mailbox->text;
-    if (routing_is_postmaster(in->routing, mailbox->text)) {
-        if (config->postmaster.length == 0) {
-            return (struct smtp_answer){550, "5.1.1", SLICE_LITERAL("No postmaster here")};
-        }
-        *ret_address = config->postmaster;
-        query.recipient = config->postmaster;
-        *ret_route = routing_find(in->routing, &query);
-        return SMTP_ACCEPT;
+    *ret_address = real_address(session, mailbox->text);
+    *ret_route = route_of(session, *ret_address);
+    if (routing_is_postmaster(session->in->routing, mailbox->text)) {
+        return ret_address->length > 0
+                   ? SMTP_ACCEPT
+                   : (struct smtp_answer){550, "5.1.1", SLICE_LITERAL("No postmaster here")};
     }
-    *ret_route = routing_find(in->routing, &query);
     if (*ret_route == NO_INDEX) {
         return (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("Relaying denied")};
     }
@@ -456,27 +461,18 @@ void envelope_recipient_give_up(struct session *session)
 
 /* ---- what filters want ------------------------------------------------------------------- */
 
-static uint32_t route_of(const struct session *session, const struct smtp_mailbox *mailbox)
-{
-    const struct routing_query query = {
-        .sender = session->transaction->sender,
-        .recipient = mailbox->text,
-        .client = &session->client.address,
-    };
-    return routing_find(session->in->routing, &query);
-}
-
 bool envelope_has_route(const struct session *session, const struct smtp_mailbox *mailbox)
 {
-    return route_of(session, mailbox) != NO_INDEX;
+    return route_of(session, real_address(session, mailbox->text)) != NO_INDEX;
 }
 
 bool envelope_add_recipient(struct session *session, const struct smtp_mailbox *mailbox)
 {
-    const struct asked_recipient added = {.address = mailbox->text,
+    struct slice address = real_address(session, mailbox->text);
+    const struct asked_recipient added = {.address = address,
                                           .shown = mailbox->text,
                                           .is_utf8 = mailbox->is_utf8,
-                                          .route = route_of(session, mailbox)};
+                                          .route = route_of(session, address)};
     return added.route != NO_INDEX && add_recipient(session, &added).code == 0;
 }
 
@@ -496,6 +492,7 @@ static void know_again(const struct smtp_in *in, struct transaction *transaction
 bool envelope_drop_recipient(struct session *session, struct slice address)
 {
     struct transaction *transaction = session->transaction;
+    address = real_address(session, address);
     for (uint32_t i = 0; i < transaction->recipient_count; i++) {
         if (is_same_address(transaction->recipients[i].address, address)) {
             if (transaction->recipient_count == 1) {

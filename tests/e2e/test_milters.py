@@ -421,6 +421,33 @@ def test_envelopes_are_changed(filtered, milter):
     assert sorted(message.recipients) == ["ann@example.com", "joe@example.com"]
 
 
+def test_a_filter_knows_a_postmaster_by_the_name_that_the_client_gave(filtered, milter):
+    """Whose mail goes to somebody else (R8): taken away, and added, by that name."""
+    mx, hop = filtered(milter(at("end", [milters.delete_recipient("<PostMaster>"), CONTINUE],
+                                 [milters.add_recipient("<abuse@mx2.example.net>"), CONTINUE])))
+    for recipients in (["Postmaster", "ann@example.com"], ["ann@example.com"]):
+        assert mx.send(recipients=recipients, content=CONTENT)[0] == 250
+    wait_for(lambda: len(hop.messages) >= 2, what="the deliveries")
+    assert [sorted(message.recipients) for message in hop.messages] == \
+        [["ann@example.com"], ["ann@example.com", "postmaster@example.com"]]
+
+
+def test_a_filter_adds_where_its_user_may_send(holdfast, sink, milter):
+    filter = milter(at("end", [milters.add_recipient("<eve@elsewhere.example>"), CONTINUE]))
+    hop = sink()
+    port = free_port()
+    mx = holdfast(filter.block() + f'server m1 {{ address = "127.0.0.1:{hop.port}" }}\n'
+                  f'listen users {{ address = "127.0.0.1:{port}" protocol = submission '
+                  "auth-without-tls = loopback  milters = fake }\n"
+                  "domain example.com { deliver-to = m1 }\n"
+                  "relay outgoing { auth = yes  deliver-to = m1 }\n", "loops = 1", start=False)
+    start_with_ann(mx)
+    with Dialogue(port) as client:
+        client.must(f"AUTH PLAIN {ANN}", 235)
+        client.send("ann@example.org", ["bob@elsewhere.example"], CONTENT)
+    assert sorted(delivered(hop).recipients) == ["bob@elsewhere.example", "eve@elsewhere.example"]
+
+
 def test_a_message_without_recipients_is_gone(filtered, milter):
     mx, hop = filtered(milter(always("end", [milters.delete_recipient("<ann@example.com>"),
                                              CONTINUE])))
