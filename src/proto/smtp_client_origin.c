@@ -42,6 +42,26 @@ static void write_line(const struct smtp_client *client, const struct xclient *o
     xclient_put(line, &facts, attributes, sizeof("XCLIENT") - 1);
 }
 
+static struct slice name_of(const struct smtp_client *client, const struct xclient *origin)
+{
+    for (size_t i = 0; i < origin->helo.length; i++) {
+        if (origin->helo.data[i] <= ' ' || origin->helo.data[i] >= 0x7f) {
+            return slice_from_text(client->helo);
+        }
+    }
+    return origin->helo.length > 0 && origin->helo.length <= SMTP_CLIENT_HELO_MAX
+               ? origin->helo
+               : slice_from_text(client->helo);
+}
+
+/* Behind the line: the name of the EHLO that follows, since servers go by that. */
+static void write_name(const struct smtp_client *client, const struct xclient *origin,
+                       struct buffer *line)
+{
+    buffer_append_text(line, "\r\n");
+    buffer_append(line, name_of(client, origin));
+}
+
 /* What is in force will do for this mail. */
 static bool is_in_force(struct smtp_client *client, const struct transaction *t)
 {
@@ -58,6 +78,9 @@ static bool is_in_force(struct smtp_client *client, const struct transaction *t)
     struct buffer line;
     buffer_init(&line, 0);
     write_line(client, t->mail.origin, origin->attributes, &line);
+    if (!origin->proxied) {
+        write_name(client, t->mail.origin, &line);
+    }
     bool same = !line.failed && slice_equal(buffer_slice(&line), buffer_slice(&origin->line));
     client->output.failed = client->output.failed || line.failed;
     buffer_done(&line);
@@ -115,6 +138,7 @@ static void say_xclient(struct smtp_client *client, const struct transaction *t)
     queue_text(client, "XCLIENT");
     queue_bytes(client, buffer_slice(&origin->line));
     queue_text(client, "\r\n");
+    write_name(client, t->mail.origin, &origin->line);
     client->output.failed = client->output.failed || origin->line.failed;
     client->step = SESSION_XCLIENT;
 }
@@ -152,18 +176,6 @@ bool origin_begin(struct smtp_client *client, struct transaction *t)
         present(client, t);
     }
     return false;
-}
-
-static struct slice name_of(const struct smtp_client *client, const struct xclient *origin)
-{
-    for (size_t i = 0; i < origin->helo.length; i++) {
-        if (origin->helo.data[i] <= ' ' || origin->helo.data[i] >= 0x7f) {
-            return slice_from_text(client->helo);
-        }
-    }
-    return origin->helo.length > 0 && origin->helo.length <= SMTP_CLIENT_HELO_MAX
-               ? origin->helo
-               : slice_from_text(client->helo);
 }
 
 static void greet(struct smtp_client *client, struct slice name)
