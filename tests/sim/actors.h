@@ -32,7 +32,19 @@ struct ledger_entry {
     int64_t passable_ns; /* put off for our own want of memory: later ones may pass from then on */
 };
 
+/* Whose mail a message is. */
+struct ledger_origin {
+    bool has_address, has_port, has_protocol;
+    struct ip_endpoint client;
+    bool is_extended; /* ESMTP */
+    char helo[32];    /* empty: not known */
+    char login[32];   /* empty: none */
+};
+
+enum telling { TOLD_BY_XCLIENT, TOLD_BY_XFORWARD, TOLD_BY_PROXY, TELLINGS };
+
 struct ledger_message {
+    struct ledger_origin origin;
     bool acknowledged; /* 250 seen */
     bool verified;     /* its sender may be told of a refusal: a relay client, an address */
     int8_t priority;   /* MT-PRIORITY; 0: not asked for */
@@ -59,9 +71,12 @@ struct ledger {
     uint32_t allowance;                         /* duplicates that kills of ours excuse */
     uint32_t last_delivered[LEDGER_RECIPIENTS]; /* newest number that arrived undisturbed */
     bool patient;                               /* clients set no time of delivery */
-    bool headless;   /* memory is out: a notice may come without the original's header */
-    bool tell;       /* every event on stdout, to understand a seed that fails */
-    uint32_t faults; /* contradictions found on the way; each has been printed */
+    bool headless;           /* memory is out: a notice may come without the original's header */
+    bool brought;            /* clients come by others, too, who say whose mail it is */
+    bool telling;            /* each server that asks whose mail it is must be told */
+    uint32_t told[TELLINGS]; /* messages that arrived with their origin, and each way to tell it */
+    bool tell;               /* every event on stdout, to understand a seed that fails */
+    uint32_t faults;         /* contradictions found on the way; each has been printed */
 };
 
 /* What a server does, in per mille of the occasions. */
@@ -74,6 +89,11 @@ struct server_mood {
     unsigned cut_before_dot; /* connection lost within the content */
     unsigned cut_after_dot;  /* taken, but the reply is lost */
     unsigned slow;           /* a reply takes seconds */
+    /* Of who says whose mail it is. */
+    unsigned offers_xclient, offers_xforward; /* at each EHLO */
+    unsigned offers_all;                      /* of their attributes, not some */
+    unsigned xclient_refused, xforward_refused;
+    unsigned client_4xx, client_5xx, client_421, client_cut; /* the one that XCLIENT names */
 };
 
 struct sim_server;
@@ -111,6 +131,8 @@ bool sim_client_idle(const struct sim_client *client);
 void ledger_address(uint32_t number, char ret_text[64]);
 /* The sender of message `number`, "sN@client.test": where a notice about it goes. */
 void ledger_sender(uint32_t number, char ret_text[64]);
+/* This client is refused: each of its messages may count as that. */
+void ledger_refuse_client(struct ledger *ledger, const struct ip_endpoint *client);
 /* What the outside saw of message `number` for a recipient; NULL: it was not sent to him. */
 struct ledger_entry *ledger_find(struct ledger *ledger, uint32_t number, uint32_t recipient);
 /* Prints a contradiction and counts it. */

@@ -73,6 +73,18 @@ void ledger_disturb(struct ledger *ledger, uint32_t recipient)
     }
 }
 
+void ledger_refuse_client(struct ledger *ledger, const struct ip_endpoint *client)
+{
+    for (uint32_t i = 0; i < ledger->issued; i++) {
+        struct ledger_message *message = &ledger->messages[i];
+        bool is_its = ip_equal(&message->origin.client.address, &client->address);
+        for (uint32_t j = 0; is_its && j < message->count; j++) {
+            message->entries[j].refused++;
+            message->entries[j].disturbed = true;
+        }
+    }
+}
+
 void ledger_hold(struct ledger *ledger, uint32_t recipient)
 {
     for (uint32_t i = 0; i < ledger->issued; i++) {

@@ -324,6 +324,11 @@ enum error net_connect(const struct ip_endpoint *to, const struct ip_address *so
     return ERROR_NONE;
 }
 
+struct ip_endpoint sim_net_local(int fd)
+{
+    return sock_of(fd)->local;
+}
+
 void sim_net_pair(struct sim_process *first, struct sim_process *second, int *ret_first,
                   int *ret_second)
 {
@@ -696,6 +701,11 @@ struct dns_query *dns_lookup(struct dns *dns, struct slice name, enum dns_type t
     }
     if (type == DNS_MX && ends_with(name, ".test") && !is_host(name, &number)) {
         fill_exchangers(query, name);
+    } else if (type == DNS_PTR && ends_with(name, ".in-addr.arpa")) {
+        char host[16];
+        snprintf(host, sizeof(host), "a%u.test",
+                 (unsigned)strtoul((const char *)name.data, NULL, 10));
+        add_exchanger(query, 0, host);
     } else {
         query->records.error = ERROR_MISSING;
         query->records.no_name = !ends_with(name, ".test");

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "sim/bringer.h"
 #include "sim/sim.h"
 
 enum { ROUTES = 3, CHAIN_MAX = 3, RETRIES = 3, LISTENERS = 2, SITE = SETTING_SERVERS };
@@ -19,6 +20,7 @@ struct setting {
     uint32_t retry_ms[RETRIES];
     struct route_config routes[ROUTES];
     uint32_t route_count;
+    struct ip_network trusted[2], balancers[2];
     struct listener_config listeners[LISTENERS];
     struct service_config config;
 };
@@ -93,6 +95,7 @@ static void add_server(struct setting *setting, enum setting_server server, uint
         .probe_interval_ms = 700,
         .failover = NO_INDEX,
         .hold_5xx_after_recovery_ms = hold_5xx_ms,
+        .xclient = true,
     };
 }
 
@@ -164,8 +167,17 @@ static void finish(struct setting *setting, bool bounces)
                                           .password = SLICE_LITERAL(SETTING_SITE_PASSWORD),
                                           .domains = domains,
                                           .domain_count = 1};
-    setting->listeners[0] =
-        (struct listener_config){.name = SLICE_LITERAL("mx"), .at = setting_listener()};
+    setting->trusted[0] = (struct ip_network){address(BRINGER_SERVERS), 96 + BRINGER_BITS};
+    setting->trusted[1] = (struct ip_network){address(BRINGER_RELAY_SERVERS), 96 + BRINGER_BITS};
+    setting->balancers[0] = (struct ip_network){address(BRINGER_BALANCERS), 96 + BRINGER_BITS};
+    setting->balancers[1] =
+        (struct ip_network){address(BRINGER_RELAY_BALANCERS), 96 + BRINGER_BITS};
+    setting->listeners[0] = (struct listener_config){.name = SLICE_LITERAL("mx"),
+                                                     .at = setting_listener(),
+                                                     .trusted = {setting->trusted, 2},
+                                                     .believes_login = true,
+                                                     .sender_check = SENDER_CHECK_NONE,
+                                                     .proxies = {setting->balancers, 2}};
     setting->listeners[1] = (struct listener_config){.name = SLICE_LITERAL("odmr"),
                                                      .at = setting_odmr_listener(),
                                                      .protocol = LISTENER_ODMR,
@@ -323,6 +335,20 @@ struct setting *setting_new_drawn(void)
         follow_dns_perhaps(add_relay(setting, relay_chains[sim_draw(3)]));
     }
     finish(setting, sim_draw(5) > 0); /* without: dead letters */
+    return setting;
+}
+
+struct setting *setting_new_told(void)
+{
+    struct setting *setting = begin_plain();
+    for (uint32_t i = 0; i < setting->server_count; i++) {
+        setting->servers[i].proxy = sim_draw(3) == 0 ? SERVER_PROXY_V2 : SERVER_PROXY_OFF;
+        setting->servers[i].connections = 1 + (uint32_t)sim_draw(4);
+    }
+    add_domain(setting, "example.test", example_chains[sim_draw(3)]);
+    add_domain(setting, "lmtp.test", lmtp_chains[sim_draw(3)]);
+    add_relay(setting, relay_chains[sim_draw(3)]);
+    finish(setting, true);
     return setting;
 }
 

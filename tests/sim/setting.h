@@ -35,6 +35,8 @@ struct setting *setting_new_plain(void);
 struct setting *setting_new_mx(void);
 /* Plain, but that the site has to call for the mail of example.test. */
 struct setting *setting_new_odmr(void);
+/* Plain, but that some servers want to be told whose mail it is by a PROXY header, chains drawn. */
+struct setting *setting_new_told(void);
 /* As the dice fall. */
 struct setting *setting_new_drawn(void);
 void setting_free(struct setting *setting);

@@ -64,9 +64,12 @@ void sim_net_pair(struct sim_process *first, struct sim_process *second, int *re
 int sim_net_give(int fd, struct sim_process *to);
 /* What names are there: "aN.test" is 192.0.2.N; example.test has the exchangers a1.test, a2.test,
  * a3.test in this order, crowd.test twenty without addresses and then mx2.test, all alike, every
- * other name below "test" a5.test and a2.test. So often asking comes to nothing: no answer, a
- * failure, a bogus one. At first never. */
+ * other name below "test" a5.test and a2.test; each IPv4 address that ends in N is called
+ * "aN.test". So often asking comes to nothing: no answer, a failure, a bogus one. At first never.
+ */
 void sim_dns_fail(uint32_t permille);
+/* Where this end of a connection is. */
+struct ip_endpoint sim_net_local(int fd);
 /* Connections now open, over the whole world. */
 size_t sim_net_open(void);
 /* Called by sim_process_kill(). */

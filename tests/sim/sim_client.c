@@ -9,16 +9,31 @@
 
 #include "base/buffer.h"
 #include "sim/actors.h"
+#include "sim/bringer.h"
 #include "sim/sim.h"
 #include "sys/net.h"
 
-enum step { AWAY, CONNECTING, GREETING, HELLO, MAIL, RECIPIENT, DATA, DOT, PAUSE };
+enum step {
+    AWAY,
+    CONNECTING,
+    GREETING,
+    HELLO,
+    PRESENTING,
+    FORWARDING,
+    MAIL,
+    RECIPIENT,
+    DATA,
+    DOT,
+    PAUSE
+};
 
 struct sim_client {
     struct loop *loop;
     struct ip_endpoint to;
     bool is_relay_client;
     struct ip_address source; /* of a relay client */
+    struct bringer bringer;
+    unsigned forwarding; /* replies to XFORWARD that are still to come */
     struct ledger *ledger;
     uint32_t first, count;
     enum step step;
@@ -71,7 +86,14 @@ static void content_make(struct sim_client *client)
 {
     struct buffer *content = &client->content;
     buffer_clear(content);
-    buffer_printf(content, "X-Number: %u\r\nSubject: simulated\r\n\r\n", client->number);
+    buffer_printf(content, "X-Number: %u\r\nSubject: simulated\r\n", client->number);
+    if (client->ledger->brought) { /* users' mail would be given what is missing */
+        buffer_printf(content,
+                      "Date: Thu, 1 Jan 2026 00:00:00 +0000\r\n"
+                      "Message-ID: <%u@client.test>\r\n",
+                      client->number);
+    }
+    buffer_append_text(content, "\r\n");
     uint64_t lines = sim_chance(20) ? sim_draw(3000) : sim_draw(30);
     for (uint64_t i = 0; i < lines; i++) {
         static const char *const shapes[] = {"a line of text",   ".", "..", "", ".a dot in front",
@@ -124,6 +146,26 @@ static void ask_more(struct sim_client *client, struct ledger_message *message)
     }
 }
 
+static void mail_send(struct sim_client *client)
+{
+    struct ledger_message *message = &client->ledger->messages[client->number];
+    bool extended = !client->ledger->brought || client->bringer.said_ehlo;
+    client->step = MAIL;
+    if (sim_chance(100)) {
+        buffer_append_text(&client->out,
+                           extended ? "MAIL FROM:<> BODY=8BITMIME\r\n" : "MAIL FROM:<>\r\n");
+    } else {
+        char sender[64];
+        ledger_sender(client->number, sender);
+        buffer_printf(&client->out, "MAIL FROM:<%s>", sender);
+        message->verified = client->is_relay_client || client->bringer.origin.login[0] != '\0';
+        if (client->is_relay_client && extended) {
+            ask_more(client, message);
+        }
+        buffer_append_text(&client->out, "\r\n");
+    }
+}
+
 /* Draws the next message; false when there are no numbers left. */
 static bool message_begin(struct sim_client *client)
 {
@@ -141,18 +183,11 @@ static bool message_begin(struct sim_client *client)
     content_make(client);
     message->hash = fnv(buffer_slice(&client->content));
     client->sent_recipients = 0;
-    client->step = MAIL;
-    if (sim_chance(100)) {
-        buffer_append_text(&client->out, "MAIL FROM:<> BODY=8BITMIME\r\n");
+    client->forwarding = bringer_put_xforward(&client->bringer, &client->out, &message->origin);
+    if (client->forwarding > 0) {
+        client->step = FORWARDING;
     } else {
-        char sender[64];
-        ledger_sender(client->number, sender);
-        buffer_printf(&client->out, "MAIL FROM:<%s>", sender);
-        message->verified = client->is_relay_client;
-        if (client->is_relay_client) {
-            ask_more(client, message);
-        }
-        buffer_append_text(&client->out, "\r\n");
+        mail_send(client);
     }
     return true;
 }
@@ -172,11 +207,26 @@ static bool reply(struct sim_client *client, int class)
     struct ledger_message *message = &client->ledger->messages[client->number];
     switch (client->step) {
     case GREETING:
+    case PRESENTING:
         client->step = HELLO;
-        buffer_append_text(&client->out, "EHLO client.test\r\n");
+        if (client->ledger->brought) {
+            bringer_put_hello(&client->bringer, &client->out);
+        } else {
+            buffer_append_text(&client->out, "EHLO client.test\r\n");
+        }
         return class == 2;
     case HELLO:
+        if (class == 2 && client->bringer.to_present > 0) {
+            client->step = PRESENTING;
+            bringer_put_xclient(&client->bringer, client->is_relay_client, &client->out);
+            return true;
+        }
         return class == 2 && message_begin(client);
+    case FORWARDING:
+        if (--client->forwarding == 0) {
+            mail_send(client);
+        }
+        return class == 2;
     case MAIL:
         if (class == 2) {
             recipient_send(client);
@@ -237,6 +287,12 @@ static void client_ready(void *context, unsigned ready)
         }
         client->step = GREETING;
         loop_watch_set(client->watch, LOOP_READ);
+        if (client->ledger->brought) {
+            struct ip_endpoint from = sim_net_local(client->fd);
+            bringer_connected(&client->bringer, &from);
+            bringer_put_header(&client->bringer, &client->out);
+            flush(client);
+        }
         return;
     }
     if ((ready & LOOP_WRITE) != 0 && !flush(client)) {
@@ -285,8 +341,12 @@ static void client_timer(void *context)
         return;
     }
     if (client->step == AWAY) {
-        if (net_connect(&client->to, client->is_relay_client ? &client->source : NULL,
-                        &client->fd) != ERROR_NONE) {
+        const struct ip_address *source = client->is_relay_client ? &client->source : NULL;
+        if (client->ledger->brought) {
+            bringer_draw(&client->bringer, client->is_relay_client);
+            source = &client->bringer.source;
+        }
+        if (net_connect(&client->to, source, &client->fd) != ERROR_NONE) {
             loop_timer_set(client->timer, 500);
             return;
         }

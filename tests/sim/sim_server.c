@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "sim/actors.h"
 #include "sim/sim.h"
+#include "sim/told.h"
 #include "sys/net.h"
 
 struct sim_server {
@@ -32,7 +33,8 @@ struct visit {
     struct loop_timer *timer; /* a slow reply is pending while it is set */
     struct buffer in, out, content;
     bool in_content, slow, closing;
-    bool hangs_up;   /* when what it has said has arrived; the rest of the replies is lost */
+    bool hangs_up; /* when what it has said has arrived; the rest of the replies is lost */
+    struct told told;
     uint32_t sender; /* the number of the message that sender is made for, or LEDGER_NOBODY */
     bool is_drill;   /* an envelope for a postmaster: RSET is to follow */
     bool is_notice;  /* to the sender of the message `notice_about` */
@@ -231,6 +233,8 @@ static void take_content(struct visit *visit)
     const struct server_mood *mood = &visit->server->mood;
     uint32_t number = visit->is_notice ? LEDGER_NOBODY : check_content(visit);
     enum taking taking = TAKEN;
+    told_check(&visit->told, visit->server->ledger, visit->server->name, number);
+    told_reset(&visit->told);
     visit->taken_count = 0;
     for (uint32_t i = 0; i < visit->recipient_count; i++) {
         if (i == 0 || (visit->server->lmtp && taking != TAKEN_BUT_CUT)) {
@@ -329,6 +333,7 @@ static void take_drill(struct visit *visit)
     if (visit->sender != LEDGER_NOBODY) {
         ledger_fault(visit->server->ledger, "a drill with a sender");
     }
+    told_check(&visit->told, visit->server->ledger, visit->server->name, LEDGER_NOBODY);
     visit->is_drill = true;
     visit->server->drills++;
     say(visit, chance(mood->recipient_4xx)   ? "450 4.2.1 later"
@@ -385,12 +390,18 @@ static void take_rcpt(struct visit *visit, struct slice line)
     }
 }
 
-static void take_hello(struct visit *visit)
+static void take_hello(struct visit *visit, struct slice name)
 {
     const struct server_mood *mood = &visit->server->mood;
-    say(visit, promises(visit->server) ? "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n"
+    if (!told_hello(&visit->told, name)) {
+        say(visit, "554 5.7.1 not from there");
+        return;
+    }
+    buffer_append_text(&visit->out, "250-sim.test\r\n");
+    told_offer(&visit->told, mood, &visit->out);
+    say(visit, promises(visit->server) ? "250-PIPELINING\r\n250-8BITMIME\r\n"
                                          "250-DELIVERBY\r\n250-MT-PRIORITY\r\n250 SIZE 10000000"
-                                       : "250-sim.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n"
+                                       : "250-PIPELINING\r\n250-8BITMIME\r\n"
                                          "250 SIZE 10000000");
     if (chance(mood->hello_421)) {
         say(visit, "421 4.3.2 closing");
@@ -403,6 +414,28 @@ static void take_hello(struct visit *visit)
     }
 }
 
+/* XCLIENT or XFORWARD; false: it is neither. */
+static bool take_origin(struct visit *visit, struct slice line)
+{
+    const struct server_mood *mood = &visit->server->mood;
+    struct slice words = slice_skip(line, slice_find(line, ' ') + 1);
+    const char *reply;
+    if (slice_starts_fold(line, SLICE_LITERAL("XCLIENT "))) {
+        reply = told_xclient(&visit->told, mood, words, visit->server->ledger);
+    } else if (slice_starts_fold(line, SLICE_LITERAL("XFORWARD "))) {
+        reply = told_xforward(&visit->told, mood, words, visit->server->ledger);
+    } else {
+        return false;
+    }
+    ledger_tell(visit->server->ledger, "%s visit %d: %.*s: %s", visit->server->name, visit->fd,
+                SLICE_PRINT(line), reply != NULL ? reply : "hangs up");
+    if (reply != NULL) {
+        say(visit, reply);
+    }
+    visit->closing = reply == NULL || memcmp(reply, "421", 3) == 0;
+    return true;
+}
+
 /* One command line. */
 static void take_line(struct visit *visit, struct slice line)
 {
@@ -411,7 +444,9 @@ static void take_line(struct visit *visit, struct slice line)
     }
     visit->is_drill = false;
     if (slice_starts_fold(line, slice_from_text(visit->server->lmtp ? "LHLO " : "EHLO "))) {
-        take_hello(visit);
+        take_hello(visit, slice_skip(line, 5));
+    } else if (take_origin(visit, line)) {
+        return;
     } else if (slice_starts_fold(line, SLICE_LITERAL("MAIL FROM:<"))) {
         take_sender(visit, line);
     } else if (slice_starts_fold(line, SLICE_LITERAL("RCPT TO:<"))) {
@@ -427,6 +462,7 @@ static void take_line(struct visit *visit, struct slice line)
     } else if (slice_starts_fold(line, SLICE_LITERAL("RSET")) ||
                slice_starts_fold(line, SLICE_LITERAL("NOOP"))) {
         visit->recipient_count = 0;
+        told_reset(&visit->told);
         say(visit, "250 2.0.0 yes");
     } else if (slice_starts_fold(line, SLICE_LITERAL("QUIT"))) {
         say(visit, "221 2.0.0 bye");
@@ -439,6 +475,11 @@ static void take_line(struct visit *visit, struct slice line)
 static bool work(struct visit *visit)
 {
     while (!visit->closing && !visit->slow) {
+        size_t header = told_header(&visit->told, buffer_slice(&visit->in), visit->server->ledger);
+        if (header == SIZE_MAX) {
+            break;
+        }
+        buffer_consume(&visit->in, header);
         struct slice input = buffer_slice(&visit->in);
         static const char crlf[] = "\r\n";
         const uint8_t *end = input.length == 0 ? NULL : memmem(input.data, input.length, crlf, 2);

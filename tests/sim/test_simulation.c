@@ -4,6 +4,9 @@
  * processes are killed, the power goes, the clock jumps, the configuration changes; then the world
  * heals, dead letters are released, and every 250 must have reached exactly one fate, in order per
  * recipient: delivered, or bounced by one notice that has arrived at its sender, never a stranger.
+ * In each seventh seed clients are brought by load balancers and by other mail servers, and each
+ * server that wants to know (by XCLIENT, XFORWARD, a PROXY header) is told its own client with each
+ * message, never another's.
  *
  *   test_simulation            the seeds of the ordinary test run
  *   test_simulation FIRST N    N seeds from FIRST; stops at the first that fails
@@ -29,6 +32,7 @@ struct chaos {
     bool bad_disk;
     bool drills;
     bool follows_dns;
+    bool brings; /* clients by others who say whose mail it is, to servers that want to know */
 };
 
 static void kill_something(struct chaos *chaos)
@@ -45,6 +49,21 @@ static void kill_something(struct chaos *chaos)
     ledger_tell(chaos->scene.ledger, "killed %s", words[what]);
     chaos->scene.ledger->allowance += program_connections(chaos->scene.program);
     ledger_disturb_all(chaos->scene.ledger);
+}
+
+/* Postfix offers XCLIENT to us, but not to most that we present; others are more patient. */
+static void want_to_know(struct server_mood *mood)
+{
+    static const unsigned offers[] = {0, 500, 1000, 1000}, troubles[] = {0, 0, 0, 20, 200};
+    mood->offers_xclient = offers[sim_draw(4)];
+    mood->offers_xforward = offers[sim_draw(4)];
+    mood->offers_all = offers[sim_draw(4)];
+    mood->xclient_refused = troubles[sim_draw(5)];
+    mood->xforward_refused = troubles[sim_draw(5)];
+    mood->client_4xx = troubles[sim_draw(5)];
+    mood->client_5xx = troubles[sim_draw(5)] / 5;
+    mood->client_421 = troubles[sim_draw(5)];
+    mood->client_cut = troubles[sim_draw(5)];
 }
 
 static void change_mood(struct chaos *chaos)
@@ -70,8 +89,11 @@ static void change_mood(struct chaos *chaos)
          .dot_5xx = 50,
          .cut_after_dot = 20},
     };
-    sim_server_set_mood(chaos->scene.servers[index],
-                        &moods[sim_draw(sizeof(moods) / sizeof(moods[0]))]);
+    struct server_mood mood = moods[sim_draw(sizeof(moods) / sizeof(moods[0]))];
+    if (chaos->brings) {
+        want_to_know(&mood);
+    }
+    sim_server_set_mood(chaos->scene.servers[index], &mood);
     uint64_t reach = sim_draw(8);
     sim_net_reach(&at, reach == 0 ? SIM_UNREACHABLE : reach <= 2 ? SIM_REFUSED : SIM_REACHABLE);
     if (reach <= 2 || sim_chance(200)) {
@@ -108,8 +130,9 @@ static void stir(void *context)
         kill_something(chaos);
     }
     if (sim_chance(200)) {
-        scene_reload(&chaos->scene, chaos->follows_dns && sim_draw(3) > 0 ? setting_new_mx()
-                                                                          : setting_new_drawn());
+        scene_reload(&chaos->scene, chaos->brings                           ? setting_new_told()
+                                    : chaos->follows_dns && sim_draw(3) > 0 ? setting_new_mx()
+                                                                            : setting_new_drawn());
     }
     if (sim_chance(200)) {
         sim_dns_fail((uint32_t)sim_draw(4) * 300);
@@ -129,14 +152,25 @@ static void stir(void *context)
     sim_after(sim_current(), (int64_t)(1 + sim_draw(8)) * SECOND, stir, chaos);
 }
 
+/* Each way to tell whose mail it is was used. */
+static uint32_t check_tellings(const struct ledger *ledger)
+{
+    const uint32_t *told = ledger->told;
+    printf("told by XCLIENT %u, XFORWARD %u, PROXY %u; ", told[TOLD_BY_XCLIENT],
+           told[TOLD_BY_XFORWARD], told[TOLD_BY_PROXY]);
+    return told[TOLD_BY_XCLIENT] == 0 || told[TOLD_BY_XFORWARD] == 0 || told[TOLD_BY_PROXY] == 0;
+}
+
 /* The number of broken promises. */
 static uint32_t run(uint64_t seed, bool tell)
 {
     struct chaos chaos;
     scene_begin(&chaos.scene, seed, tell);
+    chaos.brings = seed % 7 == 5;
     chaos.bad_disk = seed % 3 == 0;
     chaos.drills = seed % 3 == 1;
-    chaos.follows_dns = seed % 4 == 2;
+    chaos.follows_dns = seed % 4 == 2 && !chaos.brings;
+    chaos.scene.ledger->brought = chaos.scene.ledger->telling = chaos.brings;
     if (chaos.follows_dns) {
         scene_reload(&chaos.scene, setting_new_mx());
     }
@@ -144,8 +178,10 @@ static uint32_t run(uint64_t seed, bool tell)
     sim_after(sim_current(), SECOND, stir, &chaos);
     sim_run_until(chaos.until_ns);
     scene_quiet(&chaos.scene);
+    chaos.scene.ledger->telling = false; /* exchangers are told nothing */
     scene_heal(&chaos.scene);
     uint32_t broken = scene_check_end(&chaos.scene);
+    broken += chaos.brings ? check_tellings(chaos.scene.ledger) : 0;
     printf("seed %llu: ", (unsigned long long)seed);
     broken += ledger_judge(chaos.scene.ledger);
     scene_end(&chaos.scene);
@@ -404,6 +440,7 @@ static bool scenarios(void)
 static const uint64_t remembered[] = {
     144, /* a fate that compaction carried on went before the segment it was kept for */
     245,
+    47, /* another name in EHLO, told apart by nothing else, went over the first one's connection */
 };
 
 /* In a process of its own, for what killed processes leave behind is much. */
