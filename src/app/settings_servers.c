@@ -208,8 +208,7 @@ static void check_name_policy(struct servers *servers, const struct server_confi
 {
     struct settings *settings = servers->settings;
     bool is_exchanger = server == &settings->config.relay.exchanger;
-    bool by_name = server->tls == SERVER_TLS_DANE || server->tls == SERVER_TLS_MTA_STS;
-    if (!by_name || entry == NULL) {
+    if (!server_tls_is_theirs(server->tls) || entry == NULL) {
         return;
     }
     if (!is_exchanger && (server->address_count != 1 || server->addresses[0].is_literal)) {
@@ -255,6 +254,7 @@ static void check_odmr(struct servers *servers, struct server_config *server)
                                          "auth-password-file",
                                          "tls-name",
                                          "tls-ca",
+                                         "tls-required-no",
                                          "proxy"};
     refuse_entries(servers, others, sizeof(others) / sizeof(others[0]),
                    "a server with protocol = odmr has none, for its client calls us");
@@ -292,6 +292,8 @@ static void fill(struct servers *servers, uint32_t index)
     fill_authorities(servers, server, settings_entry(entries, BLOCK_SERVER, "tls-ca"),
                      servers->blocks[index]->at);
     check_name_policy(servers, server, settings_entry(entries, BLOCK_SERVER, "tls"));
+    refuse_entries(servers, (const char *const[]){"tls-required-no"}, 1,
+                   "only server mx has it, for of other servers you say what they must prove");
     fill_login(servers, server);
     const struct entry *failover = settings_entry(entries, BLOCK_SERVER, "failover");
     if (failover == NULL || failover->count != 1 || failover->list) {

@@ -242,6 +242,12 @@ const struct setting settings_table[] = {
              "server mx the recipient's, else the server's own name: enforce as required, and only "
              "servers that the policy lists; testing and none as opportunistic, and what came of it "
              "is told; with a dns-trust-anchor TLSA records come before the policy, as with dane. What came of it stands in the trace of each delivery."},
+    {"tls-required-no", SETTING_CHOICE, SERVER(ignores_waivers), .fallback = "heed",
+     .choices = "heed|ignore",
+     .text = "Of server mx with tls = dane or mta-sts: what becomes of mail of users and relay clients "
+             "whose header says \"TLS-Required: No\" (RFC 8689). heed: it goes as by opportunistic, "
+             "whatever the recipient's domain demands, over connections of its own; ignore: as all "
+             "other mail. Reports on TLS (tls-reports) go so in any case."},
     {"connections", SETTING_COUNT, SERVER(connections), .fallback = "20", .least = 1,
      .most = 10000,
      .text = "Connections to the server at once, at most."},

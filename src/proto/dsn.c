@@ -248,6 +248,7 @@ static bool put_header(struct buffer *to, const struct dsn_report *report, const
         buffer_append(to, report->message_id);
         buffer_append_text(to, "\r\n");
     }
+    buffer_append_text(to, report->tls_optional ? "TLS-Required: No\r\n" : "");
     buffer_append_text(to, "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
     buffer_printf(to,
                   "Content-Type: multipart/report; report-type=delivery-status;\r\n"

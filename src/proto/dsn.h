@@ -45,6 +45,7 @@ struct dsn_report {
     int64_t arrival_ms;       /* when we took it, Unix time */
     int64_t retry_until_ms;   /* DSN_DELAYED: until when it is tried, Unix time; 0: not said */
     int64_t deliver_by_ms;    /* RFC 2852 section 5, Unix time; 0: not given */
+    bool tls_optional;        /* it says "TLS-Required: No", as the original did (RFC 8689) */
     struct slice message_id;  /* the original's Message-ID field value, or empty */
     struct slice header;      /* the original's header block, or its beginning */
     const struct dsn_recipient *recipients;

@@ -36,6 +36,12 @@ enum sts_demand {
     STS_DEMANDS,
 };
 
+/* What is demanded is said by those whose server it is, not by our operator. */
+static inline bool server_tls_is_theirs(enum server_tls tls)
+{
+    return tls == SERVER_TLS_DANE || tls == SERVER_TLS_MTA_STS;
+}
+
 static inline bool server_tls_asks_authorities(enum server_tls tls)
 {
     return tls == SERVER_TLS_REQUIRED || tls == SERVER_TLS_IMPLICIT;
@@ -74,7 +80,10 @@ struct server_config {
     uint32_t only_count;
     enum server_protocol protocol;
     enum server_tls tls;
-    enum sts_demand sts;   /* of an exchanger with SERVER_TLS_MTA_STS; never configured */
+    enum sts_demand sts; /* of an exchanger with SERVER_TLS_MTA_STS; never configured */
+    bool waived;         /* an exchanger: gets only mail whose sender waives what its domain demands
+                            (RFC 8689 5); never configured */
+    bool ignores_waivers;  /* of all exchangers: no such mail is told apart, but our own reports */
     struct slice tls_name; /* that its certificate proves; empty: one of the hosts of `addresses` */
     struct slice tls_ca;   /* PEM; who may sign it; known to the sending process only */
     uint32_t connections;  /* most at once */
@@ -97,6 +106,16 @@ struct server_config {
     bool xclient;
     enum server_proxy proxy; /* the header that each connection begins with */
 };
+
+/* Of one of them, whose configuration is that of all exchangers so far: what our operator demands
+ * still holds. */
+static inline void server_config_waive(struct server_config *exchanger, bool waived)
+{
+    exchanger->waived = waived;
+    if (waived && server_tls_is_theirs(exchanger->tls)) {
+        exchanger->tls = SERVER_TLS_OPPORTUNISTIC;
+    }
+}
 
 enum route_kind { ROUTE_DOMAIN, ROUTE_RELAY };
 enum unknown_policy { UNKNOWN_ACCEPT, UNKNOWN_DEFER };

@@ -35,9 +35,9 @@ bool destination_is_domains(const struct relay *relay, const struct destination 
 
 /* ---- making ------------------------------------------------------------------------------- */
 
-uint64_t destination_key(uint32_t route, uint32_t domain)
+uint64_t destination_key(uint32_t route, uint32_t domain, enum sender_tls tls)
 {
-    return (uint64_t)route << 32 | domain;
+    return (uint64_t)tls << 62 | (uint64_t)route << 32 | domain;
 }
 
 /* NO_INDEX: memory. */
@@ -84,10 +84,11 @@ void destination_set_chain(const struct relay *relay, struct destination *destin
     destination->exchanger_count = count;
 }
 
-struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain)
+struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain,
+                                     enum sender_tls tls)
 {
-    struct destination *destination =
-        map_get(&relay->lanes.destinations_by_key, destination_key(route, domain));
+    uint64_t key = destination_key(route, domain, tls);
+    struct destination *destination = map_get(&relay->lanes.destinations_by_key, key);
     if (destination != NULL) {
         return destination;
     }
@@ -95,8 +96,8 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
     uint32_t room = relay->config->routes[route].chain_length + MX_EXCHANGERS_MAX;
     destination = place == NO_INDEX ? NULL : calloc(1, sizeof *destination);
     uint32_t *chain = destination == NULL ? NULL : calloc(room, sizeof *chain);
-    if (chain == NULL || map_put(&relay->lanes.destinations_by_key, destination_key(route, domain),
-                                 destination) != ERROR_NONE) {
+    if (chain == NULL ||
+        map_put(&relay->lanes.destinations_by_key, key, destination) != ERROR_NONE) {
         free(destination);
         free(chain);
         return NULL;
@@ -105,6 +106,7 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
     destination->index = place;
     destination->route = route;
     destination->domain = domain;
+    destination->tls = tls;
     destination->chain = chain;
     destination->timer = SCHEDULE_NOWHERE;
     list_init(&destination->lanes);
@@ -126,10 +128,10 @@ struct destination *destination_take(struct relay *relay, uint32_t route, uint32
 struct destination *destination_find(struct relay *relay, uint32_t route, struct slice domain)
 {
     uint32_t number = relay->config->routes[route].mx ? domain_take(relay, domain) : INTERN_NONE;
-    struct destination *destination =
-        number == INTERN_NONE
-            ? NULL
-            : map_get(&relay->lanes.destinations_by_key, destination_key(route, number));
+    struct destination *destination = number == INTERN_NONE
+                                          ? NULL
+                                          : map_get(&relay->lanes.destinations_by_key,
+                                                    destination_key(route, number, SENDER_TLS_ANY));
     intern_drop(&relay->domains, number);
     return destination;
 }
@@ -167,18 +169,77 @@ static bool is_known(const struct relay *relay, const struct destination *destin
            (destination_is_domains(relay, destination) && destination->exchanger_count > 0);
 }
 
-uint32_t destination_choose(const struct relay *relay, const struct destination *destination)
+/* What requires TLS was not, or would not be, taken there. */
+static bool lacks_requiretls(const struct server *server)
+{
+    return server->capabilities_known && (server->capabilities.flags & RELAY_CAP_REQUIRETLS) == 0;
+}
+
+/* `able`: those that lack what the mail requires are passed over. */
+static uint32_t choose(const struct relay *relay, const struct destination *destination, bool able)
 {
     uint32_t first_exchanger = destination_route(relay, destination)->mx_place;
     uint32_t found = NO_INDEX;
     for (uint32_t i = 0; i <= destination->chain_length; i++) {
         if (i == destination->chain_length ||
-            (i == first_exchanger && !is_known(relay, destination)) ||
-            server_is_choice(relay, server_at(relay, destination->chain[i]), &found)) {
+            (i == first_exchanger && !is_known(relay, destination))) {
+            break;
+        }
+        const struct server *server = server_at(relay, destination->chain[i]);
+        if (!(able && lacks_requiretls(server)) && server_is_choice(relay, server, &found)) {
             break;
         }
     }
     return found;
+}
+
+uint32_t destination_choose(const struct relay *relay, const struct destination *destination)
+{
+    bool strict = destination->tls == SENDER_TLS_REQUIRED;
+    uint32_t found = strict ? choose(relay, destination, true) : NO_INDEX;
+    return found != NO_INDEX ? found : choose(relay, destination, false);
+}
+
+enum elsewhere destination_elsewhere(struct relay *relay, const struct destination *destination,
+                                     struct server *server)
+{
+    if (destination->tls != SENDER_TLS_REQUIRED) {
+        return ELSEWHERE_NOBODY;
+    }
+    if (!lacks_requiretls(server)) { /* one of its hosts, then: until another has greeted us */
+        server->capabilities.flags &= ~(uint32_t)RELAY_CAP_REQUIRETLS;
+        server->capabilities_known = true;
+        destinations_place_strict(relay, server);
+    }
+    enum elsewhere elsewhere = ELSEWHERE_NOBODY;
+    for (uint32_t i = 0; i < destination->chain_length; i++) {
+        const struct server *other = server_at(relay, destination->chain[i]);
+        if (!lacks_requiretls(other) && other->state != SERVER_DISABLED) {
+            elsewhere = ELSEWHERE_LATER;
+        }
+    }
+    return choose(relay, destination, true) != NO_INDEX ? ELSEWHERE_NOW : elsewhere;
+}
+
+static void place_strict(struct relay *relay, struct destination *destination)
+{
+    if (destination != NULL && destination->tls == SENDER_TLS_REQUIRED) {
+        destination_place_lanes(relay, destination);
+    }
+}
+
+void destinations_place_strict(struct relay *relay, const struct server *server)
+{
+    if (server->exchanger != NULL) {
+        LIST_EACH(&server->exchanger->uses, at, after)
+        {
+            place_strict(relay, LIST_ENTRY(at, struct exchanger_use, link)->destination);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < relay->lanes.destination_room; i++) {
+        place_strict(relay, relay->lanes.destinations[i]);
+    }
 }
 
 bool destination_is_stopped(const struct relay *relay, const struct destination *destination)
@@ -195,12 +256,14 @@ bool destination_is_stopped(const struct relay *relay, const struct destination 
     return true;
 }
 
+/* What requires TLS was deferred perhaps for want of a server that is away: it is looked for. */
 bool destination_has_mail(const struct destination *destination)
 {
+    bool strict = destination->tls == SENDER_TLS_REQUIRED;
     LIST_EACH(&destination->lanes, at, after)
     {
         const struct lane *lane = LIST_ENTRY(at, struct lane, sibling);
-        if (lane->waiting + lane->in_flight > 0) {
+        if (lane->waiting + lane->in_flight > 0 || (strict && lane->deliveries > lane->held)) {
             return true;
         }
     }
@@ -391,7 +454,7 @@ static void retire(struct relay *relay, struct destination *destination)
     }
     uint32_t index = destination->index;
     (void)map_remove(&relay->lanes.destinations_by_key,
-                     destination_key(destination->route, destination->domain));
+                     destination_key(destination->route, destination->domain, destination->tls));
     destination_free(relay, destination);
     relay->lanes.destinations[index] = NULL;
     relay->lanes.destination_count--;
@@ -444,7 +507,7 @@ bool destination_same_policy(const struct relay_config *a, uint32_t route_a,
 void destination_carry(struct relay *relay, uint32_t route, const struct destination *from)
 {
     struct destination *to =
-        map_get(&relay->lanes.destinations_by_key, destination_key(route, from->domain));
+        map_get(&relay->lanes.destinations_by_key, destination_key(route, from->domain, from->tls));
     if (to == NULL) {
         return; /* nothing of its mail goes by this route any more */
     }

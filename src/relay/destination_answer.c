@@ -62,7 +62,8 @@ static enum sts_demand demand_of(const struct relay *relay, const struct destina
                                  struct slice host)
 {
     const struct relay_policies *policies = &relay->policies;
-    if (policies->demand == NULL || relay->config->exchanger.tls != SERVER_TLS_MTA_STS) {
+    if (policies->demand == NULL || relay->config->exchanger.tls != SERVER_TLS_MTA_STS ||
+        destination->tls == SENDER_TLS_WAIVED) {
         return STS_NONE;
     }
     return policies->demand(policies->context, intern_text(&relay->domains, destination->domain),
@@ -83,12 +84,14 @@ static bool take_exchangers(struct relay *relay, struct destination *destination
     uint32_t count = 0;
     bool lasting = destination_is_domains(relay, destination);
     struct slice domain = intern_text(&relay->domains, destination->domain);
+    bool waived = destination->tls == SENDER_TLS_WAIVED;
     struct slice signed_by =
-        decision->secure && domain.length <= MX_HOST_MAX ? domain : SLICE_EMPTY;
+        decision->secure && domain.length <= MX_HOST_MAX && !waived ? domain : SLICE_EMPTY;
     destination_drop_exchangers(destination);
     for (uint32_t i = 0; i < decision->count; i++) {
         const struct mx_choice *choice = &decision->choices[i];
         const struct exchanger_terms terms = {.filter = filter_of(relay, route),
+                                              .waived = waived,
                                               .sts = demand_of(relay, destination, choice->host),
                                               .signed_by = signed_by};
         struct server *server = exchanger_take(relay, choice, &terms, lasting);
@@ -255,6 +258,7 @@ uint32_t destination_server(struct relay *relay, struct destination *destination
     }
     const struct exchanger_terms terms = {
         .filter = filter_of(relay, destination_route(relay, destination)),
+        .waived = destination->tls == SENDER_TLS_WAIVED,
         .sts = demand_of(relay, destination, name)};
     struct server *server = expect && !destination_is_domains(relay, destination) &&
                                     !destination->answered && count < MX_EXCHANGERS_MAX
@@ -275,11 +279,14 @@ void relay_resolved(struct relay *relay, struct slice domain, const struct mx_an
     relay_begin(relay, now);
     uint32_t number = domain_take(relay, domain);
     for (uint32_t i = 0; number != INTERN_NONE && i < relay->config->route_count; i++) {
-        struct destination *destination =
-            map_get(&relay->lanes.destinations_by_key, destination_key(i, number));
-        if (destination != NULL && relay->started &&
-            (destination->asked || !destination->answered)) {
-            take_answer(relay, destination, answer);
+        for (unsigned tls = 0; tls < SENDER_TLS_KINDS; tls++) {
+            struct destination *destination =
+                map_get(&relay->lanes.destinations_by_key,
+                        destination_key(i, number, (enum sender_tls)tls));
+            if (destination != NULL && relay->started &&
+                (destination->asked || !destination->answered)) {
+                take_answer(relay, destination, answer);
+            }
         }
     }
     intern_drop(&relay->domains, number);

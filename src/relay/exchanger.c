@@ -16,7 +16,8 @@ static uint64_t key_of(const struct relay *relay, struct slice host,
     uint8_t demand = (uint8_t)terms->sts;
     uint64_t other = demand == STS_NONE ? 0 : hash_bytes(relay->key, slice_make(&demand, 1));
     uint64_t by = terms->signed_by.length > 0 ? hash_bytes(relay->key, terms->signed_by) * 3 : 0;
-    return hash_bytes(relay->key, host) ^ terms->filter ^ other ^ by;
+    uint64_t waived = terms->waived ? hash_bytes(relay->key, SLICE_LITERAL("waived")) * 5 : 0;
+    return hash_bytes(relay->key, host) ^ terms->filter ^ other ^ by ^ waived;
 }
 
 static void set_addresses(struct exchanger *exchanger, const struct mx_choice *choice)
@@ -38,7 +39,9 @@ static void set_config(const struct relay *relay, struct exchanger *exchanger)
     struct slice name = config->name, signed_by = config->signed_by;
     uint32_t address_count = config->address_count;
     enum sts_demand sts = config->sts;
+    bool waived = config->waived;
     *config = relay->config->exchanger;
+    server_config_waive(config, waived);
     config->sts = config->tls == SERVER_TLS_MTA_STS ? sts : STS_NONE;
     config->name = name;
     config->signed_by = signed_by;
@@ -95,6 +98,7 @@ static struct exchanger *make(struct relay *relay, const struct mx_choice *choic
     memcpy(exchanger->host, choice->host.data, choice->host.length);
     exchanger->config.name = slice_make(exchanger->host, choice->host.length);
     exchanger->config.sts = terms->sts;
+    exchanger->config.waived = terms->waived;
     set_signer(exchanger, terms->signed_by, key);
     set_config(relay, exchanger);
     list_init(&exchanger->uses);

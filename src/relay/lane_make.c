@@ -125,7 +125,8 @@ static struct lane *lane_new(struct relay *relay, uint32_t route, struct destina
     }
     lane->last_server = lane_chain_head(relay, lane);
     if (route != NO_INDEX && relay->config->routes[route].kind == ROUTE_RELAY) {
-        lane->salt = hash_bytes(relay->key, relay->config->routes[route].name);
+        lane->salt = hash_bytes(relay->key, relay->config->routes[route].name) +
+                     (destination == NULL ? SENDER_TLS_ANY : destination->tls);
     }
     return lane;
 }
@@ -176,7 +177,7 @@ static bool make_lasting(struct relay *relay, uint32_t route)
     }
     uint32_t domain = domain_take(relay, config->domains[0].name);
     struct destination *destination =
-        domain == INTERN_NONE ? NULL : destination_take(relay, route, domain);
+        domain == INTERN_NONE ? NULL : destination_take(relay, route, domain, SENDER_TLS_ANY);
     intern_drop(&relay->domains, domain);
     if (destination == NULL || lane_new(relay, route, destination) == NULL) {
         return false;
@@ -280,7 +281,22 @@ struct lane *lane_sibling(struct relay *relay, const struct lane_key *key)
     return lane;
 }
 
-struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain)
+/* As far as it matters: to strangers' servers, by whose word they are chosen, and of a waiver only
+ * where there may be something to waive that is not our operator's demand. */
+static enum sender_tls tls_that_counts(const struct relay *relay, uint32_t route,
+                                       const struct message *message)
+{
+    const struct server_config *exchanger = &relay->config->exchanger;
+    bool heeded = !exchanger->ignores_waivers || (message->flags & MESSAGE_OWN_DSN) != 0;
+    if (relay->config->routes[route].kind != ROUTE_RELAY ||
+        (message->tls == SENDER_TLS_WAIVED && !(server_tls_is_theirs(exchanger->tls) && heeded))) {
+        return SENDER_TLS_ANY;
+    }
+    return (enum sender_tls)message->tls;
+}
+
+struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain,
+                      const struct message *message)
 {
     if (route == NO_INDEX) {
         return relay->lanes.all[relay->lanes.orphan];
@@ -289,7 +305,8 @@ struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain)
         return relay->lanes.all[route];
     }
     struct lane_key key = {.route = route,
-                           .destination = destination_take(relay, route, domain),
+                           .destination = destination_take(relay, route, domain,
+                                                           tls_that_counts(relay, route, message)),
                            .pinned_server = NO_INDEX};
     return key.destination == NULL ? NULL : lane_sibling(relay, &key);
 }
@@ -303,7 +320,8 @@ struct lane *lane_for_address(struct relay *relay, uint32_t route, struct slice 
                            .redirect_address = true};
     if (relay->config->routes[route].mx) {
         uint32_t domain = domain_take(relay, domain_of_address(address));
-        key.destination = domain == INTERN_NONE ? NULL : destination_take(relay, route, domain);
+        key.destination =
+            domain == INTERN_NONE ? NULL : destination_take(relay, route, domain, SENDER_TLS_ANY);
         intern_drop(&relay->domains, domain);
         if (key.destination == NULL) {
             return NULL;

@@ -269,7 +269,10 @@ enum error message_insert(struct relay *relay, uint32_t index, const struct spoo
         .sender = (uint32_t)recipient_hash(relay, from->sender),
         .odometer = NO_INDEX,
         .recipient_count = (uint16_t)count,
-        .level = level_of_priority(from->priority),
+        .level = level_of_priority(from->priority) & 31u,
+        .tls = (from->flags & SPOOL_REQUIRE_TLS) != 0    ? SENDER_TLS_REQUIRED
+               : (from->flags & SPOOL_TLS_OPTIONAL) != 0 ? SENDER_TLS_WAIVED
+                                                         : SENDER_TLS_ANY,
         .flags = MESSAGE_PRESENT |
                  ((from->flags & SPOOL_SENDER_VERIFIED) != 0 ? MESSAGE_VERIFIED : 0) |
                  ((from->flags & SPOOL_OWN_DSN) != 0 ? MESSAGE_OWN_DSN : 0) |

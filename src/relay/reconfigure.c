@@ -278,7 +278,8 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
                          const struct delivery *delivery, const struct lane *old_lane)
 {
     uint32_t route = new_route(relay, relaning, delivery, old_lane);
-    const struct lane *base = lane_for(relay, route, delivery->domain);
+    const struct lane *base =
+        lane_for(relay, route, delivery->domain, message_at(relay, delivery->message));
     if (base == NULL || old_lane->pin == PIN_NONE) {
         return base == NULL ? NOBODY : base->index;
     }

@@ -213,7 +213,7 @@ static bool choose_lanes(struct relay *relay, const struct spool_message *messag
     for (uint32_t i = 0; i < message->recipient_count; i++) {
         uint32_t number = delivery_number(added, i);
         const struct lane *lane = lane_for(relay, route_of_recipient(relay, message, i),
-                                           delivery_at(relay, number)->domain);
+                                           delivery_at(relay, number)->domain, added);
         if (lane == NULL) {
             return false;
         }
@@ -314,8 +314,13 @@ static void write_capabilities(struct relay *relay, struct server *server,
         known->deliver_by_min_s == capabilities->deliver_by_min_s) {
         return;
     }
+    bool is_news = !server->capabilities_known ||
+                   ((known->flags ^ capabilities->flags) & RELAY_CAP_REQUIRETLS) != 0;
     server->capabilities = *capabilities;
     server->capabilities_known = true;
+    if (is_news) {
+        destinations_place_strict(relay, server);
+    }
     if (server->exchanger != NULL) {
         return; /* asked anew when it is made anew */
     }
@@ -601,6 +606,21 @@ static bool is_void(const struct job *job, enum outcome outcome,
            (job->unbelieved || outcome == OUTCOME_HELD);
 }
 
+/* We could not say it there, for it requires TLS (RFC 8689): whether others may have it. */
+static enum elsewhere elsewhere_of(struct relay *relay, struct server *server,
+                                   const struct delivery *delivery,
+                                   const struct relay_delivery_result *result)
+{
+    const struct relay_reply *reply = &result->reply;
+    const struct lane *lane = lane_of(relay, delivery);
+    bool is_for_tls = result->verdict == RELAY_REFUSED && reply->how == RELAY_LOCAL &&
+                      reply->stage == RELAY_AT_MAIL && reply->enhanced[1] == 7 &&
+                      (reply->enhanced[2] == 10 || reply->enhanced[2] == 30);
+    return is_for_tls && server != NULL && lane->destination != NULL && lane->pin == PIN_NONE
+               ? destination_elsewhere(relay, lane->destination, server)
+               : ELSEWHERE_NOBODY;
+}
+
 static void judge_job(struct relay *relay, struct job *job, struct server *server,
                       bool reused_session, const struct relay_delivery_result *results,
                       uint32_t count, struct impression *impression)
@@ -624,8 +644,11 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
         note_impression(impression, judgement.verdict, &result->reply);
         directory_learn(relay, server, number, result);
         enum hold hold = hold_of(relay, server, job, delivery, judgement.outcome, result);
-        if (is_void(job, judgement.outcome, result)) {
+        enum elsewhere elsewhere = elsewhere_of(relay, server, delivery, result);
+        if (is_void(job, judgement.outcome, result) || elsewhere == ELSEWHERE_NOW) {
             fate_again(relay, number, job->noted);
+        } else if (elsewhere == ELSEWHERE_LATER) {
+            apply(relay, job, number, OUTCOME_DEFERRED, &result->reply);
         } else if (hold != HOLD_NOT) {
             refusal_held(relay, number, &result->reply, hold);
         } else if (judgement.outcome == OUTCOME_FINAL || is_refusal(judgement.outcome, result)) {

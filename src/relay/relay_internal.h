@@ -170,6 +170,14 @@ enum {                       /* struct message, flags */
        MESSAGE_DELIVER_BY = 128, /* RFC 2852: relay->deliver_by has its time */
 };
 
+/* What a sender asks of TLS on the way (RFC 8689). */
+enum sender_tls {
+    SENDER_TLS_ANY,
+    SENDER_TLS_REQUIRED, /* REQUIRETLS */
+    SENDER_TLS_WAIVED,   /* "TLS-Required: No" */
+    SENDER_TLS_KINDS,
+};
+
 /* 64 bytes, at the place of its handle. */
 struct message {
     uint64_t sequence;
@@ -189,7 +197,8 @@ struct message {
     uint16_t unfinished;
     uint16_t live; /* of the unfinished, those that are no dead letters */
     uint8_t flags;
-    uint8_t level; /* its own, by its priority */
+    uint8_t level : 5; /* its own, by its priority */
+    uint8_t tls : 2;   /* enum sender_tls */
 };
 static_assert(sizeof(struct message) <= 64, "memory per message");
 
@@ -590,8 +599,9 @@ void lanes_init(struct lane_set *set);
 void lanes_done(struct relay *relay, struct lane_set *set);
 /* One for each route, at the same index, and the orphan's. False: memory. */
 bool lanes_make(struct relay *relay);
-/* The lane of new mail to `domain`, which is interned; made if need be. NULL: memory. */
-struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain);
+/* The lane of this message's mail to `domain`, which is interned; made if need be. NULL: memory. */
+struct lane *lane_for(struct relay *relay, uint32_t route, uint32_t domain,
+                      const struct message *message);
 /* What makes a lane another one. */
 struct lane_key {
     uint32_t route;
@@ -778,7 +788,7 @@ void job_free(struct relay *relay, struct job *job);
 
 struct exchanger {
     struct server server;
-    struct server_config config;
+    struct server_config config; /* its `waived` is one of its terms */
     struct server_address addresses[MX_ADDRESSES_MAX];
     uint64_t key;
     bool expected;      /* known from a note alone, by name: DNS is to say where it is */
@@ -796,6 +806,7 @@ struct exchanger_use {
 /* What makes one host several exchangers, for sessions are shared by all who use one. */
 struct exchanger_terms {
     uint64_t filter;        /* of what deliver-only-to says */
+    bool waived;            /* for mail that waives what domains demand; else: */
     enum sts_demand sts;    /* of the domain's policy */
     struct slice signed_by; /* the domain, if its MX records are signed, at most MX_HOST_MAX bytes:
                                by its name the host may prove itself (RFC 7672 3.2.2); else empty */
@@ -851,11 +862,12 @@ void noted_forget(struct relay *relay, struct slice host);
 struct destination {
     uint32_t index;
     uint32_t route;
-    uint32_t domain; /* interned, counted */
-    bool lasting;    /* of a domain block's first name */
-    bool idle;       /* nothing was in it at the last sweep */
-    bool answered;   /* `verdict` holds until expires_ms */
-    bool asked;      /* an answer is due until asked_until_ms */
+    uint32_t domain;     /* interned, counted */
+    enum sender_tls tls; /* of its mail; ANY but for a relay */
+    bool lasting;        /* of a domain block's first name */
+    bool idle;           /* nothing was in it at the last sweep */
+    bool answered;       /* `verdict` holds until expires_ms */
+    bool asked;          /* an answer is due until asked_until_ms */
     enum mx_verdict verdict;
     enum error error;  /* of MX_NO_ANSWER */
     struct slice told; /* the trouble that was told last; static */
@@ -871,9 +883,12 @@ struct destination {
     struct exchanger_use uses[MX_EXCHANGERS_MAX];
 };
 
-/* Of mail by this route to this domain, which is interned; made if need be. NULL: memory. */
-struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain);
-/* The same if it is there; else NULL. */
+/* Of mail by this route to this domain, which is interned; made if need be. NULL: memory. Mail that
+ * asks something of TLS has a destination of its own where that matters, so a lane too: it waits
+ * for other servers than the rest, and its order is its own. */
+struct destination *destination_take(struct relay *relay, uint32_t route, uint32_t domain,
+                                     enum sender_tls tls);
+/* That of usual mail if it is there; else NULL. */
 struct destination *destination_find(struct relay *relay, uint32_t route, struct slice domain);
 /* What was found for it last is used until DNS answers. */
 void destination_recall(struct relay *relay, struct destination *destination);
@@ -886,6 +901,13 @@ uint32_t destination_server(struct relay *relay, struct destination *destination
 void destination_touch(struct relay *relay, struct destination *destination);
 /* Whom its mail goes to now, or NO_INDEX. */
 uint32_t destination_choose(const struct relay *relay, const struct destination *destination);
+/* `server` has not taken mail that requires TLS, for want of something; whether that is to be tried
+ * with others of its chain. */
+enum elsewhere { ELSEWHERE_NOBODY, ELSEWHERE_LATER, ELSEWHERE_NOW };
+enum elsewhere destination_elsewhere(struct relay *relay, const struct destination *destination,
+                                     struct server *server);
+/* What a server can do has changed: mail that requires TLS may go to another one now. */
+void destinations_place_strict(struct relay *relay, const struct server *server);
 /* There is nobody to go to, and DNS is not being asked. */
 bool destination_is_stopped(const struct relay *relay, const struct destination *destination);
 bool destination_has_mail(const struct destination *destination);
@@ -906,7 +928,7 @@ const struct route_config *destination_route(const struct relay *relay,
                                              const struct destination *destination);
 /* It is a domain block's, not a relay's. */
 bool destination_is_domains(const struct relay *relay, const struct destination *destination);
-uint64_t destination_key(uint32_t route, uint32_t domain);
+uint64_t destination_key(uint32_t route, uint32_t domain, enum sender_tls tls);
 /* The route's own servers, and between them these exchangers. */
 void destination_set_chain(const struct relay *relay, struct destination *destination,
                            const uint32_t *exchangers, uint32_t count);

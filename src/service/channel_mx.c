@@ -43,6 +43,7 @@ void channel_put_exchanger(struct buffer *buffer, const struct server_config *ex
 {
     buffer_put_bytes(buffer, exchanger->name);
     channel_put_sts(buffer, exchanger->sts);
+    buffer_put_u8(buffer, exchanger->waived);
     buffer_put_bytes(buffer, exchanger->signed_by);
     buffer_put_u32(buffer, exchanger->greeting_timeout_ms);
     buffer_put_u8(buffer, (uint8_t)exchanger->address_count);
@@ -58,6 +59,7 @@ bool channel_get_exchanger(struct reader *reader, struct channel_exchanger *ret_
     struct server_config *config = &ret_exchanger->config;
     config->name = get_host(reader);
     config->sts = channel_get_sts(reader);
+    config->waived = reader_u8(reader) != 0;
     config->signed_by = reader_bytes(reader);
     config->greeting_timeout_ms = reader_u32(reader);
     config->address_count = reader_u8(reader);

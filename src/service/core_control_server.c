@@ -402,6 +402,7 @@ static json_t *long_server_row(const struct control_request *request, uint32_t i
     }
     control_set(row, "addresses", addresses);
     control_set(row, "tls", json_string(server_tls_text(config->tls)));
+    control_set(row, "tls_waived", json_boolean(config->waived));
     control_set(row, "signed_by", control_string_or_null(config->signed_by));
     control_set(row, "connections", json_integer(config->connections));
     control_set(row, "failover", control_server_or_null(core, config->failover));

@@ -102,6 +102,8 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .deliver_by_ms = original.deliver_by_ms,
         .retry_until_ms = action->kind == RELAY_DELAYED ? action->next_wall_ms : 0,
         .message_id = original.message_id_header,
+        .tls_optional = (original.flags & SPOOL_TLS_OPTIONAL) != 0 &&
+                        !core->config->relay.exchanger.ignores_waivers,
         .header = read_header(core, &notice->arena, action->handle, &original),
         .recipients = list_recipients(core, &notice->arena, &original, action),
         .recipient_count = action->delivery_count,
@@ -119,8 +121,9 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .received_ms = report.now_ms,
         .flags =
             SPOOL_OWN_DSN | (utf8 ? SPOOL_SMTPUTF8 : 0U) |
-            (original.flags & SPOOL_REQUIRE_TLS), /* RFC 8689 section 5: it quotes the header */
-        .priority = original.priority,            /* RFC 6710: as urgent as what it tells of */
+            (original.flags & SPOOL_REQUIRE_TLS) | /* RFC 8689 section 5: it quotes the header */
+            (report.tls_optional ? SPOOL_TLS_OPTIONAL : 0U),
+        .priority = original.priority, /* RFC 6710: as urgent as what it tells of */
         .header_length = header_length,
         .body_length = notice->content.length - header_length,
         .origin = {.listener = SLICE_LITERAL("dsn"), .helo = core->config->hostname},

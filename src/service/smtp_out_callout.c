@@ -44,7 +44,8 @@ static bool is_same_peer(const struct out_session *session, const struct session
         return session->exchanger == NULL && exchanger == NULL;
     }
     const struct server_config *ours = &session->exchanger->config;
-    return slice_equal_fold(ours->name, exchanger->config.name) &&
+    return ours->waived == exchanger->config.waived &&
+           slice_equal_fold(ours->name, exchanger->config.name) &&
            slice_equal_fold(ours->signed_by, exchanger->config.signed_by);
 }
 

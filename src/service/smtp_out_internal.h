@@ -267,7 +267,7 @@ struct session_tls_result {
     struct channel_tls is; /* its reason lies in `text` */
     char text[CHANNEL_TLS_REASON_MAX + 1];
 };
-/* Once for each connection, and not for callouts. */
+/* Once for each connection, and not for callouts, nor where the domain's policy was waived. */
 void tls_result_note(struct out_session *session, enum tls_result result, struct slice reason);
 /* It has ended at TLS, and nothing was noted. */
 void tls_result_ended(struct out_session *session, struct slice reason);

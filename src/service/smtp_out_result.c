@@ -22,7 +22,8 @@ void tls_result_note(struct out_session *session, enum tls_result result, struct
 {
     const struct server_config *server = session_config(session);
     if (session->tls_counted || session->calls_out || server == NULL ||
-        server->tls == SERVER_TLS_NONE || session->tls_result_count == TLS_RESULTS_KEPT) {
+        server->tls == SERVER_TLS_NONE || server->waived ||
+        session->tls_result_count == TLS_RESULTS_KEPT) {
         return;
     }
     if (session->tls_results == NULL) {

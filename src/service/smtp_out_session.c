@@ -34,6 +34,7 @@ static void complete(struct channel_exchanger *exchanger, const struct server_co
 {
     struct server_config said = exchanger->config;
     exchanger->config = *usual;
+    server_config_waive(&exchanger->config, said.waived);
     exchanger->config.name = said.name;
     exchanger->config.signed_by = said.signed_by;
     exchanger->config.addresses = exchanger->addresses;

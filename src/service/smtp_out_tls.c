@@ -93,7 +93,7 @@ static const char *reason_of(const struct out_session *session, const struct ser
         return policies[session->sts];
     }
     if (!dane_is_wanted(session)) {
-        return "";
+        return server->waived ? " (TLS-Required: No)" : "";
     }
     switch (dane_result(session)) {
     case DANE_NONE:

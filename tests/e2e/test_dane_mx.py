@@ -211,3 +211,64 @@ def test_requiretls_wants_signed_names(world, holdfast, signed):
     else:
         wait_for(lambda: mx.status()["dead_letters"] == 1, 30, what="a dead letter")
         assert hop.messages == []
+
+
+STRICT = (*EXTENSIONS, "REQUIRETLS")
+
+
+@pytest.fixture
+def strict(world, holdfast):
+    """Two exchangers with good records, and a relay that takes REQUIRETLS."""
+    def make(*offered):
+        hosts = [world.host(2 + i, f"mx{i}.far.example", extensions=STRICT if one else EXTENSIONS)
+                 for i, one in enumerate(offered)]
+        names = ("mx.far", "mx2.far")
+        world.zone.change(TWO + "".join(world.good(name, hop) for name, hop in zip(names, hosts)))
+        routes = RELAY.replace("deliver-to = mx ", "deliver-to = mx retry = 1s ")
+        mx = holdfast(routes + "bounces = none\n", top=world.zone.setting,
+                      listen=listen(world.authority.certificate("mx2.example.net")))
+
+        def send_strict(n):
+            with by_starttls(mx.port, trusting(world.authority)) as client:
+                client.hello("client.example")
+                client.send("ann@sender.example", ["bob@far.example"],
+                            f"Subject: {n}\r\n\r\n".encode(), mail=" REQUIRETLS")
+        mx.send_strict = send_strict
+        return mx, *hosts
+    return make
+
+
+@pytest.mark.sanitized
+def test_requiretls_goes_to_the_exchanger_that_offers_it(strict):
+    """Though another comes first, which gets all other mail."""
+    mx, best, other = strict(False, True)
+    mx.send_strict(1)
+    wait_for(lambda: other.subjects() == ["1"], 40, what="the mail at the second exchanger")
+    send(mx, "bob@far.example", 2)
+    mx.send_strict(3)
+    mx.wait_empty(40)
+    assert best.subjects() == ["2"] and other.subjects() == ["1", "3"]
+    assert all(" REQUIRETLS" in message.mail for message in other.messages)
+
+
+def test_requiretls_is_returned_when_no_exchanger_offers_it(strict):
+    mx, best, other = strict(False, False)
+    mx.send_strict(1)
+    wait_for(lambda: mx.status()["dead_letters"] == 1, 40, what="a dead letter")
+    events = mx.lines("trace", "bob@far.example")
+    assert "does not offer REQUIRETLS" in [e for e in events if e["event"] == "dead"][0]["reason"]
+    assert best.messages == [] and other.messages == []
+    assert best.connects and other.connects  # both were asked
+
+
+def test_requiretls_waits_for_an_exchanger_that_may_offer_it(strict):
+    mx, best, other = strict(False, True)
+    other.stop()
+    mx.send_strict(1)
+    wait_for(lambda: any(e["event"] == "deferred" and "does not offer REQUIRETLS" in e["reason"]
+                         for e in mx.lines("trace", "bob@far.example")), 60, what="the deferral")
+    assert mx.status()["dead_letters"] == 0
+    other.start()
+    mx.tool("server", "probe", "mx2.far.example", check=False)
+    wait_for(lambda: other.subjects() == ["1"], 150, what="the mail at the second exchanger")
+    assert best.messages == []

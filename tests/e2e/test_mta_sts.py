@@ -305,6 +305,100 @@ def test_several_announcements_are_none(world, relay):
     assert said(relay)[0].startswith("mta-sts (no policy): ") and world.web.asked == []
 
 
+# ---- mail whose sender needs no TLS (RFC 8689 5) -----------------------------------------------
+
+WAIVED = b"TLS-Required: No\r\nSubject: %d\r\n\r\n"
+
+
+def send_waived(mx, recipient, n=1):
+    mx.send(recipients=(recipient,), sender="ann@sender.example", content=WAIVED % n)
+
+
+def stopped_by_enforce(world):
+    bad = world.exchanger(2, proves=False)
+    world.mx("far.example", (10, "h2.example"))
+    world.publish("far.example", policy("enforce", "h2.example"))
+    return bad
+
+
+@pytest.mark.sanitized
+def test_a_sender_may_waive_what_the_domain_demands(world, relay):
+    """His mail goes past the rest, which waits; and no other over his connection."""
+    bad = stopped_by_enforce(world)
+    send(relay, "bob@far.example", 1)
+    stuck(relay, "hostname mismatch")
+    send_waived(relay, "bob@far.example", 2)
+    wait_for(lambda: bad.subjects() == ["2"], 40, what="the mail that needs no TLS")
+    send(relay, "bob@far.example", 3)
+    send_waived(relay, "bob@far.example", 4)
+    wait_for(lambda: bad.subjects() == ["2", "4"], 40, what="the next one")
+    assert len(relay.queue()) == 2
+    waived = [words for words in said(relay) if words.startswith("opportunistic (TLS-Required: No): ")]
+    assert len(waived) == 2 and all("TLSv1.3" in words for words in waived)
+    assert sorted(row["tls_waived"] for row in relay.lines("server", "list")
+                  if row["name"] == "h2.example") == [False, True]
+
+
+def test_a_waiver_lets_mail_go_in_the_clear(world, relay):
+    plain = world.host(2)
+    world.mx("far.example", (10, "h2.example"))
+    world.publish("far.example", policy("enforce", "h9.example"))
+    send_waived(relay, "bob@far.example")
+    relay.wait_empty(60)
+    assert plain.subjects() == ["1"]
+    assert said(relay) == ["opportunistic (TLS-Required: No): not offered"]
+
+
+def test_a_waiver_outlives_a_crash(world, relay):
+    bad = stopped_by_enforce(world)
+    bad.stop()
+    send(relay, "bob@far.example", 1)
+    send_waived(relay, "bob@far.example", 2)
+    relay.kill()
+    bad.start()
+    relay.start()
+    wait_for(lambda: bad.subjects() == ["2"], 90, what="the mail that needs no TLS")
+    assert len(relay.queue()) == 1
+
+
+@pytest.mark.parametrize("tls, words", [("mta-sts tls-required-no = ignore", "hostname mismatch"),
+                                        ("required", "hostname mismatch")])
+def test_what_the_operator_demands_is_not_waived(world, holdfast, tls, words):
+    bad = stopped_by_enforce(world)
+    mx = holdfast(RELAY + f"server mx {{ tls = {tls} }}\n", top=world.names.setting, start=False)
+    mx.wrapper = trusting(world.authority.root)
+    mx.start()
+    send_waived(mx, "bob@far.example")
+    stuck(mx, words)
+    assert bad.messages == []
+
+
+def test_a_waiver_ends_and_begins_with_a_reload(world, relay):
+    bad = stopped_by_enforce(world)
+    text = relay.conf.read_text()
+    relay.conf.write_text(text.replace("tls = mta-sts", "tls = mta-sts tls-required-no = ignore"))
+    relay.reload()
+    send_waived(relay, "bob@far.example")
+    stuck(relay, "hostname mismatch")
+    relay.conf.write_text(text)
+    relay.reload()
+    wait_for(lambda: bad.subjects() == ["1"], 60, what="the mail that needs no TLS")
+
+
+@pytest.mark.parametrize("waived", [True, False])
+def test_the_notice_of_mail_that_needs_none_goes_the_same_way(world, relay, waived):
+    world.host(2, rule=lambda stage, session, argument: "550 5.1.1 Nobody" if stage == "RCPT" else None)
+    world.mx("far.example", (10, "h2.example"))
+    world.publish("sender.example", policy("enforce", "home.example"))
+    (send_waived if waived else send)(relay, "bob@far.example")
+    if waived:
+        assert "TLS-Required: No\r\n" in world.notice().split("\r\n\r\n")[0]
+        relay.wait_empty(60)
+    else:
+        wait_for(lambda: (lane(relay, "mx:sender.example") or {}).get("reason"), 60, what="its reason")
+        assert world.home.messages == []
+
+
 # ---- what is kept -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])

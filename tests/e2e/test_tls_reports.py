@@ -156,6 +156,30 @@ def test_a_report_by_mail(world, relay):
     assert "tls-report-sent domain=far.example" in relay.log()
 
 
+@pytest.mark.parametrize("heeded", ["heed", "ignore"])
+def test_a_report_goes_in_spite_of_what_fails(world, holdfast, heeded):
+    """RFC 8460 section 3: to the very domain whose policy stops all other mail, in the clear."""
+    mx = holdfast(RELAY + f"server mx {{ tls = mta-sts tls-required-no = {heeded} }}\n",
+                  top=world.names.setting + "\ntls-reports = tls@sender.example\n"
+                  'tls-reports-organization = "Sender, Inc."\n', start=False)
+    mx.wrapper = trusting(world.authority.root)
+    mx.start()
+    plain = world.host(2)
+    world.mx("far.example", (10, "h2.example"))
+    world.publish("far.example", policy("enforce", "h2.example"))
+    wants(world, "far.example", "mailto:tls@far.example")
+    send(mx, "bob@far.example")
+    wait_for(lambda: counted(mx, "far.example")[1] >= 1, 60, what="the counts")
+    mx.tool("tls-reports", "send")
+    wait_for(lambda: plain.messages, 60, what="the report")
+    assert [message.recipients for message in plain.messages] == [["tls@far.example"]]
+    assert len(mx.queue()) == 1
+    # The report's own session is no session under the domain's policy.
+    report = json.loads(gzip.decompress(
+        email.message_from_bytes(plain.messages[0].content).get_payload()[1].get_payload(decode=True)))
+    assert set(by_type(report)) == {"sts"} and counted(mx, "far.example")[0] == 0
+
+
 def test_a_report_by_https_is_posted_until_it_is_taken(world, relay):
     world.host(2)
     world.mx("far.example", (10, "h2.example"))
