@@ -59,17 +59,16 @@ const struct ip_address *listener_counts(const struct listener *listener,
     return is_among(&listener->trusted, peer) || is_among(&listener->proxies, peer) ? NULL : peer;
 }
 
-const char *admission_text(enum smtp_in_admission admission, const char **ret_code)
+struct smtp_answer admission_answer(enum smtp_in_admission admission)
 {
-    static const struct {
-        const char *code, *text;
-    } said[] = {
-        [SMTP_IN_FULL] = {"4.3.2", "Too many connections"},
-        [SMTP_IN_CLIENT_FULL] = {"4.7.0", "Too many connections from your address"},
-        [SMTP_IN_NETWORK_FULL] = {"4.7.0", "Too many connections from your network"},
+    static const struct smtp_answer answers[] = {
+        [SMTP_IN_FULL] = {421, "4.3.2", SLICE_LITERAL("Too many connections")},
+        [SMTP_IN_CLIENT_FULL] = {421, "4.7.0",
+                                 SLICE_LITERAL("Too many connections from your address")},
+        [SMTP_IN_NETWORK_FULL] = {421, "4.7.0",
+                                  SLICE_LITERAL("Too many connections from your network")},
     };
-    *ret_code = said[admission].code;
-    return said[admission].text;
+    return answers[admission];
 }
 
 /* ---- sessions ---------------------------------------------------------------------------- */
@@ -116,13 +115,13 @@ static void become(struct session *session, const struct ip_endpoint *client)
 
 struct smtp_answer client_admission(const struct session *session)
 {
-    const char *code;
     if (session->admission == SMTP_IN_ADMITTED) {
         return SMTP_ACCEPT;
     }
-    const char *text = admission_text((enum smtp_in_admission)session->admission, &code);
+    struct smtp_answer answer = admission_answer((enum smtp_in_admission)session->admission);
     counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
-    return (struct smtp_answer){421, code, slice_from_text(text)};
+    session_log_refused(session, "connect", SLICE_EMPTY, &answer);
+    return answer;
 }
 
 static void log_presented(const char *how, const struct ip_address *by,
@@ -279,10 +278,12 @@ struct smtp_answer client_forward(struct session *session, const struct smtp_ser
 
 static void refuse_proxy(struct session *session, const char *reason)
 {
+    const struct smtp_answer unsaid = {0, NULL, slice_from_text(reason)};
     char peer[IP_TEXT_SIZE];
     ip_to_text(&session->client.address, peer);
     log_event(LOG_LEVEL_WARNING, "refused", LOG_TEXT("stage", "proxy"), LOG_TEXT("client", peer),
               LOG_TEXT("reason", reason));
+    trace_refused(session->in, "proxy", &session->client.address, &unsaid);
     counter_add(session->in->counters, COUNTER_SESSIONS_REFUSED, 1);
     session_free(session);
 }

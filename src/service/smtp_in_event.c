@@ -10,24 +10,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static void send_refused(struct smtp_in *in, struct channel_refusal *refusal,
+                         const struct smtp_answer *answer)
+{
+    char text[CHANNEL_REFUSAL_TEXT_MAX];
+    int length =
+        snprintf(text, sizeof(text), "%s%s%.*s", answer->enhanced != NULL ? answer->enhanced : "",
+                 answer->enhanced != NULL ? " " : "", SLICE_PRINT(answer->text));
+    refusal->code = answer->code;
+    refusal->text = slice_take(slice_make(text, (size_t)length), sizeof(text) - 1);
+    core_send_refused(in, refusal);
+}
+
+void trace_refused(struct smtp_in *in, const char *stage, const struct ip_address *client,
+                   const struct smtp_answer *answer)
+{
+    struct channel_refusal refusal = {.stage = slice_from_text(stage), .client = *client};
+    send_refused(in, &refusal, answer);
+}
+
 static void tell_refused(const struct session *session, struct channel_refusal *refusal,
                          const struct smtp_answer *answer)
 {
     char client[IP_TEXT_SIZE];
     ip_to_text(&session->client.address, client);
     refusal->client = session->client.address;
-    refusal->code = answer->code;
     refusal->helo = slice_make(session->helo, session->helo_length);
     log_event(LOG_LEVEL_INFO, "refused", LOG_SLICE("stage", refusal->stage),
               LOG_TEXT("client", client), LOG_SLICE("helo", refusal->helo),
               LOG_SLICE("sender", refusal->sender), LOG_SLICE("recipient", refusal->recipient),
               LOG_NUMBER("code", answer->code), LOG_SLICE("reason", answer->text));
-    char text[CHANNEL_REFUSAL_TEXT_MAX];
-    int length =
-        snprintf(text, sizeof(text), "%s%s%.*s", answer->enhanced != NULL ? answer->enhanced : "",
-                 answer->enhanced != NULL ? " " : "", SLICE_PRINT(answer->text));
-    refusal->text = slice_take(slice_make(text, (size_t)length), sizeof(text) - 1);
-    core_send_refused(session->in, refusal);
+    send_refused(session->in, refusal, answer);
 }
 
 void session_log_refused(const struct session *session, const char *stage, struct slice recipient,

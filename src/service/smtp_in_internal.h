@@ -301,6 +301,9 @@ void session_answer_event(struct session *session, enum smtp_server_event_kind k
                           const struct smtp_answer *answer);
 void session_log_refused(const struct session *session, const char *stage, struct slice recipient,
                          const struct smtp_answer *answer);
+/* Of no session, or logged otherwise; the answer's code is 0 where nothing was said. */
+void trace_refused(struct smtp_in *in, const char *stage, const struct ip_address *client,
+                   const struct smtp_answer *answer);
 /* MAIL, whose transaction has not begun. */
 void session_log_refused_sender(const struct session *session, struct slice sender,
                                 const struct smtp_answer *answer);
@@ -330,7 +333,7 @@ struct smtp_answer client_admission(const struct session *session);
 void client_take_proxy(struct session *session);
 /* True: it has not come in time, and the session is gone. */
 bool client_expire(struct session *session, int64_t now_ms);
-const char *admission_text(enum smtp_in_admission admission, const char **ret_code);
+struct smtp_answer admission_answer(enum smtp_in_admission admission);
 
 /* smtp_in_envelope.c */
 struct smtp_answer envelope_mail(struct session *session, const struct smtp_server_event *event);

@@ -47,7 +47,7 @@ void listener_unref(struct listener *listener)
 }
 
 /* One refused connection a second is logged, with how many there were. */
-static void log_full(struct smtp_in *in, const struct ip_endpoint *peer, const char *reason)
+static void log_full(struct smtp_in *in, const struct ip_endpoint *peer, struct slice reason)
 {
     char client[IP_TEXT_SIZE];
     int64_t now_ms = clock_steady_ms();
@@ -57,7 +57,7 @@ static void log_full(struct smtp_in *in, const struct ip_endpoint *peer, const c
     }
     ip_to_text(&peer->address, client);
     log_event(LOG_LEVEL_WARNING, "refused", LOG_TEXT("stage", "connect"),
-              LOG_TEXT("client", client), LOG_NUMBER("code", 421), LOG_TEXT("reason", reason),
+              LOG_TEXT("client", client), LOG_NUMBER("code", 421), LOG_SLICE("reason", reason),
               LOG_NUMBER("connections", in->full_unlogged));
     in->full_logged_ms = now_ms;
     in->full_unlogged = 0;
@@ -67,12 +67,12 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
                       enum smtp_in_admission admission)
 {
     struct smtp_in *in = listener->in;
-    const char *code, *text = admission_text(admission, &code);
+    struct smtp_answer answer = admission_answer(admission);
     struct buffer line;
     size_t sent;
     buffer_init(&line, 1024);
-    buffer_printf(&line, "421 %s %.*s %s, try again later\r\n", code,
-                  SLICE_PRINT(listener->settings.hostname), text);
+    buffer_printf(&line, "%u %s %.*s %.*s, try again later\r\n", answer.code, answer.enhanced,
+                  SLICE_PRINT(listener->settings.hostname), SLICE_PRINT(answer.text));
     /* A new socket has room for a line, or the peer has gone: nothing to wait for. */
     while (!listener->is_implicit && line.length > 0 &&
            net_send(fd, buffer_slice(&line), &sent) == ERROR_NONE) {
@@ -81,7 +81,11 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
     buffer_done(&line);
     net_close(fd);
     counter_add(in->counters, COUNTER_SESSIONS_REFUSED, 1);
-    log_full(in, peer, text);
+    log_full(in, peer, answer.text);
+    if (listener->is_implicit) {
+        answer = (struct smtp_answer){0, NULL, answer.text}; /* nothing was said */
+    }
+    trace_refused(in, "connect", &peer->address, &answer);
 }
 
 void listeners_watch(struct smtp_in *in, unsigned interest)
@@ -105,7 +109,7 @@ static void on_connection(void *context, unsigned ready)
             return;
         }
         if (error != ERROR_NONE) {
-            log_full(in, &(struct ip_endpoint){0}, error_text(error));
+            log_full(in, &(struct ip_endpoint){0}, slice_from_text(error_text(error)));
             listeners_watch(in, 0);
             loop_timer_set(in->retry, PAUSE_MS);
             return;

@@ -289,6 +289,22 @@ def test_each_refusal_is_explained_in_the_trace(holdfast, sink):
     told("127.0.1.9", "554 5.7.1", client="127.0.1.9")
 
 
+def test_a_full_house_is_explained_in_the_trace(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port) + "limits { connections = 3 }\n")
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(mx.dialogue(source=CLIENT))
+        # Who has waited for the daemon may have gone only now.
+        def refused():
+            dialogue = stack.enter_context(Dialogue(mx.port, hello=None, source=STRANGER))
+            return dialogue.greeting[0] == 421
+        wait_for(refused, what="a full house")
+    wait_for(lambda: refusals(mx, STRANGER), what="the trace")
+    assert refusals(mx, STRANGER)[0] == ("421 4.3.2 Too many connections", None, None, STRANGER)
+    assert mx.lines("trace", STRANGER)[0]["reason"] == "stage connect"
+    assert "Too many connections" in mx.tool("trace", STRANGER).stdout
+
+
 def test_a_flood_of_refusals_does_not_fill_the_trace(holdfast, sink):
     mx = holdfast(backup_mx(sink().port) + "block bad { clients = 127.0.1.0/24 }\n",
                   top="loops = 1")  # in their order
@@ -334,6 +350,10 @@ def bounded(net, holdfast):
                 made = Dialogue(PORT, address="192.0.2.1", source=net.addresses[who], **how)
             stack.callback(made.close)
             return made
+
+        @staticmethod
+        def address(who):
+            return net.addresses[who]
 
         def message(self, who=0, recipients=1):
             """The code that ends it."""
@@ -385,6 +405,9 @@ def test_connections_of_neighbours(bounded):
     assert it.dialogue(1).greeting[0] == 220
     code, text = it.dialogue(2, hello=None).greeting
     assert code == 421 and "Too many connections from your network" in text
+    for who, whose in ((0, "address"), (2, "network")):
+        wait_for(lambda: [row[0] for row in refusals(it.mx, it.address(who))] ==
+                 [f"421 4.7.0 Too many connections from your {whose}"], what="the trace")
 
 
 @needs_net

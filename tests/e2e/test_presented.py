@@ -281,6 +281,11 @@ def test_a_proxy_that_does_not_say_it_is_not_served(mx):
         assert "no PROXY header in time" not in mx.log()
         assert closes(waiting)
     assert "no PROXY header in time" in mx.log()
+    rows = wait_for(lambda: len(rows := mx.lines("trace", "127.0.0.3")) == 2 and rows,
+                    what="the trace")
+    assert [(row["event"], row["reply"], row["reason"]) for row in rows] == \
+        [("refused", "no PROXY header", "stage proxy"),
+         ("refused", "no PROXY header in time", "stage proxy")]
 
 
 def test_nobody_else_may_say_it(mx):
@@ -299,5 +304,7 @@ def test_limits_and_trust_are_asked_about_the_proxys_client(mx):
         assert first.greeting[0] == 220 and "XCLIENT" not in first.extensions
         with Proxied(through_proxy(mx, v2("192.0.2.7", "192.0.2.1")), hello=None) as second:
             assert second.greeting[0] == 421
+        rows = wait_for(lambda: mx.lines("trace", "192.0.2.7"), what="the trace")
+        assert rows[0]["reply"] == "421 4.7.0 Too many connections from your address"
         with Proxied(through_proxy(mx, v2("192.0.2.9", "192.0.2.1"))) as trusted:
             assert "XCLIENT" in trusted.extensions
