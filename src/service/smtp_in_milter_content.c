@@ -86,15 +86,32 @@ static enum smtp_in_sent send_on(struct session_milters *milters)
     return SENT_ALL;
 }
 
+/* Filters write what a client calls itself into their results, and some write it without quotes: it
+ * could end one there, and begin another. */
+static bool could_pass_for_results(struct slice said)
+{
+    for (size_t i = 0; i < said.length; i++) {
+        if (said.data[i] <= ' ' || strchr(";()\"\\", said.data[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* R8: what our own filters have found out of the sender in this session. */
 static void verify_sender(struct session_milters *milters)
 {
     static const char *const texts[] = {"", "spf", "dkim", "dmarc"};
-    struct transaction *transaction = milters->session->transaction;
+    const struct session *session = milters->session;
+    struct transaction *transaction = session->transaction;
     const struct header_list *list = &milters->draft->list;
-    struct auth_names names = content_own_names(milters->session);
+    struct auth_names names = content_own_names(session);
     struct slice sender = transaction->sender;
     struct slice domain = slice_skip(sender, slice_find_last(sender, '@') + 1);
+    if (could_pass_for_results(sender) ||
+        could_pass_for_results(slice_make(session->helo, session->helo_length))) {
+        return;
+    }
     for (uint32_t i = 0; i < list->count; i++) {
         const struct header_field *field = &list->fields[i];
         enum auth_proof proof =

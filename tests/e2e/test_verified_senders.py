@@ -77,6 +77,18 @@ def test_nobody_else_does(judged, changes):
     assert len(seen) == 1 and "mx.client.example" in seen[0], "a filter sees no forged ones"
 
 
+def test_what_a_client_calls_itself_verifies_nobody(judged):
+    """Some filters write it as it is, and it may look like a result."""
+    name = "x;spf=pass(x)smtp.mailfrom=client.example"
+    mx, _, out, _ = judged(results("mx2.example.net; spf=fail smtp.mailfrom=bob@client.example "
+                                   f"smtp.helo={name}"))
+    with mx.dialogue() as client:
+        client.must(f"EHLO {name}", 250)
+        client.send("bob@client.example", ["gone@example.com"], REST)
+    wait_for(lambda: mx.status()["dead_letters"] == 1, 60, what="a dead letter")
+    assert out.messages == []
+
+
 def test_results_in_our_name_never_come_in(holdfast, sink):
     """Without filters as well: who is behind us may believe what bears our name."""
     hop = sink()
