@@ -372,8 +372,13 @@ static void close_day(struct core *core, int64_t ends_ms, int64_t spread_ms)
 /* ---- sending -----------------------------------------------------------------------------------
  */
 
+/* The target that failed comes last then: it keeps the report from no other. */
 static void put_off(struct pending *pending, const char *reason)
 {
+    if (pending->step == REPORT_SENDING) {
+        (void)json_array_append(pending->targets, json_array_get(pending->targets, 0));
+        (void)json_array_remove(pending->targets, 0);
+    }
     pending->step = REPORT_WAITING;
     pending->next_ms = core_now().wall_ms + AGAIN_MS;
     snprintf(pending->reason, sizeof(pending->reason), "%s", reason);

@@ -212,6 +212,32 @@ def test_a_report_by_https_is_posted_until_it_is_taken(world, relay):
     wait_for(lambda: not relay.lines("tls-reports", "list"), 30, what="the end")
 
 
+def test_a_target_that_fails_keeps_the_report_from_no_other(world, relay):
+    world.host(2)
+    inbox = world.host(4)
+    world.mx("far.example", (10, "h2.example"))
+    world.mx("reports.example", (10, "h4.example"))
+    world.publish("reports.example", policy("none"))
+    wants(world, "far.example", "https://mta-sts.reports.example/", "mailto:%zz",
+          "mailto:tls@reports.example")
+    world.web.answers = ["503 Later"] * 10
+    send(relay, "bob@far.example")
+    relay.wait_empty(60)
+    wait_for(lambda: counted(relay, "far.example") == (0, 1), 30, what="the counts")
+
+    def send_and_see(reason):
+        relay.tool("tls-reports", "send")
+        wait_for(lambda: reason in [row["reason"] for row in relay.lines("tls-reports", "list")
+                                    if row["domain"] == "far.example"], 60, what=reason)
+    send_and_see("HTTP status 503")
+    send_and_see("the address that its TXT record names is none")
+    send_and_see("HTTP status 503")
+    wait_for(lambda: inbox.recipients() == ["tls@reports.example"], 60, what="the report by mail")
+    world.web.answers = []
+    send_and_see("the address that its TXT record names is none")
+    assert len(inbox.messages) == 1
+
+
 @pytest.mark.parametrize("how, result, kind", [
     ({"certified": "mta-sts.other.example"}, "sts-webpki-invalid", "sts"),
     ({"status": "404 Not Found"}, "sts-policy-fetch-error", "sts"),
