@@ -65,6 +65,7 @@ struct question {
     uint32_t address_count;
     uint32_t entries;
     char dn[LDAP_TEXT_MAX];
+    bool is_found; /* by a search: `dn` is his, as the directory writes it */
     char problem[LDAP_PROBLEM_SIZE];
 };
 
@@ -209,6 +210,7 @@ static enum error search(struct question *question, struct ldap_session *session
                                      .attributes = config->attributes,
                                      .attribute_count = config->attribute_count,
                                      .limit = 2};
+    question->is_found = false;
     question->entries = 0;
     question->address_count = 0;
     question->dn[0] = '\0';
@@ -276,6 +278,7 @@ static enum login_verdict ask_by_search(struct question *question, struct ldap_s
     if (question->entries == 0 || question->dn[0] == '\0') {
         return LOGIN_UNKNOWN;
     }
+    question->is_found = true;
     return bind_as_user(question, session, question->dn);
 }
 
@@ -389,11 +392,26 @@ static void log_state(struct directory *directory, const struct question *questi
     directory->is_away = is_away;
 }
 
+/* A directory takes several spellings for one name, and a filter may look in several attributes. */
+static struct slice identity_of(const struct question *question, uint8_t digest[DIGEST_MAX_BYTES])
+{
+    struct buffer whose;
+    buffer_init(&whose, 0);
+    buffer_put_bytes(&whose, question->directory->config->name);
+    buffer_append_text(&whose, question->dn);
+    bool good = question->is_found && !whose.failed &&
+                digest_make(DIGEST_SHA256, buffer_slice(&whose), digest) == ERROR_NONE;
+    buffer_done(&whose);
+    return good ? slice_make(digest, DIGEST_SHA256_BYTES) : SLICE_EMPTY;
+}
+
 static void asked(void *context)
 {
     struct question *question = context;
     struct login_answer answer = {.token = question->token, .verdict = question->verdict};
+    uint8_t digest[DIGEST_MAX_BYTES];
     log_state(question->directory, question);
+    answer.identity = identity_of(question, digest);
     if (question->verdict == LOGIN_GOOD) {
         answer.account = name_of(question);
         for (uint32_t i = 0; !question->texts.failed && i < question->address_count; i++) {

@@ -41,6 +41,7 @@ void login_put_answer(struct buffer *buffer, const struct login_answer *answer)
     buffer_put_u32(buffer, answer->iterations);
     buffer_append(buffer, slice_make(answer->signature, sizeof(answer->signature)));
     buffer_put_bytes(buffer, answer->account);
+    buffer_put_bytes(buffer, answer->identity);
     buffer_put_u32(buffer, answer->address_count);
     for (uint32_t i = 0; i < answer->address_count; i++) {
         buffer_put_bytes(buffer, answer->addresses[i]);
@@ -56,9 +57,11 @@ bool login_get_answer(struct slice bytes, struct login_answer *ret_answer)
     ret_answer->iterations = reader_u32(&reader);
     struct slice signature = reader_take(&reader, SASL_PROOF_BYTES);
     ret_answer->account = reader_bytes(&reader);
+    ret_answer->identity = reader_bytes(&reader);
     uint32_t count = reader_u32(&reader);
     if (reader.failed || verdict >= LOGIN_VERDICTS || ret_answer->salt.length > SASL_SALT_MAX ||
-        ret_answer->account.length > LOGIN_NAME_MAX || count > LOGIN_ADDRESSES_MAX) {
+        ret_answer->account.length > LOGIN_NAME_MAX ||
+        ret_answer->identity.length > LOGIN_IDENTITY_MAX || count > LOGIN_ADDRESSES_MAX) {
         return false;
     }
     ret_answer->verdict = (enum login_verdict)verdict;

@@ -16,6 +16,7 @@ enum {
     LOGIN_ADDRESSES_MAX = 64, /* of one user */
     LOGIN_ADDRESS_MAX = 320,
     LOGIN_NAME_MAX = SASL_SECRET_MAX,
+    LOGIN_IDENTITY_MAX = 32,
 };
 
 enum login_question {
@@ -57,6 +58,9 @@ struct login_answer {
     struct slice account;
     struct slice addresses[LOGIN_ADDRESSES_MAX];
     uint32_t address_count;
+    /* LOGIN_GOOD and LOGIN_REFUSED of those who know (service/login_remote.h): whose account it is,
+     * the same however the name was written; empty: not known */
+    struct slice identity;
 };
 
 void login_put_request(struct buffer *buffer, const struct login_request *request);

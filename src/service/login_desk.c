@@ -325,15 +325,15 @@ static bool asks_others(const struct listener_config *listener)
 
 /* `since_ms`: when it was asked. */
 static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
-                   struct slice listener, struct slice name, const struct ip_address *client,
-                   const char *how, int64_t since_ms)
+                   struct slice listener, struct slice name, struct slice identity,
+                   const struct ip_address *client, const char *how, int64_t since_ms)
 {
     int64_t least_ms = 0;
     if (asks_others(find_listener(desk, listener))) {
         least_ms = since_ms + LOGIN_DESK_REMOTE_MS - clock_steady_ms();
     }
     struct login_failure failure =
-        login_throttle_failed(desk->throttle, client, name, clock_steady_ms());
+        login_throttle_failed(desk->throttle, client, name, identity, clock_steady_ms());
     counter_add(desk->counters, COUNTER_LOGINS_FAILED, 1);
     counter_add(desk->counters, COUNTER_LOGIN_LOCKOUTS,
                 failure.client_waits || failure.account_waits);
@@ -343,6 +343,16 @@ static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
               failure.account_waits || failure.client_waits ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
               listener, name, client, how, failure.wait_ms);
     refuse_later(desk, asker, token, failure.delay_ms > least_ms ? failure.delay_ms : least_ms);
+}
+
+/* Too many have failed. */
+static void not_now(struct login_desk *desk, struct asker *asker, uint64_t token,
+                    struct slice listener, struct slice name, const struct ip_address *client,
+                    const char *how, int64_t wait_ms)
+{
+    counter_add(desk->counters, COUNTER_LOGINS_REFUSED, 1);
+    log_login("not tried", LOG_LEVEL_INFO, listener, name, client, how, wait_ms);
+    answer_verdict(desk, asker, token, LOGIN_LATER);
 }
 
 /* ---- passwords ---------------------------------------------------------------------------- */
@@ -364,10 +374,11 @@ static void job_free(struct job *job)
     asker_unref(asker);
 }
 
-static void job_failed(struct job *job)
+static void job_failed(struct job *job, struct slice identity)
 {
     failed(job->asker->desk, job->asker, job->token, slice_from_text(job->listener),
-           slice_make(job->name, job->name_length), &job->client, "password", job->asked_ms);
+           slice_make(job->name, job->name_length), identity, &job->client, "password",
+           job->asked_ms);
     job_free(job);
 }
 
@@ -385,7 +396,7 @@ static void password_checked(void *context)
         passed(desk, job->asker, &known, listener, &job->client, "password", &reply);
         job_free(job);
     } else {
-        job_failed(job);
+        job_failed(job, SLICE_EMPTY);
     }
 }
 
@@ -404,6 +415,14 @@ static void give_up(struct job *job, enum login_verdict verdict)
 
 static void check(struct job *job, const struct known *known);
 
+/* How long strangers must wait for an account of which not only the typed name is known. */
+static int64_t wait_of(const struct job *job, struct slice identity)
+{
+    return identity.length > 0 ? login_throttle_wait(job->asker->desk->throttle, &job->client,
+                                                     identity, clock_steady_ms())
+                               : 0;
+}
+
 static void remote_answered(void *context, const struct login_answer *answer)
 {
     struct job *job = context;
@@ -412,8 +431,18 @@ static void remote_answered(void *context, const struct login_answer *answer)
     struct slice listener = slice_from_text(job->listener);
     struct login_answer reply = {.token = job->token};
     struct known known = look_up(desk, find_listener(desk, listener), name, job->source);
+    int64_t wait_ms = wait_of(job, answer->identity);
+    if (wait_ms > 0) { /* whether the password is right or not: else this would tell */
+        not_now(desk, job->asker, job->token, listener, name, &job->client, "password", wait_ms);
+        job_free(job);
+        return;
+    }
     switch (answer->verdict) {
     case LOGIN_GOOD:
+        if (answer->identity.length > 0) {
+            login_throttle_passed(desk->throttle, &job->client, answer->identity,
+                                  clock_steady_ms());
+        }
         if (known.address_count == 0) { /* else the table of users says them */
             known.name = name;
             known.addresses = answer->addresses;
@@ -428,7 +457,7 @@ static void remote_answered(void *context, const struct login_answer *answer)
         check(job, &known);
         break;
     case LOGIN_REFUSED:
-        job_failed(job);
+        job_failed(job, answer->identity);
         break;
     case LOGIN_LATER:
     case LOGIN_BUSY:
@@ -548,8 +577,8 @@ static void ask_proof(struct login_desk *desk, struct asker *asker,
     if (proves && has_keys) {
         passed(desk, asker, known, request->listener, &request->client, "scram", &reply);
     } else {
-        failed(desk, asker, request->token, request->listener, request->name, &request->client,
-               "scram", clock_steady_ms());
+        failed(desk, asker, request->token, request->listener, request->name, SLICE_EMPTY,
+               &request->client, "scram", clock_steady_ms());
     }
 }
 
@@ -561,10 +590,8 @@ static void take_request(struct login_desk *desk, struct asker *asker,
     int64_t wait_ms =
         login_throttle_wait(desk->throttle, &request->client, request->name, clock_steady_ms());
     if (wait_ms > 0) {
-        counter_add(desk->counters, COUNTER_LOGINS_REFUSED, 1);
-        log_login("not tried", LOG_LEVEL_INFO, request->listener, request->name, &request->client,
-                  request->question == LOGIN_PASSWORD ? "password" : "scram", wait_ms);
-        answer_verdict(desk, asker, request->token, LOGIN_LATER);
+        not_now(desk, asker, request->token, request->listener, request->name, &request->client,
+                request->question == LOGIN_PASSWORD ? "password" : "scram", wait_ms);
         return;
     }
     refresh(desk);

@@ -89,6 +89,11 @@ static void forget_old(struct cell *cell, int64_t now_ms)
     }
 }
 
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static int64_t wait_of(const struct cell *cell, int64_t now_ms)
 {
     return cell != NULL && cell->until_ms > now_ms ? cell->until_ms - now_ms : 0;
@@ -146,7 +151,7 @@ int64_t login_throttle_wait(struct login_throttle *throttle, const struct ip_add
     }
     int64_t a = wait_of(find(&throttle->clients, client_key(throttle, client)), now_ms);
     int64_t b = wait_of(find(&throttle->accounts, account_key(throttle, account)), now_ms);
-    return a > b ? a : b;
+    return most(a, b);
 }
 
 static int64_t delay_of(uint32_t failures)
@@ -157,23 +162,33 @@ static int64_t delay_of(uint32_t failures)
 
 struct login_failure login_throttle_failed(struct login_throttle *throttle,
                                            const struct ip_address *client, struct slice account,
-                                           int64_t now_ms)
+                                           struct slice identity, int64_t now_ms)
 {
     struct login_failure result = {0};
-    struct cell *known = find(&throttle->friends, friend_key(throttle, client, account));
-    if (known != NULL) {
-        result.client_waits = count_failure(known, LOGIN_FRIEND_FREE, now_ms);
-        result.wait_ms = wait_of(known, now_ms);
-        result.delay_ms = delay_of(known->failures);
+    const struct slice names[] = {account, identity};
+    const size_t count = identity.length > 0 ? 2 : 1;
+    bool is_friend = false;
+    for (size_t i = 0; i < count; i++) {
+        struct cell *known = find(&throttle->friends, friend_key(throttle, client, names[i]));
+        if (known != NULL) {
+            is_friend = true;
+            result.client_waits |= count_failure(known, LOGIN_FRIEND_FREE, now_ms);
+            result.wait_ms = most(result.wait_ms, wait_of(known, now_ms));
+            result.delay_ms = most(result.delay_ms, delay_of(known->failures));
+        }
+    }
+    if (is_friend) {
         return result;
     }
     struct cell *from = take(&throttle->clients, client_key(throttle, client));
-    struct cell *at = take(&throttle->accounts, account_key(throttle, account));
     result.client_waits = count_failure(from, LOGIN_CLIENT_FREE, now_ms);
-    result.account_waits = count_failure(at, LOGIN_ACCOUNT_FREE, now_ms);
-    int64_t a = wait_of(from, now_ms), b = wait_of(at, now_ms);
-    result.wait_ms = a > b ? a : b;
+    result.wait_ms = wait_of(from, now_ms);
     result.delay_ms = delay_of(from->failures);
+    for (size_t i = 0; i < count; i++) {
+        struct cell *at = take(&throttle->accounts, account_key(throttle, names[i]));
+        result.account_waits |= count_failure(at, LOGIN_ACCOUNT_FREE, now_ms);
+        result.wait_ms = most(result.wait_ms, wait_of(at, now_ms));
+    }
     return result;
 }
 

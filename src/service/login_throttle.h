@@ -41,9 +41,10 @@ struct login_failure {
     bool account_waits; /* or strangers at the account */
     int64_t wait_ms;    /* so long */
 };
+/* `identity`: the same account, however its name was written; empty: not known. */
 struct login_failure login_throttle_failed(struct login_throttle *throttle,
                                            const struct ip_address *client, struct slice account,
-                                           int64_t now_ms);
+                                           struct slice identity, int64_t now_ms);
 void login_throttle_passed(struct login_throttle *throttle, const struct ip_address *client,
                            struct slice account, int64_t now_ms);
 

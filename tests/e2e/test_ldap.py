@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users whose passwords are in an LDAP directory: an OpenLDAP server that a test starts."""
 
+import itertools
 import os
 import signal
 import socket
@@ -115,6 +116,30 @@ def test_what_stands_in_an_entry_is_no_pattern(slapd, place, by_directory):
             assert not may_send_as(client, address), address
     with server.logged_in("bare") as client:
         assert not may_send_as(client, "bare@example.org")
+
+
+def test_an_account_is_one_however_its_name_is_written(slapd, place, by_directory):
+    """Letters of other widths are the same to a directory, and guesses count together."""
+    server = by_directory(searching(place, url_of(slapd())))
+    spellings = ["".join(name) for name in itertools.product("a\uff41\uff21", "n\uff4e\uff2e",
+                                                            "n\uff4e\uff2e")]
+
+    def try_all(names, password, clients):
+        dialogues = [Dialogue(server.port, source=f"127.0.3.{client}") for client in clients]
+        for name, client in zip(names, dialogues):
+            client.write((plain(name, password) + "\r\n").encode())
+        codes = [client.reply()[0] for client in dialogues]
+        for client in dialogues:
+            client.close()
+        return codes
+
+    assert try_all(["ann"], "secret", [100]) == [235]
+    for first in (1, 8, 15):  # one more than an account has for nothing
+        assert try_all(spellings[first:first + 7], "wrong", range(first, first + 7)) == [535] * 7
+    for password in ("secret", "wrong"):  # and it is not told which
+        assert try_all(["ann", spellings[23]], password, [50, 51]) == [454, 454]
+    assert try_all([spellings[24]], "secret", [100]) == [235]  # from where he is known
+    assert try_all(["star"], "secret", [52]) == [235]
 
 
 def test_one_name_for_two_entries_is_nobody_s(slapd, place, by_directory):

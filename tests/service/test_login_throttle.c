@@ -36,14 +36,16 @@ static void a_client_that_guesses_must_wait_longer_and_longer(void **state)
     struct ip_address client = address("192.0.2.1"), other = address("192.0.2.2");
     int64_t now_ms = 1000, wait_ms = 0;
     for (int i = 0; i < LOGIN_CLIENT_FREE; i++) {
-        struct login_failure failure = login_throttle_failed(throttle, &client, ANN, now_ms);
+        struct login_failure failure =
+            login_throttle_failed(throttle, &client, ANN, SLICE_EMPTY, now_ms);
         assert_false(failure.client_waits);
         assert_int_equal(failure.delay_ms,
                          i < 15 ? (i + 1) * LOGIN_DELAY_STEP_MS : LOGIN_DELAY_MOST_MS);
         assert_int_equal(login_throttle_wait(throttle, &client, ANN, now_ms), 0);
     }
     for (int i = 0; i < 12; i++) {
-        struct login_failure failure = login_throttle_failed(throttle, &client, JOE, now_ms);
+        struct login_failure failure =
+            login_throttle_failed(throttle, &client, JOE, SLICE_EMPTY, now_ms);
         assert_true(failure.client_waits);
         assert_true(failure.wait_ms > wait_ms || failure.wait_ms == LOGIN_WAIT_MOST_MS);
         wait_ms = failure.wait_ms;
@@ -65,7 +67,7 @@ static void an_ipv6_client_is_its_network(void **state)
     for (int i = 0; i <= LOGIN_CLIENT_FREE; i++) {
         snprintf(text, sizeof(text), "2001:db8:0:1::%x", i + 1);
         struct ip_address client = address(text);
-        (void)login_throttle_failed(throttle, &client, ANN, 0);
+        (void)login_throttle_failed(throttle, &client, ANN, SLICE_EMPTY, 0);
     }
     struct ip_address same = address("2001:db8:0:1:ffff::1"), other = address("2001:db8:0:2::1");
     assert_true(login_throttle_wait(throttle, &same, JOE, 0) > 0);
@@ -80,7 +82,7 @@ static void guess_from_everywhere(struct login_throttle *throttle, struct slice 
     for (int i = 0; i < count; i++) {
         snprintf(text, sizeof(text), "198.%d.%d.%d", 18 + (i >> 16), i >> 8 & 255, i & 255);
         struct ip_address client = address(text);
-        (void)login_throttle_failed(throttle, &client, account, now_ms);
+        (void)login_throttle_failed(throttle, &client, account, SLICE_EMPTY, now_ms);
     }
 }
 
@@ -97,16 +99,52 @@ static void strangers_at_an_account_lock_out_strangers_only(void **state)
     assert_int_equal(login_throttle_wait(throttle, &home, ANN, 0), 0);
     /* Nor does it matter to him there that somebody at his address guesses at others. */
     for (int i = 0; i < 30; i++) {
-        (void)login_throttle_failed(throttle, &home, JOE, 0);
+        (void)login_throttle_failed(throttle, &home, JOE, SLICE_EMPTY, 0);
     }
     assert_true(login_throttle_wait(throttle, &home, SLICE_LITERAL("third@example.org"), 0) > 0);
     assert_int_equal(login_throttle_wait(throttle, &home, ANN, 0), 0);
     /* But guessing at his from there has an end too. */
     for (int i = 0; i <= LOGIN_FRIEND_FREE; i++) {
         assert_int_equal(login_throttle_wait(throttle, &home, ANN, 0), 0);
-        (void)login_throttle_failed(throttle, &home, ANN, 0);
+        (void)login_throttle_failed(throttle, &home, ANN, SLICE_EMPTY, 0);
     }
     assert_true(login_throttle_wait(throttle, &home, ANN, 0) > 0);
+    login_throttle_free(throttle);
+}
+
+/* `WHOSE` is what the directory calls both of them. */
+#define WHOSE SLICE_LITERAL("uid=ann")
+
+static void an_account_is_one_however_its_name_is_written(void **state)
+{
+    (void)state;
+    struct login_throttle *throttle = new_throttle();
+    struct ip_address home = address("192.0.2.1"), stranger = address("203.0.113.7");
+    struct login_failure failure = {0};
+    char name[32], text[64];
+    login_throttle_passed(throttle, &home, WHOSE, 0);
+    for (int i = 0; i <= LOGIN_ACCOUNT_FREE; i++) {
+        assert_int_equal(login_throttle_wait(throttle, &stranger, WHOSE, 0), 0);
+        snprintf(name, sizeof(name), "spelling%d", i);
+        snprintf(text, sizeof(text), "198.51.100.%d", i);
+        struct ip_address client = address(text);
+        failure = login_throttle_failed(throttle, &client, slice_from_text(name), WHOSE, 0);
+        assert_false(failure.client_waits);
+        assert_int_equal(failure.delay_ms, LOGIN_DELAY_STEP_MS); /* it counts once for the client */
+    }
+    assert_true(failure.account_waits);
+    assert_int_equal(failure.wait_ms, LOGIN_WAIT_FIRST_MS);
+    assert_int_equal(login_throttle_wait(throttle, &stranger, WHOSE, 0), LOGIN_WAIT_FIRST_MS);
+    assert_int_equal(login_throttle_wait(throttle, &stranger, ANN, 0), 0);
+    /* Who is known there by any of them is known, and what he guesses is counted apart. */
+    assert_int_equal(login_throttle_wait(throttle, &home, WHOSE, 0), 0);
+    for (int i = 0; i <= LOGIN_FRIEND_FREE; i++) {
+        assert_int_equal(login_throttle_wait(throttle, &home, WHOSE, 0), 0);
+        failure = login_throttle_failed(throttle, &home, ANN, WHOSE, 0);
+    }
+    assert_true(failure.client_waits);
+    assert_true(login_throttle_wait(throttle, &home, WHOSE, 0) > 0);
+    assert_int_equal(login_throttle_wait(throttle, &home, JOE, 0), 0);
     login_throttle_free(throttle);
 }
 
@@ -116,10 +154,11 @@ static void failures_are_forgotten_in_time(void **state)
     struct login_throttle *throttle = new_throttle();
     struct ip_address client = address("192.0.2.1");
     for (int i = 0; i <= LOGIN_CLIENT_FREE; i++) {
-        (void)login_throttle_failed(throttle, &client, ANN, 0);
+        (void)login_throttle_failed(throttle, &client, ANN, SLICE_EMPTY, 0);
     }
     int64_t later_ms = LOGIN_WAIT_FIRST_MS + LOGIN_HALF_LIFE_MS;
-    struct login_failure failure = login_throttle_failed(throttle, &client, ANN, later_ms);
+    struct login_failure failure =
+        login_throttle_failed(throttle, &client, ANN, SLICE_EMPTY, later_ms);
     assert_false(failure.client_waits);
     assert_int_equal(failure.delay_ms, (LOGIN_CLIENT_FREE / 2 + 1) * LOGIN_DELAY_STEP_MS);
     login_throttle_free(throttle);
@@ -137,7 +176,7 @@ static void a_flood_does_not_wash_a_lock_away(void **state)
         snprintf(name, sizeof(name), "u%d@example.org", i);
         snprintf(text, sizeof(text), "100.%d.%d.%d", 64 + (i >> 16), i >> 8 & 255, i & 255);
         struct ip_address client = address(text);
-        (void)login_throttle_failed(throttle, &client, slice_from_text(name), 1);
+        (void)login_throttle_failed(throttle, &client, slice_from_text(name), SLICE_EMPTY, 1);
     }
     assert_true(login_throttle_wait(throttle, &stranger, ANN, 1) > 0);
     login_throttle_free(throttle);
@@ -149,6 +188,7 @@ int main(void)
         cmocka_unit_test(a_client_that_guesses_must_wait_longer_and_longer),
         cmocka_unit_test(an_ipv6_client_is_its_network),
         cmocka_unit_test(strangers_at_an_account_lock_out_strangers_only),
+        cmocka_unit_test(an_account_is_one_however_its_name_is_written),
         cmocka_unit_test(failures_are_forgotten_in_time),
         cmocka_unit_test(a_flood_does_not_wash_a_lock_away),
     };
