@@ -178,8 +178,8 @@
  *
  * {"name","state","since","changes","before","before_seconds","failures","used","sessions","reason",
  *  "addresses":["mail1.example.com:25"],"protocol":"smtp|lmtp","tls":"none|opportunistic|...",
- *  "tls_waived":bool                an exchanger: gets mail whose header says "TLS-Required: No"
- * alone "signed_by":domain or null       an exchanger: whose signed MX records name it
+ *  "tls_waived":bool                an exchanger: for mail that says "TLS-Required: No" alone
+ *  "signed_by":domain or null       an exchanger: whose signed MX records name it
  *  "connections":n (most at once),"failover":"m2" or null,
  *  "capabilities":["8BITMIME","SMTPUTF8","DSN","PIPELINING","CHUNKING","DELIVERBY","MT-PRIORITY",
  *                  "REQUIRETLS" (with its name proved)] or null (not seen yet),

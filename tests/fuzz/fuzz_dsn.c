@@ -59,9 +59,9 @@ static void count_field(struct slice line, const char *const *fields, size_t cou
 static struct slice check_header(struct slice header, bool utf8)
 {
     static const char *const fields[] = {
-        "Date: ",         "From: ",        "To: ",         "Subject: ",
-        "Message-ID: ",   "In-Reply-To: ", "References: ", "Auto-Submitted: ",
-        "MIME-Version: ", "Content-Type: "};
+        "Date: ",         "From: ",         "To: ",          "Subject: ",
+        "Message-ID: ",   "In-Reply-To: ",  "References: ",  "Auto-Submitted: ",
+        "MIME-Version: ", "Content-Type: ", "TLS-Required: "};
     enum { COUNT = sizeof(fields) / sizeof(fields[0]) };
     uint32_t seen[COUNT] = {0};
     struct lines lines = {header};
@@ -78,7 +78,7 @@ static struct slice check_header(struct slice header, bool utf8)
     }
     assert(lines.rest.length == 0 && line.length == 0 && boundary.length > 0);
     for (size_t i = 0; i < COUNT; i++) {
-        assert(seen[i] == 1 || (seen[i] == 0 && (i == 5 || i == 6)));
+        assert(seen[i] == 1 || (seen[i] == 0 && (i == 5 || i == 6 || i == 10)));
     }
     return boundary;
 }
@@ -171,6 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .arrival_ms = 1789999999000,
         .retry_until_ms = flags & 4 ? 1790000900000 : 0,
         .deliver_by_ms = flags & 8 ? 1790000900000 : 0,
+        .tls_optional = (flags & 8) != 0,
         .recipients = recipients,
     };
     report.sender = take_text(&rest);
