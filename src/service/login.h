@@ -58,8 +58,8 @@ struct login_answer {
     struct slice account;
     struct slice addresses[LOGIN_ADDRESSES_MAX];
     uint32_t address_count;
-    /* LOGIN_GOOD and LOGIN_REFUSED of those who know (service/login_remote.h): whose account it is,
-     * the same however the name was written; empty: not known */
+    /* with LOGIN_GOOD, and with LOGIN_REFUSED from those who know (service/login_remote.h): whose
+     * account it is, the same however the name was written; empty: not known */
     struct slice identity;
 };
 

@@ -442,6 +442,7 @@ static void remote_answered(void *context, const struct login_answer *answer)
         if (answer->identity.length > 0) {
             login_throttle_passed(desk->throttle, &job->client, answer->identity,
                                   clock_steady_ms());
+            reply.identity = answer->identity;
         }
         if (known.address_count == 0) { /* else the table of users says them */
             known.name = name;

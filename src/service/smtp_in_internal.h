@@ -419,6 +419,7 @@ void login_let(struct session *session);    /* without TLS, if it is a client th
 /* True: the answer has taken too long, and it was given up; the session may be gone. */
 bool login_expire(struct session *session, int64_t now_ms);
 struct slice login_user(const struct session *session);     /* empty: nobody has logged in */
+struct slice login_identity(const struct session *session); /* however he wrote his name */
 const char *login_mechanism(const struct session *session); /* by which; "": nobody has */
 /* Who has logged in may send as this address. */
 bool login_owns(const struct session *session, struct slice address);

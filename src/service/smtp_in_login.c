@@ -28,7 +28,7 @@ struct mail_login {
     int64_t asked_ms;
     bool is_in;         /* he has logged in; till then what follows is only what he would be */
     struct arena arena; /* of what follows */
-    struct slice account;
+    struct slice account, identity; /* the latter may be empty */
     struct slice *addresses;
     uint32_t address_count;
 };
@@ -97,6 +97,14 @@ struct slice login_user(const struct session *session)
 {
     const struct mail_login *login = session->mail_login;
     return login != NULL && login->is_in ? login->account : SLICE_EMPTY;
+}
+
+struct slice login_identity(const struct session *session)
+{
+    struct slice user = login_user(session);
+    return user.length > 0 && session->mail_login->identity.length > 0
+               ? session->mail_login->identity
+               : user;
 }
 
 const char *login_mechanism(const struct session *session)
@@ -265,6 +273,7 @@ static bool keep_account(struct mail_login *login, const struct login_answer *an
 {
     arena_reset(&login->arena);
     login->account = arena_copy(&login->arena, answer->account);
+    login->identity = arena_copy(&login->arena, answer->identity);
     login->addresses =
         arena_allocate(&login->arena, (answer->address_count + 1) * sizeof(*login->addresses));
     login->address_count = 0;

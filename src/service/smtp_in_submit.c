@@ -40,7 +40,7 @@ struct smtp_answer submit_recipient(const struct session *session)
     }
     struct smtp_in_shared *shared = session->in->shared;
     struct smtp_in_pace pace = {HOUR_US / per_hour, HOUR_US};
-    struct ip_address user = smtp_in_user(shared, login_user(session));
+    struct ip_address user = smtp_in_user(shared, login_identity(session));
     int64_t now_ms = clock_steady_ms();
     if (!smtp_in_may(shared, SMTP_IN_SUBMITS, pace, &user, now_ms)) {
         counter_add(session->in->counters, COUNTER_RATE_LIMITED, 1);

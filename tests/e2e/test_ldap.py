@@ -69,8 +69,8 @@ def may_send_as(client, address):
 
 @pytest.fixture
 def by_directory(submission):
-    def make(more, auth="ldap:people", users=()):
-        return submission(users=users, listen=f"auth = {auth}", more=more)
+    def make(more, auth="ldap:people", users=(), **how):
+        return submission(users=users, listen=f"auth = {auth}", more=more, **how)
     return make
 
 
@@ -140,6 +140,18 @@ def test_an_account_is_one_however_its_name_is_written(slapd, place, by_director
         assert try_all(["ann", spellings[23]], password, [50, 51]) == [454, 454]
     assert try_all([spellings[24]], "secret", [100]) == [235]  # from where he is known
     assert try_all(["star"], "secret", [52]) == [235]
+
+
+def test_what_a_user_may_send_is_his_however_he_writes_his_name(slapd, place, by_directory):
+    server = by_directory(searching(place, url_of(slapd())),
+                          limits="limits { user-recipients = 4 }\n")
+    for name, codes in (("ann", [250, 250]), ("\uff41nn", [250, 250]), ("a\uff4en", [450, 450])):
+        with server.logged_in(name) as client:
+            client.must(f"MAIL FROM:<{ANN}>", 250)
+            assert [client.say("RCPT TO:<x@far.example>")[0] for _ in codes] == codes, name
+    with server.logged_in("star") as client:
+        client.must("MAIL FROM:<star@example.org>", 250)
+        client.must("RCPT TO:<x@far.example>", 250)
 
 
 def test_one_name_for_two_entries_is_nobody_s(slapd, place, by_directory):
