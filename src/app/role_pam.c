@@ -121,10 +121,16 @@ static void ended(void *context, unsigned ready)
     check_free(check);
 }
 
+/* One that has just begun has no group of its own yet. */
+static void end_child(const struct check *check)
+{
+    kill(check->pid, SIGKILL);
+    kill(-check->pid, SIGKILL);
+}
+
 static void too_long(void *context)
 {
-    const struct check *check = context;
-    kill(-check->pid, SIGKILL);
+    end_child(context);
 }
 
 /* ---- a child ------------------------------------------------------------------------------ */
@@ -308,7 +314,7 @@ static void stop(void *context, uint32_t grace_ms)
     LIST_EACH(&role->checks, at, after)
     {
         struct check *check = LIST_ENTRY(at, struct check, link);
-        kill(-check->pid, SIGKILL);
+        end_child(check);
         (void)waitpid(check->pid, NULL, 0);
         check_free(check);
     }

@@ -120,9 +120,18 @@ def test_odd_names_are_names(by_pam):
         assert code(server, name, "wrong") == 535, name
 
 
+def test_who_pam_knows_and_lets_not_in_is_sought_nowhere_else(by_pam):
+    """The service's account knows users of the machine alone, which she is not."""
+    server = by_pam(account="account required pam_unix.so", auth="{PAM, users}",
+                    users=((ANN, "sesame", None), ("joe@example.org", "secret", None)))
+    assert code(server, ANN, "sesame") == 535
+    assert server.asked() != ""
+
+
 def test_the_password_is_nowhere_afterwards(by_pam):
-    server = by_pam()
+    server = by_pam(auth="{users, PAM}", users=(("joe@example.org", "open sesame", None),))
     assert code(server, ANN, "sesame") == 235
+    assert code(server, "joe@example.org", "open sesame") == 235
     for name, pids in server.mx.processes().items():
         for pid in pids:
             if name not in ("holdfast-edge-i",):  # which hears it, and may have it still
