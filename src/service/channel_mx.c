@@ -39,6 +39,13 @@ enum sts_demand channel_get_sts(struct reader *reader)
     return reader->failed ? STS_NONE : (enum sts_demand)demand;
 }
 
+static bool get_flag(struct reader *reader)
+{
+    uint8_t flag = reader_u8(reader);
+    reader->failed |= flag > 1;
+    return flag == 1;
+}
+
 void channel_put_exchanger(struct buffer *buffer, const struct server_config *exchanger)
 {
     buffer_put_bytes(buffer, exchanger->name);
@@ -59,7 +66,7 @@ bool channel_get_exchanger(struct reader *reader, struct channel_exchanger *ret_
     struct server_config *config = &ret_exchanger->config;
     config->name = get_host(reader);
     config->sts = channel_get_sts(reader);
-    config->waived = reader_u8(reader) != 0;
+    config->waived = get_flag(reader);
     config->signed_by = reader_bytes(reader);
     config->greeting_timeout_ms = reader_u32(reader);
     config->address_count = reader_u8(reader);
@@ -123,7 +130,7 @@ static bool get_exchanger(struct reader *reader, struct mx_exchanger *exchanger,
         if (!get_address(reader, &addresses[i].address)) {
             return false;
         }
-        addresses[i].ours = reader_u8(reader) != 0;
+        addresses[i].ours = get_flag(reader);
     }
     return !reader->failed;
 }
@@ -133,8 +140,8 @@ bool channel_get_mx(struct reader *reader, struct channel_mx *ret_mx)
     *ret_mx = (struct channel_mx){0};
     struct mx_answer *answer = &ret_mx->answer;
     answer->error = get_error(reader);
-    answer->implicit = reader_u8(reader) != 0;
-    answer->secure = reader_u8(reader) != 0;
+    answer->implicit = get_flag(reader);
+    answer->secure = get_flag(reader);
     answer->ttl_s = reader_u32(reader);
     answer->count = reader_u8(reader);
     answer->exchangers = ret_mx->exchangers;
