@@ -26,7 +26,7 @@ enum {
     SETTINGS_FOR_EDGE_OUT = 1, /* credentials at next hops */
     SETTINGS_FOR_EDGE_IN = 2,
     SETTINGS_FOR_HELPER = 4,
-    SETTINGS_FOR_LOGIN = 8, /* hashes of passwords */
+    SETTINGS_FOR_LOGIN = 8, /* hashes of passwords, and passwords of sites that fetch their mail */
     SETTINGS_FOR_DIRECTORY = 16,
 };
 void settings_expand(const struct settings *settings, unsigned readers, struct buffer *ret_text);

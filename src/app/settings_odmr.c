@@ -4,7 +4,8 @@
  * address stand where mail can wait for a call.
  *
  * A users file has a line for each user: his name, his password, and the domains whose mail he may
- * fetch, joined by commas; "#" begins a line that is none. Only edge-in gets its content.
+ * fetch, joined by commas; "#" begins a line that is none. Only the login process gets its
+ * content.
  */
 #include "app/settings_internal.h"
 #include "relay/atrn.h"
@@ -118,7 +119,7 @@ void settings_odmr_listener(struct settings *settings, const struct block *block
         return;
     }
     if (settings_secret_file(settings, &users->values[0].at,
-                             slice_skip(users->values[0].text, prefix.length), SETTINGS_FOR_EDGE_IN,
+                             slice_skip(users->values[0].text, prefix.length), SETTINGS_FOR_LOGIN,
                              &source)) {
         fill_users(settings, source, listener);
     }

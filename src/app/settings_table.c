@@ -143,7 +143,7 @@ const struct setting settings_table[] = {
      .text = "Who may fetch what by odmr: a file with a line NAME PASSWORD DOMAIN[,DOMAIN...] for "
              "each user. The passwords stand there in clear, since CRAM-MD5, by which RFC 2645 "
              "lets clients log in, cannot be checked without them: the file is for root alone. It "
-             "is read at start and reload, and given to the receiving process alone."},
+             "is read at start and reload, and given to the process login alone."},
     {"bare-newline", SETTING_CHOICE, LISTEN(reject_bare_newline), .fallback = "normalize",
      .choices = "normalize|reject",
      .text = "What happens to content with a CR or LF alone: normalize makes a bare LF a line end "

@@ -35,7 +35,11 @@ static const struct {
     enum sasl_mechanism mechanism;
     const char *name;
 } mechanisms[] = {
-    {SASL_PLAIN, "PLAIN"}, {SASL_LOGIN, "LOGIN"}, {SASL_SCRAM_SHA_256, "SCRAM-SHA-256"}};
+    {SASL_PLAIN, "PLAIN"},
+    {SASL_LOGIN, "LOGIN"},
+    {SASL_SCRAM_SHA_256, "SCRAM-SHA-256"},
+    {SASL_CRAM_MD5, "CRAM-MD5"},
+};
 
 enum { MECHANISMS = sizeof(mechanisms) / sizeof(mechanisms[0]) };
 
@@ -99,8 +103,9 @@ enum error sasl_client_new(enum sasl_mechanism mechanism, struct slice name, str
         memcpy(client->nonce, text.data, sizeof(client->nonce));
     }
     buffer_done(&text);
-    if (error == ERROR_NONE && (mechanism == SASL_NONE || !secret_set(&client->name, name) ||
-                                !secret_set(&client->password, password))) {
+    if (error == ERROR_NONE &&
+        (mechanism == SASL_NONE || mechanism == SASL_CRAM_MD5 || !secret_set(&client->name, name) ||
+         !secret_set(&client->password, password))) {
         error = ERROR_INVALID;
     }
     if (error != ERROR_NONE) {

@@ -8,7 +8,8 @@
  *   SCRAM-SHA-256  RFC 7677 and 5802, without channel binding; each side proves that it knows the
  *                  password
  *
- * and CRAM-MD5 (RFC 2195) lets a client in, because RFC 2645 (ODMR) asks for it.
+ * and CRAM-MD5 (RFC 2195) lets a client in, because RFC 2645 (ODMR) asks for it: each shows that it
+ * knows the password, which the server must have in clear.
  *
  * Names and passwords are taken as they are: SASLprep (RFC 4013) is left to whoever sets them, as
  * it changes nothing in ASCII. Neither may be empty or hold NUL, CR or LF.
@@ -23,6 +24,7 @@ enum sasl_mechanism {
     SASL_PLAIN,
     SASL_LOGIN,
     SASL_SCRAM_SHA_256,
+    SASL_CRAM_MD5, /* of a server only (sasl_server.h) */
 };
 
 enum {
@@ -44,7 +46,7 @@ bool sasl_shows_password(enum sasl_mechanism mechanism);
 struct sasl_client;
 
 /* name, password and nonce are copied; the password is wiped by sasl_client_free(). ERROR_INVALID:
- * a name or password that cannot be sent. */
+ * a name or password that cannot be sent, or CRAM-MD5. */
 enum error sasl_client_new(enum sasl_mechanism mechanism, struct slice name, struct slice password,
                            const uint8_t nonce[SASL_NONCE_BYTES],
                            struct sasl_client **ret_client) MUST_CHECK;

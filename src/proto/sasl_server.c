@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+static_assert((int)SASL_PROOF_BYTES == 2 * (int)DIGEST_MD5_BYTES, "a proof of CRAM-MD5 in hex");
+
 enum { SERVER_NONCE_LENGTH = BASE64_LENGTH(SASL_NONCE_BYTES) };
 
 struct secret {
@@ -20,6 +22,7 @@ enum server_state {
     STATE_LOGIN_PASSWORD,
     STATE_SCRAM_FIRST,
     STATE_SCRAM_FINAL,
+    STATE_CRAM,
     STATE_SCRAM_SEEN, /* the client has our signature, and says nothing */
     STATE_ASKED,      /* a question is open */
     STATE_OVER,
@@ -30,7 +33,8 @@ struct sasl_server {
     enum server_state state;
     struct secret name, password;
     uint8_t nonce[SERVER_NONCE_LENGTH];
-    /* SCRAM: the three parts joined by commas, as they come; and the header that "c=" repeats. */
+    /* SCRAM: the three parts joined by commas, as they come; and the header that "c=" repeats.
+     * CRAM: the challenge. */
     struct buffer auth_message;
     struct buffer header;
     struct buffer whole_nonce;
@@ -41,7 +45,7 @@ static const struct slice ask_name = SLICE_LITERAL("Username:");
 static const struct slice ask_password = SLICE_LITERAL("Password:");
 
 struct sasl_server *sasl_server_new(enum sasl_mechanism mechanism,
-                                    const uint8_t nonce[SASL_NONCE_BYTES])
+                                    const uint8_t nonce[SASL_NONCE_BYTES], struct slice host)
 {
     struct sasl_server *server = calloc(1, sizeof(*server));
     if (server == NULL) {
@@ -55,7 +59,10 @@ struct sasl_server *sasl_server_new(enum sasl_mechanism mechanism,
     struct buffer text;
     buffer_init(&text, 0);
     base64_encode(&text, slice_make(nonce, SASL_NONCE_BYTES));
-    bool failed = text.failed;
+    if (mechanism == SASL_CRAM_MD5) {
+        sasl_cram_challenge(nonce, host, &server->auth_message);
+    }
+    bool failed = text.failed || server->auth_message.failed;
     if (!failed) {
         memcpy(server->nonce, text.data, sizeof(server->nonce));
     }
@@ -326,13 +333,26 @@ static enum sasl_turn scram_final(struct sasl_server *server, struct slice messa
     return server->auth_message.failed ? end(server, SASL_NO_MEMORY) : ask(server, SASL_PROOF);
 }
 
+/* ---- CRAM-MD5 (RFC 2195) ------------------------------------------------------------------ */
+
+static enum sasl_turn cram(struct sasl_server *server, struct slice response)
+{
+    struct slice name, proof;
+    if (sasl_cram_read(response, &name, &proof) != ERROR_NONE || !secret_set(&server->name, name)) {
+        return end(server, SASL_MALFORMED);
+    }
+    memcpy(server->proof, proof.data, sizeof(server->proof));
+    return ask(server, SASL_PROOF);
+}
+
 /* ---- the course --------------------------------------------------------------------------- */
 
 static enum server_state first_state(enum sasl_mechanism mechanism)
 {
-    return mechanism == SASL_PLAIN   ? STATE_PLAIN
-           : mechanism == SASL_LOGIN ? STATE_LOGIN_NAME
-                                     : STATE_SCRAM_FIRST;
+    return mechanism == SASL_PLAIN      ? STATE_PLAIN
+           : mechanism == SASL_LOGIN    ? STATE_LOGIN_NAME
+           : mechanism == SASL_CRAM_MD5 ? STATE_CRAM
+                                        : STATE_SCRAM_FIRST;
 }
 
 enum sasl_turn sasl_server_step(struct sasl_server *server, bool has_response,
@@ -342,9 +362,14 @@ enum sasl_turn sasl_server_step(struct sasl_server *server, bool has_response,
     if (server->state == STATE_BEGIN) {
         server->state = first_state(server->mechanism);
         if (!has_response) {
-            bool is_login = server->mechanism == SASL_LOGIN;
-            return challenge_with(server, server->state, is_login ? ask_name : SLICE_EMPTY,
-                                  challenge);
+            struct slice text = server->mechanism == SASL_LOGIN ? ask_name
+                                : server->mechanism == SASL_CRAM_MD5
+                                    ? sasl_server_auth_message(server)
+                                    : SLICE_EMPTY;
+            return challenge_with(server, server->state, text, challenge);
+        }
+        if (server->state == STATE_CRAM) {
+            return end(server, SASL_MALFORMED); /* to which challenge? */
         }
     }
     if (!has_response || response.length > SASL_MESSAGE_MAX) {
@@ -361,6 +386,8 @@ enum sasl_turn sasl_server_step(struct sasl_server *server, bool has_response,
         return scram_first(server, response);
     case STATE_SCRAM_FINAL:
         return scram_final(server, response);
+    case STATE_CRAM:
+        return cram(server, response);
     case STATE_SCRAM_SEEN:
         return end(server, response.length == 0 ? SASL_DONE : SASL_MALFORMED);
     default:

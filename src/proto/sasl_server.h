@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The server's side of SASL (RFC 4422): a client says who he is by PLAIN, LOGIN or SCRAM-SHA-256.
+ * The server's side of SASL (RFC 4422): a client says who he is by PLAIN, LOGIN, SCRAM-SHA-256 or
+ * CRAM-MD5.
  * This core takes his words apart and writes ours; whether a password or a proof is right it asks
  * the caller, who need not know either: the secrets may be another process's.
  *
  *   PLAIN          response -> PASSWORD
  *   LOGIN          [name] -> "Password:"; password -> PASSWORD
  *   SCRAM-SHA-256  first -> SALT; nonce, salt, iterations; proof -> PROOF; signature; empty -> DONE
+ *   CRAM-MD5       (nothing) -> challenge; name and proof -> PROOF
  *
  * An authorization identity is allowed only where it says the same as the name. SCRAM is offered
  * without channel binding, so a client who says that he could have bound ("y") is believed, one who
@@ -39,9 +41,9 @@ enum sasl_turn {
     SASL_NO_MEMORY,
 };
 
-/* NULL: memory. The nonce must never have been used before. */
+/* NULL: memory. The nonce must never have been used before. The host is our name. */
 struct sasl_server *sasl_server_new(enum sasl_mechanism mechanism,
-                                    const uint8_t nonce[SASL_NONCE_BYTES]);
+                                    const uint8_t nonce[SASL_NONCE_BYTES], struct slice host);
 /* Wipes what it knows. NULL is allowed. */
 void sasl_server_free(struct sasl_server *server);
 
@@ -53,15 +55,17 @@ enum sasl_turn sasl_server_step(struct sasl_server *server, bool has_response,
 /* Of a question, until it is answered. The name also later. */
 struct slice sasl_server_name(const struct sasl_server *server);
 struct slice sasl_server_password(const struct sasl_server *server);
+/* What the proof is over: with CRAM-MD5 our challenge. */
 struct slice sasl_server_auth_message(const struct sasl_server *server);
-struct slice sasl_server_proof(const struct sasl_server *server); /* SASL_PROOF_BYTES */
+/* SASL_PROOF_BYTES; with CRAM-MD5 as many hexadecimal digits. */
+struct slice sasl_server_proof(const struct sasl_server *server);
 
 /* The answer to SASL_SALT: salt of 1 to SASL_SALT_MAX bytes. A name that nobody has must have one
  * too, always the same. */
 enum sasl_turn sasl_server_salt(struct sasl_server *server, struct slice salt, uint32_t iterations,
                                 struct buffer *challenge);
-/* The answer to SASL_PASSWORD and SASL_PROOF; `signature` is what the latter is to be answered with
- * if it is good. */
+/* The answer to SASL_PASSWORD and SASL_PROOF; `signature` is what that of SCRAM is to be answered
+ * with if it is good. */
 enum sasl_turn sasl_server_judge(struct sasl_server *server, bool is_good,
                                  const uint8_t signature[SASL_PROOF_BYTES],
                                  struct buffer *challenge);

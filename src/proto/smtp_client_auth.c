@@ -27,7 +27,9 @@ void auth_offered(struct smtp_client *client, struct slice words)
     while (words.length > 0) {
         size_t end = slice_find(words, ' ');
         enum sasl_mechanism mechanism = sasl_find(slice_take(words, end));
-        client->mechanisms |= mechanism == SASL_NONE ? 0 : 1U << mechanism;
+        for (size_t i = 0; i < sizeof(preference) / sizeof(preference[0]); i++) {
+            client->mechanisms |= mechanism == preference[i] ? 1U << mechanism : 0;
+        }
         words = slice_skip(words, end + 1);
     }
 }

@@ -9,8 +9,7 @@
  * says so DSN (3461), DELIVERBY (2852, without a least time), MT-PRIORITY (6710), REQUIRETLS
  * (8689), and AUTH (4954)
  * on a connection that is secure, and XCLIENT (xclient.h) where it is trusted. Or, with `odmr`, the
- * provider's side of on-demand mail relay (2645): AUTH with CRAM-MD5 (4954, 2195) and ATRN, and no
- * mail. The caller:
+ * provider's side of on-demand mail relay (2645): AUTH, STARTTLS and ATRN, and no mail. The caller:
  *
  *   smtp_server_input()    hands over all bytes that wait to be read
  *   smtp_server_next()     takes events until there is none, answering those that ask for it with
@@ -51,7 +50,9 @@ struct smtp_server_settings {
     bool odmr;
     bool submission; /* RFC 6409: no mail without a login, no ETRN */
     bool starttls;
-    unsigned mechanisms; /* bits 1 << enum sasl_mechanism of AUTH; 0: there is none */
+    /* Bits 1 << enum sasl_mechanism of AUTH; 0: there is none. Where somebody may read along only
+     * those of the second are let. */
+    unsigned mechanisms, clear_mechanisms;
 };
 
 enum { SMTP_COMMAND_LINE_MAX = 2048 }; /* with all parameters; RFC 5321 section 4.5.3.1.4 */
@@ -71,7 +72,7 @@ enum smtp_server_event_kind {
     SMTP_SERVER_ETRN, /* name, with_subdomains: hand over what waits for it. Outside a transaction.
                          Answers: 250 to 253, 458, 459 */
     SMTP_SERVER_AUTH, /* mechanism, and has_response with bytes: the initial response, in base64 as
-                         a client wrote it; with `odmr` CRAM-MD5, and neither. Answers: 235; 334
+                         a client wrote it. Answers: 235; 334
                          with a challenge in base64 as text; 454; 501 or 535, a mistake */
     SMTP_SERVER_RESPONSE, /* bytes: what came back, likewise. Answers: as to SMTP_SERVER_AUTH */
     SMTP_SERVER_STARTTLS, /* Answers: 220, after which no more is read until smtp_server_secured();

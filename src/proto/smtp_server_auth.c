@@ -5,37 +5,26 @@
  */
 #include "proto/smtp_server_internal.h"
 
-/* RFC 2645: CRAM-MD5, where the server speaks first. */
-static enum smtp_server_step auth_for_odmr(struct smtp_server *server, struct slice arguments,
-                                           struct smtp_server_event *event)
+unsigned smtp_server_mechanisms(const struct smtp_server *server)
 {
-    struct slice mechanism = slice_take(arguments, slice_find(arguments, ' '));
-    if (!slice_equal_fold(mechanism, SLICE_LITERAL("CRAM-MD5"))) {
-        return smtp_server_mistake(server, "504 5.5.4 Only CRAM-MD5 here");
-    }
-    if (mechanism.length < arguments.length) { /* RFC 4954 section 4 */
-        return smtp_server_mistake(server, "501 5.5.2 No initial response with CRAM-MD5");
-    }
-    return smtp_server_ask(server, event, SMTP_SERVER_AUTH);
+    return server->is_secure || server->may_log_in ? server->settings->mechanisms
+                                                   : server->settings->clear_mechanisms;
 }
 
 enum smtp_server_step smtp_server_command_auth(struct smtp_server *server, struct slice arguments,
                                                struct smtp_server_event *event)
 {
-    if (server->settings->odmr) {
-        return auth_for_odmr(server, arguments, event);
-    }
     struct slice name = slice_take(arguments, slice_find(arguments, ' '));
     struct slice response = slice_trim(slice_skip(arguments, name.length));
     enum sasl_mechanism mechanism = sasl_find(name);
     if (!server->is_extended) {
         return smtp_server_mistake(server, "503 5.5.1 Send EHLO first");
     }
-    if (!server->is_secure && !server->may_log_in) {
-        return smtp_server_mistake(server, "538 5.7.11 Encryption required to log in");
-    }
     if (mechanism == SASL_NONE || (server->settings->mechanisms & 1u << mechanism) == 0) {
         return smtp_server_mistake(server, "504 5.5.4 Mechanism not offered");
+    }
+    if ((smtp_server_mechanisms(server) & 1u << mechanism) == 0) {
+        return smtp_server_mistake(server, "538 5.7.11 Encryption required to log in");
     }
     event->mechanism = mechanism;
     event->has_response = response.length > 0;

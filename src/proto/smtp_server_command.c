@@ -144,7 +144,8 @@ static const struct command commands[] = {
     {"HELP", ODMR, run_help, NULL},
     {"AUTH", NEED_HELLO | NEED_NO_LOGIN | NEED_NO_MAIL | WITH_ARGUMENT | ODMR | WITH_AUTH,
      smtp_server_command_auth, NULL},
-    {"STARTTLS", NEED_HELLO | NEED_NO_MAIL | WITHOUT_ARGUMENT | WITH_STARTTLS, run_starttls, NULL},
+    {"STARTTLS", NEED_HELLO | NEED_NO_MAIL | WITHOUT_ARGUMENT | WITH_STARTTLS | ODMR, run_starttls,
+     NULL},
     {"XCLIENT", NEED_TRUST | NEED_NO_MAIL | WITH_ARGUMENT, smtp_server_command_xclient, NULL},
     {"XFORWARD", NEED_TRUST | NEED_HELLO | NEED_NO_MAIL | WITH_ARGUMENT,
      smtp_server_command_xforward, NULL},
@@ -156,10 +157,11 @@ static const char *const unimplemented[] = {"EXPN", "TURN", "SEND", "SOML", "SAM
 
 static bool is_here(const struct smtp_server_settings *settings, unsigned rules)
 {
-    if (settings->odmr) {
-        return (rules & (ODMR | ONLY_ODMR)) != 0;
+    unsigned elsewhere = settings->odmr ? 0 : ONLY_ODMR;
+    if (settings->odmr && (rules & (ODMR | ONLY_ODMR)) == 0) {
+        return false;
     }
-    return (rules & ONLY_ODMR) == 0 && ((rules & WITH_AUTH) == 0 || settings->mechanisms != 0) &&
+    return (rules & elsewhere) == 0 && ((rules & WITH_AUTH) == 0 || settings->mechanisms != 0) &&
            ((rules & WITH_STARTTLS) == 0 || settings->starttls) &&
            ((rules & NO_SUBMISSION) == 0 || !settings->submission);
 }
@@ -216,7 +218,7 @@ static const char *unmet_need(const struct smtp_server *server, unsigned rules,
     bool needs_login =
         (rules & NEED_LOGIN) != 0 || ((rules & SUBMISSION) != 0 && server->settings->submission);
     if (needs_login && !server->has_login) {
-        return server->is_secure || server->may_log_in || server->settings->odmr
+        return smtp_server_mechanisms(server) != 0
                    ? "530 5.7.0 Authentication required"
                    : "530 5.7.0 Must issue a STARTTLS command first";
     }

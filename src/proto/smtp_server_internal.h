@@ -47,6 +47,8 @@ smtp_server_command_fn smtp_server_command_rcpt;
 smtp_server_command_fn smtp_server_command_data;
 smtp_server_command_fn smtp_server_command_bdat;
 smtp_server_command_fn smtp_server_command_auth;
+/* Those by which the client may log in now, 1 << enum sasl_mechanism. */
+unsigned smtp_server_mechanisms(const struct smtp_server *server);
 smtp_server_command_fn smtp_server_command_atrn;
 smtp_server_command_fn smtp_server_command_xclient;
 smtp_server_command_fn smtp_server_command_xforward;

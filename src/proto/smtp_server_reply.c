@@ -114,12 +114,13 @@ static void append_limits(struct smtp_server *server)
     buffer_append(output, SLICE_LITERAL("\r\n"));
 }
 
-/* The one that shows least comes first. Not on a connection where none of them is let. */
+/* The one that shows least comes first. */
 static void append_mechanisms(struct smtp_server *server)
 {
-    static const enum sasl_mechanism order[] = {SASL_SCRAM_SHA_256, SASL_PLAIN, SASL_LOGIN};
-    unsigned offered = server->settings->mechanisms;
-    if (offered == 0 || server->has_login || !(server->is_secure || server->may_log_in)) {
+    static const enum sasl_mechanism order[] = {SASL_SCRAM_SHA_256, SASL_CRAM_MD5, SASL_PLAIN,
+                                                SASL_LOGIN};
+    unsigned offered = smtp_server_mechanisms(server);
+    if (offered == 0 || server->has_login) {
         return;
     }
     buffer_append(&server->output, SLICE_LITERAL("250-AUTH"));
@@ -132,6 +133,13 @@ static void append_mechanisms(struct smtp_server *server)
     buffer_append(&server->output, SLICE_LITERAL("\r\n"));
 }
 
+static void append_starttls(struct smtp_server *server)
+{
+    if (server->settings->starttls && !server->is_secure) {
+        buffer_append(&server->output, SLICE_LITERAL("250-STARTTLS\r\n"));
+    }
+}
+
 void smtp_server_reply_hello(struct smtp_server *server)
 {
     struct buffer *output = &server->output;
@@ -142,8 +150,10 @@ void smtp_server_reply_hello(struct smtp_server *server)
         return;
     }
     if (server->settings->odmr) {
-        buffer_append(output, SLICE_LITERAL("250-ENHANCEDSTATUSCODES\r\n250-AUTH CRAM-MD5\r\n"
-                                            "250 ATRN\r\n"));
+        buffer_append(output, SLICE_LITERAL("250-ENHANCEDSTATUSCODES\r\n"));
+        append_starttls(server);
+        append_mechanisms(server);
+        buffer_append(output, SLICE_LITERAL("250 ATRN\r\n"));
         return;
     }
     buffer_append(output, SLICE_LITERAL("250-PIPELINING\r\n250-SIZE"));
@@ -156,9 +166,7 @@ void smtp_server_reply_hello(struct smtp_server *server)
     if (!server->settings->submission) {
         buffer_append(output, SLICE_LITERAL("250-ETRN\r\n"));
     }
-    if (server->settings->starttls && !server->is_secure) {
-        buffer_append(output, SLICE_LITERAL("250-STARTTLS\r\n"));
-    }
+    append_starttls(server);
     append_mechanisms(server);
     if ((server->offers & SMTP_OFFER_DSN) != 0) {
         buffer_append(output, SLICE_LITERAL("250-DSN\r\n"));

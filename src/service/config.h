@@ -110,7 +110,7 @@ struct listener_config {
     const struct tls_certificate *certificates;
     uint32_t certificate_count;
     struct slice client_ca; /* PEM, likewise; empty: clients are asked for no certificate */
-    const struct odmr_user *odmr_users; /* known to the receiving process only; none elsewhere */
+    const struct odmr_user *odmr_users; /* known to the login process only; none elsewhere */
     uint32_t odmr_user_count;
     uint32_t odmr_source;         /* of the settings, for messages */
     uint8_t milters[MILTERS_MAX]; /* indexes, in the order in which they are asked */

@@ -23,7 +23,7 @@ bool login_get_request(struct slice bytes, struct login_request *ret_request)
     ret_request->secret = reader_bytes(&reader);
     ret_request->auth_message = reader_bytes(&reader);
     if (reader.failed || reader.rest.length > 0 || question < LOGIN_PASSWORD ||
-        question > LOGIN_PROOF || ret_request->name.length == 0 ||
+        question > LOGIN_CRAM || ret_request->name.length == 0 ||
         ret_request->name.length > LOGIN_NAME_MAX || ret_request->secret.length > SASL_SECRET_MAX ||
         ret_request->auth_message.length > 3 * SASL_MESSAGE_MAX) {
         return false;

@@ -22,7 +22,8 @@ enum {
 enum login_question {
     LOGIN_PASSWORD = 1, /* secret: the password */
     LOGIN_SALT,         /* SCRAM: what the name's keys were made with */
-    LOGIN_PROOF,        /* secret: the proof over auth_message */
+    LOGIN_PROOF,        /* SCRAM; secret: the proof over auth_message */
+    LOGIN_CRAM,         /* CRAM-MD5, likewise, in hexadecimal */
 };
 
 struct login_request {
@@ -53,8 +54,9 @@ struct login_answer {
     uint32_t iterations;
     /* to LOGIN_PROOF: */
     uint8_t signature[SASL_PROOF_BYTES];
-    /* to LOGIN_PASSWORD and LOGIN_PROOF: the account's own name, and what it may send as; "*"
-     * stands for any run of characters */
+    /* to LOGIN_PASSWORD, LOGIN_PROOF and LOGIN_CRAM: the account's own name, and what it may send
+     * as; "*" stands for any run of characters. Of a listener with protocol = odmr: what domains'
+     * mail it may fetch. */
     struct slice account;
     struct slice addresses[LOGIN_ADDRESSES_MAX];
     uint32_t address_count;

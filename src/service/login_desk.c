@@ -225,6 +225,18 @@ static const struct login_entry *find_entry(const struct login_source *source, s
     return found;
 }
 
+/* NULL: nobody of that name may fetch mail there. */
+static const struct odmr_user *find_site(const struct listener_config *listener, struct slice name)
+{
+    const struct odmr_user *found = NULL;
+    for (uint32_t i = 0; i < listener->odmr_user_count; i++) {
+        if (slice_equal_fold(listener->odmr_users[i].name, name)) {
+            found = &listener->odmr_users[i];
+        }
+    }
+    return found;
+}
+
 /* What the sources of a listener know of a name. */
 struct known {
     struct slice name;                 /* as it is written there */
@@ -233,6 +245,7 @@ struct known {
     const struct login_source *remote; /* not NULL: it is to be asked, of the index `at` */
     uint32_t at;
     const struct login_user *user;
+    const struct odmr_user *site; /* of a listener with protocol = odmr, which asks nobody else */
     const struct slice *addresses;
     uint32_t address_count;
 };
@@ -247,6 +260,12 @@ static struct known look_up(const struct login_desk *desk, const struct listener
                             struct slice name, uint32_t first)
 {
     struct known known = {.name = name, .decoy = password_nobody()};
+    known.site = listener != NULL ? find_site(listener, name) : NULL;
+    if (known.site != NULL) {
+        known.name = known.site->name;
+        known.addresses = known.site->domains;
+        known.address_count = known.site->domain_count;
+    }
     for (uint32_t i = 0; listener != NULL && i < listener->login_source_count; i++) {
         const struct login_source *source = &listener->login_sources[i];
         const struct login_user *user = NULL;
@@ -354,6 +373,11 @@ static void not_now(struct login_desk *desk, struct asker *asker, uint64_t token
     log_login("not tried", LOG_LEVEL_INFO, listener, name, client, how, wait_ms);
     answer_verdict(desk, asker, token, LOGIN_LATER);
 }
+
+static const char *const how_texts[] = {[LOGIN_PASSWORD] = "password",
+                                        [LOGIN_SALT] = "scram",
+                                        [LOGIN_PROOF] = "scram",
+                                        [LOGIN_CRAM] = "cram"};
 
 /* ---- passwords ---------------------------------------------------------------------------- */
 
@@ -583,6 +607,27 @@ static void ask_proof(struct login_desk *desk, struct asker *asker,
     }
 }
 
+/* ---- sites that fetch their mail ----------------------------------------------------------- */
+
+/* Their passwords are there in clear, as CRAM-MD5 asks for: nothing is to be computed for long. */
+static void ask_site(struct login_desk *desk, struct asker *asker,
+                     const struct login_request *request, const struct known *known)
+{
+    struct login_answer reply = {.token = request->token};
+    bool is_cram = request->question == LOGIN_CRAM;
+    struct slice password =
+        known->site != NULL ? known->site->password : SLICE_LITERAL("nobody has this");
+    bool proves = is_cram ? sasl_cram_proves(request->auth_message, password, request->secret)
+                          : digest_equal(password, request->secret);
+    if (proves && known->site != NULL) {
+        passed(desk, asker, known, request->listener, &request->client,
+               how_texts[request->question], &reply);
+    } else {
+        failed(desk, asker, request->token, request->listener, request->name, SLICE_EMPTY,
+               &request->client, how_texts[request->question], clock_steady_ms());
+    }
+}
+
 /* ---- questions ---------------------------------------------------------------------------- */
 
 static void take_request(struct login_desk *desk, struct asker *asker,
@@ -592,13 +637,19 @@ static void take_request(struct login_desk *desk, struct asker *asker,
         login_throttle_wait(desk->throttle, &request->client, request->name, clock_steady_ms());
     if (wait_ms > 0) {
         not_now(desk, asker, request->token, request->listener, request->name, &request->client,
-                request->question == LOGIN_PASSWORD ? "password" : "scram", wait_ms);
+                how_texts[request->question], wait_ms);
         return;
     }
     refresh(desk);
-    struct known known = look_up(desk, find_listener(desk, request->listener), request->name, 0);
+    const struct listener_config *listener = find_listener(desk, request->listener);
+    struct known known = look_up(desk, listener, request->name, 0);
+    bool is_for_sites = listener != NULL && listener->protocol == LISTENER_ODMR;
     switch (request->question) {
     case LOGIN_PASSWORD:
+        if (is_for_sites) {
+            ask_site(desk, asker, request, &known);
+            break;
+        }
         ask_password(desk, asker, request, &known);
         break;
     case LOGIN_SALT:
@@ -606,6 +657,9 @@ static void take_request(struct login_desk *desk, struct asker *asker,
         break;
     case LOGIN_PROOF:
         ask_proof(desk, asker, request, &known);
+        break;
+    case LOGIN_CRAM:
+        ask_site(desk, asker, request, &known);
         break;
     }
 }

@@ -229,7 +229,6 @@ struct smtp_answer client_present(struct session *session, const struct smtp_ser
     session->has_told_protocol = facts.has_protocol;
     session->is_extended = facts.is_extended;
     session->misses = 0;
-    odmr_forget(session);
     login_forget(session);
     bool has_login = session->listener->believes_login && facts.login.length > 0 &&
                      facts.login.length <= LOGIN_NAME_MAX && utf8_is_valid(facts.login);

@@ -183,10 +183,7 @@ void session_handle(struct session *session, const struct smtp_server_event *eve
         break;
     case SMTP_SERVER_AUTH:
     case SMTP_SERVER_RESPONSE:
-        if (session->listener->settings.odmr) {
-            answer = event->kind == SMTP_SERVER_AUTH ? odmr_auth(session)
-                                                     : odmr_response(session, event);
-        } else if (!login_take(session, event, &answer)) {
+        if (!login_take(session, event, &answer)) {
             return;
         }
         break;

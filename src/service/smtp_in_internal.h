@@ -181,8 +181,7 @@ struct session {
     uint64_t request;                /* token of a request that core is to answer; 0: none */
     enum request_kind asks;          /* and for what */
     struct session_milters *milters; /* NULL: none */
-    struct odmr_login *login;        /* from the first AUTH on */
-    struct mail_login *mail_login;   /* likewise; with mail */
+    struct login *login;             /* from the first AUTH on */
     struct smtp_server server;
 };
 
@@ -401,14 +400,11 @@ bool etrn_take(struct smtp_in *in, struct reader *reader);
 void etrn_give_up(struct session *session); /* core does not answer; the session may be gone */
 
 /* smtp_in_odmr.c */
-struct smtp_answer odmr_auth(struct session *session);
-struct smtp_answer odmr_response(struct session *session, const struct smtp_server_event *event);
 /* As etrn_ask(), which it shares the token with. */
 bool odmr_atrn(struct session *session, const struct smtp_server_event *event,
                struct smtp_answer *ret_answer);
 bool odmr_take(struct smtp_in *in, struct reader *reader);
 void odmr_give_up(struct session *session); /* core does not answer; the session may be gone */
-void odmr_forget(struct session *session);  /* who has logged in */
 
 /* smtp_in_login.c */
 /* True: *ret_answer is the reply to AUTH or to a response; false: it comes later. */
@@ -421,6 +417,8 @@ bool login_expire(struct session *session, int64_t now_ms);
 struct slice login_user(const struct session *session);     /* empty: nobody has logged in */
 struct slice login_identity(const struct session *session); /* however he wrote his name */
 const char *login_mechanism(const struct session *session); /* by which; "": nobody has */
+/* Whose mail he may fetch, by a listener with protocol = odmr. */
+uint32_t login_domains(const struct session *session, const struct slice **ret_domains);
 /* Who has logged in may send as this address. */
 bool login_owns(const struct session *session, struct slice address);
 /* Somebody who is trusted says that he has logged in by this name. False: memory. */

@@ -20,8 +20,6 @@ enum {
     CELLS = 1 << 15,
 };
 
-const struct smtp_in_pace smtp_in_login_pace = {30 * INT64_C(1000000), 300 * INT64_C(1000000)};
-
 struct smtp_in_shared {
     struct tls_tickets tickets;
     struct hash_key key;
@@ -178,10 +176,9 @@ struct smtp_in_pace smtp_in_per_minute(uint32_t count)
     return (struct smtp_in_pace){count == 0 ? 0 : MINUTE_US / count, MINUTE_US};
 }
 
-static bool is_counted(enum smtp_in_deed deed, struct smtp_in_pace pace,
-                       const struct ip_address *client)
+static bool is_counted(struct smtp_in_pace pace, const struct ip_address *client)
 {
-    return pace.cost_us != 0 && (deed == SMTP_IN_MISTAKES || !ip_is_loopback(client));
+    return pace.cost_us != 0 && !ip_is_loopback(client);
 }
 
 bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
@@ -189,7 +186,7 @@ bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
 {
     uint32_t cells[ROWS];
     bool may = false;
-    if (!is_counted(deed, pace, client)) {
+    if (!is_counted(pace, client)) {
         return true;
     }
     cells_of(shared, client, client_octets(client), cells);
@@ -206,7 +203,7 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
                  const struct ip_address *client, int64_t now_ms)
 {
     uint32_t cells[ROWS];
-    if (!is_counted(deed, pace, client)) {
+    if (!is_counted(pace, client)) {
         return;
     }
     cells_of(shared, client, client_octets(client), cells);

@@ -33,11 +33,10 @@ void smtp_in_leave(struct smtp_in_shared *shared, const struct ip_address *clien
  * paid off as time goes by; a client owes at most its credit. */
 enum smtp_in_deed {
     SMTP_IN_CONNECTS,
-    SMTP_IN_SENDS,    /* MAIL */
-    SMTP_IN_NAMES,    /* RCPT */
-    SMTP_IN_MISSES,   /* a recipient that is refused */
-    SMTP_IN_MISTAKES, /* a login that fails */
-    SMTP_IN_SUBMITS,  /* RCPT of a user who has logged in, from wherever */
+    SMTP_IN_SENDS,   /* MAIL */
+    SMTP_IN_NAMES,   /* RCPT */
+    SMTP_IN_MISSES,  /* a recipient that is refused */
+    SMTP_IN_SUBMITS, /* RCPT of a user who has logged in, from wherever */
     SMTP_IN_DEEDS
 };
 struct smtp_in_pace {
@@ -46,7 +45,7 @@ struct smtp_in_pace {
 };
 /* So many in a minute, all at once if it likes; 0: any number. */
 struct smtp_in_pace smtp_in_per_minute(uint32_t count);
-/* Clients are counted as for connections; loopback is not, but for mistakes. */
+/* Clients are counted as for connections; loopback is not. */
 bool smtp_in_may(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
                  const struct ip_address *client, int64_t now_ms);
 void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct smtp_in_pace pace,
@@ -54,9 +53,6 @@ void smtp_in_did(struct smtp_in_shared *shared, enum smtp_in_deed deed, struct s
 
 /* A user as a client of no address: to be counted like one. */
 struct ip_address smtp_in_user(const struct smtp_in_shared *shared, struct slice name);
-
-/* Logins that fail: 10 at once, then one in 30 s. */
-extern const struct smtp_in_pace smtp_in_login_pace;
 
 /* With what all loops seal session tickets. */
 const struct tls_tickets *smtp_in_tickets(const struct smtp_in_shared *shared);

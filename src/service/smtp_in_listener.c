@@ -147,6 +147,7 @@ static struct smtp_server_settings server_settings(const struct service_config *
         .starttls = listener->tls == LISTENER_TLS_STARTTLS,
         .submission = listener->protocol == LISTENER_SUBMISSION,
         .mechanisms = login_mechanisms(listener),
+        .clear_mechanisms = listener->protocol == LISTENER_ODMR ? 1u << SASL_CRAM_MD5 : 0,
     };
 }
 

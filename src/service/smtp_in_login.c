@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * AUTH for mail: the words of the mechanisms are taken apart here (proto/sasl_server), who is who
+ * AUTH: the words of the mechanisms are taken apart here (proto/sasl_server), who is who
  * the process of the secrets says (service/login.h). What is kept of a client who has logged in is
- * his name and what he may send as.
+ * his name, and what he may send as or fetch.
  *
  * A client waits for at most one answer, and for no longer than PATIENCE_MS: whatever becomes of
  * that process, he hears 454.
@@ -20,7 +20,7 @@
 
 enum { PATIENCE_MS = 30000, ANSWERS_PER_TURN = 64 };
 
-struct mail_login {
+struct login {
     struct sasl_server *sasl;         /* NULL: none is going on */
     enum sasl_mechanism mechanism;    /* of the last one */
     enum smtp_server_event_kind kind; /* of the question that waits */
@@ -46,7 +46,7 @@ static const struct smtp_answer malformed = {501, "5.5.2",
 
 static void forget_question(struct session *session)
 {
-    struct mail_login *login = session->mail_login;
+    struct login *login = session->login;
     if (login->token != 0) {
         (void)map_remove(&session->in->logins, login->token);
         login->token = 0;
@@ -55,19 +55,19 @@ static void forget_question(struct session *session)
 
 static void end_exchange(struct session *session)
 {
-    sasl_server_free(session->mail_login->sasl);
-    session->mail_login->sasl = NULL;
+    sasl_server_free(session->login->sasl);
+    session->login->sasl = NULL;
 }
 
 void login_forget(struct session *session)
 {
-    struct mail_login *login = session->mail_login;
+    struct login *login = session->login;
     if (login != NULL) {
         forget_question(session);
         end_exchange(session);
         arena_done(&login->arena);
         free(login);
-        session->mail_login = NULL;
+        session->login = NULL;
     }
 }
 
@@ -79,9 +79,9 @@ void login_let(struct session *session)
 
 bool login_present(struct session *session, struct slice name)
 {
-    struct mail_login *login = calloc(1, sizeof(*login));
+    struct login *login = calloc(1, sizeof(*login));
     login_forget(session);
-    session->mail_login = login;
+    session->login = login;
     if (login == NULL) {
         return false;
     }
@@ -95,7 +95,7 @@ bool login_present(struct session *session, struct slice name)
 
 struct slice login_user(const struct session *session)
 {
-    const struct mail_login *login = session->mail_login;
+    const struct login *login = session->login;
     return login != NULL && login->is_in ? login->account : SLICE_EMPTY;
 }
 
@@ -109,13 +109,20 @@ struct slice login_identity(const struct session *session)
 
 const char *login_mechanism(const struct session *session)
 {
-    const struct mail_login *login = session->mail_login;
+    const struct login *login = session->login;
     return sasl_name(login != NULL && login->is_in ? login->mechanism : SASL_NONE);
+}
+
+uint32_t login_domains(const struct session *session, const struct slice **ret_domains)
+{
+    const struct login *login = session->login;
+    *ret_domains = login != NULL ? login->addresses : NULL;
+    return login != NULL && login->is_in ? login->address_count : 0;
 }
 
 bool login_owns(const struct session *session, struct slice address)
 {
-    const struct mail_login *login = session->mail_login;
+    const struct login *login = session->login;
     return login != NULL && login->is_in &&
            login_may_send_as(login->addresses, login->address_count, address);
 }
@@ -124,6 +131,9 @@ unsigned login_mechanisms(const struct listener_config *listener)
 {
     unsigned in_clear = 1u << SASL_PLAIN | 1u << SASL_LOGIN;
     bool all_have_keys = true; /* a client that chooses SCRAM tries nothing else */
+    if (listener->protocol == LISTENER_ODMR) {
+        return 1u << SASL_CRAM_MD5 | (listener->tls != LISTENER_TLS_NONE ? in_clear : 0);
+    }
     for (uint32_t i = 0; i < listener->login_source_count; i++) {
         all_have_keys = all_have_keys && listener->login_sources[i].kind == LOGIN_SOURCE_USERS;
     }
@@ -138,7 +148,7 @@ static bool send_question(struct session *session, enum login_question question,
                           struct slice secret)
 {
     struct smtp_in *in = session->in;
-    struct mail_login *login = session->mail_login;
+    struct login *login = session->login;
     struct login_request request = {
         .token = in->next_token++,
         .question = question,
@@ -176,7 +186,7 @@ static struct smtp_answer challenge_answer(struct smtp_in *in, struct slice chal
 static bool go_on(struct session *session, enum sasl_turn turn, struct slice challenge,
                   struct smtp_answer *ret_answer)
 {
-    struct mail_login *login = session->mail_login;
+    struct login *login = session->login;
     bool sent = false;
     *ret_answer = not_now;
     switch (turn) {
@@ -190,7 +200,8 @@ static bool go_on(struct session *session, enum sasl_turn turn, struct slice cha
         sent = send_question(session, LOGIN_SALT, SLICE_EMPTY);
         break;
     case SASL_PROOF:
-        sent = send_question(session, LOGIN_PROOF, sasl_server_proof(login->sasl));
+        sent = send_question(session, login->mechanism == SASL_CRAM_MD5 ? LOGIN_CRAM : LOGIN_PROOF,
+                             sasl_server_proof(login->sasl));
         break;
     case SASL_DONE:
         *ret_answer = SMTP_ACCEPT;
@@ -222,18 +233,18 @@ static bool go_on(struct session *session, enum sasl_turn turn, struct slice cha
 static bool begin(struct session *session, enum sasl_mechanism mechanism)
 {
     uint8_t nonce[SASL_NONCE_BYTES];
-    if (session->mail_login == NULL) {
-        session->mail_login = calloc(1, sizeof(*session->mail_login));
-        if (session->mail_login == NULL) {
+    if (session->login == NULL) {
+        session->login = calloc(1, sizeof(*session->login));
+        if (session->login == NULL) {
             return false;
         }
-        arena_init(&session->mail_login->arena);
+        arena_init(&session->login->arena);
     }
     end_exchange(session); /* one that was cancelled */
     random_bytes(nonce, sizeof(nonce));
-    session->mail_login->mechanism = mechanism;
-    session->mail_login->sasl = sasl_server_new(mechanism, nonce);
-    return session->mail_login->sasl != NULL;
+    session->login->mechanism = mechanism;
+    session->login->sasl = sasl_server_new(mechanism, nonce, session->listener->settings.hostname);
+    return session->login->sasl != NULL;
 }
 
 bool login_take(struct session *session, const struct smtp_server_event *event,
@@ -245,12 +256,12 @@ bool login_take(struct session *session, const struct smtp_server_event *event,
         *ret_answer = not_now;
         return true;
     }
-    session->mail_login->kind = event->kind;
+    session->login->kind = event->kind;
     buffer_init(&response, SMTP_COMMAND_LINE_MAX);
     buffer_init(&challenge, SASL_MESSAGE_MAX);
     enum sasl_turn turn = SASL_MALFORMED;
     if (base64_decode(&response, event->bytes) == ERROR_NONE && !response.failed) {
-        turn = sasl_server_step(session->mail_login->sasl, has_response, buffer_slice(&response),
+        turn = sasl_server_step(session->login->sasl, has_response, buffer_slice(&response),
                                 &challenge);
     }
     bool now = go_on(session, turn, buffer_slice(&challenge), ret_answer);
@@ -266,10 +277,10 @@ bool login_take(struct session *session, const struct smtp_server_event *event,
 
 static void say(struct session *session, const struct smtp_answer *answer)
 {
-    session_answer(session, session->mail_login->kind, answer);
+    session_answer(session, session->login->kind, answer);
 }
 
-static bool keep_account(struct mail_login *login, const struct login_answer *answer)
+static bool keep_account(struct login *login, const struct login_answer *answer)
 {
     arena_reset(&login->arena);
     login->account = arena_copy(&login->arena, answer->account);
@@ -290,7 +301,7 @@ static bool keep_account(struct mail_login *login, const struct login_answer *an
     return true;
 }
 
-static enum sasl_turn judge(struct mail_login *login, const struct login_answer *answer,
+static enum sasl_turn judge(struct login *login, const struct login_answer *answer,
                             struct buffer *challenge)
 {
     if (answer->verdict == LOGIN_GOOD && answer->salt.length > 0) {
@@ -315,7 +326,7 @@ static void take_answer(struct smtp_in *in, const struct login_answer *answer)
     }
     struct buffer challenge;
     buffer_init(&challenge, SASL_MESSAGE_MAX);
-    enum sasl_turn turn = judge(session->mail_login, answer, &challenge);
+    enum sasl_turn turn = judge(session->login, answer, &challenge);
     bool now = go_on(session, turn, buffer_slice(&challenge), &reply);
     buffer_done(&challenge);
     if (now) {
@@ -378,7 +389,7 @@ void smtp_in_set_login(struct smtp_in *in, int fd)
 
 bool login_expire(struct session *session, int64_t now_ms)
 {
-    struct mail_login *login = session->mail_login;
+    struct login *login = session->login;
     if (login == NULL || login->token == 0 || now_ms - login->asked_ms < PATIENCE_MS) {
         return false;
     }

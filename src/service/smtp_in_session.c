@@ -62,7 +62,6 @@ void session_free(struct session *session)
     }
     milters_free(session);
     request_forget(session);
-    odmr_forget(session);
     guard_forget(session);
     login_forget(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);

@@ -382,7 +382,7 @@ static void a_password_is_for_its_reader_alone(void **state)
 }
 
 /* The users of on-demand mail relay: many secrets in one file, for the receiving process alone. */
-static void users_are_for_the_receiving_process_alone(void **state)
+static void users_are_for_the_login_process_alone(void **state)
 {
     (void)state;
     put_file("secret", "# name password domains\r\n\tjoe  tanstaaf s.example,T.example\r\n\n"
@@ -409,19 +409,21 @@ static void users_are_for_the_receiving_process_alone(void **state)
     assert_int_equal(config->relay.servers[0].address_count, 0);
     assert_int_equal(config->relay.servers[0].connections, 1);
     assert_int_equal(config->relay.servers[0].greeting_timeout_ms, 9000);
-    struct buffer texts[4], errors;
+    struct buffer texts[5], errors;
     buffer_init(&errors, 0);
-    assert_true(settings_has_secrets(settings, SETTINGS_FOR_EDGE_IN));
-    for (unsigned i = 0; i < 4; i++) {
-        static const unsigned readers[] = {SETTINGS_FOR_EDGE_IN, SETTINGS_FOR_ALL,
-                                           SETTINGS_FOR_EDGE_OUT, SETTINGS_FOR_HELPER};
+    assert_true(settings_has_secrets(settings, SETTINGS_FOR_LOGIN));
+    assert_false(settings_has_secrets(settings, SETTINGS_FOR_EDGE_IN));
+    for (unsigned i = 0; i < 5; i++) {
+        static const unsigned readers[] = {SETTINGS_FOR_LOGIN, SETTINGS_FOR_EDGE_IN,
+                                           SETTINGS_FOR_ALL, SETTINGS_FOR_EDGE_OUT,
+                                           SETTINGS_FOR_HELPER};
         buffer_init(&texts[i], 0);
         settings_expand(settings, readers[i], &texts[i]);
         assert_int_equal(has(&texts[i], "tanstaaf") || has(&texts[i], "heinlein"), i == 0);
     }
     settings_free(settings);
     unlink("secret");
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 5; i++) {
         settings = settings_parse(buffer_slice(&texts[i]), &errors);
         assert_non_null(settings);
         assert_int_equal(settings_config(settings)->listeners[1].odmr_user_count, i == 0 ? 2 : 0);
@@ -734,7 +736,7 @@ int main(void)
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(retries_may_grow),
         cmocka_unit_test(a_password_is_for_its_reader_alone),
-        cmocka_unit_test(users_are_for_the_receiving_process_alone),
+        cmocka_unit_test(users_are_for_the_login_process_alone),
         cmocka_unit_test(a_password_that_all_may_read_is_warned_of),
         cmocka_unit_test(warnings_do_not_fail),
         cmocka_unit_test(postmaster_of_the_first_domain_that_is_no_pattern),

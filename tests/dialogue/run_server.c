@@ -151,9 +151,8 @@ static void print_event(struct play *play, const struct smtp_server_event *event
                       event->with_subdomains ? " and below" : "");
         break;
     case SMTP_SERVER_AUTH:
-        buffer_printf(events, "auth%s%s%s%.*s", play->settings.odmr ? "" : " ",
-                      sasl_name(event->mechanism), event->has_response ? " with " : "",
-                      SLICE_PRINT(event->bytes));
+        buffer_printf(events, "auth %s%s%.*s", sasl_name(event->mechanism),
+                      event->has_response ? " with " : "", SLICE_PRINT(event->bytes));
         break;
     case SMTP_SERVER_RESPONSE:
         buffer_printf(events, "response %.*s", SLICE_PRINT(event->bytes));
@@ -296,6 +295,8 @@ static void set(struct play *play, struct slice rest)
         s->reject_bare_newline = value != 0;
     } else if (is(key, "odmr")) {
         s->odmr = value != 0;
+        s->clear_mechanisms = 1u << SASL_CRAM_MD5;
+        s->mechanisms = s->clear_mechanisms | (value > 1 ? 1u << SASL_PLAIN : 0);
     } else if (is(key, "starttls")) {
         s->starttls = value != 0;
     } else if (is(key, "submission")) {

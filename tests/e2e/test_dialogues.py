@@ -41,6 +41,7 @@ NOT_PLAYED = {
     "submission": LOGIN,
     "submission_in_clear": LOGIN,
     "odmr": ODMR,
+    "odmr_starttls": ODMR,
     "xclient_begins_anew": TRUST,
     "xclient_tells_a_login": TRUST,
     "xclient_without_a_login": TRUST,

@@ -41,8 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     bool is_good = (data[0] & 8) != 0, has_response = (data[0] & 4) != 0;
     struct slice input = slice_make(data + 1, size - 1);
-    struct sasl_server *server =
-        sasl_server_new((enum sasl_mechanism)(SASL_PLAIN + (data[0] & 3) % 3), nonce);
+    struct sasl_server *server = sasl_server_new((enum sasl_mechanism)(SASL_PLAIN + (data[0] & 3)),
+                                                 nonce, SLICE_LITERAL("mx2.example.net"));
     struct buffer challenge;
     buffer_init(&challenge, 0);
     enum sasl_turn turn = SASL_CHALLENGE;

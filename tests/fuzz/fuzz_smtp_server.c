@@ -142,8 +142,10 @@ static void play(struct slice input, size_t piece, uint8_t choice, struct run *r
     settings.odmr = run->is_odmr = (choice & 4) != 0;
     run->has_auth = !run->is_odmr && (choice & 8) != 0;
     settings.mechanisms = run->has_auth ? 1u << SASL_PLAIN | 1u << SASL_SCRAM_SHA_256 : 0;
+    settings.clear_mechanisms = run->is_odmr ? 1u << SASL_CRAM_MD5 : 0;
+    settings.mechanisms |= run->is_odmr ? settings.clear_mechanisms | 1u << SASL_PLAIN : 0;
     settings.submission = run->has_auth && (choice & 1) != 0;
-    settings.starttls = run->has_starttls = !run->is_odmr && choice >= 0xc0;
+    settings.starttls = run->has_starttls = choice >= 0xc0;
     smtp_server_init(&server, &settings, 0);
     smtp_server_set_secure(&server, run->has_auth && !run->has_starttls);
     smtp_server_set_trusted(&server, (choice & 16) != 0);

@@ -48,7 +48,7 @@ static enum sasl_turn decide(struct sasl_server *server, enum sasl_turn question
 static bool log_in(enum sasl_mechanism mechanism, const char *name, const char *password,
                    bool with_initial)
 {
-    struct sasl_server *server = sasl_server_new(mechanism, nonce);
+    struct sasl_server *server = sasl_server_new(mechanism, nonce, SLICE_LITERAL("mx.example"));
     struct sasl_client *client;
     struct buffer response, challenge;
     assert_non_null(server);
@@ -110,7 +110,7 @@ static enum sasl_turn first(enum sasl_mechanism mechanism, struct slice response
 {
     struct buffer challenge;
     buffer_init(&challenge, 0);
-    *ret_server = sasl_server_new(mechanism, nonce);
+    *ret_server = sasl_server_new(mechanism, nonce, SLICE_LITERAL("mx.example"));
     assert_non_null(*ret_server);
     enum sasl_turn turn = sasl_server_step(*ret_server, true, response, &challenge);
     buffer_done(&challenge);
@@ -268,6 +268,52 @@ static void scram_is_that_of_rfc_7677(void **state)
     buffer_done(&text);
 }
 
+static void cram_md5_asks_whether_the_proof_is_right(void **state)
+{
+    (void)state;
+    struct sasl_server *server = sasl_server_new(SASL_CRAM_MD5, nonce, SLICE_LITERAL("mx.example"));
+    struct buffer challenge;
+    uint8_t none[SASL_PROOF_BYTES] = {0};
+    buffer_init(&challenge, 0);
+    assert_int_equal(sasl_server_step(server, false, SLICE_EMPTY, &challenge), SASL_CHALLENGE);
+    assert_true(slice_equal(buffer_slice(&challenge),
+                            SLICE_LITERAL("<010203000000000000000000000000@mx.example>")));
+    assert_int_equal(sasl_server_step(server, true,
+                                      SLICE_LITERAL("a b 0123456789abcdef0123456789ABCDEF"),
+                                      &challenge),
+                     SASL_PROOF);
+    assert_true(slice_equal(sasl_server_name(server), SLICE_LITERAL("a b")));
+    assert_true(
+        slice_equal(sasl_server_proof(server), SLICE_LITERAL("0123456789abcdef0123456789ABCDEF")));
+    assert_true(slice_equal(sasl_server_auth_message(server), buffer_slice(&challenge)));
+    assert_int_equal(sasl_server_judge(server, true, none, &challenge), SASL_DONE);
+    sasl_server_free(server);
+    buffer_done(&challenge);
+    assert_int_equal(sasl_client_new(SASL_CRAM_MD5, SLICE_LITERAL("user"), SLICE_LITERAL("pencil"),
+                                     nonce, &(struct sasl_client *){NULL}),
+                     ERROR_INVALID);
+}
+
+static void cram_md5_takes_nothing_else(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "user", "user 0123", " 0123456789abcdef0123456789abcdef",
+                                      "user 0123456789abcdef0123456789abcdef0"};
+    struct sasl_server *server;
+    struct buffer challenge;
+    buffer_init(&challenge, 0);
+    /* An answer before the question. */
+    malformed(SASL_CRAM_MD5, SLICE_LITERAL("user 0123456789abcdef0123456789abcdef"));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        server = sasl_server_new(SASL_CRAM_MD5, nonce, SLICE_LITERAL("mx.example"));
+        assert_int_equal(sasl_server_step(server, false, SLICE_EMPTY, &challenge), SASL_CHALLENGE);
+        assert_int_equal(sasl_server_step(server, true, slice_from_text(bad[i]), &challenge),
+                         SASL_MALFORMED);
+        sasl_server_free(server);
+    }
+    buffer_done(&challenge);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +323,8 @@ int main(void)
         cmocka_unit_test(names_and_nonces_are_bounded),
         cmocka_unit_test(scram_ends_with_the_same_nonce_and_a_proof),
         cmocka_unit_test(scram_is_that_of_rfc_7677),
+        cmocka_unit_test(cram_md5_asks_whether_the_proof_is_right),
+        cmocka_unit_test(cram_md5_takes_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,10 @@
 #include "base/base64.h"
 #include "base/digest.h"
 #include "in_world.h"
+#include "service/login_desk.h"
+#include "service/login_throttle.h"
+#include "sim/disk_sim.h"
+#include "sys/fdpass.h"
 
 static const char stranger[] = "198.51.100.7";
 
@@ -41,9 +45,13 @@ static bool turn(void *context, int fd, uint32_t session)
     return !turned.refuses;
 }
 
+static struct login_desk *desk; /* who knows the passwords */
+static struct disk_sim *users_disk;
+
 static struct world *started(void)
 {
     static struct world world;
+    int ends[2];
     world_init(&world);
     world.listeners[0].protocol = LISTENER_ODMR;
     world.listeners[0].odmr_users = users;
@@ -53,7 +61,20 @@ static struct world *started(void)
     turned.refuses = false;
     turned.count = 0;
     smtp_in_set_turn(world.in, turn, NULL);
+    users_disk = disk_sim_new();
+    desk = login_desk_new(world.loop, &world.config, disk_sim_open(users_disk), &world.counters);
+    assert_non_null(desk);
+    assert_int_equal(fdpass_pair(ends), ERROR_NONE);
+    login_desk_serve(desk, ends[0]);
+    smtp_in_set_login(world.in, ends[1]);
     return &world;
+}
+
+static void ended(struct world *world)
+{
+    login_desk_free(desk);
+    disk_sim_free(users_disk);
+    world_end(world);
 }
 
 /* Answers the challenge as `user` with `password`; true if the reply begins with `code`. */
@@ -78,7 +99,9 @@ static bool login(struct client *client, const char *user, const char *password,
     }
     base64_encode(&line, buffer_slice(&response));
     buffer_put_u8(&line, 0);
-    bool good = client_talk(client, (const char *)line.data, code);
+    client_say(client, (const char *)line.data);
+    backend_run(client->world, 5000); /* a refusal takes its time */
+    bool good = client_talk(client, NULL, code);
     buffer_done(&challenge);
     buffer_done(&response);
     buffer_done(&line);
@@ -123,7 +146,7 @@ static void answers_are_in_the_words_of_the_standard(void **state)
     world_settle(world);
     assert_true(client->closed); /* here: nobody has the other copy */
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 static void core_is_asked_for_what_the_user_may_have(void **state)
@@ -140,17 +163,22 @@ static void core_is_asked_for_what_the_user_may_have(void **state)
     assert_true(client_talk(client, "ATRN s.example,u.example", "450 "));
     assert_true(client_talk(client, "ATRN u.example", "450 "));
     assert_int_equal(world->atrns, 2);
-    /* A new configuration takes the user away. */
+    /* A new configuration takes the user away: he logs in no more. */
     struct service_config changed = world->config;
     struct listener_config listener = world->listeners[0];
     listener.odmr_users = &users[1];
     listener.odmr_user_count = 1;
     changed.listeners = &listener;
     assert_int_equal(smtp_in_reconfigure(world->in, &changed, 2, &world->listener), ERROR_NONE);
+    login_desk_reconfigure(desk, &changed);
+    client_free(client);
+    client = greeted(world);
+    assert_true(login(client, "joe", "secret", "535 "));
+    assert_true(login(client, "ann", "sesame", "235 "));
     assert_true(client_talk(client, "ATRN s.example", "450 "));
     assert_int_equal(world->atrns, 2);
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 /* What a session has said counts for the protocol that it has said it in. */
@@ -166,7 +194,7 @@ static void a_call_goes_on_when_its_listener_takes_mail(void **state)
     world->atrn_outcome = RELAY_ATRN_NOTHING;
     assert_true(client_talk(asked, "AUTH CRAM-MD5", "334 "));
     assert_int_equal(smtp_in_reconfigure(world->in, &changed, 2, &world->listener), ERROR_NONE);
-    assert_true(client_talk(asked, "am9l", "535 5.7.8 "));
+    assert_true(client_talk(asked, "am9l", "501 5.5.2 "));
     assert_true(client_talk(client, "MAIL FROM:<joe@site.example>", "502 "));
     assert_true(client_talk(client, "QUIT", "221 "));
     struct client *fresh = client_new(world, stranger);
@@ -175,7 +203,7 @@ static void a_call_goes_on_when_its_listener_takes_mail(void **state)
     client_free(fresh);
     client_free(asked);
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 static void only_who_proves_it_is_let_in(void **state)
@@ -189,15 +217,15 @@ static void only_who_proves_it_is_let_in(void **state)
     assert_true(client_talk(client, "AUTH CRAM-MD5", "334 "));
     assert_true(client_talk(client, "?", "501 5.5.2 "));
     assert_true(client_talk(client, "AUTH CRAM-MD5", "334 "));
-    assert_true(client_talk(client, "am9l", "535 5.7.8 "));
+    assert_true(client_talk(client, "am9l", "501 5.5.2 "));
     assert_true(client_talk(client, "AUTH CRAM-MD5", "334 "));
-    assert_true(client_talk(client, "", "535 5.7.8 "));
+    assert_true(client_talk(client, "", "501 5.5.2 "));
     assert_true(client_talk(client, "ATRN", "530 5.7.0 "));
-    assert_int_equal(atomic_load(&world->counters.value[COUNTER_LOGINS_FAILED]), 4);
+    assert_int_equal(atomic_load(&world->counters.value[COUNTER_LOGINS_FAILED]), 2);
     assert_true(login(client, "ann", "sesame", "235 "));
     assert_int_equal(world->atrns, 0);
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 static void many_failures_of_a_client_cost_it_time(void **state)
@@ -205,14 +233,26 @@ static void many_failures_of_a_client_cost_it_time(void **state)
     (void)state;
     struct world *world = started();
     struct client *client = greeted(world);
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i <= LOGIN_CLIENT_FREE; i++) {
         assert_true(login(client, "joe", "wrong", "535 "));
     }
-    assert_true(client_talk(client, "AUTH CRAM-MD5", "454 4.7.0 Too many failed logins"));
-    backend_run(world, 31000);
+    assert_true(login(client, "joe", "secret", "454 4.7.0 Too many failed logins"));
+    backend_run(world, LOGIN_WAIT_FIRST_MS);
     assert_true(login(client, "joe", "secret", "235 "));
     client_free(client);
-    world_end(world);
+    ended(world);
+}
+
+static void without_who_knows_nobody_is_let_in(void **state)
+{
+    (void)state;
+    struct world *world = started();
+    struct client *client = greeted(world);
+    smtp_in_set_login(world->in, -1);
+    assert_true(login(client, "joe", "secret", "454 4.7.0 "));
+    assert_true(client_talk(client, "ATRN", "530 5.7.0 "));
+    client_free(client);
+    ended(world);
 }
 
 static void a_connection_that_cannot_be_handed_over_stays(void **state)
@@ -228,7 +268,7 @@ static void a_connection_that_cannot_be_handed_over_stays(void **state)
     assert_int_equal(turned.count, 1);
     assert_true(client_talk(client, "NOOP", "250 "));
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 static void nothing_may_come_behind_atrn(void **state)
@@ -253,7 +293,7 @@ static void nothing_may_come_behind_atrn(void **state)
     assert_true(client_talk(client, NULL, "503 5.5.1 Nothing may follow ATRN"));
     assert_int_equal(turned.count, 0);
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 static void core_is_waited_for_but_not_for_ever(void **state)
@@ -281,7 +321,7 @@ static void core_is_waited_for_but_not_for_ever(void **state)
     assert_true(client_talk(other, "ATRN", "451 4.3.0 "));
     client_free(client);
     client_free(other);
-    world_end(world);
+    ended(world);
 }
 
 static void a_broken_core_mixes_nothing_up(void **state)
@@ -301,7 +341,7 @@ static void a_broken_core_mixes_nothing_up(void **state)
     world->atrn_outcome = RELAY_ATRN_NOTHING;
     assert_true(client_talk(client, "ATRN", "453 "));
     client_free(client);
-    world_end(world);
+    ended(world);
 }
 
 int main(void)
@@ -312,6 +352,7 @@ int main(void)
         cmocka_unit_test(a_call_goes_on_when_its_listener_takes_mail),
         cmocka_unit_test(only_who_proves_it_is_let_in),
         cmocka_unit_test(many_failures_of_a_client_cost_it_time),
+        cmocka_unit_test(without_who_knows_nobody_is_let_in),
         cmocka_unit_test(a_connection_that_cannot_be_handed_over_stays),
         cmocka_unit_test(nothing_may_come_behind_atrn),
         cmocka_unit_test(core_is_waited_for_but_not_for_ever),

@@ -127,25 +127,26 @@ static void connections_change_hands(void **state)
     smtp_in_shared_free(shared);
 }
 
-static void failed_logins_are_paid_off_by_time(void **state)
+static void deeds_are_paid_off_by_time(void **state)
 {
     (void)state;
     struct smtp_in_shared *shared = smtp_in_shared_new();
+    const struct smtp_in_pace pace = {30000000, 300000000};
     struct ip_address client, other;
     assert_true(ip_from_text(SLICE_LITERAL("192.0.2.1"), &client));
     assert_true(ip_from_text(SLICE_LITERAL("192.0.2.2"), &other));
     int64_t now = 1000000;
     for (int i = 0; i < 10; i++) {
-        assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now));
-        smtp_in_did(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now);
+        assert_true(smtp_in_may(shared, SMTP_IN_MISSES, pace, &client, now));
+        smtp_in_did(shared, SMTP_IN_MISSES, pace, &client, now);
     }
-    assert_false(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now));
-    assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &other, now));
-    assert_false(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 29999));
-    assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 30000));
-    smtp_in_did(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 30000);
-    assert_false(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 30000));
-    assert_true(smtp_in_may(shared, SMTP_IN_MISTAKES, smtp_in_login_pace, &client, now + 60000));
+    assert_false(smtp_in_may(shared, SMTP_IN_MISSES, pace, &client, now));
+    assert_true(smtp_in_may(shared, SMTP_IN_MISSES, pace, &other, now));
+    assert_false(smtp_in_may(shared, SMTP_IN_MISSES, pace, &client, now + 29999));
+    assert_true(smtp_in_may(shared, SMTP_IN_MISSES, pace, &client, now + 30000));
+    smtp_in_did(shared, SMTP_IN_MISSES, pace, &client, now + 30000);
+    assert_false(smtp_in_may(shared, SMTP_IN_MISSES, pace, &client, now + 30000));
+    assert_true(smtp_in_may(shared, SMTP_IN_MISSES, pace, &client, now + 60000));
     smtp_in_shared_free(shared);
 }
 
@@ -156,7 +157,7 @@ int main(void)
         cmocka_unit_test(connections_by_client),
         cmocka_unit_test(many_clients_are_not_taken_for_one),
         cmocka_unit_test(connections_change_hands),
-        cmocka_unit_test(failed_logins_are_paid_off_by_time),
+        cmocka_unit_test(deeds_are_paid_off_by_time),
     };
     return cmocka_run_group_tests_name("smtp_in_parts", tests, NULL, NULL);
 }

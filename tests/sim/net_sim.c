@@ -395,6 +395,16 @@ enum error net_receive(int fd, void *ret_bytes, size_t size, size_t *ret_length)
     return ERROR_AGAIN;
 }
 
+size_t sim_net_peek(int fd, void *ret_bytes, size_t size)
+{
+    const struct sock *sock = sock_of(fd);
+    size_t count = sock->length < size ? sock->length : size;
+    if (count > 0) {
+        memcpy(ret_bytes, sock->bytes, count);
+    }
+    return count;
+}
+
 bool net_has_input(int fd)
 {
     const struct sock *sock = sock_of(fd);

@@ -6,6 +6,7 @@
 
 #include "service/channel.h"
 #include "service/core_internal.h"
+#include "service/login_desk.h"
 #include "service/smtp_in.h"
 #include "service/smtp_out.h"
 #include "sim/sim.h"
@@ -39,6 +40,10 @@ struct program {
     struct core *core;
     struct edge edges_in[LOOPS], edges_out[LOOPS];
     struct smtp_in_shared *shared;
+    struct disk_sim *users_store;
+    struct sim_process *login; /* never killed */
+    struct loop *login_loop;
+    struct login_desk *desk;
     int *listeners;
     struct counter_page *page;
     bool starting_edge;
@@ -153,6 +158,29 @@ static bool turn(void *context, int fd, uint32_t session)
     return true;
 }
 
+/* A pair for each loop, as app/role_edge_in and role_login do it. */
+static void wire_login(struct program *program, struct edge *edge)
+{
+    int asker, desk;
+    sim_net_pair(program->process[ROLE_EDGE_IN], program->login, &asker, &desk);
+    smtp_in_set_login(edge->in, asker);
+    sim_process_enter(program->login);
+    login_desk_serve(program->desk, desk);
+    sim_process_enter(program->process[ROLE_EDGE_IN]);
+}
+
+static void start_login(struct program *program)
+{
+    program->login = sim_process_new("login");
+    sim_process_enter(program->login);
+    program->users_store = disk_sim_new();
+    program->login_loop = loop_new();
+    program->desk = login_desk_new(program->login_loop, program->config,
+                                   disk_sim_open(program->users_store), &program->page->slots[5]);
+    assert(program->desk != NULL);
+    sim_process_enter(program->keeper);
+}
+
 static void start_edge_in(struct program *program)
 {
     program->shared = smtp_in_shared_new();
@@ -164,6 +192,7 @@ static void start_edge_in(struct program *program)
                                program->listeners, NULL, &program->page->slots[1 + i]);
         assert(edge->in != NULL);
         smtp_in_set_turn(edge->in, turn, program);
+        wire_login(program, edge);
         wire(program, edge, i, true);
     }
 }
@@ -285,6 +314,7 @@ struct program *program_start(const struct service_config *config, struct disk_s
     for (uint32_t i = 0; i < config->listener_count; i++) {
         must(net_listen(&config->listeners[i].at, 128, &program->listeners[i]));
     }
+    start_login(program);
     for (enum role role = 0; role < ROLE_COUNT; role++) {
         start(program, role);
     }
@@ -318,6 +348,7 @@ void program_reload(struct program *program, const struct service_config *config
 {
     program->config = config;
     program->generation++;
+    login_desk_reconfigure(program->desk, config);
     for (enum role role = 0; role < ROLE_COUNT; role++) {
         for (uint32_t i = 0; program->process[role] != NULL && i < LOOPS; i++) {
             if (role != ROLE_CORE || i == 0) {

@@ -58,6 +58,8 @@ void sim_net_cut(const struct ip_endpoint *at);
 /* Two ends already connected, each belonging to a process: a socketpair(2). */
 void sim_net_pair(struct sim_process *first, struct sim_process *second, int *ret_first,
                   int *ret_second);
+/* Copies what has come, up to `size` bytes of it, and leaves it there. */
+size_t sim_net_peek(int fd, void *ret_bytes, size_t size);
 /* The connection belongs to the process `to` from now on, under the descriptor returned; what is
  * sent over `fd` still arrives, before what is sent over that, and to close it closes nothing. -1:
  * there are no more descriptors. Nothing may be on its way to us. */
