@@ -41,8 +41,7 @@ enum keeper_kind {
 
 enum keeper_edge { KEEPER_EDGE_IN, KEEPER_EDGE_OUT };
 
-/* Streams between two children; LINK_TURN, LINK_LOGIN, LINK_DIRECTORY and LINK_PAM have messages
- * (sys/fdpass.h). */
+/* Streams between two children; from LINK_TURN on they have messages (sys/fdpass.h). */
 enum keeper_link {
     KEEPER_LINK_WEB,       /* core, web: the control protocol, to ask only */
     KEEPER_LINK_HELPER,    /* core, helper: the control protocol, to command too */
@@ -53,6 +52,7 @@ enum keeper_link {
     KEEPER_LINK_LOGIN,     /* edge-in, login: an end of a pair for each loop (service/login.h) */
     KEEPER_LINK_DIRECTORY, /* login, directory: passwords (service/login_remote.h) */
     KEEPER_LINK_PAM,       /* login, pam: likewise */
+    KEEPER_LINK_LOGINS,    /* core, login: of each login (service/login.h) */
     KEEPER_LINKS
 };
 

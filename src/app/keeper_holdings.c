@@ -304,6 +304,7 @@ const enum role keeper_link_roles[KEEPER_LINKS][2] = {
     [KEEPER_LINK_LOGIN] = {ROLE_EDGE_IN, ROLE_LOGIN},
     [KEEPER_LINK_DIRECTORY] = {ROLE_LOGIN, ROLE_DIRECTORY},
     [KEEPER_LINK_PAM] = {ROLE_LOGIN, ROLE_PAM},
+    [KEEPER_LINK_LOGINS] = {ROLE_CORE, ROLE_LOGIN},
 };
 
 enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
@@ -311,9 +312,7 @@ enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)
     int *ends = holdings->links[link];
     close_one(&ends[0]);
     close_one(&ends[1]);
-    bool has_messages = link == KEEPER_LINK_TURN || link == KEEPER_LINK_LOGIN ||
-                        link == KEEPER_LINK_DIRECTORY || link == KEEPER_LINK_PAM;
-    int type = has_messages ? SOCK_SEQPACKET : SOCK_STREAM;
+    int type = link >= KEEPER_LINK_TURN ? SOCK_SEQPACKET : SOCK_STREAM;
     if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
         ends[0] = -1;
         ends[1] = -1;

@@ -81,7 +81,7 @@ const struct tool_command tool_commands[] = {
     {"recipients verify", "DOMAIN [ADDRESS ...]", "Ask the domain's server now",
      "And whether it refuses an address that cannot exist; without addresses that alone.", 0, 1,
      ANY, tool_recipients_verify},
-    {"trace", "ID|ADDRESS|MESSAGE-ID", "Every event of a message, in order; what was refused",
+    {"trace", "ID|ADDRESS|USER|MESSAGE-ID", "Every event of a message, in order; what was refused",
      "ADDRESS is a sender, recipient or client; MESSAGE-ID has its angle brackets.", 0, 1, 1,
      tool_trace},
     {"drill stop", "[DOMAIN]", "End a fire drill, or all",

@@ -29,9 +29,8 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_LOGIN] =
         {"login", SANDBOX_READ_FILES, 1024,
          "knows who may log in; is given the table of users to read, files of hashes, the "
-         "passwords "
-         "of sites that fetch their mail, and links to edge-in, which asks, to directory and to "
-         "pam; no network"},
+         "passwords of sites that fetch their mail, and links to edge-in, which asks, to "
+         "directory and to pam, and to core, which it tells of logins; no network"},
     [ROLE_DIRECTORY] =
         {"directory", SANDBOX_CONNECT, 1024,
          "asks LDAP directories when login asks; is given the passwords to search with, and hears "

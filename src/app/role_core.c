@@ -106,10 +106,14 @@ static void edge_broken(void *context, enum core_edge edge)
 }
 
 /* web asks, the helper also commands: it puts mail of ours into the queue, runs errands, and hands
- * lists over. */
+ * lists over. login only tells. */
 static void take_link(void *context, enum keeper_link link, int fd)
 {
     struct core_process *process = context;
+    if (link == KEEPER_LINK_LOGINS) {
+        core_set_logins(process->core, fd);
+        return;
+    }
     core_add_control(process->core, fd, link != KEEPER_LINK_WEB);
 }
 
@@ -199,6 +203,7 @@ static void take_links(struct core_process *process)
     take_link(process, KEEPER_LINK_HELPER, start->links[KEEPER_LINK_HELPER]);
     take_link(process, KEEPER_LINK_ERRANDS, start->links[KEEPER_LINK_ERRANDS]);
     take_link(process, KEEPER_LINK_LISTS, start->links[KEEPER_LINK_LISTS]);
+    take_link(process, KEEPER_LINK_LOGINS, start->links[KEEPER_LINK_LOGINS]);
 }
 
 /* What is large is mapped by itself and goes back as a whole: indexes that come and go would leave

@@ -2,8 +2,8 @@
  *
  * The process that keeps the secrets of who may log in (service/login_desk.h): the table of users
  * to read, files of hashes from the configuration, a link to edge-in, whose loops send it an end of
- * a pair each, and one each to directory and pam. It hears no stranger's bytes but names, passwords
- * and proofs, and writes nothing.
+ * a pair each, one each to directory and pam, and one over which core is told. It hears no
+ * stranger's bytes but names, passwords and proofs, and writes nothing.
  */
 #include "app/role_channel.h"
 #include "base/digest.h"
@@ -63,6 +63,10 @@ static void set_link(void *context, enum keeper_link link, int fd)
     }
     if (link == KEEPER_LINK_PAM) {
         login_desk_set_pam(role->desk, fd);
+        return;
+    }
+    if (link == KEEPER_LINK_LOGINS) {
+        login_desk_set_core(role->desk, fd);
         return;
     }
     unlink_edge(role);
@@ -131,6 +135,7 @@ int role_login(int channel)
     set_link(&role, KEEPER_LINK_LOGIN, role.start.links[KEEPER_LINK_LOGIN]);
     set_link(&role, KEEPER_LINK_DIRECTORY, role.start.links[KEEPER_LINK_DIRECTORY]);
     set_link(&role, KEEPER_LINK_PAM, role.start.links[KEEPER_LINK_PAM]);
+    set_link(&role, KEEPER_LINK_LOGINS, role.start.links[KEEPER_LINK_LOGINS]);
     const struct role_handlers handlers = {
         .context = &role, .link = set_link, .reload = reload, .stop = stop};
     struct role_channel *keeper;

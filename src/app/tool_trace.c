@@ -46,6 +46,25 @@ static const char *refusal_detail(const json_t *row, char *buffer, size_t size)
     return buffer;
 }
 
+/* "ann@example.org by 192.0.2.7: wrong; by scram, listener submission; next try ..." */
+static const char *login_detail(const json_t *row, char *buffer, size_t size)
+{
+    const char *reason = tool_string(row, "reason"), *user = tool_string(row, "user");
+    int64_t left_out = tool_integer(row, "left_out");
+    char next[TOOL_TEXT];
+    int length = snprintf(buffer, size, "%s%sby %s%s%s", user, user[0] != '\0' ? " " : "",
+                          tool_string(row, "client"), reason[0] != '\0' ? ": " : "", reason);
+    if (!tool_is_null(row, "next") && length >= 0 && (size_t)length < size) {
+        length += snprintf(buffer + length, size - (size_t)length, "; must wait until %s",
+                           tool_time(tool_integer(row, "next"), next));
+    }
+    if (left_out > 0 && length >= 0 && (size_t)length < size) {
+        snprintf(buffer + length, size - (size_t)length, "; %lld more were left out",
+                 (long long)left_out);
+    }
+    return buffer;
+}
+
 /* What the event is about, beside time, message and recipient. */
 static const char *event_detail(const json_t *row, char *buffer, size_t size)
 {
@@ -62,6 +81,8 @@ static const char *event_detail(const json_t *row, char *buffer, size_t size)
         change_detail(row, buffer, size);
     } else if (is(event, "refused")) {
         refusal_detail(row, buffer, size);
+    } else if (is(event, "login") || is(event, "denied")) {
+        login_detail(row, buffer, size);
     } else if (is(event, "missed")) {
         snprintf(buffer, size, "%lld events were too fast", (long long)tool_integer(row, "count"));
     } else {

@@ -39,6 +39,8 @@ static const struct {
     [ALERT_EDGE_OUT] = {"mail can go out again", ""},
     [ALERT_MILTER] = {"filter ", " can be reached again"},
     [ALERT_RECIPIENTS] = {"list ", " is taken again"},
+    [ALERT_LOGIN_ACCOUNT] = {"strangers may try again to log in as ", ""},
+    [ALERT_LOGIN_CLIENT] = {"client ", " may try again to log in"},
     [ALERT_MORE] = {"all conditions are listed again", ""},
 };
 

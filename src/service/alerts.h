@@ -51,6 +51,8 @@ enum {
     X(EDGE_OUT, "edge-out", "a ring is cut off")                                                   \
     X(MILTER, "milter", "filter: it cannot be reached")                                            \
     X(RECIPIENTS, "recipients", "list of recipients: it cannot be read, the last good one holds")  \
+    X(LOGIN_ACCOUNT, "login-account", "account: after failed logins strangers must wait")          \
+    X(LOGIN_CLIENT, "login-client", "client: after failed logins it must wait")                    \
     X(MORE, "more", "others found no place in the table")
 
 enum alert_kind {

@@ -281,17 +281,20 @@
  *
  * ---- "trace": one row per event, oldest first -------------------------------------------------
  *
- * Argument "what": an id, "ID/N", an address (sender, recipient or client) or "<Message-ID>".
+ * Argument "what": an id, "ID/N", an address (sender, recipient or client), a user or
+ * "<Message-ID>".
  * {"time":ms,"event","id","delivery":N or null (all, or the message itself),"sender","recipient",
  *  "server","reason","reply":"250 2.0.0 ok" or null,"client","bytes","next":ms or null}
  * "refused" (a client, or a recipient; "sender" null: not said yet) has "left_out":n, so many
- * others of the client's network of which there are no events. What servers and lanes came to is
- * about no message: "id" null, and "subject" (server or lane), "from","to" (states of a server,
+ * others of the client's network of which there are no events. "login" and "denied" are about
+ * nobody's message: "user" (null: only left_out is told), "client", "reason", of "denied" "next"
+ * (until when it must wait), and "left_out", of "login" the user's. What servers and lanes came to
+ * is about no message: "id" null, and "subject" (server or lane), "from","to" (states of a server,
  * servers of a switch, or null),"lasted":ms (what is over then). "server history" gives these
  * alone, by argument "name" only those that name it. Events: accepted attempt delivered deferred
  * in_doubt held released dead bounced discarded redirected retried imported orphaned pulled resent
- * ("reason": "again as ID", or of that one "a copy of ID") refused; server switched stopped
- * draining drained.
+ * ("reason": "again as ID", or of that one "a copy of ID") refused login denied; server switched
+ * stopped draining drained.
  */
 #ifndef HOLDFAST_SERVICE_CONTROL_H
 #define HOLDFAST_SERVICE_CONTROL_H

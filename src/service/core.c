@@ -144,6 +144,7 @@ static void tick(void *context)
     core_errands_tick(core);
     core_policies_tick(core);
     core_refusals_tick(core);
+    logins_tick(core);
     core_tls_reports_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
@@ -229,7 +230,8 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
     relay_set_policies(core->relay, &policies);
     error = core_in_reconfigure(core);
     if (error == ERROR_NONE) {
-        core->refusals = refusals_new();
+        core->refusals = event_bound_new(true);
+        core->logins = logins_new(core);
         core->ids = (struct id_maker){.node = core->config->node, .start = (uint32_t)random_u64()};
         loop_timer_set(core->tick, CORE_TICK_MS);
         loop_later_ask(core->load);
@@ -428,7 +430,8 @@ void core_free(struct core *core)
     core_act_done(core);
     relay_free(core->relay);
     events_close(core->events);
-    refusals_free(core->refusals);
+    event_bound_free(core->refusals);
+    logins_free(core->logins);
     loop_timer_free(core->tick);
     loop_timer_free(core->due);
     loop_timer_free(core->in_relief);

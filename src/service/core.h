@@ -38,6 +38,9 @@ void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum c
 /* A connected control stream (from the listening socket or the web process). `privileged`: may
  * change things; otherwise reads status only. The descriptor is taken over. */
 void core_add_control(struct core *core, int fd, bool privileged);
+/* One end of fdpass_pair(), taken over: who knows of logins tells of them (service/login.h). -1:
+ * there is nobody. */
+void core_set_logins(struct core *core, int fd);
 /* The configuration in force is not that of the file, for this reason; empty: it is. An alert says
  * so while it lasts. */
 void core_set_stale(struct core *core, struct slice why);

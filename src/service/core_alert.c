@@ -129,6 +129,17 @@ void report_alert_over(struct core *core, enum alert_kind kind)
     end(core, kind, SLICE_EMPTY);
 }
 
+void report_alert_of(struct core *core, enum alert_kind kind, struct slice subject,
+                     const char *text)
+{
+    begin(core, kind, subject, text);
+}
+
+void report_alert_over_of(struct core *core, enum alert_kind kind, struct slice subject)
+{
+    end(core, kind, subject);
+}
+
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text)
 {
     if (stands) {
@@ -472,13 +483,19 @@ static bool is_gone(struct core *core, const struct alert *alert)
     return true;
 }
 
+static bool is_about_login(const struct core *core, const struct alert *alert)
+{
+    return logins_waits(core, alert->kind, alert->subject);
+}
+
 void report_alerts_reconfigured(struct core *core)
 {
     mark_lanes(core);
     LIST_EACH(&core->alerts.standing, at, after)
     {
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
-        bool stands = is_about_server(alert) ? has_server(core, alert->subject) : alert->marked;
+        bool stands = is_about_server(alert) ? has_server(core, alert->subject)
+                                             : alert->marked || is_about_login(core, alert);
         if (alert->subject.length > 0 && !stands) {
             end_one(core, alert, is_gone(core, alert) ? ALERT_REMOVED : ALERT_OVER);
         } else {

@@ -90,6 +90,11 @@ bool control_event_begins(const struct event *event)
     return event->kind == EVENT_ACCEPTED || event->kind == EVENT_IMPORTED;
 }
 
+static bool is_login(const struct event *event)
+{
+    return event->kind == EVENT_LOGIN || event->kind == EVENT_DENIED;
+}
+
 json_t *control_event_row(const struct event *event, const struct slice *sender,
                           const struct slice *recipients, uint32_t recipient_count)
 {
@@ -112,8 +117,11 @@ json_t *control_event_row(const struct event *event, const struct slice *sender,
     control_set(row, "bytes",
                 control_event_begins(event) ? json_integer((json_int_t)event->bytes) : json_null());
     control_set(row, "next", control_time(event->next_ms));
-    if (event->kind == EVENT_REFUSED) {
+    if (event->kind == EVENT_REFUSED || is_login(event)) {
         control_set(row, "left_out", json_integer((json_int_t)event->left_out));
+    }
+    if (is_login(event)) {
+        control_set(row, "user", control_string_or_null(event->sender));
     }
     if (event->subject.length > 0) {
         control_set(row, "id", json_null());

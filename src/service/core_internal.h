@@ -28,8 +28,8 @@
 #include "service/alert_news.h"
 #include "service/channel.h"
 #include "service/core.h"
+#include "service/event_bound.h"
 #include "service/events.h"
-#include "service/refusals.h"
 
 enum {
     CORE_EDGES_MAX = 64,         /* loops of one edge */
@@ -152,7 +152,8 @@ struct core {
     struct spool *spool;
     struct relay *relay;
     struct events *events;
-    struct refusals *refusals;
+    struct event_bound *refusals;
+    struct logins *logins;    /* NULL: no memory, and nothing is heard of them */
     struct disk *events_disk; /* owned by events; asked for the size of the file system */
     struct id_maker ids;
     int64_t started_wall_ms;
@@ -328,6 +329,13 @@ bool core_listing_take(struct core_edge_in *in, struct slice frame);
 /* core_refusals.c */
 bool core_refusal_take(struct core_edge_in *in, struct slice frame); /* false: malformed */
 void core_refusals_tick(struct core *core);
+
+/* core_logins.c */
+struct logins *logins_new(struct core *core); /* NULL: memory */
+void logins_free(struct logins *logins);      /* NULL is allowed */
+void logins_tick(struct core *core);
+/* Whether somebody must wait of whom this alert is. */
+bool logins_waits(const struct core *core, enum alert_kind kind, struct slice subject);
 bool core_listing_looked_up(struct core_edge_out *out, struct reader *reader);
 
 void core_names_init(struct core *core);
@@ -403,6 +411,9 @@ const char *server_state_text(enum server_state state); /* "up", as in the log a
  * Those of lanes and servers follow relay's events. */
 void report_alert(struct core *core, enum alert_kind kind, const char *text);
 void report_alert_over(struct core *core, enum alert_kind kind);
+void report_alert_of(struct core *core, enum alert_kind kind, struct slice subject,
+                     const char *text);
+void report_alert_over_of(struct core *core, enum alert_kind kind, struct slice subject);
 /* Whether what an alert block is to tell can be sent: NULL, or why not. */
 void report_hook(struct core *core, struct slice name, const char *reason);
 /* Whether a filter can be reached: empty, or why not. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What edge-in has refused, as events for `trace`; refusals.h says how much of it.
+ * What edge-in has refused, as events for `trace`; event_bound.h says how much of it.
  */
 #include "service/core_internal.h"
 
@@ -51,7 +51,8 @@ bool core_refusal_take(struct core_edge_in *in, struct slice frame)
         return false;
     }
     if (core->refusals != NULL &&
-        refusals_take(core->refusals, &refused.client, core_now().steady_ms, &left_out)) {
+        event_bound_take(core->refusals, ip_neighbours(&refused.client), &refused.client,
+                         core_now().steady_ms, &left_out)) {
         add(core, &refused, left_out);
     } else {
         counter_add(core->counters, COUNTER_REFUSALS_LEFT_OUT, 1);
@@ -64,7 +65,7 @@ void core_refusals_tick(struct core *core)
     struct channel_refusal rest = {.id = EVENTS_NO_MESSAGE};
     uint64_t left_out;
     while (core->refusals != NULL &&
-           refusals_over(core->refusals, core_now().steady_ms, &rest.client, &left_out)) {
+           event_bound_over(core->refusals, core_now().steady_ms, &rest.client, &left_out)) {
         rest.id = id_make(&core->ids, clock_wall_ms());
         add(core, &rest, left_out);
     }

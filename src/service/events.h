@@ -49,6 +49,8 @@ enum event_kind {
     EVENT_PULLED,  /* delivered over a connection that its recipient's client has made */
     EVENT_RESENT,  /* from its safety copy: of the message, and of the one that it is sent as */
     EVENT_REFUSED, /* a client, or a recipient of a message that may have come without it */
+    EVENT_LOGIN,   /* somebody has logged in; `sender` is his name */
+    EVENT_DENIED,  /* or was not let; likewise, empty where only left_out is told */
     EVENT_KINDS,
 };
 const char *event_kind_text(enum event_kind kind); /* as in control.h; "unknown" for any other */
@@ -62,7 +64,7 @@ struct event {
     int64_t next_ms; /* 0: none */
     bool has_client;
     struct ip_address client;
-    struct slice sender; /* of EVENT_ACCEPTED, EVENT_IMPORTED and, if has_sender, EVENT_REFUSED */
+    struct slice sender; /* of EVENT_ACCEPTED, EVENT_IMPORTED and, if has_sender, others */
     bool has_sender;
     struct slice message_id;
     const struct slice *recipients;
@@ -74,7 +76,8 @@ struct event {
     struct slice subject;  /* of what is about no message: the server or lane, and: */
     struct slice from, to; /* states, or servers of a switch */
     int64_t lasted_ms;     /* what is over with it; 0: nothing, or not known */
-    uint64_t left_out;     /* EVENT_REFUSED: others of its network, not kept */
+    uint64_t left_out;     /* EVENT_REFUSED, EVENT_DENIED: others of its network, not kept;
+                              EVENT_LOGIN: of its user */
 };
 
 /* The id of events about no message. */

@@ -41,6 +41,7 @@ const char *event_kind_text(enum event_kind kind)
         [EVENT_STOPPED] = "stopped",       [EVENT_DRAINING] = "draining",
         [EVENT_DRAINED] = "drained",       [EVENT_PULLED] = "pulled",
         [EVENT_RESENT] = "resent",         [EVENT_REFUSED] = "refused",
+        [EVENT_LOGIN] = "login",           [EVENT_DENIED] = "denied",
     };
     return (unsigned)kind < EVENT_KINDS && texts[kind] != NULL ? texts[kind] : "unknown";
 }

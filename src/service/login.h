@@ -2,7 +2,8 @@
  *
  * Logging in: what edge-in, which hears the clients, and the process that keeps the secrets say to
  * each other over a pair of sockets with messages (sys/fdpass.h), one pair for each of edge-in's
- * loops. A message is a question or its answer; both are bounded, and checked by who reads them.
+ * loops. A message is a question or its answer; both are bounded, and checked by who reads them. So
+ * is what core is told of it.
  */
 #ifndef HOLDFAST_SERVICE_LOGIN_H
 #define HOLDFAST_SERVICE_LOGIN_H
@@ -17,6 +18,8 @@ enum {
     LOGIN_ADDRESS_MAX = 320,
     LOGIN_NAME_MAX = SASL_SECRET_MAX,
     LOGIN_IDENTITY_MAX = 32,
+    LOGIN_LISTENER_MAX = 255,
+    LOGIN_HOW_MAX = 32,
 };
 
 enum login_question {
@@ -65,11 +68,27 @@ struct login_answer {
     struct slice identity;
 };
 
+/* What core hears of each login that is decided, over a pair of its own. */
+struct login_news {
+    enum login_verdict verdict;
+    struct ip_address client;
+    struct slice listener;
+    struct slice name;
+    struct slice how;         /* in a word */
+    bool is_known;            /* somebody has the name */
+    uint32_t client_wait_ms;  /* not 0: the client must wait from now on, so long, */
+    uint32_t account_wait_ms; /* or strangers at the account */
+    uint32_t wait_ms;         /* LOGIN_LATER: so long it still is */
+};
+
 void login_put_request(struct buffer *buffer, const struct login_request *request);
 /* False: it is none. Slices point into the bytes. */
 bool login_get_request(struct slice bytes, struct login_request *ret_request);
 void login_put_answer(struct buffer *buffer, const struct login_answer *answer);
 bool login_get_answer(struct slice bytes, struct login_answer *ret_answer);
+
+void login_put_news(struct buffer *buffer, const struct login_news *news);
+bool login_get_news(struct slice bytes, struct login_news *ret_news);
 
 /* NULL, or what is wrong with it. */
 const char *login_name_fault(struct slice name);

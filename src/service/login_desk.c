@@ -61,6 +61,7 @@ struct login_desk {
     struct login_store *store;
     struct login_throttle *throttle;
     struct login_remote *directory, *pam;
+    int core_fd; /* -1: it is away */
     struct worker *workers[WORKERS];
     uint32_t next_worker;
     struct link askers, jobs, delayed;
@@ -306,15 +307,38 @@ static struct known look_up(const struct login_desk *desk, const struct listener
     return known;
 }
 
-static void log_login(const char *outcome, enum log_level level, struct slice listener,
-                      struct slice name, const struct ip_address *client, const char *how,
-                      int64_t wait_ms)
+static void tell_core(struct login_desk *desk, const struct login_news *news)
 {
+    if (desk->core_fd < 0) {
+        return;
+    }
+    buffer_clear(&desk->message);
+    login_put_news(&desk->message, news);
+    if (desk->message.failed ||
+        fdpass_send(desk->core_fd, buffer_slice(&desk->message), NULL, 0) != ERROR_NONE) {
+        counter_add(desk->counters, COUNTER_LOGINS_LEFT_OUT, 1);
+    }
+}
+
+static int64_t longest_wait(const struct login_news *news)
+{
+    uint32_t longest = news->wait_ms;
+    longest = news->client_wait_ms > longest ? news->client_wait_ms : longest;
+    return news->account_wait_ms > longest ? news->account_wait_ms : longest;
+}
+
+/* In the log, and for core. */
+static void tell(struct login_desk *desk, const char *outcome, const struct login_news *news)
+{
+    bool is_grave = news->client_wait_ms > 0 || news->account_wait_ms > 0 ||
+                    news->verdict == LOGIN_BUSY || news->verdict == LOGIN_AWAY;
     char address[IP_TEXT_SIZE];
-    ip_to_text(client, address);
-    log_event(level, "login", LOG_SLICE("listener", listener), LOG_SLICE("user", name),
-              LOG_TEXT("client", address), LOG_TEXT("outcome", outcome), LOG_TEXT("by", how),
-              LOG_NUMBER("wait_s", wait_ms / 1000));
+    ip_to_text(&news->client, address);
+    log_event(is_grave ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "login",
+              LOG_SLICE("listener", news->listener), LOG_SLICE("user", news->name),
+              LOG_TEXT("client", address), LOG_TEXT("outcome", outcome), LOG_SLICE("by", news->how),
+              LOG_NUMBER("wait_s", longest_wait(news) / 1000));
+    tell_core(desk, news);
 }
 
 static void passed(struct login_desk *desk, struct asker *asker, const struct known *known,
@@ -323,7 +347,13 @@ static void passed(struct login_desk *desk, struct asker *asker, const struct kn
 {
     login_throttle_passed(desk->throttle, client, known->name, clock_steady_ms());
     counter_add(desk->counters, COUNTER_LOGINS, 1);
-    log_login("good", LOG_LEVEL_INFO, listener, known->name, client, how, 0);
+    tell(desk, "good",
+         &(struct login_news){.verdict = LOGIN_GOOD,
+                              .client = *client,
+                              .listener = listener,
+                              .name = known->name,
+                              .how = slice_from_text(how),
+                              .is_known = true});
     reply->verdict = LOGIN_GOOD;
     reply->account = known->name;
     reply->address_count = known->address_count;
@@ -342,9 +372,9 @@ static bool asks_others(const struct listener_config *listener)
     return asks;
 }
 
-/* `since_ms`: when it was asked. */
+/* `since_ms`: when it was asked. Somebody has the name if `is_known`. */
 static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
-                   struct slice listener, struct slice name, struct slice identity,
+                   struct slice listener, struct slice name, bool is_known, struct slice identity,
                    const struct ip_address *client, const char *how, int64_t since_ms)
 {
     int64_t least_ms = 0;
@@ -355,12 +385,19 @@ static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
         login_throttle_failed(desk->throttle, client, name, identity, clock_steady_ms());
     counter_add(desk->counters, COUNTER_LOGINS_FAILED, 1);
     counter_add(desk->counters, COUNTER_LOGIN_LOCKOUTS,
-                failure.client_waits || failure.account_waits);
-    log_login(failure.account_waits  ? "refused, and strangers must wait"
-              : failure.client_waits ? "refused, and the client must wait"
-                                     : "refused",
-              failure.account_waits || failure.client_waits ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
-              listener, name, client, how, failure.wait_ms);
+                failure.client_wait_ms > 0 || failure.account_wait_ms > 0);
+    tell(desk,
+         failure.account_wait_ms > 0  ? "refused, and strangers must wait"
+         : failure.client_wait_ms > 0 ? "refused, and the client must wait"
+                                      : "refused",
+         &(struct login_news){.verdict = LOGIN_REFUSED,
+                              .client = *client,
+                              .listener = listener,
+                              .name = name,
+                              .how = slice_from_text(how),
+                              .is_known = is_known,
+                              .client_wait_ms = (uint32_t)failure.client_wait_ms,
+                              .account_wait_ms = (uint32_t)failure.account_wait_ms});
     refuse_later(desk, asker, token, failure.delay_ms > least_ms ? failure.delay_ms : least_ms);
 }
 
@@ -370,7 +407,13 @@ static void not_now(struct login_desk *desk, struct asker *asker, uint64_t token
                     const char *how, int64_t wait_ms)
 {
     counter_add(desk->counters, COUNTER_LOGINS_REFUSED, 1);
-    log_login("not tried", LOG_LEVEL_INFO, listener, name, client, how, wait_ms);
+    tell(desk, "not tried",
+         &(struct login_news){.verdict = LOGIN_LATER,
+                              .client = *client,
+                              .listener = listener,
+                              .name = name,
+                              .how = slice_from_text(how),
+                              .wait_ms = (uint32_t)wait_ms});
     answer_verdict(desk, asker, token, LOGIN_LATER);
 }
 
@@ -401,8 +444,8 @@ static void job_free(struct job *job)
 static void job_failed(struct job *job, struct slice identity)
 {
     failed(job->asker->desk, job->asker, job->token, slice_from_text(job->listener),
-           slice_make(job->name, job->name_length), identity, &job->client, "password",
-           job->asked_ms);
+           slice_make(job->name, job->name_length), !job->is_decoy, identity, &job->client,
+           "password", job->asked_ms);
     job_free(job);
 }
 
@@ -428,10 +471,14 @@ static void password_checked(void *context)
 
 static void give_up(struct job *job, enum login_verdict verdict)
 {
-    log_login(verdict == LOGIN_AWAY ? "not tried: no answer from those who know"
-                                    : "not tried: too many at once",
-              LOG_LEVEL_WARNING, slice_from_text(job->listener),
-              slice_make(job->name, job->name_length), &job->client, "password", 0);
+    tell(job->asker->desk,
+         verdict == LOGIN_AWAY ? "not tried: no answer from those who know"
+                               : "not tried: too many at once",
+         &(struct login_news){.verdict = verdict,
+                              .client = job->client,
+                              .listener = slice_from_text(job->listener),
+                              .name = slice_make(job->name, job->name_length),
+                              .how = SLICE_LITERAL("password")});
     counter_add(job->asker->desk->counters, COUNTER_LOGINS_AWAY, 1);
     answer_verdict(job->asker->desk, job->asker, job->token, verdict);
     job_free(job);
@@ -602,7 +649,7 @@ static void ask_proof(struct login_desk *desk, struct asker *asker,
     if (proves && has_keys) {
         passed(desk, asker, known, request->listener, &request->client, "scram", &reply);
     } else {
-        failed(desk, asker, request->token, request->listener, request->name, SLICE_EMPTY,
+        failed(desk, asker, request->token, request->listener, request->name, has_keys, SLICE_EMPTY,
                &request->client, "scram", clock_steady_ms());
     }
 }
@@ -623,8 +670,8 @@ static void ask_site(struct login_desk *desk, struct asker *asker,
         passed(desk, asker, known, request->listener, &request->client,
                how_texts[request->question], &reply);
     } else {
-        failed(desk, asker, request->token, request->listener, request->name, SLICE_EMPTY,
-               &request->client, how_texts[request->question], clock_steady_ms());
+        failed(desk, asker, request->token, request->listener, request->name, known->site != NULL,
+               SLICE_EMPTY, &request->client, how_texts[request->question], clock_steady_ms());
     }
 }
 
@@ -696,6 +743,14 @@ void login_desk_set_pam(struct login_desk *desk, int fd)
     login_remote_set_link(desk->pam, fd);
 }
 
+void login_desk_set_core(struct login_desk *desk, int fd)
+{
+    if (desk->core_fd >= 0) {
+        net_close(desk->core_fd);
+    }
+    desk->core_fd = fd;
+}
+
 void login_desk_serve(struct login_desk *desk, int fd)
 {
     struct asker *asker = calloc(1, sizeof(*asker));
@@ -728,7 +783,8 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
         return NULL;
     }
     random_bytes(&key, sizeof(key));
-    *desk = (struct login_desk){.loop = loop, .config = config, .counters = counters, .disk = disk};
+    *desk = (struct login_desk){
+        .loop = loop, .config = config, .counters = counters, .disk = disk, .core_fd = -1};
     list_init(&desk->askers);
     list_init(&desk->jobs);
     list_init(&desk->delayed);
@@ -762,6 +818,7 @@ void login_desk_free(struct login_desk *desk)
     }
     login_remote_free(desk->directory);
     login_remote_free(desk->pam);
+    login_desk_set_core(desk, -1);
     while (!list_is_empty(&desk->jobs)) {
         job_free(LIST_ENTRY(desk->jobs.next, struct job, link));
     }

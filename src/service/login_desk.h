@@ -38,6 +38,9 @@ void login_desk_reconfigure(struct login_desk *desk, const struct service_config
  */
 void login_desk_set_directory(struct login_desk *desk, int fd);
 void login_desk_set_pam(struct login_desk *desk, int fd);
+/* Takes the descriptor over, one end of fdpass_pair(), or -1: core is told there of each login.
+ * What it is too slow to hear is counted. */
+void login_desk_set_core(struct login_desk *desk, int fd);
 /* Takes the descriptor over, one end of fdpass_pair(): questions come from there. */
 void login_desk_serve(struct login_desk *desk, int fd);
 

@@ -99,20 +99,21 @@ static int64_t wait_of(const struct cell *cell, int64_t now_ms)
     return cell != NULL && cell->until_ms > now_ms ? cell->until_ms - now_ms : 0;
 }
 
-/* True: it waits from now on. */
-static bool count_failure(struct cell *cell, uint32_t free_failures, int64_t now_ms)
+/* How long it must wait from now on; 0: not at all. */
+static int64_t count_failure(struct cell *cell, uint32_t free_failures, int64_t now_ms)
 {
     forget_old(cell, now_ms);
     cell->failures++;
     cell->last_ms = now_ms;
     if (cell->failures <= free_failures) {
-        return false;
+        return 0;
     }
     uint32_t doublings = cell->failures - free_failures - 1;
     int64_t wait_ms =
         doublings < 8 ? (int64_t)LOGIN_WAIT_FIRST_MS << doublings : LOGIN_WAIT_MOST_MS;
-    cell->until_ms = now_ms + (wait_ms < LOGIN_WAIT_MOST_MS ? wait_ms : LOGIN_WAIT_MOST_MS);
-    return true;
+    wait_ms = wait_ms < LOGIN_WAIT_MOST_MS ? wait_ms : LOGIN_WAIT_MOST_MS;
+    cell->until_ms = now_ms + wait_ms;
+    return wait_ms;
 }
 
 /* ---- keys: never 0 ------------------------------------------------------------------------ */
@@ -172,8 +173,8 @@ struct login_failure login_throttle_failed(struct login_throttle *throttle,
         struct cell *known = find(&throttle->friends, friend_key(throttle, client, names[i]));
         if (known != NULL) {
             is_friend = true;
-            result.client_waits |= count_failure(known, LOGIN_FRIEND_FREE, now_ms);
-            result.wait_ms = most(result.wait_ms, wait_of(known, now_ms));
+            result.client_wait_ms =
+                most(result.client_wait_ms, count_failure(known, LOGIN_FRIEND_FREE, now_ms));
             result.delay_ms = most(result.delay_ms, delay_of(known->failures));
         }
     }
@@ -181,13 +182,12 @@ struct login_failure login_throttle_failed(struct login_throttle *throttle,
         return result;
     }
     struct cell *from = take(&throttle->clients, client_key(throttle, client));
-    result.client_waits = count_failure(from, LOGIN_CLIENT_FREE, now_ms);
-    result.wait_ms = wait_of(from, now_ms);
+    result.client_wait_ms = count_failure(from, LOGIN_CLIENT_FREE, now_ms);
     result.delay_ms = delay_of(from->failures);
     for (size_t i = 0; i < count; i++) {
         struct cell *at = take(&throttle->accounts, account_key(throttle, names[i]));
-        result.account_waits |= count_failure(at, LOGIN_ACCOUNT_FREE, now_ms);
-        result.wait_ms = most(result.wait_ms, wait_of(at, now_ms));
+        result.account_wait_ms =
+            most(result.account_wait_ms, count_failure(at, LOGIN_ACCOUNT_FREE, now_ms));
     }
     return result;
 }

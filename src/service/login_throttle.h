@@ -36,10 +36,9 @@ int64_t login_throttle_wait(struct login_throttle *throttle, const struct ip_add
                             struct slice account, int64_t now_ms);
 
 struct login_failure {
-    int64_t delay_ms;   /* before the client is told: guessing in a row is slow */
-    bool client_waits;  /* this failure has made the client wait, */
-    bool account_waits; /* or strangers at the account */
-    int64_t wait_ms;    /* so long */
+    int64_t delay_ms; /* before the client is told: guessing in a row is slow */
+    /* Not 0: this failure has made the client wait so long, or strangers at the account. */
+    int64_t client_wait_ms, account_wait_ms;
 };
 /* `identity`: the same account, however its name was written; empty: not known. */
 struct login_failure login_throttle_failed(struct login_throttle *throttle,

@@ -48,6 +48,8 @@ enum { COUNTER_SLOTS = 64 };
       "Logins that could not be tried for now, as a directory did not answer")                     \
     X(LOGIN_LOCKOUTS, "holdfast_login_lockouts_total",                                             \
       "Failed logins after which others must wait")                                                \
+    X(LOGINS_LEFT_OUT, "holdfast_logins_left_out_total",                                           \
+      "Logins, good and failed, that the trace only counts")                                       \
     X(LOGINS_FAILED, "holdfast_logins_failed_total", "Logins of clients that failed")              \
     X(SMTP_ERRORS, "holdfast_smtp_errors_total", "Commands that broke the protocol")               \
     X(BARE_NEWLINES, "holdfast_bare_newlines_total", "Messages with a bare CR or LF")              \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the receiving process and that of the secrets say to each other, and the table of users: any
- * bytes are refused, or within bounds and the same when written again.
+ * What the receiving process and that of the secrets say to each other, what core is told of it,
+ * and the table of users: any bytes are refused, or within bounds and the same when written again.
  */
 #include "service/login_store.h"
 
@@ -39,6 +39,19 @@ static void try_answer(struct slice input)
     }
 }
 
+static void try_news(struct slice input)
+{
+    struct login_news news;
+    struct buffer again;
+    if (login_get_news(input, &news)) {
+        assert(news.name.length > 0 && news.name.length <= LOGIN_NAME_MAX);
+        assert(news.how.length <= LOGIN_HOW_MAX && news.listener.length <= LOGIN_LISTENER_MAX);
+        buffer_init(&again, 0);
+        login_put_news(&again, &news);
+        check_same(input, &again);
+    }
+}
+
 static void try_table(struct slice input)
 {
     struct login_store *store;
@@ -60,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice input = slice_make(data, size);
     try_request(input);
     try_answer(input);
+    try_news(input);
     try_table(input);
     return 0;
 }

@@ -38,7 +38,7 @@ static void a_client_that_guesses_must_wait_longer_and_longer(void **state)
     for (int i = 0; i < LOGIN_CLIENT_FREE; i++) {
         struct login_failure failure =
             login_throttle_failed(throttle, &client, ANN, SLICE_EMPTY, now_ms);
-        assert_false(failure.client_waits);
+        assert_int_equal(failure.client_wait_ms, 0);
         assert_int_equal(failure.delay_ms,
                          i < 15 ? (i + 1) * LOGIN_DELAY_STEP_MS : LOGIN_DELAY_MOST_MS);
         assert_int_equal(login_throttle_wait(throttle, &client, ANN, now_ms), 0);
@@ -46,9 +46,9 @@ static void a_client_that_guesses_must_wait_longer_and_longer(void **state)
     for (int i = 0; i < 12; i++) {
         struct login_failure failure =
             login_throttle_failed(throttle, &client, JOE, SLICE_EMPTY, now_ms);
-        assert_true(failure.client_waits);
-        assert_true(failure.wait_ms > wait_ms || failure.wait_ms == LOGIN_WAIT_MOST_MS);
-        wait_ms = failure.wait_ms;
+        assert_true(failure.client_wait_ms > wait_ms ||
+                    failure.client_wait_ms == LOGIN_WAIT_MOST_MS);
+        wait_ms = failure.client_wait_ms;
         assert_int_equal(wait_ms, i < 7 ? LOGIN_WAIT_FIRST_MS << i : LOGIN_WAIT_MOST_MS);
         /* Whatever account it names; and others need not. */
         assert_int_equal(login_throttle_wait(throttle, &client, ANN, now_ms), wait_ms);
@@ -129,11 +129,10 @@ static void an_account_is_one_however_its_name_is_written(void **state)
         snprintf(text, sizeof(text), "198.51.100.%d", i);
         struct ip_address client = address(text);
         failure = login_throttle_failed(throttle, &client, slice_from_text(name), WHOSE, 0);
-        assert_false(failure.client_waits);
+        assert_int_equal(failure.client_wait_ms, 0);
         assert_int_equal(failure.delay_ms, LOGIN_DELAY_STEP_MS); /* it counts once for the client */
     }
-    assert_true(failure.account_waits);
-    assert_int_equal(failure.wait_ms, LOGIN_WAIT_FIRST_MS);
+    assert_int_equal(failure.account_wait_ms, LOGIN_WAIT_FIRST_MS);
     assert_int_equal(login_throttle_wait(throttle, &stranger, WHOSE, 0), LOGIN_WAIT_FIRST_MS);
     assert_int_equal(login_throttle_wait(throttle, &stranger, ANN, 0), 0);
     /* Who is known there by any of them is known, and what he guesses is counted apart. */
@@ -142,7 +141,7 @@ static void an_account_is_one_however_its_name_is_written(void **state)
         assert_int_equal(login_throttle_wait(throttle, &home, WHOSE, 0), 0);
         failure = login_throttle_failed(throttle, &home, ANN, WHOSE, 0);
     }
-    assert_true(failure.client_waits);
+    assert_true(failure.client_wait_ms > 0);
     assert_true(login_throttle_wait(throttle, &home, WHOSE, 0) > 0);
     assert_int_equal(login_throttle_wait(throttle, &home, JOE, 0), 0);
     login_throttle_free(throttle);
@@ -159,7 +158,7 @@ static void failures_are_forgotten_in_time(void **state)
     int64_t later_ms = LOGIN_WAIT_FIRST_MS + LOGIN_HALF_LIFE_MS;
     struct login_failure failure =
         login_throttle_failed(throttle, &client, ANN, SLICE_EMPTY, later_ms);
-    assert_false(failure.client_waits);
+    assert_int_equal(failure.client_wait_ms, 0);
     assert_int_equal(failure.delay_ms, (LOGIN_CLIENT_FREE / 2 + 1) * LOGIN_DELAY_STEP_MS);
     login_throttle_free(throttle);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which refusals are kept: few of each network, few of all, and nothing is lost of the count.
+ * Which events are kept: few of each network, few of all, and nothing is lost of the count.
  */
-#include "service/refusals.h"
+#include "service/event_bound.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,13 +22,13 @@ static struct ip_address client_of(uint32_t network, uint32_t host)
 
 static int set_up(void **state)
 {
-    *state = refusals_new();
+    *state = event_bound_new(true);
     return *state == NULL;
 }
 
 static int tear_down(void **state)
 {
-    refusals_free(*state);
+    event_bound_free(*state);
     return 0;
 }
 
@@ -38,18 +38,18 @@ static void a_network_has_its_share_and_is_told_the_rest(void **state)
     struct ip_address client, told;
     for (uint32_t i = 0; i < 100; i++) {
         client = client_of(1, i);
-        kept += refusals_take(*state, &client, 1000 + i, &left_out);
+        kept += event_bound_take(*state, ip_neighbours(&client), &client, 1000 + i, &left_out);
     }
-    assert_int_equal(kept, REFUSALS_OF_NETWORK);
+    assert_int_equal(kept, EVENT_BOUND_OF_ONE);
     assert_int_equal(left_out, 0);
     struct ip_address other = client_of(2, 1);
-    assert_true(refusals_take(*state, &other, 1200, &left_out));
-    assert_false(refusals_over(*state, 60999, &told, &left_out));
-    assert_true(refusals_over(*state, 61000, &told, &left_out));
+    assert_true(event_bound_take(*state, ip_neighbours(&other), &other, 1200, &left_out));
+    assert_false(event_bound_over(*state, 60999, &told, &left_out));
+    assert_true(event_bound_over(*state, 61000, &told, &left_out));
     assert_true(ip_equal(&told, &client));
-    assert_int_equal(left_out, 100 - REFUSALS_OF_NETWORK);
-    assert_false(refusals_over(*state, 61000, &told, &left_out));
-    assert_true(refusals_take(*state, &client, 61001, &left_out));
+    assert_int_equal(left_out, 100 - EVENT_BOUND_OF_ONE);
+    assert_false(event_bound_over(*state, 61000, &told, &left_out));
+    assert_true(event_bound_take(*state, ip_neighbours(&client), &client, 61001, &left_out));
     assert_int_equal(left_out, 0);
 }
 
@@ -57,10 +57,10 @@ static void the_next_of_a_network_tells_what_was_left_out(void **state)
 {
     uint64_t left_out;
     struct ip_address client = client_of(1, 1);
-    for (uint32_t i = 0; i < REFUSALS_OF_NETWORK + 5; i++) {
-        (void)refusals_take(*state, &client, 0, &left_out);
+    for (uint32_t i = 0; i < EVENT_BOUND_OF_ONE + 5; i++) {
+        (void)event_bound_take(*state, ip_neighbours(&client), &client, 0, &left_out);
     }
-    assert_true(refusals_take(*state, &client, 60000, &left_out));
+    assert_true(event_bound_take(*state, ip_neighbours(&client), &client, 60000, &left_out));
     assert_int_equal(left_out, 5);
 }
 
@@ -73,22 +73,46 @@ static void a_flood_of_many_networks_is_bounded_and_counted(void **state)
     for (uint32_t i = 0; i < NETWORKS; i++) {
         now_ms = (int64_t)i * HOUR_MS / NETWORKS;
         client = client_of(i, 1);
-        if (refusals_take(*state, &client, now_ms, &left_out)) {
+        if (event_bound_take(*state, ip_neighbours(&client), &client, now_ms, &left_out)) {
             kept++;
             sum += left_out + 1;
         }
-        while (refusals_over(*state, now_ms, &client, &left_out)) {
+        while (event_bound_over(*state, now_ms, &client, &left_out)) {
             told++;
             sum += left_out;
         }
     }
-    assert_in_range(kept + told, 1000, REFUSALS_BURST + REFUSALS_A_MINUTE * 60 + 1);
+    assert_in_range(kept + told, 1000, EVENT_BOUND_BURST + EVENT_BOUND_A_MINUTE * 60 + 1);
     for (; now_ms < 50 * (int64_t)HOUR_MS; now_ms += 10000) {
-        while (refusals_over(*state, now_ms, &client, &left_out)) {
+        while (event_bound_over(*state, now_ms, &client, &left_out)) {
             sum += left_out;
         }
     }
     assert_int_equal(sum, NETWORKS);
+}
+
+static void without_a_total_each_has_its_share_and_no_more(void **state)
+{
+    (void)state;
+    struct event_bound *bound = event_bound_new(false);
+    uint64_t kept = 0, left_out, sum = 0;
+    struct ip_address client = client_of(1, 1);
+    assert_non_null(bound);
+    for (uint32_t i = 0; i < 10 * EVENT_BOUND_BURST; i++) {
+        char name[16];
+        int length = snprintf(name, sizeof(name), "ann%u", i % 1000);
+        if (event_bound_take(bound, slice_make(name, (size_t)length), &client, i, &left_out)) {
+            kept++;
+            sum += left_out + 1;
+        }
+    }
+    /* Some find their place taken by another. */
+    assert_in_range(kept, 8 * 1000, EVENT_BOUND_OF_ONE * 1000);
+    while (event_bound_over(bound, 1000000, &client, &left_out)) {
+        sum += left_out;
+    }
+    assert_int_equal(sum, 10 * EVENT_BOUND_BURST);
+    event_bound_free(bound);
 }
 
 int main(void)
@@ -100,6 +124,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_flood_of_many_networks_is_bounded_and_counted, set_up,
                                         tear_down),
+        cmocka_unit_test(without_a_total_each_has_its_share_and_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
