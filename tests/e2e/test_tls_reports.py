@@ -110,6 +110,7 @@ def test_a_report_by_mail(world, relay):
     inbox = world.host(4)
     world.mx("far.example", (10, "h3.example"), (20, "h2.example"))
     world.mx("reports.example", (10, "h4.example"))
+    world.publish("reports.example", policy("enforce", "h4.example"))  # which has no TLS now
     world.publish("far.example", policy("enforce", "h2.example", "h3.example"))
     wants(world, "far.example", "mailto:tls%2Dreports@reports.example?subject=x")
     send(relay, "bob@far.example")
