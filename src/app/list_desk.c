@@ -33,7 +33,8 @@ enum {
     OPEN_PATIENCE_MS = 10000,
     PAGE_TIMEOUT_MS = 60000,
     PAGE_BYTES_MAX = 64 << 20,
-    BATCH = 5000,
+    BATCH = 5000,            /* addresses in a request, */
+    BATCH_BYTES = 256 << 10, /* and so long together: written as JSON they fill half a frame */
     PIECE = 256 << 10,
     ETAG_SIZE = 256,
     PROBLEM_SIZE = 160 + RECIPIENT_PROBLEM_MAX,
@@ -79,6 +80,7 @@ struct list_desk {
     struct buffer text; /* the page; of a file what has been read of it and not taken */
     struct recipient_lines lines;
     size_t used; /* of the page */
+    size_t batch_bytes;
     bool is_end;
     uint64_t names, passed_over;
     char problem[PROBLEM_SIZE];
@@ -165,7 +167,7 @@ static void is_as_it_was(struct list_desk *desk)
 
 /* Of each block that has this source: one without a domain may be of several. NULL, or why it is of
  * none. */
-static const char *put_line(const struct list_desk *desk, const struct recipient_line *line,
+static const char *put_line(struct list_desk *desk, const struct recipient_line *line,
                             json_t *batch)
 {
     const struct relay_config *config = &desk->config->relay;
@@ -183,9 +185,15 @@ static const char *put_line(const struct list_desk *desk, const struct recipient
             if (json_array_append_new(batch, control_mailbox(line->local, domain)) != 0) {
                 return "out of memory";
             }
+            desk->batch_bytes += line->local.length + domain.length;
         }
     }
     return is_put ? NULL : why;
+}
+
+static bool has_room(const struct list_desk *desk, const json_t *batch)
+{
+    return json_array_size(batch) < BATCH && desk->batch_bytes < BATCH_BYTES;
 }
 
 /* The whole lines that are there, as many as fit. NULL, or a fault. */
@@ -193,7 +201,7 @@ static const char *take_lines(struct list_desk *desk, json_t *batch)
 {
     struct recipient_line line;
     const char *why = NULL;
-    while (json_array_size(batch) < BATCH && recipient_lines_next(&desk->lines, &line, &why)) {
+    while (has_room(desk, batch) && recipient_lines_next(&desk->lines, &line, &why)) {
         why = put_line(desk, &line, batch);
         if (why != NULL && line.domain.length > 0) {
             desk->passed_over++; /* of a domain that is not ours: lists may be of others, too */
@@ -234,8 +242,9 @@ static const char *read_piece(struct list_desk *desk)
 
 static const char *fill(struct list_desk *desk, json_t *batch)
 {
+    desk->batch_bytes = 0;
     const char *why = take_lines(desk, batch);
-    while (why == NULL && json_array_size(batch) < BATCH && !desk->is_end) {
+    while (why == NULL && has_room(desk, batch) && !desk->is_end) {
         why = read_piece(desk);
         why = why == NULL ? take_lines(desk, batch) : why;
     }

@@ -82,6 +82,12 @@ def test_a_name_alone_is_of_each_block_that_has_the_file(holdfast, listing):
                "ben@example.com")
 
 
+def test_a_list_of_long_names_is_taken(holdfast, listing):
+    names = [f"u{number}".ljust(220, "x") for number in range(5500)]
+    mx = holdfast(from_file(listing(*names)))
+    wait_for(lambda: row_of(mx) and row_of(mx)["good"] == len(names), PATIENCE, what="all of them")
+
+
 def test_a_file_with_a_fault_leaves_the_last_good_list(holdfast, listing):
     mx = holdfast(from_file(listing("ann")))
     wait_codes(mx, [250, 550], "ann@example.com", "ben@example.com")
