@@ -102,9 +102,7 @@ struct slice login_user(const struct session *session)
 struct slice login_identity(const struct session *session)
 {
     struct slice user = login_user(session);
-    return user.length > 0 && session->mail_login->identity.length > 0
-               ? session->mail_login->identity
-               : user;
+    return user.length > 0 && session->login->identity.length > 0 ? session->login->identity : user;
 }
 
 const char *login_mechanism(const struct session *session)
