@@ -23,6 +23,7 @@ static bool descriptors_fit(const struct keeper_message *message)
     switch (message->kind) {
     case KEEPER_CONFIG:
     case KEEPER_COUNTERS:
+    case KEEPER_GREYLIST:
     case KEEPER_LISTENER:
     case KEEPER_CONTROL:
     case KEEPER_LINK:

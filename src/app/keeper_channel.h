@@ -17,6 +17,7 @@ enum keeper_kind {
     KEEPER_CONFIG = 1,  /* generation; descriptor: the whole text, sealed */
     KEEPER_IDENTITY,    /* identity */
     KEEPER_COUNTERS,    /* descriptor: a struct counter_page */
+    KEEPER_GREYLIST,    /* to core and edge-in; descriptor: a struct greylist */
     KEEPER_LISTENER,    /* index of the configuration's listener; descriptor */
     KEEPER_DIRECTORIES, /* descriptors: spool; to core also events, recipients, other state, the
                            lock; to login its own */

@@ -156,6 +156,7 @@ static void give_core(struct gift *gift, const struct keeper *keeper)
                                                        holdings->recipients, holdings->other_state,
                                                        holdings->lock},
                                        .descriptor_count = 5});
+    give_descriptor(gift, KEEPER_GREYLIST, holdings->greylist);
     give_descriptor(gift, KEEPER_CONTROL, holdings->control);
     give_rings(gift, keeper, KEEPER_EDGE_IN);
     give_rings(gift, keeper, KEEPER_EDGE_OUT);
@@ -217,6 +218,7 @@ static enum error give_all(const struct child *child)
         give_rings(&gift, keeper, KEEPER_EDGE_OUT);
         break;
     case ROLE_EDGE_IN:
+        give_descriptor(&gift, KEEPER_GREYLIST, keeper->holdings.greylist);
         give_rings(&gift, keeper, KEEPER_EDGE_IN);
         give_filters(&gift, keeper);
         break;

@@ -2,6 +2,7 @@
 #include "app/control_address.h"
 #include "app/keeper_internal.h"
 #include "service/channel.h"
+#include "service/greylist.h"
 #include "service/login_store.h"
 #include "sys/log.h"
 #include "sys/net.h"
@@ -48,7 +49,8 @@ void holdings_init(struct holdings *holdings)
                                   .login = -1,
                                   .lock = -1,
                                   .control = -1,
-                                  .counters_fd = -1};
+                                  .counters_fd = -1,
+                                  .greylist = -1};
     for (int link = 0; link < KEEPER_LINKS; link++) {
         holdings->links[link][0] = -1;
         holdings->links[link][1] = -1;
@@ -185,18 +187,28 @@ static bool open_control(struct holdings *holdings, const struct plan *plan)
     return true;
 }
 
-static bool open_counters(struct holdings *holdings)
+/* Memory for several processes, which none of them can make smaller. -1: errno says why. */
+static int make_memory(const char *name, size_t bytes)
 {
-    holdings->counters_fd = memfd_create("holdfast-counters", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd >= 0 && (ftruncate(fd, (off_t)bytes) != 0 ||
+                    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW) != 0)) {
+        close_one(&fd);
+    }
+    return fd;
+}
+
+static bool open_shared(struct holdings *holdings)
+{
+    holdings->counters_fd = make_memory("holdfast-counters", sizeof(struct counter_page));
+    holdings->greylist = make_memory("holdfast-greylist", greylist_bytes());
     void *page = MAP_FAILED;
-    if (holdings->counters_fd >= 0 &&
-        ftruncate(holdings->counters_fd, sizeof(struct counter_page)) == 0 &&
-        fcntl(holdings->counters_fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
+    if (holdings->counters_fd >= 0 && holdings->greylist >= 0) {
         page = mmap(NULL, sizeof(struct counter_page), PROT_READ | PROT_WRITE, MAP_SHARED,
                     holdings->counters_fd, 0);
     }
     if (page == MAP_FAILED) {
-        return complain("counters", "memory");
+        return complain("shared memory", "memory");
     }
     holdings->counters = page;
     return true;
@@ -341,7 +353,7 @@ static bool open_links(struct holdings *holdings, const struct plan *plan)
 bool holdings_open(struct holdings *holdings, const struct plan *plan)
 {
     const struct keeper_listeners none = {0};
-    return open_state(holdings, plan) && take_lock(holdings, plan) && open_counters(holdings) &&
+    return open_state(holdings, plan) && take_lock(holdings, plan) && open_shared(holdings) &&
            open_links(holdings, plan) && open_control(holdings, plan) &&
            listeners_bind(plan, NULL, &none, &holdings->listeners);
 }
@@ -363,7 +375,8 @@ void holdings_close(struct holdings *holdings, const struct plan *plan)
     }
     int *const fds[] = {&holdings->control,    &holdings->spool,       &holdings->events,
                         &holdings->recipients, &holdings->login,       &holdings->state,
-                        &holdings->lock,       &holdings->counters_fd, &holdings->other_state};
+                        &holdings->lock,       &holdings->counters_fd, &holdings->other_state,
+                        &holdings->greylist};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         close_one(fds[i]);
     }

@@ -32,6 +32,7 @@ struct holdings {
     int lock;
     int control;
     int counters_fd;
+    int greylist;
     struct counter_page *counters;
     struct keeper_listeners listeners;
     struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */

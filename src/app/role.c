@@ -5,14 +5,15 @@
 
 static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_CORE] = {"core", SANDBOX_SERVE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES, 0,
-                   "keeps the journal; is given its directories, the control socket and the "
-                   "rings; no network"},
+                   "keeps the journal; is given its directories, the control socket, the "
+                   "rings and the memory of greylisting; no network"},
     [ROLE_EDGE_OUT] =
         {"edge-out", SANDBOX_CONNECT | SANDBOX_READ_FILES, 0,
          "talks to servers and name servers; is given the journal's directory to "
          "read, its rings, and from edge-in connections that clients have turned round"},
     [ROLE_EDGE_IN] = {"edge-in", SANDBOX_SERVE | SANDBOX_SCRATCH, 0,
-                      "talks to clients; is given listening sockets, its rings, a scratch file "
+                      "talks to clients; is given listening sockets, its rings, the memory of "
+                      "greylisting, a scratch file "
                       "without a name, and from the keeper connections to the configured filters; "
                       "no file system, no connections of its own"},
     [ROLE_WEB] = {"web", SANDBOX_SERVE, 1024,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/role_channel.h"
 
+#include "service/greylist.h"
 #include "sys/log.h"
 
 #include <errno.h>
@@ -70,19 +71,31 @@ static enum error take_config(struct keeper_message *message, struct settings **
     return *ret_settings != NULL ? ERROR_NONE : ERROR_INVALID;
 }
 
+static enum error take_memory(struct keeper_message *message, int protection, size_t bytes,
+                              void **ret_memory)
+{
+    *ret_memory = mmap(NULL, bytes, protection, MAP_SHARED, message->descriptors[0], 0);
+    int number = errno;
+    keeper_message_close(message);
+    return *ret_memory == MAP_FAILED ? error_from_errno(number) : ERROR_NONE;
+}
+
 static enum error take_counters(struct keeper_message *message, int role,
                                 struct counter_page **ret_page)
 {
     int protection = role == ROLE_WEB ? PROT_READ : PROT_READ | PROT_WRITE;
-    void *page =
-        mmap(NULL, sizeof(struct counter_page), protection, MAP_SHARED, message->descriptors[0], 0);
-    int number = errno;
-    keeper_message_close(message);
-    if (page == MAP_FAILED) {
-        return error_from_errno(number);
-    }
-    *ret_page = page;
-    return ERROR_NONE;
+    void *page;
+    enum error error = take_memory(message, protection, sizeof(struct counter_page), &page);
+    *ret_page = error == ERROR_NONE ? page : NULL;
+    return error;
+}
+
+static enum error take_greylist(struct keeper_message *message, struct greylist **ret_list)
+{
+    void *list;
+    enum error error = take_memory(message, PROT_READ | PROT_WRITE, greylist_bytes(), &list);
+    *ret_list = error == ERROR_NONE ? list : NULL;
+    return error;
 }
 
 static enum error take_ring(struct keeper_message *message, struct ring_descriptors *ret_ring)
@@ -162,6 +175,8 @@ static enum error take(struct keeper_message *message, struct role_start *start)
         return take_identity(message, start);
     case KEEPER_COUNTERS:
         return take_counters(message, start->role, &start->counters);
+    case KEEPER_GREYLIST:
+        return take_greylist(message, &start->greylist);
     case KEEPER_LISTENER:
         return take_listener(message, start->listeners);
     case KEEPER_DIRECTORIES:

@@ -13,6 +13,8 @@
 #include "sys/loop.h"
 #include "sys/ring.h"
 
+struct greylist; /* service/greylist.h */
+
 /* Everything of a start. A descriptor that was not given is -1. */
 struct role_start {
     int channel;
@@ -22,6 +24,7 @@ struct role_start {
     struct keeper_identity identity;
     char *root; /* the empty directory to live in, or NULL */
     struct counter_page *counters;
+    struct greylist *greylist; /* core's and edge-in's; else NULL */
     int listeners[LISTENERS_MAX];
     uint32_t loops;
     struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */

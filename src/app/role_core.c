@@ -187,6 +187,7 @@ static enum error open_core(struct core_process *process)
     if (error == ERROR_NONE) {
         core_keep_recipients(process->core, recipients);
         core_keep_state(process->core, state);
+        core_keep_greylist(process->core, start->greylist);
     }
     return error;
 }
@@ -220,7 +221,7 @@ int role_core(int channel)
     keep_heap_whole();
     struct role_start *start = &process.start;
     enum error error = role_receive_start(channel, ROLE_CORE, start);
-    if (error != ERROR_NONE || start->lock < 0) {
+    if (error != ERROR_NONE || start->lock < 0 || start->greylist == NULL) {
         return role_fail("start", error);
     }
     const int directories[] = {start->spool_directory, start->events_directory,

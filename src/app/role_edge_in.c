@@ -146,7 +146,7 @@ static enum error open_doors(struct edge_in *edge, const struct edge_handlers *h
 {
     struct role_start *start = &edge->start;
     edge->loops = edge_loops_new(start->loops);
-    edge->shared = smtp_in_shared_new();
+    edge->shared = smtp_in_shared_new(start->greylist);
     if (edge->loops == NULL || edge->shared == NULL) {
         return ERROR_MEMORY;
     }
@@ -183,7 +183,7 @@ int role_edge_in(int channel)
 {
     static struct edge_in edge;
     enum error error = role_receive_start(channel, ROLE_EDGE_IN, &edge.start);
-    if (error != ERROR_NONE || edge.start.loops == 0) {
+    if (error != ERROR_NONE || edge.start.loops == 0 || edge.start.greylist == NULL) {
         return role_fail("start", error);
     }
     error = tls_prepare();

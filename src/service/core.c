@@ -143,6 +143,7 @@ static void tick(void *context)
     core_recipients_tick(core);
     core_errands_tick(core);
     core_policies_tick(core);
+    core_greylist_tick(core);
     core_refusals_tick(core);
     logins_tick(core);
     core_tls_reports_tick(core);
@@ -392,6 +393,7 @@ void core_check_stopped(struct core *core)
     events_tick(core->events, clock_wall_ms());
     core_recipients_stop(core);
     core_policies_stop(core);
+    core_greylist_stop(core);
     core_tls_reports_stop(core);
     stopped(core->stopped_context);
 }

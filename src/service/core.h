@@ -13,6 +13,7 @@
 #include "sys/ring.h"
 
 struct core;
+struct greylist; /* service/greylist.h */
 
 /* Takes the spool's open function's place as owner: core opens the spool on spool_disk (the log
  * back-end), loads it in slices, and keeps its event journal on events_disk. Both are taken over.
@@ -26,6 +27,9 @@ void core_keep_recipients(struct core *core, struct disk *disk);
 /* Where other things are kept that outlive us and are no mail (taken over): policies of MTA-STS,
  * what is to be reported of TLS. As above. */
 void core_keep_state(struct core *core, struct disk *disk);
+/* And what greylisting knows, which edge-in's loops share: read unless it has begun; then it
+ * begins. After core_keep_state(). It must outlive core. */
+void core_keep_greylist(struct core *core, struct greylist *greylist);
 /* The rings to the edges' loops; a NULL detaches (the edge has died). The core owns them. All rings
  * of edge-out must be set before dispatch begins. */
 void core_set_edge_in(struct core *core, uint32_t index, struct ring *ring);

@@ -218,6 +218,9 @@ struct core {
 
     struct recipients *recipients;
     struct whole_files *files; /* what outlives us and is no mail; NULL: nothing does */
+    struct greylist *greylist; /* edge-in's; NULL: it is not kept */
+    uint64_t greylist_serial;  /* when it was written */
+    int64_t greylist_written_ms;
     struct errands *errands;
     struct policies *policies;
     struct tls_reports *tls_reports;
@@ -325,6 +328,10 @@ void core_out_send(struct core_edge_out *out, struct buffer *frame);
 
 /* core_listing.c. False: a malformed frame. */
 bool core_listing_take(struct core_edge_in *in, struct slice frame);
+
+/* core_greylist.c */
+void core_greylist_tick(struct core *core);
+void core_greylist_stop(struct core *core); /* writes what has changed, at the end */
 
 /* core_refusals.c */
 bool core_refusal_take(struct core_edge_in *in, struct slice frame); /* false: malformed */

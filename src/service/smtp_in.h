@@ -13,10 +13,13 @@
 #include "sys/ring.h"
 #include "sys/scratch.h"
 
+struct greylist; /* service/greylist.h */
 struct smtp_in;
 struct smtp_in_shared; /* what the loops of one edge-in count together: connections per client */
 
-struct smtp_in_shared *smtp_in_shared_new(void);
+/* The list, which must outlive it, is asked where a listener says so; NULL: nobody is put off.
+ * NULL: memory. */
+struct smtp_in_shared *smtp_in_shared_new(struct greylist *greylist);
 void smtp_in_shared_free(struct smtp_in_shared *shared);
 
 /* listeners[i] is the descriptor of config->listeners[i] (-1: not SMTP). Descriptors are shared

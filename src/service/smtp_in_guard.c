@@ -215,9 +215,10 @@ struct smtp_answer guard_greylist(struct session *session, struct slice recipien
         .delay_ms = session->listener->greylist_ms,
         .now_ms = clock_steady_ms(),
     };
-    int64_t wait_ms = query.delay_ms == 0 || guard_spares(session)
+    struct greylist *greylist = smtp_in_greylist(in->shared);
+    int64_t wait_ms = query.delay_ms == 0 || greylist == NULL || guard_spares(session)
                           ? 0
-                          : greylist_wait_ms(smtp_in_greylist(in->shared), &query);
+                          : greylist_wait_ms(greylist, &query);
     if (wait_ms == 0) {
         return SMTP_ACCEPT;
     }

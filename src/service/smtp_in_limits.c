@@ -23,7 +23,7 @@ enum {
 struct smtp_in_shared {
     struct tls_tickets tickets;
     struct hash_key key;
-    struct greylist *greylist;
+    struct greylist *greylist; /* or NULL */
     _Atomic uint32_t connections;
     _Atomic size_t content_bytes;
     _Atomic uint32_t clients[ROWS][CELLS];
@@ -31,26 +31,19 @@ struct smtp_in_shared {
     _Atomic int64_t deeds[SMTP_IN_DEEDS][ROWS][CELLS]; /* steady us when all is paid off */
 };
 
-struct smtp_in_shared *smtp_in_shared_new(void)
+struct smtp_in_shared *smtp_in_shared_new(struct greylist *greylist)
 {
     struct smtp_in_shared *shared = calloc(1, sizeof(*shared));
-    struct greylist *greylist = greylist_new();
-    if (shared == NULL || greylist == NULL) {
-        greylist_free(greylist);
-        free(shared);
-        return NULL;
+    if (shared != NULL) {
+        random_bytes(&shared->key, sizeof(shared->key));
+        random_bytes(&shared->tickets, sizeof(shared->tickets));
+        shared->greylist = greylist;
     }
-    random_bytes(&shared->key, sizeof(shared->key));
-    random_bytes(&shared->tickets, sizeof(shared->tickets));
-    shared->greylist = greylist;
     return shared;
 }
 
 void smtp_in_shared_free(struct smtp_in_shared *shared)
 {
-    if (shared != NULL) {
-        greylist_free(shared->greylist);
-    }
     free(shared);
 }
 

@@ -18,6 +18,8 @@ struct whole_files {
 struct writing {
     struct disk *disk;
     const char *name;
+    whole_file_fn *make; /* NULL: the bytes are there */
+    void *context;
     struct buffer bytes;
     enum error error;
 };
@@ -74,7 +76,12 @@ enum error whole_file_put(struct disk *disk, const char *name, struct slice byte
 static void write_file(void *context)
 {
     struct writing *writing = context;
-    writing->error = whole_file_put(writing->disk, writing->name, buffer_slice(&writing->bytes));
+    if (writing->make != NULL) {
+        writing->make(writing->context, &writing->bytes);
+    }
+    writing->error = writing->bytes.failed ? ERROR_MEMORY
+                                           : whole_file_put(writing->disk, writing->name,
+                                                            buffer_slice(&writing->bytes));
 }
 
 static void written(void *context)
@@ -87,23 +94,37 @@ static void written(void *context)
     free(writing);
 }
 
-void whole_files_write(struct whole_files *files, const char *name, struct buffer *bytes)
+static void submit(struct whole_files *files, struct writing writing)
 {
-    struct writing *writing = bytes->failed ? NULL : calloc(1, sizeof(*writing));
+    struct writing *copy = calloc(1, sizeof(*copy));
     if (files->worker == NULL) {
         files->worker = worker_new(files->loop, "state");
     }
-    if (writing == NULL || files->worker == NULL) {
-        report(name, ERROR_MEMORY);
-        buffer_done(bytes);
-        free(writing);
+    if (copy == NULL || files->worker == NULL) {
+        report(writing.name, ERROR_MEMORY);
+        buffer_done(&writing.bytes);
+        free(copy);
         return;
     }
-    *writing = (struct writing){.disk = files->disk, .name = name, .bytes = *bytes};
-    if (worker_submit(files->worker, write_file, written, writing) != ERROR_NONE) {
-        writing->error = ERROR_MEMORY;
-        written(writing);
+    *copy = writing;
+    copy->disk = files->disk;
+    if (worker_submit(files->worker, write_file, written, copy) != ERROR_NONE) {
+        copy->error = ERROR_MEMORY;
+        written(copy);
     }
+}
+
+void whole_files_write(struct whole_files *files, const char *name, struct buffer *bytes)
+{
+    submit(files, (struct writing){.name = name, .bytes = *bytes});
+}
+
+void whole_files_make(struct whole_files *files, const char *name, whole_file_fn *make,
+                      void *context)
+{
+    struct writing writing = {.name = name, .make = make, .context = context};
+    buffer_init(&writing.bytes, 0);
+    submit(files, writing);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

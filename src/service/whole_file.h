@@ -22,6 +22,11 @@ void whole_files_free(struct whole_files *files); /* writes what is under way; N
 /* ERROR_MISSING: there is none. ERROR_LIMIT: it is larger than the buffer may be. */
 enum error whole_files_read(struct whole_files *files, const char *name,
                             struct buffer *ret_bytes) MUST_CHECK;
+/* Appends the bytes of a file, on the thread. */
+typedef void whole_file_fn(void *context, struct buffer *bytes);
+/* The same for what takes long to put together, and may be read by any thread. */
+void whole_files_make(struct whole_files *files, const char *name, whole_file_fn *make,
+                      void *context);
 /* Takes the bytes over, in the order of the calls. What fails is logged. `name` is a constant. */
 void whole_files_write(struct whole_files *files, const char *name, struct buffer *bytes);
 

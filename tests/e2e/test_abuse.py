@@ -3,6 +3,7 @@
 a minute, and slow answers for who guesses recipients."""
 
 import contextlib
+import itertools
 import socket
 import time
 import urllib.request
@@ -176,9 +177,24 @@ def test_who_guesses_recipients_is_slowed_down_and_cut_off(holdfast, sink):
 # ---- greylisting ----
 
 
+def code_for(mx, sender="bob@client.example"):
+    try:
+        return mx.send(source=STRANGER, sender=sender)[0]
+    except Refused as refused:
+        assert refused.text.startswith("4.7.1 Greylisted")
+        return refused.code
+
+
+def start_putting_off(mx, fresh=itertools.count()):
+    """Starts it, and waits until it has read what it knew: before, it puts nobody off."""
+    mx.start()
+    wait_for(lambda: code_for(mx, f"new{next(fresh)}@client.example") == 451, what="greylisting")
+
+
 def test_an_unknown_sender_is_put_off_once(holdfast, sink):
     mx = holdfast(backup_mx(sink().port) + OURS + 'allow him { clients = 127.0.0.7 }\n',
-                  listen="greylist = 2s")
+                  listen="greylist = 2s", start=False)
+    start_putting_off(mx)
     with pytest.raises(Refused) as refused:
         mx.send(source=STRANGER)
     assert refused.value.code == 451
@@ -198,7 +214,53 @@ def test_an_unknown_sender_is_put_off_once(holdfast, sink):
     assert mx.send(source=STRANGER)[0] == 250
     with pytest.raises(Refused):
         mx.send(source=STRANGER, sender="carol@client.example")
-    assert counter(mx, "greylisted") >= 2
+    assert counter(mx, "greylisted") >= 3
+    mx.wait_empty()
+
+
+def test_who_was_put_off_is_let_through_after_a_restart(holdfast, sink):
+    """Killed with all that is in memory, stopped, or its receiver killed alone."""
+    mx = holdfast(backup_mx(sink().port), listen="greylist = 2s", start=False)
+    kept = mx.state / "state" / "greylist"
+    start_putting_off(mx)
+    assert code_for(mx) == 451
+
+    def count():
+        return int.from_bytes(kept.read_bytes()[32:36], "little") if kept.exists() else 0
+    wait_for(lambda: count() == 2, 150, what="both on the disk")  # a minute after the first change
+    mx.kill()
+    time.sleep(2.1)  # what it has to wait
+    start_putting_off(mx)
+    assert code_for(mx) == 250
+    assert code_for(mx, "carol@client.example") == 451
+    mx.stop()
+    time.sleep(2.1)
+    start_putting_off(mx)
+    assert code_for(mx) == 250 and code_for(mx, "carol@client.example") == 250
+    edge_in, = mx.processes()["holdfast-edge-i"]
+    kill(edge_in)
+    wait_for(lambda: mx.processes().get("holdfast-edge-i", [edge_in]) != [edge_in],
+             what="another one")
+    assert code_for(mx) == 250 and code_for(mx, "dora@client.example") == 451
+    mx.wait_empty()
+
+
+def test_a_damaged_list_is_told_and_begins_anew(holdfast, sink):
+    mx = holdfast(backup_mx(sink().port), listen="greylist = 2s", start=False)
+    kept = mx.state / "state" / "greylist"
+    start_putting_off(mx)
+    assert code_for(mx) == 451
+    mx.stop()
+    assert "state-file" not in mx.log()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    time.sleep(2.1)
+    start_putting_off(mx)
+    assert "state-file name=greylist" in mx.log()
+    assert code_for(mx) == 451
+    wait_for(lambda: code_for(mx) == 250, step=0.3, what="what it learns anew")
+    mx.stop()
+    start_putting_off(mx)
+    assert code_for(mx) == 250
     mx.wait_empty()
 
 

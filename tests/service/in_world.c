@@ -321,7 +321,7 @@ bool world_start(struct world *world)
     struct ip_endpoint at = {.port = world->port};
     ip_from_text(SLICE_LITERAL("127.0.0.1"), &at.address);
     world->loop = loop_new();
-    world->shared = smtp_in_shared_new();
+    world->shared = smtp_in_shared_new(NULL);
     while (net_listen(&at, 1000, &world->listener) != ERROR_NONE && at.port < UINT16_MAX) {
         at.port++;
     }

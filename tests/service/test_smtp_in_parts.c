@@ -68,7 +68,7 @@ static void leave(struct smtp_in_shared *shared, const char *text)
 static void connections_by_client(void **state)
 {
     (void)state;
-    struct smtp_in_shared *shared = smtp_in_shared_new();
+    struct smtp_in_shared *shared = smtp_in_shared_new(NULL);
     assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_ADMITTED);
     assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_ADMITTED);
     assert_int_equal(enter(shared, "192.0.2.1", 100, 2), SMTP_IN_CLIENT_FULL);
@@ -91,7 +91,7 @@ static void connections_by_client(void **state)
 static void many_clients_are_not_taken_for_one(void **state)
 {
     (void)state;
-    struct smtp_in_shared *shared = smtp_in_shared_new();
+    struct smtp_in_shared *shared = smtp_in_shared_new(NULL);
     unsigned refused = 0;
     for (unsigned i = 0; i < 20000; i++) {
         struct limits_config limits = {.connections_per_client = 4};
@@ -108,7 +108,7 @@ static void many_clients_are_not_taken_for_one(void **state)
 static void connections_change_hands(void **state)
 {
     (void)state;
-    struct smtp_in_shared *shared = smtp_in_shared_new();
+    struct smtp_in_shared *shared = smtp_in_shared_new(NULL);
     struct limits_config limits = {.connections = 2, .connections_per_client = 1};
     struct ip_address one, two;
     assert_true(ip_from_text(SLICE_LITERAL("192.0.2.1"), &one));
@@ -130,7 +130,7 @@ static void connections_change_hands(void **state)
 static void deeds_are_paid_off_by_time(void **state)
 {
     (void)state;
-    struct smtp_in_shared *shared = smtp_in_shared_new();
+    struct smtp_in_shared *shared = smtp_in_shared_new(NULL);
     const struct smtp_in_pace pace = {30000000, 300000000};
     struct ip_address client, other;
     assert_true(ip_from_text(SLICE_LITERAL("192.0.2.1"), &client));

@@ -183,7 +183,7 @@ static void start_login(struct program *program)
 
 static void start_edge_in(struct program *program)
 {
-    program->shared = smtp_in_shared_new();
+    program->shared = smtp_in_shared_new(NULL);
     for (uint32_t i = 0; i < LOOPS; i++) {
         struct edge *edge = &program->edges_in[i];
         edge->loop = loop_new();
