@@ -29,40 +29,51 @@ enum { HELD_MOST_MS = 3600 * 1000 }; /* R5: a refusal that is tried again by the
 
 /* ---- notes -------------------------------------------------------------------------------- */
 
+/* False: nobody takes it there. An address has a route, and a server is *ret_server. */
+static bool find_redirect(const struct relay *relay, uint32_t number, struct slice to,
+                          uint32_t *ret_route, uint32_t *ret_server)
+{
+    uint32_t route = lane_of(relay, delivery_at(relay, number))->route;
+    *ret_route = route;
+    *ret_server = NO_INDEX;
+    if (slice_find(to, '@') == to.length) {
+        *ret_server = relay_config_server(relay->config, to);
+        /* A call is for the mail of its own domains. */
+        return *ret_server != NO_INDEX && !server_calls(server_at(relay, *ret_server));
+    }
+    uint32_t domain = routing_domain(relay->routing, slice_skip(to, slice_find_last(to, '@') + 1));
+    /* Elsewhere: by the relay it came for, else the way our own notices leave. */
+    if (domain != NO_INDEX) {
+        *ret_route = domain;
+    } else if (route == NO_INDEX || relay->config->routes[route].kind != ROUTE_RELAY) {
+        *ret_route = relay->config->bounces;
+    }
+    return *ret_route != NO_INDEX;
+}
+
+bool redirect_is_possible(const struct relay *relay, uint32_t number, struct slice to)
+{
+    uint32_t route, server;
+    return find_redirect(relay, number, to, &route, &server);
+}
+
 enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
 {
-    struct delivery *delivery = delivery_at(relay, number);
-    uint32_t route = lane_of(relay, delivery)->route;
-    bool address = slice_find(to, '@') < to.length;
-    uint32_t server = address ? NO_INDEX : relay_config_server(relay->config, to);
-    struct lane *lane;
-    if (!address) {
-        if (server == NO_INDEX || server_calls(server_at(relay, server))) {
-            return ERROR_INVALID; /* a call is for the mail of its own domains */
-        }
-        struct lane_key key = {
-            .route = route, .pin = PIN_REDIRECT, .pinned_server = server, .redirect = to};
-        lane = lane_sibling(relay, &key);
-    } else {
-        uint32_t domain =
-            routing_domain(relay->routing, slice_skip(to, slice_find_last(to, '@') + 1));
-        /* Elsewhere: by the relay it came for, else the way our own notices leave. */
-        if (domain != NO_INDEX) {
-            route = domain;
-        } else if (route == NO_INDEX || relay->config->routes[route].kind != ROUTE_RELAY) {
-            route = relay->config->bounces;
-        }
-        if (route == NO_INDEX) {
-            return ERROR_INVALID;
-        }
-        lane = lane_for_address(relay, route, to);
+    uint32_t route, server;
+    if (!find_redirect(relay, number, to, &route, &server)) {
+        return ERROR_INVALID;
     }
+    const struct lane_key key = {
+        .route = route, .pin = PIN_REDIRECT, .pinned_server = server, .redirect = to};
+    bool address = server == NO_INDEX;
+    const struct lane *lane =
+        address ? lane_for_address(relay, route, to) : lane_sibling(relay, &key);
     if (lane == NULL) {
         return ERROR_MEMORY;
     }
     delivery_move(relay, number, lane->index);
-    if (address) {
-        delivery->recipient = recipient_hash(relay, to); /* order is that of the new recipient */
+    if (address) { /* order is that of the new recipient */
+        delivery_at(relay, number)->recipient = recipient_hash(relay, to);
     }
     return ERROR_NONE;
 }

@@ -221,14 +221,19 @@ static enum error redirect(struct relay *relay, uint32_t number, const void *arg
     struct delivery *delivery = delivery_at(relay, number);
     enum delivery_state before = delivery->state;
     uint32_t rests_since = delivery->next, rests_reading = delivery->previous;
+    bool timed = delivery->place == PLACE_TIMED;
+    int64_t due_ms = timed ? schedule_at(&relay->schedule, delivery->next)->due_ms : 0;
+    if (!redirect_is_possible(relay, number, *to)) {
+        return ERROR_INVALID;
+    }
     delivery_take_out(relay, number);
     recipient_release(relay, number);
     enum error error = redirect_apply(relay, number, *to);
-    if (error != ERROR_NONE) { /* unharmed: where it was, or due now */
+    if (error != ERROR_NONE) { /* out of memory, and unharmed: where it was */
         if (before == DELIVERY_WAITING) {
             lane_return(relay, number);
-        } else if (before == DELIVERY_DEFERRED || before == DELIVERY_IN_DOUBT) {
-            delivery_schedule(relay, number, relay->now.steady_ms);
+        } else if (timed) {
+            delivery_schedule(relay, number, due_ms);
         } else {
             delivery->next = rests_since;
             delivery->previous = rests_reading;

@@ -1186,6 +1186,8 @@ void server_load_note(struct relay *relay, struct server *server, enum global_no
 /* To another place, or with an empty text back to its route. ERROR_INVALID: no such place.
  * The delivery is in no place and blocks nobody. */
 enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to) MUST_CHECK;
+/* Otherwise than by ERROR_INVALID, wherever the delivery is. */
+bool redirect_is_possible(const struct relay *relay, uint32_t number, struct slice to);
 
 /* ---- relay.c ------------------------------------------------------------------------------ */
 

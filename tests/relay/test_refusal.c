@@ -323,6 +323,32 @@ static void who_is_told_to_let_it_go_need_not_wait_for_the_hour(void **state)
     world_close(&world);
 }
 
+static void one_that_cannot_be_redirected_is_tried_when_it_would_have_been(void **state)
+{
+    (void)state;
+    begin(WINDOW_MS, false);
+    world.config.bounces = NO_INDEX; /* no way out of the domains */
+    await_up();
+    take_mail("bob@one.example");
+    assert_int_equal(refuse("a@x", "bob@one.example", RELAY_AT_RECIPIENT, 1), DELIVERY_HELD);
+    for (int again = 0; again < 2; again++) {
+        int64_t due_ms = world.now.wall_ms + (again == 0 ? HOUR_MS : 10 * MINUTE_MS);
+        assert_int_equal(relay_redirect(world.relay, (struct spool_handle){2}, 0,
+                                        SLICE_LITERAL("bob@elsewhere.example"), world.now),
+                         ERROR_INVALID);
+        world_take(&world);
+        struct relay_delivery_view view;
+        assert_true(relay_delivery(world.relay, (struct spool_handle){2}, 0, &view));
+        assert_int_equal(view.state, again == 0 ? DELIVERY_HELD : DELIVERY_DEFERRED);
+        assert_int_equal(view.next_wall_ms, due_ms);
+        struct relay_action job = await_job();
+        assert_int_equal(job.handle.index, 2);
+        assert_int_equal(world.now.wall_ms, due_ms);
+        answer(&job, RELAY_AT_RECIPIENT, 450, 2, 1);
+    }
+    world_close(&world);
+}
+
 /* Of the server, or of the sender: R4 does not know, so it is asked twice. */
 static void a_refusal_at_mail_is_asked_again_after_an_hour_and_then_final(void **state)
 {
@@ -522,6 +548,7 @@ int main(void)
         cmocka_unit_test(a_known_good_recipient_is_asked_again_after_an_hour),
         cmocka_unit_test(a_refusal_at_mail_is_asked_again_after_an_hour_and_then_final),
         cmocka_unit_test(who_is_told_to_let_it_go_need_not_wait_for_the_hour),
+        cmocka_unit_test(one_that_cannot_be_redirected_is_tried_when_it_would_have_been),
         cmocka_unit_test(ten_refusals_that_speak_of_the_server_open_the_breaker),
         cmocka_unit_test(a_breaker_needs_many_senders_and_no_success_in_between),
         cmocka_unit_test(known_good_recipients_refused_open_the_breaker),
