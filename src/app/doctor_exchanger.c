@@ -291,11 +291,10 @@ static void examine_greeting(struct doctor *doctor, const struct exchanger *exch
     enum error error = conversation_ask(&conversation, hello, find_starttls, &offered, &reply);
     if (error == ERROR_NONE && offered) {
         examine_tls(doctor, exchanger, &conversation);
-    } else if (exchanger->ours) {
-        tell(doctor, "tls", exchanger->name, DOCTOR_WARNING, NULL,
-             "mail to %s crosses the net in the open: this version takes no TLS", text);
     } else {
-        tell(doctor, "tls", exchanger->name, DOCTOR_WARNING, "offer STARTTLS with a certificate",
+        tell(doctor, "tls", exchanger->name, DOCTOR_WARNING,
+             exchanger->ours ? "give the listener tls = starttls, a certificate and its key"
+                             : "offer STARTTLS with a certificate",
              "mail to %s crosses the net in the open", text);
     }
     conversation_close(&conversation);

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from certificates import Authority, listen
 from names import NameServer
 from peers import wait_for
 
@@ -86,11 +87,11 @@ def clinic(place, holdfast):
         mx = None
         primary = None
 
-        def open(self, **more):
+        def open(self, listening="", **more):
             server = socket.create_server(("127.0.0.2", 0))
             self.primary_port = server.getsockname()[1]
             routes = ROUTES.format(port=self.primary_port)
-            self.mx = holdfast(routes, top=self.names.setting)
+            self.mx = holdfast(routes, top=self.names.setting, listen=listening)
             self.primary = Primary(place, server, self.mx.port, **more)
 
         def examine(self, domain="example.com"):
@@ -128,8 +129,25 @@ def test_a_domain_that_is_well(clinic):
     assert tls["level"] == "warning" and "self-signed" in tls["text"].replace(" ", "-")
     (mine,) = found["tls", "mx2.example.net"]
     assert mine["level"] == "warning" and "in the open" in mine["text"]
+    assert "tls = starttls" in mine["advice"]
     assert not any("bad" in level for level in levels.values())
     assert clinic.mx.tool("check", "example.com", "--port", clinic.mx.port).returncode == 0
+
+
+@pytest.mark.parametrize("names, days, trusted, level, words", [
+    (["other.example.net"], 30, True, "warning", "is not proved by the usual authorities"),
+    (["mx2.example.net"], 30, False, "warning", "is not proved by the usual authorities"),
+    (["mx2.example.net"], 5, True, "warning", "the certificate ends in"),
+    (["mx2.example.net"], 30, True, "good", "the certificate is valid for"),
+], ids=["of another name", "of nobody known", "ends soon", "good"])
+def test_our_own_certificate(clinic, place, names, days, trusted, level, words):
+    """The listener is looked at as senders see it, by the name in the MX record."""
+    authority = Authority(place)
+    clinic.open(listening=listen(authority.certificate(*names, days=days)))
+    if trusted:
+        clinic.mx.wrapper_of_tool = ["env", f"SSL_CERT_FILE={authority.root}"]
+    found = clinic.level("tls", "mx2.example.net")
+    assert found[0] == level and words in found[1] and found[1].startswith("TLSv1.3; ")
 
 
 def test_the_text_says_what_to_do(clinic):
