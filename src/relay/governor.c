@@ -130,6 +130,20 @@ static void place_lanes(struct relay *relay, const struct server *server)
     }
 }
 
+/* Returns how long it has been in that state. */
+static int64_t tell_state(struct relay *relay, const struct server *server,
+                          enum server_state before, struct slice reason)
+{
+    struct relay_action *event = action_event(relay, RELAY_EVENT_SERVER);
+    event->server = server->index;
+    event->old_state = before;
+    event->new_state = server->state;
+    event->reason = action_copy(relay, reason);
+    event->duration_ms = relay->now.steady_ms - server->since_ms;
+    event->count = server->failures;
+    return event->duration_ms;
+}
+
 static void set_state(struct relay *relay, struct server *server, enum server_state state,
                       struct slice reason)
 {
@@ -138,15 +152,8 @@ static void set_state(struct relay *relay, struct server *server, enum server_st
     set_reason(server, reason);
     server->state = state;
     server->canary_out = false;
-    struct relay_action *event = action_event(relay, RELAY_EVENT_SERVER);
-    event->server = server->index;
-    event->old_state = before;
-    event->new_state = state;
-    event->reason = action_copy(relay, reason);
-    event->duration_ms = relay->now.steady_ms - server->since_ms;
-    event->count = server->failures;
     server->before = before;
-    server->before_ms = event->duration_ms;
+    server->before_ms = tell_state(relay, server, before, reason);
     server->changes++;
     server->since_ms = relay->now.steady_ms;
     server->since_wall_ms = relay->now.wall_ms;
@@ -361,7 +368,8 @@ static void failed(struct relay *relay, struct server *server, const struct sess
     server->trouble_serial = relay->session_serial;
     if (server->state == SERVER_DOWN) {
         set_reason(server, reason);
-        if (another) {
+        if (another) { /* what keeps it down now is not what brought it down */
+            (void)tell_state(relay, server, SERVER_DOWN, reason);
             write_state(relay, server);
         }
     } else {

@@ -259,7 +259,8 @@ enum relay_event_kind {
     RELAY_EVENT_BOUNCED,
     RELAY_EVENT_DISCARDED,
     RELAY_EVENT_REDIRECTED,
-    RELAY_EVENT_SERVER,      /* server: state old -> new, reason, ms in the old state */
+    RELAY_EVENT_SERVER,      /* server: state old -> new, reason, ms in the old state; down -> down:
+                                another kind of trouble keeps it there */
     RELAY_EVENT_SWITCHED,    /* lane: from server to server (a switch-back too) */
     RELAY_EVENT_STOPPED,     /* lane: all servers of its chain are down */
     RELAY_EVENT_DRAINING,    /* lane: a server has come back, deliveries waiting */

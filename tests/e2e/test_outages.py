@@ -64,8 +64,9 @@ class Outage:
 
         def note(at, session, argument):
             if at == stage and self.trouble is not None:
-                message = argument if at == "dot" else session.message
-                subjects.add(message.sender.split("@")[0])
+                sender = re.search("<(.*?)>", argument).group(1) if at == "MAIL" else \
+                    (argument if at == "dot" else session.message).sender
+                subjects.add(sender.split("@")[0])
             return rule(at, session, argument)
         self.m1.rule = note
         return subjects
@@ -300,7 +301,12 @@ def test_replies_that_drip(outage, stage):
     one.check(doubted=doubted)
 
 
-def test_5xx_to_everything_after_recovery(outage):
+REFUSALS = {"connect": "554 5.3.2 No", "EHLO": "502 5.5.1 No", "MAIL": "550 5.7.1 No",
+            "RCPT": "550 5.1.1 No", "DATA": "554 5.5.1 No", "dot": "550 5.6.0 No"}
+
+
+@pytest.mark.parametrize("stage", REFUSALS)
+def test_5xx_to_everything_after_recovery(outage, stage):
     """A primary that comes back half repaired: nothing is bounced or given up, and all of it goes
     in order as soon as it is whole (R5)."""
     one = outage(alone=True, server="hold-5xx-after-recovery = 2s")
@@ -309,22 +315,24 @@ def test_5xx_to_everything_after_recovery(outage):
     one.net.cut(one.net.addresses[0])
     wait_for(lambda: one.mx.server_state("m1") == "down" or one.send(1), 20, what="m1 down")
     one.send(20)
-    refused_once = one.watch("RCPT")
-    with trouble("RCPT", "550 5.1.1 No such user")(one):
+    within = stage not in ("connect", "EHLO")
+    refused_once = one.watch(stage) if within else ()
+    refusal = REFUSALS[stage]
+    with trouble(stage, refusal)(one):
         one.net.mend(one.net.addresses[0])
-        wait_for(lambda: "550 5.1.1" in one.mx.log(), 30, what="refusals")
+        wait_for(lambda: refusal in one.mx.log(), 30, what="refusals")
         one.send(8)
         time.sleep(6)
         status = one.mx.status()
         held = [row for row in one.mx.queue() if row["state"] == "held"]
-        assert held and all(row["not_believed"] for row in held)
-        assert "not believed yet" in one.mx.tool("queue", "list").stdout
+        assert bool(held) == within and all(row["not_believed"] for row in held)
+        assert ("not believed yet" in one.mx.tool("queue", "list").stdout) == within
         assert status["dead_letters"] == 0
         assert status["queue"]["messages"] == one.number - 4
     one.settle(90)
     one.check(doubted=refused_once)  # held ones block nobody (R6)
     log = one.mx.log()
-    assert "550 5.1.1 No such user" in log and "dead-letter" not in log
+    assert refusal in log and "dead-letter" not in log
 
 
 def test_a_hung_server_is_switched_off_and_on(net, holdfast):

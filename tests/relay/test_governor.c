@@ -145,6 +145,30 @@ static void without_a_good_greeting_probes_double_up_to_half_a_minute(void **sta
     }
 }
 
+/* That it cannot be reached, and then that it greets badly, are two stories. */
+static void that_another_trouble_keeps_it_down_is_told(void **state)
+{
+    (void)state;
+    int64_t delay;
+    struct relay_action probe = first_probe();
+    world_ended(&world, probe.session, RELAY_AT_CONNECT, RELAY_LOST, 0);
+    assert_int_equal(world_state(&world, 0), SERVER_DOWN);
+    for (int i = 0; i < 3; i++) {
+        probe = next_probe(&delay);
+        world_ended(&world, probe.session, i == 0 ? RELAY_AT_CONNECT : RELAY_AT_GREETING,
+                    i == 0 ? RELAY_LOST : RELAY_REPLY, i == 0 ? 0 : 554);
+        const struct relay_action *told = world_event(&world, RELAY_EVENT_SERVER, 0);
+        if (i != 1) { /* the same again */
+            assert_null(told);
+            continue;
+        }
+        assert_non_null(told);
+        assert_int_equal(told->old_state, SERVER_DOWN);
+        assert_int_equal(told->new_state, SERVER_DOWN);
+        assert_true(slice_starts_fold(told->reason, SLICE_LITERAL("554")));
+    }
+}
+
 static void with_nothing_waiting_a_second_good_probe_makes_it_up(void **state)
 {
     (void)state;
@@ -780,6 +804,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         scene(while_connecting_fails_probes_never_back_off),
         scene(without_a_good_greeting_probes_double_up_to_half_a_minute),
+        scene(that_another_trouble_keeps_it_down_is_told),
         scene(with_nothing_waiting_a_second_good_probe_makes_it_up),
         scene(an_up_server_is_probed_only_when_not_heard_of_for_a_minute),
         scene(an_up_server_that_strangers_doubt_is_asked),
