@@ -83,7 +83,8 @@ const struct setting settings_table[] = {
     {"reserve", SETTING_SIZE, TOP(reserve_bytes), .fallback = "0",
      .otherwise = "the larger of 1G and 5 % of the file system, at most a tenth of it",
      .most = UINT64_C(1) << 50,
-     .text = "Free space below which no mail is accepted any more."},
+     .text = "Free space below which no mail is accepted any more; nor is it while the file system "
+             "has room for fewer than 100 more files."},
     {"dead-letter-keep", SETTING_DURATION, TOP(relay.dead_letter_keep_ms),
      .fallback = "30d",
      .least = SECOND, .most = 3660 * DAY,

@@ -128,6 +128,9 @@ static uint64_t default_reserve(uint64_t total)
     return reserve < total / 10 ? reserve : total / 10;
 }
 
+/* Fewer files than that may still be made: segments and large contents need some. */
+enum { FILES_LEAST = 100 };
+
 static void look_at_space(struct journal *journal)
 {
     struct disk_space space;
@@ -139,13 +142,21 @@ static void look_at_space(struct journal *journal)
                                  ? journal->settings.reserve_bytes
                                  : default_reserve(space.total_bytes);
     char reason[sizeof(journal->reason)];
-    snprintf(reason, sizeof(reason), "%llu MB free, %llu MB are kept in reserve",
-             (unsigned long long)(space.available_bytes >> 20),
-             (unsigned long long)(journal->reserve_bytes >> 20));
+    bool few_files = space.available_files < FILES_LEAST;
+    if (few_files) {
+        snprintf(reason, sizeof(reason),
+                 "there is room for %llu more files, %d are kept in reserve",
+                 (unsigned long long)space.available_files, FILES_LEAST);
+    } else {
+        snprintf(reason, sizeof(reason), "%llu MB free, %llu MB are kept in reserve",
+                 (unsigned long long)(space.available_bytes >> 20),
+                 (unsigned long long)(journal->reserve_bytes >> 20));
+    }
     if (journal->spares.length > 0) {
         journal->emergency_used = false;
     }
-    bool low = space.available_bytes < journal->reserve_bytes || journal->emergency_used;
+    bool low =
+        space.available_bytes < journal->reserve_bytes || few_files || journal->emergency_used;
     journal_set_state(journal, journal->trouble, low,
                       journal->trouble == ERROR_NONE ? reason : NULL);
 }

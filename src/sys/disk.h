@@ -29,6 +29,7 @@ typedef void disk_list_fn(void *context, const char *name, uint64_t size);
 struct disk_space {
     uint64_t total_bytes;
     uint64_t available_bytes; /* to this user */
+    uint64_t available_files; /* that may still be made; UINT64_MAX: there is no limit */
 };
 
 struct disk_ops {

@@ -253,6 +253,7 @@ static enum error posix_space(struct disk *disk, struct disk_space *ret_space)
     }
     ret_space->total_bytes = (uint64_t)status.f_blocks * status.f_frsize;
     ret_space->available_bytes = (uint64_t)status.f_bavail * status.f_frsize;
+    ret_space->available_files = status.f_files > 0 ? (uint64_t)status.f_favail : UINT64_MAX;
     return ERROR_NONE;
 }
 

@@ -104,6 +104,30 @@ def test_full_disk_and_kill(holdfast, sink, small_disk):
     mx.kill()
 
 
+def test_no_room_for_files(holdfast, sink, small_disk):
+    """A file system may have bytes and yet no place for one more file: that is noticed before it
+    comes to it, as with bytes."""
+    subprocess.run(["mount", "-o", "remount,nr_inodes=300", str(small_disk)], check=True)
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port))
+    mx.send()
+    litter = small_disk / "litter"
+    litter.mkdir()
+    made = 0
+    while os.statvfs(small_disk).f_favail >= 50:
+        made += 1
+        (litter / str(made)).touch()
+    wait_for(lambda: refused_for_space(mx), 30, 0.1, "452 for want of files")
+    status = mx.status()
+    assert status["accepting"] is False and "more files" in status["accepting_reason"]
+    assert "storage" in [alert["kind"] for alert in status["alerts"]]
+    taken = status["queue"]["messages"]
+    hop.start()
+    wait_for(lambda: len(hop.messages) == taken, 30, what="what was accepted")
+    shutil.rmtree(litter)
+    wait_for(lambda: accepts(mx), 30, 0.2, "acceptance again")
+
+
 def test_a_start_on_a_read_only_file_system(holdfast, sink, small_disk):
     """Without a byte that can be written nothing can be delivered either, for an attempt is noted
     before its dot: it says why and ends, and whoever started it starts it again."""

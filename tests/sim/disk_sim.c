@@ -436,6 +436,7 @@ static enum error sim_space(struct disk *disk, struct disk_space *ret_space)
     *ret_space = (struct disk_space){
         .total_bytes = sim->capacity,
         .available_bytes = taken < sim->capacity ? sim->capacity - taken : 0,
+        .available_files = UINT64_MAX,
     };
     pthread_mutex_unlock(&sim->lock);
     return ERROR_NONE;
