@@ -138,16 +138,18 @@ void examine_mta_sts(struct doctor *doctor)
 
 /* ---- SPF ---------------------------------------------------------------------------------- */
 
-/* Text records of which one must begin so; others are of no interest. */
-static bool find_text(const struct dns_records *found, const char *start, struct slice *ret_text)
+/* How many there are (RFC 7208 4.5), and the last; other text records are of no interest. */
+static unsigned find_spf(const struct dns_records *found, struct slice *ret_record)
 {
+    unsigned count = 0;
     for (size_t i = 0; i < found->count; i++) {
-        if (slice_starts_fold(found->records[i].data, slice_from_text(start))) {
-            *ret_text = found->records[i].data;
-            return true;
+        struct slice text = found->records[i].data;
+        if (slice_equal_fold(slice_take(text, slice_find(text, ' ')), SLICE_LITERAL("v=spf1"))) {
+            *ret_record = text;
+            count++;
         }
     }
-    return false;
+    return count;
 }
 
 enum spf { SPF_NONE, SPF_PASS, SPF_NO_PASS, SPF_UNKNOWN };
@@ -160,7 +162,8 @@ struct spf_question {
     struct ip_address address;
     unsigned lookups;
     unsigned voids; /* lookups that found nothing */
-    bool failed;    /* a lookup failed, or there were too many: the end (RFC 7208 2.6.6, 2.6.7) */
+    bool failed;    /* a lookup failed, or there were too many, or of two records nobody knows which
+                       counts: the end (RFC 7208 2.6.6, 2.6.7) */
 };
 
 static bool answer_has(const struct dns_answer *answer, const struct ip_address *address)
@@ -301,7 +304,9 @@ static enum spf spf_of(struct spf_question *question, struct slice domain)
     if (spf_fails(question, found.error)) {
         return SPF_UNKNOWN;
     }
-    return find_text(&found, "v=spf1", &record) ? spf_evaluate(question, record, domain) : SPF_NONE;
+    unsigned count = find_spf(&found, &record);
+    question->failed |= count > 1;
+    return count == 0 ? SPF_NONE : spf_evaluate(question, record, domain);
 }
 
 void examine_spf(struct doctor *doctor)

@@ -292,6 +292,17 @@ def test_spf_of_our_address(clinic, record, level):
     assert clinic.level("spf", "example.com")[0] == level
 
 
+def test_which_text_is_the_spf_record(clinic):
+    """Of two nobody knows which counts, and the receiver gives up (RFC 7208 4.5)."""
+    clinic.open()
+    texts = clinic.names.zone["example.com"]
+    texts["TXT"] = ["v=spf10 -all", "v=spf1 ip4:127.0.0.1 -all"]
+    assert clinic.level("spf", "example.com") == ("good", "the SPF record passes 127.0.0.1")
+    texts["TXT"] = ["v=spf1 ip4:127.0.0.1 -all", "v=spf1 mx -all"]
+    level, text = clinic.level("spf", "example.com")
+    assert level == "warning" and "cannot be worked out" in text
+
+
 def test_spf_with_names_that_never_answer(clinic):
     """Others' name servers cannot keep us: the first silence ends it (RFC 7208 2.6.6)."""
     clinic.open()
