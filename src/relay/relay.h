@@ -377,8 +377,10 @@ struct relay_delivery_view {
     struct spool_handle handle;
     uint32_t delivery;
     enum delivery_state state;
-    uint32_t route;  /* index or NO_INDEX (orphan) */
-    uint32_t server; /* redirected to, or in flight with; else NO_INDEX */
+    uint32_t route;        /* index or NO_INDEX (orphan) */
+    uint32_t server;       /* redirected to, or in flight with; else NO_INDEX */
+    const uint32_t *chain; /* servers it may go to, in order; until the next input */
+    uint32_t chain_length;
     uint32_t attempts;
     int64_t next_wall_ms; /* 0: waits for its server */
     bool not_believed;    /* held: what refused it is to be well first, then it is tried again */

@@ -43,6 +43,11 @@ bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint3
     ret_view->state = delivery->state;
     ret_view->route = lane->route;
     ret_view->server = lane->pinned_server;
+    ret_view->chain = lane_chain(relay, lane, &ret_view->chain_length);
+    if (lane->pinned_server != NO_INDEX) {
+        ret_view->chain = &lane->pinned_server;
+        ret_view->chain_length = 1;
+    }
     if ((delivery->state == DELIVERY_IN_FLIGHT || delivery->state == DELIVERY_IN_DOUBT) &&
         delivery->server != NO_SERVER) {
         ret_view->server = delivery->server;

@@ -21,6 +21,20 @@ enum {
 };
 #define EVENTS_TOTAL_MAX (16ULL << 30)
 
+bool core_has_server(const struct core *core, struct slice name)
+{
+    if (relay_config_server(&core->config->relay, name) != NO_INDEX) {
+        return true;
+    }
+    for (uint32_t i = relay_next_exchanger(core->relay, 0); i != NO_INDEX;
+         i = relay_next_exchanger(core->relay, i + 1)) {
+        if (slice_equal(core_server_name(core, i), name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 struct relay_time core_now(void)
 {
     return (struct relay_time){.steady_ms = clock_steady_ms(), .wall_ms = clock_wall_ms()};

@@ -401,20 +401,6 @@ static bool is_about_server(const struct alert *alert)
             alert->kind == ALERT_REFUSES || alert->kind == ALERT_LOOP);
 }
 
-static bool has_server(const struct core *core, struct slice name)
-{
-    if (relay_config_server(&core->config->relay, name) != NO_INDEX) {
-        return true;
-    }
-    for (uint32_t i = relay_next_exchanger(core->relay, 0); i != NO_INDEX;
-         i = relay_next_exchanger(core->relay, i + 1)) {
-        if (slice_equal(core_server_name(core, i), name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* ---- a new life ------------------------------------------------------------------------------ */
 
 void report_alerts_loaded(struct core *core)
@@ -494,7 +480,7 @@ void report_alerts_reconfigured(struct core *core)
     LIST_EACH(&core->alerts.standing, at, after)
     {
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
-        bool stands = is_about_server(alert) ? has_server(core, alert->subject)
+        bool stands = is_about_server(alert) ? core_has_server(core, alert->subject)
                                              : alert->marked || is_about_login(core, alert);
         if (alert->subject.length > 0 && !stands) {
             end_one(core, alert, is_gone(core, alert) ? ALERT_REMOVED : ALERT_OVER);
@@ -558,7 +544,7 @@ static void look_at_servers(struct core *core)
     LIST_EACH(&core->alerts.standing, at, after)
     {
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
-        if (is_about_server(alert) && !has_server(core, alert->subject)) {
+        if (is_about_server(alert) && !core_has_server(core, alert->subject)) {
             end_one(core, alert, ALERT_REMOVED);
         }
     }

@@ -45,7 +45,7 @@ struct selection {
     json_t *ids; /* or NULL */
     struct slice domain, sender, recipient;
     bool has_domain, has_sender, has_recipient;
-    uint32_t server; /* or NO_INDEX */
+    struct slice server; /* several exchangers may have one name; empty: any */
     int64_t older_s;
     bool has_older;
     bool dead;

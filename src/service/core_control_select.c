@@ -35,7 +35,6 @@ static bool select_ids(struct control_request *request)
 bool control_select_envelope(struct control_request *request)
 {
     struct selection *selection = &request->selection;
-    selection->server = NO_INDEX;
     selection->domain = control_argument(request, "domain");
     selection->has_domain = selection->domain.length > 0;
     selection->sender = control_argument(request, "sender");
@@ -57,18 +56,15 @@ bool control_select_envelope(struct control_request *request)
 
 bool control_select(struct control_request *request)
 {
-    struct selection *selection = &request->selection;
     struct slice server = control_argument(request, "server");
     if (!control_select_envelope(request)) {
         return false;
     }
-    if (server.length > 0) {
-        selection->server = relay_config_server(&request->core->config->relay, server);
-        if (selection->server == NO_INDEX) {
-            (void)control_fail(request, CONTROL_NOTHING_MATCHED, "no such server");
-            return false;
-        }
+    if (server.length > 0 && !core_has_server(request->core, server)) {
+        (void)control_fail(request, CONTROL_NOTHING_MATCHED, "no such server");
+        return false;
     }
+    request->selection.server = server;
     return true;
 }
 
@@ -76,29 +72,22 @@ bool control_selection_is_empty(const struct selection *selection)
 {
     return selection->ids == NULL && !selection->has_domain && !selection->has_sender &&
            !selection->has_recipient && !selection->has_older && !selection->dead &&
-           selection->server == NO_INDEX;
+           selection->server.length == 0;
 }
 
 /* ---- matching -------------------------------------------------------------------------------- */
 
+/* In flight or in doubt there, or one that may go there. */
 static bool server_matches(const struct control_request *request,
                            const struct relay_delivery_view *view)
 {
-    uint32_t server = request->selection.server;
-    if (server == NO_INDEX || view->server == server) {
-        return true;
+    struct slice wanted = request->selection.server;
+    bool matches =
+        wanted.length == 0 || slice_equal(wanted, core_server_name(request->core, view->server));
+    for (uint32_t i = 0; i < view->chain_length && !matches; i++) {
+        matches = slice_equal(wanted, core_server_name(request->core, view->chain[i]));
     }
-    const struct relay_config *config = &request->core->config->relay;
-    if (view->route >= config->route_count) {
-        return false;
-    }
-    const struct route_config *route = &config->routes[view->route];
-    for (uint32_t i = 0; i < route->chain_length; i++) {
-        if (route->chain[i] == server) {
-            return true;
-        }
-    }
-    return false;
+    return matches;
 }
 
 static bool dead_matches(const struct selection *selection, bool dead)

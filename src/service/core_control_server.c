@@ -431,13 +431,8 @@ static bool is_named(const struct control_request *request, uint32_t server)
 
 enum control_step server_begin(struct control_request *request)
 {
-    for (uint32_t i = server_from(request->core, 0); i != NO_INDEX;
-         i = server_from(request->core, i + 1)) {
-        if (is_named(request, i)) {
-            return STEP_MORE;
-        }
-    }
-    return control_argument(request, "name").length == 0
+    struct slice name = control_argument(request, "name");
+    return name.length == 0 || core_has_server(request->core, name)
                ? STEP_MORE
                : control_fail(request, CONTROL_NOTHING_MATCHED, "no such server");
 }

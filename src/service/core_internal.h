@@ -251,6 +251,8 @@ static inline struct slice core_server_name(const struct core *core, uint32_t se
     return config == NULL ? SLICE_EMPTY : config->name;
 }
 
+/* A server of the configuration, or an exchanger that is there. */
+bool core_has_server(const struct core *core, struct slice name);
 struct relay_time core_now(void);
 /* Calls back who asked core_stop(), once nothing is under way. */
 void core_check_stopped(struct core *core);

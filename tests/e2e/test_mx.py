@@ -257,6 +257,30 @@ def test_a_domains_exchanger_is_taken_out_by_hand(world, holdfast):
     wait_for(lambda: primary.subjects() == ["1"], 10, what="the mail")
 
 
+def test_mail_is_chosen_by_the_name_of_an_exchanger(world, holdfast):
+    """As by that of a configured server: of two domains, those that it is to take."""
+    def later(stage, *_):
+        return "450 4.2.1 Later" if stage == "RCPT" else None
+    hosts = {"one.example": world.host(2, rule=later), "two.example": world.host(3, rule=later)}
+    world.mx("one.example", (10, "h2.example"))
+    world.mx("two.example", (10, "h3.example"))
+    mx = holdfast("".join(f"domain {name} {{ deliver-to = mx retry = {{60m}} "
+                          "deliver-only-to = 127.0.0.0/8 }\n" for name in hosts),
+                  top=world.names.setting)
+    wait_for(lambda: all(state(mx, f"h{n}.example") == "up" for n in (2, 3)), 30, what="both up")
+    for name in hosts:
+        mx.send(recipients=[f"bob@{name}"], content=number(1))
+    wait_for(lambda: [row["attempts"] for row in mx.queue()] == [1, 1], 30, what="deferrals")
+    assert [row["recipients"] for row in mx.lines("queue", "list", "--server", "h3.example")] \
+        == [["bob@two.example"]]
+    for host in hosts.values():
+        host.rule = lambda *_: None
+    mx.tool("queue", "retry", "--server", "h2.example")
+    wait_for(lambda: hosts["one.example"].subjects() == ["1"], 30, what="the mail")
+    assert hosts["two.example"].messages == [] and len(mx.queue()) == 1
+    assert mx.tool("queue", "list", "--server", "h4.example", check=False).returncode == 1
+
+
 def test_a_server_before_the_exchangers(world, holdfast, sink):
     m1, far = sink(), world.host(2)
     world.mx("far.example", (10, "h2.example"))
