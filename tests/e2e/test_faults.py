@@ -96,6 +96,7 @@ def test_full_disk_and_kill(holdfast, sink, small_disk):
     mx.start()
     wait_for(lambda: fill(small_disk) and refused_for_space(mx), 20, 0.1,
              "452 for want of space")
+    wait_for(lambda: not mx.status()["loading"], 60, what="the queue of before")
     taken = mx.status()["queue"]["messages"]
     assert taken >= 20
     hop.start()
