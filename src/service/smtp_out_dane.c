@@ -7,6 +7,9 @@
  *   ADDRESSES  of its name: whether its zone is signed, and of what it is an alias
  *   ALIAS      the alias alone, where that leads into a zone that is not (2.1.3)
  *   RECORDS    at each base domain, the last alias first (2.2.2), until there are some
+ *   DOMAIN     of an authority's records: what the domain itself is an alias of, by which name,
+ * too, the server may prove itself (3.2.2). Who has the domain's MX records was signed when they
+ * named the exchanger; if that cannot be had now, there is one name less
  *
  * An exchanger that no signed MX records name is asked nothing: whoever could forge its name could
  * have forged one of his own (2.2.1). The name of a configured server is its operator's word, and
@@ -31,11 +34,12 @@ struct session_dane {
     struct slice bases[BASES_MAX];
     uint32_t base_count, base; /* the one that is asked, or has records */
     uint32_t name_count;
-    struct slice peer_names[BASES_MAX + 1];
+    struct slice expanded; /* the domain's name behind its aliases; or empty */
+    struct slice peer_names[3];
     uint32_t count;
     struct slice records[DNS_RECORDS_MAX]; /* in `bytes` */
     struct buffer bytes;
-    uint8_t names[2][DNS_NAME_MAX];
+    uint8_t names[3][DNS_NAME_MAX];
 };
 
 void dane_forget(struct out_session *session)
@@ -81,6 +85,41 @@ static enum dane_result keep(struct session_dane *dane, const struct dns_records
     return dane->count > 0 ? DANE_USABLE : DANE_UNUSABLE;
 }
 
+/* A name is checked, which an authority may have signed for others, too. */
+static bool has_authority(const struct session_dane *dane)
+{
+    enum { USAGE_DANE_TA = 2 };
+    for (uint32_t i = 0; i < dane->count; i++) {
+        if (dane->records[i].data[0] == USAGE_DANE_TA) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void domain_answered(void *context, const struct dns_records *found)
+{
+    struct session_dane *dane = context;
+    dane->query = NULL;
+    if (found->error == ERROR_NONE && found->secure && found->owner.length > 0) {
+        memcpy(dane->names[2], found->owner.data, found->owner.length);
+        dane->expanded = slice_make(dane->names[2], found->owner.length);
+    }
+    settle(dane, DANE_USABLE, ERROR_NONE);
+}
+
+/* True: domain_answered() follows. */
+static bool ask_for_domain(struct session_dane *dane)
+{
+    const struct server_config *server = session_config(dane->session);
+    bool is_asked = server != NULL && dane->session->exchanger != NULL && has_authority(dane) &&
+                    !slice_equal_fold(server->signed_by, dane->host);
+    dane->query = is_asked ? dns_lookup(dane->session->out->dns, server->signed_by, DNS_MX,
+                                        domain_answered, dane)
+                           : NULL;
+    return dane->query != NULL;
+}
+
 static void ask_for_records(struct session_dane *dane);
 
 static void records_answered(void *context, const struct dns_records *found)
@@ -89,7 +128,9 @@ static void records_answered(void *context, const struct dns_records *found)
     dane->query = NULL;
     if (found->error == ERROR_NONE && found->secure && found->count > 0) {
         enum dane_result result = keep(dane, found);
-        settle(dane, result, result == DANE_FAILED ? ERROR_MEMORY : ERROR_NONE);
+        if (result != DANE_USABLE || !ask_for_domain(dane)) {
+            settle(dane, result, result == DANE_FAILED ? ERROR_MEMORY : ERROR_NONE);
+        }
     } else if (found->error != ERROR_NONE && found->error != ERROR_MISSING) {
         settle(dane, DANE_FAILED, found->error);
     } else {
@@ -250,13 +291,19 @@ void dane_peer(const struct out_session *session, struct tls_peer *peer)
     }
     struct slice base = dane->bases[dane->base];
     struct slice before = session->exchanger != NULL ? server->signed_by : dane->host;
-    dane->peer_names[0] = base;
-    dane->peer_names[1] = before;
+    size_t count = 0;
+    dane->peer_names[count++] = base;
+    if (!slice_equal_fold(base, before)) {
+        dane->peer_names[count++] = before;
+    }
+    if (dane->expanded.length > 0 && !slice_equal_fold(dane->expanded, before)) {
+        dane->peer_names[count++] = dane->expanded;
+    }
     peer->trust = TLS_TRUST_DANE;
     peer->only_look = false;
     peer->name = base;
     peer->names = dane->peer_names;
-    peer->name_count = slice_equal_fold(base, before) ? 1 : 2;
+    peer->name_count = count;
     peer->tlsa = dane->records;
     peer->tlsa_count = dane->count;
 }

@@ -250,7 +250,8 @@ static void tell_records(struct dns_query *query)
                                   .records = found->records,
                                   .count = good ? found->count : 0,
                                   .ttl_s = found->ttl_s == UINT32_MAX ? 0 : found->ttl_s,
-                                  .secure = question->secure};
+                                  .secure = question->secure,
+                                  .owner = good ? found->owner : SLICE_EMPTY};
     query->records_fn(query->context, &records);
 }
 

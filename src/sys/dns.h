@@ -44,6 +44,7 @@ struct dns_records {
     size_t count;
     uint32_t ttl_s;
     bool secure;
+    struct slice owner; /* the name that has them, behind all aliases; empty: not known, or none */
 };
 
 struct dns_settings {

@@ -223,6 +223,17 @@ static void keep_owner(struct dns_addresses *found, struct slice packet, size_t 
     }
 }
 
+/* Without memory it is not known, which nobody takes for more than it is. */
+static void copy_owner(struct dns_found *found, struct slice packet, size_t at, struct arena *arena)
+{
+    uint8_t text[DNS_NAME_MAX];
+    size_t length, end;
+    if (found->owner.length == 0 && read_name(packet, at, text, &length, &end)) {
+        struct slice copy = arena_copy(arena, slice_make(text, length));
+        found->owner = copy.data != NULL ? copy : SLICE_EMPTY;
+    }
+}
+
 bool dns_packet_read(struct slice packet, unsigned type, struct dns_addresses *ret_found)
 {
     struct cursor cursor = {.packet = packet};
@@ -274,7 +285,11 @@ enum error dns_packet_records(struct slice packet, enum dns_type type, struct ar
         return ERROR_MEMORY;
     }
     unsigned answers = begin(&cursor);
-    for (unsigned i = 0; i < answers && !cursor.failed && next(&cursor, &answer); i++) {
+    for (unsigned i = 0; i < answers && !cursor.failed; i++) {
+        size_t owner = cursor.at;
+        if (!next(&cursor, &answer)) {
+            break;
+        }
         if (answer.ttl_s < ret_found->ttl_s) {
             ret_found->ttl_s = answer.ttl_s;
         }
@@ -289,6 +304,7 @@ enum error dns_packet_records(struct slice packet, enum dns_type type, struct ar
         }
         if (error == ERROR_NONE) {
             ret_found->records[ret_found->count++] = record;
+            copy_owner(ret_found, packet, owner, arena);
         } else {
             ret_found->broken++;
         }

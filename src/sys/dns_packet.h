@@ -29,8 +29,9 @@ bool dns_packet_read(struct slice packet, unsigned type, struct dns_addresses *r
 struct dns_found {
     struct dns_record *records; /* in the arena */
     size_t count;
-    size_t broken;  /* records of the type that were left out */
-    uint32_t ttl_s; /* the least of all records in the answer section; UINT32_MAX: none */
+    size_t broken;      /* records of the type that were left out */
+    uint32_t ttl_s;     /* the least of all records in the answer section; UINT32_MAX: none */
+    struct slice owner; /* the name that has the first of them, in the arena; empty: not known */
 };
 
 /* The answer section's records of a type, at most DNS_RECORDS_MAX: of MX the most preferred, of

@@ -173,6 +173,48 @@ def test_a_domain_without_mx_is_its_own_exchanger(world, holdfast):
     assert said(mx)[0].endswith(", verified")
 
 
+@pytest.mark.parametrize("name, good", [("mx.org.example", True), ("far.example", True),
+                                        ("org.example", True), ("other.org.example", False)])
+def test_a_domain_that_is_an_alias_is_known_by_both_names(world, holdfast, name, good):
+    """Its MX records are the other's, by whose name the exchanger may prove itself (3.2.2)."""
+    hop = world.host(2, name)
+    world.zone.change(f"far CNAME org\norg MX 10 mx.org\nmx.org A {NET}.2\n"
+                      + world.record("mx.org", world.authority.root, usage=2))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    if good:
+        mx.wait_empty(30)
+        assert hop.subjects() == ["1"] and said(mx)[0].endswith(", verified")
+    else:
+        wait_for(lambda: "mismatch" in reason(mx, "mx.org.example"), 30, what="the verdict")
+        assert hop.messages == []
+
+
+def test_the_name_of_an_alias_is_signed_or_none(world, holdfast):
+    """Of a domain that nobody has signed there are no names but its exchanger's own, and no records
+    that count; the other's domain is not let in by them."""
+    hop = world.host(2, "org.example")
+    world.zone.change(f"org MX 10 mx.org\nmx.org A {NET}.2\n"
+                      + world.record("mx.org", world.authority.root, usage=2),
+                      broken="alias CNAME org.example.\n")
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@alias.broken.example")
+    mx.wait_empty(30)
+    assert hop.subjects() == ["1"]
+    assert said(mx, "bob@alias.broken.example")[0].startswith("dane (MX records not signed): ")
+
+
+@pytest.mark.parametrize("name", ["far.example", "real.example"])
+def test_an_alias_without_mx_is_known_by_either_name(world, holdfast, name):
+    hop = world.host(2, name)
+    world.zone.change(f"far CNAME real\nreal A {NET}.2\n"
+                      + world.record("real", world.authority.root, usage=2))
+    mx = holdfast(RELAY, top=world.zone.setting)
+    send(mx, "bob@far.example")
+    mx.wait_empty(30)
+    assert hop.subjects() == ["1"] and said(mx)[0].endswith(", verified")
+
+
 def test_what_is_remembered_of_a_domain_is_that_it_was_signed(world, holdfast):
     """A restart while DNS is silent is no way around the records."""
     hop = world.host(2, "mx.far.example")

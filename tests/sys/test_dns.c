@@ -253,6 +253,11 @@ static void the_name_behind_an_alias_is_told(void **state)
         ERROR_NONE);
     assert_int_equal(aliases.count, 1);
     assert_true(slice_equal(aliases.records[0].name, SLICE_LITERAL("b.x")));
+    assert_true(slice_equal(aliases.owner, SLICE_LITERAL("a.x")));
+    struct dns_found behind;
+    assert_int_equal(dns_packet_records(slice_make(packet, sizeof(packet)), DNS_A, &arena, &behind),
+                     ERROR_NONE);
+    assert_true(slice_equal(behind.owner, SLICE_LITERAL("b.x")));
     arena_done(&arena);
 }
 
