@@ -116,8 +116,7 @@ const char *core_tls_report_mail(struct core *core, const struct tls_report_mail
     return NULL;
 }
 
-/* ---- commands ----------------------------------------------------------------------------------
- */
+/* ---- commands ------------------------------------------------------------------------------ */
 
 enum control_step tls_reports_list_step(struct control_request *request)
 {
