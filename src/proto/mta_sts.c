@@ -4,6 +4,8 @@
  */
 #include "proto/mta_sts.h"
 
+#include "proto/txt_record.h"
+
 static bool is_alphanumeric(uint8_t c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -21,23 +23,8 @@ static bool is_id(struct slice id)
 
 bool mta_sts_announces(struct slice record, struct slice *ret_id)
 {
-    bool first = true, found = false;
-    while (record.length > 0) {
-        size_t end = slice_find(record, ';');
-        struct slice field = slice_trim(slice_take(record, end));
-        record = slice_skip(record, end + 1);
-        size_t equals = slice_find(field, '=');
-        struct slice name = slice_take(field, equals), value = slice_skip(field, equals + 1);
-        if (first && !slice_equal(field, SLICE_LITERAL("v=STSv1"))) {
-            return false;
-        }
-        if (!found && slice_equal(name, SLICE_LITERAL("id"))) {
-            *ret_id = value;
-            found = true;
-        }
-        first = false;
-    }
-    return found && is_id(*ret_id);
+    return txt_record_find(record, SLICE_LITERAL("v=STSv1"), SLICE_LITERAL("id"), ret_id) &&
+           is_id(*ret_id);
 }
 
 /* ---- the policy ------------------------------------------------------------------------------ */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proto/tls_rpt.h"
 
+#include "proto/txt_record.h"
+
 /* What may stand in a URI, and in a log, a header or a command without a thought. */
 static bool is_plain(struct slice uri)
 {
@@ -39,23 +41,13 @@ static void take_targets(struct slice value, struct tls_rpt_record *record)
 
 bool tls_rpt_read(struct slice record, struct tls_rpt_record *ret_record)
 {
-    bool first = true, found = false;
+    struct slice targets;
     *ret_record = (struct tls_rpt_record){0};
-    while (record.length > 0) {
-        size_t end = slice_find(record, ';');
-        struct slice field = slice_trim(slice_take(record, end));
-        record = slice_skip(record, end + 1);
-        size_t equals = slice_find(field, '=');
-        if (first && !slice_equal(field, SLICE_LITERAL("v=TLSRPTv1"))) {
-            return false;
-        }
-        if (!found && slice_equal(slice_take(field, equals), SLICE_LITERAL("rua"))) {
-            take_targets(slice_skip(field, equals + 1), ret_record);
-            found = true;
-        }
-        first = false;
+    if (!txt_record_find(record, SLICE_LITERAL("v=TLSRPTv1"), SLICE_LITERAL("rua"), &targets)) {
+        return false;
     }
-    return found;
+    take_targets(targets, ret_record);
+    return true;
 }
 
 static int hex_of(uint8_t c)
