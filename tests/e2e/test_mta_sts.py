@@ -43,7 +43,8 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
 class Web:
-    """https://mta-sts.DOMAIN/.well-known/mta-sts.txt of any domain that has a certificate."""
+    """https://mta-sts.DOMAIN/.well-known/mta-sts.txt of any domain that has a certificate; takes
+    reports by POST, or says what it is to answer them."""
 
     def __init__(self):
         self.texts, self.contexts = {}, {}
@@ -51,6 +52,7 @@ class Web:
         self.silent = False
         self.held = {}  # by host: an event before which nothing is answered
         self.asked = []
+        self.posts, self.answers = [], []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.sni_callback = self.choose
         self.listener = socket.create_server((WEB, 443))
@@ -71,22 +73,34 @@ class Web:
     def answer(self, connection):
         try:
             with self.context.wrap_socket(connection, server_side=True) as secure:
-                lines = secure.recv(4096).decode().split("\r\n")
-                host = next((line[6:] for line in lines if line.lower().startswith("host: ")), None)
-                if host is None:
-                    return  # whoever it was did not like the certificate
-                self.asked.append((host, lines[0]))
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    more = secure.recv(65536)
+                    if not more:
+                        return  # whoever it was did not like the certificate
+                    received += more
+                head, body = received.split(b"\r\n\r\n", 1)
+                lines = head.decode().split("\r\n")
+                headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+                while len(body) < int(headers.get("content-length", 0)):
+                    body += secure.recv(65536)
+                if lines[0].startswith("POST "):
+                    self.posts.append((lines[0], headers, body))
+                    self.say(secure, self.answers.pop(0) if self.answers else "201 Created", b"")
+                    return
+                self.asked.append((headers["host"], lines[0]))
                 if self.silent:
                     secure.recv(1)
                     return
-                if host in self.held:
-                    self.held[host].wait(120)
-                body = self.texts.get(host, "").encode()
-                secure.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: {len(body)}\r\n"
-                               f"Location: https://{host}/elsewhere\r\n"
-                               f"Content-Type: {self.type}\r\n\r\n".encode() + body)
+                self.say(secure, self.status, self.texts.get(headers["host"], "").encode(),
+                         f"Location: https://{headers['host']}/elsewhere\r\n"
+                         f"Content-Type: {self.type}\r\n")
         except OSError:
             pass
+
+    def say(self, secure, status, body, more=""):
+        secure.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode()
+                       + body)
 
     def stop(self):
         self.listener.shutdown(socket.SHUT_RDWR)
@@ -135,12 +149,18 @@ def world(sink, place):
     names.stop()
 
 
-@pytest.fixture
-def relay(holdfast, world):
-    mx = holdfast(RELAY + "server mx { tls = mta-sts }\n", top=world.names.setting, start=False)
+def start_relay(holdfast, world, tls="tls = mta-sts", top=""):
+    """Under MX routing, trusting the world's authority in place of the machine's."""
+    mx = holdfast(RELAY + f"server mx {{ {tls} }}\n", top=world.names.setting + "\n" + top,
+                  start=False)
     mx.wrapper = trusting(world.authority.root)
     mx.start()
     return mx
+
+
+@pytest.fixture
+def relay(holdfast, world):
+    return start_relay(holdfast, world)
 
 
 def said(mx, address="bob@far.example"):
@@ -365,9 +385,7 @@ def test_a_waiver_outlives_a_crash(world, relay):
                                         ("required", "hostname mismatch")])
 def test_what_the_operator_demands_is_not_waived(world, holdfast, tls, words):
     bad = stopped_by_enforce(world)
-    mx = holdfast(RELAY + f"server mx {{ tls = {tls} }}\n", top=world.names.setting, start=False)
-    mx.wrapper = trusting(world.authority.root)
-    mx.start()
+    mx = start_relay(holdfast, world, f"tls = {tls}")
     send_waived(mx, "bob@far.example")
     stuck(mx, words)
     assert bad.messages == []

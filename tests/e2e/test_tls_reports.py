@@ -10,62 +10,17 @@ import time
 import pytest
 
 from certificates import Authority
-from names import NameServer
 from peers import wait_for
-from test_hooks import trusting
-from test_mta_sts import WEB, StsWorld, Web, policy, pytestmark  # noqa: F401
+from test_mta_sts import WEB, policy, pytestmark, start_relay, world  # noqa: F401
 from test_mx import RELAY, send
 
-
-class Inbox(Web):
-    """The web server, which also takes reports by POST."""
-
-    def __init__(self):
-        self.posts, self.answers = [], []
-        super().__init__()
-
-    def answer(self, connection):
-        try:
-            with self.context.wrap_socket(connection, server_side=True) as secure:
-                received = b""
-                while b"\r\n\r\n" not in received:
-                    received += secure.recv(65536)
-                head, body = received.split(b"\r\n\r\n", 1)
-                lines = head.decode().split("\r\n")
-                headers = dict(line.lower().split(": ", 1) for line in lines[1:])
-                while len(body) < int(headers.get("content-length", 0)):
-                    body += secure.recv(65536)
-                if lines[0].startswith("POST "):
-                    status = self.answers.pop(0) if self.answers else "201 Created"
-                    self.posts.append((lines[0], headers, body))
-                    secure.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
-                    return
-                self.asked.append((headers["host"], lines[0]))
-                text = self.texts.get(headers["host"], "").encode()
-                secure.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: {len(text)}\r\n"
-                               f"Content-Type: {self.type}\r\n\r\n".encode() + text)
-        except OSError:
-            pass
+REPORTS = ('tls-reports = tls@sender.example\n'
+           'tls-reports-organization = "Sender, Inc."\n')
 
 
 @pytest.fixture
-def world(sink, place, monkeypatch):
-    names = NameServer({})
-    monkeypatch.setattr("test_mta_sts.Web", Inbox)
-    made = StsWorld(sink, names, place)
-    yield made
-    made.web.stop()
-    names.stop()
-
-
-@pytest.fixture
-def relay(holdfast, world):
-    mx = holdfast(RELAY + "server mx { tls = mta-sts }\n",
-                  top=world.names.setting + "\ntls-reports = tls@sender.example\n"
-                  'tls-reports-organization = "Sender, Inc."\n', start=False)
-    mx.wrapper = trusting(world.authority.root)
-    mx.start()
-    return mx
+def relay(holdfast, world):  # noqa: F811
+    return start_relay(holdfast, world, top=REPORTS)
 
 
 def wants(world, domain, *targets):
@@ -160,11 +115,7 @@ def test_a_report_by_mail(world, relay):
 @pytest.mark.parametrize("heeded", ["heed", "ignore"])
 def test_a_report_goes_in_spite_of_what_fails(world, holdfast, heeded):
     """RFC 8460 section 3: to the very domain whose policy stops all other mail, in the clear."""
-    mx = holdfast(RELAY + f"server mx {{ tls = mta-sts tls-required-no = {heeded} }}\n",
-                  top=world.names.setting + "\ntls-reports = tls@sender.example\n"
-                  'tls-reports-organization = "Sender, Inc."\n', start=False)
-    mx.wrapper = trusting(world.authority.root)
-    mx.start()
+    mx = start_relay(holdfast, world, f"tls = mta-sts tls-required-no = {heeded}", REPORTS)
     plain = world.host(2)
     world.mx("far.example", (10, "h2.example"))
     world.publish("far.example", policy("enforce", "h2.example"))
