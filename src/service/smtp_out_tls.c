@@ -190,23 +190,21 @@ static struct tls_peer peer_of(const struct out_session *session,
 
 /* ---- the handshake ------------------------------------------------------------------------- */
 
-/* The result of a handshake that has ended with this fault. */
-static enum tls_result result_of(const struct out_session *session, enum tls_fault fault)
+/* The result of a handshake that has ended with this fault, whatever asked for the proof. */
+static enum tls_result result_of(enum tls_fault fault)
 {
-    static const enum tls_result results[] = {[TLS_FAULT_NONE] = TLS_RESULT_VALIDATION,
-                                              [TLS_FAULT_NAME] = TLS_RESULT_NAME,
-                                              [TLS_FAULT_TIME] = TLS_RESULT_EXPIRED,
-                                              [TLS_FAULT_UNTRUSTED] = TLS_RESULT_UNTRUSTED,
-                                              [TLS_FAULT_OTHER] = TLS_RESULT_VALIDATION};
-    return is_by_records(session) ? TLS_RESULT_VALIDATION : results[fault];
+    static const enum tls_result results[] = {
+        [TLS_FAULT_NONE] = TLS_RESULT_VALIDATION, [TLS_FAULT_NAME] = TLS_RESULT_NAME,
+        [TLS_FAULT_TIME] = TLS_RESULT_EXPIRED,    [TLS_FAULT_UNTRUSTED] = TLS_RESULT_UNTRUSTED,
+        [TLS_FAULT_RECORDS] = TLS_RESULT_TLSA,    [TLS_FAULT_OTHER] = TLS_RESULT_VALIDATION};
+    return results[fault];
 }
 
 static void fail(struct out_session *session, const char *problem)
 {
     char text[TLS_PROBLEM_SIZE + 8];
     if (session->tls != NULL) {
-        tls_result_note(session, result_of(session, tls_fault(session->tls)),
-                        slice_from_text(problem));
+        tls_result_note(session, result_of(tls_fault(session->tls)), slice_from_text(problem));
     }
     snprintf(text, sizeof(text), "TLS: %s", problem);
     tls_free(session->tls);
@@ -267,10 +265,11 @@ static void describe(struct out_session *session)
     bool decides = out_tls_decides(session) != TLS_POLICY_NONE;
     bool listed =
         out_tls_decides(session) != TLS_POLICY_STS || session->sts != STS_TESTING_UNLISTED;
-    if (decides && asked && (!facts.proved || !listed)) {
+    if (is_by_records(session) && dane_result(session) == DANE_UNUSABLE) {
+        tls_result_note(session, TLS_RESULT_TLSA, SLICE_LITERAL("no usable TLSA record"));
+    } else if (decides && asked && (!facts.proved || !listed)) {
         tls_result_note(session,
-                        facts.proved ? TLS_RESULT_VALIDATION
-                                     : result_of(session, tls_fault(session->tls)),
+                        facts.proved ? TLS_RESULT_VALIDATION : result_of(tls_fault(session->tls)),
                         facts.proved ? SLICE_LITERAL("the policy does not list this server")
                                      : slice_from_text(facts.problem));
     } else {

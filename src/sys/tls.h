@@ -116,6 +116,7 @@ enum tls_fault {
     TLS_FAULT_NAME,      /* of another name */
     TLS_FAULT_TIME,      /* it has ended, or not begun */
     TLS_FAULT_UNTRUSTED, /* nobody that is known has signed it */
+    TLS_FAULT_RECORDS,   /* no TLSA record is of it */
     TLS_FAULT_OTHER,
 };
 enum tls_fault tls_fault(const struct tls *tls);

@@ -405,6 +405,8 @@ enum tls_fault tls_fault(const struct tls *tls)
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
     case X509_V_ERR_CERT_UNTRUSTED:
         return TLS_FAULT_UNTRUSTED;
+    case X509_V_ERR_DANE_NO_MATCH:
+        return TLS_FAULT_RECORDS;
     default:
         return TLS_FAULT_OTHER;
     }

@@ -2,6 +2,9 @@
 """DANE under MX routing (RFC 7672): what the signed records of a domain, of its exchangers, and of
 what these are aliases of demand, from a real name server."""
 
+import email
+import gzip
+import json
 import os
 
 import pytest
@@ -31,11 +34,11 @@ class World:
         (place / "zone").mkdir()
         self.zone = Zone(place / "zone")
 
-    def host(self, n, *names, extensions=EXTENSIONS, clear=False):
+    def host(self, n, *names, extensions=EXTENSIONS, clear=False, days=30):
         """An exchanger at the n-th address with a certificate for the names, or without any."""
-        made = self.authority.certificate(*names) if names else None
+        made = self.authority.certificate(*names, days=days) if names else None
         hop = self.sink(None, port=25, address=f"{NET}.{n}", extensions=extensions,
-                        tls=None if clear else made.context())
+                        tls=None if clear or made is None else made.context())
         hop.certificate = made
         return hop
 
@@ -213,6 +216,39 @@ def test_an_alias_without_mx_is_known_by_either_name(world, holdfast, name):
     send(mx, "bob@far.example")
     mx.wait_empty(30)
     assert hop.subjects() == ["1"] and said(mx)[0].endswith(", verified")
+
+
+@pytest.mark.parametrize("fault, kind", [
+    ("unusable", "tlsa-invalid"), ("name", "certificate-host-mismatch"),
+    ("expired", "certificate-expired"), ("wrong", "tlsa-invalid"),
+    ("forged", "dnssec-invalid"), ("clear", "starttls-not-supported"), (None, None)])
+def test_what_a_domain_is_told_of_its_records(world, holdfast, fault, kind):
+    """In reports on TLS (RFC 8460 4.3); unusable records stop no mail, and are a failure."""
+    hop = world.host(2, "other.example" if fault == "name" else "mx.far.example",
+                     clear=fault == "clear", days=-1 if fault == "expired" else 30)
+    inbox = world.host(4)
+    usage = {"unusable": 1, "name": 2, "expired": 2}.get(fault)
+    record = (world.record("mx.far", world.authority.root, usage=usage) if usage
+              else world.bad("mx.far") if fault == "wrong" else world.good("mx.far", hop))
+    forge = (record.split(" ", 1)[1].strip(), world.bad("mx.far").split(" ", 1)[1].strip())
+    world.zone.change(ONE + f"reports MX 10 inbox\ninbox A {NET}.4\n"
+                      '_smtp._tls.far TXT "v=TLSRPTv1; rua=mailto:tls@reports.example"\n' + record,
+                      forge=forge if fault == "forged" else None)
+    mx = holdfast(RELAY, top=world.zone.setting + "tls-reports = tls@sender.example\n")
+    send(mx, "bob@far.example")
+
+    def counts():
+        rows = [row for row in mx.lines("tls-reports", "list") if row["domain"] == "far.example"]
+        return rows and rows[0]["successful" if fault is None else "failed"]
+    wait_for(counts, 60, what="the counts")
+    mx.tool("tls-reports", "send")
+    wait_for(lambda: inbox.messages, 60, what="the report")
+    assert hop.subjects() == (["1"] if fault in (None, "unusable") else [])
+    _, part = email.message_from_bytes(inbox.messages[0].content).get_payload()
+    (row,) = json.loads(gzip.decompress(part.get_payload(decode=True)))["policies"]
+    assert row["policy"]["policy-type"] == "tlsa"
+    assert [detail["result-type"] for detail in row.get("failure-details", [])] == \
+        ([kind] if kind else [])
 
 
 def test_what_is_remembered_of_a_domain_is_that_it_was_signed(world, holdfast):
