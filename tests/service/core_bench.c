@@ -213,6 +213,11 @@ static void take_in(void *context)
             bench->etrn_outcome = reader_u8(&reader);
             bench->etrn_messages = reader_u64(&reader);
             bench->etrns++;
+        } else if (type == CHANNEL_RECIPIENT_DONE) {
+            bench->recipient_token = reader_u64(&reader);
+            bench->recipient_answer = reader_u8(&reader);
+            bench->recipient_bytes = frame.length;
+            bench->recipients_told++;
         } else if (type == CHANNEL_ACCEPTING) {
             bench->accepting = (enum error)reader_u8(&reader);
         } else if (type == CHANNEL_ROUTE) {
@@ -355,6 +360,8 @@ static void take_out(void *context)
                 know_job(bench, &reader);
                 bench_result(bench, bench->verdict, bench->code);
             }
+        } else if (type == CHANNEL_CALLOUT) {
+            bench->callouts++;
         } else if (type == CHANNEL_DURABLE) {
             bench->durable++;
         } else if (type == CHANNEL_NAME) {

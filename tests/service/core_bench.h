@@ -43,6 +43,11 @@ struct bench {
     uint64_t etrn_token;
     uint8_t etrn_outcome;
     uint64_t etrn_messages;
+    uint32_t recipients_told; /* CHANNEL_RECIPIENT_DONE seen, and what the last one said */
+    uint64_t recipient_token;
+    uint8_t recipient_answer;
+    size_t recipient_bytes; /* of the frame */
+    uint32_t callouts;      /* CHANNEL_CALLOUT seen */
     uint32_t routes_told;
     uint32_t routes_generation;
 

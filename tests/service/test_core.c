@@ -7,6 +7,7 @@
 
 #include "base/base64.h"
 #include "relay/etrn.h"
+#include "sys/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -641,6 +642,84 @@ static void a_request_for_mail_is_answered(void **state)
     assert_int_equal(atomic_load(&bench->counters.value[COUNTER_ETRN]), 2);
 }
 
+static void ask_recipient(struct bench *bench, uint64_t token, const char *address)
+{
+    struct buffer frame;
+    buffer_init(&frame, 0);
+    buffer_put_u8(&frame, CHANNEL_RECIPIENT);
+    buffer_put_u64(&frame, token);
+    buffer_append(&frame, slice_make(bench->addresses[0].literal.bytes, 16));
+    buffer_put_bytes(&frame, slice_from_text(address));
+    bench_send_frame(bench, bench->in, &frame);
+    buffer_done(&frame);
+}
+
+/* Whose recipients are learned. */
+static struct mailboxes *learn(struct bench *bench, struct service_config *config,
+                               struct route_config routes[2])
+{
+    struct slice domain;
+    *config = bench->config;
+    memcpy(routes, bench->routes, sizeof(bench->routes));
+    routes[0].recipients = RECIPIENTS_LEARN;
+    routes[0].unknown = UNKNOWN_ACCEPT;
+    config->relay.routes = routes;
+    assert_int_equal(core_reconfigure(bench->core, config, 2), ERROR_NONE);
+    struct mailboxes *mailboxes =
+        relay_mailboxes(bench->core->relay, SLICE_LITERAL("example.com"), &domain);
+    assert_non_null(mailboxes);
+    return mailboxes;
+}
+
+/* While the server is down all who are taken are taken alike, known or not: a question, an answer
+ * of the same length, and nobody else is asked meanwhile, so that time says nothing of who exists.
+ */
+static void who_is_taken_alike_is_looked_up_alike(void **state)
+{
+    static struct service_config config;
+    static struct route_config routes[2];
+    static const char *const taken[] = {"ann@example.com", "once@example.com", "never@example.com",
+                                        "ann+tag@example.com"};
+    struct bench *bench = *state;
+    bench->connects = false;
+    bench_attach_out(bench, true, true);
+    struct mailboxes *mailboxes = learn(bench, &config, routes);
+    int64_t now_ms = clock_wall_ms();
+    assert_int_equal(mailboxes_told(mailboxes, SLICE_LITERAL("ann"), now_ms), ERROR_NONE);
+    assert_int_equal(
+        mailboxes_refused(mailboxes, SLICE_LITERAL("once"), MAILBOX_FROM_CALLOUT, now_ms),
+        ERROR_NONE);
+    for (uint32_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+        ask_recipient(bench, 100 + i, taken[i]);
+        bench_until(bench, &bench->recipients_told, i + 1);
+        assert_int_equal(bench->recipients_told, i + 1);
+        assert_int_equal(bench->recipient_token, 100 + i);
+        assert_int_equal(bench->recipient_answer, MAILBOX_TAKE);
+        assert_int_equal(bench->recipient_bytes, 1 + 8 + 1);
+    }
+    assert_int_equal(bench->callouts, 0);
+    assert_int_equal(atomic_load(&bench->counters.value[COUNTER_CALLOUTS]), 0);
+}
+
+/* And while it is up, who was not asked about of late costs a question to it, which takes time:
+ * that tells who has had mail lately, beside what the answer says. */
+static void who_was_not_asked_about_of_late_is_asked_about(void **state)
+{
+    static struct service_config config;
+    static struct route_config routes[2];
+    struct bench *bench = *state;
+    bench_attach_out(bench, true, true);
+    bench_until_up(bench);
+    struct mailboxes *mailboxes = learn(bench, &config, routes);
+    assert_int_equal(mailboxes_told(mailboxes, SLICE_LITERAL("ann"), clock_wall_ms()), ERROR_NONE);
+    ask_recipient(bench, 1, "ann@example.com");
+    bench_until(bench, &bench->recipients_told, 1);
+    assert_int_equal(bench->callouts, 0);
+    ask_recipient(bench, 2, "never@example.com");
+    bench_until(bench, &bench->callouts, 1);
+    assert_int_equal(bench->recipients_told, 1);
+}
+
 static void a_reload_changes_places_and_routes(void **state)
 {
     static struct service_config changed;
@@ -895,6 +974,8 @@ int main(void)
         DISK_TEST(go_waits_for_the_attempt_note),
         DISK_TEST(the_next_dot_waits_for_the_fate_before_it),
         MEMORY_TEST(a_request_for_mail_is_answered),
+        MEMORY_TEST(who_is_taken_alike_is_looked_up_alike),
+        MEMORY_TEST(who_was_not_asked_about_of_late_is_asked_about),
         MEMORY_TEST(a_reload_changes_places_and_routes),
         MEMORY_TEST(edge_in_is_told_what_it_must_know),
         MEMORY_TEST(a_quota_is_told),
