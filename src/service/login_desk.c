@@ -3,8 +3,9 @@
 
 #include "base/list.h"
 #include "base/password.h"
+#include "service/login_known.h"
 #include "service/login_remote.h"
-#include "service/login_store.h"
+#include "service/login_table.h"
 #include "service/login_throttle.h"
 #include "sys/clock.h"
 #include "sys/fdpass.h"
@@ -14,7 +15,6 @@
 #include "sys/worker.h"
 
 #include <stdlib.h>
-#include <sys/stat.h>
 
 enum { WORKERS = 2, QUESTIONS_PER_TURN = 64 };
 
@@ -57,8 +57,7 @@ struct login_desk {
     struct loop *loop;
     const struct service_config *config;
     struct counters *counters;
-    struct disk *disk;
-    struct login_store *store;
+    struct login_table *table;
     struct login_throttle *throttle;
     struct login_remote *directory, *pam;
     int core_fd; /* -1: it is away */
@@ -68,61 +67,7 @@ struct login_desk {
     uint32_t job_count, delayed_count;
     struct loop_timer *timer;
     struct buffer message;
-    /* The file that `store` was read from. */
-    uint64_t inode, bytes;
-    struct timespec changed;
 };
-
-/* ---- the table ---------------------------------------------------------------------------- */
-
-static void take_store(struct login_desk *desk, enum error error, struct login_store *store,
-                       uint32_t line)
-{
-    if (error != ERROR_NONE) { /* the last good one serves on */
-        log_event(LOG_LEVEL_ERROR, "users-unreadable",
-                  LOG_TEXT("path", LOGIN_DIRECTORY "/" LOGIN_FILE), LOG_NUMBER("line", line),
-                  LOG_TEXT("reason", error_text(error)));
-        return;
-    }
-    login_store_free(desk->store);
-    desk->store = store;
-}
-
-/* The tool replaces the file: another inode is another table. */
-static void refresh(struct login_desk *desk)
-{
-    struct disk_file *file;
-    struct stat status = {0};
-    enum error error = desk->disk->ops->open(desk->disk, LOGIN_FILE, DISK_READ, &file);
-    if (error == ERROR_NONE) {
-        bool known = fstat(disk_file_descriptor(file), &status) == 0;
-        desk->disk->ops->close(file);
-        if (!known) {
-            return;
-        }
-    } else if (error != ERROR_MISSING) {
-        return;
-    }
-    if (status.st_ino == desk->inode && (uint64_t)status.st_size == desk->bytes &&
-        status.st_mtim.tv_sec == desk->changed.tv_sec &&
-        status.st_mtim.tv_nsec == desk->changed.tv_nsec) {
-        return;
-    }
-    struct login_store *store = NULL;
-    uint32_t line = 0;
-    if (error == ERROR_MISSING) {
-        store = login_store_new();
-        error = store == NULL ? ERROR_MEMORY : ERROR_NONE;
-    } else {
-        error = login_store_read(desk->disk, &store, &line);
-    }
-    if (error != ERROR_MEMORY) { /* else it is read again with the next question */
-        desk->inode = status.st_ino;
-        desk->bytes = (uint64_t)status.st_size;
-        desk->changed = status.st_mtim;
-    }
-    take_store(desk, error, store, line);
-}
 
 /* ---- answers ------------------------------------------------------------------------------ */
 
@@ -203,7 +148,7 @@ static void refuse_later(struct login_desk *desk, struct asker *asker, uint64_t 
     on_timer(desk);
 }
 
-/* ---- who is who --------------------------------------------------------------------------- */
+/* ---- who tries ---------------------------------------------------------------------------- */
 
 static const struct listener_config *find_listener(const struct login_desk *desk, struct slice name)
 {
@@ -215,97 +160,17 @@ static const struct listener_config *find_listener(const struct login_desk *desk
     return NULL;
 }
 
-static const struct login_entry *find_entry(const struct login_source *source, struct slice name)
-{
-    const struct login_entry *found = NULL;
-    for (uint32_t i = 0; i < source->entry_count; i++) {
-        if (slice_equal_fold(source->entries[i].name, name)) {
-            found = &source->entries[i];
-        }
-    }
-    return found;
-}
-
-/* NULL: nobody of that name may fetch mail there. */
-static const struct odmr_user *find_site(const struct listener_config *listener, struct slice name)
-{
-    const struct odmr_user *found = NULL;
-    for (uint32_t i = 0; i < listener->odmr_user_count; i++) {
-        if (slice_equal_fold(listener->odmr_users[i].name, name)) {
-            found = &listener->odmr_users[i];
-        }
-    }
-    return found;
-}
-
-/* What the sources of a listener know of a name. */
-struct known {
-    struct slice name;                 /* as it is written there */
-    struct slice hash;                 /* empty: nobody has it */
-    struct slice decoy;                /* to be checked then */
-    const struct login_source *remote; /* not NULL: it is to be asked, of the index `at` */
-    uint32_t at;
-    const struct login_user *user;
-    const struct odmr_user *site; /* of a listener with protocol = odmr, which asks nobody else */
-    const struct slice *addresses;
-    uint32_t address_count;
+/* One that logs in, as far as others are to be told. */
+struct attempt {
+    struct asker *asker;
+    uint64_t token;
+    struct ip_address client;
+    struct slice listener, name;
+    const char *how;
+    int64_t asked_ms;
+    bool is_known;         /* somebody has the name */
+    struct slice identity; /* whose account it is, however its name was written; empty: not known */
 };
-
-static bool is_remote(const struct login_source *source)
-{
-    return source->kind == LOGIN_SOURCE_LDAP || source->kind == LOGIN_SOURCE_PAM;
-}
-
-/* Of those that are elsewhere the ones before `first` do not know it. */
-static struct known look_up(const struct login_desk *desk, const struct listener_config *listener,
-                            struct slice name, uint32_t first)
-{
-    struct known known = {.name = name, .decoy = password_nobody()};
-    known.site = listener != NULL ? find_site(listener, name) : NULL;
-    if (known.site != NULL) {
-        known.name = known.site->name;
-        known.addresses = known.site->domains;
-        known.address_count = known.site->domain_count;
-    }
-    for (uint32_t i = 0; listener != NULL && i < listener->login_source_count; i++) {
-        const struct login_source *source = &listener->login_sources[i];
-        const struct login_user *user = NULL;
-        const struct login_entry *entry = NULL;
-        if (is_remote(source) && i >= first) {
-            known.remote = source;
-            known.at = i;
-            return known;
-        }
-        if (source->kind == LOGIN_SOURCE_USERS) {
-            user = login_store_find(desk->store, name);
-        } else {
-            entry = find_entry(source, name);
-            if (i == 0 && source->entry_count > 0) {
-                known.decoy = source->entries[0].hash;
-            }
-        }
-        if (user != NULL && known.address_count == 0) {
-            known.name = user->name;
-            known.addresses = user->addresses;
-            known.address_count = user->address_count;
-        }
-        if (user != NULL && (user->password.length > 0 || user->has_keys)) {
-            known.user = user;
-            known.hash = user->password;
-            return known;
-        }
-        if (entry != NULL) {
-            known.hash = entry->hash;
-            if (known.address_count == 0) {
-                known.name = entry->name;
-                known.addresses = entry->addresses;
-                known.address_count = entry->address_count;
-            }
-            return known;
-        }
-    }
-    return known;
-}
 
 static void tell_core(struct login_desk *desk, const struct login_news *news)
 {
@@ -341,80 +206,79 @@ static void tell(struct login_desk *desk, const char *outcome, const struct logi
     tell_core(desk, news);
 }
 
-static void passed(struct login_desk *desk, struct asker *asker, const struct known *known,
-                   struct slice listener, const struct ip_address *client, const char *how,
+static struct login_news news_of(const struct attempt *attempt, enum login_verdict verdict)
+{
+    return (struct login_news){.verdict = verdict,
+                               .client = attempt->client,
+                               .listener = attempt->listener,
+                               .name = attempt->name,
+                               .how = slice_from_text(attempt->how)};
+}
+
+static void passed(const struct attempt *attempt, const struct login_known *known,
                    struct login_answer *reply)
 {
-    login_throttle_passed(desk->throttle, client, known->name, clock_steady_ms());
+    struct login_desk *desk = attempt->asker->desk;
+    struct login_news news = news_of(attempt, LOGIN_GOOD);
+    news.name = known->name;
+    news.is_known = true;
+    login_throttle_passed(desk->throttle, &attempt->client, known->name, clock_steady_ms());
+    if (attempt->identity.length > 0) {
+        login_throttle_passed(desk->throttle, &attempt->client, attempt->identity,
+                              clock_steady_ms());
+    }
     counter_add(desk->counters, COUNTER_LOGINS, 1);
-    tell(desk, "good",
-         &(struct login_news){.verdict = LOGIN_GOOD,
-                              .client = *client,
-                              .listener = listener,
-                              .name = known->name,
-                              .how = slice_from_text(how),
-                              .is_known = true});
+    tell(desk, "good", &news);
+    reply->token = attempt->token;
     reply->verdict = LOGIN_GOOD;
     reply->account = known->name;
+    reply->identity = attempt->identity;
     reply->address_count = known->address_count;
     for (uint32_t i = 0; i < known->address_count; i++) {
         reply->addresses[i] = known->addresses[i];
     }
-    answer(desk, asker, reply);
+    answer(desk, attempt->asker, reply);
 }
 
-static bool asks_others(const struct listener_config *listener)
+static void failed(const struct attempt *attempt)
 {
-    bool asks = false;
-    for (uint32_t i = 0; listener != NULL && i < listener->login_source_count; i++) {
-        asks = asks || is_remote(&listener->login_sources[i]);
+    struct login_desk *desk = attempt->asker->desk;
+    struct login_news news = news_of(attempt, LOGIN_REFUSED);
+    int64_t now_ms = clock_steady_ms(), least_ms = 0;
+    if (login_asks_others(find_listener(desk, attempt->listener))) {
+        least_ms = attempt->asked_ms + LOGIN_DESK_REMOTE_MS - now_ms;
     }
-    return asks;
-}
-
-/* `since_ms`: when it was asked. Somebody has the name if `is_known`. */
-static void failed(struct login_desk *desk, struct asker *asker, uint64_t token,
-                   struct slice listener, struct slice name, bool is_known, struct slice identity,
-                   const struct ip_address *client, const char *how, int64_t since_ms)
-{
-    int64_t least_ms = 0;
-    if (asks_others(find_listener(desk, listener))) {
-        least_ms = since_ms + LOGIN_DESK_REMOTE_MS - clock_steady_ms();
-    }
-    struct login_failure failure =
-        login_throttle_failed(desk->throttle, client, name, identity, clock_steady_ms());
+    struct login_failure failure = login_throttle_failed(desk->throttle, &attempt->client,
+                                                         attempt->name, attempt->identity, now_ms);
     counter_add(desk->counters, COUNTER_LOGINS_FAILED, 1);
     counter_add(desk->counters, COUNTER_LOGIN_LOCKOUTS,
                 failure.client_wait_ms > 0 || failure.account_wait_ms > 0);
+    news.is_known = attempt->is_known;
+    news.client_wait_ms = (uint32_t)failure.client_wait_ms;
+    news.account_wait_ms = (uint32_t)failure.account_wait_ms;
     tell(desk,
          failure.account_wait_ms > 0  ? "refused, and strangers must wait"
          : failure.client_wait_ms > 0 ? "refused, and the client must wait"
                                       : "refused",
-         &(struct login_news){.verdict = LOGIN_REFUSED,
-                              .client = *client,
-                              .listener = listener,
-                              .name = name,
-                              .how = slice_from_text(how),
-                              .is_known = is_known,
-                              .client_wait_ms = (uint32_t)failure.client_wait_ms,
-                              .account_wait_ms = (uint32_t)failure.account_wait_ms});
-    refuse_later(desk, asker, token, failure.delay_ms > least_ms ? failure.delay_ms : least_ms);
+         &news);
+    refuse_later(desk, attempt->asker, attempt->token,
+                 failure.delay_ms > least_ms ? failure.delay_ms : least_ms);
 }
 
-/* Too many have failed. */
-static void not_now(struct login_desk *desk, struct asker *asker, uint64_t token,
-                    struct slice listener, struct slice name, const struct ip_address *client,
-                    const char *how, int64_t wait_ms)
+/* True: too many have failed by this name, or at this account; and it is answered. */
+static bool must_wait(const struct attempt *attempt, struct slice account)
 {
-    counter_add(desk->counters, COUNTER_LOGINS_REFUSED, 1);
-    tell(desk, "not tried",
-         &(struct login_news){.verdict = LOGIN_LATER,
-                              .client = *client,
-                              .listener = listener,
-                              .name = name,
-                              .how = slice_from_text(how),
-                              .wait_ms = (uint32_t)wait_ms});
-    answer_verdict(desk, asker, token, LOGIN_LATER);
+    struct login_desk *desk = attempt->asker->desk;
+    int64_t wait_ms =
+        login_throttle_wait(desk->throttle, &attempt->client, account, clock_steady_ms());
+    if (wait_ms > 0) {
+        struct login_news news = news_of(attempt, LOGIN_LATER);
+        news.wait_ms = (uint32_t)wait_ms;
+        counter_add(desk->counters, COUNTER_LOGINS_REFUSED, 1);
+        tell(desk, "not tried", &news);
+        answer_verdict(desk, attempt->asker, attempt->token, LOGIN_LATER);
+    }
+    return wait_ms > 0;
 }
 
 static const char *const how_texts[] = {[LOGIN_PASSWORD] = "password",
@@ -441,95 +305,90 @@ static void job_free(struct job *job)
     asker_unref(asker);
 }
 
-static void job_failed(struct job *job, struct slice identity)
+static struct attempt attempt_of(const struct job *job)
 {
-    failed(job->asker->desk, job->asker, job->token, slice_from_text(job->listener),
-           slice_make(job->name, job->name_length), !job->is_decoy, identity, &job->client,
-           "password", job->asked_ms);
-    job_free(job);
+    return (struct attempt){.asker = job->asker,
+                            .token = job->token,
+                            .client = job->client,
+                            .listener = slice_from_text(job->listener),
+                            .name = slice_make(job->name, job->name_length),
+                            .how = how_texts[LOGIN_PASSWORD],
+                            .asked_ms = job->asked_ms,
+                            .is_known = !job->is_decoy};
+}
+
+/* It may be known otherwise than when the job began. */
+static struct login_known look_up(const struct job *job)
+{
+    const struct login_desk *desk = job->asker->desk;
+    return login_look_up(login_table_store(desk->table),
+                         find_listener(desk, slice_from_text(job->listener)),
+                         slice_make(job->name, job->name_length), job->source);
 }
 
 static void password_checked(void *context)
 {
     struct job *job = context;
-    struct login_desk *desk = job->asker->desk;
-    struct slice name = slice_make(job->name, job->name_length);
-    struct slice listener = slice_from_text(job->listener);
-    struct login_answer reply = {.token = job->token};
-    /* It may have been removed meanwhile, or have another password. */
-    struct known known = look_up(desk, find_listener(desk, listener), name, job->source);
+    struct attempt attempt = attempt_of(job);
+    struct login_answer reply = {0};
+    struct login_known known = look_up(job);
     bool is_same = slice_equal(known.hash, slice_from_text(job->hash));
     if (job->proves && !job->is_decoy && is_same) {
-        passed(desk, job->asker, &known, listener, &job->client, "password", &reply);
-        job_free(job);
+        passed(&attempt, &known, &reply);
     } else {
-        job_failed(job, SLICE_EMPTY);
+        failed(&attempt);
     }
+    job_free(job);
 }
 
 /* ---- those who know ----------------------------------------------------------------------- */
 
 static void give_up(struct job *job, enum login_verdict verdict)
 {
-    tell(job->asker->desk,
+    struct login_desk *desk = job->asker->desk;
+    struct attempt attempt = attempt_of(job);
+    struct login_news news = news_of(&attempt, verdict);
+    tell(desk,
          verdict == LOGIN_AWAY ? "not tried: no answer from those who know"
                                : "not tried: too many at once",
-         &(struct login_news){.verdict = verdict,
-                              .client = job->client,
-                              .listener = slice_from_text(job->listener),
-                              .name = slice_make(job->name, job->name_length),
-                              .how = SLICE_LITERAL("password")});
-    counter_add(job->asker->desk->counters, COUNTER_LOGINS_AWAY, 1);
-    answer_verdict(job->asker->desk, job->asker, job->token, verdict);
+         &news);
+    counter_add(desk->counters, COUNTER_LOGINS_AWAY, 1);
+    answer_verdict(desk, job->asker, job->token, verdict);
     job_free(job);
 }
 
-static void check(struct job *job, const struct known *known);
-
-/* How long strangers must wait for an account of which not only the typed name is known. */
-static int64_t wait_of(const struct job *job, struct slice identity)
-{
-    return identity.length > 0 ? login_throttle_wait(job->asker->desk->throttle, &job->client,
-                                                     identity, clock_steady_ms())
-                               : 0;
-}
+static void check(struct job *job, const struct login_known *known);
 
 static void remote_answered(void *context, const struct login_answer *answer)
 {
     struct job *job = context;
-    struct login_desk *desk = job->asker->desk;
-    struct slice name = slice_make(job->name, job->name_length);
-    struct slice listener = slice_from_text(job->listener);
-    struct login_answer reply = {.token = job->token};
-    struct known known = look_up(desk, find_listener(desk, listener), name, job->source);
-    int64_t wait_ms = wait_of(job, answer->identity);
-    if (wait_ms > 0) { /* whether the password is right or not: else this would tell */
-        not_now(desk, job->asker, job->token, listener, name, &job->client, "password", wait_ms);
+    struct attempt attempt = attempt_of(job);
+    struct login_answer reply = {0};
+    struct login_known known = look_up(job);
+    attempt.identity = answer->identity;
+    /* Whether the password is right or not: else this would tell. */
+    if (answer->identity.length > 0 && must_wait(&attempt, answer->identity)) {
         job_free(job);
         return;
     }
     switch (answer->verdict) {
     case LOGIN_GOOD:
-        if (answer->identity.length > 0) {
-            login_throttle_passed(desk->throttle, &job->client, answer->identity,
-                                  clock_steady_ms());
-            reply.identity = answer->identity;
-        }
         if (known.address_count == 0) { /* else the table of users says them */
-            known.name = name;
+            known.name = attempt.name;
             known.addresses = answer->addresses;
             known.address_count = answer->address_count;
         }
-        passed(desk, job->asker, &known, listener, &job->client, "password", &reply);
+        passed(&attempt, &known, &reply);
         job_free(job);
         break;
     case LOGIN_UNKNOWN:
         job->source = known.remote != NULL ? known.at + 1 : UINT32_MAX;
-        known = look_up(desk, find_listener(desk, listener), name, job->source);
+        known = look_up(job);
         check(job, &known);
         break;
     case LOGIN_REFUSED:
-        job_failed(job, answer->identity);
+        failed(&attempt);
+        job_free(job);
         break;
     case LOGIN_LATER:
     case LOGIN_BUSY:
@@ -556,7 +415,7 @@ static bool is_crowded(const struct login_desk *desk, const struct job *asking)
 }
 
 /* The job is free or on its way when it returns. */
-static void check(struct job *job, const struct known *known)
+static void check(struct job *job, const struct login_known *known)
 {
     struct login_desk *desk = job->asker->desk;
     struct slice hash = known->hash.length > 0 ? known->hash : known->decoy;
@@ -608,7 +467,7 @@ static struct job *job_new(struct asker *asker, const struct login_request *requ
 }
 
 static void ask_password(struct login_desk *desk, struct asker *asker,
-                         const struct login_request *request, const struct known *known)
+                         const struct login_request *request, const struct login_known *known)
 {
     struct job *job = job_new(asker, request);
     if (job == NULL) {
@@ -618,14 +477,26 @@ static void ask_password(struct login_desk *desk, struct asker *asker,
     check(job, known);
 }
 
+/* What has been found out at once. */
+static void judge(struct attempt *attempt, const struct login_known *known, bool is_known,
+                  bool proves, struct login_answer *reply)
+{
+    attempt->is_known = is_known;
+    if (is_known && proves) {
+        passed(attempt, known, reply);
+    } else {
+        failed(attempt);
+    }
+}
+
 /* ---- SCRAM -------------------------------------------------------------------------------- */
 
 static void ask_salt(struct login_desk *desk, struct asker *asker,
-                     const struct login_request *request, const struct known *known)
+                     const struct login_request *request, const struct login_known *known)
 {
     uint8_t salt[LOGIN_SALT_BYTES];
     struct login_answer reply = {.token = request->token, .iterations = LOGIN_ITERATIONS};
-    login_store_nobodys_salt(desk->store, request->name, salt);
+    login_store_nobodys_salt(login_table_store(desk->table), request->name, salt);
     if (known->user != NULL && known->user->has_keys) {
         memcpy(salt, known->user->salt, sizeof(salt));
         reply.iterations = known->user->iterations;
@@ -634,11 +505,11 @@ static void ask_salt(struct login_desk *desk, struct asker *asker,
     answer(desk, asker, &reply);
 }
 
-static void ask_proof(struct login_desk *desk, struct asker *asker,
-                      const struct login_request *request, const struct known *known)
+static void ask_proof(struct attempt *attempt, const struct login_request *request,
+                      const struct login_known *known)
 {
     struct sasl_scram_keys keys;
-    struct login_answer reply = {.token = request->token};
+    struct login_answer reply = {0};
     bool has_keys = known->user != NULL && known->user->has_keys;
     random_bytes(&keys, sizeof(keys));
     if (has_keys) {
@@ -646,33 +517,22 @@ static void ask_proof(struct login_desk *desk, struct asker *asker,
     }
     bool proves = sasl_scram_proves(&keys, request->auth_message, request->secret, reply.signature);
     digest_forget(&keys, sizeof(keys));
-    if (proves && has_keys) {
-        passed(desk, asker, known, request->listener, &request->client, "scram", &reply);
-    } else {
-        failed(desk, asker, request->token, request->listener, request->name, has_keys, SLICE_EMPTY,
-               &request->client, "scram", clock_steady_ms());
-    }
+    judge(attempt, known, has_keys, proves, &reply);
 }
 
 /* ---- sites that fetch their mail ----------------------------------------------------------- */
 
 /* Their passwords are there in clear, as CRAM-MD5 asks for: nothing is to be computed for long. */
-static void ask_site(struct login_desk *desk, struct asker *asker,
-                     const struct login_request *request, const struct known *known)
+static void ask_site(struct attempt *attempt, const struct login_request *request,
+                     const struct login_known *known)
 {
-    struct login_answer reply = {.token = request->token};
-    bool is_cram = request->question == LOGIN_CRAM;
-    struct slice password =
-        known->site != NULL ? known->site->password : SLICE_LITERAL("nobody has this");
-    bool proves = is_cram ? sasl_cram_proves(request->auth_message, password, request->secret)
-                          : digest_equal(password, request->secret);
-    if (proves && known->site != NULL) {
-        passed(desk, asker, known, request->listener, &request->client,
-               how_texts[request->question], &reply);
-    } else {
-        failed(desk, asker, request->token, request->listener, request->name, known->site != NULL,
-               SLICE_EMPTY, &request->client, how_texts[request->question], clock_steady_ms());
-    }
+    struct login_answer reply = {0};
+    bool is_site = known->site != NULL;
+    struct slice password = is_site ? known->site->password : SLICE_LITERAL("nobody has this");
+    bool proves = request->question == LOGIN_CRAM
+                      ? sasl_cram_proves(request->auth_message, password, request->secret)
+                      : digest_equal(password, request->secret);
+    judge(attempt, known, is_site, proves, &reply);
 }
 
 /* ---- questions ---------------------------------------------------------------------------- */
@@ -680,21 +540,25 @@ static void ask_site(struct login_desk *desk, struct asker *asker,
 static void take_request(struct login_desk *desk, struct asker *asker,
                          const struct login_request *request)
 {
-    int64_t wait_ms =
-        login_throttle_wait(desk->throttle, &request->client, request->name, clock_steady_ms());
-    if (wait_ms > 0) {
-        not_now(desk, asker, request->token, request->listener, request->name, &request->client,
-                how_texts[request->question], wait_ms);
+    struct attempt attempt = {.asker = asker,
+                              .token = request->token,
+                              .client = request->client,
+                              .listener = request->listener,
+                              .name = request->name,
+                              .how = how_texts[request->question],
+                              .asked_ms = clock_steady_ms()};
+    if (must_wait(&attempt, request->name)) {
         return;
     }
-    refresh(desk);
+    login_table_refresh(desk->table);
     const struct listener_config *listener = find_listener(desk, request->listener);
-    struct known known = look_up(desk, listener, request->name, 0);
+    struct login_known known =
+        login_look_up(login_table_store(desk->table), listener, request->name, 0);
     bool is_for_sites = listener != NULL && listener->protocol == LISTENER_ODMR;
     switch (request->question) {
     case LOGIN_PASSWORD:
         if (is_for_sites) {
-            ask_site(desk, asker, request, &known);
+            ask_site(&attempt, request, &known);
             break;
         }
         ask_password(desk, asker, request, &known);
@@ -703,10 +567,10 @@ static void take_request(struct login_desk *desk, struct asker *asker,
         ask_salt(desk, asker, request, &known);
         break;
     case LOGIN_PROOF:
-        ask_proof(desk, asker, request, &known);
+        ask_proof(&attempt, request, &known);
         break;
     case LOGIN_CRAM:
-        ask_site(desk, asker, request, &known);
+        ask_site(&attempt, request, &known);
         break;
     }
 }
@@ -783,18 +647,18 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
         return NULL;
     }
     random_bytes(&key, sizeof(key));
-    *desk = (struct login_desk){
-        .loop = loop, .config = config, .counters = counters, .disk = disk, .core_fd = -1};
+    *desk =
+        (struct login_desk){.loop = loop, .config = config, .counters = counters, .core_fd = -1};
     list_init(&desk->askers);
     list_init(&desk->jobs);
     list_init(&desk->delayed);
     buffer_init(&desk->message, LOGIN_MESSAGE_MAX);
-    desk->store = login_store_new();
+    desk->table = login_table_new(disk);
     desk->throttle = login_throttle_new(key);
     desk->timer = loop_timer_new(loop, on_timer, desk);
     desk->directory = login_remote_new(loop);
     desk->pam = login_remote_new(loop);
-    bool good = desk->store != NULL && desk->throttle != NULL && desk->timer != NULL &&
+    bool good = desk->table != NULL && desk->throttle != NULL && desk->timer != NULL &&
                 desk->directory != NULL && desk->pam != NULL;
     for (int i = 0; i < WORKERS; i++) {
         desk->workers[i] = worker_new(loop, "login");
@@ -804,7 +668,6 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
         login_desk_free(desk);
         return NULL;
     }
-    refresh(desk);
     return desk;
 }
 
@@ -831,10 +694,9 @@ void login_desk_free(struct login_desk *desk)
     while (!list_is_empty(&desk->askers)) {
         asker_gone(LIST_ENTRY(desk->askers.next, struct asker, link));
     }
-    login_store_free(desk->store);
+    login_table_free(desk->table);
     login_throttle_free(desk->throttle);
     loop_timer_free(desk->timer);
-    disk_free(desk->disk);
     buffer_done(&desk->message);
     free(desk);
 }
