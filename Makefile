@@ -43,10 +43,10 @@ packages-build:
 	@tools/install_packages.sh build try
 
 packages-test:
-	@tools/install_packages.sh build try test
+	@tools/install_packages.sh build try test unpack
 
 packages-fuzz:
-	@tools/install_packages.sh build try test fuzz
+	@tools/install_packages.sh build try test unpack fuzz
 
 run: packages-build
 	@$(MAKE) --no-print-directory all

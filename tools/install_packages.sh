@@ -1,40 +1,58 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what is missing of tools/packages, by section: install_packages.sh [build] [try] [test] [fuzz].
-# Asks nothing, starts no service, touches no configuration. Does nothing, and needs no root, when
-# everything is there.
+# Installs what is missing of tools/packages, by section: install_packages.sh [build] [try] [test]
+# [fuzz] [unpack]. Asks nothing, starts no service, touches no configuration. Does nothing, and needs
+# no root, when everything is there.
 set -eu
 
 list=$(dirname "$0")/packages
-sections=${*:-build try test}
+sections=${*:-build try test unpack}
+unpacked=$(cd "$(dirname "$0")/.." && pwd)/unpacked
 
-wanted=$(awk -v sections=" $sections " '
-    /^\[.*\]$/ { section = substr($0, 2, length($0) - 2); next }
-    /^[a-z0-9]/ && index(sections, " " section " ") { print $1 }' "$list" | sort -u)
+names() { # of the sections given
+    awk -v sections=" $* " '
+        /^\[.*\]$/ { section = substr($0, 2, length($0) - 2); next }
+        /^[a-z0-9]/ && index(sections, " " section " ") { print $1 }' "$list" | sort -u
+}
+
+# shellcheck disable=SC2046,SC2086 # lists of words
+wanted=$(names $(echo " $sections " | sed 's/ unpack / /'))
+to_unpack=
+case " $sections " in
+*" unpack "*)
+    for package in $(names unpack); do
+        [ -d "$unpacked/$package" ] || to_unpack="$to_unpack $package"
+    done
+    ;;
+esac
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "This is no Debian; please see to these yourself:" $wanted >&2
     exit 0
 fi
 
-missing=
-for package in $wanted; do
-    case $(dpkg-query -W -f '${db:Status-Abbrev} ' "$package" 2>/dev/null) in
-    *ii\ *) ;;
-    *) missing="$missing $package" ;;
-    esac
-done
-[ -n "$missing" ] || exit 0
+not_installed() {
+    for package in "$@"; do
+        case $(dpkg-query -W -f '${db:Status-Abbrev} ' "$package" 2>/dev/null) in
+        *ii\ *) ;;
+        *) printf ' %s' "$package" ;;
+        esac
+    done
+}
+
+# shellcheck disable=SC2086 # a list of words
+missing=$(not_installed $wanted)
+[ -n "$missing$to_unpack" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "These packages are missing:$missing" >&2
+    echo "These packages are missing:$missing$to_unpack" >&2
     echo "Install them as root, then run make again:" >&2
     echo "    sudo tools/install_packages.sh $sections" >&2
     exit 1
 fi
 
-echo "Installing:$missing"
+echo "Installing:$missing$to_unpack"
 export DEBIAN_FRONTEND=noninteractive
 
 # Packages such as postfix and dovecot-core would start daemons on the standard ports.
@@ -47,6 +65,27 @@ if [ ! -e "$policy" ]; then
 fi
 
 apt-get update -q || echo "The package lists could not be brought up to date; trying as they are." >&2
+# What they contain is not configured, and nobody may become somebody else by it.
+for package in $to_unpack; do
+    (
+        umask 022
+        rm -rf "$unpacked/.new"
+        mkdir -p "$unpacked/.new"
+        cd "$unpacked/.new"
+        apt-get download -q "$package"
+        dpkg-deb -f ./*.deb Depends >libraries
+        dpkg-deb -x ./*.deb root
+        chmod -R ug-s root
+    )
+    # shellcheck disable=SC2046 # a list of words
+    missing="$missing$(not_installed $(tr ',' '\n' <"$unpacked/.new/libraries" |
+        sed -n 's/^ *\(lib[^ ()|]*\).*/\1/p'))"
+    mv "$unpacked/.new/root" "$unpacked/$package"
+    rm -rf "$unpacked/.new"
+done
+[ -z "$to_unpack" ] || chown -R --reference="$list" "$unpacked"
+[ -n "$missing" ] || exit 0
+
 case " $missing " in
 *" postfix "*)
     if command -v debconf-set-selections >/dev/null 2>&1; then
