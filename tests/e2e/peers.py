@@ -250,7 +250,8 @@ virtual_minimum_uid = 1
 
 class Dovecot:
     """A Dovecot that takes mail for anyone@example.com by LMTP into maildirs, and that other servers
-    may ask at `auth_port` who knows `password` (whoever he says he is)."""
+    may ask at `auth_port` who knows `password` (whoever he says he is). At `proxy_port` it takes the
+    same mail behind PROXY headers."""
 
     CONFIGURATION = """\
 base_dir = {root}/run
@@ -259,6 +260,7 @@ log_path = {root}/log
 protocols = lmtp
 listen = 127.0.0.1
 ssl = no
+haproxy_trusted_networks = 127.0.0.1
 mail_location = maildir:{root}/mail/%u
 mail_uid = {user}
 mail_gid = {group}
@@ -285,6 +287,11 @@ service lmtp {{
     address = 127.0.0.1
     port = {port}
   }}
+  inet_listener lmtp-proxied {{
+    address = 127.0.0.1
+    port = {proxy_port}
+    haproxy = yes
+  }}
   unix_listener lmtp {{
     mode = 0600
   }}
@@ -309,6 +316,7 @@ service log {{
     def __init__(self, root, port=None, mechanisms="plain", password=None):
         self.root = pathlib.Path(root)
         self.port = port or free_port()
+        self.proxy_port = free_port()
         self.auth_port = free_port()
         self.child = None
         for name in ("run", "state", "mail"):
@@ -322,7 +330,8 @@ service log {{
         import grp
         import pwd
         (self.root / "dovecot.conf").write_text(self.CONFIGURATION.format(
-            root=self.root, port=self.port, auth_port=self.auth_port, mechanisms=mechanisms,
+            root=self.root, port=self.port, proxy_port=self.proxy_port,
+            auth_port=self.auth_port, mechanisms=mechanisms,
             password=f"password={password}" if password else "nopassword=y",
             user=user, group=group,
             user_name=pwd.getpwuid(user).pw_name, group_name=grp.getgrgid(group).gr_name))

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from client import Dialogue, Refused
 from daemon import backup_mx
 from exim import Exim, why_no_exim
 from peers import wait_for
@@ -69,6 +70,18 @@ def test_its_access_list_refuses_the_right_client(holdfast, exim):
     assert refused["reason"] == "550 forged [127.0.0.66]"
     assert sorted(address for _, address, *_ in primary.arrivals()) == ["127.0.0.2", "127.0.0.3"]
     assert mx.server_state("m1") == "up"
+
+
+def test_a_rule_that_asks_for_helo_can_leave_us_out(holdfast, exim):
+    primary = exim(settings="hosts_proxy = 127.0.0.1\n", recipient="""\
+  deny !condition = ${if bool{$proxy_session}}
+       message = HELO $sender_helo_name""")
+    mx = holdfast(backup_mx(primary.port, server="proxy = v2"))
+    send(mx, "127.0.0.7")
+    wait_for(lambda: len(primary.messages()) == 1, what="the message")
+    with Dialogue(primary.port, source="127.0.0.5") as dialogue, pytest.raises(Refused) as refused:
+        dialogue.send("bob@client.example", ["ann@example.com"], b"Subject: test\r\n\r\n")
+    assert refused.value.text.startswith("HELO ")
 
 
 def test_without_the_recipe_it_sees_us_and_our_received_field_tells(holdfast, exim):

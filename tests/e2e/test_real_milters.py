@@ -9,7 +9,7 @@ import pytest
 from client import Refused
 from corpus import made_messages
 from daemon import backup_mx
-from filters import SELECTOR, Daemons, make_key, opendkim, opendmarc
+from filters import SELECTOR, Daemons, make_key, opendkim, opendmarc, rspamd
 from peers import free_port, wait_for
 from zone import Zone, why_no_zone
 
@@ -171,28 +171,9 @@ def test_clamav_refuses_a_virus(holdfast, sink, place, daemons):
     assert not re.search("filter-(failed|away|meets-once)", mx.log()), mx.log()
 
 
-def test_rspamd_adds_its_headers_and_refuses_gtube(holdfast, sink, place, daemons):
+def test_rspamd_adds_its_headers_and_refuses_gtube(holdfast, sink, daemons):
     hop = sink()
-    port = free_port()
-    place.chmod(0o755)
-    local = place / "rspamd"
-    local.mkdir()
-    conf = local / "rspamd.conf"
-    conf.write_text(f"""\
-options {{
-    pidfile = "{local}/pid"; filters = ""; raw_mode = false; one_shot = false;
-    dns {{ nameserver = ["127.0.0.1:{free_port()}"]; timeout = 0.1s; retransmits = 1; }}
-    control_socket = "{local}/control.sock mode=0600"; temp_dir = "{local}";
-    hs_cache_dir = "{local}"; gtube_patterns = "all"; enable_test_patterns = true;
-}}
-logging {{ type = "console"; level = "info"; }}
-worker "rspamd_proxy" {{
-    bind_socket = "127.0.0.1:{port}"; milter = yes; timeout = 60s; count = 1;
-    upstream "local" {{ default = yes; self_scan = yes; }}
-}}
-actions {{ reject = 15; add_header = 6; greylist = 4; }}
-""")
-    daemons.serve("rspamd", "-f", "-i", "-c", conf, port=port)
+    port, _ = rspamd(daemons)
     mx = holdfast(f'milter rspamd {{ address = "127.0.0.1:{port}" }}\n' + backup_mx(hop.port),
                   listen="milters = rspamd")
     assert send(mx)[0] == 250

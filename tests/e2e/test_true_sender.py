@@ -128,20 +128,25 @@ def test_xclient_off_is_off(holdfast, postfix):
 
 
 @needs_dovecot
-def test_by_lmtp(place, holdfast):
+@pytest.mark.parametrize("proxied", [False, True], ids=["xclient", "proxy"])
+def test_by_lmtp(place, holdfast, proxied):
     primary = Dovecot(place / "dovecot")
     conf = primary.root / "dovecot.conf"
-    conf.write_text(conf.read_text() + f"login_trusted_networks = {US}\n")
+    trust = "" if proxied else f"login_trusted_networks = {US}\n"
+    conf.write_text(conf.read_text() + trust)
+    port, proxy = (primary.proxy_port, "proxy = v2") if proxied else (primary.port, "")
     try:
         primary.start()
-        mx = holdfast(f'server m1 {{ address = "127.0.0.1:{primary.port}" protocol = lmtp }}\n'
+        mx = holdfast(f'server m1 {{ address = "127.0.0.1:{port}" protocol = lmtp {proxy} }}\n'
                       "domain example.com { deliver-to = m1 }\n")
         for number in (2, 3):
             send(mx, f"127.0.0.{number}", hello=f"c{number}.example")
-        wait_for(lambda: len(primary.messages("ann@example.com")) == 2, 20, what="the messages")
+        wait_for(lambda: len(primary.messages("ann@example.com")) == 2, 60, what="the messages")
         for number, message in enumerate(primary.messages("ann@example.com"), 2):
-            first = message.split(b"Received:")[1]
-            assert f"from c{number}.example ([127.0.0.{number}])".encode() in first
+            theirs, ours = message.split(b"Received:")[1:3]
+            helo = "mx2.example.net" if proxied else f"c{number}.example"
+            assert f"from {helo} ([127.0.0.{number}])".encode() in theirs
+            assert f"from c{number}.example ([127.0.0.{number}])".encode() in ours
     finally:
         primary.stop()
 
