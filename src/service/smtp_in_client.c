@@ -287,10 +287,26 @@ static void refuse_proxy(struct session *session, const char *reason)
     session_free(session);
 }
 
+/* What cannot be a version is none that we know. */
+static void take_proxied_tls(struct session *session, struct slice version)
+{
+    bool good = version.length > 0 && version.length < sizeof(session->proxied_tls);
+    for (size_t i = 0; good && i < version.length; i++) {
+        uint8_t c = version.data[i];
+        good =
+            (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.';
+    }
+    version = good ? version : SLICE_LITERAL("TLS");
+    memcpy(session->proxied_tls, version.data, version.length);
+}
+
 static void take_header(struct session *session, const struct proxy_header *header)
 {
     struct ip_address by = session->client.address;
     session->awaits_proxy = false;
+    if (header->is_tls) {
+        take_proxied_tls(session, header->tls_version);
+    }
     (void)session_keep(session, SLICE_EMPTY);
     if (header->is_known) {
         become(session, &header->source);

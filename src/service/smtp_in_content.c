@@ -112,7 +112,8 @@ void transaction_free(struct transaction *transaction)
 
 static struct slice protocol_word(const struct session *session)
 {
-    bool has_tls = session->tls != NULL, has_login = login_user(session).length > 0;
+    bool has_tls = session->tls != NULL || session->proxied_tls[0] != '\0';
+    bool has_login = login_user(session).length > 0;
     if (session->transaction->is_smtputf8) {
         return has_tls && has_login ? SLICE_LITERAL("UTF8SMTPSA")
                : has_login          ? SLICE_LITERAL("UTF8SMTPA")
@@ -151,6 +152,7 @@ static void put_trace(const struct session *session, struct slice recipient,
         .hostname = session->listener->settings.hostname,
         .protocol = protocol_word(session),
         .tls = session_tls_text(session, tls),
+        .suite = slice_from_text(session->tls != NULL ? tls_suite(session->tls) : ""),
         .id = transaction->id,
         .recipient = recipient,
         .received_ms = transaction->received_ms,

@@ -175,7 +175,8 @@ struct session {
     bool is_early;                         /* has spoken before the greeting */
     uint16_t misses;                       /* refused recipients */
     struct held_answer *held;
-    struct tls *tls; /* NULL: in the clear */
+    struct tls *tls;      /* NULL: in the clear */
+    char proxied_tls[16]; /* version of that with the load balancer; empty: none */
     struct ip_endpoint client;
     int64_t touched_ms;
     uint64_t request;                /* token of a request that core is to answer; 0: none */

@@ -111,7 +111,7 @@ bool session_tls_expire(struct session *session, int64_t now_ms)
 struct slice session_tls_text(const struct session *session, char room[TLS_TEXT_SIZE])
 {
     if (session->tls == NULL || session->is_shaking) {
-        return SLICE_EMPTY;
+        return slice_from_text(session->proxied_tls);
     }
     tls_describe(session->tls, room);
     return slice_from_text(room);

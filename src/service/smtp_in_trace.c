@@ -71,9 +71,10 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
     put_word(&writer, SLICE_LITERAL("with"));
     put_word(&writer, trace->protocol);
     if (trace->tls.length > 0) {
-        put_blank(&writer, trace->tls.length + 2);
+        struct slice version = slice_take(trace->tls, slice_find(trace->tls, ' '));
+        put_blank(&writer, version.length + 2);
         buffer_append(ret_field, SLICE_LITERAL("("));
-        buffer_append(ret_field, trace->tls);
+        buffer_append(ret_field, version);
         buffer_append(ret_field, SLICE_LITERAL(")"));
     }
     put_word(&writer, SLICE_LITERAL("id"));
@@ -84,6 +85,10 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
         buffer_append(ret_field, SLICE_LITERAL("<"));
         buffer_append(ret_field, trace->recipient);
         buffer_append(ret_field, SLICE_LITERAL(">"));
+    }
+    if (trace->suite.length > 0) {
+        put_word(&writer, SLICE_LITERAL("tls"));
+        put_word(&writer, trace->suite);
     }
     if (trace->has_priority) {
         char priority[8];

@@ -14,7 +14,8 @@ struct smtp_in_trace {
     const struct ip_address *client;
     struct slice hostname;
     struct slice protocol; /* RFC 3848, RFC 6531 section 4.3 */
-    struct slice tls;      /* protocol and cipher; empty: in the clear */
+    struct slice tls;      /* protocol first, cipher; empty: in the clear */
+    struct slice suite;    /* of ciphers, RFC 8314 section 4.3; empty: not known */
     struct message_id id;
     struct slice recipient; /* when there is exactly one; else empty, for others must not see it */
     int64_t received_ms;

@@ -137,6 +137,8 @@ struct tls_facts {
 enum { TLS_TEXT_SIZE = 80 };
 /* Protocol and cipher: "TLSv1.3 TLS_AES_256_GCM_SHA384"; cheap. */
 void tls_describe(const struct tls *tls, char ret_text[TLS_TEXT_SIZE]);
+/* The cipher suite as IANA has registered it; "" if it has not. */
+const char *tls_suite(const struct tls *tls);
 void tls_facts(const struct tls *tls, struct tls_facts *ret_facts);
 /* The common names in the other side's certificate, its own and that of who has signed it, if it
  * was proved; else, and where there is none, empty. What cannot be shown has become '?'. */

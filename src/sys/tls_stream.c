@@ -387,6 +387,13 @@ void tls_describe(const struct tls *tls, char ret_text[TLS_TEXT_SIZE])
              SSL_get_cipher_name(tls->ssl));
 }
 
+const char *tls_suite(const struct tls *tls)
+{
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(tls->ssl);
+    const char *name = cipher == NULL ? NULL : SSL_CIPHER_standard_name(cipher);
+    return name == NULL ? "" : name;
+}
+
 enum tls_fault tls_fault(const struct tls *tls)
 {
     switch (SSL_get_verify_result(tls->ssl)) {
