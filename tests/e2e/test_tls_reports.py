@@ -225,7 +225,12 @@ def test_kinds_of_failures(world, relay, place, how, result, kind):
     assert [detail["result-type"] for detail in by_type(report)[kind]["failure-details"]] == [result]
 
 
-def test_who_wants_no_report_gets_none(world, relay):
+@pytest.mark.parametrize("records", [
+    [], ["v=TLSRPTv2; rua=mailto:tls@reports.example"],
+    ["v=TLSRPTv1; rua=mailto:tls@reports.example"] * 2,  # of several none is believed
+], ids=["none", "another", "several"])
+def test_who_wants_no_report_gets_none(world, relay, records):
+    world.names.zone["_smtp._tls.far.example"] = {"TXT": records}
     world.exchanger(2)
     world.mx("far.example", (10, "h2.example"))
     send(relay, "bob@far.example")
