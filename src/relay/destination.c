@@ -14,7 +14,7 @@
  */
 #include <stdlib.h>
 
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 enum {
     ANSWER_PATIENCE_MS = 30000, /* a question without an answer is asked again */

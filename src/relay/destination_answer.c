@@ -2,7 +2,7 @@
  *
  * MX routing: what DNS has said of a destination, and the chain that follows from it.
  */
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 enum {
     TROUBLE_WAIT_MS = 5000, /* doubling up to: */

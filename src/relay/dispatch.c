@@ -3,7 +3,7 @@
  * Who goes next: for each server that may be used, the lanes whose turn it is there (deficit
  * round-robin by bytes), the sessions that are free, and the jobs that bring both together.
  */
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 /* How many messages of lanes for which it stands in the warm-up lets go now: evenly spread over the
  * hour, some of them ahead of their time. */

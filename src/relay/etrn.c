@@ -4,7 +4,7 @@
  */
 #include "relay/etrn.h"
 
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 /* What was asked for, with the last verdicts: neighbours in the queue are alike. */
 struct request {

@@ -7,6 +7,7 @@
  */
 #include <stdlib.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
 
 /* A host may be its own domain's exchanger: the two hashes must not cancel out. */

@@ -6,8 +6,8 @@
  */
 #include <assert.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 enum { RETRY_WITHOUT_ROUTE_MS = 10 * 60 * 1000 };
 

@@ -25,8 +25,8 @@
  */
 #include <stdio.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 enum {
     GREETING_PROBE_MS = 2000, /* R3: connects but gives no good greeting: 2 s doubling to 30 */

@@ -6,9 +6,9 @@
  */
 #include <assert.h>
 
+#include "relay/destination.h"
 #include "relay/notes.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 struct lane *lane_of(const struct relay *relay, const struct delivery *delivery)
 {

@@ -7,7 +7,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 /* ---- one lane ----------------------------------------------------------------------------- */
 

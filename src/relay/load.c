@@ -4,8 +4,8 @@
  * servers, jobs that the sender process still has. And the way there: notes that a moved message
  * still needs. Loading tells nothing and sends nothing; relay_start() does.
  */
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t which,
                      enum spool_fate fate)

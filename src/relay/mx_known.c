@@ -10,7 +10,7 @@
  */
 #include <stdlib.h>
 
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 enum {
     MX_KNOWN_MAX = 1024, /* domains; more are not kept: a configuration has some dozens */

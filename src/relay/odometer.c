@@ -11,7 +11,7 @@
  */
 #include <stdlib.h>
 
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 static bool any_usable(const struct relay *relay, const uint32_t *chain, uint32_t length)
 {

@@ -3,7 +3,7 @@
  * What an operator may do with deliveries and servers. A command for a whole message is done for
  * every delivery that allows it.
  */
-#include "relay/relay_internal.h"
+#include "relay/destination.h"
 
 /* One command for one delivery; `argument` is the command's own. */
 typedef enum error command_fn(struct relay *relay, uint32_t number, const void *argument);

@@ -8,8 +8,8 @@
  */
 #include <stdlib.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 /* ---- what has changed ---------------------------------------------------------------------- */
 

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 /* xorshift64*: jitter and first numbers, nothing secret. */
 uint64_t relay_random(struct relay *relay)

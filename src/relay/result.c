@@ -5,8 +5,8 @@
  */
 #include "relay/relay.h"
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 /* What a job's results say about its server, each thing once. */
 struct impression {

@@ -6,8 +6,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 /* ---- servers ------------------------------------------------------------------------------ */
 

@@ -4,8 +4,8 @@
  */
 #include <assert.h>
 
+#include "relay/destination.h"
 #include "relay/refusal.h"
-#include "relay/relay_internal.h"
 
 uint32_t relay_delivery_count(const struct relay *relay, struct spool_handle handle)
 {
