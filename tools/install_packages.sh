@@ -65,26 +65,24 @@ if [ ! -e "$policy" ]; then
 fi
 
 apt-get update -q || echo "The package lists could not be brought up to date; trying as they are." >&2
-# What they contain is not configured, and nobody may become somebody else by it.
+# Not configured, and nobody may become somebody else by what is in it. In its place at the end only,
+# when all that it wants is there.
 for package in $to_unpack; do
+    new=$unpacked/.new/$package
+    rm -rf "$new"
     (
         umask 022
-        rm -rf "$unpacked/.new"
-        mkdir -p "$unpacked/.new"
-        cd "$unpacked/.new"
+        mkdir -p "$new"
+        cd "$new"
         apt-get download -q "$package"
         dpkg-deb -f ./*.deb Depends >libraries
         dpkg-deb -x ./*.deb root
         chmod -R ug-s root
     )
     # shellcheck disable=SC2046 # a list of words
-    missing="$missing$(not_installed $(tr ',' '\n' <"$unpacked/.new/libraries" |
+    missing="$missing$(not_installed $(tr ',' '\n' <"$new/libraries" |
         sed -n 's/^ *\(lib[^ ()|]*\).*/\1/p'))"
-    mv "$unpacked/.new/root" "$unpacked/$package"
-    rm -rf "$unpacked/.new"
 done
-[ -z "$to_unpack" ] || chown -R --reference="$list" "$unpacked"
-[ -n "$missing" ] || exit 0
 
 case " $missing " in
 *" postfix "*)
@@ -94,4 +92,12 @@ case " $missing " in
     ;;
 esac
 # shellcheck disable=SC2086 # a list of words
-apt-get install -y -q --no-install-recommends $missing </dev/null
+[ -z "$missing" ] || apt-get install -y -q --no-install-recommends $missing </dev/null
+
+for package in $to_unpack; do
+    mv "$unpacked/.new/$package/root" "$unpacked/$package"
+done
+if [ -n "$to_unpack" ]; then
+    rm -rf "$unpacked/.new"
+    chown -R --reference="$list" "$unpacked"
+fi
