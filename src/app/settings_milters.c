@@ -4,32 +4,58 @@
  */
 #include "app/settings_internal.h"
 
+#include "base/hosts.h"
+
+/* A name is what /etc/hosts says when the configuration is read. DNS is not asked: whoever answers
+ * for it would tell the keeper where to connect to. The file becomes a part of the configuration,
+ * so that all processes see the same. */
+static bool find_host(struct settings *settings, struct place at, struct slice name,
+                      struct ip_address *ret_address, const char **ret_why)
+{
+    uint32_t source;
+    *ret_why = NULL;
+    if (slice_equal_fold(name, SLICE_LITERAL("localhost"))) {
+        return ip_from_text(SLICE_LITERAL("127.0.0.1"), ret_address);
+    }
+    if (!settings_source(settings, &at, SLICE_LITERAL("/etc/hosts"), &source)) {
+        return false;
+    }
+    struct hosts_reader hosts = {.rest = settings->sources[source].content};
+    for (struct slice known; hosts_next(&hosts, &known);) {
+        if (slice_equal_fold(known, name)) {
+            *ret_address = hosts.address;
+            return true;
+        }
+    }
+    *ret_why = "names a host that is not in /etc/hosts; write its IP address, or add it there";
+    return false;
+}
+
 /* "inet:25@host" is Sendmail's way to write "inet:host:25". */
-static bool take_inet(struct settings *settings, struct slice text, struct ip_endpoint *ret_at,
-                      const char **ret_why)
+static bool take_inet(struct settings *settings, struct place at, struct slice text,
+                      struct ip_endpoint *ret_at, const char **ret_why)
 {
     struct server_address address;
-    size_t at = slice_find(text, '@');
-    if (at < text.length) {
+    size_t sign = slice_find(text, '@');
+    if (sign < text.length) {
         char *turned = settings_allocate(settings, text.length, 1);
         if (turned == NULL) {
             return false;
         }
-        struct slice host = slice_skip(text, at + 1);
+        struct slice host = slice_skip(text, sign + 1);
         memcpy(turned, host.data, host.length);
         turned[host.length] = ':';
-        memcpy(turned + host.length + 1, text.data, at);
+        memcpy(turned + host.length + 1, text.data, sign);
         text = slice_make(turned, text.length);
     }
     if (!value_address(text, 0, &address, ret_why)) {
         return false;
     }
-    if (!address.is_literal && slice_equal_fold(address.host, SLICE_LITERAL("localhost"))) {
-        address.is_literal = ip_from_text(SLICE_LITERAL("127.0.0.1"), &address.literal);
+    if (!address.is_literal && !find_host(settings, at, address.host, &address.literal, ret_why)) {
+        return false;
     }
     *ret_at = (struct ip_endpoint){address.literal, address.port};
-    *ret_why = "names a host; write its IP address, or localhost";
-    return address.is_literal;
+    return true;
 }
 
 static bool take_path(struct slice text, struct slice *ret_path, const char **ret_why)
@@ -59,9 +85,9 @@ static void take_address(struct settings *settings, const struct entry *entry,
     } else {
         bool inet = slice_starts_fold(text, SLICE_LITERAL("inet:")) ||
                     slice_starts_fold(text, SLICE_LITERAL("inet6:"));
-        good = take_inet(settings, inet ? rest : text, &milter->at, &why);
+        good = take_inet(settings, entry->at, inet ? rest : text, &milter->at, &why);
     }
-    if (!good) {
+    if (!good && why != NULL) { /* NULL: it has been said */
         settings_complain(settings, entry->at, "address: '%.*s' %s", SHOWN(text), why);
     }
 }

@@ -532,7 +532,8 @@ const struct setting settings_table[] = {
     /* ---- milter ---- */
     {"address", SETTING_MILTER, .block = BLOCK_MILTER, .required = true,
      .text = "Where the filter listens: unix:PATH, inet:ADDRESS:PORT, inet:PORT@ADDRESS, or "
-             "ADDRESS:PORT. ADDRESS is an IP address or localhost."},
+             "ADDRESS:PORT. ADDRESS is an IP address, localhost, or a "
+             "name of /etc/hosts, as it stands there at the start and at each reload."},
     {"connect-timeout", SETTING_DURATION, MILTER(connect_timeout_ms), .fallback = "30s",
      .least = 100 * MS, .most = HOUR,
      .text = "How long connecting and agreeing on the protocol may take."},

@@ -9,6 +9,7 @@
  */
 #include "sys/dns.h"
 
+#include "base/hosts.h"
 #include "base/list.h"
 #include "sys/dns_packet.h"
 
@@ -58,52 +59,17 @@ struct dns_query {
 
 /* ---- settings ---------------------------------------------------------------------------- */
 
-static struct slice next_word(struct slice *rest)
+/* Names of hosts(5), each a local record. */
+static bool add_hosts(struct ub_ctx *context, struct slice text)
 {
-    size_t start = 0;
-    while (start < rest->length && strchr(" \t\r", rest->data[start]) != NULL) {
-        start++;
-    }
-    size_t end = start;
-    while (end < rest->length && strchr(" \t\r", rest->data[end]) == NULL) {
-        end++;
-    }
-    struct slice word = slice_take(slice_skip(*rest, start), end - start);
-    *rest = slice_skip(*rest, end);
-    return word;
-}
-
-/* One line of hosts(5): an address and names, each a local record. */
-static bool add_hosts_line(struct ub_ctx *context, struct slice line)
-{
-    struct slice rest = slice_take(line, slice_find(line, '#'));
-    struct slice text = next_word(&rest);
-    struct ip_address address;
-    if (!ip_from_text(text, &address)) {
-        return true; /* empty, or scoped and such: passed over as the C library does */
-    }
-    for (;;) {
-        struct slice name = next_word(&rest);
-        if (name.length == 0) {
-            return true;
-        }
+    struct hosts_reader hosts = {.rest = text};
+    for (struct slice name; hosts_next(&hosts, &name);) {
         char record[HOSTS_RECORD_MAX];
         int length = snprintf(record, sizeof(record), "%.*s. %s %.*s", SLICE_PRINT(name),
-                              ip_is_v4(&address) ? "A" : "AAAA", SLICE_PRINT(text));
+                              ip_is_v4(&hosts.address) ? "A" : "AAAA", SLICE_PRINT(hosts.text));
         if (length < (int)sizeof(record) && ub_ctx_data_add(context, record) == UB_NOMEM) {
             return false;
         }
-    }
-}
-
-static bool add_hosts(struct ub_ctx *context, struct slice hosts)
-{
-    while (hosts.length > 0) {
-        size_t end = slice_find(hosts, '\n');
-        if (!add_hosts_line(context, slice_take(hosts, end))) {
-            return false;
-        }
-        hosts = slice_skip(hosts, end + 1);
     }
     return true;
 }

@@ -518,6 +518,49 @@ static void check_example(const char *name)
     buffer_done(&errors);
 }
 
+static void put_source(struct buffer *text, const char *path, const char *content)
+{
+    buffer_printf(text, "path %zu\n%s\ncontent %zu\n%s\n", strlen(path), path, strlen(content),
+                  content);
+}
+
+/* As it goes from who has read it to those without a file system. */
+static void filters_are_found_by_names_of_this_machine(void **state)
+{
+    (void)state;
+    struct buffer text, errors;
+    char address[IP_TEXT_SIZE];
+    buffer_init(&text, 0);
+    buffer_init(&errors, 0);
+    buffer_append_text(&text, "holdfast-settings 1\nmachine 1\nm\ndirectory 1\n/\n");
+    put_source(&text, "conf",
+               "hostname = mx.example.net\n"
+               "milter a { address = \"inet:8891@Filter.Inner\" }\n"
+               "milter b { address = \"six:8892\" }\n"
+               "milter c { address = \"inet:localhost:8893\" }\n"
+               "listen mx { address = \"127.0.0.1:25\"  milters = {a, b, c} }\n"
+               "server m1 { address = \"192.0.2.1\" }\n"
+               "domain example.com { deliver-to = m1 }\n");
+    put_source(&text, "/etc/hosts",
+               "192.0.2.9 localhost # not ours to say\n#192.0.2.1 filter.inner\n"
+               "fe80::1%eth0 filter.inner\n"
+               "192.0.2.7\tother filter.inner\n192.0.2.8 filter.inner\n2001:db8::1 six");
+    struct settings *settings = settings_parse(buffer_slice(&text), &errors);
+    buffer_append(&errors, slice_make("", 1));
+    assert_string_equal((const char *)errors.data, "");
+    assert_non_null(settings);
+    static const char *const found[] = {"192.0.2.7", "2001:db8::1", "127.0.0.1"};
+    const struct service_config *config = settings_config(settings);
+    for (int i = 0; i < 3; i++) {
+        ip_to_text(&config->milters[i].at.address, address);
+        assert_string_equal(address, found[i]);
+        assert_int_equal(config->milters[i].at.port, 8891 + i);
+    }
+    settings_free(settings);
+    buffer_done(&text);
+    buffer_done(&errors);
+}
+
 static void filters_are_named_by_listeners(void **state)
 {
     (void)state;
@@ -732,6 +775,7 @@ int main(void)
         cmocka_unit_test(defaults),
         cmocka_unit_test(what_takes_a_restart_is_told_apart),
         cmocka_unit_test(every_key),
+        cmocka_unit_test(filters_are_found_by_names_of_this_machine),
         cmocka_unit_test(filters_are_named_by_listeners),
         cmocka_unit_test(expanded_text_means_the_same),
         cmocka_unit_test(retries_may_grow),

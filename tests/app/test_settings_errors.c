@@ -784,8 +784,8 @@ static void milters_must_be_there(void **state)
         {GOOD "milter a { address = \"unix:run/a\" }\n",
          "conf:6: address: 'unix:run/a' is no absolute path\n"},
         {GOOD "milter a { address = \"inet:8891@mail.example.com\" }\n",
-         "conf:6: address: 'inet:8891@mail.example.com' names a host; write its IP address, or "
-         "localhost\n"},
+         "conf:6: address: 'inet:8891@mail.example.com' names a host that is not in /etc/hosts; "
+         "write its IP address, or add it there\n"},
         {GOOD "milter a { address = \"127.0.0.1\" }\n",
          "conf:6: address: '127.0.0.1' needs a port: HOST:PORT\n"},
         {GOOD "milter a { address = \"127.0.0.1:1\" }\nmilter A { address = \"localhost:2\" }\n",

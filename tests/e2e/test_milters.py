@@ -18,6 +18,7 @@ from daemon import backup_mx, program
 from exposition import parse
 from milters import (ACCEPT, CONTINUE, DIE, DISCARD, HANG, PROGRESS, REJECT, SILENT, SKIPPED,
                      TEMPFAIL, Milter, packet, reply)
+from netns import why_no_netns
 from peers import free_port, wait_for
 
 CONTENT = (b"From: Bob <bob@client.example>\r\nTo: ann@example.com\r\nSubject: one\r\n two\r\n"
@@ -231,6 +232,35 @@ def test_a_filter_listens_on_a_local_socket(filtered, milter, place):
     filter = milter(path=place / "filter.sock")
     mx, _ = filtered(filter)
     assert mx.send()[0] == 250 and filter.messages[0].ended
+
+
+why_not = why_no_netns()
+
+
+@pytest.mark.skipif(why_not is not None, reason=str(why_not))
+def test_a_filter_is_found_by_its_name_in_the_hosts_file(holdfast, sink, milter, place):
+    """As it stands there at the start and at each reload; one that is not there is an error."""
+    filter = milter()
+    port = filter.address.rsplit(":", 1)[1]
+    hosts = place / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.1 filter.inner # it\n")
+    mx = holdfast(f'milter fake {{ address = "inet:{port}@filter.inner" }}\n' +
+                  backup_mx(sink().port), listen="milters = fake", start=False)
+    mx.wrapper = ["unshare", "--mount", "sh", "-c",
+                  'mount --bind "$0" /etc/hosts && exec "$@"', hosts]
+    mx.start()
+    assert mx.send()[0] == 250 and filter.messages[0].ended
+    hosts.write_text("127.0.0.1 localhost\n")
+    mx.reload()
+    wait_for(lambda: "is not in /etc/hosts" in mx.log(), what="the refusal of the reload")
+    where = mx.conf.read_text().splitlines().index(
+        f'milter fake {{ address = "inet:{port}@filter.inner" }}') + 1
+    assert f"holdfast.conf:{where}: address: 'inet:{port}@filter.inner' names a host" in mx.log()
+    assert mx.send()[0] == 250 and filter.messages[1].ended  # as before
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.77 filter.inner\n")
+    mx.reload()
+    wait_for(lambda: trial(mx)[1] == 451, step=0.2, what="another address, where nobody listens")
+    mx.wait_empty()
 
 
 # ---- verdicts ----
