@@ -173,7 +173,7 @@ const struct setting settings_table[] = {
              "loopback, relay clients and whom an allow block names."},
     {"tls", SETTING_CHOICE, LISTEN(tls), .fallback = "none", .choices = "none|starttls|implicit",
      .text = "Whether connections are encrypted: by STARTTLS where the client wants it, or from the "
-             "beginning. TLS 1.2 and 1.3."},
+             "beginning. TLS 1.2 and 1.3. Not for http."},
     {"certificate", SETTING_FILES, .block = BLOCK_LISTEN,
      .otherwise = "must be given with tls",
      .text = "A file with the certificate and those that lead to its authority, in PEM; or a list of "

@@ -104,8 +104,8 @@ void settings_listener_tls(struct settings *settings, const struct block *block,
         }
         return;
     }
-    if (listener->protocol != LISTENER_SMTP && listener->protocol != LISTENER_SUBMISSION) {
-        settings_complain(settings, tls->at, "tls: is there for protocol = smtp and submission");
+    if (listener->protocol == LISTENER_HTTP) {
+        settings_complain(settings, tls->at, "tls: is not there for protocol = http");
         return;
     }
     if (certificates == NULL) {

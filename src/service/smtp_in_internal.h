@@ -5,9 +5,9 @@
  * send what to whom), smtp_in_client.c (whose a session is), smtp_in_guard.c (what strangers have
  * to bear), smtp_in_listing.c (who is listed), smtp_in_login.c (AUTH), smtp_in_submit.c (the mail
  * of users), smtp_in_request.c (questions to core),
- * smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_content.c (content and its way to core), smtp_in_core.c
- * (the ring), smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c, and smtp_in_milter.h with the
- * filters.
+ * smtp_in_etrn.c, smtp_in_odmr.c, smtp_in_carry.c, smtp_in_content.c (content and its way to core),
+ * smtp_in_core.c (the ring), smtp_in_tls.c, smtp_in_trace.c, smtp_in_limits.c, and smtp_in_milter.h
+ * with the filters.
  *
  * A session costs little while it is idle: this struct, its watch, and its HELO name. Everything
  * else lives from MAIL to the reply (struct transaction) or while input waits.
@@ -183,6 +183,7 @@ struct session {
     enum request_kind asks;          /* and for what */
     struct session_milters *milters; /* NULL: none */
     struct login *login;             /* from the first AUTH on */
+    struct carriage *carriage;       /* of a connection with TLS that is turned round, or NULL */
     struct smtp_server server;
 };
 
@@ -274,6 +275,10 @@ void session_answer(struct session *session, enum smtp_server_event_kind kind,
                     const struct smtp_answer *answer);
 /* Its client is known: the dialogue begins. May free the session. */
 void session_begin(struct session *session);
+/* What is wanted of the connection: LOOP_READ, LOOP_WRITE. */
+void session_watch(struct session *session, unsigned interest);
+/* TLS has input that the descriptor does not tell of: session_ready() comes soon. */
+void session_hurry(struct session *session);
 /* Keeps `rest`, which is input, for later. False: memory. */
 bool session_keep(struct session *session, struct slice rest);
 void session_wait(struct session *session);
@@ -406,6 +411,17 @@ bool odmr_atrn(struct session *session, const struct smtp_server_event *event,
                struct smtp_answer *ret_answer);
 bool odmr_take(struct smtp_in *in, struct reader *reader);
 void odmr_give_up(struct session *session); /* core does not answer; the session may be gone */
+
+/* smtp_in_carry.c */
+/* The other end of a pair for the sending process; the caller's. False: it cannot be had. */
+bool carry_prepare(struct session *session, int *ret_theirs);
+/* The reply has left: from now on the session carries bytes. Both: false: the session is gone. */
+bool carry_begin(struct session *session);
+bool carry_go_on(struct session *session);
+bool carry_is_on(const struct session *session);
+/* True: it is on, and its time was looked at; the session may be gone. */
+bool carry_expire(struct session *session, int64_t now_ms);
+void carry_free(struct session *session); /* if there is one */
 
 /* smtp_in_login.c */
 /* True: *ret_answer is the reply to AUTH or to a response; false: it comes later. */

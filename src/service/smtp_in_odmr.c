@@ -3,8 +3,9 @@
  * On-demand mail relay (RFC 2645): which domains a client who has logged in may ask for, and the
  * handing over of his connection. What waits, core says.
  *
- * The connection goes to the sending process before 250 is said: then 250 is true. Nothing that the
- * client has sent behind ATRN may be in it, neither with us nor in the kernel.
+ * The connection goes to the sending process before 250 is said: then 250 is true; with TLS one end
+ * of a pair does (smtp_in_carry.c). Nothing that the client has sent behind ATRN may be in it,
+ * neither with us nor in the kernel.
  */
 #include "service/smtp_in_internal.h"
 
@@ -68,11 +69,20 @@ static bool send_request(struct session *session, struct slice name, const struc
     return request_send(session, REQUEST_ATRN, token);
 }
 
-/* Bytes have come behind ATRN. */
-static bool has_more(const struct session *session)
+/* Bytes have come behind ATRN. What TLS had of them is kept. */
+static bool has_more(struct session *session)
 {
-    return smtp_server_unread(&session->server).length > 0 || session->unread_length > 0 ||
-           net_has_input(session->fd);
+    uint8_t early[256];
+    size_t length = 0;
+    if (smtp_server_unread(&session->server).length > 0 || session->unread_length > 0) {
+        return true;
+    }
+    if (session->tls == NULL) {
+        return net_has_input(session->fd);
+    }
+    enum error error = tls_receive(session->tls, early, sizeof(early), &length);
+    return error != ERROR_AGAIN &&
+           (error != ERROR_NONE || session_keep(session, slice_make(early, length)));
 }
 
 bool odmr_atrn(struct session *session, const struct smtp_server_event *event,
@@ -103,14 +113,32 @@ void odmr_give_up(struct session *session)
     answer(session, &not_now);
 }
 
-static struct smtp_answer turn(struct session *session, uint32_t relay_session)
+/* The connection itself, or where there is TLS one end of a pair. */
+static bool hand_over(struct session *session, uint32_t relay_session)
 {
     struct smtp_in *in = session->in;
+    int fd = session->fd;
+    bool is_carried = session->tls != NULL;
+    if (in->turn == NULL || (is_carried && !carry_prepare(session, &fd))) {
+        return false;
+    }
+    bool handed_over = in->turn(in->turn_context, fd, relay_session);
+    if (is_carried) {
+        net_close(fd);
+    }
+    if (!handed_over) {
+        carry_free(session);
+    }
+    return handed_over;
+}
+
+static struct smtp_answer turn(struct session *session, uint32_t relay_session)
+{
     if (has_more(session)) {
         session_log_refused(session, "atrn", SLICE_EMPTY, &pipelined);
         return pipelined;
     }
-    if (in->turn == NULL || !in->turn(in->turn_context, session->fd, relay_session)) {
+    if (!hand_over(session, relay_session)) {
         session_log_refused(session, "atrn", SLICE_EMPTY, &not_now);
         return not_now;
     }

@@ -23,7 +23,7 @@ static void touch(struct session *session, int64_t now_ms)
     list_append(&session->in->sessions, &session->link);
 }
 
-static void set_interest(struct session *session, unsigned interest)
+void session_watch(struct session *session, unsigned interest)
 {
     unsigned watched =
         session->is_shaking ? tls_wants(session->tls) : tls_interest(session->tls, interest);
@@ -64,6 +64,7 @@ void session_free(struct session *session)
     request_forget(session);
     guard_forget(session);
     login_forget(session);
+    carry_free(session);
     counter_add(in->counters, COUNTER_SMTP_ERRORS, session->server.errors);
     counter_add(in->counters, COUNTER_SESSIONS_OPEN, (uint64_t)-1);
     client_left(session);
@@ -157,6 +158,15 @@ static bool wants_input(const struct session *session)
     return smtp_server_wants_input(&session->server) || guard_listens(session);
 }
 
+void session_hurry(struct session *session)
+{
+    if (!session->is_hurried) {
+        session->is_hurried = true;
+        list_append(&session->in->hurried, &session->waiting);
+        loop_later_ask(session->in->hurry);
+    }
+}
+
 static void update_interest(struct session *session)
 {
     unsigned interest = session->interest & LOOP_READ;
@@ -168,13 +178,11 @@ static void update_interest(struct session *session)
     } else if (wants_input(session)) {
         interest |= LOOP_READ;
     }
-    set_interest(session, interest);
+    session_watch(session, interest);
     bool has_more = session->tls != NULL && (interest & LOOP_READ) != 0 && !session->is_shaking &&
                     tls_has_unread(session->tls);
-    if (has_more && !session->is_hurried) {
-        session->is_hurried = true;
-        list_append(&session->in->hurried, &session->waiting);
-        loop_later_ask(session->in->hurry);
+    if (has_more) {
+        session_hurry(session);
     }
 }
 
@@ -190,8 +198,12 @@ static bool settle(struct session *session)
         session_dismiss(session);
         return false;
     }
-    if (!send_output(session) ||
-        (session->is_closing && smtp_server_output(&session->server).length == 0)) {
+    bool is_sent = send_output(session);
+    bool is_done = session->is_closing && smtp_server_output(&session->server).length == 0;
+    if (is_sent && is_done && session->carriage != NULL) {
+        return carry_begin(session);
+    }
+    if (!is_sent || is_done) {
         session_free(session);
         return false;
     }
@@ -320,6 +332,10 @@ static bool read_some(struct session *session)
 static void on_ready(void *context, unsigned ready)
 {
     struct session *session = context;
+    if (carry_is_on(session)) {
+        (void)carry_go_on(session);
+        return;
+    }
     if (session->awaits_proxy) {
         client_take_proxy(session);
         return;
@@ -346,7 +362,7 @@ static void on_ready(void *context, unsigned ready)
         return;
     }
     if (session->is_waiting || session->is_closing || !wants_input(session)) {
-        set_interest(session, session->interest & ~(unsigned)LOOP_READ);
+        session_watch(session, session->interest & ~(unsigned)LOOP_READ);
         return;
     }
     for (int i = 0; i < READS_PER_TURN && read_some(session); i++) {
@@ -395,7 +411,7 @@ void session_accept(struct listener *listener, int fd, const struct ip_endpoint 
         session_begin(session);
     } else {
         session->touched_ms = clock_steady_ms();
-        set_interest(session, LOOP_READ);
+        session_watch(session, LOOP_READ);
     }
 }
 
@@ -429,7 +445,7 @@ void session_dismiss(struct session *session)
 
 static void check_time(struct session *session, int64_t now_ms)
 {
-    if (session_tls_expire(session, now_ms)) {
+    if (session_tls_expire(session, now_ms) || carry_expire(session, now_ms)) {
         return;
     }
     if (session->is_closing) {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Connections that a client of ours has made and had turned round (ATRN, RFC 2645). Each comes with
+ * Connections that a client of ours has made and had turned round (ATRN, RFC 2645), or where it
+ * speaks TLS one end of a pair that edge-in carries its bytes over. Each comes with
  * the number of the session that it is for; core tells of that session by its own way, and either
  * may be first. What does not find the other in time is given up.
  */
 #include "service/smtp_out_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "sys/clock.h"
@@ -51,8 +53,13 @@ bool session_is_called(const struct out_session *session)
     return server != NULL && server->protocol == SERVER_ODMR;
 }
 
+/* One that edge-in carries is by TLS, and has no address. */
 static void connect_turned(struct out_session *session, int fd)
 {
+    struct ip_endpoint peer;
+    if (net_peer(fd, &peer) == ERROR_INVALID) {
+        snprintf(session->tls_said, sizeof(session->tls_said), "that of the site's own call");
+    }
     session->limit_ms = INT64_MAX;
     counter_add(session->out->counters, COUNTER_SERVER_CONNECTIONS, 1);
     session_connected(session, fd);
@@ -88,11 +95,10 @@ void turned_limit(struct out_session *session)
 
 void smtp_out_turned(struct smtp_out *out, uint32_t id, int fd)
 {
-    struct ip_endpoint peer;
     struct out_session *session = map_get(&out->sessions_by_id, id);
     struct turned *turned = NULL;
     drop_old(out, clock_steady_ms());
-    if (out->stopping || net_peer(fd, &peer) != ERROR_NONE) {
+    if (out->stopping || !net_is_stream(fd)) {
         net_close(fd); /* its client has gone, or what edge-in gave is no connection */
         return;
     }

@@ -232,6 +232,34 @@ enum error net_peer(int fd, struct ip_endpoint *ret_peer)
     return ERROR_NONE;
 }
 
+bool net_is_stream(int fd)
+{
+    union any_address peer;
+    int type = 0;
+    socklen_t length = sizeof(peer), type_length = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) == 0 && type == SOCK_STREAM &&
+           getpeername(fd, &peer.any, &length) == 0;
+}
+
+enum error net_pair(int ret_ends[2])
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret_ends) != 0) {
+        return error_from_errno(errno);
+    }
+    return ERROR_NONE;
+}
+
+void net_hold(int fd, bool hold)
+{
+    const int on = hold;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+}
+
+void net_end(int fd)
+{
+    (void)shutdown(fd, SHUT_WR);
+}
+
 /* The kernel binds a stream only to an address of ours. The unspecified ones are no address. */
 bool net_is_ours(const struct ip_address *address)
 {

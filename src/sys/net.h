@@ -39,6 +39,14 @@ void net_ask_for_life(int fd, bool ask);
 enum error net_local(int fd, struct ip_endpoint *ret_local) MUST_CHECK;
 /* Who is at its other end. An error when nobody is any more, or fd is no TCP connection. */
 enum error net_peer(int fd, struct ip_endpoint *ret_peer) MUST_CHECK;
+/* A connected stream, by TCP or within this machine, whose other end is still there. */
+bool net_is_stream(int fd);
+/* Two ends of a stream within this machine. */
+enum error net_pair(int ret_ends[2]) MUST_CHECK;
+/* What is sent is held back until it fills a packet, or this ends. */
+void net_hold(int fd, bool hold);
+/* Nothing more is sent; the other end reads what was, and then the end. */
+void net_end(int fd);
 /* An interface of this machine has the address; false also if that cannot be found out. */
 bool net_is_ours(const struct ip_address *address);
 void net_close(int fd);

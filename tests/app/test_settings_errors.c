@@ -370,7 +370,7 @@ static void listeners(void **state)
         {GOOD "listen x { address = \"0.0.0.0:465\" tls = implicit }\n",
          "conf:6: tls: needs certificate = FILE\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" protocol = http\n tls = starttls }\n",
-         "conf:7: tls: is there for protocol = smtp and submission\n"},
+         "conf:7: tls: is not there for protocol = http\n"},
         {GOOD "listen x { address = \"0.0.0.0:26\" tls = starttls\n certificate = chain\n"
               " key = otherkey }\n",
          "conf:8: certificate chain, key otherkey: key values mismatch\n"},

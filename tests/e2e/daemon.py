@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import signal
 import subprocess
+import urllib.request
 
 from client import Dialogue
 from peers import end_process, free_port, greets, wait_for
@@ -153,6 +155,13 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
 
     def queue(self, *arguments):
         return self.lines("queue", "list", *arguments)
+
+    def counter(self, name):
+        """As /metrics has it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics",
+                                    timeout=60) as page:
+            text = page.read().decode()
+        return int(re.search(rf"^{name} (\d+)$", text, re.M).group(1))
 
     def server_state(self, name):
         return next(s["state"] for s in self.status()["servers"] if s["name"] == name)

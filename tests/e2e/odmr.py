@@ -11,21 +11,22 @@ import subprocess
 USERS = ("# name password domains\n"
          "joe secret site.example,other.example\n"
          "ann sesame other.example\n")
+NAME = "mx2.example.net"
 SITE = ("server site { protocol = odmr }\n"
         "domain site.example { deliver-to = site  retry = {1s}  order-patience = 1s }\n"
         "domain other.example { deliver-to = site  retry = {1s}  order-patience = 1s }\n")
 
 
-def listener(place, port, users=USERS):
+def listener(place, port, users=USERS, more=""):
     """The listen block, with its users file."""
     path = place / "users"
     path.write_text(users)
     path.chmod(0o600)
-    return f'listen fetch {{ address = "127.0.0.1:{port}" protocol = odmr users = "file:{path}" }}\n'
+    return f'listen fetch {{ address = "127.0.0.1:{port}" protocol = odmr users = "file:{path}" {more} }}\n'
 
 
 def fetchmail(place, port, smtp_port, user="joe", password="secret", domains="site.example",
-              seconds=60):
+              options="", seconds=60):
     """One run of fetchmail, which hands over to an SMTP server on `smtp_port`: exit code, and what
     it said. Without domains it would ask for that of its own machine."""
     home = place / "fetchmail"
@@ -33,7 +34,7 @@ def fetchmail(place, port, smtp_port, user="joe", password="secret", domains="si
     rc = home / "rc"
     rc.write_text(f"poll 127.0.0.1 protocol odmr service {port}\n"
                   f"  user \"{user}\" password \"{password}\" smtphost 127.0.0.1/{smtp_port}\n"
-                  f"  fetchdomains {domains}\n")
+                  f"  {options}\n  fetchdomains {domains}\n")
     rc.chmod(0o600)
     result = subprocess.run(["fetchmail", "--nosyslog", "-v", "--nodetach", "--pidfile",
                              str(home / "pid"), "-f", str(rc)],
@@ -44,12 +45,20 @@ def fetchmail(place, port, smtp_port, user="joe", password="secret", domains="si
 
 
 class Caller:
-    """A client word by word."""
+    """A client word by word; with TLS (a context) at once, or `later` by STARTTLS."""
 
-    def __init__(self, port, timeout=20):
+    def __init__(self, port, timeout=60, tls=None, later=False):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        if tls is not None and not later:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=NAME)
         self.stream = self.socket.makefile("rb")
         self.greeting = self.reply()
+        if later:
+            self.say("EHLO caller.example")
+            assert self.say("STARTTLS")[0] == 220
+            self.stream.close()
+            self.socket = tls.wrap_socket(self.socket, server_hostname=NAME)
+            self.stream = self.socket.makefile("rb")
 
     def __enter__(self):
         return self

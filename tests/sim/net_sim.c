@@ -531,6 +531,33 @@ enum error net_peer(int fd, struct ip_endpoint *ret_peer)
     return ERROR_NONE;
 }
 
+bool net_is_stream(int fd)
+{
+    const struct sock *sock = sock_of(fd);
+    return sock->kind == STREAM && sock->peer >= 0;
+}
+
+enum error net_pair(int ret_ends[2])
+{
+    sim_net_pair(sim_current(), sim_current(), &ret_ends[0], &ret_ends[1]);
+    return ERROR_NONE;
+}
+
+void net_hold(int fd, bool hold)
+{
+    (void)fd;
+    (void)hold; /* there are no packets here */
+}
+
+void net_end(int fd)
+{
+    struct sock *sock = sock_of(fd);
+    if (sock->peer >= 0) {
+        struct sock *peer = &sockets[sock->peer];
+        net_after(arrival_delay(peer), arrive_end, later_new(peer, SLICE_EMPTY));
+    }
+}
+
 /* This machine has no address of its own in this world. */
 bool net_is_ours(const struct ip_address *address)
 {
