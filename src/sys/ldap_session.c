@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { INPUT_BYTES = 16384 };
+enum { INPUT_BYTES = 16384, WAIT_MS = 250 };
 
 /* What is used of the library. */
 #define CALLS(X)                                                                                   \
@@ -32,6 +32,8 @@ enum { INPUT_BYTES = 16384 };
     X(ldap_msgtype)                                                                                \
     X(ldap_msgfree)                                                                                \
     X(ldap_get_dn)                                                                                 \
+    X(ldap_first_attribute)                                                                        \
+    X(ldap_next_attribute)                                                                         \
     X(ldap_get_values_len)                                                                         \
     X(ldap_value_free_len)                                                                         \
     X(ldap_memfree)                                                                                \
@@ -45,6 +47,7 @@ enum { INPUT_BYTES = 16384 };
     X(ldap_controls_free)                                                                          \
     X(ber_sockbuf_add_io)                                                                          \
     X(ber_sockbuf_ctrl)                                                                            \
+    X(ber_free)                                                                                    \
     X(ber_memfree)
 
 struct calls {
@@ -64,7 +67,8 @@ struct ldap_session {
     struct tls *tls;
     int64_t deadline_ms;
     int fd;
-    bool is_over; /* nothing more can be asked */
+    int interrupt; /* -1: none */
+    bool is_over;  /* nothing more can be asked */
     bool is_late;
     size_t from, to; /* of the input: received, and not yet given to the library */
     uint8_t input[INPUT_BYTES];
@@ -126,15 +130,20 @@ static int left_ms(const struct ldap_session *session)
 /* For LOOP_READ or LOOP_WRITE. */
 static enum error wait_for(struct ldap_session *session, unsigned wanted)
 {
-    struct pollfd ready = {
-        .fd = session->fd,
-        .events = (short)((wanted & LOOP_READ ? POLLIN : 0) | (wanted & LOOP_WRITE ? POLLOUT : 0))};
+    struct pollfd ready[] = {
+        {.fd = session->fd,
+         .events =
+             (short)((wanted & LOOP_READ ? POLLIN : 0) | (wanted & LOOP_WRITE ? POLLOUT : 0))},
+        {.fd = session->interrupt, .events = POLLIN}}; /* poll(2) passes over -1 */
     int result;
     do {
-        result = poll(&ready, 1, left_ms(session));
+        result = poll(ready, 2, left_ms(session));
     } while (result < 0 && errno == EINTR);
     session->is_late = session->is_late || result == 0;
-    return result > 0 ? ERROR_NONE : result == 0 ? ERROR_TIMEOUT : ERROR_IO;
+    return result > 0 && ready[1].revents != 0 ? ERROR_CLOSED
+           : result > 0                        ? ERROR_NONE
+           : result == 0                       ? ERROR_TIMEOUT
+                                               : ERROR_IO;
 }
 
 static enum error receive(struct ldap_session *session)
@@ -297,21 +306,30 @@ static enum error fail_locally(struct ldap_session *session, char *ret_problem)
     return fail(session, code == LDAP_SUCCESS ? LDAP_SERVER_DOWN : code, NULL, ret_problem);
 }
 
-/* The next message to `id`; NULL with an error. */
+static bool is_interrupted(const struct ldap_session *session)
+{
+    struct pollfd ready = {.fd = session->interrupt, .events = POLLIN};
+    return session->interrupt >= 0 && poll(&ready, 1, 0) > 0;
+}
+
+/* The next message to `id`; NULL with an error. Between messages the library waits by itself, and
+ * knows nothing of an interrupt. */
 static LDAPMessage *await(struct ldap_session *session, int id, enum error *ret_error,
                           char *ret_problem)
 {
     LDAPMessage *message = NULL;
-    int left = left_ms(session);
-    struct timeval patience = {left / 1000, left % 1000 * 1000};
-    int type = session->is_over ? -1
-                                : session->calls->ldap_result(session->ld, id, LDAP_MSG_ONE,
-                                                              &patience, &message);
+    int type = session->is_over ? -1 : 0, left = 1;
+    while (type == 0 && left > 0 && !is_interrupted(session)) {
+        left = left_ms(session);
+        int patience_ms = left < WAIT_MS ? left : WAIT_MS;
+        struct timeval patience = {0, patience_ms * 1000};
+        type = session->calls->ldap_result(session->ld, id, LDAP_MSG_ONE, &patience, &message);
+    }
     if (type > 0) {
         *ret_error = ERROR_NONE;
         return message;
     }
-    session->is_late = session->is_late || type == 0;
+    session->is_late = session->is_late || (type == 0 && left <= 0);
     *ret_error = fail_locally(session, ret_problem);
     return NULL;
 }
@@ -449,6 +467,7 @@ enum error ldap_session_open(const struct ldap_library *library, const struct ld
     }
     session->calls = &library->calls;
     session->fd = -1;
+    session->interrupt = peer->has_interrupt ? peer->interrupt : -1;
     session->deadline_ms = deadline_ms;
     enum error error = begin(session, peer, ret_problem);
     if (error != ERROR_NONE) {
@@ -501,14 +520,35 @@ enum error ldap_session_bind(struct ldap_session *session, const char *dn, struc
 /* ---- searching ---------------------------------------------------------------------------- */
 
 /* One attribute's values behind those that are there. */
-static size_t show_values(struct ldap_value *values, size_t count, struct berval **found,
-                          size_t attribute)
+static void show_values(struct ldap_value *values, struct ldap_entry *entry, struct berval **found,
+                        size_t attribute)
 {
-    for (size_t i = 0; found != NULL && found[i] != NULL && count < LDAP_VALUES_MAX; i++) {
-        values[count++] =
+    for (size_t i = 0; found != NULL && found[i] != NULL; i++) {
+        if (entry->count == LDAP_VALUES_MAX) {
+            entry->is_cut = true;
+            return;
+        }
+        values[entry->count++] =
             (struct ldap_value){attribute, slice_make(found[i]->bv_val, found[i]->bv_len)};
     }
-    return count;
+}
+
+/* Active Directory gives 1500 values of an attribute and names it "proxyAddresses;range=0-1499". */
+static bool has_ranges(struct ldap_session *session, LDAPMessage *message)
+{
+    static const struct slice range = SLICE_LITERAL(";range=");
+    const struct calls *calls = session->calls;
+    BerElement *place = NULL;
+    bool found = false;
+    for (char *name = calls->ldap_first_attribute(session->ld, message, &place); name != NULL;
+         name = calls->ldap_next_attribute(session->ld, message, place)) {
+        struct slice rest = slice_from_text(name);
+        rest = slice_skip(rest, slice_find(rest, ';'));
+        found = found || slice_starts_fold(rest, range);
+        calls->ldap_memfree(name);
+    }
+    calls->ber_free(place, 0);
+    return found;
 }
 
 static bool tell_entry(struct ldap_session *session, LDAPMessage *message,
@@ -522,10 +562,11 @@ static bool tell_entry(struct ldap_session *session, LDAPMessage *message,
     bool good = values != NULL && found != NULL && dn != NULL, more = false;
     *ret_error = good ? ERROR_NONE : ERROR_MEMORY;
     if (good) {
-        struct ldap_entry entry = {.dn = dn, .values = values};
+        struct ldap_entry entry = {
+            .dn = dn, .values = values, .is_cut = has_ranges(session, message)};
         for (size_t i = 0; i < search->attribute_count; i++) {
             found[i] = calls->ldap_get_values_len(session->ld, message, search->attributes[i]);
-            entry.count = show_values(values, entry.count, found[i], i);
+            show_values(values, &entry, found[i], i);
         }
         more = fn(context, &entry);
         for (size_t i = 0; i < search->attribute_count; i++) {
@@ -539,22 +580,32 @@ static bool tell_entry(struct ldap_session *session, LDAPMessage *message,
 }
 
 struct page {
-    struct berval cookie; /* the library's; with bv_val NULL there is none */
+    struct berval cookie; /* the library's; with bv_len 0 there is none */
     uint32_t told;        /* entries, of all pages */
     bool is_enough;
 };
 
-static void take_cookie(struct ldap_session *session, LDAPControl **controls, struct page *page)
+/* One that knows no pages gives all at once, without a word of them; but who has begun with pages
+ * says with each whether it is the last. */
+static enum error take_cookie(struct ldap_session *session, LDAPControl **controls,
+                              struct page *page, char *ret_problem)
 {
     ber_int_t estimate;
+    bool was_first = page->cookie.bv_len == 0;
     LDAPControl *control =
         session->calls->ldap_control_find(LDAP_CONTROL_PAGEDRESULTS, controls, NULL);
     session->calls->ber_memfree(page->cookie.bv_val);
     page->cookie = (struct berval){0};
-    if (control != NULL && session->calls->ldap_parse_pageresponse_control(
-                               session->ld, control, &estimate, &page->cookie) != LDAP_SUCCESS) {
+    bool is_good = control == NULL
+                       ? was_first
+                       : session->calls->ldap_parse_pageresponse_control(
+                             session->ld, control, &estimate, &page->cookie) == LDAP_SUCCESS;
+    if (!is_good) {
         page->cookie = (struct berval){0};
+        session->is_over = true;
+        return say(ret_problem, ERROR_INVALID, "whether there are more pages");
     }
+    return ERROR_NONE;
 }
 
 static enum error take_page(struct ldap_session *session, int id, const struct ldap_search *search,
@@ -570,7 +621,9 @@ static enum error take_page(struct ldap_session *session, int id, const struct l
         if (type == LDAP_RES_SEARCH_RESULT) {
             LDAPControl **controls = NULL;
             error = judge(session, message, &controls, ret_problem);
-            take_cookie(session, controls, page);
+            if (error == ERROR_NONE && search->page > 0) {
+                error = take_cookie(session, controls, page, ret_problem);
+            }
             session->calls->ldap_controls_free(controls);
             return error;
         }
@@ -602,7 +655,7 @@ static enum error ask_page(struct ldap_session *session, const struct ldap_searc
                    ? LDAP_SUCCESS
                    : calls->ldap_create_page_control(
                          session->ld, (ber_int_t)search->page,
-                         page->cookie.bv_val != NULL ? &page->cookie : NULL, 1, &control);
+                         page->cookie.bv_val != NULL ? &page->cookie : NULL, 0, &control);
     if (code == LDAP_SUCCESS) {
         static const int scopes[] = {[LDAP_REACH_ENTRY] = LDAP_SCOPE_BASE,
                                      [LDAP_REACH_CHILDREN] = LDAP_SCOPE_ONELEVEL,

@@ -19,7 +19,7 @@
 enum {
     LDAP_PROBLEM_SIZE = 240,
     LDAP_MESSAGE_MAX = 4 << 20, /* bytes of one message from the directory */
-    LDAP_VALUES_MAX = 1024,     /* of one entry that are shown */
+    LDAP_VALUES_MAX = 1024,     /* of one entry that are told */
     LDAP_NO_TEXT_MAX = 100,     /* of what the directory says, that a problem quotes */
 };
 
@@ -41,6 +41,8 @@ struct ldap_peer {
     enum ldap_security security;
     struct slice name;      /* that its certificate must have (RFC 6125) */
     struct tls_client *tls; /* its authorities; this thread's; NULL only for LDAP_SECURITY_NONE */
+    bool has_interrupt;     /* what waits ends with ERROR_CLOSED when */
+    int interrupt;          /* this descriptor can be read; it stays the caller's */
 };
 
 struct ldap_session;
@@ -75,7 +77,7 @@ struct ldap_search {
     const char *const *attributes; /* attribute_count names, and a NULL */
     size_t attribute_count;
     uint32_t limit; /* entries; 0: any */
-    uint32_t page;  /* entries asked for at a time (RFC 2696); 0: all at once */
+    uint32_t page;  /* entries asked for at a time (RFC 2696), of who can; 0: all at once */
 };
 
 struct ldap_value {
@@ -87,14 +89,16 @@ struct ldap_entry {
     const char *dn;
     const struct ldap_value *values; /* by attribute; at most LDAP_VALUES_MAX */
     size_t count;
+    bool is_cut; /* it has more, which the directory or we leave out */
 };
 
 /* False: enough; the search ends well, the session can do nothing more. All is valid during the
  * call only. */
 typedef bool ldap_entry_fn(void *context, const struct ldap_entry *entry);
 
-/* ERROR_MISSING: there is no such base. ERROR_LIMIT: there are more than `limit`, or than the
- * directory gives; so many have been told. ERROR_DENIED: we may not. */
+/* ERROR_NONE: all have been told, but those behind referrals. ERROR_MISSING: there is no such base.
+ * ERROR_LIMIT: there are more than `limit`, or than the directory gives; so many have been told.
+ * ERROR_DENIED: we may not. */
 enum error ldap_session_search(struct ldap_session *session, const struct ldap_search *search,
                                ldap_entry_fn *fn, void *context,
                                char ret_problem[LDAP_PROBLEM_SIZE]) MUST_CHECK;

@@ -216,6 +216,8 @@ static void garbage_is_an_error(void **state)
 
 struct seen {
     uint32_t entries;
+    size_t count;
+    bool is_cut;
     char values[64];
 };
 
@@ -223,8 +225,10 @@ static bool see(void *context, const struct ldap_entry *entry)
 {
     struct seen *seen = context;
     seen->entries++;
+    seen->count += entry->count;
+    seen->is_cut = seen->is_cut || entry->is_cut;
     assert_string_equal(entry->dn, "uid=ann");
-    for (size_t i = 0; i < entry->count; i++) {
+    for (size_t i = 0; i < entry->count && strlen(seen->values) < 32; i++) {
         strncat(seen->values, (const char *)entry->values[i].bytes.data,
                 entry->values[i].bytes.length);
         strcat(seen->values, ";");
@@ -232,7 +236,8 @@ static bool see(void *context, const struct ldap_entry *entry)
     return true;
 }
 
-static enum error search_in(const struct slice *answers, uint32_t limit, struct seen *seen)
+static enum error search_pages(const struct slice *answers, size_t count, uint32_t page,
+                               uint32_t limit, struct seen *seen)
 {
     char problem[LDAP_PROBLEM_SIZE];
     static const char *const attributes[] = {"mail", NULL};
@@ -241,26 +246,38 @@ static enum error search_in(const struct slice *answers, uint32_t limit, struct 
                                        .filter = "(uid=ann)",
                                        .attributes = attributes,
                                        .attribute_count = 1,
-                                       .limit = limit};
-    struct script script = {.answers = answers, .count = 1};
+                                       .limit = limit,
+                                       .page = page};
+    struct script script = {.answers = answers, .count = count};
     *seen = (struct seen){0};
     begin(&script);
     struct ldap_session *session = open_session(&script, 60000);
     enum error error = ldap_session_search(session, &search, see, seen, problem);
     ldap_session_close(session);
     end(&script);
+    assert_int_equal(script.asked, count);
     return error;
 }
 
-static struct slice joined(const struct slice *parts, size_t count)
+static enum error search_in(const struct slice *answer, uint32_t limit, struct seen *seen)
 {
-    static uint8_t bytes[1024];
+    return search_pages(answer, 1, 0, limit, seen);
+}
+
+static struct slice joined_in(uint8_t *bytes, const struct slice *parts, size_t count)
+{
     size_t length = 0;
     for (size_t i = 0; i < count; i++) {
         memcpy(bytes + length, parts[i].data, parts[i].length);
         length += parts[i].length;
     }
     return slice_make(bytes, length);
+}
+
+static struct slice joined(const struct slice *parts, size_t count)
+{
+    static uint8_t bytes[16384];
+    return joined_in(bytes, parts, count);
 }
 
 static void entries_are_told_and_counted(void **state)
@@ -281,6 +298,123 @@ static void entries_are_told_and_counted(void **state)
     assert_int_equal(search_in(&none, 1, &seen), ERROR_MISSING);
     answer = joined((struct slice[]){entry, more}, 2);
     assert_int_equal(search_in(&answer, 9, &seen), ERROR_LIMIT);
+}
+
+#define PAGES_OID                                                                                  \
+    '1', '.', '2', '.', '8', '4', '0', '.', '1', '1', '3', '5', '5', '6', '.', '1', '.', '4', '.', \
+        '3', '1', '9'
+/* SearchResultDone, with a cookie for the next page; with none; with what is no answer to that. */
+#define NEXT_PAGE(id)                                                                              \
+    BYTES(0x30, 50, 2, 1, id, 0x65, 7, 10, 1, 0, 4, 0, 4, 0, 0xa0, 36, 0x30, 34, 4, 22, PAGES_OID, \
+          4, 8, 0x30, 6, 2, 1, 0, 4, 1, 'c')
+#define LAST_PAGE(id)                                                                              \
+    BYTES(0x30, 49, 2, 1, id, 0x65, 7, 10, 1, 0, 4, 0, 4, 0, 0xa0, 35, 0x30, 33, 4, 22, PAGES_OID, \
+          4, 7, 0x30, 5, 2, 1, 0, 4, 0)
+#define ODD_PAGE(id)                                                                               \
+    BYTES(0x30, 49, 2, 1, id, 0x65, 7, 10, 1, 0, 4, 0, 4, 0, 0xa0, 35, 0x30, 33, 4, 22, PAGES_OID, \
+          4, 7, 0x30, 5, 2, 4, 0, 4, 0)
+
+/* A list that ends before its end would be a shorter one. */
+static void a_page_that_is_not_the_last_is_followed_by_another(void **state)
+{
+    (void)state;
+    const struct slice first[] = {ENTRY(1), NEXT_PAGE(1)}, second[] = {ENTRY(2), LAST_PAGE(2)},
+                       alone[] = {ENTRY(1), FOUND(1, 0)}, silent[] = {ENTRY(2), FOUND(2, 0)},
+                       odd[] = {ENTRY(1), ODD_PAGE(1)}, cut[] = {ENTRY(2), FOUND(2, 4)};
+    uint8_t bytes[6][256];
+    const struct slice whole = joined_in(bytes[0], first, 2);
+    const struct slice pages[] = {whole, joined_in(bytes[1], second, 2)},
+                       broken[] = {whole, joined_in(bytes[2], silent, 2)},
+                       limited[] = {whole, joined_in(bytes[3], cut, 2)},
+                       unpaged = joined_in(bytes[4], alone, 2),
+                       strange = joined_in(bytes[5], odd, 2);
+    struct seen seen;
+    assert_int_equal(search_pages(pages, 2, 1, 0, &seen), ERROR_NONE);
+    assert_int_equal(seen.entries, 2);
+    assert_int_equal(search_pages(&unpaged, 1, 1, 0, &seen), ERROR_NONE);
+    assert_int_equal(seen.entries, 1);
+    assert_int_equal(search_pages(broken, 2, 1, 0, &seen), ERROR_INVALID);
+    assert_int_equal(search_pages(&strange, 1, 1, 0, &seen), ERROR_INVALID);
+    assert_int_equal(search_pages(limited, 2, 1, 0, &seen), ERROR_LIMIT);
+    assert_int_equal(search_pages(pages, 2, 1, 1, &seen), ERROR_LIMIT);
+}
+
+/* SEQUENCE or such with a length of two bytes. */
+static size_t put_head(uint8_t *bytes, uint8_t tag, size_t length)
+{
+    const uint8_t head[] = {tag, 0x82, (uint8_t)(length >> 8), (uint8_t)length};
+    memcpy(bytes, head, sizeof(head));
+    return sizeof(head);
+}
+
+/* uid=ann with so many times mail=a. */
+static struct slice long_entry(uint8_t *bytes, size_t values)
+{
+    static const uint8_t name[] = {4, 7, 'u', 'i', 'd', '=', 'a', 'n', 'n'};
+    static const uint8_t type[] = {4, 4, 'm', 'a', 'i', 'l'};
+    size_t at = put_head(bytes, 0x30, 3 + 4 + sizeof(name) + 8 + sizeof(type) + 4 + 3 * values);
+    memcpy(bytes + at, (const uint8_t[]){2, 1, 1}, 3);
+    at += 3;
+    at += put_head(bytes + at, 0x64, sizeof(name) + 8 + sizeof(type) + 4 + 3 * values);
+    memcpy(bytes + at, name, sizeof(name));
+    at += sizeof(name);
+    at += put_head(bytes + at, 0x30, 4 + sizeof(type) + 4 + 3 * values);
+    at += put_head(bytes + at, 0x30, sizeof(type) + 4 + 3 * values);
+    memcpy(bytes + at, type, sizeof(type));
+    at += sizeof(type);
+    at += put_head(bytes + at, 0x31, 3 * values);
+    for (size_t i = 0; i < values; i++, at += 3) {
+        memcpy(bytes + at, (const uint8_t[]){4, 1, 'a'}, 3);
+    }
+    return slice_make(bytes, at);
+}
+
+static void an_entry_that_is_not_told_whole_says_so(void **state)
+{
+    (void)state;
+    /* mail;range=0-0 beside an empty mail */
+    const struct slice good = FOUND(1, 0),
+                       ranged = BYTES(0x30, 47, 2, 1, 1, 0x64, 42, 4, 7, 'u', 'i', 'd', '=', 'a',
+                                      'n', 'n', 0x30, 31, 0x30, 8, 4, 4, 'm', 'a', 'i', 'l', 0x31,
+                                      0, 0x30, 19, 4, 13, 'M', 'a', 'i', 'l', ';', 'R', 'a', 'n',
+                                      'g', 'e', '=', '0', '-', 0x31, 2, 4, 0);
+    uint8_t bytes[8192];
+    struct seen seen;
+    struct slice answer = joined((struct slice[]){ranged, good}, 2);
+    assert_int_equal(search_in(&answer, 0, &seen), ERROR_NONE);
+    assert_true(seen.is_cut);
+    answer = joined((struct slice[]){long_entry(bytes, LDAP_VALUES_MAX), good}, 2);
+    assert_int_equal(search_in(&answer, 0, &seen), ERROR_NONE);
+    assert_false(seen.is_cut);
+    assert_int_equal(seen.count, LDAP_VALUES_MAX);
+    answer = joined((struct slice[]){long_entry(bytes, LDAP_VALUES_MAX + 1), good}, 2);
+    assert_int_equal(search_in(&answer, 0, &seen), ERROR_NONE);
+    assert_true(seen.is_cut);
+    assert_int_equal(seen.count, LDAP_VALUES_MAX);
+}
+
+static void who_waits_can_be_interrupted(void **state)
+{
+    (void)state;
+    char problem[LDAP_PROBLEM_SIZE];
+    struct ldap_session *session = NULL;
+    struct script script = {0};
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    begin(&script);
+    const struct ldap_peer peer = {.at = script.at,
+                                   .security = LDAP_SECURITY_NONE,
+                                   .has_interrupt = true,
+                                   .interrupt = ends[0]};
+    int64_t far_ms = clock_steady_ms() + 3600 * 1000;
+    assert_int_equal(ldap_session_open(library, &peer, far_ms, &session, problem), ERROR_NONE);
+    assert_int_equal(write(ends[1], "", 1), 1);
+    assert_int_not_equal(
+        ldap_session_bind(session, "uid=ann,dc=x", SLICE_LITERAL("secret"), problem), ERROR_NONE);
+    ldap_session_close(session);
+    end(&script);
+    close(ends[0]);
+    close(ends[1]);
 }
 
 /* ---- TLS ---------------------------------------------------------------------------------- */
@@ -337,6 +471,9 @@ int main(void)
         cmocka_unit_test(silence_and_dribble_end_at_the_deadline),
         cmocka_unit_test(garbage_is_an_error),
         cmocka_unit_test(entries_are_told_and_counted),
+        cmocka_unit_test(a_page_that_is_not_the_last_is_followed_by_another),
+        cmocka_unit_test(an_entry_that_is_not_told_whole_says_so),
+        cmocka_unit_test(who_waits_can_be_interrupted),
         cmocka_unit_test(what_comes_with_the_answer_to_starttls_is_an_error),
         cmocka_unit_test(nobody_there_is_an_error),
     };
