@@ -6,6 +6,7 @@
 #include "sys/clock.h"
 #include "sys/fdpass.h"
 #include "sys/net.h"
+#include "sys/random.h"
 
 #include <stdlib.h>
 
@@ -174,7 +175,8 @@ struct login_remote *login_remote_new(struct loop *loop)
     if (remote == NULL) {
         return NULL;
     }
-    *remote = (struct login_remote){.loop = loop, .fd = -1, .next_token = 1};
+    /* What was asked before us, and is answered now, is of none of ours. */
+    *remote = (struct login_remote){.loop = loop, .fd = -1, .next_token = random_u64()};
     list_init(&remote->waiting);
     buffer_init(&remote->message, LOGIN_MESSAGE_MAX);
     remote->timer = loop_timer_new(loop, on_timer, remote);
