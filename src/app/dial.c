@@ -6,7 +6,7 @@
 
 #include <unistd.h>
 
-enum { ANSWER_BYTES = 9, REQUEST_BYTES = 8 + 4 + DIAL_NAME_MAX };
+enum { ANSWER_BYTES = 8 + 1 + 4 + DIAL_PROBLEM_MAX, REQUEST_BYTES = 8 + 4 + DIAL_NAME_MAX };
 
 static enum error send_all(int link, struct buffer *bytes, const int *fd)
 {
@@ -45,6 +45,14 @@ enum error dial_ask(int link, uint64_t token, struct slice name)
     return send_all(link, &bytes, NULL);
 }
 
+static void copy_text(struct slice text, char *ret_text)
+{
+    if (text.length > 0) {
+        memcpy(ret_text, text.data, text.length);
+    }
+    ret_text[text.length] = '\0';
+}
+
 enum error dial_receive(int link, struct dial_request *ret_request)
 {
     uint8_t bytes[REQUEST_BYTES];
@@ -63,38 +71,39 @@ enum error dial_receive(int link, struct dial_request *ret_request)
         }
         return ERROR_INVALID;
     }
-    memset(ret_request->name, 0, sizeof(ret_request->name));
-    if (name.length > 0) {
-        memcpy(ret_request->name, name.data, name.length);
-    }
+    copy_text(name, ret_request->name);
     return ERROR_NONE;
 }
 
-enum error dial_answer(int link, uint64_t token, enum error error, int fd)
+enum error dial_answer(int link, const struct dial_answer *answer)
 {
     struct buffer bytes;
     buffer_init(&bytes, ANSWER_BYTES);
-    buffer_put_u64(&bytes, token);
-    buffer_put_u8(&bytes, (uint8_t)error);
-    return send_all(link, &bytes, fd >= 0 ? &fd : NULL);
+    buffer_put_u64(&bytes, answer->token);
+    buffer_put_u8(&bytes, (uint8_t)answer->error);
+    buffer_put_bytes(&bytes, slice_from_text(answer->problem));
+    return send_all(link, &bytes, answer->fd >= 0 ? &answer->fd : NULL);
 }
 
-enum error dial_answered(int link, uint64_t *ret_token, enum error *ret_error, int *ret_fd)
+enum error dial_answered(int link, struct dial_answer *ret_answer)
 {
     uint8_t bytes[ANSWER_BYTES];
     size_t length;
-    enum error error = receive(link, bytes, sizeof(bytes), &length, ret_fd);
+    enum error error = receive(link, bytes, sizeof(bytes), &length, &ret_answer->fd);
     if (error != ERROR_NONE) {
         return error;
     }
     struct reader reader = reader_make(slice_make(bytes, length));
-    *ret_token = reader_u64(&reader);
-    *ret_error = (enum error)reader_u8(&reader);
-    if (reader.failed || reader.rest.length > 0 || (*ret_fd < 0) == (*ret_error == ERROR_NONE)) {
-        if (*ret_fd >= 0) {
-            close(*ret_fd);
+    ret_answer->token = reader_u64(&reader);
+    ret_answer->error = (enum error)reader_u8(&reader);
+    struct slice problem = reader_bytes(&reader);
+    if (reader.failed || reader.rest.length > 0 || problem.length > DIAL_PROBLEM_MAX ||
+        (ret_answer->fd < 0) == (ret_answer->error == ERROR_NONE)) {
+        if (ret_answer->fd >= 0) {
+            close(ret_answer->fd);
         }
         return ERROR_INVALID;
     }
+    copy_text(problem, ret_answer->problem);
     return ERROR_NONE;
 }

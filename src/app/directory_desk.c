@@ -1,61 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "app/directory_desk.h"
+#include "app/directory_internal.h"
 
 #include "base/digest.h"
-#include "base/list.h"
 #include "base/password.h"
 #include "service/login.h"
-#include "sys/clock.h"
 #include "sys/fdpass.h"
 #include "sys/log.h"
 #include "sys/net.h"
-#include "sys/worker.h"
 
-#include <stdatomic.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-enum { QUESTIONS_PER_TURN = 64, ENDPOINTS_MAX = LDAP_URLS_MAX * 4 };
+enum { QUESTIONS_PER_TURN = 64 };
 
-struct directory {
-    struct generation *generation;
-    const struct ldap_config *config;
-    struct worker *workers[DIRECTORY_THREADS];
-    struct tls_client *trust[DIRECTORY_THREADS]; /* each thread's, made when it needs it */
-    uint32_t next_worker;
-    _Atomic uint32_t preferred; /* URL that answered last */
-    bool is_away;
-};
-
-/* One configuration: lives on while questions under it do. */
-struct generation {
-    struct link link;
-    struct directory_desk *desk;
-    struct settings *settings;
-    uint32_t references; /* the desk's while it is in force, and one of each question */
-    struct directory directories[LDAPS_MAX];
-    uint32_t count;
-};
-
-/* One question: the servers' addresses are looked up on the loop, the rest is a thread's. */
 struct question {
-    struct link link;
-    struct directory *directory;
-    const struct ldap_library *library;
-    uint32_t thread;
+    struct visit visit; /* the first */
     uint64_t token;
-    int64_t deadline_ms;
     uint8_t name[LOGIN_NAME_MAX];
     size_t name_length;
     uint8_t password[PASSWORD_MAX];
     size_t password_length;
-    struct dns_query *query;
-    uint32_t resolving; /* the URL whose host is looked up */
-    struct {
-        struct ip_endpoint at;
-        uint32_t url;
-    } endpoints[ENDPOINTS_MAX];
-    size_t endpoint_count;
     /* The thread's answer. */
     enum login_verdict verdict;
     struct buffer texts; /* the addresses, one behind the other */
@@ -66,20 +33,6 @@ struct question {
     uint32_t entries;
     char dn[LDAP_TEXT_MAX];
     bool is_found; /* by a search: `dn` is his, as the directory writes it */
-    char problem[LDAP_PROBLEM_SIZE];
-};
-
-struct directory_desk {
-    struct loop *loop;
-    const struct ldap_library *library;
-    struct dns *dns;
-    struct generation *generation;
-    struct link generations;
-    struct loop_timer *sweeper;
-    struct link questions;
-    struct buffer message;
-    struct loop_watch *watch;
-    int fd; /* -1: nobody asks */
 };
 
 /* ---- a generation ------------------------------------------------------------------------- */
@@ -88,10 +41,13 @@ static void generation_free(struct generation *generation)
 {
     list_remove(&generation->link);
     for (uint32_t i = 0; i < generation->count; i++) {
-        for (int k = 0; k < DIRECTORY_THREADS; k++) {
+        for (int k = 0; k < DIRECTORY_WORKERS; k++) {
             worker_free(generation->directories[i].workers[k]);
             tls_client_free(generation->directories[i].trust[k]);
         }
+    }
+    if (generation->over >= 0) {
+        close(generation->over);
     }
     settings_free(generation->settings);
     free(generation);
@@ -109,12 +65,41 @@ static void sweep(void *context)
     }
 }
 
-/* Later, for one of its threads may be what has ended just now. */
-static void generation_unref(struct generation *generation)
+void directory_unref(struct generation *generation)
 {
     if (--generation->references == 0) {
         loop_timer_set(generation->desk->sweeper, 0);
     }
+}
+
+/* The desk's reference; lists are read no further. */
+static void generation_end(struct generation *generation)
+{
+    (void)!write(generation->over, &(uint64_t){1}, sizeof(uint64_t));
+    directory_unref(generation);
+}
+
+/* Whether a domain has its recipients from it. */
+static bool gives_lists(const struct service_config *config, const struct ldap_config *ldap)
+{
+    for (uint32_t i = 0; i < config->relay.route_count; i++) {
+        const struct route_config *route = &config->relay.routes[i];
+        struct slice name;
+        if (route_list_is_directory(route, &name) && slice_equal(name, ldap->name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool make_threads(struct directory *directory, struct loop *loop, bool gives_lists)
+{
+    bool good = true;
+    for (int i = 0; i < DIRECTORY_THREADS + gives_lists; i++) {
+        directory->workers[i] = worker_new(loop, "directory");
+        good = good && directory->workers[i] != NULL;
+    }
+    return good;
 }
 
 static struct generation *generation_new(struct directory_desk *desk, struct settings *settings)
@@ -127,15 +112,14 @@ static struct generation *generation_new(struct directory_desk *desk, struct set
     }
     generation->desk = desk;
     generation->references = 1;
+    generation->over = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    good = generation->over >= 0;
     list_append(&desk->generations, &generation->link);
     for (; generation->count < config->ldap_count; generation->count++) {
         struct directory *directory = &generation->directories[generation->count];
         directory->generation = generation;
         directory->config = &config->ldaps[generation->count];
-        for (int i = 0; i < DIRECTORY_THREADS; i++) {
-            directory->workers[i] = worker_new(desk->loop, "directory");
-            good = good && directory->workers[i] != NULL;
-        }
+        good = make_threads(directory, desk->loop, gives_lists(config, directory->config)) && good;
     }
     if (!good) {
         generation_free(generation);
@@ -164,13 +148,6 @@ static bool fill(enum ldap_template kind, struct slice text, const struct questi
     }
     buffer_done(&buffer);
     return good;
-}
-
-static void copy_text(struct slice text, char ret_text[LDAP_TEXT_MAX])
-{
-    text = slice_take(text, LDAP_TEXT_MAX - 1); /* no configuration has a longer one */
-    memcpy(ret_text, text.data != NULL ? text.data : (const uint8_t *)"", text.length);
-    ret_text[text.length] = '\0';
 }
 
 static void take_address(struct question *question, struct slice value)
@@ -203,7 +180,7 @@ static bool take_entry(void *context, const struct ldap_entry *entry)
 static enum error search(struct question *question, struct ldap_session *session, const char *base,
                          const char *filter, enum ldap_reach reach)
 {
-    const struct ldap_config *config = question->directory->config;
+    const struct ldap_config *config = question->visit.directory->config;
     const struct ldap_search what = {.base = base,
                                      .reach = reach,
                                      .filter = filter,
@@ -214,22 +191,21 @@ static enum error search(struct question *question, struct ldap_session *session
     question->entries = 0;
     question->address_count = 0;
     question->dn[0] = '\0';
-    return ldap_session_search(session, &what, take_entry, question, question->problem);
+    return ldap_session_search(session, &what, take_entry, question, question->visit.problem);
 }
 
 static enum login_verdict away(struct question *question, const char *what)
 {
-    if (question->problem[0] == '\0') {
-        snprintf(question->problem, sizeof(question->problem), "%s", what);
-    }
+    (void)visit_fails(&question->visit, what);
     return LOGIN_AWAY;
 }
 
 static enum login_verdict bind_as_user(struct question *question, struct ldap_session *session,
                                        const char *dn)
 {
-    enum error error = ldap_session_bind(
-        session, dn, slice_make(question->password, question->password_length), question->problem);
+    enum error error =
+        ldap_session_bind(session, dn, slice_make(question->password, question->password_length),
+                          question->visit.problem);
     return error == ERROR_NONE     ? LOGIN_GOOD
            : error == ERROR_DENIED ? LOGIN_REFUSED
                                    : away(question, "bind");
@@ -239,7 +215,7 @@ static enum login_verdict bind_as_user(struct question *question, struct ldap_se
 static enum login_verdict ask_by_name(struct question *question, struct ldap_session *session)
 {
     char dn[LDAP_TEXT_MAX];
-    if (!fill(LDAP_TEMPLATE_NAME, question->directory->config->dn, question, dn)) {
+    if (!fill(LDAP_TEMPLATE_NAME, question->visit.directory->config->dn, question, dn)) {
         return LOGIN_UNKNOWN;
     }
     enum login_verdict verdict = bind_as_user(question, session, dn);
@@ -254,22 +230,19 @@ static enum login_verdict ask_by_name(struct question *question, struct ldap_ses
 
 static enum login_verdict ask_by_search(struct question *question, struct ldap_session *session)
 {
-    const struct ldap_config *config = question->directory->config;
-    char base[LDAP_TEXT_MAX], filter[LDAP_TEXT_MAX], dn[LDAP_TEXT_MAX];
+    const struct ldap_config *config = question->visit.directory->config;
+    char base[LDAP_TEXT_MAX], filter[LDAP_TEXT_MAX];
     if (!fill(LDAP_TEMPLATE_FILTER, config->filter, question, filter)) {
         return LOGIN_UNKNOWN;
     }
-    if (config->bind_dn.length > 0) {
-        copy_text(config->bind_dn, dn);
-        enum error error = ldap_session_bind(session, dn, config->bind_password, question->problem);
-        if (error != ERROR_NONE) {
-            return away(question, "bind-dn");
-        }
+    if (!visit_bind(&question->visit, session)) {
+        return LOGIN_AWAY;
     }
-    copy_text(config->base, base);
+    visit_text(config->base, base);
     enum error error = search(question, session, base, filter, LDAP_REACH_TREE);
     if (error == ERROR_LIMIT || question->entries > 1) {
-        snprintf(question->problem, sizeof(question->problem), "several entries match one name");
+        snprintf(question->visit.problem, sizeof(question->visit.problem),
+                 "several entries match one name");
         return LOGIN_REFUSED;
     }
     if (error != ERROR_NONE) {
@@ -282,96 +255,32 @@ static enum login_verdict ask_by_search(struct question *question, struct ldap_s
     return bind_as_user(question, session, question->dn);
 }
 
-static bool prepare_trust(struct question *question)
+static bool ask(struct visit *visit, struct ldap_session *session)
 {
-    struct directory *directory = question->directory;
-    char problem[TLS_PROBLEM_SIZE] = "";
-    if (directory->config->has_tls && directory->trust[question->thread] == NULL) {
-        directory->trust[question->thread] = tls_client_new(directory->config->tls_ca, problem);
-        if (directory->trust[question->thread] == NULL) {
-            snprintf(question->problem, sizeof(question->problem), "tls-ca: %s", problem);
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum login_verdict ask_endpoint(struct question *question, size_t index)
-{
-    struct directory *directory = question->directory;
-    const struct ldap_config *config = directory->config;
-    const struct ldap_url *url = &config->urls[question->endpoints[index].url];
-    const struct ldap_peer peer = {
-        .at = question->endpoints[index].at,
-        .security = url->has_tls      ? LDAP_SECURITY_TLS
-                    : config->has_tls ? LDAP_SECURITY_STARTTLS
-                                      : LDAP_SECURITY_NONE,
-        .name = config->tls_name.length > 0 ? config->tls_name : url->host,
-        .tls = directory->trust[question->thread],
-    };
-    int64_t deadline_ms = clock_steady_ms() + config->timeout_ms;
-    struct ldap_session *session = NULL;
-    if (deadline_ms > question->deadline_ms) {
-        deadline_ms = question->deadline_ms;
-    }
-    question->problem[0] = '\0';
-    if (ldap_session_open(question->library, &peer, deadline_ms, &session, question->problem) !=
-        ERROR_NONE) {
-        return LOGIN_AWAY;
-    }
-    enum login_verdict verdict =
-        config->dn.length > 0 ? ask_by_name(question, session) : ask_by_search(question, session);
-    ldap_session_close(session);
-    return verdict;
-}
-
-static void ask(void *context)
-{
-    struct question *question = context;
-    struct directory *directory = question->directory;
-    uint32_t preferred = atomic_load(&directory->preferred);
-    question->verdict = LOGIN_AWAY;
-    if (question->endpoint_count == 0) {
-        snprintf(question->problem, sizeof(question->problem), "no address of it is known");
-    }
-    /* First those of the URL that answered last, then the others. */
-    for (int round = 0; round < 2 && prepare_trust(question); round++) {
-        for (size_t i = 0; i < question->endpoint_count; i++) {
-            uint32_t url = question->endpoints[i].url;
-            if ((url == preferred) != (round == 0) || clock_steady_ms() >= question->deadline_ms) {
-                continue;
-            }
-            question->verdict = ask_endpoint(question, i);
-            if (question->verdict != LOGIN_AWAY) {
-                atomic_store(&directory->preferred, url);
-                return;
-            }
-        }
-    }
+    struct question *question = (struct question *)visit;
+    question->verdict = visit->directory->config->dn.length > 0 ? ask_by_name(question, session)
+                                                                : ask_by_search(question, session);
+    return question->verdict != LOGIN_AWAY;
 }
 
 /* ---- its answer --------------------------------------------------------------------------- */
 
-static void question_free(struct question *question)
+static void question_free(struct visit *visit)
 {
-    struct generation *generation = question->directory->generation;
-    if (question->query != NULL) {
-        dns_cancel(question->query);
-    }
-    list_remove(&question->link);
+    struct question *question = (struct question *)visit;
+    visit_done(visit);
     buffer_done(&question->texts);
     digest_forget(question, sizeof(*question));
     free(question);
-    generation_unref(generation);
 }
 
 static void send_answer(struct directory_desk *desk, const struct login_answer *answer)
 {
     buffer_clear(&desk->message);
     login_put_answer(&desk->message, answer);
-    if (desk->fd >= 0 &&
+    if (desk->logins.fd >= 0 &&
         (desk->message.failed ||
-         fdpass_send(desk->fd, buffer_slice(&desk->message), NULL, 0) != ERROR_NONE)) {
+         fdpass_send(desk->logins.fd, buffer_slice(&desk->message), NULL, 0) != ERROR_NONE)) {
         log_event(LOG_LEVEL_WARNING, "login-unanswered", LOG_TEXT("reason", "login is slow"));
     }
 }
@@ -379,15 +288,15 @@ static void send_answer(struct directory_desk *desk, const struct login_answer *
 /* Said when it changes, not at each login. */
 static void log_state(struct directory *directory, const struct question *question)
 {
-    bool is_away = question->verdict == LOGIN_AWAY;
+    bool is_away = !question->visit.is_answered;
     if (is_away && !directory->is_away) {
         log_event(LOG_LEVEL_ERROR, "directory-away", LOG_SLICE("ldap", directory->config->name),
-                  LOG_TEXT("reason", question->problem));
+                  LOG_TEXT("reason", question->visit.problem));
     } else if (!is_away && directory->is_away) {
         log_event(LOG_LEVEL_INFO, "directory-back", LOG_SLICE("ldap", directory->config->name));
-    } else if (question->problem[0] != '\0') {
+    } else if (question->visit.problem[0] != '\0') {
         log_event(LOG_LEVEL_DEBUG, "directory", LOG_SLICE("ldap", directory->config->name),
-                  LOG_TEXT("reason", question->problem));
+                  LOG_TEXT("reason", question->visit.problem));
     }
     directory->is_away = is_away;
 }
@@ -397,7 +306,7 @@ static struct slice identity_of(const struct question *question, uint8_t digest[
 {
     struct buffer whose;
     buffer_init(&whose, 0);
-    buffer_put_bytes(&whose, question->directory->config->name);
+    buffer_put_bytes(&whose, question->visit.directory->config->name);
     buffer_append_text(&whose, question->dn);
     bool good = question->is_found && !whose.failed &&
                 digest_make(DIGEST_SHA256, buffer_slice(&whose), digest) == ERROR_NONE;
@@ -405,75 +314,30 @@ static struct slice identity_of(const struct question *question, uint8_t digest[
     return good ? slice_make(digest, DIGEST_SHA256_BYTES) : SLICE_EMPTY;
 }
 
-static void asked(void *context)
+static void asked(struct visit *visit)
 {
-    struct question *question = context;
-    struct login_answer answer = {.token = question->token, .verdict = question->verdict};
+    struct question *question = (struct question *)visit;
+    struct login_answer answer = {.token = question->token,
+                                  .verdict = visit->is_answered ? question->verdict : LOGIN_AWAY};
     uint8_t digest[DIGEST_MAX_BYTES];
-    log_state(question->directory, question);
+    log_state(visit->directory, question);
     answer.identity = identity_of(question, digest);
-    if (question->verdict == LOGIN_GOOD) {
+    if (answer.verdict == LOGIN_GOOD) {
         answer.account = name_of(question);
         for (uint32_t i = 0; !question->texts.failed && i < question->address_count; i++) {
             answer.addresses[answer.address_count++] = slice_make(
                 question->texts.data + question->addresses[i].from, question->addresses[i].length);
         }
     }
-    send_answer(question->directory->generation->desk, &answer);
-    question_free(question);
+    send_answer(visit->directory->generation->desk, &answer);
+    question_free(visit);
 }
 
-/* ---- its servers' addresses --------------------------------------------------------------- */
-
-static void look_up_next(struct question *question);
-
-static void add_endpoint(struct question *question, const struct ip_address *address)
-{
-    if (question->endpoint_count < ENDPOINTS_MAX) {
-        const struct ldap_url *url = &question->directory->config->urls[question->resolving];
-        question->endpoints[question->endpoint_count].at =
-            (struct ip_endpoint){*address, url->port};
-        question->endpoints[question->endpoint_count++].url = question->resolving;
-    }
-}
-
-static void on_addresses(void *context, const struct dns_answer *answer)
-{
-    struct question *question = context;
-    question->query = NULL;
-    for (size_t i = 0; answer->error == ERROR_NONE && i < answer->count; i++) {
-        add_endpoint(question, &answer->addresses[i]);
-    }
-    question->resolving++;
-    look_up_next(question);
-}
-
-static void look_up_next(struct question *question)
-{
-    struct directory *directory = question->directory;
-    for (; question->resolving < directory->config->url_count; question->resolving++) {
-        struct slice host = directory->config->urls[question->resolving].host;
-        struct ip_address literal;
-        if (ip_from_text(host, &literal)) {
-            add_endpoint(question, &literal);
-            continue;
-        }
-        question->query =
-            dns_resolve(directory->generation->desk->dns, host, on_addresses, question);
-        if (question->query != NULL) {
-            return;
-        }
-    }
-    question->thread = directory->next_worker++ % DIRECTORY_THREADS;
-    if (worker_submit(directory->workers[question->thread], ask, asked, question) != ERROR_NONE) {
-        question->verdict = LOGIN_AWAY;
-        asked(question);
-    }
-}
+static const struct visit_kind login_visit = {.ask = ask, .end = asked, .free = question_free};
 
 /* ---- questions ---------------------------------------------------------------------------- */
 
-static struct directory *find_directory(struct generation *generation, struct slice name)
+struct directory *directory_named(struct generation *generation, struct slice name)
 {
     for (uint32_t i = 0; i < generation->count; i++) {
         if (slice_equal_fold(generation->directories[i].config->name, name)) {
@@ -485,7 +349,7 @@ static struct directory *find_directory(struct generation *generation, struct sl
 
 static void take_request(struct directory_desk *desk, const struct login_request *request)
 {
-    struct directory *directory = find_directory(desk->generation, request->listener);
+    struct directory *directory = directory_named(desk->generation, request->listener);
     struct login_answer answer = {.token = request->token, .verdict = LOGIN_AWAY};
     if (login_name_fault(request->name) != NULL) {
         answer.verdict = LOGIN_UNKNOWN;
@@ -498,10 +362,7 @@ static void take_request(struct directory_desk *desk, const struct login_request
         send_answer(desk, &answer);
         return;
     }
-    question->directory = directory;
-    question->library = desk->library;
     question->token = request->token;
-    question->deadline_ms = clock_steady_ms() + DIRECTORY_PATIENCE_MS;
     memcpy(question->name, request->name.data, request->name.length);
     question->name_length = request->name.length;
     if (request->secret.length > 0) {
@@ -509,9 +370,8 @@ static void take_request(struct directory_desk *desk, const struct login_request
     }
     question->password_length = request->secret.length;
     buffer_init(&question->texts, LOGIN_MESSAGE_MAX);
-    directory->generation->references++;
-    list_append(&desk->questions, &question->link);
-    look_up_next(question);
+    visit_begin(&question->visit, &login_visit, directory,
+                directory->next_worker++ % DIRECTORY_THREADS, DIRECTORY_PATIENCE_MS);
 }
 
 static void on_question(void *context, unsigned ready)
@@ -519,16 +379,16 @@ static void on_question(void *context, unsigned ready)
     struct directory_desk *desk = context;
     uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < QUESTIONS_PER_TURN && desk->fd >= 0; i++) {
+    for (int i = 0; i < QUESTIONS_PER_TURN && desk->logins.fd >= 0; i++) {
         struct login_request request;
         size_t length = 0;
-        enum error error = fdpass_receive_bytes(desk->fd, bytes, sizeof(bytes), &length);
+        enum error error = fdpass_receive_bytes(desk->logins.fd, bytes, sizeof(bytes), &length);
         if (error == ERROR_AGAIN) {
             break;
         }
         if (error != ERROR_NONE || !login_get_request(slice_make(bytes, length), &request) ||
             request.question != LOGIN_PASSWORD) {
-            directory_desk_set_link(desk, -1); /* the keeper gives another */
+            directory_desk_set_logins(desk, -1); /* the keeper gives another */
             break;
         }
         take_request(desk, &request);
@@ -536,19 +396,30 @@ static void on_question(void *context, unsigned ready)
     digest_forget(bytes, sizeof(bytes));
 }
 
-void directory_desk_set_link(struct directory_desk *desk, int fd)
+void directory_link_set(struct directory_desk *desk, struct directory_link *link, int fd,
+                        loop_watch_fn *heard)
 {
-    if (desk->fd >= 0) {
-        loop_watch_free(desk->watch);
-        net_close(desk->fd);
+    if (link->fd >= 0) {
+        loop_watch_free(link->watch);
+        net_close(link->fd);
     }
-    desk->watch = fd >= 0 ? loop_watch_new(desk->loop, fd, on_question, desk) : NULL;
-    desk->fd = desk->watch != NULL ? fd : -1;
-    if (desk->watch != NULL) {
-        loop_watch_set(desk->watch, LOOP_READ);
+    link->watch = fd >= 0 ? loop_watch_new(desk->loop, fd, heard, desk) : NULL;
+    link->fd = link->watch != NULL ? fd : -1;
+    if (link->watch != NULL) {
+        loop_watch_set(link->watch, LOOP_READ);
     } else if (fd >= 0) {
         net_close(fd);
     }
+}
+
+void directory_desk_set_logins(struct directory_desk *desk, int fd)
+{
+    directory_link_set(desk, &desk->logins, fd, on_question);
+}
+
+void directory_desk_set_lists(struct directory_desk *desk, int fd)
+{
+    directory_link_set(desk, &desk->lists, fd, directory_list_heard);
 }
 
 /* ---- begin and end ------------------------------------------------------------------------ */
@@ -560,7 +431,7 @@ enum error directory_desk_reconfigure(struct directory_desk *desk, struct settin
         return ERROR_MEMORY;
     }
     if (desk->generation != NULL) {
-        generation_unref(desk->generation);
+        generation_end(desk->generation);
     }
     desk->generation = generation;
     return ERROR_NONE;
@@ -573,8 +444,9 @@ struct directory_desk *directory_desk_new(struct loop *loop, struct settings *se
     if (desk == NULL) {
         return NULL;
     }
-    *desk = (struct directory_desk){.loop = loop, .library = library, .dns = dns, .fd = -1};
-    list_init(&desk->questions);
+    *desk = (struct directory_desk){
+        .loop = loop, .library = library, .dns = dns, .logins = {.fd = -1}, .lists = {.fd = -1}};
+    list_init(&desk->visits);
     list_init(&desk->generations);
     buffer_init(&desk->message, LOGIN_MESSAGE_MAX);
     desk->sweeper = loop_timer_new(loop, sweep, desk);
@@ -590,18 +462,22 @@ void directory_desk_free(struct directory_desk *desk)
     if (desk == NULL) {
         return;
     }
-    directory_desk_set_link(desk, -1);
+    directory_desk_set_logins(desk, -1);
+    directory_desk_set_lists(desk, -1);
+    if (desk->generation != NULL) {
+        generation_end(desk->generation);
+    }
     /* Those that a thread has end with it; the others have not begun. */
-    LIST_EACH(&desk->questions, at, after)
+    LIST_EACH(&desk->visits, at, after)
     {
-        struct question *question = LIST_ENTRY(at, struct question, link);
-        if (question->query != NULL) {
-            question_free(question);
+        struct visit *visit = LIST_ENTRY(at, struct visit, link);
+        if (visit->query != NULL) {
+            visit->kind->free(visit);
         }
     }
-    while (!list_is_empty(&desk->questions)) {
-        struct question *question = LIST_ENTRY(desk->questions.next, struct question, link);
-        worker_drain(question->directory->workers[question->thread]);
+    while (!list_is_empty(&desk->visits)) {
+        struct visit *visit = LIST_ENTRY(desk->visits.next, struct visit, link);
+        worker_drain(visit->directory->workers[visit->thread]);
     }
     while (!list_is_empty(&desk->generations)) {
         generation_free(LIST_ENTRY(desk->generations.next, struct generation, link));

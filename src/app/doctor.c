@@ -127,7 +127,8 @@ static void examine_list(struct doctor *doctor, const struct doctor_recipients *
              "its list of recipients has never been taken: %s",
              recipients->problem != NULL ? recipients->problem : "no reason is known yet");
     } else if (recipients->problem != NULL || is_old) {
-        tell(doctor, "recipients", domain, DOCTOR_WARNING, "see to the file or page it comes from",
+        tell(doctor, "recipients", domain, DOCTOR_WARNING,
+             "see to the file, page or directory it comes from",
              "its list of %lld recipients is %lld min old and not fresh: %s",
              (long long)recipients->good, (long long)recipients->list_age_s / 60,
              recipients->problem != NULL ? recipients->problem : "it was not looked at since");

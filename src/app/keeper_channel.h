@@ -54,6 +54,7 @@ enum keeper_link {
     KEEPER_LINK_DIRECTORY, /* login, directory: passwords (service/login_remote.h) */
     KEEPER_LINK_PAM,       /* login, pam: likewise */
     KEEPER_LINK_LOGINS,    /* core, login: of each login (service/login.h) */
+    KEEPER_LINK_ENTRIES,   /* helper, directory: lists of recipients (app/dial.h) */
     KEEPER_LINKS
 };
 

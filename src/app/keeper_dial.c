@@ -75,7 +75,7 @@ static void dial_heard(void *context, unsigned ready)
     struct keeper_dial *dial = context;
     for (int i = 0; i < REQUESTS_PER_TURN; i++) {
         struct dial_request request;
-        int fd = -1;
+        struct dial_answer answer = {.fd = -1};
         enum error error = dial_receive(dial->fd, &request);
         if (error == ERROR_AGAIN) {
             return;
@@ -84,11 +84,12 @@ static void dial_heard(void *context, unsigned ready)
             dial_close(dial); /* it has gone, or talks nonsense: no more for it */
             return;
         }
-        error = dial->make(&dial->keeper->plan, request.name, &fd);
+        answer.token = request.token;
+        answer.error = dial->make(&dial->keeper->plan, request.name, &answer.fd);
         /* Without room the asker's own time-out ends its waiting. */
-        (void)!dial_answer(dial->fd, request.token, error, fd);
-        if (fd >= 0) {
-            close(fd);
+        (void)!dial_answer(dial->fd, &answer);
+        if (answer.fd >= 0) {
+            close(answer.fd);
         }
     }
 }

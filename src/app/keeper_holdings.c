@@ -317,6 +317,7 @@ const enum role keeper_link_roles[KEEPER_LINKS][2] = {
     [KEEPER_LINK_DIRECTORY] = {ROLE_LOGIN, ROLE_DIRECTORY},
     [KEEPER_LINK_PAM] = {ROLE_LOGIN, ROLE_PAM},
     [KEEPER_LINK_LOGINS] = {ROLE_CORE, ROLE_LOGIN},
+    [KEEPER_LINK_ENTRIES] = {ROLE_HELPER, ROLE_DIRECTORY},
 };
 
 enum error holdings_renew_link(struct holdings *holdings, enum keeper_link link)

@@ -5,58 +5,41 @@
  *
  * All that a source gives becomes text, an address a line (app/recipient_list.h). A file is read
  * as it is handed over, once it has not changed for SETTLED_MS, so that one which is being written
- * is not taken for a short one; a page is in memory.
+ * is not taken for a short one; a page is in memory, as is what a directory says. A directory may
+ * take minutes: the others do not wait for its answer, which lies with its source until its turn.
  */
 #include "app/list_desk.h"
 
-#include "app/dial.h"
 #include "app/hook_core.h"
+#include "app/keeper_channel.h"
+#include "app/list_source.h"
 #include "app/list_text.h"
 #include "app/recipient_list.h"
+#include "base/digest.h"
 #include "service/control_frame.h"
 #include "sys/clock.h"
 #include "sys/log.h"
+#include "sys/random.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
     TICK_MS = 500,
-    FILE_EVERY_MS = 2000,
     SETTLED_MS = 1500,
     AGAIN_MS = 5000,       /* core was not there */
-    PAGE_AGAIN_MS = 60000, /* a page that failed, unless it is asked more often anyway */
+    PAGE_AGAIN_MS = 60000, /* what failed and is no file, unless it is asked more often anyway */
     TOLD_EVERY_MS = 60000, /* that it is as it was */
     OPEN_PATIENCE_MS = 10000,
+    DIRECTORY_WAIT_MS = 1500000, /* the process that asks one answers before */
     PAGE_TIMEOUT_MS = 60000,
     PAGE_BYTES_MAX = 64 << 20,
     BATCH = 5000,            /* addresses in a request, */
     BATCH_BYTES = 256 << 10, /* and so long together: written as JSON they fill half a frame */
     PIECE = 256 << 10,
-    ETAG_SIZE = 256,
     PROBLEM_SIZE = 160 + RECIPIENT_PROBLEM_MAX,
-};
-
-/* By which it is seen that a file has changed. */
-struct stamp {
-    uint64_t device, inode;
-    int64_t size, changed_ns, modified_ns;
-};
-
-struct source {
-    struct source *next;
-    bool is_file;
-    uint64_t every_ms;
-    int64_t due_ms;
-    bool is_taken; /* this core has it as `stamp` or `etag` says, or has been told why not */
-    bool is_failing;
-    int64_t told_ms;
-    struct stamp stamp;
-    char etag[ETAG_SIZE]; /* empty: none */
-    char name[];          /* a path or a URL, as the configuration has it */
 };
 
 enum phase { PHASE_IDLE, PHASE_ASKED, PHASE_READING, PHASE_LAST };
@@ -69,12 +52,15 @@ struct list_desk {
     struct loop_timer *timer;
     int files;
     struct loop_watch *watch;
-    struct source *sources;
+    int directories;
+    struct loop_watch *directories_watch;
+    struct list_source *sources;
 
     /* The source at work. */
     enum phase phase;
-    struct source *source;
+    struct list_source *source;
     uint64_t token; /* of what it has been asked for */
+    uint64_t next_question;
     int64_t asked_ms;
     int fd;             /* -1: it is a page */
     struct buffer text; /* the page; of a file what has been read of it and not taken */
@@ -111,10 +97,10 @@ static void leave(struct list_desk *desk, int64_t later_ms)
 
 static void leave_until_due(struct list_desk *desk)
 {
-    const struct source *source = desk->source;
+    const struct list_source *source = desk->source;
     int64_t every_ms = (int64_t)source->every_ms;
-    leave(desk, source->is_failing && !source->is_file && every_ms > PAGE_AGAIN_MS ? PAGE_AGAIN_MS
-                                                                                   : every_ms);
+    bool is_urgent = source->is_failing && source->kind != SOURCE_FILE;
+    leave(desk, is_urgent && every_ms > PAGE_AGAIN_MS ? PAGE_AGAIN_MS : every_ms);
 }
 
 /* False: core is not there, and the source comes again. */
@@ -136,7 +122,7 @@ static bool ask(struct list_desk *desk, const char *step, const char *key, json_
 
 static void fail(struct list_desk *desk, const char *problem)
 {
-    struct source *source = desk->source;
+    struct list_source *source = desk->source;
     snprintf(desk->problem, sizeof(desk->problem), "%s", problem);
     if (!source->is_failing || !source->is_taken) {
         log_event(LOG_LEVEL_WARNING, "recipients-list-failed",
@@ -152,7 +138,7 @@ static void fail(struct list_desk *desk, const char *problem)
 
 static void is_as_it_was(struct list_desk *desk)
 {
-    struct source *source = desk->source;
+    struct list_source *source = desk->source;
     int64_t now_ms = clock_steady_ms();
     if (source->is_failing || now_ms - source->told_ms < TOLD_EVERY_MS) {
         leave_until_due(desk); /* a file with a fault stays one */
@@ -251,20 +237,6 @@ static const char *fill(struct list_desk *desk, json_t *batch)
     return why;
 }
 
-static struct stamp stamp_of(const struct stat *status)
-{
-    const int64_t second = INT64_C(1000000000);
-    return (struct stamp){(uint64_t)status->st_dev, (uint64_t)status->st_ino, status->st_size,
-                          status->st_ctim.tv_sec * second + status->st_ctim.tv_nsec,
-                          status->st_mtim.tv_sec * second + status->st_mtim.tv_nsec};
-}
-
-static bool is_same_stamp(const struct stamp *a, const struct stamp *b)
-{
-    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
-           a->changed_ns == b->changed_ns && a->modified_ns == b->modified_ns;
-}
-
 /* It has been written while it was read. */
 static bool has_moved(const struct list_desk *desk)
 {
@@ -272,15 +244,15 @@ static bool has_moved(const struct list_desk *desk)
     if (desk->fd < 0 || fstat(desk->fd, &status) != 0) {
         return false;
     }
-    struct stamp now = stamp_of(&status);
-    return !is_same_stamp(&now, &desk->source->stamp);
+    struct list_stamp now = list_stamp_of(&status);
+    return !list_stamp_is(&now, &desk->source->stamp);
 }
 
 static void end_list(struct list_desk *desk)
 {
     if (has_moved(desk)) {
         desk->source->is_taken = false;
-        leave(desk, FILE_EVERY_MS);
+        leave(desk, LIST_FILE_EVERY_MS);
     } else if (desk->names == 0) {
         fail(desk, desk->passed_over > 0 ? "it names nobody of our domains" : "it names nobody");
     } else {
@@ -342,15 +314,15 @@ static void begin_list(struct list_desk *desk)
 
 static void take_file(struct list_desk *desk, int fd)
 {
-    struct source *source = desk->source;
+    struct list_source *source = desk->source;
     struct stat status;
     desk->fd = fd;
     if (fstat(fd, &status) != 0) {
         fail(desk, strerror(errno));
         return;
     }
-    struct stamp stamp = stamp_of(&status);
-    if (source->is_taken && is_same_stamp(&stamp, &source->stamp)) {
+    struct list_stamp stamp = list_stamp_of(&status);
+    if (source->is_taken && list_stamp_is(&stamp, &source->stamp)) {
         is_as_it_was(desk);
         return;
     }
@@ -374,9 +346,9 @@ static void take_file(struct list_desk *desk, int fd)
 
 static void cannot_open(struct list_desk *desk, enum error why)
 {
-    static const struct stamp none = {0};
-    struct source *source = desk->source;
-    if (source->is_failing && source->is_taken && is_same_stamp(&source->stamp, &none)) {
+    static const struct list_stamp none = {0};
+    struct list_source *source = desk->source;
+    if (source->is_failing && source->is_taken && list_stamp_is(&source->stamp, &none)) {
         leave_until_due(desk); /* as before */
         return;
     }
@@ -388,11 +360,9 @@ static void file_answered(void *context, unsigned ready)
 {
     (void)ready;
     struct list_desk *desk = context;
-    uint64_t token;
-    enum error why;
-    int fd;
     for (;;) {
-        enum error error = dial_answered(desk->files, &token, &why, &fd);
+        struct dial_answer answer;
+        enum error error = dial_answered(desk->files, &answer);
         if (error == ERROR_AGAIN) {
             return;
         }
@@ -400,19 +370,26 @@ static void file_answered(void *context, unsigned ready)
             loop_watch_set(desk->watch, 0); /* the keeper has gone, and we go with it */
             return;
         }
-        if (desk->phase != PHASE_ASKED || token != desk->token) {
-            if (fd >= 0) {
-                close(fd);
+        if (desk->phase != PHASE_ASKED || answer.token != desk->token) {
+            if (answer.fd >= 0) {
+                close(answer.fd);
             }
-        } else if (fd >= 0) {
-            take_file(desk, fd);
+        } else if (answer.fd >= 0) {
+            take_file(desk, answer.fd);
         } else {
-            cannot_open(desk, why);
+            cannot_open(desk, answer.error);
         }
     }
 }
 
 /* ---- pages ----------------------------------------------------------------------------------- */
+
+static void take_text(struct list_desk *desk)
+{
+    desk->lines = (struct recipient_lines){.rest = buffer_slice(&desk->text), .is_end = true};
+    desk->is_end = true;
+    begin_list(desk);
+}
 
 static void take_page(struct list_desk *desk, struct slice body)
 {
@@ -421,9 +398,7 @@ static void take_page(struct list_desk *desk, struct slice body)
         fail(desk, why);
         return;
     }
-    desk->lines = (struct recipient_lines){.rest = buffer_slice(&desk->text), .is_end = true};
-    desk->is_end = true;
-    begin_list(desk);
+    take_text(desk);
 }
 
 static void page_answered(void *context, uint64_t slot, const struct fetch_answer *answer)
@@ -432,30 +407,124 @@ static void page_answered(void *context, uint64_t slot, const struct fetch_answe
     if (desk->phase != PHASE_ASKED || slot != desk->token) {
         return;
     }
-    struct source *source = desk->source;
+    struct list_source *source = desk->source;
     if (answer->problem != NULL) {
         fail(desk, answer->problem);
     } else if (answer->status == 304) {
         is_as_it_was(desk);
     } else {
-        bool fits = answer->etag.length < ETAG_SIZE;
-        snprintf(source->etag, ETAG_SIZE, "%.*s", fits ? (int)answer->etag.length : 0,
+        bool fits = answer->etag.length < LIST_ETAG_SIZE;
+        snprintf(source->etag, LIST_ETAG_SIZE, "%.*s", fits ? (int)answer->etag.length : 0,
                  (const char *)answer->etag.data);
         source->is_taken = false;
         take_page(desk, answer->body);
     }
 }
 
+/* ---- directories ----------------------------------------------------------------------------- */
+
+static void directory_answered(void *context, unsigned ready)
+{
+    (void)ready;
+    struct list_desk *desk = context;
+    for (;;) {
+        struct dial_answer answer;
+        enum error error = dial_answered(desk->directories, &answer);
+        if (error == ERROR_AGAIN) {
+            return;
+        }
+        if (error != ERROR_NONE) {
+            loop_watch_set(desk->directories_watch, 0); /* the keeper gives another */
+            return;
+        }
+        struct list_source *source = desk->sources;
+        while (source != NULL && source->token != answer.token) {
+            source = source->next;
+        }
+        if (source == NULL || source->is_answered) {
+            if (answer.fd >= 0) {
+                close(answer.fd);
+            }
+            continue;
+        }
+        list_source_answer(source, &answer);
+    }
+}
+
+static void ask_directory(struct list_desk *desk, struct list_source *source)
+{
+    struct slice name = slice_from_text(source->name);
+    name = slice_skip(name, slice_find(name, ':') + 1);
+    bool is_asked = desk->directories >= 0 &&
+                    dial_ask(desk->directories, ++desk->next_question, name) == ERROR_NONE;
+    source->token = is_asked ? desk->next_question : 0;
+    source->due_ms = clock_steady_ms() + (is_asked ? DIRECTORY_WAIT_MS : AGAIN_MS);
+}
+
+/* Its text in memory, an address a line. */
+static const char *read_answer(struct list_desk *desk, int fd)
+{
+    char *text;
+    size_t length;
+    enum error error = keeper_text_from_descriptor(fd, &text, &length);
+    if (error != ERROR_NONE) {
+        return error_text(error);
+    }
+    desk->text.data = (uint8_t *)text;
+    desk->text.length = length;
+    desk->text.capacity = length + 1;
+    return NULL;
+}
+
+static void take_directory(struct list_desk *desk)
+{
+    struct list_source *source = desk->source;
+    uint8_t digest[DIGEST_MAX_BYTES];
+    enum error error = source->answer.error;
+    const char *why = error == ERROR_NONE                 ? read_answer(desk, source->answer.fd)
+                      : source->answer.problem[0] != '\0' ? source->answer.problem
+                                                          : error_text(error);
+    list_source_forget(source);
+    if (error == ERROR_AGAIN) {
+        leave(desk, AGAIN_MS); /* a reload, say */
+        return;
+    }
+    if (why != NULL) {
+        fail(desk, why);
+        return;
+    }
+    error = digest_make(DIGEST_SHA256, buffer_slice(&desk->text), digest);
+    if (error == ERROR_NONE && source->is_taken && !source->is_failing &&
+        memcmp(digest, source->digest, sizeof(digest)) == 0) {
+        is_as_it_was(desk);
+        return;
+    }
+    memcpy(source->digest, digest, sizeof(digest));
+    source->is_taken = false;
+    take_text(desk);
+}
+
 /* ---- whose turn it is ------------------------------------------------------------------------ */
 
-static void begin(struct list_desk *desk, struct source *source)
+static void begin(struct list_desk *desk, struct list_source *source)
 {
+    if (source->kind == SOURCE_DIRECTORY && source->token == 0) {
+        ask_directory(desk, source);
+        return;
+    }
+    if (source->kind == SOURCE_DIRECTORY && !source->is_answered) {
+        list_source_answer(source, &(struct dial_answer){.error = ERROR_TIMEOUT, .fd = -1});
+    }
     desk->source = source;
     desk->phase = PHASE_ASKED;
     desk->asked_ms = clock_steady_ms();
     desk->problem[0] = '\0';
     desk->token++;
-    if (source->is_file) {
+    if (source->kind == SOURCE_DIRECTORY) {
+        take_directory(desk);
+        return;
+    }
+    if (source->kind == SOURCE_FILE) {
         if (desk->files < 0 ||
             dial_ask(desk->files, desk->token, slice_from_text(source->name)) != ERROR_NONE) {
             leave(desk, AGAIN_MS);
@@ -479,12 +548,12 @@ static void tick(void *context)
     struct list_desk *desk = context;
     int64_t now_ms = clock_steady_ms();
     loop_timer_set(desk->timer, TICK_MS);
-    if (desk->phase == PHASE_ASKED && desk->source->is_file &&
+    if (desk->phase == PHASE_ASKED && desk->source->kind == SOURCE_FILE &&
         now_ms - desk->asked_ms > OPEN_PATIENCE_MS) {
         leave(desk, AGAIN_MS);
     }
-    struct source *first = NULL;
-    for (struct source *at = desk->sources; at != NULL; at = at->next) {
+    struct list_source *first = NULL;
+    for (struct list_source *at = desk->sources; at != NULL; at = at->next) {
         first = at->due_ms <= now_ms && (first == NULL || at->due_ms < first->due_ms) ? at : first;
     }
     if (desk->phase == PHASE_IDLE && first != NULL) {
@@ -493,56 +562,6 @@ static void tick(void *context)
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
-
-static void sources_free(struct source *source)
-{
-    while (source != NULL) {
-        struct source *next = source->next;
-        free(source);
-        source = next;
-    }
-}
-
-static struct source *find_source(struct source *source, struct slice name)
-{
-    while (source != NULL && !slice_equal(slice_from_text(source->name), name)) {
-        source = source->next;
-    }
-    return source;
-}
-
-/* Those of a configuration; what is known of `old` ones stays. */
-static enum error make_sources(const struct relay_config *config, struct source *old,
-                               struct source **ret_sources)
-{
-    struct source *made = NULL;
-    for (uint32_t i = 0; i < config->route_count; i++) {
-        const struct route_config *route = &config->routes[i];
-        struct slice name = route->recipients_list;
-        if (route->recipients != RECIPIENTS_LIST || find_source(made, name) != NULL) {
-            continue;
-        }
-        struct source *source = calloc(1, sizeof(*source) + name.length + 1);
-        if (source == NULL) {
-            sources_free(made);
-            return ERROR_MEMORY;
-        }
-        const struct source *before = find_source(old, name);
-        if (before != NULL) {
-            *source = *before;
-        }
-        source->is_taken = false; /* its domains may be others now */
-        source->due_ms = 0;
-        source->etag[0] = '\0';
-        source->is_file = route_list_is_file(route);
-        source->every_ms = source->is_file ? FILE_EVERY_MS : route->recipients_every_ms;
-        memcpy(source->name, name.data, name.length);
-        source->next = made;
-        made = source;
-    }
-    *ret_sources = made;
-    return ERROR_NONE;
-}
 
 static void give_up(struct list_desk *desk)
 {
@@ -555,11 +574,11 @@ static void give_up(struct list_desk *desk)
 
 enum error list_desk_reconfigure(struct list_desk *desk, const struct service_config *config)
 {
-    struct source *sources;
-    enum error error = make_sources(&config->relay, desk->sources, &sources);
+    struct list_source *sources;
+    enum error error = list_sources_make(&config->relay, desk->sources, &sources);
     if (error == ERROR_NONE) {
         give_up(desk);
-        sources_free(desk->sources);
+        list_sources_free(desk->sources);
         desk->sources = sources;
         desk->config = config;
     }
@@ -569,9 +588,10 @@ enum error list_desk_reconfigure(struct list_desk *desk, const struct service_co
 void list_desk_set_core(struct list_desk *desk, int fd)
 {
     give_up(desk);
-    for (struct source *at = desk->sources; at != NULL; at = at->next) {
+    for (struct list_source *at = desk->sources; at != NULL; at = at->next) {
         at->is_taken = false;
         at->due_ms = 0;
+        list_source_forget(at);
     }
     hook_core_set(desk->core, fd);
 }
@@ -586,6 +606,30 @@ bool list_desk_set_files(struct list_desk *desk, int fd)
     return desk->watch != NULL;
 }
 
+void list_desk_set_directories(struct list_desk *desk, int fd)
+{
+    loop_watch_free(desk->directories_watch);
+    if (desk->directories >= 0) {
+        close(desk->directories);
+    }
+    desk->directories_watch =
+        fd >= 0 ? loop_watch_new(desk->loop, fd, directory_answered, desk) : NULL;
+    desk->directories = desk->directories_watch != NULL ? fd : -1;
+    if (desk->directories_watch != NULL) {
+        loop_watch_set(desk->directories_watch, LOOP_READ);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    for (struct list_source *at = desk->sources; at != NULL; at = at->next) {
+        if (at->token != 0 && !at->is_answered) {
+            list_source_answer(at, &(struct dial_answer){
+                                       .error = ERROR_CLOSED,
+                                       .fd = -1,
+                                       .problem = "the process that asks directories has ended"});
+        }
+    }
+}
+
 struct list_desk *list_desk_new(struct loop *loop, const struct service_config *config,
                                 struct fetcher *fetcher)
 {
@@ -593,13 +637,18 @@ struct list_desk *list_desk_new(struct loop *loop, const struct service_config *
     if (desk == NULL) {
         return NULL;
     }
-    *desk = (struct list_desk){
-        .loop = loop, .config = config, .fetcher = fetcher, .files = -1, .fd = -1};
+    *desk = (struct list_desk){.loop = loop,
+                               .config = config,
+                               .fetcher = fetcher,
+                               .files = -1,
+                               .directories = -1,
+                               .fd = -1};
+    desk->next_question = random_u64();
     buffer_init(&desk->text, 0);
     desk->core = hook_core_new(loop);
     desk->timer = loop_timer_new(loop, tick, desk);
     if (desk->core == NULL || desk->timer == NULL ||
-        make_sources(&config->relay, NULL, &desk->sources) != ERROR_NONE) {
+        list_sources_make(&config->relay, NULL, &desk->sources) != ERROR_NONE) {
         list_desk_free(desk);
         return NULL;
     }
@@ -621,6 +670,7 @@ void list_desk_free(struct list_desk *desk)
     if (desk->files >= 0) {
         close(desk->files);
     }
-    sources_free(desk->sources);
+    list_desk_set_directories(desk, -1);
+    list_sources_free(desk->sources);
     free(desk);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/list_text.h"
 
+#include "app/recipient_list.h"
+
 #include <jansson.h>
 
 /* What would be another line, or none, is no address. */
@@ -50,4 +52,36 @@ const char *list_text_from_page(struct slice page, struct buffer *text)
                                              : put_all(list, text);
     json_decref(root);
     return why;
+}
+
+static const struct slice mail_scheme = SLICE_LITERAL("smtp:");
+
+bool list_text_from_value(struct slice value, struct slice *ret_address)
+{
+    struct recipient_line line;
+    const char *why;
+    struct slice address = slice_trim(
+        slice_starts_fold(value, mail_scheme) ? slice_skip(value, mail_scheme.length) : value);
+    struct recipient_lines lines = {.rest = address, .is_end = true};
+    /* What a list has before and behind an address on its line, an address has not. */
+    if (!is_one_line(address) || !recipient_lines_next(&lines, &line, &why) ||
+        line.local.length == 0 || lines.rest.length > 0 ||
+        slice_find(address, '*') < address.length) {
+        return false;
+    }
+    size_t whole = line.local.length + (line.domain.length > 0 ? line.domain.length + 1 : 0);
+    *ret_address = address;
+    return whole == address.length;
+}
+
+bool list_text_is_of_other_kind(struct slice value)
+{
+    size_t colon = slice_find(value, ':');
+    for (size_t i = 0; i < colon; i++) {
+        uint8_t c = value.data[i] | 0x20;
+        if (!((c >= 'a' && c <= 'z') || (value.data[i] >= '0' && value.data[i] <= '9'))) {
+            return false;
+        }
+    }
+    return colon > 0 && colon < value.length && !slice_starts_fold(value, mail_scheme);
 }

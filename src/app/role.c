@@ -21,9 +21,9 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
     [ROLE_HELPER] =
         {"helper", SANDBOX_CONNECT, 1024,
          "tells people of alerts, fetches policies, reads lists of recipients; is given the "
-         "secrets "
-         "of webhooks, three streams to core, over which it may command, one to runner, and from "
-         "the keeper the files of lists; no file system"},
+         "secrets of webhooks, three streams to core, over which it may command, one to runner, "
+         "from the keeper the files of lists, and from directory lists out of LDAP; no file "
+         "system"},
     [ROLE_RUNNER] = {"runner", SANDBOX_FREE, 0,
                      "runs the programs that the configuration names for alerts, when helper asks, "
                      "and nothing else; reads nothing from the network"},
@@ -34,8 +34,8 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
          "directory and to pam, and to core, which it tells of logins; no network"},
     [ROLE_DIRECTORY] =
         {"directory", SANDBOX_CONNECT, 1024,
-         "asks LDAP directories when login asks; is given the passwords to search with, and hears "
-         "that of who logs in by one; no file system"},
+         "asks LDAP directories when login asks, and for lists when helper asks; is given the "
+         "passwords to search with, and hears that of who logs in by one; no file system"},
     [ROLE_PAM] = {"pam", SANDBOX_FREE, 0,
                   "asks PAM in a child for each question, when login asks, and nothing else; stays "
                   "root if the daemon was started as root and a listener names PAM; reads nothing "

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The process that asks directories (app/directory_desk.h): the network, the passwords by which it
- * searches, and a link to login, which asks it. It hears what directories say, and the password of
- * who logs in by one; it has no hashes and no file.
+ * searches, and links to login and to helper, which ask it. It hears what directories say, and the
+ * password of who logs in by one; it has no hashes and no file.
  */
 #include "app/directory_desk.h"
 #include "app/name_servers.h"
@@ -17,8 +17,11 @@ struct directory_role {
 static void set_link(void *context, enum keeper_link link, int fd)
 {
     const struct directory_role *role = context;
-    (void)link;
-    directory_desk_set_link(role->desk, fd);
+    if (link == KEEPER_LINK_ENTRIES) {
+        directory_desk_set_lists(role->desk, fd);
+    } else {
+        directory_desk_set_logins(role->desk, fd);
+    }
 }
 
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
@@ -77,7 +80,8 @@ int role_directory(int channel)
     if (role.desk == NULL) {
         return role_fail("directories", ERROR_MEMORY);
     }
-    directory_desk_set_link(role.desk, start.links[KEEPER_LINK_DIRECTORY]);
+    directory_desk_set_logins(role.desk, start.links[KEEPER_LINK_DIRECTORY]);
+    directory_desk_set_lists(role.desk, start.links[KEEPER_LINK_ENTRIES]);
     const struct role_handlers handlers = {
         .context = &role, .link = set_link, .reload = reload, .stop = stop};
     struct role_channel *keeper;

@@ -89,17 +89,15 @@ static void dial_heard(void *context, unsigned ready)
     (void)ready;
     struct dial_link *link = context;
     for (;;) {
-        uint64_t token;
-        enum error why;
-        int fd;
-        enum error error = dial_answered(link->fd, &token, &why, &fd);
+        struct dial_answer answer;
+        enum error error = dial_answered(link->fd, &answer);
         if (error == ERROR_AGAIN) {
             return;
         }
         if (error != ERROR_NONE) {
             exit(role_fail("dial", error)); /* the keeper has gone */
         }
-        smtp_in_dialed(link->door, token, why, fd);
+        smtp_in_dialed(link->door, answer.token, answer.error, answer.fd);
     }
 }
 

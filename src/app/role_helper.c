@@ -2,7 +2,8 @@
  *
  * The process that tells people of alerts (app/hooks.h), fetches what core needs from the web
  * (app/errands.h) and reads lists of recipients (app/list_desk.h): a stream to core for each, one
- * to the runner of programs, a link to ask the keeper for files, and HTTP to the world. Whatever
+ * to the runner of programs, links to ask the keeper for files and directory for what directories
+ * have, and HTTP to the world. Whatever
  * takes its time here holds up no mail.
  */
 #include "app/errands.h"
@@ -31,6 +32,8 @@ static void take_link(void *context, enum keeper_link link, int fd)
         errands_set_core(helper->errands, fd);
     } else if (link == KEEPER_LINK_LISTS) {
         list_desk_set_core(helper->lists, fd);
+    } else if (link == KEEPER_LINK_ENTRIES) {
+        list_desk_set_directories(helper->lists, fd);
     } else {
         hooks_set_runner(helper->hooks, fd);
     }
@@ -118,6 +121,7 @@ int role_helper(int channel)
     }
     hooks_set_core(helper.hooks, start->links[KEEPER_LINK_HELPER]);
     list_desk_set_core(helper.lists, start->links[KEEPER_LINK_LISTS]);
+    list_desk_set_directories(helper.lists, start->links[KEEPER_LINK_ENTRIES]);
     hooks_set_runner(helper.hooks, start->links[KEEPER_LINK_RUNNER]);
     const struct role_handlers handlers = {
         .context = &helper, .link = take_link, .reload = reload, .stop = stop};

@@ -365,6 +365,8 @@ void settings_listener_milters(struct settings *settings, const struct entry *en
 void settings_dnsbl(struct settings *settings, const struct entry **entries);
 /* The ldap blocks. */
 void settings_ldap(struct settings *settings, const struct entry **entries);
+/* NULL: there is no such block. */
+const struct ldap_config *settings_find_ldap(const struct settings *settings, struct slice name);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */
 void settings_odmr_listener(struct settings *settings, const struct block *block,
                             const struct entry *users, struct listener_config *listener);

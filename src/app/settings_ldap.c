@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The ldap blocks: directories, how they are reached, and how a user is found in one. Password and
- * authorities are for the process that asks.
+ * The ldap blocks: directories, how they are reached, and how a user, or all recipients, are found
+ * in one. Password and authorities are for the process that asks.
  */
 #include "app/settings_internal.h"
 
@@ -141,6 +141,33 @@ static void check_search(const struct reading *reading)
     }
 }
 
+/* Who has no address of theirs is none. Else whoever has one. */
+static void fill_recipients_filter(struct reading *reading)
+{
+    struct ldap_config *ldap = reading->ldap;
+    struct slice filter = ldap->recipients_filter;
+    if (filter.length > 0) {
+        check_text(reading, "recipients-filter", filter,
+                   slice_find(filter, '%') < filter.length
+                       ? "has a % (which is \\25 if it stands for itself)"
+                       : ldap_filter_fault(filter));
+        return;
+    }
+    struct buffer text;
+    buffer_init(&text, LDAP_TEXT_MAX);
+    buffer_append_text(&text, ldap->attribute_count > 1 ? "(|" : "");
+    for (size_t i = 0; i < ldap->attribute_count; i++) {
+        buffer_printf(&text, "(%s=*)", ldap->attributes[i]);
+    }
+    buffer_append_text(&text, ldap->attribute_count > 1 ? ")" : "");
+    uint8_t *copy = settings_allocate(reading->settings, text.length + 1, 1);
+    if (copy != NULL && !text.failed) {
+        memcpy(copy, text.data, text.length);
+        ldap->recipients_filter = slice_make(copy, text.length);
+    }
+    buffer_done(&text);
+}
+
 static void fill_password(struct reading *reading)
 {
     const struct entry *dn = entry_of(reading, "bind-dn");
@@ -166,6 +193,16 @@ static void fill_authorities(struct reading *reading)
         settings_authorities(reading->settings, "tls-ca", &at, path, SETTINGS_FOR_DIRECTORY,
                              &reading->ldap->tls_ca);
     }
+}
+
+const struct ldap_config *settings_find_ldap(const struct settings *settings, struct slice name)
+{
+    for (uint32_t i = 0; i < settings->config.ldap_count; i++) {
+        if (slice_equal_fold(settings->config.ldaps[i].name, name)) {
+            return &settings->config.ldaps[i];
+        }
+    }
+    return NULL;
 }
 
 void settings_ldap(struct settings *settings, const struct entry **entries)
@@ -194,6 +231,7 @@ void settings_ldap(struct settings *settings, const struct entry **entries)
         fill_urls(&reading);
         fill_attributes(&reading);
         check_search(&reading);
+        fill_recipients_filter(&reading);
         fill_password(&reading);
         fill_authorities(&reading);
     }

@@ -91,12 +91,11 @@ static void fill_file(struct settings *settings, uint32_t source, struct login_s
 static bool fill_directory(struct settings *settings, const struct value *value, struct slice name,
                            struct login_source *ret_source)
 {
-    for (uint32_t i = 0; i < settings->config.ldap_count; i++) {
-        if (slice_equal_fold(settings->config.ldaps[i].name, name)) {
-            ret_source->kind = LOGIN_SOURCE_LDAP;
-            ret_source->name = settings->config.ldaps[i].name;
-            return true;
-        }
+    const struct ldap_config *ldap = settings_find_ldap(settings, name);
+    if (ldap != NULL) {
+        ret_source->kind = LOGIN_SOURCE_LDAP;
+        ret_source->name = ldap->name;
+        return true;
     }
     settings_complain(settings, value->at, "auth: there is no ldap block '%.*s'", SHOWN(name));
     return false;

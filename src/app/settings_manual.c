@@ -81,7 +81,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_LDAP_URLS] = "\"ldaps://HOST\" | {URL, ...}",
         [SETTING_ATTRIBUTES] = "NAME | {NAME, ...}",
         [SETTING_LDAP_TEXT] = "\"TEXT\"",
-        [SETTING_RECIPIENTS] = "any | learn",
+        [SETTING_RECIPIENTS] = "any | learn | \"file:PATH\" | \"https://...\" | ldap:NAME",
         [SETTING_ABSENT] = "",
     };
     if (setting->type == SETTING_CHOICE) {

@@ -156,6 +156,33 @@ static bool is_page(struct slice word)
     return false;
 }
 
+static const struct slice directory_scheme = SLICE_LITERAL("ldap:");
+
+/* The source is named as the block is, whoever names it. */
+static void fill_directory(struct settings *settings, struct route_config *route,
+                           const struct value *value)
+{
+    struct slice name = slice_skip(value->text, directory_scheme.length);
+    const struct ldap_config *ldap = settings_find_ldap(settings, name);
+    if (ldap == NULL) {
+        settings_complain(settings, value->at, "recipients: there is no ldap block '%.*s'",
+                          SHOWN(name));
+        return;
+    }
+    if (ldap->base.length == 0) {
+        settings_complain(settings, value->at,
+                          "recipients: ldap '%.*s' needs base, below which they are searched for",
+                          SHOWN(ldap->name));
+    }
+    uint8_t *source = settings_allocate(settings, directory_scheme.length + ldap->name.length, 1);
+    if (source != NULL) {
+        memcpy(source, directory_scheme.data, directory_scheme.length);
+        memcpy(source + directory_scheme.length, ldap->name.data, ldap->name.length);
+        route->recipients = RECIPIENTS_LIST;
+        route->recipients_list = slice_make(source, directory_scheme.length + ldap->name.length);
+    }
+}
+
 static void fill_source(struct settings *settings, struct route_config *route,
                         const struct value *value)
 {
@@ -173,10 +200,14 @@ static void fill_source(struct settings *settings, struct route_config *route,
         route->recipients_list = word;
         return;
     }
+    if (slice_starts_fold(word, directory_scheme)) {
+        fill_directory(settings, route, value);
+        return;
+    }
     if (!slice_starts_fold(word, file) || word.length == file.length) {
         settings_complain(
             settings, value->at,
-            "recipients: '%.*s' is not one of any, learn, file:PATH, https://HOST/...",
+            "recipients: '%.*s' is not one of any, learn, file:PATH, https://HOST/..., ldap:NAME",
             SHOWN(word));
         return;
     }

@@ -320,11 +320,12 @@ const struct setting settings_table[] = {
              "are better than this host."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
      .text = "Which recipients exist: any accepts all; learn asks the server while it is up and "
-             "remembers what it has said; file:PATH and https://... name a list of all there are, "
-             "as described below."},
+             "remembers what it has said; file:PATH, https://... and ldap:NAME name a list of all "
+             "there are, as described below."},
     {"recipients-interval", SETTING_DURATION, DOMAIN(recipients_every_ms), .fallback = "15m",
      .least = SECOND, .most = 30 * DAY,
-     .text = "How often a page with recipients is asked for. A file is read whenever it changes."},
+     .text = "How often a page with recipients, or a directory, is asked. A file is read whenever it "
+             "changes."},
     {"unknown", SETTING_CHOICE, DOMAIN(unknown), .fallback = "accept", .choices = "accept|defer",
      .text = "What RCPT answers for a recipient of whom nothing is known while the server cannot be "
              "asked, or does not say: 250, or 450."},
@@ -582,11 +583,17 @@ const struct setting settings_table[] = {
      .text = "The name of a user's entry, with %u, %l and %d as in filter: then nothing is searched "
              "for, and he reads his addresses himself."},
     {"address-attribute", SETTING_ATTRIBUTES, .block = BLOCK_LDAP, .fallback = "mail",
-     .text = "The attributes whose values are the addresses that a user may send as. A * in them has "
-             "no meaning; smtp: before one is left out, as Active Directory writes it."},
+     .text = "The attributes whose values are the addresses that a user may send as, and that a list "
+             "of recipients has. A * in them has no meaning; smtp: before one is left out, as Active "
+             "Directory writes it."},
+    {"recipients-filter", SETTING_LDAP_TEXT, LDAP(recipients_filter),
+     .otherwise = "whoever has one of address-attribute",
+     .text = "What entries match (RFC 4515) whose addresses are a list of recipients, for domains with "
+             "recipients = ldap:NAME; all below base."},
     {"timeout", SETTING_DURATION, LDAP(timeout_ms), .fallback = "5s", .least = 100 * MS,
      .most = 10 * SECOND,
-     .text = "How long one server may take for all that is asked of it for one login."},
+     .text = "How long one server may take for all that is asked of it for one login. For a list of "
+             "recipients it may be silent for a minute, and take ten."},
 };
 /* clang-format on */
 
@@ -619,7 +626,7 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
                       "A filter that speaks Sendmail's milter protocol, for listeners to name."},
     [BLOCK_LDAP] = {"ldap", true, false,
                     "An LDAP directory that knows users and their passwords, for listeners to name "
-                    "in auth."},
+                    "in auth, or recipients, for domains to name in recipients."},
 };
 
 enum setting_block settings_block_find(struct slice name)

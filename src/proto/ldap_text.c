@@ -36,23 +36,38 @@ void ldap_escape_name(struct buffer *text, struct slice value)
     }
 }
 
-const char *ldap_template_fault(enum ldap_template kind, struct slice text)
+static const char *text_fault(struct slice text)
 {
-    int depth = 0;
-    bool has_value = false;
     if (text.length == 0 || text.length > LDAP_TEXT_MAX / 4) {
         return text.length == 0 ? "is empty" : "is too long";
     }
     for (size_t i = 0; i < text.length; i++) {
-        uint8_t byte = text.data[i];
-        if (byte < ' ' || byte == 0x7f) {
+        if (text.data[i] < ' ' || text.data[i] == 0x7f) {
             return "has a control character";
         }
-        depth += (byte == '(') - (byte == ')');
-        if (kind == LDAP_TEMPLATE_FILTER && (depth < 0 || (depth == 0 && i + 1 < text.length))) {
-            return "must be one pair of parentheses with all else in it";
+    }
+    return NULL;
+}
+
+const char *ldap_filter_fault(struct slice text)
+{
+    int depth = 0;
+    const char *why = text_fault(text);
+    for (size_t i = 0; why == NULL && i < text.length; i++) {
+        depth += (text.data[i] == '(') - (text.data[i] == ')');
+        if (depth < 0 || text.data[0] != '(' || (depth == 0) != (i + 1 == text.length)) {
+            why = "must be one pair of parentheses with all else in it";
         }
-        if (byte == '%') {
+    }
+    return why;
+}
+
+const char *ldap_template_fault(enum ldap_template kind, struct slice text)
+{
+    bool has_value = false;
+    const char *why = kind == LDAP_TEMPLATE_FILTER ? ldap_filter_fault(text) : text_fault(text);
+    for (size_t i = 0; why == NULL && i < text.length; i++) {
+        if (text.data[i] == '%') {
             uint8_t what = ++i < text.length ? text.data[i] : 0;
             if (what == 0 || strchr("uld%", what) == NULL) {
                 return "has a % that is neither %u, %l, %d nor %%";
@@ -60,10 +75,7 @@ const char *ldap_template_fault(enum ldap_template kind, struct slice text)
             has_value = has_value || what != '%';
         }
     }
-    return kind == LDAP_TEMPLATE_FILTER && depth != 0
-               ? "must be one pair of parentheses with all else in it"
-           : !has_value ? "has neither %u, %l nor %d"
-                        : NULL;
+    return why != NULL ? why : has_value ? NULL : "has neither %u, %l nor %d";
 }
 
 bool ldap_template_fill(enum ldap_template kind, struct slice text, struct slice value,

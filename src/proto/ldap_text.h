@@ -14,11 +14,14 @@ enum { LDAP_TEXT_MAX = 4096 };
 void ldap_escape_filter(struct buffer *text, struct slice value); /* RFC 4515 3 */
 void ldap_escape_name(struct buffer *text, struct slice value);   /* RFC 4514 2.4 */
 
+/* NULL, or what is wrong with a filter: its parentheses must pair, and hold all of it. Whether it
+ * means something the directory says. */
+const char *ldap_filter_fault(struct slice text);
+
 enum ldap_template { LDAP_TEMPLATE_FILTER, LDAP_TEMPLATE_NAME };
 
 /* NULL, or what is wrong with a template: %u is the whole value, %l what stands before its last
- * "@" (all of it without one), %d what stands behind, %% a percent sign. A filter's parentheses
- * must pair. */
+ * "@" (all of it without one), %d what stands behind, %% a percent sign. */
 const char *ldap_template_fault(enum ldap_template kind, struct slice text);
 /* Appends the template, the value escaped wherever it comes. The template must be faultless. False:
  * it asks for %d, and the value has none. */

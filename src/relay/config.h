@@ -157,8 +157,8 @@ struct route_config {
     uint64_t delay_notice_ms; /* 0: none */
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
     enum recipients_source recipients;
-    struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path, or a URL */
-    uint64_t recipients_every_ms; /* a URL is asked */
+    struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path, a URL, or "ldap:NAME" */
+    uint64_t recipients_every_ms; /* so often it is asked for; a path whenever it changes */
     enum unknown_policy unknown;
     bool only_when_down;      /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
     struct slice separators;  /* each of them begins what a local part has beside its name */
@@ -174,6 +174,14 @@ static inline bool route_list_is_file(const struct route_config *route)
 {
     return route->recipients == RECIPIENTS_LIST && route->recipients_list.length > 0 &&
            route->recipients_list.data[0] == '/';
+}
+
+static inline bool route_list_is_directory(const struct route_config *route, struct slice *ret_name)
+{
+    static const struct slice scheme = SLICE_LITERAL("ldap:");
+    *ret_name = slice_skip(route->recipients_list, scheme.length);
+    return route->recipients == RECIPIENTS_LIST &&
+           slice_starts_fold(route->recipients_list, scheme);
 }
 
 struct relay_config {

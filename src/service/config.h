@@ -61,7 +61,7 @@ struct login_source {
 
 enum sender_check { SENDER_CHECK_ENVELOPE, SENDER_CHECK_NONE, SENDER_CHECK_HEADER };
 
-/* A directory of an ldap block, and how to find a user in it. */
+/* A directory of an ldap block, and how to find a user in it, or all recipients. */
 struct ldap_config {
     struct slice name;
     const struct ldap_url *urls; /* of servers that know the same, in order of preference */
@@ -76,6 +76,7 @@ struct ldap_config {
     struct slice dn;               /* likewise, of a user's entry; empty: it is searched for */
     const char *const *attributes; /* that have his addresses, and a NULL */
     uint32_t attribute_count;
+    struct slice recipients_filter; /* of a list of recipients: no template */
     uint32_t timeout_ms;
 };
 

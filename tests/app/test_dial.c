@@ -25,9 +25,8 @@ static int next_free(void)
 static void requests_and_answers_pass(void **state)
 {
     (void)state;
-    int ends[2], fd;
-    uint64_t token;
-    enum error why;
+    int ends[2];
+    struct dial_answer answer;
     struct dial_request request;
     assert_int_equal(fdpass_pair(ends), ERROR_NONE);
     assert_int_equal(dial_receive(ends[1], &request), ERROR_AGAIN);
@@ -38,17 +37,21 @@ static void requests_and_answers_pass(void **state)
     assert_string_equal(request.name, "clamav");
     assert_int_equal(dial_receive(ends[1], &request), ERROR_NONE);
     assert_string_equal(request.name, "");
-    assert_int_equal(dial_answer(ends[1], 4711, ERROR_NONE, STDIN_FILENO), ERROR_NONE);
-    assert_int_equal(dial_answer(ends[1], 4712, ERROR_MISSING, -1), ERROR_NONE);
-    assert_int_equal(dial_answered(ends[0], &token, &why, &fd), ERROR_NONE);
-    assert_int_equal(token, 4711);
-    assert_int_equal(why, ERROR_NONE);
-    assert_true(fd > STDERR_FILENO);
-    close(fd);
-    assert_int_equal(dial_answered(ends[0], &token, &why, &fd), ERROR_NONE);
-    assert_int_equal(why, ERROR_MISSING);
-    assert_int_equal(fd, -1);
-    assert_int_equal(dial_answered(ends[0], &token, &why, &fd), ERROR_AGAIN);
+    const struct dial_answer good = {4711, ERROR_NONE, STDIN_FILENO, ""},
+                             none = {4712, ERROR_MISSING, -1, "it has gone"};
+    assert_int_equal(dial_answer(ends[1], &good), ERROR_NONE);
+    assert_int_equal(dial_answer(ends[1], &none), ERROR_NONE);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_NONE);
+    assert_int_equal(answer.token, 4711);
+    assert_int_equal(answer.error, ERROR_NONE);
+    assert_true(answer.fd > STDERR_FILENO);
+    assert_string_equal(answer.problem, "");
+    close(answer.fd);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_NONE);
+    assert_int_equal(answer.error, ERROR_MISSING);
+    assert_int_equal(answer.fd, -1);
+    assert_string_equal(answer.problem, "it has gone");
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_AGAIN);
     close(ends[0]);
     assert_int_equal(dial_receive(ends[1], &request), ERROR_CLOSED);
     close(ends[1]);
@@ -66,9 +69,8 @@ static void nonsense_is_told_apart(void **state)
         SLICE_LITERAL("12345678\4\0\0\0clamav"),
         slice_make(long_one, sizeof(long_one)),
     };
-    int ends[2], fd;
-    uint64_t token;
-    enum error why;
+    int ends[2];
+    struct dial_answer answer;
     struct dial_request request;
     assert_int_equal(fdpass_pair(ends), ERROR_NONE);
     int before = next_free();
@@ -79,13 +81,20 @@ static void nonsense_is_told_apart(void **state)
     const int two[] = {STDIN_FILENO, STDERR_FILENO};
     assert_int_equal(fdpass_send(ends[0], SLICE_LITERAL("12345678\1\0\0\0a"), two, 1), ERROR_NONE);
     assert_int_equal(dial_receive(ends[1], &request), ERROR_INVALID);
-    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\0"), two, 2), ERROR_NONE);
-    assert_int_equal(dial_answered(ends[0], &token, &why, &fd), ERROR_INVALID);
+    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\0\0\0\0\0"), two, 2), ERROR_NONE);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_INVALID);
     /* Said to be there, and is not; and the other way round. */
-    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\0"), NULL, 0), ERROR_NONE);
-    assert_int_equal(dial_answered(ends[0], &token, &why, &fd), ERROR_INVALID);
-    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\6"), two, 1), ERROR_NONE);
-    assert_int_equal(dial_answered(ends[0], &token, &why, &fd), ERROR_INVALID);
+    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\0\0\0\0\0"), NULL, 0),
+                     ERROR_NONE);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_INVALID);
+    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\6\0\0\0\0"), two, 1), ERROR_NONE);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_INVALID);
+    /* No words, and words that are none. */
+    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\6"), NULL, 0), ERROR_NONE);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_INVALID);
+    assert_int_equal(fdpass_send(ends[1], SLICE_LITERAL("12345678\6\2\0\0\0a"), NULL, 0),
+                     ERROR_NONE);
+    assert_int_equal(dial_answered(ends[0], &answer), ERROR_INVALID);
     assert_int_equal(next_free(), before);
     close(ends[0]);
     close(ends[1]);

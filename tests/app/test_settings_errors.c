@@ -201,6 +201,13 @@ static void ldap_blocks(void **state)
          "passwords go there\n"},
         {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n filter = \"(a=%u\" }\n",
          "conf:7: filter: '(a=%u' must be one pair of parentheses with all else in it\n"},
+        {GOOD
+         "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n recipients-filter = \"(a=b\" "
+         "}\n",
+         "conf:7: recipients-filter: '(a=b' must be one pair of parentheses with all else in it\n"},
+        {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n recipients-filter = "
+              "\"(a=%u)\" }\n",
+         "conf:7: recipients-filter: '(a=%u)' has a % (which is \\25 if it stands for itself)\n"},
         {GOOD "ldap x { url = \"ldap://[::1]\" tls = none\n dn = \"uid=ann\" }\n",
          "conf:7: dn: 'uid=ann' has neither %u, %l nor %d\n"},
         {GOOD "ldap x { url = \"ldap://[::1]\" tls = none base = \"o=x\"\n bind-dn = \"cn=y\" }\n",
@@ -537,7 +544,7 @@ static void domains(void **state)
          "conf:6: recipients: /: is a directory\n"},
         {GOOD "domain a { deliver-to = m1 recipients = \"http://lists.example/x\" }\n",
          "conf:6: recipients: 'http://lists.example/x' is not one of any, learn, file:PATH, "
-         "https://HOST/...\n"},
+         "https://HOST/..., ldap:NAME\n"},
         {GOOD "domain a { deliver-to = m1 separators = \"+@\" }\n",
          "conf:6: separators: '+@' has one that is none of + - = _ # ~ ^ & $ ! * / | .\n"},
         {GOOD "domain a { deliver-to = m1 aliases = \"*.b\" }\n",
@@ -547,7 +554,13 @@ static void domains(void **state)
         {GOOD "domain a { deliver-to = m1 aliases = a }\n",
          "conf:6: domain 'a' is there twice; first in line 6\n"},
         {GOOD "domain a { deliver-to = m1 recipients = all }\n",
-         "conf:6: recipients: 'all' is not one of any, learn, file:PATH, https://HOST/...\n"},
+         "conf:6: recipients: 'all' is not one of any, learn, file:PATH, https://HOST/..., "
+         "ldap:NAME\n"},
+        {GOOD "domain a { deliver-to = m1 recipients = ldap:none }\n",
+         "conf:6: recipients: there is no ldap block 'none'\n"},
+        {GOOD "ldap X { url = \"ldap://[::1]\" tls = none dn = \"uid=%u\" }\n"
+              "domain a { deliver-to = m1 recipients = ldap:x }\n",
+         "conf:7: recipients: ldap 'X' needs base, below which they are searched for\n"},
         {GOOD "domain a { deliver-to = m1 retry = {10m, ten, 0} }\n",
          "conf:6: retry: 'ten' is no duration; write a number and a unit: 700ms, 30s, 10m, 2h, 5d "
          "or 1w\n"

@@ -10,6 +10,7 @@ import tempfile
 import pytest
 
 from daemon import BUILD, Holdfast, program
+from directory import Slapd, why_no_slapd
 from peers import Dovecot, Postfix, why_no_dovecot, why_no_postfix
 from sink import Sink
 from submission import ANN, Submission
@@ -94,6 +95,22 @@ def submission(holdfast, place, sink):
             server.add(*user)
         return server.start()
     return make
+
+
+@pytest.fixture
+def slapd(place):
+    """A maker of directories: slapd(people, ...); see Slapd."""
+    if reason := why_no_slapd():
+        pytest.skip(reason)
+    made = []
+
+    def make(people=(), **how):
+        server = Slapd(place / f"slapd{len(made)}", people, **how)
+        made.append(server)
+        return server.start()
+    yield make
+    for server in made:
+        server.stop()
 
 
 @pytest.fixture

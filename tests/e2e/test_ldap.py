@@ -10,7 +10,7 @@ import pytest
 
 from certificates import Authority
 from client import Dialogue
-from directory import PEOPLE, SEARCHER, Slapd, why_no_slapd
+from directory import PEOPLE, SEARCHER, why_no_slapd
 from memory import memory_of
 from peers import free_port, wait_for
 from submission import ANN, plain
@@ -23,19 +23,6 @@ USERS = (("ann", "secret", (ANN, "ann.other@example.org")),
          ("twin1", "twin", ("twin@example.org",)), ("twin2", "twin", ("twin@example.org",)),
          ("star", "secret", ("*@example.org", "*", "SMTP:star@example.org", "sip:star@x")),
          ("bare", "secret"))
-
-
-@pytest.fixture
-def slapd(place):
-    made = []
-
-    def make(people=USERS, **how):
-        server = Slapd(place / f"slapd{len(made)}", people, **how)
-        made.append(server)
-        return server.start()
-    yield make
-    for server in made:
-        server.stop()
 
 
 def searching(place, *urls, more="tls = none", filter="(uid=%u)"):
@@ -76,7 +63,7 @@ def by_directory(submission):
 
 @pytest.mark.parametrize("how", ("search", "name"))
 def test_who_knows_his_password_comes_in_as_who_he_is(slapd, place, by_directory, how):
-    directory = slapd()
+    directory = slapd(USERS)
     server = by_directory(searching(place, url_of(directory)) if how == "search"
                           else by_name(url_of(directory)))
     with server.dialogue() as client:
@@ -97,7 +84,7 @@ def test_who_knows_his_password_comes_in_as_who_he_is(slapd, place, by_directory
 @pytest.mark.parametrize("how", ("search", "name"))
 def test_an_empty_password_lets_nobody_in(slapd, place, by_directory, how):
     """A directory says yes to a bind without a password: it is an anonymous one."""
-    directory = slapd()
+    directory = slapd(USERS)
     server = by_directory(searching(place, url_of(directory)) if how == "search"
                           else by_name(url_of(directory)))
     with server.dialogue() as client:
@@ -109,7 +96,7 @@ def test_an_empty_password_lets_nobody_in(slapd, place, by_directory, how):
 
 
 def test_what_stands_in_an_entry_is_no_pattern(slapd, place, by_directory):
-    server = by_directory(searching(place, url_of(slapd())))
+    server = by_directory(searching(place, url_of(slapd(USERS))))
     with server.logged_in("star") as client:
         assert may_send_as(client, "star@example.org")
         for address in (ANN, "x@y.example", "joe@example.org"):
@@ -120,7 +107,7 @@ def test_what_stands_in_an_entry_is_no_pattern(slapd, place, by_directory):
 
 def test_an_account_is_one_however_its_name_is_written(slapd, place, by_directory):
     """Letters of other widths are the same to a directory, and guesses count together."""
-    server = by_directory(searching(place, url_of(slapd())))
+    server = by_directory(searching(place, url_of(slapd(USERS))))
     spellings = ["".join(name) for name in itertools.product("a\uff41\uff21", "n\uff4e\uff2e",
                                                             "n\uff4e\uff2e")]
 
@@ -143,7 +130,7 @@ def test_an_account_is_one_however_its_name_is_written(slapd, place, by_director
 
 
 def test_what_a_user_may_send_is_his_however_he_writes_his_name(slapd, place, by_directory):
-    server = by_directory(searching(place, url_of(slapd())),
+    server = by_directory(searching(place, url_of(slapd(USERS))),
                           limits="limits { user-recipients = 4 }\n")
     for name, codes in (("ann", [250, 250]), ("\uff41nn", [250, 250]), ("a\uff4en", [450, 450])):
         with server.logged_in(name) as client:
@@ -155,7 +142,7 @@ def test_what_a_user_may_send_is_his_however_he_writes_his_name(slapd, place, by
 
 
 def test_one_name_for_two_entries_is_nobody_s(slapd, place, by_directory):
-    server = by_directory(searching(place, url_of(slapd()), filter="(mail=%u)"))
+    server = by_directory(searching(place, url_of(slapd(USERS)), filter="(mail=%u)"))
     assert code(server, "twin@example.org", "twin") == 535
     assert code(server, ANN, "secret") == 235
 
@@ -164,7 +151,7 @@ def test_one_name_for_two_entries_is_nobody_s(slapd, place, by_directory):
 def test_by_tls_with_whom_we_trust_only(slapd, place, by_directory, scheme):
     """With TLS from the beginning, and by StartTLS: nothing of a password crosses before it."""
     authority = Authority(place)
-    directory = slapd(certificate=authority.certificate("dir.example.net"))
+    directory = slapd(USERS, certificate=authority.certificate("dir.example.net"))
     port = directory.tls_port if scheme == "ldaps" else directory.port
     url = f"{scheme}://127.0.0.1:{port}"
     trusted = f'tls-name = dir.example.net tls-ca = "{authority.root}"'
@@ -188,14 +175,14 @@ def test_by_tls_with_whom_we_trust_only(slapd, place, by_directory, scheme):
 
 def test_a_directory_without_tls_hears_no_password(slapd, place, by_directory):
     authority = Authority(place)
-    directory = slapd()
+    directory = slapd(USERS)
     server = by_directory(searching(place, url_of(directory), more=f'tls-ca = "{authority.root}"'))
     assert code(server, "ann", "secret") == 454
     assert "BIND dn=" not in directory.log()
 
 
 def test_a_directory_that_is_away_is_no_wrong_password(slapd, place, by_directory):
-    directory = slapd()
+    directory = slapd(USERS)
     server = by_directory(searching(place, url_of(directory)))
     assert code(server, "ann", "secret") == 235
     directory.stop()
@@ -210,7 +197,7 @@ def test_a_directory_that_is_away_is_no_wrong_password(slapd, place, by_director
 
 
 def test_the_next_server_is_asked_when_one_is_away(slapd, place, by_directory):
-    first, second = slapd(), slapd()
+    first, second = slapd(USERS), slapd(USERS)
     first.stop()
     server = by_directory(searching(place, url_of(first), url_of(second)))
     assert code(server, "ann", "secret") == 235
@@ -223,7 +210,7 @@ def test_a_directory_that_says_nothing_holds_up_nobody_else(slapd, place, by_dir
     mute = (f'ldap mute {{ url = "ldap://127.0.0.1:{silent.getsockname()[1]}" tls = none '
             f'dn = "uid=%u,{PEOPLE}" timeout = 10s }}\n')
     port = free_port()
-    directory = slapd()
+    directory = slapd(USERS)
     server = by_directory(mute + searching(place, url_of(directory)) + (
         f'listen others {{ address = "127.0.0.1:{port}" protocol = submission '
         "auth = ldap:people auth-without-tls = loopback }\n"), auth="{users, ldap:mute}",
@@ -243,7 +230,7 @@ def test_a_directory_that_says_nothing_holds_up_nobody_else(slapd, place, by_dir
 
 
 def test_the_table_comes_first_and_may_name_the_addresses(slapd, place, by_directory):
-    server = by_directory(searching(place, url_of(slapd())), auth="{users, ldap:people}",
+    server = by_directory(searching(place, url_of(slapd(USERS))), auth="{users, ldap:people}",
                           users=(("joe", "sesame", "joe@example.org"), ("ann", "mine", ANN)))
     assert code(server, "joe", "sesame") == 235
     assert code(server, "ann", "mine") == 235
@@ -254,7 +241,7 @@ def test_the_table_comes_first_and_may_name_the_addresses(slapd, place, by_direc
 
 def test_passwords_are_where_they_are_needed(slapd, place, by_directory):
     """The one that searches is with the process that asks; that of a user is forgotten."""
-    server = by_directory(searching(place, url_of(slapd())))
+    server = by_directory(searching(place, url_of(slapd(USERS))))
     assert code(server, "ann", "secret") == 235
     for name, pids in server.mx.processes().items():
         for pid in pids:
@@ -263,7 +250,7 @@ def test_passwords_are_where_they_are_needed(slapd, place, by_directory):
 
 
 def test_the_death_of_the_process_that_asks_is_survived(slapd, place, by_directory):
-    server = by_directory(searching(place, url_of(slapd())))
+    server = by_directory(searching(place, url_of(slapd(USERS))))
     assert code(server, "ann", "secret") == 235
     os.kill(server.mx.processes()["holdfast-direct"][0], signal.SIGKILL)
     wait_for(lambda: code(server, "ann", "secret") == 235, 60, what="a login after the restart")

@@ -66,6 +66,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     buffer_done(&text);
     check_template(LDAP_TEMPLATE_FILTER, first, value);
     check_template(LDAP_TEMPLATE_NAME, first, value);
+    if (ldap_filter_fault(first) == NULL) {
+        assert(first.data[0] == '(' && first.data[first.length - 1] == ')');
+    }
     if (ldap_url_read(first, &url)) {
         assert(url.port > 0 && url.host.length > 0 && url.host.data >= first.data &&
                url.host.data + url.host.length <= first.data + first.length);

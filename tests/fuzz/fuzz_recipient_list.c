@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A list of recipients, as a page (JSON or lines) and as a file that comes in pieces: whatever is
- * taken for an address is one line's, and lines are the same however they were cut. The input is an
- * octet for the cut and the page.
+ * taken for an address is one line's, and lines are the same however they were cut. And as values
+ * of a directory: what is taken for an address is a line of a list, and names nobody but that. The
+ * input is an octet for the cut and the page.
  */
 #include "app/list_text.h"
 #include "app/recipient_list.h"
@@ -45,11 +46,35 @@ static struct told read_in_pieces(struct slice text, size_t piece)
     return told;
 }
 
+static void take_value(struct slice value)
+{
+    struct slice address;
+    struct recipient_line line;
+    const char *why = NULL;
+    if (!list_text_from_value(value, &address)) {
+        return;
+    }
+    struct buffer text;
+    buffer_init(&text, 0);
+    buffer_append(&text, address);
+    buffer_append_text(&text, "\nx@y\n");
+    struct recipient_lines lines = {.rest = buffer_slice(&text), .is_end = true};
+    assert(!list_text_is_of_other_kind(value));
+    assert(recipient_lines_next(&lines, &line, &why) && line.local.length > 0);
+    assert(slice_find(line.local, '*') == line.local.length);
+    assert(line.local.data == text.data);
+    assert(recipient_lines_next(&lines, &line, &why) &&
+           slice_equal_fold(line.domain, slice_from_text("y")));
+    assert(!recipient_lines_next(&lines, &line, &why) && why == NULL);
+    buffer_done(&text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) {
         return 0;
     }
+    take_value(slice_make(data + 1, size - 1));
     struct buffer text;
     buffer_init(&text, 0);
     if (list_text_from_page(slice_make(data + 1, size - 1), &text) == NULL && text.length > 0) {

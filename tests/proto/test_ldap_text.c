@@ -69,6 +69,12 @@ static void a_broken_template_is_told(void **state)
     for (size_t i = 0; i < sizeof(filters) / sizeof(*filters); i++) {
         assert_non_null(ldap_template_fault(LDAP_TEMPLATE_FILTER, slice_from_text(filters[i])));
     }
+    static const char *const broken[] = {"",        "a=b",    "(a=b",  "(a=b))", "(a=b)(c=d)",
+                                         "(a=b)\n", "(a=b) ", ")a=b(", " (a=b)", "a"};
+    for (size_t i = 0; i < sizeof(broken) / sizeof(*broken); i++) {
+        assert_non_null(ldap_filter_fault(slice_from_text(broken[i])));
+    }
+    assert_null(ldap_filter_fault(SLICE_LITERAL("(&(a=*)(!(b=\\28)))")));
     assert_non_null(ldap_template_fault(LDAP_TEMPLATE_NAME, slice_from_text("uid=ann")));
     assert_null(ldap_template_fault(LDAP_TEMPLATE_NAME, slice_from_text("uid=%u,cn=(x")));
 }
