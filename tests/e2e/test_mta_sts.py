@@ -92,6 +92,8 @@ class Web:
                 if self.silent:
                     secure.recv(1)
                     return
+                if headers["host"] in self.held:
+                    self.held[headers["host"]].wait(120)
                 self.say(secure, self.status, self.texts.get(headers["host"], "").encode(),
                          f"Location: https://{headers['host']}/elsewhere\r\n"
                          f"Content-Type: {self.type}\r\n")
