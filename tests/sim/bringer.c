@@ -95,7 +95,8 @@ void bringer_put_header(struct bringer *bringer, struct buffer *to)
     }
     struct ip_address relay_network = address_of("198.51.100.0", 0);
     bool relay = memcmp(bringer->source.bytes, relay_network.bytes, 15) == 0;
-    bringer->origin.client = (struct ip_endpoint){draw_address(relay), draw_port()};
+    bringer->origin.client.address = draw_address(relay);
+    bringer->origin.client.port = draw_port();
     if (sim_chance(500)) {
         put_text_header(&bringer->origin.client, to);
     } else {

@@ -405,7 +405,10 @@ void program_break_disk(struct program *program)
 {
     static const enum disk_sim_fault faults[] = {DISK_SIM_ONCE, DISK_SIM_SHORT, DISK_SIM_STUCK};
     static const enum error errors[] = {ERROR_IO, ERROR_SPACE};
-    disk_sim_fail(program->spool_store, 1 + sim_draw(40), faults[sim_draw(3)], errors[sim_draw(2)]);
+    /* One after another: the order of arguments is the compiler's. */
+    enum error error = errors[sim_draw(2)];
+    enum disk_sim_fault fault = faults[sim_draw(3)];
+    disk_sim_fail(program->spool_store, 1 + sim_draw(40), fault, error);
 }
 
 void program_mend_disk(struct program *program)

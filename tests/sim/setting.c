@@ -132,7 +132,8 @@ static void follow_dns(struct route_config *route, uint32_t before, uint32_t ser
 static void follow_dns_perhaps(struct route_config *route)
 {
     if (sim_draw(3) == 0) {
-        follow_dns(route, (uint32_t)sim_draw(2), (uint32_t)sim_draw(3));
+        uint32_t servers = (uint32_t)sim_draw(3);
+        follow_dns(route, (uint32_t)sim_draw(2), servers);
     }
 }
 

@@ -440,7 +440,6 @@ static bool scenarios(void)
 static const uint64_t remembered[] = {
     144, /* a fate that compaction carried on went before the segment it was kept for */
     245,
-    47, /* another name in EHLO, told apart by nothing else, went over the first one's connection */
 };
 
 /* In a process of its own, for what killed processes leave behind is much. */
