@@ -27,8 +27,7 @@ static int set_up(void **state)
     if (bench_set_up_memory(state) != 0) {
         return 1;
     }
-    struct bench *bench = *state;
-    bench_open(bench);
+    const struct bench *bench = *state;
     assert_int_equal(fdpass_pair(ends), ERROR_NONE);
     core_set_logins(bench->core, ends[0]);
     told = ends[1];
@@ -38,7 +37,6 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     close(told);
-    bench_close(*state);
     return bench_tear_down(state);
 }
 
