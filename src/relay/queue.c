@@ -106,6 +106,7 @@ static uint32_t delivery_new(struct relay *relay)
         relay->delivery_used++;
     }
     relay->delivery_count++;
+    foresight_renew(relay, number);
     *delivery_at(relay, number) = (struct delivery){
         .next = NOBODY,
         .previous = NOBODY,
@@ -184,6 +185,7 @@ static void unlink_message(struct relay *relay, uint32_t index)
 {
     struct message *message = message_at(relay, index);
     expiry_forget(relay, index);
+    foresight_forget(relay, index);
     if (relay->load_hint == index) {
         relay->load_hint = message->previous;
     }

@@ -4,7 +4,8 @@
  * servers take over their state by name, and every delivery is laned anew in acceptance order.
  *
  * A recipient's domain is known of each delivery, so most routes are found without the envelope.
- * Only where no domain matches, and the rules for relays and notices have changed, it is read.
+ * Only where no domain matches, and the rules for relays and notices have changed, it is read
+ * (foresight.c).
  */
 #include <stdlib.h>
 
@@ -12,67 +13,6 @@
 #include "relay/refusal.h"
 
 /* ---- what has changed ---------------------------------------------------------------------- */
-
-static bool same_networks(const struct route_config *a, const struct route_config *b)
-{
-    if (a->from_count != b->from_count) {
-        return false;
-    }
-    for (uint32_t i = 0; i < a->from_count; i++) {
-        if (!ip_equal(&a->from[i].address, &b->from[i].address) ||
-            a->from[i].prefix != b->from[i].prefix) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool same_senders(const struct route_config *a, const struct route_config *b)
-{
-    if (a->sender_count != b->sender_count) {
-        return false;
-    }
-    for (uint32_t i = 0; i < a->sender_count; i++) {
-        if (!slice_equal(a->senders[i].text, b->senders[i].text)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static uint32_t next_relay(const struct relay_config *config, uint32_t from)
-{
-    while (from < config->route_count && config->routes[from].kind != ROUTE_RELAY) {
-        from++;
-    }
-    return from;
-}
-
-static bool same_bounces(const struct relay_config *a, const struct relay_config *b)
-{
-    if (a->bounces == NO_INDEX || b->bounces == NO_INDEX) {
-        return a->bounces == b->bounces;
-    }
-    return slice_equal(a->routes[a->bounces].name, b->routes[b->bounces].name);
-}
-
-/* Both choose the relay of the same name for every message. */
-static bool same_relays(const struct relay_config *a, const struct relay_config *b)
-{
-    uint32_t i = next_relay(a, 0), j = next_relay(b, 0);
-    while (i < a->route_count && j < b->route_count) {
-        const struct route_config *one = &a->routes[i], *other = &b->routes[j];
-        if (!slice_equal(one->name, other->name) || one->any_user != other->any_user ||
-            !same_networks(one, other) || !same_senders(one, other)) {
-            return false;
-        }
-        i = next_relay(a, i + 1);
-        j = next_relay(b, j + 1);
-    }
-    return i == a->route_count && j == b->route_count && same_bounces(a, b) &&
-           slice_equal_fold(a->postmaster, b->postmaster) &&
-           slice_equal_fold(a->hostname, b->hostname);
-}
 
 static bool same_place(const struct server_config *a, const struct server_config *b)
 {
@@ -216,27 +156,8 @@ struct relaning {
     uint32_t old_lane_count;
     uint32_t old_orphan;
     const uint32_t *server_map;
-    const struct relay_envelopes *envelopes;
-    struct arena arena;
     bool relays_same;
-    /* The envelope last read */
-    uint32_t read_message;
-    bool read_ok;
-    struct spool_message envelope;
 };
-
-static const struct spool_message *read_envelope(struct relaning *relaning, uint32_t index)
-{
-    if (relaning->read_message != index) {
-        arena_reset(&relaning->arena);
-        relaning->read_message = index;
-        relaning->read_ok =
-            relaning->envelopes != NULL &&
-            relaning->envelopes->read(relaning->envelopes->context, (struct spool_handle){index},
-                                      &relaning->arena, &relaning->envelope) == ERROR_NONE;
-    }
-    return relaning->read_ok ? &relaning->envelope : NULL;
-}
 
 static uint32_t same_route_now(const struct relay *relay, const struct relaning *relaning,
                                uint32_t old_route)
@@ -246,10 +167,10 @@ static uint32_t same_route_now(const struct relay *relay, const struct relaning 
                : find_route(relay->config, &relaning->old_config->routes[old_route]);
 }
 
-static uint32_t new_route(const struct relay *relay, struct relaning *relaning,
-                          const struct delivery *delivery, const struct lane *old_lane)
+static uint32_t new_route(const struct relay *relay, const struct relaning *relaning,
+                          uint32_t number, const struct lane *old_lane)
 {
-    struct slice domain = intern_text(&relay->domains, delivery->domain);
+    struct slice domain = intern_text(&relay->domains, delivery_at(relay, number)->domain);
     uint32_t route = routing_domain(relay->routing, domain);
     if (route != NO_INDEX) {
         return route;
@@ -259,25 +180,16 @@ static uint32_t new_route(const struct relay *relay, struct relaning *relaning,
     if (was_relay && relaning->relays_same) {
         return same_route_now(relay, relaning, old_lane->route);
     }
-    const struct spool_message *envelope = read_envelope(relaning, delivery->message);
-    if (envelope == NULL || delivery->number >= envelope->recipient_count) {
-        return same_route_now(relay, relaning, old_lane->route); /* unreadable: as it was */
-    }
-    struct routing_query query = {
-        .sender = envelope->sender,
-        .recipient = envelope->recipients[delivery->number].address,
-        .client = &envelope->origin.client.address,
-        .authenticated = envelope->origin.user.length > 0,
-        .own_dsn = (envelope->flags & SPOOL_OWN_DSN) != 0,
-    };
-    return routing_find(relay->routing, &query);
+    route = foresight_route(relay, number);
+    return route == UNFORESEEN ? same_route_now(relay, relaning, old_lane->route) : route;
 }
 
 /* A redirect and a doubt's pin go along while their server exists. NOBODY: memory. */
-static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
-                         const struct delivery *delivery, const struct lane *old_lane)
+static uint32_t new_lane(struct relay *relay, const struct relaning *relaning, uint32_t number,
+                         const struct lane *old_lane)
 {
-    uint32_t route = new_route(relay, relaning, delivery, old_lane);
+    const struct delivery *delivery = delivery_at(relay, number);
+    uint32_t route = new_route(relay, relaning, number, old_lane);
     const struct lane *base =
         lane_for(relay, route, delivery->domain, message_at(relay, delivery->message));
     if (base == NULL || old_lane->pin == PIN_NONE) {
@@ -320,7 +232,7 @@ static uint32_t new_lane(struct relay *relay, struct relaning *relaning,
 
 /* Lanes with a pin or redirect, and those of destinations, are made when they are first needed:
  * here, where it may fail. Looks through all mail, but only while there is some in such a lane. */
-static bool make_special_lanes(struct relay *relay, struct relaning *relaning)
+static bool make_special_lanes(struct relay *relay, const struct relaning *relaning)
 {
     uint64_t some = 0;
     for (uint32_t i = 0; i < relaning->old_lane_count; i++) {
@@ -337,8 +249,7 @@ static bool make_special_lanes(struct relay *relay, struct relaning *relaning)
             uint32_t number = delivery_number(message, i);
             const struct delivery *delivery = number == NOBODY ? NULL : delivery_at(relay, number);
             if (delivery != NULL && (mx || relaning->old_lanes[delivery->lane]->pin != PIN_NONE) &&
-                new_lane(relay, relaning, delivery, relaning->old_lanes[delivery->lane]) ==
-                    NOBODY) {
+                new_lane(relay, relaning, number, relaning->old_lanes[delivery->lane]) == NOBODY) {
                 return false;
             }
         }
@@ -346,7 +257,7 @@ static bool make_special_lanes(struct relay *relay, struct relaning *relaning)
     return true;
 }
 
-static void relane(struct relay *relay, struct relaning *relaning, uint32_t number)
+static void relane(struct relay *relay, const struct relaning *relaning, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
     const struct lane *old_lane = relaning->old_lanes[delivery->lane];
@@ -354,7 +265,7 @@ static void relane(struct relay *relay, struct relaning *relaning, uint32_t numb
     delivery->server = delivery->server == NO_SERVER
                            ? NO_SERVER
                            : (uint16_t)moved_server(relaning->server_map, delivery->server);
-    uint32_t lane = new_lane(relay, relaning, delivery, old_lane);
+    uint32_t lane = new_lane(relay, relaning, number, old_lane);
     relay->totals.in_doubt -= delivery_in_doubt(delivery, old_lane);
     delivery->lane = lane == NOBODY ? relay->lanes.orphan : lane; /* NOBODY: never, they are made */
     relay->totals.in_doubt += delivery_in_doubt(delivery, lane_of(relay, delivery));
@@ -381,7 +292,7 @@ static void append_all(struct relay *relay)
     }
 }
 
-static void relane_all(struct relay *relay, struct relaning *relaning)
+static void relane_all(struct relay *relay, const struct relaning *relaning)
 {
     for (uint32_t at = relay->first_message; at != NOBODY; at = message_at(relay, at)->next) {
         const struct message *message = message_at(relay, at);
@@ -511,25 +422,26 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
                              const struct relay_envelopes *envelopes, struct relay_time now)
 {
     relay_begin(relay, now);
-    struct relaning relaning = {
+    if (!foresight_complete(relay, config, envelopes)) {
+        foresight_drop(relay);
+        return ERROR_MEMORY;
+    }
+    uint32_t *server_map = calloc(relay->server_count + 1, sizeof *server_map);
+    const struct relaning relaning = {
         .old_config = relay->config,
         .old_lanes = relay->lanes.all,
         .old_lane_count = relay->lanes.count,
         .old_orphan = relay->lanes.orphan,
-        .envelopes = envelopes,
-        .relays_same = same_relays(relay->config, config),
-        .read_message = NOBODY,
+        .server_map = server_map,
+        .relays_same = relay->foresight.relays_same,
     };
     struct server *servers = NULL;
-    uint32_t *server_map = calloc(relay->server_count + 1, sizeof *server_map);
-    struct routing *routing = routing_new(config);
+    struct routing *routing = foresight_routing(relay);
     uint64_t *route_bytes = calloc(config->route_count + 1, sizeof *route_bytes);
     uint32_t *route_map = calloc(relay->config->route_count + 1, sizeof *route_map);
     struct odometer *odometers = odometers_new(config->route_count);
     struct routing *old_routing = relay->routing;
     struct lane_set old, made;
-    arena_init(&relaning.arena);
-    relaning.server_map = server_map;
     if (server_map != NULL) {
         map_servers(relay, config, server_map);
     }
@@ -550,7 +462,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     relay->routing = old_routing;
     if (!good) {
         lanes_done(relay, &made);
-        arena_done(&relaning.arena);
+        foresight_drop(relay);
         free(server_map);
         routing_free(routing);
         free(route_bytes);
@@ -594,7 +506,7 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
     carry_time(relay, old_odometers, route_map);
     free(old_odometers);
     free(route_map);
-    arena_done(&relaning.arena);
+    foresight_drop(relay);
     lanes_done(relay, &old);
     free(server_map);
     relay->started = started;

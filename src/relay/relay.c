@@ -107,6 +107,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     intern_init(&relay->redirects, relay->key, UINT32_MAX - 1);
     schedule_init(&relay->schedule, timer_moved, relay);
     arena_init(&relay->action_memory);
+    foresight_drop(relay);
     buffer_init(&relay->scratch, SPOOL_NOTE_MAX);
     buffer_init(&relay->attempt, NOTE_PAYLOAD_MAX);
     relay->routing = routing_new(config);
@@ -136,6 +137,7 @@ void relay_free(struct relay *relay)
         return;
     }
     deliver_by_done(relay);
+    foresight_drop(relay);
     queue_done(relay);
     lanes_done(relay, &relay->lanes);
     size_t cursor = 0;

@@ -43,6 +43,13 @@ struct relay_policies {
 };
 /* Before anything is loaded. Without them there are none. */
 void relay_set_policies(struct relay *relay, const struct relay_policies *policies);
+/* Before relay_reconfigure(), which then has fewer envelopes to read: finds out what they say of
+ * routes by `config`, which must live until then, or until this is called again. Begins with none.
+ * ERROR_MEMORY: nothing is looked at. */
+enum error relay_foresee(struct relay *relay, const struct relay_config *config) MUST_CHECK;
+/* Reads so many envelopes at most. True: there is nothing left to be read. */
+bool relay_foresee_slice(struct relay *relay, const struct relay_envelopes *envelopes,
+                         uint32_t reads) MUST_CHECK;
 /* R13: everything is laned anew, order kept; servers keep their state by name. Asks for the
  * envelope only of deliveries whose recipient's domain is not configured while the rules for relays
  * or notices have changed. ERROR_MEMORY: the old configuration stays in force; else nothing points

@@ -468,6 +468,17 @@ struct lane_set {
     struct link touched_destinations;
 };
 
+/* Routes by a configuration that is to come. See foresight.c. */
+struct foresight {
+    const struct relay_config *config; /* NULL: none is to come */
+    struct routing *routing;
+    bool relays_same; /* both choose the same relay for every message */
+    uint32_t next;    /* message to look at; NOBODY: all have been */
+    uint32_t *routes; /* by delivery */
+    uint32_t room;
+    struct arena arena;
+};
+
 struct relay {
     const struct relay_config *config;
     struct routing *routing;
@@ -507,6 +518,7 @@ struct relay {
     struct odometer *odometers; /* by route */
     int64_t odometers_due_ms;   /* steady: the next is to be written */
     struct expiry expiry;
+    struct foresight foresight;
 
     struct lane_set lanes;
     uint32_t shown_index, shown_at; /* relay_lane(): where that one was found */
@@ -974,6 +986,22 @@ int64_t expiry_of(const struct relay *relay, uint32_t number);
 
 /* In flight, in doubt, or held by the operator: its time may be over, but that has to wait. */
 bool expiry_is_untouched(const struct relay *relay, uint32_t number);
+
+/* ---- foresight.c: relay_foresee(), for relay_reconfigure() ------------------------------------
+ */
+
+#define UNFORESEEN (NO_INDEX - 1) /* its domain says it, or its relay, or it cannot be read */
+/* Looks at all that has not been yet. False: memory. */
+bool foresight_complete(struct relay *relay, const struct relay_config *config,
+                        const struct relay_envelopes *envelopes) MUST_CHECK;
+/* After that: its route, NO_INDEX, or UNFORESEEN. */
+uint32_t foresight_route(const struct relay *relay, uint32_t number);
+struct routing *foresight_routing(struct relay *relay); /* gives it away */
+void foresight_drop(struct relay *relay);
+/* The place in the slab has another delivery now. */
+void foresight_renew(struct relay *relay, uint32_t number);
+/* The message is about to go. */
+void foresight_forget(struct relay *relay, uint32_t message);
 
 /* ---- deliver_by.c: RFC 2852 ----------------------------------------------------------------- */
 
