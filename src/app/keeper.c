@@ -116,6 +116,19 @@ static void say_if_all_are_ready(struct keeper *keeper)
     }
 }
 
+/* Those that core has gone ahead of. */
+static void reload_others(struct keeper *keeper)
+{
+    keeper->others_wait = false;
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (role != ROLE_CORE) {
+            child_reload(&keeper->children[role]);
+        }
+    }
+    children_renew_link(keeper, KEEPER_LINK_WEB); /* web begins anew with a configuration */
+    log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
+}
+
 void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,
                         enum error error)
 {
@@ -130,6 +143,10 @@ void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t gen
     log_event(LOG_LEVEL_DEBUG, "ready", LOG_TEXT("process", name),
               LOG_NUMBER("generation", generation));
     say_if_all_are_ready(keeper);
+    if (child->role == ROLE_CORE && keeper->others_wait && generation == keeper->generation &&
+        keeper->phase == KEEPER_RUNNING) {
+        reload_others(keeper);
+    }
 }
 
 static void log_lines(enum log_level level, const char *event, struct slice text)
@@ -249,14 +266,15 @@ static void reload_all(struct keeper *keeper, const struct plan *plan,
     texts_close(keeper->texts);
     memcpy(keeper->texts, texts, sizeof(keeper->texts));
     keeper->generation++;
-    /* core first: it knows the new routes before anything comes for them. */
-    for (int role = 0; role < ROLE_COUNT; role++) {
-        child_reload(&keeper->children[role]);
-    }
-    children_renew_link(keeper, KEEPER_LINK_WEB); /* web begins anew with a configuration */
+    /* core first: it knows the new routes before anything comes for them. With much mail queued
+     * that takes it a while. Should it die meanwhile, it starts with them. */
+    keeper->others_wait = keeper->children[ROLE_CORE].pid != 0;
+    child_reload(&keeper->children[ROLE_CORE]);
     log_warnings(warnings);
     set_stale(keeper, "%s", "");
-    log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
+    if (!keeper->others_wait) {
+        reload_others(keeper);
+    }
 }
 
 /* ---- the reader -------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@ struct role_channel {
     /* A reload on its way. */
     struct settings *settings;
     uint32_t generation;
+    uint32_t taken; /* of the one that was given to the role last */
     int listeners[LISTENERS_MAX];
     uint8_t buffer[KEEPER_MESSAGE_MAX];
 };
@@ -276,7 +277,7 @@ int role_fail(const char *what, enum error error)
 static void say_ready(const struct role_channel *channel, enum error error)
 {
     struct keeper_message ready = {
-        .kind = KEEPER_READY, .generation = channel->generation, .error = error};
+        .kind = KEEPER_READY, .generation = channel->taken, .error = error};
     error = keeper_send(channel->fd, &ready);
     if (error != ERROR_NONE) {
         exit(role_fail("keeper", error));
@@ -287,12 +288,20 @@ static void apply_reload(struct role_channel *channel)
 {
     const struct role_handlers *handlers = channel->handlers;
     enum error error = ERROR_INVALID;
+    channel->taken = channel->generation;
     if (channel->settings != NULL) {
         error = handlers->reload(handlers->context, channel->settings, channel->generation,
                                  channel->listeners);
     }
     no_listeners(channel->listeners);
     channel->settings = NULL;
+    if (error != ERROR_AGAIN) {
+        say_ready(channel, error);
+    }
+}
+
+void role_channel_reloaded(struct role_channel *channel, enum error error)
+{
     say_ready(channel, error);
 }
 
@@ -378,7 +387,7 @@ enum error role_channel_new(struct loop *loop, const struct role_start *start,
     }
     channel->fd = start->channel;
     channel->handlers = handlers;
-    channel->generation = start->generation;
+    channel->generation = channel->taken = start->generation;
     no_listeners(channel->listeners);
     channel->watch = loop_watch_new(loop, channel->fd, channel_ready, channel);
     if (channel->watch == NULL) {

@@ -61,7 +61,8 @@ struct role_handlers {
     /* Takes it over. */
     void (*link)(void *context, enum keeper_link link, int fd);
     /* Takes on a new configuration and new listeners (a descriptor each, or -1). All are taken
-     * over, also on failure; the old ones are this role's to free. */
+     * over, also on failure; the old ones are this role's to free. ERROR_AGAIN: it goes on, and
+     * role_channel_reloaded() will say how it ended, unless another comes before. */
     enum error (*reload)(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX]);
     /* Why the last reload was refused; empty: it was not. */
@@ -74,6 +75,7 @@ struct role_channel;
 enum error role_channel_new(struct loop *loop, const struct role_start *start,
                             const struct role_handlers *handlers,
                             struct role_channel **ret_channel) MUST_CHECK;
+void role_channel_reloaded(struct role_channel *channel, enum error error);
 void role_channel_free(struct role_channel *channel);
 
 void role_close_listeners(const int listeners[LISTENERS_MAX]); /* -1 is allowed in each */

@@ -19,6 +19,8 @@ struct core_process {
     struct core *core;
     struct loop_watch *control_watch;
     struct loop_timer *last_words;
+    struct role_channel *keeper;
+    struct settings *coming; /* a configuration that core gets ready for; or NULL */
 };
 
 enum { GROUPS_MAX = 64, ACCEPTS_PER_TURN = 16, LAST_WORDS_MS = 20, LARGE = 1 << 20 };
@@ -117,19 +119,30 @@ static void take_link(void *context, enum keeper_link link, int fd)
     core_add_control(process->core, fd, link != KEEPER_LINK_WEB);
 }
 
+static void reloaded(void *context, enum error error)
+{
+    struct core_process *process = context;
+    struct settings *settings = process->coming;
+    process->coming = NULL;
+    if (error == ERROR_NONE) {
+        struct settings *old = process->start.settings;
+        process->start.settings = settings;
+        settings = old;
+    }
+    settings_free(settings);
+    role_channel_reloaded(process->keeper, error);
+}
+
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
                          const int listeners[LISTENERS_MAX])
 {
     (void)listeners;
     struct core_process *process = context;
-    enum error error = core_reconfigure(process->core, settings_config(settings), generation);
-    if (error != ERROR_NONE) {
-        settings_free(settings);
-        return error;
-    }
-    settings_free(process->start.settings);
-    process->start.settings = settings;
-    return ERROR_NONE;
+    struct settings *overtaken = process->coming;
+    process->coming = settings;
+    core_reconfigure_soon(process->core, settings_config(settings), generation, reloaded, process);
+    settings_free(overtaken);
+    return ERROR_AGAIN;
 }
 
 static void stale(void *context, struct slice why)
@@ -244,8 +257,7 @@ int role_core(int channel)
                                            .reload = reload,
                                            .stale = stale,
                                            .stop = stop};
-    struct role_channel *keeper;
-    error = role_channel_new(process.loop, start, &handlers, &keeper);
+    error = role_channel_new(process.loop, start, &handlers, &process.keeper);
     if (error != ERROR_NONE || process.control_watch == NULL || process.last_words == NULL) {
         return role_fail("keeper", error);
     }
@@ -254,7 +266,8 @@ int role_core(int channel)
     core_free(process.core);
     loop_watch_free(process.control_watch);
     loop_timer_free(process.last_words);
-    role_channel_free(keeper);
+    role_channel_free(process.keeper);
+    settings_free(process.coming);
     settings_free(start->settings);
     loop_free(process.loop);
     return ROLE_EXIT_STOPPED;

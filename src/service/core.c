@@ -18,6 +18,7 @@ enum {
     EVENTS_TOTAL_MIN = 256 << 20,
     EVENTS_FILE_BYTES = 64 << 20,
     EVENTS_FILES_LEAST = 4,
+    FORESEEN_A_TURN = 200, /* envelopes: reads of the journal, which may wait for the disk */
 };
 #define EVENTS_TOTAL_MAX (16ULL << 30)
 
@@ -191,25 +192,43 @@ static struct events_settings events_settings(const struct service_config *confi
                                                                            : EVENTS_FILE_BYTES};
 }
 
+static enum error read_for_relay(void *context, struct spool_handle handle, struct arena *arena,
+                                 struct spool_message *ret_message)
+{
+    struct core *core = context;
+    return spool_read_envelope(core->spool, handle, arena, ret_message);
+}
+
+static void foresee_slice(void *context)
+{
+    struct core *core = context;
+    const struct relay_envelopes envelopes = {.context = core, .read = read_for_relay};
+    if (core->coming.config == NULL) {
+        return; /* one that came later needed no more slices */
+    }
+    if (!relay_foresee_slice(core->relay, &envelopes, FORESEEN_A_TURN)) {
+        loop_later_ask(core->foresee);
+        return;
+    }
+    const struct service_config *config = core->coming.config;
+    core->coming.config = NULL;
+    core->coming.done(core->coming.context,
+                      core_reconfigure(core, config, core->coming.generation));
+}
+
 static bool make_timers(struct core *core)
 {
     core->tick = loop_timer_new(core->loop, tick, core);
     core->due = loop_timer_new(core->loop, relay_due, core);
     core->in_relief = loop_timer_new(core->loop, core_in_read_on, core);
     core->load = loop_later_new(core->loop, load_slice, core);
+    core->foresee = loop_later_new(core->loop, foresee_slice, core);
     core->in_later = loop_later_new(core->loop, core_in_read_on, core);
     core->out_later = loop_later_new(core->loop, core_out_later, core);
     core->control_later = loop_later_new(core->loop, core_control_later, core);
     return core->tick != NULL && core->due != NULL && core->in_relief != NULL &&
-           core->load != NULL && core->in_later != NULL && core->out_later != NULL &&
-           core->control_later != NULL;
-}
-
-static enum error read_for_relay(void *context, struct spool_handle handle, struct arena *arena,
-                                 struct spool_message *ret_message)
-{
-    struct core *core = context;
-    return spool_read_envelope(core->spool, handle, arena, ret_message);
+           core->load != NULL && core->foresee != NULL && core->in_later != NULL &&
+           core->out_later != NULL && core->control_later != NULL;
 }
 
 static enum sts_demand demand_for_relay(void *context, struct slice domain, struct slice host)
@@ -387,6 +406,23 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     return ERROR_NONE;
 }
 
+void core_reconfigure_soon(struct core *core, const struct service_config *config,
+                           uint32_t generation, void (*done)(void *context, enum error error),
+                           void *context)
+{
+    core->coming.config = config;
+    core->coming.generation = generation;
+    core->coming.done = done;
+    core->coming.context = context;
+    enum error error = relay_foresee(core->relay, &config->relay);
+    if (error != ERROR_NONE) {
+        core->coming.config = NULL;
+        done(context, error);
+        return;
+    }
+    foresee_slice(core);
+}
+
 static bool is_idle(const struct core *core)
 {
     return core->commits_under_way == 0 && core->notes_pending == 0 && core_act_is_idle(core);
@@ -452,6 +488,7 @@ void core_free(struct core *core)
     loop_timer_free(core->due);
     loop_timer_free(core->in_relief);
     loop_later_free(core->load);
+    loop_later_free(core->foresee);
     loop_later_free(core->in_later);
     loop_later_free(core->out_later);
     loop_later_free(core->control_later);

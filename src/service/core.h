@@ -51,6 +51,12 @@ void core_set_stale(struct core *core, struct slice why);
 /* On success nothing points into the old configuration. */
 enum error core_reconfigure(struct core *core, const struct service_config *config,
                             uint32_t generation) MUST_CHECK;
+/* The same, when what must be read of queued mail has been: in slices, between which core works by
+ * the old one. `done` says how it ended, perhaps within the call. Once it is called again for
+ * another, the first is forgotten without a word; until then `config` must live. */
+void core_reconfigure_soon(struct core *core, const struct service_config *config,
+                           uint32_t generation, void (*done)(void *context, enum error error),
+                           void *context);
 /* Writes out what is under way, then calls `done`. */
 void core_stop(struct core *core, void (*done)(void *context), void *context);
 void core_free(struct core *core);

@@ -151,6 +151,12 @@ struct core {
     struct counters *counters;
     struct spool *spool;
     struct relay *relay;
+    struct {
+        const struct service_config *config; /* NULL: none */
+        uint32_t generation;
+        void (*done)(void *context, enum error error);
+        void *context;
+    } coming; /* a configuration that relay looks ahead for */
     struct events *events;
     struct event_bound *refusals;
     struct logins *logins;    /* NULL: no memory, and nothing is heard of them */
@@ -163,6 +169,7 @@ struct core {
     struct loop_timer *due; /* relay's deadline */
     int64_t due_at;
     struct loop_later *load;
+    struct loop_later *foresee;
     struct loop_later *in_later;  /* rings of edge-in have more to read */
     struct loop_timer *in_relief; /* not read on: too much content waits for storage */
     struct loop_later *out_later;

@@ -239,6 +239,26 @@ def test_reload_moves_a_listener_and_adds_a_domain(holdfast, sink):
     mx.stop()
 
 
+@pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL])
+def test_a_reload_waits_for_core_or_for_its_next_life(holdfast, sink, then):
+    """Nothing comes for a route that core does not know, however long it takes over it."""
+    hop = sink()
+    mx = holdfast(backup_mx(hop.port))
+    wait_for(lambda: " keeper started " in mx.log(), 30, what="all children ready")
+    core = child(mx, "holdfast-core")
+    os.kill(core, signal.SIGSTOP)
+    mx.port = free_port()
+    mx.configure(backup_mx(hop.port) + "domain example.org { deliver-to = m1 }\n")
+    mx.reload()
+    wait_for(lambda: not refused(mx.port), 30, what="the keeper's new listener")
+    assert " reloaded " not in mx.log()
+    os.kill(core, then)
+    wait_for(lambda: greets(mx.port), 30, what="the new listener")
+    wait_for(lambda: " reloaded " in mx.log(), 30, what="word of the reload")
+    mx.lines("queue", "list", "--all")
+    mx.stop()
+
+
 def test_reloads_do_not_pile_up(holdfast, sink):
     """A configuration that is not in force any more takes no memory."""
     hop = sink()

@@ -764,6 +764,52 @@ static void a_reload_changes_places_and_routes(void **state)
                         "orphan");
 }
 
+static void count_reload(void *context, enum error error)
+{
+    assert_int_equal(error, ERROR_NONE);
+    ++*(uint32_t *)context;
+}
+
+/* The domain goes, so that all its mail has to be asked for another route. */
+static void a_reload_with_much_mail_is_made_in_turns_and_overtaken_by_the_next(void **state)
+{
+    static struct service_config without[2];
+    struct bench *bench = *state;
+    uint32_t done[2] = {0};
+    bench->connects = false;
+    bench_attach_out(bench, true, true);
+    for (uint32_t i = 1; i <= 450; i++) {
+        bench_send(bench, 1, false);
+        bench_until(bench, &bench->stored, i);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        without[i] = bench->config;
+        without[i].relay.routes = bench->routes + 1;
+        without[i].relay.route_count = 1;
+        without[i].relay.bounces = 0;
+        core_reconfigure_soon(bench->core, &without[i], 2 + i, count_reload, &done[i]);
+        assert_int_equal(done[i], 0);
+        assert_int_equal(bench->core->generation, 1);
+    }
+    memset(&without[0], 0, sizeof(without[0])); /* nothing looks at it any more */
+    bench_send(bench, 1, false);
+    bench_until(bench, &done[1], 1);
+    assert_int_equal(done[0], 0);
+    assert_int_equal(bench->core->generation, 3);
+    bench_until(bench, &bench->stored, 451);
+    assert_int_equal(queued(bench, "deliveries"), 451);
+    /* One with nothing to read is made at once, and ends one that is not. */
+    without[0] = bench->config;
+    done[1] = 0;
+    core_reconfigure_soon(bench->core, &without[1], 4, count_reload, &done[1]);
+    assert_int_equal(done[1], 0);
+    core_reconfigure_soon(bench->core, &without[0], 5, count_reload, &done[0]);
+    assert_int_equal(done[0], 1);
+    bench_run_ms(bench, 50);
+    assert_int_equal(done[1], 0);
+    assert_int_equal(bench->core->generation, 5);
+}
+
 static void edge_in_is_told_what_it_must_know(void **state)
 {
     struct bench *bench = *state;
@@ -977,6 +1023,7 @@ int main(void)
         MEMORY_TEST(who_is_taken_alike_is_looked_up_alike),
         MEMORY_TEST(who_was_not_asked_about_of_late_is_asked_about),
         MEMORY_TEST(a_reload_changes_places_and_routes),
+        MEMORY_TEST(a_reload_with_much_mail_is_made_in_turns_and_overtaken_by_the_next),
         MEMORY_TEST(edge_in_is_told_what_it_must_know),
         MEMORY_TEST(a_quota_is_told),
         MEMORY_TEST(each_alert_is_told_once),
