@@ -204,6 +204,9 @@ const struct setting settings_table[] = {
      .text = "Whether the envelope's sender of users who have logged in must be an address of "
              "theirs; an empty one is always allowed. header: and so must be each address in the From "
              "and Sender fields of the content; it must have one From field."},
+    {"auth-results", SETTING_SWITCH, LISTEN(tells_login), .fallback = "no",
+     .text = "Whether mail of who has logged in gets an Authentication-Results field (RFC 8601, "
+             "auth=pass, under authserv-id) with the name, for filters behind us. Recipients see it, too."},
     {"proxy-from", SETTING_NETWORKS, .block = BLOCK_LISTEN, .otherwise = "none",
      .text = "Load balancers in front of this listener: they must begin each connection with a PROXY "
              "header (version 1 or 2), which says who their client is; from others it is an error."},

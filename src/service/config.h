@@ -104,6 +104,7 @@ struct listener_config {
     uint32_t dnsbl_score;       /* of a stranger that is refused; 0: none is asked for */
     struct ip_networks trusted; /* that may use XCLIENT and XFORWARD */
     bool believes_login;        /* that XCLIENT tells */
+    bool tells_login;           /* in Authentication-Results */
     struct ip_networks proxies; /* that must send a PROXY header */
     bool reject_bare_newline;   /* else normalize (R10) */
     enum listener_tls tls;

@@ -158,6 +158,8 @@ static void put_trace(const struct session *session, struct slice recipient,
         .received_ms = transaction->received_ms,
         .priority = transaction->priority,
         .has_priority = transaction->has_priority,
+        .authserv_id = session->listener->own_names[1],
+        .login = session->listener->tells_login ? login_user(session) : SLICE_EMPTY,
     };
     smtp_in_trace_write(&trace, ret_field);
 }

@@ -62,6 +62,7 @@ struct listener {
     enum milter_default milter_default;
     bool login_in_clear; /* from loopback */
     bool believes_login; /* that XCLIENT tells */
+    bool tells_login;    /* in Authentication-Results */
     enum sender_check sender_check;
 };
 

@@ -182,6 +182,7 @@ static struct listener *listener_new(struct smtp_in *in, const struct service_co
     listener->dnsbl_score = from->dnsbl_score;
     listener->login_in_clear = from->login_in_clear;
     listener->believes_login = from->believes_login;
+    listener->tells_login = from->tells_login;
     listener->sender_check = from->sender_check;
     return listener;
 }

@@ -45,6 +45,29 @@ static struct slice harmless(struct slice name, uint8_t room[HELO_MAX])
     return slice_make(room, name.length);
 }
 
+/* A value of RFC 8601 section 2.2; no field has a byte that is not ASCII. */
+static void put_login(struct buffer *field, struct slice login)
+{
+    buffer_append(field, SLICE_LITERAL("\""));
+    for (size_t i = 0; i < login.length; i++) {
+        uint8_t c = login.data[i];
+        if (c == '"' || c == '\\') {
+            buffer_put_u8(field, '\\');
+        }
+        buffer_put_u8(field, c >= ' ' && c < 0x7f ? c : '?');
+    }
+    buffer_append(field, SLICE_LITERAL("\""));
+}
+
+static void put_results(const struct smtp_in_trace *trace, struct buffer *field)
+{
+    buffer_append(field, SLICE_LITERAL("Authentication-Results: "));
+    buffer_append(field, trace->authserv_id);
+    buffer_append(field, SLICE_LITERAL(";\r\n\tauth=pass smtp.auth="));
+    put_login(field, trace->login);
+    buffer_append(field, SLICE_LITERAL("\r\n"));
+}
+
 void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_field)
 {
     uint8_t helo[HELO_MAX];
@@ -99,4 +122,7 @@ void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_f
     buffer_append(ret_field, SLICE_LITERAL(";"));
     put_word(&writer, slice_from_text(date));
     buffer_append(ret_field, SLICE_LITERAL("\r\n"));
+    if (trace->login.length > 0) {
+        put_results(trace, ret_field);
+    }
 }

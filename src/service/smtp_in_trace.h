@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The Received field that is put in front of every message taken (RFC 5321 section 4.4).
+ * The Received field that is put in front of every message taken (RFC 5321 section 4.4), and behind
+ * it, of who has logged in, an Authentication-Results field (RFC 8601 section 2.7.4).
  */
 #ifndef HOLDFAST_SERVICE_SMTP_IN_TRACE_H
 #define HOLDFAST_SERVICE_SMTP_IN_TRACE_H
@@ -21,9 +22,11 @@ struct smtp_in_trace {
     int64_t received_ms;
     int8_t priority; /* RFC 6710 section 7, if it was given */
     bool has_priority;
+    struct slice authserv_id; /* who says who has logged in */
+    struct slice login;       /* empty: nobody has, or nobody shall be told */
 };
 
-/* The whole field with its last CRLF, folded before 78 columns where words allow it. */
+/* The whole fields with their last CRLF, folded before 78 columns where words allow it. */
 void smtp_in_trace_write(const struct smtp_in_trace *trace, struct buffer *ret_field);
 
 #endif

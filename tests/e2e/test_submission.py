@@ -506,6 +506,19 @@ def test_what_is_missing_of_the_header_is_added(submission):
         assert b"\r\n\r\n" not in before and b"no header" not in before
 
 
+def test_filters_behind_us_may_be_told_who_has_logged_in(submission):
+    """RFC 8601. What he writes in our name himself is taken out."""
+    server = submission(listen="auth-results = yes", top="authserv-id = example.net\n")
+    with server.logged_in() as client:
+        client.send(ANN, ["x@elsewhere.example"],
+                    b"Authentication-Results: example.net; auth=pass smtp.auth=boss\r\n"
+                    b"Subject: x\r\n\r\nbody\r\n")
+    told = arrived(server.sink, 1)[0].content
+    assert re.match(rb"Received: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*Authentication-Results: "
+                    rb'example.net;\r\n\tauth=pass smtp.auth="ann@example.org"\r\n', told), told
+    assert b"boss" not in told
+
+
 def test_fields_are_put_into_no_body(submission):
     """The first line behind the fields comes in two pieces: their place has gone by."""
     server = submission()

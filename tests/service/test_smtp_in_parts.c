@@ -47,6 +47,15 @@ static void received_field(void **state)
                 "Received: from a?b?c?d?e?f???g??? ([192.0.2.1]) by mx.example.net (holdfast)\r\n"
                 "\twith ESMTP id 014d2pf2dbsqqzxq5tk1v58cgg;\r\n"
                 "\tSat, 21 Nov 2026 23:49:20 +0000\r\n");
+    /* Nor can a name of who has logged in. */
+    trace.helo = SLICE_LITERAL("c");
+    trace.authserv_id = SLICE_LITERAL("example.net");
+    trace.login = SLICE_LITERAL("a\"b\\;spf=pass\r\nX: \xc3\xa4@x");
+    check_field(&trace,
+                "Received: from c ([192.0.2.1]) by mx.example.net (holdfast) with ESMTP id\r\n"
+                "\t014d2pf2dbsqqzxq5tk1v58cgg; Sat, 21 Nov 2026 23:49:20 +0000\r\n"
+                "Authentication-Results: example.net;\r\n"
+                "\tauth=pass smtp.auth=\"a\\\"b\\\\;spf=pass??X: ??@x\"\r\n");
 }
 
 /* RFC 5321 section 4.4, RFC 3848, RFC 6531, RFC 6710, RFC 8314: each clause in its place, or not
