@@ -39,8 +39,11 @@ enum {
     BATCH = 5000,            /* addresses in a request, */
     BATCH_BYTES = 256 << 10, /* and so long together: written as JSON they fill half a frame */
     PIECE = 256 << 10,
+    TOKEN_MAX = 255, /* as settings_secret() lets it be */
     PROBLEM_SIZE = 160 + RECIPIENT_PROBLEM_MAX,
 };
+
+#define AUTHORIZATION "Authorization: Bearer "
 
 enum phase { PHASE_IDLE, PHASE_ASKED, PHASE_READING, PHASE_LAST };
 
@@ -506,6 +509,21 @@ static void take_directory(struct list_desk *desk)
 
 /* ---- whose turn it is ------------------------------------------------------------------------ */
 
+/* RFC 6750 section 2.1. False: no block of this page has a token. */
+static bool put_token(const struct list_desk *desk, char *header, size_t size)
+{
+    const struct relay_config *config = &desk->config->relay;
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        const struct route_config *route = &config->routes[i];
+        if (route->recipients_token.length > 0 &&
+            slice_equal(route->recipients_list, slice_from_text(desk->source->name))) {
+            snprintf(header, size, AUTHORIZATION "%.*s", SLICE_PRINT(route->recipients_token));
+            return true;
+        }
+    }
+    return false;
+}
+
 static void begin(struct list_desk *desk, struct list_source *source)
 {
     if (source->kind == SOURCE_DIRECTORY && source->token == 0) {
@@ -531,6 +549,8 @@ static void begin(struct list_desk *desk, struct list_source *source)
         }
         return;
     }
+    char header[sizeof(AUTHORIZATION) + TOKEN_MAX];
+    bool has_token = put_token(desk, header, sizeof(header));
     const struct fetch page = {
         .fn = page_answered,
         .context = desk,
@@ -538,9 +558,11 @@ static void begin(struct list_desk *desk, struct list_source *source)
         .url = source->name,
         .may_be_plain = true, /* to this machine alone: the settings see to it */
         .etag = source->is_taken && source->etag[0] != '\0' ? source->etag : NULL,
+        .header = has_token ? header : NULL,
         .most_bytes = PAGE_BYTES_MAX,
         .timeout_ms = PAGE_TIMEOUT_MS};
     fetch_begin(desk->fetcher, &page);
+    digest_forget(header, sizeof(header));
 }
 
 static void tick(void *context)

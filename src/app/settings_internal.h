@@ -123,12 +123,12 @@ bool settings_secret(struct settings *settings, const struct place *at, struct s
 /* The same for a file of many secrets, whose lines are the caller's to check. */
 bool settings_secret_file(struct settings *settings, const struct place *at, struct slice path,
                           unsigned readers, uint32_t *ret_source);
-/* The same for a file that is no secret, but of use to its readers only. */
 /* The same of one that need not be there, by its whole path (static): false if it is not, cannot be
  * read or is no good, with no complaint. It is looked at once. */
 typedef bool settings_file_fn(struct slice content);
 bool settings_found_file(struct settings *settings, struct slice path, unsigned readers,
                          settings_file_fn *is_good, uint32_t *ret_source);
+/* The same for a file that is no secret, but of use to its readers only. */
 bool settings_withheld_file(struct settings *settings, const struct place *at, struct slice path,
                             unsigned readers, uint32_t *ret_source);
 /* What settings_expand() wrote; false: no such text. */

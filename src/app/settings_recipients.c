@@ -223,6 +223,30 @@ static void fill_source(struct settings *settings, struct route_config *route,
     }
 }
 
+static void take_token(struct settings *settings, struct route_config *route,
+                       const struct entry *file)
+{
+    if (file == NULL || file->count != 1 || file->list) {
+        return;
+    }
+    if (!is_page(route->recipients_list)) {
+        settings_complain(settings, file->at,
+                          "recipients-token-file is for recipients = https://HOST/...");
+    } else if (settings_secret(settings, &file->values[0].at, file->values[0].text,
+                               SETTINGS_FOR_HELPER, SETTINGS_SECRET_MAX,
+                               &route->recipients_token)) {
+        for (size_t i = 0; i < route->recipients_token.length; i++) {
+            uint8_t c = route->recipients_token.data[i];
+            if (c <= ' ' || c >= 0x7f) {
+                settings_complain(settings, file->at,
+                                  "recipients-token-file: a token is of printable ASCII without "
+                                  "blanks");
+                return;
+            }
+        }
+    }
+}
+
 void settings_recipients(struct settings *settings, struct route_config *route,
                          const struct entry *const *entries)
 {
@@ -231,6 +255,7 @@ void settings_recipients(struct settings *settings, struct route_config *route,
     if (source != NULL && source->count > 0) {
         fill_source(settings, route, &source->values[0]);
     }
+    take_token(settings, route, settings_entry(entries, BLOCK_DOMAIN, "recipients-token-file"));
     for (size_t i = 0; separators != NULL && i < route->separators.length; i++) {
         if (strchr("+-=_#~^&$!*/|.", route->separators.data[i]) == NULL) {
             settings_complain(

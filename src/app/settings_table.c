@@ -329,6 +329,9 @@ const struct setting settings_table[] = {
      .least = SECOND, .most = 30 * DAY,
      .text = "How often a page with recipients, or a directory, is asked. A file is read whenever it "
              "changes."},
+    {"recipients-token-file", SETTING_SECRET, .block = BLOCK_DOMAIN, .otherwise = "none",
+     .text = "The file whose one line is a token for a page with recipients (Authorization: Bearer, "
+             "RFC 6750); read at start and reload, and given to the helper process alone."},
     {"unknown", SETTING_CHOICE, DOMAIN(unknown), .fallback = "accept", .choices = "accept|defer",
      .text = "What RCPT answers for a recipient of whom nothing is known while the server cannot be "
              "asked, or does not say: 250, or 450."},

@@ -157,8 +157,9 @@ struct route_config {
     uint64_t delay_notice_ms; /* 0: none */
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
     enum recipients_source recipients;
-    struct slice recipients_list; /* RECIPIENTS_LIST: an absolute path, a URL, or "ldap:NAME" */
-    uint64_t recipients_every_ms; /* so often it is asked for; a path whenever it changes */
+    struct slice recipients_token; /* for that URL; known to the process that fetches only */
+    struct slice recipients_list;  /* RECIPIENTS_LIST: an absolute path, a URL, or "ldap:NAME" */
+    uint64_t recipients_every_ms;  /* so often it is asked for; a path whenever it changes */
     enum unknown_policy unknown;
     bool only_when_down;      /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
     struct slice separators;  /* each of them begins what a local part has beside its name */

@@ -542,6 +542,8 @@ static void domains(void **state)
          "conf:6: recipients: /nowhere/list: No such file or directory\n"},
         {GOOD "domain a { deliver-to = m1 recipients = \"file:/\" }\n",
          "conf:6: recipients: /: is a directory\n"},
+        {GOOD "domain a { deliver-to = m1 recipients-token-file = token }\n",
+         "conf:6: recipients-token-file is for recipients = https://HOST/...\n"},
         {GOOD "domain a { deliver-to = m1 recipients = \"http://lists.example/x\" }\n",
          "conf:6: recipients: 'http://lists.example/x' is not one of any, learn, file:PATH, "
          "https://HOST/..., ldap:NAME\n"},

@@ -13,6 +13,7 @@ import pytest
 
 import exposition
 from daemon import backup_mx
+from memory import memory_of
 from peers import free_port, wait_for
 from test_recipients import codes
 
@@ -153,6 +154,7 @@ class Page:
 
     def __init__(self):
         self.status, self.body, self.asked = 200, b"", []
+        self.wants = None  # an Authorization field, else 401
         page = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -160,6 +162,8 @@ class Page:
                 tag = f'"{hash(page.body)}"'
                 given = self.headers.get("If-None-Match")
                 status = 304 if page.status == 200 and given == tag else page.status
+                if page.wants not in (None, self.headers.get("Authorization")):
+                    status = 401
                 self.send_response(status)
                 self.send_header("ETag", tag)
                 self.send_header("Content-Length", str(len(page.body) if status == 200 else 0))
@@ -190,6 +194,21 @@ def page():
 def from_page(page):
     return backup_mx(free_port(), more=f'recipients = "{page.url}" recipients-interval = 1s '
                                        "unknown = defer")
+
+
+def test_a_page_may_want_a_token(holdfast, page, place):
+    """It comes out of a file, and only who fetches has it."""
+    page.body, page.wants = b"ann@example.com\n", "Bearer open-sesame-4711"
+    token = place / "token"
+    token.write_text("open-sesame-4711\n")
+    token.chmod(0o600)
+    mx = holdfast(backup_mx(free_port(), more=f'recipients = "{page.url}" recipients-interval = 1s '
+                            f'recipients-token-file = "{token}" unknown = defer'))
+    wait_codes(mx, [250, 550], "ann@example.com", "ben@example.com")
+    for name, pids in mx.processes().items():
+        has = b"open-sesame-4711" in memory_of(pids[0])
+        assert has == (name in ("holdfast-helper", "holdfastd")), name
+    assert "sesame" not in mx.log()
 
 
 def test_a_page_is_asked_for_and_only_taken_when_it_is_new(holdfast, page):
