@@ -19,7 +19,9 @@
 enum {
     CARRY_BYTES = 16 << 10,          /* a record of TLS */
     CARRY_STEPS = 8,                 /* so that one site leaves time for others */
-    CARRY_QUIET_MS = 15 * 60 * 1000, /* longer than the sending process waits for any reply */
+    CARRY_RECORDS = 64,              /* in a step: some have lines of nothing else but their ends */
+    CARRY_QUIET_MS = 70 * 60 * 1000, /* longer than the sending process waits for any reply */
+    CARRY_GONE_MS = 60 * 1000,       /* a host that does not acknowledge, or say that it lives */
 };
 
 struct flow {
@@ -96,6 +98,8 @@ bool carry_begin(struct session *session)
 {
     session->carriage->is_on = true;
     session->carriage->moved_ms = clock_steady_ms();
+    net_give_up_after(session->fd, CARRY_GONE_MS);
+    net_ask_for_life(session->fd, true);
     return carry_go_on(session);
 }
 
@@ -112,7 +116,7 @@ static struct slice piece_of(const struct flow *flow, struct end to)
 static enum error drain(struct flow *flow, struct end to, bool *ret_moved)
 {
     enum error error = ERROR_NONE;
-    while (flow->length > 0 && error == ERROR_NONE) {
+    for (int i = 0; i < CARRY_RECORDS && flow->length > 0 && error == ERROR_NONE; i++) {
         size_t count = 0;
         error = stream_send(to.tls, to.fd, piece_of(flow, to), &count);
         if (error == ERROR_NONE) {

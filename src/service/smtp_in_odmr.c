@@ -81,8 +81,10 @@ static bool has_more(struct session *session)
         return net_has_input(session->fd);
     }
     enum error error = tls_receive(session->tls, early, sizeof(early), &length);
-    return error != ERROR_AGAIN &&
-           (error != ERROR_NONE || session_keep(session, slice_make(early, length)));
+    if (error == ERROR_NONE) { /* without memory they are lost, and the answer is the same */
+        (void)session_keep(session, slice_make(early, length));
+    }
+    return error != ERROR_AGAIN;
 }
 
 bool odmr_atrn(struct session *session, const struct smtp_server_event *event,

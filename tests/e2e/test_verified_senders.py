@@ -89,6 +89,20 @@ def test_what_a_client_calls_itself_verifies_nobody(judged):
     assert out.messages == []
 
 
+@pytest.mark.parametrize("field, result", [
+    (b"From: <b@x;dkim=pass(x)header.d=client.example>\r\n",
+     "dmarc=none header.from=x;dkim=pass(x)header.d=client.example"),
+    (b"DKIM-Signature: v=1; d=other.example; i=x=3Bdkim=3Dpass(x)header.d=3Dclient.example=3bx=3D\r\n"
+     b"\t@other.example; b=AA==\r\n",
+     "dkim=pass header.i=x;dkim=pass(x)header.d=client.example;x=@other.example"),
+], ids=["From", "DKIM-Signature"])
+def test_what_a_message_says_verifies_nobody(judged, field, result):
+    mx, _, out, _ = judged(results("mx2.example.net; " + result))
+    mx.send(["gone@example.com"], content=field + REST)
+    wait_for(lambda: mx.status()["dead_letters"] == 1, 60, what="a dead letter")
+    assert out.messages == []
+
+
 def test_results_in_our_name_never_come_in(holdfast, sink):
     """Without filters as well: who is behind us may believe what bears our name."""
     hop = sink()
