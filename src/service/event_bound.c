@@ -76,11 +76,11 @@ bool event_bound_take(struct event_bound *bound, struct slice of, const struct i
         *place =
             (struct place){.in_use = true, .whose = hash, .client = *client, .since_ms = now_ms};
     }
-    if (is_over(place, now_ms)) {
+    bool is_its = place->whose == hash;
+    if (is_its && is_over(place, now_ms)) { /* else event_bound_over() tells it first */
         place->since_ms = now_ms;
         place->kept = 0;
     }
-    bool is_its = place->whose == hash;
     if (!is_its || place->kept >= EVENT_BOUND_OF_ONE || !spend(bound, now_ms)) {
         place->left_out++;
         place->client = is_its ? *client : place->client;

@@ -115,6 +115,28 @@ static void without_a_total_each_has_its_share_and_no_more(void **state)
     event_bound_free(bound);
 }
 
+/* Whoever finds a place taken does not keep what was left out there from being told. */
+static void strangers_do_not_renew_the_minute_of_a_place(void **state)
+{
+    (void)state;
+    enum { MANY = 20000 };
+    struct event_bound *bound = event_bound_new(false);
+    uint64_t left_out, sum = 0;
+    struct ip_address client = client_of(1, 1);
+    assert_non_null(bound);
+    for (uint32_t i = 0; i < 2 * MANY; i++) {
+        char name[16];
+        int length = snprintf(name, sizeof(name), "ann%u", i);
+        (void)event_bound_take(bound, slice_make(name, (size_t)length), &client,
+                               i < MANY ? 0 : 60000, &left_out);
+    }
+    while (event_bound_over(bound, 60000, &client, &left_out)) {
+        sum += left_out;
+    }
+    assert_in_range(sum, MANY / 2, 2 * MANY);
+    event_bound_free(bound);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -125,6 +147,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_flood_of_many_networks_is_bounded_and_counted, set_up,
                                         tear_down),
         cmocka_unit_test(without_a_total_each_has_its_share_and_no_more),
+        cmocka_unit_test(strangers_do_not_renew_the_minute_of_a_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
