@@ -160,7 +160,7 @@ static void tick(void *context)
     core_policies_tick(core);
     core_greylist_tick(core);
     core_refusals_tick(core);
-    logins_tick(core);
+    logins_tick(core, core_now().steady_ms);
     core_tls_reports_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());

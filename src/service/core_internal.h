@@ -349,7 +349,7 @@ void core_refusals_tick(struct core *core);
 /* core_logins.c */
 struct logins *logins_new(struct core *core); /* NULL: memory */
 void logins_free(struct logins *logins);      /* NULL is allowed */
-void logins_tick(struct core *core);
+void logins_tick(struct core *core, int64_t steady_ms);
 /* Whether somebody must wait of whom this alert is. */
 bool logins_waits(const struct core *core, enum alert_kind kind, struct slice subject);
 bool core_listing_looked_up(struct core_edge_out *out, struct reader *reader);

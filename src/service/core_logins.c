@@ -4,8 +4,10 @@
  * how many), and an alert while somebody must wait after failed ones.
  *
  * It is believed when it says that somebody waits, and for how long: the alert ends with that time,
- * with the process, which forgets who waits, and after a restart of ours it is raised by the next
- * failure. Names that nobody has raise none: strangers may make up as many as they like.
+ * and no sooner than after an hour, or with the process, which forgets who waits; after a restart
+ * of ours it is raised by the next failure. So a storm of guesses, which costs strangers nothing,
+ * begins few alerts in an hour, and buries no others where a hook tells so many in an hour. Names
+ * that nobody has raise none: strangers may make up as many as they like.
  */
 #include "service/core_internal.h"
 
@@ -14,12 +16,14 @@
 #include "sys/fdpass.h"
 #include "sys/net.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum {
     NEWS_PER_TURN = 64,
-    WAITING_MAX = 16, /* alerts of each kind with a name; the others have one together */
+    WAITING_MAX = 4, /* alerts of each kind with a name; the others have one together */
+    STANDS_AT_LEAST_MS = 3600000,
     KINDS = 2,
     SUBJECT_SIZE = LOGIN_NAME_MAX + 1,
 };
@@ -27,6 +31,7 @@ enum {
 struct waiting {
     char subject[SUBJECT_SIZE];
     int64_t until_ms; /* 0: nobody */
+    uint64_t times;   /* of the others: how often one was made to wait */
 };
 
 struct logins {
@@ -61,17 +66,28 @@ static struct waiting *find_place(struct waiting *all, struct slice subject)
 }
 
 static void must_wait(struct logins *logins, int kind, struct slice subject, const char *text,
-                      const char *text_of_others, uint32_t wait_ms)
+                      uint32_t wait_ms)
 {
+    static const char *const others[KINDS] = {"strangers at other accounts", "other clients"};
     struct waiting *place = find_place(logins->waiting[kind], subject);
     bool is_other = place == &logins->waiting[kind][WAITING_MAX];
-    int64_t until_ms = core_now().steady_ms + wait_ms;
-    if (place->until_ms == 0 && !is_other) {
-        memcpy(place->subject, subject.data, subject.length);
-        place->subject[subject.length] = '\0';
+    int64_t now_ms = core_now().steady_ms, until_ms = now_ms + wait_ms;
+    char of_others[ALERT_TEXT_SIZE];
+    if (place->until_ms == 0) {
+        place->until_ms = now_ms + STANDS_AT_LEAST_MS;
+        if (!is_other) {
+            memcpy(place->subject, subject.data, subject.length);
+            place->subject[subject.length] = '\0';
+        }
+    }
+    if (is_other) {
+        snprintf(of_others, sizeof(of_others),
+                 "after too many failed logins %s were made to wait, too: %" PRIu64 " times",
+                 others[kind], ++place->times);
+        text = of_others;
     }
     place->until_ms = until_ms > place->until_ms ? until_ms : place->until_ms;
-    report_alert_of(logins->core, kinds[kind], subject_of(place), is_other ? text_of_others : text);
+    report_alert_of(logins->core, kinds[kind], subject_of(place), text);
 }
 
 /* As the throttle counts clients: an address of IPv4, a /64 of IPv6. */
@@ -93,20 +109,17 @@ static void look_who_waits(struct logins *logins, const struct login_news *news)
     char text[ALERT_TEXT_SIZE], client[IP_TEXT_SIZE + 4];
     struct slice from = client_text(&news->client, client);
     if (news->account_wait_ms > 0 && news->is_known) {
-        snprintf(text, sizeof(text),
-                 "too many logins as %.*s have failed, the last from %s: strangers must wait",
-                 SLICE_PRINT(slice_take(news->name, 80)), client);
-        must_wait(logins, 0, news->name, text,
-                  "too many logins have failed at many more accounts: strangers must wait",
-                  news->account_wait_ms);
+        snprintf(
+            text, sizeof(text),
+            "too many logins as %.*s have failed, the last from %s: strangers are made to wait",
+            SLICE_PRINT(slice_take(news->name, 80)), client);
+        must_wait(logins, 0, news->name, text, news->account_wait_ms);
     }
     if (news->client_wait_ms > 0) {
         snprintf(text, sizeof(text),
-                 "too many logins from %s have failed, the last as %.*s: it must wait", client,
-                 SLICE_PRINT(slice_take(news->name, 80)));
-        must_wait(logins, 1, from, text,
-                  "too many logins have failed from many more clients: they must wait",
-                  news->client_wait_ms);
+                 "too many logins from %s have failed, the last as %.*s: it is made to wait",
+                 client, SLICE_PRINT(slice_take(news->name, 80)));
+        must_wait(logins, 1, from, text, news->client_wait_ms);
     }
 }
 
@@ -177,10 +190,11 @@ static void add_event(struct logins *logins, const struct login_news *news, uint
 static void take_news(struct logins *logins, const struct login_news *news)
 {
     bool is_good = news->verdict == LOGIN_GOOD;
+    struct slice whose = news->identity.length > 0 ? news->identity : news->name;
     uint64_t left_out = 0;
     look_who_waits(logins, news);
     if (event_bound_take(is_good ? logins->good : logins->failed,
-                         is_good ? news->name : ip_neighbours(&news->client), &news->client,
+                         is_good ? whose : ip_neighbours(&news->client), &news->client,
                          core_now().steady_ms, &left_out)) {
         add_event(logins, news, left_out);
     } else {
@@ -188,18 +202,23 @@ static void take_news(struct logins *logins, const struct login_news *news)
     }
 }
 
-void logins_tick(struct core *core)
+static void tell_rest(struct logins *logins, struct event_bound *of, enum login_verdict verdict,
+                      int64_t now_ms)
+{
+    struct login_news rest = {.verdict = verdict};
+    uint64_t left_out;
+    while (event_bound_over(of, now_ms, &rest.client, &left_out)) {
+        add_event(logins, &rest, left_out);
+    }
+}
+
+void logins_tick(struct core *core, int64_t now_ms)
 {
     struct logins *logins = core->logins;
-    struct login_news rest = {.verdict = LOGIN_REFUSED};
-    int64_t now_ms = core_now().steady_ms;
-    uint64_t left_out;
-    if (logins == NULL) {
-        return;
-    }
-    end_waits(logins, now_ms);
-    while (event_bound_over(logins->failed, now_ms, &rest.client, &left_out)) {
-        add_event(logins, &rest, left_out);
+    if (logins != NULL) {
+        end_waits(logins, now_ms);
+        tell_rest(logins, logins->good, LOGIN_GOOD, now_ms);
+        tell_rest(logins, logins->failed, LOGIN_REFUSED, now_ms);
     }
 }
 

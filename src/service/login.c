@@ -83,6 +83,7 @@ void login_put_news(struct buffer *buffer, const struct login_news *news)
     buffer_put_bytes(buffer, slice_take(news->listener, LOGIN_LISTENER_MAX));
     buffer_put_bytes(buffer, news->name);
     buffer_put_bytes(buffer, news->how);
+    buffer_put_bytes(buffer, news->identity);
     buffer_put_u8(buffer, news->is_known);
     buffer_put_u32(buffer, news->client_wait_ms);
     buffer_put_u32(buffer, news->account_wait_ms);
@@ -98,6 +99,7 @@ bool login_get_news(struct slice bytes, struct login_news *ret_news)
         .listener = reader_bytes(&reader),
         .name = reader_bytes(&reader),
         .how = reader_bytes(&reader),
+        .identity = reader_bytes(&reader),
     };
     uint8_t is_known = reader_u8(&reader);
     ret_news->client_wait_ms = reader_u32(&reader);
@@ -105,7 +107,8 @@ bool login_get_news(struct slice bytes, struct login_news *ret_news)
     ret_news->wait_ms = reader_u32(&reader);
     if (reader.failed || reader.rest.length > 0 || verdict >= LOGIN_UNKNOWN || is_known > 1 ||
         ret_news->listener.length > LOGIN_LISTENER_MAX || ret_news->name.length == 0 ||
-        ret_news->name.length > LOGIN_NAME_MAX || ret_news->how.length > LOGIN_HOW_MAX) {
+        ret_news->name.length > LOGIN_NAME_MAX || ret_news->how.length > LOGIN_HOW_MAX ||
+        ret_news->identity.length > LOGIN_IDENTITY_MAX) {
         return false;
     }
     ret_news->verdict = (enum login_verdict)verdict;

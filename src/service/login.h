@@ -75,6 +75,7 @@ struct login_news {
     struct slice listener;
     struct slice name;
     struct slice how;         /* in a word */
+    struct slice identity;    /* LOGIN_GOOD: as in an answer */
     bool is_known;            /* somebody has the name */
     uint32_t client_wait_ms;  /* not 0: the client must wait from now on, so long, */
     uint32_t account_wait_ms; /* or strangers at the account */

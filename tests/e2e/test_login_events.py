@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logins told: in the trace, few of a storm; and an alert while somebody must wait."""
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -67,8 +69,9 @@ def test_a_site_that_calls_is_traced_too(holdfast, place):
         ("denied", "wrong; by cram, listener fetch"), ("login", "by cram, listener fetch")]
 
 
-def test_who_must_wait_is_an_alert_that_ends_by_itself(submission, place):
-    """A client and an account, each told once with its end; names that nobody has are not told."""
+def test_who_must_wait_is_an_alert(submission, place):
+    """A client and an account, each told once, for an hour or until those who know of the wait have
+    ended; names that nobody has are not told."""
     program, told = recorder(place)
     server = submission(more="alert people { on = {login-account, login-client} "
                              f'exec = "{program}" }}\n')
@@ -82,8 +85,11 @@ def test_who_must_wait_is_an_alert_that_ends_by_itself(submission, place):
     both = [("login-account", ANN), ("login-client", "127.0.0.9")]
     wait_for(lambda: set(both) <= {(run["HOLDFAST_KIND"], run["HOLDFAST_SUBJECT"])
                                    for run in runs(told)}, 30, what="the hook")
-    wait_for(lambda: standing(server.mx) == [], 120, 0.5, what="the end of both")
-    assert guess(server, "127.0.1.77", password="secret") == 235
+    wait_for(lambda: guess(server, "127.0.1.77", password="secret") == 235, 120, 1,
+             what="the end of the wait")
+    assert standing(server.mx) == both
+    os.kill(server.mx.processes()["holdfast-login"][0], signal.SIGKILL)
+    wait_for(lambda: standing(server.mx) == [], 60, 0.5, what="the end of both")
     wait_for(lambda: len(runs(told)) == 4, 30, what="word of the ends")
     assert sorted((run["HOLDFAST_KIND"], run["HOLDFAST_SUBJECT"], run["HOLDFAST_EDGE"])
                   for run in runs(told)) == sorted(

@@ -46,6 +46,7 @@ static void try_news(struct slice input)
     if (login_get_news(input, &news)) {
         assert(news.name.length > 0 && news.name.length <= LOGIN_NAME_MAX);
         assert(news.how.length <= LOGIN_HOW_MAX && news.listener.length <= LOGIN_LISTENER_MAX);
+        assert(news.identity.length <= LOGIN_IDENTITY_MAX);
         buffer_init(&again, 0);
         login_put_news(&again, &news);
         check_same(input, &again);

@@ -17,7 +17,7 @@
 #include "service/login.h"
 #include "sys/fdpass.h"
 
-enum { TURN_MS = 20, PATIENCE = 1000 };
+enum { TURN_MS = 20, PATIENCE = 1000, MINUTE_MS = 60000, HOUR_MS = 60 * MINUTE_MS };
 
 static int told; /* our end of the pair */
 
@@ -142,14 +142,44 @@ static void a_storm_of_guesses_leaves_few_events(void **state)
                      100 - 2 * EVENT_BOUND_OF_ONE);
 }
 
-static void an_alert_stands_while_somebody_must_wait(void **state)
+/* Else the account that finds its place taken by another would stay unseen. */
+static void what_was_left_out_of_good_logins_is_told_after_the_minute(void **state)
+{
+    struct bench *bench = *state;
+    for (int i = 0; i < EVENT_BOUND_OF_ONE + 5; i++) {
+        tell((struct login_news){.verdict = LOGIN_GOOD, .is_known = true}, "192.0.2.7", "ben");
+    }
+    (void)trace(bench, "192.0.2.7", EVENT_BOUND_OF_ONE);
+    logins_tick(bench->core, core_now().steady_ms + MINUTE_MS);
+    const json_t *rows = trace(bench, "192.0.2.7", EVENT_BOUND_OF_ONE + 1);
+    assert_string_equal(text(rows, EVENT_BOUND_OF_ONE, "event"), "login");
+    const json_t *last = json_array_get(rows, EVENT_BOUND_OF_ONE);
+    assert_int_equal(json_integer_value(json_object_get(last, "left_out")), 5);
+    assert_true(json_is_null(json_object_get(last, "user")));
+}
+
+static void an_account_has_one_share_however_its_name_is_written(void **state)
+{
+    struct bench *bench = *state;
+    for (int i = 0; i < 2 * EVENT_BOUND_OF_ONE; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "ben%d", i);
+        tell((struct login_news){.verdict = LOGIN_GOOD, .identity = SLICE_LITERAL("whose")},
+             "192.0.2.7", name);
+    }
+    tell((struct login_news){.verdict = LOGIN_GOOD}, "192.0.2.8", "carl");
+    (void)trace(bench, "carl", 1);
+    (void)trace(bench, "192.0.2.7", EVENT_BOUND_OF_ONE);
+}
+
+static void an_alert_stands_while_somebody_must_wait_and_an_hour(void **state)
 {
     struct bench *bench = *state;
     const struct login_news failure = {
-        .verdict = LOGIN_REFUSED, .is_known = true, .account_wait_ms = 60000};
+        .verdict = LOGIN_REFUSED, .is_known = true, .account_wait_ms = HOUR_MS + 2 * MINUTE_MS};
     tell(failure, "192.0.2.7", "ann");
     tell(failure, "192.0.2.8", "Ann"); /* the same */
-    tell((struct login_news){.verdict = LOGIN_REFUSED, .client_wait_ms = 1500}, "2001:db8::17",
+    tell((struct login_news){.verdict = LOGIN_REFUSED, .client_wait_ms = 1}, "2001:db8::17",
          "nobody");
     until_standing(bench, ALERT_LOGIN_CLIENT, 1);
     assert_int_equal(standing(bench, ALERT_LOGIN_ACCOUNT), 1);
@@ -158,17 +188,31 @@ static void an_alert_stands_while_somebody_must_wait(void **state)
     assert_non_null(alert);
     assert_string_equal(
         alert->text,
-        "too many logins as Ann have failed, the last from 192.0.2.8: strangers must wait");
+        "too many logins as Ann have failed, the last from 192.0.2.8: strangers are made to wait");
     assert_non_null(
         alerts_find(&bench->core->alerts, ALERT_LOGIN_CLIENT, SLICE_LITERAL("2001:db8::/64")));
     assert_int_equal(raised(bench), 2);
     report_alerts_reconfigured(bench->core); /* which is nothing to them */
-    until_standing(bench, ALERT_LOGIN_CLIENT, 0);
+    int64_t now_ms = core_now().steady_ms;
+    logins_tick(bench->core, now_ms + HOUR_MS - 10 * MINUTE_MS);
+    assert_int_equal(standing(bench, ALERT_LOGIN_CLIENT), 1);
+    logins_tick(bench->core, now_ms + HOUR_MS);
+    assert_int_equal(standing(bench, ALERT_LOGIN_CLIENT), 0);
     assert_int_equal(standing(bench, ALERT_LOGIN_ACCOUNT), 1);
-    /* Who knows has ended, and with it all waits. */
-    core_set_logins(bench->core, -1);
+    logins_tick(bench->core, now_ms + HOUR_MS + 2 * MINUTE_MS);
     assert_int_equal(standing(bench, ALERT_LOGIN_ACCOUNT), 0);
     assert_int_equal(raised(bench), 2);
+}
+
+/* Who knows has ended, and with it all waits. */
+static void an_alert_ends_with_who_knows(void **state)
+{
+    struct bench *bench = *state;
+    tell((struct login_news){.verdict = LOGIN_REFUSED, .client_wait_ms = 60000}, "192.0.2.7",
+         "ann");
+    until_standing(bench, ALERT_LOGIN_CLIENT, 1);
+    core_set_logins(bench->core, -1);
+    assert_int_equal(standing(bench, ALERT_LOGIN_CLIENT), 0);
 }
 
 static void names_that_nobody_has_raise_no_alert(void **state)
@@ -189,10 +233,14 @@ static void many_clients_share_an_alert(void **state)
         snprintf(client, sizeof(client), "192.0.2.%d", i);
         tell((struct login_news){.verdict = LOGIN_REFUSED, .client_wait_ms = 60000}, client, "ann");
     }
-    until_standing(bench, ALERT_LOGIN_CLIENT, 17);
-    (void)trace(bench, "192.0.2.0", 1);
-    assert_int_equal(raised(bench), 17);
-    assert_non_null(alerts_find(&bench->core->alerts, ALERT_LOGIN_CLIENT, SLICE_EMPTY));
+    tell((struct login_news){.verdict = LOGIN_GOOD}, "198.51.100.1", "carl");
+    (void)trace(bench, "carl", 1);
+    assert_int_equal(standing(bench, ALERT_LOGIN_CLIENT), 5);
+    assert_int_equal(raised(bench), 5);
+    const struct alert *others = alerts_find(&bench->core->alerts, ALERT_LOGIN_CLIENT, SLICE_EMPTY);
+    assert_non_null(others);
+    assert_string_equal(others->text, "after too many failed logins other clients were made to "
+                                      "wait, too: 96 times");
 }
 
 static void what_is_none_ends_the_link(void **state)
@@ -216,7 +264,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         LOGINS_TEST(logins_good_and_failed_are_events),
         LOGINS_TEST(a_storm_of_guesses_leaves_few_events),
-        LOGINS_TEST(an_alert_stands_while_somebody_must_wait),
+        LOGINS_TEST(what_was_left_out_of_good_logins_is_told_after_the_minute),
+        LOGINS_TEST(an_account_has_one_share_however_its_name_is_written),
+        LOGINS_TEST(an_alert_stands_while_somebody_must_wait_and_an_hour),
+        LOGINS_TEST(an_alert_ends_with_who_knows),
         LOGINS_TEST(names_that_nobody_has_raise_no_alert),
         LOGINS_TEST(many_clients_share_an_alert),
         LOGINS_TEST(what_is_none_ends_the_link),
