@@ -168,6 +168,7 @@ struct attempt {
     struct slice listener, name;
     const char *how;
     int64_t asked_ms;
+    bool is_site;          /* of a listener with protocol = odmr: no user, though of his name */
     bool is_known;         /* somebody has the name */
     struct slice identity; /* whose account it is, however its name was written; empty: not known */
 };
@@ -215,6 +216,20 @@ static struct login_news news_of(const struct attempt *attempt, enum login_verdi
                                .how = slice_from_text(attempt->how)};
 }
 
+struct account {
+    uint8_t bytes[1 + LOGIN_NAME_MAX];
+};
+
+/* What the throttle counts by: a site and a user of one name are two. */
+static struct slice account_of(const struct attempt *attempt, struct slice name,
+                               struct account *account)
+{
+    name = slice_take(name, LOGIN_NAME_MAX);
+    account->bytes[0] = attempt->is_site ? 's' : 'u';
+    memcpy(account->bytes + 1, name.data, name.length);
+    return slice_make(account->bytes, 1 + name.length);
+}
+
 static void passed(const struct attempt *attempt, const struct login_known *known,
                    struct login_answer *reply)
 {
@@ -222,7 +237,10 @@ static void passed(const struct attempt *attempt, const struct login_known *know
     struct login_news news = news_of(attempt, LOGIN_GOOD);
     news.name = known->name;
     news.is_known = true;
-    login_throttle_passed(desk->throttle, &attempt->client, known->name, clock_steady_ms());
+    news.identity = attempt->identity;
+    struct account account;
+    login_throttle_passed(desk->throttle, &attempt->client,
+                          account_of(attempt, known->name, &account), clock_steady_ms());
     if (attempt->identity.length > 0) {
         login_throttle_passed(desk->throttle, &attempt->client, attempt->identity,
                               clock_steady_ms());
@@ -248,8 +266,10 @@ static void failed(const struct attempt *attempt)
     if (login_asks_others(find_listener(desk, attempt->listener))) {
         least_ms = attempt->asked_ms + LOGIN_DESK_REMOTE_MS - now_ms;
     }
-    struct login_failure failure = login_throttle_failed(desk->throttle, &attempt->client,
-                                                         attempt->name, attempt->identity, now_ms);
+    struct account account;
+    struct login_failure failure = login_throttle_failed(
+        desk->throttle, &attempt->client, account_of(attempt, attempt->name, &account),
+        attempt->identity, now_ms);
     counter_add(desk->counters, COUNTER_LOGINS_FAILED, 1);
     counter_add(desk->counters, COUNTER_LOGIN_LOCKOUTS,
                 failure.client_wait_ms > 0 || failure.account_wait_ms > 0);
@@ -359,6 +379,14 @@ static void give_up(struct job *job, enum login_verdict verdict)
 
 static void check(struct job *job, const struct login_known *known);
 
+/* That somebody has the name which was refused. A directory that is not searched but bound to, with
+ * a name made of what he typed, says the same of names that nobody has. */
+static bool knows(const struct login_known *known, const struct login_answer *answer)
+{
+    return answer->identity.length > 0 || known->address_count > 0 ||
+           (known->remote != NULL && known->remote->kind == LOGIN_SOURCE_PAM);
+}
+
 static void remote_answered(void *context, const struct login_answer *answer)
 {
     struct job *job = context;
@@ -387,6 +415,7 @@ static void remote_answered(void *context, const struct login_answer *answer)
         check(job, &known);
         break;
     case LOGIN_REFUSED:
+        attempt.is_known = knows(&known, answer);
         failed(&attempt);
         job_free(job);
         break;
@@ -547,17 +576,18 @@ static void take_request(struct login_desk *desk, struct asker *asker,
                               .name = request->name,
                               .how = how_texts[request->question],
                               .asked_ms = clock_steady_ms()};
-    if (must_wait(&attempt, request->name)) {
+    const struct listener_config *listener = find_listener(desk, request->listener);
+    struct account account;
+    attempt.is_site = listener != NULL && listener->protocol == LISTENER_ODMR;
+    if (must_wait(&attempt, account_of(&attempt, request->name, &account))) {
         return;
     }
     login_table_refresh(desk->table);
-    const struct listener_config *listener = find_listener(desk, request->listener);
     struct login_known known =
         login_look_up(login_table_store(desk->table), listener, request->name, 0);
-    bool is_for_sites = listener != NULL && listener->protocol == LISTENER_ODMR;
     switch (request->question) {
     case LOGIN_PASSWORD:
-        if (is_for_sites) {
+        if (attempt.is_site) {
             ask_site(&attempt, request, &known);
             break;
         }

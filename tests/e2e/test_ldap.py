@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -127,6 +128,32 @@ def test_an_account_is_one_however_its_name_is_written(slapd, place, by_director
         assert try_all(["ann", spellings[23]], password, [50, 51]) == [454, 454]
     assert try_all([spellings[24]], "secret", [100]) == [235]  # from where he is known
     assert try_all(["star"], "secret", [52]) == [235]
+
+
+def test_good_logins_are_few_events_however_the_name_is_written(slapd, place, by_directory):
+    server = by_directory(searching(place, url_of(slapd(USERS))))
+    spellings = itertools.product("a\uff41\uff21", "n\uff4e\uff2e", "n\uff4e\uff2e")
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda name: code(server, "".join(name), "secret"), spellings))
+    assert codes == [235] * 27
+    # Some 7 or more are left out, also where two minutes end meanwhile.
+    wait_for(lambda: server.counter("holdfast_logins_left_out_total") >= 1, 30, what="the count")
+
+
+def test_names_that_nobody_can_be_told_of_raise_no_alert(slapd, place, by_directory):
+    """A directory with `dn` says the same of a name that nobody has as of a wrong password."""
+    server = by_directory(by_name(url_of(slapd(USERS))))
+
+    def guess(i):
+        with Dialogue(server.port, source=f"127.0.4.{i}", timeout=60) as client:
+            return client.say(plain("invented", "wrong"))[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(guess, range(1, 22))) == [535] * 21
+    with Dialogue(server.port, source="127.0.5.1", timeout=60) as client:
+        assert client.say(plain("invented", "wrong"))[0] == 454
+    wait_for(lambda: server.mx.lines("trace", "127.0.5.1", check=False), 30, what="the last event")
+    assert server.mx.status()["alerts"] == []
 
 
 def test_what_a_user_may_send_is_his_however_he_writes_his_name(slapd, place, by_directory):

@@ -95,3 +95,16 @@ def test_who_must_wait_is_an_alert(submission, place):
                   for run in runs(told)) == sorted(
         (*alert, edge) for alert in both for edge in ("raised", "ended"))
     assert server.mx.log().count(" alert kind=login-") == 2
+
+
+def test_a_site_is_no_friend_of_the_user_of_its_name(submission, place):
+    """Good logins as the site do not let the same client guess at the user more often."""
+    port = free_port()
+    server = submission(more=listener(place, port) + SITE)
+    server.add("joe", "sesame", "joe@example.org")
+    wait_for(lambda: guess(server, "127.0.0.3", "joe", "sesame") == 235, 60, what="the user")
+    with Caller(port) as caller:
+        assert caller.login("joe", "secret")[0] == 235
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda i: guess(server, "127.0.0.1", "joe"), range(11))) == [535] * 11
+    assert guess(server, "127.0.0.1", "joe") == 454
