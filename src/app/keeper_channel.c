@@ -157,6 +157,9 @@ void keeper_message_close(struct keeper_message *message)
 
 /* ---- texts ------------------------------------------------------------------------------- */
 
+/* What cannot change nor end under the eyes of who has mapped it. */
+enum { SEALS_FIXED = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE };
+
 enum error keeper_text_to_descriptor(struct slice text, int *ret_fd)
 {
     int fd = memfd_create("holdfast-text", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -172,7 +175,7 @@ enum error keeper_text_to_descriptor(struct slice text, int *ret_fd)
         }
         text = slice_skip(text, put > 0 ? (size_t)put : 0);
     }
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | SEALS_FIXED) != 0) {
         enum error error = error_from_errno(errno);
         close(fd);
         return error;
@@ -185,7 +188,7 @@ enum error keeper_text_from_descriptor(int fd, char **ret_text, size_t *ret_leng
 {
     struct stat status;
     int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || (seals & F_SEAL_WRITE) == 0 || fstat(fd, &status) != 0) {
+    if (seals < 0 || (seals & SEALS_FIXED) != SEALS_FIXED || fstat(fd, &status) != 0) {
         return ERROR_INVALID;
     }
     if (status.st_size > TEXT_MAX) {

@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static uint8_t buffer[KEEPER_MESSAGE_MAX];
@@ -151,6 +152,18 @@ static void a_text_travels_sealed(void **state)
     assert_int_equal(keeper_text_from_descriptor(ends[0], &text, &length), ERROR_INVALID);
     close(ends[0]);
     close(ends[1]);
+    static const int seals[] = {F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE};
+    for (size_t left_out = 0; left_out <= 3; left_out++) {
+        fd = memfd_create("text", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        assert_int_equal(write(fd, "text", 4), 4);
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(i == left_out ? 0 : fcntl(fd, F_ADD_SEALS, seals[i]), 0);
+        }
+        enum error error = keeper_text_from_descriptor(fd, &text, &length);
+        assert_int_equal(error, left_out < 3 ? ERROR_INVALID : ERROR_NONE);
+        close(fd);
+    }
+    free(text);
 }
 
 static void a_plan_survives_the_wire(void **state)
