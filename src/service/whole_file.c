@@ -66,11 +66,16 @@ enum error whole_file_put(struct disk *disk, const char *name, struct slice byte
     }
     (void)!disk->ops->unlink(disk, temporary);
     enum error error = disk->ops->open(disk, temporary, DISK_WRITE | DISK_CREATE, &file);
-    if (error == ERROR_NONE) {
-        error = disk->ops->write(file, 0, bytes);
-        disk->ops->close(file);
+    if (error != ERROR_NONE) {
+        return error;
     }
-    return error == ERROR_NONE ? disk->ops->rename(disk, temporary, name) : error;
+    error = disk->ops->write(file, 0, bytes);
+    disk->ops->close(file);
+    error = error == ERROR_NONE ? disk->ops->rename(disk, temporary, name) : error;
+    if (error != ERROR_NONE) {
+        (void)!disk->ops->unlink(disk, temporary); /* a full disk needs the room */
+    }
+    return error;
 }
 
 static void write_file(void *context)
