@@ -116,6 +116,18 @@ static void say_if_all_are_ready(struct keeper *keeper)
     }
 }
 
+static void start_reader(struct keeper *keeper);
+
+/* One reload at a time: until all have been given the last one, a listener that it has closed is
+ * still open in some of them, and cannot be opened again. */
+static void reload_if_wanted(struct keeper *keeper)
+{
+    if (keeper->reload_wanted && keeper->phase == KEEPER_RUNNING && !keeper->others_wait &&
+        keeper->reader.channel < 0) {
+        start_reader(keeper);
+    }
+}
+
 /* Those that core has gone ahead of. */
 static void reload_others(struct keeper *keeper)
 {
@@ -127,6 +139,7 @@ static void reload_others(struct keeper *keeper)
     }
     children_renew_link(keeper, KEEPER_LINK_WEB); /* web begins anew with a configuration */
     log_event(LOG_LEVEL_INFO, "reloaded", LOG_NUMBER("generation", keeper->generation));
+    reload_if_wanted(keeper);
 }
 
 void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,
@@ -267,7 +280,7 @@ static void reload_all(struct keeper *keeper, const struct plan *plan,
     memcpy(keeper->texts, texts, sizeof(keeper->texts));
     keeper->generation++;
     /* core first: it knows the new routes before anything comes for them. With much mail queued
-     * that takes it a while. Should it die meanwhile, it starts with them. */
+     * that takes it a while. Should it die meanwhile, it starts with them, and nobody waits. */
     keeper->others_wait = keeper->children[ROLE_CORE].pid != 0;
     child_reload(&keeper->children[ROLE_CORE]);
     log_warnings(warnings);
@@ -347,8 +360,6 @@ static void take_plan(struct keeper *keeper, struct keeper_message *message)
     close(message->descriptors[0]);
 }
 
-static void start_reader(struct keeper *keeper);
-
 static void reader_heard(void *context, unsigned ready)
 {
     (void)ready;
@@ -373,9 +384,7 @@ static void reader_heard(void *context, unsigned ready)
         keeper_message_close(&message);
         read_failed(keeper, "the reader answered nonsense");
     }
-    if (keeper->reload_wanted && keeper->phase == KEEPER_RUNNING) {
-        start_reader(keeper);
-    }
+    reload_if_wanted(keeper);
 }
 
 static void start_reader(struct keeper *keeper)
@@ -396,11 +405,8 @@ static void start_reader(struct keeper *keeper)
 
 static void reload(struct keeper *keeper)
 {
-    if (keeper->reader.channel >= 0) {
-        keeper->reload_wanted = true;
-    } else if (keeper->phase == KEEPER_RUNNING) {
-        start_reader(keeper);
-    }
+    keeper->reload_wanted = true;
+    reload_if_wanted(keeper);
 }
 
 /* ---- signals ----------------------------------------------------------------------------- */
@@ -411,6 +417,10 @@ static void bury(struct keeper *keeper)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         /* The reader's end is seen on its channel. */
         (void)children_ended(keeper, pid, status);
+        if (keeper->others_wait && keeper->children[ROLE_CORE].pid == 0 &&
+            keeper->phase == KEEPER_RUNNING) {
+            reload_others(keeper);
+        }
     }
 }
 

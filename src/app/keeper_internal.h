@@ -111,7 +111,7 @@ struct keeper {
     struct keeper_dial dials[LOOPS_MAX];
     struct keeper_dial lists;
     struct keeper_reader reader;
-    bool others_wait;   /* with a reload, until core has it */
+    bool others_wait;   /* with a reload, until core has it, or has died */
     bool reload_wanted; /* SIGHUP while a reload was on its way */
     bool announced;
     char stale[KEEPER_STALE_SIZE]; /* why the last reload was refused; empty: it was not */

@@ -34,6 +34,11 @@ def child(mx, name):
     return wait_for(lambda: mx.processes().get(name), 10, what=name)[0]
 
 
+def pending(pid, number):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"ShdPnd:\s*(\w+)", status)[1], 16) >> (number - 1) & 1
+
+
 def delivered(hop, subject):
     return subject in hop.subjects()
 
@@ -255,6 +260,31 @@ def test_a_reload_waits_for_core_or_for_its_next_life(holdfast, sink, then):
     os.kill(core, then)
     wait_for(lambda: greets(mx.port), 30, what="the new listener")
     wait_for(lambda: " reloaded " in mx.log(), 30, what="word of the reload")
+    mx.lines("queue", "list", "--all")
+    mx.stop()
+
+
+@pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL])
+def test_a_reload_waits_for_the_one_before_it(holdfast, sink, then):
+    """A listener that comes back is still open in edge-in until the reload that dropped it is done."""
+    routes, back = backup_mx(sink().port), free_port()
+    second = f'listen second {{ address = "127.0.0.1:{back}" }}\n'
+    mx = holdfast(second + routes)
+    wait_for(lambda: " keeper started " in mx.log(), 30, what="all children ready")
+    core = child(mx, "holdfast-core")
+    os.kill(core, signal.SIGSTOP)
+    mx.port = free_port()
+    mx.configure(routes)
+    mx.reload()
+    wait_for(lambda: not refused(mx.port), 30, what="the keeper's new listener")
+    mx.configure(second + routes)
+    mx.reload()
+    wait_for(lambda: not pending(mx.child.pid, signal.SIGHUP), 30, what="the keeper to hear of the second")
+    time.sleep(1)  # a reader, if one was started too early, has its time
+    os.kill(core, then)
+    wait_for(lambda: mx.log().count(" reloaded ") == 2, 30, what="word of both reloads")
+    wait_for(lambda: greets(back), 30, what="the listener that has come back")
+    assert "reload-refused" not in mx.log() and "cannot" not in mx.log()
     mx.lines("queue", "list", "--all")
     mx.stop()
 
