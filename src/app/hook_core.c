@@ -43,7 +43,7 @@ static void take(void *context, const json_t *frame)
 
 static void lost(void *context)
 {
-    end(context, "core has gone");
+    end(context, HOOK_CORE_GONE);
 }
 
 struct hook_core *hook_core_new(struct loop *loop)

@@ -12,6 +12,9 @@
 
 struct hook_core;
 
+/* The error when it has died, or its stream has been taken away. */
+#define HOOK_CORE_GONE "core has gone"
+
 struct hook_asker {
     void *context;
     void (*row)(void *context, const json_t *row);   /* may be NULL */

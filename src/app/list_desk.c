@@ -16,6 +16,8 @@
 #include "app/list_text.h"
 #include "app/recipient_list.h"
 #include "base/digest.h"
+#include "relay/routing.h"
+#include "service/control.h"
 #include "service/control_frame.h"
 #include "sys/clock.h"
 #include "sys/log.h"
@@ -50,6 +52,7 @@ enum phase { PHASE_IDLE, PHASE_ASKED, PHASE_READING, PHASE_LAST };
 struct list_desk {
     struct loop *loop;
     const struct service_config *config;
+    struct routing *routing; /* of it */
     struct fetcher *fetcher;
     struct hook_core *core;
     struct loop_timer *timer;
@@ -154,6 +157,8 @@ static void is_as_it_was(struct list_desk *desk)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+static const char out_of_memory[] = "out of memory";
+
 /* Of each block that has this source: one without a domain may be of several. NULL, or why it is of
  * none. */
 static const char *put_line(struct list_desk *desk, const struct recipient_line *line,
@@ -169,10 +174,13 @@ static const char *put_line(struct list_desk *desk, const struct recipient_line 
             continue;
         }
         why = recipient_line_domain(route, line, &domain);
+        if (why == NULL && line->domain.length > 0 && routing_domain(desk->routing, domain) != i) {
+            why = "a domain with a block of its own";
+        }
         if (why == NULL) {
             is_put = true;
             if (json_array_append_new(batch, control_mailbox(line->local, domain)) != 0) {
-                return "out of memory";
+                return out_of_memory;
             }
             desk->batch_bytes += line->local.length + domain.length;
         }
@@ -192,8 +200,11 @@ static const char *take_lines(struct list_desk *desk, json_t *batch)
     const char *why = NULL;
     while (has_room(desk, batch) && recipient_lines_next(&desk->lines, &line, &why)) {
         why = put_line(desk, &line, batch);
-        if (why != NULL && line.domain.length > 0) {
-            desk->passed_over++; /* of a domain that is not ours: lists may be of others, too */
+        /* Of a domain that is not ours: lists may be of others, too. A name alone in a directory
+         * may be what somebody has written into his own entry. */
+        if (why != NULL && why != out_of_memory &&
+            (line.domain.length > 0 || desk->source->kind == SOURCE_DIRECTORY)) {
+            desk->passed_over++;
             continue;
         }
         if (why != NULL) {
@@ -281,6 +292,29 @@ static void next_batch(struct list_desk *desk)
     }
 }
 
+static bool is_passing(const char *error)
+{
+    return strcmp(error, HOOK_CORE_GONE) == 0 || strcmp(error, CONTROL_LIST_ENDED) == 0 ||
+           strcmp(error, CONTROL_LIST_UNKNOWN) == 0;
+}
+
+static void refused(struct list_desk *desk, const char *error)
+{
+    bool comes_again = is_passing(error);
+    if (!comes_again && desk->problem[0] == '\0') {
+        fail(desk, error); /* the same list would be refused again */
+        return;
+    }
+    log_event(LOG_LEVEL_WARNING, "recipients-list-refused",
+              LOG_SLICE("source", slice_from_text(desk->source->name)), LOG_TEXT("reason", error));
+    if (comes_again) {
+        desk->source->is_taken = false;
+        leave(desk, AGAIN_MS);
+    } else {
+        leave_until_due(desk);
+    }
+}
+
 /* Core has answered. */
 static void go_on(void *context, const char *error)
 {
@@ -289,11 +323,7 @@ static void go_on(void *context, const char *error)
         return; /* given up meanwhile */
     }
     if (error != NULL) {
-        desk->source->is_taken = false;
-        log_event(LOG_LEVEL_WARNING, "recipients-list-refused",
-                  LOG_SLICE("source", slice_from_text(desk->source->name)),
-                  LOG_TEXT("reason", error));
-        leave(desk, AGAIN_MS);
+        refused(desk, error);
     } else if (desk->phase == PHASE_LAST) {
         if (desk->problem[0] == '\0') {
             desk->source->is_taken = true;
@@ -597,14 +627,20 @@ static void give_up(struct list_desk *desk)
 enum error list_desk_reconfigure(struct list_desk *desk, const struct service_config *config)
 {
     struct list_source *sources;
-    enum error error = list_sources_make(&config->relay, desk->sources, &sources);
-    if (error == ERROR_NONE) {
-        give_up(desk);
-        list_sources_free(desk->sources);
-        desk->sources = sources;
-        desk->config = config;
+    struct routing *routing = routing_new(&config->relay);
+    enum error error =
+        routing == NULL ? ERROR_MEMORY : list_sources_make(&config->relay, desk->sources, &sources);
+    if (error != ERROR_NONE) {
+        routing_free(routing);
+        return error;
     }
-    return error;
+    give_up(desk);
+    list_sources_free(desk->sources);
+    routing_free(desk->routing);
+    desk->sources = sources;
+    desk->routing = routing;
+    desk->config = config;
+    return ERROR_NONE;
 }
 
 void list_desk_set_core(struct list_desk *desk, int fd)
@@ -669,7 +705,8 @@ struct list_desk *list_desk_new(struct loop *loop, const struct service_config *
     buffer_init(&desk->text, 0);
     desk->core = hook_core_new(loop);
     desk->timer = loop_timer_new(loop, tick, desk);
-    if (desk->core == NULL || desk->timer == NULL ||
+    desk->routing = routing_new(&config->relay);
+    if (desk->core == NULL || desk->timer == NULL || desk->routing == NULL ||
         list_sources_make(&config->relay, NULL, &desk->sources) != ERROR_NONE) {
         list_desk_free(desk);
         return NULL;
@@ -694,5 +731,6 @@ void list_desk_free(struct list_desk *desk)
     }
     list_desk_set_directories(desk, -1);
     list_sources_free(desk->sources);
+    routing_free(desk->routing);
     free(desk);
 }

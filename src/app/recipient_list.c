@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/recipient_list.h"
 
+#include "base/utf8.h"
+
 static bool is_space(uint8_t byte)
 {
     return byte == ' ' || byte == '\t' || byte == '\r';
@@ -34,6 +36,9 @@ static const char *take_word(struct slice word, struct recipient_line *ret_line)
     if (ret_line->local.length > 255 || ret_line->domain.length > 255) {
         return "too long for an address";
     }
+    if (!utf8_is_valid(word)) {
+        return "no UTF-8";
+    }
     if (at == 0) {
         return NULL; /* @domain: whether it is one of ours is the caller's to say */
     }
@@ -44,7 +49,8 @@ static const char *take_word(struct slice word, struct recipient_line *ret_line)
             return "no address";
         }
     }
-    return NULL;
+    /* Quotes around nothing: who that would be has no name. */
+    return slice_equal(ret_line->local, SLICE_LITERAL("\"\"")) ? "no address" : NULL;
 }
 
 bool recipient_lines_next(struct recipient_lines *lines, struct recipient_line *ret_line,

@@ -299,6 +299,10 @@
 #ifndef HOLDFAST_SERVICE_CONTROL_H
 #define HOLDFAST_SERVICE_CONTROL_H
 
+/* Errors of "recipients load" that say nothing about the list: it is to be tried again. */
+#define CONTROL_LIST_ENDED "a reload, or another list, has ended this one"
+#define CONTROL_LIST_UNKNOWN "no domain block has this source"
+
 enum {
     CONTROL_FRAME_MAX = 1 << 20,
     CONTROL_IDS_MAX = 10000,         /* "ids" of one request */

@@ -6,6 +6,7 @@
  */
 #include "service/core_control.h"
 
+#include "service/control.h"
 #include "sys/log.h"
 
 #include <stdio.h>
@@ -98,8 +99,8 @@ static enum control_step failed(struct control_request *request, enum error erro
 {
     relay_list_give_up(request->core->relay);
     return control_fail(request, CONTROL_FAILED,
-                        error == ERROR_MISSING   ? "no domain block has this source"
-                        : error == ERROR_CLOSED  ? "a reload, or another list, has ended this one"
+                        error == ERROR_MISSING   ? CONTROL_LIST_UNKNOWN
+                        : error == ERROR_CLOSED  ? CONTROL_LIST_ENDED
                         : error == ERROR_INVALID ? "an address is of no domain of the blocks"
                         : error == ERROR_LIMIT   ? "too many names or domains"
                                                  : error_text(error));

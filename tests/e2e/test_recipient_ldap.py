@@ -35,8 +35,9 @@ def people(place, *urls, more="tls = none", password="search"):
             f'bind-password-file = "{secret}" base = "{PEOPLE}" {more} }}\n')
 
 
-def from_directory(blocks, more="", source="ldap:people"):
-    return blocks + backup_mx(free_port(), more=f"recipients = {source} recipients-interval = 1s "
+def from_directory(blocks, more="", source="ldap:people", domain="example.com"):
+    return blocks + backup_mx(free_port(), domain=domain,
+                              more=f"recipients = {source} recipients-interval = 1s "
                                                 f"unknown = defer {more}")
 
 
@@ -71,6 +72,17 @@ def test_who_has_an_address_in_the_directory_exists_and_nobody_else(holdfast, sl
     assert "directory-values-passed-over" in mx.log()
     assert "values=5" in mx.log()
     assert alerts(mx) == [] or "recipients" not in dict(alerts(mx))
+
+
+def test_a_value_that_names_nobody_spoils_no_list(holdfast, slapd, place):
+    """Who may write his own entry has no say in those of others."""
+    directory = slapd((("ann", "x", ("ann@example.com", '""@example.com', "ann")), BEN))
+    mx = holdfast(from_directory(people(place, url_of(directory)),
+                                 domain="{example.com, example.org}"))
+    wait_codes(mx, [250, 250, 550], "ann@example.com", "ben@example.com", "carl@example.com")
+    wait_for(lambda: row_of(mx)["checked"] is not None, PATIENCE, what="the check")
+    assert (row_of(mx)["good"], row_of(mx)["problem"]) == (2, None)
+    assert "values=1" in mx.log()
 
 
 def test_a_directory_that_changes_is_taken_anew_and_one_that_does_not_is_not(holdfast, slapd, place):

@@ -27,7 +27,7 @@ def listing(place):
 
     def write(*lines, ending="\n"):
         fresh = place / "recipients.new"
-        fresh.write_text("\n".join(lines) + ending)
+        fresh.write_bytes(("\n".join(lines) + ending).encode("latin-1"))
         os.utime(fresh, (time.time() - 60, time.time() - 60))
         fresh.replace(path)
         return path
@@ -93,6 +93,8 @@ def test_a_file_with_a_fault_leaves_the_last_good_list(holdfast, listing):
     mx = holdfast(from_file(listing("ann")))
     wait_codes(mx, [250, 550], "ann@example.com", "ben@example.com")
     for fault, said in ((("ben", "<nonsense>@example.com"), "line 2: no address"),
+                        (("ben", '""@example.com'), "line 2: no address"),
+                        (("ben", "# \xff", "\xff" * 200), "line 3: no UTF-8"),
                         (("",), "names nobody"), (("x@elsewhere.example",), "names nobody of our")):
         listing(*fault)
         wait_for(lambda: any(kind == "recipients" and said in text for kind, text in alerts(mx)),
@@ -109,6 +111,32 @@ def test_a_file_with_a_fault_leaves_the_last_good_list(holdfast, listing):
     wait_codes(mx, [550, 250], "ann@example.com", "ben@example.com")
     wait_for(lambda: alerts(mx) == [] or "recipients" not in dict(alerts(mx)), PATIENCE,
              what="the alert to end")
+
+
+def test_a_list_that_core_refuses_leaves_the_last_good_one_and_waits_for_another(holdfast, listing):
+    path = listing("ann@a.example.com")
+    mx = holdfast(backup_mx(free_port(), domain='"*.example.com"',
+                            more=f'recipients = "file:{path}" unknown = defer'))
+    wait_codes(mx, [250, 550], "ann@a.example.com", "ben@a.example.com")
+    said = "too many names or domains"
+    listing(*[f"ben@a{number}.example.com" for number in range((1 << 16) + 1)])
+    wait_for(lambda: any(kind == "recipients" and said in text for kind, text in alerts(mx)),
+             PATIENCE, what="an alert")
+    assert codes(mx, "ann@a.example.com", "ben@a.example.com") == [250, 550]
+    assert mx.log().count("recipients-list-failed") == 1
+    assert "recipients-list-refused" not in mx.log(), "it is not asked for again"
+    listing("ben@a.example.com")
+    wait_codes(mx, [550, 250], "ann@a.example.com", "ben@a.example.com")
+    wait_for(lambda: "recipients" not in dict(alerts(mx)), PATIENCE, what="the alert to end")
+
+
+def test_a_domain_with_a_block_of_its_own_is_not_of_the_pattern_around_it(holdfast, listing):
+    path = listing("ann@a.example.com", "ben@own.example.com")
+    mx = holdfast(backup_mx(free_port(), domain='"*.example.com"',
+                            more=f'recipients = "file:{path}" unknown = defer') +
+                  "domain own.example.com { deliver-to = m1 unknown = defer }\n")
+    wait_codes(mx, [250, 550], "ann@a.example.com", "ben@a.example.com")
+    assert alerts(mx) == [] or "recipients" not in dict(alerts(mx))
 
 
 def test_one_file_serves_many_domains(holdfast, listing):

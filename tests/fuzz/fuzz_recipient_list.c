@@ -7,6 +7,7 @@
  */
 #include "app/list_text.h"
 #include "app/recipient_list.h"
+#include "base/utf8.h"
 
 #include <assert.h>
 
@@ -25,6 +26,8 @@ static void take(struct recipient_lines *lines, struct told *told)
         assert(line.local.length <= 255 && line.domain.length <= 255);
         assert(slice_find(line.local, '\n') == line.local.length);
         assert(line.local.length + line.domain.length > 0);
+        assert(utf8_is_valid(line.local) && utf8_is_valid(line.domain));
+        assert(!slice_equal(line.local, SLICE_LITERAL("\"\"")));
         told->names++;
     }
     told->line = lines->line;
