@@ -466,12 +466,12 @@ void core_free(struct core *core)
     core->stopped = NULL;
     core_control_done(core);
     core_drill_done(core);
-    core_recipients_done(core);
-    core_resolutions_done(core);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core_in_attach(core, i, NULL); /* contents that never came to a commit */
     }
-    spool_close(core->spool); /* completes what is under way: relay and events still live */
+    spool_close(core->spool);   /* completes what is under way: relay and events still live */
+    core_recipients_done(core); /* requests have waited for it, and forget what they asked */
+    core_resolutions_done(core);
     core_in_done(core);
     core_out_done(core);
     core_names_done(core);

