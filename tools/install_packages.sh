@@ -45,26 +45,29 @@ not_installed() {
 missing=$(not_installed $wanted)
 [ -n "$missing$to_unpack" ] || exit 0
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "These packages are missing:$missing$to_unpack" >&2
+is_root=$([ "$(id -u)" -ne 0 ] || echo yes)
+want_root() {
+    [ -z "$missing" ] || [ -n "$is_root" ] && return
+    echo "These packages are missing:$missing" >&2
     echo "Install them as root, then run make again:" >&2
     echo "    sudo tools/install_packages.sh $sections" >&2
     exit 1
-fi
+}
+want_root
 
 echo "Installing:$missing$to_unpack"
 export DEBIAN_FRONTEND=noninteractive
 
 # Packages such as postfix and dovecot-core would start daemons on the standard ports.
 policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
+if [ -n "$is_root" ] && [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
     trap 'exit 1' HUP INT TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi
 
-apt-get update -q || echo "The package lists could not be brought up to date; trying as they are." >&2
+[ -z "$is_root" ] || apt-get update -q || echo "The package lists could not be brought up to date; trying as they are." >&2
 # Not configured, and nobody may become somebody else by what is in it. In its place at the end only,
 # when all that it wants is there.
 for package in $to_unpack; do
@@ -84,6 +87,7 @@ for package in $to_unpack; do
         sed -n 's/^ *\(lib[^ ()|]*\).*/\1/p'))"
 done
 
+want_root
 case " $missing " in
 *" postfix "*)
     if command -v debconf-set-selections >/dev/null 2>&1; then
@@ -99,5 +103,5 @@ for package in $to_unpack; do
 done
 if [ -n "$to_unpack" ]; then
     rm -rf "$unpacked/.new"
-    chown -R --reference="$list" "$unpacked"
+    [ -z "$is_root" ] || chown -R --reference="$list" "$unpacked"
 fi
