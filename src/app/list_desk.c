@@ -15,6 +15,7 @@
 #include "app/list_source.h"
 #include "app/list_text.h"
 #include "app/recipient_list.h"
+#include "app/settings.h"
 #include "base/digest.h"
 #include "relay/routing.h"
 #include "service/control.h"
@@ -41,7 +42,6 @@ enum {
     BATCH = 5000,            /* addresses in a request, */
     BATCH_BYTES = 256 << 10, /* and so long together: written as JSON they fill half a frame */
     PIECE = 256 << 10,
-    TOKEN_MAX = 255, /* as settings_secret() lets it be */
     PROBLEM_SIZE = 160 + RECIPIENT_PROBLEM_MAX,
 };
 
@@ -579,7 +579,7 @@ static void begin(struct list_desk *desk, struct list_source *source)
         }
         return;
     }
-    char header[sizeof(AUTHORIZATION) + TOKEN_MAX];
+    char header[sizeof(AUTHORIZATION) + SETTINGS_SECRET_MAX];
     bool has_token = put_token(desk, header, sizeof(header));
     const struct fetch page = {
         .fn = page_answered,

@@ -11,6 +11,8 @@
 
 struct settings; /* owns the memory of a struct service_config */
 
+enum { SETTINGS_SECRET_MAX = 255 }; /* octets of a secret in a file; as proto/sasl.h takes */
+
 /* Reads FILE and what it includes. All errors found go to `errors`, one line each:
  * "FILE:LINE: message". NULL if there is any; warnings (in `errors` too, with "warning: ") alone do
  * not fail. */

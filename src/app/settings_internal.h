@@ -24,7 +24,6 @@ enum {
     SETTINGS_SERVERS_MAX = 16384,  /* numbers from RELAY_EXCHANGERS on are not theirs */
     SETTINGS_CHAIN_MAX = 64,
     SETTINGS_RETRY_MAX = 64,
-    SETTINGS_SECRET_MAX = 255, /* as proto/sasl.h takes */
 };
 
 /* ---- sources ------------------------------------------------------------------------------ */
