@@ -46,13 +46,14 @@ packages-test:
 	@tools/install_packages.sh build try test unpack
 
 packages-fuzz:
-	@tools/install_packages.sh build try test unpack fuzz
+	@tools/install_packages.sh build try test fuzz
 
 run: packages-build
 	@$(MAKE) --no-print-directory all
 	@tools/run_quickstart.sh $(BUILD)
 
-primary: packages-test
+primary:
+	@tools/install_packages.sh build try test
 	@$(PYTHON) -B tools/primary.py
 
 test: packages-test

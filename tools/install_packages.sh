@@ -77,7 +77,7 @@ for package in $to_unpack; do
         umask 022
         mkdir -p "$new"
         cd "$new"
-        apt-get download -q "$package"
+        apt-get -o APT::Sandbox::User=root download -q "$package"
         dpkg-deb -f ./*.deb Depends >libraries
         dpkg-deb -x ./*.deb root
         chmod -R ug-s root
