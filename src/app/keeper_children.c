@@ -93,7 +93,7 @@ static void give_descriptor(struct gift *gift, enum keeper_kind kind, int fd)
 static void give_config(struct gift *gift, const struct keeper *keeper, enum role role)
 {
     static const enum keeper_text texts[ROLE_COUNT] = {
-        [ROLE_CORE] = KEEPER_TEXT_COMMON,     [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
+        [ROLE_CORE] = KEEPER_TEXT_CORE,       [ROLE_EDGE_OUT] = KEEPER_TEXT_EDGE_OUT,
         [ROLE_EDGE_IN] = KEEPER_TEXT_EDGE_IN, [ROLE_WEB] = KEEPER_TEXT_COMMON,
         [ROLE_HELPER] = KEEPER_TEXT_HELPER,   [ROLE_RUNNER] = KEEPER_TEXT_COMMON,
         [ROLE_LOGIN] = KEEPER_TEXT_LOGIN,     [ROLE_DIRECTORY] = KEEPER_TEXT_DIRECTORY,

@@ -56,13 +56,13 @@ static enum error refuse(int channel, struct slice errors)
 static enum error answer(int channel, const struct settings *settings, const struct plan *plan,
                          struct slice warnings)
 {
-    static const unsigned readers[KEEPER_TEXTS] = {
-        [KEEPER_TEXT_COMMON] = SETTINGS_FOR_ALL,
-        [KEEPER_TEXT_EDGE_OUT] = SETTINGS_FOR_EDGE_OUT,
-        [KEEPER_TEXT_EDGE_IN] = SETTINGS_FOR_EDGE_IN,
-        [KEEPER_TEXT_HELPER] = SETTINGS_FOR_HELPER,
-        [KEEPER_TEXT_LOGIN] = SETTINGS_FOR_LOGIN,
-        [KEEPER_TEXT_DIRECTORY] = SETTINGS_FOR_DIRECTORY};
+    static const unsigned readers[KEEPER_TEXTS] = {[KEEPER_TEXT_COMMON] = SETTINGS_FOR_ALL,
+                                                   [KEEPER_TEXT_EDGE_OUT] = SETTINGS_FOR_EDGE_OUT,
+                                                   [KEEPER_TEXT_EDGE_IN] = SETTINGS_FOR_EDGE_IN,
+                                                   [KEEPER_TEXT_HELPER] = SETTINGS_FOR_HELPER,
+                                                   [KEEPER_TEXT_LOGIN] = SETTINGS_FOR_LOGIN,
+                                                   [KEEPER_TEXT_DIRECTORY] = SETTINGS_FOR_DIRECTORY,
+                                                   [KEEPER_TEXT_CORE] = SETTINGS_FOR_CORE};
     struct keeper_message message = {.kind = KEEPER_PLAN};
     struct buffer bytes;
     buffer_init(&bytes, KEEPER_MESSAGE_MAX);

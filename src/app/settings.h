@@ -30,6 +30,7 @@ enum {
     SETTINGS_FOR_HELPER = 4,
     SETTINGS_FOR_LOGIN = 8, /* hashes of passwords, and passwords of sites that fetch their mail */
     SETTINGS_FOR_DIRECTORY = 16,
+    SETTINGS_FOR_CORE = 32,
 };
 void settings_expand(const struct settings *settings, unsigned readers, struct buffer *ret_text);
 /* False: the text for these readers is that for all. */

@@ -286,8 +286,9 @@ void settings_fill(struct settings *settings, enum setting_block block, const st
         if (setting->block == block && setting->required && ret_entries[i] == NULL &&
             !tree->broken) {
             struct slice title = tree->title_count > 0 ? tree->titles[0].text : SLICE_EMPTY;
-            settings_complain(settings, tree->at, "%s '%.*s' needs %s = ...", block_name(block),
-                              SHOWN(title), setting->name);
+            const char *quote = settings_blocks[block].titled ? "'" : "";
+            settings_complain(settings, tree->at, "%s%s%s%.*s%s needs %s = ...", block_name(block),
+                              *quote != '\0' ? " " : "", quote, SHOWN(title), quote, setting->name);
         }
     }
 }
@@ -611,6 +612,7 @@ void settings_check(struct settings *settings)
     check_limits(settings, entries);
     settings_milters(settings, entries);
     settings_ldap(settings, entries);
+    settings_cluster(settings, entries);
     check_listeners(settings, entries);
     struct names servers;
     settings_servers(settings, &servers);

@@ -216,6 +216,7 @@ enum setting_block {
     BLOCK_ALERT,
     BLOCK_MILTER,
     BLOCK_LDAP,
+    BLOCK_CLUSTER,
     BLOCK_COUNT,
 };
 
@@ -238,6 +239,7 @@ enum setting_type {
     SETTING_IPS,
     SETTING_NETWORKS,
     SETTING_KINDS, /* of alerts */
+    SETTING_ROLES, /* of a member of a cluster */
     SETTING_FILES,
     SETTING_NAMES, /* of domains */
     SETTING_MILTERS,
@@ -364,6 +366,8 @@ void settings_listener_milters(struct settings *settings, const struct entry *en
 void settings_dnsbl(struct settings *settings, const struct entry **entries);
 /* The ldap blocks. */
 void settings_ldap(struct settings *settings, const struct entry **entries);
+/* The cluster block: settings->config.cluster. */
+void settings_cluster(struct settings *settings, const struct entry **entries);
 /* NULL: there is no such block. */
 const struct ldap_config *settings_find_ldap(const struct settings *settings, struct slice name);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */

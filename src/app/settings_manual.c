@@ -66,6 +66,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_RESOLVERS] = "{IP, ...}",
         [SETTING_IPS] = "{IP, ...}",
         [SETTING_NETWORKS] = "{NETWORK, ...}",
+        [SETTING_ROLES] = "{ROLE, ...}",
         [SETTING_SENDERS] = "{PATTERN, ...}",
         [SETTING_SERVER] = "SERVER",
         [SETTING_CHAIN] = "SERVER | {SERVER, ...}",

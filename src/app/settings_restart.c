@@ -47,7 +47,8 @@ uint32_t settings_restart(const struct service_config *config,
     for (uint32_t i = 0; i < settings_table_length; i++) {
         const struct setting *setting = &settings_table[i];
         if (setting->restart) {
-            assert(setting->block == BLOCK_TOP && count < SETTINGS_RESTART_MAX);
+            assert((setting->block == BLOCK_TOP || setting->block == BLOCK_CLUSTER) &&
+                   count < SETTINGS_RESTART_MAX);
             ret_settings[count++] =
                 (struct restart_setting){setting->name, digest_of(config, setting)};
         }

@@ -30,6 +30,7 @@
             .text = "Envelope senders, as *@example.com; <> is the empty one."                     \
     }
 
+#define CLUSTER(member) .block = BLOCK_CLUSTER, AT(service_config, cluster.member)
 #define LDAP(member) .block = BLOCK_LDAP, AT(ldap_config, member)
 #define MILTER(member) .block = BLOCK_MILTER, AT(milter_config, member)
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
@@ -126,7 +127,7 @@ const struct setting settings_table[] = {
              "one a line: the root's, and those of zones that only the resolvers here know."},
     {"archive-required", SETTING_SWITCH, .block = BLOCK_TOP, .fallback = "no", .later = "yes",
      .text = "Whether mail that is not archived yet keeps its space when the disk is full."},
-    {"when-database-away", SETTING_CHOICE, .block = BLOCK_TOP, .fallback = "accept",
+    {"when-database-away", SETTING_CHOICE, TOP(cluster.defers), .fallback = "accept",
      .choices = "accept|defer",
      .text = "What happens to incoming mail while a cluster's database is away; without a cluster, "
              "nothing."},
@@ -600,6 +601,21 @@ const struct setting settings_table[] = {
      .most = 10 * SECOND,
      .text = "How long one server may take for all that is asked of it for one login. For a list of "
              "recipients it may be silent for a minute, and take ten."},
+    /* ---- cluster ---- */
+    {"database", SETTING_TEXT, CLUSTER(database), .required = true, .restart = true,
+     .text = "The cluster's PostgreSQL, as libpq is told of it: \"host=db1,db2,db3 dbname=holdfast "
+             "user=holdfast\". Of several hosts the one is taken that can be written to."},
+    {"database-password-file", SETTING_SECRET, .block = BLOCK_CLUSTER, .otherwise = "none",
+     .text = "The file whose one line is the password there."},
+    {"name", SETTING_TEXT, CLUSTER(name), .otherwise = "the hostname up to its first dot",
+     .restart = true,
+     .text = "The name of this member, which no other one has."},
+    {"role", SETTING_ROLES, .block = BLOCK_CLUSTER, .otherwise = "all three",
+     .text = "What this member is for. gateway: mail comes in by it, and outgoing mail leaves; node: "
+             "it hands over incoming mail, and outgoing mail while no gateway is up; hub: the "
+             "management pages, and the work that one does for all."},
+    {"site", SETTING_TEXT, CLUSTER(site), .otherwise = "none", .restart = true,
+     .text = "Where this member stands; domains can prefer a site."},
 };
 /* clang-format on */
 
@@ -633,6 +649,8 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_LDAP] = {"ldap", true, false,
                     "An LDAP directory that knows users and their passwords, for listeners to name "
                     "in auth, or recipients, for domains to name in recipients."},
+    [BLOCK_CLUSTER] = {"cluster", false, true,
+                       "This machine is a member of a cluster, which keeps mail in PostgreSQL."},
 };
 
 enum setting_block settings_block_find(struct slice name)

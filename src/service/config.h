@@ -170,6 +170,19 @@ struct hook_config {
     uint32_t rate;       /* messages an hour */
 };
 
+/* What a member of a cluster is for. */
+enum { CLUSTER_GATEWAY = 1, CLUSTER_NODE = 2, CLUSTER_HUB = 4 };
+enum { CLUSTER_NAME_MAX = 63, CLUSTER_DATABASE_MAX = 4095 };
+
+struct cluster_config {
+    struct slice database; /* for libpq; empty: there is no cluster */
+    struct slice password; /* of the database; known to core and helper only; empty elsewhere */
+    struct slice name;
+    struct slice site; /* or empty */
+    uint8_t roles;
+    bool defers; /* mail that the database cannot take now; else the journal takes it */
+};
+
 enum { LIST_FILES_MAX = 64, LIST_PATH_MAX = 255 }; /* files with lists of recipients */
 
 struct service_config {
@@ -208,6 +221,7 @@ struct service_config {
     struct slice tls_reports_organization; /* empty: the hostname */
     const struct hook_config *hooks;
     uint32_t hook_count;
+    struct cluster_config cluster;
 };
 
 #endif

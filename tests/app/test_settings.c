@@ -131,11 +131,17 @@ static void what_takes_a_restart_is_told_apart(void **state)
         {"log-level", "log-level = debug"},
         {"dns-forwarders", "dns-forwarders = 192.0.2.53"},
         {"dns-trust-anchor", "dns-trust-anchor = \". IN DS 20326 8 2 E06D\""},
+        {"database", "cluster { database = \"host=b\" name = n site = s }"},
+        {"name", "cluster { database = \"host=a\" name = m site = s }"},
+        {"site", "cluster { database = \"host=a\" name = n site = t }"},
     };
+    static const char cluster[] = "cluster { database = \"host=a\" name = n site = s }";
+    enum { LOCAL = sizeof(changes) / sizeof(changes[0]) - 3 };
     struct restart_setting before[SETTINGS_RESTART_MAX], after[SETTINGS_RESTART_MAX];
     uint32_t count = restart_settings("", before);
     assert_int_equal(count, sizeof(changes) / sizeof(changes[0]));
     for (uint32_t i = 0; i < count; i++) {
+        (void)restart_settings(i < LOCAL ? "" : cluster, before);
         assert_string_equal(before[i].key, changes[i].key);
         assert_int_equal(restart_settings(changes[i].text, after), count);
         for (uint32_t j = 0; j < count; j++) {

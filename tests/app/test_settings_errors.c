@@ -227,6 +227,32 @@ static void ldap_blocks(void **state)
     unlink("secret");
 }
 
+static void cluster_blocks(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "cluster { name = n1 }\n", "conf:6: cluster needs database = ...\n"},
+        {GOOD "cluster x { database = \"host=a\" }\n", "conf:6: a cluster block has no title\n"},
+        {GOOD "cluster { database = \"host=a\" }\ncluster { database = \"host=b\" }\n",
+         "conf:7: cluster is there twice; first in line 6\n"},
+        {GOOD "cluster { database = \"host=a password=tanstaaf\" }\n",
+         "conf:6: database: password stands in a file: database-password-file\n"},
+        {GOOD "cluster { database = \"target_session_attrs=any host=a\" }\n",
+         "conf:6: database: target_session_attrs is set by the program\n"},
+        {GOOD "cluster { database = \"host=a\" role = {node, hubb} }\n",
+         "conf:6: role: 'hubb' is not one of gateway, node, hub; did you mean 'hub'?\n"},
+        {GOOD "cluster { database = \"host=a\" name = \"N 1\" }\n",
+         "conf:6: name: 'N 1' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin with a letter "
+         "or digit\n"},
+        {GOOD "cluster { database = \"host=a\" site = -x }\n",
+         "conf:6: site: '-x' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin with a letter or "
+         "digit\n"},
+        {GOOD "cluster { database = \"host=a\"\n database-password-file = nowhere }\n",
+         "conf:7: nowhere: No such file or directory\n"},
+    };
+    CHECK_ALL(cases);
+}
+
 static void alert_blocks(void **state)
 {
     (void)state;
@@ -823,6 +849,7 @@ int main(void)
         cmocka_unit_test(broken_blocks),
         cmocka_unit_test(logins),
         cmocka_unit_test(ldap_blocks),
+        cmocka_unit_test(cluster_blocks),
         cmocka_unit_test(growing_retries),
         cmocka_unit_test(alert_blocks),
         cmocka_unit_test(keys_and_values),

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The cluster block: the database that the cluster shares, and what this member is. It is local:
+ * it cannot come from the database itself.
+ */
+#include "app/settings_internal.h"
+
+static const char *const role_words = "gateway|node|hub";
+
+static void fill_roles(struct settings *settings, const struct entry *entry,
+                       struct cluster_config *cluster)
+{
+    cluster->roles = entry == NULL ? CLUSTER_GATEWAY | CLUSTER_NODE | CLUSTER_HUB : 0;
+    for (uint32_t i = 0; entry != NULL && i < entry->count; i++) {
+        const struct value *value = &entry->values[i];
+        int role = settings_choice_index(role_words, value->text);
+        if (role >= 0) {
+            cluster->roles |= (uint8_t)(1 << role);
+            continue;
+        }
+        struct slice near = settings_nearest_choice(role_words, value->text);
+        settings_complain(settings, value->at,
+                          "role: '%.*s' is not one of gateway, node, hub%s%.*s%s",
+                          SHOWN(value->text), near.length > 0 ? "; did you mean '" : "",
+                          SHOWN(near), near.length > 0 ? "'?" : "");
+    }
+}
+
+/* It names a place in tables, logs and commands. */
+static void check_name(struct settings *settings, const struct block *block, const char *key,
+                       struct slice name)
+{
+    bool is_good = name.length > 0 && name.length <= CLUSTER_NAME_MAX;
+    for (size_t i = 0; i < name.length; i++) {
+        uint8_t c = name.data[i];
+        is_good = is_good && ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                              (i > 0 && (c == '-' || c == '.' || c == '_')));
+    }
+    if (!is_good) {
+        settings_complain(settings, block->at,
+                          "%s: '%.*s' is not 1 to %d of a-z, 0-9, '-', '.', '_' that begin with a "
+                          "letter or digit",
+                          key, SHOWN(name), CLUSTER_NAME_MAX);
+    }
+}
+
+static struct slice first_label(struct settings *settings, struct slice hostname)
+{
+    size_t length = slice_find(hostname, '.');
+    char *label = settings_allocate(settings, length + 1, 1);
+    for (size_t i = 0; label != NULL && i < length; i++) {
+        uint8_t c = hostname.data[i];
+        label[i] = (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+    }
+    return label != NULL ? slice_make(label, length) : SLICE_EMPTY;
+}
+
+static void check_database(struct settings *settings, const struct block *block,
+                           struct slice database)
+{
+    static const char *const ours[] = {"target_session_attrs", "application_name", "password"};
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
+        struct slice word = slice_from_text(ours[i]);
+        for (size_t at = 0; at + word.length <= database.length; at++) {
+            bool begins = at == 0 || database.data[at - 1] == ' ' || database.data[at - 1] == '?' ||
+                          database.data[at - 1] == '&';
+            if (begins && slice_equal(slice_take(slice_skip(database, at), word.length), word)) {
+                settings_complain(settings, block->at, "database: %s %s", ours[i],
+                                  i < 2 ? "is set by the program"
+                                        : "stands in a file: database-password-file");
+            }
+        }
+    }
+    if (database.length > CLUSTER_DATABASE_MAX || slice_find(database, 0) != database.length) {
+        settings_complain(settings, block->at, "database: is longer than %d, or has a NUL",
+                          CLUSTER_DATABASE_MAX);
+    }
+}
+
+static const struct block *find_block(struct settings *settings)
+{
+    const struct block *found = NULL;
+    for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
+        if (settings_block_find(block->kind) != BLOCK_CLUSTER) {
+            continue;
+        }
+        if (block->title_count > 0) {
+            settings_complain(settings, block->at, "a cluster block has no title");
+        }
+        if (found != NULL) {
+            settings_complain(settings, block->at, "cluster is there twice; first in line %u",
+                              found->at.line);
+            continue;
+        }
+        found = block;
+    }
+    return found;
+}
+
+void settings_cluster(struct settings *settings, const struct entry **entries)
+{
+    const struct block *block = find_block(settings);
+    struct cluster_config *cluster = &settings->config.cluster;
+    if (block == NULL) {
+        return;
+    }
+    settings_fill(settings, BLOCK_CLUSTER, block, &settings->config, entries);
+    check_database(settings, block, cluster->database);
+    fill_roles(settings, settings_entry(entries, BLOCK_CLUSTER, "role"), cluster);
+    if (cluster->name.length == 0) {
+        cluster->name = first_label(settings, settings->config.hostname);
+    }
+    check_name(settings, block, "name", cluster->name);
+    if (cluster->site.length > 0) {
+        check_name(settings, block, "site", cluster->site);
+    }
+    const struct entry *file = settings_entry(entries, BLOCK_CLUSTER, "database-password-file");
+    if (file != NULL && file->count == 1 && !file->list) {
+        (void)settings_secret(settings, &file->values[0].at, file->values[0].text,
+                              SETTINGS_FOR_CORE | SETTINGS_FOR_HELPER, SETTINGS_SECRET_MAX,
+                              &cluster->password);
+    }
+}
