@@ -59,6 +59,10 @@ static int print_roles(void)
     sandbox_describe_all(&text);
     for (int role = 0; role < ROLE_COUNT; role++) {
         sandbox_describe(role_privileges((enum role)role), &text);
+        const struct sandbox_profile *member = role_member_privileges((enum role)role);
+        if (member != NULL) {
+            sandbox_describe(member, &text);
+        }
     }
     sandbox_describe(&reader_privileges, &text);
     printf("%.*s", SLICE_PRINT(buffer_slice(&text)));

@@ -42,12 +42,29 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
                   "from the network"},
 };
 
+/* In a cluster. */
+static const struct sandbox_profile member_core = {
+    "core in a cluster",
+    SANDBOX_SERVE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES | SANDBOX_CONNECT | SANDBOX_DATABASE,
+    0,
+    "as core; talks to the database, and is given its password; keeps the machine's root "
+    "directory"};
+static const struct sandbox_profile member_helper = {
+    "helper in a cluster", SANDBOX_CONNECT | SANDBOX_DATABASE, 1024,
+    "as helper; follows the settings in the database, and is given its password; keeps the "
+    "machine's root directory"};
+
 const struct sandbox_profile reader_privileges = {"reader", SANDBOX_READ_FILES, 256,
                                                   "reads the configuration and ends; no network"};
 
 const struct sandbox_profile *role_privileges(enum role role)
 {
     return &privileges[role];
+}
+
+const struct sandbox_profile *role_member_privileges(enum role role)
+{
+    return role == ROLE_CORE ? &member_core : role == ROLE_HELPER ? &member_helper : NULL;
 }
 
 const char *role_name(enum role role)

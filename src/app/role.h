@@ -57,6 +57,8 @@ const char *role_name(enum role role);
 bool role_from_name(const char *name, enum role *ret_role);
 /* What the role may do; printed by `holdfastd --privileges`. */
 const struct sandbox_profile *role_privileges(enum role role);
+/* In a cluster; NULL: the same. */
+const struct sandbox_profile *role_member_privileges(enum role role);
 extern const struct sandbox_profile reader_privileges;
 
 #endif

@@ -250,10 +250,13 @@ enum error role_become(const struct role_start *start)
 
 enum error role_confine(const struct role_start *start, const int *directories, size_t count)
 {
-    enum error error = become(start, start->root);
+    bool is_member = settings_config(start->settings)->cluster.database.length > 0;
+    const struct sandbox_profile *member = is_member ? role_member_privileges(start->role) : NULL;
+    const struct sandbox_profile *profile = member != NULL ? member : role_privileges(start->role);
+    enum error error = become(start, member != NULL ? NULL : start->root);
     struct sandbox_result result = {0};
     if (error == ERROR_NONE) {
-        error = sandbox_confine(role_privileges(start->role), directories, count, &result);
+        error = sandbox_confine(profile, directories, count, &result);
     }
     if (error == ERROR_NONE) {
         log_event(result.seccomp ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "confined",

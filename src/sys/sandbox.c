@@ -106,6 +106,19 @@ static bool landlock_allow(int ruleset, int directory, uint64_t access)
     return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) == 0;
 }
 
+/* Everything, to be read. */
+static bool landlock_allow_root(int ruleset)
+{
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool done =
+        root >= 0 &&
+        landlock_allow(ruleset, root, LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR);
+    if (root >= 0) {
+        close(root);
+    }
+    return done;
+}
+
 static bool landlock_apply(const struct sandbox_profile *profile, const int *directories,
                            size_t count, int version)
 {
@@ -132,6 +145,9 @@ static bool landlock_apply(const struct sandbox_profile *profile, const int *dir
     bool done = true;
     for (size_t i = 0; i < count && access != 0; i++) {
         done = done && landlock_allow(ruleset, directories[i], access & rules.file_system);
+    }
+    if ((profile->allowed & SANDBOX_DATABASE) != 0) {
+        done = done && landlock_allow_root(ruleset);
     }
     done = done && syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
     close(ruleset);
@@ -162,7 +178,7 @@ static void allow_if(struct filter *filter, const char *name, struct scmp_arg_cm
     filter_add(filter, SCMP_ACT_ALLOW, name, &argument, 1);
 }
 
-static void add_restricted(struct filter *filter)
+static void add_restricted(struct filter *filter, unsigned allowed)
 {
     allow_if(filter, "mmap", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     allow_if(filter, "mmap2", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
@@ -192,15 +208,17 @@ static void add_restricted(struct filter *filter)
     allow_if(filter, "tgkill", SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
     /* Opening what it may not is answered, not punished: libraries look for their files. */
     filter_add(filter, SCMP_ACT_ERRNO(EACCES), "open", NULL, 0);
-    filter_add(filter, SCMP_ACT_ERRNO(EACCES), "access", NULL, 0);
-    filter_add(filter, SCMP_ACT_ERRNO(EACCES), "readlink", NULL, 0);
+    if ((allowed & SANDBOX_DATABASE) == 0) {
+        filter_add(filter, SCMP_ACT_ERRNO(EACCES), "access", NULL, 0);
+        filter_add(filter, SCMP_ACT_ERRNO(EACCES), "readlink", NULL, 0);
+    }
 }
 
 static void add_files(struct filter *filter, unsigned allowed)
 {
     if ((allowed & SANDBOX_WRITE_FILES) != 0) {
         filter_add(filter, SCMP_ACT_ALLOW, "openat", NULL, 0);
-    } else if ((allowed & SANDBOX_READ_FILES) != 0) {
+    } else if ((allowed & (SANDBOX_READ_FILES | SANDBOX_DATABASE)) != 0) {
         allow_if(filter, "openat",
                  SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
     } else {
@@ -213,6 +231,9 @@ static void add_sockets(struct filter *filter, unsigned allowed)
     if ((allowed & SANDBOX_CONNECT) != 0) {
         allow_if(filter, "socket", SCMP_A0(SCMP_CMP_EQ, AF_INET));
         allow_if(filter, "socket", SCMP_A0(SCMP_CMP_EQ, AF_INET6));
+        if ((allowed & SANDBOX_DATABASE) != 0) {
+            allow_if(filter, "socket", SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+        }
     } else {
         filter_add(filter, SCMP_ACT_ERRNO(EACCES), "socket", NULL, 0);
     }
@@ -238,7 +259,7 @@ static bool seccomp_apply(const struct sandbox_profile *profile, bool strict)
     for (size_t i = 0; !strict && sandbox_deadly[i] != NULL; i++) {
         filter_add(&filter, SCMP_ACT_KILL_PROCESS, sandbox_deadly[i], NULL, 0);
     }
-    add_restricted(&filter);
+    add_restricted(&filter, profile->allowed);
     add_files(&filter, profile->allowed);
     add_sockets(&filter, profile->allowed);
     bool done = !filter.failed && seccomp_load(filter.context) == 0;
@@ -322,9 +343,14 @@ static void describe_walls(const struct sandbox_profile *profile, struct buffer 
                                  : (allowed & SANDBOX_READ_FILES) != 0
                                      ? "beneath its directories, read only (Landlock)\n"
                                      : "none (Landlock)\n");
+    if ((allowed & SANDBOX_DATABASE) != 0) {
+        buffer_append_text(ret_text, "  besides: whatever its user may read\n");
+    }
     buffer_append_text(ret_text, "  sockets of its own: ");
-    buffer_append_text(ret_text,
-                       (allowed & SANDBOX_CONNECT) != 0 ? "Internet, to connect\n" : "none\n");
+    buffer_append_text(ret_text, (allowed & SANDBOX_CONNECT) == 0 ? "none\n"
+                                 : (allowed & SANDBOX_DATABASE) != 0
+                                     ? "Internet and Unix, to connect\n"
+                                     : "Internet, to connect\n");
     buffer_append_text(ret_text, "  limits: no core dump, no locked memory, no real time");
     if (profile->files != 0) {
         buffer_printf(ret_text, ", %u descriptors", profile->files);

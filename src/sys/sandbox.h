@@ -29,6 +29,8 @@ enum {
     SANDBOX_READ_FILES = 1 << 2,  /* open files beneath its directories for reading */
     SANDBOX_WRITE_FILES = 1 << 3, /* and make, write, sync, rename and remove them */
     SANDBOX_SCRATCH = 1 << 5,     /* read and write places of files at hand (sys/scratch.h) */
+    SANDBOX_DATABASE = 1 << 6,    /* make and connect Unix sockets, and open for reading whatever
+                                     file its user may: certificates, hosts(5), resolv.conf(5) */
     SANDBOX_FREE = 1 << 4,        /* not confined: whatever its user may, and so may its children */
 };
 

@@ -38,6 +38,9 @@ static const char *const write_files[] = {"pwrite64",        "pwritev",   "pwrit
 
 static const char *const scratch[] = {"pread64", "pwrite64", NULL};
 
+static const char *const database[] = {"access",   "faccessat",  "faccessat2",
+                                       "readlink", "readlinkat", NULL};
+
 const struct sandbox_calls sandbox_calls[] = {
     {0, "always", always},
     {SANDBOX_SERVE, "accept connections", serve},
@@ -45,6 +48,7 @@ const struct sandbox_calls sandbox_calls[] = {
     {SANDBOX_SCRATCH, "use a scratch file", scratch},
     {SANDBOX_READ_FILES, "read files", read_files},
     {SANDBOX_WRITE_FILES, "write files", write_files},
+    {SANDBOX_DATABASE, "look for files", database},
     {0, NULL, NULL},
 };
 

@@ -207,6 +207,34 @@ static int try_writing(struct place *place)
     return 0;
 }
 
+/* The files of others are read, none is written, and only sockets are made. */
+static int try_database(struct place *place)
+{
+    int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+    char byte;
+    TRY(fd >= 0 && read(fd, &byte, 1) == 1);
+    close(fd);
+    TRY(access("/etc/passwd", R_OK) == 0);
+    TRY(socket(AF_UNIX, SOCK_STREAM, 0) >= 0);
+    TRY(socket(AF_INET, SOCK_STREAM, 0) >= 0);
+    TRY(socket(AF_NETLINK, SOCK_RAW, 0) < 0);
+    TRY(openat(place->directory, "a", O_RDWR) < 0);
+    TRY(open("/tmp/holdfast-sandbox-none", O_WRONLY | O_CREAT, 0600) < 0);
+    TRY(unlinkat(place->directory, "a", 0) != 0);
+    TRY(fork() < 0);
+    return 0;
+}
+
+/* With a directory of its own to write in. */
+static int try_database_beside(struct place *place)
+{
+    int fd = openat(place->directory, "b", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    TRY(fd >= 0 && write(fd, "b", 1) == 1);
+    TRY(open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0);
+    TRY(open("/tmp/holdfast-sandbox-none", O_WRONLY | O_CREAT, 0600) < 0);
+    return 0;
+}
+
 static int try_connecting(struct place *place)
 {
     struct ip_endpoint to = {.port = 9};
@@ -264,6 +292,18 @@ static void a_sender_connects(void **state)
 {
     (void)state;
     expect_exit(&connecting, try_connecting);
+}
+
+static void who_has_a_database_reads_and_connects(void **state)
+{
+    (void)state;
+    static const struct sandbox_profile member = {"member", SANDBOX_CONNECT | SANDBOX_DATABASE, 0,
+                                                  "asks a database"};
+    static const struct sandbox_profile writer = {
+        "writer", SANDBOX_CONNECT | SANDBOX_DATABASE | SANDBOX_READ_FILES | SANDBOX_WRITE_FILES, 0,
+        "and writes"};
+    expect_exit(&member, try_database);
+    expect_exit(&writer, try_database_beside);
 }
 
 static void another_user_in_an_empty_root(void **state)
@@ -325,6 +365,7 @@ int main(void)
         cmocka_unit_test(a_reader_reads_its_directory_only),
         cmocka_unit_test(a_writer_writes_its_directory_only),
         cmocka_unit_test(a_sender_connects),
+        cmocka_unit_test(who_has_a_database_reads_and_connects),
         cmocka_unit_test(another_user_in_an_empty_root),
         cmocka_unit_test(a_profile_can_be_printed),
     };
