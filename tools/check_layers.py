@@ -24,8 +24,9 @@ ARROWS = {
     "proto": {"base"},
     "spool": {"base", "sys"},
     "relay": {"base", "spool"},
-    "service": {"base", "sys", "proto", "spool", "relay"},
-    "app": {"base", "sys", "proto", "spool", "relay", "service"},
+    "cluster": {"base", "sys", "spool", "relay"},
+    "service": {"base", "sys", "proto", "spool", "relay", "cluster"},
+    "app": {"base", "sys", "proto", "spool", "relay", "cluster", "service"},
 }
 
 # relay decides and proto parses: no descriptor, no clock, no log, no process. base holds values.

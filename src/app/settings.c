@@ -129,14 +129,59 @@ static struct settings *settings_new(void)
         arena_init(&settings->arena);
         arena_init(&settings->tree_arena);
         settings->top.at = (struct place){0, 1};
+        settings->shared = NO_INDEX;
     }
     return settings;
 }
 
-static struct settings *finish(struct settings *settings, struct slice path, struct buffer *errors)
+static const struct block *find_cluster(const struct settings *settings)
+{
+    const struct block *block = settings->first_block;
+    while (block != NULL && settings_block_find(block->kind) != BLOCK_CLUSTER) {
+        block = block->next;
+    }
+    return block;
+}
+
+/* How the cluster's settings come to those of the file. */
+struct second_text {
+    const struct settings_version *version; /* these; NULL: */
+    const char *copy;                       /* those of this name; NULL: none */
+    bool must;                              /* be there */
+};
+
+/* A copy that is no good is as none: the member waits for the cluster, and says so. */
+static void take_second(struct settings *settings, const struct second_text *second)
+{
+    const struct block *cluster = find_cluster(settings);
+    struct place at = cluster != NULL ? cluster->at : settings->top.at;
+    enum error error = ERROR_NONE;
+    if (second->version != NULL) {
+        error = settings_take_version(settings, second->version) ? ERROR_NONE : ERROR_MEMORY;
+    } else if (second->copy != NULL && (cluster != NULL || second->must)) {
+        error = settings_take_copy(settings, second->copy);
+    }
+    if (error == ERROR_MEMORY) {
+        settings->out_of_memory = true;
+    } else if (error != ERROR_NONE && second->must) {
+        settings_complain(settings, at, "the copy of the cluster's settings: %s",
+                          error_text(error));
+    } else if (error != ERROR_NONE && error != ERROR_MISSING) {
+        settings_warn(settings, at, "the copy of the cluster's settings: %s; waiting for others",
+                      error_text(error));
+    }
+}
+
+static struct settings *finish(struct settings *settings, const struct second_text *second,
+                               struct slice path, struct buffer *errors)
 {
     if (!settings->failed && !settings->out_of_memory) {
         settings_parse_tree(settings);
+        take_second(settings, second);
+        if (settings->shared != NO_INDEX) {
+            settings_parse_more(settings, settings->shared);
+        }
+        settings->config.joining = settings->shared == NO_INDEX && find_cluster(settings) != NULL;
         settings_check(settings);
     }
     report(settings, path, errors);
@@ -163,7 +208,8 @@ static void ask_machine(struct settings *settings)
     }
 }
 
-struct settings *settings_read(const char *path, struct buffer *errors)
+static struct settings *read_both(const char *path, const struct second_text *second,
+                                  struct buffer *errors)
 {
     struct settings *settings = settings_new();
     struct slice name = slice_from_text(path);
@@ -175,7 +221,23 @@ struct settings *settings_read(const char *path, struct buffer *errors)
     uint32_t source;
     /* On failure this has complained. */
     (void)settings_source(settings, NULL, name, &source);
-    return finish(settings, name, errors);
+    return finish(settings, second, name, errors);
+}
+
+struct settings *settings_read(const char *path, struct buffer *errors)
+{
+    return read_both(path, &(struct second_text){.copy = SETTINGS_COPY}, errors);
+}
+
+struct settings *settings_read_with(const char *path, const struct settings_version *version,
+                                    struct buffer *errors)
+{
+    return read_both(path, &(struct second_text){.version = version}, errors);
+}
+
+struct settings *settings_read_copy(const char *path, const char *name, struct buffer *errors)
+{
+    return read_both(path, &(struct second_text){.copy = name, .must = true}, errors);
 }
 
 bool settings_find_state(const char *path, struct buffer *ret_state, struct buffer *errors)
@@ -207,7 +269,7 @@ struct settings *settings_parse(struct slice text, struct buffer *errors)
         settings_free(settings);
         return NULL;
     }
-    return finish(settings, name, errors);
+    return finish(settings, &(struct second_text){0}, name, errors);
 }
 
 const struct service_config *settings_config(const struct settings *settings)

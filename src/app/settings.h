@@ -7,6 +7,7 @@
 #define HOLDFAST_APP_SETTINGS_H
 
 #include "base/buffer.h"
+#include "cluster/settings_version.h"
 #include "service/config.h"
 
 struct settings; /* owns the memory of a struct service_config */
@@ -17,6 +18,15 @@ enum { SETTINGS_SECRET_MAX = 255 }; /* octets of a secret in a file; as proto/sa
  * "FILE:LINE: message". NULL if there is any; warnings (in `errors` too, with "warning: ") alone do
  * not fail. */
 struct settings *settings_read(const char *path, struct buffer *errors);
+/* The same with `version` for the cluster's settings, whether the file says that there is a cluster
+ * or not; what is wrong in them is "settings:LINE: message". settings_read() takes the last good
+ * copy of them, if there is a cluster: SETTINGS_COPY in the state directory. */
+struct settings *settings_read_with(const char *path, const struct settings_version *version,
+                                    struct buffer *errors);
+/* The same with the copy of that name in the directory of SETTINGS_COPY: it must be there. */
+struct settings *settings_read_copy(const char *path, const char *name, struct buffer *errors);
+#define SETTINGS_COPY_DIRECTORY "cluster" /* in the state directory */
+#define SETTINGS_COPY "settings"
 /* The same from text that settings_expand() made: no file is touched. Cannot fail on text that was
  * read before by this program. */
 struct settings *settings_parse(struct slice text, struct buffer *errors);

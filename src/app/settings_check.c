@@ -256,10 +256,17 @@ static void take_entries(struct settings *settings, enum setting_block block,
             complain_unknown(settings, block, entry);
             continue;
         }
+        if ((setting->local || setting->restart) && settings_is_shared(settings, entry->at)) {
+            settings_complain(settings, entry->at, "'%s' stands in each node's own file only",
+                              setting->name);
+            continue;
+        }
         const struct entry **seen = &ret_entries[setting - settings_table];
         if (*seen != NULL) {
-            settings_complain(settings, entry->at, "'%s' is given twice; first in line %u",
-                              setting->name, (*seen)->at.line);
+            settings_complain(
+                settings, entry->at, "'%s' is given twice; first in line %u%s", setting->name,
+                (*seen)->at.line,
+                settings_elsewhere(settings, entry->at, settings_is_shared(settings, (*seen)->at)));
             continue;
         }
         *seen = entry;
@@ -450,6 +457,21 @@ static void make_absolute(struct settings *settings, struct slice *path)
     }
 }
 
+struct slice settings_peek_state(struct settings *settings)
+{
+    struct slice name = SLICE_LITERAL("state");
+    struct slice state = slice_from_text(settings_find(BLOCK_TOP, name)->fallback);
+    for (const struct entry *entry = settings->top.first; entry != NULL; entry = entry->next) {
+        if (slice_equal(entry->key, name) && entry->count == 1) {
+            state = entry->values[0].text;
+        }
+    }
+    if (state.length == 0 || state.data[0] != '/') {
+        make_absolute(settings, &state);
+    }
+    return state;
+}
+
 static void check_state(struct settings *settings, const struct entry *entry)
 {
     struct slice *state = &settings->config.state;
@@ -571,6 +593,11 @@ static void check_titles(struct settings *settings)
 {
     for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
         enum setting_block kind = settings_block_find(block->kind);
+        if (settings_blocks[kind].local && settings_is_shared(settings, block->at)) {
+            settings_complain(settings, block->at,
+                              "%s %s block stands in each node's own file only", article(kind),
+                              settings_blocks[kind].name);
+        }
         if (settings_blocks[kind].titled && block->title_count == 0 && !block->broken) {
             settings_complain(settings, block->at, "%s %s block needs a title", article(kind),
                               settings_blocks[kind].name);

@@ -31,7 +31,9 @@ enum {
 struct source {
     struct slice path; /* as opened; ends in NUL, which the length does not count */
     struct slice content;
-    bool open;       /* being parsed: including it now would be a loop */
+    bool open;   /* being parsed: including it now would be a loop */
+    bool shared; /* came with the cluster's settings; `path` is SETTINGS_SHARED or cluster:NAME */
+    bool unused; /* a shared one that nothing has named yet: nobody is to have it */
     uint8_t readers; /* of a secret: SETTINGS_FOR_*; 0: it is none */
 };
 
@@ -81,6 +83,7 @@ struct settings {
     uint32_t source_count;
     size_t source_bytes;
     bool sealed;               /* sources are all there: no file may be opened */
+    uint32_t shared;           /* the source with the cluster's text; NO_INDEX: none */
     struct slice directory;    /* where relative paths of the configuration begin */
     struct slice machine_name; /* hostname if the file gives none */
 
@@ -130,6 +133,19 @@ bool settings_found_file(struct settings *settings, struct slice path, unsigned 
 /* The same for a file that is no secret, but of use to its readers only. */
 bool settings_withheld_file(struct settings *settings, const struct place *at, struct slice path,
                             unsigned readers, uint32_t *ret_source);
+/* The cluster's text and files become sources. */
+bool settings_take_version(struct settings *settings, const struct settings_version *version);
+/* It names one of those: cluster:NAME. */
+bool settings_is_cluster_file(struct slice path);
+/* It stands in the cluster's settings, not in a file of this machine. */
+bool settings_is_shared(const struct settings *settings, struct place at);
+/* What follows "first in line N", said at `at`: nothing, or which text it is in if that is another
+ * one. */
+const char *settings_elsewhere(const struct settings *settings, struct place at,
+                               bool first_is_shared);
+/* A version from the copy `name`, if it is there and good. ERROR_MISSING, ERROR_CORRUPT, or what
+ * the system says. */
+enum error settings_take_copy(struct settings *settings, const char *name) MUST_CHECK;
 /* What settings_expand() wrote; false: no such text. */
 bool settings_unpack(struct settings *settings, struct slice text);
 
@@ -186,6 +202,8 @@ struct token lexer_next(struct lexer *lexer);
 
 /* Fills settings->top and the list of blocks from the first source. */
 void settings_parse_tree(struct settings *settings);
+/* Adds those of another one. */
+void settings_parse_more(struct settings *settings, uint32_t source);
 
 /* ---- values ------------------------------------------------------------------------------- */
 
@@ -274,6 +292,7 @@ struct setting {
     bool none;        /* the word "none" is allowed and means 0 */
     bool inert;       /* accepted, but nothing in this version acts on it */
     bool restart;     /* not reloadable: takes effect when the program starts */
+    bool local;       /* stands in the file of each machine only, as what takes a restart does */
     uint32_t offset;  /* in the block's struct; see settings_table.c */
     uint8_t width;    /* bytes of an integer there */
     const char *text; /* one sentence */
@@ -287,6 +306,7 @@ struct setting_block_description {
     bool titled;
     bool once;
     const char *text;
+    bool local; /* stands in the file of each machine only */
 };
 extern const struct setting_block_description settings_blocks[BLOCK_COUNT];
 
@@ -333,6 +353,8 @@ void settings_format(enum setting_type type, uint64_t value, char ret_text[32]);
 
 /* Of the tree only the top, as far as it can be understood. */
 void settings_check_top(struct settings *settings);
+/* The state directory that the tree names, absolute; empty if there is no memory. */
+struct slice settings_peek_state(struct settings *settings);
 /* The tree to settings->config. */
 void settings_check(struct settings *settings);
 /* Fills `target` (the block's struct) with defaults, then from the entries, by the table. Entries

@@ -113,6 +113,9 @@ static void put_facts(struct buffer *out, const struct setting *setting)
     if (setting->restart) {
         buffer_append_text(out, "A change needs a restart.\n");
     }
+    if (setting->local) {
+        buffer_append_text(out, "Not in the settings of a cluster.\n");
+    }
 }
 
 static bool is_kept_for_later(const struct setting *setting)

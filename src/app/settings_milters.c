@@ -17,6 +17,10 @@ static bool find_host(struct settings *settings, struct place at, struct slice n
     if (slice_equal_fold(name, SLICE_LITERAL("localhost"))) {
         return ip_from_text(SLICE_LITERAL("127.0.0.1"), ret_address);
     }
+    if (settings_is_shared(settings, at)) {
+        *ret_why = "names a host, which is another one for each node; write its IP address";
+        return false;
+    }
     if (!settings_source(settings, &at, SLICE_LITERAL("/etc/hosts"), &source)) {
         return false;
     }

@@ -8,6 +8,9 @@
 
 #include <stdlib.h>
 
+/* Beside the number of a line: a text has fewer lines. */
+#define SHARED_LINE (UINT32_C(1) << 31)
+
 struct names_slot {
     struct slice name;
     uint32_t number;
@@ -74,10 +77,12 @@ uint32_t names_add(struct settings *settings, struct names *names, struct slice 
 bool names_once(struct settings *settings, struct names *names, struct slice name, struct place at,
                 const char *what)
 {
-    uint32_t known = names_add(settings, names, name, at.line);
+    bool shared = settings_is_shared(settings, at);
+    uint32_t known = names_add(settings, names, name, at.line | (shared ? SHARED_LINE : 0));
     if (known != NO_INDEX) {
-        settings_complain(settings, at, "%s '%.*s' is there twice; first in line %u", what,
-                          SHOWN(name), known);
+        settings_complain(settings, at, "%s '%.*s' is there twice; first in line %u%s", what,
+                          SHOWN(name), known & ~SHARED_LINE,
+                          settings_elsewhere(settings, at, (known & SHARED_LINE) != 0));
     }
     return known == NO_INDEX;
 }

@@ -439,3 +439,8 @@ void settings_parse_tree(struct settings *settings)
     settings->last_block = &settings->first_block;
     parse_source(settings, 0, &settings->top, 0, false);
 }
+
+void settings_parse_more(struct settings *settings, uint32_t source)
+{
+    parse_source(settings, source, &settings->top, 0, false);
+}

@@ -211,7 +211,14 @@ static void fill_source(struct settings *settings, struct route_config *route,
             SHOWN(word));
         return;
     }
-    struct slice path = absolute(settings, value->at, slice_skip(word, file.length));
+    struct slice name = slice_skip(word, file.length);
+    if (settings_is_shared(settings, value->at) || settings_is_cluster_file(name)) {
+        settings_complain(settings, value->at,
+                          "recipients: a list that comes with the cluster's settings is not "
+                          "available in this version; https://HOST/... and ldap:NAME are");
+        return;
+    }
+    struct slice path = absolute(settings, value->at, name);
     if (path.length > LIST_PATH_MAX) {
         settings_complain(settings, value->at, "recipients: the path is longer than %d characters",
                           LIST_PATH_MAX);

@@ -403,10 +403,7 @@ static void add_pattern(struct routes *routes, struct route_config *route,
         settings_complain(settings, title->at, "domain '%.*s' %s", SHOWN(title->text), why);
         return;
     }
-    uint32_t known = names_add(settings, &routes->domains, written, title->at.line);
-    if (known != NO_INDEX) {
-        settings_complain(settings, title->at, "domain '%.*s' is there twice; first in line %u",
-                          SHOWN(title->text), known);
+    if (!names_once(settings, &routes->domains, written, title->at, "domain")) {
         return;
     }
     if (route->domain_count == 0) {

@@ -83,8 +83,11 @@ static void collect(struct servers *servers, struct names *names)
         }
         uint32_t known = names_add(settings, names, name, servers->count);
         if (known != NO_INDEX) {
-            settings_complain(settings, block->at, "server '%.*s' is there twice; first in line %u",
-                              SHOWN(name), servers->blocks[known]->at.line);
+            struct place first = servers->blocks[known]->at;
+            settings_complain(
+                settings, block->at, "server '%.*s' is there twice; first in line %u%s",
+                SHOWN(name), first.line,
+                settings_elsewhere(settings, block->at, settings_is_shared(settings, first)));
             continue;
         }
         if (servers->count == SETTINGS_SERVERS_MAX) {

@@ -6,18 +6,23 @@
  * lines.
  *
  * The text:  holdfast-settings 1 LF, then items: NAME LENGTH LF, LENGTH bytes, LF. Items are
- * "machine" and "directory" (once, first), then for each source "path" and "content", or "withheld"
- * (empty) for a secret that the reader of the text is not to have.
+ * "machine" and "directory" (once, first), "version" (that of the cluster's settings, in decimal,
+ * if they are there), then for each source "path" ("shared" for what came with
+ * the cluster's settings) and "content", or "withheld" (empty) for a secret that the reader of the
+ * text is not to have.
  */
 #include "app/settings_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define FIRST_LINE "holdfast-settings 1\n"
+#define SETTINGS_SHARED "settings"
+#define CLUSTER_FILE "cluster:"
 
 static bool add_source(struct settings *settings, struct slice path, struct slice content,
                        unsigned readers, uint32_t *ret_source)
@@ -36,6 +41,73 @@ static bool add_source(struct settings *settings, struct slice path, struct slic
     return true;
 }
 
+bool settings_is_shared(const struct settings *settings, struct place at)
+{
+    return at.source < settings->source_count && settings->sources[at.source].shared;
+}
+
+const char *settings_elsewhere(const struct settings *settings, struct place at,
+                               bool first_is_shared)
+{
+    return settings_is_shared(settings, at) == first_is_shared ? ""
+           : first_is_shared                                   ? " of the cluster's settings"
+                                                               : " of the node's own file";
+}
+
+bool settings_is_cluster_file(struct slice path)
+{
+    struct slice prefix = SLICE_LITERAL(CLUSTER_FILE);
+    return slice_equal(slice_take(path, prefix.length), prefix);
+}
+
+static bool add_shared(struct settings *settings, struct slice path, struct slice content,
+                       bool unused)
+{
+    uint32_t index;
+    if (settings->source_count == SETTINGS_SOURCES_MAX ||
+        content.length > SETTINGS_BYTES_MAX - settings->source_bytes ||
+        !add_source(settings, path, content, 0, &index)) {
+        return false;
+    }
+    settings->sources[index].shared = true;
+    settings->sources[index].unused = unused;
+    return true;
+}
+
+/* The prefix and the name, ending in NUL. */
+static struct slice cluster_file_path(struct settings *settings, struct slice name)
+{
+    struct slice prefix = SLICE_LITERAL(CLUSTER_FILE);
+    char *path = settings_allocate(settings, prefix.length + name.length + 1, 1);
+    if (path == NULL) {
+        return SLICE_EMPTY;
+    }
+    memcpy(path, prefix.data, prefix.length);
+    memcpy(path + prefix.length, name.data, name.length);
+    return slice_make(path, prefix.length + name.length);
+}
+
+bool settings_take_version(struct settings *settings, const struct settings_version *version)
+{
+    struct slice text = arena_copy(&settings->arena, version->text);
+    uint32_t shared = settings->source_count;
+    if (text.data == NULL || !add_shared(settings, SLICE_LITERAL(SETTINGS_SHARED), text, false)) {
+        return false;
+    }
+    settings->shared = shared;
+    settings->config.settings_version = version->number;
+    for (uint32_t i = 0; i < version->file_count; i++) {
+        const struct settings_file *file = &version->files[i];
+        struct slice path = cluster_file_path(settings, file->name);
+        struct slice content = arena_copy(&settings->arena, file->content);
+        if (path.data == NULL || content.data == NULL ||
+            !add_shared(settings, path, content, true)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static uint32_t find_source(const struct settings *settings, struct slice path)
 {
     for (uint32_t i = 0; i < settings->source_count; i++) {
@@ -50,7 +122,8 @@ static uint32_t find_source(const struct settings *settings, struct slice path)
 static struct slice resolve(struct settings *settings, const struct place *at, struct slice path)
 {
     struct slice base = SLICE_EMPTY;
-    if (at != NULL && (path.length == 0 || path.data[0] != '/')) {
+    if (at != NULL && !settings_is_cluster_file(path) &&
+        (path.length == 0 || path.data[0] != '/')) {
         base = settings->sources[at->source].path;
         size_t slash = slice_find_last(base, '/');
         base = slice_take(base, slash == base.length ? 0 : slash + 1);
@@ -124,15 +197,31 @@ static bool take_file(struct settings *settings, const struct place *at, struct 
         settings_complain(settings, place, "a file name is needed");
         return false;
     }
+    if (settings_is_shared(settings, place) && !settings_is_cluster_file(path)) {
+        settings_complain(settings, place,
+                          "'%.*s' is a file of one machine; give it to the settings and name it "
+                          "cluster:NAME",
+                          SHOWN(path));
+        return false;
+    }
     struct slice full = resolve(settings, at, path);
     if (full.data == NULL) {
         return false;
     }
     *ret_source = find_source(settings, full);
+    if (*ret_source == NO_INDEX && settings_is_cluster_file(path)) {
+        settings_complain(settings, place, "%.*s: is not in the cluster's settings", SHOWN(path));
+        return false;
+    }
+    if (*ret_source != NO_INDEX && settings->sources[*ret_source].unused) {
+        settings->sources[*ret_source].unused = false;
+        settings->sources[*ret_source].readers = (uint8_t)readers;
+        return true;
+    }
     if (*ret_source != NO_INDEX) {
         /* What one reads as a list must not be withheld from him as a secret. */
-        bool same =
-            settings->sealed || (settings->sources[*ret_source].readers != 0) == (readers != 0);
+        const struct source *known = &settings->sources[*ret_source];
+        bool same = (settings->sealed && !known->shared) || (known->readers != 0) == (readers != 0);
         if (!same) {
             settings_complain(settings, place, "%.*s: a file with a secret serves nothing else",
                               SLICE_PRINT(full));
@@ -184,8 +273,8 @@ bool settings_found_file(struct settings *settings, struct slice path, unsigned 
 static bool is_public(const struct settings *settings, const struct source *source)
 {
     struct stat status;
-    return !settings->sealed && stat((const char *)source->path.data, &status) == 0 &&
-           (status.st_mode & S_IROTH) != 0;
+    return !settings->sealed && !source->shared &&
+           stat((const char *)source->path.data, &status) == 0 && (status.st_mode & S_IROTH) != 0;
 }
 
 static void warn_if_public(struct settings *settings, const struct place *at,
@@ -248,10 +337,17 @@ void settings_expand(const struct settings *settings, unsigned readers, struct b
     buffer_append_text(ret_text, FIRST_LINE);
     put_item(ret_text, "machine", settings->machine_name);
     put_item(ret_text, "directory", settings->directory);
+    if (settings->shared != NO_INDEX) {
+        char number[24];
+        snprintf(number, sizeof(number), "%llu",
+                 (unsigned long long)settings->config.settings_version);
+        put_item(ret_text, "version", slice_from_text(number));
+    }
     for (uint32_t i = 0; i < settings->source_count; i++) {
         const struct source *source = &settings->sources[i];
-        bool withheld = source->readers != 0 && (source->readers & readers) == 0;
-        put_item(ret_text, "path", source->path);
+        bool withheld =
+            source->unused || (source->readers != 0 && (source->readers & readers) == 0);
+        put_item(ret_text, source->shared ? "shared" : "path", source->path);
         put_item(ret_text, withheld ? "withheld" : "content",
                  withheld ? SLICE_EMPTY : source->content);
     }
@@ -288,6 +384,13 @@ static bool take_item(struct settings *settings, struct slice *text, const char 
     return ret_bytes->data != NULL;
 }
 
+static bool take_path(struct settings *settings, struct slice *text, struct slice *ret_path,
+                      bool *ret_shared)
+{
+    *ret_shared = take_item(settings, text, "shared", ret_path);
+    return *ret_shared || take_item(settings, text, "path", ret_path);
+}
+
 bool settings_unpack(struct settings *settings, struct slice text)
 {
     struct slice first = SLICE_LITERAL(FIRST_LINE);
@@ -299,15 +402,26 @@ bool settings_unpack(struct settings *settings, struct slice text)
         !take_item(settings, &text, "directory", &settings->directory)) {
         return false;
     }
+    struct slice number;
+    if (take_item(settings, &text, "version", &number) &&
+        !slice_to_u64(number, &settings->config.settings_version)) {
+        return false;
+    }
     while (text.length > 0) {
         struct slice path, content;
         uint32_t index;
+        bool shared;
         if (settings->source_count == SETTINGS_SOURCES_MAX ||
-            !take_item(settings, &text, "path", &path) ||
+            !take_path(settings, &text, &path, &shared) ||
             (!take_item(settings, &text, "content", &content) &&
              !take_item(settings, &text, "withheld", &content)) ||
             !add_source(settings, path, content, 0, &index)) {
             return false;
+        }
+        if (shared) {
+            settings->sources[index].shared = true;
+            settings->sources[index].unused = settings_is_cluster_file(path);
+            settings->shared = settings->shared == NO_INDEX ? index : settings->shared;
         }
     }
     settings->sealed = true;

@@ -48,6 +48,7 @@
 const struct setting settings_table[] = {
     /* ---- top ---- */
     {"hostname", SETTING_HOSTNAME, TOP(hostname), .otherwise = "the machine's name, with a warning",
+     .local = true,
      .text = "The name by which this server greets, signs its trace fields and says EHLO."},
     {"authserv-id", SETTING_HOSTNAME, TOP(authserv_id), .otherwise = "the hostname",
      .text = "The name by which our filters sign Authentication-Results (RFC 8601). Such fields with "
@@ -79,11 +80,13 @@ const struct setting settings_table[] = {
     {"tls-reports-organization", SETTING_TEXT, TOP(tls_reports_organization),
      .otherwise = "the hostname", .text = "The name that reports on TLS give for us."},
     {"nat-address", SETTING_IPS, TOP(relay.nat_addresses), .otherwise = "none",
+     .local = true,
      .text = "Addresses that others know this host by, beside those of its interfaces; under "
              "deliver-to = mx an exchanger that has one is this host."},
     {"reserve", SETTING_SIZE, TOP(reserve_bytes), .fallback = "0",
      .otherwise = "the larger of 1G and 5 % of the file system, at most a tenth of it",
      .most = UINT64_C(1) << 50,
+     .local = true,
      .text = "Free space below which no mail is accepted any more; nor is it while the file system "
              "has room for fewer than 100 more files."},
     {"dead-letter-keep", SETTING_DURATION, TOP(relay.dead_letter_keep_ms),
@@ -101,10 +104,12 @@ const struct setting settings_table[] = {
     {"trace-size", SETTING_SIZE, TOP(trace_bytes),
      .otherwise = "5 % of the file system, at least 256M, at most 16G",
      .least = 16 * MB, .most = 256 * GB,
+     .local = true,
      .text = "Bytes of events that are kept; when there are more, the oldest go before trace-keep is "
              "over, with an alert."},
     {"content-memory", SETTING_SIZE, TOP(content_memory_bytes), .fallback = "256M",
      .least = MB, .most = 64 * GB,
+     .local = true,
      .text = "Bytes of incoming content on their way to the disk above which sockets are not read."},
     {"large-content", SETTING_SIZE, TOP(large_content_bytes), .fallback = "4M",
      .least = 4 * KB, .most = GB, .restart = true,
@@ -286,6 +291,7 @@ const struct setting settings_table[] = {
              "client, whose mail alone goes over it; xclient is of no use then. The server must "
              "expect it: it is not offered. Mail of our own goes over connections that are ours (LOCAL)."},
     {"source-address", SETTING_IP, SERVER(source), .otherwise = "the system's choice",
+     .local = true,
      .text = "The address of ours to connect from."},
     {"helo", SETTING_HOSTNAME, SERVER(helo), .otherwise = "the hostname",
      .text = "The name to say EHLO with."},
@@ -514,6 +520,7 @@ const struct setting settings_table[] = {
      .text = "The kinds of alerts to tell of, as holdfast status shows them; dead-letter is each "
              "single one."},
     {"exec", SETTING_PROGRAM, ALERT(exec), .otherwise = "none",
+     .local = true,
      .text = "A program to run, by its absolute path; it finds what happened in its environment. "
              "It runs as user, and is not confined."},
     {"url", SETTING_URL, ALERT(url), .otherwise = "none",
@@ -623,14 +630,15 @@ const uint32_t settings_table_length = sizeof(settings_table) / sizeof(settings_
 
 const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_TOP] = {"", false, true, "Outside of any block."},
-    [BLOCK_LISTEN] = {"listen", true, false, "Where to listen. The title is a name for the log."},
+    [BLOCK_LISTEN] = {"listen", true, false, "Where to listen. The title is a name for the log.",
+                      true},
     [BLOCK_SERVER] = {"server", true, false,
                       "One next hop, under the name that the title gives it."},
     [BLOCK_DOMAIN] = {"domain", true, false,
                       "Incoming mail: we are backup MX of the domains in the title."},
     [BLOCK_RELAY] = {"relay", true, false,
                      "Outgoing mail of our own networks. The first relay that matches is used."},
-    [BLOCK_LIMITS] = {"limits", false, true, "Bounds of what clients may do."},
+    [BLOCK_LIMITS] = {"limits", false, true, "Bounds of what clients may do.", true},
     [BLOCK_BLOCK] = {"block", true, false,
                      "Who may send nothing: 554 5.7.1. A rule holds when everything that it names "
                      "holds: at the greeting if it names only clients, else at MAIL. The title is "
@@ -650,7 +658,8 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
                     "An LDAP directory that knows users and their passwords, for listeners to name "
                     "in auth, or recipients, for domains to name in recipients."},
     [BLOCK_CLUSTER] = {"cluster", false, true,
-                       "This machine is a member of a cluster, which keeps mail in PostgreSQL."},
+                       "This machine is a member of a cluster, which keeps mail in PostgreSQL.",
+                       true},
 };
 
 enum setting_block settings_block_find(struct slice name)

@@ -222,6 +222,8 @@ struct service_config {
     const struct hook_config *hooks;
     uint32_t hook_count;
     struct cluster_config cluster;
+    uint64_t settings_version; /* of the cluster's settings that this was read with; 0: none */
+    bool joining; /* a member of a cluster that does not know the cluster's settings yet */
 };
 
 #endif

@@ -558,9 +558,9 @@ static void domains(void **state)
          "conf:7: deliver-to: server 'm2' has a failover, and a list is a chain by itself; use one "
          "or the other\n"},
         {GOOD "domain EXAMPLE.com { deliver-to = m1 }\n",
-         "conf:6: domain 'EXAMPLE.com' is there twice; first in line 4\n"},
+         "conf:6: domain 'example.com' is there twice; first in line 4\n"},
         {GOOD "domain {a, *.a, *.A} { deliver-to = m1 }\n",
-         "conf:6: domain '*.A' is there twice; first in line 6\n"},
+         "conf:6: domain '*.a' is there twice; first in line 6\n"},
         {GOOD "domain * { deliver-to = m1 }\n", "conf:6: domain '*' is no host name (letters, "
                                                 "digits and hyphens, in parts of 1 to 63 with "
                                                 "dots)\n"},
