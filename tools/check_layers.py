@@ -46,6 +46,7 @@ LIBRARIES = {
     re.compile(r"^openssl/"): {"base/digest", "sys"},
     re.compile(r"^(sodium|crypt)\.h"): {"base/password"},
     re.compile(r"^(ldap|lber|openldap)\.h"): {"sys/ldap_session"},
+    re.compile(r"^libpq-fe\.h|^libpq/"): {"sys"},
     re.compile(r"^security/"): {"app/pam_check"},
     re.compile(r"^curl/"): {"app"},
     re.compile(r"^zlib\.h"): {"service/gzip"},
