@@ -195,6 +195,13 @@ void spool_status(const struct spool *spool, struct spool_state *ret_state)
     spool->ops->status(spool, ret_state);
 }
 
+void spool_others_ended(struct spool *spool, uint32_t token)
+{
+    if (spool->ops->others_ended != NULL) {
+        spool->ops->others_ended(spool, token);
+    }
+}
+
 void spool_tick(struct spool *spool)
 {
     spool->ops->tick(spool);

@@ -82,6 +82,24 @@
  *     again, and its file is set aside when it would go. If no header of any segment can be read,
  *     nothing is touched and nothing opened: it may be the cable.
  *
+ * Several writers. Two machines may share the disk, one of them at work (docs/decisions/0047). Each
+ * that takes over has a higher token than any before it, and the names of its segments and spares
+ * begin with it. The other may not know yet, or wake from a write that hung. So:
+ *  W1  Nobody but the writer of its token creates, writes, renames or removes a segment or spare,
+ *      until that writer and all before it are known to have ended (journal_is_others()): it cannot
+ *      meet ours, and we do not take from under it what it writes to.
+ *  W2  A writer's segments are judged (I4) by the newest header of that writer, if it says anything
+ *      of them: what it has refused itself stays refused. Of its last one no header of its own
+ *      says anything; the newest one of all says that it is another's, and is valid as far as there
+ *      are complete groups, today and at each later start, until it has a seal.
+ *  W3  So what it brings to its end late is loaded as if it had always stood there, in place: by
+ *      us within a second or, after groups that can never be complete, some more (log_adopt.c); by
+ *      each later start at once. A message known by its id is not loaded again.
+ *  W4  I6 holds across writers, for the order of the journal is that of the numbers, and nothing of
+ *      the other goes. What it removes itself late, it had settled durably, and we find that.
+ *  W5  Content files have no token. While others may be at work, none is removed that no message
+ *      names.
+ *
  * After a double failure followed by a crash a refused group may be found complete, because nothing
  * could be written to refuse it durably: its sender was told to keep the mail, so it may come
  * twice.
@@ -206,6 +224,7 @@ static void log_tick(struct spool *spool)
     segments_reclaim(journal);
     segments_prepare(journal);
     compaction_step(journal);
+    adopt_step(journal);
 }
 
 /* ---- closing ----------------------------------------------------------------------------- */
@@ -284,6 +303,8 @@ static void log_close(struct spool *spool)
     journal_free(journal);
 }
 
+enum { SEQUENCES_LEFT = 1 << 20 };
+
 /* ---- opening ----------------------------------------------------------------------------- */
 
 static const struct spool_ops log_ops = {
@@ -326,6 +347,7 @@ static const struct spool_ops log_ops = {
     .copies_free = log_copies_free,
     .status = log_status,
     .tick = log_tick,
+    .others_ended = log_others_ended,
 };
 
 static enum error journal_start(struct journal *journal)
@@ -380,7 +402,9 @@ enum error spool_open_log(struct loop *loop, struct disk *disk,
     journal->files.copies = &journal->copies;
     journal->settings = *settings;
     journal->owner = *owner;
-    journal->next_number = journal->next_sequence = journal->next_group = journal->next_spare = 1;
+    journal->next_sequence = journal->next_group = 1;
+    journal->next_number = journal->next_spare = log_token_first(settings->token);
+    journal->ended_token = settings->ended_token;
     list_init(&journal->segments);
     list_init(&journal->retained);
     list_init(&journal->waiting);
@@ -392,6 +416,9 @@ enum error spool_open_log(struct loop *loop, struct disk *disk,
         journal->ending = true;
         journal_free(journal);
         return error;
+    }
+    if (journal->ended_token + 1 < settings->token) {
+        journal->next_sequence += SEQUENCES_LEFT; /* to what others may yet have accepted before */
     }
     look_at_space(journal);
     begin_head(journal);

@@ -38,9 +38,10 @@ struct log_compaction {
 
 /* One that nothing needs goes by itself when the janitor comes to it. To empty it once more would
  * write more than goes, and keep it from going. */
-static bool is_candidate(const struct segment *segment)
+static bool is_candidate(const struct journal *journal, const struct segment *segment)
 {
-    if (segment->head || segment->busy || segment->gone || segment->stuck || segment->pins > 0 ||
+    if (journal_is_others(journal, segment->number) || segment->head || segment->busy ||
+        segment->gone || segment->stuck || segment->pins > 0 ||
         (!segment->sealed && !segment->failed && !segment->unreadable) || !segment->durable ||
         segment->references_lost || !segment_is_needed(segment)) {
         return false;
@@ -89,7 +90,7 @@ static struct segment *choose(struct journal *journal)
     {
         struct segment *segment = segment_of(at);
         uint64_t cost = cost_of(segment);
-        if (is_candidate(segment) && cost < segment->size / 4 * 3 &&
+        if (is_candidate(journal, segment) && cost < segment->size / 4 * 3 &&
             (best == NULL || cost < best_cost)) {
             best = segment;
             best_cost = cost;

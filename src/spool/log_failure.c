@@ -215,6 +215,7 @@ void group_failed(struct journal *journal, struct group *group)
     leave_segment(journal, group);
     if (stage == STAGE_CONTENT) {
         give_up_files(journal, group);
+        group->tries += error == ERROR_DENIED ? 2 : 0; /* nothing may be written at all */
     } else {
         group->tries++;
         /* Its loose extents are written again, but nothing may name them by their old place. */

@@ -108,6 +108,8 @@ static enum error block_check(const uint8_t block[LOG_BLOCK], const char *magic)
     return sound ? ERROR_NONE : ERROR_CORRUPT;
 }
 
+enum { OPEN_END_OTHERS = 1 };
+
 void log_header_encode(const struct log_header *header, uint8_t ret_block[LOG_BLOCK])
 {
     memset(ret_block, 0, LOG_BLOCK);
@@ -121,6 +123,7 @@ void log_header_encode(const struct log_header *header, uint8_t ret_block[LOG_BL
         store(at, header->open_ends[i].number, 8);
         store(at + 8, header->open_ends[i].nonce, 8);
         store(at + 16, header->open_ends[i].end, 4);
+        store(at + 20, header->open_ends[i].others ? OPEN_END_OTHERS : 0, 4);
     }
     block_close(ret_block, "HOLDFAST");
 }
@@ -143,6 +146,7 @@ enum error log_header_decode(const uint8_t block[LOG_BLOCK], struct log_header *
         ret_header->open_ends[i].number = fetch(at, 8);
         ret_header->open_ends[i].nonce = fetch(at + 8, 8);
         ret_header->open_ends[i].end = (uint32_t)fetch(at + 16, 4);
+        ret_header->open_ends[i].others = (fetch(at + 20, 4) & OPEN_END_OTHERS) != 0;
     }
     return ERROR_NONE;
 }

@@ -20,7 +20,19 @@ enum {
     LOG_COMMIT_BYTES = LOG_RECORD_HEADER + 16,
     LOG_OPEN_ENDS_MAX = 128,
     LOG_CHUNK = 64 << 10, /* bytes of content in one extent or piece of a file */
+    LOG_TOKEN_SHIFT = 40,
 };
+
+/* Whose it is: the numbers of segments and spares begin with the token of their writer
+ * (spool_settings.token), so a later writer's are higher, and no two ever draw the same. */
+static inline uint32_t log_token(uint64_t number)
+{
+    return (uint32_t)(number >> LOG_TOKEN_SHIFT);
+}
+static inline uint64_t log_token_first(uint32_t token)
+{
+    return ((uint64_t)token << LOG_TOKEN_SHIFT) + 1;
+}
 
 static inline uint64_t log_align(uint64_t value, uint64_t to)
 {
@@ -33,6 +45,7 @@ static inline uint64_t log_align(uint64_t value, uint64_t to)
 struct log_open_end {
     uint64_t number, nonce;
     uint32_t end;
+    bool others; /* another writer may be at work on it: valid at least so far */
 };
 
 struct log_header {

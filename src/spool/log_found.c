@@ -107,6 +107,18 @@ const struct log_found *log_found_sort(struct log_found *found, size_t count)
     return newest;
 }
 
+const struct log_found *log_found_newest_of(const struct log_found *found, size_t count, size_t i)
+{
+    const struct log_found *newest = NULL;
+    uint32_t token = log_token(found[i].number);
+    for (; i > 0 && log_token(found[i - 1].number) == token; i--) {
+    }
+    for (; i < count && log_token(found[i].number) == token; i++) {
+        newest = found[i].has_header ? &found[i] : newest;
+    }
+    return newest;
+}
+
 static const struct log_open_end *open_end_of(const struct log_found *newest, uint64_t number)
 {
     for (uint32_t i = 0; newest != NULL && i < newest->header.open_end_count; i++) {
@@ -117,11 +129,18 @@ static const struct log_open_end *open_end_of(const struct log_found *newest, ui
     return NULL;
 }
 
-struct log_judged log_found_judge(const struct log_found *found, const struct log_found *newest)
+struct log_judged log_found_judge(const struct log_found *found, const struct log_found *own,
+                                  const struct log_found *newest)
 {
-    const struct log_open_end *end = open_end_of(newest, found->number);
+    const struct log_open_end *end = open_end_of(own, found->number);
+    if (end == NULL) {
+        end = open_end_of(newest, found->number);
+    }
     if (found->has_seal) {
         return (struct log_judged){LOG_VALID, found->seal.nonce, found->seal.end};
+    }
+    if (end != NULL && end->others) {
+        return (struct log_judged){LOG_HEAD, end->nonce, 0};
     }
     if (end != NULL) {
         return end->end != 0 ? (struct log_judged){LOG_VALID, end->nonce, end->end}
@@ -130,6 +149,5 @@ struct log_judged log_found_judge(const struct log_found *found, const struct lo
     if (!found->has_header) {
         return (struct log_judged){.judgement = found->never_begun ? LOG_NOT_BEGUN : LOG_LOST};
     }
-    return (struct log_judged){found == newest ? LOG_HEAD : LOG_SEAL_DAMAGED, found->header.nonce,
-                               0};
+    return (struct log_judged){found == own ? LOG_HEAD : LOG_SEAL_DAMAGED, found->header.nonce, 0};
 }

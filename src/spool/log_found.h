@@ -25,9 +25,12 @@ enum error log_found_read(struct log_files *files, struct log_found *found) MUST
 /* Sorts them by number. The newest that has a header; NULL: none. */
 const struct log_found *log_found_sort(struct log_found *found, size_t count);
 
+/* The newest of the same writer as found[i] (log_token()) that has a header; NULL: none. */
+const struct log_found *log_found_newest_of(const struct log_found *found, size_t count, size_t i);
+
 enum log_judgement {
     LOG_VALID,        /* as far as `end` says */
-    LOG_HEAD,         /* the newest one, valid as far as a scan finds */
+    LOG_HEAD,         /* the newest one of its writer, valid as far as a scan finds */
     LOG_SEAL_DAMAGED, /* the same of an older one, for want of anything better */
     LOG_NOT_BEGUN,    /* nothing in it was ever promised */
     LOG_LOST,         /* nothing says how to read it */
@@ -39,7 +42,9 @@ struct log_judged {
     uint32_t end; /* of LOG_VALID */
 };
 
-struct log_judged log_found_judge(const struct log_found *found, const struct log_found *newest);
+/* `own`: the newest of its writer; `newest`: of all. What its writer says of it counts first. */
+struct log_judged log_found_judge(const struct log_found *found, const struct log_found *own,
+                                  const struct log_found *newest);
 
 /* The first `length` bytes of a segment. Blocks that the disk does not give become zeros, and each
  * run of them is told. */

@@ -220,6 +220,10 @@ static void write_run(void *context)
 {
     struct group *group = context;
     struct disk *disk = group->journal->disk;
+    if (group->error == ERROR_NONE) {
+        group->stage = STAGE_CONTENT;
+        group->error = journal_may_write(group->journal);
+    }
     if (go_on(group, STAGE_CONTENT)) {
         group->error = sync_files(group);
     }

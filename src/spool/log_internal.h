@@ -32,6 +32,7 @@ struct log_reference {
 
 struct segment {
     struct link link; /* journal.segments, ascending */
+    uint32_t rank;    /* in it, when the present load began */
     uint32_t slot;
     uint64_t number, nonce;
     uint64_t size;
@@ -56,6 +57,7 @@ struct segment {
     bool failed;  /* a write or sync failed: its descriptor is not trusted */
     bool seal_failed;
     bool from_before;     /* of an earlier life: to be loaded */
+    bool others;          /* another writer's last one, which may grow: log_adopt.c */
     bool unreadable;      /* the disk does not give all of it: the file is kept when it goes */
     bool stuck;           /* something in it cannot be read, so it cannot be moved */
     bool references_lost; /* memory was out: it stays until the next start */
@@ -279,6 +281,13 @@ struct journal {
     bool repeat_globals; /* before the next group: what was loaded has not been repeated yet */
     uint64_t group_bytes_mean;
 
+    uint32_t ended_token;  /* writers with tokens up to this one are at work no more */
+    uint32_t ending_token; /* so will these, once what they wrote last is loaded */
+    uint32_t looked_token; /* when this was so, all was there that the last look has found */
+    bool adopting;         /* the janitor looks for what others have written */
+    uint32_t adopt_wait;   /* ticks before it looks again: the last looks were for nothing */
+    uint32_t adopt_vain;
+
     struct log_loading *loading; /* NULL: complete */
     struct log_compaction *compaction;
 
@@ -312,6 +321,21 @@ static inline struct journal *journal_of(const struct spool *spool)
 static inline struct segment *segment_of(struct link *link)
 {
     return LIST_ENTRY(link, struct segment, link);
+}
+
+/* Its writer may still be at work, and it alone may change this segment or spare. */
+static inline bool journal_is_others(const struct journal *journal, uint64_t number)
+{
+    uint32_t token = log_token(number);
+    return token > journal->ended_token && token < journal->settings.token;
+}
+
+/* ERROR_DENIED: another writer may have taken over. Of any thread. */
+static inline enum error journal_may_write(const struct journal *journal)
+{
+    bool may = journal->owner.may_write == NULL ||
+               journal->owner.may_write(journal->owner.may_write_context);
+    return may ? ERROR_NONE : ERROR_DENIED;
 }
 
 /* log.c */
@@ -485,6 +509,21 @@ enum error log_load(struct spool *spool, const struct spool_loader *loader, bool
 /* The whole index of a segment, from memory, its seal, or by a scan. Free with buffer_done(). */
 enum error segment_index(struct journal *journal, struct segment *segment,
                          struct buffer *ret_index) MUST_CHECK;
+
+/* The entries of these (struct late_part) are loaded by the next calls of spool_load(). Takes the
+ * buffer's bytes over. */
+struct late_part {
+    uint32_t slot;
+    size_t from; /* in its index */
+};
+enum error loading_start_late(struct journal *journal, struct buffer *parts) MUST_CHECK;
+
+/* log_adopt.c */
+/* Starts a look for what other writers have written since the last one, if there may be any. */
+void adopt_step(struct journal *journal);
+/* What the last look found is loaded. */
+void adopt_loaded(struct journal *journal);
+void log_others_ended(struct spool *spool, uint32_t token);
 
 /* log_read.c */
 enum error stored_read(struct journal *journal, uint32_t index, struct arena *arena,

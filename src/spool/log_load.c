@@ -41,12 +41,30 @@ struct reset {
     uint64_t rank;
 };
 
-enum load_phase { LOAD_COLLECT, LOAD_SORT, LOAD_GLOBALS, LOAD_MESSAGES, LOAD_NOTES, LOAD_DONE };
+enum load_phase {
+    LOAD_COLLECT,
+    LOAD_SORT,
+    LOAD_GLOBALS,
+    LOAD_MESSAGES,
+    LOAD_NOTES,
+    LOAD_LATE_FATES,
+    LOAD_DONE
+};
+
+/* Of another writer, about a message that was here already. */
+struct late_fate {
+    struct message_id id;
+    uint32_t delivery;
+    uint8_t fate;
+};
 
 struct log_loading {
     enum load_phase phase;
-    struct buffer segments; /* uint32_t: slots, in order */
-    size_t segment;         /* the one at work, and how far */
+    bool begun;
+    bool late;                /* not what was there at the open: log_adopt.c */
+    struct buffer late_fates; /* struct late_fate */
+    struct buffer segments;   /* struct late_part, in order */
+    size_t segment;           /* the one at work, and how far */
     size_t at;
     struct buffer loaded;  /* struct loaded */
     struct buffer resets;  /* struct reset */
@@ -87,6 +105,17 @@ enum error loading_start(struct journal *journal)
     return ERROR_NONE;
 }
 
+enum error loading_start_late(struct journal *journal, struct buffer *parts)
+{
+    enum error error = loading_start(journal);
+    if (error == ERROR_NONE) {
+        journal->loading->late = true;
+        journal->loading->segments = *parts;
+        buffer_init(parts, 0);
+    }
+    return error;
+}
+
 void loading_free(struct log_loading *loading)
 {
     if (loading == NULL) {
@@ -95,6 +124,7 @@ void loading_free(struct log_loading *loading)
     for (size_t i = 0; i < INDEXES_KEPT; i++) {
         buffer_done(&loading->indexes[i].bytes);
     }
+    buffer_done(&loading->late_fates);
     buffer_done(&loading->segments);
     buffer_done(&loading->loaded);
     buffer_done(&loading->resets);
@@ -212,17 +242,38 @@ static enum error prepare_foreign(struct journal *journal, struct stored *stored
     return ERROR_NONE;
 }
 
+/* Another writer has moved it, and may remove where it was. */
+static bool is_moved_late(const struct journal *journal, const struct segment *segment,
+                          uint32_t index)
+{
+    const struct stored *stored = table_at(&journal->table, index);
+    return journal->loading->late && (stored->flags & (STORED_PENDING | STORED_FINISHED)) == 0 &&
+           journal->slots[stored->slot]->number < segment->number;
+}
+
 static enum error collect_copy(struct journal *journal, struct segment *segment, uint32_t index,
                                const struct log_entry *entry)
 {
     struct stored *stored = table_at(&journal->table, index);
     uint64_t old = journal->slots[stored->slot]->number;
+    stored_leave_pinned(journal, index);
     stored_unsettle(journal, stored, 0);
     if ((stored->flags & STORED_EXTRA) != 0) {
         stored->extra->foreign_count = 0; /* a copy holds all its content */
     }
     stored_settle(journal, stored, segment->slot, entry->offset);
     return segment_refer(segment, old, true);
+}
+
+/* Another writer's fate or note: about a message that was here already, if not gone. */
+static enum error refer_late(const struct journal *journal, struct segment *segment, uint32_t index)
+{
+    bool known = journal->loading->late && index != STORED_NONE &&
+                 (table_at(&journal->table, index)->flags & STORED_PENDING) == 0;
+    return known ? segment_refer(segment,
+                                 journal->slots[table_at(&journal->table, index)->slot]->number,
+                                 false)
+                 : ERROR_NONE;
 }
 
 /* No failure stays behind: the step is done again. */
@@ -254,8 +305,9 @@ static enum error collect_message(struct journal *journal, struct segment *segme
     }
     uint32_t index = table_find(&journal->table, message.message.id);
     if (index != STORED_NONE) {
-        return is_loading(journal, index) ? collect_copy(journal, segment, index, entry)
-                                          : ERROR_NONE;
+        return is_loading(journal, index) || is_moved_late(journal, segment, index)
+                   ? collect_copy(journal, segment, index, entry)
+                   : ERROR_NONE;
     }
     error = make_room(&loading->loaded, sizeof(struct loaded)); /* then it is known whole */
     if (error == ERROR_NONE) {
@@ -284,6 +336,16 @@ static enum error collect_message(struct journal *journal, struct segment *segme
     return ERROR_NONE;
 }
 
+/* One that is only carried along says nothing new. */
+static enum error keep_late_fate(struct journal *journal, const struct log_fate *fate, bool known)
+{
+    const struct late_fate late = {fate->id, fate->delivery, fate->fate};
+    if (!journal->loading->late || (!known && fate->when_ms == 0)) {
+        return ERROR_NONE; /* no copy of it is left */
+    }
+    return keep(&journal->loading->late_fates, slice_make(&late, sizeof(late)));
+}
+
 static enum error collect_fate(struct journal *journal, struct segment *segment,
                                struct slice payload)
 {
@@ -293,7 +355,8 @@ static enum error collect_fate(struct journal *journal, struct segment *segment,
     }
     uint32_t index = table_find(&journal->table, fate.id);
     if (!is_loading(journal, index)) {
-        return ERROR_NONE; /* no copy of it is left */
+        enum error error = keep_late_fate(journal, &fate, index != STORED_NONE);
+        return error == ERROR_NONE ? refer_late(journal, segment, index) : error;
     }
     struct stored *stored = table_at(&journal->table, index);
     if (fate.delivery < stored->recipients && stored_fate(stored, fate.delivery) == 0) {
@@ -306,7 +369,7 @@ static enum error collect_fate(struct journal *journal, struct segment *segment,
 /* The order of the journal as a number: segments keep their order while we load. */
 static uint64_t rank_of(const struct journal *journal, uint32_t slot, uint32_t offset)
 {
-    return journal->slots[slot]->number << 32 | offset;
+    return (uint64_t)journal->slots[slot]->rank << 32 | offset;
 }
 
 static enum error collect_about(struct journal *journal, struct segment *segment,
@@ -319,7 +382,7 @@ static enum error collect_about(struct journal *journal, struct segment *segment
     }
     uint32_t index = table_find(&journal->table, id);
     if (!is_loading(journal, index)) {
-        return ERROR_NONE;
+        return refer_late(journal, segment, index);
     }
     if (entry->type == LOG_NOTES_RESET) {
         struct reset reset = {index, rank_of(journal, segment->slot, entry->offset)};
@@ -345,9 +408,14 @@ static enum error collect(struct journal *journal, struct segment *segment,
     case LOG_NOTES_RESET:
         return collect_about(journal, segment, entry);
     case LOG_GLOBALS_RESET:
-        globals_clear(journal);
+        if (!journal->loading->late) {
+            globals_clear(journal);
+        }
         return ERROR_NONE;
     case LOG_GLOBAL:
+        if (journal->loading->late) {
+            return ERROR_NONE; /* ours are newer */
+        }
         return log_get_global(entry->payload, &key, &payload)
                    ? globals_set(journal, key, payload, false)
                    : ERROR_CORRUPT;
@@ -364,15 +432,17 @@ static enum error walk_entries(struct journal *journal, const struct spool_loade
                                bool *ret_end)
 {
     struct log_loading *loading = journal->loading;
-    const uint32_t *slots = (const void *)loading->segments.data;
-    size_t count = loading->segments.length / sizeof(*slots);
+    const struct late_part *parts = (const void *)loading->segments.data;
+    size_t count = loading->segments.length / sizeof(*parts);
     *ret_end = false;
     for (unsigned done = 0; done < SLICE_ENTRIES;) {
         if (loading->segment == count) {
             *ret_end = true;
             return ERROR_NONE;
         }
-        struct segment *segment = journal->slots[slots[loading->segment]];
+        struct segment *segment = journal->slots[parts[loading->segment].slot];
+        loading->at =
+            loading->at > parts[loading->segment].from ? loading->at : parts[loading->segment].from;
         struct slice index;
         enum error error = keep_index(journal, segment->slot, &index);
         struct log_entry entry;
@@ -525,6 +595,17 @@ static enum error hand_messages(struct journal *journal, const struct spool_load
 
 /* ---- 3: notes ---------------------------------------------------------------------------- */
 
+static bool is_of_this_load(const struct log_loading *loading, uint32_t index)
+{
+    const struct loaded *loaded = (const void *)loading->loaded.data;
+    for (size_t i = 0; i < loading->loaded.length / sizeof(*loaded); i++) {
+        if (loaded[i].stored == index) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum error hand_note(struct journal *journal, const struct spool_loader *loader,
                             const struct segment *segment, const struct log_entry *entry)
 {
@@ -539,6 +620,9 @@ static enum error hand_note(struct journal *journal, const struct spool_loader *
     uint32_t index = table_find(&journal->table, note.id);
     if (index == STORED_NONE) {
         return ERROR_NONE;
+    }
+    if (loading->late && !is_of_this_load(loading, index)) {
+        return ERROR_NONE; /* what came of its tries here counts */
     }
     const struct stored *stored = table_at(&journal->table, index);
     uint64_t rank = rank_of(journal, segment->slot, entry->offset);
@@ -581,8 +665,8 @@ static void sort_out_files(struct journal *journal)
     struct log_loading *loading = journal->loading;
     struct content_garbage *files = (void *)loading->files.data;
     size_t count = loading->files.length / sizeof(*files);
-    if (count == 0) {
-        return;
+    if (count == 0 || journal->ended_token + 1 < journal->settings.token) {
+        return; /* or their messages are not: they may be others' */
     }
     qsort(files, count, sizeof(*files), by_file);
     const struct loaded *loaded = (const void *)loading->loaded.data;
@@ -612,17 +696,34 @@ static enum error begin(struct journal *journal)
 {
     struct log_loading *loading = journal->loading;
     enum error error = ERROR_NONE;
+    uint32_t rank = 0;
     LIST_EACH(&journal->segments, at, after)
     {
         struct segment *segment = segment_of(at);
-        if (segment->from_before && error == ERROR_NONE) {
-            error = keep(&loading->segments, slice_make(&segment->slot, sizeof(uint32_t)));
+        segment->rank = rank++;
+        if (segment->from_before && !loading->late && error == ERROR_NONE) {
+            const struct late_part part = {.slot = segment->slot};
+            error = keep(&loading->segments, slice_make(&part, sizeof(part)));
         }
+    }
+    if (loading->late) {
+        return ERROR_NONE;
     }
     if (error != ERROR_NONE) {
         buffer_clear(&loading->segments); /* begun again */
     }
     return error;
+}
+
+static void hand_late_fates(const struct journal *journal, const struct spool_loader *loader)
+{
+    const struct late_fate *fates = (const void *)journal->loading->late_fates.data;
+    size_t count = journal->loading->late_fates.length / sizeof(*fates);
+    for (size_t i = 0; i < count && loader->late_fate != NULL; i++) {
+        const struct spool_handle handle = log_find(&journal->spool, fates[i].id);
+        loader->late_fate(loader->context, fates[i].id, handle, fates[i].delivery,
+                          (enum spool_fate)fates[i].fate);
+    }
 }
 
 static void say_damage(struct journal *journal, const struct spool_loader *loader)
@@ -643,19 +744,24 @@ static enum error advance(struct journal *journal, const struct spool_loader *lo
     enum error error = ERROR_NONE;
     switch (loading->phase) {
     case LOAD_COLLECT:
-        error = loading->segments.length == 0 ? begin(journal) : ERROR_NONE;
+        error = loading->begun ? ERROR_NONE : begin(journal);
+        loading->begun = error == ERROR_NONE;
         if (error == ERROR_NONE) {
             error = walk_entries(journal, loader, &end);
         }
         break;
     case LOAD_SORT:
         drop_finished(journal);
-        sort_out_files(journal);
+        if (!loading->late) {
+            sort_out_files(journal);
+        }
         error = rank_resets(journal);
         end = true;
         break;
     case LOAD_GLOBALS:
-        hand_globals(journal, loader);
+        if (!loading->late) {
+            hand_globals(journal, loader);
+        }
         end = true;
         break;
     case LOAD_MESSAGES:
@@ -664,6 +770,10 @@ static enum error advance(struct journal *journal, const struct spool_loader *lo
         break;
     case LOAD_NOTES:
         error = walk_entries(journal, loader, &end);
+        break;
+    case LOAD_LATE_FATES:
+        hand_late_fates(journal, loader);
+        end = true;
         break;
     case LOAD_DONE:
         break;
@@ -690,6 +800,7 @@ enum error log_load(struct spool *spool, const struct spool_loader *loader, bool
     journal->loading = NULL;
     journal->repeat_globals = true;
     *ret_complete = true;
+    adopt_loaded(journal);
     journal_flush_later(journal);
     segments_seal(journal);
     return ERROR_NONE;

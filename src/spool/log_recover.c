@@ -15,10 +15,17 @@ struct listing {
     struct buffer rubbish;  /* char[LOG_NAME_SIZE] */
 };
 
+/* Numbers that another writer has drawn, or may yet draw, are not in our range. */
+static void raise_number(const struct journal *journal, uint64_t *next, uint64_t number)
+{
+    bool ours = journal->settings.token == 0 || log_token(number) == journal->settings.token;
+    *next = ours && number >= *next ? number + 1 : *next;
+}
+
 static void take_spare(struct journal *journal, uint64_t number, uint64_t size,
                        struct listing *listing, const char name[LOG_NAME_SIZE])
 {
-    journal->next_spare = number >= journal->next_spare ? number + 1 : journal->next_spare;
+    raise_number(journal, &journal->next_spare, number);
     if (size == journal->settings.segment_bytes) {
         buffer_append(&journal->spares, slice_make(&number, sizeof(number)));
     } else {
@@ -36,8 +43,8 @@ static bool list_copy(struct journal *journal, const char *file, uint64_t size)
     }
     copy.time_s = (int64_t)(time_s & INT64_MAX);
     copies_add(journal, &copy);
-    if (copy.kind == LOG_PAIR_COPY && copy.number >= journal->next_number) {
-        journal->next_number = copy.number + 1;
+    if (copy.kind == LOG_PAIR_COPY) {
+        raise_number(journal, &journal->next_number, copy.number);
     }
     return true;
 }
@@ -54,6 +61,10 @@ static void list_one(void *context, const char *file, uint64_t size)
     if (!log_name_parse(file, &kind, &number)) {
         return;
     }
+    bool prepared = kind == LOG_NAME_SPARE || kind == LOG_NAME_NEW;
+    if (prepared && journal_is_others(journal, number)) {
+        return;
+    }
     char name[LOG_NAME_SIZE];
     log_name_make(kind, number, name);
     struct log_found found = {.number = number, .size = size};
@@ -65,7 +76,7 @@ static void list_one(void *context, const char *file, uint64_t size)
         take_spare(journal, number, size, listing, name);
         break;
     case LOG_NAME_NEW:
-        journal->next_spare = number >= journal->next_spare ? number + 1 : journal->next_spare;
+        raise_number(journal, &journal->next_spare, number);
         buffer_append(&listing->rubbish, slice_make(name, sizeof(name)));
         break;
     case LOG_NAME_CONTENT:
@@ -90,7 +101,10 @@ static void set_aside(const struct scanning *scanning, uint32_t from, uint32_t t
     struct disk *disk = scanning->journal->disk;
     char name[LOG_NAME_SIZE];
     struct disk_file *file;
-    log_name_make(LOG_NAME_SET_ASIDE, scanning->segment->number << 32 | from, name);
+    /* Unlike any other for 2^24 segments of each of 256 writers. */
+    uint64_t number = scanning->segment->number;
+    uint64_t aside = (uint64_t)log_token(number) << 56 | (number & 0xffffff) << 32 | from;
+    log_name_make(LOG_NAME_SET_ASIDE, aside, name);
     to = to < scanning->bytes.length ? to : (uint32_t)scanning->bytes.length;
     if (scanning->segment->unreadable) {
         return; /* its whole file is kept */
@@ -195,6 +209,7 @@ static enum error add_segment(struct journal *journal, const struct log_found *f
     }
     segment->size = found->size;
     segment->durable = true;
+    segment->others = judged->judgement == LOG_HEAD && journal_is_others(journal, found->number);
     if (found->has_seal) {
         segment->sealed = true;
         segment->index_at = found->seal.index_at;
@@ -229,11 +244,15 @@ static void set_segment_aside(struct journal *journal, const struct log_found *f
 }
 
 static enum error act_on(struct listing *listing, const struct log_found *found,
-                         const struct log_found *newest)
+                         const struct log_found *own, const struct log_found *newest)
 {
     struct journal *journal = listing->journal;
-    struct log_judged judged = log_found_judge(found, newest);
+    struct log_judged judged = log_found_judge(found, own, newest);
     char text[128];
+    bool readable = judged.judgement != LOG_NOT_BEGUN && judged.judgement != LOG_LOST;
+    if (!readable && journal_is_others(journal, found->number)) {
+        return ERROR_NONE; /* it may be about to be begun: log_adopt.c goes on looking */
+    }
     switch (judged.judgement) {
     case LOG_NOT_BEGUN:
         add_rubbish(listing, found->number);
@@ -271,18 +290,24 @@ static enum error judge_all(struct listing *listing)
         error = log_found_read(&journal->files, &found[i]);
         unreadable |= found[i].unreadable;
     }
-    const struct log_found *newest = log_found_sort(found, count);
+    const struct log_found *newest = log_found_sort(found, count), *own = NULL;
     if (error == ERROR_NONE && newest == NULL && unreadable) {
         error = ERROR_IO; /* rather the whole disk than one segment: nothing is judged by that */
     }
-    if (count > 0 && found[count - 1].number >= journal->next_number) {
-        journal->next_number = found[count - 1].number + 1;
+    if (count > 0) {
+        uint64_t last = found[count - 1].number;
+        raise_number(journal, &journal->next_number, last);
+        if (journal->settings.token != 0 && log_token(last) > journal->settings.token) {
+            error = ERROR_DENIED; /* a later writer has begun: it is not ours any more */
+        }
     }
     if (error == ERROR_NONE && newest != NULL) {
         journal->next_sequence = newest->header.next_sequence;
     }
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
-        error = act_on(listing, &found[i], newest);
+        bool first = i == 0 || log_token(found[i].number) != log_token(found[i - 1].number);
+        own = first ? log_found_newest_of(found, count, i) : own;
+        error = act_on(listing, &found[i], own, newest);
     }
     return error;
 }

@@ -42,6 +42,7 @@ struct segment *segment_new(struct journal *journal, uint64_t number, uint64_t n
     }
     segment->number = number;
     segment->nonce = nonce;
+    segment->rank = UINT32_MAX; /* newer than what is being loaded */
     segment->end = segment->synced_end = LOG_DATA_AT;
     buffer_init(&segment->index, 0);
     journal->slots[segment->slot] = segment;
@@ -257,7 +258,8 @@ bool segments_take_header(struct journal *journal, struct segment *fresh,
         /* A failed one counts as far as it was synced; if not even its header was, not at all. */
         uint32_t failed_end = segment->durable ? segment->synced_end : 0;
         ret_header->open_ends[ret_header->open_end_count++] = (struct log_open_end){
-            segment->number, segment->nonce, segment->failed ? failed_end : segment->end};
+            segment->number, segment->nonce, segment->failed ? failed_end : segment->end,
+            segment->others && !segment->failed};
     }
     return true;
 }
@@ -301,7 +303,10 @@ static void seal_run(void *context)
     struct disk_file *file = NULL;
     char name[LOG_NAME_SIZE];
     log_name_make(LOG_NAME_SEGMENT, segment->number, name);
-    job->error = disk->ops->open(disk, name, DISK_READ | DISK_WRITE, &file);
+    job->error = journal_may_write(job->journal);
+    if (job->error == ERROR_NONE) {
+        job->error = disk->ops->open(disk, name, DISK_READ | DISK_WRITE, &file);
+    }
     if (job->error == ERROR_NONE) {
         job->error = segment_write_seal(disk, file, segment, buffer_slice(&segment->index),
                                         job->next_sequence);
@@ -341,7 +346,8 @@ void segments_seal(struct journal *journal)
         struct segment *segment = segment_of(at);
         if (segment->head || segment->sealed || segment->failed || segment->busy ||
             segment->seal_failed || segment->unreadable || !segment->index_known || segment->gone ||
-            segment->synced_end != segment->end || journal->janitor == NULL) {
+            segment->synced_end != segment->end || journal->janitor == NULL ||
+            journal_is_others(journal, segment->number)) {
             continue;
         }
         struct seal_job *job = malloc(sizeof(*job));
@@ -375,7 +381,8 @@ static bool may_go(struct journal *journal, const struct segment *segment)
     /* A void one was never promised anything. */
     bool is_void = segment->failed && !segment->durable;
     if (segment->head || segment->busy || segment->gone || segment->emptying ||
-        segment_is_needed(segment) || segment->references_lost || journal->globals_lost ||
+        journal_is_others(journal, segment->number) || segment_is_needed(segment) ||
+        segment->references_lost || journal->globals_lost ||
         (!is_void && segment->number >= journal->globals_number) ||
         copies_await_seal(journal, segment)) {
         return false;
@@ -398,6 +405,7 @@ static void remove_run(void *context)
 {
     struct remove_job *job = context;
     struct disk *disk = job->journal->disk;
+    job->error = job->error == ERROR_NONE ? journal_may_write(job->journal) : job->error;
     for (size_t i = 0; i < job->count && job->error == ERROR_NONE; i++) {
         char name[LOG_NAME_SIZE], to[LOG_NAME_SIZE];
         const struct segment *segment = job->segments[i];
@@ -561,14 +569,17 @@ static void prepare_run(void *context)
     char name[LOG_NAME_SIZE], spare[LOG_NAME_SIZE];
     log_name_make(LOG_NAME_NEW, job->number, name);
     log_name_make(LOG_NAME_SPARE, job->number, spare);
-    job->error = prepare(disk, job, name);
+    job->error = journal_may_write(job->journal);
+    if (job->error == ERROR_NONE) {
+        job->error = prepare(disk, job, name);
+    }
     if (job->error == ERROR_NONE) {
         job->error = disk->ops->rename(disk, name, spare);
     }
     if (job->error == ERROR_NONE) {
         job->error = disk->ops->sync_directory(disk);
     }
-    if (job->error != ERROR_NONE) {
+    if (job->error != ERROR_NONE && job->error != ERROR_DENIED) {
         (void)!disk->ops->unlink(disk, name);
         (void)!disk->ops->unlink(disk, spare);
     }

@@ -125,7 +125,13 @@ struct spool_settings {
     uint64_t large_bytes;    /* contents beyond this go to files of their own */
     uint64_t reserve_bytes;  /* acceptance stops when less than this is free; 0: the default */
     uint32_t ready_segments; /* how many prepared segments are kept ready at most */
+    /* Where two machines may share the disk (docs/decisions/0047): this writer's token, higher than
+     * that of each before it, at most SPOOL_TOKEN_MAX; and that of the last one who is known, as
+     * are all before it, to write no more. What the others have written is read, and what they may
+     * yet write looked for; nothing of theirs is changed. Token 0: nobody else writes. */
+    uint32_t token, ended_token;
 };
+enum { SPOOL_TOKEN_MAX = (1 << 24) - 1 };
 void spool_settings_default(struct spool_settings *settings);
 
 /* What is loaded, in acceptance order; a fate or note comes after its message. Slices are valid
@@ -143,6 +149,11 @@ struct spool_loader {
     void (*global_note)(void *context, struct slice key, struct slice payload);
     /* Something was cut, skipped or put into quarantine. `text` is for the operator. */
     void (*damage)(void *context, const char *text);
+    /* Another writer, who has been taken over from, had ended a delivery when it was already ours:
+     * what it wrote came to light late. The handle is SPOOL_NO_HANDLE if the message has ended here
+     * meanwhile; else, unless spool_fate_of() knows one, a fate is to be written. */
+    void (*late_fate)(void *context, struct message_id id, struct spool_handle handle,
+                      uint32_t delivery, enum spool_fate fate);
 };
 
 /* Asked back by the spool. */
@@ -153,11 +164,17 @@ struct spool_owner {
     void (*describe)(void *context, struct spool_handle handle);
     /* Acceptance has stopped or begun again: see spool_status(). */
     void (*state_changed)(void *context);
+    /* False: another writer may have taken over, and nothing may be written any more. Asked before
+     * each piece of work on the disk, by the thread that does it, with may_write_context, which
+     * outlives the spool. NULL: nobody else writes. */
+    bool (*may_write)(void *context);
+    void *may_write_context;
 };
 
 /* The log back-end on `disk` (taken over): finds the end of the journal and opens a new segment, so
  * that messages can be accepted; loads nothing yet. ERROR_NEWER: a newer version wrote it; nothing
- * was touched. ERROR_DENIED, ERROR_IO, ERROR_SPACE: the world. */
+ * was touched. ERROR_DENIED, ERROR_IO, ERROR_SPACE: the world; ERROR_DENIED also when a later
+ * writer's token is found. */
 enum error spool_open_log(struct loop *loop, struct disk *disk,
                           const struct spool_settings *settings, const struct spool_owner *owner,
                           struct spool **ret_spool) MUST_CHECK;
@@ -169,7 +186,9 @@ enum error spool_open_memory(struct loop *loop, struct spool_memory_store *store
                              const struct spool_owner *owner, struct spool **ret_spool) MUST_CHECK;
 
 /* Loads a part of what was stored before the open (about 2,000 messages a call), to be called until
- * *ret_complete. New batches may be submitted between calls; they are not loaded. */
+ * *ret_complete. New batches may be submitted between calls; they are not loaded. Where others may
+ * write, to be called after each spool_tick(), too: what they have written since is loaded then,
+ * its messages with the places in the order of acceptance that they had got. */
 enum error spool_load(struct spool *spool, const struct spool_loader *loader,
                       bool *ret_complete) MUST_CHECK;
 /* Completes what has been submitted, writes the footer, closes. NULL is allowed. */
@@ -293,6 +312,9 @@ void spool_set_reserve(struct spool *spool, uint64_t reserve_bytes);
  * the spool has no clock. */
 void spool_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms);
 void spool_status(const struct spool *spool, struct spool_state *ret_state);
+/* The writer of `token` and all before it are known to write no more: what they left is loaded for
+ * the last time, and then belongs to us. */
+void spool_others_ended(struct spool *spool, uint32_t token);
 /* Looks at free space, retries a failed storage, recycles, compacts a bounded part: call about once
  * a second. */
 void spool_tick(struct spool *spool);

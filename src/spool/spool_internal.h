@@ -62,6 +62,7 @@ struct spool_ops {
     void (*copies_free)(struct spool_copies *);
     void (*status)(const struct spool *, struct spool_state *);
     void (*tick)(struct spool *);
+    void (*others_ended)(struct spool *, uint32_t token); /* NULL: there are no others */
 };
 
 struct spool {

@@ -259,11 +259,12 @@ static enum error scan_segment(struct checking *checking, uint64_t nonce, uint32
     return error == ERROR_NONE ? checking->error : error;
 }
 
-static enum error check_segment(struct checking *checking, const struct log_found *newest)
+static enum error check_segment(struct checking *checking, const struct log_found *own,
+                                const struct log_found *newest)
 {
     const struct log_found *segment = checking->segment;
     unsigned long long number = segment->number;
-    struct log_judged judged = log_found_judge(segment, newest);
+    struct log_judged judged = log_found_judge(segment, own, newest);
     switch (judged.judgement) {
     case LOG_NOT_BEGUN:
         say(checking, "segment %llu was never begun: it would be removed", number);
@@ -295,10 +296,12 @@ static enum error check_segments(struct checking *checking)
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
         error = log_found_read(&checking->open, &segments[i]);
     }
-    const struct log_found *newest = log_found_sort(segments, count);
+    const struct log_found *newest = log_found_sort(segments, count), *own = NULL;
     for (size_t i = 0; i < count && error == ERROR_NONE; i++) {
         checking->segment = &segments[i];
-        error = check_segment(checking, newest);
+        bool first = i == 0 || log_token(segments[i].number) != log_token(segments[i - 1].number);
+        own = first ? log_found_newest_of(segments, count, i) : own;
+        error = check_segment(checking, own, newest);
     }
     return error;
 }

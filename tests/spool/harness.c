@@ -71,6 +71,16 @@ static void on_damage(void *context, const char *text)
     harness->damages++;
 }
 
+static void on_late_fate(void *context, struct message_id message, struct spool_handle handle,
+                         uint32_t delivery, enum spool_fate fate)
+{
+    struct harness *harness = context;
+    char id[ID_TEXT_LENGTH + 1];
+    id_to_text(message, id);
+    buffer_printf(&harness->loaded, "late fate %s/%u %d %s\n", id, delivery, (int)fate,
+                  handle.index == SPOOL_NO_HANDLE.index ? "gone" : "here");
+}
+
 void harness_load(struct harness *harness)
 {
     struct spool_loader loader = {.context = harness,
@@ -78,7 +88,8 @@ void harness_load(struct harness *harness)
                                   .fate = on_fate,
                                   .note = on_note,
                                   .global_note = on_global,
-                                  .damage = on_damage};
+                                  .damage = on_damage,
+                                  .late_fate = on_late_fate};
     bool complete = false;
     buffer_clear(&harness->loaded);
     harness->messages = harness->fates = harness->notes = 0;
