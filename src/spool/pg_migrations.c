@@ -58,7 +58,7 @@ static const char CLUSTER[] =
 
     "CREATE TABLE holdfast.partitions ("
     " low uuid PRIMARY KEY, high uuid NOT NULL, name text NOT NULL UNIQUE, state smallint NOT NULL,"
-    " deliveries bigint, next_look timestamptz NOT NULL DEFAULT '-infinity');"
+    " looks int NOT NULL DEFAULT 0, next_look timestamptz NOT NULL DEFAULT now());"
     "CREATE TABLE holdfast.watermarks ("
     " node smallint PRIMARY KEY, below uuid NOT NULL, beat timestamptz NOT NULL)"
     " WITH (fillfactor = 20);"

@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Ranges are made, and retired while the connection dies before and after each statement
+ * (database_run and database_query are wrapped, see meson.build).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "spool/pg_partition.h"
+#include "spool/pg_schema.h"
+#include "tests/sys/postgres.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum { LONG_MS = 60000, MINUTE_MS = 60000 };
+
+/* ---- death by number ------------------------------------------------------------------------ */
+
+enum database_outcome __real_database_run(struct database *database, const char *sql,
+                                          int timeout_ms);
+enum database_outcome __real_database_query(struct database *database, const char *sql,
+                                            const struct database_value *values, int count,
+                                            int timeout_ms, const struct database_rows **ret_rows);
+enum database_outcome __wrap_database_run(struct database *database, const char *sql,
+                                          int timeout_ms);
+enum database_outcome __wrap_database_query(struct database *database, const char *sql,
+                                            const struct database_value *values, int count,
+                                            int timeout_ms, const struct database_rows **ret_rows);
+
+static long calls_left = -1; /* -1: none dies */
+static bool dies_after;
+
+/* True: this one. */
+static bool is_the_end(void)
+{
+    return calls_left >= 0 && calls_left-- == 0;
+}
+
+enum database_outcome __wrap_database_run(struct database *database, const char *sql,
+                                          int timeout_ms)
+{
+    bool ends = is_the_end();
+    if (ends && !dies_after) {
+        database_disconnect(database);
+    }
+    enum database_outcome outcome = __real_database_run(database, sql, timeout_ms);
+    if (ends) {
+        database_disconnect(database);
+    }
+    return ends ? DATABASE_LOST : outcome;
+}
+
+enum database_outcome __wrap_database_query(struct database *database, const char *sql,
+                                            const struct database_value *values, int count,
+                                            int timeout_ms, const struct database_rows **ret_rows)
+{
+    bool ends = is_the_end();
+    if (ends && !dies_after) {
+        database_disconnect(database);
+    }
+    enum database_outcome outcome =
+        __real_database_query(database, sql, values, count, timeout_ms, ret_rows);
+    if (ends) {
+        database_disconnect(database);
+    }
+    return ends ? DATABASE_LOST : outcome;
+}
+
+/* ---- a world -------------------------------------------------------------------------------- */
+
+struct world {
+    struct postgres *server;
+    struct database *database, *other;
+    struct pg_partition_settings settings;
+    int64_t old_ms; /* where ranges of the past begin */
+};
+
+static struct database *connect_to(const struct postgres *server)
+{
+    struct database_settings settings = {.conninfo = slice_from_text(postgres_conninfo(server)),
+                                         .connect_timeout_ms = LONG_MS};
+    struct database *database = database_new(&settings);
+    assert_non_null(database);
+    assert_int_equal(database_connect(database), DATABASE_DONE);
+    return database;
+}
+
+static void good(struct database *database, enum database_outcome outcome, const char *what)
+{
+    if (outcome != DATABASE_DONE) {
+        fail_msg("%s: %d %s %s", what, outcome, database_state_code(database),
+                 database_error(database));
+    }
+}
+
+static void run(struct database *database, const char *sql)
+{
+    good(database, __real_database_run(database, sql, LONG_MS), sql);
+}
+
+/* Of a text that need not stay. */
+static int64_t number(struct database *database, const char *sql)
+{
+    char text[2000];
+    const struct database_rows *rows;
+    static const char READ[] = "SELECT n FROM answer";
+    snprintf(text, sizeof(text),
+             "CREATE TEMP TABLE IF NOT EXISTS answer (n bigint); DELETE FROM answer; "
+             "INSERT INTO answer %s",
+             sql);
+    run(database, text);
+    good(database, __real_database_query(database, READ, NULL, 0, LONG_MS, &rows), sql);
+    return database_count(rows) > 0 ? database_get_int(rows, 0, 0) : 0;
+}
+
+static int set_up(void **state)
+{
+    struct world *world = *state;
+    char problem[DATABASE_ERROR_SIZE];
+    size_t count;
+    calls_left = -1;
+    world->database = connect_to(world->server);
+    world->other = connect_to(world->server);
+    run(world->other, "SET idle_in_transaction_session_timeout = 0;"
+                      "SET client_min_messages = warning; DROP SCHEMA IF EXISTS holdfast CASCADE");
+    const struct pg_migration *migrations = pg_migrations(&count);
+    assert_int_equal(pg_schema_apply(world->other, migrations, count, NULL, problem), ERROR_NONE);
+    pg_partition_settings_default(&world->settings);
+    world->settings.survivors_percent = 60;
+    world->old_ms =
+        number(world->other, "SELECT (extract(epoch FROM now()) * 1000)::bigint") - 3600000;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *world = *state;
+    calls_left = -1;
+    database_free(world->database);
+    database_free(world->other);
+    return 0;
+}
+
+/* A range of the past with mail: of `count` messages of two deliveries every third is unfinished,
+ * with one fate. Each has a chunk and a note. */
+static void add_mail(struct world *world, int minute, int count)
+{
+    char sql[2000];
+    int64_t low_ms = world->old_ms + minute * MINUTE_MS;
+    good(world->other, pg_partition_add(world->other, low_ms, low_ms + MINUTE_MS), "add");
+    snprintf(sql, sizeof(sql),
+             "CREATE TEMP TABLE mail ON COMMIT DROP AS SELECT n, (lpad(to_hex(%lld + n), 12, '0') "
+             "|| lpad(to_hex(n), 20, '0'))::uuid AS id FROM generate_series(0, %d) n;"
+             "INSERT INTO holdfast.messages SELECT id, 'envelope', NULL FROM mail;"
+             "INSERT INTO holdfast.chunks SELECT id, 0, 'content' FROM mail;"
+             "INSERT INTO holdfast.parts (share, count, id) SELECT 1, 1, id FROM mail ORDER BY n;"
+             "INSERT INTO holdfast.parts (share, count, id, deliveries) SELECT 2, 1, id, '{1}' "
+             " FROM mail ORDER BY n;"
+             "INSERT INTO holdfast.notes (id, delivery, share, kind, payload) "
+             " SELECT id, 0, 1, 7, 'note' FROM mail;"
+             "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 0, 1 FROM mail;"
+             "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 1, 1 FROM mail "
+             " WHERE n %% 3 <> 0",
+             (long long)low_ms, count - 1);
+    run(world->other, sql);
+}
+
+static int64_t rows_of(struct world *world, const char *table)
+{
+    char sql[200];
+    snprintf(sql, sizeof(sql), "SELECT count(*) FROM holdfast.%s", table);
+    return number(world->other, sql);
+}
+
+/* Parts without all their fates, as who loads them sees them. */
+#define UNFINISHED                                                                                 \
+    "(SELECT p.id, min(p.seq) AS seq, min(p.xid::text::bigint) AS xid FROM "                       \
+    "(SELECT * FROM holdfast.parts UNION ALL SELECT * FROM holdfast.kept_parts) p LEFT JOIN "      \
+    "(SELECT id, count(*) AS n FROM (SELECT id FROM holdfast.fates UNION ALL "                     \
+    "SELECT id FROM holdfast.kept_fates) e GROUP BY id) f ON f.id = p.id "                         \
+    "GROUP BY p.id, f.n HAVING sum(p.count) > coalesce(f.n, 0)) u"
+
+static int64_t unfinished(struct world *world)
+{
+    return number(world->other, "SELECT count(*) FROM " UNFINISHED);
+}
+
+/* Something that changes when a survivor is lost, doubled or altered. */
+static int64_t survivors_hash(struct world *world)
+{
+    return number(world->other,
+                  "SELECT sum(hashtextextended(u.id::text || u.seq || u.xid || m.envelope::text || "
+                  "c.bytes::text || n.payload::text || n.seq || f.delivery, 0) / 1000)::bigint "
+                  "FROM " UNFINISHED " JOIN (SELECT * FROM holdfast.messages UNION ALL "
+                  "SELECT * FROM holdfast.kept_messages) m ON m.id = u.id "
+                  "JOIN (SELECT * FROM holdfast.chunks UNION ALL "
+                  "SELECT * FROM holdfast.kept_chunks) c ON c.id = u.id "
+                  "JOIN (SELECT * FROM holdfast.notes UNION ALL "
+                  "SELECT * FROM holdfast.kept_notes) n ON n.id = u.id "
+                  "JOIN (SELECT * FROM holdfast.fates UNION ALL "
+                  "SELECT * FROM holdfast.kept_fates) f ON f.id = u.id");
+}
+
+static int64_t tables(struct world *world)
+{
+    return number(world->other,
+                  "SELECT count(*) FROM pg_class c JOIN pg_namespace s ON s.oid = relnamespace "
+                  "WHERE nspname = 'holdfast' AND relkind = 'r' AND relname ~ '_2'");
+}
+
+static void look_again(struct world *world)
+{
+    run(world->other, "UPDATE holdfast.partitions SET next_look = now()");
+}
+
+/* ---- making --------------------------------------------------------------------------------- */
+
+static void ranges_are_made_ahead_without_gaps(void **state)
+{
+    struct world *world = *state;
+    static const char GAPS[] = "SELECT count(*) FROM holdfast.partitions p WHERE low <> (SELECT "
+                               "min(low::text)::uuid FROM holdfast.partitions) AND NOT EXISTS "
+                               "(SELECT FROM holdfast.partitions o WHERE o.high = p.low)";
+    static const char NOW_ID[] = "INSERT INTO holdfast.messages SELECT (lpad(to_hex((extract(epoch "
+                                 "FROM clock_timestamp()) * "
+                                 "1000)::bigint + %d), 12, '0') || repeat('0', 20))::uuid, ''";
+    char sql[400];
+    /* A node, and then the leader, and twice. */
+    good(world->other, pg_partition_make(world->other, &world->settings), "make");
+    int64_t made = rows_of(world, "partitions");
+    assert_true(made >= 2);
+    good(world->database, pg_partition_make(world->database, &world->settings), "make");
+    assert_int_equal(rows_of(world, "partitions"), made);
+    assert_int_equal(number(world->other, GAPS), 0);
+    static const int AHEAD_MS[] = {0, 10 * MINUTE_MS, -5 * MINUTE_MS};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(sql, sizeof(sql), NOW_ID, AHEAD_MS[i]);
+        run(world->other, sql);
+    }
+    /* Nobody made any for two hours: no gap. */
+    run(world->other, "DROP SCHEMA holdfast CASCADE");
+    struct database *again = world->database;
+    world->database = NULL;
+    database_free(again);
+    database_free(world->other);
+    set_up(state);
+    good(world->other, pg_partition_add(world->other, world->old_ms - MINUTE_MS, world->old_ms),
+         "add");
+    good(world->other, pg_partition_make(world->other, &world->settings), "make");
+    assert_int_equal(number(world->other, GAPS), 0);
+    snprintf(sql, sizeof(sql), NOW_ID, -1800000);
+    run(world->other, sql);
+    /* One that overlaps is refused whole. */
+    made = rows_of(world, "partitions");
+    assert_int_equal(
+        pg_partition_add(world->other, world->old_ms + 1000, world->old_ms + MINUTE_MS),
+        DATABASE_REFUSED);
+    assert_int_equal(rows_of(world, "partitions"), made);
+}
+
+/* How many ranges of a minute are made after one that holds so much. */
+static int64_t minutes_made(struct world *world, int messages)
+{
+    char sql[400];
+    int64_t now_ms = world->old_ms + 60 * MINUTE_MS;
+    good(world->other,
+         pg_partition_add(world->other, now_ms - 10 * MINUTE_MS,
+                          now_ms / MINUTE_MS * MINUTE_MS + 2 * MINUTE_MS),
+         "add");
+    snprintf(sql, sizeof(sql),
+             "INSERT INTO holdfast.chunks SELECT (lpad(to_hex(%lld), 12, '0') || "
+             "lpad(to_hex(n), 20, '0'))::uuid, 0, convert_to(repeat(md5(n::text), 250), 'UTF8') "
+             "FROM generate_series(1, %d) n",
+             (long long)now_ms, messages);
+    run(world->other, sql);
+    good(world->other, pg_partition_make(world->other, &world->settings), "make");
+    return number(world->other,
+                  "SELECT count(*) FROM holdfast.partitions WHERE "
+                  "('x' || left(replace(high::text, '-', ''), 12))::bit(48)::bigint - "
+                  "('x' || left(replace(low::text, '-', ''), 12))::bit(48)::bigint <= 60000");
+}
+
+static void much_traffic_makes_narrow_ranges(void **state)
+{
+    struct world *world = *state;
+    world->settings.bytes = 1 << 20;
+    assert_true(minutes_made(world, 1) <= 1);
+    assert_int_equal(tear_down(state), 0);
+    assert_int_equal(set_up(state), 0);
+    world->settings.bytes = 1 << 20;
+    assert_true(minutes_made(world, 1000) >= 10);
+}
+
+/* ---- retiring ------------------------------------------------------------------------------- */
+
+static void survivors_move_and_the_rest_goes(void **state)
+{
+    struct world *world = *state;
+    size_t retired;
+    add_mail(world, 0, 300);
+    add_mail(world, 1, 30);
+    int64_t hash = survivors_hash(world);
+    assert_int_equal(unfinished(world), 110);
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 2);
+    assert_int_equal(tables(world), 0);
+    assert_int_equal(rows_of(world, "partitions"), 0);
+    assert_int_equal(rows_of(world, "kept_messages"), 110);
+    assert_int_equal(rows_of(world, "kept_parts"), 220);
+    assert_int_equal(unfinished(world), 110);
+    assert_true(survivors_hash(world) == hash);
+    /* They get their last fates where there is no range, and go. */
+    run(world->other, "INSERT INTO holdfast.kept_fates (id, delivery, fate) "
+                      "SELECT id, 1, 1 FROM holdfast.kept_messages i WHERE NOT " PG_PARTITION_OPEN(
+                          "i.id") " ORDER BY id LIMIT 100");
+    size_t removed;
+    good(world->database, pg_partition_clean(world->database, &world->settings, &removed), "clean");
+    assert_int_equal(removed, 100);
+    assert_int_equal(unfinished(world), 10);
+    assert_int_equal(rows_of(world, "kept_messages"), 10);
+    assert_int_equal(rows_of(world, "kept_parts"), 20);
+    assert_int_equal(rows_of(world, "kept_chunks"), 10);
+    assert_int_equal(rows_of(world, "kept_notes"), 10);
+    assert_int_equal(rows_of(world, "kept_fates"), 10);
+}
+
+static void an_outage_stays_where_it_is(void **state)
+{
+    struct world *world = *state;
+    size_t retired;
+    add_mail(world, 0, 300);
+    world->settings.survivors_percent = 10; /* a sixth is unfinished */
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 0);
+    assert_int_equal(tables(world), 5);
+    assert_int_equal(rows_of(world, "kept_messages"), 0);
+    /* Nor is it looked at again at once. */
+    world->settings.survivors_percent = 60;
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 0);
+    look_again(world);
+    world->settings.survivors_max = 99;
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 0);
+    look_again(world);
+    world->settings.survivors_max = 100;
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+}
+
+static void no_range_goes_that_a_node_may_have_mail_for(void **state)
+{
+    struct world *world = *state;
+    static const struct {
+        const char *sql;
+        size_t retired;
+    } STEPS[] = {
+        {"INSERT INTO holdfast.nodes (number, name, roles, version, schema) VALUES "
+         "(1, 'one', 1, '', 1), (2, 'two', 1, '', 1)",
+         0},
+        {"INSERT INTO holdfast.watermarks SELECT 1, high, now() FROM holdfast.partitions", 0},
+        /* Not quite. */
+        {"INSERT INTO holdfast.watermarks SELECT 2, low, now() FROM holdfast.partitions", 0},
+        {"UPDATE holdfast.nodes SET joined = now() - interval '8 days' WHERE number = 2", 0},
+        {"UPDATE holdfast.watermarks SET beat = now() - interval '8 days' WHERE node = 2; "
+         "INSERT INTO holdfast.heartbeats VALUES (2, gen_random_uuid(), now() - interval '6 days')",
+         0},
+        {"UPDATE holdfast.heartbeats SET beat = now() - interval '8 days'", 1},
+    };
+    size_t retired;
+    add_mail(world, 0, 30);
+    for (size_t i = 0; i < sizeof(STEPS) / sizeof(STEPS[0]); i++) {
+        run(world->other, STEPS[i].sql);
+        good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+             "retire");
+        if (retired != STEPS[i].retired) {
+            fail_msg("%s", STEPS[i].sql);
+        }
+    }
+    /* A node that was removed has nothing to say; one whose mark has passed hinders nobody. */
+    add_mail(world, 1, 30);
+    run(world->other, "UPDATE holdfast.watermarks SET beat = now()");
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 0);
+    run(world->other,
+        "UPDATE holdfast.nodes SET removed = true WHERE number = 2; "
+        "UPDATE holdfast.watermarks SET below = (SELECT high FROM holdfast.partitions)"
+        " WHERE node = 1");
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+    /* Finished mail may be wanted for a while. */
+    add_mail(world, 2, 30);
+    run(world->other, "UPDATE holdfast.nodes SET removed = true");
+    world->settings.keep_ms = 2 * 3600000;
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 0);
+}
+
+/* The server ends a transaction whose client has gone when it notices. */
+static void wait_for_the_end(struct world *world)
+{
+    while (number(world->other, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = "
+                                "'client backend' AND pid <> pg_backend_pid()") > 0) {
+        usleep(10000);
+    }
+    assert_int_equal(database_connect(world->database), DATABASE_DONE);
+}
+
+static void it_may_die_at_each_statement(void **state)
+{
+    struct world *world = *state;
+    bool complete = false;
+    int n = 0;
+    /* Before the first statement, behind it, before the second .. */
+    for (; !complete; n++) {
+        add_mail(world, 0, 60);
+        int64_t hash = survivors_hash(world);
+        calls_left = n / 2;
+        dies_after = n % 2 != 0;
+        enum database_outcome outcome =
+            pg_partition_retire(world->database, &world->settings, NULL);
+        complete = calls_left >= 0;
+        calls_left = -1;
+        assert_int_equal(outcome, complete ? DATABASE_DONE : DATABASE_LOST);
+        for (int i = 0; i < 2; i++) {
+            if (unfinished(world) != 20 || survivors_hash(world) != hash) {
+                fail_msg("death %d, %s: survivors are not what they were", n,
+                         i == 0 ? "at once" : "taken up");
+            }
+            if (i == 0 && !complete) {
+                wait_for_the_end(world);
+                look_again(world);
+                good(world->database, pg_partition_retire(world->database, &world->settings, NULL),
+                     "retire");
+            }
+        }
+        assert_int_equal(tables(world), 0);
+        assert_int_equal(rows_of(world, "partitions"), 0);
+        run(world->other, "TRUNCATE holdfast.kept_messages, holdfast.kept_chunks, "
+                          "holdfast.kept_parts, holdfast.kept_fates, holdfast.kept_notes");
+    }
+    assert_true(n > 60);
+}
+
+static void what_comes_late_is_rescued(void **state)
+{
+    struct world *world = *state;
+    size_t retired;
+    add_mail(world, 0, 30);
+    /* Someone reads for long: the detaching has begun when it gives up. */
+    run(world->other, "BEGIN; SELECT count(*) FROM holdfast.parts");
+    assert_int_equal(pg_partition_retire(world->database, &world->settings, &retired),
+                     DATABASE_AGAIN);
+    run(world->other, "ROLLBACK");
+    assert_int_equal(
+        number(world->other, "SELECT count(*) FROM pg_inherits WHERE inhdetachpending"), 1);
+    assert_int_equal(number(world->other, "SELECT state FROM holdfast.partitions"),
+                     PG_PARTITION_RETIRING);
+    assert_int_equal(unfinished(world), 10);
+    /* Who asked before it for the place of its mail puts it there. */
+    char sql[1000];
+    snprintf(sql, sizeof(sql),
+             "CREATE TEMP TABLE late AS SELECT (lpad(to_hex(%lld::bigint), 12, '0') || "
+             "repeat('f', 20))::uuid AS id;"
+             "DO $$DECLARE n text = (SELECT name FROM holdfast.partitions); BEGIN "
+             "EXECUTE 'INSERT INTO holdfast.messages_' || n || ' SELECT id, '''' FROM late';"
+             "EXECUTE 'INSERT INTO holdfast.parts_' || n || ' (share, count, id) "
+             "SELECT 1, 1, id FROM late'; END$$",
+             (long long)world->old_ms + 5000);
+    run(world->other, sql);
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+    assert_int_equal(unfinished(world), 11);
+    assert_int_equal(number(world->other, "SELECT count(*) FROM holdfast.kept_messages "
+                                          "JOIN late USING (id)"),
+                     1);
+    assert_int_equal(tables(world), 0);
+}
+
+static void fates_in_flight_are_waited_for(void **state)
+{
+    struct world *world = *state;
+    size_t retired;
+    static const char FATE[] =
+        "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 1, 2 FROM (SELECT min(id::text)"
+        "::uuid AS id FROM " UNFINISHED ") i WHERE " PG_PARTITION_OPEN("i.id");
+    add_mail(world, 0, 30);
+    run(world->other, "BEGIN");
+    run(world->other, FATE);
+    assert_int_equal(pg_partition_retire(world->database, &world->settings, &retired),
+                     DATABASE_AGAIN);
+    assert_int_equal(rows_of(world, "kept_messages"), 0);
+    run(world->other, "COMMIT");
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+    assert_int_equal(unfinished(world), 9);
+    /* And the next one finds that it goes elsewhere. */
+    run(world->other, FATE);
+    assert_int_equal(rows_of(world, "fates"), 0);
+}
+
+static void two_may_be_at_it(void **state)
+{
+    struct world *world = *state;
+    size_t retired;
+    add_mail(world, 0, 30);
+    /* The other has the row. */
+    run(world->other, "BEGIN; SELECT FROM holdfast.partitions FOR UPDATE");
+    assert_int_equal(pg_partition_retire(world->database, &world->settings, &retired),
+                     DATABASE_AGAIN);
+    run(world->other, "ROLLBACK");
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+    good(world->other, pg_partition_retire(world->other, &world->settings, &retired), "retire");
+    assert_int_equal(retired, 0);
+    assert_int_equal(unfinished(world), 10);
+}
+
+static int start(void **state)
+{
+    struct world *world = test_calloc(1, sizeof(*world));
+    world->server = postgres_new("fsync = off"); /* connections die here, not the server */
+    *state = world;
+    return world->server != NULL ? 0 : -1;
+}
+
+static int stop(void **state)
+{
+    struct world *world = *state;
+    postgres_free(world->server);
+    test_free(world);
+    return 0;
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(ranges_are_made_ahead_without_gaps),
+        TEST(much_traffic_makes_narrow_ranges),
+        TEST(survivors_move_and_the_rest_goes),
+        TEST(an_outage_stays_where_it_is),
+        TEST(no_range_goes_that_a_node_may_have_mail_for),
+        TEST(it_may_die_at_each_statement),
+        TEST(what_comes_late_is_rescued),
+        TEST(fates_in_flight_are_waited_for),
+        TEST(two_may_be_at_it),
+    };
+#undef TEST
+    return cmocka_run_group_tests(tests, start, stop);
+}
