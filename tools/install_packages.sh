@@ -58,14 +58,25 @@ want_root
 echo "Installing:$missing$to_unpack"
 export DEBIAN_FRONTEND=noninteractive
 
-# Packages such as postfix and dovecot-core would start daemons on the standard ports.
-policy=/usr/sbin/policy-rc.d
-if [ -n "$is_root" ] && [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    trap 'exit 1' HUP INT TERM
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-fi
+# For the time being: packages such as postfix and dovecot-core would start daemons on the standard
+# ports, PostgreSQL's would make a cluster "main".
+ours=
+for_now() { # a file, its mode and text; what is there already stays
+    if [ -n "$is_root" ] && [ ! -e "$1" ]; then
+        ours="$ours $1"
+        mkdir -p "$(dirname "$1")"
+        printf '%b\n' "$3" >"$1"
+        chmod "$2" "$1"
+    fi
+}
+no_main=/etc/postgresql-common/createcluster.d/holdfast.conf
+# shellcheck disable=SC2086 # a list of words
+trap 'rm -f $ours; rmdir "$(dirname "$no_main")" 2>/dev/null || :' EXIT
+trap 'exit 1' HUP INT TERM
+for_now /usr/sbin/policy-rc.d 755 '#!/bin/sh\nexit 101'
+case " $missing " in
+*" postgresql "*) for_now "$no_main" 644 "create_main_cluster = false" ;;
+esac
 
 [ -z "$is_root" ] || apt-get update -q || echo "The package lists could not be brought up to date; trying as they are." >&2
 # Not configured, and nobody may become somebody else by what is in it. In its place at the end only,
