@@ -41,6 +41,7 @@ const char *hook_event(const struct hook_message *message)
         {ALERT_SWITCHED, "failover-succeeded", {"switched-back", NULL, "route-removed"}},
         {ALERT_STOPPED, "failover-failed", {"resumed", NULL, "route-removed"}},
         {ALERT_SERVER, "server-down", {"server-up", "server-disabled", "server-removed"}},
+        {ALERT_GUARD, "standby-started", {"standby-ended", NULL, "guard-removed"}},
     };
     if (message->edge == HOOK_SUMMARY) {
         return "summary";

@@ -49,6 +49,7 @@ enum keeper_link {
     KEEPER_LINK_ERRANDS,   /* core, helper: the same again, for errands (app/errands.h) */
     KEEPER_LINK_LISTS,     /* core, helper: the same again, for lists of recipients */
     KEEPER_LINK_RUNNER,    /* helper, runner: what to run (app/hook_run.h) */
+    KEEPER_LINK_GUARDS,    /* core, runner: the control protocol again, for guards */
     KEEPER_LINK_TURN,      /* edge-in, edge-out: connections that are turned round (app/turn.h) */
     KEEPER_LINK_LOGIN,     /* edge-in, login: an end of a pair for each loop (service/login.h) */
     KEEPER_LINK_DIRECTORY, /* login, directory: passwords (service/login_remote.h) */

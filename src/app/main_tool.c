@@ -66,6 +66,17 @@ const struct tool_command tool_commands[] = {
      "or "
      "a\nlane such as domain:example.com.",
      0, 0, 1, tool_server_history},
+    {"guard list", "[NAME ...]", "Servers with a cold standby, and whether that has taken over",
+     NULL, 0, 0, ANY, tool_guard},
+    {"guard start", "NAME ...", "Run the script that starts a server's standby, now",
+     "Make sure that the server is off: nobody else asks.", 0, 1, ANY, tool_guard},
+    {"guard undo", "NAME ...", "Run the script that ends a server's standby, now",
+     "Without such a script the guard only rests again. Nothing is counted before the server has "
+     "been up.",
+     0, 1, ANY, tool_guard},
+    {"guard reset", "NAME ...", "Forget that a standby was started; nothing is run",
+     "For when it was ended otherwise, or a script has failed and all is well again.", 0, 1, ANY,
+     tool_guard},
     {"tls-reports list", "", "What will be reported of TLS with others' servers", NULL, 0, 0, 0,
      tool_tls_reports},
     {"tls-reports send", "", "Report it now, before the day is over", NULL, 0, 0, 0,

@@ -24,9 +24,11 @@ static const struct sandbox_profile privileges[ROLE_COUNT] = {
          "secrets of webhooks, three streams to core, over which it may command, one to runner, "
          "from the keeper the files of lists, and from directory lists out of LDAP; no file "
          "system"},
-    [ROLE_RUNNER] = {"runner", SANDBOX_FREE, 0,
-                     "runs the programs that the configuration names for alerts, when helper asks, "
-                     "and nothing else; reads nothing from the network"},
+    [ROLE_RUNNER] =
+        {"runner", SANDBOX_FREE, 0,
+         "runs the programs that the configuration names, for alerts when helper asks and "
+         "for guards when core does, and nothing else; is given a stream to core, over "
+         "which it may command; reads nothing from the network"},
     [ROLE_LOGIN] =
         {"login", SANDBOX_READ_FILES, 1024,
          "knows who may log in; is given the table of users to read, files of hashes, the "

@@ -108,7 +108,7 @@ static void edge_broken(void *context, enum core_edge edge)
 }
 
 /* web asks, the helper also commands: it puts mail of ours into the queue, runs errands, and hands
- * lists over. login only tells. */
+ * lists over. The runner asks for guards' work. login only tells. */
 static void take_link(void *context, enum keeper_link link, int fd)
 {
     struct core_process *process = context;
@@ -217,6 +217,7 @@ static void take_links(struct core_process *process)
     take_link(process, KEEPER_LINK_HELPER, start->links[KEEPER_LINK_HELPER]);
     take_link(process, KEEPER_LINK_ERRANDS, start->links[KEEPER_LINK_ERRANDS]);
     take_link(process, KEEPER_LINK_LISTS, start->links[KEEPER_LINK_LISTS]);
+    take_link(process, KEEPER_LINK_GUARDS, start->links[KEEPER_LINK_GUARDS]);
     take_link(process, KEEPER_LINK_LOGINS, start->links[KEEPER_LINK_LOGINS]);
 }
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The process that runs programs for alerts. It is not confined, for they inherit what holds it:
- * so it is small, reads nothing from the network, and takes of the helper, which does, no more than
- * which alert block and what environment (app/hook_run.h).
+ * The process that runs programs for alerts and guards. It is not confined, for they inherit what
+ * holds it: so it is small, reads nothing from the network, and takes of the helper, which does, no
+ * more than which alert block and what environment (app/hook_run.h). What is to be done for guards
+ * it asks core itself (app/guard_desk.h).
  */
 #include "app/frame_stream.h"
+#include "app/guard_desk.h"
 #include "app/hook_run.h"
-#include "app/programs.h"
 #include "app/role_channel.h"
 
 enum { RUNS_MAX = 2 * HOOKS_MAX }; /* one of each block, and those that a helper that died began */
@@ -16,6 +17,7 @@ struct runner {
     struct loop *loop;
     struct programs *programs;
     struct frame_stream *helper;
+    struct guard_desk *guards;
 };
 
 /* ---- for the helper -------------------------------------------------------------------------- */
@@ -76,8 +78,11 @@ static void forget_helper(void *context)
 static void take_link(void *context, enum keeper_link link, int fd)
 {
     const struct runner *runner = context;
-    (void)link;
-    frame_stream_set(runner->helper, fd);
+    if (link == KEEPER_LINK_GUARDS) {
+        guard_desk_set_core(runner->guards, fd);
+    } else {
+        frame_stream_set(runner->helper, fd);
+    }
 }
 
 static enum error reload(void *context, struct settings *settings, uint32_t generation,
@@ -86,6 +91,7 @@ static enum error reload(void *context, struct settings *settings, uint32_t gene
     (void)generation;
     (void)listeners;
     struct runner *runner = context;
+    guard_desk_configure(runner->guards, settings_config(settings));
     settings_free(runner->start.settings);
     runner->start.settings = settings;
     return ERROR_NONE;
@@ -115,11 +121,14 @@ int role_runner(int channel)
     if (runner.loop != NULL) {
         runner.helper = frame_stream_new(runner.loop, &from_helper);
         runner.programs = programs_new(runner.loop);
+        runner.guards = guard_desk_new(runner.loop, runner.programs);
     }
-    if (runner.helper == NULL || runner.programs == NULL) {
+    if (runner.helper == NULL || runner.programs == NULL || runner.guards == NULL) {
         return role_fail("loop", ERROR_MEMORY);
     }
     take_link(&runner, KEEPER_LINK_RUNNER, runner.start.links[KEEPER_LINK_RUNNER]);
+    guard_desk_configure(runner.guards, settings_config(runner.start.settings));
+    guard_desk_set_core(runner.guards, runner.start.links[KEEPER_LINK_GUARDS]);
     const struct role_handlers handlers = {
         .context = &runner, .link = take_link, .reload = reload, .stop = stop};
     struct role_channel *keeper;
@@ -128,6 +137,7 @@ int role_runner(int channel)
         return role_fail("keeper", error);
     }
     loop_run(runner.loop);
+    guard_desk_free(runner.guards);
     programs_free(runner.programs);
     frame_stream_free(runner.helper);
     role_channel_free(keeper);

@@ -68,14 +68,15 @@ static const char *why_no_program(const struct settings *settings, struct slice 
     return (status.st_mode & S_IWOTH) != 0 ? "can be written by everybody" : NULL;
 }
 
-static void take_program(struct settings *settings, struct hook_config *hook,
-                         const struct entry *entry)
+struct slice settings_program(struct settings *settings, const struct entry *entry)
 {
-    hook->exec = take_text(settings, entry);
-    const char *why = entry != NULL ? why_no_program(settings, hook->exec) : NULL;
+    struct slice path = take_text(settings, entry);
+    const char *why = entry != NULL ? why_no_program(settings, path) : NULL;
     if (why != NULL) {
-        settings_complain(settings, entry->at, "exec: '%.*s' %s", SHOWN(hook->exec), why);
+        settings_complain(settings, entry->at, "%.*s: '%.*s' %s", SHOWN(entry->key), SHOWN(path),
+                          why);
     }
+    return path;
 }
 
 static bool is_url(struct slice url)
@@ -185,7 +186,7 @@ static void take_block(struct settings *settings, const struct block *block,
     const struct entry *url_file = settings_entry(entries, BLOCK_ALERT, "url-file");
     const struct entry *mail = settings_entry(entries, BLOCK_ALERT, "mail");
     take_kinds(settings, hook, settings_entry(entries, BLOCK_ALERT, "on"));
-    take_program(settings, hook, exec);
+    hook->exec = settings_program(settings, exec);
     take_url(settings, hook, url);
     take_url_file(settings, hook, url_file);
     take_signature(settings, hook, settings_entry(entries, BLOCK_ALERT, "secret-file"),

@@ -645,6 +645,7 @@ void settings_check(struct settings *settings)
     settings_servers(settings, &servers);
     settings_routes(settings, &servers, top);
     settings_odmr(settings);
+    settings_guards(settings, &servers, entries);
     names_done(&servers);
     settings_access(settings, entries);
     settings_dnsbl(settings, entries);

@@ -235,6 +235,7 @@ enum setting_block {
     BLOCK_MILTER,
     BLOCK_LDAP,
     BLOCK_CLUSTER,
+    BLOCK_GUARD,
     BLOCK_COUNT,
 };
 
@@ -271,6 +272,7 @@ enum setting_type {
     SETTING_ANCHOR,
     SETTING_RECIPIENTS,
     SETTING_PROGRAM, /* a file to run */
+    SETTING_PLACES,  /* addresses with ports, to ask whether somebody is there */
     SETTING_URL,
     SETTING_SECRET,    /* a file whose content is one */
     SETTING_MILTER,    /* where one listens */
@@ -371,6 +373,12 @@ void settings_servers(struct settings *settings, struct names *ret_names);
  * file's top. */
 void settings_routes(struct settings *settings, const struct names *servers,
                      const struct entry *const *top);
+/* The value of an entry that names a program, with a NUL behind it; empty: there is no entry, or
+ * none that can be run, which has been said. */
+struct slice settings_program(struct settings *settings, const struct entry *entry);
+/* The guard blocks: settings->config.guards. After servers. */
+void settings_guards(struct settings *settings, const struct names *servers,
+                     const struct entry **entries);
 /* The alert blocks: settings->config.hooks. `entries` is scratch of settings_fill(). */
 void settings_alerts(struct settings *settings, const struct entry **entries);
 /* The networks of an entry, in the tree's memory. `everybody`: what is wrong with 0.0.0.0/0 or

@@ -31,6 +31,7 @@
     }
 
 #define CLUSTER(member) .block = BLOCK_CLUSTER, AT(service_config, cluster.member)
+#define GUARD(member) .block = BLOCK_GUARD, AT(guard_config, member)
 #define LDAP(member) .block = BLOCK_LDAP, AT(ldap_config, member)
 #define MILTER(member) .block = BLOCK_MILTER, AT(milter_config, member)
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
@@ -623,6 +624,40 @@ const struct setting settings_table[] = {
              "management pages, and the work that one does for all."},
     {"site", SETTING_TEXT, CLUSTER(site), .otherwise = "none", .restart = true,
      .text = "Where this member stands; domains can prefer a site."},
+
+    /* ---- guard ---- */
+    {"start", SETTING_PROGRAM, GUARD(start), .required = true,
+     .text = "The program that makes sure that the server's machine is off, and starts its standby; "
+             "an absolute path. It finds what it needs in its environment, runs as user, and is not "
+             "confined."},
+    {"undo", SETTING_PROGRAM, GUARD(undo), .otherwise = "none",
+     .text = "The program that ends the standby, so that the server can have its place again."},
+    {"after", SETTING_DURATION, GUARD(after_ms), .fallback = "5m", .least = SECOND, .most = 7 * DAY,
+     .text = "How long the server must have been gone without interruption: it cannot be connected "
+             "to or does not greet, and no address in watch answers. suspect and disabled do not "
+             "count, nor does a server that answers but takes no mail."},
+    {"watch", SETTING_PLACES, .block = BLOCK_GUARD, .otherwise = "none",
+     .text = "Addresses of the server's own machine that a standby never takes, such as that of its "
+             "SSH. While one answers, be it by refusing, nothing is started by itself; an alert "
+             "says so."},
+    {"witness", SETTING_PLACES, .block = BLOCK_GUARD, .otherwise = "none",
+     .text = "Addresses of other machines, such as a router. While none of them answers it may be we "
+             "who are cut off: nothing is started by itself, and an alert says so."},
+    {"undo-when", SETTING_CHOICE, GUARD(undo_when), .fallback = "manual",
+     .choices = "manual|watch|server",
+     .text = "When undo is run: only by holdfast guard undo; when an address in watch takes "
+             "connections again; or when the server is up again, which says nothing if the standby "
+             "has its address."},
+    {"back-after", SETTING_DURATION, GUARD(back_after_ms), .fallback = "10m", .least = SECOND,
+     .most = 7 * DAY,
+     .text = "How long that must have been so without interruption."},
+    {"timeout", SETTING_DURATION, GUARD(timeout_ms), .fallback = "5m", .least = SECOND,
+     .most = HOUR,
+     .text = "How long a program may run; then it and what it has begun is killed, and it has "
+             "failed."},
+    {"tries", SETTING_COUNT, GUARD(tries), .fallback = "1", .least = 1, .most = 10,
+     .text = "How often a program is run, a minute apart, before it has failed. More than 1 is for "
+             "programs that may be run again after they were interrupted anywhere."},
 };
 /* clang-format on */
 
@@ -660,6 +695,10 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_CLUSTER] = {"cluster", false, true,
                        "This machine is a member of a cluster, which keeps mail in PostgreSQL.",
                        true},
+    [BLOCK_GUARD] = {"guard", true, false,
+                     "What is run when the server that the title names stays away, and when it is "
+                     "back: for one that has a cold standby.",
+                     true},
 };
 
 enum setting_block settings_block_find(struct slice name)

@@ -104,6 +104,9 @@ enum control_exit tool_ask(const struct tool *tool, const char *command, json_t 
 
 /* What the options select, without ids. */
 json_t *tool_selection(const struct tool *tool);
+/* The command once for each operand, as "name"; the worst code counts, for a name that is not known
+ * is a mistake. */
+enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answer *answer);
 /* Asks with the selection and the operands as ids ("-": from standard input), in as many requests
  * as they need. `more` (taken over, may be NULL) is added to the arguments of each. */
 enum control_exit tool_ask_selected(const struct tool *tool, const char *command, json_t *more,
@@ -194,6 +197,8 @@ enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
 enum control_exit tool_tls_reports(struct tool *tool);
 enum control_exit tool_server_history(struct tool *tool);
+enum control_exit tool_guard(struct tool *tool);
+enum tool_colour tool_guard_colour(const char *state);
 enum control_exit tool_recipients_list(struct tool *tool);
 enum control_exit tool_recipients_import(struct tool *tool);
 enum control_exit tool_recipients_forget(struct tool *tool);

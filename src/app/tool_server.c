@@ -48,8 +48,7 @@ static void server_row(void *context, json_t *row)
                                               COLOUR_PLAIN, COLOUR_PLAIN});
 }
 
-/* One request a name; the worst code counts, for a name that is not known is a mistake. */
-static enum control_exit ask_for_names(const struct tool *tool, const struct tool_answer *answer)
+enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answer *answer)
 {
     struct tool_client *client;
     enum control_exit worst = tool_client_open(tool, &client);
@@ -77,7 +76,7 @@ enum control_exit tool_server(struct tool *tool)
     if ((tool->command->options & OPTION_ALL) != 0 && !all && tool->operand_count == 0) {
         return tool_usage("%s which ones? Give names, or --all", tool->command->words);
     }
-    enum control_exit code = tool->operand_count > 0 ? ask_for_names(tool, &answer)
+    enum control_exit code = tool->operand_count > 0 ? tool_ask_names(tool, &answer)
                                                      : tool_ask(tool, tool->command->words,
                                                                 tool_selection(tool), &answer);
     if (listing.table != NULL) {

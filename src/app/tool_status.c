@@ -166,6 +166,33 @@ static void print_servers(const struct status *status)
     tool_table_end(table);
 }
 
+/* Those with something to say. */
+static void print_guards(const struct status *status)
+{
+    const json_t *guard;
+    size_t index;
+    json_array_foreach(json_object_get(status->row, "guards"), index, guard)
+    {
+        const char *state = tool_string(guard, "state");
+        char since[TOOL_TEXT], left[TOOL_TEXT], reason[1024];
+        int64_t now = tool_integer(status->row, "now");
+        if (strcmp(state, "watching") == 0) {
+            continue;
+        }
+        printf("Guard     %s%s: %s%s for %s",
+               tool_colour_text(status->tool, tool_guard_colour(state)),
+               tool_string(guard, "server"), state, tool_colour_text(status->tool, COLOUR_PLAIN),
+               tool_age((now - tool_integer(guard, "since")) / 1000, since));
+        if (!tool_is_null(guard, "left_seconds")) {
+            printf("; its script runs in %s", tool_age(tool_integer(guard, "left_seconds"), left));
+        }
+        if (!tool_is_null(guard, "reason")) {
+            printf("; %s", tool_clean(tool_string(guard, "reason"), reason, sizeof(reason)));
+        }
+        printf("\n");
+    }
+}
+
 /* Few lanes are all shown; of many only those with something to say. */
 static bool is_shown(const json_t *lane, size_t all)
 {
@@ -259,6 +286,7 @@ enum control_exit tool_status(struct tool *tool)
         print_queue(&status);
         print_disk(&status);
         print_copies(&status);
+        print_guards(&status);
         print_servers(&status);
         print_lanes(&status);
     }

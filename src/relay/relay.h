@@ -417,6 +417,7 @@ struct relay_server_view {
     int64_t before_ms;        /* and how long it lasted */
     bool on_demand;    /* an exchanger of a relay's destination: only mail for it probes it */
     bool breaker_open; /* it refused one message after the other (R5), and took none since */
+    bool unreachable;  /* down, since it cannot be connected to or does not greet */
     struct slice reason;
     struct relay_capabilities capabilities; /* last seen */
     bool capabilities_known;

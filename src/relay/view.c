@@ -133,6 +133,8 @@ void relay_server(const struct relay *relay, uint32_t index, struct relay_server
         .before_ms = server->before_ms,
         .on_demand = server->on_demand,
         .breaker_open = server->breaker_open,
+        .unreachable = server->state == SERVER_DOWN &&
+                       (server->trouble == TROUBLE_CONNECT || server->trouble == TROUBLE_GREETING),
         .reason = slice_make(server->reason, server->reason_length),
         .capabilities = server->capabilities,
         .capabilities_known = server->capabilities_known,

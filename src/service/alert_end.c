@@ -41,6 +41,8 @@ static const struct {
     [ALERT_RECIPIENTS] = {"list ", " is taken again"},
     [ALERT_LOGIN_ACCOUNT] = {"strangers may try again to log in as ", ""},
     [ALERT_LOGIN_CLIENT] = {"client ", " may try again to log in"},
+    [ALERT_GUARD] = {"the standby of ", " was ended"},
+    [ALERT_GUARD_FAILED] = {"the guard of ", " is well again"},
     [ALERT_MORE] = {"all conditions are listed again", ""},
 };
 

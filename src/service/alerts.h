@@ -53,6 +53,8 @@ enum {
     X(RECIPIENTS, "recipients", "list of recipients: it cannot be read, the last good one holds")  \
     X(LOGIN_ACCOUNT, "login-account", "account: after failed logins strangers must wait")          \
     X(LOGIN_CLIENT, "login-client", "client: after failed logins it must wait")                    \
+    X(GUARD, "guard", "server: its cold standby was started")                                      \
+    X(GUARD_FAILED, "guard-failed", "server: its cold standby could not be started, or ended")     \
     X(MORE, "more", "others found no place in the table")
 
 enum alert_kind {

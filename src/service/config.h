@@ -15,6 +15,9 @@
 enum {
     LISTENERS_MAX = 64,    /* descriptors that every process may be given */
     HOOKS_MAX = 16,        /* alert blocks */
+    GUARDS_MAX = 64,       /* guard blocks */
+    GUARD_PLACES_MAX = 8,  /* addresses of one of their keys */
+    GUARD_NAME_MAX = 64,   /* octets of their servers' names */
     STATE_PATH_MAX = 3000, /* octets; leaves room below PATH_MAX for what lies there */
     MILTERS_MAX = 16,
     MILTER_NAME_MAX = 63,
@@ -183,6 +186,25 @@ struct cluster_config {
     bool defers; /* mail that the database cannot take now; else the journal takes it */
 };
 
+enum guard_undo_when { GUARD_UNDO_MANUAL, GUARD_UNDO_WATCH, GUARD_UNDO_SERVER };
+
+/* A guard block: what is run when a server stays down, and when it is back (service/guard.h). */
+struct guard_config {
+    struct slice name;  /* the server's */
+    uint32_t server;    /* its index */
+    struct slice start; /* path; ends in NUL, which the length does not count */
+    struct slice undo;  /* likewise; empty: none */
+    uint64_t after_ms;
+    uint64_t back_after_ms;
+    uint32_t timeout_ms; /* of one run */
+    uint32_t tries;      /* runs of one script before it has failed */
+    enum guard_undo_when undo_when;
+    /* The server's machine, at addresses that no standby takes; others, which tell whether it is we
+     * who are cut off. */
+    struct ip_endpoint watch[GUARD_PLACES_MAX], witness[GUARD_PLACES_MAX];
+    uint32_t watch_count, witness_count;
+};
+
 enum { LIST_FILES_MAX = 64, LIST_PATH_MAX = 255 }; /* files with lists of recipients */
 
 struct service_config {
@@ -224,6 +246,8 @@ struct service_config {
     struct cluster_config cluster;
     uint64_t settings_version; /* of the cluster's settings that this was read with; 0: none */
     bool joining; /* a member of a cluster that does not know the cluster's settings yet */
+    const struct guard_config *guards;
+    uint32_t guard_count;
 };
 
 #endif

@@ -240,6 +240,25 @@
  * "send" ends the day before its time: what has been counted is reported now, and it gives the same
  * rows as they are then.
  *
+ * ---- "guard list", "guard start", "guard undo", "guard reset": one row per guard ---------------
+ *
+ * Argument "name", which only "guard list" can do without. A change is durable before its row is
+ * sent; exit 1 and an error where it cannot be made now.
+ * {"server","state":"resting|watching|counting|blocked|starting|taken-over|returning|undoing|
+ *  start-failed|undo-failed","since":ms,"down_since":ms or null (when it was taken over),
+ *  "by_hand":bool,"running":bool (its script),"tries":n (that failed),
+ *  "left_seconds":n or null (until something is run),"undo_when":"manual|watch|server",
+ *  "reason":"..." or null,"output":"..." or null (of the last script)}
+ * `status` has them as "guards".
+ *
+ * ---- "guard work" ------------------------------------------------------------------------------
+ *
+ * For who runs the scripts. Arguments "ends":[{"run":n,"well":bool,"text","lost":bool (nothing is
+ * known of it),"later":bool (it was not begun; name it again)}], "places":[{"guard","watch",
+ * "witness":"silent|refused|accepted"}]. One row for each guard with something to do:
+ * {"guard","every_ms":n (ask its places so often; 0: not)} and where a run has no end yet
+ * {"run":n,"step":"start|undo","begin":bool (this once; else say how it ended),"environment":{}}.
+ *
  * ---- "errands", "errand done" ------------------------------------------------------------------
  *
  * For the helper, which has the network that core has not. "errands" gives those that were not
@@ -294,7 +313,7 @@
  * alone, by argument "name" only those that name it. Events: accepted attempt delivered deferred
  * in_doubt held released dead bounced discarded redirected retried imported orphaned pulled resent
  * ("reason": "again as ID", or of that one "a copy of ID") refused login denied; server switched
- * stopped draining drained.
+ * stopped draining drained guard.
  */
 #ifndef HOLDFAST_SERVICE_CONTROL_H
 #define HOLDFAST_SERVICE_CONTROL_H

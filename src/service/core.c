@@ -99,7 +99,7 @@ static void load_note(void *context, struct spool_handle handle, uint32_t delive
 static void load_global(void *context, struct slice key, struct slice payload)
 {
     struct core *core = context;
-    if (!core_names_load(core, key, payload)) {
+    if (!core_names_load(core, key, payload) && !core_guards_load(core, key, payload)) {
         relay_load_global(core->relay, key, payload, core_now());
     }
 }
@@ -127,6 +127,7 @@ static void load_slice(void *context)
     } else if (core->loaded) {
         report_alert_over(core, ALERT_LOAD);
         report_loaded(core);
+        core_guards_tick(core); /* what stands is told at once, whatever becomes of it then */
         core_out_loaded(core);
         core_in_announce(core, false);
     } else {
@@ -159,6 +160,7 @@ static void tick(void *context)
     core_errands_tick(core);
     core_policies_tick(core);
     core_greylist_tick(core);
+    core_guards_tick(core);
     core_refusals_tick(core);
     logins_tick(core, core_now().steady_ms);
     core_tls_reports_tick(core);
@@ -300,6 +302,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core_names_init(core);
     core_act_init(core);
     core_drill_init(core);
+    core_guards_init(core);
     core_recipients_init(core);
     core_errands_init(core);
     core_policies_init(core);
@@ -392,6 +395,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     core->config = config;
     core->generation = generation;
     core_lists_reconfigure(core);
+    core_guards_reconfigure(core);
     core_out_remap(core, old);
     if (core_in_reconfigure(core) != ERROR_NONE) {
         core_out_of_memory(); /* relay has the new one already */
@@ -475,6 +479,7 @@ void core_free(struct core *core)
     core_in_done(core);
     core_out_done(core);
     core_names_done(core);
+    core_guards_done(core);
     core_tls_reports_done(core);
     core_policies_done(core); /* sessions have waited for them */
     core_errands_done(core);

@@ -6,6 +6,7 @@
  */
 #include "service/core_internal.h"
 
+#include "base/utf8.h"
 #include "sys/clock.h"
 #include "sys/log.h"
 
@@ -179,6 +180,18 @@ void report_milter(struct core *core, struct slice name, struct slice why)
     snprintf(text, sizeof(text), "filter %.*s is away: %.*s", SLICE_PRINT(slice_take(name, 63)),
              SLICE_PRINT(slice_take(why, 100)));
     begin(core, ALERT_MILTER, name, text);
+}
+
+void report_guard(struct core *core, enum alert_kind kind, struct slice server, const char *text,
+                  int64_t since_ms)
+{
+    char cut[ALERT_TEXT_SIZE];
+    if (text == NULL) {
+        end(core, kind, server);
+        return;
+    }
+    begin_since(core, kind, server, utf8_clean(slice_from_text(text), "", cut, sizeof(cut)),
+                since_ms);
 }
 
 void report_list(struct core *core, struct slice source, const char *problem)
@@ -474,14 +487,20 @@ static bool is_about_login(const struct core *core, const struct alert *alert)
     return logins_waits(core, alert->kind, alert->subject);
 }
 
+static bool is_about_guard(const struct alert *alert)
+{
+    return alert->kind == ALERT_GUARD || alert->kind == ALERT_GUARD_FAILED;
+}
+
 void report_alerts_reconfigured(struct core *core)
 {
     mark_lanes(core);
     LIST_EACH(&core->alerts.standing, at, after)
     {
         struct alert *alert = LIST_ENTRY(at, struct alert, link);
-        bool stands = is_about_server(alert) ? core_has_server(core, alert->subject)
-                                             : alert->marked || is_about_login(core, alert);
+        bool stands = is_about_server(alert)  ? core_has_server(core, alert->subject)
+                      : is_about_guard(alert) ? core_guard_is_there(core, alert->subject)
+                                              : alert->marked || is_about_login(core, alert);
         if (alert->subject.length > 0 && !stands) {
             end_one(core, alert, is_gone(core, alert) ? ALERT_REMOVED : ALERT_OVER);
         } else {

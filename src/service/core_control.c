@@ -42,6 +42,11 @@ static const struct control_command commands[] = {
     {"alert news", true, false, alert_news_begin, alert_news_step},
     {"tls-reports list", false, false, NULL, tls_reports_list_step},
     {"tls-reports send", true, false, NULL, tls_reports_send_step},
+    {"guard list", false, false, guard_list_begin, guard_list_step},
+    {"guard start", true, false, guard_start_begin, guard_changed_step},
+    {"guard undo", true, false, guard_undo_begin, guard_changed_step},
+    {"guard reset", true, false, guard_reset_begin, guard_changed_step},
+    {"guard work", true, false, NULL, guard_work_step},
     {"errands", true, false, NULL, errands_step},
     {"errand done", true, false, NULL, errand_done_step},
 };

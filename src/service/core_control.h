@@ -169,6 +169,7 @@ json_t *control_server_or_null(const struct core *core, uint32_t server);
 json_t *control_alert(const struct alert *alert);           /* as "status" lists it */
 json_t *control_id(struct message_id id, int64_t delivery); /* delivery < 0: the message */
 json_t *control_time(int64_t wall_ms);                      /* 0: null */
+json_t *control_server_address(const struct server_address *address);
 /* A row of "trace". `sender` may be NULL: not known. */
 json_t *control_event_row(const struct event *event, const struct slice *sender,
                           const struct slice *recipients, uint32_t recipient_count);
@@ -186,6 +187,15 @@ enum control_step server_list_step(struct control_request *request);
 enum control_step server_down_begin(struct control_request *request);
 enum control_step server_up_begin(struct control_request *request);
 enum control_step server_probe_begin(struct control_request *request);
+/* core_guard.c */
+enum control_step guard_list_begin(struct control_request *request);
+enum control_step guard_list_step(struct control_request *request);
+enum control_step guard_start_begin(struct control_request *request);
+enum control_step guard_undo_begin(struct control_request *request);
+enum control_step guard_reset_begin(struct control_request *request);
+enum control_step guard_changed_step(struct control_request *request);
+enum control_step guard_work_step(struct control_request *request);
+json_t *control_guards(const struct core *core); /* of the configuration, for status */
 enum control_step recipients_list_step(struct control_request *request);
 enum control_step recipients_import_step(struct control_request *request);
 enum control_step recipients_forget_step(struct control_request *request);

@@ -296,6 +296,7 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "recipients", control_recipients_summary(core));
     control_set(row, "disk", disk_object(&state));
     control_set(row, "safety_copies", copies_object(core, &state));
+    control_set(row, "guards", control_guards(core));
     control_set(row, "alerts", alerts_piece(request));
     return row;
 }
@@ -328,7 +329,7 @@ enum control_step status_step(struct control_request *request)
 
 /* ---- servers --------------------------------------------------------------------------------- */
 
-static json_t *address_text(const struct server_address *address)
+json_t *control_server_address(const struct server_address *address)
 {
     char text[IP_TEXT_SIZE + 16];
     if (!address->is_literal) {
@@ -398,7 +399,7 @@ static json_t *long_server_row(const struct control_request *request, uint32_t i
     relay_server(core->relay, index, &view);
     json_t *addresses = json_array();
     for (uint32_t i = 0; i < config->address_count; i++) {
-        json_array_append_new(addresses, address_text(&config->addresses[i]));
+        json_array_append_new(addresses, control_server_address(&config->addresses[i]));
     }
     control_set(row, "addresses", addresses);
     control_set(row, "tls", json_string(server_tls_text(config->tls)));

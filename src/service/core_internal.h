@@ -14,6 +14,7 @@
  *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
  *   core_drill.c    fire drills: their messages, their report
+ *   core_guard.c    guards of servers: their facts, their scripts' ends, what is kept of them
  *   core_notice.c   a DSN, made for the batch that holds its fates
  *   core_report.c   log lines, event journal, counters
  *   core_alert.c    alerts: when they begin and end
@@ -234,6 +235,7 @@ struct core {
     struct link resolutions;  /* struct resolution: answers of DNS that wait for a policy */
     struct link list_sources; /* of recipients: what came of each */
     struct link drills;       /* struct drill, begun in this life */
+    struct guards *guards;
     struct link controls;
     struct loop_later *control_later;
 
@@ -311,6 +313,15 @@ void core_recipients_forget_context(struct core *core,
                                     void *context); /* it is not called any more */
 /* An address of this domain that cannot exist, in `buffer`. */
 struct slice core_recipients_random(struct slice domain, struct buffer *buffer);
+
+/* core_guard.c */
+void core_guards_init(struct core *core);
+void core_guards_done(struct core *core);
+/* False: the note is of something else. */
+bool core_guards_load(struct core *core, struct slice key, struct slice payload);
+void core_guards_reconfigure(struct core *core);
+void core_guards_tick(struct core *core);
+bool core_guard_is_there(const struct core *core, struct slice server); /* in the configuration */
 
 /* core_control_lists.c */
 void core_lists_reconfigure(struct core *core);
@@ -416,6 +427,8 @@ void report_operator(struct core *core, enum event_kind kind, struct message_id 
 /* It is a copy of another message, which `server` has taken for its `deliveries`, of `all`. */
 void report_resent(struct core *core, const struct spool_message *message,
                    const uint32_t *deliveries, uint32_t all, struct slice server);
+/* For `trace` later, and for who watches now. */
+void report_event(struct core *core, const struct event *event);
 void report_spool(struct core *core);
 void report_damage(struct core *core, const char *text); /* found while loading */
 void report_loaded(struct core *core);
@@ -434,6 +447,9 @@ void report_alert_over_of(struct core *core, enum alert_kind kind, struct slice 
 void report_hook(struct core *core, struct slice name, const char *reason);
 /* Whether a filter can be reached: empty, or why not. */
 void report_milter(struct core *core, struct slice name, struct slice why);
+/* About a server's guard; `text` NULL: it is over. */
+void report_guard(struct core *core, enum alert_kind kind, struct slice server, const char *text,
+                  int64_t since_ms);
 /* `problem` NULL: the list of recipients from there is well. */
 void report_list(struct core *core, struct slice source, const char *problem);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);

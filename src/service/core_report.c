@@ -153,8 +153,7 @@ static int64_t delivery_number(uint32_t delivery)
     return delivery == SPOOL_ALL_DELIVERIES ? (int64_t)EVENTS_NO_DELIVERY : (int64_t)delivery;
 }
 
-/* For `trace` later, and for who watches now. */
-static void store(struct core *core, const struct event *event)
+void report_event(struct core *core, const struct event *event)
 {
     events_add(core->events, event);
     core_control_event(core, event);
@@ -195,7 +194,7 @@ static void store_accepted(struct core *core, const struct spool_message *messag
                                 .recipient_count = message->recipient_count,
                                 .tls = tls_demand(message),
                                 .reason = message->origin.verdicts};
-    store(core, &event);
+    report_event(core, &event);
 }
 
 static void log_made(const struct spool_message *message, const char *event)
@@ -235,7 +234,7 @@ void report_resent(struct core *core, const struct spool_message *message,
                           .id = message->id,
                           .delivery = EVENTS_NO_DELIVERY,
                           .reason = slice_from_text(text)};
-    store(core, &event);
+    report_event(core, &event);
     struct line line = {.count = 0};
     add_id(&line, message->id);
     add_slice(&line, "reason", event.reason);
@@ -248,7 +247,7 @@ void report_resent(struct core *core, const struct spool_message *message,
     bool whole = message->recipient_count == all;
     for (uint32_t i = 0; i < (whole ? 1 : message->recipient_count); i++) {
         event.delivery = whole ? (int64_t)EVENTS_NO_DELIVERY : (int64_t)deliveries[i];
-        store(core, &event);
+        report_event(core, &event);
     }
 }
 
@@ -262,7 +261,7 @@ void report_attempt(struct core *core, const struct job *job)
                                     .delivery = job->deliveries[i],
                                     .server = core_server_name(core, job->server),
                                     .tls = slice_from_text(session != NULL ? session->tls : NULL)};
-        store(core, &event);
+        report_event(core, &event);
     }
 }
 
@@ -274,7 +273,7 @@ void report_operator(struct core *core, enum event_kind kind, struct message_id 
                                 .id = id,
                                 .delivery = delivery_number(delivery),
                                 .reason = reason};
-    store(core, &event);
+    report_event(core, &event);
     struct line line = {.count = 0};
     add_id(&line, id);
     if (delivery != SPOOL_ALL_DELIVERIES) {
@@ -365,7 +364,7 @@ static void store_event(struct core *core, const struct relay_action *action,
                                 .server = core_server_name(core, action->server),
                                 .reason = words->reason,
                                 .reply = words->reply};
-    store(core, &event);
+    report_event(core, &event);
 }
 
 static void add_drill(struct line *line, const struct relay_action *action)
@@ -406,7 +405,7 @@ static void store_change(struct core *core, const struct relay_action *action, e
         event.from = slice_from_text(server_state_text(action->old_state));
         event.to = slice_from_text(server_state_text(action->new_state));
     }
-    store(core, &event);
+    report_event(core, &event);
 }
 
 void report_relay_event(struct core *core, const struct relay_action *action)

@@ -51,6 +51,7 @@ enum event_kind {
     EVENT_REFUSED, /* a client, or a recipient of a message that may have come without it */
     EVENT_LOGIN,   /* somebody has logged in; `sender` is his name */
     EVENT_DENIED,  /* or was not let; likewise, empty where only left_out is told */
+    EVENT_GUARD,   /* of a server's guard, likewise with no id */
     EVENT_KINDS,
 };
 const char *event_kind_text(enum event_kind kind); /* as in control.h; "unknown" for any other */

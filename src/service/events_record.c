@@ -42,6 +42,7 @@ const char *event_kind_text(enum event_kind kind)
         [EVENT_DRAINED] = "drained",       [EVENT_PULLED] = "pulled",
         [EVENT_RESENT] = "resent",         [EVENT_REFUSED] = "refused",
         [EVENT_LOGIN] = "login",           [EVENT_DENIED] = "denied",
+        [EVENT_GUARD] = "guard",
     };
     return (unsigned)kind < EVENT_KINDS && texts[kind] != NULL ? texts[kind] : "unknown";
 }

@@ -70,6 +70,8 @@ enum { COUNTER_SLOTS = 64 };
     X(ALERTS, "holdfast_alerts_total", "Alerts raised")                                            \
     X(HOOKS_SENT, "holdfast_hooks_sent_total", "Messages about alerts that were sent")             \
     X(HOOK_FAILURES, "holdfast_hook_failures_total", "Tries to send one that failed")              \
+    X(GUARD_RUNS, "holdfast_guard_runs_total", "Scripts of guards that have ended")                \
+    X(GUARD_FAILURES, "holdfast_guard_failures_total", "Of those, the ones that failed")           \
     X(MILTER_AWAY, "holdfast_milter_connect_failures_total", "Connections to filters that failed") \
     X(MILTER_FAILURES, "holdfast_milter_failures_total", "Filters that failed in a session")       \
     X(MILTER_REFUSALS, "holdfast_milter_refusals_total", "Steps of clients that a filter refused") \

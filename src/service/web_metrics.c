@@ -146,6 +146,9 @@ static const struct series of_recipients[] = {
      "Unix time when a domain's list of recipients was taken", "gauge", 1000},
 };
 
+static const struct series of_guards = {"since", "holdfast_guard_state_since_seconds",
+                                        "Unix time of its last change", "gauge", 1000};
+
 /* A sample for each of an array's objects that has the key: name{label="..."} number. */
 static void put_each(struct buffer *out, const json_t *array, const struct series *series,
                      const char *label, const char *identity)
@@ -233,6 +236,10 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
     for (size_t i = 0; i < sizeof(of_recipients) / sizeof(of_recipients[0]); i++) {
         put_each(out, recipients, &of_recipients[i], "domain", "domain");
     }
+    json_t *guards = json_object_get(status, "guards");
+    put_states(out, guards, "holdfast_guard_state", "State of a server's guard", "server",
+               "server");
+    put_each(out, guards, &of_guards, "server", "server");
     json_decref(recipients);
     json_decref(servers);
     json_decref(lanes);

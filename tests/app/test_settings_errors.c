@@ -253,6 +253,34 @@ static void cluster_blocks(void **state)
     CHECK_ALL(cases);
 }
 
+static void guard_blocks(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "guard m1 { }\n", "conf:6: guard 'm1' needs start = ...\n"},
+        {GOOD "guard m7 { start = \"/bin/true\" }\n", "conf:6: there is no server 'm7'\n"},
+        {GOOD "guard m1 {\n start = \"true\" }\n", "conf:7: start: 'true' is no absolute path\n"},
+        {GOOD "guard m1 { start = \"/bin/true\"\n undo = \"/etc/passwd\" }\n",
+         "conf:7: undo: '/etc/passwd' is no executable file\n"},
+        {GOOD "guard m1 { start = \"/bin/true\" undo-when = server }\n",
+         "conf:6: guard 'm1': undo-when needs undo\n"},
+        {GOOD "guard m1 { start = \"/bin/true\" undo = \"/bin/true\" undo-when = watch }\n",
+         "conf:6: guard 'm1': undo-when = watch needs watch\n"},
+        {GOOD "guard m1 { start = \"/bin/true\"\n watch = \"192.0.2.1:25\" }\n",
+         "conf:7: watch: that is where mail goes, be it to a standby; name another port or address "
+         "of the machine, or use undo-when = server\n"},
+        {GOOD "guard m1 { start = \"/bin/true\"\n watch = \"host.example.com:22\" }\n",
+         "conf:7: watch: 'host.example.com:22' must be an IP address\n"},
+        {GOOD "guard m1 { start = \"/bin/true\"\n witness = \"192.0.2.9\" }\n",
+         "conf:7: witness: '192.0.2.9' needs a port: HOST:PORT\n"},
+        {GOOD "guard m1 { start = \"/bin/true\" }\nguard m1 { start = \"/bin/true\" }\n",
+         "conf:7: guard 'm1' is there twice; first in line 6\n"},
+        {GOOD "guard m1 { start = \"/bin/true\"\n after = 0s }\n",
+         "conf:7: after: '0s' is out of range; from 1s to 7d\n"},
+    };
+    CHECK_ALL(cases);
+}
+
 static void alert_blocks(void **state)
 {
     (void)state;
@@ -851,6 +879,7 @@ int main(void)
         cmocka_unit_test(ldap_blocks),
         cmocka_unit_test(cluster_blocks),
         cmocka_unit_test(growing_retries),
+        cmocka_unit_test(guard_blocks),
         cmocka_unit_test(alert_blocks),
         cmocka_unit_test(keys_and_values),
         cmocka_unit_test(user_of_the_machine),
