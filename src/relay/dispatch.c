@@ -303,6 +303,7 @@ void relay_settle(struct relay *relay)
         return;
     }
     relay->more = false;
+    attempts_doubt_loaded(relay);
     while (relay->started &&
            !(list_is_empty(&relay->touched) && list_is_empty(&relay->lanes.touched_destinations))) {
         destinations_settle(relay);

@@ -79,6 +79,7 @@ bool doubt_pin(struct relay *relay, uint32_t number)
         if (pinned == NULL) {
             return false;
         }
+        recipient_release(relay, number); /* what is in doubt keeps nobody back (R6) */
         delivery_move(relay, number, pinned->index);
     }
     delivery->doubted = false;
@@ -132,6 +133,7 @@ static bool may_be_canary(const struct relay *relay, const struct server *server
 {
     const struct delivery *delivery = delivery_at(relay, number);
     return is_deferred_in_trouble(delivery, server) && recipient_allows(relay, number) &&
+           !message_at(relay, delivery->message)->rests &&
            lane_choose(relay, lane_of(relay, delivery)) == server->index &&
            !canary_was_tried(server, delivery->recipient);
 }

@@ -418,6 +418,14 @@ void lanes_drained(struct relay *relay)
     }
 }
 
+void lane_count_done(const struct relay *relay, uint32_t number)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    struct lane *lane = lane_of(relay, delivery);
+    lane->drain_done +=
+        lane->draining && message_at(relay, delivery->message)->sequence <= lane->drain_mark;
+}
+
 void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change)
 {
     const struct delivery *delivery = delivery_at(relay, number);
@@ -431,7 +439,6 @@ void lane_count(struct relay *relay, uint32_t number, enum delivery_state state,
     lane->held += state == DELIVERY_HELD ? by : 0;
     if (lane->draining && message_at(relay, delivery->message)->sequence <= lane->drain_mark) {
         lane->drain_left += moving ? by : 0;
-        lane->drain_done += state == DELIVERY_FINISHED && change > 0;
         relay->drained |= lane->drain_left == 0;
     }
     if (lane->recovery.drains && moving &&

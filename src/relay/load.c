@@ -4,26 +4,10 @@
  * servers, jobs that the sender process still has. And the way there: notes that a moved message
  * still needs. Loading tells nothing and sends nothing; relay_start() does.
  */
+#include <stdlib.h>
+
 #include "relay/destination.h"
 #include "relay/refusal.h"
-
-void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t which,
-                     enum spool_fate fate)
-{
-    (void)fate;
-    struct message *message = message_find(relay, handle.index);
-    if (message == NULL || which >= message->recipient_count) {
-        return;
-    }
-    uint32_t number = delivery_number(message, which);
-    if (number == NOBODY) {
-        return;
-    }
-    relay->attempted -= (delivery_at(relay, number)->flags & DELIVERY_ATTEMPTED) != 0;
-    delivery_take_out(relay, number);
-    recipient_release(relay, number);
-    delivery_finish(relay, number);
-}
 
 enum { HELD_MOST_MS = 3600 * 1000 }; /* R5: a refusal that is tried again by the clock */
 
@@ -173,6 +157,58 @@ static void load_rest(struct delivery *delivery, const struct delivery_note *not
     delivery->previous = note->odometer_s;
 }
 
+static void doubt_attempt(struct relay *relay, uint32_t number)
+{
+    static const struct relay_reply reply = {
+        .stage = RELAY_AT_DOT,
+        .how = RELAY_LOCAL,
+        .text = {(const uint8_t *)"no result was recorded of the last attempt", 42}};
+    struct delivery *delivery = delivery_at(relay, number);
+    if ((delivery->flags & DELIVERY_ATTEMPTED) != 0 && !delivery_is_withdrawn(relay, number)) {
+        delivery->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
+        relay->attempted--;
+        fate_doubt(relay, number, &reply);
+    }
+}
+
+void attempts_doubt_all(struct relay *relay)
+{
+    for (uint32_t at = relay->first_message; at != NOBODY && relay->attempted > 0;) {
+        const struct message *message = message_at(relay, at);
+        uint32_t count = message->recipient_count;
+        at = message->next;
+        for (uint32_t i = 0; i < count; i++) {
+            if (delivery_number(message, i) != NOBODY) {
+                doubt_attempt(relay, delivery_number(message, i));
+            }
+        }
+    }
+}
+
+void attempts_doubt_loaded(struct relay *relay)
+{
+    for (uint32_t i = 0; i < relay->attempts.count; i++) {
+        doubt_attempt(relay, relay->attempts.numbers[i]);
+    }
+    relay->attempts.count = 0;
+}
+
+/* Until all that comes with it is there, a result may still follow. */
+static void remember_attempt(struct relay *relay, uint32_t number)
+{
+    struct attempts *attempts = &relay->attempts;
+    if (attempts->count == attempts->room) {
+        uint32_t room = attempts->room == 0 ? 64 : attempts->room * 2;
+        uint32_t *more = realloc(attempts->numbers, room * sizeof *more);
+        if (more == NULL) {
+            abort(); /* as in action.c: it would be sent again at once */
+        }
+        attempts->numbers = more;
+        attempts->room = room;
+    }
+    attempts->numbers[attempts->count++] = number;
+}
+
 static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
                       const struct delivery_note *note)
 {
@@ -186,6 +222,9 @@ static void load_note(struct relay *relay, uint32_t number, uint16_t kind,
         load_server(relay, delivery, note->server, true);
         delivery->flags |= DELIVERY_ATTEMPTED;
         relay->attempted++;
+        if (relay->started) {
+            remember_attempt(relay, number);
+        }
         return;
     }
     delivery_take_out(relay, number);

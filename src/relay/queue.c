@@ -488,7 +488,7 @@ void delivery_move(struct relay *relay, uint32_t number, uint32_t lane)
     lane_count(relay, number, delivery->state, 1);
 }
 
-void delivery_finish(struct relay *relay, uint32_t number)
+void delivery_entomb(struct relay *relay, uint32_t number)
 {
     struct delivery *delivery = delivery_at(relay, number);
     uint32_t index = delivery->message;
@@ -498,10 +498,26 @@ void delivery_finish(struct relay *relay, uint32_t number)
     if (message->recipient_count > 1) {
         message->deliveries.many[delivery->number] = NOBODY;
     }
-    delivery_free(relay, number);
     if (--message->unfinished == 0) {
         message_free(relay, index);
     }
+}
+
+void delivery_bury(struct relay *relay, uint32_t number)
+{
+    delivery_free(relay, number);
+}
+
+void delivery_vanish(struct relay *relay, uint32_t number)
+{
+    delivery_entomb(relay, number);
+    delivery_bury(relay, number);
+}
+
+void delivery_finish(struct relay *relay, uint32_t number)
+{
+    lane_count_done(relay, number);
+    delivery_vanish(relay, number);
 }
 
 /* ---- reasons ------------------------------------------------------------------------------ */

@@ -187,6 +187,9 @@ static void put(struct relay *relay, uint32_t number, bool is_new)
 {
     const struct delivery *delivery = delivery_at(relay, number);
     struct lane *lane = lane_of(relay, delivery);
+    if (message_at(relay, delivery->message)->rests) {
+        return;
+    }
     lane->lines_up = lane->lines_up && lane->ready > 0;
     if (!lane->lines_up && level_wanted(relay, number) != LEVEL_NORMAL) {
         begin_lines(relay, lane);
@@ -364,8 +367,13 @@ void recipient_release(struct relay *relay, uint32_t number)
 
 uint32_t recipient_next(const struct relay *relay, uint32_t blocker)
 {
+    if (delivery_is_withdrawn(relay, blocker)) {
+        return NOBODY;
+    }
     const struct recipient *record = record_of(relay, delivery_at(relay, blocker));
-    bool may = record != NULL && record->blocker == blocker && record->follower == NOBODY;
+    bool may = record != NULL && record->blocker == blocker && record->follower == NOBODY &&
+               record->head != NOBODY &&
+               !message_at(relay, delivery_at(relay, record->head)->message)->rests;
     return may ? record->head : NOBODY;
 }
 
@@ -392,6 +400,9 @@ void recipient_follow(struct relay *relay, uint32_t number)
 
 bool recipient_follows(const struct relay *relay, uint32_t number)
 {
+    if (delivery_is_withdrawn(relay, number)) {
+        return false;
+    }
     const struct recipient *record = record_of(relay, delivery_at(relay, number));
     return record != NULL && record->follower == number;
 }

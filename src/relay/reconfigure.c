@@ -118,7 +118,8 @@ static void move_jobs(struct relay *relay, const uint32_t *server_map)
         const struct server *old = server_at(relay, job->server);
         bool goes_on = job->session == NULL || job->session->server != NULL;
         job->server = goes_on ? moved_server(server_map, job->server) : NO_INDEX;
-        if (job->server == NO_INDEX && job->count > 0) {
+        if (job->server == NO_INDEX && job->count > 0 &&
+            !delivery_is_withdrawn(relay, job->deliveries[0])) {
             job->unbelieved =
                 !refusal_is_believed(relay, old, delivery_at(relay, job->deliveries[0]));
         }

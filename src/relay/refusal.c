@@ -200,6 +200,16 @@ void refusal_held(struct relay *relay, uint32_t number, const struct relay_reply
     }
 }
 
+void refusal_forget(struct relay *relay, uint32_t number)
+{
+    const struct delivery *delivery = delivery_at(relay, number);
+    struct server *server = server_at(relay, delivery->server);
+    if (relay->started && is_held_refusal(delivery) && delivery->place == PLACE_NOWHERE &&
+        server != NULL && server->held_refusals > 0) {
+        server->held_refusals--;
+    }
+}
+
 bool is_held_refusal(const struct delivery *delivery)
 {
     const unsigned both = DELIVERY_BY_RULE | DELIVERY_REFUSED_ONCE;

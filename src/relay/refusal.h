@@ -34,6 +34,8 @@ enum hold refusal_hold(const struct relay *relay, const struct server *server,
 void refusal_held(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                   enum hold hold);
 bool is_held_refusal(const struct delivery *delivery);
+/* It is about to go, whatever it waits for. */
+void refusal_forget(struct relay *relay, uint32_t number);
 /* Whether one that is held is tried again by itself, and when: steady ms, or INT64_MAX, when the
  * server is well. */
 bool refusal_due(const struct relay *relay, const struct delivery *delivery, int64_t *ret_due_ms);

@@ -166,6 +166,7 @@ void relay_free(struct relay *relay)
     buffer_done(&relay->scratch);
     buffer_done(&relay->attempt);
     free(relay->attempt_deliveries);
+    free(relay->attempts.numbers);
     free(relay->actions);
     free(relay->route_bytes);
     free(relay->odometers);
@@ -275,23 +276,7 @@ void relay_start(struct relay *relay, struct relay_time now)
     noted_start(relay);
     exchangers_start(relay);
     mx_known_prune(relay);
-    struct relay_reply reply = {.stage = RELAY_AT_DOT,
-                                .how = RELAY_LOCAL,
-                                .text =
-                                    SLICE_LITERAL("no result was recorded of the last attempt")};
-    for (uint32_t at = relay->first_message; at != NOBODY && relay->attempted > 0;) {
-        const struct message *message = message_at(relay, at);
-        uint32_t count = message->recipient_count;
-        at = message->next;
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t number = delivery_number(message, i);
-            if (number != NOBODY && (delivery_at(relay, number)->flags & DELIVERY_ATTEMPTED) != 0) {
-                delivery_at(relay, number)->flags &= (uint8_t)~DELIVERY_ATTEMPTED;
-                relay->attempted--;
-                fate_doubt(relay, number, &reply);
-            }
-        }
-    }
+    attempts_doubt_all(relay);
     const struct lane *orphan = relay->lanes.all[relay->lanes.orphan];
     if (orphan->deliveries > 0) {
         struct relay_action *event = action_event(relay, RELAY_EVENT_ORPHANED);
@@ -489,6 +474,9 @@ enum error relay_attempt_note(struct relay *relay, uint64_t id, struct relay_tim
         return ERROR_MISSING;
     }
     for (uint32_t i = 0; i < job->count; i++) {
+        if (delivery_is_withdrawn(relay, job->deliveries[i])) {
+            return ERROR_MISSING; /* somebody else delivers it, or has */
+        }
         if (recipient_follows(relay, job->deliveries[i])) {
             return ERROR_AGAIN; /* R6 */
         }

@@ -76,7 +76,8 @@ uint32_t relay_uncounted_s(const struct relay *relay, struct spool_handle handle
  * ERROR_MEMORY: not taken; the caller must not lose it (it stays in the spool). */
 enum error relay_add(struct relay *relay, struct spool_handle handle,
                      const struct spool_message *message, struct relay_time now) MUST_CHECK;
-/* While loading, in the journal's order. */
+/* While loading, in the journal's order; a fate also of what is in flight: then as relay_leave()
+ * withdraws it, and whatever comes of it is known. */
 void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t delivery,
                      enum spool_fate fate);
 void relay_load_note(struct relay *relay, struct spool_handle handle, uint32_t delivery,
@@ -101,6 +102,25 @@ void relay_resume(struct relay *relay, uint32_t session, uint64_t job, struct sp
  */
 void relay_together_begin(struct relay *relay, struct relay_time now);
 void relay_together_end(struct relay *relay, struct relay_time now);
+
+/* Of a message of which only a part is ours: this delivery is somebody else's. It is not told of,
+ * gets no fate from us and counts nowhere; with all of them the message is gone from here. Like the
+ * fates and notes it comes behind relay_add(), and before anything may be sent: while loading, or
+ * between relay_together_begin() and _end(). */
+void relay_load_elsewhere(struct relay *relay, struct spool_handle handle, uint32_t delivery);
+/* Nothing of the message is sent from now on, whatever happens to it, until that is taken back;
+ * all else goes on. Costs the same however much is held. True: something of it is in flight, which
+ * is let finish: see relay_in_flight(). For mail that will be left, all that is first. A note of
+ * its time (R7) may have to be written. */
+bool relay_rest(struct relay *relay, struct spool_handle handle, bool rests, struct relay_time now);
+/* A job of the message is under way, also one that was left. Costs as much as there are jobs. */
+bool relay_in_flight(const struct relay *relay, struct spool_handle handle);
+/* The message is another's from now on. What is unfinished of it is forgotten, with no fate, note
+ * or event. What is in flight, if that was not waited for, is withdrawn: its session is closed, no
+ * attempt is noted for it, and its result is ignored, unless it was handed over: that is a fact,
+ * and told by RELAY_FATE and an event about `handle`, which must go on to mean this message until
+ * relay_in_flight() is false. To be added again it need not wait for that. */
+void relay_leave(struct relay *relay, struct spool_handle handle, struct relay_time now);
 
 /* Notes about `handle` that are still needed (spool_owner.describe): calls put for each. */
 void relay_describe(const struct relay *relay, struct spool_handle handle,

@@ -11,7 +11,7 @@
  *   BEHIND     state WAITING: in the queue of its recipient, who is busy; links
  *   TIMED      state DEFERRED, IN_DOUBT: in the schedule; next = place there
  *   ON_JOB     state IN_FLIGHT: next = number of the job
- *   NOWHERE    state HELD, DEAD, or between two places
+ *   NOWHERE    state HELD, DEAD, WAITING of a message that rests, or between two places
  *
  * Of HELD and DEAD next = since when, Unix time in s, and previous = what the odometer of its route
  * read then.
@@ -200,6 +200,7 @@ struct message {
     uint8_t flags;
     uint8_t level : 5; /* its own, by its priority */
     uint8_t tls : 2;   /* enum sender_tls */
+    uint8_t rests : 1; /* nothing of it goes into a lane: part.c */
 };
 static_assert(sizeof(struct message) <= 64, "memory per message");
 
@@ -451,7 +452,7 @@ struct job {
     bool unbelieved; /* its server has gone, and would not have been believed: R5 */
     int64_t dot_ms;  /* steady: when its dot was let go; 0: not yet */
     uint32_t count;
-    uint32_t deliveries[]; /* slab numbers; NOBODY: gone */
+    uint32_t deliveries[]; /* slab numbers; of those that have gone meanwhile, too: part.c */
 };
 
 /* ---- the whole ---------------------------------------------------------------------------- */
@@ -466,6 +467,12 @@ struct lane_set {
     uint32_t destination_room, destination_count, destination_hint;
     struct map destinations_by_key;
     struct link touched_destinations;
+};
+
+/* Deliveries of which an attempt was loaded since relay_start(), by the input under way. */
+struct attempts {
+    uint32_t *numbers;
+    uint32_t count, room;
 };
 
 /* Routes by a configuration that is to come. See foresight.c. */
@@ -493,6 +500,7 @@ struct relay {
     bool drained;        /* a lane's drain may have ended */
     int64_t thaw_due_ms; /* steady: when the next drill's time is over; INT64_MAX: none runs */
     uint32_t attempted;  /* loaded deliveries whose last note is an attempt */
+    struct attempts attempts;
 
     struct chunks messages;
     struct chunks deliveries;
@@ -592,6 +600,11 @@ uint32_t domain_take(struct relay *relay, struct slice domain);
 bool timers_reserve(struct relay *relay, uint32_t more_deliveries, uint32_t more_others);
 /* It has its fate: frees it, and its message with the last one. */
 void delivery_finish(struct relay *relay, uint32_t number);
+/* The same without a fate of ours, and not counted as done. */
+void delivery_vanish(struct relay *relay, uint32_t number);
+/* The same, but its number stays taken, with what it was of, until delivery_bury(). */
+void delivery_entomb(struct relay *relay, uint32_t number);
+void delivery_bury(struct relay *relay, uint32_t number);
 void delivery_set_reason(struct relay *relay, struct delivery *delivery, struct slice reason);
 struct slice delivery_reason(const struct relay *relay, const struct delivery *delivery);
 /* True if a comes before b in acceptance order. */
@@ -667,6 +680,8 @@ void lanes_recover(struct relay *relay, const struct server *server, int64_t sin
 void lanes_drained(struct relay *relay); /* tells which have nothing left of what waited */
 /* Counts of a state: called by delivery_set_state(). */
 void lane_count(struct relay *relay, uint32_t number, enum delivery_state state, int change);
+/* One of what it drains has its fate, and is about to be counted out. */
+void lane_count_done(const struct relay *relay, uint32_t number);
 /* So many more, or less, stand in it. */
 void lane_change_ready(struct relay *relay, struct lane *lane, int change);
 /* Begins to count what is left of what it has now. */
@@ -1048,11 +1063,26 @@ uint32_t *action_numbers(struct relay *relay, uint32_t count);
 void action_server_note(struct relay *relay, const struct server *server,
                         enum global_note_kind kind);
 
+/* ---- part.c: what is another node's ---------------------------------------------------------- */
+
+/* Out of wherever it is, with nothing told: it has a fate, or is another's now. The job that it is
+ * on keeps its number. */
+void delivery_withdraw(struct relay *relay, uint32_t number, bool is_left);
+/* It was withdrawn, and only its job still names it. */
+bool delivery_is_withdrawn(const struct relay *relay, uint32_t number);
+/* What its job has come to: a fact, if it was left and has been handed over. Its number is free. */
+void withdrawn_settle(struct relay *relay, const struct job *job, uint32_t number, bool delivered,
+                      const struct relay_reply *reply);
+
 /* ---- load.c ------------------------------------------------------------------------------- */
 
 /* What was noted of a server, with nothing told. */
 void server_load_note(struct relay *relay, struct server *server, enum global_note_kind kind,
                       struct slice payload);
+/* R2: what was loaded with an attempt and no result is in doubt; all of it, or what has come while
+ * we run. */
+void attempts_doubt_all(struct relay *relay);
+void attempts_doubt_loaded(struct relay *relay);
 /* To another place, or with an empty text back to its route. ERROR_INVALID: no such place.
  * The delivery is in no place and blocks nobody. */
 enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to) MUST_CHECK;

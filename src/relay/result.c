@@ -233,6 +233,11 @@ static void judge_job(struct relay *relay, struct job *job, struct server *serve
         };
         struct judgement judgement = outcome_of_delivery(&question);
         note_impression(impression, judgement.verdict, &result->reply);
+        if (delivery_is_withdrawn(relay, number)) {
+            withdrawn_settle(relay, job, number, judgement.outcome == OUTCOME_DELIVERED,
+                             &result->reply);
+            continue;
+        }
         directory_learn(relay, server, number, result);
         enum hold hold = hold_of(relay, server, job, delivery, judgement.outcome, result);
         enum elsewhere elsewhere = elsewhere_of(relay, server, delivery, result);

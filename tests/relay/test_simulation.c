@@ -2,11 +2,13 @@
  *
  * relay in a world made from a seed: servers that refuse, hang, defer, cut and forget to answer,
  * restarts that reload a journal (sometimes compacted), dying senders, operators, new
- * configurations. After each action the promises are checked:
+ * configurations, shares that are left to another node and taken back: here all mail of a route is
+ * a share. After each action the promises are checked:
  *
  *   - a delivery reaches one fate, and never a second one
  *   - a recipient's mail is in order, except past what was deferred beyond patience, in doubt, held
  *   - a server is used only when no better one of its chain is up or recovering
+ *   - of a share that rests, or is another's, nothing is sent, and nothing told but facts
  *   - a server in trouble is probed by one session at a time; none gets more sessions than allowed
  *   - in the end, when all servers are well, all that is left is held or dead
  *
@@ -67,6 +69,7 @@ struct model_job {
     uint32_t session; /* number */
     uint32_t message, count, deliveries[DELIVERIES_MAX];
     bool live, noted, dotted;
+    bool left; /* its message is another's, or has come back without it */
 };
 
 enum happening { SESSION_ANSWERS, JOB_READY, JOB_ANSWERS, SESSION_ENDS };
@@ -77,6 +80,9 @@ struct pending {
     uint64_t generation;
     uint32_t session; /* id, of session events: slots are used anew */
 };
+
+/* Of the share that a route's mail is. */
+enum holding { OURS, RESTING, AWAY };
 
 enum record_kind { RECORD_FATE, RECORD_NOTE };
 struct record {
@@ -106,6 +112,7 @@ static struct simulation {
     uint32_t key_count;
     enum server_state states[WORLD_SERVERS];
     int mood[WORLD_SERVERS]; /* 0 well, 1 refuses, 2 no greeting, 3 defers, 4 mixed, 5 cuts */
+    enum holding shares[WORLD_ROUTES];
     bool calm;
     uint64_t life; /* raised by a restart: what was pending is void */
     uint32_t fates, bounces, dead, waits;
@@ -244,6 +251,7 @@ static void on_deliver(const struct relay_action *action)
     CHECK(sim.job_count < JOBS && action->delivery_count <= DELIVERIES_MAX);
     struct model_message *message = &sim.messages[action->handle.index];
     struct model_job *job = &sim.jobs[sim.job_count];
+    CHECK(sim.shares[message->route] == OURS);
     *job = (struct model_job){.id = action->job,
                               .session = slot,
                               .message = action->handle.index,
@@ -442,7 +450,7 @@ static void report(struct model_job *job, const struct relay_delivery_result *re
     struct model_session *session = &sim.sessions[slot];
     uint32_t id = session->id;
     job->live = false;
-    for (uint32_t i = 0; i < job->count; i++) {
+    for (uint32_t i = 0; i < job->count && !job->left; i++) {
         sim.messages[job->message].deliveries[job->deliveries[i]].job = 0;
     }
     session->jobs--;
@@ -464,7 +472,9 @@ static void report(struct model_job *job, const struct relay_delivery_result *re
             for (uint32_t j = 0; j < other->count; j++) {
                 not_tried[j] = (struct relay_delivery_result){other->deliveries[j], RELAY_NOT_TRIED,
                                                               reply_of(stage, RELAY_LOST, 0)};
-                sim.messages[other->message].deliveries[other->deliveries[j]].job = 0;
+                if (!other->left) {
+                    sim.messages[other->message].deliveries[other->deliveries[j]].job = 0;
+                }
             }
             other->live = false;
             session->jobs--;
@@ -536,6 +546,11 @@ static void job_ready(uint32_t which)
         return;
     }
     bool first = first_on_session(job);
+    if (job->left) { /* edge-out gives back what has not been let go when its session is closed */
+        CHECK(job->noted || note(job) == ERROR_MISSING);
+        give_back(job);
+        return;
+    }
     if (!job->noted) {
         enum error error = note(job);
         CHECK(error != ERROR_AGAIN || !first);
@@ -704,6 +719,16 @@ static void give(uint32_t handle)
     take();
 }
 
+/* At rest before anything can be sent. */
+static void give_resting(uint32_t handle)
+{
+    relay_together_begin(sim.world.relay, sim.world.now);
+    give(handle);
+    (void)relay_rest(sim.world.relay, (struct spool_handle){handle}, true, sim.world.now);
+    relay_together_end(sim.world.relay, sim.world.now);
+    take();
+}
+
 static void accept_one(void)
 {
     if (sim.message_count == MESSAGES) {
@@ -721,7 +746,12 @@ static void accept_one(void)
         message->deliveries[i] = (struct model_delivery){
             .recipient = dice(sim.seed % 3 == 0 ? 2 : RECIPIENTS), .exists = true};
     }
-    give(sim.message_count++);
+    uint32_t handle = sim.message_count++;
+    if (sim.shares[message->route] == OURS) {
+        give(handle);
+    } else if (sim.shares[message->route] == RESTING) {
+        give_resting(handle);
+    }
 }
 
 static void compact(uint32_t handle)
@@ -740,6 +770,144 @@ static void put_described(void *context, uint32_t delivery, uint16_t kind, struc
     record_note(*(const uint32_t *)context, delivery, kind, payload);
 }
 
+static void load_record(const struct record *record)
+{
+    struct spool_handle handle = {record->message};
+    if (record->kind == RECORD_FATE) {
+        relay_load_fate(sim.world.relay, handle, record->delivery, SPOOL_DELIVERED);
+    } else {
+        relay_load_note(sim.world.relay, handle, record->delivery, record->note,
+                        slice_make(record->payload, record->length), sim.world.now);
+    }
+}
+
+/* ---- shares ------------------------------------------------------------------------------------
+ */
+
+static bool is_of(uint32_t handle, uint32_t route)
+{
+    return sim.messages[handle].route == route;
+}
+
+static void rest_share(uint32_t route, bool rests)
+{
+    relay_together_begin(sim.world.relay, sim.world.now);
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        if (is_of(i, route)) {
+            bool told = relay_rest(sim.world.relay, (struct spool_handle){i}, rests, sim.world.now);
+            CHECK(!told || relay_in_flight(sim.world.relay, (struct spool_handle){i}));
+        }
+    }
+    sim.shares[route] = rests ? RESTING : OURS;
+    relay_together_end(sim.world.relay, sim.world.now);
+    take();
+}
+
+static bool share_in_flight(uint32_t route)
+{
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        if (is_of(i, route) && relay_in_flight(sim.world.relay, (struct spool_handle){i})) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What is under way is withdrawn: a result that is no fact is lost, and the next owner finds an
+ * attempt without one. */
+static void leave_share(uint32_t route)
+{
+    for (uint32_t i = 0; i < sim.job_count; i++) {
+        struct model_job *job = &sim.jobs[i];
+        if (job->live && is_of(job->message, route)) {
+            job->left = true;
+            for (uint32_t j = 0; j < job->count; j++) {
+                struct model_delivery *delivery =
+                    &sim.messages[job->message].deliveries[job->deliveries[j]];
+                delivery->job = 0;
+                delivery->doubted |= job->noted;
+                delivery->excused |= job->noted;
+            }
+        }
+    }
+    uint32_t before = sim.record_count;
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        if (is_of(i, route)) {
+            relay_leave(sim.world.relay, (struct spool_handle){i}, sim.world.now);
+            take();
+            CHECK(relay_delivery_count(sim.world.relay, (struct spool_handle){i}) == 0);
+        }
+    }
+    CHECK(sim.record_count == before);
+    sim.shares[route] = AWAY;
+}
+
+/* R2: what came with an attempt as the last that is known of it is not sent at once. */
+static void check_doubts(uint32_t route)
+{
+    for (uint32_t i = 0; i < sim.message_count; i++) {
+        for (uint32_t j = 0; is_of(i, route) && j < sim.messages[i].count; j++) {
+            uint16_t last = 0;
+            for (uint32_t k = 0; k < sim.record_count; k++) {
+                const struct record *record = &sim.records[k];
+                bool same =
+                    record->message == i && record->kind == RECORD_NOTE && record->delivery == j;
+                last = same ? record->note : last;
+            }
+            enum delivery_state state = world_delivery(&sim.world, i, j);
+            CHECK(last != NOTE_ATTEMPT || state == DELIVERY_FINISHED);
+        }
+    }
+}
+
+/* In order, a few messages at a time, with their fates and notes; what is loaded may go at once. */
+static void take_share(uint32_t route)
+{
+    sim.shares[route] = OURS;
+    for (uint32_t i = 0; i < sim.message_count;) {
+        relay_together_begin(sim.world.relay, sim.world.now);
+        uint32_t end = i + 1 + dice(5);
+        for (; i < sim.message_count && i < end; i++) {
+            bool unfinished = false;
+            for (uint32_t j = 0; j < sim.messages[i].count; j++) {
+                unfinished |= !sim.messages[i].deliveries[j].finished;
+                sim.messages[i].deliveries[j].excused |=
+                    sim.messages[i].route == route &&
+                    sim.messages[i].deliveries[j].deferred_ms != 0;
+            }
+            if (!unfinished || !is_of(i, route)) {
+                continue;
+            }
+            give(i);
+            for (uint32_t j = 0; j < sim.record_count; j++) {
+                if (sim.records[j].message == i) {
+                    load_record(&sim.records[j]);
+                }
+            }
+        }
+        relay_together_end(sim.world.relay, sim.world.now);
+        take();
+    }
+    check_doubts(route);
+}
+
+static void move_share(void)
+{
+    uint32_t route = dice(WORLD_ROUTES);
+    if (sim.shares[route] == AWAY) {
+        take_share(route);
+    } else if (sim.shares[route] == OURS) {
+        rest_share(route, true);
+        if (dice(4) == 0) {
+            leave_share(route); /* its lease is lost: nothing is waited for */
+        }
+    } else if (dice(4) == 0) {
+        rest_share(route, false);
+    } else if (!share_in_flight(route) || dice(4) == 0) {
+        leave_share(route);
+    }
+}
+
 /* What the journal holds becomes a new relay. The sender process has died too, or still works. */
 static void restart(bool sender_lives)
 {
@@ -754,19 +922,14 @@ static void restart(bool sender_lives)
         for (uint32_t j = 0; j < sim.messages[i].count; j++) {
             unfinished |= !sim.messages[i].deliveries[j].finished;
         }
-        if (unfinished) {
+        uint32_t route = sim.messages[i].route;
+        sim.shares[route] = sim.shares[route] == AWAY ? AWAY : OURS;
+        if (unfinished && sim.shares[route] == OURS) {
             give(i);
         }
     }
     for (uint32_t i = 0; i < sim.record_count; i++) {
-        const struct record *record = &sim.records[i];
-        struct spool_handle handle = {record->message};
-        if (record->kind == RECORD_FATE) {
-            relay_load_fate(sim.world.relay, handle, record->delivery, SPOOL_DELIVERED);
-        } else {
-            relay_load_note(sim.world.relay, handle, record->delivery, record->note,
-                            slice_make(record->payload, record->length), sim.world.now);
-        }
+        load_record(&sim.records[i]);
     }
     for (uint32_t i = 0; i < sim.key_count; i++) {
         relay_load_global(sim.world.relay, slice_from_text(sim.keys[i]),
@@ -993,8 +1156,11 @@ static void disturb(void)
     case 9:
         if (sim.message_count > 0) {
             uint32_t handle = dice(sim.message_count);
-            compact(handle);
-            relay_describe(sim.world.relay, (struct spool_handle){handle}, put_described, &handle);
+            if (sim.shares[sim.messages[handle].route] != AWAY) {
+                compact(handle);
+                relay_describe(sim.world.relay, (struct spool_handle){handle}, put_described,
+                               &handle);
+            }
         }
         break;
     case 10:
@@ -1002,6 +1168,10 @@ static void disturb(void)
         relay_contact(sim.world.relay, &sim.world.addresses[dice(WORLD_SERVERS)].literal,
                       sim.world.now);
         take();
+        break;
+    case 11:
+    case 12:
+        move_share();
         break;
     default:
         accept_one();
@@ -1097,6 +1267,13 @@ static void run(uint64_t seed)
         (void)step(dice(20) == 0 ? 60000 : 200);
     }
     sim.calm = true;
+    for (uint32_t i = 0; i < WORLD_ROUTES; i++) {
+        if (sim.shares[i] == AWAY) {
+            take_share(i);
+        } else if (sim.shares[i] == RESTING) {
+            rest_share(i, false);
+        }
+    }
     for (uint32_t i = 0; i < WORLD_SERVERS; i++) {
         sim.mood[i] = 0;
         CHECK(relay_server_enable(sim.world.relay, i, sim.world.now) == ERROR_NONE);

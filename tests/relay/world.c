@@ -214,7 +214,9 @@ void world_insert(struct world *world, uint32_t handle, uint64_t sequence, const
     message.odometer_s = relay_odometer(world->relay, &message, world->now);
     assert_int_equal(relay_add(world->relay, (struct spool_handle){handle}, &message, world->now),
                      ERROR_NONE);
-    world_take(world);
+    if (!world->keeps_actions) {
+        world_take(world);
+    }
 }
 
 void world_add(struct world *world, uint32_t handle, const char *sender, const char *recipients,

@@ -40,6 +40,7 @@ struct world {
     uint64_t body_length;               /* this; 0: 900 */
     uint32_t capabilities;              /* RELAY_CAP_*, of sessions that open */
     uint32_t recipients_max, mails_max; /* RFC 9422, of these */
+    bool keeps_actions; /* world_insert() leaves them to be taken with those of the next input */
     struct relay_action actions[WORLD_ACTIONS];
     size_t action_count;
     struct world_global globals[WORLD_GLOBALS]; /* but odometers; the first ones */
