@@ -92,7 +92,7 @@ enum error settings_version_get(struct slice bytes, struct settings_version *ret
         ret_files[i].content = reader_bytes(&reader);
         ret_version->file_count = i + 1;
     }
-    bool whole = !reader.failed && reader.rest.length == 0 && ret_version->number > 0 &&
+    bool whole = !reader.failed && reader.rest.length == 0 && ret_version->number <= INT64_MAX &&
                  settings_version_fault(ret_version) == NULL;
     return whole ? ERROR_NONE : ERROR_CORRUPT;
 }

@@ -28,7 +28,7 @@ struct settings_file {
 };
 
 struct settings_version {
-    uint64_t number; /* 1 for the first */
+    uint64_t number; /* 1 for the first; 0: there is none yet, and so nothing in it */
     struct slice text;
     const struct settings_file *files;
     uint32_t file_count;

@@ -83,9 +83,19 @@ static const char CLUSTER[] =
     " name text PRIMARY KEY, node smallint NOT NULL, token bigint NOT NULL,"
     " beat timestamptz NOT NULL) WITH (fillfactor = 20);"
     "CREATE TABLE holdfast.settings ("
-    " version bigint PRIMARY KEY, made_from bigint NOT NULL DEFAULT 0, text text NOT NULL,"
-    " author text NOT NULL, at timestamptz NOT NULL DEFAULT now(),"
-    " comment text NOT NULL DEFAULT '', approved timestamptz);";
+    " version bigint PRIMARY KEY, state smallint NOT NULL DEFAULT 0,"
+    " made timestamptz NOT NULL DEFAULT clock_timestamp(), author text NOT NULL,"
+    " comment text NOT NULL, body bytea NOT NULL, tried_by text,"
+    " refused_by text[] NOT NULL DEFAULT '{}', settled timestamptz, problem text);"
+    "CREATE TABLE holdfast.settings_names ("
+    " version bigint, name text, hash bytea NOT NULL, PRIMARY KEY (version, name));"
+    "CREATE TABLE holdfast.settings_files ("
+    " hash bytea PRIMARY KEY, content bytea NOT NULL,"
+    " used timestamptz NOT NULL DEFAULT clock_timestamp());"
+    "CREATE TABLE holdfast.settings_members ("
+    " name text PRIMARY KEY, version bigint NOT NULL, problem text,"
+    " seen timestamptz NOT NULL DEFAULT clock_timestamp())"
+    " WITH (fillfactor = 50);";
 
 static const struct pg_migration MIGRATIONS[] = {
     {.oldest = 1, .sql = CLUSTER},
