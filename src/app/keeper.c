@@ -116,15 +116,21 @@ static void say_if_all_are_ready(struct keeper *keeper)
     }
 }
 
-static void start_reader(struct keeper *keeper);
+static void start_reader(struct keeper *keeper, const char *copy);
 
 /* One reload at a time: until all have been given the last one, a listener that it has closed is
  * still open in some of them, and cannot be opened again. */
+bool keeper_may_reload(const struct keeper *keeper)
+{
+    return keeper->phase == KEEPER_RUNNING && !keeper->others_wait && keeper->reader.channel < 0 &&
+           keeper->settings.phase == SETTINGS_IDLE;
+}
+
 static void reload_if_wanted(struct keeper *keeper)
 {
-    if (keeper->reload_wanted && keeper->phase == KEEPER_RUNNING && !keeper->others_wait &&
-        keeper->reader.channel < 0) {
-        start_reader(keeper);
+    if (keeper->reload_wanted && keeper_may_reload(keeper)) {
+        keeper->reload_wanted = false;
+        start_reader(keeper, NULL);
     }
 }
 
@@ -160,6 +166,7 @@ void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t gen
         keeper->phase == KEEPER_RUNNING) {
         reload_others(keeper);
     }
+    keeper_settings_ready(keeper);
 }
 
 static void log_lines(enum log_level level, const char *event, struct slice text)
@@ -212,23 +219,40 @@ static void start_all(struct keeper *keeper, const struct plan *plan, const int 
         return;
     }
     log_warnings(warnings);
+    keeper_settings_start(keeper);
+    snprintf(keeper->stale, sizeof(keeper->stale), "%s", keeper->settings.trouble);
     keeper->phase = KEEPER_RUNNING;
     for (int role = 0; role < ROLE_COUNT; role++) {
         child_start(&keeper->children[role]);
     }
 }
 
-/* `status` shows it until a reload succeeds. Empty: one has. */
-static void set_stale(struct keeper *keeper, const char *format, ...)
+static void show_stale(struct keeper *keeper, const char *why)
 {
     bool was_stale = keeper->stale[0] != '\0';
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(keeper->stale, sizeof(keeper->stale), format, arguments);
-    va_end(arguments);
+    snprintf(keeper->stale, sizeof(keeper->stale), "%s", why);
     if (was_stale || keeper->stale[0] != '\0') {
         child_tell_stale(&keeper->children[ROLE_CORE]);
     }
+}
+
+/* `status` shows it until a reload succeeds. Empty: one has. What is wrong with the cluster's
+ * settings is shown until there are others that are good. */
+static void set_stale(struct keeper *keeper, const char *format, ...)
+{
+    char why[KEEPER_STALE_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, sizeof(why), format, arguments);
+    va_end(arguments);
+    bool was_version = keeper_settings_read(keeper, why);
+    show_stale(keeper, was_version || why[0] == '\0' ? keeper->settings.trouble : why);
+}
+
+void keeper_settings_settled(struct keeper *keeper)
+{
+    show_stale(keeper, keeper->settings.trouble);
+    reload_if_wanted(keeper);
 }
 
 static void refuse_change(struct keeper *keeper, const char *setting)
@@ -273,6 +297,7 @@ static void reload_all(struct keeper *keeper, const struct plan *plan,
         return;
     }
     /* From here on nothing fails. */
+    keeper_settings_replaces(keeper, plan);
     listeners_close(&keeper->holdings.listeners, &listeners);
     keeper->holdings.listeners = listeners;
     keeper->plan = *plan;
@@ -387,11 +412,11 @@ static void reader_heard(void *context, unsigned ready)
     reload_if_wanted(keeper);
 }
 
-static void start_reader(struct keeper *keeper)
+/* `copy`: of the cluster's settings, instead of the last good one; or NULL. */
+static void start_reader(struct keeper *keeper, const char *copy)
 {
-    keeper->reload_wanted = false;
     struct keeper_reader *reader = &keeper->reader;
-    reader->pid = keeper_spawn("reader", keeper->config_path, &reader->channel);
+    reader->pid = keeper_spawn("reader", keeper->config_path, copy, &reader->channel);
     if (reader->pid > 0) {
         reader->watch = loop_watch_new(keeper->loop, reader->channel, reader_heard, keeper);
     }
@@ -403,7 +428,12 @@ static void start_reader(struct keeper *keeper)
     loop_watch_set(reader->watch, LOOP_READ);
 }
 
-static void reload(struct keeper *keeper)
+void keeper_read_with(struct keeper *keeper, const char *copy)
+{
+    start_reader(keeper, copy);
+}
+
+void keeper_reload(struct keeper *keeper)
 {
     keeper->reload_wanted = true;
     reload_if_wanted(keeper);
@@ -421,6 +451,7 @@ static void bury(struct keeper *keeper)
             keeper->phase == KEEPER_RUNNING) {
             reload_others(keeper);
         }
+        reload_if_wanted(keeper);
     }
 }
 
@@ -435,7 +466,8 @@ static void signal_ready(void *context, unsigned ready)
             bury(keeper);
             break;
         case SIGHUP:
-            reload(keeper);
+            keeper_settings_forgive(keeper);
+            keeper_reload(keeper);
             break;
         default:
             keeper_stop(keeper, 0);
@@ -497,7 +529,8 @@ static bool keeper_init(struct keeper *keeper, const char *config_path)
     holdings_init(&keeper->holdings);
     dials_init(keeper);
     keeper->loop = loop_new();
-    return keeper->loop != NULL && children_init(keeper) && watch_signals(keeper);
+    return keeper->loop != NULL && children_init(keeper) && keeper_settings_init(keeper) &&
+           watch_signals(keeper);
 }
 
 static void keeper_done(struct keeper *keeper)
@@ -509,6 +542,7 @@ static void keeper_done(struct keeper *keeper)
     }
     dials_close(keeper);
     dial_close_lists(keeper);
+    keeper_settings_done(keeper);
     children_done(keeper);
     holdings_close(&keeper->holdings, &keeper->plan);
     texts_close(keeper->texts);
@@ -525,7 +559,7 @@ int keeper_run(const char *config_path)
         return 1;
     }
     raise_limits();
-    start_reader(keeper);
+    start_reader(keeper, NULL);
     loop_run(keeper->loop);
     int status = keeper->exit_status;
     if (keeper->announced) {

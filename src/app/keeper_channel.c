@@ -28,6 +28,7 @@ static bool descriptors_fit(const struct keeper_message *message)
     case KEEPER_CONTROL:
     case KEEPER_LINK:
     case KEEPER_LISTS:
+    case KEEPER_SETTINGS:
     case KEEPER_REFUSED:
         return message->descriptor_count == 1;
     case KEEPER_PLAN:

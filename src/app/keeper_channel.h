@@ -26,7 +26,9 @@ enum keeper_kind {
     KEEPER_RING,        /* edge, index of its loop, count of loops; descriptors: memory, wakes */
     KEEPER_FILTERS,     /* index of its loop; descriptors: a link to ask for connections to filters
                            (app/dial.h), a file without a name for content on its way through them */
-    KEEPER_LISTS, /* to helper; descriptor: a link to ask for the files of lists (app/dial.h) */
+    KEEPER_LISTS,    /* to helper; descriptor: a link to ask for the files of lists (app/dial.h) */
+    KEEPER_SETTINGS, /* to helper; descriptor: a link to bring the cluster's settings by
+                        (app/settings_offer.h) */
     KEEPER_START,
     KEEPER_APPLY,
     KEEPER_STOP,  /* grace_ms */

@@ -26,7 +26,7 @@ enum {
 
 /* ---- a new process ----------------------------------------------------------------------- */
 
-static void become_child(int channel, const char *role, const char *path)
+static void become_child(int channel, const char *role, const char *path, const char *copy)
 {
     /* Signals that the keeper takes from a descriptor; a child is told over its channel. One that
      * has come already, to the whole group, is gone before they are let in. */
@@ -44,14 +44,15 @@ static void become_child(int channel, const char *role, const char *path)
     char title[32], option[32];
     snprintf(title, sizeof(title), "holdfast-%s", role);
     snprintf(option, sizeof(option), "--role=%s", role);
-    char *const arguments[] = {title, option, path != NULL ? strdup(path) : NULL, NULL};
+    char *const arguments[] = {title, option, path != NULL ? strdup(path) : NULL,
+                               copy != NULL ? strdup(copy) : NULL, NULL};
     /* A new program image, for its own address layout and canaries; the very file that the keeper
      * runs, also after an upgrade has replaced it. */
     execv("/proc/self/exe", arguments);
     _exit(ROLE_EXIT_FAILED);
 }
 
-pid_t keeper_spawn(const char *role, const char *path, int *ret_channel)
+pid_t keeper_spawn(const char *role, const char *path, const char *copy, int *ret_channel)
 {
     int ends[2];
     if (fdpass_pair(ends) != ERROR_NONE) {
@@ -59,7 +60,7 @@ pid_t keeper_spawn(const char *role, const char *path, int *ret_channel)
     }
     pid_t pid = fork();
     if (pid == 0) {
-        become_child(ends[1], role, path);
+        become_child(ends[1], role, path, copy);
     }
     close(ends[1]);
     if (pid < 0) {
@@ -196,6 +197,18 @@ static void give_lists(struct gift *gift, struct keeper *keeper)
     }
 }
 
+static void give_settings(struct gift *gift, struct keeper *keeper)
+{
+    int link = -1;
+    if (gift->error == ERROR_NONE) {
+        gift->error = keeper_settings_link(keeper, &link);
+    }
+    if (gift->error == ERROR_NONE) {
+        give_descriptor(gift, KEEPER_SETTINGS, link);
+        close(link);
+    }
+}
+
 static enum error give_all(const struct child *child)
 {
     struct keeper *keeper = child->keeper;
@@ -227,6 +240,7 @@ static enum error give_all(const struct child *child)
         break;
     case ROLE_HELPER:
         give_lists(&gift, keeper);
+        give_settings(&gift, keeper);
         break;
     case ROLE_WEB:
     case ROLE_RUNNER:
@@ -279,6 +293,7 @@ static void child_heard(void *context, unsigned ready)
     if (error == ERROR_NONE && message.kind == KEEPER_READY) {
         child->ready = true;
         child->was_ready = true;
+        child->generation = message.generation;
         keeper_child_ready(keeper, child, message.generation, message.error);
     } else if (error == ERROR_NONE && message.kind == KEEPER_BROKEN && child->role == ROLE_CORE) {
         replace_edge(keeper, message.edge);
@@ -315,7 +330,7 @@ void child_start(struct child *child)
 {
     const char *name = role_name(child->role);
     child->started_ms = clock_steady_ms();
-    child->pid = keeper_spawn(name, NULL, &child->channel);
+    child->pid = keeper_spawn(name, NULL, NULL, &child->channel);
     if (child->pid < 0) {
         child->pid = 0;
         log_event(LOG_LEVEL_ERROR, "cannot-start-process", LOG_TEXT("process", name),
@@ -506,7 +521,9 @@ static void child_ended(struct child *child, int status)
         keeper_child_stopped(keeper, child);
         return;
     }
-    if (!child->was_ready && WIFEXITED(status) && WEXITSTATUS(status) == ROLE_EXIT_REFUSED) {
+    if (keeper_settings_died(keeper, child->role)) {
+        keeper_reload(keeper);
+    } else if (!child->was_ready && WIFEXITED(status) && WEXITSTATUS(status) == ROLE_EXIT_REFUSED) {
         keeper_stop(keeper, 1);
         return;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The keeper's parts: keeper.c the course of things (start, reload, stop), keeper_children.c the
- * processes, keeper_holdings.c what is held for them.
+ * processes, keeper_holdings.c what is held for them, keeper_settings.c a cluster's settings.
  */
 #ifndef HOLDFAST_APP_KEEPER_INTERNAL_H
 #define HOLDFAST_APP_KEEPER_INTERNAL_H
@@ -9,7 +9,9 @@
 #include "app/keeper_channel.h"
 #include "app/plan.h"
 #include "app/role.h"
+#include "app/settings_offer.h"
 #include "service/metrics.h"
+#include "sys/disk.h"
 #include "sys/loop.h"
 #include "sys/ring.h"
 
@@ -81,6 +83,7 @@ struct child {
     bool ready;
     bool was_ready; /* ever */
     bool stopping;
+    uint32_t generation; /* of the configuration that it runs with */
     int64_t started_ms;
     uint32_t failures; /* one after another */
 };
@@ -92,9 +95,28 @@ struct keeper_reader {
     struct loop_watch *watch;
 };
 
-enum keeper_phase { KEEPER_STARTING, KEEPER_RUNNING, KEEPER_STOPPING };
-
 enum { KEEPER_STALE_SIZE = 160 };
+
+/* A version of a cluster's settings on its way to be taken on. */
+struct keeper_settings {
+    struct keeper *keeper;
+    int link; /* to helper; -1: none */
+    struct loop_watch *watch;
+    struct loop_timer *timer;
+    struct disk *disk; /* the directory of the copies; NULL: there is none yet */
+    enum {
+        SETTINGS_IDLE,
+        SETTINGS_READ,    /* by the reader */
+        SETTINGS_TRIED,   /* given to all, who have not all said that they are ready */
+        SETTINGS_WATCHED, /* for TRIAL_MS */
+    } phase;
+    uint64_t number;                 /* if not idle */
+    int before[KEEPER_TEXTS];        /* what is gone back to; -1: nothing */
+    uint64_t bad;                    /* never again; 0: none */
+    char trouble[KEEPER_STALE_SIZE]; /* with the version that came last; empty: none */
+};
+
+enum keeper_phase { KEEPER_STARTING, KEEPER_RUNNING, KEEPER_STOPPING };
 
 struct keeper {
     struct loop *loop;
@@ -111,6 +133,7 @@ struct keeper {
     struct keeper_dial dials[LOOPS_MAX];
     struct keeper_dial lists;
     struct keeper_reader reader;
+    struct keeper_settings settings;
     bool others_wait;   /* with a reload, until core has it, or has died */
     bool reload_wanted; /* SIGHUP while a reload was on its way */
     bool announced;
@@ -131,8 +154,9 @@ void child_tell_stale(struct child *core);
 void children_renew_link(struct keeper *keeper, enum keeper_link link);
 /* A process has ended; false: it was none of the children. */
 bool children_ended(struct keeper *keeper, pid_t pid, int status);
-/* A child's own descriptor 3 and program: never returns to the caller in the child. */
-pid_t keeper_spawn(const char *role, const char *path, int *ret_channel);
+/* `path` and `copy` are the reader's, and may be NULL. A child's own descriptor 3 and program:
+ * never returns to the caller in the child. */
+pid_t keeper_spawn(const char *role, const char *path, const char *copy, int *ret_channel);
 enum { KEEPER_CHILD_CHANNEL = 3 };
 
 /* ---- keeper_dial.c: connections to filters, for edge-in; files with lists, for helper ---------
@@ -147,7 +171,36 @@ void dials_close(struct keeper *keeper);
 enum error dial_open_lists(struct keeper *keeper, int *ret_link) MUST_CHECK;
 void dial_close_lists(struct keeper *keeper);
 
+/* ---- keeper_settings.c -------------------------------------------------------------------- */
+
+bool keeper_settings_init(struct keeper *keeper);
+/* When the state directory is there, and before the children are started. */
+void keeper_settings_start(struct keeper *keeper);
+void keeper_settings_done(struct keeper *keeper);
+/* A new link, for helper; the caller's. */
+enum error keeper_settings_link(struct keeper *keeper, int *ret_link) MUST_CHECK;
+/* The reader's answer to a version, or why it cannot be taken on, has come; empty: all will be
+ * given it. False: it was no version that was read. */
+bool keeper_settings_read(struct keeper *keeper, const char *problem);
+/* keeper->texts are about to be replaced. */
+void keeper_settings_replaces(struct keeper *keeper, const struct plan *new);
+/* A child has said that it is ready. */
+void keeper_settings_ready(struct keeper *keeper);
+/* A child has died; true: of the version, and keeper->texts are those before it, if they are known.
+ * The configuration must be read again. */
+bool keeper_settings_died(struct keeper *keeper, enum role role);
+
+/* An operator wants another try: a version that was bad may be brought again. */
+void keeper_settings_forgive(struct keeper *keeper);
+
+/* Called by that part: whether a reload can begin; one that begins, with the copy of that name; a
+ * version was taken. */
+bool keeper_may_reload(const struct keeper *keeper);
+void keeper_read_with(struct keeper *keeper, const char *copy);
+void keeper_settings_settled(struct keeper *keeper);
+
 /* Called by the children's part. */
+void keeper_reload(struct keeper *keeper);
 void keeper_child_ready(struct keeper *keeper, struct child *child, uint32_t generation,
                         enum error error);
 void keeper_child_stopped(struct keeper *keeper, struct child *child);

@@ -78,7 +78,7 @@ static void show_name(const char *name)
     (void)prctl(PR_SET_NAME, title);
 }
 
-static int run_role(const char *name, const char *path)
+static int run_role(const char *name, const char *path, const char *copy)
 {
     static int (*const entries[ROLE_COUNT])(int channel) = {
         [ROLE_CORE] = role_core,   [ROLE_EDGE_OUT] = role_edge_out,   [ROLE_EDGE_IN] = role_edge_in,
@@ -95,7 +95,7 @@ static int run_role(const char *name, const char *path)
     }
     enum role role;
     if (strcmp(name, "reader") == 0 && path != NULL) {
-        return role_reader(KEEPER_CHILD_CHANNEL, path);
+        return role_reader(KEEPER_CHILD_CHANNEL, path, copy);
     }
     if (role_from_name(name, &role)) {
         return entries[role](KEEPER_CHILD_CHANNEL);
@@ -135,7 +135,8 @@ int main(int argc, char **argv)
         case 'p':
             return print_roles();
         case 'r':
-            return run_role(optarg, optind < argc ? argv[optind] : NULL);
+            return run_role(optarg, optind < argc ? argv[optind] : NULL,
+                            optind + 1 < argc ? argv[optind + 1] : NULL);
         default:
             fputs(usage, stderr);
             return EXIT_USAGE;

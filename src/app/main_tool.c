@@ -122,6 +122,22 @@ const struct tool_command tool_commands[] = {
      tool_user_list},
     {"user remove", "NAME ...", "Let users log in no more",
      "Who is logged in stays so until his connection ends.", 0, 1, ANY, tool_user_remove},
+    {"settings show", "[VERSION]", "Print the cluster's settings",
+     "The newest version unless one is named.", 0, 0, 1, tool_settings_show},
+    {"settings set", "[FILE] [NAME=PATH ...]", "Make a new version of the cluster's settings",
+     "FILE, or - for the standard input, is the whole text: what settings show prints, changed. "
+     "NAME=PATH\nbrings a file that the text names as cluster:NAME, NAME= takes it away; files "
+     "that "
+     "are not named\nhere stay. Without FILE the text stays. All of it is checked before, and one "
+     "member tries it before\nthe others follow.",
+     OPTION_COMMENT | OPTION_VERSION, 1, ANY, tool_settings_set},
+    {"settings history", "[VERSION]", "Who changed the cluster's settings, when, and why",
+     "The newest first, or from VERSION downwards; with the nodes that run with each.", 0, 0, 1,
+     tool_settings_history},
+    {"settings diff", "[VERSION [VERSION]]", "What has changed between two versions",
+     "Of one version: to the newest; of none: between the last two.", 0, 0, 2, tool_settings_diff},
+    {"settings revert", "VERSION", "Make what VERSION said the newest version",
+     "Text and files of that version, as another one.", OPTION_COMMENT, 1, 1, tool_settings_revert},
     {"spool verify", "[DIR]", "Check the journal and say what is in it",
      "Reads every byte and changes nothing; DIR is a state directory other than the "
      "configuration's.\nStop the daemon first, or what it writes meanwhile may look unfinished.",

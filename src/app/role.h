@@ -49,8 +49,9 @@ int role_runner(int channel);
 int role_login(int channel);
 int role_directory(int channel);
 int role_pam(int channel);
-/* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. */
-int role_reader(int channel, const char *path);
+/* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. `copy`: of a
+ * cluster's settings, which may not be good, instead of the good one; or NULL. */
+int role_reader(int channel, const char *path, const char *copy);
 
 const char *role_name(enum role role);
 /* False: no such role. */

@@ -43,7 +43,8 @@ static void start_init(struct role_start *start, int channel, enum role role)
                                  .state_directory = -1,
                                  .lock = -1,
                                  .control = -1,
-                                 .lists = -1};
+                                 .lists = -1,
+                                 .settings_link = -1};
     for (int link = 0; link < KEEPER_LINKS; link++) {
         start->links[link] = -1;
     }
@@ -199,6 +200,9 @@ static enum error take(struct keeper_message *message, struct role_start *start)
         return take_filters(message, start);
     case KEEPER_LISTS:
         start->lists = message->descriptors[0];
+        return ERROR_NONE;
+    case KEEPER_SETTINGS:
+        start->settings_link = message->descriptors[0];
         return ERROR_NONE;
     case KEEPER_START:
         return start->settings != NULL && start->counters != NULL ? ERROR_NONE : ERROR_INVALID;

@@ -35,7 +35,8 @@ struct role_start {
     int lock;
     int control;
     int links[KEEPER_LINKS];
-    int lists; /* a link to ask for the files of lists */
+    int lists;         /* a link to ask for the files of lists */
+    int settings_link; /* helper's, to bring the cluster's settings by */
     struct filter_descriptors {
         int dial;
         int scratch;

@@ -3,14 +3,15 @@
  * The process that tells people of alerts (app/hooks.h), fetches what core needs from the web
  * (app/errands.h) and reads lists of recipients (app/list_desk.h): a stream to core for each, one
  * to the runner of programs, links to ask the keeper for files and directory for what directories
- * have, and HTTP to the world. Whatever
- * takes its time here holds up no mail.
+ * have, and HTTP to the world. In a cluster it follows the settings in the database
+ * (app/settings_follower.h). Whatever takes its time here holds up no mail.
  */
 #include "app/errands.h"
 #include "app/hooks.h"
 #include "app/list_desk.h"
 #include "app/name_servers.h"
 #include "app/role_channel.h"
+#include "app/settings_follower.h"
 #include "base/digest.h"
 
 #include <stdlib.h>
@@ -21,6 +22,7 @@ struct helper {
     struct hooks *hooks;
     struct errands *errands;
     struct list_desk *lists;
+    struct settings_follower *settings; /* NULL: no cluster */
 };
 
 static void take_link(void *context, enum keeper_link link, int fd)
@@ -55,6 +57,9 @@ static enum error reload(void *context, struct settings *settings, uint32_t gene
     if (list_desk_reconfigure(helper->lists, config) != ERROR_NONE) {
         exit(role_fail("lists", ERROR_MEMORY)); /* and begins again with it */
     }
+    if (helper->settings != NULL) {
+        settings_follower_configure(helper->settings, config);
+    }
     settings_free(helper->start.settings);
     helper->start.settings = settings;
     return ERROR_NONE;
@@ -68,12 +73,16 @@ static void stop(void *context, uint32_t grace_ms)
 }
 
 /* What needs files, before there are none. */
-static enum error prepare(const struct helper *helper, struct name_servers **ret_names,
+static enum error prepare(struct helper *helper, struct name_servers **ret_names,
                           struct fetcher **ret_fetcher)
 {
-    *ret_names = name_servers_read(settings_config(helper->start.settings));
+    const struct service_config *config = settings_config(helper->start.settings);
+    bool is_member = config->cluster.database.length > 0;
+    *ret_names = name_servers_read(config);
     *ret_fetcher = fetcher_new();
-    if (*ret_names == NULL || *ret_fetcher == NULL) {
+    helper->settings =
+        is_member ? settings_follower_new(config, helper->start.settings_link) : NULL;
+    if (*ret_names == NULL || *ret_fetcher == NULL || (is_member && helper->settings == NULL)) {
         return ERROR_MEMORY;
     }
     return digest_prepare();
@@ -130,7 +139,13 @@ int role_helper(int channel)
     if (error != ERROR_NONE) {
         return role_fail("keeper", error);
     }
+    error = helper.settings != NULL ? settings_follower_start(helper.settings, helper.loop)
+                                    : ERROR_NONE;
+    if (error != ERROR_NONE) {
+        return role_fail("settings", error);
+    }
     loop_run(helper.loop);
+    settings_follower_free(helper.settings);
     list_desk_free(helper.lists);
     hooks_free(helper.hooks);
     errands_free(helper.errands);

@@ -80,12 +80,13 @@ static enum error answer(int channel, const struct settings *settings, const str
     return error;
 }
 
-static enum error read_and_answer(int channel, const char *path)
+static enum error read_and_answer(int channel, const char *path, const char *copy)
 {
     static struct plan plan;
     struct buffer errors;
     buffer_init(&errors, 0);
-    struct settings *settings = settings_read(path, &errors);
+    struct settings *settings =
+        copy != NULL ? settings_read_copy(path, copy, &errors) : settings_read(path, &errors);
     bool good = settings != NULL && plan_make(settings_config(settings), path, &plan, &errors);
     enum error error = good ? answer(channel, settings, &plan, buffer_slice(&errors))
                             : refuse(channel, buffer_slice(&errors));
@@ -94,7 +95,7 @@ static enum error read_and_answer(int channel, const char *path)
     return error;
 }
 
-int role_reader(int channel, const char *path)
+int role_reader(int channel, const char *path, const char *copy)
 {
     pid_t keeper = getppid();
     int everything = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -109,6 +110,6 @@ int role_reader(int channel, const char *path)
     if (error != ERROR_NONE) {
         return role_fail("sandbox", error);
     }
-    error = read_and_answer(channel, path);
+    error = read_and_answer(channel, path, copy);
     return error == ERROR_NONE ? ROLE_EXIT_STOPPED : role_fail("answer", error);
 }

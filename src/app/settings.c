@@ -260,6 +260,42 @@ bool settings_find_state(const char *path, struct buffer *ret_state, struct buff
     return found;
 }
 
+bool settings_find_cluster(const char *path, struct buffer *ret_database,
+                           struct buffer *ret_password, struct buffer *ret_name,
+                           struct buffer *errors)
+{
+    struct settings *settings = settings_new();
+    struct slice name = slice_from_text(path);
+    uint32_t source;
+    if (settings == NULL) {
+        return false;
+    }
+    ask_machine(settings);
+    const struct cluster_config *cluster = &settings->config.cluster;
+    bool found = settings_source(settings, NULL, name, &source);
+    if (found) {
+        settings_parse_tree(settings);
+        settings_check_cluster(settings);
+        found = cluster->database.length > 0 && !settings->out_of_memory;
+        if (!found && find_cluster(settings) == NULL) {
+            settings_complain(settings, settings->top.at,
+                              "there is no cluster block: this is no member of a cluster");
+        }
+    }
+    if (found) {
+        buffer_append(ret_database, cluster->database);
+        buffer_append(ret_password, cluster->password);
+        buffer_append(ret_name, cluster->name);
+        buffer_append(ret_name, slice_make("", 1));
+        ret_name->length -= !ret_name->failed;
+        found = !ret_database->failed && !ret_password->failed && !ret_name->failed;
+    } else {
+        report(settings, name, errors);
+    }
+    settings_free(settings);
+    return found;
+}
+
 struct settings *settings_parse(struct slice text, struct buffer *errors)
 {
     struct slice name = SLICE_LITERAL("configuration");

@@ -52,6 +52,13 @@ void settings_free(struct settings *settings); /* NULL is allowed */
  * that runs while its file is being edited. False, with a message, if the file cannot be read. */
 bool settings_find_state(const char *path, struct buffer *ret_state, struct buffer *errors);
 
+/* The database of the cluster that FILE names, with its password (empty: none), and this member's
+ * name, NUL-terminated beyond its length; even if other parts of FILE are wrong: for mending the
+ * cluster's settings. False, with a message: it names none. */
+bool settings_find_cluster(const char *path, struct buffer *ret_database,
+                           struct buffer *ret_password, struct buffer *ret_name,
+                           struct buffer *errors);
+
 /* A setting that takes a restart to change (the table says which), and its value in a form to
  * compare: equal values have equal digests. */
 enum { SETTINGS_RESTART_MAX = 16 };

@@ -618,6 +618,16 @@ void settings_check_top(struct settings *settings)
     }
 }
 
+void settings_check_cluster(struct settings *settings)
+{
+    const struct entry **entries =
+        settings_allocate_tree(settings, settings_table_length, sizeof(*entries));
+    settings_check_top(settings);
+    if (entries != NULL) {
+        settings_cluster(settings, entries);
+    }
+}
+
 void settings_check(struct settings *settings)
 {
     size_t places = settings_table_length;

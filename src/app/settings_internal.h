@@ -355,6 +355,8 @@ void settings_format(enum setting_type type, uint64_t value, char ret_text[32]);
 
 /* Of the tree only the top, as far as it can be understood. */
 void settings_check_top(struct settings *settings);
+/* The same with the cluster block. */
+void settings_check_cluster(struct settings *settings);
 /* The state directory that the tree names, absolute; empty if there is no memory. */
 struct slice settings_peek_state(struct settings *settings);
 /* The tree to settings->config. */

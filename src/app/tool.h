@@ -32,6 +32,8 @@ enum {
     OPTION_DRY_RUN = 1 << 15,
     OPTION_AGAIN = 1 << 16,
     OPTION_ADDRESS = 1 << 17,
+    OPTION_COMMENT = 1 << 18,
+    OPTION_VERSION = 1 << 19,
 
     OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
                      OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
@@ -58,7 +60,7 @@ struct tool {
     bool colour;
     unsigned given; /* OPTION_ bits */
     const char *domain, *server, *sender, *recipient, *to, *reason, *port, *minutes, *messages,
-        *address;
+        *address, *comment, *version;
     uint64_t older_s;
     int64_t since_ms, until_ms; /* Unix ms */
     const char **operands;      /* within `words` */
@@ -215,6 +217,11 @@ enum control_exit tool_spool_verify(struct tool *tool);
 enum control_exit tool_user_put(struct tool *tool);
 enum control_exit tool_user_remove(struct tool *tool);
 enum control_exit tool_user_list(struct tool *tool);
+enum control_exit tool_settings_show(struct tool *tool);
+enum control_exit tool_settings_set(struct tool *tool);
+enum control_exit tool_settings_history(struct tool *tool);
+enum control_exit tool_settings_diff(struct tool *tool);
+enum control_exit tool_settings_revert(struct tool *tool);
 
 /* "waits for m1: connection refused" and the like, from a row of "queue list" or a delivery. */
 const char *tool_why(const json_t *row, char *buffer, size_t size);

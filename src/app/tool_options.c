@@ -38,6 +38,8 @@ static const struct option options[] = {
     {"dry-run", NULL, OPTION_DRY_RUN, "only list what would be sent"},
     {"again", NULL, OPTION_AGAIN, "also what was sent again before"},
     {"address", "A[,A...]", OPTION_ADDRESS, "what the user may send as; * is any text"},
+    {"comment", "TEXT", OPTION_COMMENT, "why, for the history"},
+    {"version", "N", OPTION_VERSION, "the version that the change was made from"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 
@@ -173,6 +175,10 @@ static const char **option_place(struct tool *tool, unsigned bit)
         return &tool->messages;
     case OPTION_ADDRESS:
         return &tool->address;
+    case OPTION_COMMENT:
+        return &tool->comment;
+    case OPTION_VERSION:
+        return &tool->version;
     default:
         return &tool->reason;
     }

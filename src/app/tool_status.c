@@ -37,6 +37,16 @@ static void print_head(const struct status *status)
                tool_clean(tool_string(row, "accepting_reason"), reason, sizeof(reason)),
                tool_colour_text(status->tool, COLOUR_PLAIN));
     }
+    const json_t *settings = json_object_get(row, "settings");
+    if (strcmp(tool_string(settings, "state"), "joining") == 0) {
+        printf("%sJoining: the cluster's settings are not here yet; mail that they may know is put "
+               "off.%s\n",
+               tool_colour_text(status->tool, COLOUR_WARN),
+               tool_colour_text(status->tool, COLOUR_PLAIN));
+    } else if (tool_integer(settings, "version") > 0) {
+        printf("Settings of the cluster: version %lld\n",
+               (long long)tool_integer(settings, "version"));
+    }
     if (json_is_true(json_object_get(row, "loading"))) {
         printf("%sThe journal is still being read; the counts are not final.%s\n",
                tool_colour_text(status->tool, COLOUR_WARN),

@@ -269,6 +269,16 @@ static json_t *alerts_piece(struct control_request *request)
     return array;
 }
 
+/* Of the cluster; null: there is none. */
+static json_t *settings_object(const struct service_config *config)
+{
+    if (config->cluster.database.length == 0) {
+        return json_null();
+    }
+    return json_pack("{sI ss}", "version", (json_int_t)config->settings_version, "state",
+                     config->joining ? "joining" : "known");
+}
+
 static json_t *status_row(struct control_request *request)
 {
     struct core *core = request->core;
@@ -289,6 +299,7 @@ static json_t *status_row(struct control_request *request)
     const char *why = state.reason[0] != 0 ? state.reason : error_text(state.accepting);
     control_set(row, "accepting_reason",
                 state.accepting == ERROR_NONE ? json_null() : control_string(slice_from_text(why)));
+    control_set(row, "settings", settings_object(core->config));
     control_set(row, "queue", queue_object(&totals));
     control_set(row, "dead_letters", json_integer((json_int_t)totals.dead_letters));
     control_set(row, "servers", servers_piece(request));

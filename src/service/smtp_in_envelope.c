@@ -166,6 +166,14 @@ static struct slice real_address(const struct session *session, struct slice add
     return routing_is_postmaster(in->routing, address) ? in->config->relay.postmaster : address;
 }
 
+/* What nobody here knows the cluster's settings may know, which are not here yet. */
+static struct smtp_answer unknown_here(const struct smtp_in *in, struct smtp_answer otherwise)
+{
+    return in->config->joining
+               ? (struct smtp_answer){451, "4.3.2", SLICE_LITERAL("Not ready yet, try again")}
+               : otherwise;
+}
+
 static uint32_t route_of(const struct session *session, struct slice real)
 {
     const struct routing_query query = {
@@ -187,10 +195,13 @@ static struct smtp_answer find_route(const struct session *session,
     if (routing_is_postmaster(session->in->routing, mailbox->text)) {
         return ret_address->length > 0
                    ? SMTP_ACCEPT
-                   : (struct smtp_answer){550, "5.1.1", SLICE_LITERAL("No postmaster here")};
+                   : unknown_here(
+                         session->in,
+                         (struct smtp_answer){550, "5.1.1", SLICE_LITERAL("No postmaster here")});
     }
     if (*ret_route == NO_INDEX) {
-        return (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("Relaying denied")};
+        return unknown_here(session->in,
+                            (struct smtp_answer){550, "5.7.1", SLICE_LITERAL("Relaying denied")});
     }
     /* The server behind us may trust us more than this client: "a%b@ours" must not make it relay.
      */

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * holdfast settings: versions of the cluster's settings, straight in the database, so that they can
+ * be read and mended while no daemon runs. Whoever may read the password of the database may do it.
+ *
+ * A version's text begins with the line "# version N". What `settings show` prints can be changed
+ * and set again, and says by it from which version it was made: if that is the newest no more, it
+ * is refused.
+ */
+#include "app/tool_settings.h"
+#include "app/settings.h"
+#include "app/tool.h"
+#include "base/digest.h"
+#include "base/utf8.h"
+#include "service/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    CONNECT_MS = 10000,
+    WAIT_MS = 20000,   /* for a member to try it */
+    REFUSED_MS = 3000, /* for another, when one has refused it */
+    LOOK_MS = 100,
+};
+
+#define MARK "# version "
+
+/* ---- the database ------------------------------------------------------------------------- */
+
+static bool connect_to(struct database *database)
+{
+    char problem[DATABASE_ERROR_SIZE];
+    bool connected = settings_store_connect(database, problem);
+    if (!connected) {
+        tool_error("the cluster's database: %s", problem);
+    }
+    return connected;
+}
+
+bool settings_access_open(const struct tool *tool, struct settings_access *ret_access)
+{
+    struct buffer conninfo, password, errors;
+    *ret_access = (struct settings_access){0};
+    buffer_init(&ret_access->name, 0);
+    buffer_init(&conninfo, 0);
+    buffer_init(&password, 0);
+    buffer_init(&errors, 0);
+    bool known = settings_find_cluster(tool->configuration, &conninfo, &password, &ret_access->name,
+                                       &errors);
+    fprintf(stderr, "%.*s", SLICE_PRINT(buffer_slice(&errors)));
+    if (known) {
+        const struct database_settings settings = {.conninfo = buffer_slice(&conninfo),
+                                                   .password = buffer_slice(&password),
+                                                   .name = SLICE_LITERAL("holdfast tool"),
+                                                   .connect_timeout_ms = CONNECT_MS};
+        ret_access->database = database_new(&settings);
+        known = ret_access->database != NULL && digest_prepare() == ERROR_NONE &&
+                connect_to(ret_access->database);
+    }
+    if (password.data != NULL) {
+        digest_forget(password.data, password.length);
+    }
+    buffer_done(&conninfo);
+    buffer_done(&password);
+    buffer_done(&errors);
+    return known;
+}
+
+void settings_access_close(struct settings_access *access)
+{
+    database_free(access->database);
+    buffer_done(&access->name);
+}
+
+bool settings_access_done(const struct settings_access *access, enum database_outcome outcome)
+{
+    bool done = outcome == DATABASE_DONE || outcome == DATABASE_WARNED;
+    if (!done) {
+        tool_error("the cluster's database: %s", database_error(access->database));
+    }
+    return done;
+}
+
+/* ---- versions ----------------------------------------------------------------------------- */
+
+static void take_entry(void *context, const struct settings_entry *entry)
+{
+    struct settings_about *now = context;
+    now->found = true;
+    now->number = entry->number;
+    now->state = entry->state;
+    now->made_ms = entry->made_ms;
+    now->refused = entry->refused_by.length > 0;
+    const struct slice from[] = {entry->author, entry->comment, entry->problem};
+    char *const to[] = {now->author, now->comment, now->problem};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(to[i], SETTINGS_WORDS, "%.*s", SLICE_PRINT(slice_take(from[i], 1024)));
+    }
+}
+
+bool settings_look(const struct settings_access *access, uint64_t number,
+                   struct settings_about *ret_now)
+{
+    *ret_now = (struct settings_about){0};
+    bool done = settings_access_done(
+        access, settings_store_history(access->database, number, 1, take_entry, ret_now));
+    ret_now->found = ret_now->found && (number == 0 || ret_now->number == number);
+    return done;
+}
+
+bool settings_fetch(const struct settings_access *access, uint64_t number, struct buffer *ret_bytes,
+                    struct settings_file files[SETTINGS_FILES_MAX],
+                    struct settings_version *ret_version)
+{
+    bool found;
+    if (!settings_access_done(access,
+                              settings_store_fetch(access->database, number, ret_bytes, &found))) {
+        return false;
+    }
+    if (!found || settings_version_get(buffer_slice(ret_bytes), ret_version, files) != ERROR_NONE) {
+        tool_error("there is no version %llu of the settings", (unsigned long long)number);
+        return false;
+    }
+    return true;
+}
+
+static bool parse_number(const char *text, uint64_t *ret_number)
+{
+    bool good = slice_to_u64(slice_from_text(text), ret_number) && *ret_number > 0 &&
+                *ret_number <= INT64_MAX;
+    if (!good) {
+        tool_error("'%s' is no number of a version", text);
+    }
+    return good;
+}
+
+bool settings_number(const struct tool *tool, const struct settings_access *access,
+                     unsigned operand, uint64_t *ret_number)
+{
+    struct settings_about now;
+    if (tool->operand_count > operand) {
+        return parse_number(tool->operands[operand], ret_number);
+    }
+    if (!settings_look(access, 0, &now)) {
+        return false;
+    }
+    if (!now.found) {
+        tool_error("the cluster has no settings yet");
+    }
+    *ret_number = now.number;
+    return now.found;
+}
+
+const char *settings_state_name(enum settings_state state, bool refused)
+{
+    static const char *const names[] = {[SETTINGS_NEW] = "new",
+                                        [SETTINGS_TRIAL] = "trial",
+                                        [SETTINGS_APPROVED] = "approved",
+                                        [SETTINGS_BAD] = "bad"};
+    return state == SETTINGS_NEW && refused ? "refused" : names[state];
+}
+
+/* ---- setting one -------------------------------------------------------------------------- */
+
+/* The line that says from which version a text was made. */
+static bool take_mark(struct slice *text, uint64_t *ret_number)
+{
+    struct slice mark = SLICE_LITERAL(MARK);
+    struct slice line = slice_take(*text, slice_find(*text, '\n'));
+    if (!slice_equal(slice_take(line, mark.length), mark) ||
+        !slice_to_u64(slice_trim(slice_skip(line, mark.length)), ret_number)) {
+        return false;
+    }
+    *text = slice_skip(*text, line.length + 1);
+    return true;
+}
+
+static struct slice author_of(const struct settings_access *access, char buffer[])
+{
+    const struct passwd *user = getpwuid(getuid());
+    const char *sudo = getuid() == 0 ? getenv("SUDO_USER") : NULL;
+    const char *name = sudo != NULL && sudo[0] != '\0' ? sudo : user != NULL ? user->pw_name : "?";
+    int length =
+        snprintf(buffer, SETTINGS_AUTHOR_MAX, "%.60s@%.60s", name, (const char *)access->name.data);
+    struct slice author = slice_make(buffer, length > 0 ? (size_t)length : 0);
+    return utf8_is_valid(author) ? author : SLICE_LITERAL("?");
+}
+
+static enum control_exit say_outcome(const struct tool *tool, const struct settings_about *now)
+{
+    const char *state = settings_state_name(now->state, now->refused);
+    bool good = now->state == SETTINGS_APPROVED;
+    bool waits = now->state == SETTINGS_TRIAL || (now->state == SETTINGS_NEW && !now->refused);
+    if (tool->json) {
+        json_t *row = json_pack("{sI ss ss}", "version", (json_int_t)now->number, "state", state,
+                                "problem", now->problem);
+        tool_print_json(row);
+        json_decref(row);
+    } else if (good) {
+        printf("version %llu is in force\n", (unsigned long long)now->number);
+    } else if (waits) {
+        printf("version %llu waits: %s\n", (unsigned long long)now->number,
+               now->state == SETTINGS_TRIAL ? "a member tries it" : "no member has tried it yet");
+    } else {
+        char clean[SETTINGS_WORDS];
+        tool_error("version %llu is %s: %s", (unsigned long long)now->number, state,
+                   tool_clean(now->problem, clean, sizeof(clean)));
+    }
+    return good || waits ? CONTROL_DONE : CONTROL_FAILED;
+}
+
+/* Until a member has tried it. */
+static enum control_exit wait_for_outcome(const struct tool *tool,
+                                          const struct settings_access *access, uint64_t number)
+{
+    struct settings_about now;
+    int64_t end_ms = tool_now_ms() + WAIT_MS;
+    for (;;) {
+        if (!settings_look(access, number, &now) || !now.found) {
+            return CONTROL_FAILED;
+        }
+        bool is_over = now.state == SETTINGS_APPROVED || now.state == SETTINGS_BAD;
+        if (now.refused && end_ms > tool_now_ms() + REFUSED_MS) {
+            end_ms = tool_now_ms() + REFUSED_MS;
+        }
+        if (is_over || tool_now_ms() > end_ms) {
+            return say_outcome(tool, &now);
+        }
+        usleep(LOOK_MS * 1000);
+    }
+}
+
+/* Both texts together, here, as every member will do. */
+static bool is_good(const struct tool *tool, const struct settings_version *version)
+{
+    struct buffer findings;
+    const char *fault = settings_version_fault(version);
+    if (fault != NULL) {
+        tool_error("%s", fault);
+        return false;
+    }
+    buffer_init(&findings, 0);
+    struct settings *settings = settings_read_with(tool->configuration, version, &findings);
+    tool_print_findings(tool, buffer_slice(&findings));
+    buffer_done(&findings);
+    bool good = settings != NULL;
+    settings_free(settings);
+    return good;
+}
+
+static enum control_exit say_moved(const struct settings_access *access, uint64_t made_from)
+{
+    struct settings_about now;
+    if (settings_look(access, 0, &now) && now.found) {
+        char time[TOOL_TEXT], author[SETTINGS_WORDS], comment[SETTINGS_WORDS];
+        tool_error("the settings have moved on from version %llu: %s made version %llu at %s (%s); "
+                   "nothing was changed. See settings diff %llu",
+                   (unsigned long long)made_from, tool_clean(now.author, author, sizeof(author)),
+                   (unsigned long long)now.number, tool_time(now.made_ms, time),
+                   tool_clean(now.comment, comment, sizeof(comment)),
+                   (unsigned long long)made_from);
+    }
+    return CONTROL_FAILED;
+}
+
+/* `version` is made from the one of number `made_from`; its text has no mark. */
+static enum control_exit make(const struct tool *tool, const struct settings_access *access,
+                              struct settings_version *version, uint64_t made_from,
+                              const char *usual_comment)
+{
+    char buffer[SETTINGS_AUTHOR_MAX];
+    struct slice comment = slice_from_text(tool->comment != NULL ? tool->comment : usual_comment);
+    struct buffer text;
+    if (comment.length > SETTINGS_COMMENT_MAX || !utf8_is_valid(comment)) {
+        tool_error("--comment: at most %d octets of UTF-8", SETTINGS_COMMENT_MAX);
+        return CONTROL_USAGE;
+    }
+    buffer_init(&text, 0);
+    buffer_printf(&text, MARK "%llu\n", (unsigned long long)made_from + 1);
+    buffer_append(&text, version->text);
+    version->number = made_from + 1;
+    version->text = buffer_slice(&text);
+    bool made = false;
+    enum control_exit code = CONTROL_FAILED;
+    if (text.failed) {
+        tool_error("out of memory");
+    } else if (is_good(tool, version) &&
+               settings_access_done(access, settings_store_make(access->database, version,
+                                                                author_of(access, buffer), comment,
+                                                                &made))) {
+        code =
+            made ? wait_for_outcome(tool, access, version->number) : say_moved(access, made_from);
+    }
+    buffer_done(&text);
+    return code;
+}
+
+static bool read_all(const char *path, size_t most, struct buffer *ret_bytes)
+{
+    bool is_input = strcmp(path, "-") == 0;
+    int fd = is_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    ssize_t got = fd < 0 ? -1 : 1;
+    while (got > 0 && ret_bytes->length <= most) {
+        if (buffer_reserve(ret_bytes, 64 << 10) != ERROR_NONE) {
+            errno = ENOMEM;
+            got = -1;
+            break;
+        }
+        got = read(fd, ret_bytes->data + ret_bytes->length, 64 << 10);
+        ret_bytes->length += got > 0 ? (size_t)got : 0;
+    }
+    bool good = got >= 0 && ret_bytes->length <= most;
+    if (!good) {
+        tool_error("%s: %s", is_input ? "standard input" : path,
+                   got < 0 ? strerror(errno) : "is too large");
+    }
+    if (fd > STDIN_FILENO) {
+        close(fd);
+    }
+    return good;
+}
+
+struct files {
+    struct settings_file all[SETTINGS_FILES_MAX];
+    uint32_t count;
+    struct buffer contents[SETTINGS_FILES_MAX]; /* of those that were read now */
+    uint32_t read;
+};
+
+static bool put_file(struct files *files, struct slice name, struct slice content)
+{
+    uint32_t at = 0;
+    while (at < files->count && !slice_equal(files->all[at].name, name)) {
+        at++;
+    }
+    if (at == SETTINGS_FILES_MAX) {
+        tool_error("more than %d files", SETTINGS_FILES_MAX);
+        return false;
+    }
+    files->all[at] = (struct settings_file){name, content};
+    files->count += at == files->count;
+    return true;
+}
+
+static bool remove_file(struct files *files, struct slice name)
+{
+    for (uint32_t i = 0; i < files->count; i++) {
+        if (slice_equal(files->all[i].name, name)) {
+            files->all[i] = files->all[--files->count];
+            return true;
+        }
+    }
+    tool_error("the settings have no file '%.*s'", SLICE_PRINT(name));
+    return false;
+}
+
+/* NAME=PATH, or NAME= for a file that is to go. */
+static bool take_file(struct files *files, const char *operand, const char *equals)
+{
+    struct slice name = slice_make(operand, (size_t)(equals - operand));
+    const char *why = settings_file_name_fault(name);
+    if (why != NULL) {
+        tool_error("'%.*s' %s", SLICE_PRINT(name), why);
+        return false;
+    }
+    if (equals[1] == '\0') {
+        return remove_file(files, name);
+    }
+    if (files->read == SETTINGS_FILES_MAX) {
+        tool_error("more than %d files", SETTINGS_FILES_MAX);
+        return false;
+    }
+    struct buffer *content = &files->contents[files->read++];
+    buffer_init(content, 0);
+    return read_all(equals + 1, SETTINGS_FILES_BYTES_MAX, content) &&
+           put_file(files, name, buffer_slice(content));
+}
+
+/* The operands: at most one is the text's file. */
+static bool take_operands(const struct tool *tool, struct files *files, struct buffer *ret_text,
+                          bool *ret_has_text)
+{
+    *ret_has_text = false;
+    for (unsigned i = 0; i < tool->operand_count; i++) {
+        const char *equals = strchr(tool->operands[i], '=');
+        if (equals != NULL) {
+            if (!take_file(files, tool->operands[i], equals)) {
+                return false;
+            }
+        } else if (*ret_has_text) {
+            tool_error("'%s': one text is enough; files of the settings are NAME=PATH",
+                       tool->operands[i]);
+            return false;
+        } else if (!read_all(tool->operands[i], SETTINGS_TEXT_MAX - 64, ret_text)) {
+            return false;
+        } else {
+            *ret_has_text = true;
+        }
+    }
+    return true;
+}
+
+/* From which version it was made. */
+static bool find_origin(const struct tool *tool, struct slice *text, uint64_t newest, bool has_text,
+                        uint64_t *ret_origin)
+{
+    uint64_t marked = newest;
+    bool is_marked = take_mark(text, &marked) && has_text;
+    *ret_origin = marked;
+    if (tool->version != NULL) {
+        return parse_number(tool->version, ret_origin);
+    }
+    if (has_text && !is_marked && newest > 0) {
+        tool_error("the text does not say from which version it was made: begin with what settings "
+                   "show prints, or give --version %llu if that is the one that you have seen",
+                   (unsigned long long)newest);
+        return false;
+    }
+    return true;
+}
+
+static enum control_exit set(const struct tool *tool, const struct settings_access *access,
+                             struct files *files, struct buffer *text)
+{
+    struct buffer bytes;
+    struct settings_version version = {.files = files->all};
+    struct settings_about newest;
+    uint64_t origin;
+    bool has_text;
+    buffer_init(&bytes, 0);
+    bool good =
+        settings_look(access, 0, &newest) &&
+        (!newest.found || settings_fetch(access, newest.number, &bytes, files->all, &version));
+    files->count = version.file_count;
+    good = good && take_operands(tool, files, text, &has_text);
+    if (good && has_text) {
+        version.text = buffer_slice(text);
+    }
+    good = good && find_origin(tool, &version.text, newest.number, has_text, &origin);
+    version.files = files->all;
+    version.file_count = files->count;
+    enum control_exit code = CONTROL_FAILED;
+    if (good) {
+        /* Of an older version it has not even the files. */
+        code = origin == newest.number ? make(tool, access, &version, origin, "")
+                                       : say_moved(access, origin);
+    }
+    buffer_done(&bytes);
+    return code;
+}
+
+enum control_exit tool_settings_set(struct tool *tool)
+{
+    struct settings_access access;
+    struct buffer text;
+    struct files *files = calloc(1, sizeof(*files));
+    buffer_init(&text, 0);
+    enum control_exit code = CONTROL_FAILED;
+    if (files != NULL && settings_access_open(tool, &access)) {
+        code = set(tool, &access, files, &text);
+    }
+    for (uint32_t i = 0; files != NULL && i < files->read; i++) {
+        if (files->contents[i].data != NULL) {
+            digest_forget(files->contents[i].data, files->contents[i].length);
+        }
+        buffer_done(&files->contents[i]);
+    }
+    if (files != NULL) {
+        settings_access_close(&access);
+    }
+    free(files);
+    buffer_done(&text);
+    return code;
+}
+
+enum control_exit tool_settings_revert(struct tool *tool)
+{
+    static struct settings_file files[SETTINGS_FILES_MAX];
+    struct settings_access access;
+    struct settings_version version;
+    struct settings_about newest;
+    struct buffer bytes;
+    uint64_t number, marked;
+    buffer_init(&bytes, 0);
+    enum control_exit code = CONTROL_FAILED;
+    if (settings_access_open(tool, &access) && settings_number(tool, &access, 0, &number) &&
+        settings_look(&access, 0, &newest) &&
+        settings_fetch(&access, number, &bytes, files, &version)) {
+        char comment[64];
+        snprintf(comment, sizeof(comment), "back to version %llu", (unsigned long long)number);
+        (void)take_mark(&version.text, &marked);
+        code = make(tool, &access, &version, newest.number, comment);
+    }
+    settings_access_close(&access);
+    buffer_done(&bytes);
+    return code;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the commands about a cluster's settings share: tool_settings.c makes versions,
+ * tool_settings_show.c shows them.
+ */
+#ifndef HOLDFAST_APP_TOOL_SETTINGS_H
+#define HOLDFAST_APP_TOOL_SETTINGS_H
+
+#include "app/tool.h"
+#include "cluster/settings_store.h"
+
+struct settings_access {
+    struct database *database;
+    struct buffer name; /* of this member; ends in NUL, which the length does not count */
+};
+
+/* The database that the configuration names. False: with a message. To be closed in any case. */
+bool settings_access_open(const struct tool *tool, struct settings_access *ret_access);
+void settings_access_close(struct settings_access *access);
+/* False: with a message. */
+bool settings_access_done(const struct settings_access *access, enum database_outcome outcome);
+
+enum { SETTINGS_WORDS = SETTINGS_COMMENT_MAX + 1 };
+
+/* What there is to say of a version. */
+struct settings_about {
+    bool found;
+    uint64_t number;
+    enum settings_state state;
+    bool refused; /* by a member, which another may not do */
+    int64_t made_ms;
+    char author[SETTINGS_WORDS], comment[SETTINGS_WORDS], problem[SETTINGS_WORDS];
+};
+/* Of a version; 0: of the newest. False: with a message. */
+bool settings_look(const struct settings_access *access, uint64_t number,
+                   struct settings_about *ret_about);
+/* *ret_version points into `ret_bytes` and `files`. False: with a message. */
+bool settings_fetch(const struct settings_access *access, uint64_t number, struct buffer *ret_bytes,
+                    struct settings_file files[SETTINGS_FILES_MAX],
+                    struct settings_version *ret_version);
+/* The number that an operand gives, or of the newest. False: with a message. */
+bool settings_number(const struct tool *tool, const struct settings_access *access,
+                     unsigned operand, uint64_t *ret_number);
+/* As it is shown. */
+const char *settings_state_name(enum settings_state state, bool refused);
+
+#endif
