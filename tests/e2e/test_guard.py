@@ -20,8 +20,8 @@ def guard_of(mx, name="m1"):
     return next(g for g in mx.status()["guards"] if g["server"] == name)
 
 
-def wait_state(mx, *states, name="m1"):
-    wait_for(lambda: guard_of(mx, name)["state"] in states, LONG, 0.1, f"the guard: {states}")
+def wait_state(mx, *states, name="m1", seconds=LONG):
+    wait_for(lambda: guard_of(mx, name)["state"] in states, seconds, 0.1, f"the guard: {states}")
     return guard_of(mx, name)
 
 
