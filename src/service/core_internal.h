@@ -111,8 +111,11 @@ struct job {
     bool adopted;      /* begun in an earlier life of core */
     bool note_written; /* if not GONE: an earlier dot of the session is not settled, GO waits */
     bool note_pending; /* the spool holds a pointer to this job */
+    bool preparing;    /* it too: the message is being fetched */
     bool asks_go;      /* READY has come, but relay lets it wait for an earlier job (R6) */
     bool over;         /* freed as soon as the spool lets go */
+    struct core *core;
+    struct buffer redirect_to; /* while preparing */
     struct spool_handle handle;
     struct message_id message;
     uint32_t count;

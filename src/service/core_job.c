@@ -180,6 +180,7 @@ struct job *core_job_new(struct core *core, uint64_t id, struct spool_handle han
     if (job == NULL) {
         core_out_of_memory();
     }
+    job->core = core;
     job->id = id;
     job->handle = handle;
     job->message = spool_id(core->spool, handle);
@@ -206,16 +207,62 @@ static void job_unpin(struct core *core, struct job *job)
     }
 }
 
+static void job_let_go(struct job *job)
+{
+    if (job->over && !job->note_pending && !job->preparing) {
+        buffer_done(&job->redirect_to);
+        free(job);
+    }
+}
+
 static void job_free(struct core *core, struct job *job)
 {
     (void)map_remove(&core->jobs, job->id);
     list_remove(&job->on_session);
     list_remove(&job->waiting);
     job_unpin(core, job);
-    if (job->note_pending) {
-        job->over = true;
+    job->over = true;
+    job_let_go(job);
+}
+
+static void unsendable(struct core *core, struct job *job)
+{
+    list_append(&core->unsendable, &job->waiting);
+    loop_later_ask(core->out_later);
+}
+
+static void send(struct core *core, struct job *job, struct slice redirect_to)
+{
+    uint8_t ticket[SPOOL_TICKET_MAX];
+    size_t length;
+    if (spool_ticket(core->spool, job->handle, ticket, &length) != ERROR_NONE) {
+        unsendable(core, job);
+        return;
+    }
+    struct buffer *frame = core_out_frame(core, CHANNEL_DELIVER, job->session);
+    buffer_put_u64(frame, job->id);
+    buffer_put_bytes(frame, slice_make(ticket, length));
+    buffer_put_bytes(frame, redirect_to);
+    buffer_put_u32(frame, job->count);
+    for (uint32_t i = 0; i < job->count; i++) {
+        buffer_put_u32(frame, job->deliveries[i]);
+    }
+    core_out_send(&core->out[job->edge], frame);
+}
+
+/* What is stored elsewhere has come, or cannot now. */
+static void prepared(void *context, enum error error)
+{
+    struct job *job = context;
+    job->preparing = false;
+    if (job->over) {
+        job_let_go(job);
+    } else if (job->state != JOB_SENT) {
+        /* Settled meanwhile: the session was lost. */
+    } else if (error != ERROR_NONE) {
+        unsendable(job->core, job);
     } else {
-        free(job);
+        send(job->core, job, buffer_slice(&job->redirect_to));
     }
 }
 
@@ -226,24 +273,17 @@ void core_job_deliver(struct core *core, const struct relay_action *action)
     assert(map_get(&core->jobs, action->job) == NULL);
     struct job *job = core_job_new(core, action->job, action->handle, session, action->deliveries,
                                    action->delivery_count);
-    uint8_t ticket[SPOOL_TICKET_MAX];
-    size_t length;
     spool_pin(core->spool, job->handle);
     job->pinned = true;
-    if (spool_ticket(core->spool, job->handle, ticket, &length) != ERROR_NONE) {
-        list_append(&core->unsendable, &job->waiting);
-        loop_later_ask(core->out_later);
+    if (spool_prepare(core->spool, job->handle, prepared, job)) {
+        send(core, job, action->redirect_to);
         return;
     }
-    struct buffer *frame = core_out_frame(core, CHANNEL_DELIVER, session->id);
-    buffer_put_u64(frame, job->id);
-    buffer_put_bytes(frame, slice_make(ticket, length));
-    buffer_put_bytes(frame, action->redirect_to);
-    buffer_put_u32(frame, job->count);
-    for (uint32_t i = 0; i < job->count; i++) {
-        buffer_put_u32(frame, job->deliveries[i]);
+    job->preparing = true;
+    buffer_append(&job->redirect_to, action->redirect_to);
+    if (job->redirect_to.failed) {
+        core_out_of_memory();
     }
-    core_out_send(&core->out[session->edge], frame);
 }
 
 /* ---- the attempt note and GO ----------------------------------------------------------------- */
@@ -278,7 +318,7 @@ static void attempt_written(void *context, enum error error, const struct spool_
     core->notes_pending--;
     job->note_pending = false;
     if (job->over) {
-        free(job);
+        job_let_go(job);
     } else if (job->state != JOB_NOTING) {
         /* Settled meanwhile: the session was lost. */
     } else if (error != ERROR_NONE) {

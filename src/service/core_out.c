@@ -381,6 +381,7 @@ void core_out_done(struct core *core)
     }
     size_t cursor = 0;
     for (struct job *job; (job = map_next(&core->jobs, &cursor)) != NULL;) {
+        buffer_done(&job->redirect_to);
         free(job);
     }
     map_done(&core->jobs);

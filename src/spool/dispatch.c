@@ -179,6 +179,12 @@ void spool_unpin(struct spool *spool, struct spool_handle handle)
     spool->ops->unpin(spool, handle);
 }
 
+bool spool_prepare(struct spool *spool, struct spool_handle handle, spool_prepared_fn *fn,
+                   void *context)
+{
+    return spool->ops->prepare == NULL || spool->ops->prepare(spool, handle, fn, context);
+}
+
 enum error spool_ticket(struct spool *spool, struct spool_handle handle,
                         uint8_t ret_ticket[SPOOL_TICKET_MAX], size_t *ret_length)
 {

@@ -2,7 +2,8 @@
  *
  * The spool: the only place where "we have it" becomes true. Messages, their fates, and notes, in a
  * journal; content beside them. Three back-ends stand behind this header: log (segments on a disk),
- * memory (the model for tests) and, later, PostgreSQL. Nothing above may assume files.
+ * memory (the model for tests), and PostgreSQL with a journal beside it (spool/postgres.h). Nothing
+ * above may assume files.
  *
  * What it promises
  *   - When a batch submitted with SPOOL_SYNCED completes without error, all of it is on stable
@@ -149,6 +150,9 @@ struct spool_loader {
     void (*global_note)(void *context, struct slice key, struct slice payload);
     /* Something was cut, skipped or put into quarantine. `text` is for the operator. */
     void (*damage)(void *context, const char *text);
+    /* Behind its message: this delivery is in another part of it (spool/postgres.h), and not ours.
+     */
+    void (*elsewhere)(void *context, struct spool_handle handle, uint32_t delivery);
     /* Another writer, who has been taken over from, had ended a delivery when it was already ours:
      * what it wrote came to light late. The handle is SPOOL_NO_HANDLE if the message has ended here
      * meanwhile; else, unless spool_fate_of() knows one, a fate is to be written. */
@@ -225,7 +229,9 @@ enum spool_durability {
 };
 
 /* `handles` are those of the batch's new messages in order of spool_batch_message(). On an error
- * nothing of the batch will be loaded, and its messages' handles are invalid. */
+ * nothing of the batch will be loaded, and its messages' handles are invalid. ERROR_DENIED, in a
+ * cluster: a decision of it is not ours to make any more; it and the batch's messages are given up
+ * for good, what is a fact stands (spool/postgres.h). */
 typedef void spool_done_fn(void *context, enum error error, const struct spool_handle *handles,
                            size_t count);
 
@@ -276,6 +282,12 @@ enum error spool_read_envelope(struct spool *spool, struct spool_handle handle, 
  * with ERROR_CORRUPT, when it or what shares its checksum is damaged. */
 enum error spool_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                               void *ret_bytes, size_t size, size_t *ret_length) MUST_CHECK;
+/* Sees to it that spool_ticket() works. True: it does (always in the log and the model). False:
+ * `fn` is called when it does or cannot now, by spool_close() at the latest. While the message is
+ * pinned it stays so. */
+typedef void spool_prepared_fn(void *context, enum error error);
+bool spool_prepare(struct spool *spool, struct spool_handle handle, spool_prepared_fn *fn,
+                   void *context);
 /* While pinned, a ticket for the message stays good: its place is not freed. */
 void spool_pin(struct spool *spool, struct spool_handle handle);
 void spool_unpin(struct spool *spool, struct spool_handle handle);

@@ -46,6 +46,8 @@ struct spool_ops {
                                size_t size, size_t *ret_length);
     void (*pin)(struct spool *, struct spool_handle);
     void (*unpin)(struct spool *, struct spool_handle);
+    /* NULL: nothing is to be done. */
+    bool (*prepare)(struct spool *, struct spool_handle, spool_prepared_fn *, void *context);
     enum error (*ticket)(struct spool *, struct spool_handle, uint8_t *, size_t *ret_length);
 
     void (*set_reserve)(struct spool *, uint64_t reserve_bytes);

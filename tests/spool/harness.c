@@ -7,6 +7,7 @@
 
 #include "sim/disk_sim.h"
 #include "tests/spool/harness.h"
+#include "tests/spool/harness_postgres.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -118,6 +119,9 @@ enum error harness_try_open(struct harness *harness)
     } else {
         assert_int_equal(disk_open_directory(harness->path, &disk), ERROR_NONE);
     }
+    if (harness->kind == HARNESS_POSTGRES) {
+        return harness_open_postgres(harness, disk, 1, NULL);
+    }
     return spool_open_log(harness->loop, disk, &harness->settings, &harness->owner,
                           &harness->spool);
 }
@@ -139,6 +143,9 @@ void harness_open(struct harness *harness, enum harness_kind kind)
     } else if (harness->make_disk == NULL) {
         strcpy(harness->path, "/tmp/holdfast-spool-XXXXXX");
         assert_non_null(mkdtemp(harness->path));
+    }
+    if (kind == HARNESS_POSTGRES) {
+        harness_tables();
     }
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     harness_load(harness);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the spool's tests share: a spool of either kind that can be closed and opened again, batches
+ * What the spool's tests share: a spool of any kind that can be closed and opened again, batches
  * that are waited for, messages made from a number, and what a load has handed over.
  */
 #ifndef HOLDFAST_TESTS_SPOOL_HARNESS_H
@@ -9,7 +9,7 @@
 #include "base/buffer.h"
 #include "spool/spool.h"
 
-enum harness_kind { HARNESS_MEMORY, HARNESS_LOG };
+enum harness_kind { HARNESS_MEMORY, HARNESS_LOG, HARNESS_POSTGRES };
 
 struct harness {
     enum harness_kind kind;

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "tests/spool/harness.h"
+#include "tests/spool/harness_postgres.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -667,5 +668,10 @@ int main(void)
     int failed = cmocka_run_group_tests_name("spool on memory", tests, NULL, NULL);
     kind_under_test = HARNESS_LOG;
     failed += cmocka_run_group_tests_name("spool on log", tests, NULL, NULL);
+    kind_under_test = HARNESS_POSTGRES;
+    if (harness_server() != NULL) {
+        failed += cmocka_run_group_tests_name("spool on PostgreSQL", tests, NULL, NULL);
+        harness_server_done();
+    }
     return failed;
 }

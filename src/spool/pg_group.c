@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From batches to groups and back: what is sent to the database together, what becomes of it, and
+ * what is kept in the journal when the database does not take it in time.
+ */
+#include "spool/pg_internal.h"
+
+#include "sys/clock.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void pg_pump_later(struct pg_spool *pg)
+{
+    if (!pg->ending) {
+        loop_later_ask(pg->later);
+    }
+}
+
+/* ---- is it there? ------------------------------------------------------------------------ */
+
+void pg_set_up(struct pg_spool *pg, bool up, const char *reason)
+{
+    snprintf(pg->reason, sizeof(pg->reason), "%s", up ? "" : reason);
+    if (pg->up == up) {
+        return;
+    }
+    pg->up = up;
+    pg->since_ms = clock_steady_ms();
+    if (pg->owner.state_changed != NULL && pg->opened && !pg->ending) {
+        pg->owner.state_changed(pg->owner.context);
+    }
+}
+
+bool pg_is_away(const struct pg_spool *pg)
+{
+    return !pg->up || (pg->group_running && clock_steady_ms() - pg->group->began_ms >= PG_SLOW_MS);
+}
+
+/* ---- the end of a batch ------------------------------------------------------------------ */
+
+static void tell(struct pg_batch *batch, enum error error)
+{
+    if (batch->told) {
+        return;
+    }
+    batch->told = true;
+    if (batch->refused && error == ERROR_NONE) {
+        error = ERROR_DENIED;
+    }
+    if (batch->fn != NULL) {
+        batch->fn(batch->context, error, (const void *)batch->handles.data,
+                  error == ERROR_NONE ? batch->handles.length / sizeof(struct spool_handle) : 0);
+    }
+}
+
+static void fail(struct pg_batch *batch, enum error error)
+{
+    struct pg_spool *pg = batch->pg;
+    for (size_t i = 0; i < batch_new_count(batch); i++) {
+        uint32_t journal = batch_news(batch)[i].journal;
+        if (!batch->grouped && pg_local_at(pg, journal) != NULL) {
+            pg_local_drop(pg, journal);
+        }
+    }
+    pg_batch_undo(batch);
+    tell(batch, error);
+}
+
+static void let_go(struct pg_batch *batch)
+{
+    if (batch->told && !batch->grouped && !batch->diverting) {
+        pg_batch_free(batch);
+    }
+}
+
+static void fail_broken(struct pg_spool *pg)
+{
+    LIST_EACH(&pg->queue, at, after)
+    {
+        struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        if (batch->error != ERROR_NONE && batch->journalled && !batch->told) {
+            fail(batch, batch->error);
+            let_go(batch);
+            after = pg->queue.next; /* it may have submitted, or what follows may be gone */
+        }
+    }
+}
+
+/* ---- into the journal -------------------------------------------------------------------- */
+
+static struct pg_local *local_of(const struct pg_spool *pg, const struct pg_operation *operation,
+                                 uint32_t *ret_journal)
+{
+    const struct stored *stored = pg_part_of(pg, operation->part, operation->id);
+    if (stored == NULL) {
+        return NULL;
+    }
+    *ret_journal = stored->offset;
+    return pg_local_at(pg, stored->offset);
+}
+
+/* False: it must wait for the database. */
+static bool note_operation(struct pg_batch *batch, struct pg_operation *operation)
+{
+    struct pg_spool *pg = batch->pg;
+    uint64_t group = batch->grouped ? pg->group->number : 0;
+    if (operation->kind == PG_GLOBAL) {
+        operation->noted = pg_global_set(pg, operation->key, operation->payload, true);
+        pg_global_group(pg, operation->key, group);
+        return operation->noted;
+    }
+    if (operation->of_new != STORED_NONE) {
+        operation->noted = true; /* with the message */
+        return true;
+    }
+    uint32_t journal;
+    struct pg_local *local = operation->fact ? local_of(pg, operation, &journal) : NULL;
+    const struct pg_pending pending = {.group = group,
+                                       .fate = operation->fate,
+                                       .delivery = operation->delivery,
+                                       .when_ms = operation->when_ms};
+    if (local == NULL || pg_local_add(local, &pending, operation->payload) != ERROR_NONE) {
+        return false;
+    }
+    operation->noted = true;
+    pg_pending_put_last(pg, journal);
+    return true;
+}
+
+/* What must be atomic with a decision waits with it; facts do not. */
+static bool is_free(const struct pg_batch *batch)
+{
+    return !batch->decides || batch_new_count(batch) == 0;
+}
+
+static void tell_diverted(struct pg_batch *batch)
+{
+    struct pg_spool *pg = batch->pg;
+    bool all = true;
+    for (size_t i = 0; i < batch_operation_count(batch); i++) {
+        struct pg_operation *operation = &batch_operations(batch)[i];
+        uint32_t journal;
+        if (!operation->noted && !operation->done) {
+            all = false;
+        } else if (!operation->done && operation->kind == PG_FATE &&
+                   local_of(pg, operation, &journal) != NULL && !batch->grouped) {
+            pg_local_queue(pg, journal);
+        }
+    }
+    pg_batch_apply_noted(batch);
+    if (!is_free(batch)) {
+        return;
+    }
+    for (size_t i = 0; i < batch_new_count(batch); i++) {
+        struct pg_local *local = pg_local_at(pg, batch_news(batch)[i].journal);
+        assert(local != NULL);
+        pg_local_count(pg, local);
+        if (!batch->grouped) {
+            local->queued = false;
+            pg_local_queue(pg, batch_news(batch)[i].journal);
+        }
+    }
+    if (!batch->grouped) {
+        buffer_clear(&batch->news);
+        batch->bytes = 0;
+    }
+    if (all) {
+        tell(batch, ERROR_NONE);
+    }
+}
+
+static void diverted(void *context, enum error error, const struct spool_handle *handles,
+                     size_t count)
+{
+    (void)handles;
+    (void)count;
+    struct pg_batch *batch = context;
+    struct pg_spool *pg = batch->pg;
+    batch->diverting = false;
+    if (!batch->told) {
+        if (error != ERROR_NONE) {
+            fail(batch, error);
+        } else {
+            batch->diverted = true;
+            tell_diverted(batch);
+        }
+    }
+    let_go(batch);
+    pg_pump_later(pg);
+}
+
+static void divert(struct pg_batch *batch)
+{
+    struct pg_spool *pg = batch->pg;
+    bool whole = is_free(batch);
+    bool any = whole && (batch_new_count(batch) > 0 || batch_operation_count(batch) == 0);
+    spool_batch_begin(pg->journal);
+    for (size_t i = 0; i < batch_operation_count(batch); i++) {
+        struct pg_operation *operation = &batch_operations(batch)[i];
+        if (!operation->done && !operation->noted &&
+            (whole || (operation->fact && operation->of_new == STORED_NONE))) {
+            any |= note_operation(batch, operation);
+        }
+    }
+    if (!any) {
+        spool_batch_cancel(pg->journal);
+        return;
+    }
+    batch->diverting = true;
+    spool_batch_submit(pg->journal, SPOOL_SYNCED, diverted, batch);
+}
+
+static void divert_list(struct pg_spool *pg, struct link *list)
+{
+    int64_t now_ms = clock_steady_ms();
+    bool away = pg_is_away(pg);
+    LIST_EACH(list, at, after)
+    {
+        struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        bool waits = batch->journalled && !batch->told && !batch->diverting && !batch->diverted &&
+                     batch->error == ERROR_NONE && !batch->refused && !batch->stuck;
+        if (waits && (away || now_ms - batch->submitted_ms >= PG_SLOW_MS)) {
+            divert(batch);
+            batch->stuck = !batch->diverting;
+        }
+    }
+}
+
+void pg_divert_due(struct pg_spool *pg)
+{
+    if (pg->group != NULL) {
+        divert_list(pg, &pg->group->batches);
+    }
+    divert_list(pg, &pg->queue);
+}
+
+/* ---- the lease --------------------------------------------------------------------------- */
+
+void pg_tell_held(struct pg_spool *pg)
+{
+    while (!list_is_empty(&pg->held) && (pg_lease_holds(pg) || pg->ending)) {
+        struct pg_batch *batch = LIST_ENTRY(pg->held.next, struct pg_batch, link);
+        list_remove(&batch->link);
+        tell(batch, ERROR_NONE);
+        let_go(batch);
+    }
+}
+
+void pg_refuse_held(struct pg_spool *pg, const struct pg_share *share)
+{
+    LIST_EACH(&pg->held, at, after)
+    {
+        struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        for (size_t i = 0; i < batch_operation_count(batch); i++) {
+            batch->refused |= batch_operations(batch)[i].share == share;
+        }
+        if (batch->refused) {
+            list_remove(&batch->link);
+            tell(batch, ERROR_NONE);
+            let_go(batch);
+            after = pg->held.next;
+        }
+    }
+}
+
+/* ---- the outcome ------------------------------------------------------------------------- */
+
+void pg_group_free(struct pg_group *group)
+{
+    if (group == NULL) {
+        return;
+    }
+    arena_done(&group->arena);
+    buffer_done(&group->messages);
+    buffer_done(&group->fates);
+    buffer_done(&group->notes);
+    buffer_done(&group->globals);
+    buffer_done(&group->checks);
+    buffer_done(&group->names);
+    free(group);
+}
+
+static void unpin_all(struct pg_group *group)
+{
+    const struct pg_send_message *messages = (const void *)group->messages.data;
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
+        spool_unpin(group->pg->journal, (struct spool_handle){messages[i].journal});
+    }
+}
+
+static void await_parts(struct pg_spool *pg, const struct pg_send_message *message)
+{
+    struct pg_local *local = pg_local_at(pg, message->journal);
+    for (uint32_t i = 0; i < message->part_count && pg->shared; i++) {
+        const struct pg_share *share =
+            map_get(&pg->numbers, (uint64_t)message->parts[i].share->number);
+        if (share != NULL && (share->owned || share->taking)) {
+            local->awaited++;
+        }
+    }
+}
+
+/* Facts that were noted in the journal while the group was under way. */
+static void each_noted(struct pg_batch *batch, uint64_t group)
+{
+    struct pg_spool *pg = batch->pg;
+    for (size_t i = 0; i < batch_operation_count(batch); i++) {
+        const struct pg_operation *operation = &batch_operations(batch)[i];
+        if (!operation->noted || operation->kind != PG_FATE || operation->of_new != STORED_NONE) {
+            continue;
+        }
+        struct spool_handle journal = spool_find(pg->journal, operation->id);
+        if (pg_local_at(pg, journal.index) == NULL) {
+            continue;
+        }
+        if (group != 0) {
+            pg_local_settle(pg, journal.index, group);
+        } else {
+            pg_local_queue(pg, journal.index);
+        }
+    }
+}
+
+static void commit_batch(struct pg_batch *batch, uint64_t group)
+{
+    struct pg_spool *pg = batch->pg;
+    batch->grouped = false;
+    list_remove(&batch->link);
+    each_noted(batch, group);
+    for (size_t i = 0; i < batch_new_count(batch); i++) {
+        const struct pg_local *local = pg_local_at(pg, batch_news(batch)[i].journal);
+        if (local != NULL && !local->stored) {
+            pg->quarantined++;
+            fail(batch, ERROR_IO); /* the journal does not give back what it took */
+            break;
+        }
+    }
+    pg_batch_apply(batch);
+    if (batch->decides && !batch->told && !pg_lease_holds(pg) && !pg->ending) {
+        list_append(&pg->held, &batch->link);
+        return;
+    }
+    tell(batch, ERROR_NONE);
+    let_go(batch);
+}
+
+static void group_committed(struct pg_spool *pg, struct pg_group *group)
+{
+    const struct pg_send_message *messages = (const void *)group->messages.data;
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
+        if (messages[i].error == ERROR_NONE) {
+            await_parts(pg, &messages[i]);
+            for (uint32_t p = 0; p < messages[i].part_count; p++) {
+                int64_t sequence = messages[i].parts[p].sequence;
+                pg->committed = sequence > pg->committed ? sequence : pg->committed;
+            }
+            pg_local_stored(pg, messages[i].journal, group->number);
+        }
+    }
+    const uint32_t *forwards = (const void *)pg->forward.data;
+    for (size_t i = 0; i < pg->group_forwards; i++) {
+        uint32_t journal = forwards[pg->forward_at + i];
+        struct pg_local *local = pg_local_at(pg, journal);
+        if (local != NULL && local->queued && local->stored) {
+            pg_local_stored(pg, journal, group->number); /* what was pending */
+        }
+    }
+    pg->forward_at += pg->group_forwards;
+    if (pg->forward_at * sizeof(*forwards) > pg->forward.length / 2) {
+        buffer_consume(&pg->forward, pg->forward_at * sizeof(*forwards));
+        pg->forward_at = 0;
+    }
+    pg_globals_stored(pg, group->number);
+    while (!list_is_empty(&group->batches)) {
+        commit_batch(LIST_ENTRY(group->batches.next, struct pg_batch, link), group->number);
+    }
+    uint32_t took_us = (uint32_t)(group->took_ns / 1000);
+    pg->commit_us = pg->commit_us == 0 ? took_us : (pg->commit_us * 7 + took_us) / 8;
+    pg->groups++;
+}
+
+/* Nothing of it was done: what it carries waits again, where it was. */
+static void group_dissolve(struct pg_spool *pg, struct pg_group *group)
+{
+    while (!list_is_empty(&group->batches)) {
+        struct pg_batch *batch = LIST_ENTRY(group->batches.previous, struct pg_batch, link);
+        batch->grouped = false;
+        list_remove(&batch->link);
+        list_insert_before(pg->queue.next, &batch->link);
+        each_noted(batch, 0);
+    }
+}
+
+static void refuse_stale(struct pg_spool *pg, struct pg_group *group)
+{
+    struct pg_check *checks = (void *)group->checks.data;
+    for (size_t i = 0; i < group->checks.length / sizeof(*checks); i++) {
+        if (!checks[i].stale) {
+            continue;
+        }
+        LIST_EACH(&pg->queue, at, after)
+        {
+            pg_batch_refuse(LIST_ENTRY(at, struct pg_batch, link), checks[i].share,
+                            checks[i].token);
+        }
+        if (checks[i].share->token == checks[i].token) {
+            pg_share_lost(pg, checks[i].share);
+        }
+    }
+}
+
+static void group_done(void *context)
+{
+    struct pg_group *group = context;
+    struct pg_spool *pg = group->pg;
+    pg->group_running = false;
+    if (group->stale || group->stage == PG_STAGE_COMMITTED) {
+        pg_set_up(pg, true, "");
+        pg->ask_failed = false;
+        unpin_all(group);
+        pg->group = NULL;
+        if (group->stale) {
+            group_dissolve(pg, group);
+            refuse_stale(pg, group);
+        } else {
+            group_committed(pg, group);
+        }
+        pg->group_forwards = 0;
+        pg_group_free(group);
+        pg_follow_soon(pg);
+    } else {
+        pg_set_up(pg, false, group->reason);
+        loop_timer_set(pg->retry, PG_AGAIN_MS);
+    }
+    pg_pump_later(pg);
+}
+
+static void group_start(struct pg_spool *pg)
+{
+    struct pg_group *group = pg->group;
+    group->began_ms = clock_steady_ms();
+    pg->group_running = true;
+    if (worker_submit(pg->committer, pg_group_run, group_done, group) != ERROR_NONE) {
+        pg->group_running = false;
+        loop_timer_set(pg->retry, PG_AGAIN_MS);
+    }
+}
+
+void pg_group_retry(void *context)
+{
+    struct pg_spool *pg = context;
+    if (pg->group != NULL && !pg->group_running) {
+        group_start(pg);
+    }
+}
+
+static bool is_empty(const struct pg_group *group)
+{
+    return group->messages.length == 0 && group->fates.length == 0 && group->notes.length == 0 &&
+           group->globals.length == 0;
+}
+
+void pg_batches_end(struct pg_spool *pg)
+{
+    pg_tell_held(pg);
+    if (pg->group != NULL) {
+        unpin_all(pg->group);
+        group_dissolve(pg, pg->group);
+        pg_group_free(pg->group);
+        pg->group = NULL;
+    }
+    while (!list_is_empty(&pg->queue)) {
+        struct pg_batch *batch = LIST_ENTRY(pg->queue.next, struct pg_batch, link);
+        tell(batch, batch->error != ERROR_NONE ? batch->error : ERROR_CLOSED);
+        pg_batch_free(batch);
+    }
+}
+
+/* ---- the pump ---------------------------------------------------------------------------- */
+
+void pg_pump(void *context)
+{
+    struct pg_spool *pg = context;
+    assert(pg->open == NULL);
+    fail_broken(pg);
+    pg_tell_held(pg);
+    if (pg->group == NULL && pg_is_wanted(pg) && pg_gather(pg) != NULL) {
+        struct pg_group *group = pg->group;
+        if (!is_empty(group)) {
+            group_start(pg);
+        } else {
+            group->stage = PG_STAGE_COMMITTED;
+            pg->group = NULL;
+            group_committed(pg, group);
+            pg->group_forwards = 0;
+            pg_group_free(group);
+            pg_pump_later(pg);
+        }
+    }
+    pg->flush_lazy = pg->flush_lazy && pg->group == NULL && !list_is_empty(&pg->queue);
+    pg_divert_due(pg);
+    pg_shares_settle(pg);
+    pg_marks_write(pg);
+    if (pg->batches > 0 && !pg->ending) {
+        loop_timer_set(pg->timer, PG_SLOW_MS / 20);
+    }
+}

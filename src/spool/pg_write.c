@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The committer: a group becomes one transaction, sent as one pipeline, so that it costs one round
+ * trip and one commit. Runs on its worker's thread; of the loop's things it has the group alone.
+ *
+ * Each transaction writes the group's number into a row of the node's own. When the end of a commit
+ * is not known, that row says what became of it: it is locked by whatever is still under way.
+ */
+#include "spool/pg_send.h"
+#include "sys/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char begin_sql[] = "BEGIN";
+static const char lazy_sql[] = "SET LOCAL synchronous_commit TO off";
+static const char commit_sql[] = "COMMIT";
+static const char mark_new_sql[] = "INSERT INTO holdfast.globals (node, key, payload)"
+                                   " VALUES ($1, '.group', '') ON CONFLICT DO NOTHING";
+static const char mark_sql[] =
+    "UPDATE holdfast.globals SET payload = $2 WHERE node = $1 AND key = '.group'";
+static const char mark_read_sql[] =
+    "SELECT payload FROM holdfast.globals WHERE node = $1 AND key = '.group' FOR UPDATE";
+static const char order_sql[] =
+    "INSERT INTO holdfast.order_marks (at, seq) SELECT date_trunc('second', now()), last_value"
+    " FROM holdfast.part_seq ON CONFLICT DO NOTHING";
+/* Divides by zero unless each share has its token; the locks keep it so until the commit. */
+static const char check_sql[] = "WITH held AS (SELECT s.share FROM holdfast.shares s"
+                                " JOIN unnest($1::int4[], $2::int8[]) AS w (share, token)"
+                                " ON s.share = w.share AND s.token = w.token FOR SHARE OF s)"
+                                " SELECT 1 / (count(*) = $3)::int4 FROM held";
+static const char stale_sql[] =
+    "SELECT w.share, w.token FROM unnest($1::int4[], $2::int8[]) AS w (share, token)"
+    " WHERE NOT EXISTS (SELECT FROM holdfast.shares s"
+    " WHERE s.share = w.share AND s.token = w.token)";
+static const char name_new_sql[] =
+    "INSERT INTO holdfast.shares (name, family, \"group\", part)"
+    " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[]) ON CONFLICT DO NOTHING";
+static const char name_sql[] =
+    "SELECT s.share FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n)"
+    " JOIN holdfast.shares s ON s.name = w.name ORDER BY w.n";
+
+static const char global_sql[] =
+    "INSERT INTO holdfast.globals (node, key, payload) VALUES ($1, $2, $3)"
+    " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload";
+static const char global_gone_sql[] = "DELETE FROM holdfast.globals WHERE node = $1 AND key = $2";
+
+/* ---- sending ----------------------------------------------------------------------------- */
+
+static enum database_outcome send_globals(struct pg_group *group)
+{
+    const struct pg_send_global *globals = (const void *)group->globals.data;
+    enum database_outcome outcome = DATABASE_DONE;
+    for (size_t i = 0; i < group->globals.length / sizeof(*globals) && outcome == DATABASE_DONE;
+         i++) {
+        struct database_scalar node;
+        bool gone = globals[i].payload.length == 0;
+        const struct database_value values[] = {database_int2(&node, (int16_t)group->node),
+                                                database_bytea(globals[i].key),
+                                                database_bytea(globals[i].payload)};
+        outcome = database_queue(group->writer->database, gone ? global_gone_sql : global_sql,
+                                 values, gone ? 2 : 3);
+    }
+    return outcome;
+}
+
+static void check_arrays(const struct pg_group *group, struct pg_arrays *arrays)
+{
+    const struct pg_check *checks = (const void *)group->checks.data;
+    size_t count = group->checks.length / sizeof(*checks);
+    struct buffer numbers = {0}, tokens = {0};
+    for (size_t i = 0; i < count; i++) {
+        database_put_int4(&numbers, checks[i].number);
+        database_put_int8(&tokens, checks[i].token);
+    }
+    pg_arrays_add(arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &numbers);
+    pg_arrays_add(arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, count, &tokens);
+    buffer_done(&numbers);
+    buffer_done(&tokens);
+}
+
+static enum database_outcome send_checks(struct pg_group *group)
+{
+    struct pg_arrays arrays = {0};
+    struct database_scalar count;
+    check_arrays(group, &arrays);
+    arrays.values[arrays.count] =
+        database_int8(&count, (int64_t)(group->checks.length / sizeof(struct pg_check)));
+    buffer_init(&arrays.buffers[arrays.count++], 0);
+    enum database_outcome outcome =
+        arrays.failed
+            ? DATABASE_MEMORY
+            : database_queue(group->writer->database, check_sql, arrays.values, arrays.count);
+    pg_arrays_done(&arrays);
+    return outcome;
+}
+
+static enum database_outcome send_mark(struct pg_group *group)
+{
+    struct database_scalar node;
+    struct slice number = slice_make(&group->number, sizeof(group->number));
+    const struct database_value values[] = {database_int2(&node, (int16_t)group->node),
+                                            database_bytea(number)};
+    return database_queue(group->writer->database, mark_sql, values, 2);
+}
+
+/* ---- the transaction --------------------------------------------------------------------- */
+
+static void keep_reason(struct pg_group *group, enum database_outcome outcome)
+{
+    const char *text = database_error(group->writer->database);
+    group->outcome = outcome;
+    snprintf(group->reason, sizeof(group->reason), "%.*s", (int)sizeof(group->reason) - 1,
+             text[0] != '\0' ? text : "out of memory");
+}
+
+/* What comes first has a known place: *ret_check is that of the check, or SIZE_MAX. */
+static enum database_outcome send_all(struct pg_group *group, size_t *ret_check)
+{
+    struct database *database = group->writer->database;
+    enum database_outcome outcome = database_queue(database, begin_sql, NULL, 0);
+    size_t count = 1;
+    *ret_check = SIZE_MAX;
+    if (outcome == DATABASE_DONE && group->lazy) {
+        outcome = database_queue(database, lazy_sql, NULL, 0);
+        count++;
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = send_mark(group);
+        count++;
+    }
+    if (outcome == DATABASE_DONE && group->checks.length > 0) {
+        *ret_check = count;
+        outcome = send_checks(group);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = pg_send_mail(group);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = send_globals(group);
+    }
+    int64_t now_ms = clock_steady_ms();
+    if (outcome == DATABASE_DONE && !group->lazy && now_ms - group->writer->marked_ms >= 1000) {
+        group->writer->marked_ms = now_ms;
+        outcome = database_queue(database, order_sql, NULL, 0);
+    }
+    return outcome == DATABASE_DONE ? database_queue(database, commit_sql, NULL, 0) : outcome;
+}
+
+static struct pg_new_part *part_of(struct pg_group *group, struct message_id id, int32_t share,
+                                   size_t *at)
+{
+    struct pg_send_message *messages = (void *)group->messages.data;
+    size_t count = group->messages.length / sizeof(*messages);
+    for (size_t i = 0; i < count; i++, *at = (*at + 1) % count) {
+        if (!id_equal(messages[*at].id, id)) {
+            continue;
+        }
+        for (uint32_t p = 0; p < messages[*at].part_count; p++) {
+            if (messages[*at].parts[p].share->number == share) {
+                return &messages[*at].parts[p];
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Where it stands in the order, as the database has given it. */
+static void take_sequences(struct pg_group *group, const struct database_rows *rows)
+{
+    size_t at = 0;
+    for (size_t i = 0; rows != NULL && i < database_count(rows); i++) {
+        struct pg_new_part *part = part_of(group, database_get_uuid(rows, i, 0),
+                                           (int32_t)database_get_int(rows, i, 1), &at);
+        if (part != NULL) {
+            part->sequence = database_get_int(rows, i, 2);
+        }
+    }
+}
+
+static void find_stale(struct pg_group *group)
+{
+    const struct database_rows *rows;
+    struct pg_arrays arrays = {0};
+    check_arrays(group, &arrays);
+    enum database_outcome outcome = arrays.failed
+                                        ? DATABASE_MEMORY
+                                        : database_query(group->writer->database, stale_sql,
+                                                         arrays.values, 2, PG_CALL_MS, &rows);
+    struct pg_check *checks = (void *)group->checks.data;
+    for (size_t i = 0; outcome == DATABASE_DONE && i < database_count(rows); i++) {
+        for (size_t c = 0; c < group->checks.length / sizeof(*checks); c++) {
+            if (checks[c].number == database_get_int(rows, i, 0) &&
+                checks[c].token == database_get_int(rows, i, 1)) {
+                checks[c].stale = group->stale = true;
+            }
+        }
+    }
+    pg_arrays_done(&arrays);
+}
+
+static void transact(struct pg_group *group)
+{
+    size_t failed = SIZE_MAX, check;
+    enum database_outcome outcome = send_all(group, &check);
+    if (outcome != DATABASE_DONE) {
+        keep_reason(group, outcome); /* COMMIT was not sent */
+        database_disconnect(group->writer->database);
+        return;
+    }
+    outcome = database_flush(group->writer->database, PG_CALL_MS, &failed);
+    if (outcome == DATABASE_DONE || outcome == DATABASE_WARNED) {
+        for (size_t i = 0; group->messages.length > 0; i++) {
+            const struct database_rows *rows = database_result(group->writer->database, i);
+            if (rows == NULL) {
+                break;
+            }
+            if (database_count(rows) > 0) {
+                take_sequences(group, rows);
+            }
+        }
+    }
+    if (outcome == DATABASE_DONE) {
+        group->stage = PG_STAGE_COMMITTED;
+        return;
+    }
+    keep_reason(group, outcome);
+    if (outcome == DATABASE_WARNED || outcome == DATABASE_LOST) {
+        group->stage = PG_STAGE_UNKNOWN;
+        return;
+    }
+    if (strcmp(database_state_code(group->writer->database), "23514") == 0) {
+        /* There is no partition. */
+        group->writer->routed_until_ms = clock_steady_ms() + PG_ROUTED_MS;
+        group->unpartitioned = true;
+    }
+    bool refused = failed == check && check != SIZE_MAX;
+    if (database_run(group->writer->database, "ROLLBACK", PG_CALL_MS) == DATABASE_DONE && refused) {
+        find_stale(group);
+    }
+}
+
+/* Whether it was committed after all; and then, whether that will last: a commit that follows it,
+ * and is confirmed, says so. */
+static void resolve(struct pg_group *group)
+{
+    struct database_scalar node;
+    const struct database_rows *rows;
+    struct slice number = slice_make(&group->number, sizeof(group->number));
+    const struct database_value values[] = {database_int2(&node, (int16_t)group->node),
+                                            database_bytea(number)};
+    enum database_outcome outcome = database_run(group->writer->database, "BEGIN", PG_CALL_MS);
+    if (outcome == DATABASE_DONE) {
+        outcome =
+            database_query(group->writer->database, mark_read_sql, values, 1, PG_CALL_MS, &rows);
+    }
+    bool there = outcome == DATABASE_DONE && database_count(rows) == 1 &&
+                 slice_equal(database_get_slice(rows, 0, 0), number);
+    if (outcome == DATABASE_DONE && there) {
+        outcome = database_query(group->writer->database, mark_sql, values, 2, PG_CALL_MS, NULL);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = database_run(group->writer->database, there ? "COMMIT" : "ROLLBACK", PG_CALL_MS);
+    }
+    if (outcome == DATABASE_DONE) {
+        group->stage = there ? PG_STAGE_COMMITTED : PG_STAGE_NEW;
+        return;
+    }
+    keep_reason(group, outcome);
+    if (outcome != DATABASE_LOST && outcome != DATABASE_WARNED) {
+        database_disconnect(group->writer->database);
+    }
+}
+
+/* FAMILY[@GROUP]:PART */
+static void put_name(struct buffer columns[4], const struct pg_share *share)
+{
+    struct slice name = slice_make(share->name, share->length);
+    size_t colon = slice_find_last(name, ':');
+    struct slice front = slice_take(name, colon);
+    size_t at = slice_find(front, '@');
+    uint64_t part = 0;
+    (void)!slice_to_u64(slice_skip(name, colon + 1), &part);
+    database_put_bytes(&columns[0], name);
+    database_put_bytes(&columns[1], slice_take(front, at));
+    database_put_bytes(&columns[2], slice_skip(front, at + 1));
+    database_put_int4(&columns[3], (int32_t)part);
+}
+
+static enum database_outcome ask_names(struct pg_group *group)
+{
+    struct pg_share *const *names = (const void *)group->names.data;
+    size_t count = group->names.length / sizeof(*names);
+    struct database *database = group->writer->database;
+    const struct database_rows *rows;
+    struct buffer columns[4] = {0};
+    struct pg_arrays arrays = {0};
+    for (size_t i = 0; i < count; i++) {
+        put_name(columns, names[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        pg_arrays_add(&arrays, DATABASE_TEXT, DATABASE_TEXT_ARRAY, count, &columns[i]);
+    }
+    pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &columns[3]);
+    enum database_outcome outcome =
+        arrays.failed ? DATABASE_MEMORY
+                      : database_query(database, name_new_sql, arrays.values, 4, PG_CALL_MS, NULL);
+    if (outcome == DATABASE_DONE) {
+        outcome = database_query(database, name_sql, arrays.values, 1, PG_CALL_MS, &rows);
+    }
+    if (outcome == DATABASE_DONE && database_count(rows) != count) {
+        outcome = DATABASE_AGAIN;
+    }
+    for (size_t i = 0; i < count && outcome == DATABASE_DONE; i++) {
+        names[i]->number = (int32_t)database_get_int(rows, i, 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        buffer_done(&columns[i]);
+        buffer_done(&arrays.buffers[i]);
+    }
+    return outcome;
+}
+
+static bool is_connected(struct pg_group *group)
+{
+    if (database_is_connected(group->writer->database)) {
+        return true;
+    }
+    struct database_scalar node;
+    const struct database_value values[] = {database_int2(&node, (int16_t)group->node)};
+    enum database_outcome outcome = database_connect(group->writer->database);
+    if (outcome == DATABASE_DONE) {
+        outcome =
+            database_query(group->writer->database, mark_new_sql, values, 1, PG_CALL_MS, NULL);
+    }
+    if (outcome != DATABASE_DONE) {
+        keep_reason(group, outcome);
+    }
+    return outcome == DATABASE_DONE;
+}
+
+void pg_group_run(void *job)
+{
+    struct pg_group *group = job;
+    group->began_ns = clock_steady_ns();
+    group->stale = false;
+    if (!is_connected(group)) {
+        group->again = true;
+        return;
+    }
+    if (group->stage == PG_STAGE_UNKNOWN) {
+        resolve(group);
+    }
+    if (group->stage == PG_STAGE_NEW && group->names.length > 0) {
+        enum database_outcome outcome = ask_names(group);
+        if (outcome != DATABASE_DONE) {
+            keep_reason(group, outcome);
+            return;
+        }
+        group->names.length = 0;
+    }
+    group->unpartitioned = false;
+    if (group->stage == PG_STAGE_NEW) {
+        transact(group);
+    }
+    if (group->unpartitioned) {
+        transact(group); /* which asks now */
+    }
+    group->again = true;
+    group->took_ns = clock_steady_ns() - group->began_ns;
+    if (group->outcome == DATABASE_READONLY && group->stage != PG_STAGE_COMMITTED) {
+        database_disconnect(group->writer->database);
+    }
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The spool of a cluster: PostgreSQL holds the mail, and a journal of the node's own (the log
+ * back-end) what the database cannot take now (docs/decisions/0043). Behind spool.h; here is what
+ * only a cluster needs.
+ *
+ * What is accepted goes into the journal first (written, not synced), from there into the database,
+ * with all that gathered meanwhile in one transaction. So what comes in large is never in memory as
+ * a whole, what we deliver ourselves is not read back, and there is one way into the database,
+ * whether it is there or comes back tomorrow. A batch completes
+ *   - when that has committed; or
+ *   - when its messages and facts are on stable storage in the journal: if the database is away, or
+ *     has not committed 2 s after the submission, or has warned that no standby has the commit.
+ *     They are forwarded in order when it is back, once, also across a crash.
+ * A fact is that a delivery was handed over (spool_batch_taken()). All other fates and notes are
+ * decisions. These, and notes about no message, are never in the journal alone: a batch that has
+ * some waits for the database, and is given up only when the share is not ours any more.
+ *
+ * What spool.h says holds, but for this: the batches of a node take effect in order only as long as
+ * the database takes them. Mail that was forwarded stands behind what others sent meanwhile, and is
+ * sorted in among it by its own time, to the second.
+ *
+ * Copies of mail that was handed over (spool/copies.h) are not kept apart: nothing is found by
+ * spool_copies_find() (it ends at once and has found nothing), and spool_keep_copies() does
+ * nothing.
+ */
+#ifndef HOLDFAST_SPOOL_POSTGRES_H
+#define HOLDFAST_SPOOL_POSTGRES_H
+
+#include "spool/spool.h"
+#include "sys/database.h"
+
+enum {
+    SPOOL_SHARE_MAX = 500, /* bytes of a share's name */
+    SPOOL_LEASE_MS =
+        2000, /* so much of it must be left when something is done that depends on it */
+};
+
+/* Who has which part of the mail. Without it everything is one share that is always ours, and what
+ * spool.h says of handles at completion and of loading holds. With it:
+ *   - completions give no handles: whoever owns the part hears of it by following;
+ *   - spool_load() gives the notes about no message, and is complete. Messages come by its loader,
+ *     which must stay good until spool_close(), at any time later and never from inside a call: all
+ *     that a share holds after spool_postgres_take(), then what follows;
+ *   - a handle stands for a part: the deliveries of one message that are in one share. Two parts of
+ *     a message may be here; spool_find() gives one of them. */
+struct spool_shares {
+    void *context;
+    /* The name of the share of this delivery, put into `buffer`; a pure function of the address. */
+    struct slice (*name)(void *context, const struct spool_message *message, uint32_t delivery,
+                         uint8_t buffer[SPOOL_SHARE_MAX]);
+    /* All that was in it has been loaded. */
+    void (*taken)(void *context, int32_t share);
+    /* Its parts will be gone when this returns: their handles are invalid then. `stale`: the
+     * database has refused a decision because somebody else has the share now. */
+    void (*left)(void *context, int32_t share, bool stale);
+};
+
+struct spool_postgres_settings {
+    struct database_settings database;
+    uint16_t node;         /* whose notes about no message these are */
+    bool defer_when_away;  /* accept nothing then (ERROR_IO) */
+    uint32_t inline_bytes; /* contents beyond this are cut into chunks */
+    uint32_t chunk_bytes;
+    const struct spool_shares *shares; /* copied; NULL: one share */
+};
+/* All but the database and the node. */
+void spool_postgres_settings_default(struct spool_postgres_settings *settings);
+
+/* `journal` is taken over. The database need not be there. Errors as of spool_open_log(). */
+enum error spool_open_postgres(struct loop *loop, struct disk *journal,
+                               const struct spool_settings *settings,
+                               const struct spool_postgres_settings *postgres,
+                               const struct spool_owner *owner,
+                               struct spool **ret_spool) MUST_CHECK;
+
+/* ---- shares ------------------------------------------------------------------------------ */
+
+/* It is ours with this token: what it holds is loaded. Taken again with another token: only that
+ * changes. */
+void spool_postgres_take(struct spool *spool, int32_t share, int64_t token);
+/* It is ours no more, and nothing of it is under way. `left` is called, not from inside. */
+void spool_postgres_leave(struct spool *spool, int32_t share);
+/* Until when what we own is ours, on the steady clock. Without SPOOL_LEASE_MS left decisions wait.
+ * Meaningless without shares. */
+void spool_postgres_lease(struct spool *spool, int64_t good_until_steady_ms);
+/* Somebody says that there is something new: looks at once. */
+void spool_postgres_follow(struct spool *spool);
+
+/* ---- state ------------------------------------------------------------------------------- */
+
+struct spool_postgres_state {
+    bool up;            /* the database takes what we give it */
+    int64_t since_ms;   /* on the steady clock */
+    uint64_t one_copy;  /* messages in the journal that the database has not got yet */
+    uint64_t waiting;   /* batches that wait for it */
+    uint32_t commit_us; /* from the beginning of a group to its commit; the mean of the last ones */
+    int64_t lag_ms;     /* how old the oldest of what waits is */
+    char reason[200];   /* why it is away, or empty */
+};
+void spool_postgres_status(const struct spool *spool, struct spool_postgres_state *ret_state);
+
+#endif

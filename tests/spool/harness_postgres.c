@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "spool/pg_partition.h"
+#include "spool/pg_schema.h"
+#include "tests/spool/harness_postgres.h"
+#include "tests/sys/postgres.h"
+
+static struct postgres *server;
+static struct database *database;
+
+struct postgres *harness_server(void)
+{
+    if (server == NULL) {
+        server = postgres_new(NULL);
+    }
+    return server;
+}
+
+void harness_server_done(void)
+{
+    database_free(database);
+    postgres_free(server);
+    database = NULL;
+    server = NULL;
+}
+
+static struct database_settings settings_of_server(void)
+{
+    return (struct database_settings){.conninfo = slice_from_text(postgres_conninfo(server)),
+                                      .name = SLICE_LITERAL("test"),
+                                      .connect_timeout_ms = 30000};
+}
+
+struct database *harness_database(void)
+{
+    const struct database_settings settings = settings_of_server();
+    if (database == NULL) {
+        database = database_new(&settings);
+        assert_non_null(database);
+    }
+    if (!database_is_connected(database)) {
+        assert_int_equal(database_connect(database), DATABASE_DONE);
+    }
+    return database;
+}
+
+void harness_tables(void)
+{
+    size_t count;
+    char problem[DATABASE_ERROR_SIZE];
+    const struct pg_migration *migrations = pg_migrations(&count);
+    assert_int_equal(
+        database_run(harness_database(), "DROP SCHEMA IF EXISTS holdfast CASCADE", 60000),
+        DATABASE_DONE);
+    assert_int_equal(pg_schema_apply(database, migrations, count, NULL, problem), ERROR_NONE);
+    int64_t ms = id_time_ms(harness_id(0));
+    assert_int_equal(pg_partition_add(database, ms, ms + 60000), DATABASE_DONE);
+}
+
+enum error harness_open_postgres(struct harness *harness, struct disk *journal, uint16_t node,
+                                 const struct spool_shares *shares)
+{
+    struct spool_postgres_settings settings;
+    spool_postgres_settings_default(&settings);
+    settings.database = settings_of_server();
+    settings.node = node;
+    settings.shares = shares;
+    return spool_open_postgres(harness->loop, journal, &harness->settings, &settings,
+                               &harness->owner, &harness->spool);
+}

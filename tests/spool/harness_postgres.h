@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The spool on PostgreSQL for the harness: one server a program, empty tables for each test.
+ */
+#ifndef HOLDFAST_TESTS_SPOOL_HARNESS_POSTGRES_H
+#define HOLDFAST_TESTS_SPOOL_HARNESS_POSTGRES_H
+
+#include "spool/postgres.h"
+#include "tests/spool/harness.h"
+
+/* The server of this program, started on first use; NULL: there is none here. */
+struct postgres *harness_server(void);
+void harness_server_done(void); /* at the end of main() */
+/* What the tests ask of it by themselves. */
+struct database *harness_database(void);
+/* Fresh tables, with partitions for the ids of harness_id(). */
+void harness_tables(void);
+/* Opens harness->spool on `journal`; `node` and `shares` as spool_postgres_settings has them. */
+enum error harness_open_postgres(struct harness *harness, struct disk *journal, uint16_t node,
+                                 const struct spool_shares *shares);
+
+#endif

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The spool on PostgreSQL when the database is away, slow, or comes back: what spool/postgres.h
+ * says of the journal.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "tests/spool/harness_postgres.h"
+#include "tests/sys/postgres.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { PATIENCE_MS = 60000, STEP_MS = 10 };
+
+/* Mail of the harness is of 2023: so was what had the first number then. */
+static const char old_mark_sql[] =
+    "INSERT INTO holdfast.order_marks (at, seq) VALUES (to_timestamp(1699999999), 1)";
+
+static int set_up(void **state)
+{
+    struct harness *harness = calloc(1, sizeof(*harness));
+    harness_open(harness, HARNESS_POSTGRES);
+    *state = harness;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    harness_done(*state);
+    free(*state);
+    return 0;
+}
+
+#define UNTIL(harness, condition)                                                                  \
+    do {                                                                                           \
+        for (int waited = 0; waited < PATIENCE_MS / STEP_MS && !(condition); waited++) {           \
+            harness_pass(harness, STEP_MS);                                                        \
+        }                                                                                          \
+        assert_true(condition);                                                                    \
+    } while (false)
+
+static struct spool_postgres_state state_of(const struct harness *harness)
+{
+    struct spool_postgres_state state;
+    spool_postgres_status(harness->spool, &state);
+    return state;
+}
+
+static int64_t count(const char *sql)
+{
+    const struct database_rows *rows;
+    struct database *database = harness_database();
+    enum database_outcome outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
+    if (outcome == DATABASE_LOST) { /* the server was away meanwhile */
+        database = harness_database();
+        outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
+    }
+    if (outcome != DATABASE_DONE) {
+        fail_msg("%s: %s", sql, database_error(database));
+    }
+    return database_get_int(rows, 0, 0);
+}
+
+static const char messages_sql[] = "SELECT count(*) FROM (SELECT id FROM holdfast.messages"
+                                   " UNION ALL SELECT id FROM holdfast.kept_messages) m";
+static const char parts_sql[] = "SELECT count(*) FROM holdfast.parts";
+static const char fates_sql[] = "SELECT count(*) FROM holdfast.fates";
+static const char notes_sql[] = "SELECT count(*) FROM holdfast.notes";
+static const char globals_sql[] = "SELECT count(*) FROM holdfast.globals WHERE key = 'key'";
+static const char order_sql[] =
+    "SELECT count(*) FROM (SELECT id, lag(id) OVER (ORDER BY seq, id) AS"
+    " before FROM holdfast.parts) o WHERE before > id";
+
+static void run(const char *sql)
+{
+    struct database *database = harness_database();
+    assert_int_equal(database_run(database, sql, PATIENCE_MS), DATABASE_DONE);
+}
+
+static void end(struct harness *harness)
+{
+    harness_finish(harness, spool_find(harness->spool, harness_id(3)), 0);
+}
+
+static void it_is_in_the_database(void **state)
+{
+    struct harness *harness = *state;
+    harness_accept(harness, 2, 100); /* three recipients */
+    harness_accept(harness, 3, 400000);
+    assert_int_equal(count(messages_sql), 2);
+    assert_int_equal(count(parts_sql), 2);
+    assert_int_equal(count("SELECT sum(length(bytes)) FROM holdfast.chunks"), 400000);
+    assert_int_equal(
+        count("SELECT length(content) FROM holdfast.messages WHERE content IS NOT NULL"), 100);
+    end(harness);
+    assert_int_equal(count(fates_sql), 1);
+    assert_int_equal(state_of(harness).one_copy, 0);
+    assert_true(state_of(harness).up);
+}
+
+static void what_comes_while_it_is_away_is_forwarded(void **state)
+{
+    struct harness *harness = *state;
+    harness_accept(harness, 1, 100);
+    postgres_stop(harness_server());
+    for (uint64_t n = 2; n < 30; n++) {
+        harness_accept(harness, n, 100);
+        harness_check(harness, n, 100);
+    }
+    harness_accept(harness, 30, 500000);
+    assert_int_equal(state_of(harness).one_copy, 29);
+    assert_false(state_of(harness).up);
+    assert_true(state_of(harness).reason[0] != '\0');
+    postgres_start(harness_server());
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_true(state_of(harness).up);
+    assert_int_equal(count(messages_sql), 30);
+    assert_int_equal(count(parts_sql), 30);
+    assert_int_equal(count(order_sql), 0);
+    harness_reopen(harness);
+    assert_int_equal(harness->messages, 30);
+    harness_check(harness, 30, 500000);
+    harness_check(harness, 7, 100);
+}
+
+static void a_start_while_it_is_away_keeps_it(void **state)
+{
+    struct harness *harness = *state;
+    struct spool_loader loader = {0};
+    bool complete;
+    harness_accept(harness, 3, 100);
+    run(old_mark_sql);
+    postgres_stop(harness_server());
+    harness_accept(harness, 6, 100);
+    harness_accept(harness, 9, 300000);
+    for (int i = 0; i < 3; i++) {
+        spool_close(harness->spool);
+        assert_int_equal(harness_try_open(harness), ERROR_NONE);
+        enum error error;
+        while ((error = spool_load(harness->spool, &loader, &complete)) == ERROR_NONE) {
+            assert_false(complete);
+        }
+        assert_int_equal(error, ERROR_AGAIN);
+        assert_int_equal(state_of(harness).one_copy, 2 + i);
+        harness_accept(harness, 12 + 3 * (uint64_t)i, 10);
+    }
+    postgres_start(harness_server());
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_int_equal(count(messages_sql), 6);
+    assert_int_equal(count(parts_sql), 6);
+    assert_int_equal(count(order_sql), 0);
+    harness_load(harness);
+    assert_int_equal(harness->messages + 1, 6); /* the last one it has accepted itself */
+    harness_check(harness, 9, 300000);
+}
+
+static void a_fact_while_it_is_away_is_kept(void **state)
+{
+    struct harness *harness = *state;
+    struct spool_handle handle = harness_accept(harness, 2, 100); /* three recipients */
+    struct spool_handle other = harness_accept(harness, 3, 100);
+    postgres_stop(harness_server());
+    spool_batch_begin(harness->spool);
+    spool_batch_taken(harness->spool, handle, 1, SPOOL_DELIVERED, 1700000000000,
+                      SLICE_LITERAL("m1"));
+    spool_batch_taken(harness->spool, other, 0, SPOOL_PULLED, 1700000000000, SLICE_LITERAL("m1"));
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    assert_int_equal(spool_fate_of(harness->spool, handle, 1), SPOOL_DELIVERED);
+    assert_int_equal(spool_find(harness->spool, harness_id(3)).index, SPOOL_NO_HANDLE.index);
+    spool_close(harness->spool);
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    postgres_start(harness_server());
+    UNTIL(harness, count("SELECT 1") == 1);
+    harness_load(harness);
+    assert_int_equal(harness->messages, 1);
+    assert_int_equal(harness->fates, 1);
+    assert_int_equal(count(fates_sql), 2);
+    assert_int_equal(count("SELECT count(*) FROM holdfast.fates WHERE server = 'm1' AND when_ms ="
+                           " 1700000000000"),
+                     2);
+    assert_int_equal(count(parts_sql), 2);
+}
+
+struct told {
+    bool done;
+    enum error error;
+    struct loop *loop;
+};
+
+static void tell(void *context, enum error error, const struct spool_handle *handles, size_t n)
+{
+    struct told *told = context;
+    (void)handles;
+    (void)n;
+    told->done = true;
+    told->error = error;
+}
+
+/* Notes and other fates are not for the journal: they wait. */
+static void a_decision_waits(void **state)
+{
+    struct harness *harness = *state;
+    struct told told = {0};
+    struct spool_handle handle = harness_accept(harness, 2, 100);
+    postgres_stop(harness_server());
+    spool_batch_begin(harness->spool);
+    spool_batch_note(harness->spool, handle, 0, 7, SLICE_LITERAL("held"));
+    spool_batch_fate(harness->spool, handle, 1, SPOOL_BOUNCED);
+    spool_batch_taken(harness->spool, handle, 2, SPOOL_DELIVERED, 1, SLICE_LITERAL("m1"));
+    spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, &told);
+    harness_accept(harness, 3, 100);
+    harness_pass(harness, 300);
+    assert_false(told.done);
+    postgres_start(harness_server());
+    UNTIL(harness, told.done);
+    assert_int_equal(told.error, ERROR_NONE);
+    assert_int_equal(count(notes_sql), 1);
+    assert_int_equal(count(fates_sql), 2);
+    harness_reopen(harness);
+    assert_int_equal(harness->messages, 2);
+    assert_int_equal(harness->fates, 2);
+    assert_true(harness_loaded(harness, "/0 7 held\n"));
+}
+
+static void notes_about_no_message_are_kept_meanwhile(void **state)
+{
+    struct harness *harness = *state;
+    spool_batch_begin(harness->spool);
+    spool_batch_global_note(harness->spool, SLICE_LITERAL("key"), SLICE_LITERAL("old"));
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    postgres_stop(harness_server());
+    spool_batch_begin(harness->spool);
+    spool_batch_global_note(harness->spool, SLICE_LITERAL("key"), SLICE_LITERAL("new"));
+    spool_batch_global_note(harness->spool, SLICE_LITERAL("other"), SLICE_LITERAL("1"));
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    spool_close(harness->spool);
+    postgres_start(harness_server());
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    harness_load(harness);
+    assert_true(harness_loaded(harness, "global key new\n"));
+    assert_true(harness_loaded(harness, "global other 1\n"));
+    UNTIL(harness, count("SELECT count(*) FROM holdfast.globals WHERE payload = 'new'") == 1);
+    assert_int_equal(count(globals_sql), 1);
+    harness_reopen(harness);
+    assert_int_equal(harness->globals, 2);
+    assert_true(harness_loaded(harness, "global key new\n"));
+}
+
+/* It stands still in the middle: nobody waits longer than said, and nothing comes twice. */
+static void one_that_stands_still_keeps_nobody_waiting(void **state)
+{
+    struct harness *harness = *state;
+    struct told told = {0};
+    struct spool_handle handle = harness_accept(harness, 2, 100);
+    postgres_pause(harness_server());
+    spool_batch_begin(harness->spool);
+    spool_batch_note(harness->spool, handle, 0, 7, SLICE_LITERAL("held"));
+    spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, &told);
+    for (uint64_t n = 3; n < 20; n++) {
+        harness_accept(harness, n, 100);
+    }
+    assert_false(told.done);
+    assert_int_equal(state_of(harness).one_copy, 17);
+    postgres_resume(harness_server());
+    UNTIL(harness, told.done && state_of(harness).one_copy == 0);
+    assert_int_equal(told.error, ERROR_NONE);
+    assert_int_equal(count(notes_sql), 1);
+    assert_int_equal(count(messages_sql), 18);
+    assert_int_equal(count(parts_sql), 18);
+}
+
+/* Killed again and again while mail comes: each is there once. */
+static void a_crash_of_it_loses_and_doubles_nothing(void **state)
+{
+    struct harness *harness = *state;
+    enum { ROUNDS = 4, EACH = 40 };
+    struct told told[ROUNDS * EACH] = {0};
+    struct spool_handle handle = harness_accept(harness, 2, 10);
+    for (int i = 0; i < ROUNDS * EACH; i++) {
+        char payload[16];
+        harness_accept(harness, 100 + (uint64_t)i * 3, 2000);
+        snprintf(payload, sizeof(payload), "%d", i);
+        spool_batch_begin(harness->spool);
+        spool_batch_note(harness->spool, handle, 0, 1, slice_from_text(payload));
+        spool_batch_submit(harness->spool, SPOOL_WRITTEN, tell, &told[i]);
+        if (i % EACH == EACH / 2) {
+            postgres_kill(harness_server());
+        } else if (i % EACH == EACH - 1) {
+            postgres_start(harness_server());
+        }
+    }
+    UNTIL(harness, told[ROUNDS * EACH - 1].done && state_of(harness).one_copy == 0);
+    for (int i = 0; i < ROUNDS * EACH; i++) {
+        assert_true(told[i].done && told[i].error == ERROR_NONE);
+    }
+    assert_int_equal(count(messages_sql), ROUNDS * EACH + 1);
+    assert_int_equal(count(parts_sql), ROUNDS * EACH + 1);
+    /* The last ones before a crash may go: they were not synced. */
+    assert_int_equal(count("SELECT count(*) - count(DISTINCT payload) FROM holdfast.notes"), 0);
+    harness_reopen(harness);
+    assert_int_equal(harness->messages, ROUNDS * EACH + 1);
+    assert_int_equal(harness->damages, 0);
+}
+
+static void one_that_is_read_only_is_away(void **state)
+{
+    struct harness *harness = *state;
+    harness_accept(harness, 1, 10);
+    run("ALTER SYSTEM SET default_transaction_read_only = on");
+    run("SELECT pg_reload_conf()");
+    UNTIL(harness, count("SELECT count(*) FROM pg_settings WHERE name ="
+                         " 'default_transaction_read_only' AND setting = 'on'") == 1);
+    run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND application_name = 'test'");
+    harness_accept(harness, 3, 10);
+    harness_accept(harness, 6, 10);
+    assert_int_equal(state_of(harness).one_copy, 2);
+    run("SET default_transaction_read_only = off");
+    run("ALTER SYSTEM RESET default_transaction_read_only");
+    run("SELECT pg_reload_conf()");
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_int_equal(count(messages_sql), 3);
+}
+
+/* Damage there is found. */
+static void damage_is_told(void **state)
+{
+    struct harness *harness = *state;
+    uint8_t bytes[200];
+    size_t length;
+    harness_accept(harness, 3, 100);
+    harness_accept(harness, 6, 100);
+    harness_accept(harness, 9, 100);
+    spool_close(harness->spool);
+    run("UPDATE holdfast.messages SET envelope = set_byte(envelope, 30, get_byte(envelope, 30) # 1)"
+        " WHERE id = (SELECT min(id::text)::uuid FROM holdfast.messages)");
+    run("UPDATE holdfast.messages SET content = set_byte(content, 30, get_byte(content, 30) # 1)"
+        " WHERE id = (SELECT max(id::text)::uuid FROM holdfast.messages)");
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    harness_load(harness);
+    assert_int_equal(harness->messages, 2);
+    assert_int_equal(harness->damages, 1);
+    harness_check(harness, 6, 100);
+    assert_int_equal(spool_read_content(harness->spool, spool_find(harness->spool, harness_id(9)),
+                                        0, bytes, sizeof(bytes), &length),
+                     ERROR_CORRUPT);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(it_is_in_the_database),
+        CASE(what_comes_while_it_is_away_is_forwarded),
+        CASE(a_start_while_it_is_away_keeps_it),
+        CASE(a_fact_while_it_is_away_is_kept),
+        CASE(a_decision_waits),
+        CASE(notes_about_no_message_are_kept_meanwhile),
+        CASE(one_that_stands_still_keeps_nobody_waiting),
+        CASE(a_crash_of_it_loses_and_doubles_nothing),
+        CASE(one_that_is_read_only_is_away),
+        CASE(damage_is_told),
+    };
+    if (harness_server() == NULL) {
+        return 77;
+    }
+    int failed = cmocka_run_group_tests_name("spool on PostgreSQL", tests, NULL, NULL);
+    harness_server_done();
+    return failed;
+}
