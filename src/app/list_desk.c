@@ -5,8 +5,9 @@
  *
  * All that a source gives becomes text, an address a line (app/recipient_list.h). A file is read
  * as it is handed over, once it has not changed for SETTLED_MS, so that one which is being written
- * is not taken for a short one; a page is in memory, as is what a directory says. A directory may
- * take minutes: the others do not wait for its answer, which lies with its source until its turn.
+ * is not taken for a short one; a page is in memory, as is what a directory says, and what came
+ * with the settings of a cluster. A directory may take minutes: the others do not wait for its
+ * answer, which lies with its source until its turn.
  */
 #include "app/list_desk.h"
 
@@ -537,6 +538,31 @@ static void take_directory(struct list_desk *desk)
     take_text(desk);
 }
 
+/* ---- what came with the configuration -------------------------------------------------------- */
+
+static void take_shared(struct list_desk *desk)
+{
+    const struct relay_config *config = &desk->config->relay;
+    struct slice name = slice_from_text(desk->source->name), text = SLICE_EMPTY;
+    if (desk->source->is_taken) {
+        is_as_it_was(desk); /* another one comes with another configuration */
+        return;
+    }
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        if (route_list_is_shared(&config->routes[i]) &&
+            slice_equal(config->routes[i].recipients_list, name)) {
+            text = config->routes[i].recipients_text;
+        }
+    }
+    buffer_init(&desk->text, 0);
+    buffer_append(&desk->text, text);
+    if (desk->text.failed) {
+        fail(desk, out_of_memory);
+        return;
+    }
+    take_text(desk);
+}
+
 /* ---- whose turn it is ------------------------------------------------------------------------ */
 
 /* RFC 6750 section 2.1. False: no block of this page has a token. */
@@ -570,6 +596,10 @@ static void begin(struct list_desk *desk, struct list_source *source)
     desk->token++;
     if (source->kind == SOURCE_DIRECTORY) {
         take_directory(desk);
+        return;
+    }
+    if (source->kind == SOURCE_SHARED) {
+        take_shared(desk);
         return;
     }
     if (source->kind == SOURCE_FILE) {

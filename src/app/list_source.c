@@ -71,10 +71,12 @@ static struct list_source *make_source(const struct route_config *route,
     source->is_answered = false;
     source->token = 0;
     source->kind = route_list_is_file(route)                  ? SOURCE_FILE
+                   : route_list_is_shared(route)              ? SOURCE_SHARED
                    : route_list_is_directory(route, &ignored) ? SOURCE_DIRECTORY
                                                               : SOURCE_PAGE;
-    source->every_ms =
-        source->kind == SOURCE_FILE ? LIST_FILE_EVERY_MS : route->recipients_every_ms;
+    source->every_ms = source->kind == SOURCE_FILE     ? LIST_FILE_EVERY_MS
+                       : source->kind == SOURCE_SHARED ? LIST_SHARED_EVERY_MS
+                                                       : route->recipients_every_ms;
     memcpy(source->name, name.data, name.length);
     return source;
 }

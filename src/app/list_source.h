@@ -12,7 +12,7 @@
 
 #include <sys/stat.h>
 
-enum { LIST_FILE_EVERY_MS = 2000, LIST_ETAG_SIZE = 256 };
+enum { LIST_FILE_EVERY_MS = 2000, LIST_SHARED_EVERY_MS = 60000, LIST_ETAG_SIZE = 256 };
 
 /* By which it is seen that a file has changed. */
 struct list_stamp {
@@ -23,7 +23,7 @@ struct list_stamp {
 struct list_stamp list_stamp_of(const struct stat *status);
 bool list_stamp_is(const struct list_stamp *a, const struct list_stamp *b);
 
-enum source_kind { SOURCE_FILE, SOURCE_PAGE, SOURCE_DIRECTORY };
+enum source_kind { SOURCE_FILE, SOURCE_PAGE, SOURCE_DIRECTORY, SOURCE_SHARED };
 
 struct list_source {
     struct list_source *next;
@@ -39,7 +39,7 @@ struct list_source {
     uint64_t token;   /* of a directory that is asked; 0: none */
     bool is_answered; /* by one, with */
     struct dial_answer answer;
-    char name[]; /* a path, a URL or ldap:NAME, as the configuration has it */
+    char name[]; /* a path, a URL, ldap:NAME or cluster:NAME, as the configuration has it */
 };
 
 /* Those of a configuration, all of them due; what is known of `old` ones stays. */

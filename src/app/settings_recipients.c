@@ -183,6 +183,33 @@ static void fill_directory(struct settings *settings, struct route_config *route
     }
 }
 
+/* A file of the cluster's settings, which only its reader is given: it can be long. */
+static void fill_shared(struct settings *settings, struct route_config *route,
+                        const struct value *value, struct slice name)
+{
+    uint32_t source;
+    if (!settings_withheld_file(settings, &value->at, name, SETTINGS_FOR_HELPER, &source)) {
+        return;
+    }
+    route->recipients = RECIPIENTS_LIST;
+    route->recipients_list = settings->sources[source].path;
+    route->recipients_text = settings->sources[source].content;
+    if (settings->sealed) {
+        return;
+    }
+    struct look look = {.settings = settings,
+                        .route = route,
+                        .path = (const char *)route->recipients_list.data,
+                        .at = value->at,
+                        .lines = {.rest = route->recipients_text, .is_end = true}};
+    (void)look_at_lines(&look);
+    if (look.faults == 0 && look.names == 0) {
+        settings_warn(settings, value->at,
+                      "recipients: %s names nobody of this block; the list will not be used",
+                      look.path);
+    }
+}
+
 static void fill_source(struct settings *settings, struct route_config *route,
                         const struct value *value)
 {
@@ -213,9 +240,7 @@ static void fill_source(struct settings *settings, struct route_config *route,
     }
     struct slice name = slice_skip(word, file.length);
     if (settings_is_shared(settings, value->at) || settings_is_cluster_file(name)) {
-        settings_complain(settings, value->at,
-                          "recipients: a list that comes with the cluster's settings is not "
-                          "available in this version; https://HOST/... and ldap:NAME are");
+        fill_shared(settings, route, value, name);
         return;
     }
     struct slice path = absolute(settings, value->at, name);

@@ -158,7 +158,9 @@ struct route_config {
     uint64_t quota_bytes;     /* 0: none; QUOTA_DEFAULT: half the file system */
     enum recipients_source recipients;
     struct slice recipients_token; /* for that URL; known to the process that fetches only */
-    struct slice recipients_list;  /* RECIPIENTS_LIST: an absolute path, a URL, or "ldap:NAME" */
+    struct slice recipients_list;  /* RECIPIENTS_LIST: an absolute path, a URL, "ldap:NAME", or
+                                      "cluster:NAME" */
+    struct slice recipients_text;  /* of the last; known to the process that reads lists only */
     uint64_t recipients_every_ms;  /* so often it is asked for; a path whenever it changes */
     enum unknown_policy unknown;
     bool only_when_down;      /* ROUTE_DOMAIN: strangers are put off while the chain's head is up */
@@ -175,6 +177,14 @@ static inline bool route_list_is_file(const struct route_config *route)
 {
     return route->recipients == RECIPIENTS_LIST && route->recipients_list.length > 0 &&
            route->recipients_list.data[0] == '/';
+}
+
+/* It came with the configuration. */
+static inline bool route_list_is_shared(const struct route_config *route)
+{
+    static const struct slice scheme = SLICE_LITERAL("cluster:");
+    return route->recipients == RECIPIENTS_LIST &&
+           slice_starts_fold(route->recipients_list, scheme);
 }
 
 static inline bool route_list_is_directory(const struct route_config *route, struct slice *ret_name)

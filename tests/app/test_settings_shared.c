@@ -239,6 +239,42 @@ static void a_file_serves_one_thing(void **state)
                      "settings:4: cluster:password: a file with a secret serves nothing else\n"));
 }
 
+static void lists_of_recipients_come_with_it(void **state)
+{
+    (void)state;
+    const struct settings_file files[] = {
+        {SLICE_LITERAL("people"), SLICE_LITERAL("ann@example.com\nbob@example.com\n")},
+        {SLICE_LITERAL("strangers"), SLICE_LITERAL("ann@other.example\n")}};
+    struct settings_version version = {
+        .number = 4,
+        .text = SLICE_LITERAL("server m1 { address = \"192.0.2.1:25\" }\n"
+                              "domain example.com { deliver-to = m1  "
+                              "recipients = file:cluster:people }\n"
+                              "domain b.example { deliver-to = m1  "
+                              "recipients = file:cluster:strangers }\n"),
+        .files = files,
+        .file_count = 2};
+    struct settings *settings = read_version(
+        LOCAL, &version,
+        "settings:3: warning: recipients: cluster:strangers names nobody of this block; the list "
+        "will not be used\n");
+    assert_non_null(settings);
+    const struct route_config *route = &settings_config(settings)->relay.routes[0];
+    assert_int_equal(route->recipients, RECIPIENTS_LIST);
+    assert_true(route_list_is_shared(route) && !route_list_is_file(route));
+    assert_true(is(route->recipients_list, "cluster:people"));
+    assert_true(slice_equal(route->recipients_text, files[0].content));
+    struct settings *reader = parse_again(settings, SETTINGS_FOR_HELPER);
+    assert_true(
+        slice_equal(settings_config(reader)->relay.routes[0].recipients_text, files[0].content));
+    struct settings *other = parse_again(settings, SETTINGS_FOR_ALL);
+    assert_int_equal(settings_config(other)->relay.routes[0].recipients_text.length, 0);
+    assert_int_equal(settings_config(other)->relay.routes[0].recipients, RECIPIENTS_LIST);
+    settings_free(other);
+    settings_free(reader);
+    settings_free(settings);
+}
+
 static void own_listeners_may_have_their_certificates(void **state)
 {
     (void)state;
@@ -328,6 +364,7 @@ int main(void)
         cmocka_unit_test(files_of_a_machine_are_refused),
         cmocka_unit_test(files_come_with_the_text),
         cmocka_unit_test(a_file_serves_one_thing),
+        cmocka_unit_test(lists_of_recipients_come_with_it),
         cmocka_unit_test(own_listeners_may_have_their_certificates),
         cmocka_unit_test(what_takes_a_restart_is_local),
         cmocka_unit_test(the_copy_is_read_if_it_is_whole),

@@ -133,6 +133,24 @@ def test_files_come_with_the_settings(members, place):
     assert "settings:3: cluster:domains: is not in the cluster's settings" in refused.stderr
 
 
+def test_a_list_of_recipients_comes_with_the_settings(members):
+    n1, n2 = members.add("n1"), members.add("n2")
+    text = 'server m1 { address = "127.0.0.1:9" }\n' \
+           "domain example.com { deliver-to = m1  recipients = file:cluster:people }\n"
+    people = put(n1, "people", "ann@example.com\n")
+    set_text(n1, text, f"people={people}")
+    for member in (n1, n2):
+        wait_for(lambda: takes(member, "ann@example.com")
+                 and answer(member, "bob@example.com")[0] == 550, what="the list")
+    people.write_text("bob@example.com\n")
+    n1.tool("settings", "set", f"people={people}")
+    for member in (n1, n2):
+        wait_for(lambda: takes(member, "bob@example.com")
+                 and answer(member, "ann@example.com")[0] == 550, what="the other list")
+    row, = n2.lines("recipients", "list")
+    assert row["source"] == "cluster:people", row
+
+
 # ---- what is refused ------------------------------------------------------------------------
 
 
