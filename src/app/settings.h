@@ -27,6 +27,9 @@ struct settings *settings_read_with(const char *path, const struct settings_vers
 struct settings *settings_read_copy(const char *path, const char *name, struct buffer *errors);
 #define SETTINGS_COPY_DIRECTORY "cluster" /* in the state directory */
 #define SETTINGS_COPY "settings"
+/* The file of a cluster's settings that is its table of users (service/login_store.h). */
+#define SETTINGS_USERS_FILE "users"
+#define SETTINGS_USERS "cluster:" SETTINGS_USERS_FILE
 /* The same from text that settings_expand() made: no file is touched. Cannot fail on text that was
  * read before by this program. */
 struct settings *settings_parse(struct slice text, struct buffer *errors);

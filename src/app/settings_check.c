@@ -657,6 +657,7 @@ void settings_check(struct settings *settings)
     settings_odmr(settings);
     settings_guards(settings, &servers, entries);
     names_done(&servers);
+    settings_users(settings);
     settings_access(settings, entries);
     settings_dnsbl(settings, entries);
     settings_alerts(settings, entries); /* by routes that are there */

@@ -135,6 +135,9 @@ bool settings_withheld_file(struct settings *settings, const struct place *at, s
                             unsigned readers, uint32_t *ret_source);
 /* The cluster's text and files become sources. */
 bool settings_take_version(struct settings *settings, const struct settings_version *version);
+/* One of those by its path, with the prefix, for `readers`. False: it is not there. */
+bool settings_shared_file(struct settings *settings, struct slice path, unsigned readers,
+                          uint32_t *ret_source);
 /* It names one of those: cluster:NAME. */
 bool settings_is_cluster_file(struct slice path);
 /* It stands in the cluster's settings, not in a file of this machine. */
@@ -160,6 +163,8 @@ const struct value *settings_list(struct settings *settings, const struct value 
 /* What the keys of a domain block say of its recipients. */
 void settings_recipients(struct settings *settings, struct route_config *route,
                          const struct entry *const *entries);
+/* The table of users, if one came with the cluster's settings. */
+void settings_users(struct settings *settings);
 /* Files with lists of all blocks: the keeper opens so many. */
 void settings_list_files(struct settings *settings);
 

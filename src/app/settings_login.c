@@ -9,6 +9,7 @@
 #include "app/settings_internal.h"
 #include "base/password.h"
 #include "service/login.h"
+#include "service/login_store.h"
 
 enum { SOURCES_MAX = 8 };
 
@@ -185,5 +186,28 @@ void settings_login(struct settings *settings, const struct block *block, const 
     listener->login_sources = sources;
     if (auth->count == 0 && !block->broken) {
         settings_complain(settings, auth->at, "auth: a source is needed");
+    }
+}
+
+void settings_users(struct settings *settings)
+{
+    uint32_t source, line = 0;
+    if (!settings_shared_file(settings, SLICE_LITERAL(SETTINGS_USERS), SETTINGS_FOR_LOGIN,
+                              &source)) {
+        return;
+    }
+    struct slice text = settings->sources[source].content;
+    settings->config.users_text = text;
+    if (settings->sealed) {
+        return;
+    }
+    struct login_store *store = NULL;
+    enum error error = login_store_parse(text, &store, &line);
+    login_store_free(store);
+    if (error == ERROR_MEMORY) {
+        settings->out_of_memory = true;
+    } else if (error != ERROR_NONE) {
+        settings_complain(settings, (struct place){source, line},
+                          "this is no line of a table of users");
     }
 }

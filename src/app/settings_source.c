@@ -189,6 +189,19 @@ static const char *read_file(struct settings *settings, const char *path, struct
     return why;
 }
 
+bool settings_shared_file(struct settings *settings, struct slice path, unsigned readers,
+                          uint32_t *ret_source)
+{
+    *ret_source = find_source(settings, path);
+    if (*ret_source == NO_INDEX || !settings->sources[*ret_source].shared) {
+        return false;
+    }
+    struct source *source = &settings->sources[*ret_source];
+    source->readers = (uint8_t)(source->unused ? readers : source->readers | readers);
+    source->unused = false;
+    return true;
+}
+
 static bool take_file(struct settings *settings, const struct place *at, struct slice path,
                       unsigned readers, uint32_t *ret_source)
 {

@@ -167,8 +167,7 @@ const char *settings_state_name(enum settings_state state, bool refused)
 
 /* ---- setting one -------------------------------------------------------------------------- */
 
-/* The line that says from which version a text was made. */
-static bool take_mark(struct slice *text, uint64_t *ret_number)
+bool settings_take_mark(struct slice *text, uint64_t *ret_number)
 {
     struct slice mark = SLICE_LITERAL(MARK);
     struct slice line = slice_take(*text, slice_find(*text, '\n'));
@@ -191,11 +190,15 @@ static struct slice author_of(const struct settings_access *access, char buffer[
     return utf8_is_valid(author) ? author : SLICE_LITERAL("?");
 }
 
-static enum control_exit say_outcome(const struct tool *tool, const struct settings_about *now)
+static enum control_exit say_outcome(const struct tool *tool, const struct settings_about *now,
+                                     bool quiet)
 {
     const char *state = settings_state_name(now->state, now->refused);
     bool good = now->state == SETTINGS_APPROVED;
     bool waits = now->state == SETTINGS_TRIAL || (now->state == SETTINGS_NEW && !now->refused);
+    if (quiet && (good || waits)) {
+        return CONTROL_DONE;
+    }
     if (tool->json) {
         json_t *row = json_pack("{sI ss ss}", "version", (json_int_t)now->number, "state", state,
                                 "problem", now->problem);
@@ -216,7 +219,8 @@ static enum control_exit say_outcome(const struct tool *tool, const struct setti
 
 /* Until a member has tried it. */
 static enum control_exit wait_for_outcome(const struct tool *tool,
-                                          const struct settings_access *access, uint64_t number)
+                                          const struct settings_access *access, uint64_t number,
+                                          bool quiet)
 {
     struct settings_about now;
     int64_t end_ms = tool_now_ms() + WAIT_MS;
@@ -229,7 +233,7 @@ static enum control_exit wait_for_outcome(const struct tool *tool,
             end_ms = tool_now_ms() + REFUSED_MS;
         }
         if (is_over || tool_now_ms() > end_ms) {
-            return say_outcome(tool, &now);
+            return say_outcome(tool, &now, quiet);
         }
         usleep(LOOK_MS * 1000);
     }
@@ -268,10 +272,9 @@ static enum control_exit say_moved(const struct settings_access *access, uint64_
     return CONTROL_FAILED;
 }
 
-/* `version` is made from the one of number `made_from`; its text has no mark. */
-static enum control_exit make(const struct tool *tool, const struct settings_access *access,
-                              struct settings_version *version, uint64_t made_from,
-                              const char *usual_comment)
+enum control_exit settings_make(const struct tool *tool, const struct settings_access *access,
+                                struct settings_version *version, uint64_t made_from,
+                                const char *usual_comment, bool quiet)
 {
     char buffer[SETTINGS_AUTHOR_MAX];
     struct slice comment = slice_from_text(tool->comment != NULL ? tool->comment : usual_comment);
@@ -293,8 +296,8 @@ static enum control_exit make(const struct tool *tool, const struct settings_acc
                settings_access_done(access, settings_store_make(access->database, version,
                                                                 author_of(access, buffer), comment,
                                                                 &made))) {
-        code =
-            made ? wait_for_outcome(tool, access, version->number) : say_moved(access, made_from);
+        code = made ? wait_for_outcome(tool, access, version->number, quiet)
+                    : say_moved(access, made_from);
     }
     buffer_done(&text);
     return code;
@@ -410,7 +413,7 @@ static bool find_origin(const struct tool *tool, struct slice *text, uint64_t ne
                         uint64_t *ret_origin)
 {
     uint64_t marked = newest;
-    bool is_marked = take_mark(text, &marked) && has_text;
+    bool is_marked = settings_take_mark(text, &marked) && has_text;
     *ret_origin = marked;
     if (tool->version != NULL) {
         return parse_number(tool->version, ret_origin);
@@ -447,7 +450,7 @@ static enum control_exit set(const struct tool *tool, const struct settings_acce
     enum control_exit code = CONTROL_FAILED;
     if (good) {
         /* Of an older version it has not even the files. */
-        code = origin == newest.number ? make(tool, access, &version, origin, "")
+        code = origin == newest.number ? settings_make(tool, access, &version, origin, "", false)
                                        : say_moved(access, origin);
     }
     buffer_done(&bytes);
@@ -493,8 +496,8 @@ enum control_exit tool_settings_revert(struct tool *tool)
         settings_fetch(&access, number, &bytes, files, &version)) {
         char comment[64];
         snprintf(comment, sizeof(comment), "back to version %llu", (unsigned long long)number);
-        (void)take_mark(&version.text, &marked);
-        code = make(tool, &access, &version, newest.number, comment);
+        (void)settings_take_mark(&version.text, &marked);
+        code = settings_make(tool, &access, &version, newest.number, comment, false);
     }
     settings_access_close(&access);
     buffer_done(&bytes);

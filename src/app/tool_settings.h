@@ -41,6 +41,13 @@ bool settings_fetch(const struct settings_access *access, uint64_t number, struc
 /* The number that an operand gives, or of the newest. False: with a message. */
 bool settings_number(const struct tool *tool, const struct settings_access *access,
                      unsigned operand, uint64_t *ret_number);
+/* Takes the line off that says from which version a text was made. False: there is none. */
+bool settings_take_mark(struct slice *text, uint64_t *ret_number);
+/* Makes `version`, whose text has no such line, from the one of number `made_from`, and waits until
+ * a member has tried it. All but a failure is left unsaid if `quiet`. */
+enum control_exit settings_make(const struct tool *tool, const struct settings_access *access,
+                                struct settings_version *version, uint64_t made_from,
+                                const char *usual_comment, bool quiet);
 /* As it is shown. */
 const char *settings_state_name(enum settings_state state, bool refused);
 

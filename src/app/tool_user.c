@@ -9,6 +9,7 @@
  */
 #include "app/settings.h"
 #include "app/tool.h"
+#include "app/tool_user_shared.h"
 #include "base/password.h"
 #include "service/login_store.h"
 
@@ -28,6 +29,7 @@ struct table {
     int lock; /* held while the table is changed */
     struct disk *disk;
     struct login_store *store;
+    struct shared_users *shared; /* a cluster's; NULL: the file of this machine is the table */
 };
 
 /* ---- the table ---------------------------------------------------------------------------- */
@@ -35,6 +37,10 @@ struct table {
 static void table_close(struct table *table)
 {
     login_store_free(table->store);
+    if (table->shared != NULL) {
+        shared_users_close(table->shared);
+        free(table->shared);
+    }
     disk_free(table->disk);
     if (table->lock >= 0) {
         close(table->lock);
@@ -61,6 +67,25 @@ static enum error table_read(struct table *table, uint32_t *ret_line)
         error = table->store != NULL ? ERROR_NONE : ERROR_MEMORY;
     }
     return error;
+}
+
+/* Without one yet a cluster begins with the table of this machine. */
+static bool open_shared(const struct tool *tool, struct table *table)
+{
+    struct login_store *store;
+    table->shared = calloc(1, sizeof(*table->shared));
+    if (table->shared == NULL) {
+        tool_error("out of memory");
+        return false;
+    }
+    if (!shared_users_open(tool, table->shared, &store)) {
+        return false;
+    }
+    if (store != NULL) {
+        login_store_free(table->store);
+        table->store = store;
+    }
+    return true;
 }
 
 static enum control_exit table_open(const struct tool *tool, struct table *ret_table)
@@ -92,6 +117,9 @@ static enum control_exit table_open(const struct tool *tool, struct table *ret_t
         code = error == ERROR_NONE ? CONTROL_DONE : CONTROL_FAILED;
     }
     buffer_done(&path);
+    if (code == CONTROL_DONE && shared_users_are_there(tool) && !open_shared(tool, ret_table)) {
+        code = CONTROL_FAILED;
+    }
     if (code != CONTROL_DONE) {
         table_close(ret_table);
     }
@@ -99,9 +127,12 @@ static enum control_exit table_open(const struct tool *tool, struct table *ret_t
 }
 
 /* The daemon's user reads it: whose the directory is. */
-static enum control_exit table_write(struct table *table)
+static enum control_exit table_write(const struct tool *tool, struct table *table)
 {
     struct stat status;
+    if (table->shared != NULL) {
+        return shared_users_write(tool, table->shared, table->store);
+    }
     enum error error = login_store_write(table->disk, table->store);
     if (error == ERROR_NONE && geteuid() == 0 &&
         (fstat(table->directory, &status) != 0 ||
@@ -219,7 +250,7 @@ static enum control_exit put(const struct tool *tool, struct table *table,
         tool_error("out of memory");
         return CONTROL_FAILED;
     }
-    enum control_exit code = table_write(table);
+    enum control_exit code = table_write(tool, table);
     if (code == CONTROL_DONE) {
         say(tool, user->name, outcome);
     }
@@ -328,7 +359,7 @@ enum control_exit tool_user_remove(struct tool *tool)
         table_close(&table);
         return CONTROL_NOTHING_MATCHED;
     }
-    code = table_write(&table);
+    code = table_write(tool, &table);
     for (unsigned i = 0; code == CONTROL_DONE && i < tool->operand_count; i++) {
         say(tool, slice_from_text(tool->operands[i]), "removed");
     }

@@ -245,6 +245,8 @@ struct service_config {
     uint32_t hook_count;
     struct cluster_config cluster;
     uint64_t settings_version; /* of the cluster's settings that this was read with; 0: none */
+    struct slice users_text; /* the table of users that came with them; empty: there is the own one.
+                                Known to login only */
     bool joining; /* a member of a cluster that does not know the cluster's settings yet */
     const struct guard_config *guards;
     uint32_t guard_count;

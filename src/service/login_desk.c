@@ -665,6 +665,7 @@ void login_desk_serve(struct login_desk *desk, int fd)
 void login_desk_reconfigure(struct login_desk *desk, const struct service_config *config)
 {
     desk->config = config;
+    login_table_share(desk->table, config->users_text);
 }
 
 struct login_desk *login_desk_new(struct loop *loop, const struct service_config *config,
@@ -698,6 +699,7 @@ struct login_desk *login_desk_new(struct loop *loop, const struct service_config
         login_desk_free(desk);
         return NULL;
     }
+    login_table_share(desk->table, config->users_text);
     return desk;
 }
 

@@ -254,7 +254,7 @@ static json_t *user_to_json(const struct login_user *user)
     return object;
 }
 
-static bool format(const struct login_store *store, struct buffer *text)
+enum error login_store_format(const struct login_store *store, struct buffer *text)
 {
     json_t *first = json_pack("{si}", "users", FORMAT);
     bool good = first != NULL &&
@@ -264,7 +264,7 @@ static bool format(const struct login_store *store, struct buffer *text)
     for (uint32_t i = 0; good && i < store->count; i++) {
         good = put_line(text, user_to_json(&store->users[i]));
     }
-    return good;
+    return good ? ERROR_NONE : ERROR_MEMORY;
 }
 
 static struct slice json_slice(const json_t *value)
@@ -383,7 +383,7 @@ enum error login_store_write(struct disk *disk, const struct login_store *store)
     struct buffer text;
     struct disk_file *file;
     buffer_init(&text, LOGIN_FILE_MAX);
-    enum error error = format(store, &text) ? ERROR_NONE : ERROR_MEMORY;
+    enum error error = login_store_format(store, &text);
     if (error == ERROR_NONE) {
         error = disk->ops->unlink(disk, NEW_FILE); /* of one who died */
         error = error == ERROR_MISSING ? ERROR_NONE : error;

@@ -49,6 +49,8 @@ enum error login_store_read(struct disk *disk, struct login_store **ret_store,
                             uint32_t *ret_line) MUST_CHECK;
 enum error login_store_parse(struct slice text, struct login_store **ret_store,
                              uint32_t *ret_line) MUST_CHECK;
+/* Appends the text of the file. Secrets are in it. */
+enum error login_store_format(const struct login_store *store, struct buffer *text) MUST_CHECK;
 /* On stable storage when it returns. */
 enum error login_store_write(struct disk *disk, const struct login_store *store) MUST_CHECK;
 

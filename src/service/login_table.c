@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 struct login_table {
+    bool is_shared; /* it came with the configuration, and the file is of no matter */
     struct disk *disk;
     struct login_store *store;
     /* The file that it was read from. */
@@ -32,6 +33,9 @@ void login_table_refresh(struct login_table *table)
 {
     struct disk_file *file;
     struct stat status = {0};
+    if (table->is_shared) {
+        return;
+    }
     enum error error = table->disk->ops->open(table->disk, LOGIN_FILE, DISK_READ, &file);
     if (error == ERROR_NONE) {
         bool known = fstat(disk_file_descriptor(file), &status) == 0;
@@ -61,6 +65,21 @@ void login_table_refresh(struct login_table *table)
         table->changed = status.st_mtim;
     }
     take_store(table, error, store, line);
+}
+
+void login_table_share(struct login_table *table, struct slice text)
+{
+    struct login_store *store = NULL;
+    uint32_t line = 0;
+    bool was_shared = table->is_shared;
+    table->is_shared = text.length > 0;
+    if (table->is_shared) {
+        enum error error = login_store_parse(text, &store, &line);
+        take_store(table, error, store, line);
+    } else if (was_shared) {
+        table->inode = UINT64_MAX; /* none has it: the file is read again */
+        login_table_refresh(table);
+    }
 }
 
 const struct login_store *login_table_store(const struct login_table *table)

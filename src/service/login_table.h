@@ -14,6 +14,8 @@ struct login_table;
 /* Takes the disk over, the directory of the table, and only reads there. NULL: memory. */
 struct login_table *login_table_new(struct disk *disk);
 void login_table_free(struct login_table *table); /* NULL is allowed */
+/* The table is this text, and not that of the file; empty: that of the file again. */
+void login_table_share(struct login_table *table, struct slice text);
 /* Looks whether the file is another one. */
 void login_table_refresh(struct login_table *table);
 /* Valid until the next refresh. Without a file it is empty. */

@@ -275,6 +275,30 @@ static void lists_of_recipients_come_with_it(void **state)
     settings_free(settings);
 }
 
+#define USERS                                                                                      \
+    "{\"users\":1,\"secret\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}\n"                  \
+    "{\"name\":\"ann@example.com\",\"addresses\":[\"ann@example.com\"]}\n"
+
+static void the_table_of_users_comes_with_it(void **state)
+{
+    (void)state;
+    struct settings_file file = {SLICE_LITERAL(SETTINGS_USERS_FILE), SLICE_LITERAL(USERS)};
+    struct settings_version version = {
+        .number = 4, .text = SLICE_LITERAL(SHARED), .files = &file, .file_count = 1};
+    struct settings *settings = read_version(LOCAL, &version, "");
+    assert_non_null(settings);
+    assert_true(slice_equal(settings_config(settings)->users_text, file.content));
+    assert_true(has_text(settings, SETTINGS_FOR_LOGIN, "ann@example.com"));
+    assert_false(has_text(settings, 0xff & ~SETTINGS_FOR_LOGIN, "ann@example.com"));
+    struct settings *other = parse_again(settings, SETTINGS_FOR_ALL);
+    assert_int_equal(settings_config(other)->users_text.length, 0);
+    settings_free(other);
+    settings_free(settings);
+    file.content = SLICE_LITERAL(USERS "ann:secret\n");
+    assert_null(
+        read_version(LOCAL, &version, "cluster:users:3: this is no line of a table of users\n"));
+}
+
 static void own_listeners_may_have_their_certificates(void **state)
 {
     (void)state;
@@ -365,6 +389,7 @@ int main(void)
         cmocka_unit_test(files_come_with_the_text),
         cmocka_unit_test(a_file_serves_one_thing),
         cmocka_unit_test(lists_of_recipients_come_with_it),
+        cmocka_unit_test(the_table_of_users_comes_with_it),
         cmocka_unit_test(own_listeners_may_have_their_certificates),
         cmocka_unit_test(what_takes_a_restart_is_local),
         cmocka_unit_test(the_copy_is_read_if_it_is_whole),

@@ -10,9 +10,11 @@ import subprocess
 
 import pytest
 
+from client import Dialogue
 from daemon import program
-from peers import wait_for
+from peers import free_port, wait_for
 from postgres import Postgres, programs
+from submission import plain
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server on this machine")
 
@@ -149,6 +151,44 @@ def test_a_list_of_recipients_comes_with_the_settings(members):
                  and answer(member, "ann@example.com")[0] == 550, what="the other list")
     row, = n2.lines("recipients", "list")
     assert row["source"] == "cluster:people", row
+
+
+def user(member, *arguments, password="", check=True):
+    result = subprocess.run([program("holdfast"), "-c", member.conf, "user", *arguments],
+                            input=password + "\n", capture_output=True, text=True, timeout=120)
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+def logs_in(port, name, password):
+    client = Dialogue(port)
+    code, _ = client.say(plain(name, password))
+    client.close()
+    return code == 235
+
+
+def test_users_are_those_of_the_cluster(members):
+    ports = [free_port(), free_port()]
+    n1, n2 = (members.add(name, own=f'listen users {{ address = "127.0.0.1:{port}"  '
+                                    "protocol = submission  auth-without-tls = loopback }\n")
+              for name, port in zip(("n1", "n2"), ports))
+    set_text(n1, text_of("example.com") + "relay out { auth = yes  deliver-to = m1 }\n")
+    added = user(n1, "add", "ann@example.com", password="secret")
+    assert added.stdout == "ann@example.com: added\n"
+    for port in ports:
+        wait_for(lambda: logs_in(port, "ann@example.com", "secret"), what="ann")
+    assert "ann@example.com" in user(n2, "list").stdout
+    user(n2, "passwd", "ann@example.com", password="another")
+    for port in ports:
+        wait_for(lambda: logs_in(port, "ann@example.com", "another"), what="her new password")
+    # The text is as it was, and the hashes are shown to nobody.
+    shown = json.loads(n1.tool("settings", "show", "--json").stdout)
+    assert shown["comment"] == "user passwd ann@example.com" and shown["version"] == 3
+    assert [file["name"] for file in shown["files"]] == ["users"] and "relay out" in shown["text"]
+    user(n1, "remove", "ann@example.com")
+    assert user(n2, "list", check=False).returncode == 1
+    for port in ports:
+        wait_for(lambda: not logs_in(port, "ann@example.com", "another"), 120, what="her end")
 
 
 # ---- what is refused ------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of users of a cluster, for holdfast user: a file of the cluster's settings, of which
+ * each change is a version.
+ */
+#ifndef HOLDFAST_APP_TOOL_USER_SHARED_H
+#define HOLDFAST_APP_TOOL_USER_SHARED_H
+
+#include "app/tool_settings.h"
+#include "service/login_store.h"
+
+struct shared_users {
+    struct settings_access access;
+    struct buffer bytes; /* of the version */
+    struct settings_version version;
+    struct settings_file files[SETTINGS_FILES_MAX];
+};
+
+/* Whether the configuration names a cluster. */
+bool shared_users_are_there(const struct tool *tool);
+/* The newest version's table; NULL in *ret_store: it has none. False: with a message. To be closed
+ * in any case. */
+bool shared_users_open(const struct tool *tool, struct shared_users *users,
+                       struct login_store **ret_store);
+void shared_users_close(struct shared_users *users);
+/* As another version. Failures are said. */
+enum control_exit shared_users_write(const struct tool *tool, struct shared_users *users,
+                                     const struct login_store *store);
+
+#endif
