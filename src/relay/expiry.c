@@ -437,6 +437,7 @@ static void begin_round(struct relay *relay)
 {
     struct expiry *expiry = &relay->expiry;
     expiry->running = true;
+    expiry->asked = false;
     expiry->next = relay->first_message;
     expiry->seen = 0;
     expiry->soonest_ms = NEVER;
@@ -470,7 +471,7 @@ void expiry_due(struct relay *relay)
 
 void expiry_start(struct relay *relay)
 {
-    relay->expiry.running = false;
+    relay->expiry.running = relay->expiry.asked = false;
     relay->expiry.next = NOBODY;
     relay->expiry.due_ms = relay->now.steady_ms + FIRST_ROUND_MS;
 }
@@ -481,10 +482,11 @@ void expiry_soon(struct relay *relay)
     if (!relay->started) {
         return; /* the first round is still to come */
     }
-    if (expiry->running) {
+    if (expiry->running || expiry->asked) {
         expiry->asked = true;
         return;
     }
+    expiry->asked = true;
     int64_t shortest = shortest_term(relay);
     int64_t wait = shortest < ROUND_GAP_MS ? shortest : ROUND_GAP_MS;
     int64_t due = relay->now.steady_ms + wait;

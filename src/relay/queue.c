@@ -161,17 +161,7 @@ static void link_message(struct relay *relay, uint32_t index)
     struct message *message = message_at(relay, index);
     uint32_t after = relay->last_message;
     if (after != NOBODY && message_at(relay, after)->sequence > message->sequence) {
-        /* Loading goes upwards while new mail already stands at the end: go on from where the last
-         * one was put. */
-        after = relay->load_hint;
-        if (after != NOBODY && message_at(relay, after)->sequence > message->sequence) {
-            after = NOBODY;
-        }
-        uint32_t next = after == NOBODY ? relay->first_message : message_at(relay, after)->next;
-        while (message_at(relay, next)->sequence < message->sequence) {
-            after = next;
-            next = message_at(relay, next)->next;
-        }
+        after = milestones_find(relay, message->sequence);
         relay->load_hint = index;
     }
     message->previous = after;

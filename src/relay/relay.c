@@ -167,6 +167,7 @@ void relay_free(struct relay *relay)
     buffer_done(&relay->attempt);
     free(relay->attempt_deliveries);
     free(relay->attempts.numbers);
+    milestones_done(&relay->milestones);
     free(relay->actions);
     free(relay->route_bytes);
     free(relay->odometers);

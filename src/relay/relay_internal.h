@@ -210,6 +210,22 @@ struct chunks {
     uint32_t room;
 };
 
+/* ---- milestones.c: places in the order of all messages ------------------------------------- */
+
+struct milestone {
+    uint64_t sequence;
+    uint32_t message;
+};
+
+struct milestones {
+    struct milestone *all; /* by sequence; some are void */
+    uint32_t count, room;
+};
+
+/* The message that one with this sequence comes behind; NOBODY: it is the first. */
+uint32_t milestones_find(struct relay *relay, uint64_t sequence);
+void milestones_done(struct milestones *milestones);
+
 /* A recipient with a blocker. */
 struct recipient {
     uint64_t key;        /* of the address, and of the lane unless it is a domain's */
@@ -308,11 +324,11 @@ enum { ODOMETER_WRITE_MS = 60000 };
 
 /* The sweep that ends what is too old. See expiry.c. */
 struct expiry {
-    int64_t due_ms;     /* steady: of the next slice */
-    uint32_t next;      /* message to go on with; NOBODY: a new round */
-    bool running;       /* a round is under way */
-    bool asked;         /* another one soon after it */
-    uint32_t seen;      /* messages in this round */
+    int64_t due_ms; /* steady: of the next slice */
+    uint32_t next;  /* message to go on with; NOBODY: a new round */
+    bool running;   /* a round is under way */
+    bool asked;     /* the next one comes soon; another one soon after it, while it is under way */
+    uint32_t seen;  /* messages in this round */
     int64_t soonest_ms; /* from now, as far as this round has seen: something is to be done */
     int64_t trusted_ms; /* Unix time that has passed by the steady clock, too; at steady_ms */
     int64_t steady_ms;
@@ -509,7 +525,8 @@ struct relay {
     uint32_t delivery_free;
     uint32_t first_message, last_message;
     uint32_t load_hint; /* the last one inserted out of order */
-    uint32_t oldest;    /* first message that is not only dead letters */
+    struct milestones milestones;
+    uint32_t oldest; /* first message that is not only dead letters */
     uint64_t last_sequence;
 
     struct waiting waiting;

@@ -30,12 +30,13 @@ static size_t resident_bytes(void)
     return resident * 4096;
 }
 
-static void add(struct relay *relay, uint32_t i, uint32_t recipients, struct relay_time now)
+static void add_as(struct relay *relay, uint32_t i, uint64_t sequence, uint32_t recipients,
+                   struct relay_time now)
 {
     char address[64];
     int length = snprintf(address, sizeof address, "recipient-%07u@example.com", i % recipients);
     struct spool_recipient recipient = {.address = slice_make(address, (size_t)length)};
-    struct spool_message message = {.sequence = i + 1,
+    struct spool_message message = {.sequence = sequence,
                                     .received_ms = now.wall_ms,
                                     .header_length = 500,
                                     .body_length = 3500,
@@ -45,6 +46,41 @@ static void add(struct relay *relay, uint32_t i, uint32_t recipients, struct rel
     if (relay_add(relay, (struct spool_handle){i}, &message, now) != ERROR_NONE) {
         exit(1);
     }
+}
+
+static void add(struct relay *relay, uint32_t i, uint32_t recipients, struct relay_time now)
+{
+    add_as(relay, i, (uint64_t)i + 1, recipients, now);
+}
+
+/* Shares taken over: as many older messages as are held, of so many shares whose mail is mixed,
+ * each loaded in its own order, so many messages of one at a time. */
+static void take_over(struct relay *relay, uint32_t messages, uint32_t recipients,
+                      struct relay_time now, uint32_t shares, uint32_t slice)
+{
+    uint32_t each = messages / shares, added = 0;
+    size_t before = resident_bytes();
+    int64_t began = now_ns(), worst = 0;
+    for (uint32_t at = 0; at < each; at += slice) {
+        for (uint32_t share = 0; share < shares; share++) {
+            int64_t slice_began = now_ns();
+            relay_together_begin(relay, now);
+            for (uint32_t i = at; i < each && i < at + slice; i++) {
+                add_as(relay, messages + added++, (uint64_t)i * shares + share + 1, recipients,
+                       now);
+            }
+            relay_together_end(relay, now);
+            struct relay_action action;
+            while (relay_next(relay, &action)) {
+            }
+            int64_t took = now_ns() - slice_began;
+            worst = took > worst ? took : worst;
+        }
+    }
+    printf("taken over, %u shares, %u at a time: %.1f bytes and %.0f ns a delivery, longest slice "
+           "%.1f ms\n",
+           shares, slice, (double)(resident_bytes() - before) / added,
+           (double)(now_ns() - began) / added, (double)worst / 1e6);
 }
 
 /* Answers everything at once; true while something came. */
@@ -83,6 +119,27 @@ static bool answer(struct relay *relay, struct relay_time now, bool refuse, uint
         }
     }
     return count > 0;
+}
+
+/* A queue of its own for each, of mail that is newer than what is taken over. */
+static void bench_taking_over(uint32_t messages, uint32_t recipients)
+{
+    static const uint32_t shares[][2] = {{1, 2000}, {2, 1}, {64, 2000}, {64, 1}};
+    struct relay_time now = {1000000, 1700000000000};
+    for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+        uint64_t delivered = 0;
+        struct relay *relay = relay_new(&one_route, 7, now);
+        relay_start(relay, now);
+        answer(relay, now, true, &delivered);
+        for (uint32_t j = 0; j < messages; j++) {
+            add_as(relay, j, (uint64_t)messages * 10 + j, recipients, now);
+            struct relay_action action;
+            while (relay_next(relay, &action)) {
+            }
+        }
+        take_over(relay, messages, recipients, now, shares[i][0], shares[i][1]);
+        relay_free(relay);
+    }
 }
 
 int main(int count, char **arguments)
@@ -135,5 +192,6 @@ int main(int count, char **arguments)
     printf("drain: %.0f ns a delivery, longest step %.1f ms\n",
            (double)(now_ns() - began) / messages, (double)worst / 1e6);
     relay_free(relay);
+    bench_taking_over(messages, recipients);
     return 0;
 }
