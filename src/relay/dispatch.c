@@ -264,6 +264,9 @@ static struct session *find_session(struct relay *relay, struct server *server)
 void server_fill(struct relay *relay, struct server *server)
 {
     uint32_t budget = LOOK_AHEAD;
+    if (!relay->leased) {
+        return;
+    }
     while (ready_now(relay, server) > 0 && governor_may_send(server)) {
         uint32_t number = NOBODY;
         struct session *session = find_session(relay, server);

@@ -294,9 +294,11 @@ void governor_probe_due(struct relay *relay, struct server *server)
         server->next_probe_ms = server->last_contact_ms + CONTACT_MAX_AGE_MS;
         return;
     }
-    /* The canary decides, or sessions on their way do; and the limit holds for probes too, unless
-     * none of those that fill it has said anything for so long that we must know. */
-    bool busy = (server->state == SERVER_RECOVERING && server->jobs > 0 && !server->probe_asked) ||
+    /* The canary decides, or will when the lease lets it go, or sessions on their way do; and the
+     * limit holds for probes too, unless none of those that fill it has said anything for so long
+     * that we must know. */
+    bool decides = server->jobs > 0 || (!relay->leased && !list_is_empty(&server->idle));
+    bool busy = (server->state == SERVER_RECOVERING && decides && !server->probe_asked) ||
                 (server->state == SERVER_UP &&
                  (server->connecting > 0 || (heard && governor_room(relay, server) == 0)));
     if (busy) {

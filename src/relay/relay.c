@@ -84,6 +84,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->config = config;
     relay->now = now;
     relay->random = seed != 0 ? seed : 1;
+    relay->leased = true;
     relay->key = (struct hash_key){relay_random(relay), relay_random(relay)};
     relay->next_session = (uint32_t)relay_random(relay);
     relay->next_job = relay_random(relay);
@@ -482,6 +483,9 @@ enum error relay_attempt_note(struct relay *relay, uint64_t id, struct relay_tim
             return ERROR_AGAIN; /* R6 */
         }
     }
+    if (!relay->leased) {
+        return ERROR_AGAIN;
+    }
     uint32_t *numbers = realloc(relay->attempt_deliveries, job->count * sizeof *numbers);
     buffer_clear(&relay->attempt);
     note_put_delivery(relay, job->deliveries[0], NOTE_ATTEMPT, SLICE_EMPTY, &relay->attempt);
@@ -505,17 +509,41 @@ enum error relay_attempt_note(struct relay *relay, uint64_t id, struct relay_tim
 
 /* ---- time --------------------------------------------------------------------------------- */
 
-void relay_tick(struct relay *relay, struct relay_time now)
+/* Looks at all to which something may go. */
+static void touch_servers(struct relay *relay)
 {
-    relay_begin(relay, now);
-    for (uint32_t i = relay_next_exchanger(relay, 0); relay->more && i != NO_INDEX;
+    for (uint32_t i = relay_next_exchanger(relay, 0); i != NO_INDEX;
          i = relay_next_exchanger(relay, i + 1)) {
         server_touch(relay, server_at(relay, i));
     }
-    for (uint32_t i = 0; relay->more && i < relay->server_count; i++) {
-        if (relay->servers[i].ready + relay->servers[i].guests_ready > 0) {
-            server_touch(relay, &relay->servers[i]);
+    for (uint32_t i = 0; i < relay->server_count; i++) {
+        struct server *server = &relay->servers[i];
+        if (server->ready + server->guests_ready > 0 || !list_is_empty(&server->single)) {
+            server_touch(relay, server);
         }
+    }
+}
+
+bool relay_lease_is_held(const struct relay *relay)
+{
+    return relay->leased;
+}
+
+void relay_lease(struct relay *relay, bool is_held, struct relay_time now)
+{
+    relay_begin(relay, now);
+    if (is_held && !relay->leased) {
+        touch_servers(relay);
+    }
+    relay->leased = is_held;
+    relay_settle(relay);
+}
+
+void relay_tick(struct relay *relay, struct relay_time now)
+{
+    relay_begin(relay, now);
+    if (relay->more) {
+        touch_servers(relay);
     }
     while (relay->started && relay->schedule.count > 0 &&
            schedule_at(&relay->schedule, 0)->due_ms <= now.steady_ms) {

@@ -223,6 +223,12 @@ struct relay_delivery_result {
 void relay_result(struct relay *relay, uint64_t job, uint32_t session, bool reused_session,
                   const struct relay_delivery_result *results, uint32_t count,
                   struct relay_time now);
+/* A node of a cluster may send only while its lease has time left: while it is not held, no job is
+ * given out and relay_attempt_note() gives ERROR_AGAIN; all else goes on, results and probes too.
+ * Held from the start. */
+void relay_lease(struct relay *relay, bool is_held, struct relay_time now);
+bool relay_lease_is_held(const struct relay *relay);
+
 /* The results of `job` are durable; its session may take the next dot. */
 void relay_result_durable(struct relay *relay, uint64_t job, struct relay_time now);
 
@@ -349,7 +355,8 @@ void relay_bounced(struct relay *relay, const struct relay_action *bounce, bool 
 /* The note to write, in one batch, before the dot of `job` is sent (R2). Gives kind and payload
  * (static storage until the next call), for each of the job's deliveries. ERROR_AGAIN: an earlier
  * message of its recipient is on the same session and not settled (R6): to be asked again after the
- * next result of that session. ERROR_MISSING: unknown job, or its session is being closed. */
+ * next result of that session; or the lease is not held: when it is again. ERROR_MISSING: unknown
+ * job, it was left, or its session is being closed. */
 enum error relay_attempt_note(struct relay *relay, uint64_t job, struct relay_time now,
                               uint16_t *ret_kind, struct slice *ret_payload,
                               struct spool_handle *ret_handle, const uint32_t **ret_deliveries,

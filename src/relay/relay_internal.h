@@ -511,6 +511,7 @@ struct relay {
     struct hash_key key;
     uint64_t random;
     bool started;
+    bool leased;         /* it may send */
     bool gathers;        /* several inputs in a row: nothing is sent in between */
     bool more;           /* work is left that did not fit one call */
     bool drained;        /* a lane's drain may have ended */

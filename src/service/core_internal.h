@@ -112,7 +112,8 @@ struct job {
     bool note_written; /* if not GONE: an earlier dot of the session is not settled, GO waits */
     bool note_pending; /* the spool holds a pointer to this job */
     bool preparing;    /* it too: the message is being fetched */
-    bool asks_go;      /* READY has come, but relay lets it wait for an earlier job (R6) */
+    bool asks_go;      /* READY has come, but relay lets it wait for an earlier job (R6), or the
+                          lease */
     bool over;         /* freed as soon as the spool lets go */
     struct core *core;
     struct buffer redirect_to; /* while preparing */

@@ -294,7 +294,7 @@ static void go_if_first(struct core *core, struct core_session *session)
         return;
     }
     struct job *job = LIST_ENTRY(session->jobs.next, struct job, on_session);
-    if (job->state == JOB_NOTING && job->note_written) {
+    if (job->state == JOB_NOTING && job->note_written && relay_lease_is_held(core->relay)) {
         job->state = JOB_GONE;
         report_attempt(core, job);
         core_job_say(core, job, CHANNEL_GO);
@@ -365,6 +365,31 @@ void core_job_ask(struct core *core, struct job *job)
     job->asks_go = error == ERROR_AGAIN;
     if (error != ERROR_NONE && error != ERROR_AGAIN) {
         core_out_send_plain(core, &core->out[job->edge], CHANNEL_CLOSE, job->session);
+    }
+}
+
+/* Of dots that wait for the lease the next may go. */
+static void go_on(struct core *core, struct core_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct job *job = LIST_ENTRY(at, struct job, on_session);
+        if (job->asks_go) {
+            core_job_ask(core, job);
+        }
+    }
+    go_if_first(core, session);
+}
+
+void core_job_lease(struct core *core, bool is_held)
+{
+    relay_lease(core->relay, is_held, core_now());
+    core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    LIST_EACH(&core->sessions_list, at, after)
+    {
+        if (is_held) {
+            go_on(core, LIST_ENTRY(at, struct core_session, link));
+        }
     }
 }
 

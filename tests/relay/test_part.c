@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -628,6 +629,219 @@ static void a_follower_is_no_trouble(void **state)
     world_close(&world);
 }
 
+/* ---- taken over while we run ----------------------------------------------------------------- */
+
+static uint32_t sent[16]; /* handles, as they were given to sessions */
+static uint32_t sent_count;
+
+/* Answers what was taken last; what has been given to sessions is taken by them. */
+static void answer(void)
+{
+    static const uint32_t one[] = {0};
+    struct relay_action taken[32];
+    size_t count = world.action_count < 32 ? world.action_count : 32;
+    memcpy(taken, world.actions, count * sizeof(taken[0]));
+    for (size_t i = 0; i < count; i++) {
+        if (taken[i].kind == RELAY_DELIVER) {
+            assert_true(sent_count < 16);
+            sent[sent_count++] = taken[i].handle.index;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (taken[i].kind == RELAY_CONNECT && taken[i].server == 0) {
+            world_opened(&world, taken[i].session);
+        } else if (taken[i].kind == RELAY_DELIVER) {
+            taken[i].deliveries = one;
+            world_result(&world, &taken[i], RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+        } else {
+            continue;
+        }
+        answer();
+    }
+}
+
+static void older_mail_goes_before_what_is_here(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    for (uint32_t server = 0; server < WORLD_SERVERS; server++) {
+        assert_int_equal(relay_server_disable(world.relay, server, world.now), ERROR_NONE);
+    }
+    world.servers[0].connections = 1;
+    world_insert(&world, 10, 10, "a@x", "dora@one.example", 0);
+    world_insert(&world, 11, 11, "a@x", "fred@one.example", 0);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 2, 2, "a@x", "bob@one.example", 0);
+    world_insert(&world, 3, 3, "a@x", "carl@one.example", 0);
+    relay_together_end(world.relay, world.now);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 1, 1, "a@x", "ann@one.example", 0); /* of another share */
+    world_insert(&world, 4, 4, "a@x", "eve@one.example", 0);
+    relay_together_end(world.relay, world.now);
+    assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    static const uint32_t order[] = {1, 2, 3, 4, 10, 11};
+    for (int i = 0; i < 30 && sent_count < 6; i++) {
+        answer();
+        world_wait(&world, 1000);
+    }
+    assert_int_equal(sent_count, 6);
+    assert_memory_equal(sent, order, sizeof(order));
+    check_nothing_is_left();
+    world_close(&world);
+}
+
+static void the_first_slice_goes_while_others_come(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 1, 1, "a@x", "ann@one.example", 0);
+    world_insert(&world, 2, 2, "a@x", "ann@one.example", 0);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    relay_together_end(world.relay, world.now);
+    world_take(&world);
+    assert_int_equal(world_one(&world, RELAY_DELIVER).handle.index, 1);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 3, 3, "a@x", "ann@one.example", 0);
+    relay_together_end(world.relay, world.now);
+    world_take(&world);
+    assert_int_equal(world_delivery(&world, 3, 0), DELIVERY_WAITING);
+    world_close(&world);
+}
+
+/* Patience that a former owner began keeps later mail back, that of a later slice, too. */
+static void patience_goes_on(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 1, 1, "a@x", "ann@one.example", 0);
+    load_note(1, NOTE_DEFER,
+              &(struct delivery_note){.when_ms = world.now.wall_ms - 10000,
+                                      .next_ms = world.now.wall_ms + 60000,
+                                      .patience_ms = world.now.wall_ms + 20000,
+                                      .attempts = 1,
+                                      .server = SLICE_LITERAL("m1")});
+    world_insert(&world, 2, 2, "a@x", "ann@one.example", 0);
+    relay_together_end(world.relay, world.now);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 3, 3, "a@x", "ann@one.example", 0);
+    relay_together_end(world.relay, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    int64_t began = world.now.steady_ms;
+    while (world_count(&world, RELAY_DELIVER) == 0 && world.now.steady_ms < began + 60000) {
+        world_wait(&world, 1000);
+        const struct relay_action *connect = world_action(&world, RELAY_CONNECT, 0);
+        if (connect != NULL && connect->server == 0) {
+            world_opened(&world, connect->session);
+        }
+    }
+    assert_int_equal(world_one(&world, RELAY_DELIVER).handle.index, 2);
+    assert_true(world.now.steady_ms - began >= 20000);
+    world_close(&world);
+}
+
+static void an_attempt_with_its_result_is_no_doubt(void **state)
+{
+    (void)state;
+    const struct delivery_note attempt = {.server = SLICE_LITERAL("m1")};
+    const struct delivery_note waits = {.attempts = 1, .server = SLICE_LITERAL("m1")};
+    start();
+    world_up(&world, 0);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 1, 1, "a@x", "ann@one.example", 0);
+    load_note(1, NOTE_ATTEMPT, &attempt);
+    load_note(1, NOTE_WAITING, &waits);
+    world_insert(&world, 2, 2, "a@x", "bob@one.example", 0);
+    load_note(2, NOTE_ATTEMPT, &attempt);
+    relay_load_fate(world.relay, (struct spool_handle){2}, 0, SPOOL_DELIVERED);
+    world_insert(&world, 3, 3, "a@x", "carl@one.example", 0);
+    load_note(3, NOTE_ATTEMPT, &attempt);
+    relay_together_end(world.relay, world.now);
+    world_take(&world);
+    assert_int_equal(world_one(&world, RELAY_DELIVER).handle.index, 1);
+    assert_int_equal(world_delivery(&world, 2, 0), DELIVERY_FINISHED);
+    assert_int_equal(world_delivery(&world, 3, 0), DELIVERY_IN_DOUBT);
+    assert_int_equal(totals().in_doubt, 1);
+    assert_int_equal(world_one(&world, RELAY_NOTE).note, NOTE_DOUBT);
+    world_close(&world);
+}
+
+static void what_rests_there_rests_here(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    relay_together_begin(world.relay, world.now);
+    world_insert(&world, 1, 1, "a@x", "ann@one.example", 0);
+    load_note(1, NOTE_HOLD, &(struct delivery_note){.when_ms = world.now.wall_ms - 1000});
+    world_insert(&world, 2, 2, "a@x", "bob@one.example", 0);
+    load_note(2, NOTE_DEAD, &(struct delivery_note){.when_ms = world.now.wall_ms - 1000});
+    relay_together_end(world.relay, world.now);
+    world_take(&world);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    assert_int_equal(totals().held, 1);
+    assert_int_equal(totals().dead_letters, 1);
+    assert_int_equal(totals().messages, 1);
+    world_close(&world);
+}
+
+/* ---- the lease ------------------------------------------------------------------------------- */
+
+static void without_the_lease_nothing_is_sent(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x", "ann@one.example", 0);
+    struct relay_action first = world_one(&world, RELAY_DELIVER);
+    relay_lease(world.relay, false, world.now);
+    world_take(&world);
+    assert_false(relay_lease_is_held(world.relay));
+    assert_int_equal(note(&first), ERROR_AGAIN);
+    world_add(&world, 2, "a@x", "bob@one.example", 0);
+    world_add(&world, 3, "a@x", "ann@one.example", 0); /* would follow the first */
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+        world_wait(&world, 1000);
+        const struct relay_action *connect = world_action(&world, RELAY_CONNECT, 0);
+        if (connect != NULL && connect->server == 0) {
+            world_opened(&world, connect->session);
+        }
+    }
+    relay_lease(world.relay, true, world.now);
+    world_take(&world);
+    assert_int_equal(note(&first), ERROR_NONE);
+    bool goes_on = world_count(&world, RELAY_DELIVER) + world_count(&world, RELAY_CONNECT) > 0;
+    assert_true(goes_on);
+    world_close(&world);
+}
+
+/* Results are facts, and what they leave behind is written. */
+static void without_the_lease_results_are_taken(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    world_add(&world, 1, "a@x", "ann@one.example", 0);
+    static const uint32_t one[] = {0};
+    struct relay_action first = world_one(&world, RELAY_DELIVER);
+    first.deliveries = one;
+    world_add(&world, 2, "a@x", "ann@one.example", 0);
+    assert_int_equal(note(&first), ERROR_NONE);
+    relay_lease(world.relay, false, world.now);
+    world_take(&world);
+    world_result(&world, &first, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_count(&world, RELAY_FATE), 1);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -653,6 +867,13 @@ int main(void)
         cmocka_unit_test(another_message_under_the_same_handle_is_left_alone),
         cmocka_unit_test(a_fate_from_elsewhere_withdraws_what_is_in_flight),
         cmocka_unit_test(a_follower_is_no_trouble),
+        cmocka_unit_test(older_mail_goes_before_what_is_here),
+        cmocka_unit_test(the_first_slice_goes_while_others_come),
+        cmocka_unit_test(patience_goes_on),
+        cmocka_unit_test(an_attempt_with_its_result_is_no_doubt),
+        cmocka_unit_test(what_rests_there_rests_here),
+        cmocka_unit_test(without_the_lease_nothing_is_sent),
+        cmocka_unit_test(without_the_lease_results_are_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

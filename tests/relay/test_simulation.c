@@ -9,6 +9,7 @@
  *   - a recipient's mail is in order, except past what was deferred beyond patience, in doubt, held
  *   - a server is used only when no better one of its chain is up or recovering
  *   - of a share that rests, or is another's, nothing is sent, and nothing told but facts
+ *   - without the lease nothing is sent
  *   - a server in trouble is probed by one session at a time; none gets more sessions than allowed
  *   - in the end, when all servers are well, all that is left is held or dead
  *
@@ -113,6 +114,7 @@ static struct simulation {
     enum server_state states[WORLD_SERVERS];
     int mood[WORLD_SERVERS]; /* 0 well, 1 refuses, 2 no greeting, 3 defers, 4 mixed, 5 cuts */
     enum holding shares[WORLD_ROUTES];
+    bool unleased;
     bool calm;
     uint64_t life; /* raised by a restart: what was pending is void */
     uint32_t fates, bounces, dead, waits;
@@ -251,7 +253,7 @@ static void on_deliver(const struct relay_action *action)
     CHECK(sim.job_count < JOBS && action->delivery_count <= DELIVERIES_MAX);
     struct model_message *message = &sim.messages[action->handle.index];
     struct model_job *job = &sim.jobs[sim.job_count];
-    CHECK(sim.shares[message->route] == OURS);
+    CHECK(sim.shares[message->route] == OURS && !sim.unleased);
     *job = (struct model_job){.id = action->job,
                               .session = slot,
                               .message = action->handle.index,
@@ -553,15 +555,16 @@ static void job_ready(uint32_t which)
     }
     if (!job->noted) {
         enum error error = note(job);
-        CHECK(error != ERROR_AGAIN || !first);
+        CHECK(error != ERROR_AGAIN || !first || sim.unleased);
+        CHECK(error != ERROR_NONE || !sim.unleased);
         sim.waits += error == ERROR_AGAIN;
         if (error != ERROR_NONE && error != ERROR_AGAIN) {
             give_back(job);
             return;
         }
     }
-    if (!first) {
-        later(JOB_READY, which, 1);
+    if (!first || sim.unleased) {
+        later(JOB_READY, which, sim.unleased ? 100 : 1);
         return;
     }
     for (uint32_t i = 0; i < job->count; i++) {
@@ -982,6 +985,7 @@ static void restart(bool sender_lives)
             delivery->excused |= delivery->deferred_ms != 0;
         }
     }
+    sim.unleased = false; /* a new one, at a start */
     relay_start(sim.world.relay, sim.world.now);
     take();
 }
@@ -1129,6 +1133,13 @@ static void reconfigure(void)
     take();
 }
 
+static void lease(bool is_held)
+{
+    sim.unleased = !is_held;
+    relay_lease(sim.world.relay, is_held, sim.world.now);
+    take();
+}
+
 static void disturb(void)
 {
     switch (dice(40)) {
@@ -1172,6 +1183,9 @@ static void disturb(void)
     case 11:
     case 12:
         move_share();
+        break;
+    case 13:
+        lease(false);
         break;
     default:
         accept_one();
@@ -1264,9 +1278,13 @@ static void run(uint64_t seed)
         if (dice(8) == 0) {
             disturb();
         }
-        (void)step(dice(20) == 0 ? 60000 : 200);
+        (void)step(dice(20) == 0 && !sim.unleased ? 60000 : 200);
+        if (sim.unleased && dice(4) == 0) {
+            lease(true); /* else its mail would soon be another's */
+        }
     }
     sim.calm = true;
+    lease(true);
     for (uint32_t i = 0; i < WORLD_ROUTES; i++) {
         if (sim.shares[i] == AWAY) {
             take_share(i);
