@@ -179,7 +179,7 @@ static int64_t rows_of(struct world *world, const char *table)
 
 /* Parts without all their fates, as who loads them sees them. */
 #define UNFINISHED                                                                                 \
-    "(SELECT p.id, min(p.seq) AS seq, min(p.xid::text::bigint) AS xid FROM "                       \
+    "(SELECT p.id, min(p.seq) AS seq, min(p.xid::text::bigint) AS xid, count(*) AS parts FROM "    \
     "(SELECT * FROM holdfast.parts UNION ALL SELECT * FROM holdfast.kept_parts) p LEFT JOIN "      \
     "(SELECT id, count(*) AS n FROM (SELECT id FROM holdfast.fates UNION ALL "                     \
     "SELECT id FROM holdfast.kept_fates) e GROUP BY id) f ON f.id = p.id "                         \
@@ -194,7 +194,8 @@ static int64_t unfinished(struct world *world)
 static int64_t survivors_hash(struct world *world)
 {
     return number(world->other,
-                  "SELECT sum(hashtextextended(u.id::text || u.seq || u.xid || m.envelope::text || "
+                  "SELECT sum(hashtextextended(u.id::text || u.seq || u.xid || u.parts || "
+                  "m.envelope::text || "
                   "c.bytes::text || n.payload::text || n.seq || f.delivery, 0) / 1000)::bigint "
                   "FROM " UNFINISHED " JOIN (SELECT * FROM holdfast.messages UNION ALL "
                   "SELECT * FROM holdfast.kept_messages) m ON m.id = u.id "
