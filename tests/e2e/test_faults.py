@@ -9,6 +9,8 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -153,12 +155,12 @@ def test_a_start_on_a_read_only_file_system(holdfast, sink, small_disk):
 
 
 class Injected:
-    """While it lasts, system calls of core fail."""
+    """While it lasts, system calls of core fail ("error=EIO"), or hang ("delay_enter=1000s")."""
 
-    def __init__(self, mx, calls, error):
+    def __init__(self, mx, calls, fault):
         core = mx.processes()["holdfast-core"[:15]][0]
         self.child = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(core),
-                                       "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"],
+                                       "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"],
                                       stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         threads = pathlib.Path(f"/proc/{core}/task")
 
@@ -189,7 +191,7 @@ def test_a_disk_that_fails_for_a_while(holdfast, sink, calls, error):
     hop = sink(start=False)
     mx = holdfast(backup_mx(hop.port))
     mx.send(content=b"Subject: before\r\n\r\n")
-    with Injected(mx, calls, error):
+    with Injected(mx, calls, f"error={error}"):
         for _ in range(3):
             with pytest.raises(Refused) as refused:
                 mx.send(content=b"Subject: never\r\n\r\n")
@@ -207,6 +209,30 @@ def test_a_disk_that_fails_for_a_while(holdfast, sink, calls, error):
     hop.start()
     mx.wait_empty()
     assert sorted(hop.subjects()) == ["before", "test"]
+    mx.stop()
+
+
+def test_a_disk_that_hangs_is_waited_for(holdfast, sink):
+    """As a replicated one does whose other half is missing: no 250, no refusal, and the rest of the
+    program lives. When it goes on, so does the mail."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    hop = sink(start=False)
+    mx = holdfast(backup_mx(hop.port))
+    mx.send(content=b"Subject: before\r\n\r\n")
+    answers = []
+    with Injected(mx, "fdatasync", "delay_enter=1000s"):
+        sender = threading.Thread(
+            target=lambda: answers.append(mx.send(content=b"Subject: hangs\r\n\r\n")))
+        sender.start()
+        time.sleep(3)  # in which a 250 would have come a thousand times
+        assert answers == [] and sender.is_alive()
+        assert mx.status()["queue"]["messages"] == 1
+    sender.join(60)
+    assert len(answers) == 1
+    hop.start()
+    mx.wait_empty()
+    assert sorted(hop.subjects()) == ["before", "hangs"]
     mx.stop()
 
 
