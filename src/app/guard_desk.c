@@ -33,7 +33,7 @@ struct guarded {
     char text[GUARD_TEXT_SIZE];
 
     struct place {
-        struct guarded *errand;
+        struct guarded *guarded;
         int fd; /* -1: decided, or not asked */
         struct loop_watch *watch;
     } places[PLACES_MAX];
@@ -50,7 +50,7 @@ struct guard_desk {
     const struct service_config *config;
     struct hook_core *core;
     struct loop_timer *timer;
-    struct link errands;
+    struct link all;
 };
 
 static const struct guard_config *find_guard(const struct guard_desk *desk, const char *name)
@@ -79,19 +79,19 @@ static void place_close(struct place *place)
 /* Those that have not answered are silent. */
 static void all_answered(void *context)
 {
-    struct guarded *errand = context;
+    struct guarded *guarded = context;
     for (int i = 0; i < PLACES_MAX; i++) {
-        place_close(&errand->places[i]);
+        place_close(&guarded->places[i]);
     }
-    loop_timer_cancel(errand->timer);
-    errand->asking = 0;
-    errand->answered = true;
+    loop_timer_cancel(guarded->timer);
+    guarded->asking = 0;
+    guarded->answered = true;
 }
 
-static void take_answer(struct guarded *errand, const struct place *place, enum error error)
+static void take_answer(struct guarded *guarded, const struct place *place, enum error error)
 {
-    bool of_watch = place - errand->places < GUARD_PLACES_MAX;
-    enum guard_place *best = of_watch ? &errand->watch : &errand->witness;
+    bool of_watch = place - guarded->places < GUARD_PLACES_MAX;
+    enum guard_place *best = of_watch ? &guarded->watch : &guarded->witness;
     enum guard_place answer = error == ERROR_NONE     ? GUARD_ACCEPTED
                               : error == ERROR_CLOSED ? GUARD_REFUSED
                                                       : GUARD_SILENT;
@@ -102,112 +102,112 @@ static void place_ready(void *context, unsigned ready)
 {
     (void)ready;
     struct place *place = context;
-    struct guarded *errand = place->errand;
-    take_answer(errand, place, net_connected(place->fd));
+    struct guarded *guarded = place->guarded;
+    take_answer(guarded, place, net_connected(place->fd));
     place_close(place);
-    if (--errand->asking == 0) {
-        all_answered(errand);
+    if (--guarded->asking == 0) {
+        all_answered(guarded);
     }
 }
 
-static void ask_place(struct guarded *errand, struct place *place, const struct ip_endpoint *at)
+static void ask_place(struct guarded *guarded, struct place *place, const struct ip_endpoint *at)
 {
     int fd;
     enum error error = net_connect(at, NULL, &fd);
     if (error != ERROR_NONE) {
-        take_answer(errand, place, error);
+        take_answer(guarded, place, error);
         return;
     }
     place->fd = fd;
-    place->watch = loop_watch_new(errand->desk->loop, fd, place_ready, place);
+    place->watch = loop_watch_new(guarded->desk->loop, fd, place_ready, place);
     if (place->watch == NULL) {
         place_close(place);
         return;
     }
     loop_watch_set(place->watch, LOOP_WRITE);
-    errand->asking++;
+    guarded->asking++;
 }
 
-static void ask_places(struct guarded *errand, const struct guard_config *guard, int64_t every_ms)
+static void ask_places(struct guarded *guarded, const struct guard_config *guard, int64_t every_ms)
 {
     int64_t now_ms = clock_steady_ms();
-    if (errand->asking > 0 || now_ms - errand->asked_ms < every_ms) {
+    if (guarded->asking > 0 || now_ms - guarded->asked_ms < every_ms) {
         return;
     }
-    errand->asked_ms = now_ms;
-    errand->watch = errand->witness = GUARD_SILENT;
+    guarded->asked_ms = now_ms;
+    guarded->watch = guarded->witness = GUARD_SILENT;
     for (uint32_t i = 0; i < guard->watch_count; i++) {
-        ask_place(errand, &errand->places[i], &guard->watch[i]);
+        ask_place(guarded, &guarded->places[i], &guard->watch[i]);
     }
     for (uint32_t i = 0; i < guard->witness_count; i++) {
-        ask_place(errand, &errand->places[GUARD_PLACES_MAX + i], &guard->witness[i]);
+        ask_place(guarded, &guarded->places[GUARD_PLACES_MAX + i], &guard->witness[i]);
     }
-    if (errand->asking > 0) {
-        loop_timer_set(errand->timer, PLACE_MS);
+    if (guarded->asking > 0) {
+        loop_timer_set(guarded->timer, PLACE_MS);
     } else {
-        all_answered(errand);
+        all_answered(guarded);
     }
 }
 
 /* ---- runs ------------------------------------------------------------------------------------ */
 
-static void set_ending(struct guarded *errand, enum ending ending)
+static void set_ending(struct guarded *guarded, enum ending ending)
 {
-    errand->ending = ending;
-    errand->said = errand->saying = false;
+    guarded->ending = ending;
+    guarded->said = guarded->saying = false;
 }
 
 static void ended(void *context, uint64_t number, const struct program_end *end)
 {
-    struct guarded *errand = context;
+    struct guarded *guarded = context;
     struct slice output = end->output;
     while (output.length > 0 && output.data[output.length - 1] == '\n') {
         output.length--;
     }
-    if (errand->run == number) {
-        snprintf(errand->text, sizeof(errand->text), "%s%s%.*s",
+    if (guarded->run == number) {
+        snprintf(guarded->text, sizeof(guarded->text), "%s%s%.*s",
                  end->problem != NULL ? end->problem : "",
                  end->problem != NULL && output.length > 0 ? ": " : "", SLICE_PRINT(output));
-        set_ending(errand, end->problem == NULL ? WELL : FAILED);
+        set_ending(guarded, end->problem == NULL ? WELL : FAILED);
     }
 }
 
-static void begin_run(struct guarded *errand, const struct guard_config *guard, uint64_t run,
+static void begin_run(struct guarded *guarded, const struct guard_config *guard, uint64_t run,
                       const json_t *row)
 {
     const char *step = json_string_value(json_object_get(row, "step"));
     bool starts = step != NULL && strcmp(step, "start") == 0;
     const struct program what = {.fn = ended,
-                                 .context = errand,
+                                 .context = guarded,
                                  .number = run,
                                  .path = starts ? guard->start : guard->undo,
                                  .environment = json_object_get(row, "environment"),
                                  .timeout_ms = guard->timeout_ms};
-    if (errand->ending == RUNS && errand->run != 0) {
+    if (guarded->ending == RUNS && guarded->run != 0) {
         return; /* never two; core hears that it is not begun by asking again: LOST */
     }
-    errand->run = run;
-    errand->text[0] = 0;
-    set_ending(errand, RUNS);
+    guarded->run = run;
+    guarded->text[0] = 0;
+    set_ending(guarded, RUNS);
     const char *why = what.path.length == 0 ? "there is no such script in the configuration"
-                                            : programs_run(errand->desk->programs, &what);
+                                            : programs_run(guarded->desk->programs, &what);
     if (why != NULL) {
-        snprintf(errand->text, sizeof(errand->text), "could not be begun: %s", why);
-        set_ending(errand, FAILED);
+        snprintf(guarded->text, sizeof(guarded->text), "could not be begun: %s", why);
+        set_ending(guarded, FAILED);
     }
 }
 
 /* Core names a run each time until it has heard of its end. */
-static void take_run(struct guarded *errand, const struct guard_config *guard, const json_t *row)
+static void take_run(struct guarded *guarded, const struct guard_config *guard, const json_t *row)
 {
     uint64_t run = (uint64_t)json_integer_value(json_object_get(row, "run"));
-    if (errand->run == run && errand->ending != LATER) {
-        errand->said = false;
+    if (guarded->run == run && guarded->ending != LATER) {
+        guarded->said = false;
     } else if (json_is_true(json_object_get(row, "begin"))) {
-        begin_run(errand, guard, run, row);
-    } else if (errand->run == 0 || errand->ending != RUNS) {
-        errand->run = run; /* of a runner that died, or of one whose beginning got lost */
-        set_ending(errand, LOST);
+        begin_run(guarded, guard, run, row);
+    } else if (guarded->run == 0 || guarded->ending != RUNS) {
+        guarded->run = run; /* of a runner that died, or of one whose beginning got lost */
+        set_ending(guarded, LOST);
     }
 }
 
@@ -215,29 +215,29 @@ static void take_run(struct guarded *errand, const struct guard_config *guard, c
 
 static struct guarded *find_or_add(struct guard_desk *desk, const char *name)
 {
-    LIST_EACH(&desk->errands, at, after)
+    LIST_EACH(&desk->all, at, after)
     {
-        struct guarded *errand = LIST_ENTRY(at, struct guarded, link);
-        if (strcmp(errand->name, name) == 0) {
-            return errand;
+        struct guarded *guarded = LIST_ENTRY(at, struct guarded, link);
+        if (strcmp(guarded->name, name) == 0) {
+            return guarded;
         }
     }
-    struct guarded *errand = strlen(name) <= GUARD_NAME_MAX ? calloc(1, sizeof(*errand)) : NULL;
+    struct guarded *guarded = strlen(name) <= GUARD_NAME_MAX ? calloc(1, sizeof(*guarded)) : NULL;
     struct loop_timer *timer =
-        errand != NULL ? loop_timer_new(desk->loop, all_answered, errand) : NULL;
+        guarded != NULL ? loop_timer_new(desk->loop, all_answered, guarded) : NULL;
     if (timer == NULL) {
-        free(errand);
+        free(guarded);
         return NULL;
     }
-    errand->desk = desk;
-    errand->timer = timer;
-    errand->asked_ms = INT64_MIN / 2;
-    memcpy(errand->name, name, strlen(name) + 1);
+    guarded->desk = desk;
+    guarded->timer = timer;
+    guarded->asked_ms = INT64_MIN / 2;
+    memcpy(guarded->name, name, strlen(name) + 1);
     for (int i = 0; i < PLACES_MAX; i++) {
-        errand->places[i] = (struct place){.errand = errand, .fd = -1};
+        guarded->places[i] = (struct place){.guarded = guarded, .fd = -1};
     }
-    list_append(&desk->errands, &errand->link);
-    return errand;
+    list_append(&desk->all, &guarded->link);
+    return guarded;
 }
 
 static void take_row(void *context, const json_t *row)
@@ -245,21 +245,21 @@ static void take_row(void *context, const json_t *row)
     struct guard_desk *desk = context;
     const char *name = json_string_value(json_object_get(row, "guard"));
     const struct guard_config *guard = find_guard(desk, name);
-    struct guarded *errand = name != NULL ? find_or_add(desk, name) : NULL;
+    struct guarded *guarded = name != NULL ? find_or_add(desk, name) : NULL;
     bool runs = json_is_integer(json_object_get(row, "run"));
     int64_t every_ms = json_integer_value(json_object_get(row, "every_ms"));
-    if (errand == NULL) {
+    if (guarded == NULL) {
         return;
     }
     if (guard == NULL && runs && json_is_true(json_object_get(row, "begin"))) {
         /* A configuration that core has and we have not yet. */
-        errand->run = (uint64_t)json_integer_value(json_object_get(row, "run"));
-        set_ending(errand, LATER);
+        guarded->run = (uint64_t)json_integer_value(json_object_get(row, "run"));
+        set_ending(guarded, LATER);
     } else if (runs) {
-        take_run(errand, guard, row);
+        take_run(guarded, guard, row);
     }
     if (guard != NULL && every_ms > 0) {
-        ask_places(errand, guard, every_ms);
+        ask_places(guarded, guard, every_ms);
     }
 }
 
@@ -267,41 +267,41 @@ static void take_row(void *context, const json_t *row)
 static void asked(void *context, const char *error)
 {
     struct guard_desk *desk = context;
-    LIST_EACH(&desk->errands, at, after)
+    LIST_EACH(&desk->all, at, after)
     {
-        struct guarded *errand = LIST_ENTRY(at, struct guarded, link);
-        errand->said |= errand->saying && error == NULL;
-        errand->saying = false;
-        if (errand->said && errand->ending == LATER) {
-            errand->run = 0;
+        struct guarded *guarded = LIST_ENTRY(at, struct guarded, link);
+        guarded->said |= guarded->saying && error == NULL;
+        guarded->saying = false;
+        if (guarded->said && guarded->ending == LATER) {
+            guarded->run = 0;
         }
     }
 }
 
-static void put_end(json_t *ends, struct guarded *errand)
+static void put_end(json_t *ends, struct guarded *guarded)
 {
-    if (errand->run == 0 || errand->ending == RUNS || errand->said) {
+    if (guarded->run == 0 || guarded->ending == RUNS || guarded->said) {
         return;
     }
     json_t *end = json_object();
-    (void)json_object_set_new(end, "run", json_integer((json_int_t)errand->run));
-    (void)json_object_set_new(end, "well", json_boolean(errand->ending == WELL));
-    (void)json_object_set_new(end, "lost", json_boolean(errand->ending == LOST));
-    (void)json_object_set_new(end, "later", json_boolean(errand->ending == LATER));
-    (void)json_object_set_new(end, "text", control_string(slice_from_text(errand->text)));
+    (void)json_object_set_new(end, "run", json_integer((json_int_t)guarded->run));
+    (void)json_object_set_new(end, "well", json_boolean(guarded->ending == WELL));
+    (void)json_object_set_new(end, "lost", json_boolean(guarded->ending == LOST));
+    (void)json_object_set_new(end, "later", json_boolean(guarded->ending == LATER));
+    (void)json_object_set_new(end, "text", control_string(slice_from_text(guarded->text)));
     (void)json_array_append_new(ends, end);
-    errand->saying = true;
+    guarded->saying = true;
 }
 
-static void put_places(json_t *places, struct guarded *errand)
+static void put_places(json_t *places, struct guarded *guarded)
 {
     static const char *const words[] = {
         [GUARD_SILENT] = "silent", [GUARD_REFUSED] = "refused", [GUARD_ACCEPTED] = "accepted"};
-    if (errand->answered) {
-        errand->answered = false;
-        (void)json_array_append_new(places, json_pack("{ssssss}", "guard", errand->name, "watch",
-                                                      words[errand->watch], "witness",
-                                                      words[errand->witness]));
+    if (guarded->answered) {
+        guarded->answered = false;
+        (void)json_array_append_new(places, json_pack("{ssssss}", "guard", guarded->name, "watch",
+                                                      words[guarded->watch], "witness",
+                                                      words[guarded->witness]));
     }
 }
 
@@ -310,11 +310,11 @@ static void tick(void *context)
     struct guard_desk *desk = context;
     json_t *ends = json_array(), *places = json_array();
     loop_timer_set(desk->timer, TICK_MS);
-    LIST_EACH(&desk->errands, at, after)
+    LIST_EACH(&desk->all, at, after)
     {
-        struct guarded *errand = LIST_ENTRY(at, struct guarded, link);
-        put_end(ends, errand);
-        put_places(places, errand);
+        struct guarded *guarded = LIST_ENTRY(at, struct guarded, link);
+        put_end(ends, guarded);
+        put_places(places, guarded);
     }
     const struct hook_asker asker = {.context = desk, .row = take_row, .end = asked};
     (void)hook_core_ask(desk->core, "guard work",
@@ -346,7 +346,7 @@ struct guard_desk *guard_desk_new(struct loop *loop, struct programs *programs)
     }
     desk->loop = loop;
     desk->programs = programs;
-    list_init(&desk->errands);
+    list_init(&desk->all);
     desk->core = hook_core_new(loop);
     desk->timer = loop_timer_new(loop, tick, desk);
     if (desk->core == NULL || desk->timer == NULL) {
@@ -361,14 +361,14 @@ void guard_desk_free(struct guard_desk *desk)
     if (desk == NULL) {
         return;
     }
-    LIST_EACH(&desk->errands, at, after)
+    LIST_EACH(&desk->all, at, after)
     {
-        struct guarded *errand = LIST_ENTRY(at, struct guarded, link);
-        programs_forget(desk->programs, errand);
-        all_answered(errand);
-        loop_timer_free(errand->timer);
-        list_remove(&errand->link);
-        free(errand);
+        struct guarded *guarded = LIST_ENTRY(at, struct guarded, link);
+        programs_forget(desk->programs, guarded);
+        all_answered(guarded);
+        loop_timer_free(guarded->timer);
+        list_remove(&guarded->link);
+        free(guarded);
     }
     hook_core_forget(desk->core);
     hook_core_free(desk->core);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The helper's questions to core (service/control.h), one at a time.
+ * Questions of the helper and the runner to core (service/control.h), one at a time.
  */
 #ifndef HOLDFAST_APP_HOOK_CORE_H
 #define HOLDFAST_APP_HOOK_CORE_H

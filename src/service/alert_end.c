@@ -70,6 +70,8 @@ void alert_end_text(enum alert_kind kind, struct slice subject, enum alert_endin
     if (ending == ALERT_DISABLED) {
         snprintf(ret_text, size, "server %.*s was taken out by hand after %s of this",
                  SLICE_PRINT(shown), span);
+    } else if (ending == ALERT_REMOVED && (kind == ALERT_GUARD || kind == ALERT_GUARD_FAILED)) {
+        snprintf(ret_text, size, "%.*s has no guard block any more", SLICE_PRINT(shown));
     } else if (ending == ALERT_REMOVED) {
         snprintf(ret_text, size, "%.*s is named no more, neither here nor by DNS",
                  SLICE_PRINT(shown));

@@ -328,7 +328,8 @@ def test_a_script_whose_end_nobody_knows_is_not_run_again(holdfast, sink, place,
 def test_reloads_leave_a_takeover_as_it_is(holdfast, sink, place):
     m1 = sink()
     start, count, go = slow_script(place)
-    routes = backup_mx(m1.port)
+    program, told = recorder(place, "people")
+    routes = backup_mx(m1.port) + f'alert people {{ on = guard exec = "{program}" }}\n'
     mx = holdfast(routes)
     assert mx.lines("guard", "list") == [] and "no guards" in mx.tool("guard", "list").stdout
 
@@ -348,6 +349,8 @@ def test_reloads_leave_a_takeover_as_it_is(holdfast, sink, place):
     reload(routes)
     assert mx.status()["guards"] == []
     wait_for(lambda: "guard" not in alerts(mx), LONG)
+    wait_for(lambda: [(r["HOLDFAST_EVENT"], r["HOLDFAST_TEXT"]) for r in runs(told)][1:]
+             == [("guard-removed", "m1 has no guard block any more")], LONG, what="word of that")
     reload(routes + block(f'start = "{start}"'))
     wait_state(mx, "taken-over")
     assert count.read_text() == "run\n"
