@@ -82,7 +82,10 @@ struct world {
 
 static struct database *connect_to(const struct postgres *server)
 {
-    struct database_settings settings = {.conninfo = slice_from_text(postgres_conninfo(server)),
+    char conninfo[300]; /* on a busy machine a transaction may stand still for long */
+    snprintf(conninfo, sizeof(conninfo), "%s options='-c idle_in_transaction_session_timeout=0'",
+             postgres_conninfo(server));
+    struct database_settings settings = {.conninfo = slice_from_text(conninfo),
                                          .connect_timeout_ms = LONG_MS};
     struct database *database = database_new(&settings);
     assert_non_null(database);
@@ -126,8 +129,7 @@ static int set_up(void **state)
     calls_left = -1;
     world->database = connect_to(world->server);
     world->other = connect_to(world->server);
-    run(world->other, "SET idle_in_transaction_session_timeout = 0;"
-                      "SET client_min_messages = warning; DROP SCHEMA IF EXISTS holdfast CASCADE");
+    run(world->other, "SET client_min_messages = warning; DROP SCHEMA IF EXISTS holdfast CASCADE");
     const struct pg_migration *migrations = pg_migrations(&count);
     assert_int_equal(pg_schema_apply(world->other, migrations, count, NULL, problem), ERROR_NONE);
     pg_partition_settings_default(&world->settings);

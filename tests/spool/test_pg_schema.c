@@ -30,9 +30,10 @@ static const struct pg_migration BREAKING[] = {
 
 static struct database *connect_as(const struct postgres *server, const char *user)
 {
-    char conninfo[200];
-    snprintf(conninfo, sizeof(conninfo), "host=%s dbname=postgres user=%s", postgres_host(server),
-             user);
+    char conninfo[300]; /* on a busy machine a transaction may stand still for long */
+    snprintf(conninfo, sizeof(conninfo),
+             "host=%s dbname=postgres user=%s options='-c idle_in_transaction_session_timeout=0'",
+             postgres_host(server), user);
     struct database_settings settings = {.conninfo = slice_from_text(conninfo),
                                          .password = SLICE_LITERAL("open sesame"),
                                          .connect_timeout_ms = LONG_MS};
@@ -162,7 +163,6 @@ static void locks_of_others_are_waited_for_and_given_up(void **state)
                     *other = connect_as(*state, "postgres");
     int number;
     assert_int_equal(apply(database, TWO, 1, &number), ERROR_NONE);
-    run(other, "SET idle_in_transaction_session_timeout = 0");
     run(other, "BEGIN; LOCK TABLE holdfast.first IN ACCESS SHARE MODE");
     assert_int_equal(apply(database, TWO, 2, &number), ERROR_AGAIN);
     assert_int_equal(number, 1);

@@ -283,6 +283,7 @@ static void real_troubles_are_told(void **state)
 {
     struct database *database = database_to(*state), *other = database_to(*state);
     run(database, "CREATE TABLE locked (a int)");
+    run(database, "SET idle_in_transaction_session_timeout = 0"); /* the machine may be busy */
     run(database, "BEGIN; LOCK TABLE locked");
     assert_int_equal(database_run(other, "SET lock_timeout = 50; SELECT * FROM locked", LONG_MS),
                      DATABASE_AGAIN);
@@ -542,6 +543,7 @@ static void a_commit_that_no_standby_has_is_a_warning(void **state)
     for (int i = 0; i < 2; i++) {
         struct commit job = {.database = database_to(server)};
         pthread_t thread;
+        run(job.database, "SET idle_in_transaction_session_timeout = 0");
         run(job.database, "BEGIN; INSERT INTO kept VALUES (1)");
         assert_int_equal(pthread_create(&thread, NULL, commit, &job), 0);
         /* A cancel before it waits would end nothing. */
