@@ -398,6 +398,7 @@ static void check_listeners(struct settings *settings, const struct entry **entr
             continue;
         }
         struct listener_config listener = {0};
+        settings->waits = false;
         broken = broken || block->broken;
         settings_fill(settings, BLOCK_LISTEN, block, &listener, entries);
         listener.name = block->title_count > 0 ? block->titles[0].text : SLICE_EMPTY;
@@ -410,7 +411,8 @@ static void check_listeners(struct settings *settings, const struct entry **entr
                                   &listener);
         settings_login(settings, block, settings_entry(entries, BLOCK_LISTEN, "auth"), &listener);
         const struct entry *address = settings_entry(entries, BLOCK_LISTEN, "address");
-        for (uint32_t i = 0; address != NULL && i < address->count; i++) {
+        broken = broken || settings->waits;
+        for (uint32_t i = 0; address != NULL && !settings->waits && i < address->count; i++) {
             add_listener(settings, listeners, &listener, &address->values[i]);
         }
     }

@@ -84,6 +84,7 @@ struct settings {
     size_t source_bytes;
     bool sealed;               /* sources are all there: no file may be opened */
     uint32_t shared;           /* the source with the cluster's text; NO_INDEX: none */
+    bool waits;                /* a listener does, for what the cluster's settings may have */
     struct slice directory;    /* where relative paths of the configuration begin */
     struct slice machine_name; /* hostname if the file gives none */
 
@@ -135,6 +136,9 @@ bool settings_withheld_file(struct settings *settings, const struct place *at, s
                             unsigned readers, uint32_t *ret_source);
 /* The cluster's text and files become sources. */
 bool settings_take_version(struct settings *settings, const struct settings_version *version);
+/* `what` is nowhere: true, with a warning, if the cluster's settings may have it, which are not
+ * here yet. A listener that needs it waits for them (settings->waits). */
+bool settings_waits(struct settings *settings, struct place at, struct slice what);
 /* One of those by its path, with the prefix, for `readers`. False: it is not there. */
 bool settings_shared_file(struct settings *settings, struct slice path, unsigned readers,
                           uint32_t *ret_source);

@@ -98,7 +98,9 @@ static bool fill_directory(struct settings *settings, const struct value *value,
         ret_source->name = ldap->name;
         return true;
     }
-    settings_complain(settings, value->at, "auth: there is no ldap block '%.*s'", SHOWN(name));
+    if (!settings_waits(settings, value->at, value->text)) {
+        settings_complain(settings, value->at, "auth: there is no ldap block '%.*s'", SHOWN(name));
+    }
     return false;
 }
 

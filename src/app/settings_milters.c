@@ -147,6 +147,9 @@ static void add_milter(struct settings *settings, const struct value *value,
         listener->milters[listener->milter_count++] = (uint8_t)i;
         return;
     }
+    if (settings_waits(settings, value->at, value->text)) {
+        return;
+    }
     settings_complain(settings, value->at, "milters: there is no milter '%.*s'%s%.*s%s",
                       SHOWN(value->text), nearest.length > 0 ? "; did you mean '" : "",
                       SHOWN(nearest), nearest.length > 0 ? "'?" : "");

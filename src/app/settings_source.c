@@ -202,6 +202,16 @@ bool settings_shared_file(struct settings *settings, struct slice path, unsigned
     return true;
 }
 
+bool settings_waits(struct settings *settings, struct place at, struct slice what)
+{
+    if (settings->config.joining) {
+        settings_warn(settings, at, "'%.*s' is not here before the cluster's settings",
+                      SHOWN(what));
+        settings->waits = true;
+    }
+    return settings->config.joining;
+}
+
 static bool take_file(struct settings *settings, const struct place *at, struct slice path,
                       unsigned readers, uint32_t *ret_source)
 {
@@ -222,6 +232,10 @@ static bool take_file(struct settings *settings, const struct place *at, struct 
         return false;
     }
     *ret_source = find_source(settings, full);
+    if (*ret_source == NO_INDEX && settings_is_cluster_file(path) &&
+        settings_waits(settings, place, path)) {
+        return false;
+    }
     if (*ret_source == NO_INDEX && settings_is_cluster_file(path)) {
         settings_complain(settings, place, "%.*s: is not in the cluster's settings", SHOWN(path));
         return false;

@@ -321,6 +321,39 @@ static void own_listeners_may_have_their_certificates(void **state)
                              "conf:2: cluster:mx.pem: is not in the cluster's settings\n"));
 }
 
+/* At its first start a member has no copy, and may not reach the database. */
+static void without_settings_listeners_wait_for_what_they_name(void **state)
+{
+    (void)state;
+    put_file("conf",
+             SLICE_LITERAL("hostname = mx2.example.net\n"
+                           "state = none\n"
+                           "cluster { database = \"host=db\"  name = n1 }\n"
+                           "listen mx { address = \"127.0.0.1:2525\" }\n"
+                           "listen tls { address = \"127.0.0.1:2526\"  tls = starttls  "
+                           "certificate = cluster:mx.pem }\n"
+                           "listen filtered { address = \"127.0.0.1:2527\"  milters = {clam} }\n"));
+    struct buffer errors;
+    buffer_init(&errors, 0);
+    struct settings *settings = settings_read("conf", &errors);
+    buffer_append(&errors, slice_make("", 1));
+    assert_non_null(settings);
+    assert_non_null(strstr((const char *)errors.data,
+                           "conf:5: warning: 'cluster:mx.pem' is not here before the cluster's "
+                           "settings\n"
+                           "conf:6: warning: 'clam' is not here before the cluster's settings\n"));
+    struct settings *child = parse_again(settings, SETTINGS_FOR_ALL);
+    const struct settings *both[] = {settings, child};
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(settings_config(both[i])->joining);
+        assert_int_equal(settings_config(both[i])->listener_count, 1);
+        assert_int_equal(settings_config(both[i])->listeners[0].at.port, 2525);
+    }
+    settings_free(child);
+    settings_free(settings);
+    buffer_done(&errors);
+}
+
 /* The rows that the settings may not have are those that concern one machine. */
 static void what_takes_a_restart_is_local(void **state)
 {
@@ -391,6 +424,7 @@ int main(void)
         cmocka_unit_test(lists_of_recipients_come_with_it),
         cmocka_unit_test(the_table_of_users_comes_with_it),
         cmocka_unit_test(own_listeners_may_have_their_certificates),
+        cmocka_unit_test(without_settings_listeners_wait_for_what_they_name),
         cmocka_unit_test(what_takes_a_restart_is_local),
         cmocka_unit_test(the_copy_is_read_if_it_is_whole),
     };

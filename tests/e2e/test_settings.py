@@ -10,9 +10,10 @@ import subprocess
 
 import pytest
 
+from certificates import Authority
 from client import Dialogue
 from daemon import program
-from peers import free_port, wait_for
+from peers import free_port, greets, wait_for
 from postgres import Postgres, programs
 from submission import plain
 
@@ -189,6 +190,22 @@ def test_users_are_those_of_the_cluster(members):
     assert user(n2, "list", check=False).returncode == 1
     for port in ports:
         wait_for(lambda: not logs_in(port, "ann@example.com", "another"), 120, what="her end")
+
+
+def test_a_listener_waits_for_its_certificate(members, place):
+    port = free_port()
+    n1 = members.add("n1", own=f'listen tls {{ address = "127.0.0.1:{port}"  tls = starttls  '
+                               "certificate = cluster:mx.pem  key = cluster:mx.key "
+                               "milters = {clam}  milter-default = accept }\n")
+    assert not greets(port) and answer(n1, "ann@example.com")[0] == 451
+    pair = Authority(place).certificate("mx2.example.net")
+    set_text(n1, text_of("example.com") + 'milter clam { address = "127.0.0.1:9" }\n',
+             f"mx.pem={pair.chain}", f"mx.key={pair.key}")
+    wait_for(lambda: greets(port), what="the listener")
+    client = Dialogue(port)
+    assert "STARTTLS" in client.extensions
+    client.close()
+    assert takes(n1, "ann@example.com")
 
 
 # ---- what is refused ------------------------------------------------------------------------
