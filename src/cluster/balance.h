@@ -21,7 +21,7 @@ enum {
     BALANCE_SETTLE_MS = 10000, /* up for so long without a break: settled */
 };
 
-enum node_role { NODE_ROLE_NODE = 1, NODE_ROLE_HUB = 2, NODE_ROLE_GATEWAY = 4 };
+enum node_role { NODE_ROLE_GATEWAY = 1, NODE_ROLE_NODE = 2, NODE_ROLE_HUB = 4 };
 
 struct balance_node {
     int number; /* > 0 */

@@ -68,7 +68,7 @@ bool heartbeat_has_lapsed(const struct heartbeat_seen *seen, int64_t age_ms,
                           const struct contact *contact, int64_t now_ms)
 {
     int64_t unchanged_ms = heartbeat_unchanged_ms(seen, now_ms);
-    return contact_ms(contact, now_ms) >= LEASE_MS &&
+    return contact_ms(contact, now_ms) >= LEASE_CONTACT_MS &&
            (unchanged_ms >= LEASE_MS ||
             (age_ms >= LEASE_MS && unchanged_ms >= LEASE_MS - LEASE_MARGIN_MS));
 }

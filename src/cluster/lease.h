@@ -29,6 +29,9 @@ enum {
     LEASE_BEAT_MS = 500,    /* from renewal to renewal */
     LEASE_SUSPECT_MS = 1500,
     LEASE_GAP_MS = 1500, /* from answer to answer of a database that we are in contact with */
+    /* Of contact before we judge others: after an outage all come back one by one, each by a pause
+     * and an attempt that may hang. */
+    LEASE_CONTACT_MS = 7000,
     /* No answer for so long: the connection is given up, in time for a renewal on another. */
     LEASE_ANSWER_MS = 2000,
 };

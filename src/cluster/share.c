@@ -16,7 +16,7 @@ bool node_name_is_good(struct slice name)
     for (size_t i = 0; i < name.length; i++) {
         uint8_t c = name.data[i];
         bool plain = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-        bool within = (c == '.' || c == '-' || c == '_') && i > 0 && i + 1 < name.length;
+        bool within = (c == '.' || c == '-' || c == '_') && i > 0;
         if (!plain && !within) {
             return false;
         }

@@ -39,8 +39,8 @@ struct share_name {
     unsigned part;
 };
 
-/* Letters of ASCII in lower case, digits, and `.`, `-`, `_` within: what node and site are called.
- */
+/* Letters of ASCII in lower case, digits, and after the first `.`, `-`, `_`: what node and site are
+ * called. */
 bool node_name_is_good(struct slice name);
 
 /* The group of a domain with `nodes` (count > 0; in any order, repeated ones count once) or with

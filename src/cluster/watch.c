@@ -93,11 +93,13 @@ static void follow_member(struct watched *watched, struct view_member *member,
         watched->down = true;
         watched->left = !member->has_beat;
         watched->late = false;
-        watched->shares = member->shares;
+        /* Others may have been quicker than we; who has left gave up what it had. */
+        bool were_more = !watched->left && watched->owned > member->shares;
+        watched->shares = were_more ? watched->owned : member->shares;
         watched->lost_ms = telling->now_ms - (member->has_beat ? member->age_ms : 0);
         watched->judged_ms = telling->now_ms;
-        if (watched->known || member->shares > 0) {
-            tell(telling, watched->left ? WATCH_LEFT : WATCH_DOWN, member, member->shares,
+        if (watched->known || watched->shares > 0) {
+            tell(telling, watched->left ? WATCH_LEFT : WATCH_DOWN, member, watched->shares,
                  telling->now_ms - watched->lost_ms);
         }
     } else if (!is_gone && watched->down) {
@@ -106,6 +108,9 @@ static void follow_member(struct watched *watched, struct view_member *member,
         }
         watched->down = false;
         watched->shares = 0;
+    }
+    if (!is_gone) {
+        watched->owned = member->shares;
     }
     if (watched->down) {
         watch_takeover(watched, member, telling);

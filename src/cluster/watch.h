@@ -34,6 +34,7 @@ struct watched {
     bool known; /* its state has been judged once */
     bool down;  /* told, or so at our start */
     bool left;
+    size_t owned;      /* as last read before it was lost */
     size_t shares;     /* that it owned when it was lost; 0: none, or all have gone */
     int64_t lost_ms;   /* steady: its last heartbeat, */
     int64_t judged_ms; /* and when it was known to be the last */

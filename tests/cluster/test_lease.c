@@ -87,14 +87,14 @@ static void who_has_been_away_judges_nobody(void **state)
     (void)state;
     struct contact contact = {0};
     struct heartbeat_seen seen = {0};
-    heartbeat_read(&seen, 1, 100, 2000);
-    beat(&contact, 1000, 4000);
-    assert_false(heartbeat_has_lapsed(&seen, 1000000, &contact, 4000));
-    beat(&contact, 4500, 4500);
-    assert_true(heartbeat_has_lapsed(&seen, LEASE_MS, &contact, 4500));
-    assert_false(heartbeat_has_lapsed(&seen, LEASE_MS - 1, &contact, 4500));
+    heartbeat_read(&seen, 1, 100, 5500);
+    beat(&contact, 1000, 7500);
+    assert_false(heartbeat_has_lapsed(&seen, 1000000, &contact, 7500));
+    beat(&contact, 8000, 8000);
+    assert_true(heartbeat_has_lapsed(&seen, LEASE_MS, &contact, 8000));
+    assert_false(heartbeat_has_lapsed(&seen, LEASE_MS - 1, &contact, 8000));
     contact_lost(&contact);
-    assert_false(heartbeat_has_lapsed(&seen, 1000000, &contact, 4500));
+    assert_false(heartbeat_has_lapsed(&seen, 1000000, &contact, 8000));
 }
 
 /* The database's clock has jumped by an hour, and all heartbeats look old. */

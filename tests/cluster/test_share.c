@@ -77,8 +77,7 @@ static void a_group_is_written_in_one_way(void **state)
 static void what_breaks_a_group_is_refused(void **state)
 {
     (void)state;
-    const char *const bad[] = {"",   "N1", "n,1", "n:1", "site=x",
-                               "-n", "n-", "n 1", "n@1", "\xc3\xa9"};
+    const char *const bad[] = {"", "N1", "n,1", "n:1", "site=x", "-n", "n 1", "n@1", "\xc3\xa9"};
     char group[SHARE_GROUP_MAX + 1];
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct slice name = slice_from_text(bad[i]);

@@ -145,6 +145,24 @@ static void tells_of_a_takeover(void **state)
     read_for(scene, 5);
 }
 
+static void counts_what_others_took_before_we_judged(void **state)
+{
+    struct scene *scene = *state;
+    own(scene, 0, 2);
+    own(scene, 1, 2);
+    read_for(scene, LEASE_CONTACT_MS / LEASE_BEAT_MS);
+    scene->silent[1] = true;
+    read_for(scene, LEASE_MS / LEASE_BEAT_MS - 1);
+    own(scene, 0, 3);
+    own(scene, 1, 3);
+    read_on(scene);
+    assert_int_equal(scene->event_count, 2);
+    assert_int_equal(scene->events[0].kind, WATCH_DOWN);
+    assert_int_equal(scene->events[0].shares, 2);
+    assert_int_equal(scene->events[1].kind, WATCH_TAKEN);
+    assert_int_equal(scene->events[1].shares, 2);
+}
+
 static void tells_once_of_a_takeover_that_fails(void **state)
 {
     struct scene *scene = *state;
@@ -183,7 +201,7 @@ static void what_was_so_is_no_news(void **state)
     scene->silent[1] = scene->silent[2] = true;
     scene->members[1].age_ms = scene->members[2].age_ms = 3600000;
     own(scene, 0, 3);
-    read_for(scene, 7);
+    read_for(scene, LEASE_CONTACT_MS / LEASE_BEAT_MS);
     assert_int_equal(scene->members[1].state, NODE_SUSPECT);
     read_on(scene);
     assert_event(scene, WATCH_DOWN, 3, 1);
@@ -309,6 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tells_of_a_takeover, begin, end),
+        cmocka_unit_test_setup_teardown(counts_what_others_took_before_we_judged, begin, end),
         cmocka_unit_test_setup_teardown(tells_once_of_a_takeover_that_fails, begin, end),
         cmocka_unit_test_setup_teardown(who_ends_in_order_is_not_down, begin, end),
         cmocka_unit_test_setup_teardown(what_was_so_is_no_news, begin, end),
