@@ -736,7 +736,7 @@ void governor_start(struct relay *relay, struct server *server)
     server_touch(relay, server);
 }
 
-static void write_hand(struct relay *relay, const struct server *server, bool disabled)
+void governor_write_hand(struct relay *relay, const struct server *server, bool disabled)
 {
     buffer_clear(&relay->scratch);
     if (disabled) {
@@ -745,12 +745,11 @@ static void write_hand(struct relay *relay, const struct server *server, bool di
     action_server_note(relay, server, GLOBAL_HAND);
 }
 
-void governor_disable(struct relay *relay, struct server *server)
+static void disable(struct relay *relay, struct server *server)
 {
     if (server->state == SERVER_DISABLED) {
         return;
     }
-    write_hand(relay, server, true);
     server->trouble = TROUBLE_CONNECT;
     server->trouble_serial = relay->session_serial;
     set_state(relay, server, SERVER_DISABLED, SLICE_LITERAL("by hand"));
@@ -761,12 +760,11 @@ void governor_disable(struct relay *relay, struct server *server)
     }
 }
 
-void governor_enable(struct relay *relay, struct server *server)
+static void enable(struct relay *relay, struct server *server)
 {
     if (server->state != SERVER_DISABLED) {
         return;
     }
-    write_hand(relay, server, false);
     server->trouble = TROUBLE_CONNECT;
     if (server_calls(server)) {
         set_state(relay, server, SERVER_DOWN, AWAITS_CALL);
@@ -776,6 +774,15 @@ void governor_enable(struct relay *relay, struct server *server)
     set_state(relay, server, SERVER_SUSPECT, SLICE_LITERAL("brought back by hand"));
     server->next_probe_ms = INT64_MAX;
     governor_probe_now(relay, server);
+}
+
+void governor_hand(struct relay *relay, struct server *server, bool disabled)
+{
+    if (disabled) {
+        disable(relay, server);
+    } else {
+        enable(relay, server);
+    }
 }
 
 void governor_moved(struct relay *relay, struct server *to, const struct server *from)

@@ -322,9 +322,47 @@ void server_load_note(struct relay *relay, struct server *server, enum global_no
     }
 }
 
+/* Also of a server that is not configured here, or an exchanger that nobody asks for just now. */
+static void hear_hand(struct relay *relay, const struct note_key *key, struct slice payload)
+{
+    bool disabled = payload.length > 0;
+    uint32_t index = relay_config_server(relay->config, key->name);
+    if (disabled && !note_decode_hand(payload)) {
+        return;
+    }
+    if (key->owner == NOTE_OF_EXCHANGER) {
+        noted_hear_hand(relay, key, payload);
+    } else if (index != NO_INDEX) {
+        governor_hand(relay, &relay->servers[index], disabled);
+    } else if (disabled) {
+        hand_remember(relay, key->name);
+    } else {
+        (void)hand_recall(relay, key->name);
+    }
+}
+
+/* While we run: what another node has written. */
+static void hear_global(struct relay *relay, struct slice text, struct slice payload)
+{
+    struct note_key key;
+    struct slice lane;
+    int64_t ms;
+    if (note_odometer_key_parse(text, &lane) && note_decode_odometer(payload, &ms)) {
+        odometer_load(relay, lane, ms);
+    } else if (note_key_parse(text, &key) && key.kind == GLOBAL_HAND) {
+        hear_hand(relay, &key, payload);
+    }
+}
+
 void relay_load_global(struct relay *relay, struct slice text, struct slice payload,
                        struct relay_time now)
 {
+    if (relay->started) {
+        relay_begin(relay, now);
+        hear_global(relay, text, payload);
+        relay_settle(relay);
+        return;
+    }
     relay->now = now;
     struct slice name, server;
     struct note_key key;

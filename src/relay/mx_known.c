@@ -211,7 +211,9 @@ static uint32_t tell_all(struct relay *relay, const struct noted *noted, bool lo
     return count;
 }
 
-void noted_load(struct relay *relay, const struct note_key *key, struct slice payload)
+/* NULL: there are too many, or no memory. */
+static struct noted *noted_keep(struct relay *relay, const struct note_key *key,
+                                struct slice payload)
 {
     uint32_t count = 0;
     LIST_EACH(&relay->noted, at, after)
@@ -220,9 +222,8 @@ void noted_load(struct relay *relay, const struct note_key *key, struct slice pa
     }
     struct noted *noted =
         count < NOTED_MAX ? malloc(sizeof *noted + key->name.length + payload.length) : NULL;
-    if (noted == NULL || relay->started) {
-        free(noted);
-        return;
+    if (noted == NULL) {
+        return NULL;
     }
     noted->kind = key->kind;
     noted->host_length = key->name.length;
@@ -230,7 +231,15 @@ void noted_load(struct relay *relay, const struct note_key *key, struct slice pa
     memcpy(noted->bytes, key->name.data, key->name.length);
     memcpy(noted->bytes + key->name.length, payload.data, payload.length);
     list_append(&relay->noted, &noted->link);
-    (void)tell_all(relay, noted, true);
+    return noted;
+}
+
+void noted_load(struct relay *relay, const struct note_key *key, struct slice payload)
+{
+    const struct noted *noted = noted_keep(relay, key, payload);
+    if (noted != NULL) {
+        (void)tell_all(relay, noted, true);
+    }
 }
 
 void noted_apply(struct relay *relay, struct server *server)
@@ -258,6 +267,23 @@ void noted_forget(struct relay *relay, struct slice host)
         if (slice_equal(host_of(noted), host)) {
             noted_drop(noted);
         }
+    }
+}
+
+void noted_hear_hand(struct relay *relay, const struct note_key *key, struct slice payload)
+{
+    bool is_here = false;
+    noted_forget(relay, key->name);
+    for (uint32_t i = relay_next_exchanger(relay, 0); i != NO_INDEX;
+         i = relay_next_exchanger(relay, i + 1)) {
+        struct server *server = server_at(relay, i);
+        if (!server->on_demand && slice_equal(server->config->name, key->name)) {
+            governor_hand(relay, server, payload.length > 0);
+            is_here = true;
+        }
+    }
+    if (!is_here && payload.length > 0) {
+        (void)noted_keep(relay, key, payload); /* for when it is */
     }
 }
 

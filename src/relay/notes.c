@@ -126,6 +126,15 @@ static bool cut_key_end(struct slice rest, struct note_key *ret_key)
     return false;
 }
 
+enum note_scope note_scope(struct slice text)
+{
+    struct note_key key;
+    struct slice lane;
+    bool of_cluster = note_odometer_key_parse(text, &lane) ||
+                      (note_key_parse(text, &key) && key.kind == GLOBAL_HAND);
+    return of_cluster ? NOTE_OF_CLUSTER : NOTE_OF_NODE;
+}
+
 bool note_key_parse(struct slice text, struct note_key *ret_key)
 {
     for (size_t owner = 0; owner < KEY_FRONTS; owner++) {

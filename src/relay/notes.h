@@ -142,6 +142,11 @@ struct note_key {
     enum global_note_kind kind;
 };
 
+/* In a cluster: what holds for all of it, as one or by the largest (odometers), and what one node
+ * has seen or does, with every key that is not relay's. */
+enum note_scope { NOTE_OF_NODE, NOTE_OF_CLUSTER };
+enum note_scope note_scope(struct slice key);
+
 /* "server/NAME/...", "exchanger/HOST/...". False: the name is too long for a key; nothing is
  * remembered then. */
 bool note_key(struct buffer *buffer, const struct note_key *key);

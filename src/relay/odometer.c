@@ -5,6 +5,10 @@
  * is written when it starts, when it stops, and each minute in between: a crash loses a minute, and
  * mail waits that much longer.
  *
+ * In a cluster each node counts, and all take over the largest reading when they hear of it: the
+ * chain has worked for somebody. A node that has not heard of the others' since its start does not
+ * know what its own should read: until it does they stand, and nothing is begun on them.
+ *
  * A message keeps what the odometer of its first recipient's route read at acceptance. While it
  * belongs to no route (an orphan, or accepted before the odometers were loaded) it keeps what had
  * elapsed until then, and goes on from there with the next route.
@@ -85,8 +89,8 @@ void odometers_turn(struct relay *relay)
 {
     for (uint32_t i = 0; relay->started && i < relay->config->route_count; i++) {
         const struct route_config *route = &relay->config->routes[i];
-        bool moves = route->kind == ROUTE_DOMAIN && chain_works(relay, i) &&
-                     !lane_is_frozen(relay, relay->lanes.all[i]);
+        bool moves = !relay->odometers_unknown && route->kind == ROUTE_DOMAIN &&
+                     chain_works(relay, i) && !lane_is_frozen(relay, relay->lanes.all[i]);
         if (moves != odometer_moves(relay, i)) {
             settle(relay, i, moves);
             if (moves) {
@@ -112,13 +116,25 @@ void odometers_write_due(struct relay *relay)
     relay->odometers_due_ms = next;
 }
 
+/* Of several readings the largest: what one node has not seen, another has. */
 void odometer_load(struct relay *relay, struct slice lane, int64_t ms)
 {
     for (uint32_t i = 0; i < relay->config->route_count; i++) {
-        if (slice_equal(relay->lanes.all[i]->name, lane)) {
-            relay->odometers[i].ms = ms;
+        struct odometer *odometer = &relay->odometers[i];
+        if (slice_equal(relay->lanes.all[i]->name, lane) && ms > reading_ms(relay, i)) {
+            odometer->ms = ms;
+            odometer->since_ms = odometer_moves(relay, i) ? relay->now.steady_ms : ODOMETER_STOPPED;
+            expiry_soon(relay);
         }
     }
+}
+
+void relay_odometers_known(struct relay *relay, bool known, struct relay_time now)
+{
+    relay_begin(relay, now);
+    relay->odometers_unknown = !known;
+    odometers_turn(relay);
+    expiry_soon(relay);
 }
 
 struct odometer *odometers_new(uint32_t route_count)
@@ -135,7 +151,8 @@ uint32_t relay_odometer(struct relay *relay, const struct spool_message *message
 {
     relay->now = now;
     uint32_t route = route_of_recipient(relay, message, 0);
-    return relay->started ? odometer_reading_s(relay, route) : ODOMETER_UNKNOWN;
+    return relay->started && !relay->odometers_unknown ? odometer_reading_s(relay, route)
+                                                       : ODOMETER_UNKNOWN;
 }
 
 /* ---- of messages -------------------------------------------------------------------------- */
@@ -292,7 +309,7 @@ void odometers_carry(struct relay *relay, struct odometer *to, const uint32_t *r
 
 void span_adopt(struct relay *relay, struct message *message)
 {
-    for (uint32_t i = 0; i < message->recipient_count; i++) {
+    for (uint32_t i = 0; !relay->odometers_unknown && i < message->recipient_count; i++) {
         uint32_t number = delivery_number(message, i);
         uint32_t route =
             number == NOBODY ? NO_INDEX : lane_of(relay, delivery_at(relay, number))->route;

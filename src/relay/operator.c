@@ -273,6 +273,14 @@ static bool is_nobodys(const struct server *server)
     return server == NULL || server->on_demand;
 }
 
+static void command_hand(struct relay *relay, struct server *server, bool disabled)
+{
+    if ((server->state == SERVER_DISABLED) != disabled) {
+        governor_write_hand(relay, server, disabled);
+        governor_hand(relay, server, disabled);
+    }
+}
+
 enum error relay_server_disable(struct relay *relay, uint32_t index, struct relay_time now)
 {
     relay_begin(relay, now);
@@ -280,7 +288,7 @@ enum error relay_server_disable(struct relay *relay, uint32_t index, struct rela
     if (is_nobodys(server)) {
         return ERROR_MISSING;
     }
-    governor_disable(relay, server);
+    command_hand(relay, server, true);
     relay_settle(relay);
     return ERROR_NONE;
 }
@@ -295,7 +303,7 @@ enum error relay_server_enable(struct relay *relay, uint32_t index, struct relay
     if (server->exchanger != NULL) {
         noted_forget(relay, server->config->name);
     }
-    governor_enable(relay, server);
+    command_hand(relay, server, false);
     relay_settle(relay);
     return ERROR_NONE;
 }

@@ -65,6 +65,10 @@ enum error relay_reconfigure(struct relay *relay, const struct relay_config *con
 #define ODOMETER_UNKNOWN UINT32_MAX
 uint32_t relay_odometer(struct relay *relay, const struct spool_message *message,
                         struct relay_time now);
+/* A node of a cluster, before relay_start(), if it could not load those of the cluster; and when it
+ * has (relay_load_global()). Until then what is accepted has ODOMETER_UNKNOWN: its time (R7) begins
+ * when its odometer is known, with a note. Known unless said otherwise. */
+void relay_odometers_known(struct relay *relay, bool known, struct relay_time now);
 /* Seconds of that which are over for a message, as `elapsed_s` for another node; without those that
  * one of its deliveries has been on operator hold for. */
 uint32_t relay_elapsed_s(const struct relay *relay, struct spool_handle handle);
@@ -82,6 +86,10 @@ void relay_load_fate(struct relay *relay, struct spool_handle handle, uint32_t d
                      enum spool_fate fate);
 void relay_load_note(struct relay *relay, struct spool_handle handle, uint32_t delivery,
                      uint16_t kind, struct slice payload, struct relay_time now);
+/* After relay_start() for what another node has written (NOTE_OF_CLUSTER of relay/notes.h; all else
+ * is nothing to us then): an odometer that reads more than ours; and a server that was taken out of
+ * service or, with an empty payload, brought back, as if we had been told, but that it is not
+ * written again. To be said again after a new configuration, which may know more of them. */
 void relay_load_global(struct relay *relay, struct slice key, struct slice payload,
                        struct relay_time now);
 /* Loading is complete and the sender process has reported what it still had (relay_resume_*).
@@ -395,7 +403,7 @@ enum error relay_server_disable(struct relay *, uint32_t server, struct relay_ti
 enum error relay_server_enable(struct relay *, uint32_t server, struct relay_time) MUST_CHECK;
 enum error relay_server_probe(struct relay *, uint32_t server, struct relay_time) MUST_CHECK;
 
-/* ---- views ------------------------------------------------------------------------------- */
+/* ---- views: of what is here; in a cluster, of this node's part of it ----------------------- */
 
 enum delivery_state {
     DELIVERY_WAITING,  /* for its server or its turn */
@@ -514,7 +522,8 @@ struct relay_totals {
     int64_t oldest_wall_ms; /* reception of the oldest; 0: none */
 };
 void relay_totals(const struct relay *relay, struct relay_totals *ret_totals);
-/* Bytes of unfinished mail by route, for the quota. */
+/* Bytes of unfinished mail by route, for the quota; in a cluster, of what this node has. A message
+ * counts whole for each route in which a delivery of it is here. */
 uint64_t relay_route_bytes(const struct relay *relay, uint32_t route);
 
 #endif

@@ -543,6 +543,7 @@ struct relay {
     struct schedule schedule;
     struct odometer *odometers; /* by route */
     int64_t odometers_due_ms;   /* steady: the next is to be written */
+    bool odometers_unknown;     /* in a cluster, until its are loaded */
     struct expiry expiry;
     struct foresight foresight;
 
@@ -853,8 +854,9 @@ void governor_doubted(struct relay *relay, struct server *server); /* relay_serv
 void governor_probe_due(struct relay *relay, struct server *server);
 /* R5: it routes mail that it had from us back to us. */
 void governor_loop(struct relay *relay, struct server *server);
-void governor_disable(struct relay *relay, struct server *server);
-void governor_enable(struct relay *relay, struct server *server);
+/* Out of service by hand, or back, with no note of it; nothing if it is so already. */
+void governor_hand(struct relay *relay, struct server *server, bool disabled);
+void governor_write_hand(struct relay *relay, const struct server *server, bool disabled);
 /* `to`, new, is the server of the same name that stood elsewhere: what that had to prove it must
  * prove, too, and its refusals are not believed before it is up. */
 void governor_moved(struct relay *relay, struct server *to, const struct server *from);

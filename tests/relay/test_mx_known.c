@@ -291,6 +291,36 @@ static void a_hand_waits_for_an_exchanger_that_comes_back(void **state)
     assert_int_not_equal(world_state(&world, exchanger("host")), SERVER_DISABLED);
 }
 
+static void hear_hand(const char *key, bool disabled)
+{
+    struct buffer payload;
+    buffer_init(&payload, SPOOL_NOTE_MAX);
+    if (disabled) {
+        note_encode_hand(&payload);
+    }
+    relay_load_global(world.relay, slice_from_text(key), buffer_slice(&payload), world.now);
+    buffer_done(&payload);
+    world_take(&world);
+}
+
+static void another_nodes_hand_is_laid_on_those_here_and_those_to_come(void **state)
+{
+    (void)state;
+    answer("10 first 192.0.2.11; 20 second 192.0.2.12");
+    hear_hand("exchanger/first/hand", true);
+    hear_hand("exchanger/host/hand", true);
+    hear_hand("exchanger/gone/hand", true);
+    hear_hand("exchanger/gone/hand", false);
+    assert_int_equal(world_state(&world, exchanger("first")), SERVER_DISABLED);
+    assert_int_not_equal(world_state(&world, exchanger("second")), SERVER_DISABLED);
+    hear_hand("exchanger/first/hand", false);
+    assert_int_equal(world_state(&world, exchanger("first")), SERVER_SUSPECT);
+    world_add(&world, 1, "x@far.example", "ann@a.wild.example", 0);
+    mx_answer(&world, "a.wild.example", "10 host 192.0.2.13; 20 gone 192.0.2.14", ERROR_NONE, 3600);
+    assert_int_equal(world_state(&world, exchanger("host")), SERVER_DISABLED);
+    assert_int_not_equal(world_state(&world, exchanger("gone")), SERVER_DISABLED);
+}
+
 static void states_of_the_past_are_forgotten(void **state)
 {
     (void)state;
@@ -467,6 +497,7 @@ int main(void)
         MX(states_outlast_a_restart),
         MX(a_hand_outlasts_a_restart_and_silence),
         MX(a_hand_waits_for_an_exchanger_that_comes_back),
+        MX(another_nodes_hand_is_laid_on_those_here_and_those_to_come),
         MX(states_of_the_past_are_forgotten),
         MX(a_relays_exchangers_take_no_hand),
         MX(after_a_restart_a_doubt_goes_back_to_its_exchanger),
