@@ -77,7 +77,7 @@ static int begin(void **state)
 {
     struct scene *scene = calloc(1, sizeof(*scene));
     assert_non_null(scene);
-    scene->server = postgres_new(NULL);
+    scene->server = postgres_new("fsync = off\n"); /* a busy disk is no matter here */
     assert_non_null(scene->server);
     scene->database = connect_to(scene->server);
     scene->other = connect_to(scene->server);
@@ -259,7 +259,8 @@ static void a_share_is_given_up_by_token(void **state)
 static void a_locked_share_is_passed_over(void **state)
 {
     struct scene *scene = *state;
-    run(scene->other, "BEGIN; SELECT * FROM holdfast.shares WHERE share = 2 FOR SHARE");
+    run(scene->other, "SET idle_in_transaction_session_timeout = 0; BEGIN;"
+                      "SELECT * FROM holdfast.shares WHERE share = 2 FOR SHARE");
     struct member_sql_claim two[] = {claim_of(2, 0, 0, 0), claim_of(3, 0, 0, 0)};
     assert_int_equal(member_sql_claim(scene->database, 1, life_1, two, 2), DATABASE_DONE);
     assert_false(two[0].done);
