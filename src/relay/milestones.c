@@ -92,9 +92,11 @@ static uint32_t last_before(struct relay *relay, uint64_t sequence)
     while (at > 0 && !stands_yet(relay, &milestones->all[at - 1])) {
         at--;
     }
-    memmove(&milestones->all[at], &milestones->all[end],
-            (milestones->count - end) * sizeof milestones->all[0]);
-    milestones->count -= end - at;
+    if (at < end) {
+        memmove(&milestones->all[at], &milestones->all[end],
+                (milestones->count - end) * sizeof milestones->all[0]);
+        milestones->count -= end - at;
+    }
     return at == 0 ? NOBODY : milestones->all[at - 1].message;
 }
 
