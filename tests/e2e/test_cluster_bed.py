@@ -21,12 +21,15 @@ import psycopg2
 import pytest
 
 from cluster.databases import Databases, why_no_databases
+from cluster.drill import Drill, faults_of_databases
 from cluster.hosts import Hosts, why_no_hosts
 from cluster.keeper import pids_in
+from cluster.ledger import Ledger
 from peers import wait_for
 
 no_hosts = why_no_hosts()
 no_databases = why_no_databases()
+TO_WRITE = "target_session_attrs=read-write connect_timeout=2"  # whichever of several takes writes
 with_hosts = pytest.mark.skipif(no_hosts is not None, reason=str(no_hosts))
 with_databases = pytest.mark.skipif(no_databases is not None, reason=str(no_databases))
 
@@ -171,26 +174,55 @@ class Bed:
         self.hosts.__exit__()
 
 
+class Shared:
+    """One bed for all tests; a new one after one that left it broken. So may Patroni 3.0.2 itself:
+    a leader that it takes for synchronous without having told PostgreSQL so, now and then."""
+
+    def __init__(self, size):
+        self.size = size
+        self.bed = None
+        self.place = None
+
+    def start(self):
+        self.place = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-bed-"))
+        self.place.chmod(0o711)
+        self.bed = Bed(self.place, self.size).__enter__()
+
+    def stop(self):
+        if self.bed is not None:
+            self.bed.__exit__()
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.bed = None
+
+    def whole(self):
+        if self.bed is not None:
+            try:
+                self.bed.hosts.mend()
+                self.bed.databases.wait_whole(60)
+            except AssertionError:
+                self.stop()
+        if self.bed is None:
+            self.start()
+        return self.bed
+
+
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.soak)],
                 ids=["two", "three"])
-def shared_bed(request):
-    place = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-bed-"))
-    place.chmod(0o711)
-    try:
-        with Bed(place, request.param) as bed:
-            yield bed
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+def shared(request):
+    made = Shared(request.param)
+    yield made
+    made.stop()
 
 
 @pytest.fixture
-def bed(shared_bed):
+def bed(shared):
     """All databases in their places, and an empty table."""
-    shared_bed.databases.wait_whole()
-    shared_bed.databases.leader().ask("DROP TABLE IF EXISTS rows", name="holdfast")
-    shared_bed.databases.leader().ask("CREATE TABLE rows (number int)", name="holdfast")
-    shared_bed.databases.leader().ask("GRANT ALL ON rows TO holdfast", name="holdfast")
-    return shared_bed
+    made = shared.whole()
+    leader = made.databases.leader()
+    leader.ask("DROP TABLE IF EXISTS rows", name="holdfast")
+    leader.ask("CREATE TABLE rows (number int)", name="holdfast")
+    leader.ask("GRANT ALL ON rows TO holdfast", name="holdfast")
+    return made
 
 
 class Writer:
@@ -202,7 +234,7 @@ class Writer:
 
     def __init__(self, host, conninfo):
         self.host = host
-        self.conninfo = f"{conninfo} tcp_user_timeout=3000"
+        self.conninfo = f"{conninfo} {TO_WRITE} tcp_user_timeout=3000"
         self.acknowledged = []
         self.errors = []
         self.number = 0
@@ -285,7 +317,6 @@ def test_failover_keeps_every_acknowledged_commit(bed, how):
             old.thaw()
         elif how == "kill":
             old.start()
-        databases.wait_whole()
         writer.wait_more()
     compare(writer, databases)
 
@@ -328,7 +359,7 @@ def test_a_leader_that_is_cut_off_acknowledges_nothing(bed):
     """Its own side still reaches it, and hears of no commit that the others do not know."""
     databases, hosts = bed.databases, bed.hosts
     old = databases.leader()
-    here = f"host={old.address} dbname=holdfast user=holdfast connect_timeout=2"
+    here = f"host={old.address} dbname=holdfast user=holdfast"
     rest = [name for name in hosts.names if name not in (old.name, "n2")]
     with Writer(hosts["n2"], here) as near:
         near.wait_more(50)
@@ -344,8 +375,28 @@ def test_a_leader_that_is_cut_off_acknowledges_nothing(bed):
             assert [row for row in near.acknowledged if row[2] > cut] == []
         finally:
             hosts.mend()
-        databases.wait_whole()
     compare(near, databases)
+
+
+@with_databases
+@pytest.mark.soak
+def test_a_drill_of_the_databases(bed):
+    """Everything that a drill does to one of them, once and again."""
+    ledger = Ledger(bed.place)
+    drill = Drill(ledger, faults_of_databases(bed.hosts, bed.databases), 1)
+    try:
+        with Writer(bed.hosts["n2"], bed.databases.conninfo()) as writer:
+            for fault in drill.faults:
+                writer.wait_more()
+                drill.begin(fault)
+                time.sleep(3)
+                drill.restore()
+                bed.databases.wait_whole()
+            writer.wait_more()
+    finally:
+        ledger.end()
+    compare(writer, bed.databases)
+    assert [broken for broken in drill.broken if broken.error] == []
 
 
 @with_databases
@@ -374,7 +425,7 @@ def test_read_only(bed):
             wait_for(refused, what="a refusal in a session that was there before")
             with pytest.raises(psycopg2.OperationalError, match="read-only"), \
                     bed.hosts["n2"].inside():
-                psycopg2.connect(databases.conninfo())
+                psycopg2.connect(f"{databases.conninfo()} {TO_WRITE}")
         wait_for(lambda: not refused(), what="writing again")
 
 

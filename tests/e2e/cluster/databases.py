@@ -15,7 +15,6 @@ when its host is gone, and lets nobody lead who does not have everything.
 """
 
 import contextlib
-import glob
 import json
 import os
 import pathlib
@@ -30,16 +29,9 @@ import psycopg2
 from cluster.hosts import signal_all, why_no_hosts
 from cluster.keeper import pids_in
 from peers import wait_for
+from postgres import USER, programs
 
-USER = "postgres"  # Debian's packages make it; PostgreSQL refuses to run as root
 TTL, LOOP_WAIT, RETRY_TIMEOUT = 8, 1, 3  # seconds; ttl >= loop_wait + 2 * retry_timeout
-
-
-def programs():
-    """The newest PostgreSQL's directory of programs, or None."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"),
-                   key=lambda path: int(path.split("/")[4]))
-    return pathlib.Path(found[-1]).parent if found else None
 
 
 def why_no_databases():
@@ -247,13 +239,16 @@ class Databases:
                 return False
             return len(states) == len(self.all) - 1 and "sync" in states and \
                 any(member["role"] == "sync_standby" for member in agreed)
+        self.told(whole, seconds, "all databases in their places")
+
+    def told(self, condition, seconds, what):
+        """wait_for(), and what each of them said last if it does not come true."""
         try:
-            wait_for(whole, seconds, 0.1, "all databases in their places")
+            return wait_for(condition, seconds, 0.1, what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.story()}") from None
 
     def story(self, lines=40):
-        """The last that each Patroni and its PostgreSQL said."""
         return "\n".join(f"--- {database.name}\n" + "\n".join(database.log().splitlines()[-lines:])
                          for database in self.all)
 
@@ -272,16 +267,15 @@ class Databases:
                         if database.ask("SELECT NOT pg_is_in_recovery()") == [(True,)]:
                             return database
             return None
-        return wait_for(found, seconds, 0.1, "a database that leads")
+        return self.told(found, seconds, "a database that leads")
 
     def followers(self):
         leader = self.leader()
         return [database for database in self.all if database is not leader]
 
-    def conninfo(self, name="holdfast", user="holdfast"):
-        """As libpq takes it: any of them, whichever takes writes."""
-        return (f"host={','.join(d.address for d in self.all)} dbname={name} user={user} "
-                f"target_session_attrs=read-write connect_timeout=2")
+    def conninfo(self):
+        """All of them as libpq takes them, and as a node's `cluster` block has them."""
+        return f"host={','.join(d.address for d in self.all)} dbname=holdfast user=holdfast"
 
     # ---- faults of the database as a whole; each ends with its block ----
 

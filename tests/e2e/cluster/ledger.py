@@ -416,12 +416,15 @@ class Verdict:
             rows.append(f"{name.replace('_', ' '):28} {value}")
         return "\n".join(rows)
 
+    def wrong(self):
+        """What must not be, by name, with a few examples."""
+        return {name: found[:10] for name in ("lost", "damaged", "misdelivered", "doubled_wrongly",
+                                              "out_of_order")
+                if (found := getattr(self, name))}
+
     def check(self):
         """Every message that was acknowledged arrived, once, in order per recipient."""
-        wrong = {name: found[:10] for name in ("lost", "damaged", "misdelivered", "doubled_wrongly",
-                                               "out_of_order")
-                 if (found := getattr(self, name))}
-        assert not wrong, f"{json.dumps(wrong)}\n{self.text()}"
+        assert not self.wrong(), f"{json.dumps(self.wrong())}\n{self.text()}"
 
 
 def count(items):

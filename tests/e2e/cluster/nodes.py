@@ -12,7 +12,7 @@ class Node(Holdfast):
     def __init__(self, host, routes, top="", listen=""):
         self.host = host
         super().__init__(host.root / "holdfast", routes, top, listen, port=25)
-        self.wrapper = host.prefix()
+        self.wrapper = self.wrapper_of_tool = host.prefix()
 
     def configure(self, routes, top="", listen=""):
         self.conf.write_text(f"""\

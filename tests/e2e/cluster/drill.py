@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Breaks one thing after the other under traffic, and reports.
+
+    drill = Drill(ledger, faults_of_nodes(hosts, nodes) + faults_of_databases(hosts, all), seed)
+    drill.run(seconds=1800, every=20)      # the ledger's clients are sending
+    drill.restore()
+    ledger.stop(); ledger.settle()
+    report = drill.report()                # .text() for people, .as_json(), .check()
+
+Which component, how, and for how long comes from the seed. One thing is broken at a time: it is
+whole again before the next one's turn, though what it did to others may not be.
+"""
+
+import dataclasses
+import os
+import random
+import signal
+import sys
+import time
+
+
+@dataclasses.dataclass
+class Fault:
+    """What can be done to one component, and undone."""
+    component: str
+    what: str
+    begin: object         # called without arguments
+    end: object = None
+    server: tuple = None  # whose mail cannot leave it meanwhile: see Ledger.been_away()
+
+
+@dataclasses.dataclass
+class Broken:
+    """What was done, in seconds since the drill began; an error is one of restoring."""
+    component: str
+    what: str
+    at: float
+    until: float = None
+    error: str = None
+
+
+def faults_of_nodes(hosts, nodes, databases=()):
+    """Killed, one process killed, cut off from all or from these hosts of databases."""
+    found = []
+    for node in nodes:
+        name, server = node.host.name, node.address()
+        found += [
+            Fault(name, "kill -9", node.kill, node.start, server),
+            Fault(name, "kill -9 of one process", lambda node=node: kill_one(node)),
+            Fault(name, "cut off", lambda name=name: hosts.cut([name]),
+                  lambda name=name: hosts.mend([name]), server),
+        ]
+        if databases:
+            found.append(Fault(name, "cut off from the databases",
+                               lambda name=name: hosts.cut([name], list(databases)),
+                               lambda name=name: hosts.mend([name]), server))
+    return found
+
+
+def kill_one(node):
+    """A process below the keeper, which starts it anew."""
+    children = node.pids()[1:]
+    if children:
+        os.kill(random.choice(children), signal.SIGKILL)
+
+
+def faults_of_databases(hosts, databases):
+    """Of each PostgreSQL, its Patroni, its etcd and its link."""
+    found = []
+    for database in databases:
+        name = database.name
+
+        def mind_again(database=database):
+            database.kill_postgres()
+            database.start()
+        found += [
+            Fault(name, "kill -9 of PostgreSQL and Patroni", database.kill, database.start),
+            Fault(name, "kill -9 of PostgreSQL", database.kill_postgres),
+            Fault(name, "kill -9 of Patroni", database.kill_patroni, mind_again),
+            Fault(name, "frozen", database.freeze, database.thaw),
+            Fault(name, "cut off", lambda name=name: hosts.cut([name]),
+                  lambda name=name: hosts.mend([name])),
+        ]
+    return found + [Fault(f"etcd on {member.host.name}", "kill -9", member.kill, member.start)
+                    for member in databases.etcd]
+
+
+class Drill:
+    def __init__(self, ledger, faults, seed, say=None):
+        self.ledger = ledger
+        self.faults = faults
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+        self.broken = []
+        self.standing = None  # the fault that has begun and not ended, and since when
+        self.began = None
+
+    def now(self):
+        return round(time.monotonic() - self.began, 2)
+
+    def run(self, seconds, every):
+        """Each `every` seconds one component; whole again after 0.2 to 0.7 of that."""
+        self.began = time.monotonic()
+        turns = max(1, int(seconds / every))
+        for turn in range(turns):
+            self.sleep_until((turn + 0.1) * every)
+            self.begin(self.choose())
+            self.sleep_until((turn + 0.1 + self.chance.uniform(0.2, 0.7)) * every)
+            self.restore()
+        self.sleep_until(seconds)
+
+    def choose(self):
+        """Every component is as likely as any other, whatever can be done to it."""
+        component = self.chance.choice(sorted({fault.component for fault in self.faults}))
+        return self.chance.choice([f for f in self.faults if f.component == component])
+
+    def sleep_until(self, at):
+        time.sleep(max(0, self.began + at - time.monotonic()))
+
+    def begin(self, fault):
+        if self.began is None:
+            self.began = time.monotonic()
+        self.broken.append(Broken(fault.component, fault.what, self.now()))
+        self.tell(f"{fault.component}: {fault.what}")
+        self.standing = fault, time.time()
+        fault.begin()
+
+    def restore(self):
+        """What is broken is made whole again."""
+        if self.standing is None:
+            return
+        (fault, since), self.standing = self.standing, None
+        try:
+            if fault.end is not None:
+                fault.end()
+        except Exception as error:  # the drill goes on, and the report has it
+            self.broken[-1].error = f"{error!r}"[:500]
+            self.tell(f"{fault.component}: does not come back: {error!r}")
+        self.broken[-1].until = self.now()
+        if fault.server is not None:
+            self.ledger.been_away(fault.server, since, time.time())
+        self.tell(f"{fault.component}: again without fault")
+
+    def tell(self, text):
+        self.ledger.note("drill", "-", text)
+        self.say(f"{self.now():8.1f} s  {text}; acknowledged {self.ledger.acknowledged()}")
+
+    def report(self):
+        return Report(self.seed, self.now(), self.broken, self.ledger.verdict())
+
+
+class Report:
+    def __init__(self, seed, seconds, broken, verdict):
+        self.seed = seed
+        self.seconds = seconds
+        self.broken = broken
+        self.verdict = verdict
+        self.wrong = verdict.wrong()
+        if dead := [b.component for b in broken if b.error]:
+            self.wrong["not_restored"] = dead
+
+    def as_json(self):
+        return {"seed": self.seed, "seconds": self.seconds, "passed": not self.wrong,
+                "wrong": self.wrong, "faults": [dataclasses.asdict(b) for b in self.broken],
+                "mail": self.verdict.numbers()}
+
+    def text(self):
+        counted = {}
+        for broken in self.broken:
+            key = broken.component, broken.what
+            counted[key] = counted.get(key, 0) + 1
+        width = max((len(component) for component, _ in counted), default=0)
+        rows = [f"{component:{width}}  {what:36} {times} times"
+                for (component, what), times in sorted(counted.items())]
+        ending = "Nothing acknowledged was lost, doubled without need, or out of order." \
+            if not self.wrong else f"WRONG: {self.wrong}"
+        return "\n".join([f"{len(self.broken)} faults in {self.seconds:.0f} s (seed {self.seed})",
+                          *rows, "", self.verdict.text(), "", ending])
+
+    def check(self):
+        assert not self.wrong, self.text()

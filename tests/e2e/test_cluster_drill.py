@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drill: what it breaks is broken and whole again, the same for the same seed, and its report
+says what came of the mail. Here with nodes that share nothing."""
+
+import json
+import os
+
+import pytest
+
+from cluster.drill import Drill, Fault, faults_of_nodes
+from cluster.hosts import Hosts, why_no_hosts
+from cluster.ledger import Ledger
+from cluster.nodes import Node
+from load import settle
+from peers import wait_for
+
+no_hosts = why_no_hosts()
+SEED = int(os.environ.get("HOLDFAST_SEED", "1"))
+
+
+@pytest.fixture
+def ledger(place):
+    made = Ledger(place, seed=SEED)
+    yield made
+    made.end()
+
+
+def faults(done, names="abc", failing=None):
+    def make(name, what):
+        def end():
+            done.append((name, "restored"))
+            if name == failing:
+                raise OSError("gone for good")
+        return Fault(name, what, lambda: done.append((name, what)), end)
+    return [make(name, what) for name in names for what in ("killed", "cut")]
+
+
+def test_the_same_seed_breaks_the_same(ledger):
+    done = [], [], []
+    for seed, list_of in zip((5, 5, 6), done):
+        Drill(ledger, faults(list_of), seed, say=lambda _: None).run(0.4, 0.02)
+    assert done[0] == done[1] != done[2]
+    assert len(done[0]) == 40 and {name for name, _ in done[0]} == set("abc")
+    assert [what for _, what in done[0][1::2]] == ["restored"] * 20
+
+
+def test_who_does_not_come_back_fails_the_drill(ledger):
+    said = []
+    drill = Drill(ledger, faults([], failing="b"), SEED, say=said.append)
+    drill.run(0.4, 0.02)
+    report = drill.report()
+    assert set(report.as_json()["wrong"]["not_restored"]) == {"b"} and len(drill.broken) == 20
+    assert "WRONG" in report.text() and any("gone for good" in line for line in said)
+    with pytest.raises(AssertionError):
+        report.check()
+
+
+@pytest.mark.skipif(no_hosts is not None, reason=str(no_hosts))
+def test_a_drill_of_two_nodes(place, ledger):
+    """Each fault of a node once and again; what was acknowledged arrives."""
+    with Hosts(place, ["clients", "n1", "n2", "primary"]) as hosts:
+        primary = hosts["primary"]
+        ledger.collect("primary", 25, address=primary.address, inside=primary.inside)
+        routes = (f'server m1 {{ address = "{primary.address}:25" connections = 4 '
+                  "command-timeout = 2s dot-timeout = 2s }\n"
+                  "domain example.com { deliver-to = m1  retry = {1s} }\n")
+        nodes = [Node(hosts[name], routes) for name in ("n1", "n2")]
+        try:
+            for node in nodes:
+                node.start()
+            ledger.send([node.address() for node in nodes], connections=4, rate=60, patience=3,
+                        inside=hosts["clients"].inside)
+            drill = Drill(ledger, faults_of_nodes(hosts, nodes), SEED)
+            for fault in drill.faults:
+                drill.begin(fault)
+                seen = ledger.acknowledged()
+                wait_for(lambda: ledger.acknowledged() > seen + 30, what="30 messages more")
+                drill.restore()
+            ledger.stop()
+            for node in nodes:
+                settle(node, 120)
+            ledger.settle()
+            report = drill.report()
+            print(report.text())
+            report.check()
+            told = json.loads(json.dumps(report.as_json()))
+            assert told["passed"] and len(told["faults"]) == 6
+            assert told["mail"]["acknowledged"] > 180 and told["mail"]["refused"] == 0
+            assert all(fault["until"] > fault["at"] for fault in told["faults"])
+            for node in nodes:
+                node.stop()
+        finally:
+            for node in nodes:
+                node.end()
