@@ -147,9 +147,8 @@ static void pg_copies_free(struct spool_copies *base)
 
 static void pg_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms)
 {
-    (void)spool;
     (void)keep_ms;
-    (void)now_ms;
+    pg_of(spool)->now_ms = now_ms;
 }
 
 /* ---- state ------------------------------------------------------------------------------- */
@@ -265,9 +264,13 @@ static void give_up(struct pg_spool *pg)
 static void pg_free(struct pg_spool *pg)
 {
     pg->ending = true;
-    if (pg->reading != NULL) {
+    if (pg->page != NULL) {
         database_interrupt(pg->reading);
     }
+    if (pg->heard != NULL) {
+        database_interrupt(pg->listening);
+    }
+    worker_free(pg->listener);
     worker_free(pg->committer);
     worker_free(pg->reader); /* ends what was being fetched, but for what is being written */
     if (pg->journal != NULL) {
@@ -278,10 +281,12 @@ static void pg_free(struct pg_spool *pg)
     loop_timer_free(pg->timer);
     loop_timer_free(pg->retry);
     loop_timer_free(pg->follow);
+    loop_timer_free(pg->listen);
     pg_group_free(pg->group);
     spool_close(pg->journal);
     database_free(pg->writer.database);
     database_free(pg->reading);
+    database_free(pg->listening);
     database_free(pg->asking);
     pg_ahead_free(pg);
     pg_locals_free(pg);
@@ -354,21 +359,26 @@ static enum error connect_later(struct pg_spool *pg, const struct database_setti
     at_once.connect_timeout_ms = PG_AT_ONCE_MS;
     pg->writer.database = database_new(database);
     pg->reading = database_new(database);
+    pg->listening = database_new(database);
     pg->asking = database_new(&at_once);
-    return pg->writer.database != NULL && pg->reading != NULL && pg->asking != NULL ? ERROR_NONE
-                                                                                    : ERROR_MEMORY;
+    return pg->writer.database != NULL && pg->reading != NULL && pg->listening != NULL &&
+                   pg->asking != NULL
+               ? ERROR_NONE
+               : ERROR_MEMORY;
 }
 
 static enum error start(struct pg_spool *pg, const struct spool_postgres_settings *postgres)
 {
     pg->committer = worker_new(pg->loop, "spool-pg");
     pg->reader = worker_new(pg->loop, "spool-pg-read");
+    pg->listener = worker_new(pg->loop, "spool-pg-hear");
+    pg->listen = loop_timer_new(pg->loop, pg_listen, pg);
     pg->later = loop_later_new(pg->loop, pg_pump, pg);
     pg->timer = loop_timer_new(pg->loop, look, pg);
     pg->retry = loop_timer_new(pg->loop, pg_group_retry, pg);
     pg->follow = loop_timer_new(pg->loop, pg_follow_now, pg);
     if (pg->committer == NULL || pg->reader == NULL || pg->later == NULL || pg->timer == NULL ||
-        pg->retry == NULL || pg->follow == NULL) {
+        pg->retry == NULL || pg->follow == NULL || pg->listener == NULL || pg->listen == NULL) {
         return ERROR_MEMORY;
     }
     if (!pg->shared) {
@@ -421,6 +431,9 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     if (error != ERROR_NONE) {
         pg_free(pg);
         return error;
+    }
+    if (pg->shared) {
+        pg_listen(pg);
     }
     pg->opened = true;
     *ret_spool = &pg->spool;

@@ -4,6 +4,8 @@
  */
 #include "spool/pg_internal.h"
 
+#include "sys/clock.h"
+
 #include <stdlib.h>
 
 static void need_numbers(struct pg_group *group, const struct pg_new_part *parts, uint32_t count)
@@ -208,9 +210,18 @@ static void gather_batches(struct pg_group *group)
     }
 }
 
+static bool is_watermark_due(const struct pg_spool *pg)
+{
+    return pg->now_ms != 0 && pg->journal_loaded &&
+           clock_steady_ms() - pg->watermarked_ms >= PG_WATERMARK_MS;
+}
+
 bool pg_is_wanted(const struct pg_spool *pg)
 {
     if (pg->forward_at * sizeof(uint32_t) < pg->forward.length || !list_is_empty(&pg->globals)) {
+        return true;
+    }
+    if (is_watermark_due(pg)) {
         return true;
     }
     bool lease = pg_lease_holds(pg);
@@ -226,6 +237,38 @@ bool pg_is_wanted(const struct pg_spool *pg)
         }
     }
     return false;
+}
+
+static void lower(struct message_id *below, struct message_id id)
+{
+    if (id.high < below->high || (id.high == below->high && id.low < below->low)) {
+        *below = id;
+    }
+}
+
+/* All that is not in this group, and not in the database. */
+static void gather_watermark(struct pg_group *group)
+{
+    struct pg_spool *pg = group->pg;
+    struct message_id below = {(uint64_t)(pg->now_ms - PG_MARGIN_MS) << 16, 0};
+    const uint32_t *waiting = (const void *)pg->forward.data;
+    size_t count = pg->forward.length / sizeof(*waiting);
+    for (size_t i = pg->forward_at + pg->group_forwards; i < count; i++) {
+        const struct pg_local *local = pg_local_at(pg, waiting[i]);
+        if (local != NULL && !local->stored) {
+            lower(&below, local->id);
+        }
+    }
+    LIST_EACH(&pg->queue, at, after)
+    {
+        const struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        for (size_t i = 0; i < batch_new_count(batch); i++) {
+            lower(&below, batch_news(batch)[i].id);
+        }
+    }
+    group->below = below;
+    group->has_below = true;
+    pg->watermarked_ms = clock_steady_ms();
 }
 
 struct pg_group *pg_gather(struct pg_spool *pg)
@@ -250,5 +293,8 @@ struct pg_group *pg_gather(struct pg_spool *pg)
         gather_forward(group);
     }
     gather_batches(group);
+    if (is_watermark_due(pg)) {
+        gather_watermark(group);
+    }
     return group;
 }

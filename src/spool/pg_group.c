@@ -428,8 +428,10 @@ static void group_done(void *context)
             group_committed(pg, group);
         }
         pg->group_forwards = 0;
+        if (group->messages.length > 0) {
+            pg_notify_soon(pg);
+        }
         pg_group_free(group);
-        pg_follow_soon(pg);
     } else {
         pg_set_up(pg, false, group->reason);
         loop_timer_set(pg->retry, PG_AGAIN_MS);
@@ -459,7 +461,7 @@ void pg_group_retry(void *context)
 static bool is_empty(const struct pg_group *group)
 {
     return group->messages.length == 0 && group->fates.length == 0 && group->notes.length == 0 &&
-           group->globals.length == 0;
+           group->globals.length == 0 && !group->has_below;
 }
 
 void pg_batches_end(struct pg_spool *pg)

@@ -22,6 +22,9 @@ enum {
     PG_CALL_MS = 10000,       /* then the connection counts as lost */
     PG_AT_ONCE_MS = 1000,     /* for what the loop waits for */
     PG_AGAIN_MS = 500,        /* between tries while the database is away */
+    PG_WATERMARK_MS = 5000,   /* between what we say of how far we have forwarded */
+    PG_MARGIN_MS = 60000,     /* ids of what is accepted now are no older */
+    PG_PACE_MS = 10,          /* between notifications, and looks for what is new */
     PG_POLL_MS = 1000,        /* following, when nobody says that there is something */
     PG_GROUP_MESSAGES = 1000, /* of one transaction */
     PG_GROUP_BYTES = 8 << 20, /* of content in one transaction, about; held in memory */
@@ -227,6 +230,8 @@ struct pg_group {
     struct buffer fates, notes, globals, checks;
     struct buffer names; /* struct pg_share *: to be asked for their numbers, which it sets */
     bool lazy;
+    bool has_below; /* all our mail below that id is in the database when this is committed */
+    struct message_id below;
     enum pg_stage stage;
     /* The outcome, set by the committer. */
     enum database_outcome outcome;
@@ -261,11 +266,13 @@ struct pg_spool {
     struct pg_share *only;     /* without shares */
     int64_t lease_until_ms;
 
-    struct worker *committer, *reader;
+    int64_t now_ms;         /* as the owner says, Unix time; 0: not said */
+    int64_t watermarked_ms; /* on the steady clock */
+    struct worker *committer, *reader, *listener;
     struct pg_writer writer;
-    struct database *reading, *asking;
+    struct database *reading, *asking, *listening;
     struct loop_later *later;
-    struct loop_timer *timer, *retry, *follow;
+    struct loop_timer *timer, *retry, *follow, *listen;
 
     struct table table;       /* parts: slot is nothing, offset the journal's index */
     struct pg_share **owners; /* of each part, by its index */
@@ -309,7 +316,9 @@ struct pg_spool {
     int64_t cursor_follow_sequence; /* how far the following is */
     struct message_id cursor_follow_id;
     uint64_t followed_xid, follow_until_xid, follow_after_xid;
-    bool follow_asked;
+    bool follow_asked, notify_asked;
+    int64_t looked_ms;          /* on the steady clock: when following began last */
+    struct pg_listening *heard; /* under way */
 
     struct pg_envelope *ahead;
     size_t ahead_count;
@@ -474,6 +483,11 @@ enum error pg_envelope_open(struct slice stored, struct message_id id, struct ar
                             struct log_message *ret_message) MUST_CHECK;
 void pg_follow_now(void *pg);
 void pg_follow_soon(struct pg_spool *pg);
+/* Something of ours has been committed that others wait for. */
+void pg_notify_soon(struct pg_spool *pg);
+
+/* pg_listen.c */
+void pg_listen(void *pg); /* hears others, and goes on so until the end */
 enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool *ret_complete);
 void pg_load_next(struct pg_spool *pg); /* takes and following */
 void pg_load_free(struct pg_spool *pg);

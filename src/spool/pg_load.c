@@ -4,6 +4,7 @@
  */
 #include "base/crc32c.h"
 #include "spool/pg_page.h"
+#include "sys/clock.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -246,6 +247,8 @@ static void page_done(void *context)
     } else if (page->kind == PG_PAGE_KEYS) {
         keys_loaded(pg, page);
         page = NULL; /* kept */
+    } else if (page->kind == PG_PAGE_NOTIFY) {
+        /* That is all. */
     } else if (page->kind == PG_PAGE_SHARE) {
         share_loaded(pg, page);
     } else {
@@ -319,13 +322,17 @@ void pg_load_next(struct pg_spool *pg)
         return;
     }
     bool asked = true;
-    if (pg->takes.length > 0) {
+    if (pg->notify_asked) {
+        pg->notify_asked = false;
+        asked = submit(pg, pg_page_new(pg, PG_PAGE_NOTIFY));
+    } else if (pg->takes.length > 0) {
         struct pg_share *share;
         memcpy(&share, pg->takes.data, sizeof(share));
         asked = submit(pg, share_page(pg, share));
     } else if (pg->follow_asked && pg->followed_xid != 0) {
         struct pg_page *page = follow_page(pg);
         pg->follow_asked = false;
+        pg->looked_ms = clock_steady_ms();
         if (page != NULL) {
             asked = submit(pg, page);
         }
@@ -346,9 +353,15 @@ void pg_follow_now(void *context)
 void pg_follow_soon(struct pg_spool *pg)
 {
     if (pg->shared && !pg->page_failed && !pg->ending) {
-        loop_timer_set(pg->follow, 0);
-        pg->follow_asked = true;
+        int64_t rest_ms = pg->looked_ms + PG_PACE_MS - clock_steady_ms();
+        loop_timer_set(pg->follow, rest_ms > 0 ? rest_ms : 0);
     }
+}
+
+void pg_notify_soon(struct pg_spool *pg)
+{
+    pg->notify_asked = pg->shared;
+    pg_follow_soon(pg);
 }
 
 void spool_postgres_follow(struct spool *spool)

@@ -285,6 +285,9 @@ static enum database_outcome read_all(struct pg_page *page)
     if (page->kind == PG_PAGE_GLOBALS) {
         return ask_globals(page);
     }
+    if (page->kind == PG_PAGE_NOTIFY) {
+        return database_run(page->database, "NOTIFY holdfast_mail", PG_CALL_MS);
+    }
     enum database_outcome outcome = ask(page, begin_sql, NULL, 0, NULL);
     if (outcome == DATABASE_DONE && page->kind != PG_PAGE_SHARE) {
         outcome = ask_until(page);

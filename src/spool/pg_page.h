@@ -32,6 +32,7 @@ enum pg_page_kind {
     PG_PAGE_GLOBALS,
     PG_PAGE_KEYS,   /* what has not all its fates, of one share, in acceptance order; no more */
     PG_PAGE_SHARE,  /* some of these, given as rows */
+    PG_PAGE_NOTIFY, /* tells others that there is something; brings nothing */
     PG_PAGE_FOLLOW, /* what came to shares of ours, in order of (xid, seq, id) */
 };
 

@@ -24,6 +24,9 @@ static const char mark_read_sql[] =
 static const char order_sql[] =
     "INSERT INTO holdfast.order_marks (at, seq) SELECT date_trunc('second', now()), last_value"
     " FROM holdfast.part_seq ON CONFLICT DO NOTHING";
+static const char watermark_sql[] =
+    "INSERT INTO holdfast.watermarks (node, below, beat) VALUES ($1, $2, now())"
+    " ON CONFLICT (node) DO UPDATE SET below = excluded.below, beat = excluded.beat";
 /* Divides by zero unless each share has its token; the locks keep it so until the commit. */
 static const char check_sql[] = "WITH held AS (SELECT s.share FROM holdfast.shares s"
                                 " JOIN unnest($1::int4[], $2::int8[]) AS w (share, token)"
@@ -138,6 +141,12 @@ static enum database_outcome send_all(struct pg_group *group, size_t *ret_check)
     }
     if (outcome == DATABASE_DONE) {
         outcome = send_globals(group);
+    }
+    if (outcome == DATABASE_DONE && group->has_below) {
+        struct database_scalar scalars[2];
+        const struct database_value values[] = {database_int2(&scalars[0], (int16_t)group->node),
+                                                database_uuid(&scalars[1], group->below)};
+        outcome = database_queue(database, watermark_sql, values, 2);
     }
     int64_t now_ms = clock_steady_ms();
     if (outcome == DATABASE_DONE && !group->lazy && now_ms - group->writer->marked_ms >= 1000) {

@@ -10,8 +10,13 @@
 #include "tests/spool/harness_postgres.h"
 #include "tests/sys/postgres.h"
 
+#include <stdio.h>
+
 static struct postgres *server;
 static struct database *database;
+static const char *as_user;
+static bool defers;
+static char conninfo[300];
 
 struct postgres *harness_server(void)
 {
@@ -43,7 +48,8 @@ struct database *harness_database(void)
         database = database_new(&settings);
         assert_non_null(database);
     }
-    if (!database_is_connected(database)) {
+    /* The server may have been away meanwhile. */
+    if (database_run(database, "SELECT 1", 60000) != DATABASE_DONE) {
         assert_int_equal(database_connect(database), DATABASE_DONE);
     }
     return database;
@@ -62,12 +68,28 @@ void harness_tables(void)
     assert_int_equal(pg_partition_add(database, ms, ms + 60000), DATABASE_DONE);
 }
 
+void harness_user(const char *user)
+{
+    as_user = user;
+}
+
+void harness_defer(bool defer)
+{
+    defers = defer;
+}
+
 enum error harness_open_postgres(struct harness *harness, struct disk *journal, uint16_t node,
                                  const struct spool_shares *shares)
 {
     struct spool_postgres_settings settings;
     spool_postgres_settings_default(&settings);
     settings.database = settings_of_server();
+    if (as_user != NULL) {
+        snprintf(conninfo, sizeof(conninfo), "host=%s dbname=postgres user=%s",
+                 postgres_host(server), as_user);
+        settings.database.conninfo = slice_from_text(conninfo);
+    }
+    settings.defer_when_away = defers;
     settings.node = node;
     settings.shares = shares;
     return spool_open_postgres(harness->loop, journal, &harness->settings, &settings,

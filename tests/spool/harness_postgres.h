@@ -15,6 +15,10 @@ void harness_server_done(void); /* at the end of main() */
 struct database *harness_database(void);
 /* Fresh tables, with partitions for the ids of harness_id(). */
 void harness_tables(void);
+/* For what is opened from now on: as that user (NULL: the superuser), and whether it defers mail
+ * while the database is away. */
+void harness_user(const char *user);
+void harness_defer(bool defer);
 /* Opens harness->spool on `journal`; `node` and `shares` as spool_postgres_settings has them. */
 enum error harness_open_postgres(struct harness *harness, struct disk *journal, uint16_t node,
                                  const struct spool_shares *shares);

@@ -12,8 +12,11 @@
 #include "tests/spool/harness_postgres.h"
 #include "tests/sys/postgres.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { PATIENCE_MS = 60000, STEP_MS = 10 };
 
@@ -56,10 +59,6 @@ static int64_t count(const char *sql)
     const struct database_rows *rows;
     struct database *database = harness_database();
     enum database_outcome outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
-    if (outcome == DATABASE_LOST) { /* the server was away meanwhile */
-        database = harness_database();
-        outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
-    }
     if (outcome != DATABASE_DONE) {
         fail_msg("%s: %s", sql, database_error(database));
     }
@@ -103,6 +102,18 @@ static void it_is_in_the_database(void **state)
     assert_true(state_of(harness).up);
 }
 
+/* What is in the journal is known; the rest is tried again later. */
+static void load_while_away(struct harness *harness)
+{
+    const struct spool_loader loader = {0};
+    bool complete;
+    enum error error;
+    while ((error = spool_load(harness->spool, &loader, &complete)) == ERROR_NONE) {
+        assert_false(complete);
+    }
+    assert_int_equal(error, ERROR_AGAIN);
+}
+
 static void what_comes_while_it_is_away_is_forwarded(void **state)
 {
     struct harness *harness = *state;
@@ -126,13 +137,18 @@ static void what_comes_while_it_is_away_is_forwarded(void **state)
     assert_int_equal(harness->messages, 30);
     harness_check(harness, 30, 500000);
     harness_check(harness, 7, 100);
+    /* The journal knows that it has nothing to forward, without asking. */
+    spool_close(harness->spool);
+    postgres_stop(harness_server());
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    load_while_away(harness);
+    assert_int_equal(state_of(harness).one_copy, 0);
+    postgres_start(harness_server());
 }
 
 static void a_start_while_it_is_away_keeps_it(void **state)
 {
     struct harness *harness = *state;
-    struct spool_loader loader = {0};
-    bool complete;
     harness_accept(harness, 3, 100);
     run(old_mark_sql);
     postgres_stop(harness_server());
@@ -141,11 +157,7 @@ static void a_start_while_it_is_away_keeps_it(void **state)
     for (int i = 0; i < 3; i++) {
         spool_close(harness->spool);
         assert_int_equal(harness_try_open(harness), ERROR_NONE);
-        enum error error;
-        while ((error = spool_load(harness->spool, &loader, &complete)) == ERROR_NONE) {
-            assert_false(complete);
-        }
-        assert_int_equal(error, ERROR_AGAIN);
+        load_while_away(harness);
         assert_int_equal(state_of(harness).one_copy, 2 + i);
         harness_accept(harness, 12 + 3 * (uint64_t)i, 10);
     }
@@ -351,6 +363,152 @@ static void damage_is_told(void **state)
                      ERROR_CORRUPT);
 }
 
+/* Who has no more connections to give is away, too. */
+static void one_that_is_full_of_connections_is_away(void **state)
+{
+    struct harness *harness = *state;
+    harness_accept(harness, 1, 10);
+    run("ALTER DATABASE postgres CONNECTION LIMIT 0");
+    run("CREATE ROLE plain LOGIN IN ROLE pg_read_all_data, pg_write_all_data");
+    run("GRANT USAGE ON ALL SEQUENCES IN SCHEMA holdfast TO plain");
+    run("GRANT USAGE ON SCHEMA holdfast TO plain");
+    spool_close(harness->spool);
+    harness_user("plain"); /* whom limits bind */
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    harness_accept(harness, 3, 10);
+    harness_accept(harness, 6, 10);
+    assert_int_equal(state_of(harness).one_copy, 2);
+    assert_false(state_of(harness).up);
+    run("ALTER DATABASE postgres CONNECTION LIMIT -1");
+    harness_load(harness);
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_int_equal(count(messages_sql), 3);
+    harness_user(NULL);
+    run("DROP OWNED BY plain; DROP ROLE plain");
+}
+
+static void who_would_rather_defer_does(void **state)
+{
+    struct harness *harness = *state;
+    struct arena arena;
+    struct spool_message message;
+    struct spool_state status;
+    spool_close(harness->spool);
+    harness_defer(true);
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    harness_load(harness);
+    harness_accept(harness, 1, 10);
+    postgres_stop(harness_server());
+    harness_accept(harness, 3, 10); /* it was not known yet */
+    spool_status(harness->spool, &status);
+    assert_int_equal(status.accepting, ERROR_IO);
+    assert_true(status.reason[0] != '\0');
+    arena_init(&arena);
+    harness_message(6, &arena, &message);
+    spool_batch_begin(harness->spool);
+    assert_int_equal(spool_batch_message(harness->spool, &message, NULL, SLICE_EMPTY), ERROR_IO);
+    message.flags |= SPOOL_OWN_DSN;
+    assert_int_equal(spool_batch_message(harness->spool, &message, NULL, SLICE_EMPTY), ERROR_NONE);
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    postgres_start(harness_server());
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    spool_status(harness->spool, &status);
+    assert_int_equal(status.accepting, ERROR_NONE);
+    harness_accept(harness, 9, 10);
+    assert_int_equal(count(messages_sql), 4);
+    harness_defer(false);
+    arena_done(&arena);
+}
+
+static void it_says_how_far_it_has_forwarded(void **state)
+{
+    static const char below_sql[] =
+        "SELECT ('x' || substr(replace(below::text, '-', ''), 1, 12))::bit(48)::int8"
+        " FROM holdfast.watermarks WHERE node = 1";
+    struct harness *harness = *state;
+    const int64_t now_ms = id_time_ms(harness_id(0)) + 3600000;
+    harness_accept(harness, 1, 10);
+    spool_keep_copies(harness->spool, 0, now_ms);
+    spool_tick(harness->spool);
+    UNTIL(harness, count("SELECT count(*) FROM holdfast.watermarks") == 1);
+    assert_true(count(below_sql) > now_ms - 3600000 && count(below_sql) < now_ms);
+    harness_reopen(harness);
+    postgres_stop(harness_server());
+    harness_accept(harness, 4, 10);
+    spool_keep_copies(harness->spool, 0, now_ms);
+    spool_tick(harness->spool);
+    postgres_start(harness_server());
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_true(count(below_sql) < now_ms); /* never beyond what it has */
+}
+
+/* What a child does until it is killed: accepts, and says so. */
+static _Noreturn void child_accept(struct harness *harness, uint64_t from, int tell_to)
+{
+    harness->loop = loop_new();
+    harness->spool = NULL;
+    if (harness_try_open(harness) != ERROR_NONE) {
+        _exit(1);
+    }
+    for (uint64_t n = from;; n += 3) {
+        harness_accept(harness, n, n % 2 == 0 ? 3000 : 100000);
+        if (write(tell_to, &n, sizeof(n)) != sizeof(n)) {
+            _exit(1);
+        }
+    }
+}
+
+/* Killed anywhere, with the database there or away: what it has said is there, once. */
+static void a_node_that_is_killed_loses_and_doubles_nothing(void **state)
+{
+    struct harness *harness = *state;
+    enum { ROUNDS = 8, SAID_MAX = 1000 };
+    static uint64_t said[SAID_MAX];
+    size_t count_said = 0;
+    struct loop *loop = harness->loop;
+    spool_close(harness->spool);
+    harness->spool = NULL;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        int channel[2];
+        size_t until = count_said + 10 + round * 7;
+        assert_int_equal(pipe(channel), 0);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            close(channel[0]);
+            child_accept(harness, 3 + round * 3000, channel[1]);
+        }
+        close(channel[1]);
+        uint64_t n;
+        for (size_t i = 0; read(channel[0], &n, sizeof(n)) == sizeof(n); i++) {
+            assert_true(count_said < SAID_MAX);
+            said[count_said++] = n;
+            if (i == 5 && round % 2 == 1) {
+                postgres_kill(harness_server());
+            }
+            if (count_said == until) {
+                kill(child, SIGKILL);
+            }
+        }
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        close(channel[0]);
+        if (round % 2 == 1) {
+            postgres_start(harness_server());
+        }
+    }
+    harness->loop = loop;
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    harness_load(harness);
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    for (size_t i = 0; i < count_said; i++) {
+        harness_check(harness, said[i], said[i] % 2 == 0 ? 3000 : 100000);
+    }
+    assert_int_equal(count("SELECT count(*) - count(DISTINCT id) FROM holdfast.parts"), 0);
+    assert_int_equal(harness->damages, 0);
+    /* In order: that of their ids, for each node that lived. */
+    assert_true(harness->messages >= count_said);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -366,6 +524,10 @@ int main(void)
         CASE(a_crash_of_it_loses_and_doubles_nothing),
         CASE(one_that_is_read_only_is_away),
         CASE(damage_is_told),
+        CASE(one_that_is_full_of_connections_is_away),
+        CASE(who_would_rather_defer_does),
+        CASE(it_says_how_far_it_has_forwarded),
+        CASE(a_node_that_is_killed_loses_and_doubles_nothing),
     };
     if (harness_server() == NULL) {
         return 77;

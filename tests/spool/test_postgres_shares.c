@@ -140,10 +140,6 @@ static int64_t ask(const char *format, ...)
              statement);
     struct database *database = harness_database();
     enum database_outcome outcome = database_run(database, sql, PATIENCE_MS);
-    if (outcome == DATABASE_LOST) { /* the server was away meanwhile */
-        database = harness_database();
-        outcome = database_run(database, sql, PATIENCE_MS);
-    }
     if (outcome != DATABASE_DONE ||
         database_query(database, answer_sql, NULL, 0, PATIENCE_MS, &rows) != DATABASE_DONE) {
         fail_msg("%s: %s", statement, database_error(database));
@@ -551,6 +547,20 @@ static void what_a_node_kept_comes_to_the_owner_with_it(void **state)
     assert_int_equal(status.one_copy, 0);
 }
 
+static void others_are_told_that_there_is_something(void **state)
+{
+    (void)state;
+    bool notified = false;
+    run("LISTEN holdfast_mail");
+    accept_at(&world->nodes[0], 2, 10);
+    for (int i = 0; i < PATIENCE_MS / STEP_MS && !notified; i++) {
+        pass();
+        assert_int_equal(database_wait(harness_database(), STEP_MS, &notified), DATABASE_DONE);
+    }
+    assert_true(notified);
+    run("UNLISTEN *");
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -564,6 +574,7 @@ int main(void)
         CASE(a_late_commit_is_seen),
         CASE(without_a_lease_nothing_is_decided),
         CASE(what_a_node_kept_comes_to_the_owner_with_it),
+        CASE(others_are_told_that_there_is_something),
     };
     if (harness_server() == NULL) {
         return 77;
