@@ -13,6 +13,7 @@
 
 #include "app/keeper_internal.h"
 #include "app/notify.h"
+#include "app/warden.h"
 #include "sys/log.h"
 
 #include <errno.h>
@@ -113,6 +114,9 @@ static void say_if_all_are_ready(struct keeper *keeper)
         log_event(LOG_LEVEL_INFO, "started", LOG_NUMBER("pid", getpid()),
                   LOG_NUMBER("loops", keeper->plan.loops));
         notify_manager("READY=1");
+        if (keeper->lease.ready >= 0) {
+            (void)!write(keeper->lease.ready, "", 1);
+        }
     }
 }
 
@@ -208,7 +212,7 @@ static void start_all(struct keeper *keeper, const struct plan *plan, const int 
     memcpy(keeper->texts, texts, sizeof(keeper->texts));
     keeper->generation = 1;
     /* What fails here the person who started it reads; from then on the log has it. */
-    if (!holdings_open(&keeper->holdings, plan)) {
+    if (!holdings_open(&keeper->holdings, plan, keeper->lease.page >= 0)) {
         keeper_stop(keeper, 1);
         return;
     }
@@ -377,7 +381,16 @@ static void take_plan(struct keeper *keeper, struct keeper_message *message)
         read_failed(keeper, "the reader answered nonsense");
         return;
     }
-    if (keeper->phase == KEEPER_STARTING) {
+    bool shares = plan.standby.of[0] != '\0';
+    if (keeper->phase == KEEPER_STARTING && shares != (keeper->lease.page >= 0)) {
+        keeper->plan = plan;
+        keeper->stands_by = shares;
+        texts_close(message->descriptors + 1);
+        if (!shares) { /* the block has gone since the warden read it */
+            read_failed(keeper, "there is no standby block any more");
+        }
+        loop_stop(keeper->loop);
+    } else if (keeper->phase == KEEPER_STARTING) {
         start_all(keeper, &plan, message->descriptors + 1, message->descriptors[0]);
     } else {
         reload_all(keeper, &plan, message->descriptors + 1, message->descriptors[0]);
@@ -550,9 +563,13 @@ static void keeper_done(struct keeper *keeper)
     free(keeper);
 }
 
-int keeper_run(const char *config_path)
+int keeper_run(const char *config_path, const struct keeper_lease *lease)
 {
+    static struct plan shared; /* large; the warden's for as long as the process lives */
     struct keeper *keeper = calloc(1, sizeof(*keeper));
+    if (keeper != NULL) {
+        keeper->lease = *lease;
+    }
     if (log_open(LOG_TO_STDERR, LOG_LEVEL_INFO, "keeper") != ERROR_NONE || keeper == NULL ||
         !keeper_init(keeper, config_path)) {
         fprintf(stderr, "holdfastd: cannot start: %s\n", strerror(errno));
@@ -565,6 +582,8 @@ int keeper_run(const char *config_path)
     if (keeper->announced) {
         log_event(LOG_LEVEL_INFO, "stopped", LOG_NUMBER("status", status));
     }
+    bool stands_by = keeper->stands_by;
+    shared = keeper->plan;
     keeper_done(keeper);
-    return status;
+    return stands_by ? warden_run(config_path, &shared) : status;
 }

@@ -6,7 +6,14 @@
 #ifndef HOLDFAST_APP_KEEPER_H
 #define HOLDFAST_APP_KEEPER_H
 
-/* Runs the daemon with the configuration file; returns the exit status. */
-int keeper_run(const char *config_path);
+/* By whom it is allowed to work (app/warden.h). */
+struct keeper_lease {
+    int page;  /* a struct lease_page (service/lease_page.h); -1: there is none */
+    int ready; /* to be told, by one octet, that all is up */
+};
+
+/* Runs the daemon with the configuration file; returns the exit status. Without a lease, and with a
+ * standby block, the process becomes a warden. */
+int keeper_run(const char *config_path, const struct keeper_lease *lease);
 
 #endif

@@ -24,6 +24,7 @@ static bool descriptors_fit(const struct keeper_message *message)
     case KEEPER_CONFIG:
     case KEEPER_COUNTERS:
     case KEEPER_GREYLIST:
+    case KEEPER_LEASE:
     case KEEPER_LISTENER:
     case KEEPER_CONTROL:
     case KEEPER_LINK:

@@ -29,6 +29,7 @@ enum keeper_kind {
     KEEPER_LISTS,    /* to helper; descriptor: a link to ask for the files of lists (app/dial.h) */
     KEEPER_SETTINGS, /* to helper; descriptor: a link to bring the cluster's settings by
                         (app/settings_offer.h) */
+    KEEPER_LEASE,    /* to core; descriptor: a struct lease_page, read only */
     KEEPER_START,
     KEEPER_APPLY,
     KEEPER_STOP,  /* grace_ms */

@@ -159,6 +159,9 @@ static void give_core(struct gift *gift, const struct keeper *keeper)
                                        .descriptor_count = 5});
     give_descriptor(gift, KEEPER_GREYLIST, holdings->greylist);
     give_descriptor(gift, KEEPER_CONTROL, holdings->control);
+    if (keeper->lease.page >= 0) {
+        give_descriptor(gift, KEEPER_LEASE, keeper->lease.page);
+    }
     give_rings(gift, keeper, KEEPER_EDGE_IN);
     give_rings(gift, keeper, KEEPER_EDGE_OUT);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/control_address.h"
 #include "app/keeper_internal.h"
+#include "app/lease_files.h"
 #include "service/channel.h"
 #include "service/greylist.h"
 #include "service/login_store.h"
@@ -128,10 +129,15 @@ static bool open_state(struct holdings *holdings, const struct plan *plan)
 }
 
 /* The lock's owner is core too: should the keeper be killed, a new one waits for core's end. */
-static bool take_lock(struct holdings *holdings, const struct plan *plan)
+static bool take_lock(struct holdings *holdings, const struct plan *plan, bool has_lease)
 {
-    holdings->lock =
-        openat(holdings->state, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    char name[PLAN_NAME_MAX + 8] = "lock";
+    if (has_lease) {
+        /* Of this machine alone: that the other one does not work the lease says, and the file
+         * system may give a dead machine's locks away late. */
+        snprintf(name, sizeof(name), "lock-%s", plan->standby.name);
+    }
+    holdings->lock = openat(holdings->state, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (holdings->lock < 0) {
         return complain("lock", plan->state);
     }
@@ -157,6 +163,28 @@ static bool take_lock(struct holdings *holdings, const struct plan *plan)
         return complain("lock", plan->state);
     }
     return true;
+}
+
+/* A machine with a standby block works here, or has died without a word. */
+static bool is_leased(const struct holdings *holdings)
+{
+    struct disk *disk = NULL;
+    struct lease_look look = {0};
+    int directory = openat(holdings->state, "standby", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0 || disk_from_descriptor(directory, &disk) != ERROR_NONE) {
+        return false;
+    }
+    bool leased = lease_files_look(disk, SLICE_LITERAL("-"), &look) != ERROR_NONE ||
+                  (look.view.token != 0 && look.view.end == LEASE_GOES_ON);
+    disk_free(disk);
+    if (leased) {
+        log_event(LOG_LEVEL_ERROR, "cannot-start", LOG_TEXT("at", "standby"),
+                  LOG_TEXT("reason",
+                           "another machine has a lease on this state directory, and this "
+                           "configuration has no standby block; if none is at work, "
+                           "remove the directory 'standby' there"));
+    }
+    return leased;
 }
 
 static bool open_control(struct holdings *holdings, const struct plan *plan)
@@ -352,10 +380,11 @@ static bool open_links(struct holdings *holdings, const struct plan *plan)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-bool holdings_open(struct holdings *holdings, const struct plan *plan)
+bool holdings_open(struct holdings *holdings, const struct plan *plan, bool has_lease)
 {
     const struct keeper_listeners none = {0};
-    return open_state(holdings, plan) && take_lock(holdings, plan) && open_shared(holdings) &&
+    return open_state(holdings, plan) && take_lock(holdings, plan, has_lease) &&
+           (has_lease || !is_leased(holdings)) && open_shared(holdings) &&
            open_links(holdings, plan) && open_control(holdings, plan) &&
            listeners_bind(plan, NULL, &none, &holdings->listeners);
 }

@@ -6,6 +6,7 @@
 #ifndef HOLDFAST_APP_KEEPER_INTERNAL_H
 #define HOLDFAST_APP_KEEPER_INTERNAL_H
 
+#include "app/keeper.h"
 #include "app/keeper_channel.h"
 #include "app/plan.h"
 #include "app/role.h"
@@ -45,7 +46,7 @@ struct holdings {
 
 void holdings_init(struct holdings *holdings);
 /* Logs what fails. False: the daemon cannot start. */
-bool holdings_open(struct holdings *holdings, const struct plan *plan);
+bool holdings_open(struct holdings *holdings, const struct plan *plan, bool has_lease);
 void holdings_close(struct holdings *holdings, const struct plan *plan);
 /* Sockets for `plan`, those of `old_plan` at the same address kept; logs what fails, and closes
  * then what it made. */
@@ -123,6 +124,8 @@ struct keeper {
     const char *config_path;
     enum keeper_phase phase;
     int exit_status;
+    struct keeper_lease lease;
+    bool stands_by; /* without a lease there is nothing to do but to become a warden */
     int signals;
     struct loop_watch *signals_watch;
     struct plan plan;

@@ -10,6 +10,7 @@
 #include "app/settings.h"
 #include "sys/log.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -107,16 +108,14 @@ static int run_role(const char *name, const char *path, const char *copy)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"check", no_argument, NULL, 'n'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {"show-roles", no_argument, NULL, 'p'},
-        {"role", required_argument, NULL, 'r'},
-        {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'V'},
+        {"show-roles", no_argument, NULL, 'p'},   {"role", required_argument, NULL, 'r'},
+        {"lease", required_argument, NULL, 'l'},  {NULL, 0, NULL, 0},
     };
     const char *path = DEFAULT_PATH;
     bool only_check = false;
+    struct keeper_lease lease = {-1, -1};
     signal(SIGPIPE, SIG_IGN);
     for (int option; (option = getopt_long(argc, argv, "c:nhV", options, NULL)) != -1;) {
         switch (option) {
@@ -134,6 +133,14 @@ int main(int argc, char **argv)
             return 0;
         case 'p':
             return print_roles();
+        case 'l': /* from the warden */
+            if (sscanf(optarg, "%d,%d", &lease.page, &lease.ready) != 2) {
+                fputs(usage, stderr);
+                return EXIT_USAGE;
+            }
+            (void)fcntl(lease.page, F_SETFD, FD_CLOEXEC);
+            (void)fcntl(lease.ready, F_SETFD, FD_CLOEXEC);
+            break;
         case 'r':
             return run_role(optarg, optind < argc ? argv[optind] : NULL,
                             optind + 1 < argc ? argv[optind + 1] : NULL);
@@ -150,5 +157,5 @@ int main(int argc, char **argv)
         return check(path);
     }
     show_name("keeper");
-    return keeper_run(path);
+    return keeper_run(path, &lease);
 }

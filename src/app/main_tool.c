@@ -103,6 +103,14 @@ const struct tool_command tool_commands[] = {
      "how\nthat went is told. Test messages go along. A real failure, a full disk or drill stop "
      "ends it\nearlier.",
      OPTION_MINUTES | OPTION_MESSAGES, 1, 1, tool_drill},
+    {"standby status", "", "Which of two machines works, and whether the other one stands by",
+     "Takes a few seconds: it waits for signs of life.", 0, 0, 0, tool_standby_status},
+    {"standby takeover", "", "Take over from the other machine, said on the one that stands by",
+     "It hands over in order. If it gives no sign of life it is taken over from when the time of "
+     "after is over.",
+     0, 0, 0, tool_standby_takeover},
+    {"standby back", "", "Hand over to the other machine, from the one that works", NULL, 0, 0, 0,
+     tool_standby_back},
     {"check", "[DOMAIN]", "Check the configuration, or how a domain is set up",
      "Alone: says all that is wrong with the configuration, with file and line. The daemon need "
      "not "

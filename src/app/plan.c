@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/plan.h"
 
+#include "app/lease.h"
+
 #include <assert.h>
 #include <grp.h>
 #include <pwd.h>
@@ -108,6 +110,21 @@ static void take_lists(const struct relay_config *config, struct plan *plan)
     }
 }
 
+static bool take_standby(const struct standby_config *from, struct plan_standby *to)
+{
+    to->after_ms = from->after_ms;
+    to->watch_count = from->watch_count;
+    for (uint32_t i = 0; i < from->watch_count; i++) {
+        to->watch[i] = from->watch[i];
+    }
+    return copy_text(to->name, sizeof(to->name), from->name) &&
+           copy_text(to->of, sizeof(to->of), from->of) &&
+           copy_text(to->fence, sizeof(to->fence), from->fence) &&
+           copy_text(to->before, sizeof(to->before), from->before) &&
+           copy_text(to->after_takeover, sizeof(to->after_takeover), from->after_takeover) &&
+           copy_text(to->after_release, sizeof(to->after_release), from->after_release);
+}
+
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
                struct buffer *errors)
 {
@@ -141,6 +158,11 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
         to->at = from->at;
     }
     take_lists(&config->relay, ret_plan);
+    if (!take_standby(&config->standby, &ret_plan->standby)) {
+        buffer_printf(errors, "%s:1: standby: a program's path is longer than %d\n", path,
+                      PLAN_PROGRAM_MAX);
+        return false;
+    }
     return find_accounts(config, path, &ret_plan->identity, errors);
 }
 
@@ -159,6 +181,45 @@ static void get_endpoint(struct reader *reader, struct ip_endpoint *ret_at)
         memcpy(ret_at->address.bytes, address.data, address.length);
     }
     ret_at->port = reader_u16(reader);
+}
+
+static void put_standby(struct buffer *buffer, const struct plan_standby *standby)
+{
+    buffer_put_bytes(buffer, slice_from_text(standby->name));
+    buffer_put_bytes(buffer, slice_from_text(standby->of));
+    buffer_put_u32(buffer, standby->after_ms);
+    buffer_put_bytes(buffer, slice_from_text(standby->fence));
+    buffer_put_bytes(buffer, slice_from_text(standby->before));
+    buffer_put_bytes(buffer, slice_from_text(standby->after_takeover));
+    buffer_put_bytes(buffer, slice_from_text(standby->after_release));
+    buffer_put_u32(buffer, standby->watch_count);
+    for (uint32_t i = 0; i < standby->watch_count; i++) {
+        put_endpoint(buffer, &standby->watch[i]);
+    }
+}
+
+static bool get_standby(struct reader *reader, struct plan_standby *ret_standby)
+{
+    bool fits = copy_text(ret_standby->name, sizeof(ret_standby->name), reader_bytes(reader)) &&
+                copy_text(ret_standby->of, sizeof(ret_standby->of), reader_bytes(reader));
+    ret_standby->after_ms = reader_u32(reader);
+    char *const programs[] = {ret_standby->fence, ret_standby->before, ret_standby->after_takeover,
+                              ret_standby->after_release};
+    for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
+        fits &= copy_text(programs[i], PLAN_PROGRAM_MAX + 1, reader_bytes(reader));
+    }
+    ret_standby->watch_count = reader_u32(reader);
+    if (!fits || reader->failed || ret_standby->watch_count > STANDBY_WATCH_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < ret_standby->watch_count; i++) {
+        get_endpoint(reader, &ret_standby->watch[i]);
+    }
+    /* The names become files' names. */
+    return ret_standby->of[0] == '\0' || (lease_name_is_good(slice_from_text(ret_standby->name)) &&
+                                          lease_name_is_good(slice_from_text(ret_standby->of)) &&
+                                          ret_standby->after_ms >= LEASE_AFTER_LEAST_MS &&
+                                          ret_standby->after_ms <= LEASE_AFTER_MOST_MS);
 }
 
 void plan_put(struct buffer *buffer, const struct plan *plan)
@@ -195,6 +256,7 @@ void plan_put(struct buffer *buffer, const struct plan *plan)
     for (uint32_t i = 0; i < plan->list_count; i++) {
         buffer_put_bytes(buffer, slice_from_text(plan->lists[i]));
     }
+    put_standby(buffer, &plan->standby);
 }
 
 /* False: more than there can be, or a key that does not fit. */
@@ -276,5 +338,5 @@ bool plan_get(struct slice bytes, struct plan *ret_plan)
             return false;
         }
     }
-    return !reader.failed && reader.rest.length == 0;
+    return get_standby(&reader, &ret_plan->standby) && !reader.failed && reader.rest.length == 0;
 }

@@ -26,6 +26,18 @@ struct plan_milter {
     struct ip_endpoint at;
 };
 
+enum { PLAN_PROGRAM_MAX = 1023 };
+
+/* Of the standby block; `of` is empty if there is none. */
+struct plan_standby {
+    char name[PLAN_NAME_MAX], of[PLAN_NAME_MAX];
+    uint32_t after_ms;
+    char fence[PLAN_PROGRAM_MAX + 1], before[PLAN_PROGRAM_MAX + 1],
+        after_takeover[PLAN_PROGRAM_MAX + 1], after_release[PLAN_PROGRAM_MAX + 1];
+    uint32_t watch_count;
+    struct ip_endpoint watch[STANDBY_WATCH_MAX];
+};
+
 /* A setting that cannot change while the program runs, as in settings_restart(). */
 struct plan_fixed {
     char key[PLAN_NAME_MAX];
@@ -46,6 +58,7 @@ struct plan {
     struct plan_milter milters[MILTERS_MAX];
     uint32_t list_count;
     char lists[LIST_FILES_MAX][LIST_PATH_MAX + 1]; /* of recipients, which helper may have opened */
+    struct plan_standby standby;
 };
 
 /* From a configuration that settings_read() found good. Resolves accounts; if one has gone since,

@@ -2,6 +2,7 @@
 #include "app/role_channel.h"
 
 #include "service/greylist.h"
+#include "service/lease_page.h"
 #include "sys/log.h"
 
 #include <errno.h>
@@ -100,6 +101,14 @@ static enum error take_greylist(struct keeper_message *message, struct greylist 
     return error;
 }
 
+static enum error take_lease(struct keeper_message *message, const struct lease_page **ret_lease)
+{
+    void *page;
+    enum error error = take_memory(message, PROT_READ, sizeof(struct lease_page), &page);
+    *ret_lease = error == ERROR_NONE ? page : NULL;
+    return error;
+}
+
 static enum error take_ring(struct keeper_message *message, struct ring_descriptors *ret_ring)
 {
     if (message->count < 1 || message->count > LOOPS_MAX || message->index >= message->count) {
@@ -179,6 +188,8 @@ static enum error take(struct keeper_message *message, struct role_start *start)
         return take_counters(message, start->role, &start->counters);
     case KEEPER_GREYLIST:
         return take_greylist(message, &start->greylist);
+    case KEEPER_LEASE:
+        return take_lease(message, &start->lease);
     case KEEPER_LISTENER:
         return take_listener(message, start->listeners);
     case KEEPER_DIRECTORIES:

@@ -24,7 +24,8 @@ struct role_start {
     struct keeper_identity identity;
     char *root; /* the empty directory to live in, or NULL */
     struct counter_page *counters;
-    struct greylist *greylist; /* core's and edge-in's; else NULL */
+    const struct lease_page *lease; /* core's, if there is one; else NULL */
+    struct greylist *greylist;      /* core's and edge-in's; else NULL */
     int listeners[LISTENERS_MAX];
     uint32_t loops;
     struct ring_descriptors rings[2][LOOPS_MAX]; /* by enum keeper_edge */

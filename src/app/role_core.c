@@ -196,7 +196,7 @@ static enum error open_core(struct core_process *process)
         return error;
     }
     error = core_new(process->loop, settings_config(start->settings), start->generation, spool,
-                     events, &start->counters->slots[SLOT_CORE], &process->core);
+                     events, &start->counters->slots[SLOT_CORE], start->lease, &process->core);
     if (error == ERROR_NONE) {
         core_keep_recipients(process->core, recipients);
         core_keep_state(process->core, state);

@@ -64,7 +64,7 @@ bool settings_find_cluster(const char *path, struct buffer *ret_database,
 
 /* A setting that takes a restart to change (the table says which), and its value in a form to
  * compare: equal values have equal digests. */
-enum { SETTINGS_RESTART_MAX = 16 };
+enum { SETTINGS_RESTART_MAX = 32 };
 struct restart_setting {
     const char *key;
     uint64_t digest;

@@ -652,6 +652,7 @@ void settings_check(struct settings *settings)
     settings_milters(settings, entries);
     settings_ldap(settings, entries);
     settings_cluster(settings, entries);
+    settings_standby(settings, entries);
     check_listeners(settings, entries);
     struct names servers;
     settings_servers(settings, &servers);

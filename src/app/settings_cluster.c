@@ -44,7 +44,7 @@ static void check_name(struct settings *settings, const struct block *block, con
     }
 }
 
-static struct slice first_label(struct settings *settings, struct slice hostname)
+struct slice settings_first_label(struct settings *settings, struct slice hostname)
 {
     size_t length = slice_find(hostname, '.');
     char *label = settings_allocate(settings, length + 1, 1);
@@ -108,7 +108,7 @@ void settings_cluster(struct settings *settings, const struct entry **entries)
     check_database(settings, block, cluster->database);
     fill_roles(settings, settings_entry(entries, BLOCK_CLUSTER, "role"), cluster);
     if (cluster->name.length == 0) {
-        cluster->name = first_label(settings, settings->config.hostname);
+        cluster->name = settings_first_label(settings, settings->config.hostname);
     }
     check_name(settings, block, "name", cluster->name);
     if (cluster->site.length > 0) {

@@ -245,6 +245,7 @@ enum setting_block {
     BLOCK_LDAP,
     BLOCK_CLUSTER,
     BLOCK_GUARD,
+    BLOCK_STANDBY,
     BLOCK_COUNT,
 };
 
@@ -409,6 +410,10 @@ void settings_dnsbl(struct settings *settings, const struct entry **entries);
 void settings_ldap(struct settings *settings, const struct entry **entries);
 /* The cluster block: settings->config.cluster. */
 void settings_cluster(struct settings *settings, const struct entry **entries);
+/* The standby block, after that: settings->config.standby. */
+void settings_standby(struct settings *settings, const struct entry **entries);
+/* A host's name up to its first dot, in lower case. */
+struct slice settings_first_label(struct settings *settings, struct slice hostname);
 /* NULL: there is no such block. */
 const struct ldap_config *settings_find_ldap(const struct settings *settings, struct slice name);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */

@@ -20,12 +20,14 @@ static uint64_t digest_of(const struct service_config *config, const struct sett
     uint64_t digest = 0;
     switch (setting->type) {
     case SETTING_COUNT:
+    case SETTING_DURATION:
     case SETTING_SIZE:
     case SETTING_CHOICE:
         return hash_bytes(key,
                           slice_make((const uint8_t *)config + setting->offset, setting->width));
     case SETTING_TEXT:
     case SETTING_PATH:
+    case SETTING_PROGRAM:
     case SETTING_ANCHOR:
         return hash_bytes(key, text_at(config, setting->offset));
     case SETTING_RESOLVERS:
@@ -34,6 +36,10 @@ static uint64_t digest_of(const struct service_config *config, const struct sett
             digest = hash_bytes(next, config->dns_forwarders[i]);
         }
         return digest;
+    case SETTING_ENDPOINTS: /* of the standby block */
+        return hash_bytes(key,
+                          slice_make(config->standby.watch, config->standby.watch_count *
+                                                                sizeof(config->standby.watch[0])));
     default:
         assert(!"a type that no restart setting has");
         return 0;
@@ -47,7 +53,8 @@ uint32_t settings_restart(const struct service_config *config,
     for (uint32_t i = 0; i < settings_table_length; i++) {
         const struct setting *setting = &settings_table[i];
         if (setting->restart) {
-            assert((setting->block == BLOCK_TOP || setting->block == BLOCK_CLUSTER) &&
+            assert((setting->block == BLOCK_TOP || setting->block == BLOCK_CLUSTER ||
+                    setting->block == BLOCK_STANDBY) &&
                    count < SETTINGS_RESTART_MAX);
             ret_settings[count++] =
                 (struct restart_setting){setting->name, digest_of(config, setting)};

@@ -32,6 +32,7 @@
 
 #define CLUSTER(member) .block = BLOCK_CLUSTER, AT(service_config, cluster.member)
 #define GUARD(member) .block = BLOCK_GUARD, AT(guard_config, member)
+#define STANDBY(member) .block = BLOCK_STANDBY, AT(service_config, standby.member)
 #define LDAP(member) .block = BLOCK_LDAP, AT(ldap_config, member)
 #define MILTER(member) .block = BLOCK_MILTER, AT(milter_config, member)
 #define RELAY(member) .block = BLOCK_RELAY, AT(route_config, member)
@@ -658,6 +659,32 @@ const struct setting settings_table[] = {
     {"tries", SETTING_COUNT, GUARD(tries), .fallback = "1", .least = 1, .most = 10,
      .text = "How often a program is run, a minute apart, before it has failed. More than 1 is for "
              "programs that may be run again after they were interrupted anywhere."},
+
+    /* ---- standby ---- */
+    {"of", SETTING_TEXT, STANDBY(of), .required = true, .restart = true,
+     .text = "The name of the other machine."},
+    {"name", SETTING_TEXT, STANDBY(name), .otherwise = "the hostname up to its first dot",
+     .restart = true, .text = "The name of this machine, by which the other one knows it."},
+    {"after", SETTING_DURATION, STANDBY(after_ms), .fallback = "20s", .least = 4 * SECOND,
+     .most = 10 * MINUTE, .restart = true,
+     .text = "How long the one that works must have given no sign of life before the other one takes "
+             "over. It stops by itself when it could give none for half of that. The same on both."},
+    {"fence", SETTING_PROGRAM, STANDBY(fence), .otherwise = "none; status says unfenced then",
+     .restart = true,
+     .text = "A program that makes sure that the other machine writes no more (it cuts its power, say), "
+             "run before a take-over from one that did not hand over; it ends with 0 when that is sure. "
+             "If it fails nothing is taken over, and it is run again."},
+    {"before-takeover", SETTING_PROGRAM, STANDBY(before), .otherwise = "none", .restart = true,
+     .text = "A program that is run before this machine begins to work: it moves an address, say. If it "
+             "fails this machine does not begin."},
+    {"after-takeover", SETTING_PROGRAM, STANDBY(after_takeover), .otherwise = "none", .restart = true,
+     .text = "A program that is run when this machine works."},
+    {"after-release", SETTING_PROGRAM, STANDBY(after_release), .otherwise = "none", .restart = true,
+     .text = "A program that is run when this machine has stopped working, whatever the reason, or "
+             "could not begin after before-takeover was run: it gives the address up, say."},
+    {"watch", SETTING_ENDPOINTS, STANDBY(watch), .otherwise = "none", .restart = true,
+     .text = "Addresses and ports of the other machine, a list; if none of them answers for the time of "
+             "after while it gives signs of life, it is asked to hand over."},
 };
 /* clang-format on */
 
@@ -692,6 +719,11 @@ const struct setting_block_description settings_blocks[BLOCK_COUNT] = {
     [BLOCK_LDAP] = {"ldap", true, false,
                     "An LDAP directory that knows users and their passwords, for listeners to name "
                     "in auth, or recipients, for domains to name in recipients."},
+    [BLOCK_STANDBY] =
+        {"standby", false, true,
+         "Two machines have the same state directory, on storage that both reach, and one of them "
+         "works. Each has this block and names the other.",
+         true},
     [BLOCK_CLUSTER] = {"cluster", false, true,
                        "This machine is a member of a cluster, which keeps mail in PostgreSQL.",
                        true},

@@ -208,6 +208,9 @@ enum control_exit tool_recipients_verify(struct tool *tool);
 enum control_exit tool_trace(struct tool *tool);
 enum control_exit tool_drill(struct tool *tool);
 enum control_exit tool_drill_stop(struct tool *tool);
+enum control_exit tool_standby_status(struct tool *tool);
+enum control_exit tool_standby_takeover(struct tool *tool);
+enum control_exit tool_standby_back(struct tool *tool);
 enum control_exit tool_check(struct tool *tool);
 enum control_exit tool_doctor(struct tool *tool);
 /* "FILE:LINE: message" of a configuration, a line each: as they are on standard error, or as JSON.

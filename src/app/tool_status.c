@@ -144,6 +144,27 @@ static void print_copies(const struct status *status)
     printf("\n");
 }
 
+/* Where two machines share the state directory. */
+static void print_standby(const struct status *status)
+{
+    const json_t *standby = json_object_get(status->row, "standby");
+    char since[TOOL_TEXT], seen[TOOL_TEXT];
+    if (!json_is_object(standby)) {
+        return;
+    }
+    printf("Standby   %s works since %s; %s ", tool_string(standby, "name"),
+           tool_time(tool_integer(standby, "since"), since), tool_string(standby, "of"));
+    if (tool_is_null(standby, "standby_seen_seconds")) {
+        printf("has not been seen");
+    } else {
+        printf("was seen to stand by %s ago",
+               tool_age(tool_integer(standby, "standby_seen_seconds"), seen));
+    }
+    bool unfenced = json_is_true(json_object_get(standby, "unfenced"));
+    printf("%s%s%s\n", tool_colour_text(status->tool, COLOUR_WARN), unfenced ? "; unfenced" : "",
+           tool_colour_text(status->tool, COLOUR_PLAIN));
+}
+
 static void print_servers(const struct status *status)
 {
     static const struct tool_column columns[] = {
@@ -297,6 +318,7 @@ enum control_exit tool_status(struct tool *tool)
         print_disk(&status);
         print_copies(&status);
         print_guards(&status);
+        print_standby(&status);
         print_servers(&status);
         print_lanes(&status);
     }

@@ -415,6 +415,21 @@ void fate_discarded(struct relay *relay, uint32_t number, const struct relay_rep
     delivery_finish(relay, number);
 }
 
+void fate_elsewhere(struct relay *relay, uint32_t number, enum spool_fate fate, struct slice reason)
+{
+    struct delivery *delivery = begin(relay, number);
+    enum relay_event_kind kind = fate == SPOOL_BOUNCED     ? RELAY_EVENT_BOUNCED
+                                 : fate == SPOOL_DISCARDED ? RELAY_EVENT_DISCARDED
+                                                           : RELAY_EVENT_DELIVERED;
+    write_fate(relay, delivery, fate);
+    struct relay_action *event = action_delivery_event(relay, kind, number);
+    event->fate = fate;
+    event->reason = action_copy(relay, reason);
+    action_set_reply(relay, event, NULL);
+    recipient_release(relay, number);
+    delivery_finish(relay, number);
+}
+
 enum relay_bounce_bar fate_bounce_bar(const struct relay *relay, uint32_t number)
 {
     const struct delivery *delivery = delivery_at(relay, number);

@@ -182,6 +182,25 @@ enum error relay_discard(struct relay *relay, struct spool_handle handle, uint32
     return for_each(relay, handle, delivery, now, discard, &reason);
 }
 
+struct ended_elsewhere {
+    enum spool_fate fate;
+    struct slice reason;
+};
+
+static enum error ended_elsewhere(struct relay *relay, uint32_t number, const void *argument)
+{
+    const struct ended_elsewhere *ended = argument;
+    fate_elsewhere(relay, number, ended->fate, ended->reason);
+    return ERROR_NONE;
+}
+
+enum error relay_ended_elsewhere(struct relay *relay, struct spool_handle handle, uint32_t delivery,
+                                 enum spool_fate fate, struct slice reason, struct relay_time now)
+{
+    const struct ended_elsewhere ended = {fate, reason};
+    return for_each(relay, handle, delivery, now, ended_elsewhere, &ended);
+}
+
 static enum error bounce(struct relay *relay, uint32_t number, const void *argument)
 {
     const bool *force = argument;

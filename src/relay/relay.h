@@ -385,6 +385,10 @@ enum error relay_discard(struct relay *, struct spool_handle, uint32_t delivery,
                          struct slice reason, struct relay_time) MUST_CHECK;
 enum error relay_bounce(struct relay *, struct spool_handle, uint32_t delivery, bool force,
                         struct relay_time) MUST_CHECK;
+/* Somebody else, whose the mail was before, has ended it so; `reason` is told. */
+enum error relay_ended_elsewhere(struct relay *, struct spool_handle, uint32_t delivery,
+                                 enum spool_fate fate, struct slice reason,
+                                 struct relay_time) MUST_CHECK;
 /* What stands against a bounce (R8); the first two also against one by force. */
 enum relay_bounce_bar {
     BOUNCE_BAR_NOBODY,     /* a null reverse-path, or our own notice: nobody may be told */

@@ -941,6 +941,8 @@ void fate_notice(struct relay *relay, const uint32_t *numbers, uint32_t count,
  * NULL. */
 void fate_delayed(struct relay *relay, const uint32_t *numbers, uint32_t count,
                   int64_t until_wall_ms, const struct relay_reply *reply);
+void fate_elsewhere(struct relay *relay, uint32_t number, enum spool_fate fate,
+                    struct slice reason);
 void fate_discarded(struct relay *relay, uint32_t number, const struct relay_reply *reply,
                     struct slice reason);
 /* A final reply that is not the server's: its time is over (RFC 3463 X.4.7). */

@@ -43,6 +43,10 @@ static const struct {
     [ALERT_LOGIN_CLIENT] = {"client ", " may try again to log in"},
     [ALERT_GUARD] = {"the standby of ", " was ended"},
     [ALERT_GUARD_FAILED] = {"the guard of ", " is well again"},
+    [ALERT_TAKEN_OVER] = {"the other machine of the pair stands by again", ""},
+    [ALERT_UNFENCED] = {"the other machine of the pair is known to have stopped", ""},
+    [ALERT_SPLIT] = {"nothing more comes late from the other machine of the pair", ""},
+    [ALERT_NO_STANDBY] = {"the other machine of the pair stands by again", ""},
     [ALERT_MORE] = {"all conditions are listed again", ""},
 };
 

@@ -55,6 +55,10 @@ enum {
     X(LOGIN_CLIENT, "login-client", "client: after failed logins it must wait")                    \
     X(GUARD, "guard", "server: its cold standby was started")                                      \
     X(GUARD_FAILED, "guard-failed", "server: its cold standby could not be started, or ended")     \
+    X(TAKEN_OVER, "taken-over", "the other machine of a pair did not hand over, and is not back")  \
+    X(UNFENCED, "unfenced", "the other machine of a pair is not known to have stopped")            \
+    X(NO_STANDBY, "no-standby", "the other machine of a pair does not stand by")                   \
+    X(SPLIT, "split", "the other machine of a pair was still at work when taken over from")        \
     X(MORE, "more", "others found no place in the table")
 
 enum alert_kind {

@@ -205,6 +205,17 @@ struct guard_config {
     uint32_t watch_count, witness_count;
 };
 
+enum { STANDBY_WATCH_MAX = 8 };
+
+/* Two machines share the state directory, and one of them works (docs/decisions/0047). */
+struct standby_config {
+    struct slice name, of; /* ours; the other one's; `of` is empty: there is none */
+    uint32_t after_ms;
+    struct slice fence, before, after_takeover, after_release; /* programs, or empty */
+    const struct ip_endpoint *watch;                           /* where the other one must answer */
+    uint32_t watch_count;
+};
+
 enum { LIST_FILES_MAX = 64, LIST_PATH_MAX = 255 }; /* files with lists of recipients */
 
 struct service_config {
@@ -244,6 +255,7 @@ struct service_config {
     const struct hook_config *hooks;
     uint32_t hook_count;
     struct cluster_config cluster;
+    struct standby_config standby;
     uint64_t settings_version; /* of the cluster's settings that this was read with; 0: none */
     struct slice users_text; /* the table of users that came with them; empty: there is the own one.
                                 Known to login only */

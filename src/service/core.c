@@ -76,6 +76,7 @@ static void load_message(void *context, struct spool_handle handle,
                          const struct spool_message *message)
 {
     struct core *core = context;
+    core_lease_late_message(core, message->id);
     /* Its notes would find nobody, and compaction would forget them. */
     if (relay_add(core->relay, handle, message, core_now()) != ERROR_NONE) {
         core_out_of_memory();
@@ -110,15 +111,37 @@ static void load_damage(void *context, const char *text)
     report_damage(core, text);
 }
 
+static struct spool_loader loader_of(struct core *core)
+{
+    return (struct spool_loader){.context = core,
+                                 .message = load_message,
+                                 .fate = load_fate,
+                                 .note = load_note,
+                                 .global_note = load_global,
+                                 .damage = load_damage,
+                                 .late_fate = core_lease_late_fate};
+}
+
+/* What another writer has written since: few, if any, so they are loaded at once. */
+static void load_late(struct core *core)
+{
+    const struct spool_loader loader = loader_of(core);
+    bool complete = !core->loaded || core->lease == NULL;
+    enum error error = ERROR_NONE;
+    while (!complete && error == ERROR_NONE) {
+        relay_together_begin(core->relay, core_now());
+        error = spool_load(core->spool, &loader, &complete);
+        relay_together_end(core->relay, core_now());
+    }
+    if (core->loaded && core->lease != NULL) {
+        core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    }
+}
+
 static void load_slice(void *context)
 {
     struct core *core = context;
-    const struct spool_loader loader = {.context = core,
-                                        .message = load_message,
-                                        .fate = load_fate,
-                                        .note = load_note,
-                                        .global_note = load_global,
-                                        .damage = load_damage};
+    const struct spool_loader loader = loader_of(core);
     enum error error = spool_load(core->spool, &loader, &core->loaded);
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     if (error != ERROR_NONE) {
@@ -152,6 +175,7 @@ static void tick(void *context)
     loop_timer_set(core->tick, CORE_TICK_MS);
     spool_keep_copies(core->spool, (int64_t)core->config->safety_copy_ms, core_now().wall_ms);
     spool_tick(core->spool);
+    load_late(core);
     core_act_tick(core);
     core_out_tick(core);
     core_in_tick(core);
@@ -164,6 +188,7 @@ static void tick(void *context)
     core_refusals_tick(core);
     logins_tick(core, core_now().steady_ms);
     core_tls_reports_tick(core);
+    core_lease_tick(core);
     core_control_tick(core);
     events_tick(core->events, clock_wall_ms());
     report_tick(core);
@@ -244,8 +269,11 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
     struct events_settings settings = events_settings(core->config, events_disk);
     core->events_disk = events_disk;
     enum error error = events_open(core->loop, events_disk, &settings, &core->events);
-    const struct spool_owner owner = {
-        .context = core, .describe = describe, .state_changed = state_changed};
+    const struct spool_owner owner = {.context = core,
+                                      .describe = describe,
+                                      .state_changed = state_changed,
+                                      .may_write = core->lease != NULL ? core_lease_holds : NULL,
+                                      .may_write_context = (void *)(uintptr_t)core->lease};
     struct spool *spool = NULL;
     enum error spool_error = open(context, core->loop, &owner, &spool); /* takes its disk over */
     core->spool = spool_error == ERROR_NONE ? spool : NULL;
@@ -280,7 +308,7 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
 enum error core_new_with(struct loop *loop, const struct service_config *config,
                          uint32_t generation, core_open_spool_fn *open, void *context,
                          struct disk *events_disk, struct counters *counters,
-                         struct core **ret_core)
+                         const struct lease_page *lease, struct core **ret_core)
 {
     struct core *core = calloc(1, sizeof(*core));
     if (core == NULL) {
@@ -290,6 +318,8 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core->config = config;
     core->generation = generation;
     core->counters = counters;
+    core->lease = lease;
+    core->ended_token = lease != NULL ? atomic_load(&lease->ended_token) : 0;
     core->due_at = INT64_MAX;
     core->started_wall_ms = clock_wall_ms();
     buffer_init(&core->frame, 0);
@@ -331,7 +361,7 @@ static enum error open_log(void *context, struct loop *loop, const struct spool_
 
 enum error core_new(struct loop *loop, const struct service_config *config, uint32_t generation,
                     struct disk *spool_disk, struct disk *events_disk, struct counters *counters,
-                    struct core **ret_core)
+                    const struct lease_page *lease, struct core **ret_core)
 {
     struct log_opening opening = {.disk = spool_disk};
     spool_settings_default(&opening.settings);
@@ -342,7 +372,11 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
         opening.settings.large_bytes = config->large_content_bytes;
     }
     opening.settings.reserve_bytes = config->reserve_bytes;
-    return core_new_with(loop, config, generation, open_log, &opening, events_disk, counters,
+    if (lease != NULL) {
+        opening.settings.token = lease->token;
+        opening.settings.ended_token = atomic_load(&lease->ended_token);
+    }
+    return core_new_with(loop, config, generation, open_log, &opening, events_disk, counters, lease,
                          ret_core);
 }
 

@@ -13,14 +13,16 @@
 #include "sys/ring.h"
 
 struct core;
-struct greylist; /* service/greylist.h */
+struct lease_page; /* service/lease_page.h */
+struct greylist;   /* service/greylist.h */
 
 /* Takes the spool's open function's place as owner: core opens the spool on spool_disk (the log
  * back-end), loads it in slices, and keeps its event journal on events_disk. Both are taken over.
+ * With a `lease` (NULL: nobody shares the disk) it works while that lasts; then its process ends.
  */
 enum error core_new(struct loop *loop, const struct service_config *config, uint32_t generation,
                     struct disk *spool_disk, struct disk *events_disk, struct counters *counters,
-                    struct core **ret_core) MUST_CHECK;
+                    const struct lease_page *lease, struct core **ret_core) MUST_CHECK;
 /* Where what is known of recipients is kept (taken over); before the loop runs. Without it, it is
  * forgotten at the end. What cannot be read is reported, and begins anew. */
 void core_keep_recipients(struct core *core, struct disk *disk);

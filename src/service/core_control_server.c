@@ -308,6 +308,7 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "disk", disk_object(&state));
     control_set(row, "safety_copies", copies_object(core, &state));
     control_set(row, "guards", control_guards(core));
+    control_set(row, "standby", core_lease_status(core));
     control_set(row, "alerts", alerts_piece(request));
     return row;
 }

@@ -129,6 +129,7 @@ static bool send_answer(struct core_edge_in *in, uint64_t token, enum error erro
 
 static bool try_answer(struct commit *commit)
 {
+    core_lease_check(commit->core);
     struct core_edge_in *in = commit->in;
     if (in->ring == NULL || in->epoch != commit->epoch) {
         return true; /* who asked has gone */
@@ -161,6 +162,7 @@ static void commit_answer(struct commit *commit)
 
 static void push_answers(struct core_edge_in *in)
 {
+    core_lease_check(in->core);
     LIST_EACH(&in->answers, at, after)
     {
         struct commit *commit = LIST_ENTRY(at, struct commit, link);

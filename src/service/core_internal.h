@@ -31,6 +31,7 @@
 #include "service/core.h"
 #include "service/event_bound.h"
 #include "service/events.h"
+#include "service/lease_page.h"
 
 enum {
     CORE_EDGES_MAX = 64,         /* loops of one edge */
@@ -50,7 +51,7 @@ typedef enum error core_open_spool_fn(void *context, struct loop *loop,
 enum error core_new_with(struct loop *loop, const struct service_config *config,
                          uint32_t generation, core_open_spool_fn *open, void *context,
                          struct disk *events_disk, struct counters *counters,
-                         struct core **ret_core) MUST_CHECK;
+                         const struct lease_page *lease, struct core **ret_core) MUST_CHECK;
 
 /* ---- edge-in -------------------------------------------------------------------------------- */
 
@@ -164,8 +165,11 @@ struct core {
     } coming; /* a configuration that relay looks ahead for */
     struct events *events;
     struct event_bound *refusals;
-    struct logins *logins;    /* NULL: no memory, and nothing is heard of them */
-    struct disk *events_disk; /* owned by events; asked for the size of the file system */
+    struct logins *logins;          /* NULL: no memory, and nothing is heard of them */
+    struct disk *events_disk;       /* owned by events; asked for the size of the file system */
+    const struct lease_page *lease; /* NULL: nobody shares the state directory */
+    uint32_t ended_token;           /* as the spool was told */
+    uint64_t late;                  /* messages and fates of another writer that came late */
     struct id_maker ids;
     int64_t started_wall_ms;
     uint64_t accepted_messages, accepted_bytes; /* since then */
@@ -433,6 +437,16 @@ void report_resent(struct core *core, const struct spool_message *message,
                    const uint32_t *deliveries, uint32_t all, struct slice server);
 /* For `trace` later, and for who watches now. */
 void report_event(struct core *core, const struct event *event);
+/* core_lease.c */
+bool core_lease_holds(void *page); /* NULL: always. Of any thread */
+/* Before what depends on the lease. Does not return without it. */
+void core_lease_check(const struct core *core);
+void core_lease_late_fate(void *context, struct message_id id, struct spool_handle handle,
+                          uint32_t delivery, enum spool_fate fate);
+void core_lease_late_message(struct core *core, struct message_id id);
+void core_lease_tick(struct core *core);
+struct json_t *core_lease_status(const struct core *core);
+
 void report_spool(struct core *core);
 void report_damage(struct core *core, const char *text); /* found while loading */
 void report_loaded(struct core *core);

@@ -83,6 +83,9 @@ void core_out_send_plain(struct core *core, struct core_edge_out *out, enum chan
 
 void core_job_say(struct core *core, const struct job *job, enum channel_frame type)
 {
+    if (type == CHANNEL_GO) {
+        core_lease_check(core);
+    }
     struct buffer *frame = core_out_frame(core, type, job->session);
     buffer_put_u64(frame, job->id);
     core_out_send(&core->out[job->edge], frame);

@@ -134,14 +134,23 @@ static void what_takes_a_restart_is_told_apart(void **state)
         {"database", "cluster { database = \"host=b\" name = n site = s }"},
         {"name", "cluster { database = \"host=a\" name = m site = s }"},
         {"site", "cluster { database = \"host=a\" name = n site = t }"},
+        {"of", "standby { of = c }"},
+        {"name", "standby { of = b  name = c }"},
+        {"after", "standby { of = b  after = 10s }"},
+        {"fence", "standby { of = b  fence = /bin/true }"},
+        {"before-takeover", "standby { of = b  before-takeover = /bin/true }"},
+        {"after-takeover", "standby { of = b  after-takeover = /bin/true }"},
+        {"after-release", "standby { of = b  after-release = /bin/true }"},
+        {"watch", "standby { of = b  watch = {192.0.2.1, \"[2001:db8::1]:587\"} }"},
     };
     static const char cluster[] = "cluster { database = \"host=a\" name = n site = s }";
-    enum { LOCAL = sizeof(changes) / sizeof(changes[0]) - 3 };
+    static const char standby[] = "standby { of = b }";
+    enum { PAIR = sizeof(changes) / sizeof(changes[0]) - 8, LOCAL = PAIR - 3 };
     struct restart_setting before[SETTINGS_RESTART_MAX], after[SETTINGS_RESTART_MAX];
     uint32_t count = restart_settings("", before);
     assert_int_equal(count, sizeof(changes) / sizeof(changes[0]));
     for (uint32_t i = 0; i < count; i++) {
-        (void)restart_settings(i < LOCAL ? "" : cluster, before);
+        (void)restart_settings(i < LOCAL ? "" : i < PAIR ? cluster : standby, before);
         assert_string_equal(before[i].key, changes[i].key);
         assert_int_equal(restart_settings(changes[i].text, after), count);
         for (uint32_t j = 0; j < count; j++) {

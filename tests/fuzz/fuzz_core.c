@@ -301,7 +301,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct world world = {.loop = loop_new(), .control = -1};
     world.later = loop_later_new(world.loop, stop, &world);
     struct spool_memory_store *store = spool_memory_store_new();
-    if (core_new_with(world.loop, &config, 1, open_memory, store, no_disk(), &counters,
+    if (core_new_with(world.loop, &config, 1, open_memory, store, no_disk(), &counters, NULL,
                       &world.core) != ERROR_NONE) {
         abort();
     }

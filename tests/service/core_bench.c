@@ -648,7 +648,7 @@ void bench_open(struct bench *bench)
     assert_int_equal(disk_open_directory(path, &events), ERROR_NONE);
     assert_int_equal(core_new_with(bench->loop, &bench->config, 1,
                                    bench->store != NULL ? open_memory : open_faulty, bench, events,
-                                   &bench->counters, &bench->core),
+                                   &bench->counters, bench->lease, &bench->core),
                      ERROR_NONE);
     bench_attach_in(bench);
     int pair[2];

@@ -30,6 +30,7 @@ struct bench {
     struct route_config routes[2]; /* domain example.com to m1; relay out to m2 */
     struct counters counters;
     struct spool_memory_store *store; /* NULL: a log on a directory */
+    const struct lease_page *lease;   /* NULL: none */
     _Atomic bool failing;             /* the directory's disk: writes and syncs fail */
     _Atomic bool unreadable;          /* and reads */
     _Atomic enum bench_fault fault;   /* the same in other ways */

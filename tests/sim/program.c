@@ -121,7 +121,7 @@ static enum error start_core(struct program *program)
     enum error error =
         core_new(program->core_loop, program->config, program->generation,
                  disk_sim_open(program->spool_store), disk_sim_open(program->events_store),
-                 &program->page->slots[0], &program->core);
+                 &program->page->slots[0], NULL, &program->core);
     if (error == ERROR_NONE) {
         wire_all(program);
     }

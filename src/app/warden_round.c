@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What may hang with the storage, or with the network: on a thread of its own, so that the warden
+ * sees in time that it does.
+ */
+#include "app/warden_internal.h"
+#include "base/hash.h"
+#include "sys/clock.h"
+#include "sys/net.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { CONNECT_MS = 1000 };
+
+void warden_machine(uint8_t ret_machine[LEASE_MACHINE])
+{
+    char text[64] = "";
+    memset(ret_machine, 0, LEASE_MACHINE);
+    int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd >= 0 ? read(fd, text, sizeof(text)) : 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (length <= 0) {
+        length = gethostname(text, sizeof(text)) == 0 ? (ssize_t)strnlen(text, sizeof(text)) : 0;
+    }
+    /* Not the id itself, which is nobody's business. */
+    for (uint64_t half = 0; half < 2; half++) {
+        const struct hash_key key = {UINT64_C(0x686f6c6466617374), half};
+        uint64_t hash = hash_bytes(key, slice_make(text, (size_t)length));
+        memcpy(ret_machine + half * 8, &hash, sizeof(hash));
+    }
+}
+
+int warden_lock(int directory, const char *name)
+{
+    int fd = openat(directory, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        fd = -1;
+    }
+    return fd;
+}
+
+static bool answers_at(const struct ip_endpoint *at)
+{
+    int fd;
+    if (net_connect(at, NULL, &fd) != ERROR_NONE) {
+        return false;
+    }
+    struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+    bool connected = poll(&poll_fd, 1, CONNECT_MS) == 1 && net_connected(fd) == ERROR_NONE;
+    net_close(fd);
+    return connected;
+}
+
+static bool other_answers(const struct plan_standby *standby)
+{
+    bool answers = standby->watch_count == 0;
+    for (uint32_t i = 0; i < standby->watch_count && !answers; i++) {
+        answers = answers_at(&standby->watch[i]);
+    }
+    return answers;
+}
+
+/* What is left of earlier lives of ours has ended with them, if their lock is free. We are back: it
+ * is for us to go on, not for the other one. */
+static enum error bury_our_own(struct warden *warden)
+{
+    char name[LEASE_NAME_MAX + 16];
+    snprintf(name, sizeof(name), "lock-%s", warden->plan->standby.name);
+    int lock = warden_lock(warden->state_fd, name);
+    if (lock < 0) {
+        return errno == EWOULDBLOCK ? ERROR_AGAIN : ERROR_IO;
+    }
+    close(lock);
+    return lease_files_settle(warden->disk, slice_from_text(warden->plan->standby.name),
+                              warden->machine, LEASE_STOPPED);
+}
+
+void warden_round_run(void *context)
+{
+    struct warden_round *round = context;
+    struct warden *warden = round->warden;
+    const struct plan_standby *standby = &warden->plan->standby;
+    const struct slice of = slice_from_text(standby->of);
+    round->renew_began_ms = clock_steady_ms();
+    if (round->renew) {
+        round->renew_error = lease_files_renew(warden->lease, &round->record);
+        if (round->renew_error == ERROR_NONE) {
+            atomic_store(&warden->page->until_ms,
+                         round->renew_began_ms + (int64_t)round->record.hold_ms);
+        }
+    } else {
+        round->renew_error = lease_files_watch(warden->disk, &round->record);
+    }
+    round->settled = round->settle && bury_our_own(warden) == ERROR_NONE;
+    if (round->ask) {
+        (void)!lease_files_want(warden->disk, slice_from_text(standby->name), true);
+    }
+    if (round->forget_wanted) {
+        (void)!lease_files_want(warden->disk, of, false);
+    }
+    round->look_began_ms = clock_steady_ms();
+    round->look_error = lease_files_look(warden->disk, of, &round->look);
+    round->look_ended_ms = clock_steady_ms();
+    round->answers = round->renew || other_answers(standby);
+}
+
+void warden_claim_run(void *context)
+{
+    struct warden_claim *claim = context;
+    struct warden *warden = claim->warden;
+    struct lease_look look;
+    claim->error = bury_our_own(warden);
+    if (claim->error == ERROR_NONE && claim->fenced) {
+        claim->error = lease_files_settle(warden->disk, SLICE_EMPTY, NULL, LEASE_FENCED);
+    }
+    if (claim->error == ERROR_NONE) {
+        claim->error =
+            lease_files_look(warden->disk, slice_from_text(warden->plan->standby.of), &look);
+    }
+    if (claim->error != ERROR_NONE) {
+        return;
+    }
+    claim->open_token = look.open_token;
+    claim->began_ms = clock_steady_ms();
+    claim->error = lease_files_claim(warden->disk, &claim->record, &claim->file);
+    if (claim->error == ERROR_NONE) {
+        (void)!lease_files_want(warden->disk, slice_from_text(warden->plan->standby.name), false);
+        lease_files_clean(warden->disk,
+                          look.open_token != 0 ? look.open_token : claim->record.token);
+    }
+}
+
+void warden_mark_run(void *context)
+{
+    struct warden_mark *mark = context;
+    mark->error = lease_files_end(mark->warden->disk, mark->token, mark->how);
+}

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two machines share a state directory, and one of them works: here two daemons on one machine, of
+which each knows the other by name alone."""
+
+import errno
+import json
+import os
+import signal
+import stat
+import subprocess
+
+import pytest
+
+from daemon import backup_mx, family, kill
+from peers import free_port, greets, wait_for
+
+AFTER = 4
+
+
+class Pair:
+    """a and b, with one state directory and one primary."""
+
+    def __init__(self, holdfast, place, **more):
+        self.place = place
+        self.primary = free_port()
+        self.events = place / "events"
+        self.events.touch()
+        self.a = self.make(holdfast, "a", "b", more)
+        self.b = self.make(holdfast, "b", "a", more)
+
+    def make(self, holdfast, name, of, more):
+        daemon = holdfast("", name=name, start=False)
+        daemon.state = self.place / "shared"
+        keys = more.get(name, "")
+        daemon.configure(backup_mx(self.primary, more="retry = {1s}") +
+                         f'standby {{ name = {name}  of = {of}  after = {AFTER}s\n{keys} }}\n')
+        return daemon
+
+    def start(self):
+        """a works, b stands by."""
+        self.a.start()
+        self.b.start(wait=False)
+        wait_for(lambda: self.seen(self.b)["role"] == "standby", 60, 0.1, "b standing by")
+        return self
+
+    @staticmethod
+    def seen(daemon):
+        result = daemon.tool("standby", "status", "--json", check=False)
+        return json.loads(result.stdout) if result.returncode == 0 else {"role": "none"}
+
+    def program(self, name, body=""):
+        """One that writes down what it was run for."""
+        path = self.place / name
+        path.write_text(f'#!/bin/sh\necho "$HOLDFAST_STANDBY_NAME $HOLDFAST_STANDBY_EVENT" '
+                        f'>> {self.events}\n{body}\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    def told(self):
+        return self.events.read_text().split("\n")[:-1]
+
+
+def works(daemon):
+    return daemon.child is not None and daemon.child.poll() is None and greets(daemon.port)
+
+
+def wait_works(daemon, seconds=90):
+    wait_for(lambda: works(daemon), seconds, 0.1, f"{daemon.root.name} at work")
+
+
+def kinds(daemon):
+    return {alert["kind"] for alert in daemon.status()["alerts"]}
+
+
+def number(n):
+    return f"Subject: {n}\r\n\r\nHello.\r\n".encode()
+
+
+def numbers(hop):
+    return [int(m.content.split(b"Subject: ")[1].split(b"\r\n")[0]) for m in hop.messages]
+
+
+def test_a_dead_machine_is_taken_over_from(holdfast, place, sink):
+    """kill -9 of all of it: what it had accepted is delivered by the other one, in order, once."""
+    pair = Pair(holdfast, place).start()
+    for n in range(10):
+        pair.a.send(content=number(n))
+    assert not greets(pair.b.port)
+    pair.a.kill()
+    wait_works(pair.b)
+    status = pair.b.status()["standby"]
+    assert (status["role"], status["name"], status["unfenced"], status["taken_over"]) == \
+        ("active", "b", True, True)
+    for n in range(10, 15):
+        pair.b.send(content=number(n))
+    hop = sink(port=pair.primary)
+    pair.b.wait_empty()
+    assert numbers(hop) == list(range(15))
+    wait_for(lambda: {"taken-over", "unfenced"} <= kinds(pair.b), 60, 0.2, "both alerts")
+    # It is repaired, and stands by: it knows that its earlier life is over, and so does b then.
+    pair.a.start(wait=False)
+    wait_for(lambda: not pair.b.status()["standby"]["unfenced"], 60, 0.2, "a's word")
+    wait_for(lambda: "taken-over" not in kinds(pair.b), 60, 0.2, "the end of the alert")
+    assert not greets(pair.a.port)
+
+
+def test_both_started_at_once(holdfast, place, sink):
+    hop = sink()
+    pair = Pair(holdfast, place)
+    pair.a.start(wait=False)
+    pair.b.start(wait=False)
+    wait_for(lambda: works(pair.a) or works(pair.b), 60, 0.1, "one of them")
+    active, other = (pair.a, pair.b) if works(pair.a) else (pair.b, pair.a)
+    for n in range(5):
+        active.send(content=number(n))
+    wait_for(lambda: pair.seen(other)["role"] == "standby", 60, 0.1, "the other one")
+    assert not greets(other.port)
+    assert sorted(p.name for p in (place / "shared/standby").glob("lease-*")) == ["lease-000001"]
+    hop.stop()
+
+
+def test_takeover_and_back_by_command(holdfast, place, sink):
+    """In order: nobody waits for `after`, programs are run in order, nothing comes twice."""
+    pair = Pair(holdfast, place)
+    keys = "\n".join(f'{key} = "{pair.program(key)}"'
+                     for key in ("before-takeover", "after-takeover", "after-release", "fence"))
+    pair = Pair(holdfast, place, a=keys, b=keys)
+    pair.start()
+    for n in range(5):
+        pair.a.send(content=number(n))
+    assert pair.a.tool("standby", "takeover", check=False).returncode == 1
+    pair.b.tool("standby", "takeover", seconds=240)
+    wait_works(pair.b)
+    assert not pair.b.status()["standby"]["taken_over"]
+    assert not pair.b.status()["standby"]["unfenced"]
+    pair.b.send(content=number(5))
+    wait_for(lambda: "b after-takeover" in pair.told(), 60, 0.1, "b's programs")
+    assert not greets(pair.a.port)
+    assert pair.a.tool("standby", "back", check=False).returncode == 1
+    pair.b.tool("standby", "back", seconds=240)
+    wait_works(pair.a)
+    pair.a.send(content=number(6))
+    hop = sink(port=pair.primary)
+    pair.a.wait_empty()
+    assert numbers(hop) == list(range(7))
+    wait_for(lambda: pair.told().count("a after-takeover") == 2, 60, 0.1, "a's programs")
+    told = pair.told()
+    assert "a fence" not in told and "b fence" not in told
+    for name, events in (("a", ["before-takeover", "after-takeover", "after-release"]),
+                         ("b", ["before-takeover", "after-takeover", "after-release"])):
+        assert [e for e in told if e.startswith(name)][:3] == [f"{name} {e}" for e in events]
+    # Who hands over has stopped before the other one begins.
+    assert told.index("a after-release") > told.index("a after-takeover")
+
+
+def test_a_machine_that_was_stopped_stops_by_itself(holdfast, place, sink):
+    """All of it is frozen for longer than `after`, a client at its dot, and wakes: no 250, and not an
+    octet written to what was its."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    with pair.a.dialogue() as dialogue:
+        dialogue.envelope("bob@client.example", ["ann@example.com"])
+        dialogue.must("DATA", 3)
+        frozen = family(pair.a.child.pid)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_works(pair.b)
+            segments = {p: p.read_bytes() for p in (place / "shared/spool").glob("*-000001*")}
+            dialogue.socket.sendall(number(1) + b".\r\n")
+        finally:
+            for pid in reversed(frozen):
+                os.kill(pid, signal.SIGCONT)
+        assert segments
+        assert not answer_of(dialogue).startswith(b"250")
+    wait_for(lambda: "lease-lost" in pair.a.log(), 60, 0.1, "a's insight")
+    wait_for(lambda: pair.seen(pair.a)["role"] == "standby", 60, 0.1, "a standing by")
+    assert {p: p.read_bytes() for p in segments} == segments
+    hop = sink(port=pair.primary)
+    wait_for(lambda: numbers(hop) == [0], 60, 0.1, "what was accepted, once")
+    pair.b.wait_empty()
+    wait_for(lambda: not pair.b.status()["standby"]["unfenced"], 60, 0.2, "a's word")
+
+
+def answer_of(dialogue):
+    dialogue.socket.settimeout(60)
+    try:
+        return dialogue.socket.recv(4096)
+    except OSError:
+        return b""
+
+
+def test_fence_comes_first(holdfast, place):
+    """While it fails nothing is taken over; with it nobody is unfenced."""
+    flag = place / "may"
+    pair = Pair(holdfast, place)
+    fence = pair.program("fence", f"test -e {flag}")
+    before = pair.program("before")
+    pair = Pair(holdfast, place, b=f'fence = "{fence}"\nbefore-takeover = "{before}"').start()
+    pair.a.kill()
+    wait_for(lambda: pair.told() == ["b fence"], 60, 0.1, "fence")
+    wait_for(lambda: "fence has failed" in pair.b.log(), 60, 0.1, "its failure")
+    assert not greets(pair.b.port)
+    flag.touch()
+    wait_works(pair.b)
+    told = pair.told()
+    assert told[-2:] == ["b fence", "b before-takeover"] and len(told) >= 3
+    assert not pair.b.status()["standby"]["unfenced"]
+
+
+def test_a_program_that_fails_stops_a_takeover(holdfast, place):
+    """And what it has begun is undone; it is tried again."""
+    flag = place / "may"
+    pair = Pair(holdfast, place)
+    before = pair.program("before", f"test -e {flag}")
+    release = pair.program("release")
+    pair = Pair(holdfast, place,
+                b=f'before-takeover = "{before}"\nafter-release = "{release}"').start()
+    pair.a.kill()
+    wait_for(lambda: pair.told()[:2] == ["b before-takeover", "b after-release"], 60, 0.1,
+             "both programs")
+    assert not greets(pair.b.port)
+    flag.touch()
+    wait_works(pair.b)
+    assert pair.told()[-1] == "b before-takeover"
+
+
+def test_ports_that_do_not_answer(holdfast, place):
+    """It gives signs of life by the storage, but nobody reaches it: it is asked, and hands over."""
+    pair = Pair(holdfast, place, b=f'watch = {{"127.0.0.1:{free_port()}"}}').start()
+    wait_works(pair.b)
+    assert not pair.b.status()["standby"]["taken_over"]
+    wait_for(lambda: not greets(pair.a.port), 60, 0.1, "a's end")
+
+
+def test_a_late_group_is_adopted(holdfast, place, sink):
+    """A write of the dead machine comes to its end after the take-over: its mail is not lost."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    segment, = (place / "shared/spool").glob("segment-000001*")
+    early = segment.read_bytes()
+    pair.a.send(content=number(1))
+    pair.a.kill()
+    late = segment.read_bytes()
+    segment.write_bytes(early)  # as the storage had it at first
+    wait_works(pair.b)
+    wait_for(lambda: len(pair.b.queue()) == 1, 60, 0.1, "the first message")
+    with open(segment, "r+b") as file:
+        file.write(late)
+    wait_for(lambda: len(pair.b.queue()) == 2, 90, 0.2, "the late one")
+    wait_for(lambda: "split" in kinds(pair.b), 60, 0.2, "the alert")
+    hop = sink(port=pair.primary)
+    pair.b.wait_empty()
+    assert numbers(hop) == [0, 1]
+    # A restart knows of both, too.
+    pair.b.stop()
+    pair.b.start()
+    pair.b.wait_empty()
+    assert numbers(hop) == [0, 1]
+
+
+def test_a_dead_keeper_takes_all_with_it(holdfast, place):
+    """kill -9 of the warden alone: the daemon below it ends, and b takes over."""
+    pair = Pair(holdfast, place).start()
+    everybody = pair.a.pids()
+    kill(pair.a.child.pid)
+    wait_works(pair.b)
+    assert not greets(pair.a.port)
+    for pid in everybody:
+        kill(pid)
+    pair.a.child.wait()
+    pair.a.child = None
+
+
+def test_a_restart_goes_on_at_once(holdfast, place):
+    """Stopped in order or killed: the same machine begins again before the other one takes over."""
+    pair = Pair(holdfast, place).start()
+    pair.a.stop()
+    pair.a.start()
+    assert pair.a.status()["standby"]["token"] == 2
+    pair.a.kill()
+    pair.a.start()
+    assert pair.a.status()["standby"]["token"] == 3
+    assert not pair.a.status()["standby"]["unfenced"]
+    assert not greets(pair.b.port)
+
+
+def test_a_machine_without_the_block_does_not_start(holdfast, place):
+    """While another one has a lease there, alive or dead."""
+    pair = Pair(holdfast, place).start()
+    other = holdfast("", name="c", start=False)
+    other.state = pair.a.state
+    other.configure(backup_mx(pair.primary))
+    other.start(wait=False)
+    assert other.child.wait(timeout=60) == 1
+    assert "has no standby block" in other.log()
+    other.child = None
+    assert "works since" in pair.a.tool("status").stdout
+    assert "b: standby" in pair.b.tool("standby", "status").stdout
+
+
+@pytest.mark.parametrize("line, problem", [
+    ("standby { }", "of"),
+    ("standby { of = mx2 }", "own name"),
+    ("standby { of = B! }", "of"),
+    ("standby { of = b  after = 1s }", "after"),
+    ('standby { of = b  fence = "relative" }', "absolute"),
+    ('standby { of = b  watch = {"example.com:25"} }', "address"),
+])
+def test_wrong_blocks(holdfast, line, problem):
+    daemon = holdfast(backup_mx(free_port()) + line + "\n", start=False)
+    result = daemon.tool("check", check=False)
+    assert result.returncode == 1 and problem in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("meanwhile", ["kept", "delivered"])
+def test_a_late_fate_ends_a_delivery(holdfast, place, sink, meanwhile):
+    """The dead machine had handed a message over, and that comes to light after the take-over: it is
+    not delivered again; if it has been, that is said."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    segment, = (place / "shared/spool").glob("segment-000001*")
+    early = segment.read_bytes()
+    hop = sink(port=pair.primary)
+    pair.a.wait_empty()
+    pair.a.kill()
+    late = segment.read_bytes()
+    segment.write_bytes(early)
+    if meanwhile == "kept":
+        hop.stop()
+    wait_works(pair.b)
+    if meanwhile == "kept":
+        wait_for(lambda: len(pair.b.queue()) == 1, 60, 0.1, "the message")
+        ended = pair.b.queue()[0]["id"]
+    else:
+        wait_for(lambda: len(hop.messages) == 2, 60, 0.1, "the second delivery")
+        pair.b.wait_empty()
+    with open(segment, "r+b") as file:
+        file.write(late)
+    word = "late-fate" if meanwhile == "kept" else "delivered-twice"
+    wait_for(lambda: f" {word} " in pair.b.log(), 90, 0.2, word)
+    pair.b.wait_empty()
+    assert len(hop.messages) == (1 if meanwhile == "kept" else 2)
+    if meanwhile == "kept":
+        wait_for(lambda: any("taken over" in str(row)
+                             for row in pair.b.lines("trace", ended)), 60, 0.2,
+                 "the event")
+
+
+@pytest.fixture
+def small_storage(place):
+    """A file system of 600 MB where the pair has its state."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    path = place / "shared"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=0700", "holdfast-test",
+                              str(path)], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs to be had: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_full_storage_is_no_death(holdfast, place, small_storage):
+    """The lease is renewed in its place: who has no room for mail keeps it, and says so."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    filler = small_storage / "filler"
+
+    def full():
+        with open(filler, "ab") as file:
+            try:
+                while True:
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, 1 << 20)
+            except OSError as problem:
+                assert problem.errno == errno.ENOSPC
+        return not pair.a.status()["accepting"]
+
+    wait_for(full, 60, 0.2, "a's refusal")
+    renewed = pair.a.status()["now"]
+    wait_for(lambda: pair.a.status()["now"] - renewed > 3 * AFTER * 1000, 60, 0.5, "some time")
+    assert pair.a.status()["standby"]["token"] == 1
+    assert not greets(pair.b.port)
+    assert "lease-lost" not in pair.a.log()
