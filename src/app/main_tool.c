@@ -66,6 +66,18 @@ const struct tool_command tool_commands[] = {
      "or "
      "a\nlane such as domain:example.com.",
      0, 0, 1, tool_server_history},
+    {"node list", "", "List the nodes of the cluster",
+     "HEARD: since its last heartbeat. LANES: shares that it owns. HERE ONLY: messages that its "
+     "own\njournal alone has. CLOCK: its clock less the database's. DATABASE: how long a heartbeat "
+     "took.\nThe leader has a star.",
+     0, 0, 0, tool_node_list},
+    {"node drain", "NAME ...", "Give what nodes own to others, before they are stopped", NULL, 0, 1,
+     ANY, tool_node_change},
+    {"node undrain", "NAME ...", "Let nodes take their part again",
+     "Also lets in again a node that was removed.", 0, 1, ANY, tool_node_change},
+    {"node remove", "NAME ...", "Forget nodes that are down for good",
+     "Mail that only such a node's journal has waits until its disk is back.", 0, 1, ANY,
+     tool_node_change},
     {"guard list", "[NAME ...]", "Servers with a cold standby, and whether that has taken over",
      NULL, 0, 0, ANY, tool_guard},
     {"guard start", "NAME ...", "Run the script that starts a server's standby, now",

@@ -129,10 +129,6 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
                struct buffer *errors)
 {
     memset(ret_plan, 0, sizeof(*ret_plan));
-    if (config->cluster.database.length > 0) {
-        buffer_printf(errors, "%s: a cluster block is not available in this version\n", path);
-        return false;
-    }
     ret_plan->loops = loops_to_run(config->loops);
     ret_plan->log_target = config->log_target;
     ret_plan->log_level = config->log_level;

@@ -5,6 +5,7 @@
  */
 #include "app/role_channel.h"
 #include "service/core.h"
+#include "sys/database.h"
 #include "sys/log.h"
 #include "sys/net.h"
 
@@ -237,6 +238,12 @@ int role_core(int channel)
     enum error error = role_receive_start(channel, ROLE_CORE, start);
     if (error != ERROR_NONE || start->lock < 0 || start->greylist == NULL) {
         return role_fail("start", error);
+    }
+    if (settings_config(start->settings)->cluster.database.length > 0) {
+        const char *trouble = database_load_library();
+        if (trouble != NULL) {
+            log_event(LOG_LEVEL_ERROR, "database", LOG_TEXT("reason", trouble));
+        }
     }
     const int directories[] = {start->spool_directory, start->events_directory,
                                start->recipients_directory, start->state_directory};

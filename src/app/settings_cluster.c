@@ -4,18 +4,19 @@
  * it cannot come from the database itself.
  */
 #include "app/settings_internal.h"
+#include "cluster/balance.h"
 
-static const char *const role_words = "gateway|node|hub";
+static const char *const role_words = "node|hub|gateway";
 
 static void fill_roles(struct settings *settings, const struct entry *entry,
                        struct cluster_config *cluster)
 {
-    cluster->roles = entry == NULL ? CLUSTER_GATEWAY | CLUSTER_NODE | CLUSTER_HUB : 0;
+    cluster->roles = entry == NULL ? NODE_ROLE_NODE | NODE_ROLE_HUB | NODE_ROLE_GATEWAY : 0;
     for (uint32_t i = 0; entry != NULL && i < entry->count; i++) {
         const struct value *value = &entry->values[i];
         int role = settings_choice_index(role_words, value->text);
         if (role >= 0) {
-            cluster->roles |= (uint8_t)(1 << role);
+            cluster->roles |= 1u << role;
             continue;
         }
         struct slice near = settings_nearest_choice(role_words, value->text);
@@ -27,21 +28,17 @@ static void fill_roles(struct settings *settings, const struct entry *entry,
 }
 
 /* It names a place in tables, logs and commands. */
-static void check_name(struct settings *settings, const struct block *block, const char *key,
+static bool check_name(struct settings *settings, struct place at, const char *key,
                        struct slice name)
 {
-    bool is_good = name.length > 0 && name.length <= CLUSTER_NAME_MAX;
-    for (size_t i = 0; i < name.length; i++) {
-        uint8_t c = name.data[i];
-        is_good = is_good && ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
-                              (i > 0 && (c == '-' || c == '.' || c == '_')));
+    if (!node_name_is_good(name)) {
+        settings_complain(settings, at,
+                          "%s: '%.*s' is not 1 to %d of a-z, 0-9, '-', '.', '_' that begin and end "
+                          "with a letter or digit",
+                          key, SHOWN(name), NODE_NAME_MAX);
+        return false;
     }
-    if (!is_good) {
-        settings_complain(settings, block->at,
-                          "%s: '%.*s' is not 1 to %d of a-z, 0-9, '-', '.', '_' that begin with a "
-                          "letter or digit",
-                          key, SHOWN(name), CLUSTER_NAME_MAX);
-    }
+    return true;
 }
 
 struct slice settings_first_label(struct settings *settings, struct slice hostname)
@@ -77,6 +74,55 @@ static void check_database(struct settings *settings, const struct block *block,
     }
 }
 
+/* ---- of a domain -------------------------------------------------------------------------- */
+
+static enum error group_of(struct settings *settings, const struct entry *nodes,
+                           const struct entry *site, char group[SHARE_GROUP_MAX + 1])
+{
+    if (nodes == NULL) {
+        return share_group_of_site(site->values[0].text, group);
+    }
+    struct slice *names = settings_allocate_tree(settings, nodes->count, sizeof(*names));
+    for (uint32_t i = 0; names != NULL && i < nodes->count; i++) {
+        names[i] = nodes->values[i].text;
+        if (!check_name(settings, nodes->values[i].at, "nodes", names[i])) {
+            return ERROR_NONE;
+        }
+    }
+    return names != NULL ? share_group_of_nodes(names, nodes->count, group) : ERROR_MEMORY;
+}
+
+void settings_share(struct settings *settings, const struct entry *const *entries,
+                    struct route_config *route)
+{
+    const struct entry *nodes = settings_entry(entries, BLOCK_DOMAIN, "nodes");
+    const struct entry *site = settings_entry(entries, BLOCK_DOMAIN, "site");
+    bool has_nodes = nodes != NULL && nodes->count > 0;
+    bool has_site = site != NULL && site->count == 1 && !site->list;
+    char group[SHARE_GROUP_MAX + 1] = "";
+    if (has_nodes && has_site) {
+        settings_complain(settings, site->at, "nodes and site: choose one of them");
+        return;
+    }
+    if ((!has_nodes && !has_site) ||
+        (has_site && !check_name(settings, site->at, "site", site->values[0].text))) {
+        return;
+    }
+    enum error error = group_of(settings, has_nodes ? nodes : NULL, has_nodes ? NULL : site, group);
+    if (error == ERROR_LIMIT) {
+        settings_complain(settings, nodes->at, "nodes: more than %d characters in all",
+                          SHARE_GROUP_MAX);
+    }
+    size_t length = strlen(group);
+    uint8_t *copy = settings_allocate(settings, length + 1, 1);
+    if (copy != NULL) {
+        memcpy(copy, group, length);
+        route->share_group = slice_make(copy, length);
+    }
+}
+
+/* ---- the block ---------------------------------------------------------------------------- */
+
 static const struct block *find_block(struct settings *settings)
 {
     const struct block *found = NULL;
@@ -110,9 +156,9 @@ void settings_cluster(struct settings *settings, const struct entry **entries)
     if (cluster->name.length == 0) {
         cluster->name = settings_first_label(settings, settings->config.hostname);
     }
-    check_name(settings, block, "name", cluster->name);
+    (void)check_name(settings, block->at, "name", cluster->name);
     if (cluster->site.length > 0) {
-        check_name(settings, block, "site", cluster->site);
+        (void)check_name(settings, block->at, "site", cluster->site);
     }
     const struct entry *file = settings_entry(entries, BLOCK_CLUSTER, "database-password-file");
     if (file != NULL && file->count == 1 && !file->list) {

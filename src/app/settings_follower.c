@@ -10,6 +10,7 @@
 #include "app/keeper_channel.h"
 #include "app/settings_offer.h"
 #include "cluster/settings_store.h"
+#include "cluster/share.h"
 #include "sys/clock.h"
 #include "sys/log.h"
 #include "sys/worker.h"
@@ -68,7 +69,7 @@ struct settings_follower {
 
     /* The thread's during a round. */
     struct database *database;
-    char name[CLUSTER_NAME_MAX + 1]; /* nobody changes it */
+    char name[NODE_NAME_MAX + 1]; /* nobody changes it */
     struct round round;
 };
 

@@ -269,6 +269,7 @@ enum setting_type {
     SETTING_NETWORKS,
     SETTING_KINDS, /* of alerts */
     SETTING_ROLES, /* of a member of a cluster */
+    SETTING_MEMBERS,
     SETTING_FILES,
     SETTING_NAMES, /* of domains */
     SETTING_MILTERS,
@@ -414,6 +415,9 @@ void settings_cluster(struct settings *settings, const struct entry **entries);
 void settings_standby(struct settings *settings, const struct entry **entries);
 /* A host's name up to its first dot, in lower case. */
 struct slice settings_first_label(struct settings *settings, struct slice hostname);
+/* What the keys of a domain block say of who in the cluster hands its mail over. */
+void settings_share(struct settings *settings, const struct entry *const *entries,
+                    struct route_config *route);
 /* NULL: there is no such block. */
 const struct ldap_config *settings_find_ldap(const struct settings *settings, struct slice name);
 /* What is special to listeners with protocol = odmr: their users. `users` may be NULL. */

@@ -70,6 +70,7 @@ static void put_form(struct buffer *out, const struct setting *setting)
         [SETTING_URL] = "URL",
         [SETTING_KINDS] = "{KIND, ...}",
         [SETTING_NETWORKS] = "{NETWORK, ...}",
+        [SETTING_MEMBERS] = "NODE | {NODE, ...}",
         [SETTING_ROLES] = "{ROLE, ...}",
         [SETTING_SENDERS] = "{PATTERN, ...}",
         [SETTING_SERVER] = "SERVER",

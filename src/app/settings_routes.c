@@ -451,6 +451,7 @@ static void fill_domain(struct routes *routes, struct route_config *route,
     routes->domain_blocks++;
     fill_patterns(routes, route, block);
     settings_recipients(settings, route, entries);
+    settings_share(settings, entries, route);
     const struct entry *etrn = settings_entry(entries, BLOCK_DOMAIN, "etrn-from");
     if (etrn != NULL) {
         route->etrn_from = settings_networks(settings, etrn, NULL, &route->etrn_from_count);

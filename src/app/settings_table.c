@@ -391,6 +391,15 @@ const struct setting settings_table[] = {
              "backup gains nothing. Mail servers go to the primary next; one that cannot reach it, "
              "though we can, waits with its mail; but it makes us look whether the primary still is, at "
              "most once a second. Not for relay clients and whom an allow block names."},
+    {"nodes", SETTING_MEMBERS, .block = BLOCK_DOMAIN, .otherwise = "any",
+     .text = "In a cluster: the nodes that hand its mail over; others do only while none of these is "
+             "up. Of several each has its part of the recipients."},
+    {"site", SETTING_TEXT, .block = BLOCK_DOMAIN, .otherwise = "any",
+     .text = "In a cluster: the site whose nodes hand its mail over; others do only while none of "
+             "these is up. Not with nodes."},
+    {"split", SETTING_SWITCH, DOMAIN(split), .fallback = "no",
+     .text = "In a cluster: whether its recipients are spread over nodes, for a domain that is too "
+             "much for one."},
     {"etrn-from", SETTING_NETWORKS, DOMAIN(etrn_from), .otherwise = "only the domain's servers",
      .text = "Networks that may ask with ETRN for the domain's mail, beside the servers of its chain. "
              "It goes to that chain, whoever asks."},

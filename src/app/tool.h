@@ -197,9 +197,15 @@ enum control_exit tool_queue_import(struct tool *tool);
 enum control_exit tool_queue_resend(struct tool *tool);
 enum control_exit tool_queue_watch(struct tool *tool);
 enum control_exit tool_server(struct tool *tool);
+enum control_exit tool_node_list(struct tool *tool);
+enum control_exit tool_node_change(struct tool *tool);
 enum control_exit tool_tls_reports(struct tool *tool);
 enum control_exit tool_server_history(struct tool *tool);
 enum control_exit tool_guard(struct tool *tool);
+enum tool_colour tool_node_colour(const char *state);
+/* The table of nodes, and a row of it. */
+struct tool_table *tool_node_table(const struct tool *tool);
+void tool_node_row(struct tool_table *table, const json_t *row);
 enum tool_colour tool_guard_colour(const char *state);
 enum control_exit tool_recipients_list(struct tool *tool);
 enum control_exit tool_recipients_import(struct tool *tool);

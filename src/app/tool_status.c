@@ -198,6 +198,39 @@ static void print_servers(const struct status *status)
 }
 
 /* Those with something to say. */
+/* The members of the cluster, if there is one, and what stands here alone. */
+static void print_cluster(const struct status *status)
+{
+    const json_t *cluster = json_object_get(status->row, "cluster"), *node;
+    const json_t *database = json_object_get(cluster, "database");
+    char age[TOOL_TEXT], reason[512];
+    size_t index;
+    if (!json_is_object(cluster)) {
+        return;
+    }
+    int64_t one_copy = tool_integer(cluster, "one_copy");
+    if (json_is_true(json_object_get(database, "up"))) {
+        printf("Database  up, a commit takes %.1f ms",
+               json_number_value(json_object_get(database, "commit_ms")));
+    } else {
+        int64_t away_ms = tool_integer(status->row, "now") - tool_integer(database, "since");
+        printf("Database  %saway for %s%s: %s", tool_colour_text(status->tool, COLOUR_BAD),
+               tool_age(away_ms / 1000, age), tool_colour_text(status->tool, COLOUR_PLAIN),
+               tool_clean(tool_string(database, "reason"), reason, sizeof(reason)));
+    }
+    if (one_copy > 0) {
+        printf("; %lld %s here alone", (long long)one_copy,
+               plural(one_copy, "message is", "messages are"));
+    }
+    printf("\n\n");
+    struct tool_table *table = tool_node_table(status->tool);
+    json_array_foreach(json_object_get(status->row, "nodes"), index, node)
+    {
+        tool_node_row(table, node);
+    }
+    tool_table_end(table);
+}
+
 static void print_guards(const struct status *status)
 {
     const json_t *guard;
@@ -317,6 +350,7 @@ enum control_exit tool_status(struct tool *tool)
         print_queue(&status);
         print_disk(&status);
         print_copies(&status);
+        print_cluster(&status);
         print_guards(&status);
         print_standby(&status);
         print_servers(&status);

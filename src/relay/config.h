@@ -170,6 +170,9 @@ struct route_config {
     struct slice drill_recipient;
     const struct ip_network *etrn_from; /* ROUTE_DOMAIN: who may ask beside its servers */
     uint32_t etrn_from_count;
+    /* ROUTE_DOMAIN, in a cluster (cluster/share.h): */
+    struct slice share_group; /* the nodes, or the site, that it prefers; or empty */
+    bool split;               /* its recipients are spread over nodes */
 };
 #define QUOTA_DEFAULT UINT64_MAX
 

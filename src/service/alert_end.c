@@ -47,6 +47,11 @@ static const struct {
     [ALERT_UNFENCED] = {"the other machine of the pair is known to have stopped", ""},
     [ALERT_SPLIT] = {"nothing more comes late from the other machine of the pair", ""},
     [ALERT_NO_STANDBY] = {"the other machine of the pair stands by again", ""},
+    [ALERT_CLUSTER] = {"this node has joined its cluster", ""},
+    [ALERT_DATABASE] = {"the cluster's database answers again", ""},
+    [ALERT_LAPSED] = {"this node hands mail over again", ""},
+    [ALERT_NODE] = {"node ", " is here again"},
+    [ALERT_TAKEOVER_LATE] = {"what node ", " owned has owners again"},
     [ALERT_MORE] = {"all conditions are listed again", ""},
 };
 

@@ -173,17 +173,15 @@ struct hook_config {
     uint32_t rate;       /* messages an hour */
 };
 
-/* What a member of a cluster is for. */
-enum { CLUSTER_GATEWAY = 1, CLUSTER_NODE = 2, CLUSTER_HUB = 4 };
-enum { CLUSTER_NAME_MAX = 63, CLUSTER_DATABASE_MAX = 4095 };
+enum { CLUSTER_DATABASE_MAX = 4095 };
 
 struct cluster_config {
     struct slice database; /* for libpq; empty: there is no cluster */
     struct slice password; /* of the database; known to core and helper only; empty elsewhere */
     struct slice name;
     struct slice site; /* or empty */
-    uint8_t roles;
-    bool defers; /* mail that the database cannot take now; else the journal takes it */
+    unsigned roles;    /* enum node_role (cluster/balance.h) */
+    bool defers;       /* mail that the database cannot take now; else the journal takes it */
 };
 
 enum guard_undo_when { GUARD_UNDO_MANUAL, GUARD_UNDO_WATCH, GUARD_UNDO_SERVER };

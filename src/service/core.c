@@ -4,6 +4,7 @@
  * slices between other work; when all is loaded and every ring of edge-out has said what it still
  * works on, dispatch begins.
  */
+#include "service/core_cluster.h"
 #include "service/core_errands.h"
 #include "service/core_policies.h"
 #include "service/core_tls_reports.h"
@@ -41,6 +42,13 @@ struct relay_time core_now(void)
     return (struct relay_time){.steady_ms = clock_steady_ms(), .wall_ms = clock_wall_ms()};
 }
 
+/* In a cluster by the database's time, which says which partition it is in. */
+struct message_id core_make_id(struct core *core)
+{
+    int64_t ahead_ms = core->cluster != NULL ? core_cluster_clock_ahead_ms(core->cluster) : 0;
+    return id_make(&core->ids, clock_wall_ms() + ahead_ms);
+}
+
 _Noreturn void core_out_of_memory(void)
 {
     report_problem("out of memory", ERROR_MEMORY);
@@ -76,6 +84,13 @@ static void load_message(void *context, struct spool_handle handle,
                          const struct spool_message *message)
 {
     struct core *core = context;
+    core->unwanted = core->cluster != NULL && !core_cluster_wants(core->cluster, handle);
+    if (core->unwanted) {
+        return;
+    }
+    if (core->cluster != NULL) {
+        core_cluster_loading(core->cluster);
+    }
     core_lease_late_message(core, message->id);
     /* Its notes would find nobody, and compaction would forget them. */
     if (relay_add(core->relay, handle, message, core_now()) != ERROR_NONE) {
@@ -87,14 +102,26 @@ static void load_fate(void *context, struct spool_handle handle, uint32_t delive
                       enum spool_fate fate)
 {
     struct core *core = context;
-    relay_load_fate(core->relay, handle, delivery, fate);
+    if (!core->unwanted) {
+        relay_load_fate(core->relay, handle, delivery, fate);
+    }
+}
+
+static void load_elsewhere(void *context, struct spool_handle handle, uint32_t delivery)
+{
+    struct core *core = context;
+    if (!core->unwanted) {
+        relay_load_elsewhere(core->relay, handle, delivery);
+    }
 }
 
 static void load_note(void *context, struct spool_handle handle, uint32_t delivery, uint16_t kind,
                       struct slice payload)
 {
     struct core *core = context;
-    relay_load_note(core->relay, handle, delivery, kind, payload, core_now());
+    if (!core->unwanted) {
+        relay_load_note(core->relay, handle, delivery, kind, payload, core_now());
+    }
 }
 
 static void load_global(void *context, struct slice key, struct slice payload)
@@ -116,6 +143,7 @@ static struct spool_loader loader_of(struct core *core)
     return (struct spool_loader){.context = core,
                                  .message = load_message,
                                  .fate = load_fate,
+                                 .elsewhere = load_elsewhere,
                                  .note = load_note,
                                  .global_note = load_global,
                                  .damage = load_damage,
@@ -359,6 +387,26 @@ static enum error open_log(void *context, struct loop *loop, const struct spool_
     return spool_open_log(loop, opening->disk, &opening->settings, owner, ret_spool);
 }
 
+static enum error new_member(struct loop *loop, const struct service_config *config,
+                             uint32_t generation, const struct log_opening *opening,
+                             struct disk *events_disk, struct counters *counters,
+                             struct core **ret_core)
+{
+    struct core_cluster *cluster = core_cluster_new(loop, config);
+    if (cluster == NULL) {
+        core_out_of_memory();
+    }
+    core_cluster_set_journal(cluster, opening->disk, &opening->settings);
+    enum error error = core_new_with(loop, config, generation, core_cluster_open, cluster,
+                                     events_disk, counters, NULL, ret_core);
+    if (error != ERROR_NONE) {
+        core_cluster_free(cluster);
+        return error;
+    }
+    (*ret_core)->cluster = cluster;
+    return ERROR_NONE;
+}
+
 enum error core_new(struct loop *loop, const struct service_config *config, uint32_t generation,
                     struct disk *spool_disk, struct disk *events_disk, struct counters *counters,
                     const struct lease_page *lease, struct core **ret_core)
@@ -372,12 +420,36 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
         opening.settings.large_bytes = config->large_content_bytes;
     }
     opening.settings.reserve_bytes = config->reserve_bytes;
+    if (config->cluster.database.length > 0) {
+        return new_member(loop, config, generation, &opening, events_disk, counters, ret_core);
+    }
     if (lease != NULL) {
         opening.settings.token = lease->token;
         opening.settings.ended_token = atomic_load(&lease->ended_token);
     }
     return core_new_with(loop, config, generation, open_log, &opening, events_disk, counters, lease,
                          ret_core);
+}
+
+/* Drawn once for a state directory: another one with our name in the cluster is not we. */
+static struct message_id own_instance(struct core *core)
+{
+    static const char name[] = "instance";
+    struct message_id instance;
+    struct buffer text;
+    buffer_init(&text, 64);
+    if (whole_files_read(core->files, name, &text) == ERROR_NONE &&
+        id_from_text(slice_trim(buffer_slice(&text)), &instance)) {
+        buffer_done(&text);
+        return instance;
+    }
+    char id[ID_TEXT_LENGTH + 1];
+    instance = (struct message_id){random_u64(), random_u64()};
+    id_to_text(instance, id);
+    buffer_clear(&text);
+    buffer_printf(&text, "%s\n", id);
+    whole_files_write(core->files, name, &text);
+    return instance;
 }
 
 void core_keep_state(struct core *core, struct disk *disk)
@@ -388,6 +460,10 @@ void core_keep_state(struct core *core, struct disk *disk)
     }
     core_policies_keep(core, core->files);
     core_tls_reports_keep(core, core->files);
+    if (core->cluster != NULL &&
+        core_cluster_join(core->cluster, core, own_instance(core)) != ERROR_NONE) {
+        core_out_of_memory();
+    }
 }
 
 void core_set_broken_handler(struct core *core, void (*fn)(void *context, enum core_edge edge),
@@ -420,7 +496,12 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
 {
     const struct relay_envelopes envelopes = {.context = core, .read = read_for_relay};
     core_recipients_reconfigure(core);
-    enum error error = relay_reconfigure(core->relay, &config->relay, &envelopes, core_now());
+    enum error error =
+        core->cluster == NULL ? ERROR_NONE : core_cluster_reconfigure(core->cluster, config);
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    error = relay_reconfigure(core->relay, &config->relay, &envelopes, core_now());
     if (error != ERROR_NONE) {
         return error;
     }
@@ -476,6 +557,9 @@ void core_check_stopped(struct core *core)
     if (!hopeless && !is_idle(core)) {
         return;
     }
+    if (core->cluster != NULL && !core_cluster_stop(core->cluster)) {
+        return;
+    }
     void (*stopped)(void *context) = core->stopped;
     core->stopped = NULL;
     events_tick(core->events, clock_wall_ms());
@@ -507,6 +591,7 @@ void core_free(struct core *core)
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core_in_attach(core, i, NULL); /* contents that never came to a commit */
     }
+    core_cluster_leave(core->cluster);
     spool_close(core->spool);   /* completes what is under way: relay and events still live */
     core_recipients_done(core); /* requests have waited for it, and forget what they asked */
     core_resolutions_done(core);
@@ -519,6 +604,7 @@ void core_free(struct core *core)
     core_errands_done(core);
     whole_files_free(core->files);
     core_act_done(core);
+    core_cluster_free(core->cluster);
     relay_free(core->relay);
     events_close(core->events);
     event_bound_free(core->refusals);

@@ -42,6 +42,7 @@ static struct writes *writes_new(struct core *core)
     writes->durability = SPOOL_LAZY;
     writes->after = CORE_NOTHING_AFTER;
     writes->failed_before = false;
+    writes->serial = ++core->writes_made;
     return writes;
 }
 
@@ -231,8 +232,7 @@ static void take_notices(struct core *core, struct writes *writes,
     *end = writes->notices;
     writes->notices = NULL;
     for (struct notice *notice = *end; notice != NULL; notice = notice->next) {
-        assert(at < count);
-        notice->handle = handles[at++];
+        notice->handle = at < count ? handles[at++] : SPOOL_NO_HANDLE; /* none in a cluster */
         report_accepted(core, &notice->message);
     }
     relay_notices(core);
@@ -258,13 +258,15 @@ static void written(void *context, enum error error, const struct spool_handle *
 {
     struct writes *writes = context;
     struct core *core = writes->core;
-    if (error != ERROR_NONE) {
+    if (error != ERROR_NONE && error != ERROR_DENIED) {
         not_written(writes, error);
         return;
     }
     list_remove(&writes->link);
     struct core_after after = writes->after;
-    take_notices(core, writes, handles, count);
+    if (error == ERROR_NONE) {
+        take_notices(core, writes, handles, count);
+    } /* else what was decided of another node's mail is void; its facts are stored */
     writes_free(writes);
     finish(core, after, ERROR_NONE);
     core_check_stopped(core);
@@ -383,6 +385,21 @@ bool core_act_is_idle(const struct core *core)
         }
     }
     return true;
+}
+
+static uint64_t oldest_of(const struct link *list, uint64_t oldest)
+{
+    LIST_EACH(list, at, after)
+    {
+        uint64_t serial = LIST_ENTRY(at, struct writes, link)->serial;
+        oldest = serial < oldest ? serial : oldest;
+    }
+    return oldest;
+}
+
+uint64_t core_act_oldest(const struct core *core)
+{
+    return oldest_of(&core->unwritten, oldest_of(&core->writes_under_way, UINT64_MAX));
 }
 
 void core_act_tick(struct core *core)

@@ -302,6 +302,13 @@ static void tell_dead(struct core *core, const struct relay_action *action)
                  clock_wall_ms());
 }
 
+void report_takeover(struct core *core, struct slice node, const char *text)
+{
+    counter_add(core->counters, COUNTER_ALERTS, 1);
+    tell(LOG_LEVEL_WARNING, "alert", ALERT_TAKEOVER, node, LOG_TEXT("text", text));
+    (void)spread(core, ALERT_HAPPENED, ALERT_TAKEOVER, node, text, clock_wall_ms());
+}
+
 /* Told twice, soon and very soon; it is over when its mail is gone. */
 static void tell_expiry(struct core *core, const struct relay_action *action)
 {

@@ -107,8 +107,10 @@ static void stored(void *context, enum error error, const struct spool_handle *h
 {
     struct control_import *import = context;
     struct core *core = import->core;
-    if (error == ERROR_NONE && count == 1 && !all_finished(import)) {
+    if (error == ERROR_NONE && !all_finished(import)) {
         report_accepted(core, &import->message);
+    }
+    if (error == ERROR_NONE && count == 1 && !all_finished(import)) {
         import->message.sequence = spool_sequence(core->spool, handles[0]);
         relay_together_begin(core->relay, core_now());
         if (relay_add(core->relay, handles[0], &import->message, core_now()) != ERROR_NONE) {

@@ -343,10 +343,11 @@ static void stored(void *context, enum error error, const struct spool_handle *h
     struct resent *resent = context;
     struct core *core = resent->core;
     struct control_request *request = resent->request;
-    if (error == ERROR_NONE && count == 1) {
+    struct spool_handle handle = count > 0 ? handles[0] : SPOOL_NO_HANDLE;
+    if (error == ERROR_NONE) {
         report_accepted(core, &resent->message);
         report_resent(core, &resent->message, resent->deliveries, resent->all, resent->server);
-        if (!core_in_relay(core, handles[0], &resent->message)) {
+        if (!core_in_relay(core, handle, &resent->message)) {
             core_out_of_memory(); /* a restart reads it */
         }
         request->done++;
@@ -396,7 +397,7 @@ static enum error submit(struct control_request *request, struct resent *resent)
 {
     struct core *core = request->core;
     struct spool_message *message = &resent->message;
-    message->id = id_make(&core->ids, clock_wall_ms());
+    message->id = core_make_id(core);
     message->received_ms = clock_wall_ms();
     message->odometer_s = relay_odometer(core->relay, message, core_now());
     spool_batch_begin(core->spool);

@@ -309,6 +309,8 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "safety_copies", copies_object(core, &state));
     control_set(row, "guards", control_guards(core));
     control_set(row, "standby", core_lease_status(core));
+    control_set(row, "cluster", control_cluster(core));
+    control_set(row, "nodes", control_nodes(core));
     control_set(row, "alerts", alerts_piece(request));
     return row;
 }

@@ -163,7 +163,7 @@ static struct notice *make_message(struct core *core, const struct drill *drill,
     }
     *to = (struct spool_recipient){.address = address, .notify = SPOOL_NOTIFY_NEVER};
     notice->message = (struct spool_message){
-        .id = id_make(&core->ids, clock_wall_ms()),
+        .id = core_make_id(core),
         .received_ms = clock_wall_ms(),
         .flags = SPOOL_DRILL | (drill->envelope_only ? SPOOL_ENVELOPE_ONLY : 0),
         .header_length = header_length,

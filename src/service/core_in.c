@@ -13,6 +13,7 @@
  * then stops reading its sockets. Meanwhile the spool is asked to move on what messages under way
  * hold: those who would end them are in a ring that is not read.
  */
+#include "service/core_cluster.h"
 #include "service/core_internal.h"
 
 #include "relay/notes.h"
@@ -24,6 +25,7 @@
 enum {
     COMMITS_KEPT_MAX = 1024,
     RELIEF_MS = 2,
+    AHEAD_TOLD_MS = 1000,
     QUOTA_CHECK_BYTES = 16 << 20,
     ANSWER_BYTES = 1 + 8 + 1,
     ROUTE_BYTES = 1 + 4 + 4 + 1 + 1 + 4 + 8,
@@ -179,6 +181,9 @@ static void push_answers(struct core_edge_in *in)
 
 bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_message *message)
 {
+    if (handle.index == SPOOL_NO_HANDLE.index) {
+        return true; /* in a cluster its owner hears of it from the spool, be it we ourselves */
+    }
     message->sequence = spool_sequence(core->spool, handle);
     enum error error = relay_add(core->relay, handle, message, core_now());
     if (error != ERROR_NONE) {
@@ -193,7 +198,7 @@ bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_m
 static bool relay_commit(struct commit *commit)
 {
     struct core *core = commit->core;
-    if (!commit->is_held) {
+    if (!commit->is_held || commit->handle.index == SPOOL_NO_HANDLE.index) {
         return core_in_relay(core, commit->handle, &commit->message);
     }
     relay_together_begin(core->relay, core_now());
@@ -212,7 +217,7 @@ static void commit_done(void *context, enum error error, const struct spool_hand
 {
     struct commit *commit = context;
     struct core *core = commit->core;
-    assert(error != ERROR_NONE || count == 1);
+    assert(error != ERROR_NONE || count == (core->cluster == NULL));
     core->commits_under_way--;
     core->commit_bytes -= commit->tail_bytes;
     commit->error = error;
@@ -223,7 +228,7 @@ static void commit_done(void *context, enum error error, const struct spool_hand
             report_operator(core, EVENT_HELD, commit->message.id, SPOOL_ALL_DELIVERIES,
                             commit->message.origin.verdicts);
         }
-        commit->handle = handles[0];
+        commit->handle = count > 0 ? handles[0] : SPOOL_NO_HANDLE;
         if (!list_is_empty(&core->unrelayed) || !relay_commit(commit)) {
             list_append(&core->unrelayed, &commit->unrelayed); /* in order, as stored */
         }
@@ -562,16 +567,23 @@ static bool send_route(struct core_edge_in *in, uint32_t index)
     return !frame->failed && ring_send(in->ring, buffer_slice(frame)) == ERROR_NONE;
 }
 
+static bool send_accepting(struct core_edge_in *in)
+{
+    struct core *core = in->core;
+    struct buffer *frame = &core->frame;
+    buffer_clear(frame);
+    buffer_put_u8(frame, CHANNEL_ACCEPTING);
+    buffer_put_u8(frame, (uint8_t)core->accepting);
+    buffer_put_u64(frame, (uint64_t)core->clock_ahead_ms);
+    return !frame->failed && ring_send(in->ring, buffer_slice(frame)) == ERROR_NONE;
+}
+
 /* announce_at: 0 is CHANNEL_ACCEPTING, 1 + i is route i. */
 static void push_announcements(struct core_edge_in *in)
 {
     struct core *core = in->core;
     while (in->announce_at <= core->config->relay.route_count) {
-        uint8_t accepting[2] = {CHANNEL_ACCEPTING, (uint8_t)core->accepting};
-        bool sent =
-            in->announce_at == 0
-                ? ring_send(in->ring, slice_make(accepting, sizeof(accepting))) == ERROR_NONE
-                : send_route(in, in->announce_at - 1);
+        bool sent = in->announce_at == 0 ? send_accepting(in) : send_route(in, in->announce_at - 1);
         if (!sent) {
             return; /* goes on when there is room */
         }
@@ -624,7 +636,10 @@ void core_in_announce(struct core *core, bool repeat)
 {
     struct spool_state state;
     spool_status(core->spool, &state);
-    bool changed = repeat || core->accepting != state.accepting;
+    int64_t ahead_ms = core->cluster != NULL ? core_cluster_clock_ahead_ms(core->cluster) : 0;
+    bool changed = repeat || core->accepting != state.accepting ||
+                   llabs(ahead_ms - core->clock_ahead_ms) >= AHEAD_TOLD_MS;
+    core->clock_ahead_ms = changed ? ahead_ms : core->clock_ahead_ms;
     core->accepting = state.accepting;
     core->bytes_since_quota = 0;
     for (uint32_t i = 0; i < core->config->relay.route_count; i++) {

@@ -146,6 +146,7 @@ struct writes {
     struct notice *notices;
     struct core_after after;
     bool failed_before;
+    uint64_t serial; /* in the order of their making */
 };
 
 /* ---- core ----------------------------------------------------------------------------------- */
@@ -171,6 +172,7 @@ struct core {
     uint32_t ended_token;           /* as the spool was told */
     uint64_t late;                  /* messages and fates of another writer that came late */
     struct id_maker ids;
+    struct core_cluster *cluster; /* NULL: this machine is alone */
     int64_t started_wall_ms;
     uint64_t accepted_messages, accepted_bytes; /* since then */
 
@@ -183,6 +185,7 @@ struct core {
     struct loop_timer *in_relief; /* not read on: too much content waits for storage */
     struct loop_later *out_later;
     bool loaded;
+    bool unwanted; /* what the spool hands over is about a message that is not for relay */
     bool load_again;
     bool dispatching;
     bool stopping;
@@ -194,7 +197,8 @@ struct core {
     void *edge_broken_context;
 
     struct core_edge_in in[CORE_EDGES_MAX];
-    enum error accepting; /* as last told */
+    enum error accepting;   /* as last told */
+    int64_t clock_ahead_ms; /* as last told: of the database's clock, for ids */
     uint64_t
         milters_away[MILTERS_MAX]; /* of each filter, a bit for each loop that cannot reach it */
     struct route_state {
@@ -228,7 +232,8 @@ struct core {
     struct writes *gathering;
     struct link writes_free;
     struct link writes_under_way;
-    struct link unwritten;            /* the spool failed: in order, for later */
+    struct link unwritten; /* the spool failed: in order, for later */
+    uint64_t writes_made;
     struct notice *unrelayed_notices; /* stored, but relay had no memory: in order */
     uint32_t notes_pending;
 
@@ -271,6 +276,7 @@ static inline struct slice core_server_name(const struct core *core, uint32_t se
 /* A server of the configuration, or an exchanger that is there. */
 bool core_has_server(const struct core *core, struct slice name);
 struct relay_time core_now(void);
+struct message_id core_make_id(struct core *core);
 /* Calls back who asked core_stop(), once nothing is under way. */
 void core_check_stopped(struct core *core);
 /* Memory is out where going on would forget a fact about mail: a restart reads it from the journal
@@ -391,6 +397,8 @@ void core_act_tick(struct core *core);
  * and tried again. */
 void core_act_store(struct core *core, struct notice *notice);
 bool core_act_is_idle(const struct core *core);
+/* The serial of the oldest writes that the spool has not done; UINT64_MAX: there are none. */
+uint64_t core_act_oldest(const struct core *core);
 #define CORE_NOTHING_AFTER ((struct core_after){0})
 
 /* core_drill.c */
@@ -468,6 +476,8 @@ void report_milter(struct core *core, struct slice name, struct slice why);
 /* About a server's guard; `text` NULL: it is over. */
 void report_guard(struct core *core, enum alert_kind kind, struct slice server, const char *text,
                   int64_t since_ms);
+/* What a node of the cluster owned has been taken over. */
+void report_takeover(struct core *core, struct slice node, const char *text);
 /* `problem` NULL: the list of recipients from there is well. */
 void report_list(struct core *core, struct slice source, const char *problem);
 void report_alert_while(struct core *core, enum alert_kind kind, bool stands, const char *text);

@@ -168,7 +168,7 @@ static void add_event(struct logins *logins, const struct login_news *news, uint
     struct event event = {
         .kind = is_good ? EVENT_LOGIN : EVENT_DENIED,
         .time_ms = clock_wall_ms(),
-        .id = id_make(&core->ids, clock_wall_ms()),
+        .id = core_make_id(core),
         .delivery = EVENTS_NO_DELIVERY,
         .has_client = true,
         .client = news->client,

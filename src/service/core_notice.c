@@ -85,7 +85,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
     if (original.sender.length == 0 || !names_all(&original, action)) {
         return ERROR_CORRUPT;
     }
-    struct message_id id = id_make(&core->ids, clock_wall_ms());
+    struct message_id id = core_make_id(core);
     char id_text[ID_TEXT_LENGTH + 1];
     char original_text[ID_TEXT_LENGTH + 1];
     id_to_text(id, id_text);

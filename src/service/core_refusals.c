@@ -66,7 +66,7 @@ void core_refusals_tick(struct core *core)
     uint64_t left_out;
     while (core->refusals != NULL &&
            event_bound_over(core->refusals, core_now().steady_ms, &rest.client, &left_out)) {
-        rest.id = id_make(&core->ids, clock_wall_ms());
+        rest.id = core_make_id(core);
         add(core, &rest, left_out);
     }
 }

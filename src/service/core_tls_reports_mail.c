@@ -74,7 +74,7 @@ static struct notice *make_message(struct core *core, const struct tls_report_ma
         return NULL;
     }
     char border[ID_TEXT_LENGTH + 3] = "=_";
-    struct message_id id = id_make(&core->ids, clock_wall_ms());
+    struct message_id id = core_make_id(core);
     id_to_text(id, border + 2);
     put_header(&notice->content, core, mail, address, border);
     size_t header_length = notice->content.length;

@@ -180,6 +180,7 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
         return take_stored(in, &reader);
     case CHANNEL_ACCEPTING:
         in->accepting = (enum error)reader_u8(&reader);
+        in->clock_ahead_ms = (int64_t)reader_u64(&reader);
         return !reader.failed;
     case CHANNEL_ROUTE:
         return take_route(in, &reader);

@@ -225,6 +225,7 @@ struct smtp_in {
     struct id_maker ids;
     struct hash_key key;
     enum error accepting;
+    int64_t clock_ahead_ms;         /* of the cluster's clock; 0 without one */
     struct route_table routes;      /* of the configuration in force */
     struct route_table next_routes; /* of one that core has heard of before us */
     uint32_t generation;

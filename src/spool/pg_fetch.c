@@ -175,6 +175,25 @@ static bool link_other(struct pg_spool *pg, uint32_t part, struct message_id id)
     return true;
 }
 
+static void fetch_on(struct pg_fetch *fetch);
+
+/* The journal has forgotten by now what it was about to. */
+static void forgotten(void *context, enum error error, const struct spool_handle *handles,
+                      size_t count)
+{
+    (void)handles;
+    (void)count;
+    struct pg_fetch *fetch = context;
+    if (error != ERROR_NONE) {
+        fetch_end(fetch, error);
+        return;
+    }
+    fetch->opened = false;
+    fetch->piece = 0;
+    arena_reset(&fetch->arena);
+    fetch_on(fetch);
+}
+
 static void keep(struct pg_fetch *fetch)
 {
     struct pg_spool *pg = fetch->pg;
@@ -190,7 +209,13 @@ static void keep(struct pg_fetch *fetch)
     fetch->content = NULL;
     if (error != ERROR_NONE) {
         spool_batch_cancel(pg->journal);
-        fetch_end(fetch, error == ERROR_EXISTS ? ERROR_AGAIN : error);
+        if (error != ERROR_EXISTS) {
+            fetch_end(fetch, error);
+            return;
+        }
+        /* It was here, was wanted no more, and its end is on its way. */
+        spool_batch_begin(pg->journal);
+        spool_batch_submit(pg->journal, SPOOL_WRITTEN, forgotten, fetch);
         return;
     }
     spool_batch_new_note(pg->journal, SPOOL_ALL_DELIVERIES, PG_NOTE_STORED, SLICE_EMPTY);

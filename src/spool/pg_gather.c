@@ -218,6 +218,9 @@ static bool is_watermark_due(const struct pg_spool *pg)
 
 bool pg_is_wanted(const struct pg_spool *pg)
 {
+    if (!pg_has_joined(pg)) {
+        return false;
+    }
     if (pg->forward_at * sizeof(uint32_t) < pg->forward.length || !list_is_empty(&pg->globals)) {
         return true;
     }

@@ -44,6 +44,7 @@ struct pg_share {
     bool taking;  /* what it holds is being loaded */
     bool leaving; /* `left` is to be called */
     bool stale;   /* because the database says so */
+    bool telling; /* `stale` is to be called */
     int64_t token;
     uint64_t from_xid; /* parts of earlier transactions have been loaded, or given up */
     size_t length;
@@ -338,6 +339,11 @@ struct pg_global {
     struct slice key, payload; /* behind it; the payload as in the journal */
     uint64_t group;            /* that carries it */
 };
+
+static inline bool pg_has_joined(const struct pg_spool *pg)
+{
+    return !pg->shared || pg->settings.node != 0;
+}
 
 static inline struct pg_spool *pg_of(const struct spool *spool)
 {

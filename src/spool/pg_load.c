@@ -318,11 +318,14 @@ static struct pg_page *follow_page(struct pg_spool *pg)
 /* Taking goes before following, so that a share that is taken misses nothing. */
 void pg_load_next(struct pg_spool *pg)
 {
-    if (pg->page != NULL || pg->page_failed || !pg->shared || pg->ending) {
+    if (pg->page != NULL || pg->page_failed || !pg->shared || pg->ending || !pg->journal_loaded ||
+        !pg_has_joined(pg)) {
         return;
     }
     bool asked = true;
-    if (pg->notify_asked) {
+    if (!pg->globals_loaded) {
+        asked = submit(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
+    } else if (pg->notify_asked) {
         pg->notify_asked = false;
         asked = submit(pg, pg_page_new(pg, PG_PAGE_NOTIFY));
     } else if (pg->takes.length > 0) {
@@ -402,7 +405,7 @@ enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool 
     if (!pg->journal_loaded) {
         return pg_local_load(pg, &pg->journal_loaded);
     }
-    if (!pg->globals_loaded) {
+    if (!pg->globals_loaded && !pg->shared) {
         return page_now(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
     }
     if (!pg->shared && !pg->load_complete) {
@@ -411,6 +414,7 @@ enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool 
         }
         error = is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg, pg->only));
     }
+    pg_load_next(pg);
     *ret_complete = error == ERROR_NONE && (pg->shared || pg->load_complete);
     return error;
 }

@@ -186,9 +186,46 @@ void spool_postgres_leave(struct spool *spool, int32_t number)
 
 void pg_share_lost(struct pg_spool *pg, struct pg_share *share)
 {
-    if (share->owned || share->taking) {
-        share->leaving = share->stale = true;
+    if ((share->owned || share->taking) && !share->stale) {
+        share->stale = true;
+        share->telling = pg->shares.stale != NULL;
+        share->leaving |= !share->telling;
         pg_pump_later(pg);
+    }
+}
+
+void spool_postgres_set_node(struct spool *spool, uint16_t node)
+{
+    struct pg_spool *pg = pg_of(spool);
+    if (!pg_has_joined(pg)) {
+        pg->settings.node = node;
+        pg_set_up(pg, true, "");
+    }
+    pg_load_next(pg);
+    pg_pump_later(pg);
+}
+
+int32_t spool_postgres_share(const struct spool *spool, struct spool_handle handle)
+{
+    return pg_of(spool)->owners[handle.index]->number;
+}
+
+static bool is_part_of(const struct pg_spool *pg, uint32_t part, const struct pg_share *share)
+{
+    const struct stored *stored = table_at(&pg->table, part);
+    return !id_is_null(stored->id) && pg->owners[part] == share &&
+           (stored->flags & (STORED_FINISHED | STORED_PENDING)) == 0;
+}
+
+void spool_postgres_parts(const struct spool *spool, int32_t number,
+                          void (*fn)(void *context, struct spool_handle handle), void *context)
+{
+    const struct pg_spool *pg = pg_of(spool);
+    const struct pg_share *share = map_get(&pg->numbers, (uint64_t)number);
+    for (uint32_t i = 0; share != NULL && i < pg->table.used; i++) {
+        if (is_part_of(pg, i, share)) {
+            fn(context, (struct spool_handle){i});
+        }
     }
 }
 
@@ -199,9 +236,7 @@ static void leave(struct pg_spool *pg, struct pg_share *share)
     pg_refuse_held(pg, share);
     pg->shares.left(pg->shares.context, share->number, stale);
     for (uint32_t i = 0; i < pg->table.used; i++) {
-        struct stored *stored = table_at(&pg->table, i);
-        if (!id_is_null(stored->id) && pg->owners[i] == share &&
-            (stored->flags & (STORED_FINISHED | STORED_PENDING)) == 0) {
+        if (is_part_of(pg, i, share)) {
             pg_part_end(pg, i);
         }
     }
@@ -218,7 +253,11 @@ void pg_shares_settle(struct pg_spool *pg)
     size_t cursor = 0;
     struct pg_share *share;
     while ((share = map_next(&pg->numbers, &cursor)) != NULL) {
-        if (share->leaving && !share->taking && share->owned) {
+        if (share->telling) {
+            share->telling = false;
+            pg->shares.stale(pg->shares.context, share->number);
+            cursor = 0;
+        } else if (share->leaving && !share->taking && share->owned) {
             leave(pg, share);
             cursor = 0; /* it may have taken another */
         }

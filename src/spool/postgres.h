@@ -39,9 +39,10 @@ enum {
 /* Who has which part of the mail. Without it everything is one share that is always ours, and what
  * spool.h says of handles at completion and of loading holds. With it:
  *   - completions give no handles: whoever owns the part hears of it by following;
- *   - spool_load() gives the notes about no message, and is complete. Messages come by its loader,
- *     which must stay good until spool_close(), at any time later and never from inside a call: all
- *     that a share holds after spool_postgres_take(), then what follows;
+ *   - spool_load() is complete at once. All comes by its loader, which must stay good until
+ *     spool_close(), at any time later and never from inside a call: once the node's number is
+ * known the notes about no message, then all that a share holds after spool_postgres_take(), then
+ * what follows;
  *   - a handle stands for a part: the deliveries of one message that are in one share. Two parts of
  *     a message may be here; spool_find() gives one of them. */
 struct spool_shares {
@@ -51,15 +52,18 @@ struct spool_shares {
                          uint8_t buffer[SPOOL_SHARE_MAX]);
     /* All that was in it has been loaded. */
     void (*taken)(void *context, int32_t share);
-    /* Its parts will be gone when this returns: their handles are invalid then. `stale`: the
-     * database has refused a decision because somebody else has the share now. */
+    /* The database has refused a decision because somebody else has the share now: it is to be
+     * left, as soon as nothing of it is under way. NULL: it is left at once. */
+    void (*stale)(void *context, int32_t share);
+    /* Its parts will be gone when this returns: their handles are invalid then. `stale`: that was
+     * why. */
     void (*left)(void *context, int32_t share, bool stale);
 };
 
 struct spool_postgres_settings {
     struct database_settings database;
-    uint16_t node;         /* whose notes about no message these are */
-    bool defer_when_away;  /* accept nothing then (ERROR_IO) */
+    uint16_t node;        /* whose notes about no message these are; with shares 0: not known yet */
+    bool defer_when_away; /* accept nothing then (ERROR_IO) */
     uint32_t inline_bytes; /* contents beyond this are cut into chunks */
     uint32_t chunk_bytes;
     const struct spool_shares *shares; /* copied; NULL: one share */
@@ -84,6 +88,12 @@ void spool_postgres_leave(struct spool *spool, int32_t share);
 /* Until when what we own is ours, on the steady clock. Without SPOOL_LEASE_MS left decisions wait.
  * Meaningless without shares. */
 void spool_postgres_lease(struct spool *spool, int64_t good_until_steady_ms);
+/* The node's number. Until it is known nothing is written to the database, as if it were away. */
+void spool_postgres_set_node(struct spool *spool, uint16_t node);
+/* The share that this part is in; and all parts that are here of one. */
+int32_t spool_postgres_share(const struct spool *spool, struct spool_handle handle);
+void spool_postgres_parts(const struct spool *spool, int32_t share,
+                          void (*fn)(void *context, struct spool_handle handle), void *context);
 /* Somebody says that there is something new: looks at once. */
 void spool_postgres_follow(struct spool *spool);
 

@@ -29,6 +29,12 @@ static const char *open_library(struct database_calls *calls)
     return NULL;
 }
 
+const char *database_load_library(void)
+{
+    struct database_calls calls;
+    return open_library(&calls);
+}
+
 static char *copy_text(struct slice text)
 {
     char *copy = malloc(text.length + 1);

@@ -53,6 +53,8 @@ struct database_settings {
 };
 
 /* Opens libpq, so before the process confines itself. NULL: memory. Copies. */
+/* Opens libpq for good: before a process gives up opening libraries. NULL, or what is wrong. */
+const char *database_load_library(void);
 struct database *database_new(const struct database_settings *settings);
 void database_free(struct database *database); /* NULL is allowed */
 /* Tries all hosts at once and takes the first that can be written to; closes what was open. Where

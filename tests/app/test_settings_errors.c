@@ -242,11 +242,19 @@ static void cluster_blocks(void **state)
         {GOOD "cluster { database = \"host=a\" role = {node, hubb} }\n",
          "conf:6: role: 'hubb' is not one of gateway, node, hub; did you mean 'hub'?\n"},
         {GOOD "cluster { database = \"host=a\" name = \"N 1\" }\n",
-         "conf:6: name: 'N 1' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin with a letter "
-         "or digit\n"},
+         "conf:6: name: 'N 1' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin and end with a "
+         "letter or digit\n"},
         {GOOD "cluster { database = \"host=a\" site = -x }\n",
-         "conf:6: site: '-x' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin with a letter or "
-         "digit\n"},
+         "conf:6: site: '-x' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin and end with a "
+         "letter or digit\n"},
+        {GOOD "domain a.example { deliver-to = m1\n nodes = {n1, N2} }\n",
+         "conf:7: nodes: 'N2' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin and end with a "
+         "letter or digit\n"},
+        {GOOD "domain a.example { deliver-to = m1\n nodes = n1\n site = fra }\n",
+         "conf:8: nodes and site: choose one of them\n"},
+        {GOOD "domain a.example { deliver-to = m1\n site = \"a b\" }\n",
+         "conf:7: site: 'a b' is not 1 to 63 of a-z, 0-9, '-', '.', '_' that begin and end with a "
+         "letter or digit\n"},
         {GOOD "cluster { database = \"host=a\"\n database-password-file = nowhere }\n",
          "conf:7: nowhere: No such file or directory\n"},
     };

@@ -216,6 +216,7 @@ void world_tell_accepting(struct world *world, enum error error)
     buffer_init(&frame, 0);
     buffer_put_u8(&frame, CHANNEL_ACCEPTING);
     buffer_put_u8(&frame, (uint8_t)error);
+    buffer_put_u64(&frame, 0);
     tell(world, &frame);
     world_settle(world);
 }

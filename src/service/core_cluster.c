@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Shares come and go. One is taken: the spool loads its parts, and relay gets them as they come.
+ * One is to be left: relay begins nothing more of it; when nothing of it is in flight relay forgets
+ * it; when no write about it is under way either the spool lets it go, and then the others may have
+ * it. One is lost: relay forgets it at once, and the rest follows the same way.
+ */
+#include "service/core_cluster.h"
+
+#include "cluster/member.h"
+#include "relay/routing.h"
+#include "service/core_internal.h"
+#include "service/core_out.h"
+#include "spool/pg_partition.h"
+#include "sys/clock.h"
+#include "sys/log.h"
+#include "sys/worker.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    BEAT_MS = 100,          /* so often the lease is looked at, and what is being left */
+    UPKEEP_MS = 60000,      /* of partitions, by the leader */
+    UPKEEP_AGAIN_MS = 5000, /* while there is more to do, or the database was away */
+    CLEANED_ENOUGH = 1000,  /* pg_partition_clean() has stopped at its bound */
+};
+
+enum owned_state {
+    OWNED,
+    OWNED_RESTING,   /* asked to leave it: nothing new is begun */
+    OWNED_FORGOTTEN, /* relay knows it no more; writes about it may be under way */
+    OWNED_LEAVING,   /* the spool lets it go */
+};
+
+struct owned {
+    uint32_t number;
+    int64_t token;
+    enum owned_state state;
+    bool is_lost;         /* nobody waits for our word that we have left */
+    int64_t again;        /* taken anew meanwhile, with this token; 0: not */
+    uint64_t writes_upto; /* made before relay forgot it */
+    char name[SHARE_NAME_MAX + 1];
+};
+
+struct upkeep {
+    struct core_cluster *cluster;
+    struct database *database;
+    enum database_outcome outcome;
+    size_t retired, removed;
+    char reason[DATABASE_ERROR_SIZE];
+};
+
+struct core_cluster {
+    struct loop *loop;
+    struct core *core; /* NULL until it has joined */
+    const struct service_config *config;
+    struct disk *journal;
+    struct spool_settings spool_settings;
+    struct spool *spool;
+    struct member *member;
+    struct routing *routing;
+    struct map shares; /* number -> struct owned */
+    struct loop_timer *beat;
+    struct loop_later *turn;
+    bool together;
+    bool leads;
+    bool stopping, stopped;
+    struct worker *worker;
+    struct upkeep upkeep;
+    bool upkeep_runs;
+    int64_t upkeep_at_ms;
+    enum database_outcome upkeep_told;
+};
+
+/* ---- which share ------------------------------------------------------------------------------
+ */
+
+static struct slice domain_of(struct slice address)
+{
+    size_t at = address.length;
+    while (at > 0 && address.data[at - 1] != '@') {
+        at--;
+    }
+    return at > 0 ? slice_skip(address, at) : SLICE_EMPTY;
+}
+
+static struct slice name_share(void *context, const struct spool_message *message,
+                               uint32_t delivery, uint8_t buffer[SPOOL_SHARE_MAX])
+{
+    _Static_assert((int)SPOOL_SHARE_MAX > (int)SHARE_NAME_MAX, "with its NUL");
+    const struct core_cluster *cluster = context;
+    struct slice address = message->recipients[delivery].address;
+    uint32_t index = routing_domain(cluster->routing, domain_of(address));
+    if (index == NO_INDEX) {
+        share_name_of(SHARE_OUT, SLICE_EMPTY, false, address, (char *)buffer);
+    } else {
+        const struct route_config *route = &cluster->config->relay.routes[index];
+        share_name_of(SHARE_IN, route->share_group, route->split, address, (char *)buffer);
+    }
+    return slice_from_text((const char *)buffer);
+}
+
+/* ---- what the spool hands over ----------------------------------------------------------------
+ */
+
+/* Whatever came in one turn belongs together: a message is not sent before its notes are read. */
+void core_cluster_loading(struct core_cluster *cluster)
+{
+    if (!cluster->together) {
+        cluster->together = true;
+        relay_together_begin(cluster->core->relay, core_now());
+        loop_later_ask(cluster->turn);
+    }
+}
+
+static void turn_ends(void *context)
+{
+    struct core_cluster *cluster = context;
+    cluster->together = false;
+    relay_together_end(cluster->core->relay, core_now());
+    core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+}
+
+static struct owned *share_of(const struct core_cluster *cluster, struct spool_handle handle)
+{
+    return map_get(&cluster->shares, (uint64_t)spool_postgres_share(cluster->spool, handle));
+}
+
+bool core_cluster_wants(struct core_cluster *cluster, struct spool_handle handle)
+{
+    const struct owned *owned = share_of(cluster, handle);
+    return owned != NULL && owned->state <= OWNED_RESTING;
+}
+
+/* ---- leaving ----------------------------------------------------------------------------------
+ */
+
+static void rest_part(void *context, struct spool_handle handle)
+{
+    const struct core_cluster *cluster = context;
+    (void)relay_rest(cluster->core->relay, handle, true, core_now());
+}
+
+static void forget_part(void *context, struct spool_handle handle)
+{
+    const struct core_cluster *cluster = context;
+    relay_leave(cluster->core->relay, handle, core_now());
+}
+
+static void forget(struct core_cluster *cluster, struct owned *owned)
+{
+    spool_postgres_parts(cluster->spool, (int32_t)owned->number, forget_part, cluster);
+    owned->state = OWNED_FORGOTTEN;
+    core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    owned->writes_upto = cluster->core->writes_made;
+}
+
+static bool is_in_flight(const struct core_cluster *cluster, const struct owned *owned)
+{
+    const struct core *core = cluster->core;
+    size_t cursor = 0;
+    const struct job *job;
+    while ((job = map_next(&core->jobs, &cursor)) != NULL) {
+        if (spool_postgres_share(cluster->spool, job->handle) == (int32_t)owned->number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One step on the way out, if it can be taken. */
+static void go_on(struct core_cluster *cluster, struct owned *owned)
+{
+    if (owned->state == OWNED || owned->state == OWNED_LEAVING || is_in_flight(cluster, owned)) {
+        return;
+    }
+    if (owned->state == OWNED_RESTING) {
+        forget(cluster, owned);
+    }
+    if (core_act_oldest(cluster->core) > owned->writes_upto) {
+        owned->state = OWNED_LEAVING;
+        spool_postgres_leave(cluster->spool, (int32_t)owned->number);
+    }
+}
+
+/* The spool has let it go. */
+static void left(void *context, int32_t number, bool is_stale)
+{
+    (void)is_stale;
+    struct core_cluster *cluster = context;
+    struct owned *owned = map_get(&cluster->shares, (uint64_t)number);
+    assert(owned != NULL && owned->state == OWNED_LEAVING);
+    log_event(LOG_LEVEL_INFO, "share-left", LOG_TEXT("share", owned->name));
+    if (owned->again != 0) {
+        owned->state = OWNED;
+        owned->is_lost = false;
+        owned->token = owned->again;
+        owned->again = 0;
+        spool_postgres_take(cluster->spool, number, owned->token);
+        return;
+    }
+    bool is_lost = owned->is_lost;
+    (void)map_remove(&cluster->shares, (uint64_t)number);
+    free(owned);
+    if (!is_lost && cluster->member != NULL) {
+        member_left(cluster->member, (uint32_t)number);
+    }
+}
+
+static void lose(struct core_cluster *cluster, struct owned *owned)
+{
+    owned->is_lost = true;
+    owned->again = 0;
+    if (owned->state <= OWNED_RESTING) {
+        log_event(LOG_LEVEL_WARNING, "share-lost", LOG_TEXT("share", owned->name),
+                  LOG_NUMBER("token", owned->token));
+        forget(cluster, owned);
+    }
+}
+
+/* The database has refused what we decided: somebody else owns it, and we have not heard yet. */
+static void stale(void *context, int32_t number)
+{
+    struct core_cluster *cluster = context;
+    struct owned *owned = map_get(&cluster->shares, (uint64_t)number);
+    if (owned != NULL && owned->state <= OWNED_RESTING) {
+        lose(cluster, owned);
+        owned->is_lost = false; /* the member holds it still: it is told when we have left */
+    }
+}
+
+/* All that was in it is here. */
+static void loaded(void *context, int32_t number)
+{
+    const struct core_cluster *cluster = context;
+    const struct owned *owned = map_get(&cluster->shares, (uint64_t)number);
+    if (owned != NULL) {
+        log_event(LOG_LEVEL_DEBUG, "share-loaded", LOG_TEXT("share", owned->name));
+    }
+}
+
+/* ---- told by the member -----------------------------------------------------------------------
+ */
+
+static void joined(void *context, int number)
+{
+    struct core_cluster *cluster = context;
+    cluster->core->ids.node = (uint16_t)number;
+    spool_postgres_set_node(cluster->spool, (uint16_t)number);
+    log_event(LOG_LEVEL_INFO, "joined", LOG_NUMBER("number", number));
+    report_alert_over(cluster->core, ALERT_CLUSTER);
+}
+
+static void taken(void *context, const struct member_share *share)
+{
+    struct core_cluster *cluster = context;
+    struct owned *owned = map_get(&cluster->shares, share->number);
+    if (owned != NULL && owned->state != OWNED) {
+        owned->again = share->token; /* taken when it has gone */
+        return;
+    }
+    if (owned == NULL) {
+        owned = calloc(1, sizeof(*owned));
+        if (owned == NULL || map_put(&cluster->shares, share->number, owned) != ERROR_NONE) {
+            core_out_of_memory();
+        }
+        owned->number = share->number;
+        snprintf(owned->name, sizeof(owned->name), "%.*s", SLICE_PRINT(share->name));
+    }
+    owned->token = share->token;
+    log_event(LOG_LEVEL_INFO, "share-taken", LOG_TEXT("share", owned->name),
+              LOG_NUMBER("token", owned->token));
+    spool_postgres_take(cluster->spool, (int32_t)owned->number, owned->token);
+}
+
+static void leave(void *context, const struct member_share *share)
+{
+    struct core_cluster *cluster = context;
+    struct owned *owned = map_get(&cluster->shares, share->number);
+    if (owned == NULL) {
+        member_left(cluster->member, share->number);
+    } else if (owned->state == OWNED) {
+        owned->state = OWNED_RESTING;
+        spool_postgres_parts(cluster->spool, (int32_t)owned->number, rest_part, cluster);
+        core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
+    }
+}
+
+static void lost(void *context, const struct member_share *share)
+{
+    struct core_cluster *cluster = context;
+    struct owned *owned = map_get(&cluster->shares, share->number);
+    if (owned != NULL) {
+        lose(cluster, owned);
+    }
+}
+
+static void leads(void *context, bool leads)
+{
+    struct core_cluster *cluster = context;
+    cluster->leads = leads;
+    cluster->upkeep_at_ms = 0;
+    log_event(LOG_LEVEL_INFO, leads ? "leader" : "leader-no-more", LOG_TEXT("node", "this one"));
+}
+
+/* About another node: each member sees it, the leader alerts. */
+static void tell_of_node(struct core_cluster *cluster, const struct member_news *news)
+{
+    static const char *const words[] = {[MEMBER_NODE_DOWN] = "node-down",
+                                        [MEMBER_NODE_LEFT] = "node-left",
+                                        [MEMBER_NODE_BACK] = "node-back",
+                                        [MEMBER_TAKEN_OVER] = "taken-over",
+                                        [MEMBER_TAKEOVER_LATE] = "takeover-late"};
+    struct core *core = cluster->core;
+    char text[ALERT_TEXT_SIZE];
+    struct slice name = slice_take(news->node, NODE_NAME_MAX);
+    log_event(news->kind == MEMBER_NODE_BACK || news->kind == MEMBER_NODE_LEFT ? LOG_LEVEL_INFO
+                                                                               : LOG_LEVEL_WARNING,
+              words[news->kind], LOG_SLICE("node", name), LOG_NUMBER("shares", news->shares),
+              LOG_NUMBER("after_ms", news->after_ms));
+    bool alerts = cluster->leads;
+    switch (news->kind) {
+    case MEMBER_NODE_DOWN:
+        snprintf(text, sizeof(text), "node %.*s is down: nothing heard for %lld ms",
+                 SLICE_PRINT(name), (long long)news->after_ms);
+        if (alerts) {
+            report_alert_of(core, ALERT_NODE, name, text);
+        }
+        break;
+    case MEMBER_TAKEOVER_LATE:
+        snprintf(text, sizeof(text), "%zu shares of node %.*s have no owner yet", news->shares,
+                 SLICE_PRINT(name));
+        if (alerts) {
+            report_alert_of(core, ALERT_TAKEOVER_LATE, name, text);
+        }
+        break;
+    case MEMBER_TAKEN_OVER:
+        report_alert_over_of(core, ALERT_TAKEOVER_LATE, name);
+        snprintf(text, sizeof(text), "%zu shares of node %.*s were taken over after %lld ms",
+                 news->shares, SLICE_PRINT(name), (long long)news->after_ms);
+        if (alerts) {
+            report_takeover(core, name, text);
+        }
+        break;
+    default:
+        report_alert_over_of(core, ALERT_NODE, name);
+        report_alert_over_of(core, ALERT_TAKEOVER_LATE, name);
+        break;
+    }
+}
+
+static void news(void *context, const struct member_news *news)
+{
+    struct core_cluster *cluster = context;
+    struct core *core = cluster->core;
+    char text[ALERT_TEXT_SIZE];
+    switch (news->kind) {
+    case MEMBER_AWAY:
+        snprintf(text, sizeof(text), "the cluster's database does not answer: %s", news->text);
+        report_alert(core, ALERT_DATABASE, text);
+        break;
+    case MEMBER_HERE:
+        report_alert_over(core, ALERT_DATABASE);
+        break;
+    case MEMBER_REFUSED:
+        snprintf(text, sizeof(text), "this node may not join: %s", news->text);
+        report_alert(core, ALERT_CLUSTER, text);
+        break;
+    case MEMBER_SPLIT:
+        report_alert(
+            core, ALERT_LAPSED,
+            "the lease has lapsed: nothing is handed over here until the database answers");
+        break;
+    case MEMBER_HEALED:
+        report_alert_over(core, ALERT_LAPSED);
+        break;
+    default:
+        tell_of_node(cluster, news);
+        break;
+    }
+}
+
+/* ---- upkeep of partitions ---------------------------------------------------------------------
+ */
+
+static void upkeep_run(void *context)
+{
+    struct upkeep *upkeep = context;
+    struct pg_partition_settings settings;
+    pg_partition_settings_default(&settings);
+    upkeep->retired = upkeep->removed = 0;
+    upkeep->reason[0] = '\0';
+    enum database_outcome outcome = database_is_connected(upkeep->database)
+                                        ? DATABASE_DONE
+                                        : database_connect(upkeep->database);
+    if (outcome == DATABASE_DONE) {
+        outcome = pg_partition_make(upkeep->database, &settings);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = pg_partition_retire(upkeep->database, &settings, &upkeep->retired);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = pg_partition_clean(upkeep->database, &settings, &upkeep->removed);
+    }
+    if (outcome != DATABASE_DONE) {
+        snprintf(upkeep->reason, sizeof(upkeep->reason), "%s", database_error(upkeep->database));
+    }
+    upkeep->outcome = outcome;
+}
+
+static void upkeep_done(void *context)
+{
+    const struct upkeep *upkeep = context;
+    struct core_cluster *cluster = upkeep->cluster;
+    cluster->upkeep_runs = false;
+    bool more = upkeep->retired > 0 || upkeep->removed >= CLEANED_ENOUGH ||
+                upkeep->outcome != DATABASE_DONE;
+    cluster->upkeep_at_ms = clock_steady_ms() + (more ? UPKEEP_AGAIN_MS : UPKEEP_MS);
+    if (upkeep->retired > 0) {
+        log_event(LOG_LEVEL_INFO, "partitions-retired", LOG_NUMBER("count", upkeep->retired));
+    }
+    bool is_trouble = upkeep->outcome != DATABASE_DONE && upkeep->outcome != DATABASE_AGAIN &&
+                      upkeep->outcome != DATABASE_LOST;
+    if (is_trouble && upkeep->outcome != cluster->upkeep_told) {
+        log_event(LOG_LEVEL_WARNING, "upkeep", LOG_TEXT("reason", upkeep->reason));
+    }
+    cluster->upkeep_told = is_trouble ? upkeep->outcome : DATABASE_DONE;
+}
+
+static void upkeep_if_due(struct core_cluster *cluster)
+{
+    if (!cluster->leads || cluster->upkeep_runs || cluster->stopping ||
+        clock_steady_ms() < cluster->upkeep_at_ms || !member_leads(cluster->member)) {
+        return;
+    }
+    cluster->upkeep_runs =
+        worker_submit(cluster->worker, upkeep_run, upkeep_done, &cluster->upkeep) == ERROR_NONE;
+}
+
+/* ---- the beat ---------------------------------------------------------------------------------
+ */
+
+static void tell_health(struct core_cluster *cluster)
+{
+    const struct core *core = cluster->core;
+    struct relay_totals totals;
+    struct spool_postgres_state database;
+    struct disk_space space = {0};
+    relay_totals(core->relay, &totals);
+    spool_postgres_status(cluster->spool, &database);
+    bool known = core->events_disk->ops->space(core->events_disk, &space) == ERROR_NONE;
+    const struct node_health health = {
+        .messages = (int64_t)totals.messages,
+        .deliveries = (int64_t)totals.deliveries,
+        .journalled = (int64_t)database.one_copy,
+        .disk_free_bytes = known ? (int64_t)space.available_bytes : -1,
+        .disk_bytes = known ? (int64_t)space.total_bytes : -1,
+        .clock_offset_ms = -1,
+        .database_lag_ms = -1,
+    };
+    member_set_health(cluster->member, &health);
+}
+
+static void beat(void *context)
+{
+    struct core_cluster *cluster = context;
+    loop_timer_set(cluster->beat, BEAT_MS);
+    int64_t left_ms = member_lease_left_ms(cluster->member);
+    spool_postgres_lease(cluster->spool, clock_steady_ms() + left_ms);
+    core_job_lease(cluster->core, left_ms >= LEASE_MARGIN_MS);
+    size_t cursor = 0;
+    struct owned *owned;
+    while ((owned = map_next(&cluster->shares, &cursor)) != NULL) {
+        go_on(cluster, owned);
+    }
+    tell_health(cluster);
+    upkeep_if_due(cluster);
+}
+
+/* ---- life cycle -------------------------------------------------------------------------------
+ */
+
+static struct database_settings database_settings(const struct cluster_config *config)
+{
+    return (struct database_settings){.conninfo = config->database,
+                                      .password = config->password,
+                                      .name = SLICE_LITERAL("holdfast"),
+                                      .connect_timeout_ms = 5000};
+}
+
+struct core_cluster *core_cluster_new(struct loop *loop, const struct service_config *config)
+{
+    struct core_cluster *cluster = calloc(1, sizeof(*cluster));
+    if (cluster == NULL) {
+        return NULL;
+    }
+    const struct database_settings database = database_settings(&config->cluster);
+    cluster->loop = loop;
+    cluster->config = config;
+    map_init(&cluster->shares);
+    cluster->routing = routing_new(&config->relay);
+    cluster->worker = worker_new(loop, "upkeep");
+    cluster->upkeep = (struct upkeep){.cluster = cluster, .database = database_new(&database)};
+    cluster->beat = loop_timer_new(loop, beat, cluster);
+    cluster->turn = loop_later_new(loop, turn_ends, cluster);
+    if (cluster->routing == NULL || cluster->worker == NULL || cluster->upkeep.database == NULL ||
+        cluster->beat == NULL || cluster->turn == NULL) {
+        core_cluster_free(cluster);
+        return NULL;
+    }
+    return cluster;
+}
+
+void core_cluster_set_journal(struct core_cluster *cluster, struct disk *journal,
+                              const struct spool_settings *settings)
+{
+    cluster->journal = journal;
+    cluster->spool_settings = *settings;
+}
+
+enum error core_cluster_open(void *context, struct loop *loop, const struct spool_owner *owner,
+                             struct spool **ret_spool)
+{
+    struct core_cluster *cluster = context;
+    const struct spool_shares shares = {
+        .context = cluster, .name = name_share, .taken = loaded, .left = left, .stale = stale};
+    struct spool_postgres_settings settings;
+    spool_postgres_settings_default(&settings);
+    settings.database = database_settings(&cluster->config->cluster);
+    settings.defer_when_away = cluster->config->cluster.defers;
+    settings.shares = &shares;
+    enum error error = spool_open_postgres(loop, cluster->journal, &cluster->spool_settings,
+                                           &settings, owner, ret_spool);
+    cluster->spool = error == ERROR_NONE ? *ret_spool : NULL;
+    return error;
+}
+
+/* One text for each machine, as far as such a thing is known. */
+static size_t machine_name(char text[64])
+{
+    FILE *file = fopen("/etc/machine-id", "re");
+    size_t length = file != NULL ? fread(text, 1, 63, file) : 0;
+    if (file != NULL) {
+        fclose(file);
+    }
+    if (length == 0 && gethostname(text, 63) == 0) {
+        length = strnlen(text, 63);
+    }
+    return length;
+}
+
+enum error core_cluster_join(struct core_cluster *cluster, struct core *core,
+                             struct message_id instance)
+{
+    const struct cluster_config *config = &cluster->config->cluster;
+    char machine[64], place[MEMBER_PLACE_MAX + 1];
+    size_t machine_length = machine_name(machine);
+    snprintf(place, sizeof(place), "%.*s, pid %d",
+             SLICE_PRINT(slice_take(cluster->config->hostname, 200)), (int)getpid());
+    const struct member_settings settings = {.database = database_settings(config),
+                                             .name = config->name,
+                                             .site = config->site,
+                                             .version = SLICE_LITERAL(HOLDFAST_VERSION),
+                                             .roles = config->roles,
+                                             .instance = instance,
+                                             .place = slice_from_text(place),
+                                             .machine = slice_make(machine, machine_length)};
+    const struct member_handler handler = {.context = cluster,
+                                           .joined = joined,
+                                           .taken = taken,
+                                           .leave = leave,
+                                           .lost = lost,
+                                           .leads = leads,
+                                           .news = news};
+    cluster->core = core;
+    cluster->member = member_new(cluster->loop, &settings, &handler);
+    if (cluster->member == NULL) {
+        return ERROR_MEMORY;
+    }
+    loop_timer_set(cluster->beat, BEAT_MS);
+    return ERROR_NONE;
+}
+
+enum error core_cluster_reconfigure(struct core_cluster *cluster,
+                                    const struct service_config *config)
+{
+    struct routing *routing = routing_new(&config->relay);
+    if (routing == NULL) {
+        return ERROR_MEMORY;
+    }
+    routing_free(cluster->routing);
+    cluster->routing = routing;
+    cluster->config = config;
+    return ERROR_NONE;
+}
+
+static void member_has_stopped(void *context)
+{
+    struct core_cluster *cluster = context;
+    cluster->stopped = true;
+    core_check_stopped(cluster->core);
+}
+
+bool core_cluster_stop(struct core_cluster *cluster)
+{
+    if (!cluster->stopping) {
+        cluster->stopping = true;
+        loop_timer_cancel(cluster->beat);
+        cluster->stopped = cluster->member == NULL;
+        if (!cluster->stopped) {
+            member_stop(cluster->member, member_has_stopped, cluster);
+        }
+    }
+    return cluster->stopped;
+}
+
+void core_cluster_leave(struct core_cluster *cluster)
+{
+    if (cluster != NULL) {
+        member_free(cluster->member);
+        cluster->member = NULL;
+        database_interrupt(cluster->upkeep.database);
+        worker_free(cluster->worker);
+        cluster->worker = NULL;
+    }
+}
+
+void core_cluster_free(struct core_cluster *cluster)
+{
+    if (cluster == NULL) {
+        return;
+    }
+    core_cluster_leave(cluster);
+    size_t cursor = 0;
+    struct owned *owned;
+    while ((owned = map_next(&cluster->shares, &cursor)) != NULL) {
+        free(owned);
+    }
+    map_done(&cluster->shares);
+    routing_free(cluster->routing);
+    database_free(cluster->upkeep.database);
+    loop_timer_free(cluster->beat);
+    loop_later_free(cluster->turn);
+    free(cluster);
+}
+
+/* ---- state ------------------------------------------------------------------------------------
+ */
+
+int64_t core_cluster_clock_ahead_ms(const struct core_cluster *cluster)
+{
+    return cluster->member != NULL ? member_clock_ahead_ms(cluster->member) : 0;
+}
+
+struct member *core_cluster_member(struct core_cluster *cluster)
+{
+    return cluster->member;
+}
+
+void core_cluster_database(const struct core_cluster *cluster,
+                           struct spool_postgres_state *ret_state)
+{
+    spool_postgres_status(cluster->spool, ret_state);
+}

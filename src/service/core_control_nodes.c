@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The node commands, and what status says of the cluster.
+ */
+#include "cluster/balance.h"
+#include "cluster/member.h"
+#include "service/core_cluster.h"
+#include "service/core_control.h"
+#include "sys/clock.h"
+
+#include <stdlib.h>
+
+static json_t *number_or_null(int64_t number)
+{
+    return number < 0 ? json_null() : json_integer((json_int_t)number);
+}
+
+static json_t *roles(unsigned role)
+{
+    static const struct {
+        unsigned role;
+        const char *name;
+    } names[] = {{NODE_ROLE_GATEWAY, "gateway"}, {NODE_ROLE_NODE, "node"}, {NODE_ROLE_HUB, "hub"}};
+    json_t *array = json_array();
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if ((role & names[i].role) != 0) {
+            json_array_append_new(array, json_string(names[i].name));
+        }
+    }
+    return array;
+}
+
+static json_t *node_row(const struct member *member, const struct member_node *node)
+{
+    const struct node_health *health = &node->health;
+    json_t *row = json_object();
+    control_set(row, "name", control_string(node->name));
+    control_set(row, "number", json_integer(node->number));
+    control_set(row, "role", roles(node->role));
+    control_set(row, "site", control_string_or_null(node->site));
+    control_set(row, "state", json_string(node_state_text(node->state)));
+    control_set(row, "leader", json_boolean(node->leader));
+    control_set(row, "here", json_boolean(node->number == member_number(member)));
+    control_set(row, "version", control_string(node->version));
+    control_set(row, "place", control_string(node->place));
+    control_set(row, "last_contact",
+                node->last_contact < 0
+                    ? json_null()
+                    : json_integer((json_int_t)(core_now().wall_ms - node->last_contact * 1000)));
+    control_set(row, "last_contact_seconds", number_or_null(node->last_contact));
+    control_set(row, "lanes", json_integer((json_int_t)node->lanes));
+    control_set(row, "queue",
+                json_pack("{so so so}", "messages", number_or_null(health->messages), "deliveries",
+                          number_or_null(health->deliveries), "one_copy",
+                          number_or_null(health->journalled)));
+    control_set(row, "disk",
+                json_pack("{so so}", "available_bytes", number_or_null(health->disk_free_bytes),
+                          "total_bytes", number_or_null(health->disk_bytes)));
+    control_set(row, "clock_offset_ms", json_integer((json_int_t)health->clock_offset_ms));
+    control_set(row, "database_lag_ms", number_or_null(health->database_lag_ms));
+    return row;
+}
+
+static size_t list_nodes(const struct core *core, struct member_node **ret_nodes,
+                         int64_t *ret_age_ms)
+{
+    const struct member *member = core_cluster_member(core->cluster);
+    *ret_age_ms = 0;
+    *ret_nodes = calloc(NODE_MEMBERS_MAX, sizeof(**ret_nodes));
+    return *ret_nodes == NULL || member == NULL
+               ? 0
+               : member_list(member, *ret_nodes, NODE_MEMBERS_MAX, ret_age_ms);
+}
+
+json_t *control_nodes(const struct core *core)
+{
+    json_t *array = json_array();
+    if (core->cluster == NULL) {
+        return array;
+    }
+    struct member_node *nodes;
+    int64_t age_ms;
+    size_t count = list_nodes(core, &nodes, &age_ms);
+    for (size_t i = 0; i < count; i++) {
+        json_array_append_new(array, node_row(core_cluster_member(core->cluster), &nodes[i]));
+    }
+    free(nodes);
+    return array;
+}
+
+json_t *control_cluster(const struct core *core)
+{
+    if (core->cluster == NULL) {
+        return json_null();
+    }
+    const struct member *member = core_cluster_member(core->cluster);
+    struct spool_postgres_state state;
+    struct member_node *nodes;
+    int64_t age_ms;
+    core_cluster_database(core->cluster, &state);
+    (void)list_nodes(core, &nodes, &age_ms);
+    free(nodes);
+    json_t *database = json_object();
+    control_set(database, "up", json_boolean(state.up));
+    control_set(database, "since",
+                control_time(core_now().wall_ms - (core_now().steady_ms - state.since_ms)));
+    control_set(database, "commit_ms", json_real((double)state.commit_us / 1000));
+    control_set(database, "lag_ms", json_integer((json_int_t)state.lag_ms));
+    control_set(database, "reason",
+                state.reason[0] != '\0' ? control_string(slice_from_text(state.reason))
+                                        : json_null());
+    json_t *row = json_object();
+    control_set(row, "name", control_string(core->config->cluster.name));
+    control_set(row, "number", json_integer(member != NULL ? member_number(member) : 0));
+    control_set(row, "leader", json_boolean(member != NULL && member_leads(member)));
+    control_set(row, "lease_ms",
+                json_integer((json_int_t)(member != NULL ? member_lease_left_ms(member) : 0)));
+    control_set(row, "read_ms_ago", json_integer((json_int_t)age_ms));
+    control_set(row, "database", database);
+    control_set(row, "one_copy", json_integer((json_int_t)state.one_copy));
+    control_set(row, "waiting_writes", json_integer((json_int_t)state.waiting));
+    return row;
+}
+
+static enum control_step no_cluster(struct control_request *request)
+{
+    return control_fail(request, CONTROL_NOTHING_MATCHED,
+                        "this machine is in no cluster: its configuration has no cluster block");
+}
+
+enum control_step node_list_step(struct control_request *request)
+{
+    const struct core *core = request->core;
+    if (core->cluster == NULL) {
+        return no_cluster(request);
+    }
+    struct member_node *nodes;
+    int64_t age_ms;
+    size_t count = list_nodes(core, &nodes, &age_ms);
+    for (size_t i = 0; i < count; i++) {
+        control_row(request, node_row(core_cluster_member(core->cluster), &nodes[i]));
+    }
+    free(nodes);
+    return count > 0 ? STEP_END
+                     : control_fail(request, CONTROL_NOTHING_MATCHED,
+                                    "nothing has been read of the cluster yet");
+}
+
+/* ---- changing ---------------------------------------------------------------------------------
+ */
+
+static void answered(void *context, enum member_answer answer, int64_t number)
+{
+    static const char *const texts[] = {
+        [MEMBER_DONE] = NULL,
+        [MEMBER_MISSING] = "there is no such node",
+        [MEMBER_ALIVE] = "the node is up: drain it and stop it first",
+        [MEMBER_UNREACHABLE] =
+            "the database does not answer; it may be done all the same: see node list"};
+    struct control_request *request = context;
+    if (answer != MEMBER_DONE) {
+        request->code = CONTROL_NOTHING_MATCHED;
+        request->error = texts[answer];
+    } else if (request->control != NULL) {
+        json_t *row = json_object();
+        control_set(row, "name", control_string(control_argument(request, "name")));
+        control_set(row, "number", json_integer((json_int_t)number));
+        control_set(row, "done", json_true());
+        control_row(request, row);
+    }
+    core_control_written(request, ERROR_NONE);
+}
+
+typedef bool change_fn(struct member *member, struct slice node, member_answer_fn *done,
+                       void *context);
+
+static enum control_step change(struct control_request *request, change_fn *fn)
+{
+    struct core *core = request->core;
+    struct member *member = core->cluster != NULL ? core_cluster_member(core->cluster) : NULL;
+    if (member == NULL) {
+        return no_cluster(request);
+    }
+    if (control_argument(request, "name").length == 0) {
+        return control_fail(request, CONTROL_USAGE, "which node?");
+    }
+    (void)control_after(request);
+    if (!fn(member, control_argument(request, "name"), answered, request)) {
+        core_control_written(request, ERROR_NONE);
+        return control_fail(request, CONTROL_NOTHING_MATCHED, "too many commands at once");
+    }
+    return STEP_WAIT;
+}
+
+enum control_step node_drain_begin(struct control_request *request)
+{
+    return change(request, member_drain);
+}
+
+enum control_step node_undrain_begin(struct control_request *request)
+{
+    return change(request, member_undrain);
+}
+
+enum control_step node_remove_begin(struct control_request *request)
+{
+    return change(request, member_remove);
+}
+
+enum control_step node_changed_step(struct control_request *request)
+{
+    (void)request;
+    return STEP_END;
+}

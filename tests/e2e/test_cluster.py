@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several machines, one PostgreSQL: what one accepts another hands over; who dies is taken over."""
+
+import pytest
+
+from peers import wait_for
+from postgres import Postgres, programs
+
+DOMAINS = ("example.com", "example.net", "example.org", "a.example", "b.example", "c.example",
+           "d.example", "e.example")
+
+
+@pytest.fixture(name="database")
+def _database(place):
+    if programs() is None:
+        pytest.skip("no PostgreSQL here")
+    database = Postgres(place / "database").start()
+    yield database
+    database.end()
+
+
+@pytest.fixture(name="hop")
+def _hop(sink):
+    return sink()
+
+
+@pytest.fixture(name="member")
+def _member(holdfast, database, hop):
+    """A maker of members: member(name, roles=None)."""
+    routes = f'server m1 {{ address = "127.0.0.1:{hop.port}"  tls = none }}\n' + \
+        "".join(f"domain {domain} {{ deliver-to = m1 }}\n" for domain in DOMAINS)
+
+    def make(name, role=None, more="", **options):
+        roles = f"role = {{{role}}}" if role else ""
+        return holdfast(f'cluster {{ database = "{database.conninfo}"  name = {name}  {roles} }}\n'
+                        + more + routes, name=name, **options)
+    return make
+
+
+def nodes(daemon):
+    return {row["name"]: row for row in daemon.lines("node", "list")}
+
+
+def wait_for_states(daemon, **states):
+    def so():
+        return {name: row["state"] for name, row in nodes(daemon).items()} == states
+    wait_for(so, 60, what=f"{states}")
+
+
+def wait_for_lanes(daemon, *names, least=1):
+    """Each of them owns some, and nobody else any."""
+    def so():
+        rows = nodes(daemon)
+        return all((row["lanes"] >= least) == (name in names) for name, row in rows.items())
+    wait_for(so, 60, what=f"lanes at {names}")
+
+
+def recipients(hop):
+    return sorted(address for message in hop.messages for address in message.recipients)
+
+
+def test_one_member_accepts_and_hands_over(member, hop, database):
+    n1 = member("n1")
+    wait_for_states(n1, n1="up")
+    for domain in DOMAINS:
+        n1.send([f"ann@{domain}"])
+    wait_for(lambda: len(hop.messages) == len(DOMAINS), 60, what="all")
+    assert recipients(hop) == sorted(f"ann@{domain}" for domain in DOMAINS)
+    assert database.sql("SELECT count(*) FROM holdfast.messages") == [str(len(DOMAINS))]
+    wait_for(lambda: database.sql("SELECT count(*) FROM holdfast.fates") == [str(len(DOMAINS))],
+             60, what="fates")
+
+
+def test_a_gateway_accepts_and_nodes_hand_over(member, hop):
+    gate = member("gate", role="gateway")
+    n1, n2 = member("n1", role="node, hub"), member("n2", role="node, hub")
+    wait_for_states(n1, gate="up", n1="up", n2="up")
+    for domain in DOMAINS:
+        gate.send([f"ann@{domain}"])
+    wait_for(lambda: len(hop.messages) == len(DOMAINS), 60, what="all")
+    assert recipients(hop) == sorted(f"ann@{domain}" for domain in DOMAINS)
+    assert gate.status()["servers"][0]["used"] == 0
+    used = [daemon.status()["servers"][0]["used"] for daemon in (n1, n2)]
+    assert sum(used) == len(DOMAINS) and all(used), used
+
+
+def test_the_lanes_of_a_killed_node_move(member, hop):
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+    hop.stop()
+    for domain in DOMAINS:
+        n1.send([f"ann@{domain}"])
+    wait_for(lambda: n1.status()["queue"]["messages"] + n2.status()["queue"]["messages"] ==
+             len(DOMAINS), 60, what="parts at both")
+    n2.kill()
+    wait_for(lambda: n1.status()["queue"]["messages"] == len(DOMAINS), 60, what="taken over")
+    hop.start()
+    wait_for(lambda: len(hop.messages) == len(DOMAINS), 60, what="all")
+    assert recipients(hop) == sorted(f"ann@{domain}" for domain in DOMAINS)
+
+
+def test_mail_is_accepted_while_the_database_is_away(member, hop, database):
+    n1 = member("n1")
+    wait_for_states(n1, n1="up")
+    n1.send(["before@example.com"])
+    wait_for(lambda: len(hop.messages) == 1, 60, what="the first")
+    database.end()
+    for i in range(5):
+        n1.send([f"away{i}@example.com"])
+    assert n1.status()["cluster"]["one_copy"] == 5
+    assert not n1.status()["cluster"]["database"]["up"]
+    database.start()
+    wait_for(lambda: len(hop.messages) == 6, 60, what="what was kept here")
+    assert recipients(hop) == sorted(["before@example.com"] +
+                                     [f"away{i}@example.com" for i in range(5)])
+    wait_for(lambda: n1.status()["cluster"]["one_copy"] == 0, 60, what="forwarded")
