@@ -58,6 +58,10 @@
  *  "safety_copies":{"keep_seconds" (0: off),"bytes","segments","oldest":ms or null (the first that
  *    is kept was needed until then),"gone_until":ms or null}, of those that made room early
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
+ *  "cluster":null or {"name","number" (0: not joined),"leader","lease_ms" (left of it),"read_ms_ago",
+ *    "database":{"up","since":ms,"commit_ms","lag_ms","reason"},"one_copy" (messages that only this
+ *    node's journal has),"waiting_writes"},
+ *  "nodes":[as "node list"],
  * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
  * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
  * over in this drain; while it drains "left": what waited at its beginning and still does, "rate":
@@ -73,6 +77,15 @@
  * address, else null) and for each server that may have some of its mail ("doubt", else null).
  * Behind the configured servers stand the exchangers of MX routing that are needed just now, named
  * by their hosts; "server down" and "up" are not for them.
+ *
+ * ---- "node list": one row per member of the cluster ------------------------------------------
+ *
+ * {"name","number","role":["gateway","node","hub"],"site":null or "...",
+ *  "state":"joining|up|suspect|draining|down","leader":bool,"here":bool (it is who answers),
+ *  "version","place","last_contact":ms or null,"last_contact_seconds","lanes":n (shares it owns),
+ *  "queue":{"messages","deliveries","one_copy"},"disk":{"available_bytes","total_bytes"},
+ *  "clock_offset_ms","database_lag_ms"}; what is not known is null.
+ * "node drain|undrain|remove": argument "name"; one row {"name","number","done":true}.
  *
  * ---- "queue list": one row per message, in acceptance order ---------------------------------
  *
