@@ -8,6 +8,7 @@
 #include "service/core_cluster.h"
 
 #include "cluster/member.h"
+#include "relay/notes.h"
 #include "relay/routing.h"
 #include "service/core_internal.h"
 #include "service/core_out.h"
@@ -66,6 +67,7 @@ struct core_cluster {
     struct loop_timer *beat;
     struct loop_later *turn;
     bool together;
+    bool notes_known; /* the odometers among them */
     bool leads;
     bool stopping, stopped;
     struct worker *worker;
@@ -101,6 +103,12 @@ static struct slice name_share(void *context, const struct spool_message *messag
         share_name_of(SHARE_IN, route->share_group, route->split, address, (char *)buffer);
     }
     return slice_from_text((const char *)buffer);
+}
+
+static bool is_common(void *context, struct slice key)
+{
+    (void)context;
+    return note_scope(key) == NOTE_OF_CLUSTER;
 }
 
 /* ---- what the spool hands over ----------------------------------------------------------------
@@ -230,6 +238,16 @@ static void stale(void *context, int32_t number)
         lose(cluster, owned);
         owned->is_lost = false; /* the member holds it still: it is told when we have left */
     }
+}
+
+static void notes_loaded(void *context)
+{
+    struct core_cluster *cluster = context;
+    if (!cluster->notes_known) {
+        cluster->notes_known = true;
+        relay_odometers_known(cluster->core->relay, true, core_now());
+    }
+    core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
 }
 
 /* All that was in it is here. */
@@ -525,8 +543,13 @@ enum error core_cluster_open(void *context, struct loop *loop, const struct spoo
                              struct spool **ret_spool)
 {
     struct core_cluster *cluster = context;
-    const struct spool_shares shares = {
-        .context = cluster, .name = name_share, .taken = loaded, .left = left, .stale = stale};
+    const struct spool_shares shares = {.context = cluster,
+                                        .name = name_share,
+                                        .is_common = is_common,
+                                        .notes_loaded = notes_loaded,
+                                        .taken = loaded,
+                                        .left = left,
+                                        .stale = stale};
     struct spool_postgres_settings settings;
     spool_postgres_settings_default(&settings);
     settings.database = database_settings(&cluster->config->cluster);
@@ -576,6 +599,7 @@ enum error core_cluster_join(struct core_cluster *cluster, struct core *core,
                                            .leads = leads,
                                            .news = news};
     cluster->core = core;
+    relay_odometers_known(core->relay, false, core_now());
     cluster->member = member_new(cluster->loop, &settings, &handler);
     if (cluster->member == NULL) {
         return ERROR_MEMORY;

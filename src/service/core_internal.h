@@ -101,7 +101,7 @@ enum job_state {
 
 struct job {
     struct link on_session; /* of its session; alone when that has ended */
-    struct link waiting;    /* core->unsendable or core->unnoted */
+    struct link waiting;    /* core->unsendable, unprepared or unnoted */
     uint64_t id;
     uint32_t session;
     uint32_t server;
@@ -222,6 +222,7 @@ struct core {
     struct map jobs;
     struct link refused;    /* struct core_session: could not be begun, relay is to be told */
     struct link unsendable; /* struct job: no ticket could be made, relay is to be told */
+    struct link unprepared; /* struct job: what it is about cannot be had just now */
     struct link unnoted;    /* struct job: the attempt note could not be written yet */
     struct link names;      /* struct core_name: last good addresses */
     uint32_t name_count;

@@ -259,11 +259,20 @@ static void prepared(void *context, enum error error)
         job_let_go(job);
     } else if (job->state != JOB_SENT) {
         /* Settled meanwhile: the session was lost. */
+    } else if (error == ERROR_AGAIN || error == ERROR_SPACE || error == ERROR_MEMORY) {
+        list_append(&job->core->unprepared, &job->waiting); /* asked again by the tick */
     } else if (error != ERROR_NONE) {
         unsendable(job->core, job);
     } else {
         send(job->core, job, buffer_slice(&job->redirect_to));
     }
+}
+
+/* True: it is here. */
+static bool prepare(struct core *core, struct job *job)
+{
+    job->preparing = !spool_prepare(core->spool, job->handle, prepared, job);
+    return !job->preparing;
 }
 
 void core_job_deliver(struct core *core, const struct relay_action *action)
@@ -275,11 +284,10 @@ void core_job_deliver(struct core *core, const struct relay_action *action)
                                    action->delivery_count);
     spool_pin(core->spool, job->handle);
     job->pinned = true;
-    if (spool_prepare(core->spool, job->handle, prepared, job)) {
+    if (prepare(core, job)) {
         send(core, job, action->redirect_to);
         return;
     }
-    job->preparing = true;
     buffer_append(&job->redirect_to, action->redirect_to);
     if (job->redirect_to.failed) {
         core_out_of_memory();
@@ -321,6 +329,8 @@ static void attempt_written(void *context, enum error error, const struct spool_
         job_let_go(job);
     } else if (job->state != JOB_NOTING) {
         /* Settled meanwhile: the session was lost. */
+    } else if (error == ERROR_DENIED) {
+        /* Its share is another node's: relay takes it back as soon as that is known here. */
     } else if (error != ERROR_NONE) {
         report_alert(core, ALERT_JOURNAL, "the journal could not be written; it is tried again");
         list_append(&core->unnoted, &job->waiting);
@@ -517,8 +527,27 @@ void core_session_end(struct core *core, struct core_session *session,
     core_act(core, SPOOL_SYNCED, CORE_NOTHING_AFTER);
 }
 
+static void prepare_again(struct core *core)
+{
+    struct link again;
+    list_init(&again);
+    LIST_EACH(&core->unprepared, at, after)
+    {
+        list_remove(at);
+        list_append(&again, at);
+    }
+    while (!list_is_empty(&again)) {
+        struct job *job = LIST_ENTRY(again.next, struct job, waiting);
+        list_remove(&job->waiting);
+        if (prepare(core, job)) {
+            send(core, job, buffer_slice(&job->redirect_to));
+        }
+    }
+}
+
 void core_out_tick(struct core *core)
 {
+    prepare_again(core);
     struct link again;
     list_init(&again);
     LIST_EACH(&core->unnoted, at, after)

@@ -367,6 +367,7 @@ void core_out_init(struct core *core)
     list_init(&core->refused);
     list_init(&core->unsendable);
     list_init(&core->unnoted);
+    list_init(&core->unprepared);
     list_init(&core->resolutions);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         core->out[i].core = core;

@@ -83,7 +83,8 @@ static void send_operation(struct pg_group *group, const struct pg_operation *op
         return;
     }
     if (operation->kind == PG_GLOBAL) {
-        const struct pg_send_global send = {operation->key, operation->payload};
+        const struct pg_send_global send = {operation->key, operation->payload,
+                                            pg_is_common(group->pg, operation->key)};
         buffer_append(&group->globals, slice_make(&send, sizeof(send)));
     } else if (operation->kind == PG_FATE) {
         send_fate(group, operation->id, operation->delivery, operation->fate, operation->when_ms,
@@ -173,7 +174,8 @@ static void gather_globals(struct pg_group *group)
         struct pg_global *global = LIST_ENTRY(at, struct pg_global, link);
         const struct pg_send_global send = {
             arena_copy(&group->arena, global->key),
-            arena_copy(&group->arena, slice_skip(global->payload, 1))};
+            arena_copy(&group->arena, slice_skip(global->payload, 1)),
+            pg_is_common(group->pg, global->key)};
         buffer_append(&group->globals, slice_make(&send, sizeof(send)));
         global->group = group->number;
         group->lazy = false;

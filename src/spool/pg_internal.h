@@ -25,6 +25,7 @@ enum {
     PG_WATERMARK_MS = 5000,   /* between what we say of how far we have forwarded */
     PG_MARGIN_MS = 60000,     /* ids of what is accepted now are no older */
     PG_PACE_MS = 10,          /* between notifications, and looks for what is new */
+    PG_GLOBALS_MS = 15000,    /* between looks at the notes that other nodes write */
     PG_POLL_MS = 1000,        /* following, when nobody says that there is something */
     PG_GROUP_MESSAGES = 1000, /* of one transaction */
     PG_GROUP_BYTES = 8 << 20, /* of content in one transaction, about; held in memory */
@@ -199,6 +200,7 @@ struct pg_send_note {
 
 struct pg_send_global {
     struct slice key, payload;
+    bool is_common; /* to all nodes */
 };
 
 struct pg_check {
@@ -309,6 +311,7 @@ struct pg_spool {
     struct spool_loader loader;
     bool journal_loaded, globals_loaded, load_complete, opened, ending;
     struct pg_page *page; /* under way */
+    int64_t globals_ms;   /* when they were last read */
     bool page_failed;     /* until the timer tries again */
     struct buffer loaded; /* uint32_t: messages of the journal, in order */
     struct buffer takes;  /* struct pg_share * waiting to be loaded */
@@ -343,6 +346,12 @@ struct pg_global {
 static inline bool pg_has_joined(const struct pg_spool *pg)
 {
     return !pg->shared || pg->settings.node != 0;
+}
+
+static inline bool pg_is_common(const struct pg_spool *pg, struct slice key)
+{
+    return pg->shared && pg->shares.is_common != NULL &&
+           pg->shares.is_common(pg->shares.context, key);
 }
 
 static inline struct pg_spool *pg_of(const struct spool *spool)

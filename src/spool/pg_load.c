@@ -161,6 +161,10 @@ static void load_globals(struct pg_spool *pg, struct pg_page *page)
         }
     }
     pg->globals_loaded = true;
+    pg->globals_ms = clock_steady_ms();
+    if (pg->shared && pg->shares.notes_loaded != NULL) {
+        pg->shares.notes_loaded(pg->shares.context);
+    }
 }
 
 static void share_taken(struct pg_spool *pg, struct pg_share *share)
@@ -323,7 +327,7 @@ void pg_load_next(struct pg_spool *pg)
         return;
     }
     bool asked = true;
-    if (!pg->globals_loaded) {
+    if (!pg->globals_loaded || clock_steady_ms() - pg->globals_ms >= PG_GLOBALS_MS) {
         asked = submit(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
     } else if (pg->notify_asked) {
         pg->notify_asked = false;

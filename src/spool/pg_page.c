@@ -38,7 +38,8 @@ static const char fates_sql[] = BOTH("id, delivery, fate", "fates");
 static const char notes_sql[] =
     BOTH("id, delivery, share, kind, payload, seq", "notes") " ORDER BY 6";
 static const char globals_sql[] =
-    "SELECT key, payload FROM holdfast.globals WHERE node = $1 AND key <> '.group' ORDER BY key";
+    "SELECT key, payload FROM holdfast.globals WHERE node IN (0, $1) AND key <> '.group'"
+    " ORDER BY key";
 
 /* ---- keeping rows ------------------------------------------------------------------------ */
 
@@ -325,7 +326,7 @@ struct pg_page *pg_page_new(struct pg_spool *pg, enum pg_page_kind kind)
         arena_init(&page->arena);
         page->pg = pg;
         page->database = pg->reading;
-        page->node = pg->settings.node;
+        page->node = pg->globals_loaded ? 0 : pg->settings.node;
         page->kind = kind;
     }
     return page;

@@ -57,8 +57,10 @@ static enum database_outcome send_globals(struct pg_group *group)
     for (size_t i = 0; i < group->globals.length / sizeof(*globals) && outcome == DATABASE_DONE;
          i++) {
         struct database_scalar node;
-        bool gone = globals[i].payload.length == 0;
-        const struct database_value values[] = {database_int2(&node, (int16_t)group->node),
+        /* That it has gone must be heard by the others, too. */
+        bool gone = globals[i].payload.length == 0 && !globals[i].is_common;
+        int16_t of = globals[i].is_common ? 0 : (int16_t)group->node;
+        const struct database_value values[] = {database_int2(&node, of),
                                                 database_bytea(globals[i].key),
                                                 database_bytea(globals[i].payload)};
         outcome = database_queue(group->writer->database, gone ? global_gone_sql : global_sql,

@@ -50,6 +50,13 @@ struct spool_shares {
     /* The name of the share of this delivery, put into `buffer`; a pure function of the address. */
     struct slice (*name)(void *context, const struct spool_message *message, uint32_t delivery,
                          uint8_t buffer[SPOOL_SHARE_MAX]);
+    /* Whether a note about no message is about the whole cluster: it is kept once for all nodes,
+     * and what another has written is handed over again and again, also that it was forgotten, by
+     * an empty payload. NULL: none is. */
+    bool (*is_common)(void *context, struct slice key);
+    /* The notes about no message have been handed over: all of them, and later those. May be NULL.
+     */
+    void (*notes_loaded)(void *context);
     /* All that was in it has been loaded. */
     void (*taken)(void *context, int32_t share);
     /* The database has refused a decision because somebody else has the share now: it is to be

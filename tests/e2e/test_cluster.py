@@ -114,3 +114,12 @@ def test_mail_is_accepted_while_the_database_is_away(member, hop, database):
     assert recipients(hop) == sorted(["before@example.com"] +
                                      [f"away{i}@example.com" for i in range(5)])
     wait_for(lambda: n1.status()["cluster"]["one_copy"] == 0, 60, what="forwarded")
+
+
+def test_what_is_done_by_hand_at_one_holds_at_all(member):
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+    n1.tool("server", "down", "m1")
+    wait_for(lambda: n2.server_state("m1") == "disabled", 90, what="out of service at n2")
+    n2.tool("server", "up", "m1")
+    wait_for(lambda: n1.server_state("m1") != "disabled", 90, what="back at n1")
