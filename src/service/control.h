@@ -58,11 +58,10 @@
  *  "safety_copies":{"keep_seconds" (0: off),"bytes","segments","oldest":ms or null (the first that
  *    is kept was needed until then),"gone_until":ms or null}, of those that made room early
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
- *  "cluster":null or {"name","number" (0: not joined),"leader","lease_ms" (left of it),"read_ms_ago",
- *    "database":{"up","since":ms,"commit_ms","lag_ms","reason"},"one_copy" (messages that only this
- *    node's journal has),"waiting_writes"},
- *  "nodes":[as "node list"],
- * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
+ *  "cluster":null or {"name","number" (0: not joined),"leader","lease_ms" (left of
+ * it),"read_ms_ago", "database":{"up","since":ms,"commit_ms","lag_ms","reason"},"one_copy"
+ * (messages that only this node's journal has),"waiting_writes"}, "nodes":[as "node list"], One
+ * row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
  * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
  * over in this drain; while it drains "left": what waited at its beginning and still does, "rate":
  * deliveries a second so far, "left_seconds"; else null. The states are those of DESIGN section 4.
