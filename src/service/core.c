@@ -552,7 +552,8 @@ void core_check_stopped(struct core *core)
     if (!core->stopping || core->stopped == NULL) {
         return;
     }
-    bool hopeless = core->told_spool.accepting == ERROR_IO &&
+    bool away = core->cluster != NULL && core_cluster_is_away(core->cluster);
+    bool hopeless = (away || core->told_spool.accepting == ERROR_IO) &&
                     core_now().steady_ms - core->stopping_since_ms >= CORE_STOP_MS;
     if (!hopeless && !is_idle(core)) {
         return;

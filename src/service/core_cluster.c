@@ -7,6 +7,7 @@
  */
 #include "service/core_cluster.h"
 
+#include "cluster/balance.h"
 #include "cluster/member.h"
 #include "relay/notes.h"
 #include "relay/routing.h"
@@ -140,7 +141,7 @@ static struct owned *share_of(const struct core_cluster *cluster, struct spool_h
 bool core_cluster_wants(struct core_cluster *cluster, struct spool_handle handle)
 {
     const struct owned *owned = share_of(cluster, handle);
-    return owned != NULL && owned->state <= OWNED_RESTING;
+    return owned != NULL && owned->state == OWNED;
 }
 
 /* ---- leaving ----------------------------------------------------------------------------------
@@ -245,6 +246,7 @@ static void notes_loaded(void *context)
     struct core_cluster *cluster = context;
     if (!cluster->notes_known) {
         cluster->notes_known = true;
+        core_out_loaded(cluster->core);
         relay_odometers_known(cluster->core->relay, true, core_now());
     }
     core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
@@ -300,7 +302,10 @@ static void leave(void *context, const struct member_share *share)
     struct owned *owned = map_get(&cluster->shares, share->number);
     if (owned == NULL) {
         member_left(cluster->member, share->number);
-    } else if (owned->state == OWNED) {
+    } else if (owned->state != OWNED) {
+        owned->again = 0; /* it is being left already */
+        owned->is_lost = false;
+    } else {
         owned->state = OWNED_RESTING;
         spool_postgres_parts(cluster->spool, (int32_t)owned->number, rest_part, cluster);
         core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
@@ -316,12 +321,38 @@ static void lost(void *context, const struct member_share *share)
     }
 }
 
+static void alert_of(struct core_cluster *cluster, struct slice name, int64_t silent_ms)
+{
+    char text[ALERT_TEXT_SIZE];
+    snprintf(text, sizeof(text), "node %.*s is down: nothing heard for %lld ms", SLICE_PRINT(name),
+             (long long)silent_ms);
+    report_alert_of(cluster->core, ALERT_NODE, name, text);
+}
+
+/* The leader of before may be among them, and has told nobody. */
+static void alert_of_those_down(struct core_cluster *cluster)
+{
+    struct member_node *nodes = calloc(NODE_MEMBERS_MAX, sizeof(*nodes));
+    int64_t age_ms;
+    size_t count =
+        nodes == NULL ? 0 : member_list(cluster->member, nodes, NODE_MEMBERS_MAX, &age_ms);
+    for (size_t i = 0; i < count; i++) {
+        if (nodes[i].state == NODE_DOWN && nodes[i].last_contact >= 0) {
+            alert_of(cluster, nodes[i].name, nodes[i].last_contact * 1000);
+        }
+    }
+    free(nodes);
+}
+
 static void leads(void *context, bool leads)
 {
     struct core_cluster *cluster = context;
     cluster->leads = leads;
     cluster->upkeep_at_ms = 0;
     log_event(LOG_LEVEL_INFO, leads ? "leader" : "leader-no-more", LOG_TEXT("node", "this one"));
+    if (leads) {
+        alert_of_those_down(cluster);
+    }
 }
 
 /* About another node: each member sees it, the leader alerts. */
@@ -342,10 +373,8 @@ static void tell_of_node(struct core_cluster *cluster, const struct member_news 
     bool alerts = cluster->leads;
     switch (news->kind) {
     case MEMBER_NODE_DOWN:
-        snprintf(text, sizeof(text), "node %.*s is down: nothing heard for %lld ms",
-                 SLICE_PRINT(name), (long long)news->after_ms);
         if (alerts) {
-            report_alert_of(core, ALERT_NODE, name, text);
+            alert_of(cluster, name, news->after_ms);
         }
         break;
     case MEMBER_TAKEOVER_LATE:
@@ -669,6 +698,23 @@ void core_cluster_free(struct core_cluster *cluster)
     loop_timer_free(cluster->beat);
     loop_later_free(cluster->turn);
     free(cluster);
+}
+
+bool core_cluster_is_loaded(const struct core_cluster *cluster)
+{
+    return cluster->notes_known;
+}
+
+bool core_cluster_is_away(const struct core_cluster *cluster)
+{
+    struct spool_postgres_state state;
+    spool_postgres_status(cluster->spool, &state);
+    return !state.up;
+}
+
+bool core_cluster_may_send(const struct core_cluster *cluster)
+{
+    return cluster->member != NULL && member_lease_left_ms(cluster->member) >= LEASE_MARGIN_MS;
 }
 
 /* ---- state ------------------------------------------------------------------------------------

@@ -39,6 +39,14 @@ bool core_cluster_wants(struct core_cluster *cluster, struct spool_handle handle
 /* The spool has handed something over: what came of it is carried out when the turn ends. */
 void core_cluster_loading(struct core_cluster *cluster);
 
+/* What the cluster and this node have noted before (servers' states, odometers) is here: dispatch
+ * may begin. */
+bool core_cluster_is_loaded(const struct core_cluster *cluster);
+/* The database does not take what it is given. */
+bool core_cluster_is_away(const struct core_cluster *cluster);
+/* Whether a dot may be sent now, by the lease itself. */
+bool core_cluster_may_send(const struct core_cluster *cluster);
+
 /* ---- state ------------------------------------------------------------------------------------
  */
 

@@ -30,24 +30,27 @@ static json_t *roles(unsigned role)
     return array;
 }
 
-static json_t *node_row(const struct member *member, const struct member_node *node)
+/* `age_ms`: the cluster was read so long ago. */
+static json_t *node_row(const struct member *member, const struct member_node *node, int64_t age_ms)
 {
+    bool is_here = node->number == member_number(member);
+    bool is_old = !is_here && age_ms >= LEASE_SUSPECT_MS && node->state != NODE_DOWN;
+    int64_t silent_s = node->last_contact < 0 ? -1 : node->last_contact + age_ms / 1000;
     const struct node_health *health = &node->health;
     json_t *row = json_object();
     control_set(row, "name", control_string(node->name));
     control_set(row, "number", json_integer(node->number));
     control_set(row, "role", roles(node->role));
     control_set(row, "site", control_string_or_null(node->site));
-    control_set(row, "state", json_string(node_state_text(node->state)));
+    control_set(row, "state", json_string(node_state_text(is_old ? NODE_SUSPECT : node->state)));
     control_set(row, "leader", json_boolean(node->leader));
-    control_set(row, "here", json_boolean(node->number == member_number(member)));
+    control_set(row, "here", json_boolean(is_here));
     control_set(row, "version", control_string(node->version));
     control_set(row, "place", control_string(node->place));
     control_set(row, "last_contact",
-                node->last_contact < 0
-                    ? json_null()
-                    : json_integer((json_int_t)(core_now().wall_ms - node->last_contact * 1000)));
-    control_set(row, "last_contact_seconds", number_or_null(node->last_contact));
+                silent_s < 0 ? json_null()
+                             : json_integer((json_int_t)(core_now().wall_ms - silent_s * 1000)));
+    control_set(row, "last_contact_seconds", number_or_null(silent_s));
     control_set(row, "lanes", json_integer((json_int_t)node->lanes));
     control_set(row, "queue",
                 json_pack("{so so so}", "messages", number_or_null(health->messages), "deliveries",
@@ -82,7 +85,8 @@ json_t *control_nodes(const struct core *core)
     int64_t age_ms;
     size_t count = list_nodes(core, &nodes, &age_ms);
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(array, node_row(core_cluster_member(core->cluster), &nodes[i]));
+        json_array_append_new(array,
+                              node_row(core_cluster_member(core->cluster), &nodes[i], age_ms));
     }
     free(nodes);
     return array;
@@ -138,7 +142,7 @@ enum control_step node_list_step(struct control_request *request)
     int64_t age_ms;
     size_t count = list_nodes(core, &nodes, &age_ms);
     for (size_t i = 0; i < count; i++) {
-        control_row(request, node_row(core_cluster_member(core->cluster), &nodes[i]));
+        control_row(request, node_row(core_cluster_member(core->cluster), &nodes[i], age_ms));
     }
     free(nodes);
     return count > 0 ? STEP_END

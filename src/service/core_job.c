@@ -9,6 +9,7 @@
  * dot waits until the fate of the previous one is durable. DURABLE is said only after the batch
  * with the result is SPOOL_SYNCED.
  */
+#include "service/core_cluster.h"
 #include "service/core_out.h"
 #include "service/core_policies.h"
 
@@ -296,13 +297,20 @@ void core_job_deliver(struct core *core, const struct relay_action *action)
 
 /* ---- the attempt note and GO ----------------------------------------------------------------- */
 
+/* The lease is asked, not what was last heard of it: the machine may have stood still. */
+bool core_job_may_go(const struct core *core)
+{
+    return relay_lease_is_held(core->relay) &&
+           (core->cluster == NULL || core_cluster_may_send(core->cluster));
+}
+
 static void go_if_first(struct core *core, struct core_session *session)
 {
     if (session == NULL || list_is_empty(&session->jobs)) {
         return;
     }
     struct job *job = LIST_ENTRY(session->jobs.next, struct job, on_session);
-    if (job->state == JOB_NOTING && job->note_written && relay_lease_is_held(core->relay)) {
+    if (job->state == JOB_NOTING && job->note_written && core_job_may_go(core)) {
         job->state = JOB_GONE;
         report_attempt(core, job);
         core_job_say(core, job, CHANNEL_GO);
@@ -384,7 +392,7 @@ static void go_on(struct core *core, struct core_session *session)
     LIST_EACH(&session->jobs, at, after)
     {
         struct job *job = LIST_ENTRY(at, struct job, on_session);
-        if (job->asks_go) {
+        if (job->asks_go && job->state != JOB_SETTLING) {
             core_job_ask(core, job);
         }
     }

@@ -73,7 +73,7 @@ static void say_late_message(struct core *core, struct message_id id)
 
 void core_lease_late_message(struct core *core, struct message_id id)
 {
-    if (core->loaded) {
+    if (core->loaded && core->lease != NULL) {
         say_late_message(core, id);
     }
 }

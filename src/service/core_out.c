@@ -11,6 +11,7 @@
  * complete.
  */
 #include "service/core_out.h"
+#include "service/core_cluster.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -172,7 +173,8 @@ static void drop_unclaimed(struct core_edge_out *out)
 
 static void start_if_ready(struct core *core)
 {
-    if (core->dispatching || !core->loaded || core->out_count == 0) {
+    bool waits = core->cluster != NULL && !core_cluster_is_loaded(core->cluster);
+    if (core->dispatching || !core->loaded || core->out_count == 0 || waits) {
         return;
     }
     for (uint32_t i = 0; i < core->out_count; i++) {
@@ -317,6 +319,7 @@ void core_out_later(void *context)
     for (uint32_t i = 0; i < core->out_count; i++) {
         drain(&core->out[i]);
     }
+    start_if_ready(core);
 }
 
 void core_out_attach(struct core *core, uint32_t index, uint32_t count, struct ring *ring)

@@ -41,6 +41,7 @@ void core_job_say(struct core *core, const struct job *job, enum channel_frame t
 /* Writes the attempt note, now or when relay allows it; GO follows it. A session that relay has
  * given up is closed. */
 void core_job_ask(struct core *core, struct job *job);
+bool core_job_may_go(const struct core *core);
 /* A node of a cluster: whether its lease has the time left that a dot needs (relay_lease()). While
  * it has not, GO is said to nobody; what waited for it goes on when it has again. */
 void core_job_lease(struct core *core, bool is_held);

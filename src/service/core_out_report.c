@@ -242,7 +242,7 @@ bool core_take_ready(struct core_edge_out *out, struct reader *reader)
     bool wanted = job->state == JOB_SENT || (job->adopted && job->state == JOB_GONE);
     if (wanted && !job->note_pending) {
         core_job_ask(core, job);
-    } else if (job->state == JOB_GONE && !relay_lease_is_held(core->relay)) {
+    } else if (job->state == JOB_GONE && !core_job_may_go(core)) {
         job->asks_go = true;
     } else if (job->state == JOB_GONE) {
         core_job_say(core, job, CHANNEL_GO); /* the first may have gone with a ring */

@@ -123,3 +123,41 @@ def test_what_is_done_by_hand_at_one_holds_at_all(member):
     wait_for(lambda: n2.server_state("m1") == "disabled", 90, what="out of service at n2")
     n2.tool("server", "up", "m1")
     wait_for(lambda: n1.server_state("m1") != "disabled", 90, what="back at n1")
+
+
+def test_a_node_is_drained_under_traffic(member, hop):
+    """It goes on accepting while what it owns goes to the other."""
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+    for domain in DOMAINS:
+        n1.send([f"first@{domain}"])
+    wait_for(lambda: len(hop.messages) == len(DOMAINS), 60, what="the first")
+    n1.tool("node", "drain", "n2")
+    sent = 0
+
+    def drained():
+        nonlocal sent
+        n2.send([f"r{sent}@{DOMAINS[sent % len(DOMAINS)]}"])
+        sent += 1
+        return nodes(n1)["n2"]["lanes"] == 0
+    wait_for(drained, 60, what="nothing owned by n2")
+    assert nodes(n1)["n2"]["state"] == "draining"
+    wait_for(lambda: len(hop.messages) == len(DOMAINS) + sent, 60, what="all of it")
+    n2.stop()
+    wait_for(lambda: n1.tool("node", "remove", "n2", check=False).returncode == 0, 60,
+             what="n2 removed")
+    wait_for(lambda: list(nodes(n1)) == ["n1"], 60, what="n1 alone")
+
+
+def test_who_dies_as_leader_is_told_of(member):
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+    leader, other = (n1, n2) if nodes(n1)["n1"]["leader"] else (n2, n1)
+    name = "n1" if leader is n1 else "n2"
+    leader.kill()
+    wait_for(lambda: ("node", name) in {(alert["kind"], alert["subject"])
+                                        for alert in other.status()["alerts"]}, 60,
+             what="an alert")
+    leader.start()
+    wait_for(lambda: not [alert for alert in other.status()["alerts"] if alert["kind"] == "node"],
+             60, what="its end")
