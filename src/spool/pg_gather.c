@@ -31,6 +31,7 @@ static void send_message(struct pg_group *group, uint32_t journal, int64_t recei
     struct pg_send_message send = {.id = pg_local_at(pg, journal)->id,
                                    .received_ms = received_ms,
                                    .behind = pg_local_at(pg, journal)->behind,
+                                   .bytes = pg_local_at(pg, journal)->bytes,
                                    .journal = journal,
                                    .parts = parts,
                                    .part_count = part_count,

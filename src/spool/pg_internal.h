@@ -19,6 +19,7 @@
 
 enum {
     PG_SLOW_MS = 2000,        /* a group that takes longer does not keep anybody waiting */
+    PG_SLOWEST = 1000,        /* bytes a ms that a group is waited for */
     PG_CALL_MS = 10000,       /* then the connection counts as lost */
     PG_AT_ONCE_MS = 1000,     /* for what the loop waits for */
     PG_AGAIN_MS = 500,        /* between tries while the database is away */
@@ -175,6 +176,7 @@ struct pg_send_message {
     struct message_id id;
     int64_t received_ms;
     int64_t behind; /* as of the journal's message */
+    uint64_t bytes; /* of content */
     uint32_t journal;
     struct pg_new_part *parts;
     uint32_t part_count;

@@ -43,6 +43,11 @@ static const char name_sql[] =
     "SELECT s.share FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n)"
     " JOIN holdfast.shares s ON s.name = w.name ORDER BY w.n";
 
+/* Whatever the role's default is; what is stronger stays. */
+static const char durable_sql[] =
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
+
 static const char global_sql[] =
     "INSERT INTO holdfast.globals (node, key, payload) VALUES ($1, $2, $3)"
     " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload";
@@ -210,6 +215,18 @@ static void find_stale(struct pg_group *group)
     pg_arrays_done(&arrays);
 }
 
+/* A large message takes its time, over a slow link to the database or from it to its standby; one
+ * that was cut off would be sent again, and cut off again, for ever. */
+static int flush_ms(const struct pg_group *group)
+{
+    const struct pg_send_message *messages = (const void *)group->messages.data;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
+        bytes += messages[i].bytes;
+    }
+    return PG_CALL_MS + (int)(bytes / PG_SLOWEST);
+}
+
 static void transact(struct pg_group *group)
 {
     size_t failed = SIZE_MAX, check;
@@ -219,7 +236,7 @@ static void transact(struct pg_group *group)
         database_disconnect(group->writer->database);
         return;
     }
-    outcome = database_flush(group->writer->database, PG_CALL_MS, &failed);
+    outcome = database_flush(group->writer->database, flush_ms(group), &failed);
     if (outcome == DATABASE_DONE || outcome == DATABASE_WARNED) {
         for (size_t i = 0; group->messages.length > 0; i++) {
             const struct database_rows *rows = database_result(group->writer->database, i);
@@ -340,6 +357,9 @@ static bool is_connected(struct pg_group *group)
     struct database_scalar node;
     const struct database_value values[] = {database_int2(&node, (int16_t)group->node)};
     enum database_outcome outcome = database_connect(group->writer->database);
+    if (outcome == DATABASE_DONE) {
+        outcome = database_run(group->writer->database, durable_sql, PG_CALL_MS);
+    }
     if (outcome == DATABASE_DONE) {
         outcome =
             database_query(group->writer->database, mark_new_sql, values, 1, PG_CALL_MS, NULL);
