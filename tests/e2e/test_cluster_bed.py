@@ -296,6 +296,7 @@ def numbers_in(database):
     return [row[0] for row in database.ask("SELECT number FROM rows", name="holdfast")]
 
 
+@pytest.mark.soak  # of Patroni more than of us, and slow where much else runs
 @with_databases
 @pytest.mark.parametrize("how", ["kill", "kill_postgres", pytest.param(
     "freeze", marks=pytest.mark.soak)])
@@ -354,6 +355,7 @@ def test_a_leader_that_nobody_minds_acknowledges_nothing_once_another_leads(bed)
     compare(others, databases)
 
 
+@pytest.mark.soak
 @with_databases
 def test_a_leader_that_is_cut_off_acknowledges_nothing(bed):
     """Its own side still reaches it, and hears of no commit that the others do not know."""
