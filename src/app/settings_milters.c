@@ -62,9 +62,16 @@ static bool take_inet(struct settings *settings, struct place at, struct slice t
     return true;
 }
 
-static bool take_path(struct slice text, struct slice *ret_path, const char **ret_why)
+/* The keeper connects, with its rights: who can write to the cluster's database shall not say to
+ * which socket of a machine. */
+static bool take_path(struct settings *settings, struct place at, struct slice text,
+                      struct slice *ret_path, const char **ret_why)
 {
     *ret_path = text;
+    if (settings_is_shared(settings, at)) {
+        *ret_why = "is a socket of one machine; such a milter stands in each node's own file only";
+        return false;
+    }
     *ret_why = "is no absolute path";
     if (text.length == 0 || text.data[0] != '/' || slice_find(text, 0) != text.length) {
         return false;
@@ -85,7 +92,7 @@ static void take_address(struct settings *settings, const struct entry *entry,
     bool good;
     if (slice_starts_fold(text, SLICE_LITERAL("unix:")) ||
         slice_starts_fold(text, SLICE_LITERAL("local:"))) {
-        good = take_path(rest, &milter->path, &why);
+        good = take_path(settings, entry->at, rest, &milter->path, &why);
     } else {
         bool inet = slice_starts_fold(text, SLICE_LITERAL("inet:")) ||
                     slice_starts_fold(text, SLICE_LITERAL("inet6:"));

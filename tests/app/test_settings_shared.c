@@ -121,6 +121,24 @@ static void no_program_comes_with_them(void **state)
                           "settings:3: alert 'a' needs one of exec, url, url-file and mail\n"));
 }
 
+/* Nor a socket, to which the keeper would connect with its rights. */
+static void no_socket_comes_with_them(void **state)
+{
+    (void)state;
+    assert_null(read_both(
+        LOCAL,
+        SHARED "milter a { address = \"unix:/run/a.sock\" }\n"
+               "milter b { address = \"LOCAL:/run/b.sock\" }\n",
+        "settings:3: address: 'unix:/run/a.sock' is a socket of one machine; such a milter stands "
+        "in each node's own file only\n"
+        "settings:4: address: 'LOCAL:/run/b.sock' is a socket of one machine; such a milter stands "
+        "in each node's own file only\n"));
+    struct settings *settings =
+        read_both(LOCAL "milter a { address = \"unix:/run/a.sock\" }\n", SHARED, "");
+    assert_non_null(settings);
+    settings_free(settings);
+}
+
 static void conflicts_name_both_texts(void **state)
 {
     (void)state;
@@ -416,6 +434,7 @@ int main(void)
         cmocka_unit_test(both_are_one_configuration),
         cmocka_unit_test(what_is_local_is_refused_with_its_line),
         cmocka_unit_test(no_program_comes_with_them),
+        cmocka_unit_test(no_socket_comes_with_them),
         cmocka_unit_test(conflicts_name_both_texts),
         cmocka_unit_test(errors_of_both_are_said),
         cmocka_unit_test(files_of_a_machine_are_refused),
