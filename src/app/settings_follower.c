@@ -9,6 +9,7 @@
 
 #include "app/keeper_channel.h"
 #include "app/settings_offer.h"
+#include "base/utf8.h"
 #include "cluster/settings_store.h"
 #include "cluster/share.h"
 #include "sys/clock.h"
@@ -38,9 +39,10 @@ struct round {
     char problem[SETTINGS_PROBLEM_MAX + 1];
 
     enum database_outcome outcome;
-    char away[DATABASE_ERROR_SIZE]; /* why it could not be connected to; or empty */
-    bool told;                      /* the result */
-    bool said;                      /* what we run with */
+    char away[DATABASE_ERROR_SIZE];    /* why it could not be connected to; or empty */
+    bool told;                         /* the result */
+    bool said;                         /* what we run with */
+    char refusal[DATABASE_ERROR_SIZE]; /* why the database will never have one of them; or empty */
     uint64_t offer;
     bool has_offer;
     struct buffer bytes; /* of the offer */
@@ -169,6 +171,17 @@ static enum database_outcome wait_for_news(struct settings_follower *follower)
     return database_wait(follower->database, at_once ? 0 : POLL_MS, &woken);
 }
 
+/* What the database refuses for good is not told again: it must not keep us from following. */
+static bool is_told(struct settings_follower *follower, enum database_outcome *outcome)
+{
+    struct round *round = &follower->round;
+    if (*outcome == DATABASE_REFUSED) {
+        snprintf(round->refusal, sizeof(round->refusal), "%s", database_error(follower->database));
+        *outcome = DATABASE_DONE;
+    }
+    return *outcome == DATABASE_DONE;
+}
+
 static void run_round(void *context)
 {
     struct settings_follower *follower = context;
@@ -176,12 +189,12 @@ static void run_round(void *context)
     round->outcome = wait_for_news(follower);
     if (round->outcome == DATABASE_DONE) {
         round->outcome = tell_result(follower);
-        round->told = round->outcome == DATABASE_DONE;
+        round->told = is_told(follower, &round->outcome);
     }
     if (round->outcome == DATABASE_DONE && !round->is_known) {
         round->outcome = settings_store_report(follower->database, name_of(follower),
                                                round->in_force, slice_from_text(round->problem));
-        round->said = round->outcome == DATABASE_DONE;
+        round->said = is_told(follower, &round->outcome);
     }
     if (round->outcome == DATABASE_DONE) {
         round->outcome = fetch(follower);
@@ -242,6 +255,10 @@ static void log_outcome(struct settings_follower *follower)
         log_event(LOG_LEVEL_INFO, "settings-database", LOG_TEXT("state", "back"));
     }
     follower->away = away;
+    if (follower->round.refusal[0] != '\0') {
+        log_event(LOG_LEVEL_ERROR, "settings-not-reported",
+                  LOG_TEXT("reason", follower->round.refusal));
+    }
 }
 
 static void round_done(void *context)
@@ -289,6 +306,14 @@ static void begin_round(void *context)
     }
 }
 
+/* The database takes nothing but UTF-8, and what is quoted may be something else, or cut. */
+static void clean_problem(struct settings_result *result)
+{
+    char clean[sizeof(result->problem)];
+    (void)utf8_clean(slice_from_text(result->problem), "", clean, sizeof(clean));
+    snprintf(result->problem, sizeof(result->problem), "%s", clean);
+}
+
 static void take_result(struct settings_follower *follower, const struct settings_result *result)
 {
     bool was_ours = follower->on_its_way && result->number == follower->offer;
@@ -323,6 +348,7 @@ static void link_heard(void *context, unsigned ready)
     struct settings_result result;
     enum error error = settings_result_receive(follower->link, &result);
     if (error == ERROR_NONE) {
+        clean_problem(&result);
         take_result(follower, &result);
     } else if (error != ERROR_AGAIN) {
         loop_watch_set(follower->watch, 0); /* the keeper has gone, and we go with it */

@@ -267,6 +267,24 @@ def test_a_node_whose_own_file_conflicts_stays_behind_and_says_so(members):
              what="the end of the alert")
 
 
+def test_what_is_no_text_in_a_refusal_holds_nobody_up(members):
+    # A name of more octets than are quoted, which ends within a character there.
+    name = "x" + "\N{LATIN SMALL LETTER A WITH DIAERESIS}" * 40
+    n1 = members.add("n1")
+    n2 = members.add("n2", own=f'server "{name}" {{ address = "127.0.0.1:9" }}\n')
+    set_text(n1, text_of("example.com"))
+    wait_for(lambda: takes(n2, "ann@example.com"), what="the first")
+    set_text(n1, "# version 1\n" + text_of("example.com") +
+             f'server "{name}" {{ address = "127.0.0.1:10" }}\n'
+             f'domain c.example {{ deliver-to = "{name}" }}\n')
+    wait_for(lambda: any("is there twice" in alert["text"] for alert in n2.status()["alerts"]),
+             what="the alert")
+    made = n1.tool("settings", "show").stdout.replace(f'"{name}"', "other")
+    set_text(n1, made + "domain b.example { deliver-to = m1 }\n")
+    wait_for(lambda: takes(n2, "ann@b.example"), 120, what="n2, which goes on")
+    assert "state=away" not in n2.log()
+
+
 # ---- back -----------------------------------------------------------------------------------
 
 
