@@ -128,13 +128,37 @@ static bool open_state(struct holdings *holdings, const struct plan *plan)
     return true;
 }
 
+/* A machine with a standby block works here, or has died without a word: then what it was still
+ * writing is not known to be all there, even if another one has worked since. */
+static bool is_leased(const struct holdings *holdings)
+{
+    struct disk *disk = NULL;
+    struct lease_look look = {0};
+    int directory = openat(holdings->state, "standby", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0 || disk_from_descriptor(directory, &disk) != ERROR_NONE) {
+        return false;
+    }
+    bool leased =
+        lease_files_look(disk, SLICE_LITERAL("-"), &look) != ERROR_NONE || look.open_token != 0;
+    disk_free(disk);
+    if (leased) {
+        log_event(LOG_LEVEL_ERROR, "cannot-start", LOG_TEXT("at", "standby"),
+                  LOG_TEXT("reason",
+                           "another machine has a lease on this state directory, and this "
+                           "configuration has no standby block; if none is at work, "
+                           "remove the directory 'standby' there"));
+    }
+    return leased;
+}
+
 /* The lock's owner is core too: should the keeper be killed, a new one waits for core's end. */
 static bool take_lock(struct holdings *holdings, const struct plan *plan, bool has_lease)
 {
     char name[PLAN_NAME_MAX + 8] = "lock";
     if (has_lease) {
         /* Of this machine alone: that the other one does not work the lease says, and the file
-         * system may give a dead machine's locks away late. */
+         * system may give a dead machine's locks away late. The warden keeps those without the
+         * block away (warden_round.c). */
         snprintf(name, sizeof(name), "lock-%s", plan->standby.name);
     }
     holdings->lock = openat(holdings->state, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -144,6 +168,9 @@ static bool take_lock(struct holdings *holdings, const struct plan *plan, bool h
     for (int i = 0; flock(holdings->lock, LOCK_EX | LOCK_NB) != 0; i++) {
         if (errno != EWOULDBLOCK) {
             return complain("lock", plan->state);
+        }
+        if (i == LOCK_TRIES && !has_lease && is_leased(holdings)) {
+            return false; /* which says more */
         }
         if (i == LOCK_TRIES) {
             char pid[16] = "";
@@ -163,28 +190,6 @@ static bool take_lock(struct holdings *holdings, const struct plan *plan, bool h
         return complain("lock", plan->state);
     }
     return true;
-}
-
-/* A machine with a standby block works here, or has died without a word. */
-static bool is_leased(const struct holdings *holdings)
-{
-    struct disk *disk = NULL;
-    struct lease_look look = {0};
-    int directory = openat(holdings->state, "standby", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0 || disk_from_descriptor(directory, &disk) != ERROR_NONE) {
-        return false;
-    }
-    bool leased = lease_files_look(disk, SLICE_LITERAL("-"), &look) != ERROR_NONE ||
-                  (look.view.token != 0 && look.view.end == LEASE_GOES_ON);
-    disk_free(disk);
-    if (leased) {
-        log_event(LOG_LEVEL_ERROR, "cannot-start", LOG_TEXT("at", "standby"),
-                  LOG_TEXT("reason",
-                           "another machine has a lease on this state directory, and this "
-                           "configuration has no standby block; if none is at work, "
-                           "remove the directory 'standby' there"));
-    }
-    return leased;
 }
 
 static bool open_control(struct holdings *holdings, const struct plan *plan)

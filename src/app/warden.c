@@ -25,6 +25,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -119,23 +120,36 @@ static void begin_work(struct warden *warden)
     }
 }
 
+/* Once: it is tried again each second. */
+static void claim_said(struct warden *warden, enum error error)
+{
+    if (error != ERROR_NONE && error != warden->claim_error) {
+        log_event(error == ERROR_DENIED ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "claim",
+                  LOG_TEXT("path", warden->plan->state),
+                  LOG_TEXT("reason", error == ERROR_EXISTS   ? "the other machine was faster"
+                                     : error == ERROR_AGAIN  ? "an earlier process of ours "
+                                                               "is still there"
+                                     : error == ERROR_DENIED ? "a holdfastd without a standby "
+                                                               "block works on this directory"
+                                                             : error_text(error)));
+    }
+    warden->claim_error = error;
+}
+
 static void claimed(void *context)
 {
     struct warden_claim *claim = context;
     struct warden *warden = claim->warden;
     const struct plan_standby *standby = &warden->plan->standby;
     warden->under_way = false;
+    claim_said(warden, claim->error);
     if (claim->error != ERROR_NONE) {
-        log_event(LOG_LEVEL_INFO, "claim",
-                  LOG_TEXT("reason", claim->error == ERROR_EXISTS  ? "the other machine was faster"
-                                     : claim->error == ERROR_AGAIN ? "an earlier process of ours "
-                                                                     "is still there"
-                                                                   : error_text(claim->error)));
         change(warden, WARDEN_WATCHING);
         return;
     }
     warden->record = claim->record;
     warden->lease = claim->file;
+    warden->alone = claim->alone;
     warden->how = LEASE_LOST;
     warden->begun = true;
     struct lease_page *page = warden->page;
@@ -302,6 +316,8 @@ static void marked(void *context)
     }
     warden->disk->ops->close(warden->lease);
     warden->lease = NULL;
+    close(warden->alone);
+    warden->alone = -1;
     say(warden, LOG_LEVEL_INFO, "standby-ended",
         mark->how == LEASE_HANDED    ? "handed over"
         : mark->how == LEASE_STOPPED ? "stopped"
@@ -571,7 +587,7 @@ static bool open_files(struct warden *warden)
         return complain(warden, "standby");
     }
     snprintf(name, sizeof(name), "warden-%s", plan->standby.name);
-    for (int i = 0; (warden->lock = warden_lock(warden->state_fd, name)) < 0; i++) {
+    for (int i = 0; (warden->lock = warden_lock(warden->state_fd, name, LOCK_EX)) < 0; i++) {
         if (errno != EWOULDBLOCK || i == LOCK_TRIES) {
             return complain(warden, errno == EWOULDBLOCK ? "another holdfastd of this name" : name);
         }
@@ -607,6 +623,7 @@ int warden_run(const char *config_path, const struct plan *plan)
                              .plan = plan,
                              .state_fd = -1,
                              .lock = -1,
+                             .alone = -1,
                              .signals = -1,
                              .page_fd = -1,
                              .ready_fd = -1};

@@ -50,6 +50,7 @@ struct warden_claim {
     struct disk_file *file;
     int64_t began_ms;
     uint32_t open_token; /* the lowest not ended */
+    int alone;           /* keeps those without the block away */
     enum error error;
 };
 
@@ -84,12 +85,14 @@ struct warden {
     int64_t answered_ms; /* when the other one's ports last did */
     uint64_t counter;
     int64_t since_ms;
-    bool settled;       /* what is left of earlier lives has been said to have ended */
-    bool storage_fails; /* has been said */
+    bool settled;           /* what is left of earlier lives has been said to have ended */
+    bool storage_fails;     /* has been said */
+    enum error claim_error; /* likewise */
 
     struct lease_page *page;
     int page_fd;
     struct disk_file *lease;
+    int alone; /* with the lease; -1: none */
     struct lease_record record;
     enum lease_end how;
     uint64_t other_counter;
@@ -112,8 +115,8 @@ void warden_claim_run(void *claim);
 void warden_mark_run(void *mark);
 /* Of this machine, not of this start of it. */
 void warden_machine(uint8_t ret_machine[LEASE_MACHINE]);
-/* The descriptor, locked; -1 with errno EWOULDBLOCK: somebody else has it. */
-int warden_lock(int directory, const char *name);
+/* The descriptor, locked by `how` of flock(2); -1 with errno EWOULDBLOCK: somebody else has it. */
+int warden_lock(int directory, const char *name, int how);
 
 /* ---- warden_program.c -------------------------------------------------------------------- */
 

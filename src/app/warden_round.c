@@ -38,10 +38,10 @@ void warden_machine(uint8_t ret_machine[LEASE_MACHINE])
     }
 }
 
-int warden_lock(int directory, const char *name)
+int warden_lock(int directory, const char *name, int how)
 {
     int fd = openat(directory, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (fd >= 0 && flock(fd, how | LOCK_NB) != 0) {
         int error = errno;
         close(fd);
         errno = error;
@@ -77,7 +77,7 @@ static enum error bury_our_own(struct warden *warden)
 {
     char name[LEASE_NAME_MAX + 16];
     snprintf(name, sizeof(name), "lock-%s", warden->plan->standby.name);
-    int lock = warden_lock(warden->state_fd, name);
+    int lock = warden_lock(warden->state_fd, name, LOCK_EX);
     if (lock < 0) {
         return errno == EWOULDBLOCK ? ERROR_AGAIN : ERROR_IO;
     }
@@ -115,9 +115,16 @@ void warden_round_run(void *context)
     round->answers = round->renew || other_answers(standby);
 }
 
-void warden_claim_run(void *context)
+/* A daemon without the block has the lock for itself, and looks at no lease before it is at work.
+ * Ours is shared: one that a dead machine has left does not keep the other one from taking over. */
+static enum error keep_others_away(struct warden_claim *claim)
 {
-    struct warden_claim *claim = context;
+    claim->alone = warden_lock(claim->warden->state_fd, "lock", LOCK_SH);
+    return claim->alone >= 0 ? ERROR_NONE : errno == EWOULDBLOCK ? ERROR_DENIED : ERROR_IO;
+}
+
+static void take_token(struct warden_claim *claim)
+{
     struct warden *warden = claim->warden;
     struct lease_look look;
     claim->error = bury_our_own(warden);
@@ -138,6 +145,18 @@ void warden_claim_run(void *context)
         (void)!lease_files_want(warden->disk, slice_from_text(warden->plan->standby.name), false);
         lease_files_clean(warden->disk,
                           look.open_token != 0 ? look.open_token : claim->record.token);
+    }
+}
+
+void warden_claim_run(void *context)
+{
+    struct warden_claim *claim = context;
+    claim->error = keep_others_away(claim);
+    if (claim->error == ERROR_NONE) {
+        take_token(claim);
+    }
+    if (claim->error != ERROR_NONE && claim->alone >= 0) {
+        close(claim->alone);
     }
 }
 

@@ -285,18 +285,55 @@ def test_a_restart_goes_on_at_once(holdfast, place):
     assert not greets(pair.b.port)
 
 
-def test_a_machine_without_the_block_does_not_start(holdfast, place):
-    """While another one has a lease there, alive or dead."""
-    pair = Pair(holdfast, place).start()
+def without_the_block(holdfast, pair):
+    """A third daemon on the same state, whose configuration knows nothing of the others."""
     other = holdfast("", name="c", start=False)
     other.state = pair.a.state
     other.configure(backup_mx(pair.primary))
+    return other
+
+
+def test_a_machine_without_the_block_does_not_start(holdfast, place):
+    """While another one has a lease there, alive or dead."""
+    pair = Pair(holdfast, place).start()
+    other = without_the_block(holdfast, pair)
     other.start(wait=False)
     assert other.child.wait(timeout=60) == 1
     assert "has no standby block" in other.log()
     other.child = None
     assert "works since" in pair.a.tool("status").stdout
     assert "b: standby" in pair.b.tool("standby", "status").stdout
+
+
+def test_a_machine_without_the_block_is_left_alone(holdfast, place, sink):
+    """One that is at work when the others get theirs: no token is taken beside it."""
+    pair = Pair(holdfast, place)
+    other = without_the_block(holdfast, pair)
+    other.start()
+    other.send(content=number(0))
+    pair.b.start(wait=False)
+    wait_for(lambda: "without a standby block" in pair.b.log(), 60, 0.1, "b's refusal")
+    assert not greets(pair.b.port)
+    assert not list((place / "shared/standby").glob("lease-*"))
+    other.send(content=number(1))
+    other.stop()
+    wait_works(pair.b)
+    hop = sink(port=pair.primary)
+    pair.b.wait_empty()
+    assert numbers(hop) == [0, 1]
+
+
+def test_a_machine_without_the_block_sees_every_open_lease(holdfast, place):
+    """a has died, b worked after it and was stopped: nobody has said yet that a's writes are over."""
+    pair = Pair(holdfast, place).start()
+    pair.a.kill()
+    wait_works(pair.b)
+    pair.b.stop()
+    other = without_the_block(holdfast, pair)
+    other.start(wait=False)
+    assert other.child.wait(timeout=60) == 1
+    assert "has no standby block" in other.log()
+    other.child = None
 
 
 @pytest.mark.parametrize("line, problem", [
