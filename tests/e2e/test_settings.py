@@ -282,7 +282,7 @@ def test_what_is_no_text_in_a_refusal_holds_nobody_up(members):
     made = n1.tool("settings", "show").stdout.replace(f'"{name}"', "other")
     set_text(n1, made + "domain b.example { deliver-to = m1 }\n")
     wait_for(lambda: takes(n2, "ann@b.example"), 120, what="n2, which goes on")
-    assert "state=away" not in n2.log()
+    assert "state=away" not in n2.log() and "settings-not-reported" not in n2.log()
 
 
 # ---- back -----------------------------------------------------------------------------------
