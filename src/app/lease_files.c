@@ -189,7 +189,7 @@ enum error lease_files_end(struct disk *disk, uint32_t token, enum lease_end how
 }
 
 enum error lease_files_settle(struct disk *disk, struct slice owner, const uint8_t *machine,
-                              enum lease_end how)
+                              uint32_t below, enum lease_end how)
 {
     struct listing listing = {0};
     enum error error = disk->ops->list(disk, list_one, &listing);
@@ -197,7 +197,7 @@ enum error lease_files_settle(struct disk *disk, struct slice owner, const uint8
         char name[NAME_SIZE];
         struct lease_record record;
         token_name("lease", listing.leases[i], name);
-        bool concerned = !has_ended(&listing, listing.leases[i]);
+        bool concerned = listing.leases[i] < below && !has_ended(&listing, listing.leases[i]);
         if (concerned && machine != NULL) {
             concerned = read_record(disk, name, &record) &&
                         slice_equal(slice_from_text(record.name), owner) &&
@@ -206,6 +206,35 @@ enum error lease_files_settle(struct disk *disk, struct slice owner, const uint8
         if (concerned) {
             error = lease_files_end(disk, listing.leases[i], how);
         }
+    }
+    return error;
+}
+
+enum error lease_files_take(struct disk *disk, struct slice other, bool fenced,
+                            const struct lease_record *record, struct lease_look *ret_look,
+                            struct disk_file **ret_file)
+{
+    enum error error = lease_files_look(disk, other, ret_look);
+    if (error == ERROR_NONE && ret_look->view.token + 1 != record->token) {
+        return ERROR_EXISTS;
+    }
+    if (error == ERROR_NONE && fenced) {
+        error = lease_files_settle(disk, SLICE_EMPTY, NULL, record->token, LEASE_FENCED);
+    }
+    if (error == ERROR_NONE) {
+        error = lease_files_claim(disk, record, ret_file);
+    }
+    if (error != ERROR_NONE) {
+        return error;
+    }
+    /* While this took its time the name may have been taken, ended and removed by others. */
+    error = lease_files_look(disk, other, ret_look);
+    if (error == ERROR_NONE && ret_look->view.token != record->token) {
+        error = ERROR_EXISTS;
+    }
+    if (error != ERROR_NONE) {
+        disk->ops->close(*ret_file);
+        (void)!lease_files_end(disk, record->token, LEASE_LOST); /* nobody has worked by it */
     }
     return error;
 }

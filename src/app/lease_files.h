@@ -30,13 +30,20 @@ enum error lease_files_look(struct disk *disk, struct slice other,
 /* Durable when it returns. ERROR_EXISTS: somebody else has that token. */
 enum error lease_files_claim(struct disk *disk, const struct lease_record *record,
                              struct disk_file **ret_file) MUST_CHECK;
+/* The same, of a token that is still the next one: ERROR_EXISTS if there is a newer one, be it that
+ * of a name that has been removed again. With `fenced` all writers before it have ended, which is
+ * said first; of one that has come since nobody knows that. The look, for `other`, is of
+ * afterwards. */
+enum error lease_files_take(struct disk *disk, struct slice other, bool fenced,
+                            const struct lease_record *record, struct lease_look *ret_look,
+                            struct disk_file **ret_file) MUST_CHECK;
 enum error lease_files_renew(struct disk_file *file, const struct lease_record *record) MUST_CHECK;
 /* Good also if it was said before. */
 enum error lease_files_end(struct disk *disk, uint32_t token, enum lease_end how) MUST_CHECK;
-/* The same for each token that has not ended: of the leases of `name` on `machine`; of all if
- * `machine` is NULL. */
+/* The same for each token below `below` that has not ended: of the leases of `name` on `machine`;
+ * of all if `machine` is NULL. */
 enum error lease_files_settle(struct disk *disk, struct slice name, const uint8_t *machine,
-                              enum lease_end how) MUST_CHECK;
+                              uint32_t below, enum lease_end how) MUST_CHECK;
 /* Not synced: it is worth nothing after a crash. */
 enum error lease_files_watch(struct disk *disk, const struct lease_record *record) MUST_CHECK;
 enum error lease_files_want(struct disk *disk, struct slice name, bool want) MUST_CHECK;

@@ -83,7 +83,7 @@ static enum error bury_our_own(struct warden *warden)
     }
     close(lock);
     return lease_files_settle(warden->disk, slice_from_text(warden->plan->standby.name),
-                              warden->machine, LEASE_STOPPED);
+                              warden->machine, UINT32_MAX, LEASE_STOPPED);
 }
 
 void warden_round_run(void *context)
@@ -126,21 +126,15 @@ static enum error keep_others_away(struct warden_claim *claim)
 static void take_token(struct warden_claim *claim)
 {
     struct warden *warden = claim->warden;
+    const struct slice of = slice_from_text(warden->plan->standby.of);
     struct lease_look look;
     claim->error = bury_our_own(warden);
-    if (claim->error == ERROR_NONE && claim->fenced) {
-        claim->error = lease_files_settle(warden->disk, SLICE_EMPTY, NULL, LEASE_FENCED);
-    }
     if (claim->error == ERROR_NONE) {
+        claim->began_ms = clock_steady_ms();
         claim->error =
-            lease_files_look(warden->disk, slice_from_text(warden->plan->standby.of), &look);
+            lease_files_take(warden->disk, of, claim->fenced, &claim->record, &look, &claim->file);
+        claim->open_token = look.open_token;
     }
-    if (claim->error != ERROR_NONE) {
-        return;
-    }
-    claim->open_token = look.open_token;
-    claim->began_ms = clock_steady_ms();
-    claim->error = lease_files_claim(warden->disk, &claim->record, &claim->file);
     if (claim->error == ERROR_NONE) {
         (void)!lease_files_want(warden->disk, slice_from_text(warden->plan->standby.name), false);
         lease_files_clean(warden->disk,

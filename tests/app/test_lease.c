@@ -164,10 +164,11 @@ static void tokens_end_and_go(void **state)
     assert_int_equal(look.open_token, 1);
     assert_int_equal(look.view.end, LEASE_GOES_ON);
     /* Of ours we know that they have ended; of theirs only who has cut the power does. */
-    assert_int_equal(lease_files_settle(disk, us, here, LEASE_LOST), ERROR_NONE);
+    assert_int_equal(lease_files_settle(disk, us, here, UINT32_MAX, LEASE_LOST), ERROR_NONE);
     assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
     assert_int_equal(look.open_token, 2);
-    assert_int_equal(lease_files_settle(disk, SLICE_EMPTY, NULL, LEASE_FENCED), ERROR_NONE);
+    assert_int_equal(lease_files_settle(disk, SLICE_EMPTY, NULL, UINT32_MAX, LEASE_FENCED),
+                     ERROR_NONE);
     assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
     assert_int_equal(look.open_token, 0);
     assert_int_equal(look.view.end, LEASE_FENCED);
@@ -187,6 +188,55 @@ static void tokens_end_and_go(void **state)
     assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
     assert_false(look.wanted);
     disk_free(disk);
+    disk_sim_free(sim);
+}
+
+static void claim(struct disk *disk, uint32_t token, const char *name, const uint8_t *machine)
+{
+    struct disk_file *file;
+    struct lease_record record = record_of(token, name, machine);
+    assert_int_equal(lease_files_claim(disk, &record, &file), ERROR_NONE);
+    disk->ops->close(file);
+}
+
+/* It says of those before it that they have ended, and of itself when it is not the next one. */
+static void who_was_fenced_may_be_back(void **state)
+{
+    (void)state;
+    struct disk_sim *sim = disk_sim_new();
+    struct disk *disk = disk_sim_open(sim);
+    struct lease_record record = record_of(2, "us", here);
+    struct lease_look look;
+    struct disk_file *file;
+    claim(disk, 1, "them", there);
+    assert_int_equal(lease_files_take(disk, them, true, &record, &look, &file), ERROR_NONE);
+    assert_int_equal(look.view.token, 2);
+    assert_int_equal(look.open_token, 2);
+    disk->ops->close(file);
+
+    /* Since `fence` was begun it was started again, and works. */
+    claim(disk, 3, "them", there);
+    record = record_of(3, "us", here);
+    assert_int_equal(lease_files_take(disk, them, true, &record, &look, &file), ERROR_EXISTS);
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_int_equal(look.view.token, 3);
+    assert_int_equal(look.view.end, LEASE_GOES_ON);
+    assert_int_equal(look.open_token, 2);
+    assert_int_equal(lease_files_settle(disk, SLICE_EMPTY, NULL, 3, LEASE_FENCED), ERROR_NONE);
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_int_equal(look.view.end, LEASE_GOES_ON);
+    assert_int_equal(look.open_token, 3);
+
+    /* More than once: the name that we are after is free again. */
+    assert_int_equal(lease_files_end(disk, 3, LEASE_STOPPED), ERROR_NONE);
+    claim(disk, 4, "them", there);
+    lease_files_clean(disk, 4);
+    assert_int_equal(lease_files_take(disk, them, true, &record, &look, &file), ERROR_EXISTS);
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_int_equal(look.open_token, 4);
+    assert_int_equal(look.view.end, LEASE_GOES_ON);
+    disk_free(disk);
+    assert_int_equal(disk_sim_open_files(sim), 0);
     disk_sim_free(sim);
 }
 
@@ -302,6 +352,7 @@ int main(void)
         cmocka_unit_test(what_changes_is_a_sign_of_life),
         cmocka_unit_test(of_two_that_claim_one_wins),
         cmocka_unit_test(tokens_end_and_go),
+        cmocka_unit_test(who_was_fenced_may_be_back),
         cmocka_unit_test(a_claim_that_fails_is_over),
         cmocka_unit_test(never_do_both_work),
     };
