@@ -77,7 +77,14 @@ bool delivery_before(const struct relay *relay, uint32_t a, uint32_t b)
     if (one->message == other->message) {
         return one->number < other->number;
     }
-    return message_at(relay, one->message)->sequence < message_at(relay, other->message)->sequence;
+    const struct message *first = message_at(relay, one->message);
+    const struct message *second = message_at(relay, other->message);
+    if (first->sequence != second->sequence) {
+        return first->sequence < second->sequence;
+    }
+    /* What a node of a cluster had alone, all of it has its place behind the same one. */
+    return first->received_ms != second->received_ms ? first->received_ms < second->received_ms
+                                                     : one->message < other->message;
 }
 
 /* ---- making and freeing ------------------------------------------------------------------- */

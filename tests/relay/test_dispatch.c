@@ -404,6 +404,38 @@ static void mail_loaded_late_keeps_its_place(void **state)
     world_close(&world);
 }
 
+/* A node of a cluster had them alone while there was no database: one place for all. */
+static void mail_at_one_place_goes_by_its_time(void **state)
+{
+    (void)state;
+    world_configure(&world);
+    world_open(&world);
+    int64_t at_ms = world.now.wall_ms;
+    const uint32_t order[] = {4, 2, 3, 1};
+    for (uint32_t handle = 1; handle <= 4; handle++) {
+        for (uint32_t i = 0; i < 4; i++) {
+            world.now.wall_ms = order[i] == handle ? at_ms + 5 * (i + 1) : world.now.wall_ms;
+        }
+        world_insert(&world, handle, 7, "a@x.example", "bob@one.example", 0);
+    }
+    world.now.wall_ms = at_ms + 100;
+    relay_start(world.relay, world.now);
+    world_take(&world);
+    world_opened(&world, world_one(&world, RELAY_CONNECT).session);
+    struct relay_action given[4];
+    size_t count = 0;
+    for (size_t i = 0; i < 4; i++) {
+        for (size_t j = 0; j < world_count(&world, RELAY_DELIVER); j++) {
+            assert_true(count < 4);
+            given[count++] = *world_action(&world, RELAY_DELIVER, j);
+        }
+        assert_true(i < count);
+        assert_int_equal(given[i].handle.index, order[i]);
+        accepted(given[i]);
+    }
+    world_close(&world);
+}
+
 static void totals_follow_the_oldest_message(void **state)
 {
     (void)state;
@@ -650,6 +682,7 @@ int main(void)
         cmocka_unit_test(success_is_told_where_nobody_else_tells_it),
         cmocka_unit_test(a_notice_that_cannot_be_made_leaves_a_dead_letter),
         cmocka_unit_test(mail_loaded_late_keeps_its_place),
+        cmocka_unit_test(mail_at_one_place_goes_by_its_time),
         cmocka_unit_test(totals_follow_the_oldest_message),
         cmocka_unit_test(a_message_that_broke_two_sessions_blames_no_server_any_more),
         cmocka_unit_test(a_start_with_the_head_down_tells_the_switch),
