@@ -113,11 +113,13 @@ struct job {
     bool note_written; /* if not GONE: an earlier dot of the session is not settled, GO waits */
     bool note_pending; /* the spool holds a pointer to this job */
     bool preparing;    /* it too: the message is being fetched */
-    bool asks_go;      /* READY has come, but relay lets it wait for an earlier job (R6), or the
-                          lease */
-    bool over;         /* freed as soon as the spool lets go */
+    bool fetched;      /* it can be sent */
+    bool unsent;  /* CHANNEL_DELIVER waits for that, here or of an earlier job of the session */
+    bool asks_go; /* READY has come, but relay lets it wait for an earlier job (R6), or the
+                     lease */
+    bool over;    /* freed as soon as the spool lets go */
     struct core *core;
-    struct buffer redirect_to; /* while preparing */
+    struct buffer redirect_to; /* while unsent */
     struct spool_handle handle;
     struct message_id message;
     uint32_t count;

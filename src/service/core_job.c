@@ -251,29 +251,55 @@ static void send(struct core *core, struct job *job, struct slice redirect_to)
     core_out_send(&core->out[job->edge], frame);
 }
 
+/* edge-out asks for GO in the order that it was given, and GO is given in the session's order: they
+ * must be the same, so behind one that is being fetched the others wait. */
+static void send_in_order(struct core *core, struct core_session *session)
+{
+    LIST_EACH(&session->jobs, at, after)
+    {
+        struct job *job = LIST_ENTRY(at, struct job, on_session);
+        if (job->unsent && !job->fetched) {
+            return;
+        }
+        if (job->unsent) {
+            job->unsent = false;
+            send(core, job, buffer_slice(&job->redirect_to));
+        }
+    }
+}
+
 /* What is stored elsewhere has come, or cannot now. */
 static void prepared(void *context, enum error error)
 {
     struct job *job = context;
+    struct core *core = job->core;
+    struct core_session *session = map_get(&core->sessions, job->session);
     job->preparing = false;
     if (job->over) {
         job_let_go(job);
     } else if (job->state != JOB_SENT) {
-        /* Settled meanwhile: the session was lost. */
+        job->unsent = false; /* settled meanwhile: the session was lost */
     } else if (error == ERROR_AGAIN || error == ERROR_SPACE || error == ERROR_MEMORY) {
-        list_append(&job->core->unprepared, &job->waiting); /* asked again by the tick */
+        list_append(&core->unprepared, &job->waiting); /* asked again by the tick */
     } else if (error != ERROR_NONE) {
-        unsendable(job->core, job);
+        job->unsent = false;
+        unsendable(core, job);
     } else {
-        send(job->core, job, buffer_slice(&job->redirect_to));
+        job->fetched = true;
+    }
+    if (session != NULL) {
+        send_in_order(core, session);
     }
 }
 
-/* True: it is here. */
-static bool prepare(struct core *core, struct job *job)
+static void prepare(struct core *core, struct job *job)
 {
-    job->preparing = !spool_prepare(core->spool, job->handle, prepared, job);
-    return !job->preparing;
+    job->fetched = spool_prepare(core->spool, job->handle, prepared, job);
+    job->preparing = !job->fetched;
+    struct core_session *session = map_get(&core->sessions, job->session);
+    if (session != NULL) {
+        send_in_order(core, session);
+    }
 }
 
 void core_job_deliver(struct core *core, const struct relay_action *action)
@@ -285,14 +311,12 @@ void core_job_deliver(struct core *core, const struct relay_action *action)
                                    action->delivery_count);
     spool_pin(core->spool, job->handle);
     job->pinned = true;
-    if (prepare(core, job)) {
-        send(core, job, action->redirect_to);
-        return;
-    }
+    job->unsent = true;
     buffer_append(&job->redirect_to, action->redirect_to);
     if (job->redirect_to.failed) {
         core_out_of_memory();
     }
+    prepare(core, job);
 }
 
 /* ---- the attempt note and GO ----------------------------------------------------------------- */
@@ -547,9 +571,7 @@ static void prepare_again(struct core *core)
     while (!list_is_empty(&again)) {
         struct job *job = LIST_ENTRY(again.next, struct job, waiting);
         list_remove(&job->waiting);
-        if (prepare(core, job)) {
-            send(core, job, buffer_slice(&job->redirect_to));
-        }
+        prepare(core, job);
     }
 }
 

@@ -84,6 +84,23 @@ def test_a_gateway_accepts_and_nodes_hand_over(member, hop):
     assert sum(used) == len(DOMAINS) and all(used), used
 
 
+def test_what_is_fetched_and_what_is_here_go_out_together(member, hop):
+    """One connection has both at once: neither may wait for the other."""
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+    hop.stop()
+    count = 24
+    content = b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 10000  # fetching takes a while
+    for i in range(count):
+        (n1, n2)[i % 2].send([f"r{i}@example.com"], content=content)
+    wait_for(lambda: n1.status()["queue"]["messages"] + n2.status()["queue"]["messages"] == count,
+             60, what="all of it at its owner")
+    hop.start()
+    wait_for(lambda: len(hop.messages) >= count, 60, what="all")
+    assert len(hop.messages) == count
+    assert not any("late-message" in daemon.log() for daemon in (n1, n2))
+
+
 def test_the_lanes_of_a_killed_node_move(member, hop):
     n1, n2 = member("n1"), member("n2")
     wait_for_states(n1, n1="up", n2="up")
