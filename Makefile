@@ -5,6 +5,8 @@
 #   make            build/holdfastd and build/holdfast
 #   make run        install what is missing, build, start with etc/quickstart.conf
 #   make primary    beside it: a Postfix in the role of the primary mail server
+#   make cluster    as root: three databases and three nodes on this machine, to look at
+#   make cluster-drill   another such cluster, under traffic, with one thing broken after the other
 #   make test       install what is missing, build, run every test that CI runs
 #   make fuzz       every fuzzer for FUZZ_SECONDS (60) each, by FUZZ_ENGINE (libfuzzer or afl)
 #   make soak       faults under load for SOAK_SECONDS (600)
@@ -26,7 +28,7 @@ BENCH ?=
 
 C_FILES = $(shell find src tests tools -name '*.[ch]')
 
-.PHONY: all run primary test fuzz soak bench install format lint clean packages-build packages-test \
+.PHONY: all run primary cluster cluster-drill test fuzz soak bench install format lint clean packages-build packages-test \
 	packages-fuzz
 
 all: $(BUILD)/build.ninja
@@ -55,6 +57,14 @@ run: packages-build
 primary:
 	@tools/install_packages.sh build try test
 	@$(PYTHON) -B tools/primary.py
+
+cluster: packages-test
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) -B tools/cluster.py start
+
+cluster-drill: packages-test
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) -B tools/cluster.py drill $(DRILL)
 
 test: packages-test
 	@$(PYTHON) tools/run_tests.py --jobs $(JOBS)
