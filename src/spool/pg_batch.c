@@ -370,15 +370,16 @@ void pg_batch_submit(struct spool *spool, enum spool_durability durability, spoo
 
 /* ---- taking effect ----------------------------------------------------------------------- */
 
-static void apply_new(struct pg_spool *pg, const struct pg_new *fresh)
+/* `grouped`: while that group runs, its parts are the committer's to write to. */
+static void apply_new(struct pg_spool *pg, const struct pg_new *fresh, bool grouped)
 {
     uint32_t part = fresh->parts[0].part;
     if (pg->shared || pg_part_of(pg, part, fresh->id) == NULL) {
         return;
     }
     struct stored *stored = table_at(&pg->table, part);
-    stored->sequence =
-        fresh->parts[0].sequence != 0 ? (uint64_t)fresh->parts[0].sequence : pg->last_sequence;
+    int64_t sequence = grouped && pg->group_running ? 0 : fresh->parts[0].sequence;
+    stored->sequence = sequence != 0 ? (uint64_t)sequence : pg->last_sequence;
     pg_part_appear(pg, part);
 }
 
@@ -387,7 +388,7 @@ static void apply(struct pg_batch *batch, bool noted_only)
     struct pg_spool *pg = batch->pg;
     bool messages = !noted_only || !batch->decides;
     for (size_t i = 0; i < batch_new_count(batch) && !batch->applied && messages; i++) {
-        apply_new(pg, &batch_news(batch)[i]);
+        apply_new(pg, &batch_news(batch)[i], batch->grouped);
     }
     batch->applied |= messages;
     for (size_t i = 0; i < batch_operation_count(batch); i++) {
