@@ -569,24 +569,31 @@ static void check_anchor(struct settings *settings, const struct entry *entry)
     settings->config.dns_trust_anchor = text;
 }
 
-static void check_limits(struct settings *settings, const struct entry **entries)
+const struct block *settings_only_block(struct settings *settings, enum setting_block kind)
 {
-    const struct block none = {.at = settings->top.at};
-    const struct block *limits = NULL;
+    const char *name = settings_blocks[kind].name;
+    const struct block *only = NULL;
     for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
-        if (settings_block_find(block->kind) != BLOCK_LIMITS) {
+        if (settings_block_find(block->kind) != kind) {
             continue;
         }
         if (block->title_count > 0) {
-            settings_complain(settings, block->at, "a limits block has no title");
+            settings_complain(settings, block->at, "a %s block has no title", name);
         }
-        if (limits != NULL) {
-            settings_complain(settings, block->at, "limits is there twice; first in line %u",
-                              limits->at.line);
+        if (only != NULL) {
+            settings_complain(settings, block->at, "%s is there twice; first in line %u", name,
+                              only->at.line);
             continue;
         }
-        limits = block;
+        only = block;
     }
+    return only;
+}
+
+static void check_limits(struct settings *settings, const struct entry **entries)
+{
+    const struct block none = {.at = settings->top.at};
+    const struct block *limits = settings_only_block(settings, BLOCK_LIMITS);
     settings_fill(settings, BLOCK_LIMITS, limits != NULL ? limits : &none, &settings->config,
                   entries);
 }

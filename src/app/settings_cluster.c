@@ -123,29 +123,9 @@ void settings_share(struct settings *settings, const struct entry *const *entrie
 
 /* ---- the block ---------------------------------------------------------------------------- */
 
-static const struct block *find_block(struct settings *settings)
-{
-    const struct block *found = NULL;
-    for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
-        if (settings_block_find(block->kind) != BLOCK_CLUSTER) {
-            continue;
-        }
-        if (block->title_count > 0) {
-            settings_complain(settings, block->at, "a cluster block has no title");
-        }
-        if (found != NULL) {
-            settings_complain(settings, block->at, "cluster is there twice; first in line %u",
-                              found->at.line);
-            continue;
-        }
-        found = block;
-    }
-    return found;
-}
-
 void settings_cluster(struct settings *settings, const struct entry **entries)
 {
-    const struct block *block = find_block(settings);
+    const struct block *block = settings_only_block(settings, BLOCK_CLUSTER);
     struct cluster_config *cluster = &settings->config.cluster;
     if (block == NULL) {
         return;

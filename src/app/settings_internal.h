@@ -409,6 +409,9 @@ void settings_listener_milters(struct settings *settings, const struct entry *en
 void settings_dnsbl(struct settings *settings, const struct entry **entries);
 /* The ldap blocks. */
 void settings_ldap(struct settings *settings, const struct entry **entries);
+/* The block of a kind that has no title and is there once at most; more is complained of. NULL:
+ * there is none. */
+const struct block *settings_only_block(struct settings *settings, enum setting_block kind);
 /* The cluster block: settings->config.cluster. */
 void settings_cluster(struct settings *settings, const struct entry **entries);
 /* The standby block, after that: settings->config.standby. */

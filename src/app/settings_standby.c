@@ -5,26 +5,6 @@
 #include "app/lease.h"
 #include "app/settings_internal.h"
 
-static const struct block *find_block(struct settings *settings)
-{
-    const struct block *found = NULL;
-    for (const struct block *block = settings->first_block; block != NULL; block = block->next) {
-        if (settings_block_find(block->kind) != BLOCK_STANDBY) {
-            continue;
-        }
-        if (block->title_count > 0) {
-            settings_complain(settings, block->at, "a standby block has no title");
-        }
-        if (found != NULL) {
-            settings_complain(settings, block->at, "standby is there twice; first in line %u",
-                              found->at.line);
-            continue;
-        }
-        found = block;
-    }
-    return found;
-}
-
 static void check_name(struct settings *settings, const struct block *block, const char *key,
                        struct slice name)
 {
@@ -67,7 +47,7 @@ static struct slice take_program(struct settings *settings, const struct entry *
 
 void settings_standby(struct settings *settings, const struct entry **entries)
 {
-    const struct block *block = find_block(settings);
+    const struct block *block = settings_only_block(settings, BLOCK_STANDBY);
     struct standby_config *standby = &settings->config.standby;
     if (block == NULL) {
         return;
