@@ -99,11 +99,11 @@ json_t *control_cluster(const struct core *core)
     }
     const struct member *member = core_cluster_member(core->cluster);
     struct spool_postgres_state state;
-    struct member_node *nodes;
-    int64_t age_ms;
+    int64_t age_ms = 0;
     core_cluster_database(core->cluster, &state);
-    (void)list_nodes(core, &nodes, &age_ms);
-    free(nodes);
+    if (member != NULL) {
+        (void)member_list(member, NULL, 0, &age_ms);
+    }
     json_t *database = json_object();
     control_set(database, "up", json_boolean(state.up));
     control_set(database, "since",
