@@ -2,7 +2,8 @@
 #
 # The front door. Meson does the work; HACKING.md tells what to call directly.
 #
-#   make            build/holdfastd and build/holdfast
+#   make            everything, build/holdfastd and build/holdfast first of all
+#   make programs   these two alone
 #   make run        install what is missing, build, start with etc/quickstart.conf
 #   make primary    beside it: a Postfix in the role of the primary mail server
 #   make cluster    as root: three databases and three nodes on this machine, to look at
@@ -28,13 +29,16 @@ BENCH ?=
 
 C_FILES = $(shell find src tests tools -name '*.[ch]')
 
-.PHONY: all run primary cluster cluster-drill test fuzz soak bench install format lint clean packages-build packages-test \
+.PHONY: all programs run primary cluster cluster-drill test fuzz soak bench install format lint clean packages-build packages-test \
 	packages-fuzz
 
-all: $(BUILD)/build.ninja
+all: programs
 	@ninja -C $(BUILD) -j $(JOBS)
-	@for program in holdfastd holdfast; do \
-		[ ! -x $(BUILD)/src/app/$$program ] || ln -sf src/app/$$program $(BUILD)/$$program; done
+
+# Who wants to see it run does not wait for its tests.
+programs: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) -j $(JOBS) src/app/holdfastd src/app/holdfast
+	@for program in holdfastd holdfast; do ln -sf src/app/$$program $(BUILD)/$$program; done
 
 $(BUILD)/build.ninja:
 	@command -v meson >/dev/null || { \
@@ -51,7 +55,7 @@ packages-fuzz:
 	@tools/install_packages.sh build try test fuzz
 
 run: packages-build
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory programs
 	@tools/run_quickstart.sh $(BUILD)
 
 primary:
@@ -59,11 +63,11 @@ primary:
 	@$(PYTHON) -B tools/primary.py
 
 cluster: packages-test
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory programs
 	@$(PYTHON) -B tools/cluster.py start
 
 cluster-drill: packages-test
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory programs
 	@$(PYTHON) -B tools/cluster.py drill $(DRILL)
 
 test: packages-test

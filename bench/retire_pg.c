@@ -22,6 +22,7 @@ enum { LONG_MS = 600000, TICKS = 10, TEND_TICKS = 50 };
 struct bench {
     struct database *database, *leader;
     struct pg_partition_settings settings;
+    struct message_id cleaned;
     struct id_maker maker;
     struct buffer out, content;
     struct message_id *waiting; /* of one second, by tick */
@@ -138,7 +139,7 @@ static void tend(struct bench *bench)
         }
     }
     if (outcome == DATABASE_DONE) {
-        outcome = pg_partition_clean(bench->leader, &bench->settings, NULL);
+        outcome = pg_partition_clean(bench->leader, &bench->settings, &bench->cleaned, NULL);
     }
     if (outcome != DATABASE_DONE && outcome != DATABASE_AGAIN) {
         fail("tend", database_error(bench->leader));

@@ -4,7 +4,8 @@
 
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
-Rows: accept milter large relay copies drain failover dead tls flood crossing idle million crash. All run on this machine at
+Rows: accept milter large relay copies drain failover dead tls flood crossing idle million cluster crash;
+held and room only where they are named. All run on this machine at
 one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
 ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
 figures mean little.
@@ -22,6 +23,7 @@ import accept
 import crash
 import flood
 import handover
+import member
 import secure
 import standing
 from servers import why_no_postfix
@@ -43,8 +45,12 @@ ROWS = {
     "listed": standing.listed,
     "idle": standing.idle,
     "million": standing.million,
+    "cluster": member.accept,
+    "held": member.held,
+    "room": member.room,
     "crash": crash.crash,
 }
+ONLY_WHEN_NAMED = {"held", "room"}  # half an hour each
 NEEDS_POSTFIX = {"accept", "milter", "relay", "drain", "tls", "flood"}
 
 
@@ -77,7 +83,7 @@ def main():
           f"in {place}", flush=True)
     rows, problems = [], []
     try:
-        for name in arguments.rows or ROWS:
+        for name in arguments.rows or [name for name in ROWS if name not in ONLY_WHEN_NAMED]:
             if name in NEEDS_POSTFIX and (reason := why_no_postfix()):
                 problems.append(f"{name}: left out, {reason}")
                 continue

@@ -167,6 +167,8 @@ struct request {
     uint32_t grace_ms;
     enum keeper_link link;
     int link_fd;
+    struct role_channel *channel;
+    uint32_t question;
 };
 
 static void post_request(struct edge_loops *loops, uint32_t index, edge_call_fn *fn,
@@ -266,6 +268,25 @@ static enum error reload(void *context, struct settings *settings, uint32_t gene
     return ERROR_NONE;
 }
 
+/* From loop to loop, down to the first, which has the channel. */
+static void ask_there(void *context, uint32_t index)
+{
+    struct request *request = context;
+    if (index > 0) {
+        edge_loops_post(request->loops, index - 1, ask_there, request);
+    } else {
+        role_channel_alive(request->channel, request->question);
+        free(request);
+    }
+}
+
+static void asked(void *context, struct role_channel *channel, uint32_t question)
+{
+    struct edge_loops *loops = context;
+    post_request(loops, loops->count - 1, ask_there,
+                 (struct request){.channel = channel, .question = question});
+}
+
 static void stop_there(void *context, uint32_t index)
 {
     struct request *request = context;
@@ -327,8 +348,12 @@ const struct edge_config *edge_loops_config(const struct edge_loops *loops, uint
 
 struct role_handlers edge_loops_role_handlers(struct edge_loops *loops)
 {
-    return (struct role_handlers){
-        .context = loops, .ring = set_ring, .link = set_link, .reload = reload, .stop = stop};
+    return (struct role_handlers){.context = loops,
+                                  .ring = set_ring,
+                                  .link = set_link,
+                                  .reload = reload,
+                                  .stop = stop,
+                                  .asked = asked};
 }
 
 enum error edge_loops_serve(struct edge_loops *loops, const struct role_start *start)

@@ -425,7 +425,7 @@ static void reader_heard(void *context, unsigned ready)
     reload_if_wanted(keeper);
 }
 
-/* `copy`: of the cluster's settings, instead of the last good one; or NULL. */
+/* `copy`: of the cluster's settings, instead of the last good one; READER_TO_START; or NULL. */
 static void start_reader(struct keeper *keeper, const char *copy)
 {
     struct keeper_reader *reader = &keeper->reader;
@@ -444,6 +444,14 @@ static void start_reader(struct keeper *keeper, const char *copy)
 void keeper_read_with(struct keeper *keeper, const char *copy)
 {
     start_reader(keeper, copy);
+}
+
+/* Its end is seen on its channel. */
+void keeper_end_reader(struct keeper *keeper)
+{
+    if (keeper->reader.channel >= 0) {
+        kill(keeper->reader.pid, SIGKILL);
+    }
 }
 
 void keeper_reload(struct keeper *keeper)
@@ -576,7 +584,7 @@ int keeper_run(const char *config_path, const struct keeper_lease *lease)
         return 1;
     }
     raise_limits();
-    start_reader(keeper, NULL);
+    start_reader(keeper, READER_TO_START);
     loop_run(keeper->loop);
     int status = keeper->exit_status;
     if (keeper->announced) {

@@ -45,6 +45,8 @@ static bool descriptors_fit(const struct keeper_message *message)
     case KEEPER_APPLY:
     case KEEPER_STOP:
     case KEEPER_STALE:
+    case KEEPER_ASK:
+    case KEEPER_ALIVE:
     case KEEPER_READY:
     case KEEPER_BROKEN:
         return message->descriptor_count == 0;

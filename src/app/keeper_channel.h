@@ -6,6 +6,7 @@
  *
  * A start: CONFIG, IDENTITY, COUNTERS, what the role needs, then START; the child answers READY.
  * A reload: CONFIG, LISTENER for each, then APPLY; the child answers READY.
+ * Whether it lives: ASK; the child answers ALIVE.
  */
 #ifndef HOLDFAST_APP_KEEPER_CHANNEL_H
 #define HOLDFAST_APP_KEEPER_CHANNEL_H
@@ -34,8 +35,10 @@ enum keeper_kind {
     KEEPER_APPLY,
     KEEPER_STOP,  /* grace_ms */
     KEEPER_STALE, /* to core; bytes: why the last reload was refused; empty: it was not */
+    KEEPER_ASK,   /* index: of the question, which ALIVE has again */
     /* from a child */
     KEEPER_READY,  /* generation, error: NONE if it is in force */
+    KEEPER_ALIVE,  /* index; each loop of the process has turned since it was asked */
     KEEPER_BROKEN, /* edge: core has cut it off, and it must be started again */
     /* from the reader */
     KEEPER_PLAN,    /* bytes: the plan; descriptors: warnings, a line each, and the whole text for

@@ -298,6 +298,8 @@ static void child_heard(void *context, unsigned ready)
         child->was_ready = true;
         child->generation = message.generation;
         keeper_child_ready(keeper, child, message.generation, message.error);
+    } else if (error == ERROR_NONE && message.kind == KEEPER_ALIVE) {
+        keeper_settings_answered(keeper, child, message.index);
     } else if (error == ERROR_NONE && message.kind == KEEPER_BROKEN && child->role == ROLE_CORE) {
         replace_edge(keeper, message.edge);
     } else if (error == ERROR_CLOSED) {
@@ -362,6 +364,14 @@ void child_reload(struct child *child)
     give_listeners(&gift, child->keeper, child->role);
     give(&gift, (struct keeper_message){.kind = KEEPER_APPLY});
     if (gift.error != ERROR_NONE) {
+        kill(child->pid, SIGKILL);
+    }
+}
+
+void child_ask(struct child *child, uint32_t question)
+{
+    const struct keeper_message ask = {.kind = KEEPER_ASK, .index = question};
+    if (child->pid != 0 && keeper_send(child->channel, &ask) != ERROR_NONE) {
         kill(child->pid, SIGKILL);
     }
 }

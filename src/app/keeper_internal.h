@@ -84,6 +84,7 @@ struct child {
     bool ready;
     bool was_ready; /* ever */
     bool stopping;
+    bool answered;       /* the last question whether it lives */
     uint32_t generation; /* of the configuration that it runs with */
     int64_t started_ms;
     uint32_t failures; /* one after another */
@@ -104,17 +105,22 @@ struct keeper_settings {
     int link; /* to helper; -1: none */
     struct loop_watch *watch;
     struct loop_timer *timer;
-    struct disk *disk; /* the directory of the copies; NULL: there is none yet */
+    struct loop_timer *limit; /* of the whole */
+    struct disk *disk;        /* the directory of the copies; NULL: there is none yet */
     enum {
         SETTINGS_IDLE,
         SETTINGS_READ,    /* by the reader */
         SETTINGS_TRIED,   /* given to all, who have not all said that they are ready */
         SETTINGS_WATCHED, /* for TRIAL_MS */
+        SETTINGS_ASKED,   /* whether they live */
     } phase;
+    uint32_t question;               /* the last */
+    bool hung;                       /* what is killed now has not answered in time */
     uint64_t number;                 /* if not idle */
     int before[KEEPER_TEXTS];        /* what is gone back to; -1: nothing */
     uint64_t bad;                    /* never again; 0: none */
     char trouble[KEEPER_STALE_SIZE]; /* with the version that came last; empty: none */
+    bool conflicts;                  /* that is, ours with the file: until they are read together */
 };
 
 enum keeper_phase { KEEPER_STARTING, KEEPER_RUNNING, KEEPER_STOPPING };
@@ -151,6 +157,8 @@ void child_start(struct child *child);
 void child_stop(struct child *child, uint32_t grace_ms);
 /* Gives the configuration in force and the listeners anew. */
 void child_reload(struct child *child);
+/* Asks whether it lives. */
+void child_ask(struct child *child, uint32_t question);
 /* Tells core of keeper->stale. */
 void child_tell_stale(struct child *core);
 /* A new stream, given to both of its ends. */
@@ -189,6 +197,8 @@ bool keeper_settings_read(struct keeper *keeper, const char *problem);
 void keeper_settings_replaces(struct keeper *keeper, const struct plan *new);
 /* A child has said that it is ready. */
 void keeper_settings_ready(struct keeper *keeper);
+/* A child has answered a question. */
+void keeper_settings_answered(struct keeper *keeper, struct child *child, uint32_t question);
 /* A child has died; true: of the version, and keeper->texts are those before it, if they are known.
  * The configuration must be read again. */
 bool keeper_settings_died(struct keeper *keeper, enum role role);
@@ -201,6 +211,8 @@ void keeper_settings_forgive(struct keeper *keeper);
 bool keeper_may_reload(const struct keeper *keeper);
 void keeper_read_with(struct keeper *keeper, const char *copy);
 void keeper_settings_settled(struct keeper *keeper);
+/* The reader is not waited for any more. */
+void keeper_end_reader(struct keeper *keeper);
 
 /* Called by the children's part. */
 void keeper_reload(struct keeper *keeper);

@@ -4,14 +4,17 @@
  *
  *   offered    its bytes, unread, become the file SETTINGS_COPY.next; its number is noted in
  *              SETTINGS_COPY.trial; the reader reads the configuration with them
- *   trial      all was good and every process has been given it; when each has said that it is
- *              ready, a second begins in which none may die
+ *   trial      all was good, the listeners are bound, and every process has been given it, core
+ *              first; when each has taken it on, a second begins in which none may die; after that
+ *              each is asked whether it lives, and answers when all of its loops have turned
  *   taken      SETTINGS_COPY.next becomes SETTINGS_COPY, the note goes
  *
- * The reader may refuse: then nothing has happened. If a process dies during the trial, all go back
- * to what they had, and the note becomes SETTINGS_COPY.bad: that version is not taken here again.
- * If all of the program dies, the note is found at its next start, which begins with SETTINGS_COPY
- * as ever, and comes to the same. Until SIGHUP: whoever sends it may know better.
+ * That says nothing of what only mail or time brings about. The reader may refuse: then nothing has
+ * happened. Whoever has not done his part in LIMIT_MS is killed. If a process dies during the
+ * trial, all go back to what they had, and the note becomes SETTINGS_COPY.bad: that version is not
+ * taken here again. If all of the program dies, the note is found at its next start, which begins
+ * with SETTINGS_COPY as ever, and comes to the same. Until SIGHUP: whoever sends it may know
+ * better.
  */
 #include "app/keeper_internal.h"
 #include "service/whole_file.h"
@@ -20,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -29,7 +33,10 @@
 #define TRIAL_NOTE SETTINGS_COPY ".trial"
 #define BAD_NOTE SETTINGS_COPY ".bad"
 
-enum { TRIAL_MS = 1000 };
+enum {
+    TRIAL_MS = 1000,
+    LIMIT_MS = 60000, /* a hang is no life; much queued mail may take core its time */
+};
 
 static void tell(struct keeper_settings *settings, uint64_t number, enum settings_outcome outcome,
                  const char *problem)
@@ -135,13 +142,14 @@ static void texts_forget(int texts[KEEPER_TEXTS])
 static void end_trial(struct keeper_settings *settings)
 {
     loop_timer_cancel(settings->timer);
+    loop_timer_cancel(settings->limit);
+    settings->hung = false;
     texts_forget(settings->before);
     settings->phase = SETTINGS_IDLE;
 }
 
-static void trial_is_over(void *context)
+static void trial_is_over(struct keeper_settings *settings)
 {
-    struct keeper_settings *settings = context;
     uint64_t number = settings->number;
     enum error error = settings->disk->ops->rename(settings->disk, NEXT_COPY, SETTINGS_COPY);
     if (error != ERROR_NONE) {
@@ -156,6 +164,66 @@ static void trial_is_over(void *context)
     log_event(LOG_LEVEL_INFO, "settings-taken", LOG_NUMBER("version", (int64_t)number));
     tell(settings, number, SETTINGS_TAKEN, "");
     keeper_settings_settled(settings->keeper);
+}
+
+static void ask_all(void *context)
+{
+    struct keeper_settings *settings = context;
+    settings->phase = SETTINGS_ASKED;
+    settings->question++;
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct child *child = &settings->keeper->children[role];
+        child->answered = false;
+        child_ask(child, settings->question);
+    }
+}
+
+void keeper_settings_answered(struct keeper *keeper, struct child *child, uint32_t question)
+{
+    struct keeper_settings *settings = &keeper->settings;
+    child->answered = question == settings->question;
+    bool all = settings->phase == SETTINGS_ASKED;
+    for (int role = 0; all && role < ROLE_COUNT; role++) {
+        all = keeper->children[role].answered;
+    }
+    if (all) {
+        trial_is_over(settings);
+    }
+}
+
+/* Has it done its part? Before core has, the others have nothing to do. */
+static bool is_late(const struct keeper *keeper, const struct child *child)
+{
+    if (keeper->settings.phase == SETTINGS_ASKED) {
+        return !child->answered;
+    }
+    bool has_turn = child->role == ROLE_CORE || !keeper->others_wait;
+    return has_turn && (!child->ready || child->generation != keeper->generation);
+}
+
+/* Their deaths end the trial. */
+static void limit_is_reached(void *context)
+{
+    struct keeper_settings *settings = context;
+    struct keeper *keeper = settings->keeper;
+    if (settings->phase == SETTINGS_READ) {
+        log_event(LOG_LEVEL_ERROR, "killed", LOG_TEXT("process", "reader"),
+                  LOG_TEXT("reason", "did not answer in time"));
+        keeper_end_reader(keeper);
+        return;
+    }
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        struct child *child = &keeper->children[role];
+        if (child->pid != 0 && is_late(keeper, child)) {
+            log_event(LOG_LEVEL_ERROR, "killed", LOG_TEXT("process", role_name(child->role)),
+                      LOG_TEXT("reason", "did not take on the settings in time"));
+            settings->hung = true;
+            kill(child->pid, SIGKILL);
+        }
+    }
+    if (!settings->hung) {
+        loop_timer_set(settings->limit, TRIAL_MS); /* in its last second */
+    }
 }
 
 void keeper_settings_ready(struct keeper *keeper)
@@ -176,6 +244,10 @@ void keeper_settings_ready(struct keeper *keeper)
 bool keeper_settings_read(struct keeper *keeper, const char *problem)
 {
     struct keeper_settings *settings = &keeper->settings;
+    if (settings->conflicts && problem[0] == '\0') {
+        settings->conflicts = false;
+        settings->trouble[0] = '\0';
+    }
     if (settings->phase != SETTINGS_READ) {
         return false;
     }
@@ -215,10 +287,11 @@ bool keeper_settings_died(struct keeper *keeper, enum role role)
 {
     struct keeper_settings *settings = &keeper->settings;
     char why[64];
-    if (settings->phase != SETTINGS_TRIED && settings->phase != SETTINGS_WATCHED) {
+    if (settings->phase == SETTINGS_IDLE || settings->phase == SETTINGS_READ) {
         return false;
     }
-    snprintf(why, sizeof(why), "%s died of it", role_name(role));
+    snprintf(why, sizeof(why), "%s %s", role_name(role),
+             settings->hung ? "hung with it" : "died of it");
     mark_bad(settings, settings->number, why);
     if (settings->before[0] >= 0) {
         /* What died begins again with what it had, and so, a moment later, do the others. */
@@ -265,6 +338,7 @@ static void take_offer(struct keeper_settings *settings, uint64_t number, int fd
     }
     settings->number = number;
     settings->phase = SETTINGS_READ;
+    loop_timer_set(settings->limit, LIMIT_MS);
     keeper_read_with(settings->keeper, NEXT_COPY);
 }
 
@@ -330,8 +404,9 @@ bool keeper_settings_init(struct keeper *keeper)
     for (int i = 0; i < KEEPER_TEXTS; i++) {
         settings->before[i] = -1;
     }
-    settings->timer = loop_timer_new(keeper->loop, trial_is_over, settings);
-    return settings->timer != NULL;
+    settings->timer = loop_timer_new(keeper->loop, ask_all, settings);
+    settings->limit = loop_timer_new(keeper->loop, limit_is_reached, settings);
+    return settings->timer != NULL && settings->limit != NULL;
 }
 
 void keeper_settings_start(struct keeper *keeper)
@@ -341,6 +416,12 @@ void keeper_settings_start(struct keeper *keeper)
         return; /* there is none: this is no member yet */
     }
     uint64_t number = read_note(settings, TRIAL_NOTE);
+    const char *conflict = settings->keeper->plan.conflict;
+    if (conflict[0] != '\0') {
+        settings->conflicts = true;
+        snprintf(settings->trouble, sizeof(settings->trouble), "the node's own file holds: %s",
+                 conflict);
+    }
     if (number != 0) {
         mark_bad(settings, number, "this node died while it tried it");
     } else {
@@ -358,5 +439,6 @@ void keeper_settings_done(struct keeper *keeper)
     close_link(settings);
     texts_forget(settings->before);
     loop_timer_free(settings->timer);
+    loop_timer_free(settings->limit);
     disk_free(settings->disk);
 }

@@ -74,15 +74,17 @@ bool lease_decode(struct slice bytes, struct lease_record *ret_record)
            ret_record->hold_ms <= LEASE_AFTER_MOST_MS;
 }
 
-void lease_watch_saw(struct lease_watch *watch, uint32_t token, const struct lease_record *record,
-                     int64_t now_ms)
+void lease_watch_saw(struct lease_watch *watch, const struct lease_view *view, int64_t now_ms)
 {
-    bool other = watch->token != token;
-    if (other) {
-        *watch = (struct lease_watch){.token = token, .seen_ms = now_ms};
+    bool is_short = lease_view_is_short(view);
+    uint32_t token = is_short ? 0 : view->token;
+    if (!watch->begun || watch->token != token) {
+        *watch = (struct lease_watch){
+            .token = token, .begun = true, .hold_ms = watch->hold_ms, .seen_ms = now_ms};
     }
     /* One that cannot be read shows no change; what is read for the first time is news. */
-    if (record != NULL && (!watch->known || watch->counter != record->counter)) {
+    const struct lease_record *record = &view->record;
+    if (view->readable && !is_short && (!watch->known || watch->counter != record->counter)) {
         watch->known = true;
         watch->counter = record->counter;
         watch->hold_ms = record->hold_ms;
@@ -101,6 +103,11 @@ bool lease_may_take(const struct lease_view *view, const struct lease_watch *wat
                     struct slice name, const uint8_t machine[LEASE_MACHINE], uint32_t after_ms,
                     int64_t began_ms)
 {
+    if (lease_view_is_short(view)) {
+        /* Its holder may be in the middle of a renewal, and looks after it. */
+        uint32_t least_ms = watch->hold_ms * 2 > after_ms ? watch->hold_ms * 2 : after_ms;
+        return began_ms >= watch->seen_ms + 2 * (int64_t)least_ms;
+    }
     if (view->token == 0) {
         return true;
     }

@@ -61,25 +61,39 @@ static inline uint32_t lease_hold_ms(uint32_t after_ms)
 /* What has been seen of the newest lease. */
 struct lease_watch {
     uint32_t token;
+    bool begun;
     bool known; /* its record could be read once */
     uint64_t counter;
     uint32_t hold_ms;
     int64_t seen_ms; /* when what it shows was seen first */
 };
 
-/* A look at it that ended at `now_ms`; `record` is NULL if it could not be read. */
-void lease_watch_saw(struct lease_watch *watch, uint32_t token, const struct lease_record *record,
-                     int64_t now_ms);
+struct lease_view;
+/* A look that ended at `now_ms`. */
+void lease_watch_saw(struct lease_watch *watch, const struct lease_view *view, int64_t now_ms);
 /* From when on a look must begin that shows no change, before the holder is given up. */
 int64_t lease_watch_due(const struct lease_watch *watch, uint32_t after_ms);
 
 /* All that a look shows. */
 struct lease_view {
-    uint32_t token; /* the newest; 0: there never was one */
+    uint32_t token; /* the newest; 0: there is none */
+    uint32_t used;  /* one that somebody is known to have had, by the journal or a look before */
     enum lease_end end;
     bool readable;
     struct lease_record record; /* if readable */
 };
+
+/* Leases were there that are not any more: whoever holds one sees that, too, and stops. */
+static inline bool lease_view_is_short(const struct lease_view *view)
+{
+    return view->token < view->used;
+}
+
+/* The next token to take. */
+static inline uint32_t lease_view_next(const struct lease_view *view)
+{
+    return (view->token > view->used ? view->token : view->used) + 1;
+}
 
 /* Whether `name` on `machine`, which does not work, may take the next token. The look at `view`
  * began at `began_ms`, and lease_watch_saw() has been told of it. */

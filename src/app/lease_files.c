@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "app/lease_files.h"
 
+#include "base/buffer.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +10,6 @@
 enum {
     NAME_SIZE = LEASE_NAME_MAX + 16,
     TOKEN_DIGITS = 6,
-    TOKENS_MAX = 256, /* looked at; older ones go when they have ended */
 };
 
 static void token_name(const char *kind, uint32_t token, char name[NAME_SIZE])
@@ -24,9 +25,9 @@ static void machine_name(const char *kind, struct slice machine, char name[NAME_
 /* ---- looking ----------------------------------------------------------------------------- */
 
 struct listing {
-    uint32_t leases[TOKENS_MAX], ended[TOKENS_MAX];
-    size_t lease_count, ended_count;
-    uint32_t newest;
+    struct buffer leases, ended; /* uint32_t, ascending when all are there */
+    char want[NAME_SIZE];
+    bool wanted;
 };
 
 static bool parse_token(const char *file, const char *kind, uint32_t *ret_token)
@@ -47,23 +48,62 @@ static void list_one(void *context, const char *file, uint64_t size)
     uint32_t token;
     (void)size;
     if (parse_token(file, "lease-", &token)) {
-        listing->newest = token > listing->newest ? token : listing->newest;
-        if (listing->lease_count < TOKENS_MAX) {
-            listing->leases[listing->lease_count++] = token;
-        }
-    } else if (parse_token(file, "ended-", &token) && listing->ended_count < TOKENS_MAX) {
-        listing->ended[listing->ended_count++] = token;
+        buffer_append(&listing->leases, slice_make(&token, sizeof(token)));
+    } else if (parse_token(file, "ended-", &token)) {
+        buffer_append(&listing->ended, slice_make(&token, sizeof(token)));
     }
+    /* That it is there says it: who made it may be somebody whose files we cannot read. */
+    listing->wanted |= strcmp(file, listing->want) == 0;
+}
+
+static int by_token(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    return (left > right) - (left < right);
+}
+
+static size_t count_of(const struct buffer *tokens)
+{
+    return tokens->length / sizeof(uint32_t);
+}
+
+static const uint32_t *tokens_of(const struct buffer *tokens)
+{
+    return (const void *)tokens->data;
+}
+
+static void listing_done(struct listing *listing)
+{
+    buffer_done(&listing->leases);
+    buffer_done(&listing->ended);
+}
+
+/* All of it or nothing: a token that is not seen would be thought to have ended. `wanting` may be
+ * empty. listing_done() whatever it returns. */
+static enum error list_all(struct disk *disk, struct slice wanting, struct listing *ret_listing)
+{
+    *ret_listing = (struct listing){0};
+    buffer_init(&ret_listing->leases, 0);
+    buffer_init(&ret_listing->ended, 0);
+    machine_name("want", wanting, ret_listing->want);
+    enum error error = disk->ops->list(disk, list_one, ret_listing);
+    if (error == ERROR_NONE && (ret_listing->leases.failed || ret_listing->ended.failed)) {
+        error = ERROR_MEMORY;
+    }
+    struct buffer *const both[] = {&ret_listing->leases, &ret_listing->ended};
+    for (size_t i = 0; i < 2 && error == ERROR_NONE; i++) {
+        if (both[i]->length > 0) {
+            qsort(both[i]->data, count_of(both[i]), sizeof(uint32_t), by_token);
+        }
+    }
+    return error;
 }
 
 static bool has_ended(const struct listing *listing, uint32_t token)
 {
-    for (size_t i = 0; i < listing->ended_count; i++) {
-        if (listing->ended[i] == token) {
-            return true;
-        }
-    }
-    return false;
+    return listing->ended.length > 0 &&
+           bsearch(&token, listing->ended.data, count_of(&listing->ended), sizeof(token),
+                   by_token) != NULL;
 }
 
 /* ERROR_CORRUPT: shorter. */
@@ -97,36 +137,38 @@ static enum lease_end read_end(struct disk *disk, uint32_t token)
                                                                            : LEASE_STOPPED;
 }
 
-enum error lease_files_look(struct disk *disk, struct slice other, struct lease_look *ret_look)
+static void look_at(struct disk *disk, const struct listing *listing, struct lease_look *look)
 {
-    struct listing listing = {0};
+    const uint32_t *leases = tokens_of(&listing->leases);
+    size_t count = count_of(&listing->leases);
+    struct lease_view *view = &look->view;
     char name[NAME_SIZE];
-    *ret_look = (struct lease_look){0};
-    enum error error = disk->ops->list(disk, list_one, &listing);
-    if (error != ERROR_NONE) {
-        return error;
+    for (size_t i = 0; i < count && look->open_token == 0; i++) {
+        look->open_token = has_ended(listing, leases[i]) ? 0 : leases[i];
     }
-    for (size_t i = 0; i < listing.lease_count; i++) {
-        uint32_t token = listing.leases[i];
-        if (!has_ended(&listing, token) &&
-            (ret_look->open_token == 0 || token < ret_look->open_token)) {
-            ret_look->open_token = token;
-        }
-    }
-    struct lease_view *view = &ret_look->view;
-    view->token = listing.newest;
-    if (view->token != 0) {
+    look->wanted = listing->wanted;
+    if (count > 0) {
+        view->token = leases[count - 1];
         token_name("lease", view->token, name);
         view->readable =
             read_record(disk, name, &view->record) && view->record.token == view->token;
-        view->end = has_ended(&listing, view->token) ? read_end(disk, view->token) : LEASE_GOES_ON;
+        view->end = has_ended(listing, view->token) ? read_end(disk, view->token) : LEASE_GOES_ON;
     }
-    machine_name("watch", other, name);
-    ret_look->other_known = read_record(disk, name, &ret_look->other);
-    machine_name("want", other, name);
-    uint8_t byte;
-    ret_look->wanted = read_file(disk, name, &byte, 1) == ERROR_NONE;
-    return ERROR_NONE;
+}
+
+enum error lease_files_look(struct disk *disk, struct slice other, struct lease_look *ret_look)
+{
+    struct listing listing;
+    *ret_look = (struct lease_look){0};
+    enum error error = list_all(disk, other, &listing);
+    if (error == ERROR_NONE) {
+        char name[NAME_SIZE];
+        look_at(disk, &listing, ret_look);
+        machine_name("watch", other, name);
+        ret_look->other_known = read_record(disk, name, &ret_look->other);
+    }
+    listing_done(&listing);
+    return error;
 }
 
 /* ---- writing ----------------------------------------------------------------------------- */
@@ -188,34 +230,37 @@ enum error lease_files_end(struct disk *disk, uint32_t token, enum lease_end how
     return put_mark(disk, name, (uint8_t)how, true);
 }
 
+static bool is_of(struct disk *disk, uint32_t token, struct slice owner, const uint8_t *machine)
+{
+    char name[NAME_SIZE];
+    struct lease_record record;
+    token_name("lease", token, name);
+    return read_record(disk, name, &record) && slice_equal(slice_from_text(record.name), owner) &&
+           memcmp(record.machine, machine, LEASE_MACHINE) == 0;
+}
+
 enum error lease_files_settle(struct disk *disk, struct slice owner, const uint8_t *machine,
                               uint32_t below, enum lease_end how)
 {
-    struct listing listing = {0};
-    enum error error = disk->ops->list(disk, list_one, &listing);
-    for (size_t i = 0; i < listing.lease_count && error == ERROR_NONE; i++) {
-        char name[NAME_SIZE];
-        struct lease_record record;
-        token_name("lease", listing.leases[i], name);
-        bool concerned = listing.leases[i] < below && !has_ended(&listing, listing.leases[i]);
-        if (concerned && machine != NULL) {
-            concerned = read_record(disk, name, &record) &&
-                        slice_equal(slice_from_text(record.name), owner) &&
-                        memcmp(record.machine, machine, LEASE_MACHINE) == 0;
-        }
-        if (concerned) {
-            error = lease_files_end(disk, listing.leases[i], how);
+    struct listing listing;
+    enum error error = list_all(disk, SLICE_EMPTY, &listing);
+    const uint32_t *leases = tokens_of(&listing.leases);
+    for (size_t i = 0; i < count_of(&listing.leases) && error == ERROR_NONE; i++) {
+        if (leases[i] < below && !has_ended(&listing, leases[i]) &&
+            (machine == NULL || is_of(disk, leases[i], owner, machine))) {
+            error = lease_files_end(disk, leases[i], how);
         }
     }
+    listing_done(&listing);
     return error;
 }
 
-enum error lease_files_take(struct disk *disk, struct slice other, bool fenced,
+enum error lease_files_take(struct disk *disk, struct slice other, bool fenced, uint32_t newest,
                             const struct lease_record *record, struct lease_look *ret_look,
                             struct disk_file **ret_file)
 {
     enum error error = lease_files_look(disk, other, ret_look);
-    if (error == ERROR_NONE && ret_look->view.token + 1 != record->token) {
+    if (error == ERROR_NONE && ret_look->view.token != newest) {
         return ERROR_EXISTS;
     }
     if (error == ERROR_NONE && fenced) {
@@ -266,27 +311,25 @@ enum error lease_files_want(struct disk *disk, struct slice machine, bool want)
     return error == ERROR_MISSING ? ERROR_NONE : error;
 }
 
+static void unlink_below(struct disk *disk, const char *kind, const struct buffer *tokens,
+                         uint32_t below)
+{
+    char name[NAME_SIZE];
+    for (size_t i = 0; i < count_of(tokens) && tokens_of(tokens)[i] < below; i++) {
+        token_name(kind, tokens_of(tokens)[i], name);
+        (void)!disk->ops->unlink(disk, name);
+    }
+}
+
 /* The lease first: without it nobody looks for its end. */
 void lease_files_clean(struct disk *disk, uint32_t below)
 {
-    struct listing listing = {0};
-    if (disk->ops->list(disk, list_one, &listing) != ERROR_NONE) {
-        return;
-    }
-    char name[NAME_SIZE];
-    for (size_t i = 0; i < listing.lease_count; i++) {
-        if (listing.leases[i] < below) {
-            token_name("lease", listing.leases[i], name);
-            (void)!disk->ops->unlink(disk, name);
+    struct listing listing;
+    if (list_all(disk, SLICE_EMPTY, &listing) == ERROR_NONE) {
+        unlink_below(disk, "lease", &listing.leases, below);
+        if (disk->ops->sync_directory(disk) == ERROR_NONE) {
+            unlink_below(disk, "ended", &listing.ended, below);
         }
     }
-    if (disk->ops->sync_directory(disk) != ERROR_NONE) {
-        return;
-    }
-    for (size_t i = 0; i < listing.ended_count; i++) {
-        if (listing.ended[i] < below) {
-            token_name("ended", listing.ended[i], name);
-            (void)!disk->ops->unlink(disk, name);
-        }
-    }
+    listing_done(&listing);
 }

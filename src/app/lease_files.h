@@ -30,11 +30,11 @@ enum error lease_files_look(struct disk *disk, struct slice other,
 /* Durable when it returns. ERROR_EXISTS: somebody else has that token. */
 enum error lease_files_claim(struct disk *disk, const struct lease_record *record,
                              struct disk_file **ret_file) MUST_CHECK;
-/* The same, of a token that is still the next one: ERROR_EXISTS if there is a newer one, be it that
- * of a name that has been removed again. With `fenced` all writers before it have ended, which is
+/* The same, while `newest` still is the newest one there: ERROR_EXISTS if it is not, or the name
+ * was one that has been removed again. With `fenced` all writers before it have ended, which is
  * said first; of one that has come since nobody knows that. The look, for `other`, is of
  * afterwards. */
-enum error lease_files_take(struct disk *disk, struct slice other, bool fenced,
+enum error lease_files_take(struct disk *disk, struct slice other, bool fenced, uint32_t newest,
                             const struct lease_record *record, struct lease_look *ret_look,
                             struct disk_file **ret_file) MUST_CHECK;
 enum error lease_files_renew(struct disk_file *file, const struct lease_record *record) MUST_CHECK;

@@ -15,31 +15,33 @@
 #define IDS "[ID ...]"
 
 const struct tool_command tool_commands[] = {
-    {"status", "", "Queue, lanes, servers and disk at a glance", NULL, 0, 0, 0, tool_status},
+    {"status", "", "Queue, lanes, servers and disk at a glance", NULL, OPTIONS_MEMBERS, 0, 0,
+     tool_status},
     {"queue list", IDS, "List waiting messages, the oldest first",
-     "Without IDs or options, all but dead letters.", OPTIONS_SELECT, 0, ANY, tool_queue_list},
-    {"queue show", IDS, "Show messages with all their deliveries", NULL, OPTIONS_SELECT, 0, ANY,
-     tool_queue_show},
+     "Without IDs or options, all but dead letters.", OPTIONS_SELECT | OPTIONS_MEMBERS, 0, ANY,
+     tool_queue_list},
+    {"queue show", IDS, "Show messages with all their deliveries", NULL,
+     OPTIONS_SELECT | OPTIONS_MEMBERS, 0, ANY, tool_queue_show},
     {"queue retry", IDS, "Try again now, and forget earlier attempts",
-     "A server that is down is not tried before it is back; see server probe.", OPTIONS_SELECT, 0,
-     ANY, tool_queue_act},
+     "A server that is down is not tried before it is back; see server probe.",
+     OPTIONS_SELECT | OPTIONS_MEMBERS, 0, ANY, tool_queue_act},
     {"queue hold", IDS, "Keep deliveries back until they are released", NULL,
-     OPTIONS_SELECT | OPTION_REASON, 0, ANY, tool_queue_act},
-    {"queue release", IDS, "Let held deliveries and dead letters go", NULL, OPTIONS_SELECT, 0, ANY,
-     tool_queue_act},
+     OPTIONS_SELECT | OPTIONS_MEMBERS | OPTION_REASON, 0, ANY, tool_queue_act},
+    {"queue release", IDS, "Let held deliveries and dead letters go", NULL,
+     OPTIONS_SELECT | OPTIONS_MEMBERS, 0, ANY, tool_queue_act},
     {"queue redirect", IDS, "Send deliveries to another server or address", NULL,
-     OPTIONS_SELECT | OPTION_TO, 0, ANY, tool_queue_act},
+     OPTIONS_SELECT | OPTIONS_MEMBERS | OPTION_TO, 0, ANY, tool_queue_act},
     {"queue discard", IDS, "Throw deliveries away; nobody is told",
-     "What is discarded is gone. queue export first keeps a copy.", OPTIONS_SELECT | OPTION_REASON,
-     0, ANY, tool_queue_act},
+     "What is discarded is gone. queue export first keeps a copy.",
+     OPTIONS_SELECT | OPTIONS_MEMBERS | OPTION_REASON, 0, ANY, tool_queue_act},
     {"queue bounce", IDS, "Return deliveries to their senders",
      "Only verified senders get a bounce, unless --force is given: an unverified one is usually "
      "forged,\nand the bounce would hit somebody else.",
-     OPTIONS_SELECT | OPTION_FORCE, 0, ANY, tool_queue_act},
+     OPTIONS_SELECT | OPTIONS_MEMBERS | OPTION_FORCE, 0, ANY, tool_queue_act},
     {"queue export", "DIR [ID ...]", "Write messages as files: DIR/ID.json and DIR/ID.eml",
      "Without IDs or options, and with --all, everything, dead letters too. The queue is not "
      "changed.",
-     OPTIONS_SELECT, 1, ANY, tool_queue_export},
+     OPTIONS_SELECT | OPTIONS_MEMBERS, 1, ANY, tool_queue_export},
     {"queue import", "DIR", "Take in what queue export wrote; ids are kept",
      "Each message that is stored is marked in DIR, ID.json becomes ID.imported, so the command "
      "can\nbe said again and nothing is taken in twice.",
@@ -52,11 +54,12 @@ const struct tool_command tool_commands[] = {
      OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT | OPTION_ALL | OPTION_SINCE |
          OPTION_UNTIL | OPTION_DRY_RUN | OPTION_AGAIN,
      0, ANY, tool_queue_resend},
-    {"queue watch", IDS, "Print events as they happen, until interrupted", NULL, OPTIONS_SELECT, 0,
-     ANY, tool_queue_watch},
-    {"server list", "[NAME ...]", "List the servers and their state", NULL, 0, 0, ANY, tool_server},
-    {"server probe", "[NAME ...]", "Ask servers now whether they are there", NULL, 0, 0, ANY,
+    {"queue watch", IDS, "Print events as they happen, until interrupted", NULL,
+     OPTIONS_SELECT | OPTIONS_MEMBERS, 0, ANY, tool_queue_watch},
+    {"server list", "[NAME ...]", "List the servers and their state", NULL, OPTIONS_MEMBERS, 0, ANY,
      tool_server},
+    {"server probe", "[NAME ...]", "Ask servers now whether they are there", NULL, OPTIONS_MEMBERS,
+     0, ANY, tool_server},
     {"server down", "[NAME ...]", "Take servers out until server up", NULL, OPTION_ALL, 0, ANY,
      tool_server},
     {"server up", "[NAME ...]", "Bring servers back that were taken out, and probe them", NULL,
@@ -65,7 +68,7 @@ const struct tool_command tool_commands[] = {
      "Changes of state, switches, stops and drains, as far back as trace-keep. NAME is a server, "
      "or "
      "a\nlane such as domain:example.com.",
-     0, 0, 1, tool_server_history},
+     OPTION_NODE, 0, 1, tool_server_history},
     {"node list", "", "List the nodes of the cluster",
      "HEARD: since its last heartbeat. LANES: shares that it owns. HERE ONLY: messages that its "
      "own\njournal alone has. CLOCK: its clock less the database's. DATABASE: how long a heartbeat "
@@ -105,16 +108,16 @@ const struct tool_command tool_commands[] = {
      "And whether it refuses an address that cannot exist; without addresses that alone.", 0, 1,
      ANY, tool_recipients_verify},
     {"trace", "ID|ADDRESS|USER|MESSAGE-ID", "Every event of a message, in order; what was refused",
-     "ADDRESS is a sender, recipient or client; MESSAGE-ID has its angle brackets.", 0, 1, 1,
-     tool_trace},
+     "ADDRESS is a sender, recipient or client; MESSAGE-ID has its angle brackets.",
+     OPTIONS_MEMBERS, 1, 1, tool_trace},
     {"drill stop", "[DOMAIN]", "End a fire drill, or all",
-     "What was held goes now; the drill reports as usual.", 0, 0, 1, tool_drill_stop},
+     "What was held goes now; the drill reports as usual.", OPTION_NODE, 0, 1, tool_drill_stop},
     {"drill", "DOMAIN", "Rehearse an outage of a domain's servers, and report",
      "Its mail is accepted and held back for a while, as if its servers were away; then it goes, "
      "and "
      "how\nthat went is told. Test messages go along. A real failure, a full disk or drill stop "
      "ends it\nearlier.",
-     OPTION_MINUTES | OPTION_MESSAGES, 1, 1, tool_drill},
+     OPTION_MINUTES | OPTION_MESSAGES | OPTION_NODE, 1, 1, tool_drill},
     {"standby status", "", "Which of two machines works, and whether the other one stands by",
      "Takes a few seconds: it waits for signs of life.", 0, 0, 0, tool_standby_status},
     {"standby takeover", "", "Take over from the other machine, said on the one that stands by",
@@ -123,6 +126,8 @@ const struct tool_command tool_commands[] = {
      0, 0, 0, tool_standby_takeover},
     {"standby back", "", "Hand over to the other machine, from the one that works", NULL, 0, 0, 0,
      tool_standby_back},
+    {"standby fenced", "", "Say that the other machine, as it was, writes no more", NULL, 0, 0, 0,
+     tool_standby_fenced},
     {"check", "[DOMAIN]", "Check the configuration, or how a domain is set up",
      "Alone: says all that is wrong with the configuration, with file and line. The daemon need "
      "not "
@@ -143,13 +148,15 @@ const struct tool_command tool_commands[] = {
     {"user remove", "NAME ...", "Let users log in no more",
      "Who is logged in stays so until his connection ends.", 0, 1, ANY, tool_user_remove},
     {"settings show", "[VERSION]", "Print the cluster's settings",
-     "The newest version unless one is named.", 0, 0, 1, tool_settings_show},
+     "Unless a version is named, the newest; or, if that is bad or was refused, the one in force.",
+     0, 0, 1, tool_settings_show},
     {"settings set", "[FILE] [NAME=PATH ...]", "Make a new version of the cluster's settings",
      "FILE, or - for the standard input, is the whole text: what settings show prints, changed. "
      "NAME=PATH\nbrings a file that the text names as cluster:NAME, NAME= takes it away; files "
      "that "
      "are not named\nhere stay. Without FILE the text stays. All of it is checked before, and one "
-     "member tries it before\nthe others follow.",
+     "member tries it before\nthe others follow. What is bad or was refused comes into no other "
+     "version.",
      OPTION_COMMENT | OPTION_VERSION, 1, ANY, tool_settings_set},
     {"settings history", "[VERSION]", "Who changed the cluster's settings, when, and why",
      "The newest first, or from VERSION downwards; with the nodes that run with each.", 0, 0, 1,
@@ -157,7 +164,9 @@ const struct tool_command tool_commands[] = {
     {"settings diff", "[VERSION [VERSION]]", "What has changed between two versions",
      "Of one version: to the newest; of none: between the last two.", 0, 0, 2, tool_settings_diff},
     {"settings revert", "VERSION", "Make what VERSION said the newest version",
-     "Text and files of that version, as another one.", OPTION_COMMENT, 1, 1, tool_settings_revert},
+     "Text and lists of that version, as another one. Users, secrets and certificates stay as they "
+     "are now.",
+     OPTION_COMMENT | OPTION_SECRETS, 1, 1, tool_settings_revert},
     {"spool verify", "[DIR]", "Check the journal and say what is in it",
      "Reads every byte and changes nothing; DIR is a state directory other than the "
      "configuration's.\nStop the daemon first, or what it writes meanwhile may look unfinished.",

@@ -122,7 +122,8 @@ static bool take_standby(const struct standby_config *from, struct plan_standby 
            copy_text(to->fence, sizeof(to->fence), from->fence) &&
            copy_text(to->before, sizeof(to->before), from->before) &&
            copy_text(to->after_takeover, sizeof(to->after_takeover), from->after_takeover) &&
-           copy_text(to->after_release, sizeof(to->after_release), from->after_release);
+           copy_text(to->after_release, sizeof(to->after_release), from->after_release) &&
+           copy_text(to->known, sizeof(to->known), from->known);
 }
 
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
@@ -155,11 +156,17 @@ bool plan_make(const struct service_config *config, const char *path, struct pla
     }
     take_lists(&config->relay, ret_plan);
     if (!take_standby(&config->standby, &ret_plan->standby)) {
-        buffer_printf(errors, "%s:1: standby: a program's path is longer than %d\n", path,
-                      PLAN_PROGRAM_MAX);
+        buffer_printf(errors, "%s:1: standby: a path is longer than %d\n", path, PLAN_PROGRAM_MAX);
         return false;
     }
     return find_accounts(config, path, &ret_plan->identity, errors);
+}
+
+void plan_set_conflict(struct plan *plan, struct slice conflict)
+{
+    struct slice first = slice_take(conflict, slice_find(conflict, '\n'));
+    snprintf(plan->conflict, sizeof(plan->conflict), "%.*s",
+             SLICE_PRINT(slice_take(first, PLAN_CONFLICT_MAX)));
 }
 
 /* ---- on the wire ------------------------------------------------------------------------- */
@@ -188,6 +195,7 @@ static void put_standby(struct buffer *buffer, const struct plan_standby *standb
     buffer_put_bytes(buffer, slice_from_text(standby->before));
     buffer_put_bytes(buffer, slice_from_text(standby->after_takeover));
     buffer_put_bytes(buffer, slice_from_text(standby->after_release));
+    buffer_put_bytes(buffer, slice_from_text(standby->known));
     buffer_put_u32(buffer, standby->watch_count);
     for (uint32_t i = 0; i < standby->watch_count; i++) {
         put_endpoint(buffer, &standby->watch[i]);
@@ -199,10 +207,10 @@ static bool get_standby(struct reader *reader, struct plan_standby *ret_standby)
     bool fits = copy_text(ret_standby->name, sizeof(ret_standby->name), reader_bytes(reader)) &&
                 copy_text(ret_standby->of, sizeof(ret_standby->of), reader_bytes(reader));
     ret_standby->after_ms = reader_u32(reader);
-    char *const programs[] = {ret_standby->fence, ret_standby->before, ret_standby->after_takeover,
-                              ret_standby->after_release};
-    for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-        fits &= copy_text(programs[i], PLAN_PROGRAM_MAX + 1, reader_bytes(reader));
+    char *const paths[] = {ret_standby->fence, ret_standby->before, ret_standby->after_takeover,
+                           ret_standby->after_release, ret_standby->known};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        fits &= copy_text(paths[i], PLAN_PROGRAM_MAX + 1, reader_bytes(reader));
     }
     ret_standby->watch_count = reader_u32(reader);
     if (!fits || reader->failed || ret_standby->watch_count > STANDBY_WATCH_MAX) {
@@ -253,6 +261,7 @@ void plan_put(struct buffer *buffer, const struct plan *plan)
         buffer_put_bytes(buffer, slice_from_text(plan->lists[i]));
     }
     put_standby(buffer, &plan->standby);
+    buffer_put_bytes(buffer, slice_from_text(plan->conflict));
 }
 
 /* False: more than there can be, or a key that does not fit. */
@@ -334,5 +343,7 @@ bool plan_get(struct slice bytes, struct plan *ret_plan)
             return false;
         }
     }
-    return get_standby(&reader, &ret_plan->standby) && !reader.failed && reader.rest.length == 0;
+    return get_standby(&reader, &ret_plan->standby) &&
+           copy_text(ret_plan->conflict, sizeof(ret_plan->conflict), reader_bytes(&reader)) &&
+           !reader.failed && reader.rest.length == 0;
 }

@@ -26,14 +26,15 @@ struct plan_milter {
     struct ip_endpoint at;
 };
 
-enum { PLAN_PROGRAM_MAX = 1023 };
+enum { PLAN_PROGRAM_MAX = 1023, PLAN_CONFLICT_MAX = 127 };
 
 /* Of the standby block; `of` is empty if there is none. */
 struct plan_standby {
     char name[PLAN_NAME_MAX], of[PLAN_NAME_MAX];
     uint32_t after_ms;
     char fence[PLAN_PROGRAM_MAX + 1], before[PLAN_PROGRAM_MAX + 1],
-        after_takeover[PLAN_PROGRAM_MAX + 1], after_release[PLAN_PROGRAM_MAX + 1];
+        after_takeover[PLAN_PROGRAM_MAX + 1], after_release[PLAN_PROGRAM_MAX + 1],
+        known[PLAN_PROGRAM_MAX + 1];
     uint32_t watch_count;
     struct ip_endpoint watch[STANDBY_WATCH_MAX];
 };
@@ -59,12 +60,15 @@ struct plan {
     uint32_t list_count;
     char lists[LIST_FILES_MAX][LIST_PATH_MAX + 1]; /* of recipients, which helper may have opened */
     struct plan_standby standby;
+    char conflict[PLAN_CONFLICT_MAX + 1]; /* of the file with the cluster's settings; or empty */
 };
 
 /* From a configuration that settings_read() found good. Resolves accounts; if one has gone since,
  * that goes to `errors` like those of settings_read(), and false. A warning may go there, too. */
 bool plan_make(const struct service_config *config, const char *path, struct plan *ret_plan,
                struct buffer *errors);
+/* Takes the first line of it. */
+void plan_set_conflict(struct plan *plan, struct slice conflict);
 void plan_put(struct buffer *buffer, const struct plan *plan);
 /* False: malformed or out of bounds. */
 bool plan_get(struct slice bytes, struct plan *ret_plan);

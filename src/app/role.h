@@ -51,6 +51,7 @@ int role_directory(int channel);
 int role_pam(int channel);
 /* Short-lived: reads FILE, answers with the plan and the text, or with what is wrong. `copy`: of a
  * cluster's settings, which may not be good, instead of the good one; or NULL. */
+#define READER_TO_START "@" /* instead of the name of a copy: settings_read_to_start() */
 int role_reader(int channel, const char *path, const char *copy);
 
 const char *role_name(enum role role);

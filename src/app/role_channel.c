@@ -318,6 +318,15 @@ static void apply_reload(struct role_channel *channel)
     }
 }
 
+void role_channel_alive(struct role_channel *channel, uint32_t question)
+{
+    struct keeper_message alive = {.kind = KEEPER_ALIVE, .index = question};
+    enum error error = keeper_send(channel->fd, &alive);
+    if (error != ERROR_NONE) {
+        exit(role_fail("keeper", error));
+    }
+}
+
 void role_channel_reloaded(struct role_channel *channel, enum error error)
 {
     say_ready(channel, error);
@@ -367,6 +376,13 @@ static enum error dispatch(struct role_channel *channel, struct keeper_message *
     case KEEPER_STALE:
         if (handlers->stale != NULL) {
             handlers->stale(handlers->context, message->bytes);
+        }
+        return ERROR_NONE;
+    case KEEPER_ASK:
+        if (handlers->asked != NULL) {
+            handlers->asked(handlers->context, channel, message->index);
+        } else {
+            role_channel_alive(channel, message->index);
         }
         return ERROR_NONE;
     case KEEPER_STOP:

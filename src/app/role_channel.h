@@ -55,6 +55,8 @@ enum error role_become(const struct role_start *start) MUST_CHECK;
 /* The last lines of an entry: says why it cannot go on. */
 int role_fail(const char *what, enum error error);
 
+struct role_channel;
+
 struct role_handlers {
     void *context;
     /* NULL members are not sent to this role. */
@@ -70,14 +72,18 @@ struct role_handlers {
     /* Why the last reload was refused; empty: it was not. */
     void (*stale)(void *context, struct slice why);
     void (*stop)(void *context, uint32_t grace_ms);
+    /* To be answered by role_channel_alive() when all loops of this process have turned; NULL:
+     * there is one only, which has. */
+    void (*asked)(void *context, struct role_channel *channel, uint32_t question);
 };
 
-struct role_channel;
 /* Watches the channel from here on and says READY. Keeps a pointer to `handlers`. */
 enum error role_channel_new(struct loop *loop, const struct role_start *start,
                             const struct role_handlers *handlers,
                             struct role_channel **ret_channel) MUST_CHECK;
 void role_channel_reloaded(struct role_channel *channel, enum error error);
+/* On the thread of the channel's loop. */
+void role_channel_alive(struct role_channel *channel, uint32_t question);
 void role_channel_free(struct role_channel *channel);
 
 void role_close_listeners(const int listeners[LISTENERS_MAX]); /* -1 is allowed in each */

@@ -83,15 +83,22 @@ static enum error answer(int channel, const struct settings *settings, const str
 static enum error read_and_answer(int channel, const char *path, const char *copy)
 {
     static struct plan plan;
-    struct buffer errors;
+    struct buffer errors, conflict;
     buffer_init(&errors, 0);
-    struct settings *settings =
-        copy != NULL ? settings_read_copy(path, copy, &errors) : settings_read(path, &errors);
+    buffer_init(&conflict, 0);
+    struct settings *settings = copy == NULL ? settings_read(path, &errors)
+                                : strcmp(copy, READER_TO_START) == 0
+                                    ? settings_read_to_start(path, &errors, &conflict)
+                                    : settings_read_copy(path, copy, &errors);
     bool good = settings != NULL && plan_make(settings_config(settings), path, &plan, &errors);
+    if (good) {
+        plan_set_conflict(&plan, buffer_slice(&conflict));
+    }
     enum error error = good ? answer(channel, settings, &plan, buffer_slice(&errors))
                             : refuse(channel, buffer_slice(&errors));
     settings_free(settings);
     buffer_done(&errors);
+    buffer_done(&conflict);
     return error;
 }
 

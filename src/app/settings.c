@@ -148,6 +148,7 @@ struct second_text {
     const struct settings_version *version; /* these; NULL: */
     const char *copy;                       /* those of this name; NULL: none */
     bool must;                              /* be there */
+    bool yields;                            /* to those of the file */
 };
 
 /* A copy that is no good is as none: the member waits for the cluster, and says so. */
@@ -178,8 +179,12 @@ static struct settings *finish(struct settings *settings, const struct second_te
     if (!settings->failed && !settings->out_of_memory) {
         settings_parse_tree(settings);
         take_second(settings, second);
+        settings->yields = settings->yields || second->yields;
         if (settings->shared != NO_INDEX) {
             settings_parse_more(settings, settings->shared);
+        }
+        if (settings->shared != NO_INDEX && settings->yields) {
+            settings_yield(settings);
         }
         settings->config.joining = settings->shared == NO_INDEX && find_cluster(settings) != NULL;
         settings_check(settings);
@@ -227,6 +232,47 @@ static struct settings *read_both(const char *path, const struct second_text *se
 struct settings *settings_read(const char *path, struct buffer *errors)
 {
     return read_both(path, &(struct second_text){.copy = SETTINGS_COPY}, errors);
+}
+
+/* As the warnings that they are now. */
+static void tell_conflict(struct slice said, struct buffer *errors)
+{
+    while (said.length > 0) {
+        struct slice line = slice_take(said, slice_find(said, '\n'));
+        size_t colon = line.length;
+        for (size_t i = 0; i + 1 < line.length && colon == line.length; i++) {
+            if (line.data[i] == ':' && line.data[i + 1] == ' ') {
+                colon = i;
+            }
+        }
+        buffer_printf(errors, "%.*s: warning%.*s\n", SLICE_PRINT(slice_take(line, colon)),
+                      SLICE_PRINT(slice_skip(line, colon)));
+        said = slice_skip(said, line.length + 1);
+    }
+}
+
+struct settings *settings_read_to_start(const char *path, struct buffer *errors,
+                                        struct buffer *ret_conflict)
+{
+    const struct second_text ways[] = {
+        {.copy = SETTINGS_COPY}, {.copy = SETTINGS_COPY, .yields = true}, {.copy = NULL}};
+    struct buffer said;
+    buffer_init(&said, 0);
+    struct settings *settings = NULL;
+    for (size_t i = 0; settings == NULL && i < 3; i++) {
+        buffer_clear(&said);
+        settings = read_both(path, &ways[i], &said);
+        if (settings == NULL && i == 0) {
+            buffer_append(ret_conflict, buffer_slice(&said));
+        }
+    }
+    if (settings == NULL) { /* nor would it without a cluster */
+        buffer_clear(ret_conflict);
+    }
+    tell_conflict(buffer_slice(ret_conflict), errors);
+    buffer_append(errors, buffer_slice(&said));
+    buffer_done(&said);
+    return settings;
 }
 
 struct settings *settings_read_with(const char *path, const struct settings_version *version,

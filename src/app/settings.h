@@ -25,6 +25,12 @@ struct settings *settings_read_with(const char *path, const struct settings_vers
                                     struct buffer *errors);
 /* The same with the copy of that name in the directory of SETTINGS_COPY: it must be there. */
 struct settings *settings_read_copy(const char *path, const char *name, struct buffer *errors);
+/* For a start, which must not fail of what others have set. If the file and the copy do not go
+ * together, what stands in both is that of the file; if that does not do, the file alone: the
+ * member is joining, as without a copy. *ret_conflict has what does not go together then, a line
+ * each, as do `errors`, as warnings; else it is empty. */
+struct settings *settings_read_to_start(const char *path, struct buffer *errors,
+                                        struct buffer *ret_conflict);
 #define SETTINGS_COPY_DIRECTORY "cluster" /* in the state directory */
 #define SETTINGS_COPY "settings"
 /* The file of a cluster's settings that is its table of users (service/login_store.h). */
@@ -48,6 +54,9 @@ enum {
 void settings_expand(const struct settings *settings, unsigned readers, struct buffer *ret_text);
 /* False: the text for these readers is that for all. */
 bool settings_has_secrets(const struct settings *settings, unsigned readers);
+/* Of the cluster's settings, with which these were read: a secret, a certificate, or named nowhere
+ * here, but perhaps in another member's own file. */
+bool settings_is_guarded_file(const struct settings *settings, struct slice name);
 const struct service_config *settings_config(const struct settings *settings);
 void settings_free(struct settings *settings); /* NULL is allowed */
 

@@ -25,7 +25,15 @@ enum {
     CONNECT_MS = 5000,
     AWAY_PAUSE_MS = 500, /* after a round without the database */
     BUSY_PAUSE_MS = 200, /* the keeper is at something else */
-    AGAIN_MS = 30000,    /* a version that is approved, but refused here: the own file may change */
+    AGAIN_MS = 30000,    /* a version that was refused here: what was missing may be there */
+    AGAIN_MOST_MS = 480000,
+    REFUSALS = 2, /* the newest version, and the newest that is approved */
+};
+
+struct refusal {
+    uint64_t number;  /* 0: none */
+    int64_t pause_ms; /* doubles each time */
+    int64_t again_ms; /* until when */
 };
 
 /* What the thread is told, and tells. */
@@ -33,9 +41,10 @@ struct round {
     uint64_t in_force;
     bool starts_empty;             /* without settings in the cluster, the own file will do */
     struct settings_result result; /* to be told; number 0: nothing */
-    uint64_t refused, bad;         /* not to be offered; 0: none */
-    bool is_known;                 /* what we run with has been told, and with what problem */
-    uint32_t changes;              /* that were counted when it began */
+    uint64_t refused[REFUSALS];    /* not to be offered, nor is this; 0: none */
+    uint64_t bad;
+    bool is_known;    /* what we run with has been told, and with what problem */
+    uint32_t changes; /* that were counted when it began */
     char problem[SETTINGS_PROBLEM_MAX + 1];
 
     enum database_outcome outcome;
@@ -61,8 +70,7 @@ struct settings_follower {
     uint64_t in_force;
     bool starts_empty;
     struct settings_result result;
-    uint64_t refused;
-    int64_t again_ms; /* until when */
+    struct refusal refusals[REFUSALS]; /* the last one first */
     uint64_t bad;
     bool is_known;
     uint32_t changes; /* of in_force and problem */
@@ -115,6 +123,16 @@ static enum database_outcome try_newest(struct settings_follower *follower, uint
     return DATABASE_DONE;
 }
 
+static bool was_refused(const struct round *round, uint64_t number)
+{
+    for (int i = 0; i < REFUSALS; i++) {
+        if (round->refused[i] == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The version to take on now; round->in_force: none. */
 static enum database_outcome choose(struct settings_follower *follower, uint64_t *ret_number)
 {
@@ -123,18 +141,22 @@ static enum database_outcome choose(struct settings_follower *follower, uint64_t
     *ret_number = round->in_force;
     enum database_outcome outcome =
         settings_store_heads(follower->database, name_of(follower), &heads);
+    if (outcome == DATABASE_DONE && heads.is_overdue) {
+        outcome = settings_store_expire(follower->database);
+    }
     if (outcome != DATABASE_DONE || heads.newest == 0) {
         return outcome;
     }
     bool is_ours = heads.state == SETTINGS_TRIAL && heads.is_mine; /* from before a restart */
-    if (heads.state == SETTINGS_NEW && !heads.refused_by_me) {
+    if (heads.state == SETTINGS_NEW && !was_refused(round, heads.newest)) {
         outcome =
             settings_store_claim(follower->database, heads.newest, name_of(follower), &is_ours);
     }
     if (outcome == DATABASE_DONE && is_ours) {
         return try_newest(follower, heads.newest, ret_number);
     }
-    if (heads.approved != 0 && heads.approved != round->bad && heads.approved != round->refused) {
+    if (heads.approved != 0 && heads.approved != round->bad &&
+        !was_refused(round, heads.approved)) {
         *ret_number = heads.approved;
     }
     return outcome;
@@ -289,16 +311,19 @@ static void round_done(void *context)
 static void begin_round(void *context)
 {
     struct settings_follower *follower = context;
-    bool again = clock_steady_ms() >= follower->again_ms;
+    int64_t now_ms = clock_steady_ms();
     follower->round = (struct round){
         .in_force = follower->in_force,
         .starts_empty = follower->starts_empty,
         .result = follower->result,
-        .refused = again ? 0 : follower->refused,
         .bad = follower->bad,
         .is_known = follower->is_known,
         .changes = follower->changes,
     };
+    for (int i = 0; i < REFUSALS; i++) {
+        const struct refusal *refusal = &follower->refusals[i];
+        follower->round.refused[i] = now_ms >= refusal->again_ms ? 0 : refusal->number;
+    }
     snprintf(follower->round.problem, sizeof(follower->round.problem), "%s", follower->problem);
     buffer_init(&follower->round.bytes, SETTINGS_VERSION_BYTES_MAX);
     if (worker_submit(follower->worker, run_round, round_done, follower) != ERROR_NONE) {
@@ -314,6 +339,19 @@ static void clean_problem(struct settings_result *result)
     snprintf(result->problem, sizeof(result->problem), "%s", clean);
 }
 
+static void note_refusal(struct settings_follower *follower, uint64_t number)
+{
+    struct refusal *first = &follower->refusals[0], *second = &follower->refusals[1];
+    if (first->number != number) {
+        struct refusal before = *first;
+        *first = second->number == number ? *second : (struct refusal){.number = number};
+        *second = before;
+    }
+    int64_t pause_ms = first->pause_ms == 0 ? AGAIN_MS : first->pause_ms * 2;
+    first->pause_ms = pause_ms < AGAIN_MOST_MS ? pause_ms : AGAIN_MOST_MS;
+    first->again_ms = clock_steady_ms() + first->pause_ms;
+}
+
 static void take_result(struct settings_follower *follower, const struct settings_result *result)
 {
     bool was_ours = follower->on_its_way && result->number == follower->offer;
@@ -325,8 +363,7 @@ static void take_result(struct settings_follower *follower, const struct setting
     if (result->outcome == SETTINGS_DIED) {
         follower->bad = result->number;
     } else if (result->outcome == SETTINGS_REFUSED) {
-        follower->refused = result->number;
-        follower->again_ms = clock_steady_ms() + AGAIN_MS;
+        note_refusal(follower, result->number);
     } else if (result->number == 0) {
         follower->starts_empty = false;
     }
@@ -399,7 +436,7 @@ void settings_follower_configure(struct settings_follower *follower,
     set_in_force(follower, config->settings_version);
     follower->starts_empty = config->joining && config->relay.route_count > 0;
     /* The own file may be another one; whether a version is still bad the keeper knows. */
-    follower->refused = 0;
+    memset(follower->refusals, 0, sizeof(follower->refusals));
     follower->bad = 0;
 }
 

@@ -34,7 +34,8 @@ struct source {
     bool open;   /* being parsed: including it now would be a loop */
     bool shared; /* came with the cluster's settings; `path` is SETTINGS_SHARED or cluster:NAME */
     bool unused; /* a shared one that nothing has named yet: nobody is to have it */
-    uint8_t readers; /* of a secret: SETTINGS_FOR_*; 0: it is none */
+    bool secret; /* or a certificate, which goes with one */
+    uint8_t readers; /* of what is withheld from others: SETTINGS_FOR_*; 0: it is for all */
 };
 
 struct place {
@@ -82,6 +83,7 @@ struct settings {
     struct source *sources;
     uint32_t source_count;
     size_t source_bytes;
+    bool yields;               /* settings_yield() is to be called */
     bool sealed;               /* sources are all there: no file may be opened */
     uint32_t shared;           /* the source with the cluster's text; NO_INDEX: none */
     bool waits;                /* a listener does, for what the cluster's settings may have */
@@ -212,6 +214,8 @@ struct token lexer_next(struct lexer *lexer);
 /* Fills settings->top and the list of blocks from the first source. */
 void settings_parse_tree(struct settings *settings);
 /* Adds those of another one. */
+/* After settings_parse_more(). */
+void settings_yield(struct settings *settings);
 void settings_parse_more(struct settings *settings, uint32_t source);
 
 /* ---- values ------------------------------------------------------------------------------- */

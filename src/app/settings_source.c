@@ -7,9 +7,9 @@
  *
  * The text:  holdfast-settings 1 LF, then items: NAME LENGTH LF, LENGTH bytes, LF. Items are
  * "machine" and "directory" (once, first), "version" (that of the cluster's settings, in decimal,
- * if they are there), then for each source "path" ("shared" for what came with
- * the cluster's settings) and "content", or "withheld" (empty) for a secret that the reader of the
- * text is not to have.
+ * if they are there), "yields" (empty; if they give way to the node's own file), then for each
+ * source "path" ("shared" for what came with the cluster's settings) and "content", or "withheld"
+ * (empty) for a secret that the reader of the text is not to have.
  */
 #include "app/settings_internal.h"
 
@@ -116,6 +116,19 @@ static uint32_t find_source(const struct settings *settings, struct slice path)
         }
     }
     return NO_INDEX;
+}
+
+bool settings_is_guarded_file(const struct settings *settings, struct slice name)
+{
+    struct slice prefix = SLICE_LITERAL(CLUSTER_FILE);
+    for (uint32_t i = 0; i < settings->source_count; i++) {
+        const struct source *source = &settings->sources[i];
+        if (source->shared && settings_is_cluster_file(source->path) &&
+            slice_equal(slice_skip(source->path, prefix.length), name)) {
+            return source->secret || source->unused;
+        }
+    }
+    return false;
 }
 
 /* `path` as seen from the directory of the file that names it. */
@@ -319,6 +332,7 @@ bool settings_secret_file(struct settings *settings, const struct place *at, str
     if (!take_file(settings, at, path, readers, ret_source)) {
         return false;
     }
+    settings->sources[*ret_source].secret = true;
     warn_if_public(settings, at, &settings->sources[*ret_source]);
     return true;
 }
@@ -330,7 +344,8 @@ bool settings_secret(struct settings *settings, const struct place *at, struct s
     if (!take_file(settings, at, path, readers, &index)) {
         return false;
     }
-    const struct source *source = &settings->sources[index];
+    struct source *source = &settings->sources[index];
+    source->secret = true;
     struct slice secret = source->content;
     if (secret.length > 0 && secret.data[secret.length - 1] == '\n') {
         secret.length--;
@@ -369,6 +384,9 @@ void settings_expand(const struct settings *settings, unsigned readers, struct b
         snprintf(number, sizeof(number), "%llu",
                  (unsigned long long)settings->config.settings_version);
         put_item(ret_text, "version", slice_from_text(number));
+    }
+    if (settings->yields) {
+        put_item(ret_text, "yields", SLICE_EMPTY);
     }
     for (uint32_t i = 0; i < settings->source_count; i++) {
         const struct source *source = &settings->sources[i];
@@ -429,11 +447,12 @@ bool settings_unpack(struct settings *settings, struct slice text)
         !take_item(settings, &text, "directory", &settings->directory)) {
         return false;
     }
-    struct slice number;
+    struct slice number, nothing;
     if (take_item(settings, &text, "version", &number) &&
         !slice_to_u64(number, &settings->config.settings_version)) {
         return false;
     }
+    settings->yields = take_item(settings, &text, "yields", &nothing);
     while (text.length > 0) {
         struct slice path, content;
         uint32_t index;

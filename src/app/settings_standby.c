@@ -69,6 +69,10 @@ void settings_standby(struct settings *settings, const struct entry **entries)
     standby->after_takeover = take_program(settings, entries, "after-takeover");
     standby->after_release = take_program(settings, entries, "after-release");
     take_watch(settings, settings_entry(entries, BLOCK_STANDBY, "watch"), standby);
+    if (standby->known.length > 0 && standby->known.data[0] != '/') {
+        settings_complain(settings, block->at, "known-state: '%.*s' is not an absolute path",
+                          SHOWN(standby->known));
+    }
     if (settings->config.cluster.database.length > 0) {
         settings_complain(
             settings, block->at,

@@ -98,7 +98,8 @@ const struct setting settings_table[] = {
     {"safety-copy", SETTING_DURATION, TOP(safety_copy_ms), .fallback = "0", .most = 365 * DAY,
      .text = "How long mail is kept on the disk after it was handed over, to be sent again with "
              "holdfast queue resend if its server is restored from an old backup; 0: not at all. "
-             "Room for new mail goes before it."},
+             "Room for new mail goes before it; in a cluster, where it stays in the database, it does "
+             "not."},
     {"trace-keep", SETTING_DURATION, TOP(trace_keep_ms), .fallback = "30d", .least = SECOND,
      .most = 3660 * DAY,
      .text = "How long the events of a message can be asked for with holdfast trace, if trace-size "
@@ -691,6 +692,11 @@ const struct setting settings_table[] = {
     {"after-release", SETTING_PROGRAM, STANDBY(after_release), .otherwise = "none", .restart = true,
      .text = "A program that is run when this machine has stopped working, whatever the reason, or "
              "could not begin after before-takeover was run: it gives the address up, say."},
+    {"known-state", SETTING_PATH, STANDBY(known), .fallback = "/var/lib/holdfast-standby",
+     .restart = true,
+     .text = "A directory of this machine's own, not on the shared storage, made if need be: which "
+             "state is the shared one is remembered there, so that an empty mount point, whose storage "
+             "is not mounted, is not taken for it."},
     {"watch", SETTING_ENDPOINTS, STANDBY(watch), .otherwise = "none", .restart = true,
      .text = "Addresses and ports of the other machine, a list; if none of them answers for the time of "
              "after while it gives signs of life, it is asked to hand over."},

@@ -57,6 +57,7 @@ static void check_pair(struct settings *settings, const struct value *certificat
         !settings_secret_file(settings, &key->at, key->text, SETTINGS_FOR_EDGE_IN, &secret)) {
         return;
     }
+    settings->sources[chain].secret = true; /* as its key is */
     *ret_certificate = (struct tls_certificate){settings->sources[chain].content,
                                                 settings->sources[secret].content};
     if (settings->sealed) {

@@ -34,9 +34,13 @@ enum {
     OPTION_ADDRESS = 1 << 17,
     OPTION_COMMENT = 1 << 18,
     OPTION_VERSION = 1 << 19,
+    OPTION_NODE = 1 << 20,
+    OPTION_LOCAL = 1 << 21,
+    OPTION_SECRETS = 1 << 22,
 
     OPTIONS_SELECT = OPTION_DOMAIN | OPTION_SERVER | OPTION_SENDER | OPTION_RECIPIENT |
                      OPTION_OLDER | OPTION_DEAD | OPTION_ALL,
+    OPTIONS_MEMBERS = OPTION_NODE | OPTION_LOCAL, /* of what asks all members of a cluster */
 };
 
 struct tool;
@@ -60,7 +64,7 @@ struct tool {
     bool colour;
     unsigned given; /* OPTION_ bits */
     const char *domain, *server, *sender, *recipient, *to, *reason, *port, *minutes, *messages,
-        *address, *comment, *version;
+        *address, *comment, *version, *node;
     uint64_t older_s;
     int64_t since_ms, until_ms; /* Unix ms */
     const char **operands;      /* within `words` */
@@ -104,15 +108,55 @@ enum control_exit tool_client_ask(struct tool_client *client, const char *comman
 enum control_exit tool_ask(const struct tool *tool, const char *command, json_t *arguments,
                            const struct tool_answer *answer);
 
+/* One request and its frames, by hand; `arguments` is taken over. Messages are printed. */
+enum control_exit tool_client_send(struct tool_client *client, const char *command,
+                                   json_t *arguments);
+json_t *tool_client_receive(struct tool_client *client); /* NULL: it has ended */
+/* Another member of the cluster is to be asked from now on, or with NULL the one that has the
+ * connection. Borrowed. */
+void tool_client_set_node(struct tool_client *client, const char *node);
+/* Appends the arrays of a "more" to those of its row. */
+void tool_continue_row(json_t *row, const json_t *more);
+enum { TOOL_AGAIN_MS = 200, TOOL_AGAIN_TIMES = 1500 };
+
+/* Without a cluster, with --local or with --node there is one to ask: then all of these are as
+ * tool_ask(). In a cluster all members are, at once, and their rows become one answer; each row
+ * gets "missing_nodes", the names of those that have not answered. */
+enum tool_merge {
+    MERGE_NOT,     /* only who has the socket is asked, or --node */
+    MERGE_AFTER,   /* one member's rows after the other's */
+    MERGE_QUEUE,   /* by "sequence"; parts of one message become one row */
+    MERGE_TIME,    /* by "time" */
+    MERGE_SERVERS, /* by "name" */
+};
+struct tool_members;
+enum control_exit tool_members_open(const struct tool *tool, enum tool_merge merge,
+                                    struct tool_members **ret_members);
+enum control_exit tool_members_ask(struct tool_members *members, const char *command,
+                                   json_t *arguments, const struct tool_answer *answer);
+/* More than one may have to be asked. */
+bool tool_members_are_several(const struct tool_members *members);
+/* Says who is missing, and makes CONTROL_INCOMPLETE of the code where something may be missing with
+ * them. */
+enum control_exit tool_members_close(struct tool_members *members, enum control_exit code);
+/* What that leaves of two rows about one message or server; joins `other` to `row`. */
+void tool_join_rows(json_t *row, const json_t *other, enum tool_merge merge);
+/* The row is about some of the message's deliveries; others may have others. */
+bool tool_is_part(const json_t *row);
+/* Open, ask, close. */
+enum control_exit tool_ask_members(const struct tool *tool, const char *command, json_t *arguments,
+                                   const struct tool_answer *answer, enum tool_merge merge);
+
 /* What the options select, without ids. */
 json_t *tool_selection(const struct tool *tool);
 /* The command once for each operand, as "name"; the worst code counts, for a name that is not known
  * is a mistake. */
-enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answer *answer);
+enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answer *answer,
+                                 enum tool_merge merge);
 /* Asks with the selection and the operands as ids ("-": from standard input), in as many requests
  * as they need. `more` (taken over, may be NULL) is added to the arguments of each. */
 enum control_exit tool_ask_selected(const struct tool *tool, const char *command, json_t *more,
-                                    const struct tool_answer *answer);
+                                    const struct tool_answer *answer, enum tool_merge merge);
 
 /* ---- printing ----------------------------------------------------------------------------- */
 
@@ -217,6 +261,7 @@ enum control_exit tool_drill_stop(struct tool *tool);
 enum control_exit tool_standby_status(struct tool *tool);
 enum control_exit tool_standby_takeover(struct tool *tool);
 enum control_exit tool_standby_back(struct tool *tool);
+enum control_exit tool_standby_fenced(struct tool *tool);
 enum control_exit tool_check(struct tool *tool);
 enum control_exit tool_doctor(struct tool *tool);
 /* "FILE:LINE: message" of a configuration, a line each: as they are on standard error, or as JSON.

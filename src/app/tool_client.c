@@ -17,6 +17,7 @@
 
 struct tool_client {
     int fd;
+    const char *node; /* who is to answer; NULL: who has the connection */
     struct control_reader reader;
 };
 
@@ -79,6 +80,7 @@ enum control_exit tool_client_open(const struct tool *tool, struct tool_client *
         return CONTROL_FAILED;
     }
     client->fd = fd;
+    client->node = tool->node;
     control_reader_init(&client->reader);
     *ret_client = client;
     return CONTROL_DONE;
@@ -105,8 +107,12 @@ static bool send_all(int fd, struct slice bytes)
     return true;
 }
 
-/* The next frame, or NULL with a message. */
-static json_t *receive(struct tool_client *client)
+void tool_client_set_node(struct tool_client *client, const char *node)
+{
+    client->node = node;
+}
+
+json_t *tool_client_receive(struct tool_client *client)
 {
     for (;;) {
         json_t *object;
@@ -135,11 +141,11 @@ static json_t *receive(struct tool_client *client)
 
 /* ---- one request -------------------------------------------------------------------------- */
 
-/* CONTROL_DONE: it is on its way. */
-static enum control_exit send_request(struct tool_client *client, const char *command,
-                                      json_t *arguments)
+enum control_exit tool_client_send(struct tool_client *client, const char *command,
+                                   json_t *arguments)
 {
-    json_t *request = json_pack("{ssso}", "command", command, "arguments", arguments);
+    json_t *request =
+        json_pack("{sssoss*}", "command", command, "arguments", arguments, "node", client->node);
     struct buffer out;
     buffer_init(&out, 0);
     enum error error = request == NULL ? ERROR_MEMORY : control_put(&out, request);
@@ -156,12 +162,11 @@ static enum control_exit send_request(struct tool_client *client, const char *co
     return code;
 }
 
-/* Appends the arrays of `more` to those of the row. */
-static void continue_row(json_t *row, json_t *more)
+void tool_continue_row(json_t *row, const json_t *more)
 {
     const char *key;
     json_t *array;
-    json_object_foreach(more, key, array)
+    json_object_foreach((json_t *)(uintptr_t)more, key, array)
     {
         json_t *whole = json_object_get(row, key);
         if (json_is_array(whole) && json_is_array(array)) {
@@ -193,8 +198,8 @@ static void take_end(const json_t *end, const struct tool_answer *answer, struct
     json_int_t code = json_integer_value(json_object_get(end, "exit"));
     outcome->end = true;
     outcome->again = json_is_true(json_object_get(end, "again")) && !outcome->any_row;
-    outcome->code = code >= CONTROL_DONE && code <= CONTROL_NOT_RUNNING ? (enum control_exit)code
-                                                                        : CONTROL_FAILED;
+    outcome->code = code >= CONTROL_DONE && code <= CONTROL_INCOMPLETE ? (enum control_exit)code
+                                                                       : CONTROL_FAILED;
     if (error != NULL && !answer->quiet && !outcome->again) {
         char clean[512];
         bool named = answer->about != NULL;
@@ -215,7 +220,7 @@ static void take_frame(json_t *frame, const struct tool_answer *answer, json_t *
             hand_on(answer, row);
         }
     } else if ((part = json_object_get(frame, "more")) != NULL && *row != NULL) {
-        continue_row(*row, part);
+        tool_continue_row(*row, part);
     } else if ((part = json_object_get(frame, "progress")) != NULL && answer->progress != NULL) {
         answer->progress(answer->context, (uint64_t)tool_integer(part, "done"),
                          (uint64_t)tool_integer(part, "all"));
@@ -228,14 +233,14 @@ static void take_frame(json_t *frame, const struct tool_answer *answer, json_t *
 static struct outcome ask_once(struct tool_client *client, const char *command, json_t *arguments,
                                const struct tool_answer *answer)
 {
-    struct outcome outcome = {.code = send_request(client, command, arguments)};
+    struct outcome outcome = {.code = tool_client_send(client, command, arguments)};
     if (outcome.code != CONTROL_DONE) {
         return outcome;
     }
     outcome.code = CONTROL_NOT_RUNNING; /* unless an end comes */
     json_t *row = NULL;
     while (!outcome.end) {
-        json_t *frame = receive(client);
+        json_t *frame = tool_client_receive(client);
         if (frame == NULL) {
             break;
         }
@@ -250,8 +255,6 @@ static struct outcome ask_once(struct tool_client *client, const char *command, 
     return outcome;
 }
 
-enum { AGAIN_MS = 200, AGAIN_TIMES = 1500 };
-
 enum control_exit tool_client_ask(struct tool_client *client, const char *command,
                                   json_t *arguments, const struct tool_answer *answer)
 {
@@ -259,10 +262,10 @@ enum control_exit tool_client_ask(struct tool_client *client, const char *comman
     unsigned times = 0;
     do {
         if (times > 0) {
-            usleep(AGAIN_MS * 1000);
+            usleep(TOOL_AGAIN_MS * 1000);
         }
         outcome = ask_once(client, command, json_incref(arguments), answer);
-    } while (outcome.again && ++times < AGAIN_TIMES);
+    } while (outcome.again && ++times < TOOL_AGAIN_TIMES);
     if (outcome.again) {
         tool_error("holdfastd is still reading its journal");
     }
@@ -323,7 +326,7 @@ static bool is_id(const char *text)
 }
 
 struct asking {
-    struct tool_client *client;
+    struct tool_members *members;
     const char *command;
     const json_t *arguments; /* without ids */
     const struct tool_answer *answer;
@@ -345,7 +348,7 @@ static void ask_for_ids(struct asking *asking)
         json_object_set(arguments, "ids", asking->ids);
     }
     enum control_exit code =
-        tool_client_ask(asking->client, asking->command, arguments, asking->answer);
+        tool_members_ask(asking->members, asking->command, arguments, asking->answer);
     json_array_clear(asking->ids);
     if (!asking->asked || (asking->code == CONTROL_NOTHING_MATCHED && code == CONTROL_DONE) ||
         code >= CONTROL_USAGE) {
@@ -391,13 +394,13 @@ static bool add_operands(const struct tool *tool, struct asking *asking)
 }
 
 enum control_exit tool_ask_selected(const struct tool *tool, const char *command, json_t *more,
-                                    const struct tool_answer *answer)
+                                    const struct tool_answer *answer, enum tool_merge merge)
 {
     struct asking asking = {.command = command, .answer = answer, .ids = json_array()};
     json_t *arguments = tool_selection(tool);
     json_object_update(arguments, more);
     asking.arguments = arguments;
-    enum control_exit code = tool_client_open(tool, &asking.client);
+    enum control_exit code = tool_members_open(tool, merge, &asking.members);
     if (code == CONTROL_DONE) {
         if (!add_operands(tool, &asking)) {
             code = CONTROL_USAGE;
@@ -407,7 +410,7 @@ enum control_exit tool_ask_selected(const struct tool *tool, const char *command
             }
             code = asking.asked ? asking.code : CONTROL_NOTHING_MATCHED;
         }
-        tool_client_close(asking.client);
+        code = tool_members_close(asking.members, code);
     }
     json_decref(asking.ids);
     json_decref(arguments);

@@ -37,7 +37,9 @@ struct export
     unsigned batched;
     uint64_t messages, unreadable;
     int64_t bytes;
-    bool failed; /* nothing more can be written */
+    bool failed;   /* nothing more can be written */
+    json_t *parts; /* heads by id, whose content is written, of parts of messages in a cluster */
+    bool complete; /* all its members have answered */
 
     json_t *head; /* of the message being written, or NULL */
     int content;  /* its file */
@@ -151,31 +153,71 @@ static void skip_message(struct export *export, const char *id, const char *why)
     drop_message(export);
 }
 
-/* The content is complete: the record beside it. */
-static void finish_message(struct export *export)
+/* Recipients that no member has any more have ended, if all have answered. */
+static void drop_ended(const struct export *export, json_t *head)
 {
-    const char *id = tool_string(export->head, "id");
-    int64_t bytes = tool_integer(export->head, "bytes");
-    if (export->offset != bytes) {
-        skip_message(export, id, "its content is not complete");
-        return;
+    json_t *recipients = json_object_get(head, "recipients");
+    for (size_t i = json_array_size(recipients); i > 0 && export->complete; i--) {
+        if (strcmp(tool_string(json_array_get(recipients, i - 1), "state"), "elsewhere") == 0) {
+            json_array_remove(recipients, i - 1);
+        }
     }
+}
+
+/* The content is there: the record beside it. */
+static void write_record(struct export *export, json_t *head)
+{
+    const char *id = tool_string(head, "id");
     int fd = create(export, id, "json");
     if (fd < 0) {
         return;
     }
-    if (json_dumpfd(export->head, fd, JSON_INDENT(1)) != 0 || !write_all(fd, SLICE_LITERAL("\n"))) {
+    static const char *const of_cluster[] = {"part", "sequence", "missing_nodes"};
+    for (size_t i = 0; i < sizeof(of_cluster) / sizeof(of_cluster[0]); i++) {
+        json_object_del(head, of_cluster[i]);
+    }
+    if (json_dumpfd(head, fd, JSON_INDENT(1)) != 0 || !write_all(fd, SLICE_LITERAL("\n"))) {
         fail(export, id, strerror(errno));
     }
     close(fd);
     struct exported *exported = &export->batch[export->batched++];
     snprintf(exported->id, sizeof(exported->id), "%s", id);
-    exported->bytes = bytes;
-    exported->recipients = json_array_size(json_object_get(export->head, "recipients"));
-    drop_message(export);
+    exported->bytes = tool_integer(head, "bytes");
+    exported->recipients = json_array_size(json_object_get(head, "recipients"));
     if (export->batched == BATCH) {
         finish_batch(export);
     }
+}
+
+static void finish_message(struct export *export)
+{
+    json_t *head = export->head;
+    const char *id = tool_string(head, "id");
+    if (export->offset != tool_integer(head, "bytes")) {
+        skip_message(export, id, "its content is not complete");
+        return;
+    }
+    if (tool_is_part(head)) {
+        json_object_set(export->parts, id, head);
+    } else {
+        write_record(export, head);
+        json_object_del(export->parts, id);
+    }
+    drop_message(export);
+}
+
+/* Those of which others have nothing, or do not answer. */
+static void finish_parts(struct export *export)
+{
+    const char *id;
+    json_t *head;
+    json_object_foreach(export->parts, id, head)
+    {
+        drop_ended(export, head);
+        write_record(export, head);
+    }
+    json_decref(export->parts);
+    export->parts = NULL;
 }
 
 static void begin_message(struct export *export, json_t *head)
@@ -190,6 +232,12 @@ static void begin_message(struct export *export, json_t *head)
     export->content = create(export, id, "eml");
     export->head = json_incref(head);
     export->offset = 0;
+    export->complete =
+        export->complete && json_array_size(json_object_get(head, "missing_nodes")) == 0;
+    const json_t *other = json_object_get(export->parts, id);
+    if (other != NULL) {
+        tool_join_rows(head, other, MERGE_QUEUE);
+    }
 }
 
 static void add_content(struct export *export, const json_t *row)
@@ -252,6 +300,8 @@ enum control_exit tool_queue_export(struct tool *tool)
     export->tool = tool;
     export->path = tool->operands[0];
     export->content = -1;
+    export->parts = json_object();
+    export->complete = true;
     export->directory = open_directory(export->path);
     enum control_exit code = CONTROL_FAILED;
     if (export->directory < 0) {
@@ -264,7 +314,10 @@ enum control_exit tool_queue_export(struct tool *tool)
                                      .progress = export_progress,
                                      .stop = &export->failed};
         tool_progress_begin(&export->progress, tool, "messages");
-        code = tool_ask_selected(tool, "queue export", NULL, &answer);
+        code = tool_ask_selected(tool, "queue export", NULL, &answer, MERGE_AFTER);
+        export->complete =
+            export->complete && code != CONTROL_INCOMPLETE && (tool->given & OPTIONS_MEMBERS) == 0;
+        finish_parts(export);
         finish_batch(export);
         tool_progress_end(&export->progress);
         drop_message(export);
@@ -279,6 +332,7 @@ enum control_exit tool_queue_export(struct tool *tool)
                    export->path);
         }
     }
+    json_decref(export->parts);
     free(export);
     return code;
 }

@@ -56,7 +56,7 @@ enum control_exit tool_guard(struct tool *tool)
     struct tool_answer answer = {.context = &listing,
                                  .row = tool->json ? tool_row_json : guard_row};
     enum control_exit code = tool->operand_count > 0
-                                 ? tool_ask_names(tool, &answer)
+                                 ? tool_ask_names(tool, &answer, MERGE_NOT)
                                  : tool_ask(tool, tool->command->words, json_object(), &answer);
     if (listing.table != NULL) {
         tool_table_end(listing.table);

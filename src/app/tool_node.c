@@ -130,5 +130,5 @@ static void changed_row(void *context, json_t *row)
 enum control_exit tool_node_change(struct tool *tool)
 {
     struct tool_answer answer = {.context = tool, .row = tool->json ? tool_row_json : changed_row};
-    return tool_ask_names(tool, &answer);
+    return tool_ask_names(tool, &answer, MERGE_NOT);
 }

@@ -40,6 +40,9 @@ static const struct option options[] = {
     {"address", "A[,A...]", OPTION_ADDRESS, "what the user may send as; * is any text"},
     {"comment", "TEXT", OPTION_COMMENT, "why, for the history"},
     {"version", "N", OPTION_VERSION, "the version that the change was made from"},
+    {"node", "NAME", OPTION_NODE, "ask this member of the cluster alone"},
+    {"secrets", NULL, OPTION_SECRETS, "bring back users, secrets and certificates too"},
+    {"local", NULL, OPTION_LOCAL, "ask this machine alone, not the whole cluster"},
 };
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };
 
@@ -179,6 +182,8 @@ static const char **option_place(struct tool *tool, unsigned bit)
         return &tool->comment;
     case OPTION_VERSION:
         return &tool->version;
+    case OPTION_NODE:
+        return &tool->node;
     default:
         return &tool->reason;
     }

@@ -116,8 +116,9 @@ enum control_exit tool_queue_list(struct tool *tool)
     struct listing listing = {.tool = tool};
     struct tool_answer answer = {.context = &listing,
                                  .row = tool->json ? tool_row_json : list_row,
-                                 .quiet = tool->given == 0 && tool->operand_count == 0};
-    enum control_exit code = tool_ask_selected(tool, "queue list", NULL, &answer);
+                                 .quiet = (tool->given & ~OPTIONS_MEMBERS) == 0 &&
+                                          tool->operand_count == 0};
+    enum control_exit code = tool_ask_selected(tool, "queue list", NULL, &answer, MERGE_QUEUE);
     if (tool->json) {
         return code;
     }
@@ -232,7 +233,7 @@ enum control_exit tool_queue_show(struct tool *tool)
     if (!is_selective(tool)) {
         return tool_usage("show which ones? Give IDs, a selection such as --domain, or --all");
     }
-    return tool_ask_selected(tool, "queue show", NULL, &answer);
+    return tool_ask_selected(tool, "queue show", NULL, &answer, MERGE_QUEUE);
 }
 
 /* ---- changes ------------------------------------------------------------------------------ */
@@ -310,7 +311,8 @@ enum control_exit tool_queue_act(struct tool *tool)
         return tool_usage("redirect needs --to SERVER or --to ADDRESS");
     }
     tool_progress_begin(&acting.progress, tool, "messages");
-    enum control_exit code = tool_ask_selected(tool, command, act_arguments(tool), &answer);
+    enum control_exit code =
+        tool_ask_selected(tool, command, act_arguments(tool), &answer, MERGE_AFTER);
     tool_progress_end(&acting.progress);
     if (!tool->json && acting.done + acting.failed > 0) {
         printf("%s %llu %s", done_word(command), (unsigned long long)acting.done,

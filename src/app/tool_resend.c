@@ -201,7 +201,7 @@ enum control_exit tool_queue_resend(struct tool *tool)
     }
     tool_progress_begin(&resending.progress, tool, "deliveries");
     enum control_exit code =
-        tool_ask_selected(tool, "queue resend", resend_arguments(tool), &answer);
+        tool_ask_selected(tool, "queue resend", resend_arguments(tool), &answer, MERGE_NOT);
     tool_progress_end(&resending.progress);
     if (resending.table != NULL) {
         tool_table_end(resending.table);

@@ -16,6 +16,29 @@ struct listing {
     struct tool_table *table;
 };
 
+/* "n1 up, n2 down: connection refused": where members of a cluster do not agree. */
+static const char *reason_of(const json_t *row, char *text, size_t size)
+{
+    const json_t *nodes = json_object_get(row, "nodes");
+    const char *name, *reason = tool_string(row, "reason");
+    const json_t *state;
+    bool differ = false;
+    size_t length = 0;
+    text[0] = '\0';
+    json_object_foreach((json_t *)(uintptr_t)nodes, name, state)
+    {
+        differ = differ || strcmp(json_string_value(state), tool_string(row, "state")) != 0;
+        int more = snprintf(text + length, size - length, "%s%s %s", length > 0 ? ", " : "", name,
+                            json_string_value(state));
+        length += more > 0 && (size_t)more < size - length ? (size_t)more : 0;
+    }
+    if (!differ) {
+        return reason;
+    }
+    snprintf(text + length, size - length, "%s%s", reason[0] != '\0' ? "; " : "", reason);
+    return text;
+}
+
 static void server_row(void *context, json_t *row)
 {
     static const struct tool_column columns[] = {
@@ -25,7 +48,7 @@ static void server_row(void *context, json_t *row)
         {"DELIVERED", 9, COLUMN_RIGHT},  {"WHY", 0.4, COLUMN_WRAPS},
     };
     struct listing *listing = context;
-    char since[TOOL_TEXT], address[300], waiting[TOOL_TEXT], used[TOOL_TEXT];
+    char why[2000], since[TOOL_TEXT], address[300], waiting[TOOL_TEXT], used[TOOL_TEXT];
     const char *state = tool_string(row, "state");
     const json_t *addresses = json_object_get(row, "addresses");
     const char *first = json_string_value(json_array_get(addresses, 0));
@@ -42,16 +65,17 @@ static void server_row(void *context, json_t *row)
                        tool_string(row, "name"), state,
                        tool_age((tool_now_ms() - tool_integer(row, "since")) / 1000, since),
                        address, tool_is_null(row, "failover") ? "-" : tool_string(row, "failover"),
-                       waiting, used, tool_string(row, "reason")},
+                       waiting, used, reason_of(row, why, sizeof(why))},
                    (const enum tool_colour[]){COLOUR_PLAIN, tool_server_colour(row), COLOUR_PLAIN,
                                               COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN,
                                               COLOUR_PLAIN, COLOUR_PLAIN});
 }
 
-enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answer *answer)
+enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answer *answer,
+                                 enum tool_merge merge)
 {
-    struct tool_client *client;
-    enum control_exit worst = tool_client_open(tool, &client);
+    struct tool_members *members;
+    enum control_exit worst = tool_members_open(tool, merge, &members);
     if (worst != CONTROL_DONE) {
         return worst;
     }
@@ -60,11 +84,10 @@ enum control_exit tool_ask_names(const struct tool *tool, const struct tool_answ
             json_pack("{so}", "name", control_string(slice_from_text(tool->operands[i])));
         struct tool_answer named = *answer;
         named.about = tool->operands[i];
-        enum control_exit code = tool_client_ask(client, tool->command->words, arguments, &named);
+        enum control_exit code = tool_members_ask(members, tool->command->words, arguments, &named);
         worst = code > worst ? code : worst;
     }
-    tool_client_close(client);
-    return worst;
+    return tool_members_close(members, worst);
 }
 
 enum control_exit tool_server(struct tool *tool)
@@ -76,9 +99,10 @@ enum control_exit tool_server(struct tool *tool)
     if ((tool->command->options & OPTION_ALL) != 0 && !all && tool->operand_count == 0) {
         return tool_usage("%s which ones? Give names, or --all", tool->command->words);
     }
-    enum control_exit code = tool->operand_count > 0 ? tool_ask_names(tool, &answer)
-                                                     : tool_ask(tool, tool->command->words,
-                                                                tool_selection(tool), &answer);
+    enum control_exit code = tool->operand_count > 0
+                                 ? tool_ask_names(tool, &answer, MERGE_SERVERS)
+                                 : tool_ask_members(tool, tool->command->words,
+                                                    tool_selection(tool), &answer, MERGE_SERVERS);
     if (listing.table != NULL) {
         tool_table_end(listing.table);
     } else if (!tool->json && code == CONTROL_DONE) {

@@ -23,7 +23,7 @@
 
 enum {
     CONNECT_MS = 10000,
-    WAIT_MS = 20000,   /* for a member to try it */
+    WAIT_MS = 20000,   /* for a member to try one */
     REFUSED_MS = 3000, /* for another, when one has refused it */
     LOOK_MS = 100,
 };
@@ -139,6 +139,71 @@ static bool parse_number(const char *text, uint64_t *ret_number)
     return good;
 }
 
+static bool is_waiting(const struct settings_about *version)
+{
+    return version->found && version->state == SETTINGS_NEW && !version->refused;
+}
+
+static bool is_in_the_way(const struct settings_about *newest, bool settled)
+{
+    return newest->found && (newest->state == SETTINGS_TRIAL || (settled && is_waiting(newest)));
+}
+
+/* The newest, when it is not in the way any more, or after WAIT_MS. */
+static bool wait_for_newest(const struct settings_access *access, bool settled,
+                            struct settings_about *ret_newest)
+{
+    int64_t end_ms = tool_now_ms() + WAIT_MS;
+    while (settings_access_done(access, settings_store_expire(access->database)) &&
+           settings_look(access, 0, ret_newest)) {
+        if (!is_in_the_way(ret_newest, settled) || tool_now_ms() >= end_ms) {
+            return true;
+        }
+        usleep(LOOK_MS * 1000);
+    }
+    return false;
+}
+
+/* That of the newest which is in force; 0: none. */
+static bool find_approved(const struct settings_access *access, uint64_t *ret_number)
+{
+    struct settings_heads heads;
+    bool done = settings_access_done(
+        access, settings_store_heads(access->database, buffer_slice(&access->name), &heads));
+    *ret_number = done ? heads.approved : 0;
+    return done;
+}
+
+static bool take_base(const struct settings_access *access, struct settings_base *base)
+{
+    bool is_good = base->newest.state == SETTINGS_APPROVED ||
+                   base->newest.state == SETTINGS_TRIAL || is_waiting(&base->newest);
+    base->number = base->newest.number;
+    return is_good || find_approved(access, &base->number);
+}
+
+bool settings_see_base(const struct settings_access *access, struct settings_base *ret_base)
+{
+    return settings_look(access, 0, &ret_base->newest) && take_base(access, ret_base);
+}
+
+bool settings_find_base(const struct settings_access *access, bool settled,
+                        struct settings_base *ret_base)
+{
+    if (!wait_for_newest(access, settled, &ret_base->newest)) {
+        return false;
+    }
+    if (is_in_the_way(&ret_base->newest, settled)) {
+        tool_error("version %llu of the settings is not in force yet: %s; nothing was changed, try "
+                   "again when it is",
+                   (unsigned long long)ret_base->newest.number,
+                   ret_base->newest.state == SETTINGS_TRIAL ? "a member tries it"
+                                                            : "no member has tried it");
+        return false;
+    }
+    return take_base(access, ret_base);
+}
+
 bool settings_number(const struct tool *tool, const struct settings_access *access,
                      unsigned operand, uint64_t *ret_number)
 {
@@ -161,8 +226,10 @@ const char *settings_state_name(enum settings_state state, bool refused)
     static const char *const names[] = {[SETTINGS_NEW] = "new",
                                         [SETTINGS_TRIAL] = "trial",
                                         [SETTINGS_APPROVED] = "approved",
-                                        [SETTINGS_BAD] = "bad"};
-    return state == SETTINGS_NEW && refused ? "refused" : names[state];
+                                        [SETTINGS_BAD] = "bad",
+                                        [SETTINGS_REPLACED] = "replaced"};
+    bool was_new = state == SETTINGS_NEW || state == SETTINGS_REPLACED;
+    return was_new && refused ? "refused" : names[state];
 }
 
 /* ---- setting one -------------------------------------------------------------------------- */
@@ -195,7 +262,7 @@ static enum control_exit say_outcome(const struct tool *tool, const struct setti
 {
     const char *state = settings_state_name(now->state, now->refused);
     bool good = now->state == SETTINGS_APPROVED;
-    bool waits = now->state == SETTINGS_TRIAL || (now->state == SETTINGS_NEW && !now->refused);
+    bool waits = now->state == SETTINGS_TRIAL || is_waiting(now);
     if (quiet && (good || waits)) {
         return CONTROL_DONE;
     }
@@ -220,15 +287,15 @@ static enum control_exit say_outcome(const struct tool *tool, const struct setti
 /* Until a member has tried it. */
 static enum control_exit wait_for_outcome(const struct tool *tool,
                                           const struct settings_access *access, uint64_t number,
-                                          bool quiet)
+                                          uint32_t wait_ms, bool quiet)
 {
     struct settings_about now;
-    int64_t end_ms = tool_now_ms() + WAIT_MS;
+    int64_t end_ms = tool_now_ms() + wait_ms;
     for (;;) {
         if (!settings_look(access, number, &now) || !now.found) {
             return CONTROL_FAILED;
         }
-        bool is_over = now.state == SETTINGS_APPROVED || now.state == SETTINGS_BAD;
+        bool is_over = now.state >= SETTINGS_APPROVED;
         if (now.refused && end_ms > tool_now_ms() + REFUSED_MS) {
             end_ms = tool_now_ms() + REFUSED_MS;
         }
@@ -272,32 +339,47 @@ static enum control_exit say_moved(const struct settings_access *access, uint64_
     return CONTROL_FAILED;
 }
 
+/* Made from the newest, but that is one that nobody lives with. */
+static enum control_exit say_bad(const struct settings_base *base)
+{
+    char problem[SETTINGS_WORDS];
+    tool_error("version %llu, from which this is made, is %s: %s; nothing was changed. What is in "
+               "force is version %llu: begin with that (settings show)",
+               (unsigned long long)base->newest.number,
+               settings_state_name(base->newest.state, base->newest.refused),
+               tool_clean(base->newest.problem, problem, sizeof(problem)),
+               (unsigned long long)base->number);
+    return CONTROL_FAILED;
+}
+
 enum control_exit settings_make(const struct tool *tool, const struct settings_access *access,
-                                struct settings_version *version, uint64_t made_from,
+                                struct settings_version *version, const struct settings_base *base,
                                 const char *usual_comment, bool quiet)
 {
     char buffer[SETTINGS_AUTHOR_MAX];
     struct slice comment = slice_from_text(tool->comment != NULL ? tool->comment : usual_comment);
+    /* Members wait after a bad one. */
+    uint32_t wait_ms = WAIT_MS + (base->newest.state == SETTINGS_BAD ? SETTINGS_PAUSE_MS : 0);
     struct buffer text;
     if (comment.length > SETTINGS_COMMENT_MAX || !utf8_is_valid(comment)) {
         tool_error("--comment: at most %d octets of UTF-8", SETTINGS_COMMENT_MAX);
         return CONTROL_USAGE;
     }
+    version->number = base->newest.number + 1;
     buffer_init(&text, 0);
-    buffer_printf(&text, MARK "%llu\n", (unsigned long long)made_from + 1);
+    buffer_printf(&text, MARK "%llu\n", (unsigned long long)version->number);
     buffer_append(&text, version->text);
-    version->number = made_from + 1;
     version->text = buffer_slice(&text);
     bool made = false;
     enum control_exit code = CONTROL_FAILED;
     if (text.failed) {
         tool_error("out of memory");
     } else if (is_good(tool, version) &&
-               settings_access_done(access, settings_store_make(access->database, version,
-                                                                author_of(access, buffer), comment,
-                                                                &made))) {
-        code = made ? wait_for_outcome(tool, access, version->number, quiet)
-                    : say_moved(access, made_from);
+               settings_access_done(
+                   access, settings_store_make(access->database, version, base->number,
+                                               author_of(access, buffer), comment, &made))) {
+        code = made ? wait_for_outcome(tool, access, version->number, wait_ms, quiet)
+                    : say_moved(access, base->newest.number);
     }
     buffer_done(&text);
     return code;
@@ -385,46 +467,56 @@ static bool take_file(struct files *files, const char *operand, const char *equa
 }
 
 /* The operands: at most one is the text's file. */
-static bool take_operands(const struct tool *tool, struct files *files, struct buffer *ret_text,
-                          bool *ret_has_text)
+static bool take_operands(const struct tool *tool, struct files *files, struct buffer *ret_text)
 {
-    *ret_has_text = false;
+    bool has_text = false;
     for (unsigned i = 0; i < tool->operand_count; i++) {
         const char *equals = strchr(tool->operands[i], '=');
         if (equals != NULL) {
             if (!take_file(files, tool->operands[i], equals)) {
                 return false;
             }
-        } else if (*ret_has_text) {
+        } else if (has_text) {
             tool_error("'%s': one text is enough; files of the settings are NAME=PATH",
                        tool->operands[i]);
             return false;
         } else if (!read_all(tool->operands[i], SETTINGS_TEXT_MAX - 64, ret_text)) {
             return false;
         } else {
-            *ret_has_text = true;
+            has_text = true;
         }
     }
     return true;
 }
 
 /* From which version it was made. */
-static bool find_origin(const struct tool *tool, struct slice *text, uint64_t newest, bool has_text,
+static bool find_origin(const struct tool *tool, struct slice *text, uint64_t base, bool has_text,
                         uint64_t *ret_origin)
 {
-    uint64_t marked = newest;
+    uint64_t marked = base;
     bool is_marked = settings_take_mark(text, &marked) && has_text;
-    *ret_origin = marked;
+    *ret_origin = has_text ? marked : base;
     if (tool->version != NULL) {
         return parse_number(tool->version, ret_origin);
     }
-    if (has_text && !is_marked && newest > 0) {
+    if (has_text && !is_marked && base > 0) {
         tool_error("the text does not say from which version it was made: begin with what settings "
                    "show prints, or give --version %llu if that is the one that you have seen",
-                   (unsigned long long)newest);
+                   (unsigned long long)base);
         return false;
     }
     return true;
+}
+
+/* Not only files. */
+static bool has_text_operand(const struct tool *tool)
+{
+    for (unsigned i = 0; i < tool->operand_count; i++) {
+        if (strchr(tool->operands[i], '=') == NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static enum control_exit set(const struct tool *tool, const struct settings_access *access,
@@ -432,26 +524,28 @@ static enum control_exit set(const struct tool *tool, const struct settings_acce
 {
     struct buffer bytes;
     struct settings_version version = {.files = files->all};
-    struct settings_about newest;
+    struct settings_base base;
     uint64_t origin;
-    bool has_text;
+    bool has_text = has_text_operand(tool);
     buffer_init(&bytes, 0);
+    /* Who sets a text has seen the one that he changes. */
     bool good =
-        settings_look(access, 0, &newest) &&
-        (!newest.found || settings_fetch(access, newest.number, &bytes, files->all, &version));
+        settings_find_base(access, !has_text, &base) &&
+        (base.number == 0 || settings_fetch(access, base.number, &bytes, files->all, &version));
     files->count = version.file_count;
-    good = good && take_operands(tool, files, text, &has_text);
+    good = good && take_operands(tool, files, text);
     if (good && has_text) {
         version.text = buffer_slice(text);
     }
-    good = good && find_origin(tool, &version.text, newest.number, has_text, &origin);
+    good = good && find_origin(tool, &version.text, base.number, has_text, &origin);
     version.files = files->all;
     version.file_count = files->count;
     enum control_exit code = CONTROL_FAILED;
     if (good) {
-        /* Of an older version it has not even the files. */
-        code = origin == newest.number ? settings_make(tool, access, &version, origin, "", false)
-                                       : say_moved(access, origin);
+        /* Of another version it has not even the files. */
+        code = origin == base.number ? settings_make(tool, access, &version, &base, "", false)
+               : origin == base.newest.number ? say_bad(&base)
+                                              : say_moved(access, origin);
     }
     buffer_done(&bytes);
     return code;
@@ -478,28 +572,5 @@ enum control_exit tool_settings_set(struct tool *tool)
     }
     free(files);
     buffer_done(&text);
-    return code;
-}
-
-enum control_exit tool_settings_revert(struct tool *tool)
-{
-    static struct settings_file files[SETTINGS_FILES_MAX];
-    struct settings_access access;
-    struct settings_version version;
-    struct settings_about newest;
-    struct buffer bytes;
-    uint64_t number, marked;
-    buffer_init(&bytes, 0);
-    enum control_exit code = CONTROL_FAILED;
-    if (settings_access_open(tool, &access) && settings_number(tool, &access, 0, &number) &&
-        settings_look(&access, 0, &newest) &&
-        settings_fetch(&access, number, &bytes, files, &version)) {
-        char comment[64];
-        snprintf(comment, sizeof(comment), "back to version %llu", (unsigned long long)number);
-        (void)settings_take_mark(&version.text, &marked);
-        code = settings_make(tool, &access, &version, newest.number, comment, false);
-    }
-    settings_access_close(&access);
-    buffer_done(&bytes);
     return code;
 }

@@ -34,6 +34,17 @@ struct settings_about {
 /* Of a version; 0: of the newest. False: with a message. */
 bool settings_look(const struct settings_access *access, uint64_t number,
                    struct settings_about *ret_about);
+/* What another version is to be made from: the newest, or the newest in force if that one is bad or
+ * was refused. While a member tries the newest it is waited for; if `settled`, until a member has.
+ * False: with a message. */
+struct settings_base {
+    struct settings_about newest;
+    uint64_t number; /* 0: of nothing */
+};
+bool settings_find_base(const struct settings_access *access, bool settled,
+                        struct settings_base *ret_base);
+/* The same as it is now. */
+bool settings_see_base(const struct settings_access *access, struct settings_base *ret_base);
 /* *ret_version points into `ret_bytes` and `files`. False: with a message. */
 bool settings_fetch(const struct settings_access *access, uint64_t number, struct buffer *ret_bytes,
                     struct settings_file files[SETTINGS_FILES_MAX],
@@ -43,10 +54,10 @@ bool settings_number(const struct tool *tool, const struct settings_access *acce
                      unsigned operand, uint64_t *ret_number);
 /* Takes the line off that says from which version a text was made. False: there is none. */
 bool settings_take_mark(struct slice *text, uint64_t *ret_number);
-/* Makes `version`, whose text has no such line, from the one of number `made_from`, and waits until
- * a member has tried it. All but a failure is left unsaid if `quiet`. */
+/* Makes `version`, whose text has no such line, and waits until a member has tried it. All but a
+ * failure is left unsaid if `quiet`. */
 enum control_exit settings_make(const struct tool *tool, const struct settings_access *access,
-                                struct settings_version *version, uint64_t made_from,
+                                struct settings_version *version, const struct settings_base *base,
                                 const char *usual_comment, bool quiet);
 /* As it is shown. */
 const char *settings_state_name(enum settings_state state, bool refused);

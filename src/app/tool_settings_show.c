@@ -35,6 +35,19 @@ static void show_json(const struct settings_about *about, const struct settings_
     json_decref(row);
 }
 
+/* What is to be changed, unless another is asked for. */
+static bool find_shown(const struct tool *tool, const struct settings_access *access,
+                       uint64_t *ret_number)
+{
+    struct settings_base base;
+    bool found = settings_number(tool, access, 0, ret_number);
+    if (found && tool->operand_count == 0) {
+        found = settings_see_base(access, &base);
+        *ret_number = base.number != 0 ? base.number : *ret_number;
+    }
+    return found;
+}
+
 enum control_exit tool_settings_show(struct tool *tool)
 {
     static struct settings_file files[SETTINGS_FILES_MAX];
@@ -45,7 +58,7 @@ enum control_exit tool_settings_show(struct tool *tool)
     uint64_t number;
     buffer_init(&bytes, 0);
     enum control_exit code = CONTROL_FAILED;
-    if (settings_access_open(tool, &access) && settings_number(tool, &access, 0, &number) &&
+    if (settings_access_open(tool, &access) && find_shown(tool, &access, &number) &&
         settings_look(&access, number, &about) &&
         settings_fetch(&access, number, &bytes, files, &version)) {
         code = CONTROL_DONE;

@@ -6,12 +6,15 @@
  */
 #include "app/lease_files.h"
 #include "app/settings.h"
+#include "app/shared_state.h"
 #include "app/tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     LOOK_MS = 100,
@@ -75,10 +78,33 @@ static enum error look_for_life(struct standby *standby)
     return error;
 }
 
+/* As it is: what is not there is not made. */
+static enum control_exit open_directory(struct standby *standby,
+                                        const struct service_config *config)
+{
+    char state[STATE_PATH_MAX + 1], known[SHARED_PATH_MAX], name[LEASE_NAME_MAX + 1];
+    struct shared_state shared;
+    snprintf(state, sizeof(state), "%.*s", SLICE_PRINT(config->state));
+    snprintf(known, sizeof(known), "%.*s", SLICE_PRINT(config->standby.known));
+    snprintf(name, sizeof(name), "%.*s", SLICE_PRINT(config->standby.name));
+    enum shared_verdict verdict = shared_state_look(state, known, name, &shared);
+    if (verdict != SHARED_OURS && verdict != SHARED_NEW) {
+        tool_error("%s: %s", state, shared_verdict_text(verdict));
+    } else {
+        int fd = openat(shared.fd, "standby", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || disk_from_descriptor(fd, &standby->disk) != ERROR_NONE) {
+            tool_error("%s/standby: %s", state, strerror(errno));
+        }
+    }
+    if (shared.fd >= 0) {
+        close(shared.fd);
+    }
+    return standby->disk != NULL ? CONTROL_DONE : CONTROL_FAILED;
+}
+
 static enum control_exit standby_open(struct tool *tool, struct standby *standby)
 {
     struct buffer findings;
-    char path[STATE_PATH_MAX + 16];
     buffer_init(&findings, 0);
     *standby = (struct standby){.tool = tool};
     standby->settings = settings_read(tool->configuration, &findings);
@@ -94,16 +120,15 @@ static enum control_exit standby_open(struct tool *tool, struct standby *standby
     if (standby->config->of.length == 0) {
         return tool_usage("%s has no standby block", tool->configuration);
     }
-    snprintf(path, sizeof(path), "%.*s/standby", SLICE_PRINT(config->state));
-    enum error error = disk_open_directory(path, &standby->disk);
-    if (error == ERROR_NONE) {
-        error = look_for_life(standby);
+    enum control_exit code = open_directory(standby, config);
+    if (code == CONTROL_DONE) {
+        enum error error = look_for_life(standby);
+        if (error != ERROR_NONE) {
+            tool_error("%.*s/standby: %s", SLICE_PRINT(config->state), error_text(error));
+            code = CONTROL_FAILED;
+        }
     }
-    if (error != ERROR_NONE) {
-        tool_error("%s: %s", path, error_text(error));
-        return CONTROL_FAILED;
-    }
-    return CONTROL_DONE;
+    return code;
 }
 
 static void standby_close(struct standby *standby)
@@ -181,7 +206,8 @@ static void print_status(const struct standby *standby, const json_t *row)
         printf("%s stands by since %s\n", watcher->name, tool_time(watcher->since_ms, since));
     }
     if (unfenced) {
-        printf("%sUnfenced: the other machine is not known to have stopped%s\n",
+        printf("%sUnfenced: the other machine is not known to have stopped; see holdfast standby "
+               "fenced%s\n",
                tool_colour_text(standby->tool, COLOUR_WARN),
                tool_colour_text(standby->tool, COLOUR_PLAIN));
     }
@@ -261,6 +287,35 @@ enum control_exit tool_standby_back(struct tool *tool)
         code = CONTROL_NOTHING_MATCHED;
     } else if (code == CONTROL_DONE) {
         code = hand_to(&standby, standby.config->of);
+    }
+    standby_close(&standby);
+    return code;
+}
+
+/* Whoever says so knows: that machine is off, or will never be what it was. */
+enum control_exit tool_standby_fenced(struct tool *tool)
+{
+    struct standby standby;
+    enum control_exit code = standby_open(tool, &standby);
+    const struct lease_look *look = &standby.look;
+    if (code == CONTROL_DONE && (look->open_token == 0 || look->open_token >= look->view.token)) {
+        tool_error("nothing is unfenced");
+        code = CONTROL_NOTHING_MATCHED;
+    } else if (code == CONTROL_DONE) {
+        enum error error =
+            lease_files_settle(standby.disk, SLICE_EMPTY, NULL, look->view.token, LEASE_FENCED);
+        if (error != ERROR_NONE) {
+            tool_error("it cannot be said: %s", error_text(error));
+            code = CONTROL_FAILED;
+        } else if (tool->json) {
+            json_t *row = json_pack("{so sI}", "unfenced", json_false(), "token",
+                                    (json_int_t)look->view.token);
+            tool_print_json(row);
+            json_decref(row);
+        } else {
+            printf("all who worked before %s are known to have stopped\n",
+                   look->view.readable ? look->view.record.name : "the last one");
+        }
     }
     standby_close(&standby);
     return code;

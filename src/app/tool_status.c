@@ -222,6 +222,22 @@ static void print_cluster(const struct status *status)
         printf("; %lld %s here alone", (long long)one_copy,
                plural(one_copy, "message is", "messages are"));
     }
+    printf("\n");
+    const json_t *queue = json_object_get(cluster, "queue");
+    const json_t *missing = json_object_get(cluster, "missing_nodes");
+    char bytes[TOOL_TEXT];
+    int64_t messages = tool_integer(queue, "messages");
+    printf("Cluster   %lld %s, %s", (long long)messages,
+           plural(messages, "message waits", "messages wait"),
+           tool_bytes(tool_integer(queue, "bytes"), bytes));
+    if (messages > 0) {
+        printf(", the oldest for %s", tool_age(tool_integer(queue, "oldest_seconds"), age));
+    }
+    json_array_foreach(missing, index, node)
+    {
+        printf("%s%s", index == 0 ? "; without " : ", ",
+               tool_clean(json_string_value(node), reason, sizeof(reason)));
+    }
     printf("\n\n");
     struct tool_table *table = tool_node_table(status->tool);
     json_array_foreach(json_object_get(status->row, "nodes"), index, node)

@@ -3,6 +3,9 @@
  * `holdfast trace` and `holdfast queue watch`: events, one line each.
  */
 #include "app/tool.h"
+#include "base/id.h"
+
+#include <stdlib.h>
 
 struct tracing {
     const struct tool *tool;
@@ -172,14 +175,147 @@ static void trace_row(void *context, json_t *row)
                                    COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN});
 }
 
+/* ---- of a whole cluster ------------------------------------------------------------------- */
+
+/* Who accepted a message knows its addresses; who handed it over only its id. So the first question
+ * is which messages are meant, the second what became of them. */
+struct story {
+    json_t *rows;  /* an array */
+    json_t *known; /* id to the row of its acceptance */
+    json_t *ids;   /* as keys: to be asked for */
+};
+
+/* Refusals and logins have an id of zeros, changes of servers none. */
+static bool is_message(const json_t *row)
+{
+    const char *id = tool_string(row, "id");
+    return id[strspn(id, "0")] != '\0';
+}
+
+static void keep_row(void *context, json_t *row)
+{
+    struct story *story = context;
+    const char *id = tool_string(row, "id"), *event = tool_string(row, "event");
+    json_array_append(story->rows, row);
+    if (is(event, "accepted") || is(event, "imported")) {
+        json_object_set(story->known, id, row);
+    }
+    if (is_message(row)) {
+        json_object_set_new(story->ids, id, json_true());
+    }
+}
+
+/* Address number n of "a@x, b@y"; NULL: it is not there. */
+static json_t *address_at(const char *text, int64_t n)
+{
+    while (n-- > 0 && text != NULL) {
+        text = strstr(text, ", ");
+        text = text == NULL ? NULL : text + 2;
+    }
+    return text == NULL ? NULL : json_stringn(text, strcspn(text, ","));
+}
+
+static void fill_in(const struct story *story, json_t *row)
+{
+    const json_t *known = json_object_get(story->known, tool_string(row, "id"));
+    if (known == NULL || tool_is_null(row, "delivery") || !tool_is_null(row, "recipient")) {
+        return;
+    }
+    json_t *address = address_at(tool_string(known, "recipient"), tool_integer(row, "delivery"));
+    if (address != NULL) {
+        json_object_set_new(row, "recipient", address);
+    }
+    if (tool_is_null(row, "sender")) {
+        json_object_set(row, "sender", json_object_get(known, "sender"));
+    }
+}
+
+struct told {
+    json_t *row;
+    size_t place; /* among those of one moment */
+};
+
+static int by_time(const void *a, const void *b)
+{
+    const struct told *left = a, *right = b;
+    int64_t apart = tool_integer(left->row, "time") - tool_integer(right->row, "time");
+    return apart != 0 ? (apart < 0 ? -1 : 1) : (left->place < right->place ? -1 : 1);
+}
+
+static void tell_story(const struct story *story, const struct tool_answer *answer)
+{
+    size_t count = json_array_size(story->rows);
+    struct told *told = calloc(count + 1, sizeof(*told));
+    for (size_t i = 0; told != NULL && i < count; i++) {
+        told[i] = (struct told){json_array_get(story->rows, i), i};
+        fill_in(story, told[i].row);
+    }
+    if (told != NULL) {
+        qsort(told, count, sizeof(*told), by_time);
+    }
+    for (size_t i = 0; told != NULL && i < count; i++) {
+        answer->row(answer->context, told[i].row);
+    }
+    free(told);
+}
+
+/* Leaves what is about no message, and makes the arguments of the second question. */
+static json_t *second_question(struct story *story)
+{
+    json_t *ids = json_array();
+    const char *id;
+    json_t *value;
+    json_object_foreach(story->ids, id, value)
+    {
+        if (json_array_size(ids) < 1000) {
+            json_array_append_new(ids, json_string(id));
+        }
+    }
+    for (size_t i = json_array_size(story->rows); i > 0; i--) {
+        if (is_message(json_array_get(story->rows, i - 1))) {
+            json_array_remove(story->rows, i - 1);
+        }
+    }
+    return json_pack("{so}", "ids", ids);
+}
+
+static enum control_exit trace_cluster(struct tool_members *members, json_t *arguments,
+                                       const struct tool_answer *answer)
+{
+    struct story story = {json_array(), json_object(), json_object()};
+    const struct tool_answer keeping = {.context = &story, .row = keep_row};
+    struct message_id id;
+    struct slice what = slice_from_text(json_string_value(json_object_get(arguments, "what")));
+    bool is_id = id_from_text(slice_take(what, slice_find(what, '/')), &id);
+    enum control_exit code = tool_members_ask(members, "trace", arguments, &keeping);
+    if (!is_id && json_object_size(story.ids) > 0) {
+        struct tool_answer quiet = keeping;
+        quiet.quiet = true;
+        (void)tool_members_ask(members, "trace", second_question(&story), &quiet);
+    }
+    tell_story(&story, answer);
+    json_decref(story.rows);
+    json_decref(story.known);
+    json_decref(story.ids);
+    return code;
+}
+
 enum control_exit tool_trace(struct tool *tool)
 {
     struct tracing tracing = {.tool = tool};
     struct tool_answer answer = {.context = &tracing,
                                  .row = tool->json ? tool_row_json : trace_row};
+    struct tool_members *members;
+    enum control_exit code = tool_members_open(tool, MERGE_TIME, &members);
+    if (code != CONTROL_DONE) {
+        return code;
+    }
     json_t *arguments =
         json_pack("{so}", "what", control_string(slice_from_text(tool->operands[0])));
-    enum control_exit code = tool_ask(tool, "trace", arguments, &answer);
+    code = tool_members_are_several(members)
+               ? trace_cluster(members, arguments, &answer)
+               : tool_members_ask(members, "trace", arguments, &answer);
+    code = tool_members_close(members, code);
     if (tracing.table != NULL) {
         tool_table_end(tracing.table);
     }
@@ -255,7 +391,7 @@ enum control_exit tool_queue_watch(struct tool *tool)
     struct tool_answer answer = {
         .context = &tracing, .row = watch_row, .progress = watch_progress, .immediate = true};
     tool_progress_begin(&tracing.progress, tool, "deliveries");
-    enum control_exit code = tool_ask_selected(tool, "queue watch", NULL, &answer);
+    enum control_exit code = tool_ask_selected(tool, "queue watch", NULL, &answer, MERGE_NOT);
     tool_progress_end(&tracing.progress);
     return code;
 }

@@ -70,7 +70,7 @@ static enum error table_read(struct table *table, uint32_t *ret_line)
 }
 
 /* Without one yet a cluster begins with the table of this machine. */
-static bool open_shared(const struct tool *tool, struct table *table)
+static bool open_shared(const struct tool *tool, bool changes, struct table *table)
 {
     struct login_store *store;
     table->shared = calloc(1, sizeof(*table->shared));
@@ -78,7 +78,7 @@ static bool open_shared(const struct tool *tool, struct table *table)
         tool_error("out of memory");
         return false;
     }
-    if (!shared_users_open(tool, table->shared, &store)) {
+    if (!shared_users_open(tool, table->shared, changes, &store)) {
         return false;
     }
     if (store != NULL) {
@@ -88,7 +88,7 @@ static bool open_shared(const struct tool *tool, struct table *table)
     return true;
 }
 
-static enum control_exit table_open(const struct tool *tool, struct table *ret_table)
+static enum control_exit table_open(const struct tool *tool, bool changes, struct table *ret_table)
 {
     struct buffer path, errors;
     *ret_table = (struct table){.directory = -1, .lock = -1};
@@ -117,7 +117,8 @@ static enum control_exit table_open(const struct tool *tool, struct table *ret_t
         code = error == ERROR_NONE ? CONTROL_DONE : CONTROL_FAILED;
     }
     buffer_done(&path);
-    if (code == CONTROL_DONE && shared_users_are_there(tool) && !open_shared(tool, ret_table)) {
+    if (code == CONTROL_DONE && shared_users_are_there(tool) &&
+        !open_shared(tool, changes, ret_table)) {
         code = CONTROL_FAILED;
     }
     if (code != CONTROL_DONE) {
@@ -330,7 +331,7 @@ enum control_exit tool_user_put(struct tool *tool)
         tool_error("out of memory");
         return CONTROL_FAILED;
     }
-    enum control_exit code = table_open(tool, &table);
+    enum control_exit code = table_open(tool, true, &table);
     if (code != CONTROL_DONE) {
         return code;
     }
@@ -344,7 +345,7 @@ enum control_exit tool_user_put(struct tool *tool)
 enum control_exit tool_user_remove(struct tool *tool)
 {
     struct table table;
-    enum control_exit code = table_open(tool, &table);
+    enum control_exit code = table_open(tool, true, &table);
     if (code != CONTROL_DONE) {
         return code;
     }
@@ -413,7 +414,7 @@ enum control_exit tool_user_list(struct tool *tool)
     static const struct tool_column columns[] = {{"USER", 0.3, COLUMN_LEFT},
                                                  {"SENDS AS", 0.7, COLUMN_SHRINKS}};
     struct table table;
-    enum control_exit code = table_open(tool, &table);
+    enum control_exit code = table_open(tool, false, &table);
     if (code != CONTROL_DONE) {
         return code;
     }

@@ -33,16 +33,18 @@ static const struct settings_file *find_table(const struct shared_users *users)
     return NULL;
 }
 
-bool shared_users_open(const struct tool *tool, struct shared_users *users,
+bool shared_users_open(const struct tool *tool, struct shared_users *users, bool changes,
                        struct login_store **ret_store)
 {
-    struct settings_about newest;
     *ret_store = NULL;
     buffer_init(&users->bytes, 0);
     users->version = (struct settings_version){.files = users->files};
-    if (!settings_access_open(tool, &users->access) || !settings_look(&users->access, 0, &newest) ||
-        (newest.found && !settings_fetch(&users->access, newest.number, &users->bytes, users->files,
-                                         &users->version))) {
+    bool found = settings_access_open(tool, &users->access) &&
+                 (changes ? settings_find_base(&users->access, true, &users->base)
+                          : settings_see_base(&users->access, &users->base));
+    if (!found || (users->base.number != 0 &&
+                   !settings_fetch(&users->access, users->base.number, &users->bytes, users->files,
+                                   &users->version))) {
         return false;
     }
     const struct settings_file *table = find_table(users);
@@ -68,7 +70,7 @@ enum control_exit shared_users_write(const struct tool *tool, struct shared_user
 {
     struct buffer text;
     char comment[512];
-    uint64_t marked, made_from = users->version.number;
+    uint64_t marked;
     struct settings_version version = users->version;
     const struct settings_file *table = find_table(users);
     uint32_t at = table != NULL ? (uint32_t)(table - users->files) : version.file_count;
@@ -86,7 +88,7 @@ enum control_exit shared_users_write(const struct tool *tool, struct shared_user
         version.file_count = at == version.file_count ? at + 1 : version.file_count;
         (void)settings_take_mark(&version.text, &marked);
         snprintf(comment, sizeof(comment), "%s %s", tool->command->words, tool->operands[0]);
-        code = settings_make(tool, &users->access, &version, made_from, comment, true);
+        code = settings_make(tool, &users->access, &version, &users->base, comment, true);
     }
     if (text.data != NULL) {
         digest_forget(text.data, text.length);

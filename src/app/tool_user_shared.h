@@ -11,6 +11,7 @@
 
 struct shared_users {
     struct settings_access access;
+    struct settings_base base;
     struct buffer bytes; /* of the version */
     struct settings_version version;
     struct settings_file files[SETTINGS_FILES_MAX];
@@ -18,9 +19,9 @@ struct shared_users {
 
 /* Whether the configuration names a cluster. */
 bool shared_users_are_there(const struct tool *tool);
-/* The newest version's table; NULL in *ret_store: it has none. False: with a message. To be closed
- * in any case. */
-bool shared_users_open(const struct tool *tool, struct shared_users *users,
+/* The table of the version that another is made from; NULL in *ret_store: it has none. Who
+ * `changes` it waits for what others change. False: with a message. To be closed in any case. */
+bool shared_users_open(const struct tool *tool, struct shared_users *users, bool changes,
                        struct login_store **ret_store);
 void shared_users_close(struct shared_users *users);
 /* As another version. Failures are said. */

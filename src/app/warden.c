@@ -6,7 +6,7 @@
  *      ^  ^                    |            |             |            |  keeper ends, lease lost,
  *      |  +------ fails -------+--- fails --+             |            |  by command, to stop
  *      |                                                  v            v
- *      +--------------- RELEASING <-- MARKING <-------- ENDING <-------+
+ *      +--------------- MARKING <-- RELEASING <-------- ENDING <-------+
  *
  * Once a second a round goes to the worker: it renews the lease or says that we stand by, and looks
  * at what the other machine has written. Its end is the only place where a lease is taken. That the
@@ -25,11 +25,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +36,7 @@ enum {
     FRESH_MS = 4 * LEASE_RENEW_MS, /* who has not been seen for so long does not stand by now */
     LOCK_TRIES = 40,
     LOCK_PAUSE_US = 50000,
+    MARK_LIMIT_MS = 10000, /* who is to stop does not wait longer for storage that hangs */
 };
 
 static void go_on(struct warden *warden);
@@ -54,6 +53,11 @@ static void say(const struct warden *warden, enum log_level level, const char *e
 static bool holds(const struct warden *warden)
 {
     return warden->lease != NULL;
+}
+
+static bool at_work(const struct warden *warden)
+{
+    return warden->state == WARDEN_PREPARING || warden->state == WARDEN_WORKING;
 }
 
 static void change(struct warden *warden, enum warden_state state)
@@ -83,13 +87,23 @@ static void watch_anew(struct warden *warden)
 
 static void claimed(void *context);
 
+static void note_used(struct warden *warden, uint32_t token)
+{
+    warden->used = token > warden->used ? token : warden->used;
+}
+
 static void claim(struct warden *warden, bool fenced)
 {
     const struct plan_standby *standby = &warden->plan->standby;
     struct warden_claim *claim = &warden->claim;
-    *claim = (struct warden_claim){.warden = warden, .fenced = fenced};
+    const struct lease_view *view = &warden->look.view;
+    *claim = (struct warden_claim){.warden = warden,
+                                   .fenced = fenced,
+                                   .newest = view->token,
+                                   .was_short = lease_view_is_short(view),
+                                   .alone = -1};
     struct lease_record *record = &claim->record;
-    *record = (struct lease_record){.token = warden->look.view.token + 1,
+    *record = (struct lease_record){.token = lease_view_next(view),
                                     .hold_ms = lease_hold_ms(standby->after_ms),
                                     .since_ms = clock_wall_ms()};
     memcpy(record->machine, warden->machine, LEASE_MACHINE);
@@ -126,12 +140,13 @@ static void claim_said(struct warden *warden, enum error error)
     if (error != ERROR_NONE && error != warden->claim_error) {
         log_event(error == ERROR_DENIED ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "claim",
                   LOG_TEXT("path", warden->plan->state),
-                  LOG_TEXT("reason", error == ERROR_EXISTS   ? "the other machine was faster"
-                                     : error == ERROR_AGAIN  ? "an earlier process of ours "
-                                                               "is still there"
-                                     : error == ERROR_DENIED ? "a holdfastd without a standby "
-                                                               "block works on this directory"
-                                                             : error_text(error)));
+                  LOG_TEXT("reason", error == ERROR_EXISTS    ? "the other machine was faster"
+                                     : error == ERROR_AGAIN   ? "an earlier process of ours "
+                                                                "is still there"
+                                     : error == ERROR_DENIED  ? "a holdfastd without a standby "
+                                                                "block works on this directory"
+                                     : error == ERROR_MISSING ? warden->storage_reason
+                                                              : error_text(error)));
     }
     warden->claim_error = error;
 }
@@ -143,15 +158,20 @@ static void claimed(void *context)
     const struct plan_standby *standby = &warden->plan->standby;
     warden->under_way = false;
     claim_said(warden, claim->error);
+    note_used(warden, warden->journal_token);
     if (claim->error != ERROR_NONE) {
         change(warden, WARDEN_WATCHING);
+        if (warden->quitting) {
+            loop_stop(warden->loop);
+        }
         return;
     }
+    note_used(warden, claim->record.token);
     warden->record = claim->record;
     warden->lease = claim->file;
     warden->alone = claim->alone;
     warden->how = LEASE_LOST;
-    warden->begun = true;
+    warden->begun = false;
     struct lease_page *page = warden->page;
     *page = (struct lease_page){.token = claim->record.token,
                                 .after_ms = standby->after_ms,
@@ -162,6 +182,13 @@ static void claimed(void *context)
     atomic_store(&page->ended_token,
                  claim->open_token != 0 ? claim->open_token - 1 : claim->record.token - 1);
     atomic_store(&page->until_ms, claim->began_ms + (int64_t)claim->record.hold_ms);
+    if (warden->quitting) { /* told while it was being taken */
+        warden->how = LEASE_STOPPED;
+        change(warden, WARDEN_ENDING);
+        go_on(warden);
+        return;
+    }
+    warden->begun = true;
     change(warden, WARDEN_PREPARING);
     if (!warden_program_start(warden, standby->before, "before-takeover")) {
         begin_work(warden);
@@ -173,9 +200,11 @@ static void take_over(struct warden *warden)
     const struct plan_standby *standby = &warden->plan->standby;
     const struct lease_view *view = &warden->look.view;
     bool ours = view->readable && strcmp(view->record.name, standby->name) == 0;
-    warden->took_from_other = view->token != 0 && view->end == LEASE_GOES_ON && !ours;
+    bool is_short = lease_view_is_short(view);
+    warden->took_from_other = is_short || (view->token != 0 && view->end == LEASE_GOES_ON && !ours);
     if (warden->took_from_other) {
-        say(warden, LOG_LEVEL_WARNING, "taking-over", "the other machine gives no sign of life");
+        say(warden, LOG_LEVEL_WARNING, "taking-over",
+            is_short ? "the leases have been removed" : "the other machine gives no sign of life");
         change(warden, WARDEN_FENCING);
         if (standby->fence[0] != '\0') {
             if (!warden_program_start(warden, standby->fence, "fence")) {
@@ -193,7 +222,12 @@ static void storage_said(struct warden *warden, enum error error)
 {
     if (error != ERROR_NONE && !warden->storage_fails) {
         log_event(LOG_LEVEL_ERROR, "standby-storage", LOG_TEXT("path", warden->plan->state),
-                  LOG_TEXT("reason", error_text(error)));
+                  LOG_TEXT("reason", warden->disk == NULL && warden->storage_reason[0] != '\0'
+                                         ? warden->storage_reason
+                                         : error_text(error)));
+    } else if (error == ERROR_NONE && warden->storage_fails) {
+        log_event(LOG_LEVEL_INFO, "standby-storage", LOG_TEXT("path", warden->plan->state),
+                  LOG_TEXT("reason", "it is there again"));
     }
     warden->storage_fails = error != ERROR_NONE;
 }
@@ -202,8 +236,13 @@ static void looked_watching(struct warden *warden, const struct warden_round *ro
 {
     const struct plan_standby *standby = &warden->plan->standby;
     const struct lease_view *view = &round->look.view;
-    lease_watch_saw(&warden->watch, view->token, view->readable ? &view->record : NULL,
-                    round->look_ended_ms);
+    bool was_short = warden->is_short;
+    warden->is_short = lease_view_is_short(view);
+    if (warden->is_short && !was_short) {
+        say(warden, LOG_LEVEL_ERROR, "leases-gone",
+            "others have been here than the files of standby say: it is waited for their end");
+    }
+    lease_watch_saw(&warden->watch, view, round->look_ended_ms);
     warden->answered_ms = round->answers ? round->look_ended_ms : warden->answered_ms;
     if (!warden->quitting &&
         lease_may_take(view, &warden->watch, slice_from_text(standby->name), warden->machine,
@@ -217,8 +256,14 @@ static void looked_holding(struct warden *warden, const struct warden_round *rou
     const struct lease_look *look = &round->look;
     struct lease_page *page = warden->page;
     uint32_t token = warden->record.token;
-    if (look->view.token > token) {
-        atomic_store(&page->until_ms, INT64_MIN); /* somebody has taken over: at once */
+    if (round->gone || look->view.token != token) {
+        if (at_work(warden)) {
+            say(warden, LOG_LEVEL_ERROR, "lease-gone",
+                round->gone                ? warden->storage_reason
+                : look->view.token > token ? "the other machine has taken over"
+                                           : "its file has been removed");
+        }
+        atomic_store(&page->until_ms, INT64_MIN); /* at once, and whatever is there is not ours */
         return;
     }
     uint32_t open_token =
@@ -247,8 +292,12 @@ static void round_done(void *context)
     enum error error = round->renew_error != ERROR_NONE ? round->renew_error : round->look_error;
     storage_said(warden, error);
     if (round->look_error != ERROR_NONE) {
+        go_on(warden);
         return;
     }
+    note_used(warden, warden->journal_token);
+    note_used(warden, round->look.view.token);
+    round->look.view.used = warden->used;
     warden->look = round->look;
     warden->settled |= round->settled;
     if (warden->state == WARDEN_WATCHING && !round->renew) {
@@ -311,7 +360,8 @@ static void marked(void *context)
     struct warden *warden = mark->warden;
     warden->under_way = false;
     storage_said(warden, mark->error);
-    if (mark->error != ERROR_NONE && !warden->quitting) {
+    /* Where the directory has gone nobody looks for it. */
+    if (mark->error != ERROR_NONE && mark->error != ERROR_MISSING && !warden->quitting) {
         return; /* the other one waits for it, or for the time: it is tried again */
     }
     warden->disk->ops->close(warden->lease);
@@ -322,10 +372,31 @@ static void marked(void *context)
         mark->how == LEASE_HANDED    ? "handed over"
         : mark->how == LEASE_STOPPED ? "stopped"
                                      : "it could not go on");
+    watch_anew(warden);
+}
+
+/* Of what we had, the address first: it does not hang with the storage, and who comes next needs
+ * it. */
+static void released(struct warden *warden)
+{
+    warden->marking_ms = clock_steady_ms();
+    change(warden, WARDEN_MARKING);
+    go_on(warden);
+}
+
+static void release(struct warden *warden)
+{
+    atomic_store(&warden->page->until_ms, INT64_MIN);
+    loop_watch_free(warden->ready_watch);
+    warden->ready_watch = NULL;
+    if (warden->ready_fd >= 0) {
+        close(warden->ready_fd);
+        warden->ready_fd = -1;
+    }
     change(warden, WARDEN_RELEASING);
     if (!warden->begun ||
         !warden_program_start(warden, warden->plan->standby.after_release, "after-release")) {
-        watch_anew(warden);
+        released(warden);
     }
 }
 
@@ -348,16 +419,8 @@ static void lose(struct warden *warden)
 static void go_on(struct warden *warden)
 {
     if (warden->state == WARDEN_ENDING && warden->program == 0 && warden_keeper_bury(warden)) {
-        atomic_store(&warden->page->until_ms, INT64_MIN);
-        loop_watch_free(warden->ready_watch);
-        warden->ready_watch = NULL;
-        if (warden->ready_fd >= 0) {
-            close(warden->ready_fd);
-            warden->ready_fd = -1;
-        }
-        change(warden, WARDEN_MARKING);
-    }
-    if (warden->state == WARDEN_MARKING && !warden->under_way) {
+        release(warden);
+    } else if (warden->state == WARDEN_MARKING && !warden->under_way) {
         warden->mark = (struct warden_mark){
             .warden = warden, .token = warden->record.token, .how = warden->how};
         warden->under_way =
@@ -369,10 +432,13 @@ static void check(void *context)
 {
     struct warden *warden = context;
     loop_timer_set(warden->check, CHECK_MS);
-    bool at_work = warden->state == WARDEN_PREPARING || warden->state == WARDEN_WORKING ||
-                   (warden->state == WARDEN_ENDING && warden->how != LEASE_LOST);
-    if (at_work && clock_steady_ms() >= atomic_load(&warden->page->until_ms)) {
+    bool awaited = warden->state == WARDEN_ENDING && warden->how != LEASE_LOST;
+    if ((at_work(warden) || awaited) && clock_steady_ms() >= atomic_load(&warden->page->until_ms)) {
         lose(warden);
+    }
+    if (warden->quitting && warden->state == WARDEN_MARKING &&
+        clock_steady_ms() - warden->marking_ms > MARK_LIMIT_MS) {
+        loop_stop(warden->loop); /* the other one knows by the time */
     }
     if (warden->state == WARDEN_ENDING) {
         go_on(warden);
@@ -441,7 +507,7 @@ static void program_ended(struct warden *warden, int status)
         change(warden, WARDEN_ENDING);
         break;
     case WARDEN_RELEASING:
-        watch_anew(warden);
+        released(warden);
         break;
     default:
         break;
@@ -507,8 +573,8 @@ static void quit(struct warden *warden)
         warden->how = LEASE_STOPPED;
         change(warden, WARDEN_ENDING);
         kill(warden->keeper, SIGTERM);
-    } else if (warden->program != 0) {
-        kill(-warden->program, SIGTERM);
+    } else if (warden->program != 0 && warden->state != WARDEN_RELEASING) {
+        kill(-warden->program, SIGTERM); /* what gives the address up is waited for */
     }
 }
 
@@ -574,25 +640,21 @@ static bool open_page(struct warden *warden)
                  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0;
 }
 
+/* Storage that is not there is waited for; another process of our name is not. */
 static bool open_files(struct warden *warden)
 {
-    const struct plan *plan = warden->plan;
-    char path[STATE_PATH_MAX + 16], name[LEASE_NAME_MAX + 16];
-    if (mkdir(plan->state, 0755) != 0 && errno != EEXIST) {
-        return complain(warden, "state");
-    }
-    warden->state_fd = open(plan->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    snprintf(path, sizeof(path), "%s/standby", plan->state);
-    if (warden->state_fd < 0 || disk_open_directory(path, &warden->disk) != ERROR_NONE) {
-        return complain(warden, "standby");
-    }
-    snprintf(name, sizeof(name), "warden-%s", plan->standby.name);
-    for (int i = 0; (warden->lock = warden_lock(warden->state_fd, name, LOCK_EX)) < 0; i++) {
-        if (errno != EWOULDBLOCK || i == LOCK_TRIES) {
-            return complain(warden, errno == EWOULDBLOCK ? "another holdfastd of this name" : name);
+    enum error error = ERROR_AGAIN;
+    for (int i = 0; i < LOCK_TRIES && error == ERROR_AGAIN; i++) {
+        if (i > 0) {
+            usleep(LOCK_PAUSE_US);
         }
-        usleep(LOCK_PAUSE_US);
+        error = warden_storage_open(warden);
     }
+    if (error == ERROR_AGAIN) {
+        errno = EWOULDBLOCK;
+        return complain(warden, warden->storage_reason);
+    }
+    storage_said(warden, error);
     return true;
 }
 

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The warden's parts: warden.c the course of things, warden_round.c what is done with files and
- * ports, on a thread, warden_program.c the processes that it starts.
+ * ports, on a thread, warden_storage.c where these files are, warden_program.c the processes that
+ * it starts.
  */
 #ifndef HOLDFAST_APP_WARDEN_INTERNAL_H
 #define HOLDFAST_APP_WARDEN_INTERNAL_H
 
 #include "app/lease_files.h"
 #include "app/plan.h"
+#include "app/shared_state.h"
 #include "service/lease_page.h"
 #include "sys/loop.h"
 #include "sys/worker.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* One after the other; from CLAIMING to MARKING the lease is held, and renewed. */
@@ -22,8 +25,8 @@ enum warden_state {
     WARDEN_PREPARING, /* `before-takeover` runs */
     WARDEN_WORKING,   /* a keeper does */
     WARDEN_ENDING,    /* its processes are awaited */
-    WARDEN_MARKING,   /* and all have ended, which is being said */
-    WARDEN_RELEASING, /* `after-release` runs */
+    WARDEN_RELEASING, /* all have ended; `after-release` runs, whether the storage lives or not */
+    WARDEN_MARKING,   /* and that it is over is being said */
 };
 
 /* A turn of work with files. */
@@ -40,12 +43,15 @@ struct warden_round {
     enum error renew_error, look_error;
     int64_t renew_began_ms, look_began_ms, look_ended_ms;
     bool answers; /* the other one, at one of its ports; true if there is none to ask */
+    bool gone;    /* another directory lies where the state was */
     struct lease_look look;
 };
 
 struct warden_claim {
     struct warden *warden;
-    bool fenced; /* all others' */
+    bool fenced;     /* all others' */
+    uint32_t newest; /* as seen when it was decided */
+    bool was_short;  /* leases were missing then: nobody knows who has ended */
     struct lease_record record;
     struct disk_file *file;
     int64_t began_ms;
@@ -66,7 +72,10 @@ struct warden {
     const char *config_path;
     const struct plan *plan;
     int state_fd, lock;
-    struct disk *disk;
+    struct disk *disk;  /* NULL: the shared state is not there. These three are the worker's */
+    struct stat leases; /* its directory */
+    char storage_reason[128]; /* the worker's while it works */
+    uint32_t journal_token;   /* likewise */
     struct worker *worker;
     int signals;
     struct loop_watch *signals_watch;
@@ -82,12 +91,15 @@ struct warden {
     struct warden_round round;
     struct warden_claim claim;
     struct warden_mark mark;
+    uint32_t used;       /* the highest token of which is known that somebody had it */
+    int64_t marking_ms;  /* since when we want to say that it is over */
     int64_t answered_ms; /* when the other one's ports last did */
     uint64_t counter;
     int64_t since_ms;
     bool settled;           /* what is left of earlier lives has been said to have ended */
     bool storage_fails;     /* has been said */
     enum error claim_error; /* likewise */
+    bool is_short;          /* likewise: leases are missing */
 
     struct lease_page *page;
     int page_fd;
@@ -117,6 +129,17 @@ void warden_mark_run(void *mark);
 void warden_machine(uint8_t ret_machine[LEASE_MACHINE]);
 /* The descriptor, locked by `how` of flock(2); -1 with errno EWOULDBLOCK: somebody else has it. */
 int warden_lock(int directory, const char *name, int how);
+
+/* ---- warden_storage.c -------------------------------------------------------------------- */
+
+/* Opens what is the shared state for certain, and marks what may become it. ERROR_AGAIN: another
+ * process has our name. After an error nothing is open, and storage_reason says why. */
+enum error warden_storage_open(struct warden *warden) MUST_CHECK;
+void warden_storage_close(struct warden *warden);
+/* False: storage_reason says what is at its path instead. */
+bool warden_storage_is_there(struct warden *warden);
+/* The newest in the names of the journal's files. */
+enum error warden_storage_tokens(struct warden *warden, uint32_t *ret_token) MUST_CHECK;
 
 /* ---- warden_program.c -------------------------------------------------------------------- */
 

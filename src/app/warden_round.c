@@ -86,10 +86,28 @@ static enum error bury_our_own(struct warden *warden)
                               warden->machine, UINT32_MAX, LEASE_STOPPED);
 }
 
+/* Whether the round can be. Who holds a lease does not let go of what it has it on. */
+static bool at_the_storage(struct warden *warden, struct warden_round *round)
+{
+    if (warden->disk == NULL) {
+        round->look_error = warden_storage_open(warden);
+    } else if (!warden_storage_is_there(warden)) {
+        round->gone = true;
+        if (!round->renew) {
+            warden_storage_close(warden);
+            round->look_error = ERROR_MISSING;
+        }
+    }
+    return round->look_error == ERROR_NONE;
+}
+
 void warden_round_run(void *context)
 {
     struct warden_round *round = context;
     struct warden *warden = round->warden;
+    if (!at_the_storage(warden, round)) {
+        return;
+    }
     const struct plan_standby *standby = &warden->plan->standby;
     const struct slice of = slice_from_text(standby->of);
     round->renew_began_ms = clock_steady_ms();
@@ -101,6 +119,11 @@ void warden_round_run(void *context)
         }
     } else {
         round->renew_error = lease_files_watch(warden->disk, &round->record);
+        if (round->renew_error == ERROR_MISSING) { /* its directory has gone */
+            warden_storage_close(warden);
+            round->look_error = ERROR_MISSING;
+            return;
+        }
     }
     round->settled = round->settle && bury_our_own(warden) == ERROR_NONE;
     if (round->ask) {
@@ -123,6 +146,19 @@ static enum error keep_others_away(struct warden_claim *claim)
     return claim->alone >= 0 ? ERROR_NONE : errno == EWOULDBLOCK ? ERROR_DENIED : ERROR_IO;
 }
 
+/* Leases have gone, so nobody can say of whom of them is over: of none, until `standby fenced`. */
+static enum error stand_for_what_is_missing(struct warden *warden)
+{
+    struct disk_file *file;
+    struct lease_record record = {.token = 1};
+    snprintf(record.name, sizeof(record.name), "%s", warden->plan->standby.of);
+    enum error error = lease_files_claim(warden->disk, &record, &file);
+    if (error == ERROR_NONE) {
+        warden->disk->ops->close(file);
+    }
+    return error == ERROR_EXISTS ? ERROR_NONE : error;
+}
+
 static void take_token(struct warden_claim *claim)
 {
     struct warden *warden = claim->warden;
@@ -130,12 +166,26 @@ static void take_token(struct warden_claim *claim)
     struct lease_look look;
     claim->error = bury_our_own(warden);
     if (claim->error == ERROR_NONE) {
-        claim->began_ms = clock_steady_ms();
-        claim->error =
-            lease_files_take(warden->disk, of, claim->fenced, &claim->record, &look, &claim->file);
-        claim->open_token = look.open_token;
+        claim->error = warden_storage_tokens(warden, &warden->journal_token);
+    }
+    if (claim->error == ERROR_NONE && warden->journal_token >= claim->record.token) {
+        claim->error = ERROR_EXISTS;
     }
     if (claim->error == ERROR_NONE) {
+        claim->began_ms = clock_steady_ms();
+        claim->error = lease_files_take(warden->disk, of, claim->fenced, claim->newest,
+                                        &claim->record, &look, &claim->file);
+    }
+    if (claim->error == ERROR_NONE && claim->was_short && !claim->fenced) {
+        claim->error = stand_for_what_is_missing(warden);
+        look.open_token = 1;
+        if (claim->error != ERROR_NONE) {
+            warden->disk->ops->close(claim->file);
+            (void)!lease_files_end(warden->disk, claim->record.token, LEASE_LOST);
+        }
+    }
+    if (claim->error == ERROR_NONE) {
+        claim->open_token = look.open_token;
         (void)!lease_files_want(warden->disk, slice_from_text(warden->plan->standby.name), false);
         lease_files_clean(warden->disk,
                           look.open_token != 0 ? look.open_token : claim->record.token);
@@ -145,11 +195,12 @@ static void take_token(struct warden_claim *claim)
 void warden_claim_run(void *context)
 {
     struct warden_claim *claim = context;
-    claim->error = keep_others_away(claim);
+    claim->error =
+        !warden_storage_is_there(claim->warden) ? ERROR_MISSING : keep_others_away(claim);
     if (claim->error == ERROR_NONE) {
         take_token(claim);
     }
-    if (claim->error != ERROR_NONE && claim->alone >= 0) {
+    if (claim->error != ERROR_NONE && claim->alone >= 0) { /* taken before it failed */
         close(claim->alone);
     }
 }

@@ -22,6 +22,11 @@ bool id_equal(struct message_id a, struct message_id b)
     return a.high == b.high && a.low == b.low;
 }
 
+bool id_before(struct message_id a, struct message_id b)
+{
+    return a.high < b.high || (a.high == b.high && a.low < b.low);
+}
+
 bool id_is_null(struct message_id id)
 {
     return id.high == 0 && id.low == 0;

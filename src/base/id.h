@@ -26,6 +26,8 @@ struct id_maker {
 
 struct message_id id_make(struct id_maker *maker, int64_t now_unix_ms);
 bool id_equal(struct message_id a, struct message_id b);
+/* In the order of uuids, which is that of their times. */
+bool id_before(struct message_id a, struct message_id b);
 bool id_is_null(struct message_id id);
 /* Writes ID_TEXT_LENGTH characters and a NUL. */
 void id_to_text(struct message_id id, char ret_text[ID_TEXT_LENGTH + 1]);

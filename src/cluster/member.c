@@ -9,6 +9,8 @@
  */
 #include "cluster/member_internal.h"
 
+#include "base/date.h"
+#include "cluster/clock_offset.h"
 #include "sys/clock.h"
 #include "sys/random.h"
 
@@ -51,11 +53,17 @@ struct member {
     struct arena changes;
     struct view view;
     int64_t view_ms; /* steady; 0: none */
+    int64_t view_asked_ms;
     struct node_health health;
+    int64_t known_ms;   /* steady: since then the database is the same to all that we know of it; */
+    int64_t doubted_ms; /* unless this is set: then again with an answer to what is asked later */
+    struct clock_offset offset; /* the database's wall clock less our steady one */
     int64_t clock_ahead_ms;
-    int pause_ms; /* 0: nothing has failed */
+    struct lease_time database_time; /* its clock, at a time of ours; zeroes: not read yet */
+    int pause_ms;                    /* 0: nothing has failed */
     bool away, split;
     char away_text[MEMBER_TEXT_SIZE + 64];
+    enum database_outcome away_outcome;
     int64_t away_ms, split_ms;
     char refused[MEMBER_TEXT_SIZE]; /* told last */
     bool hurry;
@@ -297,11 +305,19 @@ static void fail(struct member *member)
         contact_lost(&member->contact);
         database_disconnect(job->database);
     }
-    if (!member->away) {
+    char text[sizeof(member->away_text)];
+    snprintf(text, sizeof(text), "%s%s%s", outcome_words(job->outcome),
+             job->text[0] != '\0' ? ": " : "", job->text);
+    /* It may be back, and not for us: that is another trouble than its absence. */
+    bool is_other = job->outcome == DATABASE_REFUSED
+                        ? strcmp(text, member->away_text) != 0
+                        : job->outcome != member->away_outcome &&
+                              (job->outcome == DATABASE_FULL || job->outcome == DATABASE_READONLY);
+    if (!member->away || is_other) {
+        member->away_ms = member->away ? member->away_ms : clock_steady_ms();
         member->away = true;
-        member->away_ms = clock_steady_ms();
-        snprintf(member->away_text, sizeof(member->away_text), "%s%s%s",
-                 outcome_words(job->outcome), job->text[0] != '\0' ? ": " : "", job->text);
+        member->away_outcome = job->outcome;
+        snprintf(member->away_text, sizeof(member->away_text), "%s", text);
         tell_of_us(member, MEMBER_AWAY, 0, member->away_text);
     }
     member->pause_ms = next_pause(member, job->outcome);
@@ -391,9 +407,11 @@ static bool may_join(struct member *member)
         return true;
     }
     if (before.seen && before.first_ms != member->other.first_ms) {
-        snprintf(text, sizeof(text), "%s %.*s is alive at %s",
+        char since[DATE_TEXT_SIZE];
+        date_to_text(found->since_ms, since);
+        snprintf(text, sizeof(text), "%s %.*s is alive at %s, since %s",
                  is_us ? "this very node" : "another node of the name", SLICE_PRINT(settings->name),
-                 found->place);
+                 found->place, since);
         refuse(member, text);
     }
     return false;
@@ -417,8 +435,12 @@ static void measure(struct member *member)
     const struct member_job *job = &member->job;
     member->health.database_lag_ms = job->returned.steady_ms - job->sent.steady_ms;
     if (job->database_wall_us != 0) {
-        int64_t ours_ms = (job->sent.wall_ms + job->returned.wall_ms) / 2;
-        member->clock_ahead_ms = job->database_wall_us / 1000 - ours_ms;
+        clock_offset_read(&member->offset, job->database_wall_us / 1000, job->sent.steady_ms,
+                          job->returned.steady_ms);
+        member->database_time =
+            (struct lease_time){.steady_ms = job->returned.steady_ms,
+                                .wall_ms = job->returned.steady_ms + member->offset.ahead_ms};
+        member->clock_ahead_ms = member->database_time.wall_ms - job->returned.wall_ms;
         member->health.clock_offset_ms = -member->clock_ahead_ms;
     }
 }
@@ -452,6 +474,18 @@ static bool collect_changes(struct member *member, const struct holding_step *st
     return job->claim_count + job->release_count > 0;
 }
 
+static void end_doubt(struct member *member)
+{
+    const struct member_job *job = &member->job;
+    if (member->doubted_ms != 0 && job->sent.steady_ms >= member->doubted_ms) {
+        member->doubted_ms = 0;
+        member->known_ms = job->answered_ms;
+    }
+    if (member->known_ms < member->contact.since_ms) {
+        member->known_ms = member->contact.since_ms;
+    }
+}
+
 /* True: a change has to follow. */
 static bool take_reading(struct member *member)
 {
@@ -462,7 +496,9 @@ static bool take_reading(struct member *member)
     contact_heard(&member->contact, job->sent.steady_ms, job->answered_ms, job->server);
     member->view = job->view;
     member->view_ms = job->answered_ms;
+    member->view_asked_ms = job->sent.steady_ms;
     member->view_arena = 1 - member->view_arena;
+    end_doubt(member);
     size_t events = watch_read(&member->watch, &member->view, &member->contact, job->answered_ms,
                                member->events);
     lease_renew(&renewed, job->sent);
@@ -652,7 +688,7 @@ struct member *member_new(struct loop *loop, const struct member_settings *setti
     }
     member->loop = loop;
     member->handler = *handler;
-    member->health = (struct node_health){-1, -1, -1, -1, -1, 0, 0};
+    member->health = (struct node_health){-1, -1, -1, -1, -1, 0, 0, -1, -1, -1, -1, -1};
     arena_init(&member->texts);
     arena_init(&member->arenas[0]);
     arena_init(&member->arenas[1]);
@@ -701,13 +737,25 @@ void member_free(struct member *member)
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
+static void hurry(struct member *member)
+{
+    member->hurry = true;
+    if (!member->busy && !member->away && !member->stopping) {
+        loop_timer_set(member->round_timer, 0);
+    }
+}
+
 void member_set_health(struct member *member, const struct node_health *health)
 {
     int64_t offset_ms = member->health.clock_offset_ms;
     int64_t lag_ms = member->health.database_lag_ms;
+    bool brought = member->health.behind_ms >= 0 && health->behind_ms < 0;
     member->health = *health;
     member->health.clock_offset_ms = offset_ms;
     member->health.database_lag_ms = lag_ms;
+    if (brought) {
+        hurry(member); /* the others wait for it */
+    }
 }
 
 bool member_may(const struct member *member, uint32_t share, int64_t token)
@@ -730,6 +778,20 @@ bool member_leads(const struct member *member)
     return false;
 }
 
+void member_due(const struct member *member, struct member_due *ret_due)
+{
+    bool is_known = member->contact.made && member->doubted_ms == 0;
+    *ret_due =
+        (struct member_due){.until_xid = member->view.until_xid, .asked_ms = member->view_asked_ms};
+    ret_due->upto_ms = watch_due(&member->watch, &member->view,
+                                 is_known ? member->known_ms : INT64_MAX, &ret_due->node);
+}
+
+void member_doubt(struct member *member)
+{
+    member->doubted_ms = clock_steady_ms();
+}
+
 int64_t member_lease_left_ms(const struct member *member)
 {
     return lease_left_ms(&member->lease, member_now(&member->settings));
@@ -739,10 +801,7 @@ void member_left(struct member *member, uint32_t share)
 {
     int64_t token;
     if (holding_left(&member->holding, share, &token)) {
-        member->hurry = true; /* somebody waits for it */
-        if (!member->busy && !member->away && !member->stopping) {
-            loop_timer_set(member->round_timer, 0);
-        }
+        hurry(member); /* somebody waits for it */
     }
 }
 
@@ -754,6 +813,12 @@ int member_number(const struct member *member)
 int64_t member_clock_ahead_ms(const struct member *member)
 {
     return member->clock_ahead_ms;
+}
+
+bool member_database_time(const struct member *member, struct lease_time *ret_time)
+{
+    *ret_time = member->database_time;
+    return member->database_time.wall_ms != 0;
 }
 
 /* ---- commands ------------------------------------------------------------------------------- */
@@ -840,4 +905,19 @@ size_t member_list(const struct member *member, struct member_node *ret_nodes, s
         };
     }
     return count;
+}
+
+struct slice member_owner_of(const struct member *member, struct slice share)
+{
+    const struct view *view = &member->view;
+    int owner = 0;
+    for (size_t i = 0; i < view->share_count; i++) {
+        owner = slice_equal(view->shares[i].name, share) ? view->shares[i].owner : owner;
+    }
+    for (size_t i = 0; owner != 0 && i < view->member_count; i++) {
+        if (view->members[i].number == owner) {
+            return view->members[i].name;
+        }
+    }
+    return SLICE_EMPTY;
 }

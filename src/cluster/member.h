@@ -54,7 +54,7 @@ enum member_news_kind {
     MEMBER_NODE_BACK,
     MEMBER_TAKEN_OVER,
     MEMBER_TAKEOVER_LATE,
-    MEMBER_AWAY,    /* the database, in words; once until HERE */
+    MEMBER_AWAY,    /* the database, in words; again until HERE if it is back, and not for us */
     MEMBER_HERE,    /* it answers again */
     MEMBER_REFUSED, /* we may not join, in words; tried on; once for each reason */
     MEMBER_SPLIT,   /* the lease has lapsed; once until HEALED */
@@ -101,11 +101,26 @@ void member_set_health(struct member *member, const struct node_health *health);
  * token, and the lease has LEASE_MARGIN_MS left. */
 bool member_may(const struct member *member, uint32_t share, int64_t token);
 bool member_leads(const struct member *member); /* and the lease allows it */
+
+/* What others may still have to bring. Order per recipient is kept across nodes by it
+ * (docs/decisions/0043). */
+struct member_due {
+    int64_t upto_ms;    /* watch_due() */
+    struct slice node;  /* whose; good until the loop goes on */
+    uint64_t until_xid; /* all that others say to have brought was so by earlier transactions */
+    int64_t asked_ms;   /* steady: when the heartbeat was sent that this was read behind */
+};
+void member_due(const struct member *member, struct member_due *ret_due);
+/* The caller has lost the database's answer on a connection of its own: another may have taken its
+ * place, so what the others have said before does not count until all have been heard again. */
+void member_doubt(struct member *member);
 int64_t member_lease_left_ms(const struct member *member);
 void member_left(struct member *member, uint32_t share);
 int member_number(const struct member *member); /* 0: not joined yet */
 /* The database's clock less our wall clock, by the last renewal: what ids are made with. */
 int64_t member_clock_ahead_ms(const struct member *member);
+/* What the database's clock said (wall_ms), and when by our steady clock. False: nothing yet. */
+bool member_database_time(const struct member *member, struct lease_time *ret_time);
 
 /* The rest is asked of the database and answered later, in order; `done` comes once, on the loop,
  * or never if the member is freed before. False: memory, or MEMBER_COMMANDS_MAX are under way. */
@@ -147,5 +162,8 @@ struct member_node {
  * `max`; returns how many. 0 before the first reading. */
 size_t member_list(const struct member *member, struct member_node *ret_nodes, size_t max,
                    int64_t *ret_age_ms);
+/* The name of the node that owns the share of this name, as last read; empty: nobody, or it is not
+ * there yet. Good until the loop goes on. */
+struct slice member_owner_of(const struct member *member, struct slice share);
 
 #endif

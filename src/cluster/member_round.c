@@ -52,7 +52,7 @@ static bool join(struct member_job *job)
     bool joined = false;
     job->sent = member_now(job->settings);
     if (!is_done(job, member_sql_join(job->database, job->settings, &job->found, job->incarnation,
-                                      &joined))) {
+                                      job->health.behind_ms, &joined))) {
         return false;
     }
     job->returned = member_now(job->settings);

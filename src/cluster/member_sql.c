@@ -60,7 +60,8 @@ enum database_outcome member_sql_connect(struct database *database,
 
 static const char FIND[] =
     "SELECT n.number, n.instance, n.removed, h.incarnation, " BEAT_US ", " AGE_MS ","
-    " coalesce(h.data->>'place', ''), coalesce(h.data->>'machine', '')"
+    " coalesce(h.data->>'place', ''), coalesce(h.data->>'machine', ''),"
+    " CASE WHEN isfinite(h.since) THEN (extract(epoch FROM h.since) * 1000)::int8 ELSE 0 END"
     " FROM holdfast.nodes n LEFT JOIN holdfast.heartbeats h ON h.node = n.number"
     " WHERE n.name = $1";
 /* Two at once get one number: one of them is told so, and comes again. */
@@ -77,7 +78,8 @@ static const char MAKE_LEADER[] =
     " ON CONFLICT DO NOTHING";
 static const char JOIN[] =
     "WITH life AS (UPDATE holdfast.heartbeats h SET incarnation = $3, beat = clock_timestamp(),"
-    "  since = clock_timestamp(), data = jsonb_build_object('place', $8::text, 'machine', $9::text)"
+    "  since = clock_timestamp(), data = jsonb_build_object('place', $8::text, 'machine', $9::text,"
+    "  'behind_ms', $12::bigint)"
     "  WHERE node = $1 AND incarnation = $2 AND " BEAT_US " = $10 RETURNING node)"
     " UPDATE holdfast.nodes SET instance = $4, roles = $5, site = $6, version = $7, schema = $11,"
     " removed = false FROM life WHERE number = life.node RETURNING number";
@@ -106,6 +108,7 @@ static enum database_outcome find(struct database *database, struct slice name,
     ret_name->age_ms = database_get_int(rows, 0, 5);
     copy_text(ret_name->place, sizeof(ret_name->place), database_get_slice(rows, 0, 6));
     copy_text(ret_name->machine, sizeof(ret_name->machine), database_get_slice(rows, 0, 7));
+    ret_name->since_ms = database_get_int(rows, 0, 8);
     return outcome;
 }
 
@@ -137,9 +140,10 @@ enum database_outcome member_sql_find(struct database *database,
 enum database_outcome member_sql_join(struct database *database,
                                       const struct member_settings *settings,
                                       const struct member_sql_name *found,
-                                      struct message_id incarnation, bool *ret_joined)
+                                      struct message_id incarnation, int64_t behind_ms,
+                                      bool *ret_joined)
 {
-    struct database_scalar store[7];
+    struct database_scalar store[8];
     size_t schema;
     (void)pg_migrations(&schema);
     struct database_value values[] = {database_int2(&store[0], (int16_t)found->number),
@@ -152,9 +156,10 @@ enum database_outcome member_sql_join(struct database *database,
                                       database_text(settings->place),
                                       database_text(settings->machine),
                                       database_int8(&store[5], found->beat_us),
-                                      database_int4(&store[6], (int)schema)};
+                                      database_int4(&store[6], (int)schema),
+                                      database_int8(&store[7], behind_ms)};
     const struct database_rows *rows;
-    enum database_outcome outcome = query(database, JOIN, values, 11, &rows);
+    enum database_outcome outcome = query(database, JOIN, values, 12, &rows);
     *ret_joined = outcome == DATABASE_DONE && database_count(rows) > 0;
     return outcome;
 }
@@ -167,7 +172,9 @@ static const char RENEW[] =
     " THEN clock_timestamp() ELSE since END,"
     " data = jsonb_build_object('place', $3::text, 'machine', $4::text, 'messages', $5::bigint,"
     " 'deliveries', $6::bigint, 'journalled', $7::bigint, 'disk_free', $8::bigint,"
-    " 'disk', $9::bigint, 'clock_offset_ms', $10::bigint, 'database_lag_ms', $11::bigint)"
+    " 'disk', $9::bigint, 'clock_offset_ms', $10::bigint, 'database_lag_ms', $11::bigint,"
+    " 'bytes', $12::bigint, 'held', $13::bigint, 'dead_letters', $14::bigint,"
+    " 'oldest_ms', $15::bigint, 'behind_ms', $16::bigint)"
     " WHERE node = $1 AND incarnation = $2"
     " RETURNING (extract(epoch FROM beat) * 1000000)::bigint";
 
@@ -177,7 +184,7 @@ enum database_outcome member_sql_renew(struct database *database,
                                        const struct node_health *health, bool *ret_ours,
                                        int64_t *ret_wall_us)
 {
-    struct database_scalar store[9];
+    struct database_scalar store[14];
     struct database_value values[] = {
         database_int2(&store[0], (int16_t)number),
         database_uuid(&store[1], incarnation),
@@ -190,9 +197,14 @@ enum database_outcome member_sql_renew(struct database *database,
         database_int8(&store[6], health->disk_bytes),
         database_int8(&store[7], health->clock_offset_ms),
         database_int8(&store[8], health->database_lag_ms),
+        database_int8(&store[9], health->bytes),
+        database_int8(&store[10], health->held),
+        database_int8(&store[11], health->dead_letters),
+        database_int8(&store[12], health->oldest_ms),
+        database_int8(&store[13], health->behind_ms),
     };
     const struct database_rows *rows;
-    enum database_outcome outcome = query(database, RENEW, values, 11, &rows);
+    enum database_outcome outcome = query(database, RENEW, values, 16, &rows);
     if (outcome == DATABASE_DONE) {
         *ret_ours = database_count(rows) > 0;
         *ret_wall_us = *ret_ours ? database_get_int(rows, 0, 0) : 0;
@@ -208,9 +220,11 @@ static const char READ_MEMBERS[] =
     " (SELECT string_agg(CASE WHEN jsonb_typeof(h.data->key) = 'number'"
     "   THEN h.data->>key ELSE '-1' END, ' ' ORDER BY place)"
     "  FROM unnest(ARRAY['messages', 'deliveries', 'journalled', 'disk_free', 'disk',"
-    "   'clock_offset_ms', 'database_lag_ms']) WITH ORDINALITY AS wanted (key, place)),"
+    "   'clock_offset_ms', 'database_lag_ms', 'bytes', 'held', 'dead_letters', 'oldest_ms', "
+    "'behind_ms'])"
+    " WITH ORDINALITY AS wanted (key, place)),"
     " pg_postmaster_start_time()::text || coalesce(host(inet_server_addr()), '')"
-    "  || coalesce(inet_server_port(), 0)"
+    "  || coalesce(inet_server_port(), 0), pg_snapshot_xmax(pg_current_snapshot())"
     " FROM holdfast.nodes n JOIN holdfast.heartbeats h ON h.node = n.number"
     " WHERE NOT n.removed ORDER BY n.number LIMIT $1";
 static const char READ_SHARES[] =
@@ -219,9 +233,10 @@ static const char READ_SHARES[] =
 
 static struct node_health read_health(const struct database_rows *rows, size_t row)
 {
-    int64_t numbers[7] = {-1, -1, -1, -1, -1, -1, -1};
+    enum { COUNT = 12 };
+    int64_t numbers[COUNT] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     struct slice text = database_get_slice(rows, row, 13);
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < COUNT; i++) {
         size_t end = slice_find(text, ' ');
         struct slice word = slice_take(text, end);
         bool negative = word.length > 0 && word.data[0] == '-';
@@ -231,8 +246,9 @@ static struct node_health read_health(const struct database_rows *rows, size_t r
         }
         text = slice_skip(text, end + 1);
     }
-    return (struct node_health){numbers[0], numbers[1], numbers[2], numbers[3],
-                                numbers[4], numbers[5], numbers[6]};
+    return (struct node_health){numbers[0], numbers[1], numbers[2],  numbers[3],
+                                numbers[4], numbers[5], numbers[6],  numbers[7],
+                                numbers[8], numbers[9], numbers[10], numbers[11]};
 }
 
 static bool read_member(const struct database_rows *rows, size_t row, struct arena *arena,
@@ -276,6 +292,7 @@ static bool read_members(const struct database_rows *rows, struct arena *arena, 
             return false;
         }
         *ret_server = hash_bytes((struct hash_key){0, 0}, database_get_slice(rows, i, 14));
+        view->until_xid = (uint64_t)database_get_int(rows, i, 15);
     }
     view->member_count = count;
     return view->members != NULL;

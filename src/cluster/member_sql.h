@@ -25,16 +25,19 @@ struct member_sql_name {
     int64_t beat_us, age_ms;
     char place[MEMBER_PLACE_MAX + 1];
     char machine[MEMBER_PLACE_MAX + 1];
+    int64_t since_ms; /* when that life began, Unix time of the database */
 };
 /* Makes a node of this name if there is none. */
 enum database_outcome member_sql_find(struct database *database,
                                       const struct member_settings *settings,
                                       struct member_sql_name *ret_name) MUST_CHECK;
-/* Begins a life of the node; *ret_joined is false if another has, since it was found. */
+/* Begins a life of the node; *ret_joined is false if another has, since it was found. `behind_ms`
+ * as in its health. */
 enum database_outcome member_sql_join(struct database *database,
                                       const struct member_settings *settings,
                                       const struct member_sql_name *found,
-                                      struct message_id incarnation, bool *ret_joined) MUST_CHECK;
+                                      struct message_id incarnation, int64_t behind_ms,
+                                      bool *ret_joined) MUST_CHECK;
 
 /* *ret_ours is false if this life has ended. *ret_wall_us: the database's Unix time. */
 enum database_outcome member_sql_renew(struct database *database,

@@ -17,6 +17,10 @@ const char *const settings_store_listen = "LISTEN holdfast_settings";
 
 #define NOTIFY "NOTIFY holdfast_settings"
 
+/* `settled` is when the state became what it is. */
+#define AGO(ms) "clock_timestamp() - " ms " * interval '1 ms'"
+#define OVERDUE(ms) "state = 1 AND coalesce(settled, made) < " AGO(ms)
+
 bool settings_store_connect(struct database *database, char ret_problem[DATABASE_ERROR_SIZE])
 {
     size_t count;
@@ -32,28 +36,36 @@ bool settings_store_connect(struct database *database, char ret_problem[DATABASE
     return true;
 }
 
+static enum settings_state state_from(int64_t value)
+{
+    return value >= SETTINGS_NEW && value <= SETTINGS_REPLACED ? (enum settings_state)value
+                                                               : SETTINGS_BAD;
+}
+
 /* ---- following ------------------------------------------------------------------------------ */
 
 enum database_outcome settings_store_heads(struct database *database, struct slice member,
                                            struct settings_heads *ret_heads)
 {
     static const char sql[] =
-        "SELECT version, state, coalesce(tried_by = $1, false), $1 = ANY (refused_by),"
-        " (SELECT coalesce(max(version), 0) FROM holdfast.settings WHERE state = 2)"
-        " FROM holdfast.settings ORDER BY version DESC LIMIT 1";
-    const struct database_value values[] = {database_text(member)};
+        "SELECT version, state, coalesce(tried_by = $1, false),"
+        " (SELECT coalesce(max(version), 0) FROM holdfast.settings WHERE state = 2),"
+        " EXISTS (SELECT FROM holdfast.settings WHERE " OVERDUE(
+            "$2") ")"
+                  " FROM holdfast.settings ORDER BY version DESC LIMIT 1";
+    struct database_scalar store;
+    const struct database_value values[] = {database_text(member),
+                                            database_int8(&store, SETTINGS_OVERDUE_MS)};
     const struct database_rows *rows;
     *ret_heads = (struct settings_heads){0};
-    enum database_outcome outcome = database_query(database, sql, values, 1, CALL_MS, &rows);
+    enum database_outcome outcome = database_query(database, sql, values, 2, CALL_MS, &rows);
     if (outcome == DATABASE_DONE && database_count(rows) > 0) {
-        int64_t state = database_get_int(rows, 0, 1);
         *ret_heads = (struct settings_heads){
             .newest = (uint64_t)database_get_int(rows, 0, 0),
-            .state = state >= SETTINGS_NEW && state <= SETTINGS_BAD ? (enum settings_state)state
-                                                                    : SETTINGS_BAD,
+            .state = state_from(database_get_int(rows, 0, 1)),
             .is_mine = database_get_int(rows, 0, 2) != 0,
-            .refused_by_me = database_get_int(rows, 0, 3) != 0,
-            .approved = (uint64_t)database_get_int(rows, 0, 4),
+            .approved = (uint64_t)database_get_int(rows, 0, 3),
+            .is_overdue = database_get_int(rows, 0, 4) != 0,
         };
     }
     return outcome;
@@ -137,12 +149,15 @@ enum database_outcome settings_store_claim(struct database *database, uint64_t n
                                            struct slice member, bool *ret_done)
 {
     static const char sql[] =
-        "UPDATE holdfast.settings SET state = 1, tried_by = $2, settled = NULL WHERE version = $1"
-        " AND state = 0 AND NOT $2 = ANY (refused_by)";
-    struct database_scalar store;
-    const struct database_value values[] = {database_int8(&store, (int64_t)number),
-                                            database_text(member)};
-    return change(database, sql, values, 2, ret_done);
+        "UPDATE holdfast.settings SET state = 1, tried_by = $2, settled = clock_timestamp(),"
+        " refused_by = array_remove(refused_by, $2) WHERE version = $1 AND state = 0"
+        " AND NOT EXISTS (SELECT FROM holdfast.settings o WHERE o.version <> $1"
+        " AND (o.state = 1 OR (o.state = 3 AND o.settled > " AGO("$3") ")))";
+    struct database_scalar stores[2];
+    const struct database_value values[] = {database_int8(&stores[0], (int64_t)number),
+                                            database_text(member),
+                                            database_int8(&stores[1], SETTINGS_PAUSE_MS)};
+    return change(database, sql, values, 3, ret_done);
 }
 
 enum database_outcome settings_store_approve(struct database *database, uint64_t number,
@@ -174,6 +189,18 @@ enum database_outcome settings_store_give_up(struct database *database, uint64_t
     return change(database, outcome == SETTINGS_NEW ? refuse : bad, values, 3, ret_done);
 }
 
+enum database_outcome settings_store_expire(struct database *database)
+{
+    static const char sql[] =
+        "UPDATE holdfast.settings SET state = 3, settled = clock_timestamp(),"
+        " problem = tried_by || ' began to try it, and was not heard of again'"
+        " WHERE " OVERDUE("$1");
+    struct database_scalar store;
+    const struct database_value values[] = {database_int8(&store, SETTINGS_OVERDUE_MS)};
+    bool done;
+    return change(database, sql, values, 1, &done);
+}
+
 enum database_outcome settings_store_report(struct database *database, struct slice member,
                                             uint64_t number, struct slice problem)
 {
@@ -189,21 +216,41 @@ enum database_outcome settings_store_report(struct database *database, struct sl
 
 /* ---- making one ----------------------------------------------------------------------------- */
 
+/* A claim of one that is new, at this moment, comes before, and is seen by the next statement; or
+ * waits for us, and finds it new no more. */
+static enum database_outcome replace_new(struct database *database, uint64_t number)
+{
+    static const char sql[] = "UPDATE holdfast.settings SET state = 4, settled = clock_timestamp()"
+                              " WHERE state = 0 AND version < $1";
+    struct database_scalar store;
+    const struct database_value values[] = {database_int8(&store, (int64_t)number)};
+    return database_query(database, sql, values, 1, CALL_MS, NULL);
+}
+
 static enum database_outcome make_row(struct database *database,
-                                      const struct settings_version *version, struct slice author,
-                                      struct slice comment, bool *ret_done)
+                                      const struct settings_version *version, uint64_t made_from,
+                                      struct slice author, struct slice comment, bool *ret_done)
 {
     /* Of two at once the second waits for the first, and finds its number taken. */
-    static const char sql[] = "INSERT INTO holdfast.settings (version, author, comment, body)"
-                              " SELECT $1, $2, $3, $4 WHERE $1 ="
-                              " (SELECT coalesce(max(version), 0) + 1 FROM holdfast.settings)"
-                              " ON CONFLICT (version) DO NOTHING";
-    struct database_scalar store;
-    const struct database_value values[] = {database_int8(&store, (int64_t)version->number),
+    static const char sql[] =
+        "INSERT INTO holdfast.settings (version, author, comment, body) SELECT $1, $2, $3, $4"
+        " WHERE $1 = (SELECT coalesce(max(version), 0) + 1 FROM holdfast.settings)"
+        " AND NOT EXISTS (SELECT FROM holdfast.settings WHERE state = 1)"
+        " AND ($5 = (SELECT coalesce(max(version), 0) FROM holdfast.settings WHERE state = 2)"
+        " OR EXISTS (SELECT FROM holdfast.settings WHERE version = $5 AND version = $1 - 1"
+        " AND state = 4))"
+        " ON CONFLICT (version) DO NOTHING";
+    struct database_scalar stores[2];
+    const struct database_value values[] = {database_int8(&stores[0], (int64_t)version->number),
                                             database_text(author), database_text(comment),
-                                            database_bytea(version->text)};
+                                            database_bytea(version->text),
+                                            database_int8(&stores[1], (int64_t)made_from)};
     const struct database_rows *rows;
-    enum database_outcome outcome = database_query(database, sql, values, 4, TRANSFER_MS, &rows);
+    *ret_done = false;
+    enum database_outcome outcome = replace_new(database, version->number);
+    if (outcome == DATABASE_DONE) {
+        outcome = database_query(database, sql, values, 5, TRANSFER_MS, &rows);
+    }
     *ret_done = outcome == DATABASE_DONE && database_affected(rows) == 1;
     return outcome;
 }
@@ -257,7 +304,8 @@ static enum database_outcome forget_old(struct database *database, uint64_t numb
 
 enum database_outcome settings_store_make(struct database *database,
                                           const struct settings_version *version,
-                                          struct slice author, struct slice comment, bool *ret_done)
+                                          uint64_t made_from, struct slice author,
+                                          struct slice comment, bool *ret_done)
 {
     assert(settings_version_fault(version) == NULL && author.length <= SETTINGS_AUTHOR_MAX &&
            comment.length <= SETTINGS_COMMENT_MAX);
@@ -265,7 +313,7 @@ enum database_outcome settings_store_make(struct database *database,
     bool made = false;
     enum database_outcome outcome = database_run(database, "BEGIN", CALL_MS);
     if (outcome == DATABASE_DONE) {
-        outcome = make_row(database, version, author, comment, &made);
+        outcome = make_row(database, version, made_from, author, comment, &made);
     }
     for (uint32_t i = 0; made && outcome == DATABASE_DONE && i < version->file_count; i++) {
         outcome = make_file(database, version->number, &version->files[i]);
@@ -303,22 +351,19 @@ enum database_outcome settings_store_history(struct database *database, uint64_t
     const struct database_rows *rows;
     enum database_outcome outcome = database_query(database, sql, values, 2, CALL_MS, &rows);
     for (size_t i = 0; outcome == DATABASE_DONE && i < database_count(rows); i++) {
-        int64_t state = database_get_int(rows, i, 1);
-        fn(context,
-           &(struct settings_entry){
-               .number = (uint64_t)database_get_int(rows, i, 0),
-               .state = state >= SETTINGS_NEW && state <= SETTINGS_BAD ? (enum settings_state)state
-                                                                       : SETTINGS_BAD,
-               .made_ms = database_get_int(rows, i, 2),
-               .author = database_get_slice(rows, i, 3),
-               .comment = database_get_slice(rows, i, 4),
-               .tried_by = database_get_slice(rows, i, 5),
-               .refused_by = database_get_slice(rows, i, 6),
-               .problem = database_get_slice(rows, i, 7),
-               .members = database_get_slice(rows, i, 8),
-               .text_bytes = (uint64_t)database_get_int(rows, i, 9),
-               .file_count = (uint32_t)database_get_int(rows, i, 10),
-           });
+        fn(context, &(struct settings_entry){
+                        .number = (uint64_t)database_get_int(rows, i, 0),
+                        .state = state_from(database_get_int(rows, i, 1)),
+                        .made_ms = database_get_int(rows, i, 2),
+                        .author = database_get_slice(rows, i, 3),
+                        .comment = database_get_slice(rows, i, 4),
+                        .tried_by = database_get_slice(rows, i, 5),
+                        .refused_by = database_get_slice(rows, i, 6),
+                        .problem = database_get_slice(rows, i, 7),
+                        .members = database_get_slice(rows, i, 8),
+                        .text_bytes = (uint64_t)database_get_int(rows, i, 9),
+                        .file_count = (uint32_t)database_get_int(rows, i, 10),
+                    });
     }
     return outcome;
 }

@@ -3,14 +3,19 @@
  * The versions of the cluster's settings in the database. Calls block, on a connection that is the
  * caller's; what they hand out is the caller's, too.
  *
- * A version is made new, by whoever was told of the one before it. One member claims it for a
- * trial. If that goes well it is approved, and the others follow: they take on no version that is
- * not. If the member finds it wrong, which kills nobody, another one may try. If the member dies of
- * it, or does not come back, nobody tries it again.
+ * A version is made new, by whoever was told of the one that it is made from. One member claims it
+ * for a trial. If that goes well it is approved, and the others follow: they take on no version
+ * that is not. If the member finds it wrong, which kills nobody, another one may try. If the member
+ * dies of it, or does not come back, nobody tries it again.
  *
  *      new --claim--> trial --approve--> approved
- *       ^               |
- *       +----refuse-----+------bad-----> bad
+ *       | ^             |
+ *       | +---refuse----+-bad, expire--> bad
+ *       +--make another--> replaced
+ *
+ * What is bad comes into no other version: one is made from the newest that is approved, or from
+ * one that nobody has claimed, which it replaces; none while a member tries one. And no two members
+ * are down at once: none claims a version while another is tried, nor soon after one was found bad.
  */
 #ifndef HOLDFAST_CLUSTER_SETTINGS_STORE_H
 #define HOLDFAST_CLUSTER_SETTINGS_STORE_H
@@ -22,6 +27,8 @@ enum {
     SETTINGS_AUTHOR_MAX = 128,
     SETTINGS_COMMENT_MAX = 1024,
     SETTINGS_VERSIONS_KEPT = 1000, /* older ones go when another is made */
+    SETTINGS_PAUSE_MS = 30000,    /* after a bad version nobody claims one: its member comes back */
+    SETTINGS_OVERDUE_MS = 120000, /* after a claim its member is not waited for any more */
 };
 
 enum settings_state {
@@ -29,6 +36,7 @@ enum settings_state {
     SETTINGS_TRIAL,
     SETTINGS_APPROVED,
     SETTINGS_BAD,
+    SETTINGS_REPLACED, /* before anybody had tried it; a program before this one takes it for bad */
 };
 
 /* With the tables as this program needs them. False: why not, and there is no connection. */
@@ -41,9 +49,9 @@ extern const char *const settings_store_listen;
 struct settings_heads {
     uint64_t newest; /* 0: there is none */
     enum settings_state state;
-    bool is_mine;       /* this member tries it, or has */
-    bool refused_by_me; /* by this member */
-    uint64_t approved;  /* the newest that is; 0: none */
+    bool is_mine;      /* this member tries it, or has */
+    bool is_overdue;   /* a version is, and settings_store_expire() will say so */
+    uint64_t approved; /* the newest that is; 0: none */
 };
 enum database_outcome settings_store_heads(struct database *database, struct slice member,
                                            struct settings_heads *ret_heads) MUST_CHECK;
@@ -63,16 +71,21 @@ enum database_outcome settings_store_give_up(struct database *database, uint64_t
                                              struct slice member, enum settings_state outcome,
                                              struct slice problem, bool *ret_done) MUST_CHECK;
 
+/* Whatever has been tried for too long is bad. */
+enum database_outcome settings_store_expire(struct database *database) MUST_CHECK;
+
 /* What this member runs with, and what is wrong with a newer one (or empty). */
 enum database_outcome settings_store_report(struct database *database, struct slice member,
                                             uint64_t number, struct slice problem) MUST_CHECK;
 
-/* Makes `version`, whose number must be one more than that of the newest; *ret_done false: somebody
- * has made one meanwhile. The texts are UTF-8 without NUL, and within their bounds. */
+/* Makes `version`, whose number must be one more than that of the newest, from that of the number
+ * `made_from` (0: from nothing), which must be the newest that is approved, or the newest of all if
+ * that is new. *ret_done false: it is not, somebody has made one meanwhile, or one is on trial. The
+ * texts are UTF-8 without NUL, and within their bounds. */
 enum database_outcome settings_store_make(struct database *database,
                                           const struct settings_version *version,
-                                          struct slice author, struct slice comment,
-                                          bool *ret_done) MUST_CHECK;
+                                          uint64_t made_from, struct slice author,
+                                          struct slice comment, bool *ret_done) MUST_CHECK;
 
 /* One of the history. Texts are good during the call. */
 struct settings_entry {

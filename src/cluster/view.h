@@ -20,6 +20,11 @@ struct node_health {
     int64_t disk_bytes;
     int64_t clock_offset_ms; /* its wall clock less the database's */
     int64_t database_lag_ms; /* how long its last renewal took */
+    int64_t bytes;           /* of its queue */
+    int64_t held;            /* deliveries, likewise */
+    int64_t dead_letters;    /* deliveries; not in its queue */
+    int64_t oldest_ms;       /* Unix time: reception of the oldest in it; 0: there is none */
+    int64_t behind_ms;       /* when the oldest mail was accepted that it has yet to bring; Unix */
 };
 
 struct view_member {
@@ -33,7 +38,7 @@ struct view_member {
     bool draining;
     bool has_beat;
     uint64_t incarnation;
-    int64_t beat_us; /* the database's time, since 2000-01-01 */
+    int64_t beat_us; /* the database's time, since 1970-01-01 */
     int64_t age_ms;  /* of the heartbeat, by the database's time, at reading */
     int64_t up_ms;   /* from its first heartbeat without a break to the last one */
     struct node_health health;
@@ -57,6 +62,7 @@ struct view {
     size_t member_count;       /* at most NODE_MEMBERS_MAX */
     struct view_share *shares; /* of one family and group together */
     size_t share_count;
+    uint64_t until_xid; /* what members say to have brought was brought by earlier transactions */
 };
 
 #endif

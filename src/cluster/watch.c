@@ -44,6 +44,16 @@ static struct watched *watched_of(struct watch *watch, int number)
     return unused;
 }
 
+static const struct watched *find_watched(const struct watch *watch, int number)
+{
+    for (size_t i = 0; i < NODE_MEMBERS_MAX; i++) {
+        if (watch->nodes[i].number == number) {
+            return &watch->nodes[i];
+        }
+    }
+    return NULL;
+}
+
 /* Those who are no members any more. */
 static void forget_others(struct watch *watch, const struct view *view)
 {
@@ -75,6 +85,12 @@ static void watch_takeover(struct watched *watched, const struct view_member *me
     }
 }
 
+/* Judged before, and not heard since: also while we cannot judge anew. */
+static bool stays_down(const struct watched *watched)
+{
+    return watched->down && !watched->left && watched->heartbeat.beat_us == watched->judged_us;
+}
+
 static void follow_member(struct watched *watched, struct view_member *member,
                           const struct contact *contact, struct telling *telling)
 {
@@ -84,7 +100,7 @@ static void follow_member(struct watched *watched, struct view_member *member,
     int64_t unchanged_ms = heartbeat_unchanged_ms(&watched->heartbeat, telling->now_ms);
     member->lapsed = member->has_beat && heartbeat_has_lapsed(&watched->heartbeat, member->age_ms,
                                                               contact, telling->now_ms);
-    bool is_gone = !member->has_beat || member->lapsed;
+    bool is_gone = !member->has_beat || member->lapsed || stays_down(watched);
     /* The database's clock may have gone back. */
     member->age_ms = member->age_ms > unchanged_ms ? member->age_ms : unchanged_ms;
     member->state = node_state_of(
@@ -98,6 +114,7 @@ static void follow_member(struct watched *watched, struct view_member *member,
         watched->shares = were_more ? watched->owned : member->shares;
         watched->lost_ms = telling->now_ms - (member->has_beat ? member->age_ms : 0);
         watched->judged_ms = telling->now_ms;
+        watched->judged_us = watched->heartbeat.beat_us;
         if (watched->known || watched->shares > 0) {
             tell(telling, watched->left ? WATCH_LEFT : WATCH_DOWN, member, watched->shares,
                  telling->now_ms - watched->lost_ms);
@@ -135,4 +152,29 @@ size_t watch_read(struct watch *watch, struct view *view, const struct contact *
         }
     }
     return telling.count;
+}
+
+int64_t watch_due(const struct watch *watch, const struct view *view, int64_t since_ms,
+                  struct slice *ret_node)
+{
+    int64_t due_ms = INT64_MAX;
+    for (size_t i = 0; i < view->member_count; i++) {
+        const struct view_member *member = &view->members[i];
+        int64_t said_ms = member->health.behind_ms >= 0 ? member->health.behind_ms : INT64_MAX;
+        const struct watched *watched = find_watched(watch, member->number);
+        bool is_own = member->number == view->own;
+        bool is_heard = since_ms != INT64_MAX &&
+                        (is_own || (watched != NULL && watched->heartbeat.first_ms > since_ms));
+        if (!member->has_beat || member->state == NODE_DOWN) {
+            continue;
+        }
+        if (!is_heard && member->beat_us / 1000 - WATCH_UNSAID_MS < said_ms) {
+            said_ms = member->beat_us / 1000 - WATCH_UNSAID_MS;
+        }
+        if (said_ms < due_ms) {
+            due_ms = said_ms;
+            *ret_node = member->name;
+        }
+    }
+    return due_ms;
 }

@@ -108,7 +108,7 @@ static bool look_at_front(struct relay *relay, const struct server *server, stru
                           uint32_t *budget, struct front *front)
 {
     uint32_t first = lane_first(relay, lane, budget);
-    if (first == NOBODY) {
+    if (first == NOBODY || delivery_waits_for_older(relay, first)) {
         return false;
     }
     *front = (struct front){.unseen = NOBODY};

@@ -79,7 +79,8 @@ void noted_apply(struct relay *relay, struct server *server);
 /* Loading is complete: states of those that are not there are of the past. */
 void noted_start(struct relay *relay);
 /* Another node's hand has taken it out of service, or brought it back: an empty payload. */
-void noted_hear_hand(struct relay *relay, const struct note_key *key, struct slice payload);
+void noted_hear_hand(struct relay *relay, const struct note_key *key, struct slice payload,
+                     const struct hand_note *note);
 /* What a hand did to it is over. */
 void noted_forget(struct relay *relay, struct slice host);
 

@@ -29,11 +29,20 @@ static void count_guest(const struct relay *relay, struct server *server)
                            server_guest_interval_ms(server);
 }
 
+static void turn_over(struct link *turns, struct lane *lane)
+{
+    list_remove(&lane->turn);
+    list_append(turns, &lane->turn);
+}
+
 /* The next lane with its next delivery, or NULL. Lanes whose deliveries are all behind their
- * recipients leave the turn list by themselves, since nothing in them is ready. */
+ * recipients leave the turn list by themselves, since nothing in them is ready. One whose next
+ * waits for older mail waits as a whole: the others in it are younger still. */
 static struct lane *next_lane_of(struct relay *relay, struct link *turns, uint32_t *budget,
                                  uint32_t *ret_number)
 {
+    const struct lane *waiting = NULL; /* the first that does */
+    bool others = false;               /* have been seen since it was met */
     while (!list_is_empty(turns)) {
         struct lane *lane = LIST_ENTRY(turns->next, struct lane, turn);
         uint32_t number = lane_first(relay, lane, budget);
@@ -43,13 +52,22 @@ static struct lane *next_lane_of(struct relay *relay, struct link *turns, uint32
             }
             continue;
         }
+        if (delivery_waits_for_older(relay, number)) {
+            if (lane == waiting && !others) {
+                return NULL;
+            }
+            others = others && lane != waiting;
+            waiting = waiting == NULL ? lane : waiting;
+            turn_over(turns, lane);
+            continue;
+        }
         uint64_t bytes = message_at(relay, delivery_at(relay, number)->message)->bytes;
         uint64_t cost = DRR_COST_BASE + (bytes < DRR_COST_MAX ? bytes : DRR_COST_MAX);
         bool alone = turns->next->next == turns;
         if (lane->deficit < cost && !alone) {
             lane->deficit += DRR_QUANTUM;
-            list_remove(&lane->turn);
-            list_append(turns, &lane->turn);
+            others = true;
+            turn_over(turns, lane);
             continue;
         }
         lane->deficit = alone ? 0 : lane->deficit - cost;
@@ -220,6 +238,7 @@ static void send_follower(struct relay *relay, const struct server *server, stru
         lane != lane_of(relay, delivery_at(relay, ahead->deliveries[0])) ||
         lane_choose(relay, lane) != server->index ||
         message_at(relay, delivery->message)->unfinished > 1 ||
+        delivery_waits_for_older(relay, number) ||
         deliver_by_objection(relay, server, session, number) != NULL) {
         return;
     }

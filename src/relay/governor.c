@@ -736,12 +736,13 @@ void governor_start(struct relay *relay, struct server *server)
     server_touch(relay, server);
 }
 
-void governor_write_hand(struct relay *relay, const struct server *server, bool disabled)
+/* Later than any that is known of, whatever this clock says. */
+void governor_write_hand(struct relay *relay, struct server *server, bool disabled)
 {
+    int64_t now_ms = relay->now.wall_ms;
+    server->hand_ms = now_ms > server->hand_ms ? now_ms : server->hand_ms + 1;
     buffer_clear(&relay->scratch);
-    if (disabled) {
-        note_encode_hand(&relay->scratch);
-    }
+    note_encode_hand(&relay->scratch, &(struct hand_note){server->hand_ms, disabled});
     action_server_note(relay, server, GLOBAL_HAND);
 }
 
@@ -785,9 +786,18 @@ void governor_hand(struct relay *relay, struct server *server, bool disabled)
     }
 }
 
+void governor_hear_hand(struct relay *relay, struct server *server, const struct hand_note *note)
+{
+    if (note->when_ms >= server->hand_ms) {
+        server->hand_ms = note->when_ms;
+        governor_hand(relay, server, note->disabled);
+    }
+}
+
 void governor_moved(struct relay *relay, struct server *to, const struct server *from)
 {
     to->state = from->state == SERVER_DISABLED ? SERVER_DISABLED : to->state;
+    to->hand_ms = from->hand_ms;
     to->trouble = from->trouble != TROUBLE_NONE ? from->trouble : to->trouble;
     to->failures = from->failures;
     to->returning = true;

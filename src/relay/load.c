@@ -301,11 +301,13 @@ void server_load_note(struct relay *relay, struct server *server, enum global_no
                       struct slice payload)
 {
     struct state_note state;
+    struct hand_note hand;
     struct relay_capabilities capabilities;
     switch (kind) {
     case GLOBAL_HAND:
-        if (note_decode_hand(payload)) {
-            server->state = SERVER_DISABLED;
+        if (note_decode_hand(payload, &hand)) {
+            server->hand_ms = hand.when_ms;
+            server->state = hand.disabled ? SERVER_DISABLED : server->state;
         }
         break;
     case GLOBAL_STATE:
@@ -325,16 +327,16 @@ void server_load_note(struct relay *relay, struct server *server, enum global_no
 /* Also of a server that is not configured here, or an exchanger that nobody asks for just now. */
 static void hear_hand(struct relay *relay, const struct note_key *key, struct slice payload)
 {
-    bool disabled = payload.length > 0;
+    struct hand_note note;
     uint32_t index = relay_config_server(relay->config, key->name);
-    if (disabled && !note_decode_hand(payload)) {
+    if (!note_decode_hand(payload, &note)) {
         return;
     }
     if (key->owner == NOTE_OF_EXCHANGER) {
-        noted_hear_hand(relay, key, payload);
+        noted_hear_hand(relay, key, payload, &note);
     } else if (index != NO_INDEX) {
-        governor_hand(relay, &relay->servers[index], disabled);
-    } else if (disabled) {
+        governor_hear_hand(relay, &relay->servers[index], &note);
+    } else if (note.disabled) {
         hand_remember(relay, key->name);
     } else {
         (void)hand_recall(relay, key->name);
@@ -366,6 +368,7 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
     relay->now = now;
     struct slice name, server;
     struct note_key key;
+    struct hand_note hand;
     int64_t ms;
     if (note_freeze_key_parse(text, &name)) {
         freeze_load(relay, name, payload);
@@ -394,7 +397,7 @@ void relay_load_global(struct relay *relay, struct slice text, struct slice payl
         uint32_t index = relay_config_server(relay->config, key.name);
         if (index != NO_INDEX) {
             server_load_note(relay, &relay->servers[index], key.kind, payload);
-        } else if (key.kind == GLOBAL_HAND && note_decode_hand(payload)) {
+        } else if (key.kind == GLOBAL_HAND && note_decode_hand(payload, &hand) && hand.disabled) {
             hand_remember(relay, key.name);
         }
     }

@@ -236,6 +236,10 @@ static struct noted *noted_keep(struct relay *relay, const struct note_key *key,
 
 void noted_load(struct relay *relay, const struct note_key *key, struct slice payload)
 {
+    struct hand_note hand;
+    if (key->kind == GLOBAL_HAND && (!note_decode_hand(payload, &hand) || !hand.disabled)) {
+        return;
+    }
     const struct noted *noted = noted_keep(relay, key, payload);
     if (noted != NULL) {
         (void)tell_all(relay, noted, true);
@@ -270,7 +274,8 @@ void noted_forget(struct relay *relay, struct slice host)
     }
 }
 
-void noted_hear_hand(struct relay *relay, const struct note_key *key, struct slice payload)
+void noted_hear_hand(struct relay *relay, const struct note_key *key, struct slice payload,
+                     const struct hand_note *note)
 {
     bool is_here = false;
     noted_forget(relay, key->name);
@@ -278,11 +283,11 @@ void noted_hear_hand(struct relay *relay, const struct note_key *key, struct sli
          i = relay_next_exchanger(relay, i + 1)) {
         struct server *server = server_at(relay, i);
         if (!server->on_demand && slice_equal(server->config->name, key->name)) {
-            governor_hand(relay, server, payload.length > 0);
+            governor_hear_hand(relay, server, note);
             is_here = true;
         }
     }
-    if (!is_here && payload.length > 0) {
+    if (!is_here && note->disabled) {
         (void)noted_keep(relay, key, payload); /* for when it is */
     }
 }

@@ -306,16 +306,33 @@ bool note_decode_clock(struct slice payload, int64_t *ret_wall_ms)
     return known && !reader.failed && ms <= INT64_MAX / 2; /* far from any overflow */
 }
 
-void note_encode_hand(struct buffer *buffer)
+enum { HAND_VERSION = 2 };
+
+void note_encode_hand(struct buffer *buffer, const struct hand_note *note)
 {
-    buffer_put_u8(buffer, NOTE_VERSION);
-    buffer_put_u8(buffer, 1);
+    buffer_put_u8(buffer, HAND_VERSION);
+    for (int shift = 56; shift >= 0; shift -= 8) { /* the first byte counts most */
+        buffer_put_u8(buffer, (uint8_t)((uint64_t)note->when_ms >> shift));
+    }
+    buffer_put_u8(buffer, note->disabled);
 }
 
-bool note_decode_hand(struct slice payload)
+bool note_decode_hand(struct slice payload, struct hand_note *ret_note)
 {
     struct reader reader = reader_make(payload);
-    return reader_u8(&reader) == NOTE_VERSION && reader_u8(&reader) == 1;
+    *ret_note = (struct hand_note){0, false};
+    if (payload.length == 0) {
+        return true;
+    }
+    uint8_t version = reader_u8(&reader);
+    uint64_t ms = 0;
+    for (int i = 0; i < 8 && version == HAND_VERSION; i++) {
+        ms = ms << 8 | reader_u8(&reader);
+    }
+    uint8_t hand = reader_u8(&reader);
+    *ret_note = (struct hand_note){(int64_t)ms, hand == 1};
+    return (version == NOTE_VERSION || version == HAND_VERSION) && !reader.failed && hand <= 1 &&
+           ms <= INT64_MAX / 2;
 }
 
 void note_encode_state(struct buffer *buffer, const struct state_note *note)

@@ -40,7 +40,9 @@
  *
  * Notes about no message, by key:
  *
- *   server/NAME/hand          u8 version, u8 1: taken out of service by the operator
+ *   server/NAME/hand          u8 2, 8 octets, the highest first: when (Unix ms), u8 1: taken out of
+ *                             service by the operator, 0: brought back; so the later of two is the
+ *                             greater. Older ones: u8 1, u8 1: out; empty: back
  *   server/NAME/state         u8 version, u8 enum server_state, u64 since (Unix ms), string reason,
  *                             u8 1: up after trouble (R5), u8 what it has to prove (governor.c): 0
  *                             nothing, or not known, 1 that it can be connected, 2 that it greets,
@@ -173,10 +175,14 @@ bool note_decode_switched(struct slice payload, struct slice *ret_server, int64_
 #define NOTE_CLOCK_KEY SLICE_LITERAL("clock")
 void note_encode_clock(struct buffer *buffer, int64_t wall_ms);
 bool note_decode_clock(struct slice payload, int64_t *ret_wall_ms);
-void note_encode_hand(struct buffer *buffer);
+struct hand_note {
+    int64_t when_ms; /* 0: an older note */
+    bool disabled;
+};
+void note_encode_hand(struct buffer *buffer, const struct hand_note *note);
 void note_encode_state(struct buffer *buffer, const struct state_note *note);
 void note_encode_capabilities(struct buffer *buffer, const struct relay_capabilities *capabilities);
-bool note_decode_hand(struct slice payload);
+bool note_decode_hand(struct slice payload, struct hand_note *ret_note);
 bool note_decode_state(struct slice payload, struct state_note *ret_note);
 bool note_decode_capabilities(struct slice payload, struct relay_capabilities *ret_capabilities);
 

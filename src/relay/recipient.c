@@ -334,7 +334,7 @@ static void stop_patience(struct relay *relay, struct recipient *record)
     }
 }
 
-static int64_t order_patience_ms(const struct relay *relay, uint32_t number)
+int64_t order_patience_ms(const struct relay *relay, uint32_t number)
 {
     uint32_t route = lane_of(relay, delivery_at(relay, number))->route;
     return route == NO_INDEX ? 0 : relay->config->routes[route].order_patience_ms;

@@ -85,6 +85,7 @@ struct relay *relay_new(const struct relay_config *config, uint64_t seed, struct
     relay->now = now;
     relay->random = seed != 0 ? seed : 1;
     relay->leased = true;
+    relay->older_due_ms = INT64_MAX;
     relay->key = (struct hash_key){relay_random(relay), relay_random(relay)};
     relay->next_session = (uint32_t)relay_random(relay);
     relay->next_job = relay_random(relay);
@@ -537,6 +538,25 @@ void relay_lease(struct relay *relay, bool is_held, struct relay_time now)
     }
     relay->leased = is_held;
     relay_settle(relay);
+}
+
+void relay_older_due(struct relay *relay, int64_t accepted_ms, struct relay_time now)
+{
+    relay_begin(relay, now);
+    if (relay->older_due_ms != INT64_MAX) {
+        touch_servers(relay);
+    } else {
+        relay->older_due_since_ms = now.steady_ms;
+    }
+    relay->older_due_ms = accepted_ms;
+    relay_settle(relay);
+}
+
+bool delivery_waits_for_older(const struct relay *relay, uint32_t number)
+{
+    return message_at(relay, delivery_at(relay, number)->message)->received_ms >
+               relay->older_due_ms &&
+           relay->now.steady_ms - relay->older_due_since_ms < order_patience_ms(relay, number);
 }
 
 void relay_tick(struct relay *relay, struct relay_time now)

@@ -236,6 +236,11 @@ void relay_result(struct relay *relay, uint64_t job, uint32_t session, bool reus
  * Held from the start. */
 void relay_lease(struct relay *relay, bool is_held, struct relay_time now);
 bool relay_lease_is_held(const struct relay *relay);
+/* Somebody else may yet bring mail that was accepted before that (Unix ms): what was accepted later
+ * is not sent now, however it came here, until this is said with a later time, or until the
+ * order-patience of its route has passed since such mail was first said to be due. INT64_MAX, as at
+ * the start: nothing is due. To be said again now and then, for it has no timer. */
+void relay_older_due(struct relay *relay, int64_t accepted_ms, struct relay_time now);
 
 /* The results of `job` are durable; its session may take the next dot. */
 void relay_result_durable(struct relay *relay, uint64_t job, struct relay_time now);
@@ -440,9 +445,14 @@ struct relay_delivery_view {
 uint32_t relay_delivery_count(const struct relay *relay, struct spool_handle handle);
 bool relay_delivery(const struct relay *relay, struct spool_handle handle, uint32_t delivery,
                     struct relay_delivery_view *ret_view);
-/* Messages in acceptance order from a cursor: start with 0; false at the end. Stable against
- * additions and removals between calls. */
-bool relay_next_message(const struct relay *relay, uint64_t *cursor,
+/* Messages in acceptance order from a cursor that begins as zeroes; false at the end. Stable
+ * against additions and removals between calls. */
+struct relay_cursor {
+    bool began;
+    uint32_t last;
+    uint64_t sequence;
+};
+bool relay_next_message(const struct relay *relay, struct relay_cursor *cursor,
                         struct spool_handle *ret_handle);
 
 struct relay_server_view {

@@ -364,6 +364,7 @@ struct server {
     uint64_t trouble_serial; /* sessions opened before that one prove nothing */
     int64_t since_ms;        /* steady and wall of the last change of state */
     int64_t since_wall_ms;
+    int64_t hand_ms;          /* Unix ms: the last that is known of a hand on it; 0: nothing */
     enum server_state before; /* the state before this one, and how long it lasted */
     int64_t before_ms;
     uint64_t changes;         /* of state, since the start */
@@ -511,10 +512,12 @@ struct relay {
     struct hash_key key;
     uint64_t random;
     bool started;
-    bool leased;         /* it may send */
-    bool gathers;        /* several inputs in a row: nothing is sent in between */
-    bool more;           /* work is left that did not fit one call */
-    bool drained;        /* a lane's drain may have ended */
+    bool leased;                /* it may send */
+    int64_t older_due_ms;       /* relay_older_due(); by the wall */
+    int64_t older_due_since_ms; /* steady; meaningless without */
+    bool gathers;               /* several inputs in a row: nothing is sent in between */
+    bool more;                  /* work is left that did not fit one call */
+    bool drained;               /* a lane's drain may have ended */
     int64_t thaw_due_ms; /* steady: when the next drill's time is over; INT64_MAX: none runs */
     uint32_t attempted;  /* loaded deliveries whose last note is an attempt */
     struct attempts attempts;
@@ -754,6 +757,8 @@ void recipient_precede(struct relay *relay, uint32_t number);
 /* It goes along behind the blocker; it is in flight. */
 void recipient_follow(struct relay *relay, uint32_t number);
 bool recipient_follows(const struct relay *relay, uint32_t number);
+/* That of its route; 0: it has none. */
+int64_t order_patience_ms(const struct relay *relay, uint32_t number);
 /* It is deferred: keeps the others back as long as patience says, or lets go. */
 void recipient_patience(struct relay *relay, uint32_t number, int64_t patience_ms);
 /* Steady ms; INT64_MAX: it does not run. */
@@ -856,7 +861,9 @@ void governor_probe_due(struct relay *relay, struct server *server);
 void governor_loop(struct relay *relay, struct server *server);
 /* Out of service by hand, or back, with no note of it; nothing if it is so already. */
 void governor_hand(struct relay *relay, struct server *server, bool disabled);
-void governor_write_hand(struct relay *relay, const struct server *server, bool disabled);
+void governor_write_hand(struct relay *relay, struct server *server, bool disabled);
+/* What another node, or this one some time ago, has noted: unless a later one is known. */
+void governor_hear_hand(struct relay *relay, struct server *server, const struct hand_note *note);
 /* `to`, new, is the server of the same name that stood elsewhere: what that had to prove it must
  * prove, too, and its refusals are not believed before it is up. */
 void governor_moved(struct relay *relay, struct server *to, const struct server *from);
@@ -1112,6 +1119,9 @@ enum error redirect_apply(struct relay *relay, uint32_t number, struct slice to)
 bool redirect_is_possible(const struct relay *relay, uint32_t number, struct slice to);
 
 /* ---- relay.c ------------------------------------------------------------------------------ */
+
+/* Somebody else may have older mail to bring: relay_older_due(). */
+bool delivery_waits_for_older(const struct relay *relay, uint32_t number);
 
 uint64_t relay_random(struct relay *relay);
 uint32_t route_of_recipient(const struct relay *relay, const struct spool_message *message,

@@ -90,30 +90,24 @@ uint32_t relay_uncounted_s(const struct relay *relay, struct spool_handle handle
     return message == NULL ? 0 : message->credit_s;
 }
 
-/* A cursor is the place of the last message given and the low half of its sequence. If that one has
- * gone meanwhile, those before it in order have as a rule too, so that looking from the front for
- * the first later one is short. */
-bool relay_next_message(const struct relay *relay, uint64_t *cursor,
+/* If the last message given has gone meanwhile, those before it in order have as a rule too, so
+ * that looking from the front for the first later one is short. */
+bool relay_next_message(const struct relay *relay, struct relay_cursor *cursor,
                         struct spool_handle *ret_handle)
 {
     uint32_t next = relay->first_message;
-    if (*cursor != 0) {
-        uint32_t index = (uint32_t)(*cursor >> 32) - 1;
-        uint32_t sequence = (uint32_t)*cursor;
-        const struct message *last = message_find(relay, index);
-        if (last != NULL && (uint32_t)last->sequence == sequence) {
-            next = last->next;
-        } else {
-            while (next != NOBODY &&
-                   (int32_t)((uint32_t)message_at(relay, next)->sequence - sequence) <= 0) {
-                next = message_at(relay, next)->next;
-            }
+    const struct message *last = cursor->began ? message_find(relay, cursor->last) : NULL;
+    if (last != NULL && last->sequence == cursor->sequence) {
+        next = last->next;
+    } else if (cursor->began) {
+        while (next != NOBODY && message_at(relay, next)->sequence <= cursor->sequence) {
+            next = message_at(relay, next)->next;
         }
     }
     if (next == NOBODY) {
         return false;
     }
-    *cursor = (uint64_t)(next + 1) << 32 | (uint32_t)message_at(relay, next)->sequence;
+    *cursor = (struct relay_cursor){true, next, message_at(relay, next)->sequence};
     *ret_handle = (struct spool_handle){next};
     return true;
 }

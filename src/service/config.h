@@ -210,7 +210,8 @@ struct standby_config {
     struct slice name, of; /* ours; the other one's; `of` is empty: there is none */
     uint32_t after_ms;
     struct slice fence, before, after_takeover, after_release; /* programs, or empty */
-    const struct ip_endpoint *watch;                           /* where the other one must answer */
+    struct slice known; /* directory, where it is remembered which state is the shared one */
+    const struct ip_endpoint *watch; /* where the other one must answer */
     uint32_t watch_count;
 };
 

@@ -4,6 +4,9 @@
  * process over a socket pair. A stream of frames (service/control_frame.h), each one JSON object.
  *
  *   request  {"command":"queue list","arguments":{"domain":"example.com", ...}}
+ *            with "node":"n2" another member of the cluster carries it out, as if it had been asked
+ *            itself (docs/decisions/0050); exit 4 and an error: it was not reached, or fell silent.
+ *            What it was to change may be changed all the same then
  *   answers  {"row":{...}}         any number, in order; flow-controlled by the socket
  *            {"more":{"KEY":[...]}} the arrays are appended to those of the row before, so that no
  *                                  row is bounded by a frame. Only top-level arrays are continued
@@ -60,10 +63,13 @@
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
  *  "cluster":null or {"name","number" (0: not joined),"leader","lease_ms" (left of
  * it),"read_ms_ago", "database":{"up","since":ms,"commit_ms","lag_ms","reason"},"one_copy"
- * (messages that only this node's journal has),"waiting_writes"}, "nodes":[as "node list"], One
- * row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
- * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
- * over in this drain; while it drains "left": what waited at its beginning and still does, "rate":
+ * (messages that only this node's journal has),"waiting_writes",
+ *  "queue":{"messages","deliveries","bytes","oldest_seconds","held"},"dead_letters" (of all
+ * members, as they were at their last heartbeats; a message in parts counts at each
+ * owner),"missing_nodes" (those that are down, not counted)}, "nodes":[as "node list"], One row,
+ * continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are listed
+ * also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed over in
+ * this drain; while it drains "left": what waited at its beginning and still does, "rate":
  * deliveries a second so far, "left_seconds"; else null. The states are those of DESIGN section 4.
  * "reason" is the last failure, null while up. "alerts" are those that stand now, in order of
  * beginning; kinds and subjects: service/alerts.h. A lane's "oldest_seconds" is the age of its
@@ -84,6 +90,7 @@
  *  "version","place","last_contact":ms or null,"last_contact_seconds","lanes":n (shares it owns),
  *  "queue":{"messages","deliveries","one_copy"},"disk":{"available_bytes","total_bytes"},
  *  "clock_offset_ms","database_lag_ms"}; what is not known is null.
+ * Argument "alone": true: without a cluster there are no rows, and that is no error.
  * "node drain|undrain|remove": argument "name"; one row {"name","number","done":true}.
  *
  * ---- "queue list": one row per message, in acceptance order ---------------------------------
@@ -102,6 +109,9 @@
  *                                  the order in_flight, waiting, deferred, in_doubt, held, dead
  *  "server":"m1" or null           in flight with, redirected to, else the head of the chain
  *  "route":"domain:example.com"}
+ * In a cluster also "sequence", the order of acceptance over all nodes, and "part":null or
+ * {"deliveries":n (that this node's part of the message has),"of":n (all)}; the tool joins parts,
+ * and adds "missing_nodes":["n3"], members that have not answered.
  *
  * ---- "queue show": one row per message ------------------------------------------------------
  *
@@ -109,7 +119,8 @@
  * {"message_id":"<...>" or null,"header_bytes":n,
  *  "copy_of":id or null             of the message that "queue resend" has made it of
  *  "envelope":{...},"origin":{...}  as in "queue export"
- *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"),
+ *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"; "elsewhere": in
+ *                 another part),
  *                 "fate":null or "delivered|bounced|discarded|pulled",
  *                 "attempts","next","not_believed","doubt_until","expires","reason","server","route",
  *                 "redirect_to"}]}
@@ -313,7 +324,7 @@
  * ---- "trace": one row per event, oldest first -------------------------------------------------
  *
  * Argument "what": an id, "ID/N", an address (sender, recipient or client), a user or
- * "<Message-ID>".
+ * "<Message-ID>"; or "ids": ids, whose events come one id after the other.
  * {"time":ms,"event","id","delivery":N or null (all, or the message itself),"sender","recipient",
  *  "server","reason","reply":"250 2.0.0 ok" or null,"client","bytes","next":ms or null}
  * "refused" (a client, or a recipient; "sender" null: not said yet) has "left_out":n, so many
@@ -347,6 +358,7 @@ enum control_exit {
     CONTROL_FAILED = 1, /* asked rightly, but the world was against it: a full disk, no memory */
     CONTROL_USAGE = 2,
     CONTROL_NOT_RUNNING = 3,
+    CONTROL_INCOMPLETE = 4, /* members of the cluster did not answer; what others said stands */
 };
 
 #endif

@@ -37,9 +37,14 @@ bool core_has_server(const struct core *core, struct slice name)
     return false;
 }
 
-struct relay_time core_now(void)
+int64_t core_wall_ms(const struct core *core)
 {
-    return (struct relay_time){.steady_ms = clock_steady_ms(), .wall_ms = clock_wall_ms()};
+    return core->cluster != NULL ? core_cluster_wall_ms(core->cluster) : clock_wall_ms();
+}
+
+struct relay_time core_now(const struct core *core)
+{
+    return (struct relay_time){.steady_ms = clock_steady_ms(), .wall_ms = core_wall_ms(core)};
 }
 
 /* In a cluster by the database's time, which says which partition it is in. */
@@ -93,7 +98,7 @@ static void load_message(void *context, struct spool_handle handle,
     }
     core_lease_late_message(core, message->id);
     /* Its notes would find nobody, and compaction would forget them. */
-    if (relay_add(core->relay, handle, message, core_now()) != ERROR_NONE) {
+    if (relay_add(core->relay, handle, message, core_now(core)) != ERROR_NONE) {
         core_out_of_memory();
     }
 }
@@ -120,7 +125,7 @@ static void load_note(void *context, struct spool_handle handle, uint32_t delive
 {
     struct core *core = context;
     if (!core->unwanted) {
-        relay_load_note(core->relay, handle, delivery, kind, payload, core_now());
+        relay_load_note(core->relay, handle, delivery, kind, payload, core_now(core));
     }
 }
 
@@ -128,8 +133,23 @@ static void load_global(void *context, struct slice key, struct slice payload)
 {
     struct core *core = context;
     if (!core_names_load(core, key, payload) && !core_guards_load(core, key, payload)) {
-        relay_load_global(core->relay, key, payload, core_now());
+        relay_load_global(core->relay, key, payload, core_now(core));
     }
+}
+
+/* Of a share that is on its way to somebody else it is not ours to say; and what is in flight ends
+ * first, for it may be delivered twice then, or be deferred: it is told again. */
+static void load_late_fate(void *context, struct message_id id, struct spool_handle handle,
+                           uint32_t delivery, enum spool_fate fate)
+{
+    const struct core *core = context;
+    if (core->cluster != NULL) {
+        if (!core_cluster_wants(core->cluster, handle) || relay_in_flight(core->relay, handle)) {
+            return;
+        }
+        core_cluster_loading(core->cluster);
+    }
+    core_lease_late_fate(context, id, handle, delivery, fate);
 }
 
 static void load_damage(void *context, const char *text)
@@ -147,7 +167,7 @@ static struct spool_loader loader_of(struct core *core)
                                  .note = load_note,
                                  .global_note = load_global,
                                  .damage = load_damage,
-                                 .late_fate = core_lease_late_fate};
+                                 .late_fate = load_late_fate};
 }
 
 /* What another writer has written since: few, if any, so they are loaded at once. */
@@ -157,9 +177,9 @@ static void load_late(struct core *core)
     bool complete = !core->loaded || core->lease == NULL;
     enum error error = ERROR_NONE;
     while (!complete && error == ERROR_NONE) {
-        relay_together_begin(core->relay, core_now());
+        relay_together_begin(core->relay, core_now(core));
         error = spool_load(core->spool, &loader, &complete);
-        relay_together_end(core->relay, core_now());
+        relay_together_end(core->relay, core_now(core));
     }
     if (core->loaded && core->lease != NULL) {
         core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
@@ -192,7 +212,7 @@ static void relay_due(void *context)
 {
     struct core *core = context;
     core->due_at = INT64_MAX;
-    relay_tick(core->relay, core_now());
+    relay_tick(core->relay, core_now(core));
     /* Odometers and expiries: where nothing else goes on they would wait for a group for days. */
     core_act(core, SPOOL_WRITTEN, CORE_NOTHING_AFTER);
 }
@@ -201,7 +221,7 @@ static void tick(void *context)
 {
     struct core *core = context;
     loop_timer_set(core->tick, CORE_TICK_MS);
-    spool_keep_copies(core->spool, (int64_t)core->config->safety_copy_ms, core_now().wall_ms);
+    spool_keep_copies(core->spool, (int64_t)core->config->safety_copy_ms, core_now(core).wall_ms);
     spool_tick(core->spool);
     load_late(core);
     core_act_tick(core);
@@ -214,11 +234,11 @@ static void tick(void *context)
     core_greylist_tick(core);
     core_guards_tick(core);
     core_refusals_tick(core);
-    logins_tick(core, core_now().steady_ms);
+    logins_tick(core, core_now(core).steady_ms);
     core_tls_reports_tick(core);
     core_lease_tick(core);
     core_control_tick(core);
-    events_tick(core->events, clock_wall_ms());
+    events_tick(core->events, core_wall_ms(core));
     report_tick(core);
     core_check_stopped(core);
     if (core->load_again) {
@@ -311,8 +331,8 @@ static enum error set_up(struct core *core, core_open_spool_fn *open, void *cont
     if (error != ERROR_NONE) {
         return error;
     }
-    spool_keep_copies(spool, (int64_t)core->config->safety_copy_ms, core_now().wall_ms);
-    core->relay = relay_new(&core->config->relay, random_u64(), core_now());
+    spool_keep_copies(spool, (int64_t)core->config->safety_copy_ms, core_now(core).wall_ms);
+    core->relay = relay_new(&core->config->relay, random_u64(), core_now(core));
     if (core->relay == NULL || core->recipients == NULL || !make_timers(core)) {
         return ERROR_MEMORY;
     }
@@ -350,6 +370,7 @@ enum error core_new_with(struct loop *loop, const struct service_config *config,
     core->ended_token = lease != NULL ? atomic_load(&lease->ended_token) : 0;
     core->due_at = INT64_MAX;
     core->started_wall_ms = clock_wall_ms();
+    core->started_steady_ms = clock_steady_ms();
     buffer_init(&core->frame, 0);
     buffer_init(&core->copy, 0);
     arena_init(&core->arena);
@@ -439,7 +460,7 @@ static struct message_id own_instance(struct core *core)
     struct buffer text;
     buffer_init(&text, 64);
     if (whole_files_read(core->files, name, &text) == ERROR_NONE &&
-        id_from_text(slice_trim(buffer_slice(&text)), &instance)) {
+        id_from_text(slice_take(buffer_slice(&text), ID_TEXT_LENGTH), &instance)) {
         buffer_done(&text);
         return instance;
     }
@@ -457,6 +478,9 @@ void core_keep_state(struct core *core, struct disk *disk)
     core->files = whole_files_new(core->loop, disk);
     if (core->files == NULL) {
         core_out_of_memory();
+    }
+    if (core->cluster != NULL) {
+        core_cluster_keep_clock(core->cluster, core->files);
     }
     core_policies_keep(core, core->files);
     core_tls_reports_keep(core, core->files);
@@ -501,7 +525,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     if (error != ERROR_NONE) {
         return error;
     }
-    error = relay_reconfigure(core->relay, &config->relay, &envelopes, core_now());
+    error = relay_reconfigure(core->relay, &config->relay, &envelopes, core_now(core));
     if (error != ERROR_NONE) {
         return error;
     }
@@ -518,7 +542,7 @@ enum error core_reconfigure(struct core *core, const struct service_config *conf
     struct events_settings settings = events_settings(config, core->events_disk);
     events_reconfigure(core->events, &settings);
     spool_set_reserve(core->spool, config->reserve_bytes);
-    spool_keep_copies(core->spool, (int64_t)config->safety_copy_ms, core_now().wall_ms);
+    spool_keep_copies(core->spool, (int64_t)config->safety_copy_ms, core_now(core).wall_ms);
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     report_alerts_reconfigured(core);
     core_in_announce(core, true);
@@ -554,7 +578,7 @@ void core_check_stopped(struct core *core)
     }
     bool away = core->cluster != NULL && core_cluster_is_away(core->cluster);
     bool hopeless = (away || core->told_spool.accepting == ERROR_IO) &&
-                    core_now().steady_ms - core->stopping_since_ms >= CORE_STOP_MS;
+                    core_now(core).steady_ms - core->stopping_since_ms >= CORE_STOP_MS;
     if (!hopeless && !is_idle(core)) {
         return;
     }
@@ -563,7 +587,7 @@ void core_check_stopped(struct core *core)
     }
     void (*stopped)(void *context) = core->stopped;
     core->stopped = NULL;
-    events_tick(core->events, clock_wall_ms());
+    events_tick(core->events, core_wall_ms(core));
     core_recipients_stop(core);
     core_policies_stop(core);
     core_greylist_stop(core);
@@ -574,7 +598,7 @@ void core_check_stopped(struct core *core)
 void core_stop(struct core *core, void (*done)(void *context), void *context)
 {
     core->stopping = true;
-    core->stopping_since_ms = core_now().steady_ms;
+    core->stopping_since_ms = core_now(core).steady_ms;
     core->stopped = done;
     core->stopped_context = context;
     core_act_tick(core); /* one more try for what the journal refused */

@@ -92,7 +92,7 @@ static void gather_taken(struct core *core, const struct relay_action *action)
     buffer_put_u32(items, action->handle.index);
     buffer_put_u32(items, action->delivery);
     buffer_put_u8(items, (uint8_t)action->fate);
-    buffer_put_u64(items, (uint64_t)core_now().wall_ms);
+    buffer_put_u64(items, (uint64_t)core_now(core).wall_ms);
     buffer_put_bytes(items, core_server_name(core, action->server));
 }
 
@@ -307,6 +307,9 @@ static enum error submit(struct writes *writes)
             spool_batch_cancel(core->spool);
             return error;
         }
+        if (notice->about.index != SPOOL_NO_HANDLE.index) {
+            spool_batch_about(core->spool, notice->about);
+        }
     }
     struct reader reader = reader_make(buffer_slice(&writes->items));
     while (reader.rest.length > 0) {
@@ -354,7 +357,7 @@ static void arm(struct core *core)
         return; /* the timer is set for something earlier, and will look again */
     }
     core->due_at = due;
-    int64_t delay = due - core_now().steady_ms;
+    int64_t delay = due - core_now(core).steady_ms;
     loop_timer_set(core->due, delay > 0 ? delay : 0);
 }
 

@@ -30,7 +30,7 @@ static void tell(enum log_level level, const char *event, enum alert_kind kind,
 static uint64_t spread(struct core *core, enum alert_edge edge, enum alert_kind kind,
                        struct slice subject, const char *text, int64_t since_ms)
 {
-    const struct alert_news_item item = {.time_wall_ms = clock_wall_ms(),
+    const struct alert_news_item item = {.time_wall_ms = core_wall_ms(core),
                                          .since_wall_ms = since_ms,
                                          .kind = kind,
                                          .edge = edge,
@@ -42,7 +42,7 @@ static uint64_t spread(struct core *core, enum alert_edge edge, enum alert_kind 
 static void spread_end(struct core *core, const struct alert *alert, enum alert_ending ending)
 {
     char text[ALERT_TEXT_SIZE];
-    int64_t now_ms = clock_wall_ms();
+    int64_t now_ms = core_wall_ms(core);
     alert_end_text(alert->kind, alert->subject, ending, now_ms - alert->since_wall_ms, text,
                    sizeof(text));
     const struct alert_news_item item = {.time_wall_ms = now_ms,
@@ -81,7 +81,7 @@ static void note_number(struct core *core, enum alert_kind kind, struct slice su
 static void begin_since(struct core *core, enum alert_kind kind, struct slice subject,
                         const char *text, int64_t since_ms)
 {
-    int64_t now_ms = clock_wall_ms();
+    int64_t now_ms = core_wall_ms(core);
     since_ms = since_ms > 0 && since_ms < now_ms ? since_ms : now_ms;
     if (begin_unspread(core, kind, subject, text, since_ms)) {
         note_number(core, kind, subject, spread(core, ALERT_RAISED, kind, subject, text, since_ms));
@@ -96,7 +96,7 @@ static void begin(struct core *core, enum alert_kind kind, struct slice subject,
 static void end_unspread(struct core *core, struct alert *alert)
 {
     tell(LOG_LEVEL_INFO, "alert-over", alert->kind, alert->subject,
-         LOG_NUMBER("seconds", (clock_wall_ms() - alert->since_wall_ms) / 1000));
+         LOG_NUMBER("seconds", (core_wall_ms(core) - alert->since_wall_ms) / 1000));
     alerts_end(&core->alerts, alert);
 }
 
@@ -249,8 +249,8 @@ static void tell_switch(struct core *core, const struct relay_action *action)
     struct alert *standing = alerts_find(&core->alerts, ALERT_SWITCHED, lane);
     switch_text(text, lane, to, action->is_head);
     const struct alert_news_item item = {
-        .time_wall_ms = clock_wall_ms(),
-        .since_wall_ms = standing != NULL ? standing->since_wall_ms : clock_wall_ms(),
+        .time_wall_ms = core_wall_ms(core),
+        .since_wall_ms = standing != NULL ? standing->since_wall_ms : core_wall_ms(core),
         .kind = ALERT_SWITCHED,
         .edge = action->is_head    ? ALERT_ENDED
                 : standing != NULL ? ALERT_CHANGED
@@ -265,7 +265,7 @@ static void tell_switch(struct core *core, const struct relay_action *action)
         end_unspread(core, standing);
     }
     if (!action->is_head) {
-        (void)begin_unspread(core, ALERT_SWITCHED, lane, text, clock_wall_ms());
+        (void)begin_unspread(core, ALERT_SWITCHED, lane, text, core_wall_ms(core));
         note_number(core, ALERT_SWITCHED, lane, number);
     }
 }
@@ -299,14 +299,14 @@ static void tell_dead(struct core *core, const struct relay_action *action)
     snprintf(text, sizeof(text), "%s is a dead letter: %.*s", name,
              SLICE_PRINT(slice_take(why, ALERT_TEXT_SIZE)));
     (void)spread(core, ALERT_HAPPENED, ALERT_DEAD_LETTER, slice_from_text(name), text,
-                 clock_wall_ms());
+                 core_wall_ms(core));
 }
 
 void report_takeover(struct core *core, struct slice node, const char *text)
 {
     counter_add(core->counters, COUNTER_ALERTS, 1);
     tell(LOG_LEVEL_WARNING, "alert", ALERT_TAKEOVER, node, LOG_TEXT("text", text));
-    (void)spread(core, ALERT_HAPPENED, ALERT_TAKEOVER, node, text, clock_wall_ms());
+    (void)spread(core, ALERT_HAPPENED, ALERT_TAKEOVER, node, text, core_wall_ms(core));
 }
 
 /* Told twice, soon and very soon; it is over when its mail is gone. */
@@ -329,9 +329,9 @@ static void tell_expiry(struct core *core, const struct relay_action *action)
     if (standing != NULL) {
         end_unspread(core, standing);
     }
-    (void)begin_unspread(core, ALERT_EXPIRY, action->lane, text, clock_wall_ms());
+    (void)begin_unspread(core, ALERT_EXPIRY, action->lane, text, core_wall_ms(core));
     note_number(core, ALERT_EXPIRY, action->lane,
-                spread(core, edge, ALERT_EXPIRY, action->lane, text, clock_wall_ms()));
+                spread(core, edge, ALERT_EXPIRY, action->lane, text, core_wall_ms(core)));
 }
 
 static void tell_server(struct core *core, const struct relay_action *action, struct slice server)

@@ -69,7 +69,7 @@ bool core_atrn_take(struct core_edge_in *in, struct slice frame)
     if (!get_domains(&reader, domains, &count) || user.length > NAME_MAX_BYTES) {
         return false;
     }
-    struct relay_atrn atrn = relay_atrn(core->relay, domains, count, core_now());
+    struct relay_atrn atrn = relay_atrn(core->relay, domains, count, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     report(core, &client, user, domains, count, &atrn);
     core_answer_begin(core, CHANNEL_ATRN_DONE, token, (uint8_t)atrn.outcome);

@@ -13,6 +13,9 @@
 #include "relay/routing.h"
 #include "service/core_internal.h"
 #include "service/core_out.h"
+#include "service/core_post.h"
+#include "service/shared_clock.h"
+#include "service/whole_file.h"
 #include "spool/pg_partition.h"
 #include "sys/clock.h"
 #include "sys/log.h"
@@ -27,8 +30,11 @@ enum {
     BEAT_MS = 100,          /* so often the lease is looked at, and what is being left */
     UPKEEP_MS = 60000,      /* of partitions, by the leader */
     UPKEEP_AGAIN_MS = 5000, /* while there is more to do, or the database was away */
-    CLEANED_ENOUGH = 1000,  /* pg_partition_clean() has stopped at its bound */
+    CLOCK_WRITTEN_MS = 60000,
+    CLOCK_MOVED_MS = 1000, /* then at once */
 };
+#define CLOCK_FILE "clock"
+#define CLOCK_MOST_MS INT64_C(10000000000000) /* the year 2286 */
 
 enum owned_state {
     OWNED,
@@ -50,8 +56,10 @@ struct owned {
 struct upkeep {
     struct core_cluster *cluster;
     struct database *database;
+    int64_t keep_ms; /* of what was handed over */
     enum database_outcome outcome;
-    size_t retired, removed;
+    size_t retired;
+    struct message_id cleaned; /* as far as that one; null: all, at last */
     char reason[DATABASE_ERROR_SIZE];
 };
 
@@ -63,6 +71,7 @@ struct core_cluster {
     struct spool_settings spool_settings;
     struct spool *spool;
     struct member *member;
+    struct core_post *post;
     struct routing *routing;
     struct map shares; /* number -> struct owned */
     struct loop_timer *beat;
@@ -70,8 +79,20 @@ struct core_cluster {
     bool together;
     bool notes_known; /* the odometers among them */
     bool leads;
+    int64_t due_ms;       /* told to relay: relay_older_due() */
+    int64_t due_since_ms; /* steady */
+    int64_t own_ms; /* spool_postgres_behind(), the lowest that the last reading may not cover */
+    int64_t own_seen_ms; /* steady */
+    uint64_t breaks;     /* spool_postgres_breaks() */
     bool stopping, stopped;
     struct worker *worker;
+    struct shared_clock clock;
+    int64_t clock_read_ms;     /* steady: the reading that it has */
+    int64_t clock_ahead_ms;    /* of our wall clock; read, or as in the file */
+    int64_t clock_least_ms;    /* the database's time in an earlier life, from the file; 0: none */
+    struct whole_files *files; /* NULL: nothing is kept */
+    int64_t clock_written_ms;  /* steady */
+    int64_t clock_written_ahead_ms;
     struct upkeep upkeep;
     bool upkeep_runs;
     int64_t upkeep_at_ms;
@@ -120,8 +141,60 @@ void core_cluster_loading(struct core_cluster *cluster)
 {
     if (!cluster->together) {
         cluster->together = true;
-        relay_together_begin(cluster->core->relay, core_now());
+        relay_together_begin(cluster->core->relay, core_now(cluster->core));
         loop_later_ask(cluster->turn);
+    }
+}
+
+/* ---- order between nodes ---------------------------------------------------------------------
+ */
+
+static void tell_due(struct core_cluster *cluster, const struct member_due *due, bool is_ours)
+{
+    int64_t now_ms = clock_steady_ms();
+    if (due->upto_ms == INT64_MAX) {
+        log_event(LOG_LEVEL_INFO, "mail-brought",
+                  LOG_NUMBER("waited_ms", now_ms - cluster->due_since_ms));
+    } else if (cluster->due_ms == INT64_MAX) {
+        cluster->due_since_ms = now_ms;
+        log_event(LOG_LEVEL_INFO, "mail-due",
+                  LOG_SLICE("node", is_ours ? cluster->config->cluster.name : due->node),
+                  LOG_NUMBER("accepted", due->upto_ms));
+    }
+}
+
+/* Mail that a node has in its journal alone goes before what others accepted later. What has become
+ * due is told to relay at once; that it has come only when following is behind it. */
+static void keep_order(struct core_cluster *cluster)
+{
+    struct member_due due;
+    if (cluster->member == NULL) {
+        return; /* at the end */
+    }
+    uint64_t breaks = spool_postgres_breaks(cluster->spool);
+    int64_t own_ms = spool_postgres_behind(cluster->spool), now_ms = clock_steady_ms();
+    if (breaks != cluster->breaks) {
+        cluster->breaks = breaks;
+        member_doubt(cluster->member);
+    }
+    member_due(cluster->member, &due);
+    if (own_ms <= cluster->own_ms || due.asked_ms > cluster->own_seen_ms) {
+        cluster->own_ms = own_ms;
+        cluster->own_seen_ms = now_ms;
+    }
+    bool is_ours = cluster->own_ms < due.upto_ms;
+    due.upto_ms = is_ours ? cluster->own_ms : due.upto_ms;
+    if (due.upto_ms > cluster->due_ms &&
+        !spool_postgres_has_followed(cluster->spool, due.until_xid)) {
+        due.upto_ms = cluster->due_ms; /* not yet */
+        spool_postgres_follow(cluster->spool);
+    }
+    if (due.upto_ms != cluster->due_ms) {
+        tell_due(cluster, &due, is_ours);
+    }
+    if (due.upto_ms != INT64_MAX || cluster->due_ms != INT64_MAX) {
+        cluster->due_ms = due.upto_ms;
+        relay_older_due(cluster->core->relay, due.upto_ms, core_now(cluster->core));
     }
 }
 
@@ -129,7 +202,9 @@ static void turn_ends(void *context)
 {
     struct core_cluster *cluster = context;
     cluster->together = false;
-    relay_together_end(cluster->core->relay, core_now());
+    core_early_loaded(cluster->core);
+    keep_order(cluster);
+    relay_together_end(cluster->core->relay, core_now(cluster->core));
     core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
 }
 
@@ -150,13 +225,13 @@ bool core_cluster_wants(struct core_cluster *cluster, struct spool_handle handle
 static void rest_part(void *context, struct spool_handle handle)
 {
     const struct core_cluster *cluster = context;
-    (void)relay_rest(cluster->core->relay, handle, true, core_now());
+    (void)relay_rest(cluster->core->relay, handle, true, core_now(cluster->core));
 }
 
 static void forget_part(void *context, struct spool_handle handle)
 {
     const struct core_cluster *cluster = context;
-    relay_leave(cluster->core->relay, handle, core_now());
+    relay_leave(cluster->core->relay, handle, core_now(cluster->core));
 }
 
 static void forget(struct core_cluster *cluster, struct owned *owned)
@@ -247,7 +322,7 @@ static void notes_loaded(void *context)
     if (!cluster->notes_known) {
         cluster->notes_known = true;
         core_out_loaded(cluster->core);
-        relay_odometers_known(cluster->core->relay, true, core_now());
+        relay_odometers_known(cluster->core->relay, true, core_now(cluster->core));
     }
     core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
 }
@@ -270,6 +345,7 @@ static void joined(void *context, int number)
     struct core_cluster *cluster = context;
     cluster->core->ids.node = (uint16_t)number;
     spool_postgres_set_node(cluster->spool, (uint16_t)number);
+    core_post_begin(cluster->post, cluster->core, number);
     log_event(LOG_LEVEL_INFO, "joined", LOG_NUMBER("number", number));
     report_alert_over(cluster->core, ALERT_CLUSTER);
 }
@@ -324,8 +400,8 @@ static void lost(void *context, const struct member_share *share)
 static void alert_of(struct core_cluster *cluster, struct slice name, int64_t silent_ms)
 {
     char text[ALERT_TEXT_SIZE];
-    snprintf(text, sizeof(text), "node %.*s is down: nothing heard for %lld ms", SLICE_PRINT(name),
-             (long long)silent_ms);
+    snprintf(text, sizeof(text), "node %.*s is down: it gave no heartbeat for %.1f s",
+             SLICE_PRINT(name), (double)silent_ms / 1000);
     report_alert_of(cluster->core, ALERT_NODE, name, text);
 }
 
@@ -406,8 +482,8 @@ static void news(void *context, const struct member_news *news)
     char text[ALERT_TEXT_SIZE];
     switch (news->kind) {
     case MEMBER_AWAY:
-        snprintf(text, sizeof(text), "the cluster's database does not answer: %s", news->text);
-        report_alert(core, ALERT_DATABASE, text);
+        log_event(LOG_LEVEL_WARNING, "database-away", LOG_TEXT("reason", news->text));
+        report_alert(core, ALERT_DATABASE, news->text);
         break;
     case MEMBER_HERE:
         report_alert_over(core, ALERT_DATABASE);
@@ -438,7 +514,8 @@ static void upkeep_run(void *context)
     struct upkeep *upkeep = context;
     struct pg_partition_settings settings;
     pg_partition_settings_default(&settings);
-    upkeep->retired = upkeep->removed = 0;
+    settings.keep_ms = upkeep->keep_ms;
+    upkeep->retired = 0;
     upkeep->reason[0] = '\0';
     enum database_outcome outcome = database_is_connected(upkeep->database)
                                         ? DATABASE_DONE
@@ -450,7 +527,10 @@ static void upkeep_run(void *context)
         outcome = pg_partition_retire(upkeep->database, &settings, &upkeep->retired);
     }
     if (outcome == DATABASE_DONE) {
-        outcome = pg_partition_clean(upkeep->database, &settings, &upkeep->removed);
+        outcome = pg_partition_clean(upkeep->database, &settings, &upkeep->cleaned, NULL);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = post_clean(upkeep->database);
     }
     if (outcome != DATABASE_DONE) {
         snprintf(upkeep->reason, sizeof(upkeep->reason), "%s", database_error(upkeep->database));
@@ -463,8 +543,8 @@ static void upkeep_done(void *context)
     const struct upkeep *upkeep = context;
     struct core_cluster *cluster = upkeep->cluster;
     cluster->upkeep_runs = false;
-    bool more = upkeep->retired > 0 || upkeep->removed >= CLEANED_ENOUGH ||
-                upkeep->outcome != DATABASE_DONE;
+    bool more =
+        upkeep->retired > 0 || !id_is_null(upkeep->cleaned) || upkeep->outcome != DATABASE_DONE;
     cluster->upkeep_at_ms = clock_steady_ms() + (more ? UPKEEP_AGAIN_MS : UPKEEP_MS);
     if (upkeep->retired > 0) {
         log_event(LOG_LEVEL_INFO, "partitions-retired", LOG_NUMBER("count", upkeep->retired));
@@ -483,8 +563,68 @@ static void upkeep_if_due(struct core_cluster *cluster)
         clock_steady_ms() < cluster->upkeep_at_ms || !member_leads(cluster->member)) {
         return;
     }
+    cluster->upkeep.keep_ms = (int64_t)cluster->config->safety_copy_ms;
     cluster->upkeep_runs =
         worker_submit(cluster->worker, upkeep_run, upkeep_done, &cluster->upkeep) == ERROR_NONE;
+}
+
+/* ---- time -------------------------------------------------------------------------------------
+ */
+
+static void read_clock(struct core_cluster *cluster)
+{
+    struct lease_time read;
+    if (cluster->member != NULL && member_database_time(cluster->member, &read) &&
+        read.steady_ms != cluster->clock_read_ms) {
+        shared_clock_read(&cluster->clock, read.steady_ms, read.wall_ms, clock_steady_ms());
+        cluster->clock_read_ms = read.steady_ms;
+        cluster->clock_ahead_ms = member_clock_ahead_ms(cluster->member);
+    }
+}
+
+int64_t core_cluster_wall_ms(struct core_cluster *cluster)
+{
+    read_clock(cluster);
+    if (cluster->clock.known) {
+        return shared_clock_wall_ms(&cluster->clock, clock_steady_ms());
+    }
+    /* Our clock may have been set since the file was written: mail may seem too young then, but not
+     * older than that file. */
+    int64_t wall_ms = clock_wall_ms() + cluster->clock_ahead_ms;
+    return wall_ms > cluster->clock_least_ms ? wall_ms : cluster->clock_least_ms;
+}
+
+static void write_clock(struct core_cluster *cluster)
+{
+    int64_t now_ms = clock_steady_ms();
+    int64_t moved_ms = llabs(cluster->clock_ahead_ms - cluster->clock_written_ahead_ms);
+    bool is_due = cluster->clock_written_ms == 0 || moved_ms >= CLOCK_MOVED_MS ||
+                  now_ms - cluster->clock_written_ms >= CLOCK_WRITTEN_MS;
+    if (cluster->clock.known && cluster->files != NULL && is_due) {
+        cluster->clock_written_ms = now_ms;
+        cluster->clock_written_ahead_ms = cluster->clock_ahead_ms;
+        struct buffer bytes;
+        buffer_init(&bytes, 0);
+        buffer_put_u64(&bytes, (uint64_t)cluster->clock_ahead_ms);
+        buffer_put_u64(&bytes, (uint64_t)core_cluster_wall_ms(cluster));
+        whole_files_write(cluster->files, CLOCK_FILE, &bytes);
+    }
+}
+
+void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files)
+{
+    struct buffer bytes;
+    buffer_init(&bytes, 64);
+    cluster->files = files;
+    if (whole_files_read(files, CLOCK_FILE, &bytes) == ERROR_NONE) {
+        struct reader reader = reader_make(buffer_slice(&bytes));
+        int64_t ahead_ms = (int64_t)reader_u64(&reader), least_ms = (int64_t)reader_u64(&reader);
+        bool good = !reader.failed && least_ms > 0 && least_ms < CLOCK_MOST_MS &&
+                    llabs(ahead_ms) < CLOCK_MOST_MS;
+        cluster->clock_ahead_ms = good ? ahead_ms : 0;
+        cluster->clock_least_ms = good ? least_ms : 0;
+    }
+    buffer_done(&bytes);
 }
 
 /* ---- the beat ---------------------------------------------------------------------------------
@@ -498,15 +638,21 @@ static void tell_health(struct core_cluster *cluster)
     struct disk_space space = {0};
     relay_totals(core->relay, &totals);
     spool_postgres_status(cluster->spool, &database);
+    int64_t behind_ms = spool_postgres_behind(cluster->spool);
     bool known = core->events_disk->ops->space(core->events_disk, &space) == ERROR_NONE;
     const struct node_health health = {
         .messages = (int64_t)totals.messages,
         .deliveries = (int64_t)totals.deliveries,
         .journalled = (int64_t)database.one_copy,
+        .bytes = (int64_t)totals.bytes,
+        .held = (int64_t)totals.held,
+        .dead_letters = (int64_t)totals.dead_letters,
+        .oldest_ms = totals.oldest_wall_ms,
         .disk_free_bytes = known ? (int64_t)space.available_bytes : -1,
         .disk_bytes = known ? (int64_t)space.total_bytes : -1,
         .clock_offset_ms = -1,
         .database_lag_ms = -1,
+        .behind_ms = behind_ms == INT64_MAX ? -1 : behind_ms,
     };
     member_set_health(cluster->member, &health);
 }
@@ -515,6 +661,8 @@ static void beat(void *context)
 {
     struct core_cluster *cluster = context;
     loop_timer_set(cluster->beat, BEAT_MS);
+    keep_order(cluster); /* before the lease lets anything go */
+    core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     int64_t left_ms = member_lease_left_ms(cluster->member);
     spool_postgres_lease(cluster->spool, clock_steady_ms() + left_ms);
     core_job_lease(cluster->core, left_ms >= LEASE_MARGIN_MS);
@@ -524,6 +672,8 @@ static void beat(void *context)
         go_on(cluster, owned);
     }
     tell_health(cluster);
+    read_clock(cluster);
+    write_clock(cluster);
     upkeep_if_due(cluster);
 }
 
@@ -547,14 +697,16 @@ struct core_cluster *core_cluster_new(struct loop *loop, const struct service_co
     const struct database_settings database = database_settings(&config->cluster);
     cluster->loop = loop;
     cluster->config = config;
+    cluster->due_ms = cluster->own_ms = INT64_MAX;
     map_init(&cluster->shares);
     cluster->routing = routing_new(&config->relay);
     cluster->worker = worker_new(loop, "upkeep");
     cluster->upkeep = (struct upkeep){.cluster = cluster, .database = database_new(&database)};
+    cluster->post = core_post_new(loop, &database);
     cluster->beat = loop_timer_new(loop, beat, cluster);
     cluster->turn = loop_later_new(loop, turn_ends, cluster);
-    if (cluster->routing == NULL || cluster->worker == NULL || cluster->upkeep.database == NULL ||
-        cluster->beat == NULL || cluster->turn == NULL) {
+    if (cluster->routing == NULL || cluster->worker == NULL || cluster->post == NULL ||
+        cluster->upkeep.database == NULL || cluster->beat == NULL || cluster->turn == NULL) {
         core_cluster_free(cluster);
         return NULL;
     }
@@ -628,7 +780,7 @@ enum error core_cluster_join(struct core_cluster *cluster, struct core *core,
                                            .leads = leads,
                                            .news = news};
     cluster->core = core;
-    relay_odometers_known(core->relay, false, core_now());
+    relay_odometers_known(core->relay, false, core_now(core));
     cluster->member = member_new(cluster->loop, &settings, &handler);
     if (cluster->member == NULL) {
         return ERROR_MEMORY;
@@ -673,6 +825,8 @@ bool core_cluster_stop(struct core_cluster *cluster)
 void core_cluster_leave(struct core_cluster *cluster)
 {
     if (cluster != NULL) {
+        core_post_free(cluster->post);
+        cluster->post = NULL;
         member_free(cluster->member);
         cluster->member = NULL;
         database_interrupt(cluster->upkeep.database);
@@ -720,14 +874,36 @@ bool core_cluster_may_send(const struct core_cluster *cluster)
 /* ---- state ------------------------------------------------------------------------------------
  */
 
-int64_t core_cluster_clock_ahead_ms(const struct core_cluster *cluster)
+int64_t core_cluster_clock_ahead_ms(struct core_cluster *cluster)
 {
-    return cluster->member != NULL ? member_clock_ahead_ms(cluster->member) : 0;
+    int64_t wall_ms = core_cluster_wall_ms(cluster);
+    return cluster->clock.known ? cluster->clock_ahead_ms : wall_ms - clock_wall_ms();
 }
 
 struct member *core_cluster_member(struct core_cluster *cluster)
 {
     return cluster->member;
+}
+
+struct slice core_cluster_owner(const struct core_cluster *cluster, struct slice domain)
+{
+    char name[SHARE_NAME_MAX + 1];
+    uint32_t index = routing_domain(cluster->routing, domain);
+    const struct route_config *route =
+        index != NO_INDEX ? &cluster->config->relay.routes[index] : NULL;
+    if (route == NULL || route->split || route->share_group.length > 0 || cluster->member == NULL) {
+        return SLICE_EMPTY;
+    }
+    char address[300];
+    snprintf(address, sizeof(address), "x@%.*s", SLICE_PRINT(slice_take(domain, 290)));
+    share_name_of(SHARE_IN, SLICE_EMPTY, false, slice_from_text(address), name);
+    struct slice owner = member_owner_of(cluster->member, slice_from_text(name));
+    return slice_equal(owner, cluster->config->cluster.name) ? SLICE_EMPTY : owner;
+}
+
+struct core_post *core_cluster_post(struct core_cluster *cluster)
+{
+    return cluster->post;
 }
 
 void core_cluster_database(const struct core_cluster *cluster,

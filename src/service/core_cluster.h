@@ -11,6 +11,7 @@
 
 struct core;
 struct core_cluster;
+struct whole_files;
 
 /* For a configuration with a cluster, before core: it opens core's spool. NULL: memory. */
 struct core_cluster *core_cluster_new(struct loop *loop, const struct service_config *config);
@@ -50,9 +51,18 @@ bool core_cluster_may_send(const struct core_cluster *cluster);
 /* ---- state ------------------------------------------------------------------------------------
  */
 
+/* What the database's clock was found to say goes into a file, and so over a restart. */
+void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files);
+/* The database's time; until it has been heard in this life, what our own clock and the file make
+ * of it. Nothing is owned until then, so nothing can end by it. */
+int64_t core_cluster_wall_ms(struct core_cluster *cluster);
 /* Added to the wall clock for new ids: the database's time. */
-int64_t core_cluster_clock_ahead_ms(const struct core_cluster *cluster);
+int64_t core_cluster_clock_ahead_ms(struct core_cluster *cluster);
 struct member *core_cluster_member(struct core_cluster *cluster); /* NULL: not joined */
+struct core_post *core_cluster_post(struct core_cluster *cluster);
+/* Who hands over mail of this domain, if that is another node alone; else empty: it is this one,
+ * nobody yet, or recipients of the domain belong to several. Good until the loop goes on. */
+struct slice core_cluster_owner(const struct core_cluster *cluster, struct slice domain);
 /* The spool's. */
 void core_cluster_database(const struct core_cluster *cluster,
                            struct spool_postgres_state *ret_state);

@@ -7,33 +7,34 @@
  */
 #include "service/core_control.h"
 
+#include "service/core_post.h"
 #include "sys/net.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 static const struct control_command commands[] = {
-    {"status", false, false, NULL, status_step},
-    {"queue list", false, true, NULL, queue_list_step},
-    {"queue show", false, true, NULL, queue_show_step},
-    {"queue retry", true, true, queue_change_begin, queue_change_step},
-    {"queue hold", true, true, queue_change_begin, queue_change_step},
-    {"queue release", true, true, queue_change_begin, queue_change_step},
-    {"queue redirect", true, true, queue_change_begin, queue_change_step},
-    {"queue discard", true, true, queue_change_begin, queue_change_step},
-    {"queue bounce", true, true, queue_change_begin, queue_change_step},
-    {"queue export", true, true, queue_export_begin, queue_export_step},
+    {"status", false, false, NULL, status_step, true},
+    {"queue list", false, true, NULL, queue_list_step, true},
+    {"queue show", false, true, NULL, queue_show_step, true},
+    {"queue retry", true, true, queue_change_begin, queue_change_step, true},
+    {"queue hold", true, true, queue_change_begin, queue_change_step, true},
+    {"queue release", true, true, queue_change_begin, queue_change_step, true},
+    {"queue redirect", true, true, queue_change_begin, queue_change_step, true},
+    {"queue discard", true, true, queue_change_begin, queue_change_step, true},
+    {"queue bounce", true, true, queue_change_begin, queue_change_step, true},
+    {"queue export", true, true, queue_export_begin, queue_export_step, true},
     {"queue import", true, false, queue_import_begin, queue_import_step},
     {"queue resend", true, false, queue_resend_begin, queue_resend_step},
-    {"queue watch", false, true, queue_watch_begin, queue_watch_step},
-    {"server list", false, false, server_begin, server_list_step},
-    {"server history", false, false, history_begin, trace_step},
-    {"server probe", true, false, server_probe_begin, server_list_step},
-    {"server down", true, false, server_down_begin, server_list_step},
-    {"server up", true, false, server_up_begin, server_list_step},
-    {"drill", true, false, drill_begin, drill_step},
-    {"drill stop", true, false, drill_stop_begin, drill_stop_step},
-    {"trace", false, false, trace_begin, trace_step},
+    {"queue watch", false, true, queue_watch_begin, queue_watch_step, true},
+    {"server list", false, false, server_begin, server_list_step, true},
+    {"server history", false, false, history_begin, trace_step, true},
+    {"server probe", true, false, server_probe_begin, server_list_step, true},
+    {"server down", true, false, server_down_begin, server_list_step, true},
+    {"server up", true, false, server_up_begin, server_list_step, true},
+    {"drill", true, false, drill_begin, drill_step, true},
+    {"drill stop", true, false, drill_stop_begin, drill_stop_step, true},
+    {"trace", false, false, trace_begin, trace_step, true},
     {"recipients list", false, false, NULL, recipients_list_step},
     {"recipients import", true, false, NULL, recipients_import_step},
     {"recipients forget", true, false, NULL, recipients_forget_step},
@@ -55,6 +56,8 @@ static const struct control_command commands[] = {
     {"errand done", true, false, NULL, errand_done_step},
 };
 
+static const struct control_command forwarding = {.step = control_forward_step};
+
 /* ---- requests -------------------------------------------------------------------------------- */
 
 static void request_free(struct control_request *request)
@@ -68,6 +71,8 @@ static void request_free(struct control_request *request)
     request->search = NULL;
     drill_forget_request(request);
     core_recipients_forget_context(request->core, request);
+    control_forward_free(request->forward);
+    request->forward = NULL;
     control_trace_free(request->trace);
     request->trace = NULL;
     control_resend_free(request->resend);
@@ -140,7 +145,7 @@ void control_more(struct control_request *request, json_t *more)
 struct core_after control_after(struct control_request *request)
 {
     if (request->waiting++ == 0) {
-        request->waiting_since_ms = core_now().steady_ms;
+        request->waiting_since_ms = core_now(request->core).steady_ms;
     }
     return (struct core_after){.request = request};
 }
@@ -167,7 +172,15 @@ static const struct control_command *find_command(const char *name)
     return NULL;
 }
 
-static enum control_step request_begin(struct control_request *request, const char *name)
+/* It is for another member of the cluster. */
+static bool is_for_another(const struct core *core, struct slice node)
+{
+    return node.length > 0 &&
+           (core->cluster == NULL || !slice_equal(node, core->config->cluster.name));
+}
+
+static enum control_step request_begin(struct control_request *request, const char *name,
+                                       struct slice node)
 {
     const struct control_command *command = find_command(name);
     if (command == NULL) {
@@ -175,6 +188,15 @@ static enum control_step request_begin(struct control_request *request, const ch
     }
     if (command->privileged && !request->control->privileged) {
         return control_fail(request, CONTROL_USAGE, "permission denied");
+    }
+    if (is_for_another(request->core, node)) {
+        if (!command->travels) {
+            return control_fail(request, CONTROL_USAGE, "this must be asked there");
+        }
+        request->command = &forwarding;
+        return request->core->cluster != NULL ? control_forward_begin(request, node, name)
+                                              : control_fail(request, CONTROL_NOTHING_MATCHED,
+                                                             "this machine is in no cluster");
     }
     request->command = command;
     if (command->selects && !control_select(request)) {
@@ -209,6 +231,7 @@ static void request_new(struct control *control, json_t *object)
     }
     request->control = control;
     request->core = control->core;
+    request->share = -1;
     buffer_init(&request->rows, CONTROL_OUT_MAX);
     arena_init(&request->arena);
     request->arguments = json_incref(json_object_get(object, "arguments"));
@@ -217,8 +240,10 @@ static void request_new(struct control *control, json_t *object)
         request->arguments = json_object();
     }
     control->request = request;
+    const json_t *node = json_object_get(object, "node");
     enum control_step step =
-        request_begin(request, json_string_value(json_object_get(object, "command")));
+        request_begin(request, json_string_value(json_object_get(object, "command")),
+                      slice_make(json_string_value(node), json_string_length(node)));
     json_decref(object);
     if (step == STEP_END && request->waiting == 0) {
         buffer_append(&control->out, buffer_slice(&request->rows));
@@ -351,7 +376,7 @@ static void turn(struct control *control)
  * disk to be mended. */
 void core_control_tick(struct core *core)
 {
-    int64_t now = core_now().steady_ms;
+    int64_t now = core_now(core).steady_ms;
     LIST_EACH(&core->controls, at, after)
     {
         struct control *control = LIST_ENTRY(at, struct control, link);

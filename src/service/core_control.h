@@ -11,7 +11,7 @@
 #include "service/core_internal.h"
 
 enum {
-    CONTROL_CONNECTIONS_MAX = 64,
+    CONTROL_CONNECTIONS_MAX = 128,
     CONTROL_OUT_HIGH = 256 << 10, /* bytes waiting for the socket: no further step */
     CONTROL_OUT_MAX = 8 << 20,
     CONTROL_STEP_NS = 2000000,
@@ -63,6 +63,7 @@ struct match {
 };
 
 struct control_command;
+struct control_forward;
 struct control_history;
 struct control_resend;
 struct drill;
@@ -83,13 +84,15 @@ struct control_request {
 
     struct selection selection;
     size_t next_id;
+    int32_t share; /* of the part of it that was looked at last; -1: none */
     uint64_t cursor;
+    struct relay_cursor messages;
     uint64_t looked_at, matched, done;
     uint64_t progress_told; /* looked_at as last told; `queue watch`: all as last told */
 
     /* A message whose row is longer than a frame, or whose deliveries are many. */
     bool has_match;
-    bool pinned; /* match.handle is */
+    bool pinned; /* match.handle is, until the next is looked for */
     struct match match;
     uint32_t match_at;
     uint64_t content_at;
@@ -103,9 +106,10 @@ struct control_request {
     struct events_search *search;
     struct control_trace *trace;
     struct control_resend *resend;
-    bool callout_done;   /* "recipients verify": the row is there */
-    struct drill *drill; /* of which this waits for the report, or NULL */
-    bool watching;       /* "queue watch": rows come as events happen, until the connection ends */
+    bool callout_done;               /* "recipients verify": the row is there */
+    struct control_forward *forward; /* to another node of the cluster, or NULL */
+    struct drill *drill;             /* of which this waits for the report, or NULL */
+    bool watching; /* "queue watch": rows come as events happen, until the connection ends */
     int64_t window_ms;
     uint32_t window_rows; /* in the second that began then */
     uint64_t missed;      /* events not told since the last row */
@@ -117,6 +121,7 @@ struct control_command {
     bool selects;
     enum control_step (*begin)(struct control_request *request); /* may be NULL */
     enum control_step (*step)(struct control_request *request);
+    bool travels; /* another member of the cluster may be asked it */
 };
 
 /* core_control.c */
@@ -161,6 +166,8 @@ json_t *control_envelope(struct control_request *request, const struct spool_mes
 json_t *control_origin(const struct spool_message *message);
 json_t *control_copy_of(const struct spool_message *message); /* id, or null */
 json_t *control_recipient(const struct match *match, uint32_t delivery);
+/* In a cluster: which part of the message this is. */
+void control_part(const struct core *core, const struct match *match, json_t *row);
 json_t *control_delivery(struct control_request *request, const struct match *match,
                          uint32_t delivery);
 const char *control_delivery_state(enum delivery_state state);
@@ -248,5 +255,6 @@ enum control_step queue_resend_step(struct control_request *request);
 void control_resend_free(struct control_resend *resend); /* NULL is allowed */
 void control_import_free(struct control_import *import); /* NULL is allowed */
 void control_trace_free(struct control_trace *trace);
+void control_forward_free(struct control_forward *forward); /* NULL is allowed */
 
 #endif

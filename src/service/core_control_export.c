@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * `queue export`: messages with envelope, origin, the state of their deliveries, and content, in
- * pieces. A message is pinned while it is being told, so its end cannot be lost half way.
+ * pieces.
  */
 #include "service/core_control.h"
 
@@ -123,6 +123,7 @@ static void put_head(struct control_request *request)
     control_set(row, "copy_of", control_copy_of(message));
     control_set(row, "envelope", control_envelope(request, message));
     control_set(row, "origin", control_origin(message));
+    control_part(request->core, &request->match, row);
     control_set(row, "recipients", recipients_piece(request));
     control_row(request, row);
 }
@@ -187,15 +188,16 @@ enum control_step queue_export_begin(struct control_request *request)
 
 enum control_step queue_export_step(struct control_request *request)
 {
-    if (request->pinned && request->match_at < request->match.message.recipient_count) {
+    if (request->has_match && request->match_at < request->match.message.recipient_count) {
         json_t *more = json_object();
         control_set(more, "recipients", recipients_piece(request));
         control_more(request, more);
         return STEP_MORE;
     }
-    if (request->pinned) {
+    if (request->has_match) {
         if (!put_content(request)) {
             control_unpin(request);
+            request->has_match = false;
             control_progress(request);
         }
         return STEP_MORE;
@@ -203,9 +205,8 @@ enum control_step queue_export_step(struct control_request *request)
     enum control_step step = control_next_match(request);
     if (request->has_match && request->match.unreadable) {
         unreadable(request);
+        request->has_match = false;
     } else if (request->has_match) {
-        spool_pin(request->core->spool, request->match.handle);
-        request->pinned = true;
         request->match_at = 0;
         request->content_at = 0;
         if (!collect_history(request)) {

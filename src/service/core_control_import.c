@@ -80,7 +80,7 @@ static void into_relay(struct control_import *import, struct spool_handle handle
     if (fate != 0) {
         relay_load_fate(relay, handle, delivery, (enum spool_fate)fate);
     } else {
-        relay_load_note(relay, handle, delivery, kind, payload, core_now());
+        relay_load_note(relay, handle, delivery, kind, payload, core_now(import->core));
     }
 }
 
@@ -112,12 +112,12 @@ static void stored(void *context, enum error error, const struct spool_handle *h
     }
     if (error == ERROR_NONE && count == 1 && !all_finished(import)) {
         import->message.sequence = spool_sequence(core->spool, handles[0]);
-        relay_together_begin(core->relay, core_now());
-        if (relay_add(core->relay, handles[0], &import->message, core_now()) != ERROR_NONE) {
+        relay_together_begin(core->relay, core_now(core));
+        if (relay_add(core->relay, handles[0], &import->message, core_now(core)) != ERROR_NONE) {
             core_out_of_memory(); /* a restart reads it with its history */
         }
         each_of_history(import, handles[0], into_relay);
-        relay_together_end(core->relay, core_now());
+        relay_together_end(core->relay, core_now(core));
     }
     struct control_request *request = import->request;
     if (error == ERROR_NONE && request->control != NULL) {
@@ -141,7 +141,7 @@ static enum control_step store(struct control_request *request, struct control_i
         control_import_free(import);
         return control_fail(request, CONTROL_USAGE, "the message is not complete");
     }
-    import->message.odometer_s = relay_odometer(core->relay, &import->message, core_now());
+    import->message.odometer_s = relay_odometer(core->relay, &import->message, core_now(core));
     spool_batch_begin(core->spool);
     enum error error =
         spool_batch_message(core->spool, &import->message, import->content, SLICE_EMPTY);

@@ -122,7 +122,7 @@ static void loaded(struct control_request *request, struct list_source *source)
 {
     const json_t *names = json_object_get(request->arguments, "names");
     source->names = (uint64_t)json_integer_value(names);
-    source->loaded_ms = core_now().wall_ms;
+    source->loaded_ms = core_now(request->core).wall_ms;
     log_event(LOG_LEVEL_INFO, "recipients-list", LOG_SLICE("source", name_of(source)),
               LOG_NUMBER("names", (int64_t)source->names));
 }
@@ -130,7 +130,7 @@ static void loaded(struct control_request *request, struct list_source *source)
 /* All is well with it at this moment. */
 static void checked(struct core *core, struct list_source *source)
 {
-    source->checked_ms = core_now().wall_ms;
+    source->checked_ms = core_now(core).wall_ms;
     source->problem[0] = '\0';
     report_list(core, name_of(source), NULL);
 }
@@ -161,7 +161,7 @@ enum control_step recipients_load_step(struct control_request *request)
     } else if (slice_equal(step, SLICE_LITERAL("add"))) {
         error = add_all(request);
     } else if (slice_equal(step, SLICE_LITERAL("end"))) {
-        error = relay_list_end(core->relay, core_now());
+        error = relay_list_end(core->relay, core_now(core));
         if (error == ERROR_NONE) {
             loaded(request, source);
             checked(core, source);

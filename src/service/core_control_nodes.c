@@ -31,8 +31,9 @@ static json_t *roles(unsigned role)
 }
 
 /* `age_ms`: the cluster was read so long ago. */
-static json_t *node_row(const struct member *member, const struct member_node *node, int64_t age_ms)
+static json_t *node_row(const struct core *core, const struct member_node *node, int64_t age_ms)
 {
+    const struct member *member = core_cluster_member(core->cluster);
     bool is_here = node->number == member_number(member);
     bool is_old = !is_here && age_ms >= LEASE_SUSPECT_MS && node->state != NODE_DOWN;
     int64_t silent_s = node->last_contact < 0 ? -1 : node->last_contact + age_ms / 1000;
@@ -48,8 +49,9 @@ static json_t *node_row(const struct member *member, const struct member_node *n
     control_set(row, "version", control_string(node->version));
     control_set(row, "place", control_string(node->place));
     control_set(row, "last_contact",
-                silent_s < 0 ? json_null()
-                             : json_integer((json_int_t)(core_now().wall_ms - silent_s * 1000)));
+                silent_s < 0
+                    ? json_null()
+                    : json_integer((json_int_t)(core_now(core).wall_ms - silent_s * 1000)));
     control_set(row, "last_contact_seconds", number_or_null(silent_s));
     control_set(row, "lanes", json_integer((json_int_t)node->lanes));
     control_set(row, "queue",
@@ -85,11 +87,63 @@ json_t *control_nodes(const struct core *core)
     int64_t age_ms;
     size_t count = list_nodes(core, &nodes, &age_ms);
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(array,
-                              node_row(core_cluster_member(core->cluster), &nodes[i], age_ms));
+        json_array_append_new(array, node_row(core, &nodes[i], age_ms));
     }
     free(nodes);
     return array;
+}
+
+static void add(int64_t *sum, int64_t number)
+{
+    *sum += number > 0 ? number : 0;
+}
+
+/* Of all members: our own as it is now, others' as they were at their last heartbeats. Who is down
+ * is left out, and named. */
+static void put_totals(const struct core *core, json_t *row)
+{
+    const struct member *member = core_cluster_member(core->cluster);
+    struct relay_totals own;
+    struct member_node *nodes;
+    int64_t age_ms;
+    size_t count = list_nodes(core, &nodes, &age_ms);
+    json_t *missing = json_array();
+    relay_totals(core->relay, &own);
+    struct node_health sum = {.messages = (int64_t)own.messages,
+                              .deliveries = (int64_t)own.deliveries,
+                              .bytes = (int64_t)own.bytes,
+                              .held = (int64_t)own.held,
+                              .dead_letters = (int64_t)own.dead_letters,
+                              .oldest_ms = own.oldest_wall_ms};
+    for (size_t i = 0; i < count; i++) {
+        const struct node_health *health = &nodes[i].health;
+        if (nodes[i].number == member_number(member)) {
+            continue;
+        }
+        if (nodes[i].state == NODE_DOWN) {
+            json_array_append_new(missing, control_string(nodes[i].name));
+            continue;
+        }
+        add(&sum.messages, health->messages);
+        add(&sum.deliveries, health->deliveries);
+        add(&sum.bytes, health->bytes);
+        add(&sum.held, health->held);
+        add(&sum.dead_letters, health->dead_letters);
+        if (health->oldest_ms > 0 && (sum.oldest_ms == 0 || health->oldest_ms < sum.oldest_ms)) {
+            sum.oldest_ms = health->oldest_ms;
+        }
+    }
+    free(nodes);
+    int64_t oldest_s = sum.oldest_ms == 0 ? 0 : (core_now(core).wall_ms - sum.oldest_ms) / 1000;
+    json_t *queue = json_object();
+    control_set(queue, "messages", json_integer((json_int_t)sum.messages));
+    control_set(queue, "deliveries", json_integer((json_int_t)sum.deliveries));
+    control_set(queue, "bytes", json_integer((json_int_t)sum.bytes));
+    control_set(queue, "oldest_seconds", json_integer((json_int_t)(oldest_s > 0 ? oldest_s : 0)));
+    control_set(queue, "held", json_integer((json_int_t)sum.held));
+    control_set(row, "queue", queue);
+    control_set(row, "dead_letters", json_integer((json_int_t)sum.dead_letters));
+    control_set(row, "missing_nodes", missing);
 }
 
 json_t *control_cluster(const struct core *core)
@@ -107,7 +161,7 @@ json_t *control_cluster(const struct core *core)
     json_t *database = json_object();
     control_set(database, "up", json_boolean(state.up));
     control_set(database, "since",
-                control_time(core_now().wall_ms - (core_now().steady_ms - state.since_ms)));
+                control_time(core_now(core).wall_ms - (core_now(core).steady_ms - state.since_ms)));
     control_set(database, "commit_ms", json_real((double)state.commit_us / 1000));
     control_set(database, "lag_ms", json_integer((json_int_t)state.lag_ms));
     control_set(database, "reason",
@@ -123,6 +177,7 @@ json_t *control_cluster(const struct core *core)
     control_set(row, "database", database);
     control_set(row, "one_copy", json_integer((json_int_t)state.one_copy));
     control_set(row, "waiting_writes", json_integer((json_int_t)state.waiting));
+    put_totals(core, row);
     return row;
 }
 
@@ -136,13 +191,13 @@ enum control_step node_list_step(struct control_request *request)
 {
     const struct core *core = request->core;
     if (core->cluster == NULL) {
-        return no_cluster(request);
+        return control_flag(request, "alone") ? STEP_END : no_cluster(request);
     }
     struct member_node *nodes;
     int64_t age_ms;
     size_t count = list_nodes(core, &nodes, &age_ms);
     for (size_t i = 0; i < count; i++) {
-        control_row(request, node_row(core_cluster_member(core->cluster), &nodes[i], age_ms));
+        control_row(request, node_row(core, &nodes[i], age_ms));
     }
     free(nodes);
     return count > 0 ? STEP_END

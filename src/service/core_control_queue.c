@@ -88,7 +88,7 @@ static struct slice reason_or(const struct control_request *request, const char 
 static enum error change_retry(struct control_request *request, struct spool_handle handle,
                                uint32_t delivery)
 {
-    enum error error = relay_retry(request->core->relay, handle, delivery, core_now());
+    enum error error = relay_retry(request->core->relay, handle, delivery, core_now(request->core));
     if (error == ERROR_NONE) {
         report_operator(request->core, EVENT_RETRIED, request->match.message.id, delivery,
                         SLICE_LITERAL("by the operator"));
@@ -100,34 +100,34 @@ static enum error change_hold(struct control_request *request, struct spool_hand
                               uint32_t delivery)
 {
     return relay_hold(request->core->relay, handle, delivery,
-                      reason_or(request, "held by the operator"), core_now());
+                      reason_or(request, "held by the operator"), core_now(request->core));
 }
 
 static enum error change_release(struct control_request *request, struct spool_handle handle,
                                  uint32_t delivery)
 {
-    return relay_release(request->core->relay, handle, delivery, core_now());
+    return relay_release(request->core->relay, handle, delivery, core_now(request->core));
 }
 
 static enum error change_redirect(struct control_request *request, struct spool_handle handle,
                                   uint32_t delivery)
 {
     return relay_redirect(request->core->relay, handle, delivery, control_argument(request, "to"),
-                          core_now());
+                          core_now(request->core));
 }
 
 static enum error change_discard(struct control_request *request, struct spool_handle handle,
                                  uint32_t delivery)
 {
     return relay_discard(request->core->relay, handle, delivery,
-                         reason_or(request, "discarded by the operator"), core_now());
+                         reason_or(request, "discarded by the operator"), core_now(request->core));
 }
 
 static enum error change_bounce(struct control_request *request, struct spool_handle handle,
                                 uint32_t delivery)
 {
     return relay_bounce(request->core->relay, handle, delivery, control_flag(request, "force"),
-                        core_now());
+                        core_now(request->core));
 }
 
 static const struct change {

@@ -153,9 +153,10 @@ static enum control_step each_name(struct control_request *request, bool forgets
     }
     for (size_t i = 0; i < json_array_size(names); i++) {
         struct slice name = name_of(request, json_array_get(names, i), domain, buffer);
-        bool good = name.length > 0 &&
-                    (forgets ? mailboxes_forget(table, name)
-                             : mailboxes_told(table, name, core_now().wall_ms) == ERROR_NONE);
+        bool good =
+            name.length > 0 &&
+            (forgets ? mailboxes_forget(table, name)
+                     : mailboxes_told(table, name, core_now(request->core).wall_ms) == ERROR_NONE);
         done += good;
         passed += !good;
     }

@@ -164,17 +164,23 @@ static bool grow(struct control_import *import)
     return true;
 }
 
-/* In doubt is also what was in flight: its server may have it. */
+/* With a node that did not answer: it may have ended there, or wait there yet. */
+static bool was_elsewhere(const struct fields *fields)
+{
+    const char *text = json_string_value(json_object_get(fields->object, "state"));
+    return text != NULL && strcmp(text, "elsewhere") == 0;
+}
+
+/* In doubt is also what was in flight: its server may have it. Whether what was elsewhere is to go
+ * only a person can know. */
 static enum delivery_state state_of(const struct fields *fields)
 {
     static const struct {
         const char *text;
         enum delivery_state state;
     } kept[] = {
-        {"held", DELIVERY_HELD},
-        {"dead", DELIVERY_DEAD},
-        {"in_doubt", DELIVERY_IN_DOUBT},
-        {"deferred", DELIVERY_DEFERRED},
+        {"held", DELIVERY_HELD},         {"elsewhere", DELIVERY_HELD},    {"dead", DELIVERY_DEAD},
+        {"in_doubt", DELIVERY_IN_DOUBT}, {"deferred", DELIVERY_DEFERRED},
     };
     const char *text = json_string_value(json_object_get(fields->object, "state"));
     enum delivery_state state = DELIVERY_WAITING;
@@ -186,10 +192,11 @@ static enum delivery_state state_of(const struct fields *fields)
                                                                             : state;
 }
 
-static struct delivery_note read_note(struct fields *fields, enum delivery_state state)
+static struct delivery_note read_note(struct fields *fields, enum delivery_state state,
+                                      int64_t now_ms)
 {
     struct delivery_note note = {
-        .when_ms = core_now().wall_ms,
+        .when_ms = now_ms,
         .next_ms = number_of(fields, "next", 0, last_ms),
         .attempts = (uint16_t)number_of(fields, "attempts", 0, UINT16_MAX),
         .strikes = (uint8_t)number_of(fields, "strikes", 0, UINT8_MAX),
@@ -222,9 +229,12 @@ static bool read_recipient(struct control_import *import, const json_t *object)
     struct imported_state imported = {
         .state = state,
         .fate = fate_from_text(&fields, text_of(&fields, "fate", TEXT_MAX)),
-        .note = read_note(&fields, state),
+        .note = read_note(&fields, state, core_wall_ms(import->core)),
         .redirect_to = text_of(&fields, "redirect_to", TEXT_MAX),
     };
+    if (was_elsewhere(&fields)) {
+        imported.note.text = SLICE_LITERAL("was with a node that did not answer the export");
+    }
     if (fields.bad || recipient.address.length == 0) {
         return false;
     }

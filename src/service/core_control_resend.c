@@ -398,8 +398,8 @@ static enum error submit(struct control_request *request, struct resent *resent)
     struct core *core = request->core;
     struct spool_message *message = &resent->message;
     message->id = core_make_id(core);
-    message->received_ms = clock_wall_ms();
-    message->odometer_s = relay_odometer(core->relay, message, core_now());
+    message->received_ms = core_wall_ms(core);
+    message->odometer_s = relay_odometer(core->relay, message, core_now(core));
     spool_batch_begin(core->spool);
     enum error error = spool_batch_message(core->spool, message, resent->content, SLICE_EMPTY);
     resent->content = NULL; /* consumed in any case */
@@ -435,9 +435,12 @@ static void pause_for_storage(struct control_request *request)
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
+static const char database_away[] = "the database does not answer: say it again when it does";
+
 static bool is_refusal(enum error error)
 {
-    return error == ERROR_SPACE || error == ERROR_IO || error == ERROR_MEMORY;
+    return error == ERROR_SPACE || error == ERROR_IO || error == ERROR_MEMORY ||
+           error == ERROR_AGAIN;
 }
 
 /* Goes on with the current one, to its end or that of the budget. */
@@ -544,6 +547,8 @@ static enum control_step end(struct control_request *request)
         return control_fail(request, CONTROL_FAILED,
                             resend->refused == ERROR_SPACE
                                 ? "no room for more: say it again when there is"
+                            : resend->refused == ERROR_AGAIN
+                                ? database_away
                                 : "the journal takes no more: say it again when it does");
     }
     if (resend->unreadable || resend->counts.unreadable > 0) {
@@ -563,7 +568,8 @@ enum control_step queue_resend_step(struct control_request *request)
         return control_fail(request, CONTROL_FAILED,
                             resend->error == ERROR_LIMIT
                                 ? "more than a million deliveries: say less at a time"
-                                : error_text(resend->error));
+                            : resend->error == ERROR_AGAIN ? database_away
+                                                           : error_text(resend->error));
     }
     spool_copies_counts(resend->copies, &resend->counts);
     if (resend->counts.messages == 0) {

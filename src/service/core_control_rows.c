@@ -4,6 +4,8 @@
  */
 #include "service/core_control.h"
 
+#include "service/core_cluster.h"
+
 #include <stdio.h>
 
 void control_set(json_t *object, const char *key, json_t *value)
@@ -92,6 +94,34 @@ static json_t *state_word(const struct relay_delivery_view *view)
     return json_string(control_delivery_state(waits_in_doubt ? DELIVERY_IN_DOUBT : view->state));
 }
 
+/* In another part of the message: who owns that knows about it. */
+static bool is_elsewhere(const struct core *core, const struct match *match, uint32_t delivery)
+{
+    return core->cluster != NULL &&
+           spool_postgres_is_elsewhere(core->spool, match->handle, delivery);
+}
+
+/* How many of its deliveries are in this part, of how many; null: all of them. */
+static json_t *part_object(const struct core *core, const struct match *match)
+{
+    uint32_t count = match->message.recipient_count, here = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        here += !is_elsewhere(core, match, i);
+    }
+    return here == count
+               ? json_null()
+               : json_pack("{sI sI}", "deliveries", (json_int_t)here, "of", (json_int_t)count);
+}
+
+void control_part(const struct core *core, const struct match *match, json_t *row)
+{
+    if (core->cluster != NULL) {
+        control_set(row, "sequence",
+                    json_integer((json_int_t)spool_sequence(core->spool, match->handle)));
+        control_set(row, "part", part_object(core, match));
+    }
+}
+
 /* What the deliveries of a row have in common. */
 struct summary {
     struct relay_delivery_view nearest;
@@ -106,7 +136,8 @@ static struct summary summarise(struct control_request *request, const struct ma
     struct slice reason = SLICE_EMPTY;
     for (uint32_t i = 0; i < match->count; i++) {
         struct relay_delivery_view view;
-        if (!relay_delivery(request->core->relay, match->handle, match->deliveries[i], &view)) {
+        if (is_elsewhere(request->core, match, match->deliveries[i]) ||
+            !relay_delivery(request->core->relay, match->handle, match->deliveries[i], &view)) {
             continue;
         }
         if (i == 0 || rank(view.state) < rank(summary.nearest.state)) {
@@ -140,7 +171,7 @@ json_t *control_message_row(struct control_request *request, const struct match 
     }
     control_set(row, "recipients", recipients);
     control_set(row, "recipient_count", json_integer(match->count));
-    int64_t age = (core_now().wall_ms - message->received_ms) / 1000;
+    int64_t age = (core_now(core).wall_ms - message->received_ms) / 1000;
     uint64_t bytes = message->header_length + message->body_length;
     control_set(row, "received", control_time(message->received_ms));
     control_set(row, "age", match->unreadable ? json_null() : json_integer(age > 0 ? age : 0));
@@ -153,6 +184,7 @@ json_t *control_message_row(struct control_request *request, const struct match 
     control_set(row, "doubt_until", control_time(summary.nearest.doubt_until_wall_ms));
     control_set(row, "server", control_server_or_null(core, shown_server(core, &summary.nearest)));
     control_set(row, "route", route_text(core, summary.nearest.route));
+    control_part(core, match, row);
     return row;
 }
 
@@ -232,7 +264,8 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
     json_t *row = json_object();
     control_set(row, "id", control_id(match->message.id, delivery));
     control_set(row, "recipient", control_recipient(match, delivery));
-    control_set(row, "state", state_word(&view));
+    control_set(row, "state",
+                is_elsewhere(core, match, delivery) ? json_string("elsewhere") : state_word(&view));
     control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
     control_set(row, "attempts", json_integer(view.attempts));
     control_set(row, "next", control_time(view.next_wall_ms));

@@ -6,6 +6,7 @@
  */
 #include "service/core_control.h"
 
+#include "service/core_cluster.h"
 #include "sys/clock.h"
 
 static bool usage(struct control_request *request, const char *error)
@@ -131,7 +132,8 @@ bool control_sender_matches(const struct selection *selection, struct slice send
 }
 
 /* What the envelope alone can tell; of one that cannot be read nothing matches. */
-static bool message_matches(const struct selection *selection, const struct match *match)
+static bool message_matches(const struct selection *selection, const struct match *match,
+                            int64_t now_ms)
 {
     if (match->unreadable) {
         return !selection->has_sender && !selection->has_recipient && !selection->has_domain &&
@@ -139,7 +141,7 @@ static bool message_matches(const struct selection *selection, const struct matc
     }
     return control_sender_matches(selection, match->message.sender) &&
            (!selection->has_older ||
-            core_now().wall_ms - match->message.received_ms >= selection->older_s * 1000);
+            now_ms - match->message.received_ms >= selection->older_s * 1000);
 }
 
 /* A message whose envelope cannot be read is in the queue all the same: it must be seen there, and
@@ -188,7 +190,7 @@ static bool match_message(struct control_request *request, struct spool_handle h
     arena_reset(&request->arena);
     uint32_t candidates = count_candidates(request, handle, only);
     if (candidates == 0 || !read_message(request, handle) ||
-        !message_matches(&request->selection, match)) {
+        !message_matches(&request->selection, match, core_wall_ms(request->core))) {
         return false;
     }
     match->handle = handle;
@@ -218,6 +220,20 @@ bool control_parse_id(const json_t *text, struct message_id *ret_id, uint32_t *r
     return id_from_text(slice_take(whole, slash), ret_id);
 }
 
+/* Several parts of a message may be here. */
+static struct spool_handle find_part(struct control_request *request, struct message_id id)
+{
+    const struct core *core = request->core;
+    if (core->cluster == NULL) {
+        return spool_find(core->spool, id);
+    }
+    struct spool_handle handle = spool_postgres_next_part(core->spool, id, request->share);
+    if (handle.index != SPOOL_NO_HANDLE.index) {
+        request->share = spool_postgres_share(core->spool, handle);
+    }
+    return handle;
+}
+
 /* The next candidate. False: there is none. */
 static bool next_candidate(struct control_request *request, struct spool_handle *ret_handle,
                            uint32_t *ret_only)
@@ -226,14 +242,18 @@ static bool next_candidate(struct control_request *request, struct spool_handle 
     *ret_handle = SPOOL_NO_HANDLE;
     json_t *ids = request->selection.ids;
     if (ids == NULL) {
-        return relay_next_message(request->core->relay, &request->cursor, ret_handle);
+        return relay_next_message(request->core->relay, &request->messages, ret_handle);
     }
     struct message_id id;
     if (request->next_id >= json_array_size(ids)) {
         return false;
     }
-    if (control_parse_id(json_array_get(ids, request->next_id++), &id, ret_only)) {
-        *ret_handle = spool_find(request->core->spool, id);
+    if (control_parse_id(json_array_get(ids, request->next_id), &id, ret_only)) {
+        *ret_handle = find_part(request, id);
+    }
+    if (ret_handle->index == SPOOL_NO_HANDLE.index || request->core->cluster == NULL) {
+        request->next_id++; /* no more of it here */
+        request->share = -1;
     }
     return true;
 }
@@ -243,11 +263,13 @@ enum control_step control_next_match(struct control_request *request)
     int64_t until = clock_steady_ns() + CONTROL_STEP_NS;
     struct spool_handle handle;
     uint32_t only;
+    control_unpin(request);
     request->has_match = false;
     for (unsigned i = 0; next_candidate(request, &handle, &only); i++) {
         request->looked_at++;
         if (handle.index != SPOOL_NO_HANDLE.index && match_message(request, handle, only)) {
-            request->has_match = true;
+            spool_pin(request->core->spool, handle); /* else it may be another's at the next turn */
+            request->pinned = request->has_match = true;
             request->matched++;
             return STEP_MORE;
         }

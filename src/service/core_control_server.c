@@ -47,9 +47,9 @@ static json_t *server_row(const struct core *core, uint32_t index)
 
 /* ---- status ---------------------------------------------------------------------------------- */
 
-static int64_t age_of(int64_t wall_ms)
+static int64_t age_of(const struct core *core, int64_t wall_ms)
 {
-    int64_t age = wall_ms == 0 ? 0 : (core_now().wall_ms - wall_ms) / 1000;
+    int64_t age = wall_ms == 0 ? 0 : (core_now(core).wall_ms - wall_ms) / 1000;
     return age > 0 ? age : 0;
 }
 
@@ -161,9 +161,9 @@ static json_t *lane_reason(const struct core *core, const struct relay_lane_view
 }
 
 /* How far a drain is: deliveries a second since it began, and how long that makes the rest. */
-static void set_progress(json_t *row, const struct relay_lane_view *lane)
+static void set_progress(const struct core *core, json_t *row, const struct relay_lane_view *lane)
 {
-    int64_t ms = core_now().steady_ms - lane->drain_since_ms;
+    int64_t ms = core_now(core).steady_ms - lane->drain_since_ms;
     bool drains = lane->state == LANE_DRAINING;
     bool known = drains && lane->done > 0 && ms > 0;
     double rate = known ? (double)lane->done * 1000 / (double)ms : 0;
@@ -194,10 +194,10 @@ static json_t *lanes_piece(struct control_request *request)
         control_set(lane, "state", json_string(lane_state(view.state)));
         control_set(lane, "deliveries", json_integer((json_int_t)view.deliveries));
         control_set(lane, "server", control_server_or_null(core, view.server));
-        set_progress(lane, &view);
+        set_progress(core, lane, &view);
         control_set(lane, "switches", json_integer((json_int_t)view.switches));
         control_set(lane, "oldest_seconds",
-                    view.oldest_wall_ms != 0 ? json_integer(age_of(view.oldest_wall_ms))
+                    view.oldest_wall_ms != 0 ? json_integer(age_of(core, view.oldest_wall_ms))
                                              : json_null());
         control_set(lane, "since", control_time(stopped_since(core, &view)));
         control_set(lane, "reason", lane_reason(core, &view));
@@ -206,13 +206,13 @@ static json_t *lanes_piece(struct control_request *request)
     return lanes;
 }
 
-static json_t *queue_object(const struct relay_totals *totals)
+static json_t *queue_object(const struct core *core, const struct relay_totals *totals)
 {
     json_t *queue = json_object();
     control_set(queue, "messages", json_integer((json_int_t)totals->messages));
     control_set(queue, "deliveries", json_integer((json_int_t)totals->deliveries));
     control_set(queue, "bytes", json_integer((json_int_t)totals->bytes));
-    control_set(queue, "oldest_seconds", json_integer(age_of(totals->oldest_wall_ms)));
+    control_set(queue, "oldest_seconds", json_integer(age_of(core, totals->oldest_wall_ms)));
     control_set(queue, "held", json_integer((json_int_t)totals->held));
     control_set(queue, "in_doubt", json_integer((json_int_t)totals->in_doubt));
     return queue;
@@ -293,14 +293,14 @@ static json_t *status_row(struct control_request *request)
     control_set(row, "accepted",
                 json_pack("{sI sI}", "messages", (json_int_t)core->accepted_messages, "bytes",
                           (json_int_t)core->accepted_bytes));
-    control_set(row, "now", json_integer(core_now().wall_ms));
+    control_set(row, "now", json_integer(core_now(core).wall_ms));
     control_set(row, "loading", json_boolean(!core->loaded));
     control_set(row, "accepting", json_boolean(state.accepting == ERROR_NONE));
     const char *why = state.reason[0] != 0 ? state.reason : error_text(state.accepting);
     control_set(row, "accepting_reason",
                 state.accepting == ERROR_NONE ? json_null() : control_string(slice_from_text(why)));
     control_set(row, "settings", settings_object(core->config));
-    control_set(row, "queue", queue_object(&totals));
+    control_set(row, "queue", queue_object(core, &totals));
     control_set(row, "dead_letters", json_integer((json_int_t)totals.dead_letters));
     control_set(row, "servers", servers_piece(request));
     control_set(row, "lanes", lanes_piece(request));
@@ -481,7 +481,7 @@ static enum control_step each_server(struct control_request *request, server_fn 
     for (uint32_t i = server_from(core, 0); i != NO_INDEX; i = server_from(core, i + 1)) {
         if (is_named(request, i) && (named || is_for_all(core, i))) {
             /* Being in that state already is what was asked for. */
-            enum error error = fn(core->relay, i, core_now());
+            enum error error = fn(core->relay, i, core_now(core));
             if (error == ERROR_MISSING) {
                 return control_fail(request, CONTROL_NOTHING_MATCHED,
                                     "DNS named this server for a relay; it is in no configuration");

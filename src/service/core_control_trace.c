@@ -196,9 +196,46 @@ enum control_step history_begin(struct control_request *request)
                : control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
 }
 
+/* The next of "ids". True: its search begins. */
+static bool next_id(struct control_request *request)
+{
+    const json_t *id = json_array_get(json_object_get(request->arguments, "ids"), request->next_id);
+    if (id == NULL) {
+        return false;
+    }
+    events_search_free(request->search);
+    request->search = events_search_new(request->core->events,
+                                        slice_make(json_string_value(id), json_string_length(id)),
+                                        found, request);
+    request->next_id++;
+    request->trace->end = request->search == NULL;
+    return request->search != NULL;
+}
+
+static enum control_step trace_ids_begin(struct control_request *request, const json_t *ids)
+{
+    struct message_id id;
+    bool good = json_is_array(ids) && json_array_size(ids) <= EVENTS_IDS_MAX;
+    for (size_t i = 0; good && i < json_array_size(ids); i++) {
+        const json_t *text = json_array_get(ids, i);
+        good = json_is_string(text) &&
+               id_from_text(slice_make(json_string_value(text), json_string_length(text)), &id);
+    }
+    if (!good || json_array_size(ids) == 0) {
+        return control_fail(request, CONTROL_USAGE, "\"ids\" must be ids, not too many");
+    }
+    return trace_new(request) && next_id(request)
+               ? STEP_MORE
+               : control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
+}
+
 enum control_step trace_begin(struct control_request *request)
 {
     struct slice what = control_argument(request, "what");
+    const json_t *ids = json_object_get(request->arguments, "ids");
+    if (ids != NULL) {
+        return trace_ids_begin(request, ids);
+    }
     if (what.length == 0 || what.length > 1000) {
         return control_fail(request, CONTROL_USAGE, "trace needs an id, address or Message-ID");
     }
@@ -230,6 +267,9 @@ enum control_step trace_step(struct control_request *request)
         trace->stepping = true;
         events_search_step(request->search);
         return STEP_WAIT;
+    }
+    if (next_id(request)) {
+        return STEP_MORE;
     }
     if (request->matched == 0) {
         return control_fail(request, CONTROL_NOTHING_MATCHED, "nothing matched");

@@ -40,7 +40,7 @@ static void put_missed(struct control_request *request, int64_t time_ms)
 
 static bool has_room(struct control_request *request)
 {
-    int64_t now = core_now().steady_ms;
+    int64_t now = core_now(request->core).steady_ms;
     if (now - request->window_ms >= 1000) {
         request->window_ms = now;
         request->window_rows = 0;

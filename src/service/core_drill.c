@@ -14,6 +14,7 @@
 
 #include "base/date.h"
 #include "relay/freeze.h"
+#include "service/core_cluster.h"
 #include "sys/clock.h"
 #include "sys/random.h"
 
@@ -134,7 +135,7 @@ static void write_content(struct buffer *to, const struct core *core, const stru
     char date[DATE_TEXT_SIZE];
     struct slice host = core->config->hostname;
     unsigned long long token = drill->token;
-    date_to_text(clock_wall_ms(), date);
+    date_to_text(core_wall_ms(core), date);
     buffer_printf(to, "Date: %s\r\nFrom: Fire drill <postmaster@%.*s>\r\nTo: <%.*s>\r\n", date,
                   SLICE_PRINT(host), SLICE_PRINT(drill->recipient));
     buffer_printf(to, "Subject: Fire drill of %.*s, message %u of %u\r\n",
@@ -164,7 +165,7 @@ static struct notice *make_message(struct core *core, const struct drill *drill,
     *to = (struct spool_recipient){.address = address, .notify = SPOOL_NOTIFY_NEVER};
     notice->message = (struct spool_message){
         .id = core_make_id(core),
-        .received_ms = clock_wall_ms(),
+        .received_ms = core_wall_ms(core),
         .flags = SPOOL_DRILL | (drill->envelope_only ? SPOOL_ENVELOPE_ONLY : 0),
         .header_length = header_length,
         .body_length = notice->content.length - header_length,
@@ -172,14 +173,14 @@ static struct notice *make_message(struct core *core, const struct drill *drill,
         .recipients = to,
         .recipient_count = 1,
     };
-    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now());
+    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now(core));
     return notice;
 }
 
 /* Those whose time has come: the first at once, the others evenly. */
 static void inject(struct core *core, struct drill *drill)
 {
-    int64_t gone_ms = core_now().steady_ms - drill->began_ms;
+    int64_t gone_ms = core_now(core).steady_ms - drill->began_ms;
     for (unsigned i = 0; i < MESSAGES_A_TICK && drill->injected < drill->messages &&
                          (int64_t)drill->injected * drill->ms <= gone_ms * drill->messages;
          i++) {
@@ -217,7 +218,7 @@ static void run(struct core *core, struct drill *drill)
         if (drill->recipient.length > 0 && !core->stopping) {
             inject(core, drill);
         }
-        int64_t gone_ms = core_now().steady_ms - drill->began_ms;
+        int64_t gone_ms = core_now(core).steady_ms - drill->began_ms;
         tell(drill, (uint64_t)(gone_ms < drill->ms ? gone_ms : drill->ms) / 1000,
              (uint64_t)(drill->ms + 999) / 1000);
         return;
@@ -241,7 +242,7 @@ static void end_in_trouble(struct core *core)
     bool all = is_in_trouble(core);
     for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
         if ((all || core->routes[i].quota_reached) &&
-            relay_thaw(core->relay, i, RELAY_THAW_STORAGE, core_now()) > 0) {
+            relay_thaw(core->relay, i, RELAY_THAW_STORAGE, core_now(core)) > 0) {
             core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
         }
     }
@@ -385,8 +386,8 @@ static struct drill *drill_new(struct core *core, const struct route_config *rou
     arena_init(&drill->arena);
     drill->domain = arena_copy(&drill->arena, route->name);
     drill->token = random_u64();
-    drill->began_ms = core_now().steady_ms;
-    drill->began_wall_ms = core_now().wall_ms;
+    drill->began_ms = core_now(core).steady_ms;
+    drill->began_wall_ms = core_now(core).wall_ms;
     drill->ms = ms;
     drill->messages = messages;
     if (drill->domain.data == NULL || !choose_recipient(drill, route, domain)) {
@@ -395,6 +396,27 @@ static struct drill *drill_new(struct core *core, const struct route_config *rou
     }
     list_append(&core->drills, &drill->link);
     return drill;
+}
+
+/* What is frozen is this node's hand-over. */
+static bool is_elsewhere(struct control_request *request, struct slice domain)
+{
+    const struct core *core = request->core;
+    struct slice owner =
+        core->cluster != NULL ? core_cluster_owner(core->cluster, domain) : SLICE_EMPTY;
+    if (owner.length == 0) {
+        return false;
+    }
+    struct buffer text;
+    buffer_init(&text, 0);
+    buffer_printf(&text, "its mail is handed over by node %.*s: ask that one (--node %.*s)",
+                  SLICE_PRINT(owner), SLICE_PRINT(owner));
+    buffer_put_u8(&text, 0);
+    struct slice kept = arena_copy(&request->arena, buffer_slice(&text));
+    buffer_done(&text);
+    (void)control_fail(request, CONTROL_NOTHING_MATCHED,
+                       kept.data != NULL ? (const char *)kept.data : error_text(ERROR_MEMORY));
+    return true;
 }
 
 enum control_step drill_begin(struct control_request *request)
@@ -415,6 +437,9 @@ enum control_step drill_begin(struct control_request *request)
         return control_fail(request, CONTROL_FAILED,
                             "no drill: drill-recipient is not in that domain");
     }
+    if (is_elsewhere(request, domain)) {
+        return STEP_END;
+    }
     if (is_in_trouble(core) || core->routes[route].quota_reached) {
         return control_fail(request, CONTROL_FAILED, "no drill: no mail can be stored");
     }
@@ -423,7 +448,7 @@ enum control_step drill_begin(struct control_request *request)
     if (drill == NULL) {
         return control_fail(request, CONTROL_FAILED, error_text(ERROR_MEMORY));
     }
-    enum relay_freeze_bar bar = relay_freeze(core->relay, route, ms, core_now());
+    enum relay_freeze_bar bar = relay_freeze(core->relay, route, ms, core_now(core));
     if (bar != RELAY_FREEZE_DONE) {
         drill_free(drill);
         return bar == RELAY_FREEZE_LOADING ? control_not_yet(request)
@@ -452,7 +477,7 @@ enum control_step drill_stop_begin(struct control_request *request)
     }
     for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
         if ((only == NO_INDEX || only == i) &&
-            relay_thaw(core->relay, i, RELAY_THAW_STOP, core_now()) > 0) {
+            relay_thaw(core->relay, i, RELAY_THAW_STOP, core_now(core)) > 0) {
             json_t *row = json_object();
             control_set(row, "domain", control_string(core->config->relay.routes[i].name));
             control_row(request, row);

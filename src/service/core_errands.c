@@ -59,7 +59,7 @@ bool core_errands_send(struct core *core, const struct errand *what)
         return false;
     }
     *sent = (struct sent){.number = ++errands->last_number,
-                          .deadline_ms = core_now().steady_ms + what->timeout_ms + HELPER_MS,
+                          .deadline_ms = core_now(core).steady_ms + what->timeout_ms + HELPER_MS,
                           .fn = what->fn,
                           .context = what->context,
                           .url = strdup(what->url),
@@ -105,7 +105,7 @@ static struct sent *overdue(struct errands *errands, int64_t now_ms)
 void core_errands_tick(struct core *core)
 {
     const struct errand_answer nothing = {.problem = "the helper has not answered"};
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(core).steady_ms;
     for (struct sent *sent; (sent = overdue(core->errands, now_ms)) != NULL;) {
         end(core->errands, sent, &nothing);
     }

@@ -33,7 +33,7 @@ static const char *outcome_text(enum relay_etrn_outcome outcome)
 /* Anybody may ask, as often as he likes: the log must not grow with that. */
 static void report_denied(struct core *core, const char *client, struct slice domain)
 {
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(core).steady_ms;
     core->etrn_denied++;
     if (core->etrn_denied_told_ms != 0 && now_ms - core->etrn_denied_told_ms < DENIED_EACH_MS) {
         return;
@@ -111,7 +111,7 @@ bool core_etrn_take(struct core_edge_in *in, struct slice frame)
     if (reader.failed || domain.length == 0 || reader.rest.length > 0) {
         return false;
     }
-    struct relay_etrn etrn = relay_etrn(core->relay, domain, subdomains, &client, core_now());
+    struct relay_etrn etrn = relay_etrn(core->relay, domain, subdomains, &client, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     report(core, &client, domain, subdomains, &etrn);
     core_answer_begin(core, CHANNEL_ETRN_DONE, token, (uint8_t)etrn.outcome);

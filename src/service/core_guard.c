@@ -10,6 +10,7 @@
  */
 #include "service/guard.h"
 
+#include "base/hash.h"
 #include "base/utf8.h"
 #include "service/core_control.h"
 #include "sys/log.h"
@@ -38,6 +39,9 @@ struct core_guard {
     enum guard_place watch, witness;
     int64_t asked_ms; /* when these were heard; far back: never */
     char reason[160]; /* why its server is away, as last seen */
+    /* Where and how it is reached, in a number: now, and when it was seen at work. 0: not known. */
+    uint64_t place, seen_place;
+    bool moved; /* it rests since the two differ */
 };
 
 struct guards {
@@ -75,7 +79,7 @@ static struct core_guard *find_or_add(struct core *core, struct slice name)
     at->core = core;
     memcpy(at->name, name.data, name.length);
     at->asked_ms = INT64_MIN / 2;
-    guard_init(&at->guard, core_now().steady_ms, core_now().wall_ms);
+    guard_init(&at->guard, core_now(core).steady_ms, core_now(core).wall_ms);
     list_append(&core->guards->all, &at->link);
     core->guards->count++;
     return at;
@@ -178,7 +182,7 @@ static void changed(struct core_guard *at, const char *was)
               LOG_TEXT("was", was), LOG_TEXT("state", state),
               LOG_TEXT("by", guard->by_hand ? "hand" : "itself"), LOG_TEXT("text", guard->text));
     const struct event event = {.kind = EVENT_GUARD,
-                                .time_ms = core_now().wall_ms,
+                                .time_ms = core_now(at->core).wall_ms,
                                 .id = EVENTS_NO_MESSAGE,
                                 .delivery = EVENTS_NO_DELIVERY,
                                 .subject = name_of(at),
@@ -194,7 +198,7 @@ static void changed(struct core_guard *at, const char *was)
 static void look_at_server(struct core_guard *at, struct guard_facts *ret_facts)
 {
     struct relay_server_view view;
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(at->core);
     relay_server(at->core->relay, at->config->server, &view);
     *ret_facts = (struct guard_facts){.steady_ms = now.steady_ms,
                                       .wall_ms = now.wall_ms,
@@ -222,6 +226,8 @@ void core_guards_tick(struct core *core)
             struct guard_facts facts;
             look_at_server(at, &facts);
             const char *was = guard_state_text(&at->guard, at->config);
+            at->seen_place = facts.up ? at->place : at->seen_place;
+            at->moved = at->moved && !facts.up;
             if (guard_step(&at->guard, at->config, &facts, new_run())) {
                 changed(at, was);
             }
@@ -231,6 +237,53 @@ void core_guards_tick(struct core *core)
             keep(at);
             loop_later_ask(core->control_later);
         }
+    }
+}
+
+/* ---- where its server is ----------------------------------------------------------------------
+ */
+
+static uint64_t mix(uint64_t sum, struct slice bytes)
+{
+    return hash_bytes((struct hash_key){sum, bytes.length}, bytes);
+}
+
+static uint64_t where_is(const struct core_guard *at)
+{
+    const struct server_config *server = &at->core->config->relay.servers[at->config->server];
+    const uint32_t ways[] = {(uint32_t)server->protocol, (uint32_t)server->tls,
+                             (uint32_t)server->proxy, server->has_source, server->address_count};
+    uint64_t sum = mix(1, slice_make(ways, sizeof(ways)));
+    if (server->has_source) {
+        sum = mix(sum, slice_make(server->source.bytes, sizeof(server->source.bytes)));
+    }
+    for (uint32_t i = 0; i < server->address_count; i++) {
+        const struct server_address *address = &server->addresses[i];
+        sum = mix(sum, address->is_literal
+                           ? slice_make(address->literal.bytes, sizeof(address->literal.bytes))
+                           : address->host);
+        sum = mix(sum, slice_make(&address->port, sizeof(address->port)));
+    }
+    return sum | 1;
+}
+
+/* A server that others have mistyped is not one that has gone; and whoever mends the words finds
+ * the guard as it was. */
+static void look_where(struct core_guard *at)
+{
+    uint64_t before = at->place;
+    const char *was = guard_state_text(&at->guard, at->config);
+    at->place = where_is(at);
+    if (before == 0 || before == at->place) {
+        return;
+    }
+    if (at->guard.phase == GUARD_WATCHING && at->seen_place == 0) {
+        at->seen_place = before; /* as it was in our life before */
+    }
+    bool again = at->moved && at->place == at->seen_place;
+    if (guard_moved(&at->guard, again, core_now(at->core).wall_ms)) {
+        at->moved = !again;
+        changed(at, was);
     }
 }
 
@@ -246,6 +299,7 @@ void core_guards_reconfigure(struct core *core)
         struct core_guard *at = find_or_add(core, core->config->guards[i].name);
         if (at != NULL) {
             at->config = &core->config->guards[i];
+            look_where(at);
         }
     }
 }
@@ -347,7 +401,7 @@ enum by_hand { START, UNDO, RESET };
 static enum control_step change_by_hand(struct control_request *request, enum by_hand what)
 {
     struct core_guard *at = asked_for(request);
-    int64_t wall_ms = core_now().wall_ms;
+    int64_t wall_ms = core_now(request->core).wall_ms;
     if (!request->core->loaded) {
         return control_not_yet(request);
     }
@@ -362,7 +416,7 @@ static enum control_step change_by_hand(struct control_request *request, enum by
         return control_fail(request, CONTROL_NOTHING_MATCHED, why);
     }
     changed(at, was);
-    request->waiting_since_ms = core_now().steady_ms;
+    request->waiting_since_ms = core_now(request->core).steady_ms;
     return STEP_MORE;
 }
 
@@ -392,7 +446,7 @@ enum control_step guard_changed_step(struct control_request *request)
         control_row(request, row_of(at));
         return STEP_END;
     }
-    if (core_now().steady_ms - request->waiting_since_ms >= CONTROL_WAIT_MS) {
+    if (core_now(request->core).steady_ms - request->waiting_since_ms >= CONTROL_WAIT_MS) {
         return control_fail(request, CONTROL_NOTHING_MATCHED,
                             "the journal cannot be written; the change holds and will be written "
                             "when it can be");
@@ -418,7 +472,7 @@ static void take_end(struct core_guard *at, const json_t *end)
         at->given = false;
         return;
     }
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(at->core);
     const char *was = guard_state_text(&at->guard, at->config);
     utf8_clean(slice_from_text(lost || text == NULL ? LOST : text), "\n\t", clean, sizeof(clean));
     counter_add(at->core->counters, COUNTER_GUARD_RUNS, 1);
@@ -467,7 +521,7 @@ static void take_places(struct core *core, const json_t *places)
         if (at != NULL) {
             at->watch = place_of(json_object_get(place, "watch"));
             at->witness = place_of(json_object_get(place, "witness"));
-            at->asked_ms = core_now().steady_ms;
+            at->asked_ms = core_now(core).steady_ms;
         }
     }
 }

@@ -25,7 +25,7 @@
 enum {
     COMMITS_KEPT_MAX = 1024,
     RELIEF_MS = 2,
-    AHEAD_TOLD_MS = 1000,
+    AHEAD_TOLD_MS = 10, /* mail that nodes have in their journals is put in order by it */
     QUOTA_CHECK_BYTES = 16 << 20,
     ANSWER_BYTES = 1 + 8 + 1,
     ROUTE_BYTES = 1 + 4 + 4 + 1 + 1 + 4 + 8,
@@ -185,7 +185,7 @@ bool core_in_relay(struct core *core, struct spool_handle handle, struct spool_m
         return true; /* in a cluster its owner hears of it from the spool, be it we ourselves */
     }
     message->sequence = spool_sequence(core->spool, handle);
-    enum error error = relay_add(core->relay, handle, message, core_now());
+    enum error error = relay_add(core->relay, handle, message, core_now(core));
     if (error != ERROR_NONE) {
         report_problem("message stored but not scheduled", error);
         return false;
@@ -201,12 +201,12 @@ static bool relay_commit(struct commit *commit)
     if (!commit->is_held || commit->handle.index == SPOOL_NO_HANDLE.index) {
         return core_in_relay(core, commit->handle, &commit->message);
     }
-    relay_together_begin(core->relay, core_now());
+    relay_together_begin(core->relay, core_now(core));
     bool done = core_in_relay(core, commit->handle, &commit->message);
     for (uint32_t i = 0; done && i < commit->message.recipient_count; i++) {
-        relay_load_note(core->relay, commit->handle, i, NOTE_HOLD, commit->hold, core_now());
+        relay_load_note(core->relay, commit->handle, i, NOTE_HOLD, commit->hold, core_now(core));
     }
-    relay_together_end(core->relay, core_now());
+    relay_together_end(core->relay, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     return done;
 }
@@ -295,7 +295,7 @@ static bool loops(struct commit *commit)
 {
     bool is_back = (commit->message.flags & CHANNEL_OWN_TRACE) != 0;
     commit->message.flags &= ~CHANNEL_OWN_TRACE;
-    if (!is_back || !relay_loop(commit->core->relay, &commit->message, core_now())) {
+    if (!is_back || !relay_loop(commit->core->relay, &commit->message, core_now(commit->core))) {
         return false;
     }
     core_act(commit->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
@@ -352,7 +352,7 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
         error = ERROR_LOOP;
     }
     if (error == ERROR_NONE) {
-        commit->message.odometer_s = relay_odometer(core->relay, &commit->message, core_now());
+        commit->message.odometer_s = relay_odometer(core->relay, &commit->message, core_now(core));
         spool_batch_begin(core->spool);
         error = spool_batch_message(core->spool, &commit->message, upload.content, tail);
         if (error == ERROR_NONE && commit->is_held) {
@@ -444,7 +444,7 @@ static void take_sent_on(struct core *core, struct reader *reader)
     }
     relay_lane(core->relay, route, &lane);
     if (lane.chain_length > 0) {
-        relay_server_doubted(core->relay, lane.chain[0], core_now());
+        relay_server_doubted(core->relay, lane.chain[0], core_now(core));
         core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     }
 }
@@ -459,7 +459,7 @@ static void take_frame(struct core_edge_in *in, struct slice frame)
     if (type == CHANNEL_CONTACT && length == sizeof(front)) {
         struct ip_address from;
         memcpy(from.bytes, front + 1, sizeof(from.bytes));
-        relay_contact(in->core->relay, &from, core_now());
+        relay_contact(in->core->relay, &from, core_now(in->core));
         core_act(in->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
         return;
     }

@@ -11,6 +11,7 @@
  *   core_recipients.c  which recipients exist: requests of edge-in, callouts, the files
  *   core_job.c      relay's sessions and jobs: attempt notes, GO, results, DURABLE
  *   core_out*.c     the rings to edge-out, and its reports
+ *   core_early.c    those about mail that is not here yet
  *   core_names.c    the last good addresses of servers' names
  *   core_act.c      relay's actions; what they write, kept until it is durable
  *   core_drill.c    fire drills: their messages, their report
@@ -175,7 +176,8 @@ struct core {
     uint64_t late;                  /* messages and fates of another writer that came late */
     struct id_maker ids;
     struct core_cluster *cluster; /* NULL: this machine is alone */
-    int64_t started_wall_ms;
+    int64_t started_wall_ms;      /* by our own clock */
+    int64_t started_steady_ms;
     uint64_t accepted_messages, accepted_bytes; /* since then */
 
     struct loop_timer *tick;
@@ -226,6 +228,8 @@ struct core {
     struct link unsendable; /* struct job: no ticket could be made, relay is to be told */
     struct link unprepared; /* struct job: what it is about cannot be had just now */
     struct link unnoted;    /* struct job: the attempt note could not be written yet */
+    struct link early;      /* struct early: reports of mail that is not here yet */
+    uint32_t early_count;   /* with those that the spool has */
     struct link names;      /* struct core_name: last good addresses */
     uint32_t name_count;
     struct buffer frame; /* being built */
@@ -278,7 +282,10 @@ static inline struct slice core_server_name(const struct core *core, uint32_t se
 
 /* A server of the configuration, or an exchanger that is there. */
 bool core_has_server(const struct core *core, struct slice name);
-struct relay_time core_now(void);
+/* By this all of core goes: in a cluster the wall time is the database's (shared_clock.h), so that
+ * what a node notes means the same to the next owner of it; else the machine's. */
+struct relay_time core_now(const struct core *core);
+int64_t core_wall_ms(const struct core *core);
 struct message_id core_make_id(struct core *core);
 /* Calls back who asked core_stop(), once nothing is under way. */
 void core_check_stopped(struct core *core);
@@ -428,6 +435,7 @@ struct notice {
     struct spool_message message;
     struct buffer content;
     struct spool_handle handle; /* once it is stored */
+    struct spool_handle about;  /* whose deliveries it tells of, or none */
 };
 /* For RELAY_BOUNCE and RELAY_NOTICE. On an error (memory, or the original cannot be read) the
  * caller must not write the fates of a bounce. */
@@ -441,6 +449,8 @@ void notice_free(struct notice *notice);
 void report_accepted(struct core *core, const struct spool_message *message);
 void report_relay_event(struct core *core, const struct relay_action *action);
 void report_attempt(struct core *core, const struct job *job);
+/* Delivered, as edge-out says, though relay does not know it (core_early.c). */
+void report_early(struct core *core, struct message_id id, uint32_t delivery, struct slice server);
 void report_operator(struct core *core, enum event_kind kind, struct message_id id,
                      uint32_t delivery, struct slice reason);
 /* It is a copy of another message, which `server` has taken for its `deliveries`, of `all`. */

@@ -380,7 +380,7 @@ static enum error note_attempt(struct core *core, struct job *job)
     struct spool_handle handle;
     const uint32_t *deliveries;
     uint32_t count;
-    enum error error = relay_attempt_note(core->relay, job->id, core_now(), &kind, &payload,
+    enum error error = relay_attempt_note(core->relay, job->id, core_now(core), &kind, &payload,
                                           &handle, &deliveries, &count);
     if (error != ERROR_NONE) {
         return error;
@@ -425,7 +425,7 @@ static void go_on(struct core *core, struct core_session *session)
 
 void core_job_lease(struct core *core, bool is_held)
 {
-    relay_lease(core->relay, is_held, core_now());
+    relay_lease(core->relay, is_held, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     LIST_EACH(&core->sessions_list, at, after)
     {
@@ -461,7 +461,7 @@ void core_job_settle(struct core *core, struct job *job, bool reused,
     job_unpin(core, job); /* nobody reads by its ticket any more */
     uint64_t id = job->id;
     uint32_t session = job->session;
-    relay_result(core->relay, id, session, reused, results, count, core_now());
+    relay_result(core->relay, id, session, reused, results, count, core_now(core));
     core_act(core, SPOOL_SYNCED, (struct core_after){.job = id, .has_job = true});
     ask_again(core, session);
 }
@@ -502,7 +502,7 @@ void core_out_durable(struct core *core, uint64_t id)
         core_out_send_plain(core, &core->out[session->edge], CHANNEL_CLOSE, session->id);
         core_session_free(core, session);
     }
-    relay_result_durable(core->relay, id, core_now());
+    relay_result_durable(core->relay, id, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     go_if_first(core, map_get(&core->sessions, session_id));
 }
@@ -524,6 +524,7 @@ void core_session_forget_jobs(struct core *core, struct core_session *session)
 static void end_foreign(struct core *core, struct core_session *session)
 {
     uint32_t id = session->id;
+    core_early_forget(core, session->edge, id, false);
     while (session != NULL && !list_is_empty(&session->jobs)) {
         struct job *job = LIST_ENTRY(session->jobs.next, struct job, on_session);
         list_remove(&job->on_session);
@@ -555,7 +556,7 @@ void core_session_end(struct core *core, struct core_session *session,
     }
     core_session_forget_jobs(core, session);
     core_session_free(core, session);
-    relay_session_ended(core->relay, id, reply, core_now());
+    relay_session_ended(core->relay, id, reply, core_now(core));
     core_act(core, SPOOL_SYNCED, CORE_NOTHING_AFTER);
 }
 
@@ -578,6 +579,7 @@ static void prepare_again(struct core *core)
 void core_out_tick(struct core *core)
 {
     prepare_again(core);
+    core_early_tick(core);
     struct link again;
     list_init(&again);
     LIST_EACH(&core->unnoted, at, after)

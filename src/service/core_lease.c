@@ -51,7 +51,7 @@ void core_lease_late_fate(void *context, struct message_id id, struct spool_hand
     if (!gone && ours == 0) {
         error = relay_ended_elsewhere(core->relay, handle, delivery, fate,
                                       SLICE_LITERAL("by the machine that was taken over from"),
-                                      core_now());
+                                      core_now(core));
     }
     bool twice = error != ERROR_NONE && is_handed_over(fate) && (ours == 0 || is_handed_over(ours));
     log_event(twice ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, twice ? "delivered-twice" : "late-fate",
@@ -93,7 +93,7 @@ static void tell(struct core *core, const struct lease_page *lease)
              "%s is not known to have stopped: what it may still write is looked for", lease->of);
     report_alert_while(core, ALERT_UNFENCED, unfenced, text);
     /* At a start it may not have had its turn. */
-    bool settled = core_now().wall_ms - lease->since_ms > 3 * (int64_t)lease->after_ms;
+    bool settled = core_now(core).wall_ms - lease->since_ms > 3 * (int64_t)lease->after_ms;
     snprintf(text, sizeof(text), "%s does not stand by", lease->of);
     report_alert_while(core, ALERT_NO_STANDBY, settled && !stands_by && !lease->taken_over, text);
     snprintf(text, sizeof(text), "%s was still at work when it was taken over from: see the log",

@@ -71,7 +71,7 @@ static void must_wait(struct logins *logins, int kind, struct slice subject, con
     static const char *const others[KINDS] = {"strangers at other accounts", "other clients"};
     struct waiting *place = find_place(logins->waiting[kind], subject);
     bool is_other = place == &logins->waiting[kind][WAITING_MAX];
-    int64_t now_ms = core_now().steady_ms, until_ms = now_ms + wait_ms;
+    int64_t now_ms = core_now(logins->core).steady_ms, until_ms = now_ms + wait_ms;
     char of_others[ALERT_TEXT_SIZE];
     if (place->until_ms == 0) {
         place->until_ms = now_ms + STANDS_AT_LEAST_MS;
@@ -167,7 +167,7 @@ static void add_event(struct logins *logins, const struct login_news *news, uint
     uint32_t wait_ms = news->wait_ms > news->client_wait_ms ? news->wait_ms : news->client_wait_ms;
     struct event event = {
         .kind = is_good ? EVENT_LOGIN : EVENT_DENIED,
-        .time_ms = clock_wall_ms(),
+        .time_ms = core_wall_ms(core),
         .id = core_make_id(core),
         .delivery = EVENTS_NO_DELIVERY,
         .has_client = true,
@@ -175,7 +175,7 @@ static void add_event(struct logins *logins, const struct login_news *news, uint
         .sender = news->name,
         .has_sender = news->name.length > 0,
         .left_out = left_out,
-        .next_ms = wait_ms > 0 ? clock_wall_ms() + wait_ms : 0,
+        .next_ms = wait_ms > 0 ? core_wall_ms(core) + wait_ms : 0,
     };
     if (news->name.length > 0) {
         int length = snprintf(reason, sizeof(reason), "%s%sby %.*s, listener %.*s",
@@ -195,7 +195,7 @@ static void take_news(struct logins *logins, const struct login_news *news)
     look_who_waits(logins, news);
     if (event_bound_take(is_good ? logins->good : logins->failed,
                          is_good ? whose : ip_neighbours(&news->client), &news->client,
-                         core_now().steady_ms, &left_out)) {
+                         core_now(logins->core).steady_ms, &left_out)) {
         add_event(logins, news, left_out);
     } else {
         counter_add(logins->core->counters, COUNTER_LOGINS_LEFT_OUT, 1);

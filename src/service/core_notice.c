@@ -55,7 +55,7 @@ static const struct dsn_recipient *list_recipients(struct core *core, struct are
             .code = replied ? action->reply.code : 0,
             .diagnostic = replied ? action->reply.text : action->reason,
             .remote = core_server_name(core, action->server),
-            .last_attempt_ms = clock_wall_ms(),
+            .last_attempt_ms = core_wall_ms(core),
         };
         memcpy(recipients[i].enhanced, action->reply.enhanced, sizeof(recipients[i].enhanced));
     }
@@ -94,7 +94,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .action = action_of(core, action),
         .hostname = core->config->hostname,
         .id = id_text,
-        .now_ms = clock_wall_ms(),
+        .now_ms = core_wall_ms(core),
         .sender = original.sender,
         .envelope_id = original.envelope_id,
         .original_id = original_text,
@@ -130,7 +130,7 @@ static enum error fill(struct core *core, struct notice *notice, const struct re
         .recipients = to,
         .recipient_count = 1,
     };
-    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now());
+    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now(core));
     return ERROR_NONE;
 }
 
@@ -140,6 +140,7 @@ struct notice *notice_empty(void)
     if (notice != NULL) {
         arena_init(&notice->arena);
         buffer_init(&notice->content, 0);
+        notice->about = SPOOL_NO_HANDLE;
     }
     return notice;
 }
@@ -156,6 +157,7 @@ enum error notice_new(struct core *core, const struct relay_action *action,
         notice_free(notice);
         return error;
     }
+    notice->about = action->handle;
     *ret_notice = notice;
     return ERROR_NONE;
 }

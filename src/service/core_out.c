@@ -145,7 +145,8 @@ static void drop_all(struct core_edge_out *out)
         core_session_forget_jobs(core, session);
         core_session_free(core, session);
     }
-    relay_sessions_lost(core->relay, out->index, core->out_count, core_now());
+    core_early_forget(core, out->index, 0, true);
+    relay_sessions_lost(core->relay, out->index, core->out_count, core_now(core));
     core_act(core, SPOOL_SYNCED, CORE_NOTHING_AFTER);
 }
 
@@ -183,7 +184,7 @@ static void start_if_ready(struct core *core)
         }
     }
     core->dispatching = true;
-    relay_start(core->relay, core_now());
+    relay_start(core->relay, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
 }
 
@@ -296,7 +297,7 @@ static void tell_relay_of_failures(struct core *core)
         uint32_t id = session->id;
         list_remove(&session->link);
         free(session);
-        relay_session_ended(core->relay, id, &local, core_now());
+        relay_session_ended(core->relay, id, &local, core_now(core));
         core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     }
     struct link unsendable;
@@ -370,6 +371,7 @@ void core_out_init(struct core *core)
     list_init(&core->refused);
     list_init(&core->unsendable);
     list_init(&core->unnoted);
+    list_init(&core->early);
     list_init(&core->unprepared);
     list_init(&core->resolutions);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
@@ -381,6 +383,7 @@ void core_out_init(struct core *core)
 
 void core_out_done(struct core *core)
 {
+    core_early_done(core);
     for (uint32_t i = 0; i < CORE_EDGES_MAX; i++) {
         ring_free(core->out[i].ring);
         core->out[i].ring = NULL;

@@ -52,8 +52,39 @@ void core_job_settle(struct core *core, struct job *job, bool reused,
 void core_job_settle_alone(struct core *core, struct job *job, enum relay_verdict verdict,
                            uint16_t code, const char *why);
 
+/* ---- core_early.c ----------------------------------------------------------------------------
+ */
+
+/* What CHANNEL_RESULT and CHANNEL_WORKING have in common. */
+struct core_report {
+    uint32_t session;
+    uint32_t server;
+    uint64_t job;
+    bool reused;
+    struct message_id message;
+    uint32_t count;
+    uint32_t delivery; /* the first of them; meaningful if there are any */
+};
+
+/* A node of a cluster: whether the message, or the part of it, is not here (yet). */
+bool core_early_is(const struct core *core, const struct core_report *report);
+/* `frame` is what core_take_working() and core_take_result() read; it is copied. */
+void core_early_working(struct core_edge_out *out, const struct core_report *report,
+                        struct slice frame);
+void core_early_result(struct core_edge_out *out, const struct core_report *report,
+                       struct slice frame);
+/* More is here: before relay does anything with it. */
+void core_early_loaded(struct core *core);
+/* No result will come of what was under way on that session, or (`all`) on that edge. */
+void core_early_forget(struct core *core, uint32_t edge, uint32_t session, bool all);
+void core_early_tick(struct core *core);
+void core_early_done(struct core *core); /* the spool is closed */
+
 /* ---- core_out_report.c ----------------------------------------------------------------------- */
 
+/* The beginning of a report; false: it is malformed. */
+bool core_report_read(const struct core_edge_out *out, struct reader *reader, bool is_result,
+                      struct core_report *ret_report);
 bool core_take_opened(struct core_edge_out *out, struct reader *reader);
 bool core_take_ended(struct core_edge_out *out, struct reader *reader);
 bool core_take_ready(struct core_edge_out *out, struct reader *reader);

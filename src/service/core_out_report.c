@@ -63,18 +63,9 @@ static bool read_results(struct reader *reader, uint32_t count, const struct job
     return !reader->failed;
 }
 
-/* What RESULT and WORKING have in common. */
-struct report {
-    uint32_t session;
-    uint32_t server;
-    uint64_t job;
-    bool reused;
-    struct message_id message;
-    uint32_t count;
-};
-
 /* The session that a report speaks of, made if it is of an earlier life. */
-static struct core_session *foreign_session(struct core_edge_out *out, const struct report *report)
+static struct core_session *foreign_session(struct core_edge_out *out,
+                                            const struct core_report *report)
 {
     struct core_session *session = map_get(&out->core->sessions, report->session);
     if (session == NULL) {
@@ -87,11 +78,13 @@ static struct core_session *foreign_session(struct core_edge_out *out, const str
 
 /* A job that this life of core has not given: its deliveries that still wait for a fate. NULL:
  * there are none. */
-static struct job *adopt(struct core_edge_out *out, const struct report *report,
+static struct job *adopt(struct core_edge_out *out, const struct core_report *report,
                          const uint32_t *deliveries, uint32_t count)
 {
     struct core *core = out->core;
-    struct spool_handle handle = spool_find(core->spool, report->message);
+    struct spool_handle handle =
+        count > 0 ? spool_find_delivery(core->spool, report->message, deliveries[0])
+                  : SPOOL_NO_HANDLE;
     if (handle.index == SPOOL_NO_HANDLE.index) {
         return NULL;
     }
@@ -116,7 +109,7 @@ static struct job *adopt(struct core_edge_out *out, const struct report *report,
         spool_pin(core->spool, handle);
         job->pinned = true;
         relay_resume(core->relay, job->session, job->id, handle, open, open_count, report->server,
-                     core_now());
+                     core_now(core));
         core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     }
     free(open);
@@ -124,7 +117,7 @@ static struct job *adopt(struct core_edge_out *out, const struct report *report,
 }
 
 /* The deliveries that a list of results names, without reading the results. */
-static struct job *adopt_from_results(struct core_edge_out *out, const struct report *report,
+static struct job *adopt_from_results(struct core_edge_out *out, const struct core_report *report,
                                       struct reader reader)
 {
     uint32_t *deliveries = calloc(report->count > 0 ? report->count : 1, sizeof(*deliveries));
@@ -145,8 +138,8 @@ static struct job *adopt_from_results(struct core_edge_out *out, const struct re
     return job;
 }
 
-static bool read_report(const struct core_edge_out *out, struct reader *reader, bool is_result,
-                        struct report *ret_report)
+bool core_report_read(const struct core_edge_out *out, struct reader *reader, bool is_result,
+                      struct core_report *ret_report)
 {
     ret_report->session = reader_u32(reader);
     ret_report->server = channel_server_find(&out->core->config->relay, reader_u32(reader));
@@ -154,6 +147,8 @@ static bool read_report(const struct core_edge_out *out, struct reader *reader, 
     ret_report->reused = is_result && reader_u8(reader) != 0;
     ret_report->message = channel_get_id(reader);
     ret_report->count = reader_u32(reader);
+    struct reader first = *reader;
+    ret_report->delivery = reader_u32(&first);
     size_t each = is_result ? 4 + 1 + REPLY_MIN : 4;
     return !reader->failed && ret_report->count <= SPOOL_RECIPIENTS_MAX &&
            ret_report->count <= reader->rest.length / each &&
@@ -163,11 +158,16 @@ static bool read_report(const struct core_edge_out *out, struct reader *reader, 
 bool core_take_result(struct core_edge_out *out, struct reader *reader)
 {
     struct core *core = out->core;
-    struct report report;
-    if (!read_report(out, reader, true, &report)) {
+    struct core_report report;
+    const struct slice body = reader->rest;
+    if (!core_report_read(out, reader, true, &report)) {
         return false;
     }
     struct job *job = map_get(&core->jobs, report.job);
+    if (job == NULL && core_early_is(core, &report)) {
+        core_early_result(out, &report, body);
+        return true;
+    }
     if (job == NULL) {
         job = adopt_from_results(out, &report, *reader);
     }
@@ -200,8 +200,9 @@ bool core_take_result(struct core_edge_out *out, struct reader *reader)
 bool core_take_working(struct core_edge_out *out, struct reader *reader)
 {
     struct core *core = out->core;
-    struct report report;
-    if (!read_report(out, reader, false, &report)) {
+    struct core_report report;
+    const struct slice body = reader->rest;
+    if (!core_report_read(out, reader, false, &report)) {
         return false;
     }
     struct job *job = map_get(&core->jobs, report.job);
@@ -214,6 +215,11 @@ bool core_take_working(struct core_edge_out *out, struct reader *reader)
             }
         }
         return job->edge == out->index;
+    }
+    if (core_early_is(core, &report)) {
+        foreign_session(out, &report)->epoch = out->epoch;
+        core_early_working(out, &report, body);
+        return true;
     }
     uint32_t *deliveries = calloc(report.count > 0 ? report.count : 1, sizeof(*deliveries));
     if (deliveries == NULL) {
@@ -272,7 +278,7 @@ bool core_take_opened(struct core_edge_out *out, struct reader *reader)
             memcpy(session->tls, tls.data, tls.length);
         }
     }
-    relay_session_opened(core->relay, id, &capabilities, core_now());
+    relay_session_opened(core->relay, id, &capabilities, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     return true;
 }
@@ -324,7 +330,7 @@ static void tell_relay(struct core *core, struct slice domain, struct channel_mx
         uint32_t valid_s = core_policy_valid_s(core, domain);
         mx->answer.ttl_s = valid_s < mx->answer.ttl_s ? valid_s : mx->answer.ttl_s;
     }
-    relay_resolved(core->relay, domain, &mx->answer, core_now());
+    relay_resolved(core->relay, domain, &mx->answer, core_now(core));
     core_act(core, SPOOL_LAZY, CORE_NOTHING_AFTER);
 }
 

@@ -75,7 +75,7 @@ static struct slice domain_of(const struct policy *policy)
 
 static bool holds(const struct policy *policy)
 {
-    return policy->expires_ms > core_now().wall_ms;
+    return policy->expires_ms > core_now(policy->core).wall_ms;
 }
 
 /* ---- the table ---------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ static bool take_policy(struct policy *policy, const struct mta_sts_policy *read
         buffer_done(&patterns);
         return false;
     }
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(policy->core);
     bool is_new =
         !holds(policy) || policy->mode != read->mode || strcmp(policy->id, policy->fetching) != 0;
     buffer_done(&policy->patterns);
@@ -248,7 +248,7 @@ static bool take_policy(struct policy *policy, const struct mta_sts_policy *read
 static void fetch_failed(struct policy *policy, enum tls_result result, const char *reason)
 {
     core_tls_reports_policy(policy->core, domain_of(policy), result, slice_from_text(reason));
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(policy->core).steady_ms;
     policy->failed = true;
     policy->failed_until_ms = now_ms + FAILED_MS;
     policy->refresh_ms = now_ms + FAILED_MS;
@@ -309,7 +309,8 @@ static void take_announcement(struct policy *policy, const struct channel_texts 
 
 static bool is_to_be_fetched(const struct policy *policy)
 {
-    if (policy->announced[0] == '\0' || policy->failed_until_ms > core_now().steady_ms) {
+    if (policy->announced[0] == '\0' ||
+        policy->failed_until_ms > core_now(policy->core).steady_ms) {
         return false;
     }
     return !holds(policy) || strcmp(policy->announced, policy->id) != 0;
@@ -326,7 +327,7 @@ void core_policies_announced(struct core *core, struct slice domain,
     int64_t fresh_ms = answered ? (int64_t)texts->ttl_s * 1000 : FRESH_LEAST_MS;
     fresh_ms = fresh_ms < FRESH_LEAST_MS ? FRESH_LEAST_MS : fresh_ms;
     fresh_ms = fresh_ms > FRESH_MOST_MS ? FRESH_MOST_MS : fresh_ms;
-    policy->fresh_until_ms = core_now().steady_ms + fresh_ms;
+    policy->fresh_until_ms = core_now(core).steady_ms + fresh_ms;
     if (answered) {
         take_announcement(policy, texts);
     } else {
@@ -348,7 +349,7 @@ static void ask(struct policy *policy)
     char name[260];
     snprintf(name, sizeof(name), "_mta-sts.%s", policy->domain);
     policy->step = STEP_ASKING;
-    policy->asked_ms = core_now().steady_ms;
+    policy->asked_ms = core_now(core).steady_ms;
     core_out_ask_text(core, slice_from_text(name), domain);
 }
 
@@ -364,7 +365,7 @@ bool core_policy_settle(struct core *core, struct slice domain, struct policy_wa
     list_remove(&policy->link);
     list_append(&core->policies->all, &policy->link);
     policy->used = true;
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(core).steady_ms;
     bool is_fresh = policy->fresh_until_ms > now_ms;
     if (policy->step == STEP_REST && is_fresh && !is_to_be_fetched(policy)) {
         return true;
@@ -419,7 +420,7 @@ uint32_t core_policy_valid_s(struct core *core, struct slice domain)
     if (policy == NULL) {
         return UINT32_MAX;
     }
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(core);
     int64_t left_ms = policy->fresh_until_ms - now.steady_ms;
     if (holds(policy) && policy->expires_ms - now.wall_ms < left_ms) {
         left_ms = policy->expires_ms - now.wall_ms;
@@ -492,7 +493,7 @@ static void write_all(struct core *core)
     free(text);
     json_decref(rows);
     policies->changed = false;
-    policies->written_ms = core_now().steady_ms;
+    policies->written_ms = core_now(core).steady_ms;
 }
 
 static bool read_mode(const char *text, enum mta_sts_mode *ret_mode)
@@ -520,7 +521,7 @@ static void read_row(struct core *core, const json_t *row)
         !read_mode(json_string_value(json_object_get(row, "mode")), &mode)) {
         return;
     }
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(core);
     /* A clock that has gone back does not make it hold longer than it said. */
     json_int_t most = now.wall_ms + max_age * 1000;
     struct policy *policy = find_or_add(core, slice_from_text(domain));
@@ -577,7 +578,7 @@ static void lose_patience(struct policy *policy)
     report_failure(policy, policy->step == STEP_ASKING ? "its TXT record does not come"
                                                        : "the policy does not come");
     if (policy->step == STEP_ASKING) {
-        policy->fresh_until_ms = core_now().steady_ms + FRESH_LEAST_MS;
+        policy->fresh_until_ms = core_now(policy->core).steady_ms + FRESH_LEAST_MS;
         policy->step = STEP_REST;
     } else {
         policy->failed = true;
@@ -607,7 +608,7 @@ static bool is_to_be_refreshed(const struct policy *policy, int64_t now_ms)
 void core_policies_tick(struct core *core)
 {
     struct policies *policies = core->policies;
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(core).steady_ms;
     for (struct policy *policy; (policy = find_overdue(policies, now_ms)) != NULL;) {
         lose_patience(policy); /* and who is woken may change the table */
     }
@@ -641,7 +642,7 @@ void core_policies_init(struct core *core)
         core_out_of_memory();
     }
     policies->key = (struct hash_key){random_u64(), random_u64()};
-    policies->written_ms = core_now().steady_ms - WRITE_BETWEEN_MS;
+    policies->written_ms = core_now(core).steady_ms - WRITE_BETWEEN_MS;
     list_init(&policies->all);
     map_init(&policies->by_hash);
     core->policies = policies;

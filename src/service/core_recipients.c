@@ -110,7 +110,7 @@ static void callout_free(struct recipients *recipients, struct callout *callout)
 
 static void set_timer(struct recipients *recipients)
 {
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(recipients->core).steady_ms;
     LIST_EACH(&recipients->callouts, at, after)
     {
         const struct callout *callout = LIST_ENTRY(at, struct callout, link);
@@ -126,7 +126,7 @@ static void patience_is_over(void *context)
 {
     struct recipients *recipients = context;
     struct core *core = recipients->core;
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(core).steady_ms;
     LIST_EACH(&recipients->callouts, at, after)
     {
         struct callout *callout = LIST_ENTRY(at, struct callout, link);
@@ -146,7 +146,7 @@ static void patience_is_over(void *context)
 
 static void forget_late(struct recipients *recipients)
 {
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(recipients->core).steady_ms;
     LIST_EACH(&recipients->callouts, at, after)
     {
         struct callout *callout = LIST_ENTRY(at, struct callout, link);
@@ -158,7 +158,7 @@ static void forget_late(struct recipients *recipients)
 
 static bool is_allowed(struct recipients *recipients, uint32_t server)
 {
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(recipients->core).steady_ms;
     int64_t passed_ms = now_ms - recipients->refilled_ms;
     for (uint32_t i = 0; passed_ms > 0 && i < BUCKETS; i++) {
         int64_t more = recipients->allowance[i] + passed_ms * CALLOUTS_A_SECOND;
@@ -250,7 +250,7 @@ static struct callout *callout_begin(struct recipients *recipients, struct slice
                                 .hash = hash_of(recipients, address),
                                 .server = recipient->server,
                                 .asked_random = recipient->asks_random,
-                                .asked_ms = core_now().steady_ms,
+                                .asked_ms = core_now(core).steady_ms,
                                 .length = address.length};
     memcpy(callout->address, address.data, address.length);
     list_append(&recipients->callouts, &callout->link);
@@ -304,7 +304,7 @@ bool core_recipient_take(struct core_edge_in *in, struct slice frame)
     if (reader.failed || address.length == 0 || reader.rest.length > 0) {
         return false;
     }
-    relay_recipient(core->relay, address, core_now(), &recipient);
+    relay_recipient(core->relay, address, core_now(core), &recipient);
     const struct waiter who = {.edge = in->index, .epoch = in->epoch, .token = token};
     if (recipient.answer == MAILBOX_ASK) {
         if (ask(core->recipients, address, &recipient, &who)) {
@@ -320,7 +320,7 @@ bool core_recipients_verify(struct core *core, struct slice address, callout_fn 
 {
     struct relay_recipient recipient;
     const struct waiter who = {.fn = fn, .context = context};
-    relay_recipient_to_ask(core->relay, address, core_now(), &recipient);
+    relay_recipient_to_ask(core->relay, address, core_now(core), &recipient);
     return recipient.answer == MAILBOX_ASK && ask(core->recipients, address, &recipient, &who);
 }
 
@@ -369,7 +369,7 @@ bool core_recipients_called(struct core_edge_out *out, struct reader *reader)
                                        .server = callout->server,
                                        .reply = &replies[0],
                                        .random = count > 1 ? &replies[1] : NULL};
-    enum mailbox_answer answer = relay_recipient_asked(core->relay, &said, core_now());
+    enum mailbox_answer answer = relay_recipient_asked(core->relay, &said, core_now(core));
     answer_waiters(recipients, callout, answer, said.reply, said.random);
     callout_free(recipients, callout);
     return true;

@@ -110,7 +110,7 @@ static struct written *written_new(struct recipients_files *files, struct slice 
     }
     written->length = domain.length;
     memcpy(written->domain, domain.data, domain.length);
-    written->steady_ms = core_now().steady_ms - LEAST_BETWEEN_MS;
+    written->steady_ms = core_now(files->core).steady_ms - LEAST_BETWEEN_MS;
     return written;
 }
 
@@ -169,11 +169,11 @@ static void file_written(void *context)
     struct recipients_files *files = writing->files;
     if (writing->error != ERROR_NONE) {
         report_file(writing->name, writing->error);
-        files->retry_ms = core_now().steady_ms + RETRY_MS;
+        files->retry_ms = core_now(files->core).steady_ms + RETRY_MS;
     } else {
         writing->of->serial = writing->serial;
     }
-    writing->of->steady_ms = core_now().steady_ms;
+    writing->of->steady_ms = core_now(files->core).steady_ms;
     files->writing = NULL;
     writing_free(writing);
 }
@@ -210,7 +210,7 @@ static struct writing *writing_begin(struct recipients_files *files, bool at_onc
     size_t cursor = 0;
     struct slice domain;
     const struct mailboxes *table;
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(files->core).steady_ms;
     while ((table = relay_next_mailboxes(files->core->relay, &cursor, &domain)) != NULL) {
         struct written *written = written_of(files, domain);
         if (written == NULL && may_be_name(domain)) {
@@ -266,7 +266,7 @@ void recipients_files_tick(struct recipients_files *files)
     size_t cursor = 0;
     struct slice domain;
     struct mailboxes *table;
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(files->core);
     while ((table = relay_next_mailboxes(files->core->relay, &cursor, &domain)) != NULL) {
         mailboxes_clean(table, CLEANED_A_TICK, now.wall_ms);
     }

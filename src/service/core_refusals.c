@@ -13,7 +13,7 @@ static void add(struct core *core, const struct channel_refusal *refused, uint64
     char reply[CHANNEL_REFUSAL_TEXT_MAX + 8], reason[CHANNEL_REFUSAL_TEXT_MAX + 64];
     struct event event = {
         .kind = EVENT_REFUSED,
-        .time_ms = clock_wall_ms(),
+        .time_ms = core_wall_ms(core),
         .id = refused->id,
         .delivery = EVENTS_NO_DELIVERY,
         .has_client = true,
@@ -52,7 +52,7 @@ bool core_refusal_take(struct core_edge_in *in, struct slice frame)
     }
     if (core->refusals != NULL &&
         event_bound_take(core->refusals, ip_neighbours(&refused.client), &refused.client,
-                         core_now().steady_ms, &left_out)) {
+                         core_now(core).steady_ms, &left_out)) {
         add(core, &refused, left_out);
     } else {
         counter_add(core->counters, COUNTER_REFUSALS_LEFT_OUT, 1);
@@ -65,7 +65,7 @@ void core_refusals_tick(struct core *core)
     struct channel_refusal rest = {.id = EVENTS_NO_MESSAGE};
     uint64_t left_out;
     while (core->refusals != NULL &&
-           event_bound_over(core->refusals, core_now().steady_ms, &rest.client, &left_out)) {
+           event_bound_over(core->refusals, core_now(core).steady_ms, &rest.client, &left_out)) {
         rest.id = core_make_id(core);
         add(core, &rest, left_out);
     }

@@ -71,7 +71,7 @@ void report_loaded(struct core *core)
     log_event(LOG_LEVEL_INFO, "loaded", LOG_NUMBER("messages", totals.messages),
               LOG_NUMBER("deliveries", totals.deliveries),
               LOG_NUMBER("dead_letters", totals.dead_letters),
-              LOG_NUMBER("ms", clock_wall_ms() - core->started_wall_ms));
+              LOG_NUMBER("ms", clock_steady_ms() - core->started_steady_ms));
     report_alerts_loaded(core);
 }
 
@@ -113,7 +113,7 @@ static void report_trace(struct core *core)
                   LOG_TEXT("reason", "trace-size is reached"));
         core->told_gone_ms = gone_ms;
     }
-    int64_t age_ms = clock_wall_ms() - gone_ms;
+    int64_t age_ms = core_wall_ms(core) - gone_ms;
     report_alert_while(core, ALERT_TRACE,
                        gone_ms != 0 && age_ms < (int64_t)core->config->trace_keep_ms,
                        "events went before trace-keep was over: trace-size is reached");
@@ -131,7 +131,7 @@ static void report_copies(struct core *core)
                   LOG_TEXT("reason", "the disk is short of room"));
         core->told_given_up = state->copies_given_up;
     }
-    int64_t age_ms = clock_wall_ms() - state->copies_gone_ms;
+    int64_t age_ms = core_wall_ms(core) - state->copies_gone_ms;
     report_alert_while(core, ALERT_SAFETY_COPY,
                        state->copies_gone_ms != 0 && age_ms < (int64_t)core->config->safety_copy_ms,
                        "copies of what was handed over went before safety-copy was over: the disk "
@@ -182,7 +182,7 @@ static void store_accepted(struct core *core, const struct spool_message *messag
         recipients[i] = message->recipients[i].address;
     }
     const struct event event = {.kind = kind,
-                                .time_ms = clock_wall_ms(),
+                                .time_ms = core_wall_ms(core),
                                 .id = message->id,
                                 .delivery = EVENTS_NO_DELIVERY,
                                 .bytes = message->header_length + message->body_length,
@@ -230,7 +230,7 @@ void report_resent(struct core *core, const struct spool_message *message,
     id_to_text(message->copy_of, id);
     snprintf(text, sizeof(text), "a copy of %s", id);
     struct event event = {.kind = EVENT_RESENT,
-                          .time_ms = clock_wall_ms(),
+                          .time_ms = core_wall_ms(core),
                           .id = message->id,
                           .delivery = EVENTS_NO_DELIVERY,
                           .reason = slice_from_text(text)};
@@ -256,7 +256,7 @@ void report_attempt(struct core *core, const struct job *job)
     const struct core_session *session = map_get(&core->sessions, job->session);
     for (uint32_t i = 0; i < job->count; i++) {
         const struct event event = {.kind = EVENT_ATTEMPT,
-                                    .time_ms = clock_wall_ms(),
+                                    .time_ms = core_wall_ms(core),
                                     .id = job->message,
                                     .delivery = job->deliveries[i],
                                     .server = core_server_name(core, job->server),
@@ -265,11 +265,29 @@ void report_attempt(struct core *core, const struct job *job)
     }
 }
 
+void report_early(struct core *core, struct message_id id, uint32_t delivery, struct slice server)
+{
+    const struct event event = {.kind = EVENT_DELIVERED,
+                                .time_ms = core_wall_ms(core),
+                                .id = id,
+                                .delivery = delivery,
+                                .server = server,
+                                .reason = SLICE_LITERAL("reported before its share was here")};
+    report_event(core, &event);
+    counter_add(core->counters, COUNTER_DELIVERIES, 1);
+    struct line line = {.count = 0};
+    add_id(&line, id);
+    add_number(&line, "delivery", delivery);
+    add_slice(&line, "server", server);
+    add_slice(&line, "reason", event.reason);
+    log_write(LOG_LEVEL_INFO, "delivered", line.fields, line.count);
+}
+
 void report_operator(struct core *core, enum event_kind kind, struct message_id id,
                      uint32_t delivery, struct slice reason)
 {
     const struct event event = {.kind = kind,
-                                .time_ms = clock_wall_ms(),
+                                .time_ms = core_wall_ms(core),
                                 .id = id,
                                 .delivery = delivery_number(delivery),
                                 .reason = reason};
@@ -357,7 +375,7 @@ static void store_event(struct core *core, const struct relay_action *action,
                         const struct telling *telling, const struct words *words)
 {
     const struct event event = {.kind = telling->kind,
-                                .time_ms = clock_wall_ms(),
+                                .time_ms = core_wall_ms(core),
                                 .id = spool_id(core->spool, action->handle),
                                 .delivery = delivery_number(action->delivery),
                                 .next_ms = action->next_wall_ms,
@@ -392,7 +410,7 @@ static void store_change(struct core *core, const struct relay_action *action, e
     bool of_server = kind == EVENT_SERVER, switched = kind == EVENT_SWITCHED;
     struct slice server = core_server_name(core, action->server);
     struct event event = {.kind = kind,
-                          .time_ms = clock_wall_ms(),
+                          .time_ms = core_wall_ms(core),
                           .id = EVENTS_NO_MESSAGE,
                           .delivery = EVENTS_NO_DELIVERY,
                           .reason = action->reason,

@@ -22,7 +22,7 @@ enum {
 static void close_day(struct core *core, int64_t ends_ms, int64_t spread_ms)
 {
     struct tls_reports *reports = core->tls_reports;
-    int64_t now_ms = core_now().wall_ms;
+    int64_t now_ms = core_now(core).wall_ms;
     const char *domain;
     json_t *counted;
     json_object_foreach(reports->day, domain, counted)
@@ -77,7 +77,7 @@ static void write_all(struct core *core)
     free(text);
     json_decref(all);
     reports->changed = false;
-    reports->written_ms = core_now().steady_ms;
+    reports->written_ms = core_now(core).steady_ms;
 }
 
 static void read_pending(struct core *core, const json_t *row)
@@ -134,7 +134,7 @@ void core_tls_reports_keep(struct core *core, struct whole_files *files)
 void core_tls_reports_tick(struct core *core)
 {
     struct tls_reports *reports = core->tls_reports;
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(core);
     if (now.wall_ms / DAY_MS != reports->day_number) {
         close_day(core, (reports->day_number + 1) * DAY_MS - 1000, SPREAD_MS);
         reports->begins_ms = now.wall_ms / DAY_MS * DAY_MS;
@@ -211,7 +211,7 @@ json_t *core_tls_reports_rows(const struct core *core)
 
 void core_tls_reports_send(struct core *core)
 {
-    int64_t now_ms = core_now().wall_ms;
+    int64_t now_ms = core_now(core).wall_ms;
     close_day(core, now_ms, 0);
     LIST_EACH(&core->tls_reports->pending, at, after)
     {
@@ -228,7 +228,7 @@ void core_tls_reports_init(struct core *core)
     if (reports == NULL) {
         core_out_of_memory();
     }
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(core);
     reports->day = json_object();
     reports->day_number = now.wall_ms / DAY_MS;
     reports->begins_ms = reports->day_number * DAY_MS;

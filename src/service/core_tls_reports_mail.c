@@ -32,7 +32,7 @@ static void put_header(struct buffer *to, const struct core *core,
 {
     const struct service_config *config = core->config;
     char date[DATE_TEXT_SIZE];
-    date_to_text(clock_wall_ms(), date);
+    date_to_text(core_wall_ms(core), date);
     buffer_printf(to, "From: %.*s\r\nTo: %s\r\nDate: %s\r\nMessage-ID: <%s>\r\n",
                   SLICE_PRINT(config->tls_reports), address, date, mail->report_id);
     buffer_printf(to, "Subject: Report Domain: %s\r\n Submitter: %.*s\r\n Report-ID: <%s>\r\n",
@@ -88,7 +88,7 @@ static struct notice *make_message(struct core *core, const struct tls_report_ma
     *to = (struct spool_recipient){.address = copy, .notify = SPOOL_NOTIFY_NEVER};
     notice->message = (struct spool_message){
         .id = id,
-        .received_ms = clock_wall_ms(),
+        .received_ms = core_wall_ms(core),
         .flags = SPOOL_OWN_DSN | SPOOL_TLS_OPTIONAL,
         .header_length = header_length,
         .body_length = notice->content.length - header_length,
@@ -96,7 +96,7 @@ static struct notice *make_message(struct core *core, const struct tls_report_ma
         .recipients = to,
         .recipient_count = 1,
     };
-    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now());
+    notice->message.odometer_s = relay_odometer(core->relay, &notice->message, core_now(core));
     return notice;
 }
 

@@ -64,7 +64,7 @@ static void put_off(struct tls_report *pending, const char *reason)
         (void)json_array_remove(pending->targets, 0);
     }
     pending->step = REPORT_WAITING;
-    pending->next_ms = core_now().wall_ms + AGAIN_MS;
+    pending->next_ms = core_now(pending->core).wall_ms + AGAIN_MS;
     snprintf(pending->reason, sizeof(pending->reason), "%s", reason);
     pending->core->tls_reports->changed = true;
 }
@@ -214,7 +214,7 @@ static void begin(struct tls_report *pending)
     }
     snprintf(name, sizeof(name), "_smtp._tls.%s", pending->domain);
     pending->step = REPORT_ASKING;
-    pending->asked_ms = core_now().steady_ms;
+    pending->asked_ms = core_now(pending->core).steady_ms;
     core_out_ask_text(pending->core, slice_from_text(name), slice_from_text(pending->domain));
 }
 
@@ -233,7 +233,7 @@ static uint32_t count_under_way(const struct tls_reports *reports)
 void tls_reports_move_on(struct core *core)
 {
     struct tls_reports *reports = core->tls_reports;
-    struct relay_time now = core_now();
+    struct relay_time now = core_now(core);
     uint32_t under_way = count_under_way(reports);
     LIST_EACH(&reports->pending, at, after)
     {

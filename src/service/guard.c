@@ -162,6 +162,15 @@ static bool step_retry(struct guard *guard, const struct guard_facts *facts, uin
     return true;
 }
 
+bool guard_moved(struct guard *guard, bool again, int64_t wall_ms)
+{
+    if (guard->phase != (again ? GUARD_RESTING : GUARD_WATCHING)) {
+        return false;
+    }
+    enter(guard, again ? GUARD_WATCHING : GUARD_RESTING, wall_ms);
+    return true;
+}
+
 bool guard_step(struct guard *guard, const struct guard_config *config,
                 const struct guard_facts *facts, uint64_t run)
 {

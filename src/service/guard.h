@@ -6,7 +6,7 @@
  * descriptor: times and facts are arguments.
  *
  *   resting       nothing is counted before the server has been up once: it was never seen at work,
- *                 or its standby has just been undone
+ *                 or not where it is now said to be, or its standby has just been undone
  *   watching      the server works, or has not been gone for long enough
  *   starting      the start script runs, or waits for another try
  *   taken over    it has ended well
@@ -96,6 +96,9 @@ void guard_init(struct guard *guard, int64_t steady_ms, int64_t wall_ms);
  * begins has the number `run`, which must not be 0, and may be begun once that is kept. */
 bool guard_step(struct guard *guard, const struct guard_config *config,
                 const struct guard_facts *facts, uint64_t run);
+/* Its server is to be found elsewhere from now on, where it was never seen at work: rests, if it is
+ * watching; or, `again`, where it was seen: watches, if it rests. True: it has changed. */
+bool guard_moved(struct guard *guard, bool again, int64_t wall_ms);
 /* The script of run `guard->run` has ended; `text` is what it said, or what went wrong. */
 void guard_ended(struct guard *guard, const struct guard_config *config, bool well,
                  struct slice text, int64_t steady_ms, int64_t wall_ms);

@@ -258,9 +258,23 @@ static void passed(const struct attempt *attempt, const struct login_known *know
     answer(desk, attempt->asker, reply);
 }
 
+/* Nobody here has the name; but a cluster has its users in its settings, which are not here yet. */
+static void put_off(const struct attempt *attempt)
+{
+    struct login_desk *desk = attempt->asker->desk;
+    const struct login_news news = news_of(attempt, LOGIN_AWAY);
+    tell(desk, "not tried: the cluster's users are not known yet", &news);
+    counter_add(desk->counters, COUNTER_LOGINS_AWAY, 1);
+    answer_verdict(desk, attempt->asker, attempt->token, LOGIN_AWAY);
+}
+
 static void failed(const struct attempt *attempt)
 {
     struct login_desk *desk = attempt->asker->desk;
+    if (desk->config->joining && !attempt->is_known) {
+        put_off(attempt);
+        return;
+    }
     struct login_news news = news_of(attempt, LOGIN_REFUSED);
     int64_t now_ms = clock_steady_ms(), least_ms = 0;
     if (login_asks_others(find_listener(desk, attempt->listener))) {

@@ -96,6 +96,13 @@ enum error spool_batch_message(struct spool *spool, const struct spool_message *
     return spool->ops->batch_message(spool, message, content, tail);
 }
 
+void spool_batch_about(struct spool *spool, struct spool_handle handle)
+{
+    if (spool->ops->batch_about != NULL) {
+        spool->ops->batch_about(spool, handle);
+    }
+}
+
 void spool_batch_new_fate(struct spool *spool, uint32_t delivery, enum spool_fate fate)
 {
     spool->ops->batch_new_fate(spool, delivery, fate);
@@ -120,6 +127,20 @@ void spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t
                             slice_take(server, SPOOL_SERVER_MAX));
 }
 
+void spool_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,
+                      enum spool_fate fate, int64_t when_ms, struct slice server)
+{
+    struct spool_handle handle = spool_find_delivery(spool, id, delivery);
+    if (handle.index == SPOOL_NO_HANDLE.index) {
+        if (spool->ops->batch_fact != NULL) {
+            spool->ops->batch_fact(spool, id, delivery, fate, when_ms,
+                                   slice_take(server, SPOOL_SERVER_MAX));
+        }
+    } else if (spool_fate_of(spool, handle, delivery) == 0) {
+        spool_batch_taken(spool, handle, delivery, fate, when_ms, server);
+    }
+}
+
 void spool_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                       uint16_t kind, struct slice payload)
 {
@@ -140,6 +161,13 @@ void spool_batch_submit(struct spool *spool, enum spool_durability durability, s
 struct spool_handle spool_find(const struct spool *spool, struct message_id id)
 {
     return spool->ops->find(spool, id);
+}
+
+struct spool_handle spool_find_delivery(const struct spool *spool, struct message_id id,
+                                        uint32_t delivery)
+{
+    return spool->ops->find_delivery != NULL ? spool->ops->find_delivery(spool, id, delivery)
+                                             : spool->ops->find(spool, id);
 }
 
 struct message_id spool_id(const struct spool *spool, struct spool_handle handle)

@@ -96,9 +96,14 @@
  *      us within a second or, after groups that can never be complete, some more (log_adopt.c); by
  *      each later start at once. A message known by its id is not loaded again.
  *  W4  I6 holds across writers, for the order of the journal is that of the numbers, and nothing of
- *      the other goes. What it removes itself late, it had settled durably, and we find that.
+ *      the other goes, nor anything older, which it may still move: as long as a copy of a message
+ *      may come, each fate of it here is kept (I6), and one that comes late is loaded with them all
+ *      (log_load.c). What it removes itself late, it had settled durably, and we find that.
  *  W5  Content files have no token. While others may be at work, none is removed that no message
  *      names.
+ *  W6  A file is used again (a segment as a spare, a spare as a segment) by a writer of the same
+ *      token only. That a writer has ended says nothing of what the kernel of its machine has still
+ *      to write: that goes to a file that has gone, or to one where nothing is added but a seal.
  *
  * After a double failure followed by a crash a refused group may be found complete, because nothing
  * could be written to refuse it durably: its sender was told to keep the mail, so it may come

@@ -228,7 +228,7 @@ static enum error add_part(struct journal *journal, const struct adopted *adopte
         segment->size = adopted->size;
         segment->durable = segment->from_before = segment->others = true;
     }
-    const struct late_part part = {segment->slot, first_new(segment, adopted)};
+    const struct late_part part = {segment->slot, first_new(segment, adopted), SIZE_MAX};
     buffer_append(parts, slice_make(&part, sizeof(part)));
     return parts->failed ? ERROR_MEMORY : ERROR_NONE;
 }

@@ -151,3 +151,23 @@ struct log_judged log_found_judge(const struct log_found *found, const struct lo
     }
     return (struct log_judged){found == own ? LOG_HEAD : LOG_SEAL_DAMAGED, found->header.nonce, 0};
 }
+
+/* ---- tokens ------------------------------------------------------------------------------ */
+
+static void raise_token(void *context, const char *file, uint64_t size)
+{
+    uint32_t *token = context;
+    enum log_name kind;
+    uint64_t number;
+    (void)size;
+    if (log_name_parse(file, &kind, &number) && kind != LOG_NAME_CONTENT &&
+        kind != LOG_NAME_SET_ASIDE && log_token(number) > *token) {
+        *token = log_token(number);
+    }
+}
+
+enum error spool_newest_token(struct disk *disk, uint32_t *ret_token)
+{
+    *ret_token = 0;
+    return disk->ops->list(disk, raise_token, ret_token);
+}

@@ -330,6 +330,13 @@ static inline bool journal_is_others(const struct journal *journal, uint64_t num
     return token > journal->ended_token && token < journal->settings.token;
 }
 
+/* Another writer may still move what lives in this segment: it or an older one of theirs. */
+static inline bool journal_may_be_copied(const struct journal *journal, uint64_t number)
+{
+    return journal->ended_token + 1 < journal->settings.token &&
+           log_token(number) < journal->settings.token;
+}
+
 /* ERROR_DENIED: another writer may have taken over. Of any thread. */
 static inline enum error journal_may_write(const struct journal *journal)
 {
@@ -514,7 +521,7 @@ enum error segment_index(struct journal *journal, struct segment *segment,
  * buffer's bytes over. */
 struct late_part {
     uint32_t slot;
-    size_t from; /* in its index */
+    size_t from, to; /* in its index */
 };
 enum error loading_start_late(struct journal *journal, struct buffer *parts) MUST_CHECK;
 

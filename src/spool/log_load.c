@@ -5,6 +5,7 @@
  *   1. Collect: every index in the order of the journal. Messages enter the table, fates are marked
  *      in it, global notes are gathered, references between segments are counted. A message met
  *      twice is a survivor that was moved: the later place counts, its fates are joined.
+ *   What comes late (log_adopt.c) is looked for in what was there, too: fates of it may be known.
  *   2. Hand over, in acceptance order: the messages that have an unfinished delivery, each with its
  *      fates. Finished ones leave the table.
  *   3. Hand over the notes, in the order of the journal, but only those after the newest copy of
@@ -43,6 +44,7 @@ struct reset {
 
 enum load_phase {
     LOAD_COLLECT,
+    LOAD_KNOWN_FATES,
     LOAD_SORT,
     LOAD_GLOBALS,
     LOAD_MESSAGES,
@@ -64,6 +66,7 @@ struct log_loading {
     bool late;                /* not what was there at the open: log_adopt.c */
     struct buffer late_fates; /* struct late_fate */
     struct buffer segments;   /* struct late_part, in order */
+    struct buffer known;      /* likewise, of what was there before what is late */
     size_t segment;           /* the one at work, and how far */
     size_t at;
     struct buffer loaded;  /* struct loaded */
@@ -126,6 +129,7 @@ void loading_free(struct log_loading *loading)
     }
     buffer_done(&loading->late_fates);
     buffer_done(&loading->segments);
+    buffer_done(&loading->known);
     buffer_done(&loading->loaded);
     buffer_done(&loading->resets);
     buffer_done(&loading->files);
@@ -346,6 +350,17 @@ static enum error keep_late_fate(struct journal *journal, const struct log_fate 
     return keep(&journal->loading->late_fates, slice_make(&late, sizeof(late)));
 }
 
+static enum error mark_fate(struct journal *journal, struct segment *segment, uint32_t index,
+                            const struct log_fate *fate)
+{
+    struct stored *stored = table_at(&journal->table, index);
+    if (fate->delivery < stored->recipients && stored_fate(stored, fate->delivery) == 0) {
+        stored_set_fate(stored, fate->delivery, fate->fate);
+        stored->left--;
+    }
+    return segment_refer(segment, journal->slots[stored->slot]->number, false);
+}
+
 static enum error collect_fate(struct journal *journal, struct segment *segment,
                                struct slice payload)
 {
@@ -358,12 +373,23 @@ static enum error collect_fate(struct journal *journal, struct segment *segment,
         enum error error = keep_late_fate(journal, &fate, index != STORED_NONE);
         return error == ERROR_NONE ? refer_late(journal, segment, index) : error;
     }
-    struct stored *stored = table_at(&journal->table, index);
-    if (fate.delivery < stored->recipients && stored_fate(stored, fate.delivery) == 0) {
-        stored_set_fate(stored, fate.delivery, fate.fate);
-        stored->left--;
+    return mark_fate(journal, segment, index, &fate);
+}
+
+/* What is already known of a message that came late: it was here before, it has been delivered and
+ * forgotten, and the other writer has moved it since. */
+static enum error collect_known_fate(struct journal *journal, struct segment *segment,
+                                     const struct log_entry *entry)
+{
+    struct log_fate fate;
+    if (entry->type != LOG_FATE) {
+        return ERROR_NONE;
     }
-    return segment_refer(segment, journal->slots[stored->slot]->number, false);
+    if (!log_get_fate(entry->payload, &fate)) {
+        return ERROR_CORRUPT;
+    }
+    uint32_t index = table_find(&journal->table, fate.id);
+    return is_loading(journal, index) ? mark_fate(journal, segment, index, &fate) : ERROR_NONE;
 }
 
 /* The order of the journal as a number: segments keep their order while we load. */
@@ -432,8 +458,10 @@ static enum error walk_entries(struct journal *journal, const struct spool_loade
                                bool *ret_end)
 {
     struct log_loading *loading = journal->loading;
-    const struct late_part *parts = (const void *)loading->segments.data;
-    size_t count = loading->segments.length / sizeof(*parts);
+    bool known = loading->phase == LOAD_KNOWN_FATES;
+    const struct buffer *walked = known ? &loading->known : &loading->segments;
+    const struct late_part *parts = (const void *)walked->data;
+    size_t count = walked->length / sizeof(*parts);
     *ret_end = false;
     for (unsigned done = 0; done < SLICE_ENTRIES;) {
         if (loading->segment == count) {
@@ -450,13 +478,16 @@ static enum error walk_entries(struct journal *journal, const struct spool_loade
         size_t before = loading->at;
         while (error == ERROR_NONE && done++ < SLICE_ENTRIES) {
             before = loading->at;
-            if (!log_entry_next(index, &loading->at, &entry, &sound)) {
+            if (before >= parts[loading->segment].to ||
+                !log_entry_next(index, &loading->at, &entry, &sound)) {
                 loading->segment++;
                 loading->at = 0;
                 break;
             }
             if (loading->phase == LOAD_COLLECT) {
                 error = collect(journal, segment, &entry);
+            } else if (known) {
+                error = collect_known_fate(journal, segment, &entry);
             } else {
                 error = hand_note(journal, loader, segment, &entry);
             }
@@ -702,7 +733,7 @@ static enum error begin(struct journal *journal)
         struct segment *segment = segment_of(at);
         segment->rank = rank++;
         if (segment->from_before && !loading->late && error == ERROR_NONE) {
-            const struct late_part part = {.slot = segment->slot};
+            const struct late_part part = {.slot = segment->slot, .to = SIZE_MAX};
             error = keep(&loading->segments, slice_make(&part, sizeof(part)));
         }
     }
@@ -711,6 +742,32 @@ static enum error begin(struct journal *journal)
     }
     if (error != ERROR_NONE) {
         buffer_clear(&loading->segments); /* begun again */
+    }
+    return error;
+}
+
+/* Nothing of what is walked goes, or is in another slot, before all is loaded. */
+static enum error begin_known(struct journal *journal)
+{
+    struct log_loading *loading = journal->loading;
+    const struct late_part *late = (const void *)loading->segments.data;
+    size_t count = loading->segments.length / sizeof(*late);
+    buffer_clear(&loading->known);
+    enum error error = ERROR_NONE;
+    LIST_EACH(&journal->segments, at, after)
+    {
+        const struct segment *segment = segment_of(at);
+        struct late_part part = {.slot = segment->slot, .to = SIZE_MAX};
+        for (size_t i = 0; i < count; i++) {
+            part.to = late[i].slot == segment->slot ? late[i].from : part.to;
+        }
+        bool is_void = segment->gone || (segment->failed && !segment->durable);
+        if (loading->late && loading->loaded.length > 0 && !is_void && error == ERROR_NONE) {
+            error = keep(&loading->known, slice_make(&part, sizeof(part)));
+        }
+    }
+    if (error == ERROR_NONE) {
+        loading->segment = loading->at = 0;
     }
     return error;
 }
@@ -749,6 +806,12 @@ static enum error advance(struct journal *journal, const struct spool_loader *lo
         if (error == ERROR_NONE) {
             error = walk_entries(journal, loader, &end);
         }
+        if (error == ERROR_NONE && end) {
+            error = begin_known(journal);
+        }
+        break;
+    case LOAD_KNOWN_FATES:
+        error = walk_entries(journal, loader, &end);
         break;
     case LOAD_SORT:
         drop_finished(journal);

@@ -26,7 +26,8 @@ static void take_spare(struct journal *journal, uint64_t number, uint64_t size,
                        struct listing *listing, const char name[LOG_NAME_SIZE])
 {
     raise_number(journal, &journal->next_spare, number);
-    if (size == journal->settings.segment_bytes) {
+    /* One of another token may be written to by that writer's kernel yet (W6). */
+    if (size == journal->settings.segment_bytes && log_token(number) == journal->settings.token) {
         buffer_append(&journal->spares, slice_make(&number, sizeof(number)));
     } else {
         buffer_append(&listing->rubbish, slice_make(name, LOG_NAME_SIZE));

@@ -381,7 +381,7 @@ static bool may_go(struct journal *journal, const struct segment *segment)
     /* A void one was never promised anything. */
     bool is_void = segment->failed && !segment->durable;
     if (segment->head || segment->busy || segment->gone || segment->emptying ||
-        journal_is_others(journal, segment->number) || segment_is_needed(segment) ||
+        journal_may_be_copied(journal, segment->number) || segment_is_needed(segment) ||
         segment->references_lost || journal->globals_lost ||
         (!is_void && segment->number >= journal->globals_number) ||
         copies_await_seal(journal, segment)) {
@@ -493,8 +493,10 @@ void segments_reclaim(struct journal *journal)
         }
         job->journal = journal;
         bool keep = copies_take(journal, segment);
+        /* W6: another machine's kernel may still hold pages of what its writer wrote there. */
         bool recycle = !keep && recycled < spare_target(journal) && !segment->failed &&
-                       !segment->unreadable && segment->size == journal->settings.segment_bytes;
+                       !segment->unreadable && segment->size == journal->settings.segment_bytes &&
+                       log_token(segment->number) == journal->settings.token;
         if (!segment->tried) {
             segment->spare = recycle ? journal->next_spare++ : 0;
             segment->copy_s = keep ? journal->copies.now_s : 0;

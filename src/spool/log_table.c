@@ -100,13 +100,23 @@ static uint32_t *bucket_of(const struct table *table, struct message_id id)
     return bucket_at(table, bucket);
 }
 
-uint32_t table_find(const struct table *table, struct message_id id)
+static uint32_t find_from(const struct table *table, uint32_t index, struct message_id id)
 {
-    uint32_t index = *bucket_of(table, id);
     while (index != STORED_NONE && !id_equal(table_at(table, index)->id, id)) {
         index = table_at(table, index)->next;
     }
     return index;
+}
+
+uint32_t table_find(const struct table *table, struct message_id id)
+{
+    return find_from(table, *bucket_of(table, id), id);
+}
+
+uint32_t table_find_next(const struct table *table, uint32_t index)
+{
+    const struct stored *stored = table_at(table, index);
+    return find_from(table, stored->next, stored->id);
 }
 
 /* One more bucket: the entries of the one that it halves are dealt out anew. A failure only makes

@@ -68,6 +68,8 @@ enum error table_init(struct table *table) MUST_CHECK;
 void table_done(struct table *table);
 struct stored *table_at(const struct table *table, uint32_t index);
 uint32_t table_find(const struct table *table, struct message_id id);
+/* Another one with the same id, behind that; STORED_NONE: none. */
+uint32_t table_find_next(const struct table *table, uint32_t index);
 /* Zeroed but for the id. ERROR_MEMORY. */
 enum error table_add(struct table *table, struct message_id id, uint32_t *ret_index) MUST_CHECK;
 /* Not to be found any more; the entry stays. */

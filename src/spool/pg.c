@@ -16,13 +16,16 @@
  *  P3  A group whose commit has an unknown end stays as it is until its row in the database says
  *      whether it was committed (resolve()), so that no note is written twice, and what somebody
  *      else was told to be done is not undone. It is over only with a commit behind it that was
- *      confirmed.
+ *      confirmed, and that leaves something else in the row: so it cannot be committed later.
  *  P4  A decision is committed only in a transaction that has locked its share's token and found it
  *      to be ours (check_sql). Who takes the share changes that row, so one of both waits for the
  *      other. A fact needs no share.
  *  P5  What a batch holds takes effect in the table when P1 says that it is done, and not before.
- *  P6  What is followed is below the oldest transaction that is still under way, and what was
- * loaded was: so no commit comes late into what has been read (pg_page.c).
+ *  P6  What is followed is below the oldest transaction that is still under way, and begins where
+ *      a share's loading began: so no commit comes late into what has been read. Another server,
+ *      or another connection, begins anew (pg_follow.c).
+ *  P7  A part may be read again at any time: what is here, and what has ended here, is not taken a
+ *      second time (pg_load.c).
  */
 #include "spool/pg_internal.h"
 
@@ -57,100 +60,6 @@ static void pg_content_relieve(struct spool *spool)
     spool_content_relieve(pg_of(spool)->journal);
 }
 
-/* ---- copies: there are none -------------------------------------------------------------- */
-
-struct pg_copies {
-    struct spool_copies copies;
-    struct spool_copies_query query;
-    struct loop_later *later;
-};
-
-static void copies_done(void *context)
-{
-    struct pg_copies *copies = context;
-    copies->query.done(copies->query.context, ERROR_NONE);
-}
-
-static enum error pg_copies_find(struct spool *spool, const struct spool_copies_query *query,
-                                 struct spool_copies **ret_copies)
-{
-    struct pg_copies *copies = calloc(1, sizeof(*copies));
-    if (copies != NULL) {
-        copies->copies.spool = spool;
-        copies->query = *query;
-        copies->later = loop_later_new(pg_of(spool)->loop, copies_done, copies);
-    }
-    if (copies == NULL || copies->later == NULL) {
-        free(copies);
-        if (query->choice_free != NULL) {
-            query->choice_free(query->choice);
-        }
-        return ERROR_MEMORY;
-    }
-    loop_later_ask(copies->later);
-    *ret_copies = &copies->copies;
-    return ERROR_NONE;
-}
-
-static void pg_copies_progress(const struct spool_copies *copies, uint64_t *ret_done,
-                               uint64_t *ret_all)
-{
-    (void)copies;
-    *ret_done = *ret_all = 0;
-}
-
-static void pg_copies_counts(const struct spool_copies *copies,
-                             struct spool_copies_counts *ret_counts)
-{
-    (void)copies;
-    *ret_counts = (struct spool_copies_counts){0};
-}
-
-static void pg_copies_get(struct spool_copies *copies, size_t i, struct spool_copy *ret_copy)
-{
-    (void)copies;
-    (void)i;
-    *ret_copy = (struct spool_copy){0};
-}
-
-static enum error pg_copies_read_envelope(struct spool_copies *copies, size_t i,
-                                          struct arena *arena, struct spool_message *ret_message)
-{
-    (void)copies;
-    (void)i;
-    (void)arena;
-    (void)ret_message;
-    return ERROR_MISSING;
-}
-
-static enum error pg_copies_read_content(struct spool_copies *copies, size_t i, uint64_t offset,
-                                         void *ret_bytes, size_t size, size_t *ret_length)
-{
-    (void)copies;
-    (void)i;
-    (void)offset;
-    (void)ret_bytes;
-    (void)size;
-    *ret_length = 0;
-    return ERROR_MISSING;
-}
-
-static void pg_copies_free(struct spool_copies *base)
-{
-    struct pg_copies *copies = (struct pg_copies *)base;
-    if (copies->query.choice_free != NULL) {
-        copies->query.choice_free(copies->query.choice);
-    }
-    loop_later_free(copies->later);
-    free(copies);
-}
-
-static void pg_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms)
-{
-    (void)keep_ms;
-    pg_of(spool)->now_ms = now_ms;
-}
-
 /* ---- state ------------------------------------------------------------------------------- */
 
 static void journal_state_changed(void *context)
@@ -166,6 +75,14 @@ static void pg_set_reserve(struct spool *spool, uint64_t reserve_bytes)
     spool_set_reserve(pg_of(spool)->journal, reserve_bytes);
 }
 
+/* Why, and on the steady clock since when; it is away while a group has no answer, too. */
+static const char *why_away(const struct pg_spool *pg, int64_t *ret_since_ms)
+{
+    bool hangs = pg->up && pg_is_away(pg);
+    *ret_since_ms = hangs ? pg->group->began_ms : pg->since_ms;
+    return hangs ? "no answer to what is being written" : pg->reason;
+}
+
 static void pg_status(const struct spool *spool, struct spool_state *ret_state)
 {
     const struct pg_spool *pg = pg_of(spool);
@@ -175,19 +92,18 @@ static void pg_status(const struct spool *spool, struct spool_state *ret_state)
     ret_state->groups = pg->groups;
     ret_state->quarantined += pg->quarantined;
     if (ret_state->accepting == ERROR_NONE && pg->settings.defer_when_away && pg_is_away(pg)) {
+        int64_t since_ms;
         ret_state->accepting = ERROR_IO;
         snprintf(ret_state->reason, sizeof(ret_state->reason), "the database is away: %.130s",
-                 pg->reason);
+                 why_away(pg, &since_ms));
     }
 }
 
 void spool_postgres_status(const struct spool *spool, struct spool_postgres_state *ret_state)
 {
     const struct pg_spool *pg = pg_of(spool);
-    *ret_state = (struct spool_postgres_state){.up = !pg_is_away(pg),
-                                               .since_ms = pg->since_ms,
-                                               .one_copy = pg->one_copy,
-                                               .commit_us = pg->commit_us};
+    *ret_state = (struct spool_postgres_state){
+        .up = !pg_is_away(pg), .one_copy = pg->one_copy, .commit_us = pg->commit_us};
     int64_t oldest_ms = INT64_MAX;
     const struct link *const lists[] = {&pg->queue,
                                         pg->group != NULL ? &pg->group->batches : &pg->queue};
@@ -202,7 +118,8 @@ void spool_postgres_status(const struct spool *spool, struct spool_postgres_stat
         }
     }
     ret_state->lag_ms = oldest_ms == INT64_MAX ? 0 : clock_steady_ms() - oldest_ms;
-    snprintf(ret_state->reason, sizeof(ret_state->reason), "%s", pg->reason);
+    snprintf(ret_state->reason, sizeof(ret_state->reason), "%s",
+             why_away(pg, &ret_state->since_ms));
 }
 
 static void pg_tick(struct spool *spool)
@@ -282,6 +199,7 @@ static void pg_free(struct pg_spool *pg)
     loop_timer_free(pg->retry);
     loop_timer_free(pg->follow);
     loop_timer_free(pg->listen);
+    loop_alarm_free(pg->alarm);
     pg_group_free(pg->group);
     spool_close(pg->journal);
     database_free(pg->writer.database);
@@ -294,6 +212,7 @@ static void pg_free(struct pg_spool *pg)
     pg_shares_free(pg);
     table_done(&pg->table);
     buffer_done(&pg->forward);
+    buffer_done(&pg->aside);
     buffer_done(&pg->marks);
     free(pg->owners);
     free(pg);
@@ -323,14 +242,17 @@ static const struct spool_ops pg_ops = {
     .batch_begin = pg_batch_begin,
     .batch_cancel = pg_batch_cancel,
     .batch_message = pg_batch_message,
+    .batch_about = pg_batch_about,
     .batch_new_fate = pg_batch_new_fate,
     .batch_new_note = pg_batch_new_note,
     .batch_fate = pg_batch_fate,
     .batch_taken = pg_batch_taken,
+    .batch_fact = pg_batch_fact,
     .batch_note = pg_batch_note,
     .batch_global_note = pg_batch_global_note,
     .batch_submit = pg_batch_submit,
     .find = pg_find,
+    .find_delivery = pg_find_delivery,
     .id = pg_id,
     .sequence = pg_sequence,
     .fate_of = pg_fate_of,
@@ -356,7 +278,7 @@ static const struct spool_ops pg_ops = {
 static enum error connect_later(struct pg_spool *pg, const struct database_settings *database)
 {
     struct database_settings at_once = *database;
-    at_once.connect_timeout_ms = PG_AT_ONCE_MS;
+    at_once.connect_timeout_ms = PG_CONNECT_AT_ONCE_MS;
     pg->writer.database = database_new(database);
     pg->reading = database_new(database);
     pg->listening = database_new(database);
@@ -376,9 +298,11 @@ static enum error start(struct pg_spool *pg, const struct spool_postgres_setting
     pg->later = loop_later_new(pg->loop, pg_pump, pg);
     pg->timer = loop_timer_new(pg->loop, look, pg);
     pg->retry = loop_timer_new(pg->loop, pg_group_retry, pg);
+    pg->alarm = loop_alarm_new(pg->loop, pg_company_late, pg);
     pg->follow = loop_timer_new(pg->loop, pg_follow_now, pg);
     if (pg->committer == NULL || pg->reader == NULL || pg->later == NULL || pg->timer == NULL ||
-        pg->retry == NULL || pg->follow == NULL || pg->listener == NULL || pg->listen == NULL) {
+        pg->retry == NULL || pg->follow == NULL || pg->listener == NULL || pg->listen == NULL ||
+        pg->alarm == NULL) {
         return ERROR_MEMORY;
     }
     if (!pg->shared) {
@@ -416,7 +340,7 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     pg->up = pg_has_joined(pg); /* until we know better */
     snprintf(pg->reason, sizeof(pg->reason), "%s", pg->up ? "" : "this node has not joined yet");
     pg->since_ms = clock_steady_ms();
-    pg->cursor_follow_sequence = INT64_MIN;
+    pg->unsynced = pg->syncing = (struct message_id){UINT64_MAX, UINT64_MAX};
     map_init(&pg->names);
     map_init(&pg->numbers);
     list_init(&pg->queue);

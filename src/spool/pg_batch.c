@@ -140,6 +140,19 @@ enum error pg_batch_message(struct spool *spool, const struct spool_message *mes
     return error;
 }
 
+void pg_batch_about(struct spool *spool, struct spool_handle handle)
+{
+    const struct pg_spool *pg = pg_of(spool);
+    size_t count = batch_new_count(pg->open);
+    if (pg->open->error != ERROR_NONE) {
+        return; /* the message may be missing */
+    }
+    assert(count > 0);
+    struct pg_new *fresh = &batch_news(pg->open)[count - 1];
+    fresh->about = pg->owners[handle.index];
+    fresh->about_token = fresh->about->token;
+}
+
 /* ---- fates and notes --------------------------------------------------------------------- */
 
 static void add(struct pg_spool *pg, const struct pg_operation *operation)
@@ -194,6 +207,22 @@ void pg_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t del
                    enum spool_fate fate)
 {
     pg_batch_taken(spool, handle, delivery, fate, 0, SLICE_EMPTY);
+}
+
+/* Its part is another's, or not loaded yet: a fact needs neither. */
+void pg_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,
+                   enum spool_fate fate, int64_t when_ms, struct slice server)
+{
+    assert(fate == SPOOL_DELIVERED || fate == SPOOL_PULLED);
+    add(pg_of(spool), &(struct pg_operation){.kind = PG_FATE,
+                                             .part = STORED_NONE,
+                                             .id = id,
+                                             .delivery = delivery,
+                                             .fate = (uint8_t)fate,
+                                             .fact = true,
+                                             .of_new = STORED_NONE,
+                                             .when_ms = when_ms,
+                                             .payload = server});
 }
 
 void pg_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
@@ -301,7 +330,6 @@ static enum error keep_local(struct pg_batch *batch, size_t i, uint32_t journal)
     }
     fresh->journal = journal;
     local->queued = true;
-    local->behind = pg->committed;
     if (!pg->shared) {
         pg_part_link(pg, fresh->parts[0].part, journal);
     }
@@ -413,36 +441,62 @@ void pg_batch_apply_noted(struct pg_batch *batch)
     apply(batch, true);
 }
 
-void pg_batch_refuse(struct pg_batch *batch, const struct pg_share *share, int64_t token)
+static void drop_new(struct pg_batch *batch, size_t at)
 {
     struct pg_spool *pg = batch->pg;
-    bool refused = false;
+    struct pg_new *fresh = &batch_news(batch)[at];
     for (size_t i = 0; i < batch_operation_count(batch); i++) {
         struct pg_operation *operation = &batch_operations(batch)[i];
-        if (operation->share == share && operation->token == token &&
-            operation->part != STORED_NONE && !operation->fact && !operation->done) {
-            refused = true;
+        if (operation->of_new == at) {
+            undo_operation(pg, operation);
+            operation->done = true;
+        } else if (operation->of_new != STORED_NONE && operation->of_new > at) {
+            operation->of_new--;
         }
+    }
+    if (pg_local_at(pg, fresh->journal) != NULL && !batch->diverted) {
+        pg_local_drop(pg, fresh->journal);
+    }
+    batch->bytes -= fresh->bytes;
+    size_t behind = batch_new_count(batch) - at - 1;
+    memmove(fresh, fresh + 1, behind * sizeof(*fresh));
+    batch->news.length -= sizeof(*fresh);
+}
+
+static bool is_decision(const struct pg_operation *operation)
+{
+    return operation->kind != PG_GLOBAL && !operation->fact && !operation->done;
+}
+
+void pg_batch_refuse(struct pg_batch *batch, const struct pg_share *share, int64_t token)
+{
+    bool refused = false, all = false;
+    for (size_t i = 0; i < batch_operation_count(batch); i++) {
+        const struct pg_operation *operation = &batch_operations(batch)[i];
+        refused |= operation->share == share && operation->token == token &&
+                   operation->part != STORED_NONE && is_decision(operation);
     }
     if (!refused) {
         return;
     }
+    for (size_t i = 0; i < batch_new_count(batch); i++) {
+        all |= batch_news(batch)[i].about == NULL; /* nobody knows what it stands for */
+    }
+    batch->decides = false;
     for (size_t i = 0; i < batch_operation_count(batch); i++) {
         struct pg_operation *operation = &batch_operations(batch)[i];
-        if (operation->kind != PG_GLOBAL &&
-            (!operation->fact || operation->of_new != STORED_NONE)) {
-            undo_operation(pg, operation);
+        bool ours = !all && (operation->share != share || operation->token != token);
+        if (is_decision(operation) && !ours) {
+            undo_operation(batch->pg, operation);
             operation->done = true;
         }
+        batch->decides |= is_decision(operation);
     }
-    for (size_t i = 0; i < batch_new_count(batch); i++) {
-        struct pg_local *local = pg_local_at(pg, batch_news(batch)[i].journal);
-        if (local != NULL && !batch->diverted) {
-            pg_local_drop(pg, batch_news(batch)[i].journal);
+    for (size_t i = batch_new_count(batch); i-- > 0;) {
+        const struct pg_new *fresh = &batch_news(batch)[i];
+        if (all || (fresh->about == share && fresh->about_token == token)) {
+            drop_new(batch, i);
         }
     }
-    buffer_clear(&batch->news);
-    batch->bytes = 0;
     batch->refused = true;
-    batch->decides = false;
 }

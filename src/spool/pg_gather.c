@@ -8,21 +8,6 @@
 
 #include <stdlib.h>
 
-static void need_numbers(struct pg_group *group, const struct pg_new_part *parts, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        struct pg_share *const *names = (const void *)group->names.data;
-        size_t known = group->names.length / sizeof(*names);
-        bool asked = parts[i].share->number >= 0;
-        for (size_t n = 0; n < known && !asked; n++) {
-            asked = names[n] == parts[i].share;
-        }
-        if (!asked) {
-            buffer_append(&group->names, slice_make(&parts[i].share, sizeof(parts[i].share)));
-        }
-    }
-}
-
 static void send_message(struct pg_group *group, uint32_t journal, int64_t received_ms,
                          struct pg_new_part *parts, uint32_t part_count, bool late)
 {
@@ -30,7 +15,6 @@ static void send_message(struct pg_group *group, uint32_t journal, int64_t recei
     struct spool_handle handle = {journal};
     struct pg_send_message send = {.id = pg_local_at(pg, journal)->id,
                                    .received_ms = received_ms,
-                                   .behind = pg_local_at(pg, journal)->behind,
                                    .bytes = pg_local_at(pg, journal)->bytes,
                                    .journal = journal,
                                    .parts = parts,
@@ -44,7 +28,6 @@ static void send_message(struct pg_group *group, uint32_t journal, int64_t recei
         abort(); /* our own journal gives them to whoever asks */
     }
     buffer_append(&group->messages, slice_make(&send, sizeof(send)));
-    need_numbers(group, parts, part_count);
     if (group->messages.failed) {
         abort();
     }
@@ -64,17 +47,15 @@ static void send_check(struct pg_group *group, const struct pg_operation *operat
     buffer_append(&group->checks, slice_make(&check, sizeof(check)));
 }
 
-static void send_fate(struct pg_group *group, struct message_id id, uint32_t delivery, uint8_t fate,
-                      int64_t when_ms, struct slice server)
+static void send_fate(struct pg_group *group, const struct pg_send_fate *send)
 {
-    const struct pg_send_fate send = {id, delivery, fate, when_ms, server};
-    buffer_append(&group->fates, slice_make(&send, sizeof(send)));
+    buffer_append(&group->fates, slice_make(send, sizeof(*send)));
 }
 
 static void send_note(struct pg_group *group, struct message_id id, struct pg_share *share,
-                      uint32_t delivery, uint16_t kind, struct slice payload)
+                      uint32_t delivery, uint16_t kind, struct slice payload, bool with_message)
 {
-    const struct pg_send_note send = {id, share, delivery, kind, payload};
+    const struct pg_send_note send = {id, share, delivery, kind, with_message, payload};
     buffer_append(&group->notes, slice_make(&send, sizeof(send)));
 }
 
@@ -88,11 +69,17 @@ static void send_operation(struct pg_group *group, const struct pg_operation *op
                                             pg_is_common(group->pg, operation->key)};
         buffer_append(&group->globals, slice_make(&send, sizeof(send)));
     } else if (operation->kind == PG_FATE) {
-        send_fate(group, operation->id, operation->delivery, operation->fate, operation->when_ms,
-                  operation->payload);
+        const struct pg_send_fate send = {.id = operation->id,
+                                          .share = operation->fact ? operation->share : NULL,
+                                          .token = operation->token,
+                                          .delivery = operation->delivery,
+                                          .fate = operation->fate,
+                                          .when_ms = operation->when_ms,
+                                          .server = operation->payload};
+        send_fate(group, &send);
     } else {
         send_note(group, operation->id, operation->share, operation->delivery, operation->note,
-                  operation->payload);
+                  operation->payload, false);
     }
     if (group->pg->shared && operation->kind != PG_GLOBAL && !operation->fact) {
         send_check(group, operation);
@@ -111,9 +98,20 @@ static void send_batch(struct pg_group *group, struct pg_batch *batch)
         send_operation(group, &batch_operations(batch)[i]);
     }
     group->lazy &= batch->durability != SPOOL_SYNCED && batch_new_count(batch) == 0;
+    group->company += batch->durability != SPOOL_LAZY;
     batch->grouped = true;
     list_remove(&batch->link);
     list_append(&group->batches, &batch->link);
+}
+
+static struct pg_share *share_with(const struct pg_new *fresh, uint32_t delivery)
+{
+    for (uint32_t p = 0; p < fresh->part_count; p++) {
+        if (pg_new_part_has(&fresh->parts[p], delivery)) {
+            return fresh->parts[p].share;
+        }
+    }
+    return NULL;
 }
 
 /* A message that was kept in the journal, or what is pending about one. */
@@ -132,7 +130,8 @@ static bool send_forward(struct pg_group *group, uint32_t journal)
         error = pg_share_out(pg, &message, &group->arena, &fresh);
     }
     if (error != ERROR_NONE) {
-        return false; /* it stays in the journal, and is tried after the next start */
+        local->unread = group->number;
+        return false;
     }
     if (!local->stored) {
         send_message(group, journal, message.received_ms, fresh.parts, fresh.part_count, true);
@@ -141,12 +140,22 @@ static bool send_forward(struct pg_group *group, uint32_t journal)
     for (struct pg_pending *at = local->pending; at != NULL; at = at->next) {
         struct slice bytes = slice_make(at->bytes, at->length);
         if (!at->is_note) {
-            send_fate(group, local->id, at->delivery, at->fate, at->when_ms, bytes);
+            /* Whose the share was then is not known any more. */
+            const struct pg_send_fate send = {
+                .id = local->id,
+                .share = local->stored ? share_with(&fresh, at->delivery) : NULL,
+                .token = -1,
+                .delivery = at->delivery,
+                .fate = at->fate,
+                .when_ms = at->when_ms,
+                .server = bytes};
+            send_fate(group, &send);
             group->lazy = false;
         }
         for (uint32_t p = 0; p < fresh.part_count && at->is_note; p++) {
             if (pg_new_part_has(&fresh.parts[p], at->delivery)) {
-                send_note(group, local->id, fresh.parts[p].share, at->delivery, at->kind, bytes);
+                send_note(group, local->id, fresh.parts[p].share, at->delivery, at->kind, bytes,
+                          true);
             }
         }
     }
@@ -160,8 +169,8 @@ static void gather_forward(struct pg_group *group)
     const uint32_t *waiting = (const void *)(pg->forward.data);
     size_t count = pg->forward.length / sizeof(*waiting), at = pg->forward_at;
     uint64_t bytes = 0;
-    while (at < count && at - pg->forward_at < PG_GROUP_MESSAGES / 2 &&
-           bytes < PG_GROUP_BYTES / 2) {
+    size_t most = pg->split > 0 ? pg->split : PG_GROUP_MESSAGES / 2;
+    while (at < count && at - pg->forward_at < most && bytes < PG_GROUP_BYTES / 2) {
         bytes += send_forward(group, waiting[at]) ? pg_local_at(pg, waiting[at])->bytes : 0;
         at++;
     }
@@ -187,15 +196,15 @@ static void gather_batches(struct pg_group *group)
 {
     struct pg_spool *pg = group->pg;
     uint64_t bytes = 0;
-    size_t messages = 0, operations = 0;
+    size_t messages = 0, operations = 0, units = pg->group_forwards;
     bool lease = pg_lease_holds(pg);
     LIST_EACH(&pg->queue, at, after)
     {
         struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
-        if (!batch->journalled) {
+        if (!batch->journalled || (pg->split > 0 && units >= pg->split)) {
             break; /* order is kept */
         }
-        if (batch->error != ERROR_NONE || (batch->decides && !lease)) {
+        if (batch->error != ERROR_NONE || batch->unfit || (batch->decides && !lease)) {
             continue;
         }
         size_t news = batch_new_count(batch);
@@ -207,6 +216,7 @@ static void gather_batches(struct pg_group *group)
         bytes += batch->bytes;
         operations += batch_operation_count(batch);
         send_batch(group, batch);
+        units++;
         if (operations > PG_GROUP_OPERATIONS) {
             break;
         }
@@ -215,8 +225,7 @@ static void gather_batches(struct pg_group *group)
 
 static bool is_watermark_due(const struct pg_spool *pg)
 {
-    return pg->now_ms != 0 && pg->journal_loaded &&
-           clock_steady_ms() - pg->watermarked_ms >= PG_WATERMARK_MS;
+    return pg->journal_loaded && clock_steady_ms() - pg->watermarked_ms >= PG_WATERMARK_MS;
 }
 
 bool pg_is_wanted(const struct pg_spool *pg)
@@ -237,7 +246,7 @@ bool pg_is_wanted(const struct pg_spool *pg)
         if (!batch->journalled) {
             return false;
         }
-        if (batch->error == ERROR_NONE && (!batch->decides || lease) &&
+        if (batch->error == ERROR_NONE && !batch->unfit && (!batch->decides || lease) &&
             (batch->durability != SPOOL_LAZY || pg->flush_lazy)) {
             return true;
         }
@@ -245,25 +254,84 @@ bool pg_is_wanted(const struct pg_spool *pg)
     return false;
 }
 
+bool pg_is_company_due(const struct pg_spool *pg)
+{
+    size_t count = 0;
+    uint64_t bytes = 0;
+    LIST_EACH(&pg->queue, at, after)
+    {
+        const struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        if (!batch->journalled || count >= pg->company || bytes >= PG_COMPANY_BYTES) {
+            break;
+        }
+        count += batch->durability != SPOOL_LAZY;
+        bytes += batch->bytes;
+    }
+    return count > 0 && count < pg->company && bytes < PG_COMPANY_BYTES;
+}
+
 static void lower(struct message_id *below, struct message_id id)
 {
-    if (id.high < below->high || (id.high == below->high && id.low < below->low)) {
+    if (id_before(id, *below)) {
         *below = id;
     }
 }
 
-/* All that is not in this group, and not in the database. */
+static const struct message_id NO_ID = {UINT64_MAX, UINT64_MAX};
+
+/* ---- how far we are ---------------------------------------------------------------------- */
+
+void pg_watermark_hold(struct pg_spool *pg, struct message_id id)
+{
+    lower(&pg->unsynced, id);
+}
+
+static void synced(void *context, enum error error, const struct spool_handle *handles,
+                   size_t count)
+{
+    (void)handles;
+    (void)count;
+    struct pg_spool *pg = context;
+    pg->sync_runs = false;
+    if (error != ERROR_NONE) {
+        lower(&pg->unsynced, pg->syncing);
+    }
+    pg->syncing = NO_ID;
+}
+
+/* What is synced now is what the next watermark may pass. */
+void pg_watermark_sync(struct pg_spool *pg)
+{
+    if (!pg->sync_wanted || pg->sync_runs || id_equal(pg->unsynced, NO_ID)) {
+        return;
+    }
+    pg->sync_wanted = false;
+    pg->syncing = pg->unsynced;
+    pg->unsynced = NO_ID;
+    pg->sync_runs = true;
+    spool_batch_begin(pg->journal);
+    spool_batch_submit(pg->journal, SPOOL_SYNCED, synced, pg);
+}
+
+/* Beyond what is low, the database says how far: to PG_MARGIN_MS before its present. Low is what
+ * the journal would send once more after a crash, though it may have been sent: what waits, is in
+ * this group, or is not marked as sent on stable storage. So a range goes only when nothing of it
+ * can come a second time. */
 static void gather_watermark(struct pg_group *group)
 {
     struct pg_spool *pg = group->pg;
-    struct message_id below = {(uint64_t)(pg->now_ms - PG_MARGIN_MS) << 16, 0};
+    struct message_id below = NO_ID;
     const uint32_t *waiting = (const void *)pg->forward.data;
     size_t count = pg->forward.length / sizeof(*waiting);
-    for (size_t i = pg->forward_at + pg->group_forwards; i < count; i++) {
+    for (size_t i = pg->forward_at; i < count; i++) {
         const struct pg_local *local = pg_local_at(pg, waiting[i]);
         if (local != NULL && !local->stored) {
             lower(&below, local->id);
         }
+    }
+    const struct pg_send_message *messages = (const void *)group->messages.data;
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
+        lower(&below, messages[i].id);
     }
     LIST_EACH(&pg->queue, at, after)
     {
@@ -272,9 +340,25 @@ static void gather_watermark(struct pg_group *group)
             lower(&below, batch_news(batch)[i].id);
         }
     }
+    lower(&below, pg->unsynced);
+    lower(&below, pg->syncing);
     group->below = below;
     group->has_below = true;
     pg->watermarked_ms = clock_steady_ms();
+    pg->sync_wanted = true;
+}
+
+/* New mail below what we have said is of somebody who was slow to send it. Before we have said
+ * anything, what we said before the last start counts. */
+static bool is_old(const struct pg_group *group)
+{
+    const struct pg_spool *pg = group->pg;
+    const struct pg_send_message *messages = (const void *)group->messages.data;
+    bool old = group->messages.length > 0 && id_is_null(pg->said);
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages) && !old; i++) {
+        old = messages[i].late || id_before(messages[i].id, pg->said);
+    }
+    return old;
 }
 
 struct pg_group *pg_gather(struct pg_spool *pg)
@@ -302,5 +386,6 @@ struct pg_group *pg_gather(struct pg_spool *pg)
     if (is_watermark_due(pg)) {
         gather_watermark(group);
     }
+    group->old = is_old(group);
     return group;
 }

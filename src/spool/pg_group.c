@@ -90,15 +90,18 @@ static void fail_broken(struct pg_spool *pg)
 
 /* ---- into the journal -------------------------------------------------------------------- */
 
+/* What the journal has of the message; also if the part is not here (spool_batch_fact()). */
 static struct pg_local *local_of(const struct pg_spool *pg, const struct pg_operation *operation,
                                  uint32_t *ret_journal)
 {
     const struct stored *stored = pg_part_of(pg, operation->part, operation->id);
-    if (stored == NULL) {
+    bool elsewhere = operation->part == STORED_NONE && operation->of_new == STORED_NONE;
+    if (stored == NULL && !elsewhere) {
         return NULL;
     }
-    *ret_journal = stored->offset;
-    return pg_local_at(pg, stored->offset);
+    *ret_journal = elsewhere ? spool_find(pg->journal, operation->id).index : stored->offset;
+    struct pg_local *local = pg_local_at(pg, *ret_journal);
+    return local != NULL && !local->ending ? local : NULL;
 }
 
 /* False: it must wait for the database. */
@@ -171,6 +174,27 @@ static void tell_diverted(struct pg_batch *batch)
     }
 }
 
+static void tell_unfit(struct pg_spool *pg, struct message_id id, const char *reason)
+{
+    char text[sizeof(pg->reason) + 100], name[ID_TEXT_LENGTH + 1];
+    id_to_text(id, name);
+    snprintf(text, sizeof(text), "the database refuses %s: %s", name, reason);
+    pg->quarantined++;
+    if (pg->loader.damage != NULL && !pg->ending) {
+        pg->loader.damage(pg->loader.context, text);
+    }
+}
+
+static void void_unfit(struct pg_batch *batch, const char *reason)
+{
+    if (!batch->told) {
+        const struct pg_operation *operations = batch_operations(batch);
+        bool any = batch_operation_count(batch) > 0;
+        tell_unfit(batch->pg, any ? operations[0].id : (struct message_id){0}, reason);
+        fail(batch, ERROR_DENIED);
+    }
+}
+
 static void diverted(void *context, enum error error, const struct spool_handle *handles,
                      size_t count)
 {
@@ -185,6 +209,9 @@ static void diverted(void *context, enum error error, const struct spool_handle 
         } else {
             batch->diverted = true;
             tell_diverted(batch);
+            if (batch->unfit) {
+                void_unfit(batch, "only a part of it is kept");
+            }
         }
     }
     let_go(batch);
@@ -290,15 +317,16 @@ static void unpin_all(struct pg_group *group)
     }
 }
 
-static void await_parts(struct pg_spool *pg, const struct pg_send_message *message)
+static void await_parts(struct pg_spool *pg, const struct pg_send_message *message, uint64_t xid)
 {
-    struct pg_local *local = pg_local_at(pg, message->journal);
+    bool ours = false;
     for (uint32_t i = 0; i < message->part_count && pg->shared; i++) {
         const struct pg_share *share =
             map_get(&pg->numbers, (uint64_t)message->parts[i].share->number);
-        if (share != NULL && (share->owned || share->taking)) {
-            local->awaited++;
-        }
+        ours |= share != NULL && (share->owned || share->taking);
+    }
+    if (ours) {
+        pg_local_await(pg, message->journal, xid);
     }
 }
 
@@ -323,20 +351,51 @@ static void each_noted(struct pg_batch *batch, uint64_t group)
     }
 }
 
+/* It stays in the journal, and is tried again: if somebody was told that we have it, nobody else
+ * does. */
+static void tell_unreadable(struct pg_spool *pg, struct pg_local *local)
+{
+    char text[120], name[ID_TEXT_LENGTH + 1];
+    if (local->warned) {
+        return;
+    }
+    local->warned = true;
+    id_to_text(local->id, name);
+    snprintf(text, sizeof(text), "%s cannot be read from the journal, so the database lacks %s",
+             name, local->stored ? "what became of it" : "it");
+    pg->quarantined++;
+    if (pg->loader.damage != NULL && !pg->ending) {
+        pg->loader.damage(pg->loader.context, text);
+    }
+}
+
+/* Some of its mail could not be read: it waits by itself, or was never accepted. */
+static void leave_unread(struct pg_batch *batch, uint64_t group)
+{
+    struct pg_spool *pg = batch->pg;
+    bool any = false;
+    for (size_t i = 0; i < batch_new_count(batch); i++) {
+        struct pg_local *local = pg_local_at(pg, batch_news(batch)[i].journal);
+        if (local != NULL && !local->stored && local->unread == group) {
+            tell_unreadable(pg, local);
+            any = true;
+            if (batch->told) {
+                pg_local_set_aside(pg, batch_news(batch)[i].journal);
+            }
+        }
+    }
+    if (any && !batch->told) {
+        fail(batch, ERROR_IO); /* the journal does not give back what it took */
+    }
+}
+
 static void commit_batch(struct pg_batch *batch, uint64_t group)
 {
     struct pg_spool *pg = batch->pg;
     batch->grouped = false;
     list_remove(&batch->link);
     each_noted(batch, group);
-    for (size_t i = 0; i < batch_new_count(batch); i++) {
-        const struct pg_local *local = pg_local_at(pg, batch_news(batch)[i].journal);
-        if (local != NULL && !local->stored) {
-            pg->quarantined++;
-            fail(batch, ERROR_IO); /* the journal does not give back what it took */
-            break;
-        }
-    }
+    leave_unread(batch, group);
     pg_batch_apply(batch);
     if (batch->decides && !batch->told && !pg_lease_holds(pg) && !pg->ending) {
         list_append(&pg->held, &batch->link);
@@ -350,12 +409,10 @@ static void group_committed(struct pg_spool *pg, struct pg_group *group)
 {
     const struct pg_send_message *messages = (const void *)group->messages.data;
     for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
-        if (messages[i].error == ERROR_NONE) {
-            await_parts(pg, &messages[i]);
-            for (uint32_t p = 0; p < messages[i].part_count; p++) {
-                int64_t sequence = messages[i].parts[p].sequence;
-                pg->committed = sequence > pg->committed ? sequence : pg->committed;
-            }
+        if (messages[i].error != ERROR_NONE) {
+            pg_local_at(pg, messages[i].journal)->unread = group->number;
+        } else {
+            await_parts(pg, &messages[i], group->xid);
             pg_local_stored(pg, messages[i].journal, group->number);
         }
     }
@@ -363,7 +420,10 @@ static void group_committed(struct pg_spool *pg, struct pg_group *group)
     for (size_t i = 0; i < pg->group_forwards; i++) {
         uint32_t journal = forwards[pg->forward_at + i];
         struct pg_local *local = pg_local_at(pg, journal);
-        if (local != NULL && local->queued && local->stored) {
+        if (local != NULL && local->queued && local->unread == group->number) {
+            tell_unreadable(pg, local);
+            pg_local_set_aside(pg, journal);
+        } else if (local != NULL && local->queued && local->stored) {
             pg_local_stored(pg, journal, group->number); /* what was pending */
         }
     }
@@ -372,6 +432,9 @@ static void group_committed(struct pg_spool *pg, struct pg_group *group)
         buffer_consume(&pg->forward, pg->forward_at * sizeof(*forwards));
         pg->forward_at = 0;
     }
+    if (id_before(pg->said, group->said)) {
+        pg->said = group->said;
+    }
     pg_globals_stored(pg, group->number);
     while (!list_is_empty(&group->batches)) {
         commit_batch(LIST_ENTRY(group->batches.next, struct pg_batch, link), group->number);
@@ -379,6 +442,7 @@ static void group_committed(struct pg_spool *pg, struct pg_group *group)
     uint32_t took_us = (uint32_t)(group->took_ns / 1000);
     pg->commit_us = pg->commit_us == 0 ? took_us : (pg->commit_us * 7 + took_us) / 8;
     pg->groups++;
+    pg->split = pg->split * 2 < PG_GROUP_MESSAGES ? pg->split * 2 : 0;
 }
 
 /* Nothing of it was done: what it carries waits again, where it was. */
@@ -390,6 +454,60 @@ static void group_dissolve(struct pg_spool *pg, struct pg_group *group)
         list_remove(&batch->link);
         list_insert_before(pg->queue.next, &batch->link);
         each_noted(batch, 0);
+    }
+}
+
+/* ---- what the database refuses ----------------------------------------------------------- */
+
+/* It stays in the journal, and is tried after the next start. */
+static void leave_forward(struct pg_spool *pg, const char *reason)
+{
+    uint32_t journal = ((const uint32_t *)(const void *)pg->forward.data)[pg->forward_at++];
+    struct pg_local *local = pg_local_at(pg, journal);
+    if (local != NULL && local->queued) {
+        local->queued = false;
+        tell_unfit(pg, local->id, reason);
+    }
+}
+
+/* What may be in the journal alone goes there, and is refused once more from there; what may not is
+ * void. */
+static void leave_batch(struct pg_batch *batch, const char *reason)
+{
+    batch->unfit = true;
+    if (batch->diverted) {
+        tell_diverted(batch); /* now that it is in no group */
+    } else if (!batch->diverting) {
+        divert(batch);
+    }
+    if (!batch->diverting) {
+        void_unfit(batch, reason);
+        let_go(batch);
+    }
+}
+
+static size_t units_of(const struct pg_group *group)
+{
+    size_t count = group->pg->group_forwards;
+    LIST_EACH(&group->batches, at, after)
+    {
+        count++;
+    }
+    return count;
+}
+
+/* One row must not stop all mail: the half of what was refused is tried, until it stands alone. */
+static void group_refused(struct pg_spool *pg, struct pg_group *group)
+{
+    size_t units = units_of(group);
+    bool is_forward = pg->group_forwards > 0;
+    group_dissolve(pg, group);
+    if (units > 1) {
+        pg->split = units / 2;
+    } else if (is_forward) {
+        leave_forward(pg, group->reason);
+    } else {
+        leave_batch(LIST_ENTRY(pg->queue.next, struct pg_batch, link), group->reason);
     }
 }
 
@@ -416,7 +534,8 @@ static void group_done(void *context)
     struct pg_group *group = context;
     struct pg_spool *pg = group->pg;
     pg->group_running = false;
-    if (group->stale || group->stage == PG_STAGE_COMMITTED) {
+    bool refused = group->refused && units_of(group) > 0;
+    if (group->stale || refused || group->stage == PG_STAGE_COMMITTED) {
         pg_set_up(pg, true, "");
         pg->ask_failed = false;
         unpin_all(group);
@@ -424,6 +543,8 @@ static void group_done(void *context)
         if (group->stale) {
             group_dissolve(pg, group);
             refuse_stale(pg, group);
+        } else if (refused) {
+            group_refused(pg, group);
         } else {
             group_committed(pg, group);
         }
@@ -482,14 +603,49 @@ void pg_batches_end(struct pg_spool *pg)
 
 /* ---- the pump ---------------------------------------------------------------------------- */
 
+/* A transaction costs the database much the same for five messages as for twenty. While several
+ * clients are at work, a group waits for those that the group before has just answered, for as long
+ * as a group takes; one alone never waits. */
+static bool waits_for_company(struct pg_spool *pg)
+{
+    if (pg->ending || pg->flush_lazy || pg->company < PG_COMPANY_LEAST || !pg_is_company_due(pg)) {
+        return false;
+    }
+    if (!pg->alarm_set) {
+        pg->alarm_set = true;
+        uint32_t wait_us = pg->commit_us < PG_COMPANY_MAX_US ? pg->commit_us : PG_COMPANY_MAX_US;
+        loop_alarm_set(pg->alarm, wait_us > PG_COMPANY_US ? wait_us : PG_COMPANY_US);
+    }
+    return true;
+}
+
+void pg_company_late(void *context)
+{
+    struct pg_spool *pg = context;
+    pg->alarm_set = false;
+    pg->company = 0;
+    pg_pump(pg);
+}
+
+static void company_came(struct pg_spool *pg)
+{
+    if (pg->alarm_set) {
+        pg->alarm_set = false;
+        loop_alarm_cancel(pg->alarm);
+    }
+}
+
 void pg_pump(void *context)
 {
     struct pg_spool *pg = context;
     assert(pg->open == NULL);
     fail_broken(pg);
     pg_tell_held(pg);
-    if (pg->group == NULL && pg_is_wanted(pg) && pg_gather(pg) != NULL) {
+    pg_locals_again(pg);
+    if (pg->group == NULL && pg_is_wanted(pg) && !waits_for_company(pg) && pg_gather(pg) != NULL) {
         struct pg_group *group = pg->group;
+        company_came(pg);
+        pg->company = group->company;
         if (!is_empty(group)) {
             group_start(pg);
         } else {
@@ -505,7 +661,11 @@ void pg_pump(void *context)
     pg_divert_due(pg);
     pg_shares_settle(pg);
     pg_marks_write(pg);
+    pg_watermark_sync(pg);
     if (pg->batches > 0 && !pg->ending) {
         loop_timer_set(pg->timer, PG_SLOW_MS / 20);
+    } else if (pg->aside_ms != 0 && !pg->ending) {
+        int64_t rest_ms = pg->aside_ms - clock_steady_ms();
+        loop_timer_set(pg->timer, rest_ms > 0 ? rest_ms : 0);
     }
 }

@@ -18,20 +18,31 @@
 #include "sys/worker.h"
 
 enum {
-    PG_SLOW_MS = 2000,        /* a group that takes longer does not keep anybody waiting */
-    PG_SLOWEST = 1000,        /* bytes a ms that a group is waited for */
-    PG_CALL_MS = 10000,       /* then the connection counts as lost */
-    PG_AT_ONCE_MS = 1000,     /* for what the loop waits for */
-    PG_AGAIN_MS = 500,        /* between tries while the database is away */
+    PG_SLOW_MS = 2000,    /* a group that takes longer does not keep anybody waiting */
+    PG_SLOWEST = 1000,    /* bytes a ms that a group is waited for */
+    PG_CALL_MS = 10000,   /* then the connection counts as lost */
+    PG_AT_ONCE_MS = 1000, /* for what the loop waits for */
+    PG_CONNECT_AT_ONCE_MS = PG_AT_ONCE_MS / 2, /* of which connecting may take */
+    PG_AGAIN_MS = 500,                         /* between tries while the database is away */
+    PG_ASIDE_MS = 5000, /* what cannot be read is tried again then, and then later each time, */
+    PG_ASIDE_MAX_MS = 600000, /* up to so much */
     PG_WATERMARK_MS = 5000,   /* between what we say of how far we have forwarded */
     PG_MARGIN_MS = 60000,     /* ids of what is accepted now are no older */
+    PG_BEHIND_MS = 750,       /* what takes longer than this is told to the others */
+    PG_BEHIND_LOOK = 1000,    /* for the oldest message: so far they may be out of order */
     PG_PACE_MS = 10,          /* between notifications, and looks for what is new */
     PG_GLOBALS_MS = 15000,    /* between looks at the notes that other nodes write */
     PG_POLL_MS = 1000,        /* following, when nobody says that there is something */
     PG_GROUP_MESSAGES = 1000, /* of one transaction */
     PG_GROUP_BYTES = 8 << 20, /* of content in one transaction, about; held in memory */
     PG_GROUP_OPERATIONS = 20000,
-    PG_PAGE = 500,              /* parts loaded by one query */
+    PG_COMPANY_US = 1000, /* a group waits so long for as many batches as the one before had, */
+    PG_COMPANY_MAX_US = 10000,    /* where groups take longer up to so long */
+    PG_COMPANY_LEAST = 2,         /* if that were so many */
+    PG_COMPANY_BYTES = 512 << 10, /* so much content takes its time anyway */
+    PG_PAGE = 500,                /* parts looked at by one query */
+    PG_PAGE_FIRST = 10,           /* of each, by the first of several shares that are taken */
+    PG_TRAIL_MS = 10000,        /* what is followed is read again from so far back (pg_follow.c) */
     PG_AHEAD = 256,             /* envelopes read at once */
     PG_NO_JOURNAL = UINT32_MAX, /* a part whose content is in the database alone */
     PG_FATE_ELSEWHERE = 7,      /* of a delivery that is in another part of the message */
@@ -39,16 +50,27 @@ enum {
 
 /* ---- shares ------------------------------------------------------------------------------ */
 
+/* In the order in which parts are read. */
+struct pg_place {
+    uint64_t xid;
+    int64_t sequence;
+    struct message_id id;
+};
+
 struct pg_share {
     struct pg_share *next; /* with the same hash of its name */
-    int32_t number;        /* -1: the database has not been asked for it yet */
+    int32_t number;        /* of one with a name the committer's, and good while `asked` is */
+    uint32_t asked;        /* on which of the committer's connections the number was asked for */
     bool owned;
     bool taking;  /* what it holds is being loaded */
+    bool anew;    /* ours, and what it holds is being looked through once more */
+    bool begun;   /* the first page of that is here */
     bool leaving; /* `left` is to be called */
     bool stale;   /* because the database says so */
     bool telling; /* `stale` is to be called */
     int64_t token;
-    uint64_t from_xid; /* parts of earlier transactions have been loaded, or given up */
+    uint64_t from_xid;  /* parts of earlier transactions have been loaded, or given up */
+    struct pg_place at; /* so far it has been loaded */
     size_t length;
     char name[];
 };
@@ -74,14 +96,15 @@ enum { PG_NOTE_STORED = 1, PG_NOTE_FATE = 2, PG_NOTE_FIRST = 16 };
 struct pg_local {
     struct message_id id;
     struct pg_pending *pending;
-    int64_t behind;  /* the last part committed here when it was accepted; 0: not known */
-    uint64_t bytes;  /* of content */
-    int32_t awaited; /* parts of it that we own and have not heard of yet; below 0: we have early */
-    uint16_t refs;   /* parts that are here */
+    uint64_t bytes;   /* of content */
+    uint64_t awaited; /* of the transaction whose parts we own and may not have heard of; 0: none */
+    uint64_t unread;  /* the last group that could not read it from the journal; 0: none */
+    uint16_t refs;    /* parts that are here */
     uint16_t recipients;
     bool stored;  /* the database has it */
     bool counted; /* in `one_copy` */
-    bool queued;  /* in `forward`, or in a batch or group */
+    bool queued;  /* in `forward` or `aside`, or in a batch or group */
+    bool warned;  /* it was told that it cannot be read */
     bool ending;
 };
 
@@ -91,7 +114,7 @@ enum pg_kind { PG_FATE, PG_NOTE, PG_GLOBAL };
 
 struct pg_operation {
     enum pg_kind kind;
-    uint32_t part; /* index in the table; STORED_NONE: of a message of this batch */
+    uint32_t part; /* index in the table; STORED_NONE: of a message of this batch, or not here */
     struct message_id id;
     struct pg_share *share;
     int64_t token;
@@ -123,6 +146,8 @@ struct pg_new {
     int64_t received_ms;
     struct pg_new_part *parts;
     uint32_t part_count;
+    const struct pg_share *about; /* it falls with what is decided of that; NULL: of any */
+    int64_t about_token;
 };
 
 struct pg_batch {
@@ -144,6 +169,7 @@ struct pg_batch {
     bool grouped;    /* the committer has it */
     bool applied;    /* the table has its messages */
     bool stuck;      /* nothing of it can be made durable in the journal */
+    bool unfit;      /* the database refuses it, alone */
     bool told;
     bool decides; /* something of it depends on a share being ours */
     bool refused; /* because it is not */
@@ -175,17 +201,18 @@ struct pg_send_message {
     struct log_ticket ticket;
     struct message_id id;
     int64_t received_ms;
-    int64_t behind; /* as of the journal's message */
     uint64_t bytes; /* of content */
     uint32_t journal;
     struct pg_new_part *parts;
     uint32_t part_count;
-    bool late;        /* sorts by its own time, and behind that */
+    bool late;        /* sorts by its own time */
     enum error error; /* it cannot be read */
 };
 
 struct pg_send_fate {
     struct message_id id;
+    struct pg_share *share; /* NULL: nobody knows the part yet, or the share is known to be ours */
+    int64_t token;          /* with which it was ours, -1: not known */
     uint32_t delivery;
     uint8_t fate;
     int64_t when_ms;
@@ -197,6 +224,7 @@ struct pg_send_note {
     struct pg_share *share;
     uint32_t delivery; /* SPOOL_ALL_DELIVERIES: -1 there */
     uint16_t kind;
+    bool with_message; /* of a message that is forwarded: it may have been written with it before */
     struct slice payload;
 };
 
@@ -217,8 +245,10 @@ enum pg_stage { PG_STAGE_NEW, PG_STAGE_UNKNOWN, PG_STAGE_COMMITTED };
 /* What the committer keeps between groups; nobody else's. */
 struct pg_writer {
     struct database *database;
+    uint32_t connections; /* made so far */
+    uint64_t mark;        /* what our row has since our last commit */
+    bool fenced;          /* so that nothing of an earlier connection can be committed any more */
     int64_t routed_until_ms; /* new mail asks whether there is a partition */
-    int64_t marked_ms;       /* the last mark of order */
 };
 
 /* One transaction. It is tried until it is done, or is known not to be (then it is dissolved). */
@@ -231,18 +261,23 @@ struct pg_group {
     uint16_t node;
     uint32_t inline_bytes, chunk_bytes;
     struct link batches;
+    size_t company;         /* of them that somebody waits for */
     struct buffer messages; /* struct pg_send_message */
     struct buffer fates, notes, globals, checks;
-    struct buffer names; /* struct pg_share *: to be asked for their numbers, which it sets */
+    struct buffer names; /* the committer's: struct pg_share * to be asked for their numbers */
     bool lazy;
-    bool has_below; /* all our mail below that id is in the database when this is committed */
-    struct message_id below;
+    bool has_below; /* all our mail below that id is in the database when this is committed, and the
+                       journal knows it for good */
+    struct message_id below, said; /* as asked; as the database has written it */
     enum pg_stage stage;
     /* The outcome, set by the committer. */
     enum database_outcome outcome;
     bool stale;         /* some of `checks` are: nothing was done */
+    bool refused;       /* because of a row in it: nothing was done */
     bool unpartitioned; /* new mail found no partition */
     bool again;         /* tried before: its mail sorts by its own time now */
+    uint64_t xid;       /* of the transaction that brought its messages; 0: not known */
+    bool old;           /* some of its mail may belong where no partition is any more */
     char reason[200];
     int64_t began_ns, took_ns;
     int64_t began_ms;
@@ -272,12 +307,20 @@ struct pg_spool {
     int64_t lease_until_ms;
 
     int64_t now_ms;         /* as the owner says, Unix time; 0: not said */
+    int64_t keep_ms;        /* so long what was handed over is to be found (spool/copies.h) */
     int64_t watermarked_ms; /* on the steady clock */
+    struct message_id said; /* the highest watermark that the database has got since the start */
+    /* The lowest id of which the journal has been told something since its last sync began, and
+     * what that sync is about. */
+    struct message_id unsynced, syncing;
+    bool sync_wanted, sync_runs;
     struct worker *committer, *reader, *listener;
     struct pg_writer writer;
     struct database *reading, *asking, *listening;
     struct loop_later *later;
     struct loop_timer *timer, *retry, *follow, *listen;
+    struct loop_alarm *alarm; /* ends a group's wait for company */
+    bool alarm_set;
 
     struct table table;       /* parts: slot is nothing, offset the journal's index */
     struct pg_share **owners; /* of each part, by its index */
@@ -293,11 +336,15 @@ struct pg_spool {
     size_t batches;        /* all of them */
     struct buffer forward; /* uint32_t, journal's indexes in order */
     size_t forward_at;
+    struct buffer aside; /* uint32_t: what could not be read, and is tried again */
+    int64_t aside_ms;    /* at this time, on the steady clock; 0: there is none */
+    int64_t aside_wait_ms;
     uint64_t one_copy;
-    int64_t committed; /* the highest sequence that a group of ours has got */
     struct pg_group *group;
     bool group_running, flush_lazy;
     size_t group_forwards; /* of `forward`, from `forward_at` on */
+    size_t company;        /* batches of the last group that somebody waited for */
+    size_t split; /* so many batches and forwards a group, to find what is refused; 0: all */
     uint64_t next_group;
     struct buffer marks; /* struct pg_mark: what the journal is to be told */
     struct link globals; /* struct pg_global: pending */
@@ -312,17 +359,24 @@ struct pg_spool {
     /* Loading. */
     struct spool_loader loader;
     bool journal_loaded, globals_loaded, load_complete, opened, ending;
-    struct pg_page *page; /* under way */
-    int64_t globals_ms;   /* when they were last read */
-    bool page_failed;     /* until the timer tries again */
-    struct buffer loaded; /* uint32_t: messages of the journal, in order */
-    struct buffer takes;  /* struct pg_share * waiting to be loaded */
-    struct pg_page *keys; /* of the share that is being loaded */
-    size_t keys_at;
-    int64_t cursor_follow_sequence; /* how far the following is */
-    struct message_id cursor_follow_id;
-    uint64_t followed_xid, follow_until_xid, follow_after_xid;
-    bool follow_asked, notify_asked;
+    struct pg_page *page;   /* under way */
+    int64_t globals_ms;     /* when they were last read */
+    bool page_failed;       /* until the timer tries again */
+    uint64_t breaks;        /* spool_postgres_breaks() */
+    struct buffer loaded;   /* uint32_t: messages of the journal, in order */
+    struct buffer takes;    /* struct pg_share * that are being loaded, in turn */
+    struct buffer lates;    /* struct pg_late, until the fate is known */
+    struct buffer ended;    /* struct pg_ended, while `page` is under way */
+    struct buffer awaiting; /* uint32_t, journal's indexes in order of `awaited` */
+    size_t awaiting_at;
+    struct pg_place follow_after;            /* how far the following is, */
+    uint64_t followed_xid, follow_until_xid; /* between these two */
+    int64_t server, session;                 /* that the reader has met; 0: none yet */
+    uint64_t trail[2];                       /* `followed_xid` of PG_TRAIL_MS ago and more */
+    int64_t trail_ms;
+    bool follow_asked, notify_asked, follow_next;
+    bool one_by_one;            /* a page of several shares has failed */
+    unsigned page_halvings;     /* of how much a page asks for */
     int64_t looked_ms;          /* on the steady clock: when following began last */
     struct pg_listening *heard; /* under way */
 
@@ -336,6 +390,13 @@ struct pg_spool {
 struct pg_mark {
     uint32_t journal;
     bool end; /* else it is stored */
+};
+
+/* A fate that the database has got, or will, and a page that is under way may not know. */
+struct pg_ended {
+    struct message_id id;
+    uint32_t delivery;
+    uint8_t fate;
 };
 
 /* A note about no message that the database has not got yet. */
@@ -386,12 +447,15 @@ void pg_batch_begin(struct spool *spool);
 void pg_batch_cancel(struct spool *spool);
 enum error pg_batch_message(struct spool *spool, const struct spool_message *message,
                             struct spool_content *content, struct slice tail);
+void pg_batch_about(struct spool *spool, struct spool_handle handle);
 void pg_batch_new_fate(struct spool *spool, uint32_t delivery, enum spool_fate fate);
 void pg_batch_new_note(struct spool *spool, uint32_t delivery, uint16_t kind, struct slice payload);
 void pg_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                    enum spool_fate fate);
 void pg_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                     enum spool_fate fate, int64_t when_ms, struct slice server);
+void pg_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,
+                   enum spool_fate fate, int64_t when_ms, struct slice server);
 void pg_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                    uint16_t kind, struct slice payload);
 void pg_batch_global_note(struct spool *spool, struct slice key, struct slice payload);
@@ -413,6 +477,9 @@ enum error pg_part_add(struct pg_spool *pg, struct message_id id, uint32_t recip
                        uint64_t content, struct pg_share *share, uint32_t *ret_part) MUST_CHECK;
 /* NULL: it has gone. */
 struct stored *pg_part_of(const struct pg_spool *pg, uint32_t part, struct message_id id);
+/* The part that this share has of it; STORED_NONE: none that is not finished. */
+uint32_t pg_part_find(const struct pg_spool *pg, struct message_id id,
+                      const struct pg_share *share);
 /* It counts from now on. */
 void pg_part_appear(struct pg_spool *pg, uint32_t part);
 void pg_part_fate(struct pg_spool *pg, uint32_t part, uint32_t delivery, uint8_t fate);
@@ -421,6 +488,8 @@ void pg_part_end(struct pg_spool *pg, uint32_t part);
 void pg_part_forget(struct pg_spool *pg, uint32_t part); /* never appeared */
 void pg_part_link(struct pg_spool *pg, uint32_t part, uint32_t journal);
 struct spool_handle pg_find(const struct spool *spool, struct message_id id);
+struct spool_handle pg_find_delivery(const struct spool *spool, struct message_id id,
+                                     uint32_t delivery);
 struct message_id pg_id(const struct spool *spool, struct spool_handle handle);
 uint64_t pg_sequence(const struct spool *spool, struct spool_handle handle);
 unsigned pg_fate_of(const struct spool *spool, struct spool_handle handle, uint32_t delivery);
@@ -438,6 +507,14 @@ void pg_local_queue(struct pg_spool *pg, uint32_t journal);
 void pg_local_settle(struct pg_spool *pg, uint32_t journal, uint64_t group);
 /* The database has it, and that. */
 void pg_local_stored(struct pg_spool *pg, uint32_t journal, uint64_t group);
+/* That transaction has brought parts of it to shares of ours: it stays until they are followed. */
+void pg_local_await(struct pg_spool *pg, uint32_t journal, uint64_t xid);
+/* All parts of transactions below that one have come. */
+void pg_locals_heard(struct pg_spool *pg, uint64_t below_xid);
+/* It could not be read. It waits beside `forward`, and is put there again later. */
+void pg_local_set_aside(struct pg_spool *pg, uint32_t journal);
+/* What waits so is forwarded, if it is time. */
+void pg_locals_again(struct pg_spool *pg);
 /* Ends it in the journal if nothing needs it any more. */
 void pg_local_release(struct pg_spool *pg, uint32_t journal);
 void pg_locals_free(struct pg_spool *pg);
@@ -481,12 +558,19 @@ void pg_refuse_held(struct pg_spool *pg, const struct pg_share *share);
 void pg_drain(struct pg_spool *pg);
 void pg_group_free(struct pg_group *group);
 void pg_group_retry(void *pg);
+void pg_company_late(void *pg);
 
 /* pg_gather.c */
 /* Something waits that may go. */
 bool pg_is_wanted(const struct pg_spool *pg);
+/* What waits is less than the group before had, and not much: more is to be expected. */
+bool pg_is_company_due(const struct pg_spool *pg);
 /* Becomes pg->group, with what may go. NULL: memory. */
 struct pg_group *pg_gather(struct pg_spool *pg);
+/* The journal has been told of this message, not yet for good: the watermark stays below. */
+void pg_watermark_hold(struct pg_spool *pg, struct message_id id);
+/* Has the journal synced, if the watermark wants it. Behind pg_marks_write(). */
+void pg_watermark_sync(struct pg_spool *pg);
 
 /* pg_write.c */
 void pg_group_run(void *group);
@@ -495,25 +579,48 @@ void pg_group_run(void *group);
 void pg_batches_end(struct pg_spool *pg);
 
 /* pg_load.c */
+struct pg_page;
+struct pg_row;
+/* A row that is not here yet becomes a part of the share. */
+void pg_load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_row *row);
+void pg_load_globals(struct pg_spool *pg, struct pg_page *page);
+/* Another writer's fate, of a part that is here perhaps. False: nobody need hear of it again. */
+bool pg_load_late(struct pg_spool *pg, const struct pg_share *share, struct message_id id,
+                  uint32_t delivery, uint8_t fate);
+/* The page under way may not know that. */
+void pg_ended(struct pg_spool *pg, struct message_id id, uint32_t delivery, uint8_t fate);
+void pg_ended_sort(struct pg_spool *pg);
 /* The envelope as it is stored: behind its checksum, with the checksums of the content's pieces. */
 enum error pg_envelope_open(struct slice stored, struct message_id id, struct arena *arena,
                             struct log_message *ret_message) MUST_CHECK;
+
+/* pg_follow.c */
 void pg_follow_now(void *pg);
 void pg_follow_soon(struct pg_spool *pg);
 /* Something of ours has been committed that others wait for. */
 void pg_notify_soon(struct pg_spool *pg);
-
-/* pg_listen.c */
-void pg_listen(void *pg); /* hears others, and goes on so until the end */
 enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool *ret_complete);
 void pg_load_next(struct pg_spool *pg); /* takes and following */
 void pg_load_free(struct pg_spool *pg);
+/* It is to be loaded, from the start. ERROR_MEMORY. */
+enum error pg_load_begin(struct pg_spool *pg, struct pg_share *share) MUST_CHECK;
+void pg_load_stop(struct pg_spool *pg, struct pg_share *share);
+/* Something of it is being read just now. */
+bool pg_load_is_at(const struct pg_spool *pg, const struct pg_share *share);
+
+/* pg_listen.c */
+void pg_listen(void *pg); /* hears others, and goes on so until the end */
 
 /* pg_read.c */
 enum error pg_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
                             struct spool_message *ret_message);
 enum error pg_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                            void *ret_bytes, size_t size, size_t *ret_length);
+/* Of the database's, whether it is known here or not. */
+enum error pg_read_stored(struct pg_spool *pg, struct message_id id, struct arena *arena,
+                          struct log_message *ret_message);
+enum error pg_read_stored_content(struct pg_spool *pg, struct message_id id, uint64_t offset,
+                                  void *ret_bytes, size_t size, size_t *ret_length);
 enum error pg_ticket(struct spool *spool, struct spool_handle handle, uint8_t *ret_ticket,
                      size_t *ret_length);
 void pg_ahead_free(struct pg_spool *pg);
@@ -521,5 +628,18 @@ void pg_ahead_free(struct pg_spool *pg);
 /* pg_fetch.c */
 bool pg_prepare(struct spool *spool, struct spool_handle handle, spool_prepared_fn *fn,
                 void *context);
+
+/* pg_copies.c */
+void pg_keep_copies(struct spool *spool, int64_t keep_ms, int64_t now_ms);
+enum error pg_copies_find(struct spool *spool, const struct spool_copies_query *query,
+                          struct spool_copies **ret_copies);
+void pg_copies_progress(const struct spool_copies *copies, uint64_t *ret_done, uint64_t *ret_all);
+void pg_copies_counts(const struct spool_copies *copies, struct spool_copies_counts *ret_counts);
+void pg_copies_get(struct spool_copies *copies, size_t i, struct spool_copy *ret_copy);
+enum error pg_copies_read_envelope(struct spool_copies *copies, size_t i, struct arena *arena,
+                                   struct spool_message *ret_message);
+enum error pg_copies_read_content(struct spool_copies *copies, size_t i, uint64_t offset,
+                                  void *ret_bytes, size_t size, size_t *ret_length);
+void pg_copies_free(struct spool_copies *copies);
 
 #endif

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Loading and following, on the loop: pages of the reader become parts that the owner knows.
+ * What the reader brings becomes parts that the owner knows, on the loop.
+ *
+ * The same part may come any number of times: what is here is left alone, and what has ended here
+ * stays so, whether the database knew when the page was read or not. So whoever doubts what has
+ * been read may read it again (pg_follow.c).
  */
 #include "base/crc32c.h"
 #include "spool/pg_page.h"
 #include "sys/clock.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -59,11 +62,51 @@ static enum error take_fates(struct stored *stored, const struct pg_row *row)
             stored_set_fate(stored, item->delivery, item->fate);
         }
     }
-    stored->left = 0;
-    for (uint32_t i = 0; i < stored->recipients; i++) {
-        stored->left += stored_fate(stored, i) == 0;
-    }
     return ERROR_NONE;
+}
+
+static void take_fate(struct stored *stored, uint32_t delivery, uint8_t fate)
+{
+    if (delivery < stored->recipients && stored_fate(stored, delivery) == 0) {
+        stored_set_fate(stored, delivery, fate);
+    }
+}
+
+/* What we know better than the page: what the journal alone has, and what the database has got
+ * since. */
+static void take_own_fates(const struct pg_spool *pg, struct stored *stored)
+{
+    struct spool_handle journal = spool_find(pg->journal, stored->id);
+    const struct pg_local *local =
+        journal.index == SPOOL_NO_HANDLE.index ? NULL : pg_local_at(pg, journal.index);
+    for (const struct pg_pending *at = local != NULL ? local->pending : NULL; at != NULL;
+         at = at->next) {
+        if (!at->is_note) {
+            take_fate(stored, at->delivery, at->fate);
+        }
+    }
+    const struct pg_ended *ended = (const void *)pg->ended.data;
+    size_t from = 0, count = pg->ended.length / sizeof(*ended), to = count;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if (id_before(ended[middle].id, stored->id)) {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    for (; from < count && id_equal(ended[from].id, stored->id); from++) {
+        take_fate(stored, ended[from].delivery, ended[from].fate);
+    }
+}
+
+static uint32_t count_open(const struct stored *stored)
+{
+    uint32_t open = 0;
+    for (uint32_t i = 0; i < stored->recipients; i++) {
+        open += stored_fate(stored, i) == 0;
+    }
+    return open;
 }
 
 static void hand_over(struct pg_spool *pg, uint32_t part, const struct pg_row *row,
@@ -101,14 +144,13 @@ static void link_local(struct pg_spool *pg, uint32_t part, struct message_id id)
         journal.index == SPOOL_NO_HANDLE.index ? NULL : pg_local_at(pg, journal.index);
     if (local != NULL && !local->ending) {
         pg_part_link(pg, part, journal.index);
-        local->awaited--;
     }
 }
 
-static void load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_row *row)
+void pg_load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_row *row)
 {
-    if (!pg->shared && table_find(&pg->table, row->id) != STORED_NONE) {
-        return; /* accepted since the open */
+    if (pg_part_find(pg, row->id, share) != STORED_NONE) {
+        return;
     }
     struct arena arena;
     struct log_message message;
@@ -123,6 +165,8 @@ static void load_row(struct pg_spool *pg, struct pg_share *share, const struct p
             struct stored *stored = table_at(&pg->table, part);
             stored->sequence = (uint64_t)row->sequence;
             error = take_fates(stored, row);
+            take_own_fates(pg, stored);
+            stored->left = (uint16_t)count_open(stored);
             if (error != ERROR_NONE || stored->left == 0) {
                 pg_part_forget(pg, part);
             } else {
@@ -141,9 +185,53 @@ static void load_row(struct pg_spool *pg, struct pg_share *share, const struct p
     }
 }
 
-/* ---- pages ------------------------------------------------------------------------------- */
+/* ---- what has ended meanwhile --------------------------------------------------------------- */
 
-static void load_globals(struct pg_spool *pg, struct pg_page *page)
+void pg_ended(struct pg_spool *pg, struct message_id id, uint32_t delivery, uint8_t fate)
+{
+    const struct pg_ended ended = {.id = id, .delivery = delivery, .fate = fate};
+    if (pg->page == NULL) {
+        return; /* the next one knows */
+    }
+    buffer_append(&pg->ended, slice_make(&ended, sizeof(ended)));
+    if (pg->ended.failed) {
+        abort(); /* it would be delivered again */
+    }
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct pg_ended *left = a, *right = b;
+    return id_before(left->id, right->id) ? -1 : id_before(right->id, left->id);
+}
+
+void pg_ended_sort(struct pg_spool *pg)
+{
+    size_t count = pg->ended.length / sizeof(struct pg_ended);
+    if (count > 0) {
+        qsort(pg->ended.data, count, sizeof(struct pg_ended), by_id);
+    }
+}
+
+bool pg_load_late(struct pg_spool *pg, const struct pg_share *share, struct message_id id,
+                  uint32_t delivery, uint8_t fate)
+{
+    uint32_t part = pg_part_find(pg, id, share);
+    if (part == STORED_NONE || fate == 0 || fate > SPOOL_PULLED ||
+        delivery >= table_at(&pg->table, part)->recipients) {
+        return false;
+    }
+    unsigned ours = stored_fate(table_at(&pg->table, part), delivery);
+    if (ours == 0 && pg->loader.late_fate != NULL) {
+        pg->loader.late_fate(pg->loader.context, id, (struct spool_handle){part}, delivery,
+                             (enum spool_fate)fate);
+    }
+    return ours == 0 || (ours & STORED_FATE_UNDERWAY) != 0;
+}
+
+/* ---- notes about no message ----------------------------------------------------------------- */
+
+void pg_load_globals(struct pg_spool *pg, struct pg_page *page)
 {
     const struct spool_loader *loader = &pg->loader;
     struct reader reader = reader_make(buffer_slice(&page->globals));
@@ -165,260 +253,4 @@ static void load_globals(struct pg_spool *pg, struct pg_page *page)
     if (pg->shared && pg->shares.notes_loaded != NULL) {
         pg->shares.notes_loaded(pg->shares.context);
     }
-}
-
-static void share_taken(struct pg_spool *pg, struct pg_share *share)
-{
-    pg_page_free(pg->keys);
-    pg->keys = NULL;
-    if (!pg->shared) {
-        pg->load_complete = true;
-        return;
-    }
-    buffer_consume(&pg->takes, sizeof(share));
-    if (pg->followed_xid == 0 || pg->followed_xid > share->from_xid) {
-        pg->followed_xid = share->from_xid;
-    }
-    share->taking = false;
-    share->owned = true;
-    pg->shares.taken(pg->shares.context, share->number);
-}
-
-static void keys_loaded(struct pg_spool *pg, struct pg_page *page)
-{
-    page->owner->from_xid = page->until_xid;
-    pg->keys = page;
-    pg->keys_at = 0;
-    if (page->rows.length == 0) {
-        share_taken(pg, page->owner);
-    }
-}
-
-static void share_loaded(struct pg_spool *pg, struct pg_page *page)
-{
-    const struct pg_row *rows = (const void *)page->rows.data;
-    size_t count = page->rows.length / sizeof(*rows);
-    for (size_t i = 0; i < count; i++) {
-        load_row(pg, page->owner, &rows[i]);
-    }
-    pg->keys_at += count;
-    if (pg->keys_at * sizeof(*rows) == pg->keys->rows.length) {
-        share_taken(pg, page->owner);
-    }
-}
-
-static void followed(struct pg_spool *pg, struct pg_page *page)
-{
-    const struct pg_row *rows = (const void *)page->rows.data;
-    size_t count = page->rows.length / sizeof(*rows);
-    for (size_t i = 0; i < count; i++) {
-        struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
-        if (share != NULL && share->owned && rows[i].xid >= share->from_xid) {
-            load_row(pg, share, &rows[i]);
-        }
-    }
-    if (count == PG_PAGE) {
-        pg->follow_until_xid = page->until_xid;
-        pg->follow_after_xid = rows[count - 1].xid;
-        pg->cursor_follow_sequence = rows[count - 1].sequence;
-        pg->cursor_follow_id = rows[count - 1].id;
-        pg->follow_asked = true;
-        return;
-    }
-    pg->followed_xid = page->until_xid;
-    pg->follow_until_xid = pg->follow_after_xid = 0;
-    pg->cursor_follow_sequence = INT64_MIN;
-    pg->cursor_follow_id = (struct message_id){0};
-}
-
-static void page_done(void *context)
-{
-    struct pg_page *page = context;
-    struct pg_spool *pg = page->pg;
-    pg->page = NULL;
-    if (page->outcome != DATABASE_DONE) {
-        pg->page_failed = true;
-        pg->follow_asked |= page->kind == PG_PAGE_FOLLOW;
-        loop_timer_set(pg->follow, PG_AGAIN_MS);
-        pg_page_free(page);
-        return;
-    }
-    pg->page_failed = pg->ask_failed = false;
-    if (pg->ending) {
-        /* Nobody wants to hear of it. */
-    } else if (page->kind == PG_PAGE_GLOBALS) {
-        load_globals(pg, page);
-    } else if (page->kind == PG_PAGE_KEYS) {
-        keys_loaded(pg, page);
-        page = NULL; /* kept */
-    } else if (page->kind == PG_PAGE_NOTIFY) {
-        /* That is all. */
-    } else if (page->kind == PG_PAGE_SHARE) {
-        share_loaded(pg, page);
-    } else {
-        followed(pg, page);
-    }
-    pg_page_free(page);
-    if (pg->shared && !pg->ending) {
-        pg_load_next(pg);
-    }
-}
-
-static bool submit(struct pg_spool *pg, struct pg_page *page)
-{
-    if (page == NULL || page->shares.failed ||
-        worker_submit(pg->reader, pg_page_run, page_done, page) != ERROR_NONE) {
-        pg_page_free(page);
-        return false;
-    }
-    pg->page = page;
-    return true;
-}
-
-static struct pg_page *share_page(struct pg_spool *pg, struct pg_share *share)
-{
-    struct pg_page *page = pg_page_new(pg, pg->keys == NULL ? PG_PAGE_KEYS : PG_PAGE_SHARE);
-    if (page == NULL) {
-        return NULL;
-    }
-    page->share = share->number;
-    page->owner = share;
-    if (pg->keys != NULL) {
-        struct slice rest =
-            slice_skip(buffer_slice(&pg->keys->rows), pg->keys_at * sizeof(struct pg_row));
-        buffer_append(&page->rows, slice_take(rest, PG_PAGE * sizeof(struct pg_row)));
-        if (page->rows.failed) {
-            pg_page_free(page);
-            return NULL;
-        }
-    }
-    return page;
-}
-
-static struct pg_page *follow_page(struct pg_spool *pg)
-{
-    struct pg_page *page = pg_page_new(pg, PG_PAGE_FOLLOW);
-    size_t cursor = 0;
-    struct pg_share *share;
-    while (page != NULL && (share = map_next(&pg->numbers, &cursor)) != NULL) {
-        if (share->owned) {
-            buffer_append(&page->shares, slice_make(&share->number, sizeof(share->number)));
-        }
-    }
-    if (page != NULL && page->shares.length == 0) {
-        pg_page_free(page);
-        return NULL;
-    }
-    if (page != NULL) {
-        page->from_xid = pg->followed_xid;
-        page->until_xid = pg->follow_until_xid;
-        page->after_xid = pg->follow_after_xid;
-        page->after_sequence = pg->cursor_follow_sequence;
-        page->after_id = pg->cursor_follow_id;
-    }
-    return page;
-}
-
-/* Taking goes before following, so that a share that is taken misses nothing. */
-void pg_load_next(struct pg_spool *pg)
-{
-    if (pg->page != NULL || pg->page_failed || !pg->shared || pg->ending || !pg->journal_loaded ||
-        !pg_has_joined(pg)) {
-        return;
-    }
-    bool asked = true;
-    if (!pg->globals_loaded || clock_steady_ms() - pg->globals_ms >= PG_GLOBALS_MS) {
-        asked = submit(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
-    } else if (pg->notify_asked) {
-        pg->notify_asked = false;
-        asked = submit(pg, pg_page_new(pg, PG_PAGE_NOTIFY));
-    } else if (pg->takes.length > 0) {
-        struct pg_share *share;
-        memcpy(&share, pg->takes.data, sizeof(share));
-        asked = submit(pg, share_page(pg, share));
-    } else if (pg->follow_asked && pg->followed_xid != 0) {
-        struct pg_page *page = follow_page(pg);
-        pg->follow_asked = false;
-        pg->looked_ms = clock_steady_ms();
-        if (page != NULL) {
-            asked = submit(pg, page);
-        }
-    }
-    if (!asked || pg->page == NULL) {
-        loop_timer_set(pg->follow, asked ? PG_POLL_MS : PG_AGAIN_MS);
-    }
-}
-
-void pg_follow_now(void *context)
-{
-    struct pg_spool *pg = context;
-    pg->follow_asked = true;
-    pg->page_failed = false;
-    pg_load_next(pg);
-}
-
-void pg_follow_soon(struct pg_spool *pg)
-{
-    if (pg->shared && !pg->page_failed && !pg->ending) {
-        int64_t rest_ms = pg->looked_ms + PG_PACE_MS - clock_steady_ms();
-        loop_timer_set(pg->follow, rest_ms > 0 ? rest_ms : 0);
-    }
-}
-
-void pg_notify_soon(struct pg_spool *pg)
-{
-    pg->notify_asked = pg->shared;
-    pg_follow_soon(pg);
-}
-
-void spool_postgres_follow(struct spool *spool)
-{
-    pg_follow_soon(pg_of(spool));
-}
-
-void pg_load_free(struct pg_spool *pg)
-{
-    pg_page_free(pg->keys);
-    buffer_done(&pg->takes);
-    buffer_done(&pg->loaded);
-}
-
-/* ---- spool_load() ------------------------------------------------------------------------ */
-
-static enum error page_now(struct pg_spool *pg, struct pg_page *page)
-{
-    if (!submit(pg, page)) {
-        return ERROR_MEMORY;
-    }
-    worker_drain(pg->reader);
-    return pg->page_failed ? ERROR_AGAIN : ERROR_NONE;
-}
-
-/* Without shares: what is in the journal alone goes first, so that it stands where it belongs. */
-static bool is_forwarding(const struct pg_spool *pg)
-{
-    return pg->forward_at * sizeof(uint32_t) < pg->forward.length;
-}
-
-enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool *ret_complete)
-{
-    struct pg_spool *pg = pg_of(spool);
-    enum error error = ERROR_NONE;
-    pg->loader = *loader;
-    *ret_complete = false;
-    if (!pg->journal_loaded) {
-        return pg_local_load(pg, &pg->journal_loaded);
-    }
-    if (!pg->globals_loaded && !pg->shared) {
-        return page_now(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
-    }
-    if (!pg->shared && !pg->load_complete) {
-        if (is_forwarding(pg)) {
-            pg_drain(pg);
-        }
-        error = is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg, pg->only));
-    }
-    pg_load_next(pg);
-    *ret_complete = error == ERROR_NONE && (pg->shared || pg->load_complete);
-    return error;
 }

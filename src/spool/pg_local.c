@@ -103,9 +103,38 @@ void pg_local_queue(struct pg_spool *pg, uint32_t journal)
     local->queued = true;
 }
 
+void pg_local_set_aside(struct pg_spool *pg, uint32_t journal)
+{
+    pg_local_count(pg, pg->locals[journal]);
+    buffer_append(&pg->aside, slice_make(&journal, sizeof(journal)));
+    if (pg->aside.failed) {
+        pg->aside.failed = false; /* it is tried after the next start */
+        return;
+    }
+    if (pg->aside_ms == 0) {
+        pg->aside_wait_ms = pg->aside_wait_ms == 0 ? PG_ASIDE_MS : pg->aside_wait_ms * 2;
+        if (pg->aside_wait_ms > PG_ASIDE_MAX_MS) {
+            pg->aside_wait_ms = PG_ASIDE_MAX_MS;
+        }
+        pg->aside_ms = clock_steady_ms() + pg->aside_wait_ms;
+    }
+}
+
+void pg_locals_again(struct pg_spool *pg)
+{
+    if (pg->aside_ms == 0 || clock_steady_ms() < pg->aside_ms) {
+        return;
+    }
+    pg->aside_ms = 0;
+    buffer_append(&pg->forward, buffer_slice(&pg->aside));
+    pg->forward.failed = false; /* they are tried after the next start */
+    buffer_clear(&pg->aside);
+}
+
 static void mark(struct pg_spool *pg, uint32_t journal, bool end)
 {
     struct pg_mark added = {journal, end};
+    pg_watermark_hold(pg, pg->locals[journal]->id);
     buffer_append(&pg->marks, slice_make(&added, sizeof(added)));
     if (pg->marks.failed) {
         pg->marks.failed = false; /* it is said to the database once more after a start */
@@ -120,6 +149,9 @@ void pg_local_settle(struct pg_spool *pg, uint32_t journal, uint64_t group)
     for (struct pg_pending **at = &local->pending; *at != NULL;) {
         struct pg_pending *pending = *at;
         if (pending->group == group) {
+            if (!pending->is_note) {
+                pg_ended(pg, local->id, pending->delivery, pending->fate);
+            }
             *at = pending->next;
             free(pending);
         } else {
@@ -145,6 +177,10 @@ void pg_local_stored(struct pg_spool *pg, uint32_t journal, uint64_t group)
     struct pg_local *local = pg->locals[journal];
     local->stored = true;
     local->queued = false;
+    if (local->warned) {
+        local->warned = false;
+        pg->aside_wait_ms = 0;
+    }
     if (local->counted) {
         local->counted = false;
         pg->one_copy--;
@@ -159,6 +195,37 @@ void pg_local_release(struct pg_spool *pg, uint32_t journal)
         !local->queued && !local->ending) {
         mark(pg, journal, true);
         pg_pump_later(pg);
+    }
+}
+
+void pg_local_await(struct pg_spool *pg, uint32_t journal, uint64_t xid)
+{
+    if (xid == 0) {
+        return; /* not known: what comes is fetched */
+    }
+    buffer_append(&pg->awaiting, slice_make(&journal, sizeof(journal)));
+    if (pg->awaiting.failed) {
+        pg->awaiting.failed = false;
+        return;
+    }
+    pg->locals[journal]->awaited = xid;
+}
+
+void pg_locals_heard(struct pg_spool *pg, uint64_t below_xid)
+{
+    const uint32_t *waiting = (const void *)pg->awaiting.data;
+    size_t count = pg->awaiting.length / sizeof(*waiting);
+    for (; pg->awaiting_at < count; pg->awaiting_at++) {
+        struct pg_local *local = pg_local_at(pg, waiting[pg->awaiting_at]);
+        if (local->awaited >= below_xid) {
+            break;
+        }
+        local->awaited = 0;
+        pg_local_release(pg, waiting[pg->awaiting_at]);
+    }
+    if (pg->awaiting_at > count / 2) {
+        buffer_consume(&pg->awaiting, pg->awaiting_at * sizeof(*waiting));
+        pg->awaiting_at = 0;
     }
 }
 

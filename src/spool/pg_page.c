@@ -9,34 +9,52 @@
 #include <stdlib.h>
 
 static const char begin_sql[] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-static const char until_sql[] = "SELECT pg_snapshot_xmin(pg_current_snapshot())";
+static const char commit_sql[] = "COMMIT";
+/* And which server this is: another one, or the same with an older state of its disk, is another
+ * postmaster. */
+static const char where_sql[] =
+    "SELECT pg_snapshot_xmin(pg_current_snapshot()),"
+    " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, pg_backend_pid()";
 #define PARTS(TABLE, CONDITION)                                                                    \
-    "SELECT p.share, p.seq, p.xid, p.id, p.deliveries FROM holdfast." TABLE " p WHERE " CONDITION
-/* What has not all its fates. Most have one delivery: that is a join, the rest are looked at one by
- * one. */
-#define OPEN_ONE(PREFIX)                                                                           \
-    PARTS(PREFIX "parts", "p.share = $1 AND p.xid < $2 AND p.count = 1"                            \
-                          " AND NOT EXISTS (SELECT FROM holdfast." PREFIX "fates f"                \
-                          " WHERE f.id = p.id AND f.delivery = coalesce(p.deliveries[1], 0))")
-#define OPEN_MANY(PREFIX)                                                                          \
-    PARTS(PREFIX "parts",                                                                          \
-          "p.share = $1 AND p.xid < $2 AND p.count > 1"                                            \
-          " AND (SELECT count(*) FROM holdfast." PREFIX "fates f WHERE f.id = p.id"                \
-          " AND (p.deliveries IS NULL OR f.delivery = ANY(p.deliveries))) < p.count")
-static const char share_sql[] = OPEN_ONE("") " UNION ALL " OPEN_MANY("") " UNION ALL " OPEN_ONE(
-    "kept_") " UNION ALL " OPEN_MANY("kept_") " ORDER BY 2, 4";
+    "SELECT p.share, p.seq, p.xid, p.id, p.deliveries, p.count FROM holdfast." TABLE               \
+    " p WHERE " CONDITION
+/* The next parts, whether they have all their fates or not: so a page has its bound. */
+#define NEXT_WHERE "p.share = w.share AND (p.xid, p.seq, p.id) > ($2, $3, $4)"
+#define NEXT(TABLE) "(" PARTS(TABLE, NEXT_WHERE) " ORDER BY p.xid, p.seq, p.id LIMIT $5)"
+#define FATES_OF(TABLE)                                                                            \
+    "(SELECT count(*) FROM holdfast." TABLE " f WHERE f.id = n.id"                                 \
+    " AND (n.deliveries IS NULL OR f.delivery = ANY(n.deliveries)))"
+#define UNFINISHED FATES_OF("fates") " + " FATES_OF("kept_fates") " < n.count"
+#define NEXT_OF_BOTH NEXT("parts") " UNION ALL " NEXT("kept_parts") " ORDER BY 3, 2, 4 LIMIT $5"
+static const char share_sql[] =
+    "SELECT n.share, n.seq, n.xid, n.id, n.deliveries, " UNFINISHED
+    " FROM unnest($1::int4[]) AS w (share) CROSS JOIN LATERAL (" NEXT_OF_BOTH
+    ") n ORDER BY n.xid, n.seq, n.id";
+/* By an index that has nothing else: that of shares would be searched for each of them, in each
+ * partition. */
+#define FOLLOWED "coalesce(p.xid, '0'::xid8)"
 #define FOLLOW(TABLE)                                                                              \
-    PARTS(TABLE, "p.share = ANY($1) AND p.xid >= $2 AND p.xid < $3"                                \
+    PARTS(TABLE, "p.share + 0 = ANY($1) AND " FOLLOWED " >= $2 AND " FOLLOWED " < $3"              \
                  " AND (p.xid, p.seq, p.id) > ($4, $5, $6)")
 static const char follow_sql[] =
     FOLLOW("parts") " UNION ALL " FOLLOW("kept_parts") " ORDER BY 3, 2, 4 LIMIT $7";
+static const char late_sql[] = "SELECT share, id, delivery, fate FROM holdfast.late_fates"
+                               " WHERE share + 0 = ANY($1) AND xid >= $2 AND xid < $3";
+/* Id by id (OFFSET 0 keeps the subquery as it is), so that of the partitions each looks into one:
+ * id = ANY($1) looks for all ids in all of them. */
 #define BOTH(COLUMNS, TABLE)                                                                       \
-    "SELECT " COLUMNS " FROM holdfast." TABLE " WHERE id = ANY($1) UNION ALL SELECT " COLUMNS      \
-    " FROM holdfast.kept_" TABLE " WHERE id = ANY($1)"
+    "SELECT m.* FROM unnest($1::uuid[]) AS w (id) CROSS JOIN LATERAL (SELECT " COLUMNS             \
+    " FROM holdfast." TABLE " t WHERE t.id = w.id UNION ALL SELECT " COLUMNS                       \
+    " FROM holdfast.kept_" TABLE " k WHERE k.id = w.id OFFSET 0) m"
 static const char envelopes_sql[] = BOTH("id, envelope", "messages");
 static const char fates_sql[] = BOTH("id, delivery, fate", "fates");
 static const char notes_sql[] =
     BOTH("id, delivery, share, kind, payload, seq", "notes") " ORDER BY 6";
+/* A plan for each page would cost more than the page; and one that is kept was made when a
+ * partition was empty, and would go on reading it as a whole. */
+static const char plan_sql[] = "SELECT set_config(name, CASE name WHEN 'enable_seqscan' THEN 'off'"
+                               " ELSE 'force_generic_plan' END, false) FROM pg_settings"
+                               " WHERE name IN ('enable_seqscan', 'plan_cache_mode')";
 static const char globals_sql[] =
     "SELECT key, payload FROM holdfast.globals WHERE node IN (0, $1) AND key <> '.group'"
     " ORDER BY key";
@@ -72,10 +90,7 @@ static enum database_outcome keep_row(struct pg_page *page, const struct databas
 static int by_id(const void *a, const void *b)
 {
     const struct pg_row *left = *(struct pg_row *const *)a, *right = *(struct pg_row *const *)b;
-    if (left->id.high != right->id.high) {
-        return left->id.high < right->id.high ? -1 : 1;
-    }
-    return (left->id.low > right->id.low) - (left->id.low < right->id.low);
+    return id_before(left->id, right->id) ? -1 : id_before(right->id, left->id);
 }
 
 /* The first of the rows with that id, in order of ids; or `count`. */
@@ -179,139 +194,263 @@ static bool keep_notes(struct pg_page *page, struct pg_row *const *sorted, size_
 
 /* ---- asking ------------------------------------------------------------------------------ */
 
-static enum database_outcome ask(struct pg_page *page, const char *sql,
-                                 const struct database_value *values, int count,
-                                 const struct database_rows **ret_rows)
+static void queue(struct pg_page *page, const char *sql, const struct database_value *values,
+                  int count)
 {
-    return database_query(page->database, sql, values, count, PG_CALL_MS, ret_rows);
+    if (page->outcome == DATABASE_DONE) {
+        page->outcome = database_queue(page->database, sql, values, count);
+    }
 }
 
-static enum database_outcome ask_until(struct pg_page *page)
+/* What has been queued is one round trip; its answers are good until the next call. */
+static bool flush(struct pg_page *page)
 {
-    const struct database_rows *rows;
-    if (page->until_xid != 0) {
-        return DATABASE_DONE; /* the pages of one load have one end */
+    if (page->outcome == DATABASE_DONE) {
+        page->outcome = database_flush(page->database, PG_CALL_MS, NULL);
     }
-    enum database_outcome outcome = ask(page, until_sql, NULL, 0, &rows);
-    if (outcome == DATABASE_DONE && database_count(rows) == 1) {
-        page->until_xid = (uint64_t)database_get_int(rows, 0, 0);
-    }
-    return outcome;
+    return page->outcome == DATABASE_DONE;
 }
 
-static enum database_outcome ask_parts(struct pg_page *page)
+static void keep_where(struct pg_page *page, const struct database_rows *rows)
 {
-    struct database_scalar scalars[7];
-    const struct database_rows *rows;
-    struct buffer shares = {0};
-    enum database_outcome outcome;
-    if (page->kind == PG_PAGE_KEYS) {
-        const struct database_value values[] = {database_int4(&scalars[0], page->share),
-                                                database_xid8(&scalars[1], page->until_xid)};
-        outcome = ask(page, share_sql, values, 2, &rows);
-    } else {
-        const int32_t *numbers = (const void *)page->shares.data;
-        size_t count = page->shares.length / sizeof(*numbers);
-        database_array_begin(&shares, DATABASE_INT4, count);
-        for (size_t i = 0; i < count; i++) {
-            database_put_int4(&shares, numbers[i]);
+    if (database_count(rows) == 1) {
+        page->xmin = (uint64_t)database_get_int(rows, 0, 0);
+        page->server = database_get_int(rows, 0, 1);
+        page->session = database_get_int(rows, 0, 2);
+        if (page->until_xid == 0) {
+            page->until_xid = page->xmin; /* the pages of one look have one end */
         }
-        const struct database_value values[] = {database_array(&shares, DATABASE_INT4_ARRAY),
-                                                database_xid8(&scalars[1], page->from_xid),
-                                                database_xid8(&scalars[2], page->until_xid),
-                                                database_xid8(&scalars[3], page->after_xid),
-                                                database_int8(&scalars[4], page->after_sequence),
-                                                database_uuid(&scalars[5], page->after_id),
-                                                database_int8(&scalars[6], PG_PAGE)};
-        outcome = shares.failed ? DATABASE_MEMORY : ask(page, follow_sql, values, 7, &rows);
     }
-    for (size_t i = 0; outcome == DATABASE_DONE && i < database_count(rows); i++) {
-        outcome = keep_row(page, rows, i);
+}
+
+static void put_shares(struct pg_page *page, struct buffer *out)
+{
+    const int32_t *numbers = (const void *)page->shares.data;
+    size_t count = page->shares.length / sizeof(*numbers);
+    database_array_begin(out, DATABASE_INT4, count);
+    for (size_t i = 0; i < count; i++) {
+        database_put_int4(out, numbers[i]);
+    }
+    if (out->failed) {
+        page->outcome = DATABASE_MEMORY;
+    }
+}
+
+static struct pg_place place_of(const struct database_rows *rows, size_t i)
+{
+    return (struct pg_place){.xid = (uint64_t)database_get_int(rows, i, 2),
+                             .sequence = database_get_int(rows, i, 1),
+                             .id = database_get_uuid(rows, i, 3)};
+}
+
+/* ---- of shares that are taken ------------------------------------------------------------ */
+
+static void queue_share(struct pg_page *page)
+{
+    struct database_scalar scalars[4];
+    struct buffer shares = {0};
+    const struct pg_head *heads = (const void *)page->heads.data;
+    put_shares(page, &shares);
+    const struct database_value values[] = {database_array(&shares, DATABASE_INT4_ARRAY),
+                                            database_xid8(&scalars[0], heads[0].after.xid),
+                                            database_int8(&scalars[1], heads[0].after.sequence),
+                                            database_uuid(&scalars[2], heads[0].after.id),
+                                            database_int8(&scalars[3], page->limit)};
+    queue(page, share_sql, values, 5);
+    buffer_done(&shares);
+}
+
+static void keep_share(struct pg_page *page, const struct database_rows *rows)
+{
+    struct pg_head *heads = (void *)page->heads.data;
+    size_t count = page->heads.length / sizeof(*heads);
+    for (size_t i = 0; i < database_count(rows) && page->outcome == DATABASE_DONE; i++) {
+        int64_t number = database_get_int(rows, i, 0);
+        for (size_t h = 0; h < count; h++) {
+            if (heads[h].number == number) {
+                heads[h].after = place_of(rows, i);
+                heads[h].looked_at++;
+            }
+        }
+        if (database_get_int(rows, i, 5) != 0) {
+            page->outcome = keep_row(page, rows, i);
+        }
+    }
+}
+
+/* ---- of those that are followed ---------------------------------------------------------- */
+
+static void queue_new(struct pg_page *page)
+{
+    struct database_scalar scalars[6];
+    struct buffer shares = {0};
+    put_shares(page, &shares);
+    const struct database_value values[] = {database_array(&shares, DATABASE_INT4_ARRAY),
+                                            database_xid8(&scalars[0], page->from_xid),
+                                            database_xid8(&scalars[1], page->until_xid),
+                                            database_xid8(&scalars[2], page->after.xid),
+                                            database_int8(&scalars[3], page->after.sequence),
+                                            database_uuid(&scalars[4], page->after.id),
+                                            database_int8(&scalars[5], page->limit)};
+    queue(page, follow_sql, values, 7);
+    if (page->after.xid == 0) {
+        queue(page, late_sql, values, 3); /* the first page of the look */
     }
     buffer_done(&shares);
-    return outcome;
 }
 
-static enum database_outcome ask_histories(struct pg_page *page)
+static void keep_new(struct pg_page *page, const struct database_rows *rows)
+{
+    page->looked_at = database_count(rows);
+    for (size_t i = 0; i < page->looked_at && page->outcome == DATABASE_DONE; i++) {
+        page->after = place_of(rows, i);
+        page->outcome = keep_row(page, rows, i);
+    }
+}
+
+static void keep_lates(struct pg_page *page, const struct database_rows *rows)
+{
+    for (size_t i = 0; i < database_count(rows); i++) {
+        const struct pg_late late = {.share = (int32_t)database_get_int(rows, i, 0),
+                                     .id = database_get_uuid(rows, i, 1),
+                                     .delivery = (uint32_t)database_get_int(rows, i, 2),
+                                     .fate = (uint8_t)database_get_int(rows, i, 3)};
+        buffer_append(&page->lates, slice_make(&late, sizeof(late)));
+    }
+    if (page->lates.failed) {
+        page->outcome = DATABASE_MEMORY;
+    }
+}
+
+/* ---- a page ------------------------------------------------------------------------------ */
+
+/* Each id once, though two parts of a message may be here; counts them. */
+static size_t put_ids(struct pg_row *const *sorted, size_t count, struct buffer *out)
+{
+    size_t distinct = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && id_equal(sorted[i - 1]->id, sorted[i]->id)) {
+            continue;
+        }
+        if (out != NULL) {
+            database_put_uuid(out, sorted[i]->id);
+        }
+        distinct++;
+    }
+    return distinct;
+}
+
+/* Of its rows; and ends the transaction. */
+static void ask_histories(struct pg_page *page)
 {
     size_t count = page->rows.length / sizeof(struct pg_row);
-    const struct database_rows *rows;
     struct buffer ids = {0};
-    struct pg_row **sorted = calloc(count + 1, sizeof(struct pg_row *));
-    database_array_begin(&ids, DATABASE_UUID, count);
-    for (size_t i = 0; i < count && sorted != NULL; i++) {
+    struct pg_row **sorted = calloc(count, sizeof(struct pg_row *));
+    if (sorted == NULL) {
+        page->outcome = DATABASE_MEMORY;
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
         sorted[i] = &rows_of(page)[i];
-        database_put_uuid(&ids, sorted[i]->id);
     }
+    qsort(sorted, count, sizeof(struct pg_row *), by_id);
+    size_t distinct = put_ids(sorted, count, NULL);
+    database_array_begin(&ids, DATABASE_UUID, distinct);
+    (void)put_ids(sorted, count, &ids);
     const struct database_value value = database_array(&ids, DATABASE_UUID_ARRAY);
-    enum database_outcome outcome =
-        sorted == NULL || ids.failed ? DATABASE_MEMORY : ask(page, envelopes_sql, &value, 1, &rows);
-    if (outcome == DATABASE_DONE) {
-        qsort(sorted, count, sizeof(struct pg_row *), by_id);
-        outcome = keep_envelopes(page, sorted, count, rows) ? DATABASE_DONE : DATABASE_MEMORY;
+    if (ids.failed) {
+        page->outcome = DATABASE_MEMORY;
     }
-    if (outcome == DATABASE_DONE) {
-        outcome = ask(page, fates_sql, &value, 1, &rows);
-    }
-    if (outcome == DATABASE_DONE) {
-        outcome = keep_fates(page, sorted, count, rows) ? DATABASE_DONE : DATABASE_MEMORY;
-    }
-    if (outcome == DATABASE_DONE) {
-        outcome = ask(page, notes_sql, &value, 1, &rows);
-    }
-    if (outcome == DATABASE_DONE) {
-        outcome = keep_notes(page, sorted, count, rows) ? DATABASE_DONE : DATABASE_MEMORY;
+    queue(page, envelopes_sql, &value, 1);
+    queue(page, fates_sql, &value, 1);
+    queue(page, notes_sql, &value, 1);
+    queue(page, commit_sql, NULL, 0);
+    if (flush(page)) {
+        bool kept = keep_envelopes(page, sorted, count, database_result(page->database, 0)) &&
+                    keep_fates(page, sorted, count, database_result(page->database, 1)) &&
+                    keep_notes(page, sorted, count, database_result(page->database, 2));
+        page->outcome = kept ? DATABASE_DONE : DATABASE_MEMORY;
     }
     buffer_done(&ids);
     free(sorted);
-    return outcome;
 }
 
-static enum database_outcome ask_globals(struct pg_page *page)
+static void ask_keys(struct pg_page *page)
 {
-    struct database_scalar node;
-    const struct database_rows *rows;
-    const struct database_value value = database_int2(&node, (int16_t)page->node);
-    enum database_outcome outcome = ask(page, globals_sql, &value, 1, &rows);
-    for (size_t i = 0; outcome == DATABASE_DONE && i < database_count(rows); i++) {
-        buffer_put_bytes(&page->globals, database_get_slice(rows, i, 0));
-        buffer_put_bytes(&page->globals, database_get_slice(rows, i, 1));
-        outcome = page->globals.failed ? DATABASE_MEMORY : DATABASE_DONE;
+    queue(page, where_sql, NULL, 0);
+    if (page->kind != PG_PAGE_FOLLOW) {
+        queue_share(page);
     }
-    return outcome;
-}
-
-static enum database_outcome read_all(struct pg_page *page)
-{
-    if (page->kind == PG_PAGE_GLOBALS) {
-        return ask_globals(page);
+    if (!flush(page)) {
+        return;
     }
-    if (page->kind == PG_PAGE_NOTIFY) {
-        return database_run(page->database, "NOTIFY holdfast_mail", PG_CALL_MS);
+    keep_where(page, database_result(page->database, 1));
+    if (page->kind != PG_PAGE_FOLLOW) {
+        keep_share(page, database_result(page->database, 2));
+        return;
     }
-    enum database_outcome outcome = ask(page, begin_sql, NULL, 0, NULL);
-    if (outcome == DATABASE_DONE && page->kind != PG_PAGE_SHARE) {
-        outcome = ask_until(page);
-        if (outcome == DATABASE_DONE) {
-            outcome = ask_parts(page);
+    bool first = page->after.xid == 0;
+    queue_new(page);
+    if (flush(page)) {
+        keep_new(page, database_result(page->database, 0));
+        if (first) {
+            keep_lates(page, database_result(page->database, 1));
         }
     }
-    if (outcome == DATABASE_DONE && page->rows.length > 0 && page->kind != PG_PAGE_KEYS) {
-        outcome = ask_histories(page);
+}
+
+static void ask_mail(struct pg_page *page)
+{
+    queue(page, begin_sql, NULL, 0);
+    if (page->kind == PG_PAGE_ROWS) {
+        (void)flush(page);
+    } else {
+        ask_keys(page);
     }
-    if (outcome == DATABASE_DONE) {
-        outcome = database_run(page->database, "COMMIT", PG_CALL_MS);
+    if (page->rows.length > 0 && page->kind != PG_PAGE_KEYS) {
+        ask_histories(page);
+    } else {
+        queue(page, commit_sql, NULL, 0);
+        (void)flush(page);
     }
-    return outcome;
+}
+
+static void ask_globals(struct pg_page *page)
+{
+    struct database_scalar node;
+    const struct database_value value = database_int2(&node, (int16_t)page->node);
+    queue(page, globals_sql, &value, 1);
+    if (!flush(page)) {
+        return;
+    }
+    const struct database_rows *rows = database_result(page->database, 0);
+    for (size_t i = 0; i < database_count(rows); i++) {
+        buffer_put_bytes(&page->globals, database_get_slice(rows, i, 0));
+        buffer_put_bytes(&page->globals, database_get_slice(rows, i, 1));
+    }
+    if (page->globals.failed) {
+        page->outcome = DATABASE_MEMORY;
+    }
 }
 
 void pg_page_run(void *job)
 {
     struct pg_page *page = job;
-    page->outcome =
-        database_is_connected(page->database) ? DATABASE_DONE : database_connect(page->database);
+    page->outcome = DATABASE_DONE;
+    if (!database_is_connected(page->database)) {
+        page->outcome = database_connect(page->database);
+        if (page->outcome == DATABASE_DONE) {
+            page->outcome = database_run(page->database, plan_sql, PG_CALL_MS);
+        }
+    }
     if (page->outcome == DATABASE_DONE) {
-        page->outcome = read_all(page);
+        if (page->kind == PG_PAGE_GLOBALS) {
+            ask_globals(page);
+        } else if (page->kind == PG_PAGE_NOTIFY) {
+            page->outcome = database_run(page->database, "NOTIFY holdfast_mail", PG_CALL_MS);
+        } else {
+            ask_mail(page);
+        }
     }
     if (page->outcome != DATABASE_DONE) {
         snprintf(page->reason, sizeof(page->reason), "%s", database_error(page->database));
@@ -337,6 +476,8 @@ void pg_page_free(struct pg_page *page)
     if (page != NULL) {
         arena_done(&page->arena);
         buffer_done(&page->rows);
+        buffer_done(&page->lates);
+        buffer_done(&page->heads);
         buffer_done(&page->globals);
         buffer_done(&page->shares);
         free(page);

@@ -28,12 +28,29 @@ struct pg_row {
     struct pg_item *first, *last;
 };
 
+/* What a writer that did not own the share any more has told of one of its deliveries. */
+struct pg_late {
+    int32_t share;
+    struct message_id id;
+    uint32_t delivery;
+    uint8_t fate;
+};
+
+/* Where a share begins to be read; and ends. */
+struct pg_head {
+    struct pg_share *share;
+    int32_t number;
+    struct pg_place after; /* parts behind that; set to the last one that was looked at */
+    size_t looked_at;      /* parts: less than the page's limit if there are no more */
+};
+
 enum pg_page_kind {
     PG_PAGE_GLOBALS,
-    PG_PAGE_KEYS,   /* what has not all its fates, of one share, in acceptance order; no more */
-    PG_PAGE_SHARE,  /* some of these, given as rows */
+    PG_PAGE_SHARE,  /* what has not all its fates, of the next parts of each of some shares */
+    PG_PAGE_KEYS,   /* the same without envelopes, fates and notes */
+    PG_PAGE_ROWS,   /* these of rows that are given */
     PG_PAGE_NOTIFY, /* tells others that there is something; brings nothing */
-    PG_PAGE_FOLLOW, /* what came to shares of ours, in order of (xid, seq, id) */
+    PG_PAGE_FOLLOW, /* what came to shares of ours, and late fates */
 };
 
 struct pg_page {
@@ -41,17 +58,19 @@ struct pg_page {
     struct database *database;
     enum pg_page_kind kind;
     uint16_t node;
-    int32_t share;
-    struct pg_share *owner;       /* of `share` */
+    struct buffer heads;          /* struct pg_head, of `shares`; all begin at the same place */
     struct buffer shares;         /* int32_t */
     uint64_t from_xid, until_xid; /* 0: the reader sets it */
-    uint64_t after_xid;
-    int64_t after_sequence;
-    struct message_id after_id;
+    struct pg_place after;        /* as in a head, of all that is followed */
+    int32_t limit;                /* so many, of each share or of all that is followed */
     /* What came. */
     struct arena arena;
-    struct buffer rows;    /* struct pg_row */
-    struct buffer globals; /* keys and payloads by turns */
+    uint64_t xmin;           /* all transactions below are over; 0: not asked */
+    int64_t server, session; /* which this was */
+    size_t looked_at;        /* as in a head */
+    struct buffer rows;      /* struct pg_row */
+    struct buffer lates;     /* struct pg_late */
+    struct buffer globals;   /* keys and payloads by turns */
     enum database_outcome outcome;
     char reason[200];
 };

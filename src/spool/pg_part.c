@@ -56,6 +56,16 @@ struct stored *pg_part_of(const struct pg_spool *pg, uint32_t part, struct messa
     return id_equal(stored->id, id) && (stored->flags & STORED_FINISHED) == 0 ? stored : NULL;
 }
 
+uint32_t pg_part_find(const struct pg_spool *pg, struct message_id id, const struct pg_share *share)
+{
+    uint32_t part = table_find(&pg->table, id);
+    while (part != STORED_NONE &&
+           (!id_equal(table_at(&pg->table, part)->id, id) || pg->owners[part] != share)) {
+        part = table_at(&pg->table, part)->next;
+    }
+    return part;
+}
+
 void pg_part_appear(struct pg_spool *pg, uint32_t part)
 {
     struct stored *stored = table_at(&pg->table, part);
@@ -103,6 +113,7 @@ void pg_part_fate(struct pg_spool *pg, uint32_t part, uint32_t delivery, uint8_t
 {
     struct stored *stored = table_at(&pg->table, part);
     stored_set_fate(stored, delivery, fate);
+    pg_ended(pg, stored->id, delivery, fate);
     assert(stored->left > 0);
     if (--stored->left == 0) {
         pg_part_end(pg, part);
@@ -130,6 +141,43 @@ struct spool_handle pg_find(const struct spool *spool, struct message_id id)
         return SPOOL_NO_HANDLE;
     }
     return (struct spool_handle){part};
+}
+
+struct spool_handle pg_find_delivery(const struct spool *spool, struct message_id id,
+                                     uint32_t delivery)
+{
+    const struct pg_spool *pg = pg_of(spool);
+    for (uint32_t part = table_find(&pg->table, id); part != STORED_NONE;
+         part = table_find_next(&pg->table, part)) {
+        const struct stored *stored = table_at(&pg->table, part);
+        if ((stored->flags & STORED_PENDING) == 0 && delivery < stored->recipients &&
+            stored_fate(stored, delivery) != PG_FATE_ELSEWHERE) {
+            return (struct spool_handle){part};
+        }
+    }
+    return SPOOL_NO_HANDLE;
+}
+
+struct spool_handle spool_postgres_next_part(const struct spool *spool, struct message_id id,
+                                             int32_t share)
+{
+    const struct pg_spool *pg = pg_of(spool);
+    uint32_t found = STORED_NONE;
+    for (uint32_t part = table_find(&pg->table, id); part != STORED_NONE;
+         part = table_find_next(&pg->table, part)) {
+        bool is_here = (table_at(&pg->table, part)->flags & STORED_PENDING) == 0;
+        if (is_here && pg->owners[part]->number > share &&
+            (found == STORED_NONE || pg->owners[part]->number < pg->owners[found]->number)) {
+            found = part;
+        }
+    }
+    return found == STORED_NONE ? SPOOL_NO_HANDLE : (struct spool_handle){found};
+}
+
+bool spool_postgres_is_elsewhere(const struct spool *spool, struct spool_handle handle,
+                                 uint32_t delivery)
+{
+    return pg_fate_of(spool, handle, delivery) == PG_FATE_ELSEWHERE;
 }
 
 struct message_id pg_id(const struct spool *spool, struct spool_handle handle)

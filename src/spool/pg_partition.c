@@ -39,8 +39,11 @@ enum {
 
 void pg_partition_settings_default(struct pg_partition_settings *settings)
 {
-    *settings = (struct pg_partition_settings){
-        .bytes = 256 << 20, .survivors_max = 20000, .survivors_percent = 25, .ranges_a_call = 16};
+    *settings = (struct pg_partition_settings){.bytes = 256 << 20,
+                                               .survivors_max = 20000,
+                                               .survivors_percent = 25,
+                                               .ranges_a_call = 16,
+                                               .cleaned_a_call = 2000};
 }
 
 /* ---- helpers shared with pg_retire.c -------------------------------------------------------- */

@@ -11,8 +11,9 @@
  * PG_PARTITION_OPEN("i.id"); The first locks out, until it commits, that a range's survivors move
  * (they do under SHARE ROW EXCLUSIVE on fates and notes); so one and only one of the two finds the
  * row to be its own. The same for messages, chunks and parts that may be older than the present
- * (forwarded from a journal); new mail is copied in without asking: SQLSTATE 23514 says that there
- * is no partition, so make one.
+ * (forwarded from a journal, or below the node's watermark), for which ROW EXCLUSIVE on fates is
+ * taken before anything is asked; new mail is written without asking: SQLSTATE 23514 says that
+ * there is no partition, so make one.
  *
  * Who reads, reads both kinds: a message is found in exactly one of them by each statement, so what
  * is to fit together (parts without all their fates) is asked in one statement, or at REPEATABLE
@@ -20,6 +21,7 @@
  *
  * A range is retired only when it has passed, for `keep_ms` too, and when no node can bring mail
  * for it any more: its watermark is above, or it was removed, or it has given no sign for 7 days.
+ * What was handed over less than `keep_ms` ago survives, as what is unfinished does.
  *
  * Each step is a transaction, or can be taken up where it was left; so it may die anywhere, and two
  * may be at it at once. A step that cannot have its locks soon leaves it (DATABASE_AGAIN), for mail
@@ -35,6 +37,11 @@
     "EXISTS (SELECT FROM holdfast.partitions o WHERE o.state = 2 AND o.low <= " id " AND " id      \
     " < o.high)"
 
+/* SQL: the id that is `ms` old by the database's clock. */
+#define PG_ID_OF_AGE(ms)                                                                           \
+    "(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - " ms                    \
+    "), 12, '0') || repeat('0', 20))::uuid"
+
 enum pg_partition_state {
     PG_PARTITION_IS_OPEN = 2,
     PG_PARTITION_RETIRING = 3, /* its survivors have moved */
@@ -42,10 +49,11 @@ enum pg_partition_state {
 
 struct pg_partition_settings {
     int64_t bytes;         /* what one range should hold at most */
-    int64_t keep_ms;       /* finished mail is kept for so long */
+    int64_t keep_ms;       /* mail is kept for so long after it was handed over */
     int64_t survivors_max; /* more than these are not moved */
     int survivors_percent; /* nor more than so many of a range's deliveries */
     int ranges_a_call;     /* looked at by one pg_partition_retire() */
+    int cleaned_a_call;    /* messages looked at by one pg_partition_clean() */
 };
 void pg_partition_settings_default(struct pg_partition_settings *settings);
 
@@ -63,10 +71,11 @@ enum database_outcome pg_partition_make(struct database *database,
 enum database_outcome pg_partition_retire(struct database *database,
                                           const struct pg_partition_settings *settings,
                                           size_t *ret_retired) MUST_CHECK;
-/* Removes from kept_* up to 1,000 messages that are finished, and marks of the order older than 8
- * days; *ret_removed (may be NULL): messages. */
+/* Removes from kept_* what is finished of the next messages behind *after (which goes on with it,
+ * and is null at the end: all have been looked at), and marks of the order older than 8 days;
+ * *ret_removed (may be NULL): messages. */
 enum database_outcome pg_partition_clean(struct database *database,
                                          const struct pg_partition_settings *settings,
-                                         size_t *ret_removed) MUST_CHECK;
+                                         struct message_id *after, size_t *ret_removed) MUST_CHECK;
 
 #endif

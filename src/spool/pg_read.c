@@ -19,22 +19,33 @@ static const char envelopes_sql[] = BOTH("id, envelope", "messages", "id = ANY($
 static const char content_sql[] = BOTH("content", "messages", "id = $1");
 static const char chunk_sql[] = BOTH("bytes", "chunks", "id = $1 AND n = $2");
 
+static enum database_outcome query(struct pg_spool *pg, const char *sql,
+                                   const struct database_value *values, int count, int64_t until_ms,
+                                   const struct database_rows **ret_rows)
+{
+    int64_t left_ms = until_ms - clock_steady_ms();
+    return left_ms <= 0 ? DATABASE_LOST
+                        : database_query(pg->asking, sql, values, count, (int)left_ms, ret_rows);
+}
+
+/* All of it, connecting too, takes PG_AT_ONCE_MS at most. */
 static enum error ask(struct pg_spool *pg, const char *sql, const struct database_value *values,
                       int count, const struct database_rows **ret_rows)
 {
     if (pg->ask_failed && clock_steady_ms() - pg->ask_failed_ms < SILENCE_MS) {
         return ERROR_AGAIN;
     }
-    enum database_outcome outcome =
-        database_is_connected(pg->asking) ? DATABASE_DONE : database_connect(pg->asking);
+    int64_t until_ms = clock_steady_ms() + PG_AT_ONCE_MS;
+    bool idle = database_is_connected(pg->asking);
+    enum database_outcome outcome = idle ? DATABASE_DONE : database_connect(pg->asking);
     if (outcome == DATABASE_DONE) {
-        outcome = database_query(pg->asking, sql, values, count, PG_AT_ONCE_MS, ret_rows);
-        if (outcome == DATABASE_LOST && !pg->ask_failed) {
-            /* The server may have closed it long ago. */
-            outcome = database_connect(pg->asking);
-            if (outcome == DATABASE_DONE) {
-                outcome = database_query(pg->asking, sql, values, count, PG_AT_ONCE_MS, ret_rows);
-            }
+        outcome = query(pg, sql, values, count, until_ms, ret_rows);
+    }
+    if (idle && outcome == DATABASE_LOST && until_ms - clock_steady_ms() > PG_CONNECT_AT_ONCE_MS) {
+        /* The server may have closed it long ago. */
+        outcome = database_connect(pg->asking);
+        if (outcome == DATABASE_DONE) {
+            outcome = query(pg, sql, values, count, until_ms, ret_rows);
         }
     }
     pg->ask_failed = outcome != DATABASE_DONE;
@@ -75,13 +86,14 @@ static bool is_wanted(const struct pg_spool *pg, uint32_t part)
 }
 
 /* Who reads one reads those behind it, too: parts stand in the table as they were loaded. */
-static size_t put_wanted(const struct pg_spool *pg, uint32_t part, struct buffer *ret_ids)
+static size_t put_wanted(const struct pg_spool *pg, struct message_id id, uint32_t part,
+                         struct buffer *ret_ids)
 {
     uint32_t ahead = pg->ahead_next == part ? PG_AHEAD : 1; /* it goes in order */
     struct buffer ids = {0};
     size_t count = 1;
-    database_put_uuid(&ids, table_at(&pg->table, part)->id);
-    for (uint32_t i = part + 1; i < pg->table.used && count < ahead; i++) {
+    database_put_uuid(&ids, id);
+    for (uint32_t i = part; part != STORED_NONE && ++i < pg->table.used && count < ahead;) {
         if (is_wanted(pg, i)) {
             database_put_uuid(&ids, table_at(&pg->table, i)->id);
             count++;
@@ -94,11 +106,11 @@ static size_t put_wanted(const struct pg_spool *pg, uint32_t part, struct buffer
     return count;
 }
 
-static enum error fetch(struct pg_spool *pg, uint32_t part)
+static enum error fetch(struct pg_spool *pg, struct message_id id, uint32_t part)
 {
     const struct database_rows *rows;
     struct buffer ids = {0};
-    size_t count = put_wanted(pg, part, &ids);
+    size_t count = put_wanted(pg, id, part, &ids);
     pg_ahead_free(pg);
     pg->ahead = calloc(count, sizeof(*pg->ahead));
     if (pg->ahead == NULL || ids.failed) {
@@ -122,13 +134,13 @@ static enum error fetch(struct pg_spool *pg, uint32_t part)
     return error;
 }
 
-static enum error read_stored(struct pg_spool *pg, uint32_t part, struct arena *arena,
-                              struct log_message *ret_message)
+/* `part` of it is known here; else STORED_NONE. */
+static enum error read_stored(struct pg_spool *pg, struct message_id id, uint32_t part,
+                              struct arena *arena, struct log_message *ret_message)
 {
-    struct message_id id = table_at(&pg->table, part)->id;
     const struct pg_envelope *found = find_ahead(pg, id);
-    enum error error = found == NULL ? fetch(pg, part) : ERROR_NONE;
-    pg->ahead_next = part + 1;
+    enum error error = found == NULL ? fetch(pg, id, part) : ERROR_NONE;
+    pg->ahead_next = part == STORED_NONE ? STORED_NONE : part + 1;
     if (error != ERROR_NONE) {
         return error;
     }
@@ -138,6 +150,12 @@ static enum error read_stored(struct pg_spool *pg, uint32_t part, struct arena *
     }
     struct slice bytes = arena_copy(arena, found->bytes); /* what is decoded points into it */
     return bytes.data == NULL ? ERROR_MEMORY : pg_envelope_open(bytes, id, arena, ret_message);
+}
+
+enum error pg_read_stored(struct pg_spool *pg, struct message_id id, struct arena *arena,
+                          struct log_message *ret_message)
+{
+    return read_stored(pg, id, STORED_NONE, arena, ret_message);
 }
 
 enum error pg_read_envelope(struct spool *spool, struct spool_handle handle, struct arena *arena,
@@ -152,7 +170,7 @@ enum error pg_read_envelope(struct spool *spool, struct spool_handle handle, str
     }
     if (error != ERROR_NONE) {
         struct log_message message;
-        error = read_stored(pg, handle.index, arena, &message);
+        error = read_stored(pg, stored->id, handle.index, arena, &message);
         *ret_message = message.message;
     }
     if (error == ERROR_NONE) {
@@ -188,14 +206,14 @@ static enum error read_piece(struct pg_spool *pg, struct message_id id,
     return ERROR_NONE;
 }
 
-static enum error read_database(struct pg_spool *pg, uint32_t part, uint64_t offset,
-                                uint8_t *ret_bytes, size_t size, size_t *ret_length)
+static enum error read_database(struct pg_spool *pg, struct message_id id, uint32_t part,
+                                uint64_t offset, uint8_t *ret_bytes, size_t size,
+                                size_t *ret_length)
 {
     struct arena arena;
     struct log_message message;
-    struct message_id id = table_at(&pg->table, part)->id;
     arena_init(&arena);
-    enum error error = read_stored(pg, part, &arena, &message);
+    enum error error = read_stored(pg, id, part, &arena, &message);
     for (size_t i = 0; error == ERROR_NONE && i < message.piece_count && *ret_length < size; i++) {
         const struct log_piece *piece = &message.pieces[i];
         uint64_t at = offset + *ret_length;
@@ -212,6 +230,12 @@ static enum error read_database(struct pg_spool *pg, uint32_t part, uint64_t off
     return error;
 }
 
+enum error pg_read_stored_content(struct pg_spool *pg, struct message_id id, uint64_t offset,
+                                  void *ret_bytes, size_t size, size_t *ret_length)
+{
+    return read_database(pg, id, STORED_NONE, offset, ret_bytes, size, ret_length);
+}
+
 enum error pg_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                            void *ret_bytes, size_t size, size_t *ret_length)
 {
@@ -225,7 +249,7 @@ enum error pg_read_content(struct spool *spool, struct spool_handle handle, uint
     }
     return error == ERROR_NONE
                ? ERROR_NONE
-               : read_database(pg, handle.index, offset, ret_bytes, size, ret_length);
+               : read_database(pg, stored->id, handle.index, offset, ret_bytes, size, ret_length);
 }
 
 enum error pg_ticket(struct spool *spool, struct spool_handle handle, uint8_t *ret_ticket,

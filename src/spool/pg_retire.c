@@ -5,14 +5,17 @@
  *   1. look     counts; nothing changes but when to look again
  *   2. move     one transaction: survivors are copied to kept_* and deleted from the range, whose
  *               state becomes 3 with that. Messages, chunks and parts never change, so they are
- *               copied before fates and notes are locked; under the lock only the survivors' fates
- *               and notes move, and from its end on new ones go to kept_*
+ *               copied before fates and notes are locked; under the lock move the survivors' fates
+ *               and notes, and what mail has come meanwhile, and from its end on all goes to
+ *               kept_*. What was in kept_* before counts as surviving: its fates and notes of the
+ *               time when it had a range are in that
  *   3. detach   each of the five, CONCURRENTLY, outside any transaction. Where it was left in the
  *               middle (pending) it is finalised; what is detached already is passed over. All that
  *               is still in the range is finished, and parts go first: so nobody finds a part
  *               without its fates
- *   4. drop     one transaction: whatever came after the move (a forwarder that had asked before
- * it) moves too, then tables and row go
+ *   4. drop     one transaction: whatever came after the move moves too, then tables and row go.
+ *               Nothing comes, while clocks go on (pg_send.c): it is a second line. Who follows may
+ *               not have seen it, so its parts are of this transaction
  *
  * Two at once: the row of `partitions` is locked in 2 and 4, and its state asked; in 3 one of them
  * fails, and comes again.
@@ -29,38 +32,38 @@ struct range {
     struct message_id low, high;
     char name[PG_NAME_SIZE];
     bool is_retiring;
+    int64_t keep_ms; /* what has its fates survives for so long */
 };
 
-/* Of `low` and `high`, the first parameters of most statements here. */
+/* Of `low` and `high`, the first parameters of most statements here; then of `keep_ms`. */
 struct bounds {
-    struct database_scalar store[2];
+    struct database_scalar store[3];
     struct database_value values[3];
 };
 
 static void bounds_of(const struct range *range, struct bounds *ret_bounds)
 {
+    ret_bounds->values[2] = database_int8(&ret_bounds->store[2], range->keep_ms);
     ret_bounds->values[0] = database_uuid(&ret_bounds->store[0], range->low);
     ret_bounds->values[1] = database_uuid(&ret_bounds->store[1], range->high);
 }
-
-/* The id that is `ms` old by the database's clock. */
-#define ID_OF_AGE(ms)                                                                              \
-    "(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - " ms                    \
-    "), 12, '0') || repeat('0', 20))::uuid"
 
 #define IN_RANGE(id) id " >= $1 AND " id " < $2"
 
 /* ---- which ---------------------------------------------------------------------------------- */
 
-static const char PICK[] =
-    "SELECT low, high, name, state = 3 FROM holdfast.partitions p"
-    " WHERE state = 3 OR (state = 2 AND next_look <= now() AND high <= " ID_OF_AGE(
-        "$1") " AND NOT EXISTS (SELECT FROM holdfast.nodes n"
-              "  LEFT JOIN holdfast.watermarks w ON w.node = n.number"
-              "  LEFT JOIN holdfast.heartbeats h ON h.node = n.number"
-              "  WHERE NOT n.removed AND (w.below IS NULL OR w.below < p.high)"
-              "  AND greatest(n.joined, w.beat, h.beat) > now() - interval '7 days'))"
-              " ORDER BY state DESC, low LIMIT $2";
+/* Some node may bring mail for which that holds of its watermark, `w.below`. */
+#define MAY_BRING(condition)                                                                       \
+    "EXISTS (SELECT FROM holdfast.nodes n"                                                         \
+    "  LEFT JOIN holdfast.watermarks w ON w.node = n.number"                                       \
+    "  LEFT JOIN holdfast.heartbeats h ON h.node = n.number"                                       \
+    "  WHERE NOT n.removed AND (w.below IS NULL OR " condition ")"                                 \
+    "  AND greatest(n.joined, w.beat, h.beat) > now() - interval '7 days')"
+
+static const char PICK[] = "SELECT low, high, name, state = 3 FROM holdfast.partitions p"
+                           " WHERE state = 3 OR (state = 2 AND next_look <= now()"
+                           " AND high <= " PG_ID_OF_AGE("$1") " AND NOT " MAY_BRING(
+                               "w.below < p.high") ") ORDER BY state DESC, low LIMIT $2";
 
 static enum database_outcome pick(struct database *database,
                                   const struct pg_partition_settings *settings,
@@ -77,7 +80,8 @@ static enum database_outcome pick(struct database *database,
         struct range *range = &ret_ranges[(*ret_count)++];
         *range = (struct range){.low = database_get_uuid(rows, i, 0),
                                 .high = database_get_uuid(rows, i, 1),
-                                .is_retiring = database_get_int(rows, i, 3) != 0};
+                                .is_retiring = database_get_int(rows, i, 3) != 0,
+                                .keep_ms = settings->keep_ms};
         snprintf(range->name, sizeof(range->name), "%.*s",
                  SLICE_PRINT(database_get_slice(rows, i, 2)));
     }
@@ -86,10 +90,13 @@ static enum database_outcome pick(struct database *database,
 
 /* ---- look ----------------------------------------------------------------------------------- */
 
+/* A fate that nobody wants to send again any more ($3: `keep_ms`). */
+#define OVER "(when_ms IS NULL OR when_ms <= extract(epoch FROM clock_timestamp()) * 1000 - $3)"
+
 static const char COUNT[] =
     "SELECT (SELECT coalesce(sum(count), 0) FROM holdfast.parts WHERE " IN_RANGE(
         "id") ")::bigint,"
-              " (SELECT count(*) FROM holdfast.fates WHERE " IN_RANGE("id") ")";
+              " (SELECT count(*) FROM holdfast.fates WHERE " IN_RANGE("id") " AND " OVER ")";
 /* After 5 s, 10 s, .. 10 min. */
 static const char LOOK_LATER[] =
     "UPDATE holdfast.partitions SET looks = looks + 1,"
@@ -105,7 +112,7 @@ static enum database_outcome is_nearly_finished(struct database *database,
     const struct database_rows *rows;
     bounds_of(range, &bounds);
     enum database_outcome outcome =
-        database_query(database, COUNT, bounds.values, 2, PG_SCAN_MS, &rows);
+        database_query(database, COUNT, bounds.values, 3, PG_SCAN_MS, &rows);
     if (!pg_is_good(outcome)) {
         return outcome;
     }
@@ -122,34 +129,45 @@ static enum database_outcome is_nearly_finished(struct database *database,
 static const char LOCK_OPEN[] =
     "SELECT FROM holdfast.partitions WHERE low = $1 AND state = 2 FOR UPDATE";
 static const char SURVIVORS[] =
-    "SELECT coalesce(array_agg(id), '{}') FROM (SELECT p.id FROM holdfast.parts p LEFT JOIN"
+    "SELECT coalesce(array_agg(id), '{}'), pg_snapshot_xmin(pg_current_snapshot())"
+    " FROM (SELECT p.id FROM holdfast.parts p LEFT JOIN"
     " (SELECT id, count(*) AS n FROM holdfast.fates WHERE " IN_RANGE(
-        "id") " GROUP BY id) f"
+        "id") " AND " OVER " GROUP BY id) f"
               " ON f.id = p.id WHERE " IN_RANGE(
-                  "p.id") " GROUP BY p.id, f.n HAVING sum(p.count) > coalesce(f.n, 0)) s";
+                  "p.id") " GROUP BY p.id, f.n HAVING sum(p.count) > coalesce(f.n, 0)"
+                          " UNION SELECT id FROM holdfast.kept_messages WHERE " IN_RANGE("id") ") "
+                                                                                               "s";
+/* What has come since; survivors have gone already. */
+static const char NEWCOMERS[] =
+    "SELECT coalesce(array_agg(DISTINCT id), '{}') FROM holdfast.parts WHERE " IN_RANGE(
+        "id") " AND xid >= $3";
 
-#define SURVIVING IN_RANGE("id") " AND id = ANY($3)"
+#define SURVIVING(kind) IN_RANGE(kind ".id") " AND " kind ".id = ANY($3)"
 #define COPY_OF(kind)                                                                              \
-    "INSERT INTO holdfast.kept_" kind " SELECT * FROM holdfast." kind " WHERE " SURVIVING
-#define DELETE_OF(kind) "DELETE FROM holdfast." kind " WHERE " SURVIVING
+    "INSERT INTO holdfast.kept_" kind " SELECT * FROM holdfast." kind " WHERE " SURVIVING(kind)
+#define DELETE_OF(kind) "DELETE FROM holdfast." kind " WHERE " SURVIVING(kind)
 
-/* With low, high and the survivors. */
-static const char COPY_MESSAGES[] = COPY_OF("messages");
-static const char COPY_CHUNKS[] = COPY_OF("chunks");
-static const char COPY_PARTS[] = COPY_OF("parts");
-static const char COPY_FATES[] = COPY_OF("fates");
+/* With low, high and the survivors. What is in both is kept once. */
+static const char COPY_MESSAGES[] = COPY_OF("messages") " ON CONFLICT DO NOTHING";
+static const char COPY_CHUNKS[] = COPY_OF("chunks") " ON CONFLICT DO NOTHING";
+static const char COPY_PARTS[] =
+    COPY_OF("parts") " AND NOT EXISTS (SELECT FROM holdfast.kept_parts k WHERE k.id = parts.id)";
+static const char COPY_FATES[] = COPY_OF("fates") " ON CONFLICT DO NOTHING";
 static const char COPY_NOTES[] = COPY_OF("notes");
 static const char DELETE_MESSAGES[] = DELETE_OF("messages");
 static const char DELETE_CHUNKS[] = DELETE_OF("chunks");
 static const char DELETE_PARTS[] = DELETE_OF("parts");
 static const char DELETE_FATES[] = DELETE_OF("fates");
 static const char DELETE_NOTES[] = DELETE_OF("notes");
-static const char *const BEFORE_THE_LOCK[] = {COPY_MESSAGES, COPY_CHUNKS,     COPY_PARTS,
-                                              DELETE_PARTS,  DELETE_MESSAGES, DELETE_CHUNKS};
-static const char *const UNDER_THE_LOCK[] = {COPY_FATES, COPY_NOTES, DELETE_FATES, DELETE_NOTES};
+static const char *const MOVE_MAIL[] = {COPY_MESSAGES, COPY_CHUNKS,     COPY_PARTS,
+                                        DELETE_PARTS,  DELETE_MESSAGES, DELETE_CHUNKS};
+static const char *const MOVE_HISTORY[] = {COPY_FATES, COPY_NOTES, DELETE_FATES, DELETE_NOTES};
 
 static const char LOCK[] = "LOCK TABLE holdfast.fates, holdfast.notes IN SHARE ROW EXCLUSIVE MODE";
 static const char RETIRING[] = "UPDATE holdfast.partitions SET state = 3 WHERE low = $1";
+
+#define RUN_EACH(database, statements, values)                                                     \
+    run_each(database, statements, sizeof(statements) / sizeof((statements)[0]), values)
 
 static enum database_outcome run_each(struct database *database, const char *const *statements,
                                       size_t count, const struct database_value *values)
@@ -161,43 +179,71 @@ static enum database_outcome run_each(struct database *database, const char *con
     return outcome;
 }
 
-/* `survivors`, the array as the server has sent it, goes back as it is. */
-static enum database_outcome move_survivors(struct database *database, const struct range *range,
-                                            struct slice survivors)
+/* Asks for ids, an array as the server has sent it: it goes back as it is, as the third value. */
+static enum database_outcome ask_ids(struct database *database, const char *sql, int count,
+                                     struct bounds *bounds, struct buffer *ids, uint64_t *ret_xid)
+{
+    const struct database_rows *rows;
+    enum database_outcome outcome =
+        database_query(database, sql, bounds->values, count, PG_SCAN_MS, &rows);
+    if (!pg_is_good(outcome)) {
+        return outcome;
+    }
+    buffer_clear(ids); /* a copy: the rows go with the next call */
+    buffer_append(ids, database_get_slice(rows, 0, 0));
+    if (ret_xid != NULL) {
+        *ret_xid = (uint64_t)database_get_int(rows, 0, 1);
+    }
+    bounds->values[2] = (struct database_value){ids->data, (int)ids->length, DATABASE_UUID_ARRAY};
+    return ids->failed ? DATABASE_MEMORY : outcome;
+}
+
+static enum database_outcome move_newcomers(struct database *database, const struct range *range,
+                                            uint64_t since_xid)
 {
     struct bounds bounds;
+    struct database_scalar xid;
+    struct buffer ids;
+    buffer_init(&ids, 0);
     bounds_of(range, &bounds);
-    bounds.values[2] =
-        (struct database_value){survivors.data, (int)survivors.length, DATABASE_UUID_ARRAY};
-    enum database_outcome outcome =
-        run_each(database, BEFORE_THE_LOCK, sizeof(BEFORE_THE_LOCK) / sizeof(BEFORE_THE_LOCK[0]),
-                 bounds.values);
+    bounds.values[2] = database_xid8(&xid, since_xid);
+    enum database_outcome outcome = ask_ids(database, NEWCOMERS, 3, &bounds, &ids, NULL);
+    if (pg_is_good(outcome)) {
+        outcome = RUN_EACH(database, MOVE_MAIL, bounds.values);
+    }
+    if (pg_is_good(outcome)) {
+        outcome = RUN_EACH(database, MOVE_HISTORY, bounds.values);
+    }
+    buffer_done(&ids);
+    return outcome;
+}
+
+static enum database_outcome move_survivors(struct database *database, const struct range *range)
+{
+    struct bounds bounds;
+    struct buffer ids;
+    uint64_t since_xid;
+    buffer_init(&ids, 0);
+    bounds_of(range, &bounds);
+    enum database_outcome outcome = ask_ids(database, SURVIVORS, 3, &bounds, &ids, &since_xid);
+    if (pg_is_good(outcome)) {
+        outcome = RUN_EACH(database, MOVE_MAIL, bounds.values);
+    }
     if (pg_is_good(outcome)) {
         outcome = database_run(database, LOCK, PG_QUICK_MS);
     }
     if (pg_is_good(outcome)) {
-        outcome = run_each(database, UNDER_THE_LOCK,
-                           sizeof(UNDER_THE_LOCK) / sizeof(UNDER_THE_LOCK[0]), bounds.values);
+        outcome = RUN_EACH(database, MOVE_HISTORY, bounds.values);
     }
-    return outcome;
+    buffer_done(&ids);
+    return pg_is_good(outcome) ? move_newcomers(database, range, since_xid) : outcome;
 }
 
 static enum database_outcome move_locked(struct database *database, const struct range *range)
 {
     struct bounds bounds;
-    const struct database_rows *rows;
     bounds_of(range, &bounds);
-    enum database_outcome outcome =
-        database_query(database, SURVIVORS, bounds.values, 2, PG_SCAN_MS, &rows);
-    if (!pg_is_good(outcome)) {
-        return outcome;
-    }
-    struct buffer survivors; /* the rows go with the next call */
-    buffer_init(&survivors, 0);
-    buffer_append(&survivors, database_get_slice(rows, 0, 0));
-    outcome = survivors.failed ? DATABASE_MEMORY
-                               : move_survivors(database, range, buffer_slice(&survivors));
-    buffer_done(&survivors);
+    enum database_outcome outcome = move_survivors(database, range);
     return pg_is_good(outcome)
                ? database_query(database, RETIRING, bounds.values, 1, PG_QUICK_MS, NULL)
                : outcome;
@@ -284,7 +330,8 @@ static const char LOCK_RETIRING[] =
     "SELECT FROM holdfast.partitions WHERE low = $1 AND state = 3 FOR UPDATE";
 static const char FORGET[] = "DELETE FROM holdfast.partitions WHERE low = $1";
 
-/* @ is the range's name. What is kept already is not doubled; of that fates and notes go along. */
+/* @ is the range's name. What is kept already is not doubled; of that chunks, fates and notes go
+ * along. */
 static const char RESCUE[] =
     "WITH late AS MATERIALIZED (SELECT p.id FROM holdfast.parts_@ p LEFT JOIN"
     "  (SELECT id, count(*) AS n FROM holdfast.fates_@ GROUP BY id) f ON f.id = p.id"
@@ -295,8 +342,9 @@ static const char RESCUE[] =
     " m AS (INSERT INTO holdfast.kept_messages SELECT * FROM holdfast.messages_@"
     "  WHERE id IN (SELECT id FROM fresh)),"
     " c AS (INSERT INTO holdfast.kept_chunks SELECT * FROM holdfast.chunks_@"
-    "  WHERE id IN (SELECT id FROM fresh)),"
-    " p AS (INSERT INTO holdfast.kept_parts SELECT * FROM holdfast.parts_@"
+    "  WHERE id IN (SELECT id FROM whose) ON CONFLICT DO NOTHING),"
+    " p AS (INSERT INTO holdfast.kept_parts (seq, share, count, id, deliveries)"
+    "  SELECT seq, share, count, id, deliveries FROM holdfast.parts_@"
     "  WHERE id IN (SELECT id FROM fresh)),"
     " n AS (INSERT INTO holdfast.kept_notes SELECT * FROM holdfast.notes_@"
     "  WHERE id IN (SELECT id FROM whose))"
@@ -386,32 +434,67 @@ enum database_outcome pg_partition_retire(struct database *database,
 /* ---- what was kept ----------------------------------------------------------------------------
  */
 
+/* Looks at so many ids in their order, from where it was. What nobody brings any more goes: what is
+ * finished, and what was told of mail that has gone. */
 static const char CLEAN[] =
-    "WITH done AS MATERIALIZED (SELECT p.id FROM holdfast.kept_parts p JOIN"
-    "  (SELECT id, count(*) AS n, max(when_ms) AS last FROM holdfast.kept_fates GROUP BY id) f"
-    "  ON f.id = p.id GROUP BY p.id, f.n, f.last HAVING sum(p.count) <= f.n"
-    "  AND (f.last IS NULL OR f.last <= extract(epoch FROM clock_timestamp()) * 1000 - $1)"
-    "  LIMIT 1000),"
-    " p AS (DELETE FROM holdfast.kept_parts WHERE id IN (SELECT id FROM done)),"
-    " m AS (DELETE FROM holdfast.kept_messages WHERE id IN (SELECT id FROM done)),"
-    " c AS (DELETE FROM holdfast.kept_chunks WHERE id IN (SELECT id FROM done)),"
-    " n AS (DELETE FROM holdfast.kept_notes WHERE id IN (SELECT id FROM done)),"
-    " f AS (DELETE FROM holdfast.kept_fates WHERE id IN (SELECT id FROM done))"
-    " SELECT count(*) FROM done";
-static const char FORGET_MARKS[] =
-    "DELETE FROM holdfast.order_marks WHERE at < now() - interval '8 days'";
+    "WITH looked AS MATERIALIZED (SELECT DISTINCT id FROM holdfast.kept_fates WHERE id > $2"
+    "  ORDER BY id LIMIT $3),"
+    " ours AS MATERIALIZED (SELECT id FROM looked WHERE NOT " MAY_BRING(
+        "w.below <= looked.id") "),"
+                                " done AS MATERIALIZED (SELECT o.id FROM ours o JOIN "
+                                "holdfast.kept_parts p USING (id)"
+                                "  CROSS JOIN LATERAL (SELECT count(*) AS n, max(when_ms) AS last "
+                                "FROM holdfast.kept_fates f"
+                                "   WHERE f.id = o.id) f GROUP BY o.id, f.n, f.last HAVING "
+                                "sum(p.count) <= f.n"
+                                "  AND (f.last IS NULL OR f.last <= extract(epoch FROM "
+                                "clock_timestamp()) * 1000 - $1)),"
+                                " over AS MATERIALIZED (SELECT id FROM done UNION ALL SELECT o.id "
+                                "FROM ours o WHERE NOT EXISTS"
+                                "  (SELECT FROM holdfast.kept_messages m WHERE m.id = o.id) AND "
+                                "NOT "
+                                "EXISTS"
+                                "  (SELECT FROM holdfast.partitions r WHERE r.low <= o.id AND o.id "
+                                "< "
+                                "r.high)),"
+                                " p AS (DELETE FROM holdfast.kept_parts WHERE id IN (SELECT id "
+                                "FROM "
+                                "over)),"
+                                " m AS (DELETE FROM holdfast.kept_messages WHERE id IN (SELECT id "
+                                "FROM over)),"
+                                " c AS (DELETE FROM holdfast.kept_chunks WHERE id IN (SELECT id "
+                                "FROM "
+                                "over)),"
+                                " n AS (DELETE FROM holdfast.kept_notes WHERE id IN (SELECT id "
+                                "FROM "
+                                "over)),"
+                                " f AS (DELETE FROM holdfast.kept_fates WHERE id IN (SELECT id "
+                                "FROM "
+                                "over))"
+                                " SELECT (SELECT count(*) FROM done), (SELECT count(*) FROM "
+                                "looked),"
+                                " (SELECT id FROM looked ORDER BY id DESC LIMIT 1)";
+
+static const char FORGET_LATE[] =
+    "DELETE FROM holdfast.late_fates WHERE made < now() - interval '1 day'";
 
 enum database_outcome pg_partition_clean(struct database *database,
                                          const struct pg_partition_settings *settings,
-                                         size_t *ret_removed)
+                                         struct message_id *after, size_t *ret_removed)
 {
-    struct database_scalar store;
+    struct database_scalar store[3];
     const struct database_rows *rows;
-    struct database_value keep = database_int8(&store, settings->keep_ms);
-    enum database_outcome outcome = database_query(database, CLEAN, &keep, 1, PG_SCAN_MS, &rows);
+    struct database_value values[] = {database_int8(&store[0], settings->keep_ms),
+                                      database_uuid(&store[1], *after),
+                                      database_int8(&store[2], settings->cleaned_a_call)};
+    enum database_outcome outcome = database_query(database, CLEAN, values, 3, PG_SCAN_MS, &rows);
+    if (pg_is_good(outcome)) {
+        bool more = database_get_int(rows, 0, 1) >= settings->cleaned_a_call;
+        *after = more ? database_get_uuid(rows, 0, 2) : (struct message_id){0};
+    }
     if (ret_removed != NULL) {
         *ret_removed = pg_is_good(outcome) ? (size_t)database_get_int(rows, 0, 0) : 0;
     }
-    return pg_is_good(outcome) ? database_query(database, FORGET_MARKS, NULL, 0, PG_SCAN_MS, NULL)
+    return pg_is_good(outcome) ? database_query(database, FORGET_LATE, NULL, 0, PG_SCAN_MS, NULL)
                                : outcome;
 }

@@ -193,17 +193,39 @@ static enum error step(struct work *work)
     return error;
 }
 
+/* read_number(), where there is any. */
+static enum error look(struct work *work)
+{
+    const struct database_rows *rows;
+    enum error error =
+        error_of(work, database_query(work->database, IS_THERE, NULL, 0, QUICK_MS, &rows));
+    if (error == ERROR_NONE && database_get_int(rows, 0, 0)) {
+        error = read_number(work);
+    }
+    return error;
+}
+
+enum error pg_schema_check(struct database *database, const struct pg_migration *migrations,
+                           size_t count, char ret_problem[DATABASE_ERROR_SIZE])
+{
+    struct work work = {database, migrations, count, 0, ret_problem};
+    ret_problem[0] = '\0';
+    enum error error = look(&work);
+    if (error == ERROR_NONE && (size_t)work.number < count) {
+        char text[100];
+        snprintf(text, sizeof(text), "the schema has number %d yet; ours is %zu", work.number,
+                 count);
+        error = problem(&work, ERROR_AGAIN, text);
+    }
+    return error;
+}
+
 enum error pg_schema_apply(struct database *database, const struct pg_migration *migrations,
                            size_t count, int *ret_number, char ret_problem[DATABASE_ERROR_SIZE])
 {
     struct work work = {database, migrations, count, 0, ret_problem};
-    const struct database_rows *rows;
     ret_problem[0] = '\0';
-    enum error error =
-        error_of(&work, database_query(database, IS_THERE, NULL, 0, QUICK_MS, &rows));
-    if (error == ERROR_NONE && database_get_int(rows, 0, 0)) {
-        error = read_number(&work);
-    }
+    enum error error = look(&work);
     while (error == ERROR_NONE && (size_t)work.number < count) {
         error = step(&work);
     }

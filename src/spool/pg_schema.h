@@ -47,5 +47,10 @@ const struct pg_migration *pg_migrations(size_t *ret_count);
 enum error pg_schema_apply(struct database *database, const struct pg_migration *migrations,
                            size_t count, int *ret_number,
                            char ret_problem[DATABASE_ERROR_SIZE]) MUST_CHECK;
+/* Whether a program with these migrations may work on what stands, as pg_schema_apply() has it, but
+ * nothing is applied: ERROR_AGAIN where something is missing yet. For connections that come again
+ * by themselves: the schema may have gone on meanwhile. */
+enum error pg_schema_check(struct database *database, const struct pg_migration *migrations,
+                           size_t count, char ret_problem[DATABASE_ERROR_SIZE]) MUST_CHECK;
 
 #endif

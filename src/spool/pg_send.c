@@ -12,44 +12,74 @@
 #include <stdlib.h>
 
 /* What goes by id, into the partition that its range has, or beside them (pg_partition.h): first
- * what has one, then what has none. New mail does not ask. */
+ * what has one, then what has none. New mail does not ask. Who asks for mail locks out first that
+ * survivors move, so that a message and all its chunks go to one place, and none comes to a range
+ * that is being left. */
+static const char routed_sql[] = "LOCK TABLE holdfast.fates IN ROW EXCLUSIVE MODE";
 #define CHUNK(PREFIX, WHERE)                                                                       \
     "INSERT INTO holdfast." PREFIX "chunks (id, n, bytes) SELECT w.id, w.n, w.bytes"               \
     " FROM (VALUES ($1::uuid, $2::int4, $3::bytea)) AS w (id, n, bytes) WHERE " WHERE              \
     " ON CONFLICT DO NOTHING"
-/* A message that was there already keeps its parts. */
+/* A message that was there already, in whichever place, keeps its parts. Where a part stands in the
+ * order is when it was accepted, in microseconds: by the clock of the database, which all share,
+ * and never less than what it said before, for another server's clock may be behind. Mail that
+ * comes late (its node has found that, or this is carried out 1 s after it was sent: the server
+ * stood still, and its node has answered for it from the journal, as for what came behind it) was
+ * accepted when its node says, which knows that clock; what it has of one millisecond keeps its
+ * order. */
+#define CLOCK_US "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 #define MESSAGES(PREFIX, WHERE)                                                                    \
     "WITH fresh AS (INSERT INTO holdfast." PREFIX "messages (id, envelope, content)"               \
     " SELECT w.id, w.envelope, w.content FROM unnest($1::uuid[], $2::bytea[], $3::bytea[])"        \
     " AS w (id, envelope, content) WHERE " WHERE " ON CONFLICT DO NOTHING RETURNING id)"           \
     " INSERT INTO holdfast." PREFIX "parts (share, seq, id, count, deliveries)"                    \
-    " SELECT p.share, CASE WHEN p.late IS NULL THEN nextval('holdfast.part_seq')"                  \
-    " ELSE greatest(p.behind, (SELECT m.seq FROM holdfast.order_marks m"                           \
-    " WHERE m.at <= to_timestamp(p.late / 1000.0) ORDER BY m.at DESC LIMIT 1)) END,"               \
-    " p.id, p.count, p.deliveries::int4[]"                                                         \
-    " FROM unnest($4::int4[], $5::int8[], $6::uuid[], $7::int4[], $8::text[], $9::int8[])"         \
-    " WITH ORDINALITY AS p (share, late, id, count, deliveries, behind, n) JOIN fresh USING (id)"  \
-    " ORDER BY p.n RETURNING id, share, seq"
+    " SELECT p.share, CASE WHEN NOT p.late AND " CLOCK_US " / 1000 - ($10::int8[])[1] < 1000"      \
+    " THEN setval('holdfast.part_seq', greatest(nextval('holdfast.part_seq'), " CLOCK_US "))"      \
+    " ELSE p.received * 1000 + least(p.n, 999) END, p.id, p.count, p.deliveries::int4[]"           \
+    " FROM unnest($4::int4[], $5::bool[], $6::int8[], $7::uuid[], $8::int4[], $9::text[])"         \
+    " WITH ORDINALITY AS p (share, late, received, id, count, deliveries, n)"                      \
+    " JOIN fresh USING (id)"                                                                       \
+    " ORDER BY p.n RETURNING id, share, seq, xid"
 #define FATES(PREFIX, WHERE)                                                                       \
     "INSERT INTO holdfast." PREFIX "fates (id, delivery, fate, when_ms, server)"                   \
     " SELECT w.id, w.delivery, w.fate, w.when_ms, w.server"                                        \
     " FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::int8[], $5::text[])"                     \
     " AS w (id, delivery, fate, when_ms, server) WHERE " WHERE " ON CONFLICT DO NOTHING"
+/* Notes that came with a message that is forwarded were written with it, if it was. */
+#define NOT_BEFORE                                                                                 \
+    " AND NOT (w.with_message AND (EXISTS (SELECT FROM holdfast.notes b WHERE b.id = w.id)"        \
+    " OR EXISTS (SELECT FROM holdfast.kept_notes b WHERE b.id = w.id)))"
 #define NOTES(PREFIX, WHERE)                                                                       \
     "INSERT INTO holdfast." PREFIX "notes (id, delivery, share, kind, payload)"                    \
     " SELECT w.id, w.delivery, w.share, w.kind, w.payload"                                         \
-    " FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[], $5::bytea[])"                    \
-    " WITH ORDINALITY AS w (id, delivery, share, kind, payload, n) WHERE " WHERE " ORDER BY w.n"
+    " FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[], $5::bytea[], $6::bool[])"        \
+    " WITH ORDINALITY AS w (id, delivery, share, kind, payload, with_message, n) WHERE " WHERE     \
+        NOT_BEFORE " ORDER BY w.n"
+#define IS_OPEN PG_PARTITION_OPEN("w.id")
 #define ROUTES(STATEMENT)                                                                          \
     {                                                                                              \
-        STATEMENT("", PG_PARTITION_OPEN("w.id")),                                                  \
-            STATEMENT("kept_", "NOT " PG_PARTITION_OPEN("w.id")), STATEMENT("", "true")            \
+        STATEMENT("", IS_OPEN), STATEMENT("kept_", "NOT " IS_OPEN), STATEMENT("", "true")          \
     }
 enum route { ROUTE_OPEN, ROUTE_KEPT, ROUTE_STRAIGHT };
 static const char *const chunk_sql[] = ROUTES(CHUNK);
-static const char *const messages_sql[] = ROUTES(MESSAGES);
+static const char *const messages_sql[] = {
+    MESSAGES("",
+             IS_OPEN " AND NOT EXISTS (SELECT FROM holdfast.kept_messages k WHERE k.id = w.id)"),
+    MESSAGES("kept_",
+             "NOT " IS_OPEN " AND NOT EXISTS (SELECT FROM holdfast.messages k WHERE k.id = w.id)"),
+    MESSAGES("", "true")};
 static const char *const fates_sql[] = ROUTES(FATES);
 static const char *const notes_sql[] = ROUTES(NOTES);
+/* Of a share that has been taken over since, its owner must hear: it may have loaded the part
+ * without that. The lock makes sure that it either has not loaded it yet, or is seen here. */
+static const char late_sql[] =
+    "WITH w AS (SELECT * FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[], $5::int2[])"
+    " AS w (share, token, id, delivery, fate)),"
+    " held AS MATERIALIZED (SELECT s.share, s.token FROM holdfast.shares s"
+    " WHERE s.share IN (SELECT share FROM w) ORDER BY s.share FOR SHARE)"
+    " INSERT INTO holdfast.late_fates (share, id, delivery, fate)"
+    " SELECT w.share, w.id, w.delivery, w.fate FROM w JOIN held h USING (share)"
+    " WHERE h.token <> w.token ON CONFLICT DO NOTHING";
 /* ---- reading what is in the journal ------------------------------------------------------ */
 
 /* What is sent of the messages: the columns, without their heads. */
@@ -57,7 +87,7 @@ struct columns {
     struct pg_group *group;
     struct log_files files;
     struct buffer ids, envelopes, contents;
-    struct buffer shares, lates, part_ids, counts, deliveries, behind;
+    struct buffer shares, lates, received, part_ids, counts, deliveries;
     struct buffer scratch, piece;
     size_t messages, parts;
     bool routed;
@@ -72,10 +102,10 @@ static void columns_done(struct columns *columns)
     buffer_done(&columns->contents);
     buffer_done(&columns->shares);
     buffer_done(&columns->lates);
+    buffer_done(&columns->received);
     buffer_done(&columns->part_ids);
     buffer_done(&columns->counts);
     buffer_done(&columns->deliveries);
-    buffer_done(&columns->behind);
     buffer_done(&columns->scratch);
     buffer_done(&columns->piece);
 }
@@ -196,15 +226,11 @@ static void put_message(struct columns *columns, const struct pg_send_message *s
     columns->messages++;
     for (uint32_t i = 0; i < send->part_count; i++) {
         database_put_int4(&columns->shares, send->parts[i].share->number);
-        if (send->late || columns->group->again) {
-            database_put_int8(&columns->lates, send->received_ms);
-        } else {
-            database_put_null(&columns->lates);
-        }
+        database_put_bool(&columns->lates, send->late || columns->group->again);
+        database_put_int8(&columns->received, send->received_ms);
         database_put_uuid(&columns->part_ids, send->id);
         database_put_int4(&columns->counts, (int32_t)send->parts[i].count);
         put_deliveries(columns, &send->parts[i]);
-        database_put_int8(&columns->behind, send->behind);
         columns->parts++;
     }
 }
@@ -223,8 +249,8 @@ static void read_message(struct columns *columns, struct pg_send_message *send)
     if (send->error == ERROR_NONE) {
         put_message(columns, send, &from, buffer_slice(&pieces));
     }
-    if (send->error != ERROR_NONE && send->error != ERROR_CORRUPT && send->error != ERROR_MISSING) {
-        columns->outcome = DATABASE_MEMORY; /* or the disk: another time, perhaps */
+    if (send->error == ERROR_MEMORY || send->error == ERROR_SPACE || send->error == ERROR_AGAIN) {
+        columns->outcome = DATABASE_MEMORY; /* or descriptors: nothing is wrong with the message */
     }
     buffer_done(&pieces);
     arena_done(&arena);
@@ -268,12 +294,7 @@ static enum database_outcome arrays_send(struct pg_group *group, const char *con
 /* Mail that is not new, or whose time has no partition yet. */
 static bool is_routed(const struct pg_group *group)
 {
-    const struct pg_send_message *messages = (const void *)group->messages.data;
-    bool late = group->again || clock_steady_ms() < group->writer->routed_until_ms;
-    for (size_t i = 0; i < group->messages.length / sizeof(*messages) && !late; i++) {
-        late = messages[i].late;
-    }
-    return late;
+    return group->old || group->again || clock_steady_ms() < group->writer->routed_until_ms;
 }
 
 static enum database_outcome send_messages(struct pg_group *group)
@@ -293,13 +314,18 @@ static enum database_outcome send_messages(struct pg_group *group)
         pg_arrays_add(&arrays, DATABASE_BYTEA, DATABASE_BYTEA_ARRAY, columns.messages,
                       &columns.contents);
         pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, columns.parts, &columns.shares);
-        pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, columns.parts, &columns.lates);
+        pg_arrays_add(&arrays, DATABASE_BOOL, DATABASE_BOOL_ARRAY, columns.parts, &columns.lates);
+        pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, columns.parts,
+                      &columns.received);
         pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, columns.parts,
                       &columns.part_ids);
         pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, columns.parts, &columns.counts);
         pg_arrays_add(&arrays, DATABASE_TEXT, DATABASE_TEXT_ARRAY, columns.parts,
                       &columns.deliveries);
-        pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, columns.parts, &columns.behind);
+        struct buffer sent = {0};
+        database_put_int8(&sent, clock_wall_ms());
+        pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, 1, &sent);
+        buffer_done(&sent);
         columns.outcome = arrays_send(group, messages_sql, columns.routed, &arrays);
     }
     columns_done(&columns);
@@ -351,17 +377,53 @@ static enum database_outcome send_fates(struct pg_group *group)
     return arrays_send(group, fates_sql, true, &arrays);
 }
 
+static enum database_outcome send_lates(struct pg_group *group)
+{
+    const struct pg_send_fate *fates = (const void *)group->fates.data;
+    struct buffer shares = {0}, tokens = {0}, ids = {0}, deliveries = {0}, kinds = {0};
+    size_t count = 0;
+    for (size_t i = 0; i < group->fates.length / sizeof(*fates); i++) {
+        if (fates[i].share != NULL && group->pg->shared) {
+            database_put_int4(&shares, fates[i].share->number);
+            database_put_int8(&tokens, fates[i].token);
+            database_put_uuid(&ids, fates[i].id);
+            database_put_int4(&deliveries, (int32_t)fates[i].delivery);
+            database_put_int2(&kinds, fates[i].fate);
+            count++;
+        }
+    }
+    struct pg_arrays arrays = {0};
+    pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &shares);
+    pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, count, &tokens);
+    pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, count, &ids);
+    pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &deliveries);
+    pg_arrays_add(&arrays, DATABASE_INT2, DATABASE_INT2_ARRAY, count, &kinds);
+    buffer_done(&shares);
+    buffer_done(&tokens);
+    buffer_done(&ids);
+    buffer_done(&deliveries);
+    buffer_done(&kinds);
+    enum database_outcome outcome = arrays.failed ? DATABASE_MEMORY : DATABASE_DONE;
+    if (outcome == DATABASE_DONE && count > 0) {
+        outcome = database_queue(group->writer->database, late_sql, arrays.values, arrays.count);
+    }
+    pg_arrays_done(&arrays);
+    return outcome;
+}
+
 static enum database_outcome send_notes(struct pg_group *group)
 {
     const struct pg_send_note *notes = (const void *)group->notes.data;
     size_t count = group->notes.length / sizeof(*notes);
     struct buffer ids = {0}, deliveries = {0}, shares = {0}, kinds = {0}, payloads = {0};
+    struct buffer with = {0};
     for (size_t i = 0; i < count; i++) {
         database_put_uuid(&ids, notes[i].id);
         database_put_int4(&deliveries, (int32_t)notes[i].delivery); /* all: -1 */
         database_put_int4(&shares, notes[i].share->number);
         database_put_int4(&kinds, notes[i].kind);
         database_put_bytes(&payloads, notes[i].payload);
+        database_put_bool(&with, notes[i].with_message);
     }
     struct pg_arrays arrays = {0};
     pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, count, &ids);
@@ -369,6 +431,8 @@ static enum database_outcome send_notes(struct pg_group *group)
     pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &shares);
     pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &kinds);
     pg_arrays_add(&arrays, DATABASE_BYTEA, DATABASE_BYTEA_ARRAY, count, &payloads);
+    pg_arrays_add(&arrays, DATABASE_BOOL, DATABASE_BOOL_ARRAY, count, &with);
+    buffer_done(&with);
     buffer_done(&ids);
     buffer_done(&deliveries);
     buffer_done(&shares);
@@ -380,11 +444,17 @@ static enum database_outcome send_notes(struct pg_group *group)
 enum database_outcome pg_send_mail(struct pg_group *group)
 {
     enum database_outcome outcome = DATABASE_DONE;
-    if (group->messages.length > 0) {
+    if (group->messages.length > 0 && is_routed(group)) {
+        outcome = database_queue(group->writer->database, routed_sql, NULL, 0);
+    }
+    if (outcome == DATABASE_DONE && group->messages.length > 0) {
         outcome = send_messages(group);
     }
     if (outcome == DATABASE_DONE && group->fates.length > 0) {
         outcome = send_fates(group);
+    }
+    if (outcome == DATABASE_DONE && group->fates.length > 0) {
+        outcome = send_lates(group);
     }
     if (outcome == DATABASE_DONE && group->notes.length > 0) {
         outcome = send_notes(group);

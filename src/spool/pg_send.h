@@ -8,7 +8,7 @@
 #include "spool/pg_internal.h"
 
 enum {
-    PG_ARRAYS_MAX = 9,
+    PG_ARRAYS_MAX = 10,
     PG_ROUTED_MS = 10000, /* so long new mail asks, too, after it has found no partition */
 };
 

@@ -163,9 +163,7 @@ void spool_postgres_take(struct spool *spool, int32_t number, int64_t token)
     if (share->owned || share->taking) {
         return;
     }
-    buffer_append(&pg->takes, slice_make(&share, sizeof(share)));
-    if (pg->takes.failed) {
-        pg->takes.failed = false;
+    if (pg_load_begin(pg, share) != ERROR_NONE) {
         return;
     }
     share->taking = true;
@@ -232,18 +230,13 @@ void spool_postgres_parts(const struct spool *spool, int32_t number,
 static void leave(struct pg_spool *pg, struct pg_share *share)
 {
     bool stale = share->stale;
-    share->owned = share->leaving = share->stale = false;
+    share->owned = share->taking = share->anew = share->leaving = share->stale = false;
+    pg_load_stop(pg, share);
     pg_refuse_held(pg, share);
     pg->shares.left(pg->shares.context, share->number, stale);
     for (uint32_t i = 0; i < pg->table.used; i++) {
         if (is_part_of(pg, i, share)) {
             pg_part_end(pg, i);
-        }
-    }
-    for (uint32_t i = 0; i < pg->local_capacity; i++) {
-        if (pg->locals[i] != NULL && pg->locals[i]->awaited != 0) {
-            pg->locals[i]->awaited = 0; /* if it comes after all it is fetched */
-            pg_local_release(pg, i);
         }
     }
 }
@@ -257,7 +250,7 @@ void pg_shares_settle(struct pg_spool *pg)
             share->telling = false;
             pg->shares.stale(pg->shares.context, share->number);
             cursor = 0;
-        } else if (share->leaving && !share->taking && share->owned) {
+        } else if (share->leaving && (share->owned || share->taking) && !pg_load_is_at(pg, share)) {
             leave(pg, share);
             cursor = 0; /* it may have taken another */
         }

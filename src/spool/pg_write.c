@@ -3,11 +3,17 @@
  * The committer: a group becomes one transaction, sent as one pipeline, so that it costs one round
  * trip and one commit. Runs on its worker's thread; of the loop's things it has the group alone.
  *
- * Each transaction writes the group's number into a row of the node's own. When the end of a commit
- * is not known, that row says what became of it: it is locked by whatever is still under way.
+ * Each transaction writes the group's number into a row of the node's own, and demands that it
+ * finds there what the one before it has left. When the end of a commit is not known, that row says
+ * what became of it: it is locked by whatever is still under way. A group that was not committed is
+ * sent again only when something else stands in the row (resolve()): what an old connection still
+ * has in its pipe, however late it is read, does not find what it demands.
  */
+#include "spool/pg_partition.h"
+#include "spool/pg_schema.h"
 #include "spool/pg_send.h"
 #include "sys/clock.h"
+#include "sys/random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,18 +25,24 @@ static const char mark_new_sql[] = "INSERT INTO holdfast.globals (node, key, pay
                                    " VALUES ($1, '.group', '') ON CONFLICT DO NOTHING";
 static const char mark_sql[] =
     "UPDATE holdfast.globals SET payload = $2 WHERE node = $1 AND key = '.group'";
+/* Divides by zero unless it finds $3. */
+static const char mark_next_sql[] =
+    "WITH next AS (UPDATE holdfast.globals SET payload = $2 WHERE node = $1 AND key = '.group'"
+    " AND payload = $3 RETURNING node) SELECT 1 / count(*)::int4 FROM next";
 static const char mark_read_sql[] =
     "SELECT payload FROM holdfast.globals WHERE node = $1 AND key = '.group' FOR UPDATE";
-static const char order_sql[] =
-    "INSERT INTO holdfast.order_marks (at, seq) SELECT date_trunc('second', now()), last_value"
-    " FROM holdfast.part_seq ON CONFLICT DO NOTHING";
+/* By the database's clock, which ids are made by. */
 static const char watermark_sql[] =
-    "INSERT INTO holdfast.watermarks (node, below, beat) VALUES ($1, $2, now())"
-    " ON CONFLICT (node) DO UPDATE SET below = excluded.below, beat = excluded.beat";
+    "INSERT INTO holdfast.watermarks (node, below, beat)"
+    " VALUES ($1, least($2::uuid, " PG_ID_OF_AGE(
+        "$3") "), now())"
+              " ON CONFLICT (node) DO UPDATE SET below = excluded.below, beat = excluded.beat"
+              " RETURNING below";
 /* Divides by zero unless each share has its token; the locks keep it so until the commit. */
 static const char check_sql[] = "WITH held AS (SELECT s.share FROM holdfast.shares s"
                                 " JOIN unnest($1::int4[], $2::int8[]) AS w (share, token)"
-                                " ON s.share = w.share AND s.token = w.token FOR SHARE OF s)"
+                                " ON s.share = w.share AND s.token = w.token ORDER BY s.share"
+                                " FOR SHARE OF s)"
                                 " SELECT 1 / (count(*) = $3)::int4 FROM held";
 static const char stale_sql[] =
     "SELECT w.share, w.token FROM unnest($1::int4[], $2::int8[]) AS w (share, token)"
@@ -50,7 +62,9 @@ static const char durable_sql[] =
 
 static const char global_sql[] =
     "INSERT INTO holdfast.globals (node, key, payload) VALUES ($1, $2, $3)"
-    " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload";
+    " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload"
+    " WHERE globals.node <> 0 OR excluded.payload < '\\x02'::bytea"
+    " OR excluded.payload > globals.payload";
 static const char global_gone_sql[] = "DELETE FROM holdfast.globals WHERE node = $1 AND key = $2";
 
 /* ---- sending ----------------------------------------------------------------------------- */
@@ -109,9 +123,10 @@ static enum database_outcome send_mark(struct pg_group *group)
 {
     struct database_scalar node;
     struct slice number = slice_make(&group->number, sizeof(group->number));
+    struct slice before = slice_make(&group->writer->mark, sizeof(group->writer->mark));
     const struct database_value values[] = {database_int2(&node, (int16_t)group->node),
-                                            database_bytea(number)};
-    return database_queue(group->writer->database, mark_sql, values, 2);
+                                            database_bytea(number), database_bytea(before)};
+    return database_queue(group->writer->database, mark_next_sql, values, 3);
 }
 
 /* ---- the transaction --------------------------------------------------------------------- */
@@ -124,41 +139,47 @@ static void keep_reason(struct pg_group *group, enum database_outcome outcome)
              text[0] != '\0' ? text : "out of memory");
 }
 
-/* What comes first has a known place: *ret_check is that of the check, or SIZE_MAX. */
-static enum database_outcome send_all(struct pg_group *group, size_t *ret_check)
+/* What comes first has a known place in the pipeline; SIZE_MAX: it is not in it. */
+struct places {
+    size_t mark, check, watermark;
+};
+
+static enum database_outcome send_watermark(struct pg_group *group)
+{
+    struct database_scalar scalars[3];
+    const struct database_value values[] = {database_int2(&scalars[0], (int16_t)group->node),
+                                            database_uuid(&scalars[1], group->below),
+                                            database_int8(&scalars[2], PG_MARGIN_MS)};
+    return database_queue(group->writer->database, watermark_sql, values, 3);
+}
+
+static enum database_outcome send_all(struct pg_group *group, struct places *ret_places)
 {
     struct database *database = group->writer->database;
     enum database_outcome outcome = database_queue(database, begin_sql, NULL, 0);
     size_t count = 1;
-    *ret_check = SIZE_MAX;
+    *ret_places = (struct places){SIZE_MAX, SIZE_MAX, SIZE_MAX};
     if (outcome == DATABASE_DONE && group->lazy) {
         outcome = database_queue(database, lazy_sql, NULL, 0);
         count++;
     }
     if (outcome == DATABASE_DONE) {
+        ret_places->mark = count++;
         outcome = send_mark(group);
-        count++;
     }
     if (outcome == DATABASE_DONE && group->checks.length > 0) {
-        *ret_check = count;
+        ret_places->check = count++;
         outcome = send_checks(group);
+    }
+    if (outcome == DATABASE_DONE && group->has_below) {
+        ret_places->watermark = count++;
+        outcome = send_watermark(group);
     }
     if (outcome == DATABASE_DONE) {
         outcome = pg_send_mail(group);
     }
     if (outcome == DATABASE_DONE) {
         outcome = send_globals(group);
-    }
-    if (outcome == DATABASE_DONE && group->has_below) {
-        struct database_scalar scalars[2];
-        const struct database_value values[] = {database_int2(&scalars[0], (int16_t)group->node),
-                                                database_uuid(&scalars[1], group->below)};
-        outcome = database_queue(database, watermark_sql, values, 2);
-    }
-    int64_t now_ms = clock_steady_ms();
-    if (outcome == DATABASE_DONE && !group->lazy && now_ms - group->writer->marked_ms >= 1000) {
-        group->writer->marked_ms = now_ms;
-        outcome = database_queue(database, order_sql, NULL, 0);
     }
     return outcome == DATABASE_DONE ? database_queue(database, commit_sql, NULL, 0) : outcome;
 }
@@ -190,6 +211,7 @@ static void take_sequences(struct pg_group *group, const struct database_rows *r
                                            (int32_t)database_get_int(rows, i, 1), &at);
         if (part != NULL) {
             part->sequence = database_get_int(rows, i, 2);
+            group->xid = (uint64_t)database_get_int(rows, i, 3);
         }
     }
 }
@@ -227,10 +249,39 @@ static int flush_ms(const struct pg_group *group)
     return PG_CALL_MS + (int)(bytes / PG_SLOWEST);
 }
 
+static void take_answers(struct pg_group *group, const struct places *places)
+{
+    const struct database *database = group->writer->database;
+    if (places->watermark != SIZE_MAX) {
+        const struct database_rows *rows = database_result(database, places->watermark);
+        if (rows != NULL && database_count(rows) == 1) {
+            group->said = database_get_uuid(rows, 0, 0);
+        }
+    }
+    for (size_t i = 0; group->messages.length > 0; i++) {
+        const struct database_rows *rows = database_result(database, i);
+        if (rows == NULL) {
+            break;
+        }
+        if (database_count(rows) > 0 && i != places->mark && i != places->check &&
+            i != places->watermark) {
+            take_sequences(group, rows);
+        }
+    }
+}
+
+/* What the server has against the data, not against us: exceptions, constraints, limits. */
+static bool is_of_a_row(const char *code)
+{
+    return strncmp(code, "22", 2) == 0 || strncmp(code, "23", 2) == 0 ||
+           strncmp(code, "54", 2) == 0;
+}
+
 static void transact(struct pg_group *group)
 {
-    size_t failed = SIZE_MAX, check;
-    enum database_outcome outcome = send_all(group, &check);
+    size_t failed = SIZE_MAX;
+    struct places places;
+    enum database_outcome outcome = send_all(group, &places);
     if (outcome != DATABASE_DONE) {
         keep_reason(group, outcome); /* COMMIT was not sent */
         database_disconnect(group->writer->database);
@@ -238,18 +289,11 @@ static void transact(struct pg_group *group)
     }
     outcome = database_flush(group->writer->database, flush_ms(group), &failed);
     if (outcome == DATABASE_DONE || outcome == DATABASE_WARNED) {
-        for (size_t i = 0; group->messages.length > 0; i++) {
-            const struct database_rows *rows = database_result(group->writer->database, i);
-            if (rows == NULL) {
-                break;
-            }
-            if (database_count(rows) > 0) {
-                take_sequences(group, rows);
-            }
-        }
+        take_answers(group, &places);
     }
     if (outcome == DATABASE_DONE) {
         group->stage = PG_STAGE_COMMITTED;
+        group->writer->mark = group->number;
         return;
     }
     keep_reason(group, outcome);
@@ -257,41 +301,56 @@ static void transact(struct pg_group *group)
         group->stage = PG_STAGE_UNKNOWN;
         return;
     }
-    if (strcmp(database_state_code(group->writer->database), "23514") == 0) {
+    const char *code = database_state_code(group->writer->database);
+    bool of_a_row = outcome == DATABASE_REFUSED && is_of_a_row(code);
+    if (strcmp(code, "23514") == 0) {
         /* There is no partition. */
         group->writer->routed_until_ms = clock_steady_ms() + PG_ROUTED_MS;
         group->unpartitioned = true;
     }
-    bool refused = failed == check && check != SIZE_MAX;
-    if (database_run(group->writer->database, "ROLLBACK", PG_CALL_MS) == DATABASE_DONE && refused) {
+    if (database_run(group->writer->database, "ROLLBACK", PG_CALL_MS) != DATABASE_DONE) {
+        return;
+    }
+    if (failed == places.check) {
         find_stale(group);
+    } else if (failed == places.mark) {
+        group->writer->fenced = false; /* another's number: an older database, perhaps */
+    } else {
+        group->refused = of_a_row;
     }
 }
 
 /* Whether it was committed after all; and then, whether that will last: a commit that follows it,
- * and is confirmed, says so. */
+ * and is confirmed, says so. If it was not, that commit sees to it that it never will be: it leaves
+ * a number that nobody waits for. */
 static void resolve(struct pg_group *group)
 {
+    struct pg_writer *writer = group->writer;
     struct database_scalar node;
     const struct database_rows *rows;
+    uint64_t mark = random_u64();
     struct slice number = slice_make(&group->number, sizeof(group->number));
-    const struct database_value values[] = {database_int2(&node, (int16_t)group->node),
-                                            database_bytea(number)};
-    enum database_outcome outcome = database_run(group->writer->database, "BEGIN", PG_CALL_MS);
+    struct database_value values[] = {database_int2(&node, (int16_t)group->node),
+                                      database_bytea(slice_make(&mark, sizeof(mark)))};
+    enum database_outcome outcome = database_run(writer->database, "BEGIN", PG_CALL_MS);
     if (outcome == DATABASE_DONE) {
-        outcome =
-            database_query(group->writer->database, mark_read_sql, values, 1, PG_CALL_MS, &rows);
+        outcome = database_query(writer->database, mark_read_sql, values, 1, PG_CALL_MS, &rows);
     }
     bool there = outcome == DATABASE_DONE && database_count(rows) == 1 &&
                  slice_equal(database_get_slice(rows, 0, 0), number);
-    if (outcome == DATABASE_DONE && there) {
-        outcome = database_query(group->writer->database, mark_sql, values, 2, PG_CALL_MS, NULL);
+    if (there) {
+        mark = group->number;
     }
     if (outcome == DATABASE_DONE) {
-        outcome = database_run(group->writer->database, there ? "COMMIT" : "ROLLBACK", PG_CALL_MS);
+        outcome = database_query(writer->database, mark_sql, values, 2, PG_CALL_MS, NULL);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = database_run(writer->database, "COMMIT", PG_CALL_MS);
     }
     if (outcome == DATABASE_DONE) {
         group->stage = there ? PG_STAGE_COMMITTED : PG_STAGE_NEW;
+        writer->mark = mark;
+        writer->fenced = true;
         return;
     }
     keep_reason(group, outcome);
@@ -315,6 +374,39 @@ static void put_name(struct buffer columns[4], const struct pg_share *share)
     database_put_int4(&columns[3], (int32_t)part);
 }
 
+/* What was asked for on an earlier connection may have been another database: after a failover, or
+ * when it was restored. */
+static void need_number(struct pg_group *group, struct pg_share *share)
+{
+    struct pg_share *const *names = (const void *)group->names.data;
+    bool known = share == NULL || share->length == 0 || share->asked == group->writer->connections;
+    for (size_t i = 0; i < group->names.length / sizeof(*names) && !known; i++) {
+        known = names[i] == share;
+    }
+    if (!known) {
+        buffer_append(&group->names, slice_make(&share, sizeof(share)));
+    }
+}
+
+static void need_numbers(struct pg_group *group)
+{
+    const struct pg_send_message *messages = (const void *)group->messages.data;
+    const struct pg_send_note *notes = (const void *)group->notes.data;
+    const struct pg_send_fate *fates = (const void *)group->fates.data;
+    group->names.length = 0;
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
+        for (uint32_t p = 0; p < messages[i].part_count; p++) {
+            need_number(group, messages[i].parts[p].share);
+        }
+    }
+    for (size_t i = 0; i < group->notes.length / sizeof(*notes); i++) {
+        need_number(group, notes[i].share);
+    }
+    for (size_t i = 0; i < group->fates.length / sizeof(*fates); i++) {
+        need_number(group, fates[i].share);
+    }
+}
+
 static enum database_outcome ask_names(struct pg_group *group)
 {
     struct pg_share *const *names = (const void *)group->names.data;
@@ -331,8 +423,9 @@ static enum database_outcome ask_names(struct pg_group *group)
     }
     pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &columns[3]);
     enum database_outcome outcome =
-        arrays.failed ? DATABASE_MEMORY
-                      : database_query(database, name_new_sql, arrays.values, 4, PG_CALL_MS, NULL);
+        arrays.failed || group->names.failed
+            ? DATABASE_MEMORY
+            : database_query(database, name_new_sql, arrays.values, 4, PG_CALL_MS, NULL);
     if (outcome == DATABASE_DONE) {
         outcome = database_query(database, name_sql, arrays.values, 1, PG_CALL_MS, &rows);
     }
@@ -341,12 +434,28 @@ static enum database_outcome ask_names(struct pg_group *group)
     }
     for (size_t i = 0; i < count && outcome == DATABASE_DONE; i++) {
         names[i]->number = (int32_t)database_get_int(rows, i, 0);
+        names[i]->asked = group->writer->connections;
     }
     for (int i = 0; i < 4; i++) {
         buffer_done(&columns[i]);
         buffer_done(&arrays.buffers[i]);
     }
     return outcome;
+}
+
+/* The schema may have become that of a program which leaves no room for ours. */
+static bool is_ours(struct pg_group *group)
+{
+    char problem[DATABASE_ERROR_SIZE];
+    size_t count;
+    const struct pg_migration *migrations = pg_migrations(&count);
+    if (pg_schema_check(group->writer->database, migrations, count, problem) == ERROR_NONE) {
+        return true;
+    }
+    group->outcome = DATABASE_REFUSED;
+    snprintf(group->reason, sizeof(group->reason), "%.*s", (int)sizeof(group->reason) - 1, problem);
+    database_disconnect(group->writer->database);
+    return false;
 }
 
 static bool is_connected(struct pg_group *group)
@@ -356,7 +465,12 @@ static bool is_connected(struct pg_group *group)
     }
     struct database_scalar node;
     const struct database_value values[] = {database_int2(&node, (int16_t)group->node)};
+    group->writer->fenced = false;
     enum database_outcome outcome = database_connect(group->writer->database);
+    group->writer->connections++;
+    if (outcome == DATABASE_DONE && !is_ours(group)) {
+        return false;
+    }
     if (outcome == DATABASE_DONE) {
         outcome = database_run(group->writer->database, durable_sql, PG_CALL_MS);
     }
@@ -366,6 +480,7 @@ static bool is_connected(struct pg_group *group)
     }
     if (outcome != DATABASE_DONE) {
         keep_reason(group, outcome);
+        database_disconnect(group->writer->database);
     }
     return outcome == DATABASE_DONE;
 }
@@ -374,27 +489,29 @@ void pg_group_run(void *job)
 {
     struct pg_group *group = job;
     group->began_ns = clock_steady_ns();
-    group->stale = false;
+    group->stale = group->refused = false;
     if (!is_connected(group)) {
         group->again = true;
         return;
     }
-    if (group->stage == PG_STAGE_UNKNOWN) {
+    if (group->stage == PG_STAGE_UNKNOWN || !group->writer->fenced) {
         resolve(group);
     }
-    if (group->stage == PG_STAGE_NEW && group->names.length > 0) {
+    need_numbers(group);
+    bool may = group->stage == PG_STAGE_NEW && group->writer->fenced;
+    if (may && (group->names.length > 0 || group->names.failed)) {
         enum database_outcome outcome = ask_names(group);
         if (outcome != DATABASE_DONE) {
             keep_reason(group, outcome);
             return;
         }
-        group->names.length = 0;
     }
     group->unpartitioned = false;
-    if (group->stage == PG_STAGE_NEW) {
+    if (may) {
         transact(group);
     }
     if (group->unpartitioned) {
+        group->refused = false;
         transact(group); /* which asks now */
     }
     group->again = true;

@@ -20,9 +20,9 @@
  * the database takes them. Mail that was forwarded stands behind what others sent meanwhile, and is
  * sorted in among it by its own time, to the second.
  *
- * Copies of mail that was handed over (spool/copies.h) are not kept apart: nothing is found by
- * spool_copies_find() (it ends at once and has found nothing), and spool_keep_copies() does
- * nothing.
+ * Mail that was handed over stays in the tables for as long as whoever retires their ranges says
+ * (pg_partition_settings.keep_ms): spool_copies_find() finds what any node handed over, and
+ * spool_keep_copies() only says how far back it may look.
  */
 #ifndef HOLDFAST_SPOOL_POSTGRES_H
 #define HOLDFAST_SPOOL_POSTGRES_H
@@ -52,7 +52,9 @@ struct spool_shares {
                          uint8_t buffer[SPOOL_SHARE_MAX]);
     /* Whether a note about no message is about the whole cluster: it is kept once for all nodes,
      * and what another has written is handed over again and again, also that it was forgotten, by
-     * an empty payload. NULL: none is. */
+     * an empty payload. One that begins with an octet of 2 or more
+     * replaces only what is less, octet by octet: what was noted during an outage undoes nothing
+     * later. NULL: none is. */
     bool (*is_common)(void *context, struct slice key);
     /* The notes about no message have been handed over: all of them, and later those. May be NULL.
      */
@@ -101,6 +103,13 @@ void spool_postgres_set_node(struct spool *spool, uint16_t node);
 int32_t spool_postgres_share(const struct spool *spool, struct spool_handle handle);
 void spool_postgres_parts(const struct spool *spool, int32_t share,
                           void (*fn)(void *context, struct spool_handle handle), void *context);
+/* The parts of a message that are here, one after the other: that of the first share behind
+ * `share` (-1: all). SPOOL_NO_HANDLE: no more. */
+struct spool_handle spool_postgres_next_part(const struct spool *spool, struct message_id id,
+                                             int32_t share);
+/* This delivery is in another part of the message. From memory. */
+bool spool_postgres_is_elsewhere(const struct spool *spool, struct spool_handle handle,
+                                 uint32_t delivery);
 /* Somebody says that there is something new: looks at once. */
 void spool_postgres_follow(struct spool *spool);
 
@@ -116,5 +125,16 @@ struct spool_postgres_state {
     char reason[200];   /* why it is away, or empty */
 };
 void spool_postgres_status(const struct spool *spool, struct spool_postgres_state *ret_state);
+
+/* ---- order between nodes: docs/decisions/0043 -------------------------------------------- */
+
+/* When the oldest mail was accepted (Unix ms) that was answered 250 here, or may soon be, and that
+ * the database has not; INT64_MAX: it has all, but for what was given to it just now. */
+int64_t spool_postgres_behind(const struct spool *spool);
+/* All that was committed by earlier transactions, and is ours, has been handed over. */
+bool spool_postgres_has_followed(const struct spool *spool, uint64_t xid);
+/* How often reading had to begin anew on another connection: what comes after it may be of another
+ * database, which others have not spoken to yet. */
+uint64_t spool_postgres_breaks(const struct spool *spool);
 
 #endif

@@ -134,6 +134,9 @@ struct spool_settings {
 };
 enum { SPOOL_TOKEN_MAX = (1 << 24) - 1 };
 void spool_settings_default(struct spool_settings *settings);
+/* The highest token of a writer whose files are in the spool of that directory; 0: none. Any
+ * thread. */
+enum error spool_newest_token(struct disk *disk, uint32_t *ret_token) MUST_CHECK;
 
 /* What is loaded, in acceptance order; a fate or note comes after its message. Slices are valid
  * during the call. Any member may be NULL. */
@@ -155,7 +158,9 @@ struct spool_loader {
     void (*elsewhere)(void *context, struct spool_handle handle, uint32_t delivery);
     /* Another writer, who has been taken over from, had ended a delivery when it was already ours:
      * what it wrote came to light late. The handle is SPOOL_NO_HANDLE if the message has ended here
-     * meanwhile; else, unless spool_fate_of() knows one, a fate is to be written. */
+     * meanwhile; else, unless spool_fate_of() knows one, a fate is to be written. In a cluster it
+     * is told only if none is known, and again each second until one is: what is in flight may be
+     * waited for. */
     void (*late_fate)(void *context, struct message_id id, struct spool_handle handle,
                       uint32_t delivery, enum spool_fate fate);
 };
@@ -230,8 +235,10 @@ enum spool_durability {
 
 /* `handles` are those of the batch's new messages in order of spool_batch_message(). On an error
  * nothing of the batch will be loaded, and its messages' handles are invalid. ERROR_DENIED, in a
- * cluster: a decision of it is not ours to make any more; it and the batch's messages are given up
- * for good, what is a fact stands (spool/postgres.h). */
+ * cluster: a decision of it is not ours to make any more. What the batch has decided of that share
+ * is given up for good, with the messages that are about it (spool_batch_about()); with a message
+ * about nothing all decisions and messages are. The rest is stored, and what is a fact
+ * (spool/postgres.h). */
 typedef void spool_done_fn(void *context, enum error error, const struct spool_handle *handles,
                            size_t count);
 
@@ -245,6 +252,9 @@ void spool_batch_cancel(struct spool *spool);
  * Refused by ERROR_SPACE or ERROR_IO while spool_status() says so, except SPOOL_OWN_DSN. */
 enum error spool_batch_message(struct spool *spool, const struct spool_message *message,
                                struct spool_content *content, struct slice tail) MUST_CHECK;
+/* The message that this batch has just added tells of what the batch decides of that one: in a
+ * cluster they stand or fall together. */
+void spool_batch_about(struct spool *spool, struct spool_handle handle);
 /* A fate or note about the message that this batch has just added, whose handle is not known yet
  * (an import with a history). Its handle is valid at completion unless all its deliveries have one.
  */
@@ -258,6 +268,13 @@ void spool_batch_fate(struct spool *spool, struct spool_handle handle, uint32_t 
  * which server took it; a name beyond SPOOL_SERVER_MAX is cut. */
 void spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                        enum spool_fate fate, int64_t when_ms, struct slice server);
+/* The same of a message by its id, whoever has it: unless it has a fate, or is in a part that is
+ * not here (spool/postgres.h), it is spool_batch_taken(). In a part that is not here the delivery
+ * has this fate for whoever loads it when the batch is done, or it keeps one that it got before.
+ * Without parts, once loading is complete, a message that is not here has ended, and nothing is
+ * written. */
+void spool_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,
+                      enum spool_fate fate, int64_t when_ms, struct slice server);
 void spool_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                       uint16_t kind, struct slice payload);
 /* The last payload under a key is kept for ever; an empty payload forgets the key. */
@@ -270,6 +287,9 @@ void spool_batch_submit(struct spool *spool, enum spool_durability durability, s
 
 /* SPOOL_NO_HANDLE: not here (or not loaded yet). */
 struct spool_handle spool_find(const struct spool *spool, struct message_id id);
+/* The same, of several parts (spool/postgres.h) the one in which this delivery is. */
+struct spool_handle spool_find_delivery(const struct spool *spool, struct message_id id,
+                                        uint32_t delivery);
 /* Of a valid handle; from memory, cheap. */
 struct message_id spool_id(const struct spool *spool, struct spool_handle handle);
 uint64_t spool_sequence(const struct spool *spool, struct spool_handle handle);

@@ -26,17 +26,25 @@ struct spool_ops {
     void (*batch_cancel)(struct spool *);
     enum error (*batch_message)(struct spool *, const struct spool_message *,
                                 struct spool_content *, struct slice tail);
+    /* NULL: nothing is ever refused. */
+    void (*batch_about)(struct spool *, struct spool_handle);
     void (*batch_new_fate)(struct spool *, uint32_t delivery, enum spool_fate);
     void (*batch_new_note)(struct spool *, uint32_t delivery, uint16_t kind, struct slice payload);
     void (*batch_fate)(struct spool *, struct spool_handle, uint32_t delivery, enum spool_fate);
     void (*batch_taken)(struct spool *, struct spool_handle, uint32_t delivery, enum spool_fate,
                         int64_t when_ms, struct slice server);
+    /* About what is not here. NULL: nothing is elsewhere. */
+    void (*batch_fact)(struct spool *, struct message_id, uint32_t delivery, enum spool_fate,
+                       int64_t when_ms, struct slice server);
     void (*batch_note)(struct spool *, struct spool_handle, uint32_t delivery, uint16_t kind,
                        struct slice payload);
     void (*batch_global_note)(struct spool *, struct slice key, struct slice payload);
     void (*batch_submit)(struct spool *, enum spool_durability, spool_done_fn *, void *context);
 
     struct spool_handle (*find)(const struct spool *, struct message_id);
+    /* NULL: there are no parts. */
+    struct spool_handle (*find_delivery)(const struct spool *, struct message_id,
+                                         uint32_t delivery);
     struct message_id (*id)(const struct spool *, struct spool_handle);
     uint64_t (*sequence)(const struct spool *, struct spool_handle);
     unsigned (*fate_of)(const struct spool *, struct spool_handle, uint32_t delivery);

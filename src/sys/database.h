@@ -83,6 +83,7 @@ enum database_type { /* pg_type.oid */
                      DATABASE_INT2 = 21,
                      DATABASE_INT4 = 23,
                      DATABASE_TEXT = 25,
+                     DATABASE_BOOL_ARRAY = 1000,
                      DATABASE_BYTEA_ARRAY = 1001,
                      DATABASE_INT2_ARRAY = 1005,
                      DATABASE_INT4_ARRAY = 1007,

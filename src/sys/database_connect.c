@@ -98,11 +98,12 @@ static void put_default(struct parameters *parameters, const PQconninfoOption *o
 }
 
 /* How soon each side notices that the other is cut off, and how long it may leave a transaction
- * open; what a setting of the operator's overrides, for it comes later. */
+ * open; what a setting of the operator's overrides, for it comes later. Compiling a statement takes
+ * longer (a second, over many partitions) than any of ours that is well planned. */
 static const char SESSION[] =
     "-c client_connection_check_interval=2000 -c idle_in_transaction_session_timeout=3000 "
     "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 "
-    "-c tcp_user_timeout=5000";
+    "-c tcp_user_timeout=5000 -c jit=off";
 
 static void put_common(const struct database *database, const PQconninfoOption *options,
                        const char *session, struct parameters *parameters)

@@ -9,11 +9,13 @@ import threading
 
 
 class FakeCore:
-    """answers: command to a list of frames, or a function (arguments) to such a list. A frame is an
-    object, or bytes as they are, or None: the connection is closed."""
+    """answers: command to a list of frames, or a function (arguments) to such a list; "command@node"
+    for one member of a cluster. A frame is an object, or bytes as they are, or None: the connection
+    is closed. members: rows of its node list; without any it is alone."""
 
-    def __init__(self, state, answers):
+    def __init__(self, state, answers, members=()):
         self.answers = answers
+        self.members = [{"row": member} for member in members]
         self.requests = []
         os.makedirs(state, exist_ok=True)
         self.listener = socket.socket(socket.AF_UNIX)
@@ -36,19 +38,28 @@ class FakeCore:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            with connection:
-                try:
-                    self.converse(connection)
-                except OSError:
-                    pass
+            threading.Thread(target=self.attend, args=(connection,), daemon=True).start()
+
+    def attend(self, connection):
+        with connection:
+            try:
+                self.converse(connection)
+            except OSError:
+                pass
+
+    def answer_to(self, request):
+        if request["arguments"].get("alone"):
+            return [*self.members, end()]
+        self.requests.append((request["command"], request["arguments"]))
+        of_node = f"{request['command']}@{request.get('node')}"
+        return self.answers.get(of_node) or self.answers[request["command"]]
 
     def converse(self, connection):
         while True:
             request = self.receive(connection)
             if request is None:
                 return
-            self.requests.append((request["command"], request["arguments"]))
-            answer = self.answers[request["command"]]
+            answer = self.answer_to(request)
             for frame in answer(request["arguments"]) if callable(answer) else answer:
                 if frame is None:
                     return

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "app/lease_files.h"
+#include "app/shared_state.h"
 #include "sim/disk_sim.h"
 
 #include <stdio.h>
@@ -58,7 +59,7 @@ static void a_record_comes_back(void **state)
 static bool may_take(const struct lease_view *view, int64_t seen_ms, int64_t began_ms)
 {
     struct lease_watch watch = {0};
-    lease_watch_saw(&watch, view->token, view->readable ? &view->record : NULL, seen_ms);
+    lease_watch_saw(&watch, view, seen_ms);
     return lease_may_take(view, &watch, us, here, 20000, began_ms);
 }
 
@@ -104,20 +105,50 @@ static void what_changes_is_a_sign_of_life(void **state)
 {
     (void)state;
     struct lease_watch watch = {0};
-    struct lease_record record = record_of(3, "them", there);
-    lease_watch_saw(&watch, 3, &record, 1000);
-    lease_watch_saw(&watch, 3, &record, 5000);
+    struct lease_view view = {.token = 3, .readable = true, .record = record_of(3, "them", there)};
+    lease_watch_saw(&watch, &view, 1000);
+    lease_watch_saw(&watch, &view, 5000);
     assert_int_equal(lease_watch_due(&watch, 20000), 21000);
-    lease_watch_saw(&watch, 3, NULL, 6000); /* torn, or unreadable: no sign */
+    view.readable = false; /* torn, or unreadable: no sign */
+    lease_watch_saw(&watch, &view, 6000);
     assert_int_equal(lease_watch_due(&watch, 20000), 21000);
-    record.counter++;
-    lease_watch_saw(&watch, 3, &record, 7000);
+    view.readable = true;
+    view.record.counter++;
+    lease_watch_saw(&watch, &view, 7000);
     assert_int_equal(lease_watch_due(&watch, 20000), 27000);
-    record.counter--; /* whatever it is, it is another one */
-    lease_watch_saw(&watch, 3, &record, 8000);
+    view.record.counter--; /* whatever it is, it is another one */
+    lease_watch_saw(&watch, &view, 8000);
     assert_int_equal(lease_watch_due(&watch, 20000), 28000);
-    lease_watch_saw(&watch, 4, NULL, 9000);
+    view = (struct lease_view){.token = 4};
+    lease_watch_saw(&watch, &view, 9000);
     assert_int_equal(lease_watch_due(&watch, 20000), 9000 + LEASE_AFTER_MOST_MS);
+}
+
+/* Somebody has emptied the directory, or brought an old one back: the holder may not have seen it
+ * yet, and what is taken next is above all that the journal knows. */
+static void what_is_missing_is_nobodys_end(void **state)
+{
+    (void)state;
+    struct lease_watch watch = {0};
+    struct lease_view view = {.token = 3, .readable = true, .record = record_of(3, "them", there)};
+    lease_watch_saw(&watch, &view, 1000);
+    view = (struct lease_view){.used = 3};
+    lease_watch_saw(&watch, &view, 2000);
+    lease_watch_saw(&watch, &view, 3000);
+    assert_false(lease_may_take(&view, &watch, us, here, 20000, 41999));
+    assert_true(lease_may_take(&view, &watch, us, here, 20000, 42000));
+    assert_int_equal(lease_view_next(&view), 4);
+    view = (struct lease_view){.token = 2, .used = 7, .end = LEASE_HANDED};
+    lease_watch_saw(&watch, &view, 50000);
+    assert_int_equal(watch.seen_ms, 2000); /* of the same kind */
+    assert_int_equal(lease_view_next(&view), 8);
+    watch = (struct lease_watch){0}; /* a process that has seen nothing before */
+    lease_watch_saw(&watch, &view, 50000);
+    assert_false(lease_may_take(&view, &watch, us, here, 20000, 89999));
+    assert_true(lease_may_take(&view, &watch, us, here, 20000, 90000));
+    view = (struct lease_view){.token = 7, .used = 7, .end = LEASE_HANDED};
+    lease_watch_saw(&watch, &view, 60000);
+    assert_true(lease_may_take(&view, &watch, us, here, 20000, 60000));
 }
 
 /* ---- files ------------------------------------------------------------------------------- */
@@ -187,6 +218,13 @@ static void tokens_end_and_go(void **state)
     assert_int_equal(lease_files_want(disk, them, false), ERROR_NONE);
     assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
     assert_false(look.wanted);
+    /* One of which nothing can be read, for it is somebody else's, is one. */
+    struct disk_file *file;
+    assert_int_equal(disk->ops->open(disk, "want-them", DISK_WRITE | DISK_CREATE, &file),
+                     ERROR_NONE);
+    disk->ops->close(file);
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_true(look.wanted);
     disk_free(disk);
     disk_sim_free(sim);
 }
@@ -209,7 +247,8 @@ static void who_was_fenced_may_be_back(void **state)
     struct lease_look look;
     struct disk_file *file;
     claim(disk, 1, "them", there);
-    assert_int_equal(lease_files_take(disk, them, true, &record, &look, &file), ERROR_NONE);
+    assert_int_equal(lease_files_take(disk, them, true, record.token - 1, &record, &look, &file),
+                     ERROR_NONE);
     assert_int_equal(look.view.token, 2);
     assert_int_equal(look.open_token, 2);
     disk->ops->close(file);
@@ -217,7 +256,8 @@ static void who_was_fenced_may_be_back(void **state)
     /* Since `fence` was begun it was started again, and works. */
     claim(disk, 3, "them", there);
     record = record_of(3, "us", here);
-    assert_int_equal(lease_files_take(disk, them, true, &record, &look, &file), ERROR_EXISTS);
+    assert_int_equal(lease_files_take(disk, them, true, record.token - 1, &record, &look, &file),
+                     ERROR_EXISTS);
     assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
     assert_int_equal(look.view.token, 3);
     assert_int_equal(look.view.end, LEASE_GOES_ON);
@@ -231,12 +271,41 @@ static void who_was_fenced_may_be_back(void **state)
     assert_int_equal(lease_files_end(disk, 3, LEASE_STOPPED), ERROR_NONE);
     claim(disk, 4, "them", there);
     lease_files_clean(disk, 4);
-    assert_int_equal(lease_files_take(disk, them, true, &record, &look, &file), ERROR_EXISTS);
+    assert_int_equal(lease_files_take(disk, them, true, record.token - 1, &record, &look, &file),
+                     ERROR_EXISTS);
     assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
     assert_int_equal(look.open_token, 4);
     assert_int_equal(look.view.end, LEASE_GOES_ON);
     disk_free(disk);
     assert_int_equal(disk_sim_open_files(sim), 0);
+    disk_sim_free(sim);
+}
+
+/* Nobody has said of a machine that it has ended, and the other one is started again and again. */
+static void many_tokens_are_all_seen(void **state)
+{
+    (void)state;
+    struct disk_sim *sim = disk_sim_new();
+    struct disk *disk = disk_sim_open(sim);
+    struct lease_look look;
+    enum { MANY = 700 };
+    claim(disk, 1, "them", there);
+    for (uint32_t token = 2; token <= MANY; token++) {
+        claim(disk, token, "us", here);
+        assert_int_equal(lease_files_end(disk, token, LEASE_STOPPED), ERROR_NONE);
+    }
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_int_equal(look.view.token, MANY);
+    assert_int_equal(look.view.end, LEASE_STOPPED);
+    assert_int_equal(look.open_token, 1);
+    assert_int_equal(lease_files_end(disk, 1, LEASE_FENCED), ERROR_NONE);
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_int_equal(look.open_token, 0);
+    lease_files_clean(disk, MANY);
+    claim(disk, 1, "them", there); /* its name is free again, and it has not ended */
+    assert_int_equal(lease_files_look(disk, them, &look), ERROR_NONE);
+    assert_int_equal(look.open_token, 1);
+    disk_free(disk);
     disk_sim_free(sim);
 }
 
@@ -259,6 +328,29 @@ static void a_claim_that_fails_is_over(void **state)
         assert_int_equal(disk_sim_open_files(sim), 0);
         disk_sim_free(sim);
     }
+}
+
+/* ---- where they are ---------------------------------------------------------------------- */
+
+static void an_empty_mount_point_is_not_the_state(void **state)
+{
+    (void)state;
+    struct shared_identity nothing = {0}, known = {"aa", "nfs 1"}, found = {"", "ext4 7"};
+    assert_int_equal(shared_state_judge(true, &found, &nothing), SHARED_NEW);
+    assert_int_equal(shared_state_judge(false, &nothing, &nothing), SHARED_NEW);
+    assert_int_equal(shared_state_judge(true, &known, &nothing), SHARED_OURS);
+    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_UNMARKED);
+    assert_int_equal(shared_state_judge(false, &nothing, &known), SHARED_MISSING);
+    assert_int_equal(shared_state_judge(true, &known, &known), SHARED_OURS);
+    found = (struct shared_identity){"aa", "nfs 2"}; /* mounted from elsewhere */
+    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_OURS);
+    found = (struct shared_identity){"bb", "ext4 7"};
+    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_OTHER);
+    /* Emptied, and perhaps marked by the other machine since. */
+    found = (struct shared_identity){"", "nfs 1"};
+    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_NEW);
+    found = (struct shared_identity){"bb", "nfs 1"};
+    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_OURS);
 }
 
 /* ---- both, for a long time ---------------------------------------------------------------- */
@@ -299,7 +391,7 @@ static bool live(uint64_t seed, uint32_t after_ms, int64_t *ret_margin_ms)
             newest = i;
         }
         view.record.counter = (uint64_t)(newest + 1);
-        lease_watch_saw(&watch, 1, &view.record, read_ended + SKEW);
+        lease_watch_saw(&watch, &view, read_ended + SKEW);
         if (lease_may_take(&view, &watch, us, here, after_ms, read_began + SKEW)) {
             /* What the holder believes at any moment from now on. */
             int last = 0;
@@ -350,10 +442,13 @@ int main(void)
         cmocka_unit_test(a_record_comes_back),
         cmocka_unit_test(who_may_take_it),
         cmocka_unit_test(what_changes_is_a_sign_of_life),
+        cmocka_unit_test(what_is_missing_is_nobodys_end),
         cmocka_unit_test(of_two_that_claim_one_wins),
         cmocka_unit_test(tokens_end_and_go),
         cmocka_unit_test(who_was_fenced_may_be_back),
+        cmocka_unit_test(many_tokens_are_all_seen),
         cmocka_unit_test(a_claim_that_fails_is_over),
+        cmocka_unit_test(an_empty_mount_point_is_not_the_state),
         cmocka_unit_test(never_do_both_work),
     };
     return cmocka_run_group_tests_name("lease", tests, NULL, NULL);

@@ -141,11 +141,12 @@ static void what_takes_a_restart_is_told_apart(void **state)
         {"before-takeover", "standby { of = b  before-takeover = /bin/true }"},
         {"after-takeover", "standby { of = b  after-takeover = /bin/true }"},
         {"after-release", "standby { of = b  after-release = /bin/true }"},
+        {"known-state", "standby { of = b  known-state = /srv/known }"},
         {"watch", "standby { of = b  watch = {192.0.2.1, \"[2001:db8::1]:587\"} }"},
     };
     static const char cluster[] = "cluster { database = \"host=a\" name = n site = s }";
     static const char standby[] = "standby { of = b }";
-    enum { PAIR = sizeof(changes) / sizeof(changes[0]) - 8, LOCAL = PAIR - 3 };
+    enum { PAIR = sizeof(changes) / sizeof(changes[0]) - 9, LOCAL = PAIR - 3 };
     struct restart_setting before[SETTINGS_RESTART_MAX], after[SETTINGS_RESTART_MAX];
     uint32_t count = restart_settings("", before);
     assert_int_equal(count, sizeof(changes) / sizeof(changes[0]));

@@ -66,6 +66,33 @@ static struct settings *parse_again(const struct settings *settings, unsigned re
     return again;
 }
 
+/* As at a start, with a copy of these. */
+static struct settings *read_to_start(const char *local, const char *shared, const char *expected,
+                                      const char *conflict)
+{
+    struct settings_version version = {.number = 3, .text = slice_from_text(shared)};
+    struct buffer bytes, errors, said;
+    buffer_init(&bytes, 0);
+    buffer_init(&errors, 0);
+    buffer_init(&said, 0);
+    settings_version_put(&bytes, &version);
+    (void)mkdir("state", 0700);
+    (void)unlink("state/" SETTINGS_COPY_DIRECTORY "/" SETTINGS_COPY);
+    (void)mkdir("state/" SETTINGS_COPY_DIRECTORY, 0700);
+    put_file("state/" SETTINGS_COPY_DIRECTORY "/" SETTINGS_COPY, buffer_slice(&bytes));
+    put_file("conf", slice_from_text(local));
+    struct settings *settings = settings_read_to_start("conf", &errors, &said);
+    buffer_append(&errors, slice_make("", 1));
+    buffer_append(&said, slice_make("", 1));
+    assert_string_equal((const char *)errors.data, expected);
+    assert_string_equal((const char *)said.data, conflict);
+    assert_int_equal(unlink("state/" SETTINGS_COPY_DIRECTORY "/" SETTINGS_COPY), 0);
+    buffer_done(&bytes);
+    buffer_done(&errors);
+    buffer_done(&said);
+    return settings;
+}
+
 static bool is(struct slice s, const char *text)
 {
     return slice_equal(s, slice_from_text(text));
@@ -428,6 +455,65 @@ static void the_copy_is_read_if_it_is_whole(void **state)
     buffer_done(&bytes);
 }
 
+#define MEMBER LOCAL "cluster { database = \"host=db\"  name = n1 }\n"
+
+static void at_a_start_the_own_file_holds(void **state)
+{
+    (void)state;
+    struct settings *settings = read_to_start(
+        MEMBER "server m1 { address = \"192.0.2.9:25\" }\n"
+               "domain b.example { deliver-to = m1 }\n"
+               "postmaster = bob@example.com\n",
+        "postmaster = ann@example.com\n" SHARED
+        "domain {B.example, c.example} { deliver-to = m1 }\n",
+        "settings:1: warning: 'postmaster' is given twice; first in line 7 of the node's own "
+        "file\n"
+        "settings:2: warning: server 'm1' is there twice; first in line 5 of the node's own file\n"
+        "settings:4: warning: domain 'b.example' is there twice; first in line 6 of the node's own "
+        "file\n"
+        "settings:1: warning: 'postmaster' gives way to that of the node's own file\n"
+        "settings:2: warning: server 'm1' gives way to that of the node's own file\n"
+        "settings:4: warning: domain 'B.example' gives way to that of the node's own file\n",
+        "settings:1: 'postmaster' is given twice; first in line 7 of the node's own "
+        "file\n"
+        "settings:2: server 'm1' is there twice; first in line 5 of the node's own file\n"
+        "settings:4: domain 'b.example' is there twice; first in line 6 of the node's own "
+        "file\n");
+    assert_non_null(settings);
+    const struct service_config *config = settings_config(settings);
+    assert_int_equal(config->settings_version, 3);
+    assert_false(config->joining);
+    assert_int_equal(config->relay.server_count, 1);
+    assert_int_equal(config->relay.route_count, 3);
+    struct settings *again = parse_again(settings, SETTINGS_FOR_ALL);
+    assert_int_equal(settings_config(again)->relay.route_count, 3);
+    settings_free(again);
+    settings_free(settings);
+    /* While it runs, and before they are made, the same is an error. */
+    assert_null(read_both(MEMBER "server m1 { address = \"192.0.2.9:25\" }\n", SHARED,
+                          "settings:1: server 'm1' is there twice; first in line 5 of the node's "
+                          "own file\n"));
+}
+
+/* What goes together in no other way. */
+static void at_a_start_the_own_file_is_enough(void **state)
+{
+    (void)state;
+    struct settings *settings = read_to_start(MEMBER "server m1 { address = \"192.0.2.9:25\" }\n"
+                                                     "domain a.example { deliver-to = m1 }\n",
+                                              "domain b.example { deliver-to = m0 }\n",
+                                              "settings:1: warning: there is no server 'm0'\n",
+                                              "settings:1: there is no server 'm0'\n");
+    assert_non_null(settings);
+    assert_true(settings_config(settings)->joining);
+    assert_int_equal(settings_config(settings)->relay.route_count, 1);
+    settings_free(settings);
+    /* What is wrong with the file itself is an error as ever, and said alone. */
+    assert_null(read_to_start(MEMBER "domain a.example { deliver-to = m7 }\n",
+                              "domain b.example { deliver-to = m0 }\n",
+                              "conf:5: there is no server 'm7'\n", ""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -446,6 +532,8 @@ int main(void)
         cmocka_unit_test(without_settings_listeners_wait_for_what_they_name),
         cmocka_unit_test(what_takes_a_restart_is_local),
         cmocka_unit_test(the_copy_is_read_if_it_is_whole),
+        cmocka_unit_test(at_a_start_the_own_file_holds),
+        cmocka_unit_test(at_a_start_the_own_file_is_enough),
     };
     char directory[] = "/tmp/test_settings_shared.XXXXXX";
     assert_non_null(mkdtemp(directory));

@@ -83,6 +83,129 @@ class ToolCase(unittest.TestCase):
         return output.decode()
 
 
+
+def member(name, state="up", here=False, lanes=1, one_copy=0):
+    return {"name": name, "state": state, "here": here, "lanes": lanes,
+            "queue": {"messages": 0, "deliveries": 0, "one_copy": one_copy}}
+
+
+class Members(ToolCase):
+    """What several members of a cluster answer is one answer."""
+
+    def cluster(self, members, answers):
+        self.core = FakeCore(self.place / "run", answers, members)
+
+    two = (member("n2"), member("n1", here=True))
+
+    def test_rows_of_all_come_in_the_order_of_acceptance(self):
+        self.cluster(self.two, {
+            "queue list@n1": [{"row": row(1, sequence=1, part=None)},
+                              {"row": row(4, sequence=40, part=None)}, end()],
+            "queue list@n2": [{"row": row(2, sequence=2, part=None)},
+                              {"row": row(3, sequence=3, part=None)}, end()]})
+        rows = self.json_lines("queue", "list")
+        self.assertEqual([found["id"] for found in rows], [message_id(n) for n in (1, 2, 3, 4)])
+        self.assertEqual([found["missing_nodes"] for found in rows], [[]] * 4)
+
+    def test_parts_of_one_message_are_one_row(self):
+        def part(sequence, recipient, **more):
+            return {"row": row(1, sequence=sequence, part={"deliveries": 1, "of": 3},
+                               recipients=[recipient], **more)}
+        self.cluster(self.two, {
+            "queue list@n1": [part(1, "a@x", state="held", attempts=1), part(3, "c@x"), end()],
+            "queue list@n2": [part(2, "b@x", state="in_flight", server="m2", attempts=7, next=5),
+                              {"row": row(2, sequence=4, part=None)}, end()]})
+        one, other = self.json_lines("queue", "list")
+        self.assertEqual(sorted(one["recipients"]), ["a@x", "b@x", "c@x"])
+        self.assertEqual((one["recipient_count"], one["attempts"], one["next"]), (3, 7, 5))
+        self.assertEqual((one["state"], one["server"]), ("in_flight", "m2"))
+        self.assertEqual(other["id"], message_id(2))
+
+    def test_a_part_alone_waits_for_no_other_for_ever(self):
+        """The rest of its message has ended."""
+        self.cluster(self.two, {
+            "queue list@n1": [{"row": row(1, sequence=1, part={"deliveries": 1, "of": 2})}, end()],
+            "queue list@n2": [{"row": row(2, sequence=2, part=None)}, end()]})
+        self.assertEqual([found["id"] for found in self.json_lines("queue", "list")],
+                         [message_id(1), message_id(2)])
+
+    def test_each_delivery_is_shown_by_its_owner(self):
+        def shown(*states):
+            return {"row": row(1, sequence=1, part={"deliveries": 1, "of": 3}, deliveries=[
+                {"id": f"{message_id(1)}/{n}", "state": state} for n, state in enumerate(states)])}
+        self.cluster(self.two, {
+            "queue show@n1": [shown("elsewhere", "waiting", "elsewhere"), end()],
+            "queue show@n2": [shown("held", "elsewhere", "elsewhere"), end()]})
+        one, = self.json_lines("queue", "show", message_id(1))
+        self.assertEqual([delivery["state"] for delivery in one["deliveries"]],
+                         ["held", "waiting", "finished"])
+
+    def test_who_does_not_answer_is_named(self):
+        self.cluster(self.two, {
+            "queue list@n1": [{"row": row(1, sequence=1, part=None)}, end()],
+            "queue list@n2": [end(4, "node n2 was not reached: it does not answer")]})
+        result = self.run_tool("queue", "list", "--json", code=4)
+        self.assertEqual(json.loads(result.stdout)["missing_nodes"], ["n2"])
+        self.assertIn("node n2 did not answer", result.stderr)
+
+    def test_a_dead_member_is_named_and_counts_while_it_owns(self):
+        here = member("n1", here=True)
+        answers = {"queue list@n1": [{"row": row(1, sequence=1, part=None)}, end()]}
+        for code, dead in ((4, member("n2", "down", lanes=3)), (0, member("n2", "down", lanes=0)),
+                           (4, member("n2", "down", lanes=0, one_copy=1))):
+            self.cluster((here, dead), answers)
+            result = self.run_tool("queue", "list", "--json", code=code)
+            self.assertEqual(json.loads(result.stdout)["missing_nodes"], ["n2"])
+            self.assertIn("node n2 did not answer: it is down", result.stderr)
+            self.end_core()
+
+    def test_one_that_has_it_is_enough(self):
+        done = {"id": message_id(1) + "/0", "recipient": "a@x", "action": "hold", "done": True,
+                "error": None}
+        self.cluster(self.two, {"queue hold@n1": [end(1, "nothing matched")],
+                                "queue hold@n2": [{"row": done}, end()]})
+        result = self.run_tool("queue", "hold", message_id(1))
+        self.assertEqual((result.stdout, result.stderr), ("Held 1 delivery.\n", ""))
+
+    def test_nobody_has_it(self):
+        self.cluster(self.two, {"queue hold@n1": [end(1, "nothing matched")],
+                                "queue hold@n2": [end(1, "nothing matched")]})
+        self.assertEqual(self.run_tool("queue", "hold", message_id(1), code=1).stderr,
+                         "holdfast: nothing matched\n")
+
+    def test_one_that_fails_is_told_of(self):
+        self.cluster(self.two, {"queue hold@n1": [end()],
+                                "queue hold@n2": [end(1, "the journal cannot be written")]})
+        self.assertIn("n2: the journal cannot be written",
+                      self.run_tool("queue", "hold", "--all", code=1).stderr)
+
+    def test_events_of_all_are_one_story(self):
+        """By an address only who accepted it is found; the other is asked by its id."""
+        def event(time, name, **more):
+            return {"row": {"time": time, "event": name, "id": message_id(1), "delivery": None,
+                            "sender": None, "recipient": None, "server": None, **more}}
+        accepted = event(1, "accepted", sender="bob@y", recipient="z@x, a@x")
+        login = {"row": {"time": 2, "event": "login", "id": "0" * 26, "user": "a@x"}}
+        delivered = event(3, "delivered", delivery=1)
+
+        def by_id(*rows):
+            return lambda arguments: [*rows, end()] if arguments.get("ids") == [message_id(1)] \
+                else [end(1, "nothing matched")]
+        self.cluster(self.two, {
+            "trace@n1": by_id(delivered),
+            "trace@n2": lambda arguments: [accepted, end()] if "ids" in arguments
+            else [accepted, login, end()]})
+        rows = self.json_lines("trace", "a@x")
+        self.assertEqual([found["event"] for found in rows], ["accepted", "login", "delivered"])
+        self.assertEqual((rows[2]["recipient"], rows[2]["sender"]), ("a@x", "bob@y"))
+
+    def test_one_is_asked_by_name(self):
+        self.cluster(self.two, {"queue list@n2": [{"row": row(2)}, end()],
+                                "queue list@None": [{"row": row(1)}, end()]})
+        self.assertEqual(self.json_lines("queue", "list", "--node", "n2")[0]["id"], message_id(2))
+        self.assertEqual(self.json_lines("queue", "list", "--local")[0]["id"], message_id(1))
+
+
 class Answers(ToolCase):
     STATUS = {"version": "0.1.0", "hostname": "mx2.example.net", "started": 1700000000000,
               "now": 1700000090000, "loading": False, "accepting": True, "accepting_reason": None,

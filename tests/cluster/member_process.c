@@ -241,7 +241,8 @@ static void run_child(const struct process_settings *settings, struct process_re
     if (child.member == NULL) {
         abort();
     }
-    member_set_health(child.member, &(struct node_health){.messages = 42, .disk_bytes = -1});
+    member_set_health(child.member,
+                      &(struct node_health){.messages = 42, .disk_bytes = -1, .behind_ms = -1});
     loop_timer_set(child.timer, LOOK_MS);
     loop_run(child.loop);
     member_free(child.member);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cluster/lease.h"
 
+#include "cluster/clock_offset.h"
+
 #include "cluster/balance.h"
 
 #include <setjmp.h>
@@ -149,6 +151,24 @@ static void states(void **state)
     assert_string_equal(node_state_text(NODE_DOWN), "down");
 }
 
+static void of_clocks_the_quickest_answer_is_believed(void **state)
+{
+    (void)state;
+    struct clock_offset offset = {0};
+    clock_offset_read(&offset, 5000, 1000, 1900); /* 3100 to 4000 ahead */
+    assert_int_equal(offset.ahead_ms, 3550);
+    clock_offset_read(&offset, 6005, 2000, 2010);
+    assert_int_equal(offset.ahead_ms, 4000);
+    for (int i = 0; i < 500; i++) {
+        clock_offset_read(&offset, 7010, 3000, 4000); /* agrees, and says nothing new */
+        assert_int_equal(offset.ahead_ms, 4000);
+    }
+    clock_offset_read(&offset, 8520, 4500, 4520); /* that one is old */
+    assert_int_equal(offset.ahead_ms, 4010);
+    clock_offset_read(&offset, 1000, 5000, 6000); /* it was set */
+    assert_int_equal(offset.ahead_ms, -4500);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +179,7 @@ int main(void)
         cmocka_unit_test(a_clock_that_jumps_takes_from_nobody),
         cmocka_unit_test(a_clock_that_goes_back_keeps_nobody_alive),
         cmocka_unit_test(states),
+        cmocka_unit_test(of_clocks_the_quickest_answer_is_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -321,7 +321,7 @@ static void a_second_one_of_the_name_is_refused(void **state)
     struct process *second = start_as(scene, &settings);
     WAIT_UNTIL(told(second, MEMBER_REFUSED)->count == 1);
     char place[64];
-    snprintf(place, sizeof(place), "alive at test, pid %d", (int)first->pid);
+    snprintf(place, sizeof(place), "alive at test, pid %d, since ", (int)first->pid);
     assert_non_null(strstr(told(second, MEMBER_REFUSED)->text, place));
     /* The disk of the first, copied to another machine. */
     settings = settings_of("n1");

@@ -66,7 +66,7 @@ static int join(struct scene *scene, const char *name, struct message_id life)
     bool joined = false;
     assert_int_equal(member_sql_find(scene->database, &settings, &found), DATABASE_DONE);
     assert_true(found.known);
-    assert_int_equal(member_sql_join(scene->database, &settings, &found, life, &joined),
+    assert_int_equal(member_sql_join(scene->database, &settings, &found, life, -1, &joined),
                      DATABASE_DONE);
     assert_true(joined);
     return found.number;
@@ -130,7 +130,7 @@ static bool claim(struct scene *scene, int own, struct message_id life, uint32_t
 static bool renew(struct scene *scene, int number, struct message_id life)
 {
     struct member_settings settings = settings_of(number == 1 ? "n1" : "n2");
-    struct node_health health = {1, 2, 3, 4, 5, -6, 7};
+    struct node_health health = {1, 2, 3, 4, 5, -6, 7, 8, 9, 10, 11, 12};
     bool ours = false;
     int64_t wall_us = 0;
     assert_int_equal(
@@ -161,6 +161,7 @@ static void a_view_has_all_that_was_written(void **state)
     assert_int_equal(n1->health.disk_bytes, 5);
     assert_int_equal(n1->health.clock_offset_ms, -6);
     assert_int_equal(n1->health.database_lag_ms, 7);
+    assert_int_equal(n1->health.behind_ms, 12);
     assert_int_equal(view.members[1].health.messages, -1);
     assert_int_equal(view.share_count, 4);
     assert_int_equal(view.shares[3].number, 4); /* in, in, leader, out */
@@ -209,7 +210,7 @@ static void a_renewal_is_of_one_life(void **state)
     assert_true(id_equal(found.incarnation, life_1));
     assert_string_equal(found.machine, "machine");
     assert_int_equal(join(scene, "n1", life_2), 1);
-    assert_int_equal(member_sql_join(scene->database, &settings, &found, life_1, &joined),
+    assert_int_equal(member_sql_join(scene->database, &settings, &found, life_1, -1, &joined),
                      DATABASE_DONE);
     assert_false(joined);
     assert_false(renew(scene, 1, life_1));

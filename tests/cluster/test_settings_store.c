@@ -51,15 +51,22 @@ static struct database *fresh(void **state)
     return database;
 }
 
-static bool make_with(struct database *database, uint64_t number, const char *text,
-                      const struct settings_file *files, uint32_t file_count)
+static bool make_from(struct database *database, uint64_t number, uint64_t made_from,
+                      const char *text, const struct settings_file *files, uint32_t file_count)
 {
     const struct settings_version version = {
         .number = number, .text = slice_from_text(text), .files = files, .file_count = file_count};
     bool made;
-    assert_int_equal(settings_store_make(database, &version, ANN, SLICE_LITERAL("why not"), &made),
-                     DATABASE_DONE);
+    assert_int_equal(
+        settings_store_make(database, &version, made_from, ANN, SLICE_LITERAL("why not"), &made),
+        DATABASE_DONE);
     return made;
+}
+
+static bool make_with(struct database *database, uint64_t number, const char *text,
+                      const struct settings_file *files, uint32_t file_count)
+{
+    return make_from(database, number, number - 1, text, files, file_count);
 }
 
 static bool make(struct database *database, uint64_t number, const char *text)
@@ -152,7 +159,7 @@ static void of_two_made_at_once_one_is_told(void **state)
     run(b, "SET lock_timeout = '300ms'");
     const struct settings_version second = {.number = 2, .text = SLICE_LITERAL("two")};
     bool made;
-    assert_int_equal(settings_store_make(b, &second, ANN, SLICE_EMPTY, &made), DATABASE_AGAIN);
+    assert_int_equal(settings_store_make(b, &second, 1, ANN, SLICE_EMPTY, &made), DATABASE_AGAIN);
     assert_false(made);
     run(a, "COMMIT");
     assert_false(make(b, 2, "two"));
@@ -192,9 +199,12 @@ static void what_one_refuses_another_may_try(void **state)
     assert_true(claim(database, 1, N1));
     assert_false(give_up(database, 1, N2, SETTINGS_NEW));
     assert_true(give_up(database, 1, N1, SETTINGS_NEW));
-    assert_true(heads(database, N1).refused_by_me);
-    assert_false(heads(database, N2).refused_by_me);
-    assert_false(claim(database, 1, N1));
+    assert_true(claim(database, 1, N2));
+    assert_true(give_up(database, 1, N2, SETTINGS_NEW));
+    /* Or this one itself, when what was missing is there. */
+    assert_true(claim(database, 1, N1));
+    assert_false(claim(database, 1, N2));
+    assert_true(give_up(database, 1, N1, SETTINGS_NEW));
     assert_true(claim(database, 1, N2));
     assert_true(approve(database, 1, N2));
     database_free(database);
@@ -209,8 +219,72 @@ static void what_one_died_of_nobody_tries(void **state)
     assert_int_equal(heads(database, N2).state, SETTINGS_BAD);
     assert_false(claim(database, 1, N2));
     assert_int_equal(heads(database, N2).approved, 0);
-    assert_true(make(database, 2, "two"));
+    /* Nor comes it into another; which has its turn when the member is back. */
+    assert_false(make(database, 2, "two"));
+    assert_true(make_from(database, 2, 0, "two", NULL, 0));
+    assert_false(claim(database, 2, N2));
+    run(database, "UPDATE holdfast.settings SET settled = settled - interval '29 s'");
+    assert_false(claim(database, 2, N2));
+    run(database, "UPDATE holdfast.settings SET settled = settled - interval '1 s'");
     assert_true(claim(database, 2, N2));
+    database_free(database);
+}
+
+static void while_one_is_tried_there_is_no_other(void **state)
+{
+    struct database *database = fresh(state);
+    assert_true(make(database, 1, "one"));
+    assert_true(claim(database, 1, N1));
+    assert_false(make(database, 2, "two"));
+    assert_false(make_from(database, 2, 0, "two", NULL, 0));
+    /* As a program of the version before makes it. */
+    run(database, "INSERT INTO holdfast.settings (version, author, comment, body)"
+                  " VALUES (2, 'x', '', '')");
+    assert_false(claim(database, 2, N2));
+    assert_true(approve(database, 1, N1));
+    assert_true(claim(database, 2, N2));
+    database_free(database);
+}
+
+/* What nobody has tried is replaced, and claimed by nobody any more. */
+static void a_new_one_is_replaced(void **state)
+{
+    struct database *database = fresh(state);
+    assert_true(make(database, 1, "one"));
+    assert_false(make_from(database, 3, 1, "three", NULL, 0));
+    assert_int_equal(heads(database, N1).state, SETTINGS_NEW); /* undone with it */
+    assert_true(make(database, 2, "two"));
+    assert_false(claim(database, 1, N1));
+    assert_true(claim(database, 2, N1));
+    assert_true(approve(database, 2, N1));
+    /* One that was refused is left out; but not one that others live with meanwhile. */
+    assert_true(make(database, 3, "three"));
+    assert_true(claim(database, 3, N1));
+    assert_true(give_up(database, 3, N1, SETTINGS_NEW));
+    assert_true(make_from(database, 4, 2, "four", NULL, 0));
+    assert_true(claim(database, 4, N1));
+    assert_true(give_up(database, 4, N1, SETTINGS_NEW));
+    assert_true(claim(database, 4, N2));
+    assert_true(approve(database, 4, N2));
+    assert_false(make_from(database, 5, 2, "five", NULL, 0));
+    assert_true(make(database, 5, "five"));
+    database_free(database);
+}
+
+static void who_does_not_come_back_is_not_waited_for(void **state)
+{
+    struct database *database = fresh(state);
+    assert_true(make(database, 1, "one"));
+    assert_true(claim(database, 1, N1));
+    run(database, "UPDATE holdfast.settings SET settled = settled - interval '100 s'");
+    assert_false(heads(database, N2).is_overdue);
+    assert_int_equal(settings_store_expire(database), DATABASE_DONE);
+    assert_int_equal(heads(database, N2).state, SETTINGS_TRIAL);
+    run(database, "UPDATE holdfast.settings SET settled = settled - interval '20 s'");
+    assert_true(heads(database, N2).is_overdue);
+    assert_int_equal(settings_store_expire(database), DATABASE_DONE);
+    assert_int_equal(heads(database, N2).state, SETTINGS_BAD);
+    assert_false(approve(database, 1, N1));
     database_free(database);
 }
 
@@ -327,6 +401,9 @@ int main(void)
         cmocka_unit_test(one_member_tries_and_all_may_follow),
         cmocka_unit_test(what_one_refuses_another_may_try),
         cmocka_unit_test(what_one_died_of_nobody_tries),
+        cmocka_unit_test(while_one_is_tried_there_is_no_other),
+        cmocka_unit_test(a_new_one_is_replaced),
+        cmocka_unit_test(who_does_not_come_back_is_not_waited_for),
         cmocka_unit_test(followers_are_woken),
         cmocka_unit_test(history_tells_all),
         cmocka_unit_test(old_versions_go),

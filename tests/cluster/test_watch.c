@@ -209,6 +209,84 @@ static void what_was_so_is_no_news(void **state)
     assert_true(scene->members[1].lapsed && scene->members[2].lapsed);
 }
 
+/* After an outage the last word of the dead is as old as before. */
+static void who_was_down_stays_so_while_nobody_can_judge(void **state)
+{
+    struct scene *scene = *state;
+    read_for(scene, 10);
+    scene->silent[1] = true;
+    read_for(scene, LEASE_MS / LEASE_BEAT_MS - 1);
+    read_on(scene);
+    assert_event(scene, WATCH_DOWN, 2, 0);
+    contact_lost(&scene->contact);
+    read_for(scene, 3);
+    assert_int_equal(scene->members[1].state, NODE_DOWN);
+    assert_false(scene->members[1].lapsed); /* to take from it somebody must judge */
+    scene->silent[1] = false;
+    read_on(scene);
+    assert_event(scene, WATCH_BACK, 2, 0);
+}
+
+/* ---- order between nodes ----------------------------------------------------------------------
+ */
+
+static int64_t due(const struct scene *scene, struct slice *ret_node)
+{
+    *ret_node = SLICE_EMPTY;
+    return watch_due(&scene->watch, &scene->view,
+                     scene->contact.made ? scene->contact.since_ms : INT64_MAX, ret_node);
+}
+
+static void mail_is_due_as_members_say(void **state)
+{
+    struct scene *scene = *state;
+    struct slice node;
+    for (int i = 0; i < NODES; i++) {
+        scene->members[i].health.behind_ms = -1;
+    }
+    read_for(scene, 10);
+    assert_int_equal(due(scene, &node), INT64_MAX);
+    scene->members[1].health.behind_ms = 4000;
+    scene->members[0].health.behind_ms = 5000; /* we ourselves */
+    assert_int_equal(due(scene, &node), 4000);
+    assert_true(slice_equal(node, slice_from_text("n2")));
+    scene->members[1].health.behind_ms = -1;
+    assert_int_equal(due(scene, &node), 5000);
+    scene->members[0].health.behind_ms = -1;
+    /* Who is silent while we are not has something to say only when it is back. */
+    scene->silent[1] = true;
+    read_for(scene, 3);
+    assert_int_equal(due(scene, &node), INT64_MAX);
+}
+
+static void after_an_outage_each_member_must_be_heard(void **state)
+{
+    struct scene *scene = *state;
+    struct slice node;
+    for (int i = 0; i < NODES; i++) {
+        scene->members[i].health.behind_ms = -1;
+    }
+    read_for(scene, 10);
+    int64_t last_ms = scene->members[1].beat_us / 1000;
+    contact_lost(&scene->contact);
+    assert_int_equal(due(scene, &node), last_ms - WATCH_UNSAID_MS);
+    read_on(scene); /* the first answer: of the others it may be what they said before */
+    assert_int_equal(due(scene, &node), last_ms + LEASE_BEAT_MS - WATCH_UNSAID_MS);
+    scene->silent[2] = true;
+    read_on(scene);
+    assert_int_equal(due(scene, &node), last_ms + LEASE_BEAT_MS - WATCH_UNSAID_MS);
+    assert_true(slice_equal(node, slice_from_text("n3")));
+    for (int i = 0; i < LEASE_CONTACT_MS / LEASE_BEAT_MS && due(scene, &node) != INT64_MAX; i++) {
+        read_on(scene);
+    }
+    assert_int_equal(scene->members[2].state, NODE_DOWN);
+    assert_int_equal(due(scene, &node), INT64_MAX);
+    contact_lost(&scene->contact); /* nor does it count the next time */
+    read_on(scene);
+    read_on(scene);
+    assert_int_equal(due(scene, &node), INT64_MAX);
+}
+
 /* ---- holding -------------------------------------------------------------------------------- */
 
 static size_t count_steps(const struct scene *scene, enum holding_act act)
@@ -331,6 +409,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(tells_once_of_a_takeover_that_fails, begin, end),
         cmocka_unit_test_setup_teardown(who_ends_in_order_is_not_down, begin, end),
         cmocka_unit_test_setup_teardown(what_was_so_is_no_news, begin, end),
+        cmocka_unit_test_setup_teardown(who_was_down_stays_so_while_nobody_can_judge, begin, end),
+        cmocka_unit_test_setup_teardown(mail_is_due_as_members_say, begin, end),
+        cmocka_unit_test_setup_teardown(after_an_outage_each_member_must_be_heard, begin, end),
         cmocka_unit_test_setup_teardown(takes_its_part_of_what_is_free, begin, end),
         cmocka_unit_test_setup_teardown(loses_what_another_has, begin, end),
         cmocka_unit_test_setup_teardown(leaves_when_it_drains_and_gives_up_when_left, begin, end),

@@ -380,7 +380,7 @@ static void mail_loaded_late_keeps_its_place(void **state)
     world_insert(&world, 2, 3, "a@x.example", "bob@one.example", 0);
     world_insert(&world, 3, 4, "a@x.example", "bob@one.example", 0);
     struct spool_handle handle;
-    uint64_t cursor = 0;
+    struct relay_cursor cursor = {0};
     const uint32_t listed[] = {2, 3, 1}, order[] = {2, 3, 1};
     for (size_t i = 0; i < 3; i++) {
         assert_true(relay_next_message(world.relay, &cursor, &handle));

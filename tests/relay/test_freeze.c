@@ -257,7 +257,7 @@ static void the_head_already_away_after_a_restart_ends_it(void **state)
     relay_load_global(world.relay, SLICE_LITERAL("freeze/domain:one.example"), buffer_slice(&note),
                       world.now);
     buffer_clear(&note);
-    note_encode_hand(&note);
+    note_encode_hand(&note, &(struct hand_note){1, true});
     relay_load_global(world.relay, SLICE_LITERAL("server/m1/hand"), buffer_slice(&note), world.now);
     buffer_done(&note);
     assert_true(world_lane(&world, 0).frozen_until_ms > 0);

@@ -47,15 +47,19 @@ static void load_odometer(int64_t seconds)
     buffer_done(&payload);
 }
 
-static void load_hand(const char *key, bool disabled)
+static void load_hand_of(const char *key, int64_t when_ms, bool disabled)
 {
     struct buffer payload;
     buffer_init(&payload, SPOOL_NOTE_MAX);
-    if (disabled) {
-        note_encode_hand(&payload);
-    }
+    note_encode_hand(&payload, &(struct hand_note){when_ms, disabled});
     load(slice_from_text(key), buffer_slice(&payload));
     buffer_done(&payload);
+}
+
+static void load_hand(const char *key, bool disabled)
+{
+    static int64_t when_ms;
+    load_hand_of(key, ++when_ms, disabled);
 }
 
 static uint32_t reading(void)
@@ -319,6 +323,49 @@ static void our_own_hand_is_written(void **state)
     world_close(&world);
 }
 
+/* What is read may have been written before ours; and what another noted before it, and could not
+ * tell, comes late. */
+static void an_older_hand_undoes_no_newer_one(void **state)
+{
+    (void)state;
+    open_world();
+    start();
+    int64_t now_ms = world.now.wall_ms;
+    load_hand_of("server/m1/hand", now_ms + 5000, true); /* by a clock that is ahead of ours */
+    assert_int_equal(relay_server_enable(world.relay, 0, world.now), ERROR_NONE);
+    world_take(&world);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    load_hand_of("server/m1/hand", now_ms + 5000, true);
+    assert_int_equal(world_state(&world, 0), SERVER_SUSPECT);
+    load_hand_of("server/m1/hand", now_ms + 6000, true);
+    assert_int_equal(world_state(&world, 0), SERVER_DISABLED);
+    world_close(&world);
+}
+
+/* The database keeps the greater of two. */
+static void the_later_hand_is_the_greater(void **state)
+{
+    (void)state;
+    static const struct hand_note hands[] = {{1, true}, {255, false}, {256, true}, {257, false}};
+    struct buffer before, after;
+    buffer_init(&before, SPOOL_NOTE_MAX);
+    buffer_init(&after, SPOOL_NOTE_MAX);
+    buffer_append(&before, SLICE_LITERAL("\x01\x01")); /* as older ones were */
+    for (size_t i = 0; i < sizeof(hands) / sizeof(hands[0]); i++) {
+        struct hand_note read;
+        buffer_clear(&after);
+        note_encode_hand(&after, &hands[i]);
+        size_t shorter = before.length < after.length ? before.length : after.length;
+        assert_true(memcmp(after.data, before.data, shorter) > 0);
+        assert_true(note_decode_hand(buffer_slice(&after), &read));
+        assert_true(read.when_ms == hands[i].when_ms && read.disabled == hands[i].disabled);
+        buffer_clear(&before);
+        buffer_append(&before, buffer_slice(&after));
+    }
+    buffer_done(&before);
+    buffer_done(&after);
+}
+
 /* It is configured by the next version of the settings. */
 static void a_hand_is_remembered_for_a_server_to_come(void **state)
 {
@@ -380,6 +427,8 @@ int main(void)
         cmocka_unit_test(mail_without_a_reading_begins_here_with_a_note),
         cmocka_unit_test(a_server_goes_and_comes_back_by_anothers_hand),
         cmocka_unit_test(our_own_hand_is_written),
+        cmocka_unit_test(an_older_hand_undoes_no_newer_one),
+        cmocka_unit_test(the_later_hand_is_the_greater),
         cmocka_unit_test(a_hand_is_remembered_for_a_server_to_come),
         cmocka_unit_test(states_are_a_nodes_own),
     };

@@ -54,7 +54,8 @@ static void leave(uint32_t handle)
 
 static void check_order(void)
 {
-    uint64_t cursor = 0, last = 0;
+    struct relay_cursor cursor = {0};
+    uint64_t last = 0;
     uint32_t seen = 0;
     for (struct spool_handle at; relay_next_message(world.relay, &cursor, &at); seen++) {
         assert_true(sequences[at.index] >= last && sequences[at.index] != 0);

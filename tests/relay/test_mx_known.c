@@ -293,11 +293,10 @@ static void a_hand_waits_for_an_exchanger_that_comes_back(void **state)
 
 static void hear_hand(const char *key, bool disabled)
 {
+    static int64_t when_ms;
     struct buffer payload;
     buffer_init(&payload, SPOOL_NOTE_MAX);
-    if (disabled) {
-        note_encode_hand(&payload);
-    }
+    note_encode_hand(&payload, &(struct hand_note){++when_ms, disabled});
     relay_load_global(world.relay, slice_from_text(key), buffer_slice(&payload), world.now);
     buffer_done(&payload);
     world_take(&world);

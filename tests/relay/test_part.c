@@ -227,7 +227,7 @@ static void everything_is_left_without_a_word(void **state)
         assert_int_equal(relay_delivery_count(world.relay, (struct spool_handle){handle}), 0);
     }
     check_nothing_is_left();
-    uint64_t cursor = 0;
+    struct relay_cursor cursor = {0};
     struct spool_handle none;
     assert_false(relay_next_message(world.relay, &cursor, &none));
     world_wait(&world, 3600000);
@@ -842,6 +842,110 @@ static void without_the_lease_results_are_taken(void **state)
     world_close(&world);
 }
 
+/* ---- older mail that others have yet to bring ------------------------------------------------ */
+
+static void add_accepted(uint32_t handle, const char *recipients, int64_t accepted_ms)
+{
+    int64_t now_ms = world.now.wall_ms;
+    world.now.wall_ms = accepted_ms;
+    world_add(&world, handle, "a@x", recipients, 0);
+    world.now.wall_ms = now_ms;
+}
+
+static void due(int64_t accepted_ms)
+{
+    relay_older_due(world.relay, accepted_ms, world.now);
+    world_take(&world);
+}
+
+/* The handle of what is handed over now; 0: nothing is. */
+static uint32_t deliver_one(void)
+{
+    static const uint32_t one[] = {0};
+    const struct relay_action *action = world_action(&world, RELAY_DELIVER, 0);
+    if (action == NULL) {
+        return 0;
+    }
+    struct relay_action deliver = *action;
+    deliver.deliveries = one;
+    world_result(&world, &deliver, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    bool is_more = world_count(&world, RELAY_DELIVER) > 0;
+    relay_result_durable(world.relay, deliver.job, world.now);
+    if (!is_more) {
+        world_take(&world);
+    }
+    return deliver.handle.index;
+}
+
+static void what_is_younger_waits_for_what_is_due(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t accepted_ms = world.now.wall_ms;
+    due(accepted_ms - 1000);
+    add_accepted(1, "bob@one.example", accepted_ms - 1000); /* just that, or before it */
+    assert_int_equal(deliver_one(), 1);
+    add_accepted(2, "ann@one.example", accepted_ms);
+    due(accepted_ms - 500);
+    assert_int_equal(deliver_one(), 0);
+    due(INT64_MAX);
+    assert_int_equal(deliver_one(), 2);
+    world_close(&world);
+}
+
+static void a_lane_that_waits_stops_no_other(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t accepted_ms = world.now.wall_ms;
+    relay_lease(world.relay, false, world.now);
+    add_accepted(1, "ann@one.example", accepted_ms);
+    add_accepted(2, "ann@two.example", accepted_ms - 1000);
+    due(accepted_ms - 500);
+    relay_lease(world.relay, true, world.now);
+    world_take(&world);
+    assert_int_equal(deliver_one(), 2);
+    assert_int_equal(deliver_one(), 0);
+    world_close(&world);
+}
+
+static void what_would_follow_on_its_connection_waits_too(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t accepted_ms = world.now.wall_ms;
+    due(accepted_ms - 500);
+    add_accepted(1, "ann@one.example", accepted_ms - 1000);
+    struct relay_action first = world_one(&world, RELAY_DELIVER);
+    add_accepted(2, "ann@one.example", accepted_ms);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    static const uint32_t one[] = {0};
+    first.deliveries = one;
+    world_result(&world, &first, RELAY_ACCEPTED, RELAY_AT_DOT, RELAY_REPLY, 250);
+    assert_int_equal(world_count(&world, RELAY_DELIVER), 0);
+    world_close(&world);
+}
+
+static void patience_ends_the_wait(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t accepted_ms = world.now.wall_ms;
+    due(accepted_ms - 1000);
+    add_accepted(1, "ann@one.example", accepted_ms);
+    world.now.steady_ms += 29999;
+    due(accepted_ms - 999); /* it goes on, and comes nearer */
+    assert_int_equal(deliver_one(), 0);
+    world.now.steady_ms++;
+    due(accepted_ms - 998);
+    assert_int_equal(deliver_one(), 1);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -874,6 +978,10 @@ int main(void)
         cmocka_unit_test(what_rests_there_rests_here),
         cmocka_unit_test(without_the_lease_nothing_is_sent),
         cmocka_unit_test(without_the_lease_results_are_taken),
+        cmocka_unit_test(what_is_younger_waits_for_what_is_due),
+        cmocka_unit_test(a_lane_that_waits_stops_no_other),
+        cmocka_unit_test(what_would_follow_on_its_connection_waits_too),
+        cmocka_unit_test(patience_ends_the_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

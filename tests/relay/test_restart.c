@@ -219,7 +219,7 @@ static void servers_keep_state_and_capabilities_over_a_restart(void **state)
     buffer_init(&buffer, 0);
     world_configure(&world);
     world_open(&world);
-    note_encode_hand(&buffer);
+    note_encode_hand(&buffer, &(struct hand_note){1, true});
     relay_load_global(world.relay, SLICE_LITERAL("server/m1/hand"), buffer_slice(&buffer),
                       world.now);
     buffer_clear(&buffer);

@@ -1244,7 +1244,8 @@ static void check_end(void)
           totals.bytes == counted.bytes && totals.held == counted.held &&
           totals.dead_letters == counted.dead_letters && totals.in_doubt == 0);
     uint32_t listed = 0;
-    uint64_t cursor = 0, sequence = 0;
+    struct relay_cursor cursor = {0};
+    uint64_t sequence = 0;
     struct spool_handle handle;
     while (relay_next_message(sim.world.relay, &cursor, &handle)) {
         CHECK(sim.messages[handle.index].sequence > sequence);

@@ -102,7 +102,7 @@ static void what_was_left_meanwhile_is_closed(void **state)
     check_no_go(bench, 0);
     const struct job *job = map_get(&bench->core->jobs, bench->job);
     assert_non_null(job);
-    relay_leave(bench->core->relay, job->handle, core_now());
+    relay_leave(bench->core->relay, job->handle, core_now(bench->core));
     core_job_lease(bench->core, true);
     bench_until(bench, &bench->closed, 1);
     bench_run_ms(bench, 100);

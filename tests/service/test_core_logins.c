@@ -150,7 +150,7 @@ static void what_was_left_out_of_good_logins_is_told_after_the_minute(void **sta
         tell((struct login_news){.verdict = LOGIN_GOOD, .is_known = true}, "192.0.2.7", "ben");
     }
     (void)trace(bench, "192.0.2.7", EVENT_BOUND_OF_ONE);
-    logins_tick(bench->core, core_now().steady_ms + MINUTE_MS);
+    logins_tick(bench->core, core_now(bench->core).steady_ms + MINUTE_MS);
     const json_t *rows = trace(bench, "192.0.2.7", EVENT_BOUND_OF_ONE + 1);
     assert_string_equal(text(rows, EVENT_BOUND_OF_ONE, "event"), "login");
     const json_t *last = json_array_get(rows, EVENT_BOUND_OF_ONE);
@@ -193,7 +193,7 @@ static void an_alert_stands_while_somebody_must_wait_and_an_hour(void **state)
         alerts_find(&bench->core->alerts, ALERT_LOGIN_CLIENT, SLICE_LITERAL("2001:db8::/64")));
     assert_int_equal(raised(bench), 2);
     report_alerts_reconfigured(bench->core); /* which is nothing to them */
-    int64_t now_ms = core_now().steady_ms;
+    int64_t now_ms = core_now(bench->core).steady_ms;
     logins_tick(bench->core, now_ms + HOUR_MS - 10 * MINUTE_MS);
     assert_int_equal(standing(bench, ALERT_LOGIN_CLIENT), 1);
     logins_tick(bench->core, now_ms + HOUR_MS);

@@ -37,7 +37,8 @@ static bool alerted(struct bench *bench)
 
 static void freeze(struct bench *bench)
 {
-    assert_int_equal(relay_freeze(bench->core->relay, 0, 60000, core_now()), RELAY_FREEZE_DONE);
+    assert_int_equal(relay_freeze(bench->core->relay, 0, 60000, core_now(bench->core)),
+                     RELAY_FREEZE_DONE);
     core_act(bench->core, SPOOL_SYNCED, CORE_NOTHING_AFTER);
 }
 

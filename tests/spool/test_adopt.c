@@ -268,6 +268,110 @@ static void others_files_are_left_alone_until_they_ended(void **state)
     pair_done(&pair);
 }
 
+enum { SURVIVORS = 10 };
+
+/* One message of each segment is left: as much as the old one will move. */
+static void leave_one_of_each_segment(struct harness *harness, uint32_t bytes)
+{
+    for (uint64_t n = 1; n <= SURVIVORS; n++) {
+        harness_accept(harness, n * 3, bytes);
+        for (uint64_t other = 1; other <= 5; other++) {
+            uint64_t gone = (SURVIVORS + n * 5 + other) * 3;
+            harness_finish(harness, harness_accept(harness, gone, 22000), 0);
+        }
+    }
+}
+
+/* The old one moves what it has, and what the new one has delivered and forgotten meanwhile: that
+ * does not come again. Nor if it lived in a segment of one who is known to have ended. */
+static void what_another_moves_late_comes_once(void **state)
+{
+    (void)state;
+    for (int older = 0; older < 2; older++) {
+        struct pair pair = {.sim = disk_sim_new()};
+        uint32_t token = older ? 2 : 1, ended = older ? 1 : 0;
+        open_writer(&pair, &pair.old, 1, 0);
+        leave_one_of_each_segment(&pair.old, 100);
+        if (older) {
+            harness_done(&pair.old);
+            open_writer(&pair, &pair.old, token, ended);
+        }
+        open_writer(&pair, &pair.new, token + 1, ended);
+        assert_int_equal(pair.new.messages, SURVIVORS);
+        uint64_t before = disk_sim_changes(pair.sim);
+        for (int i = 0; i < 60; i++) { /* it compacts, and nobody looks */
+            spool_tick(pair.old.spool);
+            harness_pass(&pair.old, 4);
+        }
+        assert_true(disk_sim_changes(pair.sim) > before + SURVIVORS);
+        for (uint64_t n = 2; n <= SURVIVORS; n++) {
+            harness_finish(&pair.new, spool_find(pair.new.spool, harness_id(n * 3)), 0);
+        }
+        for (uint64_t n = 101; n <= 130; n++) { /* what knows of it does not go meanwhile */
+            harness_finish(&pair.new, harness_accept(&pair.new, n * 3, 22000), 0);
+            harness_pass(&pair.new, 10);
+        }
+        assert_false(adopt(&pair.new, NULL));
+        assert_int_equal(pair.new.messages, 0);
+        for (uint64_t n = 2; n <= SURVIVORS; n++) {
+            assert_int_equal(spool_find(pair.new.spool, harness_id(n * 3)).index,
+                             SPOOL_NO_HANDLE.index);
+        }
+        harness_check(&pair.new, 3, 100);
+        harness_done(&pair.old);
+        pair_done(&pair);
+    }
+}
+
+/* Its kernel may still write to what it has written: that is no file of ours. */
+static void others_files_are_not_used_again(void **state)
+{
+    (void)state;
+    struct pair pair;
+    pair_open(&pair);
+    harness_accept(&pair.old, 3, 20000);
+    for (uint64_t n = 2; n <= 12; n++) {
+        harness_finish(&pair.old, harness_accept(&pair.old, n * 3, 20000), 0);
+    }
+    harness_settle(&pair.old);
+    harness_pass(&pair.old, 100); /* its spare is prepared */
+    struct names names = names_of(&pair, 1);
+    struct disk *disk = disk_sim_open(pair.sim);
+    struct disk_file *files[NAMES];
+    for (size_t i = 0; i < names.count; i++) {
+        assert_int_equal(disk->ops->open(disk, names.name[i], DISK_READ | DISK_WRITE, &files[i]),
+                         ERROR_NONE);
+    }
+    harness_done(&pair.old);
+    open_writer(&pair, &pair.new, 2, 1);
+    harness_finish(&pair.new, spool_find(pair.new.spool, harness_id(3)), 0);
+    for (int i = 0; i < 20; i++) {
+        harness_settle(&pair.new);
+        harness_pass(&pair.new, 20);
+    }
+    for (uint64_t n = 21; n <= 40; n++) { /* more than one segment */
+        harness_accept(&pair.new, n * 3, 20000);
+    }
+    assert_int_equal(names_of(&pair, 1).count, 0);
+    assert_true(names_of(&pair, 2).count > 2);
+    uint8_t late[4096];
+    memset(late, 0xee, sizeof(late));
+    for (size_t i = 0; i < names.count; i++) {
+        for (uint64_t at = 0; at + sizeof(late) <= SEGMENT; at += sizeof(late)) {
+            assert_int_equal(disk->ops->write(files[i], at, slice_make(late, sizeof(late))),
+                             ERROR_NONE);
+        }
+        disk->ops->close(files[i]);
+    }
+    disk_free(disk);
+    for (uint64_t n = 21; n <= 40; n++) {
+        harness_check(&pair.new, n * 3, 20000);
+    }
+    harness_reopen(&pair.new);
+    assert_int_equal(pair.new.messages, 20);
+    pair_done(&pair);
+}
+
 static void a_superseded_writer_does_not_start(void **state)
 {
     (void)state;
@@ -542,6 +646,8 @@ int main(void)
         cmocka_unit_test(late_segments_are_adopted),
         cmocka_unit_test(notes_of_a_late_message_come_with_it),
         cmocka_unit_test(others_files_are_left_alone_until_they_ended),
+        cmocka_unit_test(what_another_moves_late_comes_once),
+        cmocka_unit_test(others_files_are_not_used_again),
         cmocka_unit_test(a_superseded_writer_does_not_start),
         cmocka_unit_test(its_writer_has_the_last_word),
         cmocka_unit_test(what_another_writes_again_comes_once),

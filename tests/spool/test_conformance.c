@@ -139,6 +139,36 @@ static void a_message_ends_with_its_last_fate(void **state)
     assert_int_equal(status.live_bytes, 0);
 }
 
+static void deliver_by_id(struct harness *harness, uint64_t n, uint32_t delivery)
+{
+    spool_batch_fact(harness->spool, harness_id(n), delivery, SPOOL_DELIVERED, 5,
+                     SLICE_LITERAL("m1"));
+}
+
+static void a_fact_is_told_by_id(void **state)
+{
+    struct harness *harness = *state;
+    struct spool_handle handle = harness_accept(harness, 4, 100); /* two recipients */
+    assert_int_equal(spool_find_delivery(harness->spool, harness_id(4), 1).index, handle.index);
+    spool_batch_begin(harness->spool);
+    deliver_by_id(harness, 4, 0);
+    deliver_by_id(harness, 4, 0); /* said twice */
+    deliver_by_id(harness, 9, 0); /* never heard of */
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    assert_int_equal(spool_fate_of(harness->spool, handle, 0), SPOOL_DELIVERED);
+    harness_reopen(harness);
+    assert_int_equal(harness->messages, 1);
+    assert_int_equal(harness->fates, 1);
+    spool_batch_begin(harness->spool);
+    deliver_by_id(harness, 4, 0);
+    deliver_by_id(harness, 4, 1);
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    assert_int_equal(spool_find_delivery(harness->spool, harness_id(4), 1).index,
+                     SPOOL_NO_HANDLE.index);
+    harness_reopen(harness);
+    assert_int_equal(harness->messages, 0);
+}
+
 static void a_known_id_is_refused_and_the_batch_goes_on(void **state)
 {
     struct harness *harness = *state;
@@ -647,6 +677,7 @@ int main(void)
         CASE(loading_is_in_acceptance_order_and_complete),
         CASE(sequences_grow_and_are_kept),
         CASE(a_message_ends_with_its_last_fate),
+        CASE(a_fact_is_told_by_id),
         CASE(a_known_id_is_refused_and_the_batch_goes_on),
         CASE(a_cancelled_batch_leaves_nothing),
         CASE(lengths_that_do_not_add_up_are_refused),

@@ -13,6 +13,7 @@
 #include "spool/copies.h"
 #include "spool/verify.h"
 #include "tests/spool/harness.h"
+#include "tests/spool/harness_postgres.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -656,7 +657,7 @@ int main(void)
         CASE(what_was_sent_again_is_left_out),
         CASE(the_asker_chooses),
         CASE(its_time_ends),
-        CASE(switched_off_it_goes),
+        CASE(switched_off_it_goes), /* the last: it asks what room is taken on this machine */
     };
     const struct CMUnitTest log[] = {
         cmocka_unit_test(a_start_reads_no_copy),
@@ -671,5 +672,12 @@ int main(void)
     kind_under_test = HARNESS_LOG;
     failed += cmocka_run_group_tests_name("copies on log", all, NULL, NULL);
     failed += cmocka_run_group_tests_name("copies in a log", log, NULL, NULL);
+    kind_under_test = HARNESS_POSTGRES;
+    if (harness_server() != NULL) {
+        struct CMUnitTest in_tables[sizeof(all) / sizeof(all[0]) - 1];
+        memcpy(in_tables, all, sizeof(in_tables));
+        failed += cmocka_run_group_tests_name("copies on PostgreSQL", in_tables, NULL, NULL);
+        harness_server_done();
+    }
     return failed;
 }

@@ -15,6 +15,7 @@
 #include "tests/sys/postgres.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { LONG_MS = 60000, MINUTE_MS = 60000 };
@@ -34,6 +35,7 @@ enum database_outcome __wrap_database_query(struct database *database, const cha
 
 static long calls_left = -1; /* -1: none dies */
 static bool dies_after;
+static void (*before_lock)(void); /* once */
 
 /* True: this one. */
 static bool is_the_end(void)
@@ -45,6 +47,10 @@ enum database_outcome __wrap_database_run(struct database *database, const char 
                                           int timeout_ms)
 {
     bool ends = is_the_end();
+    if (before_lock != NULL && strncmp(sql, "LOCK", 4) == 0) {
+        before_lock();
+        before_lock = NULL;
+    }
     if (ends && !dies_after) {
         database_disconnect(database);
     }
@@ -77,7 +83,8 @@ struct world {
     struct postgres *server;
     struct database *database, *other;
     struct pg_partition_settings settings;
-    int64_t old_ms; /* where ranges of the past begin */
+    struct message_id after; /* of the cleaning */
+    int64_t old_ms;          /* where ranges of the past begin */
 };
 
 static struct database *connect_to(const struct postgres *server)
@@ -127,6 +134,7 @@ static int set_up(void **state)
     char problem[DATABASE_ERROR_SIZE];
     size_t count;
     calls_left = -1;
+    world->after = (struct message_id){0};
     world->database = connect_to(world->server);
     world->other = connect_to(world->server);
     run(world->other, "SET client_min_messages = warning; DROP SCHEMA IF EXISTS holdfast CASCADE");
@@ -169,6 +177,24 @@ static void add_mail(struct world *world, int minute, int count)
              "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 1, 1 FROM mail "
              " WHERE n %% 3 <> 0",
              (long long)low_ms, count - 1);
+    run(world->other, sql);
+}
+
+/* A message of that range that was kept when it had no range yet; what became of it since is in the
+ * range: it is finished. */
+static void add_kept(struct world *world, int minute)
+{
+    char sql[1000];
+    snprintf(sql, sizeof(sql),
+             "CREATE TEMP TABLE early ON COMMIT DROP AS SELECT (lpad(to_hex(%lld::bigint), 12, '0')"
+             " || repeat('e', 20))::uuid AS id;"
+             "INSERT INTO holdfast.kept_messages SELECT id, 'envelope', NULL FROM early;"
+             "INSERT INTO holdfast.kept_parts (share, count, id) SELECT 1, 1, id FROM early;"
+             "INSERT INTO holdfast.chunks SELECT id, 0, 'content' FROM early;"
+             "INSERT INTO holdfast.notes (id, delivery, share, kind, payload) "
+             " SELECT id, 0, 1, 7, 'note' FROM early;"
+             "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 0, 1 FROM early",
+             (long long)world->old_ms + minute * MINUTE_MS + 30000);
     run(world->other, sql);
 }
 
@@ -323,7 +349,8 @@ static void survivors_move_and_the_rest_goes(void **state)
                       "SELECT id, 1, 1 FROM holdfast.kept_messages i WHERE NOT " PG_PARTITION_OPEN(
                           "i.id") " ORDER BY id LIMIT 100");
     size_t removed;
-    good(world->database, pg_partition_clean(world->database, &world->settings, &removed), "clean");
+    good(world->database,
+         pg_partition_clean(world->database, &world->settings, &world->after, &removed), "clean");
     assert_int_equal(removed, 100);
     assert_int_equal(unfinished(world), 10);
     assert_int_equal(rows_of(world, "kept_messages"), 10);
@@ -331,6 +358,47 @@ static void survivors_move_and_the_rest_goes(void **state)
     assert_int_equal(rows_of(world, "kept_chunks"), 10);
     assert_int_equal(rows_of(world, "kept_notes"), 10);
     assert_int_equal(rows_of(world, "kept_fates"), 10);
+}
+
+/* A few at a time, whatever stands before them; and nothing that a node may bring once more. */
+static void what_was_kept_is_gone_through_by_turns(void **state)
+{
+    struct world *world = *state;
+    size_t removed, all = 0;
+    int calls = 0;
+    add_mail(world, 0, 30);
+    good(world->database, pg_partition_retire(world->database, &world->settings, NULL), "retire");
+    assert_int_equal(rows_of(world, "kept_messages"), 10);
+    run(world->other,
+        "INSERT INTO holdfast.kept_fates (id, delivery, fate) SELECT id, 1, 1 FROM "
+        "(SELECT id, row_number() OVER (ORDER BY id) AS n FROM holdfast.kept_messages) o"
+        " WHERE n % 2 = 0;"
+        /* Of mail that has gone. */
+        "INSERT INTO holdfast.kept_fates (id, delivery, fate)"
+        " VALUES ('00000000-0000-0000-0000-000000000001', 0, 1);"
+        "INSERT INTO holdfast.nodes (number, name, roles, version, schema) VALUES "
+        "(1, 'one', 1, '', 1);"
+        "INSERT INTO holdfast.watermarks SELECT 1, id, now() FROM holdfast.kept_messages"
+        " ORDER BY id OFFSET 5 LIMIT 1");
+    world->settings.cleaned_a_call = 3;
+    do {
+        good(world->database,
+             pg_partition_clean(world->database, &world->settings, &world->after, &removed),
+             "clean");
+        assert_true(removed <= 3);
+        all += removed;
+        calls++;
+    } while (!id_is_null(world->after));
+    assert_int_equal(calls, 4);
+    assert_int_equal(all, 2); /* the second and the fourth, not the sixth */
+    assert_int_equal(rows_of(world, "kept_messages"), 8);
+    assert_int_equal(rows_of(world, "kept_fates"), 11);
+    run(world->other, "UPDATE holdfast.nodes SET removed = true");
+    world->settings.cleaned_a_call = 100;
+    good(world->database,
+         pg_partition_clean(world->database, &world->settings, &world->after, &removed), "clean");
+    assert_int_equal(removed, 3);
+    assert_int_equal(unfinished(world), 5);
 }
 
 static void an_outage_stays_where_it_is(void **state)
@@ -412,6 +480,34 @@ static void no_range_goes_that_a_node_may_have_mail_for(void **state)
     assert_int_equal(retired, 0);
 }
 
+/* It may have to be sent again: 10 an hour ago, 10 just now, 10 before anybody said when. */
+static void what_was_just_handed_over_survives(void **state)
+{
+    struct world *world = *state;
+    size_t retired, removed;
+    add_mail(world, 0, 30);
+    run(world->other,
+        "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 1, 1 FROM holdfast.messages"
+        " ON CONFLICT DO NOTHING;"
+        "UPDATE holdfast.fates f SET server = 'm1', when_ms = extract(epoch FROM now()) * 1000 -"
+        " CASE WHEN o.n <= 10 THEN 3600000 ELSE 0 END FROM (SELECT id, row_number() OVER"
+        " (ORDER BY id) AS n FROM holdfast.messages) o WHERE o.id = f.id AND o.n <= 20");
+    assert_int_equal(unfinished(world), 0);
+    world->settings.keep_ms = 1800000;
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+    assert_int_equal(rows_of(world, "kept_messages"), 10);
+    assert_int_equal(rows_of(world, "kept_fates"), 20);
+    good(world->database,
+         pg_partition_clean(world->database, &world->settings, &world->after, &removed), "clean");
+    assert_int_equal(removed, 0);
+    world->settings.keep_ms = 0;
+    good(world->database,
+         pg_partition_clean(world->database, &world->settings, &world->after, &removed), "clean");
+    assert_int_equal(removed, 10);
+}
+
 /* The server ends a transaction whose client has gone when it notices. */
 static void wait_for_the_end(struct world *world)
 {
@@ -430,6 +526,7 @@ static void it_may_die_at_each_statement(void **state)
     /* Before the first statement, behind it, before the second .. */
     for (; !complete; n++) {
         add_mail(world, 0, 60);
+        add_kept(world, 0); /* finished; so it is to be seen by nobody, at any time */
         int64_t hash = survivors_hash(world);
         calls_left = n / 2;
         dies_after = n % 2 != 0;
@@ -473,25 +570,98 @@ static void what_comes_late_is_rescued(void **state)
     assert_int_equal(number(world->other, "SELECT state FROM holdfast.partitions"),
                      PG_PARTITION_RETIRING);
     assert_int_equal(unfinished(world), 10);
-    /* Who asked before it for the place of its mail puts it there. */
-    char sql[1000];
+    /* Who asked before it for the place of its mail puts it there; of another, a piece of content
+     * alone. */
+    char sql[1500];
     snprintf(sql, sizeof(sql),
              "CREATE TEMP TABLE late AS SELECT (lpad(to_hex(%lld::bigint), 12, '0') || "
-             "repeat('f', 20))::uuid AS id;"
+             "repeat('f', 20))::uuid AS id, pg_current_xact_id() AS xid;"
+             "CREATE TEMP TABLE large AS SELECT (lpad(to_hex(%lld::bigint), 12, '0') || "
+             "repeat('e', 20))::uuid AS id;"
+             "INSERT INTO holdfast.kept_messages SELECT id, '' FROM large;"
+             "INSERT INTO holdfast.kept_parts (share, count, id) SELECT 1, 1, id FROM large;"
              "DO $$DECLARE n text = (SELECT name FROM holdfast.partitions); BEGIN "
              "EXECUTE 'INSERT INTO holdfast.messages_' || n || ' SELECT id, '''' FROM late';"
+             "EXECUTE 'INSERT INTO holdfast.chunks_' || n || ' SELECT id, 0, ''''::bytea FROM late "
+             "UNION ALL SELECT id, 0, ''''::bytea FROM large';"
              "EXECUTE 'INSERT INTO holdfast.parts_' || n || ' (share, count, id) "
              "SELECT 1, 1, id FROM late'; END$$",
-             (long long)world->old_ms + 5000);
+             (long long)world->old_ms + 5000, (long long)world->old_ms + 6000);
     run(world->other, sql);
     good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
          "retire");
     assert_int_equal(retired, 1);
-    assert_int_equal(unfinished(world), 11);
+    assert_int_equal(unfinished(world), 12);
     assert_int_equal(number(world->other, "SELECT count(*) FROM holdfast.kept_messages "
                                           "JOIN late USING (id)"),
                      1);
+    assert_int_equal(number(world->other, "SELECT count(*) FROM holdfast.kept_chunks WHERE id IN "
+                                          "(SELECT id FROM late UNION SELECT id FROM large)"),
+                     2);
+    /* It may have been read by nobody: who follows comes by it now. */
+    assert_int_equal(number(world->other, "SELECT count(*) FROM holdfast.kept_parts p "
+                                          "JOIN late l ON l.id = p.id AND p.xid > l.xid"),
+                     1);
     assert_int_equal(tables(world), 0);
+}
+
+static struct world *late_world;
+
+/* One message that is finished at once, and one that is not. */
+static void come_late(void)
+{
+    char sql[1000];
+    snprintf(sql, sizeof(sql),
+             "CREATE TEMP TABLE late AS SELECT (lpad(to_hex(%lld + n), 12, '0') || "
+             "repeat('f', 20))::uuid AS id, n FROM generate_series(1, 2) n;"
+             "INSERT INTO holdfast.messages SELECT id, '' FROM late;"
+             "INSERT INTO holdfast.chunks SELECT id, 0, '' FROM late;"
+             "INSERT INTO holdfast.parts (share, count, id) SELECT 1, 1, id FROM late;"
+             "INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 0, 1 FROM late"
+             " WHERE n = 1",
+             (long long)late_world->old_ms + 5000);
+    run(late_world->other, sql);
+}
+
+/* It is where it is looked for as soon as the range is being retired, and its part is as it was:
+ * who has read it reads it once. */
+static void what_comes_while_survivors_move_moves_too(void **state)
+{
+    struct world *world = late_world = *state;
+    add_mail(world, 0, 30);
+    before_lock = come_late;
+    good(world->database, pg_partition_retire(world->database, &world->settings, NULL), "retire");
+    assert_int_equal(unfinished(world), 11);
+    assert_int_equal(number(world->other, "SELECT count(*) FROM holdfast.kept_messages "
+                                          "JOIN late USING (id)"),
+                     2);
+    assert_int_equal(number(world->other, "SELECT count(*) FROM holdfast.kept_chunks "
+                                          "JOIN late USING (id)"),
+                     2);
+    assert_int_equal(number(world->other, "SELECT count(DISTINCT xid) FROM holdfast.kept_parts "
+                                          "JOIN late USING (id)"),
+                     1);
+    assert_int_equal(rows_of(world, "kept_fates"), 11);
+}
+
+/* What was kept because it had no range then, and was sent once more when it had one. */
+static void what_is_in_both_places_is_kept_once(void **state)
+{
+    struct world *world = *state;
+    size_t retired;
+    add_mail(world, 0, 30);
+    run(world->other,
+        "CREATE TEMP TABLE twin AS SELECT id FROM holdfast.messages ORDER BY id LIMIT 1;"
+        "INSERT INTO holdfast.kept_messages SELECT m.* FROM holdfast.messages m JOIN twin USING "
+        "(id);"
+        "INSERT INTO holdfast.kept_chunks SELECT m.* FROM holdfast.chunks m JOIN twin USING (id);"
+        "INSERT INTO holdfast.kept_parts SELECT m.* FROM holdfast.parts m JOIN twin USING (id);"
+        "INSERT INTO holdfast.kept_fates SELECT m.* FROM holdfast.fates m JOIN twin USING (id)");
+    good(world->database, pg_partition_retire(world->database, &world->settings, &retired),
+         "retire");
+    assert_int_equal(retired, 1);
+    assert_int_equal(unfinished(world), 10);
+    assert_int_equal(rows_of(world, "kept_parts"), 20);
 }
 
 static void fates_in_flight_are_waited_for(void **state)
@@ -558,10 +728,14 @@ int main(void)
         TEST(ranges_are_made_ahead_without_gaps),
         TEST(much_traffic_makes_narrow_ranges),
         TEST(survivors_move_and_the_rest_goes),
+        TEST(what_was_kept_is_gone_through_by_turns),
         TEST(an_outage_stays_where_it_is),
         TEST(no_range_goes_that_a_node_may_have_mail_for),
+        TEST(what_was_just_handed_over_survives),
         TEST(it_may_die_at_each_statement),
         TEST(what_comes_late_is_rescued),
+        TEST(what_comes_while_survivors_move_moves_too),
+        TEST(what_is_in_both_places_is_kept_once),
         TEST(fates_in_flight_are_waited_for),
         TEST(two_may_be_at_it),
     };

@@ -60,6 +60,15 @@ static enum error apply(struct database *database, const struct pg_migration *mi
     return error;
 }
 
+static enum error check(struct database *database, const struct pg_migration *migrations,
+                        size_t count)
+{
+    char problem[DATABASE_ERROR_SIZE];
+    enum error error = pg_schema_check(database, migrations, count, problem);
+    assert_true((error != ERROR_NONE) == (problem[0] != '\0'));
+    return error;
+}
+
 static int clear(void **state)
 {
     struct database *database = connect_as(*state, "postgres");
@@ -91,6 +100,11 @@ static void programs_one_version_apart_live_together(void **state)
 {
     struct database *database = connect_as(*state, "postgres");
     int number;
+    assert_int_equal(check(database, TWO, 1), ERROR_AGAIN);
+    assert_int_equal(apply(database, TWO, 1, &number), ERROR_NONE);
+    assert_int_equal(number, 1);
+    /* Who only looks changes nothing. */
+    assert_int_equal(check(database, TWO, 2), ERROR_AGAIN);
     assert_int_equal(apply(database, TWO, 1, &number), ERROR_NONE);
     assert_int_equal(number, 1);
     assert_int_equal(apply(database, TWO, 2, &number), ERROR_NONE);
@@ -98,6 +112,7 @@ static void programs_one_version_apart_live_together(void **state)
     /* The program before: it goes on, and sees what it stands on. */
     assert_int_equal(apply(database, TWO, 1, &number), ERROR_NONE);
     assert_int_equal(number, 2);
+    assert_int_equal(check(database, TWO, 1), ERROR_NONE);
     database_free(database);
 }
 
@@ -107,6 +122,8 @@ static void a_schema_beyond_us_is_not_touched(void **state)
     int number;
     assert_int_equal(apply(database, BREAKING, 2, &number), ERROR_NONE);
     assert_int_equal(apply(database, BREAKING, 1, &number), ERROR_NEWER);
+    assert_int_equal(check(database, BREAKING, 1), ERROR_NEWER);
+    assert_int_equal(check(database, BREAKING, 2), ERROR_NONE);
     assert_int_equal(apply(database, TWO, 2, &number), ERROR_CORRUPT);
     run(database, "DELETE FROM holdfast.migrations WHERE number = 1");
     assert_int_equal(apply(database, BREAKING, 2, &number), ERROR_CORRUPT);

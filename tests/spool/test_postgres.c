@@ -20,9 +20,8 @@
 
 enum { PATIENCE_MS = 60000, STEP_MS = 10 };
 
-/* Mail of the harness is of 2023: so was what had the first number then. */
-static const char old_mark_sql[] =
-    "INSERT INTO holdfast.order_marks (at, seq) VALUES (to_timestamp(1699999999), 1)";
+/* Mail of the harness is of 2023; what went there at once has its place by the database's clock. */
+static const char of_its_time_sql[] = "UPDATE holdfast.parts SET seq = 1700000000000000";
 
 static int set_up(void **state)
 {
@@ -118,6 +117,7 @@ static void what_comes_while_it_is_away_is_forwarded(void **state)
 {
     struct harness *harness = *state;
     harness_accept(harness, 1, 100);
+    run(of_its_time_sql);
     postgres_stop(harness_server());
     for (uint64_t n = 2; n < 30; n++) {
         harness_accept(harness, n, 100);
@@ -150,7 +150,7 @@ static void a_start_while_it_is_away_keeps_it(void **state)
 {
     struct harness *harness = *state;
     harness_accept(harness, 3, 100);
-    run(old_mark_sql);
+    run(of_its_time_sql);
     postgres_stop(harness_server());
     harness_accept(harness, 6, 100);
     harness_accept(harness, 9, 300000);
@@ -319,6 +319,95 @@ static void a_crash_of_it_loses_and_doubles_nothing(void **state)
     assert_int_equal(harness->damages, 0);
 }
 
+static void submit_message(struct harness *harness, uint64_t n, size_t length, struct told *told)
+{
+    struct arena arena;
+    struct spool_message message;
+    struct buffer content;
+    arena_init(&arena);
+    harness_message(n, &arena, &message);
+    harness_content(n, length, &content);
+    message.header_length = 0;
+    message.body_length = length;
+    spool_batch_begin(harness->spool);
+    assert_int_equal(spool_batch_message(harness->spool, &message, NULL, buffer_slice(&content)),
+                     ERROR_NONE);
+    spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, told);
+    buffer_done(&content);
+    arena_done(&arena);
+}
+
+/* It stays here, and is told of; its companions are in the database. */
+static void one_that_is_refused_stops_no_other(void **state)
+{
+    enum { MANY = 9, UNFIT = 5, LENGTH = 100 };
+    struct harness *harness = *state;
+    struct told told[MANY] = {0};
+    run("ALTER TABLE holdfast.messages ADD CONSTRAINT fit CHECK (length(content) <> 666)");
+    run("ALTER TABLE holdfast.kept_messages ADD CONSTRAINT fit CHECK (length(content) <> 666)");
+    for (uint64_t i = 0; i < MANY; i++) {
+        submit_message(harness, i + 1, i == UNFIT ? 666 : LENGTH, &told[i]);
+    }
+    for (int i = 0; i < MANY; i++) {
+        UNTIL(harness, told[i].done);
+        assert_int_equal(told[i].error, ERROR_NONE);
+    }
+    UNTIL(harness, harness->damages == 1);
+    harness_accept(harness, MANY + 1, LENGTH);
+    assert_int_equal(count(messages_sql), MANY);
+    assert_int_equal(state_of(harness).one_copy, 1);
+    assert_true(state_of(harness).up);
+    run("ALTER TABLE holdfast.messages DROP CONSTRAINT fit");
+    run("ALTER TABLE holdfast.kept_messages DROP CONSTRAINT fit");
+    harness_reopen(harness);
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_int_equal(count(messages_sql), MANY + 1);
+}
+
+struct alone {
+    struct harness *harness;
+    bool done;
+    uint64_t one_copy; /* when it was told */
+};
+
+static void tell_alone(void *context, enum error error, const struct spool_handle *handles,
+                       size_t handle_count)
+{
+    struct alone *alone = context;
+    (void)handles;
+    (void)handle_count;
+    assert_int_equal(error, ERROR_NONE);
+    alone->one_copy = state_of(alone->harness).one_copy;
+    alone->done = true;
+}
+
+/* A group may wait for as many as the one before had, but not until the journal must help out. */
+static void one_that_follows_many_goes_alone(void **state)
+{
+    enum { MANY = 8 };
+    struct harness *harness = *state;
+    struct told told[MANY] = {0};
+    struct alone alone = {.harness = harness};
+    struct arena arena;
+    struct spool_message message;
+    for (int i = 0; i < MANY; i++) {
+        spool_batch_begin(harness->spool);
+        spool_batch_global_note(harness->spool, SLICE_LITERAL("key"), SLICE_LITERAL("x"));
+        spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, &told[i]);
+    }
+    UNTIL(harness, told[MANY - 1].done);
+    arena_init(&arena);
+    harness_message(1, &arena, &message);
+    message.header_length = message.body_length = 0;
+    spool_batch_begin(harness->spool);
+    assert_int_equal(spool_batch_message(harness->spool, &message, NULL, SLICE_EMPTY), ERROR_NONE);
+    spool_batch_submit(harness->spool, SPOOL_SYNCED, tell_alone, &alone);
+    UNTIL(harness, alone.done);
+    assert_int_equal(alone.one_copy, 0);
+    assert_int_equal(count(messages_sql), 1);
+    arena_done(&arena);
+}
+
 static void one_that_is_read_only_is_away(void **state)
 {
     struct harness *harness = *state;
@@ -420,26 +509,138 @@ static void who_would_rather_defer_does(void **state)
     arena_done(&arena);
 }
 
+/* By the database's clock, and not past what the journal would send again after a crash: each
+ * watermark is written down with what was there when it came. */
 static void it_says_how_far_it_has_forwarded(void **state)
 {
     static const char below_sql[] =
-        "SELECT ('x' || substr(replace(below::text, '-', ''), 1, 12))::bit(48)::int8"
-        " FROM holdfast.watermarks WHERE node = 1";
+        "SELECT count(*) FROM holdfast.watermarks WHERE node = 1"
+        " AND ('x' || left(replace(below::text, '-', ''), 12))::bit(48)::int8 / 1000.0"
+        " BETWEEN extract(epoch FROM now()) - 3600 AND extract(epoch FROM now()) - 59";
     struct harness *harness = *state;
-    const int64_t now_ms = id_time_ms(harness_id(0)) + 3600000;
-    harness_accept(harness, 1, 10);
-    spool_keep_copies(harness->spool, 0, now_ms);
+    run("CREATE TABLE IF NOT EXISTS public.said (xid xid8, below uuid); TRUNCATE public.said;"
+        "CREATE OR REPLACE FUNCTION public.say() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN INSERT INTO public.said VALUES (pg_current_xact_id(), new.below);"
+        " RETURN new; END$$;"
+        "CREATE TRIGGER say BEFORE INSERT OR UPDATE ON holdfast.watermarks"
+        " FOR EACH ROW EXECUTE FUNCTION public.say()");
     spool_tick(harness->spool);
-    UNTIL(harness, count("SELECT count(*) FROM holdfast.watermarks") == 1);
-    assert_true(count(below_sql) > now_ms - 3600000 && count(below_sql) < now_ms);
-    harness_reopen(harness);
+    UNTIL(harness, count(below_sql) == 1);
+    spool_close(harness->spool);
     postgres_stop(harness_server());
-    harness_accept(harness, 4, 10);
-    spool_keep_copies(harness->spool, 0, now_ms);
-    spool_tick(harness->spool);
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    load_while_away(harness);
+    harness_accept(harness, 4, 10); /* of 2009 */
+    spool_close(harness->spool);
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    load_while_away(harness);
     postgres_start(harness_server());
     UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_true(count(below_sql) < now_ms); /* never beyond what it has */
+    /* The one that went with it is below it; it goes on when the journal has been synced. */
+    assert_true(count("SELECT count(*) FROM public.said JOIN holdfast.parts p USING (xid)"
+                      " WHERE below <= p.id") > 0);
+    assert_int_equal(count("SELECT count(*) FROM public.said JOIN holdfast.parts p USING (xid)"
+                           " WHERE below > p.id"),
+                     0);
+    for (int i = 0; i < PATIENCE_MS / STEP_MS && count(below_sql) == 0; i++) {
+        spool_tick(harness->spool);
+        harness_pass(harness, STEP_MS);
+    }
+    assert_int_equal(count(below_sql), 1);
+}
+
+/* ---- what the journal gives back late, or twice -------------------------------------------- */
+
+/* What an old connection still has in its pipe is read when its group was written by another. */
+static void a_late_commit_of_a_dead_connection_does_nothing(void **state)
+{
+    struct harness *harness = *state;
+    struct told told = {0};
+    struct spool_handle handle = harness_accept(harness, 2, 100);
+    run("DROP TABLE IF EXISTS public.zombie; CREATE TABLE public.zombie AS"
+        " SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query = 'COMMIT'"
+        " ORDER BY state_change DESC LIMIT 1");
+    pid_t zombie = (pid_t)count("SELECT pid FROM public.zombie");
+    assert_true(zombie > 0);
+    assert_int_equal(kill(zombie, SIGSTOP), 0);
+    spool_batch_begin(harness->spool);
+    spool_batch_note(harness->spool, handle, 0, 7, SLICE_LITERAL("held"));
+    spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, &told);
+    UNTIL(harness, told.done);
+    assert_int_equal(told.error, ERROR_NONE);
+    assert_int_equal(count(notes_sql), 1);
+    assert_int_equal(kill(zombie, SIGCONT), 0);
+    UNTIL(harness,
+          count("SELECT count(*) FROM pg_stat_activity JOIN public.zombie USING (pid)") == 0);
+    assert_int_equal(count(notes_sql), 1);
+    harness_accept(harness, 3, 10); /* and all goes on */
+    assert_int_equal(count(messages_sql), 2);
+    assert_int_equal(state_of(harness).one_copy, 0);
+}
+
+/* The server stood still: its node has answered for this from its journal, and for what came
+ * behind it; so it stands where it was accepted, not where the server goes on. */
+static void what_the_server_writes_late_stands_where_it_was_accepted(void **state)
+{
+    struct harness *harness = *state;
+    harness_accept(harness, 2, 100);
+    assert_int_equal(count("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 0);
+    pid_t writer = (pid_t)count("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                                " AND query = 'COMMIT' ORDER BY state_change DESC LIMIT 1");
+    assert_true(writer > 0);
+    assert_int_equal(kill(writer, SIGSTOP), 0);
+    harness_accept(harness, 3, 100);
+    assert_int_equal(state_of(harness).one_copy, 1);
+    assert_int_equal(kill(writer, SIGCONT), 0);
+    UNTIL(harness, state_of(harness).one_copy == 0);
+    assert_int_equal(count("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 1);
+}
+
+static void copy_journal(const char *from, const char *to)
+{
+    char command[300];
+    snprintf(command, sizeof(command), "rm -rf '%.80s' && cp -a '%.80s' '%.80s'", to, from, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* A power cut takes what the journal had noted last; meanwhile its time has got a partition. */
+static void what_is_forwarded_again_is_there_once(void **state)
+{
+    struct harness *harness = *state;
+    struct arena arena;
+    struct spool_message message;
+    char saved[80], command[100];
+    snprintf(saved, sizeof(saved), "%s.saved", harness->path);
+    run("UPDATE holdfast.partitions SET state = 3");
+    postgres_stop(harness_server());
+    arena_init(&arena);
+    harness_message(3, &arena, &message);
+    spool_batch_begin(harness->spool);
+    assert_int_equal(spool_batch_message(harness->spool, &message, NULL, SLICE_EMPTY), ERROR_NONE);
+    spool_batch_new_note(harness->spool, 0, 7, SLICE_LITERAL("held"));
+    assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
+    spool_close(harness->spool);
+    copy_journal(harness->path, saved);
+    postgres_start(harness_server());
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(harness_try_open(harness), ERROR_NONE);
+        harness_load(harness);
+        UNTIL(harness, state_of(harness).one_copy == 0);
+        assert_int_equal(count(messages_sql), 1);
+        assert_int_equal(count("SELECT count(*) FROM (SELECT id FROM holdfast.parts"
+                               " UNION ALL SELECT id FROM holdfast.kept_parts) p"),
+                         1);
+        assert_int_equal(count("SELECT count(*) FROM (SELECT id FROM holdfast.notes"
+                               " UNION ALL SELECT id FROM holdfast.kept_notes) n"),
+                         1);
+        spool_close(harness->spool);
+        copy_journal(saved, harness->path);
+        run("UPDATE holdfast.partitions SET state = 2");
+    }
+    snprintf(command, sizeof(command), "rm -rf '%s'", saved);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(harness_try_open(harness), ERROR_NONE);
+    arena_done(&arena);
 }
 
 /* What a child does until it is killed: accepts, and says so. */
@@ -522,11 +723,16 @@ int main(void)
         CASE(notes_about_no_message_are_kept_meanwhile),
         CASE(one_that_stands_still_keeps_nobody_waiting),
         CASE(a_crash_of_it_loses_and_doubles_nothing),
+        CASE(one_that_follows_many_goes_alone),
+        CASE(one_that_is_refused_stops_no_other),
         CASE(one_that_is_read_only_is_away),
         CASE(damage_is_told),
         CASE(one_that_is_full_of_connections_is_away),
         CASE(who_would_rather_defer_does),
         CASE(it_says_how_far_it_has_forwarded),
+        CASE(a_late_commit_of_a_dead_connection_does_nothing),
+        CASE(what_the_server_writes_late_stands_where_it_was_accepted),
+        CASE(what_is_forwarded_again_is_there_once),
         CASE(a_node_that_is_killed_loses_and_doubles_nothing),
     };
     if (harness_server() == NULL) {

@@ -10,289 +10,16 @@
 
 #include "spool/reader.h"
 #include "sys/clock.h"
-#include "tests/spool/harness_postgres.h"
+#include "tests/spool/nodes.h"
 #include "tests/sys/postgres.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-enum { PATIENCE_MS = 60000, STEP_MS = 10, LONG_MS = 100000000, PARTS_MAX = 64 };
-
-struct part {
-    struct spool_handle handle;
-    uint64_t n; /* of harness_message() */
-    uint64_t sequence;
-    unsigned elsewhere, fates, notes; /* bits; counted */
-    char last_note[32];
-    int32_t share;
-};
-
-struct node {
-    struct harness harness;
-    struct part parts[PARTS_MAX];
-    size_t count; /* in the order of their coming */
-    int32_t taken[8], left[8];
-    size_t taken_count, left_count;
-    bool stale;
-};
-
-struct world {
-    struct node nodes[2];
-    int32_t share[2];
-};
-
-static struct world *world;
-
-/* ---- what the nodes are told ------------------------------------------------------------- */
-
-static struct part *part_of(struct node *node, struct spool_handle handle)
-{
-    for (size_t i = node->count; i-- > 0;) {
-        if (node->parts[i].handle.index == handle.index) {
-            return &node->parts[i];
-        }
-    }
-    fail_msg("a part that is not known");
-    return NULL;
-}
-
-static void on_message(void *context, struct spool_handle handle,
-                       const struct spool_message *message)
-{
-    struct node *node = context;
-    assert_true(node->count < PARTS_MAX);
-    assert_int_equal(spool_find(node->harness.spool, message->id).index == SPOOL_NO_HANDLE.index,
-                     0);
-    node->parts[node->count++] = (struct part){
-        .handle = handle, .n = message->id.high & 0xffffffff, .sequence = message->sequence};
-}
-
-static void on_fate(void *context, struct spool_handle handle, uint32_t delivery,
-                    enum spool_fate fate)
-{
-    (void)fate;
-    part_of(context, handle)->fates |= 1u << delivery;
-}
-
-static void on_elsewhere(void *context, struct spool_handle handle, uint32_t delivery)
-{
-    part_of(context, handle)->elsewhere |= 1u << delivery;
-}
-
-static void on_note(void *context, struct spool_handle handle, uint32_t delivery, uint16_t kind,
-                    struct slice payload)
-{
-    struct part *part = part_of(context, handle);
-    (void)delivery;
-    (void)kind;
-    part->notes++;
-    snprintf(part->last_note, sizeof(part->last_note), "%.*s", SLICE_PRINT(payload));
-}
-
-static struct spool_loader loader_of(struct node *node)
-{
-    return (struct spool_loader){.context = node,
-                                 .message = on_message,
-                                 .fate = on_fate,
-                                 .note = on_note,
-                                 .elsewhere = on_elsewhere};
-}
-
-/* Recipients of even number are in one share, the others in the other. */
-static struct slice name_of(void *context, const struct spool_message *message, uint32_t delivery,
-                            uint8_t buffer[SPOOL_SHARE_MAX])
-{
-    (void)context;
-    struct slice address = message->recipients[delivery].address;
-    unsigned digit = address.data[slice_find(address, '@') - 1] - (unsigned)'0';
-    int length = snprintf((char *)buffer, SPOOL_SHARE_MAX, "in:%u", digit % 2);
-    return slice_make(buffer, (size_t)length);
-}
-
-static void on_taken(void *context, int32_t share)
-{
-    struct node *node = context;
-    node->taken[node->taken_count++ % 8] = share;
-}
-
-static void on_left(void *context, int32_t share, bool stale)
-{
-    struct node *node = context;
-    node->left[node->left_count++ % 8] = share;
-    node->stale = stale;
-}
-
-/* ---- the world --------------------------------------------------------------------------- */
-
-/* As text, so that it need not be a constant: the answer is kept in a table of its own. */
-static int64_t ask(const char *format, ...)
-{
-    static const char answer_sql[] = "SELECT value FROM pg_temp.answer";
-    char sql[600], statement[400];
-    va_list arguments;
-    const struct database_rows *rows;
-    va_start(arguments, format);
-    vsnprintf(statement, sizeof(statement), format, arguments);
-    va_end(arguments);
-    snprintf(sql, sizeof(sql),
-             "CREATE TEMP TABLE IF NOT EXISTS answer (value int8); DELETE FROM pg_temp.answer;"
-             " WITH w (value) AS (%s) INSERT INTO pg_temp.answer SELECT value FROM w",
-             statement);
-    struct database *database = harness_database();
-    enum database_outcome outcome = database_run(database, sql, PATIENCE_MS);
-    if (outcome != DATABASE_DONE ||
-        database_query(database, answer_sql, NULL, 0, PATIENCE_MS, &rows) != DATABASE_DONE) {
-        fail_msg("%s: %s", statement, database_error(database));
-    }
-    return database_count(rows) > 0 ? database_get_int(rows, 0, 0) : 0;
-}
-
-static void run(const char *sql)
-{
-    assert_int_equal(database_run(harness_database(), sql, PATIENCE_MS), DATABASE_DONE);
-}
-
-static void node_open(struct node *node, uint16_t number)
-{
-    const struct spool_shares shares = {
-        .context = node, .name = name_of, .taken = on_taken, .left = on_left};
-    struct disk *disk;
-    assert_int_equal(disk_open_directory(node->harness.path, &disk), ERROR_NONE);
-    assert_int_equal(harness_open_postgres(&node->harness, disk, number, &shares), ERROR_NONE);
-    const struct spool_loader loader = loader_of(node);
-    bool complete = false;
-    while (!complete) {
-        assert_int_equal(spool_load(node->harness.spool, &loader, &complete), ERROR_NONE);
-    }
-    spool_postgres_lease(node->harness.spool, clock_steady_ms() + LONG_MS);
-}
-
-static void node_new(struct node *node, uint16_t number, struct loop *loop)
-{
-    spool_settings_default(&node->harness.settings);
-    node->harness.settings.segment_bytes = 1 << 20;
-    node->harness.settings.large_bytes = 256 << 10;
-    node->harness.settings.reserve_bytes = 1;
-    node->harness.settings.ready_segments = 1;
-    node->harness.loop = loop;
-    node->harness.kind = HARNESS_POSTGRES;
-    strcpy(node->harness.path, "/tmp/holdfast-spool-XXXXXX");
-    assert_non_null(mkdtemp(node->harness.path));
-    node_open(node, number);
-}
-
-static void pass(void)
-{
-    harness_pass(&world->nodes[0].harness, STEP_MS);
-}
-
-#define UNTIL(condition)                                                                           \
-    do {                                                                                           \
-        for (int waited = 0; waited < PATIENCE_MS / STEP_MS && !(condition); waited++) {           \
-            pass();                                                                                \
-        }                                                                                          \
-        assert_true(condition);                                                                    \
-    } while (false)
-
-/* As who owns does: another token, in the transaction that changes the owner. */
-static int64_t own(struct node *node, int32_t share)
-{
-    return ask("UPDATE holdfast.shares SET owner = %d, token = token + 1 WHERE share = %d"
-               " RETURNING token",
-               (int)(node - world->nodes) + 1, share);
-}
-
-static void take(struct node *node, int32_t share)
-{
-    size_t before = node->taken_count;
-    spool_postgres_take(node->harness.spool, share, own(node, share));
-    UNTIL(node->taken_count > before);
-    assert_int_equal(node->taken[before % 8], share);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    world = calloc(1, sizeof(*world));
-    struct loop *loop = loop_new();
-    harness_tables();
-    node_new(&world->nodes[0], 1, loop);
-    node_new(&world->nodes[1], 2, loop);
-    for (int i = 0; i < 2; i++) {
-        world->share[i] = (int32_t)ask("INSERT INTO holdfast.shares (name, family, part)"
-                                       " VALUES ('in:%d', 'in', %d) RETURNING share",
-                                       i, i);
-        take(&world->nodes[i], world->share[i]);
-    }
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    struct loop *loop = world->nodes[0].harness.loop;
-    for (int i = 0; i < 2; i++) {
-        spool_close(world->nodes[i].harness.spool);
-        world->nodes[i].harness.spool = NULL;
-    }
-    world->nodes[1].harness.loop = NULL;
-    world->nodes[0].harness.loop = NULL;
-    loop_free(loop);
-    harness_done(&world->nodes[0].harness);
-    harness_done(&world->nodes[1].harness);
-    free(world);
-    return 0;
-}
-
-/* Accepted by that node; completions give no handles. */
-static void accept_at(struct node *node, uint64_t n, size_t length)
-{
-    struct arena arena;
-    struct spool_message message;
-    struct buffer content;
-    arena_init(&arena);
-    harness_message(n, &arena, &message);
-    harness_content(n, length, &content);
-    message.body_length = length;
-    spool_batch_begin(node->harness.spool);
-    assert_int_equal(
-        spool_batch_message(node->harness.spool, &message, NULL, buffer_slice(&content)),
-        ERROR_NONE);
-    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
-    assert_int_equal(node->harness.handle_count, 0);
-    buffer_done(&content);
-    arena_done(&arena);
-}
-
-struct told {
-    bool done;
-    enum error error;
-};
-
-static void tell(void *context, enum error error, const struct spool_handle *handles, size_t count)
-{
-    struct told *told = context;
-    (void)handles;
-    (void)count;
-    told->done = true;
-    told->error = error;
-}
-
-static void note(struct node *node, struct spool_handle handle, uint32_t delivery, const char *text,
-                 struct told *told)
-{
-    spool_batch_begin(node->harness.spool);
-    spool_batch_note(node->harness.spool, handle, delivery, 5, slice_from_text(text));
-    spool_batch_submit(node->harness.spool, SPOOL_WRITTEN, tell, told);
-}
-
-static void deliver(struct node *node, struct spool_handle handle, uint32_t delivery)
-{
-    spool_batch_begin(node->harness.spool);
-    spool_batch_taken(node->harness.spool, handle, delivery, SPOOL_DELIVERED, 1,
-                      SLICE_LITERAL("m1"));
-    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
-}
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* ---- tests ------------------------------------------------------------------------------- */
 
@@ -461,6 +188,153 @@ static void an_old_owners_decision_is_refused_and_its_fact_is_not(void **state)
     assert_int_equal(ask("SELECT count(*) FROM holdfast.notes"), 1);
 }
 
+static void fact(struct node *node, uint64_t n, uint32_t delivery)
+{
+    spool_batch_fact(node->harness.spool, harness_id(n), delivery, SPOOL_DELIVERED, 1,
+                     SLICE_LITERAL("m1"));
+}
+
+static void a_fact_needs_no_part(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    accept_at(a, 2, 10); /* three recipients: 20 and 22 are a's, 21 is b's */
+    accept_at(a, 5, 10); /* 50, 51, 52 */
+    UNTIL(a->count == 2 && b->count == 2);
+    spool_batch_begin(b->harness.spool);
+    fact(b, 2, 0); /* in the other's part */
+    fact(b, 2, 1); /* in its own */
+    fact(b, 5, 2);
+    assert_int_equal(harness_submit(&b->harness, SPOOL_SYNCED), ERROR_NONE);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.fates WHERE server = 'm1'"), 3);
+    assert_int_equal(spool_find(b->harness.spool, harness_id(2)).index, SPOOL_NO_HANDLE.index);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.notes"), 0);
+    take(b, world->share[0]); /* and who loads the part then has them */
+    assert_int_equal(b->count, 4);
+    assert_int_equal(b->parts[2].n, 2);
+    assert_int_equal(b->parts[2].fates, 1);
+    assert_int_equal(b->parts[3].fates, 4);
+}
+
+/* Two parts of one message here: each delivery is found in its own. */
+static void each_delivery_is_found_in_its_part(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    take(a, world->share[1]);
+    accept_at(a, 2, 10);
+    UNTIL(a->count == 2);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct spool_handle handle = spool_find_delivery(a->harness.spool, harness_id(2), i);
+        assert_int_equal((part_of(a, handle)->elsewhere >> i) & 1, 0);
+    }
+    assert_int_equal(spool_find_delivery(a->harness.spool, harness_id(2), 3).index,
+                     SPOOL_NO_HANDLE.index);
+}
+
+static void note_common(struct node *node, struct slice payload)
+{
+    spool_batch_begin(node->harness.spool);
+    spool_batch_global_note(node->harness.spool, SLICE_LITERAL("common/a"), payload);
+    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
+}
+
+/* What was noted during an outage is written late. */
+static void of_ordered_notes_the_greater_stays(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    static const char second[] =
+        "SELECT get_byte(payload, 1) FROM holdfast.globals WHERE node = 0 AND key = 'common/a'";
+    note_common(a, SLICE_LITERAL("\x02\x05 first"));
+    assert_int_equal(ask(second), 5);
+    note_common(b, SLICE_LITERAL("\x02\x04 late"));
+    assert_int_equal(ask(second), 5);
+    note_common(b, SLICE_LITERAL("\x02\x06 later"));
+    assert_int_equal(ask(second), 6);
+    note_common(a, SLICE_LITERAL("\x01\x01 unordered"));
+    assert_int_equal(ask(second), 1);
+}
+
+/* What the node's journal still has is the place for its facts, too. */
+static void a_fact_about_no_part_is_kept_while_the_database_is_away(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    postgres_stop(harness_server());
+    accept_at(a, 4, 10); /* 40, 41 */
+    spool_batch_begin(a->harness.spool);
+    fact(a, 4, 1); /* the other's */
+    assert_int_equal(harness_submit(&a->harness, SPOOL_SYNCED), ERROR_NONE);
+    spool_close(a->harness.spool);
+    postgres_start(harness_server());
+    node_open(a, 1);
+    take(a, world->share[0]);
+    UNTIL(ask("SELECT count(*) FROM holdfast.fates WHERE delivery = 1 AND server = 'm1'") == 1);
+    UNTIL(ask("SELECT count(*) FROM holdfast.parts") == 2);
+}
+
+static void add_about(struct node *node, uint64_t n, struct spool_handle about)
+{
+    struct arena arena;
+    struct spool_message message;
+    arena_init(&arena);
+    harness_message(n, &arena, &message);
+    message.body_length = 5;
+    assert_int_equal(
+        spool_batch_message(node->harness.spool, &message, NULL, SLICE_LITERAL("hello")),
+        ERROR_NONE);
+    if (about.index != SPOOL_NO_HANDLE.index) {
+        spool_batch_about(node->harness.spool, about);
+    }
+    arena_done(&arena);
+}
+
+/* A batch that decides of two shares, one of which is another's meanwhile. */
+static void only_what_is_not_ours_is_refused(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    take(a, world->share[1]);
+    accept_at(a, 2, 10);
+    UNTIL(a->count == 2);
+    struct spool_handle old = spool_find_delivery(a->harness.spool, harness_id(2), 0);
+    struct spool_handle ours = spool_find_delivery(a->harness.spool, harness_id(2), 1);
+    take(&world->nodes[1], world->share[0]);
+    spool_batch_begin(a->harness.spool);
+    add_about(a, 3, old);
+    add_about(a, 6, ours);
+    spool_batch_fate(a->harness.spool, old, 0, SPOOL_BOUNCED);
+    spool_batch_fate(a->harness.spool, ours, 1, SPOOL_BOUNCED);
+    assert_int_equal(harness_submit(&a->harness, SPOOL_SYNCED), ERROR_DENIED);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.fates"), 1);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.fates WHERE delivery = 1"), 1);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.messages"), 2);
+    assert_int_equal(spool_find_delivery(a->harness.spool, harness_id(2), 1).index,
+                     SPOOL_NO_HANDLE.index); /* it has ended here, too */
+}
+
+/* With a message that may tell of any of them none is stored. */
+static void with_a_message_about_nothing_all_of_it_is_refused(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    take(a, world->share[1]);
+    accept_at(a, 2, 10);
+    UNTIL(a->count == 2);
+    struct spool_handle old = spool_find_delivery(a->harness.spool, harness_id(2), 0);
+    struct spool_handle ours = spool_find_delivery(a->harness.spool, harness_id(2), 1);
+    take(&world->nodes[1], world->share[0]);
+    spool_batch_begin(a->harness.spool);
+    add_about(a, 3, SPOOL_NO_HANDLE);
+    spool_batch_fate(a->harness.spool, old, 0, SPOOL_BOUNCED);
+    spool_batch_fate(a->harness.spool, ours, 1, SPOOL_BOUNCED);
+    assert_int_equal(harness_submit(&a->harness, SPOOL_SYNCED), ERROR_DENIED);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.fates"), 0);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.messages"), 1);
+    assert_int_equal(spool_fate_of(a->harness.spool, ours, 1), 0); /* open again */
+}
+
 static void a_share_that_is_left_goes_with_its_handles(void **state)
 {
     (void)state;
@@ -561,7 +435,115 @@ static void others_are_told_that_there_is_something(void **state)
     run("UNLISTEN *");
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+/* Turns each bit of the message's content in the journal; a second time: they are as before. */
+static void spoil(const struct harness *harness, uint64_t n, size_t length)
+{
+    struct buffer want;
+    bool found = false;
+    harness_content(n, length, &want);
+    for (int turned = 0; turned < 2 && !found; turned++) {
+        DIR *directory = opendir(harness->path);
+        struct dirent *entry;
+        assert_non_null(directory);
+        while ((entry = readdir(directory)) != NULL && !found) {
+            struct stat status;
+            int file = openat(dirfd(directory), entry->d_name, O_RDWR);
+            if (file < 0 || fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+                close(file);
+                continue;
+            }
+            uint8_t *bytes = malloc((size_t)status.st_size + 1);
+            assert_int_equal(pread(file, bytes, (size_t)status.st_size, 0), status.st_size);
+            uint8_t *at = memmem(bytes, (size_t)status.st_size, want.data, want.length);
+            if (at != NULL) {
+                found = true;
+                for (size_t i = 0; i < length; i++) {
+                    at[i] ^= 0xff;
+                }
+                assert_int_equal(pwrite(file, at, length, at - bytes), length);
+            }
+            free(bytes);
+            close(file);
+        }
+        closedir(directory);
+        for (size_t i = 0; i < length; i++) {
+            want.data[i] ^= 0xff;
+        }
+    }
+    assert_true(found);
+    buffer_done(&want);
+}
+
+/* It was answered 250, and nobody else has it. */
+static void what_cannot_be_read_is_kept_until_it_can(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    struct spool_state status;
+    struct spool_postgres_state postgres;
+    accept_at(a, 9, 10);
+    UNTIL(a->count == 1);
+    postgres_pause(harness_server());
+    accept_at(a, 3, 100); /* it is on its way */
+    postgres_kill(harness_server());
+    spoil(&a->harness, 3, 100);
+    postgres_start(harness_server());
+    accept_at(a, 6, 100);
+    UNTIL(a->count == 2);
+    assert_int_equal(a->parts[1].n, 6);
+    spool_status(a->harness.spool, &status);
+    assert_int_equal(status.quarantined, 1);
+    /* Also after a start. */
+    for (int i = 0; i < 2; i++) {
+        harness_settle(&a->harness);
+        spool_close(a->harness.spool);
+        node_open(a, 1);
+        spool_postgres_status(a->harness.spool, &postgres);
+        assert_int_equal(postgres.one_copy, 1);
+        assert_int_equal(ask("SELECT count(*) FROM holdfast.messages"), 2);
+    }
+    spool_close(a->harness.spool);
+    spoil(&a->harness, 3, 100);
+    node_open(a, 1);
+    UNTIL(ask("SELECT count(*) FROM holdfast.messages") == 3);
+    UNTIL((spool_postgres_status(a->harness.spool, &postgres), postgres.one_copy) == 0);
+}
+
+/* Somebody has it already when it is written down as new (RESCUE in pg_retire.c). */
+static void what_is_followed_twice_is_there_once(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    accept_at(a, 3, 10);
+    UNTIL(a->count == 1);
+    run("UPDATE holdfast.parts SET xid = pg_current_xact_id()");
+    accept_at(a, 6, 10);
+    UNTIL(a->count == 2);
+    assert_int_equal(a->parts[1].n, 6);
+    /* And when it is finished there. */
+    deliver(a, a->parts[0].handle, 0);
+    run("UPDATE holdfast.parts SET xid = pg_current_xact_id()");
+    accept_at(a, 9, 10);
+    UNTIL(a->count == 3);
+    assert_int_equal(a->parts[2].n, 9);
+}
+
+/* Ids are made when a message begins. This one took so long that its time is being left. */
+static void mail_that_was_slow_goes_where_its_range_went(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    spool_tick(a->harness.spool);
+    UNTIL(ask("SELECT count(*) FROM holdfast.watermarks WHERE node = 1") == 1);
+    run("UPDATE holdfast.partitions SET state = 3");
+    accept_at(a, 3, 300000);
+    UNTIL(a->count == 1);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.kept_messages"), 1);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.messages"), 0);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.chunks"), 0);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
 
 int main(void)
 {
@@ -570,10 +552,19 @@ int main(void)
         CASE(what_another_accepted_is_fetched),
         CASE(a_dead_nodes_share_is_loaded_by_the_next),
         CASE(an_old_owners_decision_is_refused_and_its_fact_is_not),
+        CASE(a_fact_needs_no_part),
+        CASE(each_delivery_is_found_in_its_part),
+        CASE(of_ordered_notes_the_greater_stays),
+        CASE(a_fact_about_no_part_is_kept_while_the_database_is_away),
+        CASE(only_what_is_not_ours_is_refused),
+        CASE(with_a_message_about_nothing_all_of_it_is_refused),
         CASE(a_share_that_is_left_goes_with_its_handles),
         CASE(a_late_commit_is_seen),
         CASE(without_a_lease_nothing_is_decided),
         CASE(what_a_node_kept_comes_to_the_owner_with_it),
+        CASE(what_cannot_be_read_is_kept_until_it_can),
+        CASE(what_is_followed_twice_is_there_once),
+        CASE(mail_that_was_slow_goes_where_its_range_went),
         CASE(others_are_told_that_there_is_something),
     };
     if (harness_server() == NULL) {

@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which page the reader reads next, on the loop: taking shares and following what came to those
+ * that are ours.
+ *
+ * Taking. The first of all shares that are to be taken come together, so that these are here soon,
+ * whatever the others hold; then they have a page each by turns. Following has every other page.
+ * The first page of a share says from which transaction on it is followed (from_xid): all before it
+ * are over, so the share's pages have their parts. Those after it come by following, which goes
+ * back there when the share has been taken; not earlier, for they must not overtake what is older.
+ *
+ * Following. Parts are read below the oldest transaction that is still under way, so no commit
+ * comes late into what has been read. That holds for one server. When the reader meets another one,
+ * or one whose transactions count less, then it may have other mail than the one before, with ids
+ * of transactions that were passed long ago: following goes on from where that one is, and each
+ * share of ours is looked through once more from the start. When it meets the same one on a new
+ * connection, that may have lost its last moments (a crash, commits that nobody waited for) and use
+ * their ids again: following goes back by PG_TRAIL_MS. Parts that are known are passed over
+ * (pg_load.c), so reading again costs time and does no harm.
+ */
+#include "spool/pg_page.h"
+#include "sys/clock.h"
+
+#include <stdlib.h>
+
+/* ---- which shares are being taken ----------------------------------------------------------- */
+
+enum error pg_load_begin(struct pg_spool *pg, struct pg_share *share)
+{
+    share->begun = false;
+    share->at = (struct pg_place){0};
+    struct pg_share *const *takes = (const void *)pg->takes.data;
+    for (size_t i = 0; i < pg->takes.length / sizeof(*takes); i++) {
+        if (takes[i] == share) {
+            return ERROR_NONE;
+        }
+    }
+    buffer_append(&pg->takes, slice_make(&share, sizeof(share)));
+    if (pg->takes.failed) {
+        pg->takes.failed = false;
+        return ERROR_MEMORY;
+    }
+    return ERROR_NONE;
+}
+
+void pg_load_stop(struct pg_spool *pg, struct pg_share *share)
+{
+    struct pg_share **takes = (void *)pg->takes.data;
+    size_t count = pg->takes.length / sizeof(*takes), kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (takes[i] != share) {
+            takes[kept++] = takes[i];
+        }
+    }
+    pg->takes.length = kept * sizeof(*takes);
+}
+
+static struct pg_head *heads_of(const struct pg_page *page, size_t *ret_count)
+{
+    *ret_count = page->heads.length / sizeof(struct pg_head);
+    return (struct pg_head *)(void *)page->heads.data;
+}
+
+bool pg_load_is_at(const struct pg_spool *pg, const struct pg_share *share)
+{
+    size_t count = 0;
+    const struct pg_head *heads = pg->page == NULL ? NULL : heads_of(pg->page, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (heads[i].share == share) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The next one has its turn. */
+static void turn(struct pg_spool *pg, struct pg_share *share)
+{
+    size_t before = pg->takes.length;
+    pg_load_stop(pg, share);
+    if (pg->takes.length < before) {
+        buffer_append(&pg->takes, slice_make(&share, sizeof(share))); /* there is room */
+    }
+}
+
+/* ---- where following is --------------------------------------------------------------------- */
+
+static void follow_from(struct pg_spool *pg, uint64_t xid)
+{
+    pg->followed_xid = xid;
+    pg->follow_until_xid = 0;
+    pg->follow_after = (struct pg_place){0};
+}
+
+static void follow_back_to(struct pg_spool *pg, uint64_t xid)
+{
+    if (pg->followed_xid == 0 || pg->followed_xid > xid) {
+        follow_from(pg, xid);
+    }
+    pg->follow_after = (struct pg_place){0};
+    pg->follow_until_xid = 0;
+    pg->follow_asked = true;
+}
+
+static void keep_trail(struct pg_spool *pg, bool anew)
+{
+    int64_t now_ms = clock_steady_ms();
+    if (anew || pg->trail[0] == 0) {
+        pg->trail[0] = pg->trail[1] = pg->followed_xid;
+        pg->trail_ms = now_ms;
+    } else if (now_ms - pg->trail_ms >= PG_TRAIL_MS) {
+        pg->trail[0] = pg->trail[1];
+        pg->trail[1] = pg->followed_xid;
+        pg->trail_ms = now_ms;
+    }
+}
+
+static void other_session(struct pg_spool *pg)
+{
+    size_t cursor = 0;
+    struct pg_share *share;
+    uint64_t from = pg->trail[0];
+    while (from != 0 && (share = map_next(&pg->numbers, &cursor)) != NULL) {
+        share->from_xid = share->from_xid < from ? share->from_xid : from;
+    }
+    if (from != 0) {
+        follow_back_to(pg, from);
+    }
+}
+
+static void other_server(struct pg_spool *pg, uint64_t xmin)
+{
+    size_t cursor = 0;
+    struct pg_share *share;
+    while ((share = map_next(&pg->numbers, &cursor)) != NULL) {
+        share->from_xid = xmin;
+        if (!share->owned && !share->taking) {
+            continue;
+        }
+        share->anew = share->owned;
+        if (pg_load_begin(pg, share) != ERROR_NONE) {
+            abort(); /* what is in the queue must not be overlooked */
+        }
+    }
+    if (pg->followed_xid != 0) {
+        follow_from(pg, xmin);
+        pg->follow_asked = true;
+        keep_trail(pg, true);
+    }
+    pg_locals_heard(pg, UINT64_MAX);
+}
+
+/* False: what the page brings does not go on from what was read before. */
+static bool is_as_before(struct pg_spool *pg, const struct pg_page *page)
+{
+    if (page->xmin == 0) {
+        return true; /* it does not say */
+    }
+    bool first = pg->session == 0;
+    bool server = page->server == pg->server && page->xmin >= pg->followed_xid;
+    bool session = page->session == pg->session;
+    pg->server = page->server;
+    pg->session = page->session;
+    if (!first && !server) {
+        other_server(pg, page->xmin);
+    } else if (!first && !session) {
+        other_session(pg);
+    }
+    return first || (server && session);
+}
+
+/* ---- pages ------------------------------------------------------------------------------- */
+
+/* Parts that were followed already need not be looked at again. */
+static void share_taken(struct pg_spool *pg, struct pg_share *share)
+{
+    size_t cursor = 0;
+    struct pg_share *other;
+    pg_load_stop(pg, share);
+    if (!pg->shared) {
+        pg->load_complete = true;
+        return;
+    }
+    if (share->anew) {
+        share->anew = false;
+        return;
+    }
+    while ((other = map_next(&pg->numbers, &cursor)) != NULL) {
+        if (other->owned && other->from_xid < pg->followed_xid) {
+            other->from_xid = pg->followed_xid;
+        }
+    }
+    follow_back_to(pg, share->from_xid);
+    keep_trail(pg, false);
+    share->taking = false;
+    share->owned = true;
+    pg->shares.taken(pg->shares.context, share->number);
+}
+
+static bool is_wanted(const struct pg_share *share)
+{
+    return share->owned || share->taking;
+}
+
+static void share_loaded(struct pg_spool *pg, struct pg_page *page)
+{
+    size_t count;
+    const struct pg_head *heads = heads_of(page, &count);
+    const struct pg_row *rows = (const void *)page->rows.data;
+    for (size_t i = 0; i < count; i++) {
+        struct pg_share *share = heads[i].share;
+        if (!share->begun && !share->anew) {
+            share->from_xid = page->xmin;
+        }
+        share->begun = true;
+        share->at = heads[i].after;
+    }
+    for (size_t i = 0; i < page->rows.length / sizeof(*rows); i++) {
+        struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
+        if (is_wanted(share) && !share->leaving) {
+            pg_load_row(pg, share, &rows[i]);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (heads[i].looked_at < (size_t)page->limit && is_wanted(heads[i].share)) {
+            share_taken(pg, heads[i].share);
+        } else {
+            turn(pg, heads[i].share);
+        }
+    }
+}
+
+static bool submit(struct pg_spool *pg, struct pg_page *page);
+
+/* Of what is known nothing more is read. True: the page is on its way again, for the rest. */
+static bool keys_loaded(struct pg_spool *pg, struct pg_page *page)
+{
+    struct pg_row *rows = (void *)page->rows.data;
+    size_t count = page->rows.length / sizeof(*rows), kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
+        if (pg_part_find(pg, rows[i].id, share) == STORED_NONE) {
+            rows[kept++] = rows[i];
+        }
+    }
+    page->rows.length = kept * sizeof(*rows);
+    if (kept == 0) {
+        share_loaded(pg, page);
+        return false;
+    }
+    page->kind = PG_PAGE_ROWS;
+    return submit(pg, page);
+}
+
+static bool is_waiting(const struct pg_spool *pg, const struct pg_late *late)
+{
+    const struct pg_late *waiting = (const void *)pg->lates.data;
+    for (size_t i = 0; i < pg->lates.length / sizeof(*waiting); i++) {
+        if (id_equal(waiting[i].id, late->id) && waiting[i].delivery == late->delivery) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Again and again until its fate is known: what is in flight may be waited for. */
+static void tell_lates(struct pg_spool *pg)
+{
+    struct pg_late *lates = (void *)pg->lates.data;
+    size_t count = pg->lates.length / sizeof(*lates), kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct pg_share *share = map_get(&pg->numbers, (uint64_t)lates[i].share);
+        if (share != NULL && share->owned && !share->leaving &&
+            pg_load_late(pg, share, lates[i].id, lates[i].delivery, lates[i].fate)) {
+            lates[kept++] = lates[i];
+        }
+    }
+    pg->lates.length = kept * sizeof(*lates);
+}
+
+static void followed(struct pg_spool *pg, struct pg_page *page)
+{
+    const struct pg_row *rows = (const void *)page->rows.data;
+    const struct pg_late *lates = (const void *)page->lates.data;
+    size_t count = page->rows.length / sizeof(*rows);
+    for (size_t i = 0; i < count; i++) {
+        struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
+        if (share != NULL && share->owned && !share->leaving && rows[i].xid >= share->from_xid) {
+            pg_load_row(pg, share, &rows[i]);
+        }
+    }
+    for (size_t i = 0; i < page->lates.length / sizeof(*lates); i++) {
+        if (!is_waiting(pg, &lates[i])) {
+            buffer_append(&pg->lates, slice_make(&lates[i], sizeof(lates[i])));
+        }
+    }
+    if (pg->lates.failed) {
+        abort(); /* it would be delivered again */
+    }
+    tell_lates(pg);
+    if (page->looked_at == (size_t)page->limit) {
+        pg->follow_until_xid = page->until_xid;
+        pg->follow_after = page->after;
+        pg->follow_asked = true;
+        return;
+    }
+    follow_from(pg, page->until_xid);
+    keep_trail(pg, false);
+    pg_locals_heard(pg, pg->followed_xid);
+}
+
+/* What a slow link does not bring in time is asked for in smaller pages, down to one part. */
+static int32_t page_limit(const struct pg_spool *pg)
+{
+    return PG_PAGE >> pg->page_halvings > 0 ? PG_PAGE >> pg->page_halvings : 1;
+}
+
+static void page_failed(struct pg_spool *pg, const struct pg_page *page)
+{
+    size_t count;
+    const struct pg_head *heads = heads_of(page, &count);
+    pg->page_failed = true;
+    pg->breaks++;
+    pg->page_halvings += count <= 1 && page_limit(pg) > 1;
+    if (page->kind == PG_PAGE_FOLLOW) {
+        pg->follow_asked = true;
+    } else if (count == 1) {
+        turn(pg, heads[0].share); /* others may have more luck */
+    } else if (count > 1) {
+        pg->one_by_one = true;
+    }
+    loop_timer_set(pg->follow, PG_AGAIN_MS);
+}
+
+/* True: the page is kept. */
+static bool page_loaded(struct pg_spool *pg, struct pg_page *page)
+{
+    if (page->kind == PG_PAGE_GLOBALS) {
+        pg_load_globals(pg, page);
+    } else if (page->kind == PG_PAGE_NOTIFY || !is_as_before(pg, page)) {
+        /* That is all. */
+    } else if (page->kind == PG_PAGE_FOLLOW) {
+        followed(pg, page);
+    } else if (page->kind == PG_PAGE_KEYS) {
+        return keys_loaded(pg, page);
+    } else {
+        share_loaded(pg, page);
+    }
+    return false;
+}
+
+static void page_done(void *context)
+{
+    struct pg_page *page = context;
+    struct pg_spool *pg = page->pg;
+    bool kept = false;
+    pg->page = NULL;
+    if (page->outcome != DATABASE_DONE) {
+        page_failed(pg, page);
+    } else {
+        pg->page_failed = pg->ask_failed = false;
+        pg->page_halvings -= page->limit > 0 && pg->page_halvings > 0;
+        pg_ended_sort(pg);
+        kept = !pg->ending && page_loaded(pg, page);
+    }
+    if (kept) {
+        return;
+    }
+    bool failed = page->outcome != DATABASE_DONE;
+    pg_page_free(page);
+    buffer_clear(&pg->ended);
+    if (pg->shared && !pg->ending && !failed) {
+        pg_load_next(pg);
+        pg_pump_later(pg); /* who is to be left may have waited for the page */
+    }
+}
+
+static bool submit(struct pg_spool *pg, struct pg_page *page)
+{
+    if (page == NULL || page->shares.failed || page->heads.failed ||
+        worker_submit(pg->reader, pg_page_run, page_done, page) != ERROR_NONE) {
+        return false;
+    }
+    pg->page = page;
+    return true;
+}
+
+static void add_head(struct pg_page *page, struct pg_share *share)
+{
+    const struct pg_head head = {.share = share, .number = share->number, .after = share->at};
+    buffer_append(&page->heads, slice_make(&head, sizeof(head)));
+    buffer_append(&page->shares, slice_make(&share->number, sizeof(share->number)));
+}
+
+/* The next one, or the first of all that have not begun: so all have soon. */
+static struct pg_page *share_page(struct pg_spool *pg)
+{
+    struct pg_share *const *takes = (const void *)pg->takes.data;
+    struct pg_share *first = pg->shared ? takes[0] : pg->only;
+    struct pg_page *page = pg_page_new(pg, first->anew ? PG_PAGE_KEYS : PG_PAGE_SHARE);
+    if (page == NULL) {
+        return NULL;
+    }
+    page->limit = page_limit(pg);
+    add_head(page, first);
+    if (pg->shared && !first->begun && !first->anew && !pg->one_by_one) {
+        size_t count = pg->takes.length / sizeof(*takes), heads = 1;
+        page->limit = PG_PAGE_FIRST;
+        for (size_t i = 1; i < count && heads < PG_PAGE / PG_PAGE_FIRST; i++) {
+            if (!takes[i]->begun && !takes[i]->anew) {
+                add_head(page, takes[i]);
+                heads++;
+            }
+        }
+    }
+    return page;
+}
+
+static struct pg_page *follow_page(struct pg_spool *pg)
+{
+    struct pg_page *page = pg_page_new(pg, PG_PAGE_FOLLOW);
+    size_t cursor = 0;
+    struct pg_share *share;
+    while (page != NULL && (share = map_next(&pg->numbers, &cursor)) != NULL) {
+        if (share->owned) {
+            buffer_append(&page->shares, slice_make(&share->number, sizeof(share->number)));
+        }
+    }
+    if (page != NULL) {
+        page->from_xid = pg->followed_xid;
+        page->until_xid = pg->follow_until_xid;
+        page->after = pg->follow_after;
+        page->limit = page_limit(pg);
+    }
+    return page;
+}
+
+static bool ask(struct pg_spool *pg, struct pg_page *page)
+{
+    bool asked = submit(pg, page);
+    if (!asked) {
+        pg_page_free(page);
+    }
+    return asked;
+}
+
+static bool owns_any(const struct pg_spool *pg)
+{
+    size_t cursor = 0;
+    const struct pg_share *share;
+    while ((share = map_next(&pg->numbers, &cursor)) != NULL) {
+        if (share->owned) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Following and taking by turns. False: memory. */
+static bool ask_for_mail(struct pg_spool *pg)
+{
+    pg->one_by_one &= pg->takes.length > 0;
+    bool owns = owns_any(pg), follow = pg->follow_asked && pg->followed_xid != 0 && owns;
+    if (!owns && pg->takes.length == 0) {
+        pg_locals_heard(pg, UINT64_MAX); /* nothing of it will come */
+    }
+    if (follow && (pg->follow_next || pg->takes.length == 0)) {
+        pg->follow_next = pg->follow_asked = false;
+        pg->looked_ms = clock_steady_ms();
+        return ask(pg, follow_page(pg));
+    }
+    if (pg->takes.length > 0) {
+        pg->follow_next = true;
+        return ask(pg, share_page(pg));
+    }
+    return true;
+}
+
+void pg_load_next(struct pg_spool *pg)
+{
+    if (pg->page != NULL || pg->page_failed || !pg->shared || pg->ending || !pg->journal_loaded ||
+        !pg_has_joined(pg)) {
+        return;
+    }
+    bool asked = true;
+    if (!pg->globals_loaded || clock_steady_ms() - pg->globals_ms >= PG_GLOBALS_MS) {
+        asked = ask(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
+    } else if (pg->notify_asked) {
+        pg->notify_asked = false;
+        asked = ask(pg, pg_page_new(pg, PG_PAGE_NOTIFY));
+    } else {
+        asked = ask_for_mail(pg);
+    }
+    if (!asked || pg->page == NULL) {
+        loop_timer_set(pg->follow, asked ? PG_POLL_MS : PG_AGAIN_MS);
+    }
+}
+
+void pg_follow_now(void *context)
+{
+    struct pg_spool *pg = context;
+    pg->follow_asked = true;
+    pg->page_failed = false;
+    pg_load_next(pg);
+}
+
+void pg_follow_soon(struct pg_spool *pg)
+{
+    if (pg->shared && !pg->page_failed && !pg->ending) {
+        int64_t rest_ms = pg->looked_ms + PG_PACE_MS - clock_steady_ms();
+        loop_timer_set(pg->follow, rest_ms > 0 ? rest_ms : 0);
+    }
+}
+
+void pg_notify_soon(struct pg_spool *pg)
+{
+    pg->notify_asked = pg->shared;
+    pg_follow_soon(pg);
+}
+
+void spool_postgres_follow(struct spool *spool)
+{
+    pg_follow_soon(pg_of(spool));
+}
+
+void pg_load_free(struct pg_spool *pg)
+{
+    buffer_done(&pg->takes);
+    buffer_done(&pg->lates);
+    buffer_done(&pg->ended);
+    buffer_done(&pg->awaiting);
+    buffer_done(&pg->loaded);
+}
+
+/* ---- spool_load() ------------------------------------------------------------------------ */
+
+static enum error page_now(struct pg_spool *pg, struct pg_page *page)
+{
+    if (!ask(pg, page)) {
+        return ERROR_MEMORY;
+    }
+    worker_drain(pg->reader);
+    return pg->page_failed ? ERROR_AGAIN : ERROR_NONE;
+}
+
+/* Without shares: what is in the journal alone goes first, so that it stands where it belongs. */
+static bool is_forwarding(const struct pg_spool *pg)
+{
+    return pg->forward_at * sizeof(uint32_t) < pg->forward.length;
+}
+
+enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool *ret_complete)
+{
+    struct pg_spool *pg = pg_of(spool);
+    enum error error = ERROR_NONE;
+    pg->loader = *loader;
+    *ret_complete = false;
+    if (!pg->journal_loaded) {
+        return pg_local_load(pg, &pg->journal_loaded);
+    }
+    if (!pg->globals_loaded && !pg->shared) {
+        return page_now(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
+    }
+    if (!pg->shared && !pg->load_complete) {
+        if (is_forwarding(pg)) {
+            pg_drain(pg);
+        }
+        error = is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg));
+    }
+    pg_load_next(pg);
+    *ret_complete = error == ERROR_NONE && (pg->shared || pg->load_complete);
+    return error;
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a node has read from the database and cannot be sure of any more: another server, an older
+ * state of it, a new connection, what an earlier owner tells late.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "spool/pg_internal.h"
+#include "tests/spool/nodes.h"
+#include "tests/sys/postgres.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { AWAY = 7777 }; /* a share that nobody owns */
+
+#define BEGIN "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0;"
+
+static void copy(const char *from, const char *to)
+{
+    char command[1400];
+    snprintf(command, sizeof(command), "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* Accepted, but no owner has heard of it: it lies in no share that is anybody's. */
+static void accept_unheard(struct node *node, uint64_t n)
+{
+    run(BEGIN "SELECT pg_current_xact_id()"); /* nobody reads beyond this */
+    accept_at(node, n, 10);
+    run("UPDATE holdfast.parts SET share = %d WHERE id = '%016llx%016llx'; COMMIT", AWAY,
+        (unsigned long long)harness_id(n).high, (unsigned long long)harness_id(n).low);
+}
+
+static void end_sessions(void)
+{
+    (void)ask("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+              " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()");
+}
+
+/* An owner that follows has seen all that was committed until now. */
+static void follow_past(struct node *node, uint64_t n)
+{
+    accept_at(node, n, 10);
+    UNTIL(part_with(node, n) != NULL);
+}
+
+/* ---- another server -------------------------------------------------------------------------- */
+
+static void a_server_of_older_transactions_is_read_from_the_start(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    char before[300];
+    const char *data = postgres_directory(harness_server());
+    snprintf(before, sizeof(before), "%s-before", data);
+    follow_past(a, 3);
+    accept_unheard(a, 12);
+    postgres_stop(harness_server());
+    copy(data, before);
+    postgres_start(harness_server());
+    run("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$");
+    follow_past(a, 6);
+    postgres_stop(harness_server());
+    copy(before, data);
+    postgres_start(harness_server());
+    run("UPDATE holdfast.parts SET share = %d WHERE share = %d", world->share[0], AWAY);
+    accept_at(a, 9, 10);
+    UNTIL(part_with(a, 9) != NULL);
+    UNTIL(part_with(a, 12) != NULL);
+    follow_past(a, 15);
+    assert_int_equal(a->count, 5); /* each of them once */
+    deliver(a, part_with(a, 3)->handle, 0);
+    deliver(a, part_with(a, 12)->handle, 0);
+}
+
+/* A crash may forget transactions that nobody waited for, and use their numbers again. */
+static void on_a_new_connection_following_goes_back(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    accept_unheard(a, 12);
+    follow_past(a, 3);
+    run("UPDATE holdfast.parts SET share = %d WHERE share = %d", world->share[0], AWAY);
+    follow_past(a, 6);
+    assert_null(part_with(a, 12));
+    deliver(a, part_with(a, 3)->handle, 0);
+    end_sessions();
+    UNTIL(part_with(a, 12) != NULL);
+    follow_past(a, 9);
+    assert_int_equal(a->count, 4);
+}
+
+static void what_ends_while_it_is_read_again_stays_so(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    follow_past(a, 3);
+    run(BEGIN "LOCK TABLE holdfast.notes"); /* the last that is read of a page */
+    end_sessions();
+    UNTIL(ask("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0);
+    deliver(a, part_with(a, 3)->handle, 0);
+    run("COMMIT");
+    follow_past(a, 6);
+    assert_int_equal(parts_with(a, 3), 1);
+    assert_int_equal(a->count, 2);
+}
+
+static void a_share_has_the_number_that_the_database_says_now(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    accept_at(a, 4, 10); /* two recipients */
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.parts WHERE share = %d", world->share[1]),
+                     1);
+    run("UPDATE holdfast.shares SET share = 4711 WHERE share = %d", world->share[1]);
+    end_sessions();
+    accept_at(a, 7, 10);
+    UNTIL(ask("SELECT count(*) FROM holdfast.parts") == 4);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.parts WHERE share = 4711"), 1);
+}
+
+/* ---- late fates ------------------------------------------------------------------------------ */
+
+static void the_next_owner_hears_of_a_late_fact(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    follow_past(a, 2); /* 20, 21, 22 */
+    follow_past(a, 6);
+    take(b, world->share[0]);
+    deliver(a, part_with(a, 2)->handle, 2); /* it does not know yet */
+    struct part *part = NULL;
+    for (size_t i = 0; i < b->count; i++) {
+        if (b->parts[i].n == 2 && b->parts[i].share == world->share[0]) {
+            part = &b->parts[i];
+        }
+    }
+    assert_non_null(part);
+    UNTIL(part->late == 1u << 2);
+    UNTIL(part->late_count > 2); /* what is in flight here may have to end first */
+    deliver(b, part->handle, 2);
+    unsigned told = part->late_count;
+    follow_past(b, 12);
+    follow_past(b, 18);
+    assert_int_equal(part->late_count, told);
+    assert_int_equal(part->late, 1u << 2);
+    /* Who owns it tells nobody. */
+    deliver(b, part_with(b, 6)->handle, 0);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.late_fates"), 1);
+}
+
+static void what_a_dead_owners_journal_says_is_heard_by_the_next(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    follow_past(a, 3);
+    postgres_stop(harness_server());
+    deliver(a, part_with(a, 3)->handle, 0);
+    spool_close(a->harness.spool);
+    postgres_start(harness_server());
+    take(b, world->share[0]);
+    assert_int_equal(part_with(b, 3)->fates, 0);
+    node_open(a, 1);
+    UNTIL(part_with(b, 3)->late == 1);
+}
+
+static void what_the_own_journal_says_is_known_before_the_database_has_it(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    follow_past(a, 2);
+    postgres_stop(harness_server());
+    deliver(a, part_with(a, 2)->handle, 0);
+    spool_close(a->harness.spool);
+    postgres_start(harness_server());
+    int64_t token = own(a, world->share[0]);
+    run(BEGIN "LOCK TABLE holdfast.fates, holdfast.kept_fates IN SHARE MODE");
+    a->count = a->taken_count = 0;
+    node_open(a, 1);
+    spool_postgres_take(a->harness.spool, world->share[0], token);
+    UNTIL(a->taken_count == 1);
+    assert_int_equal(part_with(a, 2)->fates, 1);
+    run("COMMIT");
+    UNTIL(ask("SELECT count(*) FROM holdfast.fates") == 1);
+}
+
+/* ---- many ------------------------------------------------------------------------------------ */
+
+/* Messages n, n + 6 .. of one recipient, which go into a share of their own. */
+static void accept_many(struct node *node, uint64_t n, size_t count, int32_t share)
+{
+    run(BEGIN "SELECT pg_current_xact_id()");
+    struct arena arena;
+    arena_init(&arena);
+    spool_batch_begin(node->harness.spool);
+    for (size_t i = 0; i < count; i++) {
+        struct spool_message message;
+        harness_message(n + 6 * i, &arena, &message);
+        message.body_length = 3;
+        assert_int_equal(
+            spool_batch_message(node->harness.spool, &message, NULL, SLICE_LITERAL("abc")),
+            ERROR_NONE);
+    }
+    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
+    UNTIL(ask("SELECT count(*) FROM holdfast.parts WHERE share = %d", world->share[0]) ==
+          (int64_t)count);
+    run("UPDATE holdfast.parts SET share = %d WHERE share = %d; COMMIT", share, world->share[0]);
+    arena_done(&arena);
+}
+
+static void shares_are_taken_side_by_side_and_the_others_are_followed(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    enum { MANY = 3000, FIRST = 100, SECOND = 101 };
+    run("INSERT INTO holdfast.shares (share, name, family, part) VALUES (100, 'in:2', 'in', 2),"
+        " (101, 'in:3', 'in', 3)");
+    accept_many(a, 600, MANY, FIRST);
+    accept_many(a, 603, MANY / 2, SECOND);
+    accept_unheard(a, 12);
+    int64_t tokens[] = {own(a, FIRST), own(a, SECOND)};
+    size_t taken = a->taken_count;
+    run("UPDATE holdfast.parts SET share = %d, xid = pg_current_xact_id() WHERE share = %d",
+        world->share[0], AWAY);
+    assert_null(part_with(a, 12));
+    spool_postgres_take(a->harness.spool, FIRST, tokens[0]);
+    spool_postgres_take(a->harness.spool, SECOND, tokens[1]);
+    spool_postgres_follow(a->harness.spool);
+    UNTIL(a->taken_count == taken + 2);
+    assert_int_equal(a->taken[taken % 8], SECOND); /* it had less to wait for */
+    size_t first_of_second = a->count, last_of_first = 0, of_first = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        of_first += a->parts[i].share == FIRST;
+        last_of_first = a->parts[i].share == FIRST ? i : last_of_first;
+        first_of_second = a->parts[i].share == SECOND && i < first_of_second ? i : first_of_second;
+    }
+    assert_int_equal(of_first, MANY);
+    assert_true(first_of_second < last_of_first);
+    assert_non_null(part_with(a, 12));
+    assert_int_equal(part_with(a, 12)->taken_count, taken);
+    follow_past(a, 6);
+    assert_int_equal(a->count, MANY + MANY / 2 + 2);
+}
+
+static void two_parts_of_a_message_have_their_own_notes(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    struct told told[2] = {0};
+    int64_t tokens[2];
+    accept_at(a, 4, 10); /* a recipient in each share */
+    UNTIL(a->count == 1 && b->count == 1);
+    note(a, a->parts[0].handle, 0, "first", &told[0]);
+    note(b, b->parts[0].handle, 1, "second", &told[1]);
+    UNTIL(told[0].done && told[1].done);
+    spool_postgres_leave(a->harness.spool, world->share[0]);
+    UNTIL(a->left_count == 1);
+    for (int i = 0; i < 2; i++) {
+        tokens[i] = own(a, world->share[i]);
+    }
+    a->count = 0;
+    spool_postgres_take(a->harness.spool, AWAY, 1); /* while that is read the others gather */
+    for (int i = 0; i < 2; i++) {
+        spool_postgres_take(a->harness.spool, world->share[i], tokens[i]);
+    }
+    UNTIL(a->count == 2);
+    for (size_t i = 0; i < 2; i++) {
+        bool first = a->parts[i].share == world->share[0];
+        assert_int_equal(a->parts[i].notes, 1);
+        assert_string_equal(a->parts[i].last_note, first ? "first" : "second");
+        assert_int_equal(a->parts[i].elsewhere, first ? 2 : 1);
+    }
+    assert_int_not_equal(a->parts[0].share, a->parts[1].share);
+}
+
+static void a_share_may_be_left_before_all_of_it_is_here(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    enum { MANY = 2000, SHARE = 100 };
+    run("INSERT INTO holdfast.shares (share, name, family, part) VALUES (100, 'in:2', 'in', 2)");
+    accept_many(a, 600, MANY, SHARE);
+    size_t taken = a->taken_count;
+    a->leaves = SHARE;
+    spool_postgres_take(a->harness.spool, SHARE, own(a, SHARE));
+    UNTIL(a->left_count == 1);
+    assert_int_equal(a->taken_count, taken);
+    assert_true(a->count < MANY);
+    a->count = 0;
+    take(a, SHARE);
+    assert_int_equal(a->count, MANY);
+}
+
+/* ---- the journal ----------------------------------------------------------------------------- */
+
+static size_t kept(const struct node *node)
+{
+    const struct pg_spool *pg = pg_of(node->harness.spool);
+    size_t count = 0;
+    for (uint32_t i = 0; i < pg->local_capacity; i++) {
+        count += pg->locals[i] != NULL;
+    }
+    return count;
+}
+
+static void what_somebody_else_has_delivered_leaves_the_journal(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    run(BEGIN "SELECT pg_current_xact_id()");
+    accept_at(a, 3, 10);
+    assert_int_equal(kept(a), 1);
+    run("INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 0, 1 FROM holdfast.messages;"
+        " COMMIT");
+    follow_past(a, 6);
+    assert_null(part_with(a, 3));
+    UNTIL(kept(a) == 1);
+    deliver(a, part_with(a, 6)->handle, 0);
+    UNTIL(kept(a) == 0);
+}
+
+static void what_is_left_leaves_the_journal(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    run(BEGIN "SELECT pg_current_xact_id()");
+    accept_at(a, 3, 10);
+    spool_postgres_leave(a->harness.spool, world->share[0]);
+    UNTIL(a->left_count == 1);
+    UNTIL(kept(a) == 0);
+    run("COMMIT");
+    take(a, world->share[0]);
+    assert_int_equal(a->count, 1);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(a_server_of_older_transactions_is_read_from_the_start),
+        CASE(on_a_new_connection_following_goes_back),
+        CASE(what_ends_while_it_is_read_again_stays_so),
+        CASE(a_share_has_the_number_that_the_database_says_now),
+        CASE(the_next_owner_hears_of_a_late_fact),
+        CASE(what_a_dead_owners_journal_says_is_heard_by_the_next),
+        CASE(what_the_own_journal_says_is_known_before_the_database_has_it),
+        CASE(shares_are_taken_side_by_side_and_the_others_are_followed),
+        CASE(two_parts_of_a_message_have_their_own_notes),
+        CASE(a_share_may_be_left_before_all_of_it_is_here),
+        CASE(what_somebody_else_has_delivered_leaves_the_journal),
+        CASE(what_is_left_leaves_the_journal),
+    };
+    if (harness_server() == NULL) {
+        return 77;
+    }
+    int failed = cmocka_run_group_tests_name("reading again on PostgreSQL", tests, NULL, NULL);
+    harness_server_done();
+    return failed;
+}
