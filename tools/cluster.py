@@ -109,7 +109,7 @@ def drill(bed, place, arguments):
         bed.wait_up()
         say(where_what_runs(bed))
         say(bed.nodes[0].tool("status").stdout)
-        faults = faults_of_nodes(bed.hosts, bed.nodes, bed.database_names) + \
+        faults = faults_of_nodes(bed.hosts, bed.nodes, bed.database_names, bed.told) + \
             faults_of_databases(bed.hosts, bed.databases)
         ledger.send([node.address() for node in bed.nodes], connections=8, rate=arguments.rate,
                     patience=20, inside=bed.hosts["clients"].inside)

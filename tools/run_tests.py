@@ -4,7 +4,8 @@
 
     run_tests.py [--jobs N] [--list] [STEP ...]
 
-Each step builds what it needs in a build directory of its own and reports each test once. Full
+Each step builds what it needs in a build directory of its own (what comes behind the end-to-end
+tests while these wait) and reports each test once. Full
 output goes to build-logs/STEP*.log; what failed is shown. An end-to-end test that failed beside the
 others is run once more by itself; if it passes then it is counted as passed and named as unsteady,
 with what failed at first. A step that leaves a process behind
@@ -39,6 +40,10 @@ THREADED_SUITES = ("sys", "spool", "service", "app")
 NOT_FOR_THREADS = {"crash", "faults", "settings_errors", "settings", "settings_memory"}
 
 
+RUNNING = set()  # our own commands' process ids
+STARTING = threading.Lock()  # held while one is started, and not in the set yet
+
+
 class Tally:
     """What came out so far."""
 
@@ -62,10 +67,11 @@ class Tally:
 class Step:
     """One step's commands, their log and their results."""
 
-    def __init__(self, name, jobs, tally):
+    def __init__(self, name, jobs, tally, is_ahead=False):
         self.name = name
         self.jobs = jobs
         self.tally = tally
+        self.is_ahead = is_ahead  # builds while other steps run, with what time these leave
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log_path = LOGS / f"{name}.log"
         self.log_path.write_bytes(b"")
@@ -75,9 +81,11 @@ class Step:
         with open(self.log_path, "ab") as log:
             log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
             log.flush()
-            child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})},
-                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                     start_new_session=True)
+            with STARTING:
+                child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})},
+                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         start_new_session=True)
+                RUNNING.add(child.pid)
             try:
                 return child.wait(timeout=STEP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -87,6 +95,8 @@ class Step:
             except BaseException:
                 os.killpg(child.pid, signal.SIGKILL)
                 raise
+            finally:
+                RUNNING.discard(child.pid)
 
     def log_tail(self, lines=60):
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
@@ -106,7 +116,9 @@ class Step:
             if self.run(["meson", "setup", str(folder), *options], env) != 0:
                 self.tally.add(f"{self.name}: configure", "failed", self.log_tail())
                 return False
-        if self.run(["make", "all", f"BUILD={folder}", f"JOBS={self.jobs}"], env) != 0:
+        command = ["nice", "-n", "19"] if self.is_ahead else []
+        command += ["make", "all", f"BUILD={folder}", f"JOBS={self.jobs}"]
+        if self.run(command, env) != 0:
             self.tally.add(f"{self.name}: build", "failed", self.log_tail())
             return False
         self.tally.add(f"{self.name}: build", "passed")
@@ -223,30 +235,36 @@ def step_manuals(step):
 def step_e2e(step):
     """the real daemon between real peers (Postfix, Dovecot, swaks) on loopback"""
     # They wait more than they work: several files at once, the long ones first.
-    first = ["test_outages.py"]
+    first = ["test_outages.py", "test_settings_trials.py"]
     files = sorted((ROOT / "tests/e2e").glob("test_*.py"),
                    key=lambda path: (path.name not in first, -path.stat().st_size))
+    second_try(step, in_hands(step, BUILD, files, "not soak", step.jobs + 2))
+
+
+def in_hands(step, folder, files, marked, hands, env=None, wrapper=None):
+    """Runs so many files at once; what failed, as pytest() has it."""
     lock = threading.Lock()
+    left = list(files)
     failures = []
 
     def take():
         while True:
             with lock:
-                if not files:
+                if not left:
                     return
-                path = files.pop(0)
+                path = left.pop(0)
             mine = []
-            Step(f"e2e-{path.stem.removeprefix('test_')}", step.jobs, step.tally).pytest(
-                BUILD, [str(path.relative_to(ROOT)), "-m", "not soak"], failures=mine)
+            Step(f"{step.name}-{path.stem.removeprefix('test_')}", step.jobs, step.tally).pytest(
+                folder, [str(path.relative_to(ROOT)), "-m", marked], env, wrapper, failures=mine)
             with lock:
                 failures.extend(mine)
 
-    hands = [threading.Thread(target=take) for _ in range(step.jobs + 2)]
-    for hand in hands:
-        hand.start()
-    for hand in hands:
-        hand.join()
-    second_try(step, failures)
+    threads = [threading.Thread(target=take) for _ in range(hands)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
 
 
 def second_try(step, failures):
@@ -262,30 +280,30 @@ def second_try(step, failures):
             step.tally.unsteady.append((name, reason))
 
 
+def short_e2e(step, folder, env, wrapper=None):
+    """The few end-to-end tests that run on such a build, too."""
+    files = [path for path in sorted((ROOT / "tests/e2e").glob("test_*.py"))
+             if "mark.sanitized" in path.read_text()]
+    for name, _, reason in in_hands(step, folder, files, "sanitized and not soak", step.jobs, env,
+                                    wrapper):
+        step.tally.add(name, "failed", reason)  # no second try: what is found once is there
+
+
 def step_sanitized(step):
     """clang, address and undefined-behaviour sanitizers: everything once more, and a short e2e"""
-    folder = ROOT / "build-asan"
-    env = {
-        "CC": "clang",
-        "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    }
-    # An empty slice is {NULL, 0}; clang calls NULL + 0 undefined, C2y and every machine do not.
-    options = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1",
-               "-Dc_args=-fno-sanitize=pointer-overflow"]
-    if step.configure_and_build(folder, options, env):
+    folder, _, env = BUILDS["sanitized"]
+    if build_of(step):
         step.meson_tests(folder, without=["sim"], env=env, slowness=5)
         # A simulated process that is killed frees nothing: that is the point of killing it.
         careless = {**env, "ASAN_OPTIONS": env["ASAN_OPTIONS"] + ":detect_leaks=0"}
         step.meson_tests(folder, ["sim"], env=careless, slowness=5)
-        step.pytest(folder, ["tests/e2e", "-m", "sanitized and not soak"], env)
+        short_e2e(step, folder, env)
 
 
 def step_threads(step):
     """the thread sanitizer over what has threads, and a short e2e with several loops"""
-    folder = ROOT / "build-tsan"
-    env = {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}
-    if step.configure_and_build(folder, ["-Db_sanitize=thread", "-Db_lundef=false"], env):
+    folder, _, env = BUILDS["threads"]
+    if build_of(step):
         # The sanitizer's shadow memory collides with widely randomised mappings of new kernels.
         wrapper = f"setarch {platform.machine()} -R" if have("setarch") else None
         listed = subprocess.run(["meson", "test", "-C", str(folder), "--no-rebuild", "--list"],
@@ -295,7 +313,57 @@ def step_threads(step):
         names = sorted(name for suite, name in pairs
                        if suite in THREADED_SUITES and name not in NOT_FOR_THREADS)
         step.meson_tests(folder, names=names, env=env, wrapper=wrapper, slowness=10)
-        step.pytest(folder, ["tests/e2e", "-m", "sanitized and not soak"], env, wrapper)
+        short_e2e(step, folder, env, wrapper)
+
+
+# ---- builds ahead --------------------------------------------------------------------------
+
+# Where, how configured, and with what in the environment. An empty slice is {NULL, 0}; clang calls
+# NULL + 0 undefined, C2y and every machine do not.
+BUILDS = {
+    "sanitized": (ROOT / "build-asan",
+                  ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1",
+                   "-Dc_args=-fno-sanitize=pointer-overflow"],
+                  {"CC": "clang",
+                   "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1:"
+                                   "strict_string_checks=1",
+                   "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),
+    "threads": (ROOT / "build-tsan", ["-Db_sanitize=thread", "-Db_lundef=false"],
+                {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}),
+}
+AHEAD = {}  # by step
+
+
+class Ahead(threading.Thread):
+    """End-to-end tests wait more than they work: a build for a later step takes the time."""
+
+    def __init__(self, name, step, before):
+        super().__init__(daemon=True)
+        self.build = BUILDS[name]
+        self.step = step
+        self.before = before  # whose end it waits for, or None
+        self.built = False
+
+    def run(self):
+        if self.before:
+            self.before.join()
+        self.built = self.step.configure_and_build(*self.build)
+
+
+def build_ahead(names, jobs, tally):
+    before = None
+    for name in names:
+        step = Step(f"{name}-build", jobs, tally, is_ahead=True)
+        before = AHEAD[name] = Ahead(name, step, before)
+        before.start()
+
+
+def build_of(step):
+    """Builds what the step needs, or waits for who does."""
+    if step.name in AHEAD:
+        AHEAD[step.name].join()
+        return AHEAD[step.name].built
+    return step.configure_and_build(*BUILDS[step.name])
 
 
 STEPS = {
@@ -318,17 +386,18 @@ def adopt_orphans():
 
 
 def orphans():
-    """Our living children, by name. Called when no command of ours is running."""
+    """Our living children that are no command of ours, by name."""
     found = {}
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0] != 0:
-            pass
-    except ChildProcessError:
-        return found
     for task in pathlib.Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
+        try:
+            with STARTING:
+                children = {int(pid) for pid in (task / "children").read_text().split()} - RUNNING
+        except OSError:
+            continue  # that thread has ended
+        for pid in children:
             try:
-                found[int(pid)] = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    found[pid] = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
             except OSError:
                 pass
     return found
@@ -348,6 +417,15 @@ def end_orphans(step, tally):
         time.sleep(0.05)
 
 
+def end_all(*_):
+    for pid in list(RUNNING):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    sys.exit(143)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -362,13 +440,17 @@ def main():
         parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
 
     adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, end_all)
     # Whoever starts us in the background of a script has it ignored, and programs inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tally = Tally()
     for name in arguments.steps or STEPS:
         print(f"== {name}: {STEPS[name].__doc__}", flush=True)
         started = time.monotonic()
+        if name == "e2e":
+            later = (arguments.steps or list(STEPS))
+            build_ahead([each for each in later[later.index(name):] if each in BUILDS],
+                        arguments.jobs, tally)
         before = tally.passed, len(tally.failed), len(tally.skipped)
         STEPS[name](Step(name, arguments.jobs, tally))
         end_orphans(name, tally)

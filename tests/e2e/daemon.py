@@ -110,6 +110,11 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
         """The keeper and all below it."""
         return [] if self.child is None else family(self.child.pid)
 
+    def all_pids(self):
+        """Of a daemon whose processes have all come: it greets before that."""
+        wait_for(lambda: " keeper started " in self.log(), 60, what="all processes")
+        return self.pids()
+
     def processes(self):
         """Name to process ids, by the name that each process shows (comm or argument)."""
         found = {}
@@ -148,9 +153,10 @@ listen web {{ address = "127.0.0.1:{self.http_port}" protocol = http }}
         return json.loads(self.tool("status", "--json").stdout)
 
     def lines(self, *arguments, check=False):
-        """The rows of a command that lists: JSON Lines. Exit code 1 (nothing matched) is no row."""
+        """The rows of a command that lists: JSON Lines. Exit code 1 (nothing matched) is no row; 4:
+        those of the members of a cluster that have answered."""
         result = self.tool(*arguments, "--json", check=check)
-        assert result.returncode in (0, 1), result.stdout + result.stderr
+        assert result.returncode in (0, 1, 4), result.stdout + result.stderr
         return [json.loads(line) for line in result.stdout.splitlines() if line]
 
     def queue(self, *arguments):

@@ -21,21 +21,50 @@ def programs():
     return found[-1].parent if found else None
 
 
-class Postgres:
-    """`start()` begins it, `stop()` and `kill()` end it, `start()` begins it again."""
+class Session:
+    """psql, written to and read from."""
 
-    def __init__(self, root):
+    def __init__(self, command):
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      text=True, bufsize=1)
+
+    def write(self, text):
+        self.child.stdin.write(text)
+        self.child.stdin.flush()
+
+    def until(self, line):
+        """Reads on until that line comes."""
+        for got in self.child.stdout:
+            if got.rstrip("\n") == line:
+                return
+        raise AssertionError(f"no {line!r}: psql has ended")
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.wait(timeout=60)
+        self.child.stdout.close()
+
+
+class Postgres:
+    """`start()` begins it, `end()` ends it, `start()` begins it again. `host` (cluster/hosts.py) is
+    where it is reached by TCP; the socket is there for all."""
+
+    def __init__(self, root, host=None):
         self.root = pathlib.Path(root)
         self.data = self.root / "data"
         self.child = None
+        self.prefix = host.prefix() if host else []
         self.root.mkdir()
         if os.geteuid() == 0:
             shutil.chown(self.root, USER)
         self.run(programs() / "initdb", "-D", self.data, "-U", "holdfast", "-A", "trust",
                  "--no-sync", "--locale=C", "-E", "UTF8")
         with open(self.data / "postgresql.conf", "a", encoding="ascii") as conf:
-            conf.write(f"listen_addresses = ''\nunix_socket_directories = '{self.root}'\n"
+            conf.write(f"listen_addresses = '{host.address if host else ''}'\nunix_socket_directories = '{self.root}'\n"
                        "unix_socket_permissions = 0777\n")
+        if host:
+            with open(self.data / "pg_hba.conf", "a", encoding="ascii") as conf:
+                conf.write("host all all samenet trust\n")
         self.root.chmod(0o711)
 
     def as_user(self, *command):
@@ -60,6 +89,11 @@ class Postgres:
                                 check=True, capture_output=True, text=True, timeout=120)
         return result.stdout.splitlines()
 
+    def session(self):
+        """A connection that stays, for what must not end."""
+        return Session([programs() / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d",
+                        self.conninfo])
+
     def answers(self):
         return subprocess.run([programs() / "pg_isready", "-q", "-h", str(self.root)],
                               check=False, timeout=60).returncode == 0
@@ -67,8 +101,8 @@ class Postgres:
     def start(self):
         with open(self.root / "log", "ab") as log:
             self.child = subprocess.Popen(
-                self.as_user(programs() / "postgres", "-D", self.data), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, cwd="/", start_new_session=True)
+                [*self.prefix, *self.as_user(programs() / "postgres", "-D", self.data)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
         wait_for(self.answers, 120, what="PostgreSQL")
         return self
 

@@ -34,6 +34,7 @@ class Message:
         self.content = b""
         self.by_bdat = False
         self.session = 0
+        self.peer = None          # the address it came from
         self.client = None        # whose it is by XCLIENT: its parameters; None: the peer's
         self.time = None          # monotonic, of the reply to the dot
 
@@ -41,9 +42,10 @@ class Message:
 class Session:
     """One connection as the sink sees it."""
 
-    def __init__(self, sink, connection, number):
+    def __init__(self, sink, connection, number, peer=None):
         self.sink = sink
         self.connection = connection
+        self.peer = peer
         self.number = number
         self.received = b""
         self.message = None
@@ -133,6 +135,7 @@ class Session:
         if self.answer("MAIL", line, "250 2.1.0 Ok"):
             self.message = Message(re.search("<(.*?)>", line).group(1), line)
             self.message.session = self.number
+            self.message.peer = self.peer
             self.message.client = self.client
 
     def take_recipient(self, line):
@@ -259,12 +262,12 @@ class Sink:
     def accept(self, listener, stopped):
         while not stopped.is_set():
             try:
-                connection, _ = listener.accept()
+                connection, peer = listener.accept()
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connects.append(time.monotonic())
-            session = Session(self, connection, len(self.connects))
+            session = Session(self, connection, len(self.connects), peer[0])
             with self.lock:
                 self.sessions.append(session)
             threading.Thread(target=self.serve, args=(session,), daemon=True).start()

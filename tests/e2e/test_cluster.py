@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several machines, one PostgreSQL: what one accepts another hands over; who dies is taken over."""
 
+import glob
+import re
+import threading
+import time
+
 import pytest
 
+from daemon import kill
 from peers import wait_for
 from postgres import Postgres, programs
 
@@ -30,10 +36,10 @@ def _member(holdfast, database, hop):
     routes = f'server m1 {{ address = "127.0.0.1:{hop.port}"  tls = none }}\n' + \
         "".join(f"domain {domain} {{ deliver-to = m1 }}\n" for domain in DOMAINS)
 
-    def make(name, role=None, more="", **options):
+    def make(name, role=None, more="", directory=None, **options):
         roles = f"role = {{{role}}}" if role else ""
         return holdfast(f'cluster {{ database = "{database.conninfo}"  name = {name}  {roles} }}\n'
-                        + more + routes, name=name, **options)
+                        + more + routes, name=directory or name, **options)
     return make
 
 
@@ -116,6 +122,17 @@ def test_the_lanes_of_a_killed_node_move(member, hop):
     assert recipients(hop) == sorted(f"ann@{domain}" for domain in DOMAINS)
 
 
+def test_who_is_killed_and_starts_again_is_the_same_node(member, database):
+    """So it need not wait until nobody has heard of it, and one that was removed stays so."""
+    n1 = member("n1")
+    wait_for_states(n1, n1="up")
+    instance = database.sql("SELECT instance FROM holdfast.nodes")
+    n1.kill()
+    n1.start()
+    wait_for_states(n1, n1="up")
+    assert database.sql("SELECT instance FROM holdfast.nodes") == instance
+
+
 def test_mail_is_accepted_while_the_database_is_away(member, hop, database):
     n1 = member("n1")
     wait_for_states(n1, n1="up")
@@ -131,6 +148,34 @@ def test_mail_is_accepted_while_the_database_is_away(member, hop, database):
     assert recipients(hop) == sorted(["before@example.com"] +
                                      [f"away{i}@example.com" for i in range(5)])
     wait_for(lambda: n1.status()["cluster"]["one_copy"] == 0, 60, what="forwarded")
+
+
+def test_mail_of_two_nodes_keeps_its_order_over_an_outage(member, hop, database):
+    """Each has its part of it in its own journal, and brings it when it is back by itself."""
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+
+    def send(numbers):
+        for number in numbers:
+            time.sleep(0.02)  # closer together the mail of two nodes has no order
+            (n1, n2)[number % 2].send([f"{name}@{domain}" for name in ("ann", "bob")
+                                       for domain in DOMAINS],
+                                      content=f"Subject: {number}\r\n\r\n".encode())
+    send(range(4))
+    wait_for_lanes(n1, "n1", "n2")
+    database.end()
+    send(range(4, 24))
+    assert n1.status()["cluster"]["one_copy"] + n2.status()["cluster"]["one_copy"] >= 20
+    database.start()
+    send(range(24, 40))
+    wait_for(lambda: len(recipients(hop)) >= 40 * 2 * len(DOMAINS), 120, what="all")
+    seen = {}
+    for message in hop.messages:
+        number = int(re.search(rb"(?m)^Subject: (\d+)", message.content)[1])
+        for address in message.recipients:
+            seen.setdefault(address, []).append(number)
+    wrong = {address: numbers for address, numbers in seen.items() if numbers != [*range(40)]}
+    assert not wrong, str(wrong)
 
 
 def test_what_is_done_by_hand_at_one_holds_at_all(member):
@@ -178,3 +223,194 @@ def test_who_dies_as_leader_is_told_of(member):
     leader.start()
     wait_for(lambda: not [alert for alert in other.status()["alerts"] if alert["kind"] == "node"],
              60, what="its end")
+
+
+def test_what_any_member_handed_over_goes_again_from_any(member, hop, database):
+    kept = "safety-copy = 2d\n"
+    n1, n2 = member("n1", top=kept), member("n2", top=kept)
+    wait_for_states(n1, n1="up", n2="up")
+    for domain in DOMAINS:
+        for node, who in ((n1, "ann"), (n2, "eve")):
+            node.send([f"{who}@{domain}"])
+    wait_for(lambda: len(hop.messages) == 2 * len(DOMAINS), 60, what="all")
+    for node in (n1, n2):
+        node.wait_empty()
+    before, hop.messages[:] = list(hop.messages), []
+    wait_for(lambda: database.sql("SELECT count(*) FROM holdfast.fates") == [str(len(before))], 60,
+             what="fates")
+    window = ["--since", "1h", "--until", f"@{int(time.time()) + 1}"]
+    time.sleep(1.1)  # so that the copies are handed over outside of it
+    rows = n2.lines("queue", "resend", *window)
+    assert len(rows) == len(before) and all(row["done"] for row in rows)
+    wait_for(lambda: len(hop.messages) == len(before), 60, what="all again")
+    assert sorted(m.content for m in hop.messages) == sorted(m.content for m in before)
+    for node in (n1, n2):
+        again = node.tool("queue", "resend", *window, check=False)
+        assert again.returncode == 1 and "sent again before" in again.stderr
+
+
+class SlowDot:
+    """A hop's rule: the reply to a dot waits until it may come."""
+
+    def __init__(self):
+        self.asked, self.may_come = threading.Event(), threading.Event()
+        self.dots = 0
+
+    def __call__(self, stage, session, argument):
+        if stage == "dot":
+            self.dots += 1
+            self.asked.set()
+            self.may_come.wait(240)
+
+
+IMPATIENT = "domain impatient.example { deliver-to = m1  retry = {1s} }\n"
+
+
+def kill_core(daemon):
+    """Waits for the next one: that nothing is asked of the old one."""
+    old = daemon.processes()["holdfast-core"][0]
+    kill(old)
+    wait_for(lambda: daemon.processes().get("holdfast-core", [old]) != [old], 60,
+             what="core again")
+
+
+def send_named(daemon, name, to="ann@impatient.example"):
+    daemon.send([to], content=f"Subject: {name}\r\n\r\nHello.\r\n".encode())
+
+
+def test_what_was_taken_while_core_was_away_is_not_sent_again(member, hop, database):
+    """edge-out lives on, and its result is there before core has its shares again."""
+    slow = hop.rule = SlowDot()
+    n1 = member("n1", more=IMPATIENT)
+    wait_for_states(n1, n1="up")
+    send_named(n1, "first")
+    assert slow.asked.wait(60)
+    kill(n1.processes()["holdfast-core"][0])
+    slow.may_come.set()
+    wait_for(lambda: hop.messages, 60, what="the first at the hop")
+    wait_for(lambda: n1.tool("status", check=False).returncode == 0, 60, what="status again")
+    send_named(n1, "second")
+    wait_for(lambda: "second" in hop.subjects(), 60, what="the second")
+    n1.wait_empty()
+    assert hop.subjects() == ["first", "second"]
+    wait_for(lambda: database.sql("SELECT count(*) FROM holdfast.fates") == ["2"], 60,
+             what="fates")
+
+
+def test_a_dot_that_is_out_when_core_dies_is_waited_for(member, hop):
+    """The next core knows whose it is when it has its shares again: nothing overtakes it, and it is
+    not sent once more."""
+    slow = hop.rule = SlowDot()
+    n1 = member("n1", more=IMPATIENT)
+    wait_for_states(n1, n1="up")
+    send_named(n1, "first")
+    assert slow.asked.wait(60)
+    kill_core(n1)
+    wait_for(lambda: n1.tool("status", check=False).returncode == 0, 60, what="status again")
+    send_named(n1, "second")
+    wait_for(lambda: n1.status()["queue"]["messages"] == 2, 60, what="both in the queue again")
+    time.sleep(5)  # more than the schedule of those in doubt: nothing may happen
+    assert slow.dots == 1
+    slow.may_come.set()
+    wait_for(lambda: len(hop.messages) >= 2, 60, what="both")
+    n1.wait_empty()
+    assert hop.subjects() == ["first", "second"]
+
+
+def shifted(clock):
+    """The environment of a daemon whose wall clock is off by that."""
+    libraries = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
+    assert libraries, "libfaketime is not installed"
+    return {"LD_PRELOAD": libraries[0], "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DISABLE_SHM": "1"}
+
+
+HURRIED = [f"hurried{i}.example" for i in range(8)]
+
+
+def is_about_now(time_ms):
+    return abs(time_ms / 1000 - time.time()) < 600
+
+
+@pytest.mark.parametrize("clock", ["+5h", "-5h", "+40d", "-40d"])
+def test_a_node_whose_clock_is_off_goes_by_the_database_s(member, hop, database, clock):
+    """Nothing of its own or of others ends by it, is late by it, or is told with its time."""
+    short = "".join(f"domain {domain} {{ deliver-to = m1  keep = 30m  keep-max = 1h }}\n"
+                    for domain in HURRIED)
+    n1, n2 = member("n1", more=short, start=False), member("n2", more=short)
+    n1.environment = shifted(clock)
+    n1.start()
+    wait_for_states(n2, n1="up", n2="up")
+    hop.stop()
+    for i in range(3):
+        for domain in HURRIED:
+            (n1, n2)[i % 2].send([f"ann@{domain}"],
+                                 content=f"Subject: {i} {domain}\r\n\r\nHello.\r\n".encode())
+    count = 3 * len(HURRIED)
+
+    def queued():
+        return sum(daemon.status()["queue"]["messages"] for daemon in (n1, n2))
+    wait_for(lambda: queued() == count, 60, what="all of it at its owner")
+    wait_for_lanes(n1, "n1", "n2")
+    rows = n1.queue()
+    assert rows and all(is_about_now(row["received"]) for row in rows)
+    assert n1.status()["queue"]["oldest_seconds"] < 600
+    events = n1.lines("trace", rows[0]["id"])
+    assert events and all(is_about_now(event["time"]) for event in events)
+    time.sleep(10)  # some rounds of what looks for mail that is too old
+    assert queued() == count and n1.status()["dead_letters"] == 0
+    n1.stop()
+    database.end()
+    n1.start()  # it has not heard the database in this life
+    n1.send([f"eve@{HURRIED[0]}"], content=b"Subject: of an outage\r\n\r\nHello.\r\n")
+    events = n1.lines("trace", "--local", f"eve@{HURRIED[0]}")  # nobody else can be asked
+    assert events and all(is_about_now(event["time"]) for event in events)
+    database.start()
+    wait_for_states(n2, n1="up", n2="up")
+    wait_for(lambda: queued() == count + 1, 60, what="all of it at its owner again")
+    time.sleep(5)
+    hop.start()
+    wait_for(lambda: len(hop.messages) >= count + 1, 60, what="all of it")
+    for domain in HURRIED:
+        got = [subject for subject in hop.subjects() if subject.endswith(f" {domain}")]
+        assert got == [f"{i} {domain}" for i in range(3)]
+    assert hop.subjects().count("of an outage") == 1
+    assert queued() == 0 and n1.status()["dead_letters"] == n2.status()["dead_letters"] == 0
+
+
+def test_two_nodes_with_one_name(member, hop, database):
+    """The second does not join, says who has the name, and keeps what it accepts until it has one."""
+    n1 = member("n1")
+    wait_for_states(n1, n1="up")
+    twin = member("n1", directory="twin")
+
+    def told():
+        return [alert["text"] for alert in twin.status()["alerts"] if alert["kind"] == "cluster"]
+    wait_for(told, 60, what="an alert at the second")
+    core = n1.processes()["holdfast-core"][0]
+    year = time.strftime("%Y", time.gmtime())
+    assert re.search(rf"another node of the name n1 is alive at mx2\.example\.net, pid {core}, "
+                     rf"since \w+, \d+ \w+ {year} ", told()[0])
+    assert f"pid {core}, since " in twin.log()
+    for domain in DOMAINS:
+        n1.send([f"ann@{domain}"])
+        twin.send([f"eve@{domain}"])
+    wait_for(lambda: len(hop.messages) == len(DOMAINS), 60, what="what the first accepted")
+    status = twin.status()["cluster"]
+    assert status["number"] == 0 and status["one_copy"] == len(DOMAINS)
+    assert nodes(n1).keys() == {"n1"} and nodes(n1)["n1"]["state"] == "up"
+    assert f"pid {core}" in nodes(n1)["n1"]["place"]
+    wait_for_lanes(n1, "n1")
+    assert recipients(hop) == sorted(f"ann@{domain}" for domain in DOMAINS)
+    twin.stop()
+    twin.conf.write_text(twin.conf.read_text().replace("name = n1 ", "name = n2 "))
+    twin.start()
+    wait_for_states(n1, n1="up", n2="up")
+    wait_for(lambda: len(hop.messages) >= 2 * len(DOMAINS), 60, what="what the second kept")
+    n1.wait_empty()
+    twin.wait_empty()
+    assert recipients(hop) == sorted(f"{who}@{domain}" for who in ("ann", "eve")
+                                     for domain in DOMAINS)
+    wait_for(lambda: database.sql("SELECT count(*) FROM holdfast.fates") ==
+             [str(2 * len(DOMAINS))], 60, what="fates")
+    assert not told()

@@ -16,7 +16,8 @@ import pytest
 
 from client import Refused
 from daemon import backup_mx
-from peers import end_process, wait_for
+from faults import Injected
+from peers import wait_for
 
 SIZE_MB = 400
 
@@ -154,28 +155,8 @@ def test_a_start_on_a_read_only_file_system(holdfast, sink, small_disk):
     mx.stop()
 
 
-class Injected:
-    """While it lasts, system calls of core fail ("error=EIO"), or hang ("delay_enter=1000s")."""
-
-    def __init__(self, mx, calls, fault):
-        core = mx.processes()["holdfast-core"[:15]][0]
-        self.child = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(core),
-                                       "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"],
-                                      stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        threads = pathlib.Path(f"/proc/{core}/task")
-
-        def attached():
-            if self.child.poll() is not None:
-                pytest.skip(f"strace may not trace here: {self.child.stderr.read()[:200]}")
-            return all("TracerPid:\t0\n" not in (thread / "status").read_text()
-                       for thread in threads.iterdir())
-        wait_for(attached, 10, what="strace on core")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        end_process(self.child)
+def core_of(mx):
+    return mx.processes()["holdfast-core"[:15]][0]
 
 
 CHANGES = "pwrite64,fallocate,ftruncate,renameat,unlinkat"
@@ -186,12 +167,10 @@ CHANGES = "pwrite64,fallocate,ftruncate,renameat,unlinkat"
                          ids=["sync", "write", "read-only", "quota"])
 def test_a_disk_that_fails_for_a_while(holdfast, sink, calls, error):
     """451 or 452 and nothing else; status, an alert and the log say so; all ends with the fault."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
     hop = sink(start=False)
     mx = holdfast(backup_mx(hop.port))
     mx.send(content=b"Subject: before\r\n\r\n")
-    with Injected(mx, calls, f"error={error}"):
+    with Injected(core_of(mx), calls, f"error={error}"):
         for _ in range(3):
             with pytest.raises(Refused) as refused:
                 mx.send(content=b"Subject: never\r\n\r\n")
@@ -215,13 +194,11 @@ def test_a_disk_that_fails_for_a_while(holdfast, sink, calls, error):
 def test_a_disk_that_hangs_is_waited_for(holdfast, sink):
     """As a replicated one does whose other half is missing: no 250, no refusal, and the rest of the
     program lives. When it goes on, so does the mail."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
     hop = sink(start=False)
     mx = holdfast(backup_mx(hop.port))
     mx.send(content=b"Subject: before\r\n\r\n")
     answers = []
-    with Injected(mx, "fdatasync", "delay_enter=1000s"):
+    with Injected(core_of(mx), "fdatasync", "delay_enter=1000s"):
         sender = threading.Thread(
             target=lambda: answers.append(mx.send(content=b"Subject: hangs\r\n\r\n")))
         sender.start()

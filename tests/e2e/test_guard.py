@@ -160,6 +160,29 @@ def test_nothing_is_run_for_a_server_that_was_taken_out_or_never_seen(holdfast, 
     assert "nothing is counted before m2 has been up" in mx.tool("guard", "list").stdout
 
 
+def test_a_mistyped_address_starts_nothing(holdfast, sink, place):
+    """As it may come from the settings of a cluster: the guard is for where the server was seen."""
+    m1, m2 = sink(), sink()
+    start, started = recorder(place, "start")
+    guards = block(f'start = "{start}"') + block(f'start = "{start}"', name="m2")
+    mx = holdfast(backup_mx(m1.port, m2.port) + guards)
+    wait_state(mx, "watching")
+    wait_state(mx, "watching", name="m2")
+    mx.configure(backup_mx(free_port(), m2.port) + guards)
+    mx.reload()
+    wait_for(lambda: mx.server_state("m1") == "down", LONG)
+    m2.stop()
+    wait_state(mx, "taken-over", name="m2")  # later than m1's would have been
+    assert guard_of(mx)["state"] == "resting"
+    assert [run["HOLDFAST_SERVER"] for run in runs(started)] == ["m2"]
+    # Mended: it is as before, and m1 does go now.
+    m1.stop()
+    mx.configure(backup_mx(m1.port, m2.port) + guards)
+    mx.reload()
+    wait_state(mx, "taken-over")
+    assert [run["HOLDFAST_SERVER"] for run in runs(started)] == ["m2", "m1"]
+
+
 def test_the_machine_of_the_server_decides(holdfast, sink, place, machine):
     """While it answers nothing is started; when it is back the standby is ended by itself."""
     m1, own = sink(), machine()

@@ -85,7 +85,7 @@ def test_a_port_scan_finds_what_was_configured(net, holdfast, place, sink):
         "relay out { auth = yes  deliver-to = m1 }\n")
     ours = {mx.port: "smtp", 2587: "smtp", 2465: "tls", mx.http_port: "http"}
     wait_for(lambda: mx.server_state("m1") == "up", what="m1")
-    before = sorted(mx.pids())
+    before = sorted(mx.all_pids())
     assert sockets("tcp") - {hop.port} == set(ours)
     assert sockets("udp") == set()
     for port, protocol in ours.items():
@@ -169,7 +169,7 @@ def test_who_dawdles_is_sent_away(holdfast, sink):
     hop = sink()
     mx = holdfast(backup_mx(hop.port) +
                   "limits { command-timeout = 3s  session-timeout = 10s }\n")
-    before = sorted(mx.pids())
+    before = sorted(mx.all_pids())
     slow = {mx.dialogue(hello=None): word for word in (b"EHLO ", b"x", b"") for _ in range(20)}
     for kind in (b"DATA\r\n", b"BDAT 100000 LAST\r\n") * 10:
         dialogue = mx.dialogue()
@@ -209,7 +209,7 @@ def test_a_flood_of_connections_is_bounded(net, holdfast):
                   'server m1 { address = "127.0.0.1:1" }\n'
                   "domain example.com { deliver-to = m1 }\n"
                   "limits { connections = 100  connections-per-client = 40 }\n")
-    before = sorted(mx.pids())
+    before = sorted(mx.all_pids())
 
     def dialogue(who, **how):
         with net.far():

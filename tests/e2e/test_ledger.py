@@ -111,13 +111,66 @@ def test_in_doubt_blocks_nobody():
 
 
 def test_what_a_server_has_that_is_away_comes_late():
-    """Only from that server, and only if it was away between its 250 and the arrival: 1 to 11."""
-    messages = [sent(1), sent(2)]
-    late = arrived("2 r1", "1 r1")
-    for server, since, until, excused in ((N1, 2, 8, True), (N1, 0.2, 0.8, False),
-                                          (N1, 12, 13, False), (("10.0.0.2", 25), 2, 8, False)):
+    """Only from that server, and only if it was away when each later one arrived: at 10 and 11."""
+    messages = [sent(1), sent(2), sent(3)]
+    late = arrived("2 r1", "3 r1", "1 r1")
+    for server, since, until, excused in ((N1, 2, 11.5, True), (N1, 2, 10.5, False),
+                                          (N1, 10.5, 13, False), (N1, 2, 8, False),
+                                          (("10.0.0.2", 25), 2, 11.5, False)):
         verdict = judge(messages, late, away=[(server, since, until)])
         assert wrong(verdict) == (set() if excused else {"out_of_order"}), (server, since, until)
+        assert verdict.late_while_away == excused
+
+
+N2 = ("10.0.0.2", 25)
+CUT_OFF = (N1, 9.5, 30.0)  # just before the first copy of those below, which arrived at 10
+
+
+def passed_on(*rows):
+    """Rows of "number time session peer", for one recipient."""
+    return [Arrival(int(number), "r1", float(at), "s", int(session), True, peer[0])
+            for number, at, session, peer in rows]
+
+
+@pytest.mark.parametrize("away, rows, doubled_wrongly", [
+    # The last of its connection, as its server was cut off, or just before.
+    ([CUT_OFF], [(1, 10, 1, N1), (1, 15, 2, N2)], False),
+    ([(N1, 11, 30)], [(1, 10, 1, N1), (1, 15, 2, N2)], False),
+    # Its connection goes on afterwards: when it came a second time it was still the last.
+    ([CUT_OFF], [(1, 10, 1, N1), (1, 15, 2, N2), (2, 40, 1, N1)], False),
+    # On each connection one, and one more when the server is cut off once more.
+    ([CUT_OFF], [(1, 10, 1, N1), (2, 10, 3, N1), (1, 15, 2, N2), (2, 15, 2, N2)], False),
+    ([CUT_OFF, (N1, 40, 60)], [(1, 10, 1, N1), (1, 15, 2, N2), (2, 40, 1, N1), (2, 45, 2, N2)],
+     False),
+    # Nobody was away; another was; long before; not yet; only after the copy.
+    ([], [(1, 10, 1, N1), (1, 15, 2, N2)], True),
+    ([(N2, 9.5, 30)], [(1, 10, 1, N1), (1, 15, 2, N2)], True),
+    ([(N1, 2, 9)], [(1, 10, 1, N1), (1, 15, 2, N2)], True),
+    ([(N1, 5, 30)], [(1, 10, 1, N1), (1, 15, 2, N2)], True),
+    ([(N1, 12.5, 30)], [(1, 10, 1, N1), (1, 15, 2, N2)], True),
+    ([(N1, 11, 30)], [(1, 10, 1, N1), (1, 10.5, 2, N2)], True),
+    # A dot followed on its connection, so all may know what became of it.
+    ([CUT_OFF], [(1, 10, 1, N1), (2, 10.1, 1, N1), (1, 15, 2, N2)], True),
+    # By the same server; a third copy; two of one connection, at two copies of others.
+    ([CUT_OFF], [(1, 10, 1, N1), (1, 15, 2, N1)], True),
+    ([CUT_OFF], [(1, 10, 1, N1), (1, 15, 2, N2), (1, 16, 2, N2)], True),
+    ([CUT_OFF], [(1, 10, 1, N1), (1, 10.1, 2, N2), (2, 10.2, 1, N1), (2, 15, 2, N2)], True),
+])
+def test_what_was_in_flight_as_its_server_was_cut_off_may_double(away, rows, doubled_wrongly):
+    sessions = [SinkSession("s", number, quit=True) for number in (1, 2, 3)]
+    arrivals = passed_on(*rows)
+    messages = [sent(number) for number in sorted({arrival.number for arrival in arrivals})]
+    verdict = judge(messages, arrivals, sessions, away)
+    assert wrong(verdict) == ({"doubled_wrongly"} if doubled_wrongly else set())
+
+
+def test_a_connection_that_broke_is_no_second_excuse():
+    """Its last message counts once, though its server was away as well."""
+    rows = passed_on((1, 10, 1, N1), (1, 15, 2, N2))
+    sessions = [*broken(stored=1), SinkSession("s", 2, quit=True)]
+    assert wrong(judge([sent(1)], rows, sessions, [CUT_OFF])) == set()
+    rows += passed_on((1, 16, 2, N2))
+    assert wrong(judge([sent(1)], rows, sessions, [CUT_OFF])) == {"doubled_wrongly"}
 
 
 # ---- its clients and sinks ----
@@ -147,6 +200,7 @@ def test_clients_and_sinks_agree(ledger):
     assert numbers["sent"] == numbers["acknowledged"] == numbers["arrived"]
     assert numbers["doubts"] == numbers["deferred"] == numbers["doubled"] == 0
     assert len(verdict.copies) > numbers["sent"]  # some went to several
+    assert {arrival.peer for arrival in ledger.arrivals} == {"127.0.0.1"}
 
 
 def test_a_client_tries_again_until_it_is_taken(ledger):

@@ -5,7 +5,6 @@ nobody."""
 import json
 import os
 import re
-import signal
 import subprocess
 
 import pytest
@@ -14,80 +13,12 @@ from certificates import Authority
 from client import Dialogue
 from daemon import program
 from peers import free_port, greets, wait_for
-from postgres import Postgres, programs
+from postgres import programs
+from settings_cluster import (answer, database, history, members, put, set_text, takes, text_of,
+                              user)
 from submission import plain
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server on this machine")
-
-
-def is_refused(place):
-    """This version reads cluster blocks, and starts with none."""
-    conf = place / "cluster.conf"
-    conf.write_text(f'hostname = a.example\nstate = "{place}/none"\n'
-                    'cluster { database = "host=/nowhere"  name = a }\n')
-    checked = subprocess.run([program("holdfastd"), "-c", conf, "-n"], capture_output=True,
-                             text=True, timeout=60, check=False)
-    return "cluster block is not available" in checked.stderr
-
-
-@pytest.fixture
-def database(place):
-    if is_refused(place):
-        pytest.skip("cluster blocks are not available in this version")
-    server = Postgres(place / "postgres").start()
-    yield server
-    server.end()
-
-
-class Members:
-    """Daemons of one cluster, whose own files name no domain."""
-
-    def __init__(self, make, database):
-        self.make = make
-        self.database = database
-        self.all = []
-
-    def add(self, name, own="", start=True):
-        cluster = f'cluster {{ database = "{self.database.conninfo}"  name = {name} }}\n'
-        member = self.make(cluster + own, name=name, start=False)
-        self.all.append(member)
-        return member.start() if start else member
-
-
-@pytest.fixture
-def members(holdfast, database):
-    return Members(holdfast, database)
-
-
-def text_of(*domains):
-    """Settings that take mail for these domains, and keep it."""
-    return 'server m1 { address = "127.0.0.1:9" }\n' + \
-        "".join(f"domain {domain} {{ deliver-to = m1 }}\n" for domain in domains)
-
-
-def put(member, name, text):
-    path = member.root / name
-    path.write_text(text)
-    return path
-
-
-def set_text(member, text, *more, check=True):
-    return member.tool("settings", "set", put(member, "text", text), *more, check=check)
-
-
-def answer(member, recipient):
-    """The reply to RCPT."""
-    with member.dialogue() as dialogue:
-        dialogue.must("MAIL FROM:<bob@client.example>")
-        return dialogue.say(f"RCPT TO:<{recipient}>")
-
-
-def takes(member, recipient):
-    return answer(member, recipient)[0] == 250
-
-
-def history(member):
-    return {row["version"]: row for row in member.lines("settings", "history")}
 
 
 # ---- following ------------------------------------------------------------------------------
@@ -154,13 +85,6 @@ def test_a_list_of_recipients_comes_with_the_settings(members):
     assert row["source"] == "cluster:people", row
 
 
-def user(member, *arguments, password="", check=True):
-    result = subprocess.run([program("holdfast"), "-c", member.conf, "user", *arguments],
-                            input=password + "\n", capture_output=True, text=True, timeout=120)
-    assert not check or result.returncode == 0, result.stderr
-    return result
-
-
 def logs_in(port, name, password):
     client = Dialogue(port)
     code, _ = client.say(plain(name, password))
@@ -190,6 +114,32 @@ def test_users_are_those_of_the_cluster(members):
     assert user(n2, "list", check=False).returncode == 1
     for port in ports:
         wait_for(lambda: not logs_in(port, "ann@example.com", "another"), 120, what="her end")
+
+
+def test_who_logs_in_at_a_joining_node_is_put_off(members, database):
+    port = free_port()
+    own = f'listen users {{ address = "127.0.0.1:{port}"  protocol = submission  ' \
+          "auth-without-tls = loopback }\n"
+    n1 = members.add("n1", own=own)
+    set_text(n1, text_of("example.com") + "relay out { auth = yes  deliver-to = m1 }\n")
+    user(n1, "add", "ann@example.com", password="secret")
+    wait_for(lambda: logs_in(port, "ann@example.com", "secret"), what="ann")
+    database.end()
+    n1.stop()
+    (n1.state / "cluster" / "settings").unlink()
+    n1.start()
+    # Often enough for those who try passwords to be made to wait.
+    client = Dialogue(port)
+    for _ in range(12):
+        code, text = client.say(plain("ann@example.com", "secret"))
+        assert (code, text[:5]) == (454, "4.7.0"), text
+        if "closing" in text:
+            client.close()
+            client = Dialogue(port)
+    client.close()
+    database.start()
+    wait_for(lambda: logs_in(port, "ann@example.com", "secret"), 120, what="ann again")
+    assert not logs_in(port, "ann@example.com", "wrong")
 
 
 def test_a_listener_waits_for_its_certificate(members, place):
@@ -227,7 +177,7 @@ def test_wrong_settings_are_refused_with_their_line(members):
 
 
 def test_of_two_who_set_at_once_one_is_told(members):
-    n1, n2 = members.add("n1"), members.add("n2")
+    n1, n2 = members.add("n1", role="hub"), members.add("n2", role="hub")
     set_text(n1, text_of("example.com"))
     shown = n1.tool("settings", "show").stdout
     assert shown == "# version 1\n" + text_of("example.com")
@@ -267,6 +217,25 @@ def test_a_node_whose_own_file_conflicts_stays_behind_and_says_so(members):
              what="the end of the alert")
 
 
+def test_what_was_missing_is_looked_for_again(members, place):
+    port = free_port()
+    pair = Authority(place).certificate("mx2.example.net")
+    n1 = members.add("n1", own=f'listen tls {{ address = "127.0.0.1:{port}"  tls = starttls  '
+                               f'certificate = "{pair.chain}"  key = "{pair.key}" }}\n')
+    set_text(n1, text_of("example.com"))
+    away = place / "away.pem"
+    os.rename(pair.chain, away)
+    # It stands in this machine's own file: here nobody looks for it, and the members do.
+    n2 = members.add("n2", start=False)
+    n2.stop()
+    refused = set_text(n2, "# version 1\n" + text_of("example.com", "b.example"), check=False)
+    assert refused.returncode == 1 and "version 2 is refused" in refused.stderr, refused.stderr
+    os.rename(away, pair.chain)
+    wait_for(lambda: takes(n1, "ann@b.example"), 240, what="another look")
+    wait_for(lambda: history(n1)[2]["state"] == "approved", what="its word")
+    assert history(n1)[2]["refused_by"] == []
+
+
 def test_what_is_no_text_in_a_refusal_holds_nobody_up(members):
     # A name of more octets than are quoted, which ends within a character there.
     name = "x" + "\N{LATIN SMALL LETTER A WITH DIAERESIS}" * 40
@@ -283,6 +252,27 @@ def test_what_is_no_text_in_a_refusal_holds_nobody_up(members):
     set_text(n1, made + "domain b.example { deliver-to = m1 }\n")
     wait_for(lambda: takes(n2, "ann@b.example"), 120, what="n2, which goes on")
     assert "state=away" not in n2.log() and "settings-not-reported" not in n2.log()
+
+
+def test_a_node_starts_though_its_own_file_conflicts(members):
+    n1 = members.add("n1")
+    set_text(n1, text_of("example.com", "b.example"))
+    wait_for(lambda: "settings-taken version=1" in n1.log(), what="the settings")
+    n1.stop()
+    n1.conf.write_text(n1.conf.read_text() + 'server m1 { address = "127.0.0.1:10" }\n')
+    n1.start()
+    assert takes(n1, "ann@example.com") and takes(n1, "ann@b.example")
+    assert n1.status()["settings"] == {"version": 1, "state": "known"}
+    where = "settings:2: server 'm1' is there twice; first in line"
+    wait_for(lambda: any(where in alert["text"] for alert in n1.status()["alerts"]),
+             what="the alert")
+    servers = [server["name"] for server in n1.status()["servers"]]
+    assert servers == ["m1"], servers
+    # It ends when that is mended.
+    n1.conf.write_text(n1.conf.read_text().replace("server m1", "server own"))
+    n1.reload()
+    wait_for(lambda: not any("settings" in alert["text"] for alert in n1.status()["alerts"]),
+             what="the end of the alert")
 
 
 # ---- back -----------------------------------------------------------------------------------
@@ -302,6 +292,40 @@ def test_back_to_an_earlier_version(members):
     assert history(n1)[3]["comment"] == "back to version 1"
     assert n1.tool("settings", "show").stdout == "# version 3\n" + text_of("example.com")
     assert n1.tool("settings", "revert", "9", check=False).returncode == 1
+
+
+def test_users_and_secrets_do_not_come_back_unasked(members):
+    n1 = members.add("n1")
+    secret = put(n1, "secret", "first\n")
+    people = put(n1, "people", "ann@example.com\n")
+    text = 'server m1 { address = "127.0.0.1:9"  tls = none  auth-user = us  ' \
+           "auth-password-file = cluster:m1.password }\n" \
+           "domain example.com { deliver-to = m1  recipients = file:cluster:people }\n"
+    set_text(n1, text, f"m1.password={secret}", f"people={people}", f"spare={people}")
+    user(n1, "add", "gone@example.com", password="secret")
+    before = history(n1)
+    secret.write_text("second, longer\n")
+    people.write_text("ann@example.com\nbob@example.com\n")
+    n1.tool("settings", "set", f"m1.password={secret}", f"people={people}", f"spare={people}")
+    user(n1, "remove", "gone@example.com")
+    user(n1, "add", "new@example.com", password="secret")
+
+    def sizes():
+        shown = json.loads(n1.tool("settings", "show", "--json").stdout)
+        return {file["name"]: file["bytes"] for file in shown["files"]}
+
+    reverted = n1.tool("settings", "revert", str(max(before))).stdout
+    for name in ("users", "m1.password", "spare"):
+        assert f"cluster:{name} stays as it is now" in reverted
+    assert "people" not in reverted
+    assert sizes()["m1.password"] == len("second, longer\n")
+    assert sizes()["people"] == len("ann@example.com\n")
+    listed = user(n1, "list").stdout
+    assert "new@example.com" in listed and "gone@example.com" not in listed
+    # Whoever wants them back says so.
+    n1.tool("settings", "revert", "--secrets", str(max(before)))
+    assert sizes()["m1.password"] == len("first\n") and "gone@" in user(n1, "list").stdout
+    assert history(n1)[max(history(n1))]["comment"].endswith(", with users and secrets")
 
 
 # ---- without the database -------------------------------------------------------------------
@@ -343,139 +367,3 @@ def test_without_a_copy_and_without_the_database_mail_waits(members, database, c
     database.start()
     wait_for(lambda: takes(n1, "ann@example.com"), 120, what="the settings again")
     assert answer(n1, "ann@other.example")[0] == 550
-
-
-# ---- what kills -----------------------------------------------------------------------------
-
-
-def copies(member):
-    directory = member.state / "cluster"
-    return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-
-
-# ---- what kills -----------------------------------------------------------------------------
-
-
-DOOMED = 'server doomed { address = "127.0.0.1:9" }\n'
-
-
-class Still:
-    """A process of a daemon that stands still, and so does what waits for it."""
-
-    def __init__(self, member, name):
-        self.pids = member.processes()[f"holdfast-{name}"]
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
-
-    def go_on(self):
-        for pid in self.pids:
-            os.kill(pid, signal.SIGCONT)
-
-    def kill(self):
-        for pid in self.pids:
-            os.kill(pid, signal.SIGKILL)
-
-
-def begin_set(member, text):
-    return subprocess.Popen([program("holdfast"), "-c", str(member.conf), "settings", "set",
-                             str(put(member, "text", text))],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_trial(member):
-    """All have been given what is tried, which has a warning of its own."""
-    wait_for(lambda: "no route uses server 'doomed'" in member.log(), 120, what="the trial")
-
-
-def two_with_the_first(members):
-    n1, n2 = members.add("n1"), members.add("n2")
-    set_text(n1, text_of("example.com"))
-    for member in (n1, n2):
-        wait_for(lambda: takes(member, "ann@example.com"), what="the first version")
-    return n1, n2
-
-
-def stays_with_the_first(*these):
-    for member in these:
-        assert takes(member, "ann@example.com") and not takes(member, "ann@b.example")
-        assert member.status()["settings"]["version"] == 1
-
-
-def test_a_version_that_kills_stops_one_node_at_most(members):
-    n1, n2 = two_with_the_first(members)
-    # n1 is to try it, and its core dies of it.
-    other, core = Still(n2, "helper"), Still(n1, "core")
-    command = begin_set(n1, "# version 1\n" + text_of("example.com", "b.example") + DOOMED)
-    wait_for_trial(n1)
-    core.kill()
-    _, complaint = command.communicate(timeout=120)
-    assert command.returncode == 1 and "version 2 is bad: core died of it" in complaint
-    other.go_on()
-    wait_for(lambda: takes(n1, "ann@example.com"), what="n1 with what it had")
-    wait_for(lambda: any("version 2 of the settings: core died of it" in alert["text"]
-                         for alert in n1.status()["alerts"]), what="the alert")
-    row = history(n1)[2]
-    assert (row["state"], row["tried_by"], row["problem"]) == ("bad", "n1", "core died of it")
-    # The next one goes on, with both; and neither has ever had the bad one.
-    set_text(n2, "# version 2\n" + text_of("example.com", "c.example"))
-    for member in (n1, n2):
-        wait_for(lambda: takes(member, "ann@c.example"), what="the third")
-        assert not takes(member, "ann@b.example")
-        assert "settings-taken version=2" not in member.log()
-    assert "doomed" not in n2.log()
-    wait_for(lambda: not any("settings" in alert["text"] for alert in n1.status()["alerts"]),
-             what="the end of the alert")
-
-
-def test_a_node_that_died_of_a_version_does_not_try_it_again(members):
-    n1, n2 = two_with_the_first(members)
-    other, _ = Still(n2, "helper"), Still(n1, "core")
-    command = begin_set(n1, "# version 1\n" + text_of("example.com", "b.example") + DOOMED)
-    wait_for_trial(n1)
-    n1.kill()
-    n1.start()
-    _, complaint = command.communicate(timeout=120)
-    assert "died" in complaint or "waits" in complaint
-    other.go_on()
-    wait_for(lambda: history(n2)[2]["state"] == "bad", what="the word of n1")
-    stays_with_the_first(n1, n2)
-    # Nor after another start.
-    n1.stop()
-    n1.start()
-    stays_with_the_first(n1)
-    assert "settings-taken version=2" not in n1.log()
-    set_text(n1, "# version 2\n" + text_of("c.example"))
-    for member in (n1, n2):
-        wait_for(lambda: takes(member, "ann@c.example"), what="the third")
-
-
-def test_a_node_killed_while_it_follows_starts_with_what_it_had(members):
-    n1, n2 = two_with_the_first(members)
-    helper, _ = Still(n2, "helper"), Still(n2, "core")
-    set_text(n1, "# version 1\n" + text_of("example.com", "b.example") + DOOMED)
-    helper.go_on()
-    wait_for_trial(n2)
-    n2.kill()
-    n2.start()
-    stays_with_the_first(n2)
-    wait_for(lambda: any("version 2 of the settings: this node died" in alert["text"]
-                         for alert in n2.status()["alerts"]), what="the alert")
-    # Others live with it: whoever looks after n2 may let it try again.
-    n2.reload()
-    wait_for(lambda: takes(n2, "ann@b.example"), what="the second")
-
-
-def test_a_stop_during_a_trial_is_no_death(members):
-    n1 = members.add("n1")
-    set_text(n1, text_of("example.com"))
-    core = Still(n1, "core")
-    command = begin_set(n1, "# version 1\n" + text_of("example.com", "b.example") + DOOMED)
-    wait_for_trial(n1)
-    n1.child.terminate()
-    core.go_on()
-    n1.child.wait(timeout=120)
-    n1.child = None
-    n1.start()
-    command.communicate(timeout=120)
-    wait_for(lambda: takes(n1, "ann@b.example"), what="the second version")
-    assert history(n1)[2]["state"] == "approved"

@@ -42,7 +42,7 @@ class Kit:
         self.mx = mx
         self.rejects = rejects
         self.expected = {}  # subject to body
-        self.before = sorted(mx.pids())
+        self.before = sorted(mx.all_pids())
 
     def took(self, code, text, subject, body, is_bare):
         """The promised reply; what is taken must arrive so."""
@@ -161,7 +161,7 @@ def test_addresses_go_to_whom_they_name(holdfast, postfix):
     """Splitting the e-mail atom: percent and source routes, encoded words, quoting, NULs."""
     primary = postfix(settings=CARELESS)
     mx = holdfast(backup_mx(primary.port) + "limits { errors = 1000  refused-recipients = none }\n")
-    before = sorted(mx.pids())
+    before = sorted(mx.all_pids())
     for command, code in HOSTILE:
         with mx.dialogue() as dialogue:
             dialogue.must(f"MAIL FROM:<{SENDER}>")
@@ -197,7 +197,7 @@ CHUNKS = [  # behind an envelope, and what they are answered
 def test_chunks_are_as_long_as_they_say(holdfast, sink):
     hop = sink(extensions=[word for word in EXTENSIONS if word != "CHUNKING"])
     mx = holdfast(backup_mx(hop.port))
-    before = sorted(mx.pids())
+    before = sorted(mx.all_pids())
     taken = 0
     with mx.dialogue() as dialogue:
         dialogue.envelope(SENDER, [ANN])

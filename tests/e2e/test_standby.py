@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 from daemon import backup_mx, family, kill
+from faults import Injected
 from peers import free_port, greets, wait_for
 
 AFTER = 4
@@ -33,7 +34,8 @@ class Pair:
         daemon.state = self.place / "shared"
         keys = more.get(name, "")
         daemon.configure(backup_mx(self.primary, more="retry = {1s}") +
-                         f'standby {{ name = {name}  of = {of}  after = {AFTER}s\n{keys} }}\n')
+                         f'standby {{ name = {name}  of = {of}  after = {AFTER}s\n'
+                         f'known-state = "{self.place}/known"\n{keys} }}\n')
         return daemon
 
     def start(self):
@@ -342,6 +344,8 @@ def test_a_machine_without_the_block_sees_every_open_lease(holdfast, place):
     ("standby { of = B! }", "of"),
     ("standby { of = b  after = 1s }", "after"),
     ('standby { of = b  fence = "relative" }', "absolute"),
+    ('standby { of = b  known-state = relative }', "absolute"),
+    ('standby { of = b }\ncluster { database = "host=127.0.0.1" }', "without a database"),
     ('standby { of = b  watch = {"example.com:25"} }', "address"),
 ])
 def test_wrong_blocks(holdfast, line, problem):
@@ -397,6 +401,145 @@ def small_storage(place):
         pytest.skip(f"no tmpfs to be had: {mounted.stderr.strip()}")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture
+def mounted_storage(place):
+    """A file system of its own that is mounted where the pair has its state, and how to do that."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    store, path = place / "store", place / "shared"
+    store.mkdir()
+    path.mkdir()
+
+    def mount():
+        subprocess.run(["mount", "--bind", str(store), str(path)], check=True)
+
+    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=0700", "holdfast-test",
+                            str(store)], capture_output=True, text=True)
+    if tried.returncode != 0:
+        pytest.skip(f"no tmpfs to be had: {tried.stderr.strip()}")
+    mount()
+    yield mount
+    subprocess.run(["umount", "-l", str(path)], capture_output=True)
+    subprocess.run(["umount", "-l", str(store)], check=True)
+
+
+def test_storage_that_is_not_mounted_is_waited_for(holdfast, place, sink, mounted_storage):
+    """A machine comes up, its storage does not: nothing is made in the empty mount point, and nobody
+    works there beside the other machine."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    pair.b.stop()
+    pair.a.stop()
+    subprocess.run(["umount", str(place / "shared")], check=True)
+    pair.b.start(wait=False)
+    wait_for(lambda: "is its storage mounted?" in pair.b.log(), 60, 0.1, "b's word")
+    said = pair.b.tool("standby", "status", check=False)
+    assert said.returncode != 0 and "is its storage mounted?" in said.stderr
+    assert pair.b.child.poll() is None and not greets(pair.b.port)
+    assert not list((place / "shared").iterdir())
+    mounted_storage()
+    wait_works(pair.b)
+    hop = sink(port=pair.primary)
+    pair.b.wait_empty()
+    assert numbers(hop) == [0]
+
+
+def test_storage_that_is_taken_away_ends_the_work(holdfast, place, mounted_storage):
+    """Another directory lies at the path: what would be started there would be elsewhere."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    subprocess.run(["umount", "-l", str(place / "shared")], check=True)
+    for daemon in (pair.a, pair.b):
+        wait_for(lambda: "another directory lies there now" in daemon.log(), 60, 0.1, "a word")
+    wait_for(lambda: " standby-ended " in pair.a.log(), 60, 0.1, "a's end")
+    assert not greets(pair.a.port) and not greets(pair.b.port)
+    assert not list((place / "shared").iterdir())
+    mounted_storage()
+    wait_for(lambda: works(pair.a) or works(pair.b), 90, 0.1, "one of them")
+    active = pair.a if works(pair.a) else pair.b
+    wait_for(lambda: len(active.queue()) == 1, 60, 0.1, "what was accepted")
+
+
+@pytest.mark.parametrize("how", ["emptied", "removed"])
+def test_leases_that_are_removed_end_the_work(holdfast, place, sink, how):
+    """Whoever works stops; the next token is above all that the journal knows."""
+    pair = Pair(holdfast, place).start()
+    pair.a.send(content=number(0))
+    leases = place / "shared/standby"
+    if how == "removed":
+        leases.rename(place / "away")
+    else:
+        for path in leases.iterdir():
+            path.unlink()
+    why = "its directory of leases" if how == "removed" else "its file"
+    wait_for(lambda: f"{why} has been removed" in pair.a.log(), 60, 0.1, "a's insight")
+    wait_for(lambda: " standby-ended " in pair.a.log(), 60, 0.1, "a's end")
+    wait_for(lambda: works(pair.a) or works(pair.b), 90, 0.1, "one of them")
+    active = pair.a if works(pair.a) else pair.b
+    status = active.status()["standby"]
+    assert status["token"] >= 2
+    active.send(content=number(1))
+    hop = sink(port=pair.primary)
+    active.wait_empty()
+    assert numbers(hop) == [0, 1]
+    assert not (works(pair.a) and works(pair.b))
+
+
+def test_leases_that_are_removed_say_nothing_of_their_end(holdfast, place):
+    """The one that worked is dead, and its lease is removed by hand."""
+    pair = Pair(holdfast, place).start()
+    pair.a.kill()
+    for path in (place / "shared/standby").iterdir():
+        path.unlink()
+    wait_works(pair.b)
+    status = pair.b.status()["standby"]
+    assert (status["token"], status["unfenced"]) == (2, True)
+    pair.b.tool("standby", "fenced", seconds=60)
+    wait_for(lambda: not pair.b.status()["standby"]["unfenced"], 60, 0.2, "the word")
+
+
+def test_a_machine_that_will_not_come_back(holdfast, place):
+    """Its hardware is gone, and with it who could say that its life is over: the operator says so."""
+    pair = Pair(holdfast, place).start()
+    assert pair.a.tool("standby", "fenced", check=False).returncode == 1
+    pair.a.kill()
+    wait_works(pair.b)
+    assert pair.b.status()["standby"]["unfenced"]
+    assert "standby fenced" in pair.b.tool("standby", "status").stdout
+    pair.b.tool("standby", "fenced", seconds=60)
+    wait_for(lambda: not pair.b.status()["standby"]["unfenced"], 60, 0.2, "the word")
+    wait_for(lambda: "unfenced" not in kinds(pair.b), 60, 0.2, "the end of the alert")
+    assert pair.b.tool("standby", "fenced", check=False).returncode == 1
+
+
+def test_the_address_is_given_up_though_the_storage_is_dead(holdfast, place):
+    """Nothing can be written any more, nor can it be said that it is over."""
+    pair = Pair(holdfast, place)
+    pair = Pair(holdfast, place, a=f'after-release = "{pair.program("release")}"').start()
+    with Injected(pair.a.child.pid, "pwrite64", "delay_enter=1000s"):
+        wait_for(lambda: "a after-release" in pair.told(), 90, 0.1, "a's program")
+        assert not greets(pair.a.port)
+        wait_works(pair.b)
+        pair.a.child.terminate()
+        wait_for(lambda: " stopped status=0" in pair.a.log(), 90, 0.1, "a's end")
+    assert pair.a.child.wait(timeout=90) == 0
+    pair.a.child = None
+
+
+def test_it_may_be_stopped_while_it_takes_over(holdfast, place):
+    """SIGTERM while the lease is being taken: it does not work, and has ended."""
+    pair = Pair(holdfast, place).start()
+    with Injected(pair.b.child.pid, "flock", "delay_enter=10s"):
+        pair.a.kill()
+        wait_for(lambda: "taking-over" in pair.b.log(), 60, 0.1, "b's beginning")
+        pair.b.child.terminate()
+        assert pair.b.child.wait(timeout=120) == 0
+    assert "standby-works" not in pair.b.log()
+    pair.b.child = None
+    pair.b.start(wait=False)
+    wait_works(pair.b)
 
 
 def test_full_storage_is_no_death(holdfast, place, small_storage):

@@ -6,10 +6,17 @@
         bed.nodes[0].tool("status")
 """
 
+import contextlib
+
+import psycopg2
+
 from cluster.databases import Databases
 from cluster.hosts import Hosts
 from cluster.nodes import Node
 from peers import wait_for
+
+
+READ_SECONDS = 0.6  # a reading begins half a second after the one before
 
 
 class Bed:
@@ -57,6 +64,18 @@ class Bed:
                     return False
             return True
         wait_for(up, seconds, 0.2, "all nodes up, with the settings")
+
+    def told(self, node, since):
+        """When the others knew what this node has, after that time: each reads twice a second what
+        the heartbeats say. None: not yet, or nobody can be asked now."""
+        with contextlib.suppress(psycopg2.Error, OSError, LookupError):
+            rows = self.databases.leader().ask(
+                "SELECT extract(epoch FROM h.beat)::float8 FROM holdfast.heartbeats h"
+                " JOIN holdfast.nodes n ON n.number = h.node"
+                " WHERE n.name = %s AND h.beat > to_timestamp(%s)", node.host.name, since,
+                name="holdfast")
+            return rows[0][0] + READ_SECONDS if rows else None
+        return None
 
     def membership(self, name):
         return (f'cluster {{ database = "{self.databases.conninfo()}"  name = {name}\n'

@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 
 
@@ -26,7 +27,8 @@ class Fault:
     what: str
     begin: object         # called without arguments
     end: object = None
-    server: tuple = None  # whose mail cannot leave it meanwhile: see Ledger.been_away()
+    server: tuple = None  # which can tell nobody of its mail meanwhile: see Ledger.been_away()
+    told: object = None   # of a time: when the others knew again what it has; None: not yet
 
 
 @dataclasses.dataclass
@@ -39,21 +41,26 @@ class Broken:
     error: str = None
 
 
-def faults_of_nodes(hosts, nodes, databases=()):
-    """Killed, one process killed, cut off from all or from these hosts of databases."""
+TOLD_SECONDS = 30  # so long who was away gets to tell the others
+
+
+def faults_of_nodes(hosts, nodes, databases=(), told=None):
+    """Killed, one process killed, cut off from all or from these hosts of databases. `told` of a
+    node and a time says when the others knew again, after that, what it has."""
     found = []
     for node in nodes:
         name, server = node.host.name, node.address()
+        heard = told and (lambda since, node=node: told(node, since))
         found += [
-            Fault(name, "kill -9", node.kill, node.start, server),
+            Fault(name, "kill -9", node.kill, node.start, server, heard),
             Fault(name, "kill -9 of one process", lambda node=node: kill_one(node)),
             Fault(name, "cut off", lambda name=name: hosts.cut([name]),
-                  lambda name=name: hosts.mend([name]), server),
+                  lambda name=name: hosts.mend([name]), server, heard),
         ]
         if databases:
             found.append(Fault(name, "cut off from the databases",
                                lambda name=name: hosts.cut([name], list(databases)),
-                               lambda name=name: hosts.mend([name]), server))
+                               lambda name=name: hosts.mend([name]), server, heard))
     return found
 
 
@@ -95,6 +102,7 @@ class Drill:
         self.broken = []
         self.standing = None  # the fault that has begun and not ended, and since when
         self.began = None
+        self.waiters = []
 
     def now(self):
         return round(time.monotonic() - self.began, 2)
@@ -138,15 +146,30 @@ class Drill:
             self.broken[-1].error = f"{error!r}"[:500]
             self.tell(f"{fault.component}: does not come back: {error!r}")
         self.broken[-1].until = self.now()
-        if fault.server is not None:
-            self.ledger.been_away(fault.server, since, time.time())
         self.tell(f"{fault.component}: again without fault")
+        if fault.server is not None:
+            waiter = threading.Thread(target=self.wait_told, args=(fault, since, time.time()))
+            self.waiters.append(waiter)
+            waiter.start()
+
+    def wait_told(self, fault, since, mended):
+        until = mended
+        while fault.told is not None and time.time() < mended + TOLD_SECONDS:
+            if (heard := fault.told(mended)) is not None:
+                until = heard
+                break
+            time.sleep(0.1)
+        self.ledger.been_away(fault.server, since, until)
+        self.ledger.note("drill", "-", f"{fault.component}: had told the others "
+                                       f"{until - mended:.2f} s after it could")
 
     def tell(self, text):
         self.ledger.note("drill", "-", text)
         self.say(f"{self.now():8.1f} s  {text}; acknowledged {self.ledger.acknowledged()}")
 
     def report(self):
+        for waiter in self.waiters:
+            waiter.join()
         return Report(self.seed, self.now(), self.broken, self.ledger.verdict())
 
 

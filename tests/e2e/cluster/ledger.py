@@ -20,9 +20,14 @@ What the verdict allows, and no more:
 
 - A copy too many for each doubt of a client, and for each connection to a sink that ended without
   QUIT if that message was the last stored there: its sender may not have seen the reply.
+- A copy too many from another server, if the one before came from a server just before it was away
+  or in the first seconds of it, and was still the last on its connection when that copy came: a
+  server's next dot on a connection waits until all may know what became of the one before. For each
+  connection and time away this is allowed of one message.
 - A message after a later one of its recipient if a connection to a sink ended without QUIT while it
-  was under way or just stored: it was in doubt, and in doubt blocks nobody. Or if the server that
-  had acknowledged it was away at the time (been_away()): what only that one has cannot come before.
+  was under way or just stored: it was in doubt, and in doubt blocks nobody. Or if each later one
+  arrived while the server that had acknowledged it was away (been_away()), and could tell nobody
+  what it had: these are counted apart.
 """
 
 import contextlib
@@ -40,6 +45,8 @@ from peers import wait_for
 from sink import Sink
 
 CLIENT_DOMAIN = "client.example"
+FATE_SECONDS = 2.0   # a server that cannot tell all of a fate within this is away
+LEASE_SECONDS = 3.5  # what a server's word is good for: away for longer, it hands nothing over
 
 
 @dataclasses.dataclass
@@ -63,6 +70,7 @@ class Arrival:
     sink: str
     session: int
     sound: bool           # the body is what was sent
+    peer: str = None      # the address of who sent it
 
 
 @dataclasses.dataclass
@@ -116,9 +124,10 @@ class Collector(Sink):
             self.noted[message.session].under_way = None
             for recipient in message.recipients:
                 self.ledger.arrivals.append(Arrival(number, recipient.lower(), time.time(),
-                                                    self.name, message.session, sound))
-        self.ledger.note("arrived", number,
-                         f"{self.name}/{message.session} {','.join(message.recipients)}")
+                                                    self.name, message.session, sound,
+                                                    message.peer))
+        self.ledger.note("arrived", number, f"{self.name}/{message.session} from {message.peer} "
+                                            f"{','.join(message.recipients)}")
 
 
 def number_of(mail):
@@ -298,7 +307,7 @@ class Ledger:
             self.log.close()
 
     def been_away(self, server, since, until):
-        """This server could not be reached, or reached nobody, in between (time.time())."""
+        """This server could tell the others nothing in between (time.time())."""
         self.away.append((tuple(server), since, until))
 
     # ---- what came of it ----
@@ -347,7 +356,12 @@ class Verdict:
         for arrival in self.arrivals:
             self.copies.setdefault((arrival.number, arrival.recipient), []).append(arrival)
         broken = [session for session in sessions if not session.quit]
+        self.broken_at = {(session.sink, session.number) for session in broken}
         self.unseen_replies = count(session.stored for session in broken)
+        self.on_connection = {}
+        for arrival in arrivals:
+            self.on_connection.setdefault((arrival.sink, arrival.session), []).append(
+                (arrival.time, arrival.number))
         self.in_doubt = {n for session in broken for n in (session.stored, session.under_way)}
         self.taken = [m for m in sent if m.acknowledged is not None]
         self.lost = [(m.number, r) for m in self.taken for r in m.recipients
@@ -361,30 +375,46 @@ class Verdict:
 
     def judge_copies(self):
         self.doubled, self.doubled_wrongly = 0, []
+        self.in_flight = {}  # the one message of a connection and time away that may double
         for (number, recipient), copies in self.copies.items():
-            allowed = self.sent[number].doubts + self.unseen_replies.get(number, 0)
+            allowed = self.sent[number].doubts + self.unseen_replies.get(number, 0) + \
+                sum(self.was_in_flight(*pair) for pair in zip(copies, copies[1:]))
             if len(copies) - 1 > allowed:
                 self.doubled_wrongly.append((number, recipient))
             elif len(copies) > 1:
                 self.doubled += 1
 
+    def was_in_flight(self, first, second):
+        """Whose fate its server may have been unable to tell, so that another sent it again. A
+        connection that broke is not looked at: its last message counts as unseen already."""
+        connection = first.sink, first.session
+        if first.peer == second.peer or connection in self.broken_at or \
+           any(first.time < at < second.time and number != first.number
+               for at, number in self.on_connection[connection]):
+            return False
+        return any(server[0] == first.peer and since <= second.time and
+                   since - FATE_SECONDS <= first.time <= min(since + LEASE_SECONDS, until) and
+                   self.in_flight.setdefault((connection, index), first.number) == first.number
+                   for index, (server, since, until) in enumerate(self.away))
+
     def judge_order(self):
         self.late_in_doubt, self.late_while_away, self.out_of_order = 0, 0, []
-        latest = {}
+        before = {}  # recipient: what has arrived for him first, as (number, time)
         for (number, recipient), copies in self.copies.items():  # in order of first arrival
-            if number > latest.get(recipient, -1):
-                latest[recipient] = number
-            elif number in self.in_doubt:
+            passed = [time for other, time in before.get(recipient, ()) if other > number]
+            before.setdefault(recipient, []).append((number, copies[0].time))
+            if not passed:
+                continue
+            if number in self.in_doubt:
                 self.late_in_doubt += 1
-            elif self.was_away(self.sent[number], copies[0].time):
+            elif self.was_away(self.sent[number].by, passed):
                 self.late_while_away += 1
             else:
                 self.out_of_order.append((number, recipient))
 
-    def was_away(self, message, arrived):
-        return message.acknowledged is not None and any(
-            message.by == server and since < arrived and until > message.acknowledged
-            for server, since, until in self.away)
+    def was_away(self, server, times):
+        return all(any(server == other and since <= time <= until
+                       for other, since, until in self.away) for time in times)
 
     def numbers(self):
         """As JSON has it."""

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls of a running process that fail or hang, by strace."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from peers import end_process, wait_for
+
+
+class Injected:
+    """While it lasts, system calls of a process fail ("error=EIO"), or hang ("delay_enter=1000s")."""
+
+    def __init__(self, pid, calls, fault):
+        if shutil.which("strace") is None:
+            pytest.skip("strace is not installed")
+        self.child = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid),
+                                       "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"],
+                                      stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        threads = pathlib.Path(f"/proc/{pid}/task")
+
+        def attached():
+            if self.child.poll() is not None:
+                pytest.skip(f"strace may not trace here: {self.child.stderr.read()[:200]}")
+            return all("TracerPid:\t0\n" not in (thread / "status").read_text()
+                       for thread in threads.iterdir())
+        wait_for(attached, 60, what="strace on the process")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        end_process(self.child)
