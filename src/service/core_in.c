@@ -723,6 +723,7 @@ void core_in_attach(struct core *core, uint32_t index, struct ring *ring)
         return;
     }
     report_alert_over(core, ALERT_EDGE_IN);
+    core_in_announce(core, false); /* the cluster's time may be known by now */
     in->announce = CORE_ANNOUNCE_TICKS;
     in->announce_at = 0;
     ring_set_handler(ring, ring_ready, in);

@@ -65,7 +65,7 @@ enum error smtp_in_reconfigure(struct smtp_in *in, const struct service_config *
     in->servers_by_name = has_named_server(&config->relay);
     adopt_routes(in, generation);
     listeners_replace(in, &fresh);
-    listeners_watch(in, in->is_stopping ? 0 : LOOP_READ);
+    listeners_resume(in);
     return ERROR_NONE;
 }
 
@@ -121,9 +121,7 @@ static void hurry_on(void *context)
 static void on_retry(void *context)
 {
     struct smtp_in *in = context;
-    if (!in->is_stopping) {
-        listeners_watch(in, LOOP_READ);
-    }
+    listeners_resume(in);
     resume_waiting(in);
     if (!list_is_empty(&in->waiting)) {
         loop_timer_set(in->retry, RETRY_MS);
@@ -180,7 +178,7 @@ void smtp_in_stop(struct smtp_in *in, int64_t grace_ms, void (*done)(void *conte
     in->is_stopping = true;
     in->stopped = done;
     in->stopped_context = context;
-    listeners_watch(in, 0);
+    listeners_pause(in);
     loop_timer_set(in->stop_timer, in->session_count == 0 ? 0 : grace_ms);
     LIST_EACH(&in->sessions, at, after)
     {

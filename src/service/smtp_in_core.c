@@ -181,6 +181,10 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
     case CHANNEL_ACCEPTING:
         in->accepting = (enum error)reader_u8(&reader);
         in->clock_ahead_ms = (int64_t)reader_u64(&reader);
+        if (!in->knows_time) {
+            in->knows_time = true;
+            listeners_resume(in);
+        }
         return !reader.failed;
     case CHANNEL_ROUTE:
         return take_route(in, &reader);

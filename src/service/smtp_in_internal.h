@@ -226,6 +226,7 @@ struct smtp_in {
     struct hash_key key;
     enum error accepting;
     int64_t clock_ahead_ms;         /* of the cluster's clock; 0 without one */
+    bool knows_time;                /* core has told it once */
     struct route_table routes;      /* of the configuration in force */
     struct route_table next_routes; /* of one that core has heard of before us */
     uint32_t generation;
@@ -262,7 +263,11 @@ bool listeners_make(struct smtp_in *in, const struct service_config *config, con
 void listeners_free(struct link *list);
 /* Takes those of `fresh` in force; sessions move to the one that has their listener's name. */
 void listeners_replace(struct smtp_in *in, struct link *fresh);
-void listeners_watch(struct smtp_in *in, unsigned interest);
+/* Takes connections from now on; unless we are stopping, or a node of a cluster has not been told the
+ * cluster's time yet: mail would be accepted by our own clock then. */
+void listeners_resume(struct smtp_in *in);
+/* Takes none until they are resumed. */
+void listeners_pause(struct smtp_in *in);
 
 /* smtp_in_session.c */
 void session_accept(struct listener *listener, int fd, const struct ip_endpoint *peer);

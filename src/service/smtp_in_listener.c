@@ -88,12 +88,23 @@ static void turn_away(struct listener *listener, int fd, const struct ip_endpoin
     trace_refused(in, "connect", &peer->address, &answer);
 }
 
-void listeners_watch(struct smtp_in *in, unsigned interest)
+static void watch_all(struct smtp_in *in, unsigned interest)
 {
     LIST_EACH(&in->listeners, at, after)
     {
         loop_watch_set(LIST_ENTRY(at, struct listener, link)->watch, interest);
     }
+}
+
+void listeners_resume(struct smtp_in *in)
+{
+    bool knows_time = in->config->cluster.database.length == 0 || in->knows_time;
+    watch_all(in, knows_time && !in->is_stopping ? LOOP_READ : 0);
+}
+
+void listeners_pause(struct smtp_in *in)
+{
+    watch_all(in, 0);
 }
 
 static void on_connection(void *context, unsigned ready)
@@ -110,7 +121,7 @@ static void on_connection(void *context, unsigned ready)
         }
         if (error != ERROR_NONE) {
             log_full(in, &(struct ip_endpoint){0}, slice_from_text(error_text(error)));
-            listeners_watch(in, 0);
+            listeners_pause(in);
             loop_timer_set(in->retry, PAUSE_MS);
             return;
         }
