@@ -263,8 +263,8 @@ bool listeners_make(struct smtp_in *in, const struct service_config *config, con
 void listeners_free(struct link *list);
 /* Takes those of `fresh` in force; sessions move to the one that has their listener's name. */
 void listeners_replace(struct smtp_in *in, struct link *fresh);
-/* Takes connections from now on; unless we are stopping, or a node of a cluster has not been told the
- * cluster's time yet: mail would be accepted by our own clock then. */
+/* Takes connections from now on; unless we are stopping, or a node of a cluster has not been told
+ * the cluster's time yet: mail would be accepted by our own clock then. */
 void listeners_resume(struct smtp_in *in);
 /* Takes none until they are resumed. */
 void listeners_pause(struct smtp_in *in);
