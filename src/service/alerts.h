@@ -60,7 +60,7 @@ enum {
     X(NO_STANDBY, "no-standby", "the other machine of a pair does not stand by")                   \
     X(SPLIT, "split", "the other machine of a pair was still at work when taken over from")        \
     X(CLUSTER, "cluster", "this node may not join its cluster")                                    \
-    X(DATABASE, "database", "the cluster's database does not answer")                              \
+    X(DATABASE, "database", "the cluster's database does not answer, or takes no mail")            \
     X(LAPSED, "lapsed", "this node's lease in the cluster is over, it hands nothing over")         \
     X(NODE, "node", "node of the cluster: nothing is heard of it")                                 \
     X(TAKEOVER, "takeover", "node: what it owned has been taken over; happens, and never stands")  \

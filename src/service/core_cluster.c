@@ -14,6 +14,7 @@
 #include "service/core_internal.h"
 #include "service/core_out.h"
 #include "service/core_post.h"
+#include "service/database_trouble.h"
 #include "service/shared_clock.h"
 #include "service/whole_file.h"
 #include "spool/pg_partition.h"
@@ -84,6 +85,7 @@ struct core_cluster {
     int64_t own_ms; /* spool_postgres_behind(), the lowest that the last reading may not cover */
     int64_t own_seen_ms; /* steady */
     uint64_t breaks;     /* spool_postgres_breaks() */
+    struct database_trouble trouble;
     bool stopping, stopped;
     struct worker *worker;
     struct shared_clock clock;
@@ -475,6 +477,32 @@ static void tell_of_node(struct core_cluster *cluster, const struct member_news 
     }
 }
 
+static void tell_trouble(struct core_cluster *cluster)
+{
+    const char *text = database_trouble_text(&cluster->trouble);
+    report_alert_while(cluster->core, ALERT_DATABASE, text != NULL, text);
+}
+
+static void tell_database(struct core_cluster *cluster, const char *text)
+{
+    if (text[0] != '\0') {
+        log_event(LOG_LEVEL_WARNING, "database-away", LOG_TEXT("reason", text));
+    }
+    database_trouble_member(&cluster->trouble, text);
+    tell_trouble(cluster);
+}
+
+static void look_at_spool(struct core_cluster *cluster)
+{
+    struct spool_postgres_state state;
+    spool_postgres_status(cluster->spool, &state);
+    bool up = state.up || member_number(cluster->member) == 0; /* then it does not try */
+    if (database_trouble_spool(&cluster->trouble, up, state.reason, clock_steady_ms())) {
+        log_event(LOG_LEVEL_WARNING, "database-away", LOG_TEXT("reason", cluster->trouble.spool));
+    }
+    tell_trouble(cluster);
+}
+
 static void news(void *context, const struct member_news *news)
 {
     struct core_cluster *cluster = context;
@@ -482,11 +510,10 @@ static void news(void *context, const struct member_news *news)
     char text[ALERT_TEXT_SIZE];
     switch (news->kind) {
     case MEMBER_AWAY:
-        log_event(LOG_LEVEL_WARNING, "database-away", LOG_TEXT("reason", news->text));
-        report_alert(core, ALERT_DATABASE, news->text);
+        tell_database(cluster, news->text);
         break;
     case MEMBER_HERE:
-        report_alert_over(core, ALERT_DATABASE);
+        tell_database(cluster, "");
         break;
     case MEMBER_REFUSED:
         snprintf(text, sizeof(text), "this node may not join: %s", news->text);
@@ -672,6 +699,7 @@ static void beat(void *context)
         go_on(cluster, owned);
     }
     tell_health(cluster);
+    look_at_spool(cluster);
     read_clock(cluster);
     write_clock(cluster);
     upkeep_if_due(cluster);

@@ -200,8 +200,8 @@ enum control_step node_drain_begin(struct control_request *request);
 enum control_step node_undrain_begin(struct control_request *request);
 enum control_step node_remove_begin(struct control_request *request);
 enum control_step node_changed_step(struct control_request *request);
-json_t *control_nodes(const struct core *core);   /* of the cluster, for status */
-json_t *control_cluster(const struct core *core); /* null without one */
+json_t *control_nodes(const struct core *core); /* of the cluster, for status */
+json_t *control_cluster(struct core *core);     /* null without one */
 /* core_guard.c */
 enum control_step guard_list_begin(struct control_request *request);
 enum control_step guard_list_step(struct control_request *request);

@@ -146,7 +146,20 @@ static void put_totals(const struct core *core, json_t *row)
     control_set(row, "missing_nodes", missing);
 }
 
-json_t *control_cluster(const struct core *core)
+/* Who has not joined does not ask for mail: then what keeps it from joining counts. */
+static json_t *why_away(struct core *core, const struct spool_postgres_state *state)
+{
+    const struct alert *alert = NULL;
+    const struct member *member = core_cluster_member(core->cluster);
+    if (member == NULL || member_number(member) == 0) {
+        alert = alerts_find(&core->alerts, ALERT_DATABASE, SLICE_EMPTY);
+        alert = alert != NULL ? alert : alerts_find(&core->alerts, ALERT_CLUSTER, SLICE_EMPTY);
+    }
+    const char *text = alert != NULL ? alert->text : state->reason;
+    return text[0] != '\0' ? control_string(slice_from_text(text)) : json_null();
+}
+
+json_t *control_cluster(struct core *core)
 {
     if (core->cluster == NULL) {
         return json_null();
@@ -164,9 +177,7 @@ json_t *control_cluster(const struct core *core)
                 control_time(core_now(core).wall_ms - (core_now(core).steady_ms - state.since_ms)));
     control_set(database, "commit_ms", json_real((double)state.commit_us / 1000));
     control_set(database, "lag_ms", json_integer((json_int_t)state.lag_ms));
-    control_set(database, "reason",
-                state.reason[0] != '\0' ? control_string(slice_from_text(state.reason))
-                                        : json_null());
+    control_set(database, "reason", why_away(core, &state));
     json_t *row = json_object();
     control_set(row, "name", control_string(core->config->cluster.name));
     control_set(row, "number", json_integer(member != NULL ? member_number(member) : 0));

@@ -162,6 +162,26 @@ def test_a_database_that_is_read_only(member, traffic, database):
     traffic.end_well()
 
 
+def test_a_database_that_takes_no_mail(member, traffic, database):
+    """It answers, but refuses what is written, here for want of a right: told of once, and its end."""
+    n1, n2 = member("n1"), member("n2")
+    traffic.begin(n1, n2)
+    database.sql(f"REVOKE INSERT ON holdfast.messages FROM {ROLE}")
+    wait_kept(n1, n2)
+    traffic.goes_on()
+    for node in (n1, n2):
+        wait_told(node, "permission denied")
+    traffic.goes_on()
+    database.sql(f"GRANT INSERT ON holdfast.messages TO {ROLE}")
+    wait_over(n1, n2)
+    for node in (n1, n2):
+        assert node.log().count("alert kind=database ") == 1, node.log()
+        assert node.log().count("alert-over kind=database ") == 1
+        assert node.log().count("database-away ") == 1
+    traffic.arrives()
+    traffic.end_well()
+
+
 @pytest.mark.soak  # who is refused asks less and less often: 25 s until all are back
 def test_a_database_without_connections(member, traffic, database):
     """Who has some keeps them; who starts then accepts, and joins when it gets one."""
@@ -175,7 +195,7 @@ def test_a_database_without_connections(member, traffic, database):
     assert "too many connections" in n3.log()
     status = n3.status()["cluster"]
     assert status["number"] == 0 and status["one_copy"] == 1
-    assert status["database"]["reason"] == "this node has not joined yet"
+    assert "too many connections" in status["database"]["reason"]
     traffic.arrives()
     assert n1.status()["cluster"]["database"]["up"] and n2.status()["cluster"]["database"]["up"]
     database.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
@@ -229,7 +249,7 @@ def test_a_database_without_room(place, holdfast):
             wait_kept(n1, n2)
             traffic.goes_on()
             for node in (n1, n2):
-                wait_status(node, "No space left on device")
+                wait_told(node, "No space left on device")
             ballast.unlink()
             if database.child.poll() is not None:  # it could not even write its log
                 database.start()
