@@ -146,7 +146,8 @@ const struct setting settings_table[] = {
              "smtp, 366 for odmr, 587 or 465 for submission."},
     {"protocol", SETTING_CHOICE, LISTEN(protocol), .fallback = "smtp",
      .choices = "smtp|http|odmr|submission", .later = "pop3",
-     .text = "What is spoken there: smtp for mail, http for metrics and health, odmr for sites that "
+     .text = "What is spoken there: smtp for mail, http for metrics, health and, for this machine alone, a page "
+             "that shows the status of all, odmr for sites that "
              "call to fetch their mail with ATRN (RFC 2645), submission for the mail of users, who "
              "must log in (RFC 6409)."},
     {"users", SETTING_USERS, .block = BLOCK_LISTEN, .otherwise = "must be given for odmr",

@@ -7,6 +7,7 @@
 #define HOLDFAST_APP_TOOL_H
 
 #include "base/buffer.h"
+#include "base/human.h"
 #include "service/control_frame.h"
 
 #include <stdio.h>
@@ -187,7 +188,7 @@ const char *tool_cell(const char *text, size_t width, char *buffer, size_t size)
 /* Columns of the terminal on standard output; 80 if it does not tell. */
 size_t tool_terminal_width(void);
 
-enum { TOOL_TEXT = 64 };
+enum { TOOL_TEXT = HUMAN_TEXT };
 const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT]);  /* "3h12m" */
 const char *tool_bytes(int64_t bytes, char buffer[TOOL_TEXT]);  /* "4.2K" */
 const char *tool_time(int64_t unix_ms, char buffer[TOOL_TEXT]); /* local time, to the second */

@@ -65,36 +65,12 @@ const char *tool_clean(const char *text, char *buffer, size_t size)
 
 const char *tool_age(int64_t seconds, char buffer[TOOL_TEXT])
 {
-    long long s = seconds < 0 ? 0 : seconds;
-    if (s < 60) {
-        snprintf(buffer, TOOL_TEXT, "%llds", s);
-    } else if (s < 3600) {
-        snprintf(buffer, TOOL_TEXT, "%lldm", s / 60);
-    } else if (s < 86400) {
-        snprintf(buffer, TOOL_TEXT, "%lldh%02lldm", s / 3600, s / 60 % 60);
-    } else if (s < 10 * 86400) {
-        snprintf(buffer, TOOL_TEXT, "%lldd%lldh", s / 86400, s / 3600 % 24);
-    } else {
-        snprintf(buffer, TOOL_TEXT, "%lldd", s / 86400);
-    }
-    return buffer;
+    return human_age(seconds, buffer);
 }
 
 const char *tool_bytes(int64_t bytes, char buffer[TOOL_TEXT])
 {
-    static const char units[] = "KMGTPE";
-    if (bytes < 1024) {
-        snprintf(buffer, TOOL_TEXT, "%lldB", (long long)bytes);
-        return buffer;
-    }
-    double value = (double)bytes / 1024;
-    size_t unit = 0;
-    while (value >= 999.5 && unit + 2 < sizeof(units)) {
-        value /= 1024;
-        unit++;
-    }
-    snprintf(buffer, TOOL_TEXT, value < 9.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
-    return buffer;
+    return human_bytes(bytes, buffer);
 }
 
 const char *tool_time(int64_t unix_ms, char buffer[TOOL_TEXT])

@@ -6,6 +6,7 @@
 #include "service/web_internal.h"
 
 #include "base/list.h"
+#include "sys/net.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -24,12 +25,25 @@ enum {
     FRESH_MS = 1000,
 };
 
+struct web;
+
+/* Answers from core's status, which is NULL if core does not answer. */
+typedef void answer_fn(struct web *web, struct evhttp_request *request, json_t *status);
+
+/* What needs core's status. What names domains, servers and hosts is for this machine alone: a
+ * proxy on it that knows who may look, or a tunnel. */
+struct resource {
+    const char *path;
+    answer_fn *answer;
+    bool is_local;
+};
+
 /* A request that waits for core's answer. */
 struct waiting {
     struct link link;
     struct web *web;
     struct evhttp_request *request;
-    bool is_health;
+    answer_fn *answer;
 };
 
 /* A connection that evhttp has accepted in this turn of the loop. */
@@ -60,6 +74,10 @@ static void reply(struct evhttp_request *request, int code, const char *reason, 
     evhttp_add_header(headers, "Content-Type", type);
     evhttp_add_header(headers, "Cache-Control", "no-store");
     evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
+    evhttp_add_header(headers, "Referrer-Policy", "no-referrer");
+    evhttp_add_header(headers, "Content-Security-Policy",
+                      "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+                      "frame-ancestors 'none'");
     if (code >= 400 && code != 503) {
         evhttp_add_header(headers, "Connection", "close");
     }
@@ -79,22 +97,27 @@ static void reply_text(struct evhttp_request *request, int code, const char *rea
     reply(request, code, reason, "text/plain; charset=utf-8", slice_make(body, (size_t)length));
 }
 
-static void reply_metrics(struct web *web, struct evhttp_request *request)
+static void reply_buffer(struct evhttp_request *request, const char *type, struct buffer *body)
+{
+    if (body->failed) {
+        reply_text(request, 500, "Internal Server Error");
+    } else {
+        reply(request, 200, "OK", type, buffer_slice(body));
+    }
+    buffer_done(body);
+}
+
+static void reply_metrics(struct web *web, struct evhttp_request *request, json_t *status)
 {
     struct buffer body;
     buffer_init(&body, 0);
-    web_metrics(&body, web->page, web_status_get(web->status, FRESH_MS * 3));
-    if (body.failed) {
-        reply_text(request, 500, "Internal Server Error");
-    } else {
-        reply(request, 200, "OK", "text/plain; version=0.0.4; charset=utf-8", buffer_slice(&body));
-    }
-    buffer_done(&body);
+    web_metrics(&body, web->page, status);
+    reply_buffer(request, "text/plain; version=0.0.4; charset=utf-8", &body);
 }
 
-static void reply_health(struct web *web, struct evhttp_request *request)
+static void reply_health(struct web *web, struct evhttp_request *request, json_t *status)
 {
-    json_t *status = web_status_get(web->status, FRESH_MS * 3);
+    (void)web;
     bool accepting = json_is_true(json_object_get(status, "accepting"));
     const char *why = json_string_value(json_object_get(status, "accepting_reason"));
     if (status == NULL) {
@@ -109,23 +132,32 @@ static void reply_health(struct web *web, struct evhttp_request *request)
     json_decref(body);
 }
 
-static void reply_page(struct web *web, struct evhttp_request *request)
+static void reply_status(struct web *web, struct evhttp_request *request, json_t *status)
+{
+    (void)web;
+    char *text = status != NULL ? json_dumps(status, JSON_COMPACT) : NULL;
+    if (text == NULL) {
+        reply_text(request, 503, "Service Unavailable");
+    } else {
+        reply(request, 200, "OK", "application/json", slice_from_text(text));
+    }
+    free(text);
+}
+
+static void reply_page(struct web *web, struct evhttp_request *request, json_t *status)
 {
     struct buffer body;
     buffer_init(&body, 0);
-    buffer_append_text(&body, "<!doctype html>\n<html lang=\"en\"><title>holdfast</title>\n"
-                              "<h1>holdfast on ");
-    for (size_t i = 0; i < web->hostname.length; i++) {
-        uint8_t c = web->hostname.data[i];
-        bool plain = c != '<' && c != '>' && c != '&' && c != '"';
-        buffer_append(&body, plain ? slice_make(&c, 1) : SLICE_LITERAL("?"));
-    }
-    buffer_append_text(&body, "</h1>\n<p>This server keeps mail moving while a mail server does "
-                              "not.</p>\n<ul><li><a href=\"/health\">health</a></li>"
-                              "<li><a href=\"/metrics\">metrics</a></li></ul>\n</html>\n");
-    reply(request, 200, "OK", "text/html; charset=utf-8", buffer_slice(&body));
-    buffer_done(&body);
+    web_page(&body, web->hostname, status);
+    reply_buffer(request, "text/html; charset=utf-8", &body);
 }
+
+static const struct resource resources[] = {
+    {"/", reply_page, true},
+    {"/api/status", reply_status, true},
+    {"/metrics", reply_metrics, false},
+    {"/health", reply_health, false},
+};
 
 /* ---- waiting for core ------------------------------------------------------------------------ */
 
@@ -153,17 +185,13 @@ static void answer_waiting(void *context)
     while (!list_is_empty(&web->waiting)) {
         struct waiting *waiting = LIST_ENTRY(web->waiting.next, struct waiting, link);
         struct evhttp_request *request = waiting->request;
-        bool is_health = waiting->is_health;
+        answer_fn *answer = waiting->answer;
         waiting_free(waiting);
-        if (is_health) {
-            reply_health(web, request);
-        } else {
-            reply_metrics(web, request);
-        }
+        answer(web, request, web_status_get(web->status, FRESH_MS * 3));
     }
 }
 
-static void wait_for_core(struct web *web, struct evhttp_request *request, bool is_health)
+static void wait_for_core(struct web *web, struct evhttp_request *request, answer_fn *answer)
 {
     struct waiting *waiting = web->waiting_count < WAITING_MAX ? calloc(1, sizeof(*waiting)) : NULL;
     if (waiting == NULL) {
@@ -172,7 +200,7 @@ static void wait_for_core(struct web *web, struct evhttp_request *request, bool 
     }
     waiting->web = web;
     waiting->request = request;
-    waiting->is_health = is_health;
+    waiting->answer = answer;
     list_append(&web->waiting, &waiting->link);
     web->waiting_count++;
     evhttp_connection_set_closecb(evhttp_request_get_connection(request), client_closed, waiting);
@@ -192,6 +220,25 @@ static bool length_is_ambiguous(struct evhttp_request *request)
     return lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0);
 }
 
+static const struct resource *find_resource(const char *path)
+{
+    for (size_t i = 0; i < sizeof(resources) / sizeof(resources[0]); i++) {
+        if (strcmp(path, resources[i].path) == 0) {
+            return &resources[i];
+        }
+    }
+    return NULL;
+}
+
+static bool is_from_here(struct evhttp_request *request)
+{
+    struct bufferevent *connection =
+        evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+    struct ip_endpoint peer;
+    return net_peer(bufferevent_getfd(connection), &peer) == ERROR_NONE &&
+           ip_is_loopback(&peer.address);
+}
+
 static void take_request(struct evhttp_request *request, void *context)
 {
     struct web *web = context;
@@ -201,19 +248,19 @@ static void take_request(struct evhttp_request *request, void *context)
         reply_text(request, 400, "Bad Request");
         return;
     }
-    bool is_health = strcmp(path, "/health") == 0;
-    if (strcmp(path, "/") == 0 || path[0] == 0) {
-        reply_page(web, request);
-    } else if (is_health || strcmp(path, "/metrics") == 0) {
-        if (web_status_get(web->status, FRESH_MS) == NULL) {
-            wait_for_core(web, request, is_health);
-        } else if (is_health) {
-            reply_health(web, request);
-        } else {
-            reply_metrics(web, request);
-        }
-    } else {
+    if (strcmp(path, "/style.css") == 0) {
+        reply(request, 200, "OK", "text/css; charset=utf-8", slice_from_text(web_page_style()));
+        return;
+    }
+    const struct resource *resource = find_resource(path[0] == '\0' ? "/" : path);
+    if (resource == NULL) {
         reply_text(request, 404, "Not Found");
+    } else if (resource->is_local && !is_from_here(request)) {
+        reply_text(request, 403, "Forbidden: shown to this machine only");
+    } else if (web_status_get(web->status, FRESH_MS) == NULL) {
+        wait_for_core(web, request, resource->answer);
+    } else {
+        resource->answer(web, request, web_status_get(web->status, FRESH_MS));
     }
 }
 

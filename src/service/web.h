@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * HTTP for machines and the curious: /metrics (Prometheus text), /health, and a plain page at /.
- * Everything else is 404. Reads the shared counters itself and asks core for its status over a
- * control stream; answers without core too, and says so.
+ * HTTP: /metrics (Prometheus text) and /health for machines; for who sits at this one, or comes by
+ * a proxy on it, a page at / that shows what `holdfast status` says, of all members of a cluster
+ * too, and the same as JSON at /api/status. Nothing can be changed. Everything else is 404. Reads
+ * the shared counters itself and asks core for its status over a control stream; answers without
+ * core too, and says so.
  */
 #ifndef HOLDFAST_SERVICE_WEB_H
 #define HOLDFAST_SERVICE_WEB_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The parts of web: web.c speaks HTTP, web_clients.c bounds who may, web_status.c keeps what core
- * last said.
+ * last said, web_page.c and web_metrics.c write it for people and for machines.
  */
 #ifndef HOLDFAST_SERVICE_WEB_INTERNAL_H
 #define HOLDFAST_SERVICE_WEB_INTERNAL_H
@@ -40,5 +40,12 @@ void web_status_free(struct web_status *status);
 
 /* Prometheus text; `status` may be NULL. */
 void web_metrics(struct buffer *out, const struct counter_page *page, json_t *status);
+
+/* ---- web_page.c ------------------------------------------------------------------------------ */
+
+/* HTML; `status` may be NULL. */
+void web_page(struct buffer *out, struct slice hostname, const json_t *status);
+/* CSS, the page's. */
+const char *web_page_style(void);
 
 #endif

@@ -53,6 +53,15 @@ static const struct gauge {
      "Segments kept of what was handed over"},
 };
 
+static void put_gauges(struct buffer *out, json_t *object, const struct gauge *all, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        put_head(out, all[i].name, all[i].help, "gauge");
+        buffer_printf(out, "%s %lld\n", all[i].name,
+                      number_of(look_up(object, all[i].outer, all[i].inner)));
+    }
+}
+
 /* A label's value: backslash, quote and line feed are escaped. */
 static void put_label(struct buffer *out, const char *name, const json_t *value)
 {
@@ -208,6 +217,35 @@ static void put_alerts(struct buffer *out, const json_t *alerts)
     json_decref(kinds);
 }
 
+static const struct gauge of_cluster[] = {
+    {"database", "up", "holdfast_database_up", "1 while the cluster's database answers"},
+    {"database", "lag_ms", "holdfast_database_lag_milliseconds", "How late it answers"},
+    {NULL, "one_copy", "holdfast_one_copy_messages", "Messages in this node's journal alone"},
+    {NULL, "waiting_writes", "holdfast_waiting_writes", "Writes that the database has not done"},
+    {NULL, "leader", "holdfast_leader", "1 at the member that leads"},
+    {NULL, "lease_ms", "holdfast_lease_milliseconds", "What is left of this node's lease"},
+};
+
+static const struct series of_nodes[] = {
+    {"lanes", "holdfast_node_lanes", "Shares of the lanes that a member owns", "gauge", 1},
+    {"last_contact", "holdfast_node_last_contact_seconds", "Unix time of its last heartbeat",
+     "gauge", 1000},
+};
+
+/* One with a cluster alone. Of each member what this one knows of it; the rest is in its own. */
+static void put_cluster(struct buffer *out, json_t *status)
+{
+    json_t *cluster = json_object_get(status, "cluster"), *nodes = json_object_get(status, "nodes");
+    if (!json_is_object(cluster)) {
+        return;
+    }
+    put_gauges(out, cluster, of_cluster, sizeof(of_cluster) / sizeof(of_cluster[0]));
+    put_states(out, nodes, "holdfast_node_state", "State of a member", "node", "name");
+    for (size_t i = 0; i < sizeof(of_nodes) / sizeof(of_nodes[0]); i++) {
+        put_each(out, nodes, &of_nodes[i], "node", "name");
+    }
+}
+
 void web_metrics(struct buffer *out, const struct counter_page *page, json_t *status)
 {
     put_counters(out, page);
@@ -216,11 +254,8 @@ void web_metrics(struct buffer *out, const struct counter_page *page, json_t *st
     if (status == NULL) {
         return;
     }
-    for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++) {
-        put_head(out, gauges[i].name, gauges[i].help, "gauge");
-        buffer_printf(out, "%s %lld\n", gauges[i].name,
-                      number_of(look_up(status, gauges[i].outer, gauges[i].inner)));
-    }
+    put_gauges(out, status, gauges, sizeof(gauges) / sizeof(gauges[0]));
+    put_cluster(out, status);
     put_alerts(out, json_object_get(status, "alerts"));
     json_t *servers = by_name(json_object_get(status, "servers"), "name");
     put_states(out, servers, "holdfast_server_state", "State of a server", "server", "name");

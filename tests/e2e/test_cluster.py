@@ -2,9 +2,12 @@
 """Several machines, one PostgreSQL: what one accepts another hands over; who dies is taken over."""
 
 import glob
+import html.parser
+import json
 import re
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -247,6 +250,69 @@ def test_what_any_member_handed_over_goes_again_from_any(member, hop, database):
     for node in (n1, n2):
         again = node.tool("queue", "resend", *window, check=False)
         assert again.returncode == 1 and "sent again before" in again.stderr
+
+
+class Tables(html.parser.HTMLParser):
+    """A page's tables: {caption above it: [[cell, ...], ...]}."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.title, self.place = {}, "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "h2":
+            self.title, self.place = "", "title"
+        elif tag == "tr":
+            self.tables.setdefault(self.title, []).append([])
+        elif tag in ("td", "th"):
+            self.tables[self.title][-1].append("")
+            self.place = "cell"
+
+    def handle_endtag(self, tag):
+        self.place = None if tag in ("h2", "td", "th") else self.place
+
+    def handle_data(self, data):
+        if self.place == "title":
+            self.title += data
+        elif self.place == "cell":
+            self.tables[self.title][-1][-1] += data
+
+
+def test_each_hub_shows_all_members(member, hop):
+    n1, n2 = member("n1"), member("n2")
+    wait_for_states(n1, n1="up", n2="up")
+    wait_for_states(n2, n1="up", n2="up")
+    hop.stop()
+    for domain in DOMAINS:
+        n1.send([f"ann@{domain}"])
+
+    def page(daemon, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{daemon.http_port}{path}") as answer:
+            return answer.read().decode()
+
+    def members(daemon):
+        header, *rows = Tables(page(daemon, "/")).tables["Members"]
+        return {row[0].split()[0]: dict(zip(header, row)) for row in rows}
+
+    def lanes(daemon):
+        return [row[0] for row in Tables(page(daemon, "/")).tables[
+            "Lanes of this node that hold mail"][1:]]
+    wait_for(lambda: sorted(lanes(n1) + lanes(n2)) == sorted(f"domain:{name}" for name in DOMAINS),
+             60, what="each lane on its owner's page")
+    for daemon in (n1, n2):
+        wait_for(lambda: sum(int(row["Waiting"]) for row in members(daemon).values()) ==
+                 len(DOMAINS), 60, what="all that waits")
+        assert {name: row["State"] for name, row in members(daemon).items()} == \
+            {"n1": "up", "n2": "up"}
+        shown = json.loads(page(daemon, "/api/status"))
+        assert {row["name"] for row in shown["nodes"]} == {"n1", "n2"}
+        assert shown["cluster"]["queue"]["messages"] == len(DOMAINS)
+    n2.kill()
+    wait_for(lambda: members(n1)["n2"]["State"] == "down", 60, what="n2 down on the page")
+    metrics = page(n1, "/metrics")
+    assert 'holdfast_node_state{node="n2",state="down"} 1' in metrics
+    assert "holdfast_database_up 1" in metrics
 
 
 class SlowDot:

@@ -221,6 +221,52 @@ static void refuses_what_is_ambiguous_or_unknown(void **state)
     assert_null(strstr(page, "<example>"));
 }
 
+static void shows_status_to_this_machine(void **state)
+{
+    struct bench *bench = *state;
+    bench->answer = "{\"now\":90000,\"started\":0,\"version\":\"1\",\"accepting\":false,"
+                    "\"accepting_reason\":\"disk \\\"full\\\"\","
+                    "\"queue\":{\"messages\":5,\"bytes\":2048,\"oldest_seconds\":7200},"
+                    "\"alerts\":[{\"text\":\"<script>alert(1)</script>\",\"since\":30000}],"
+                    "\"servers\":[{\"name\":\"m1\",\"state\":\"down\\\"><b\",\"since\":null,"
+                    "\"reason\":\"421 <x> & y\"}],"
+                    "\"nodes\":[{\"name\":\"n<2\",\"state\":\"down\",\"role\":[\"hub\"]}],"
+                    "\"cluster\":{\"name\":\"n1\",\"missing_nodes\":[\"n<2\"],"
+                    "\"database\":{\"up\":false,\"since\":60000,\"reason\":\"gone\"},"
+                    "\"one_copy\":3,\"queue\":{\"messages\":0}},"
+                    "\"lanes\":[{\"route\":\"domain:idle\",\"state\":\"idle\","
+                    "\"deliveries\":0}]}";
+    const char *page = ask(bench, "GET /" REST);
+    assert_non_null(strstr(page, "HTTP/1.1 200 OK"));
+    assert_non_null(strstr(page, "Content-Security-Policy: default-src 'none'"));
+    assert_non_null(strstr(page, "No mail is accepted: disk &quot;full&quot;"));
+    assert_non_null(strstr(page, "&lt;script&gt;alert(1)&lt;/script&gt; <small>for 1m</small>"));
+    assert_non_null(strstr(page, "<td class=\"s down&quot;&gt;&lt;b\">"));
+    assert_non_null(strstr(page, "<td>421 &lt;x&gt; &amp; y</td>"));
+    assert_non_null(strstr(page, "<b>5</b> messages wait, 2.0K, the oldest for 2h00m"));
+    assert_non_null(strstr(page, "Not counted, for it is down: n&lt;2</p>"));
+    assert_non_null(strstr(page, "The database is away for 30s: gone; 3 messages are in"));
+    assert_null(strstr(page, "domain:idle"));
+    assert_non_null(strstr(page, "<th>orphan</th>")); /* the lane that came as "more" */
+    assert_null(strstr(page, "<script"));
+    const char *json = strstr(ask(bench, "GET /api/status" REST), "\r\n\r\n");
+    assert_non_null(json);
+    json_t *status = json_loads(json + 4, 0, NULL);
+    assert_int_equal(json_array_size(json_object_get(status, "nodes")), 1);
+    json_decref(status);
+    bench->answer = NULL;
+    web_set_control(bench->web, -1);
+    assert_non_null(strstr(ask(bench, "GET /style.css" REST), "HTTP/1.1 200 OK"));
+}
+
+static void page_without_core(void **state)
+{
+    struct bench *bench = *state;
+    web_set_control(bench->web, -1);
+    assert_non_null(strstr(ask(bench, "GET /" REST), "core process does not answer"));
+    assert_non_null(strstr(ask(bench, "GET /api/status" REST), "HTTP/1.1 503"));
+}
+
 /* Connections without a word, at the address that the listener has. */
 static void connect_all(struct bench *bench, int *clients, size_t count)
 {
@@ -268,6 +314,18 @@ static bool own_address(struct ip_address *ret_address)
     return found;
 }
 
+static void keeps_names_from_others(void **state)
+{
+    struct bench *bench = *state;
+    if (!own_address(&bench->at.address)) {
+        print_message("skipped: this machine has no address but loopback\n");
+        skip();
+    }
+    assert_non_null(strstr(ask(bench, "GET /" REST), "HTTP/1.1 403"));
+    assert_non_null(strstr(ask(bench, "GET /api/status" REST), "HTTP/1.1 403"));
+    assert_non_null(strstr(ask(bench, "GET /health" REST), "HTTP/1.1 200 OK"));
+}
+
 static void bounds_connections_of_a_client(void **state)
 {
     struct bench *bench = *state;
@@ -296,6 +354,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(health_fails_when_nothing_is_accepted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(answers_without_core, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_is_ambiguous_or_unknown, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(shows_status_to_this_machine, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(page_without_core, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(keeps_names_from_others, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bounds_connections_in_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bounds_connections_of_a_client, set_up, tear_down),
     };
