@@ -7,20 +7,18 @@
  */
 #include "service/core_cluster.h"
 
-#include "cluster/balance.h"
 #include "cluster/member.h"
 #include "relay/notes.h"
 #include "relay/routing.h"
+#include "service/cluster_news.h"
+#include "service/cluster_time.h"
 #include "service/core_internal.h"
 #include "service/core_out.h"
 #include "service/core_post.h"
 #include "service/database_trouble.h"
-#include "service/shared_clock.h"
-#include "service/whole_file.h"
-#include "spool/pg_partition.h"
+#include "service/upkeep.h"
 #include "sys/clock.h"
 #include "sys/log.h"
-#include "sys/worker.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -28,14 +26,8 @@
 #include <unistd.h>
 
 enum {
-    BEAT_MS = 100,          /* so often the lease is looked at, and what is being left */
-    UPKEEP_MS = 60000,      /* of partitions, by the leader */
-    UPKEEP_AGAIN_MS = 5000, /* while there is more to do, or the database was away */
-    CLOCK_WRITTEN_MS = 60000,
-    CLOCK_MOVED_MS = 1000, /* then at once */
+    BEAT_MS = 100, /* so often the lease is looked at, and what is being left */
 };
-#define CLOCK_FILE "clock"
-#define CLOCK_MOST_MS INT64_C(10000000000000) /* the year 2286 */
 
 enum owned_state {
     OWNED,
@@ -52,16 +44,6 @@ struct owned {
     int64_t again;        /* taken anew meanwhile, with this token; 0: not */
     uint64_t writes_upto; /* made before relay forgot it */
     char name[SHARE_NAME_MAX + 1];
-};
-
-struct upkeep {
-    struct core_cluster *cluster;
-    struct database *database;
-    int64_t keep_ms; /* of what was handed over */
-    enum database_outcome outcome;
-    size_t retired;
-    struct message_id cleaned; /* as far as that one; null: all, at last */
-    char reason[DATABASE_ERROR_SIZE];
 };
 
 struct core_cluster {
@@ -87,18 +69,8 @@ struct core_cluster {
     uint64_t breaks;     /* spool_postgres_breaks() */
     struct database_trouble trouble;
     bool stopping, stopped;
-    struct worker *worker;
-    struct shared_clock clock;
-    int64_t clock_read_ms;     /* steady: the reading that it has */
-    int64_t clock_ahead_ms;    /* of our wall clock; read, or as in the file */
-    int64_t clock_least_ms;    /* the database's time in an earlier life, from the file; 0: none */
-    struct whole_files *files; /* NULL: nothing is kept */
-    int64_t clock_written_ms;  /* steady */
-    int64_t clock_written_ahead_ms;
-    struct upkeep upkeep;
-    bool upkeep_runs;
-    int64_t upkeep_at_ms;
-    enum database_outcome upkeep_told;
+    struct cluster_time time;
+    struct upkeep *upkeep;
 };
 
 /* ---- which share ------------------------------------------------------------------------------
@@ -399,81 +371,14 @@ static void lost(void *context, const struct member_share *share)
     }
 }
 
-static void alert_of(struct core_cluster *cluster, struct slice name, int64_t silent_ms)
-{
-    char text[ALERT_TEXT_SIZE];
-    snprintf(text, sizeof(text), "node %.*s is down: it gave no heartbeat for %.1f s",
-             SLICE_PRINT(name), (double)silent_ms / 1000);
-    report_alert_of(cluster->core, ALERT_NODE, name, text);
-}
-
-/* The leader of before may be among them, and has told nobody. */
-static void alert_of_those_down(struct core_cluster *cluster)
-{
-    struct member_node *nodes = calloc(NODE_MEMBERS_MAX, sizeof(*nodes));
-    int64_t age_ms;
-    size_t count =
-        nodes == NULL ? 0 : member_list(cluster->member, nodes, NODE_MEMBERS_MAX, &age_ms);
-    for (size_t i = 0; i < count; i++) {
-        if (nodes[i].state == NODE_DOWN && nodes[i].last_contact >= 0) {
-            alert_of(cluster, nodes[i].name, nodes[i].last_contact * 1000);
-        }
-    }
-    free(nodes);
-}
-
 static void leads(void *context, bool leads)
 {
     struct core_cluster *cluster = context;
     cluster->leads = leads;
-    cluster->upkeep_at_ms = 0;
+    upkeep_soon(cluster->upkeep);
     log_event(LOG_LEVEL_INFO, leads ? "leader" : "leader-no-more", LOG_TEXT("node", "this one"));
     if (leads) {
-        alert_of_those_down(cluster);
-    }
-}
-
-/* About another node: each member sees it, the leader alerts. */
-static void tell_of_node(struct core_cluster *cluster, const struct member_news *news)
-{
-    static const char *const words[] = {[MEMBER_NODE_DOWN] = "node-down",
-                                        [MEMBER_NODE_LEFT] = "node-left",
-                                        [MEMBER_NODE_BACK] = "node-back",
-                                        [MEMBER_TAKEN_OVER] = "taken-over",
-                                        [MEMBER_TAKEOVER_LATE] = "takeover-late"};
-    struct core *core = cluster->core;
-    char text[ALERT_TEXT_SIZE];
-    struct slice name = slice_take(news->node, NODE_NAME_MAX);
-    log_event(news->kind == MEMBER_NODE_BACK || news->kind == MEMBER_NODE_LEFT ? LOG_LEVEL_INFO
-                                                                               : LOG_LEVEL_WARNING,
-              words[news->kind], LOG_SLICE("node", name), LOG_NUMBER("shares", news->shares),
-              LOG_NUMBER("after_ms", news->after_ms));
-    bool alerts = cluster->leads;
-    switch (news->kind) {
-    case MEMBER_NODE_DOWN:
-        if (alerts) {
-            alert_of(cluster, name, news->after_ms);
-        }
-        break;
-    case MEMBER_TAKEOVER_LATE:
-        snprintf(text, sizeof(text), "%zu shares of node %.*s have no owner yet", news->shares,
-                 SLICE_PRINT(name));
-        if (alerts) {
-            report_alert_of(core, ALERT_TAKEOVER_LATE, name, text);
-        }
-        break;
-    case MEMBER_TAKEN_OVER:
-        report_alert_over_of(core, ALERT_TAKEOVER_LATE, name);
-        snprintf(text, sizeof(text), "%zu shares of node %.*s were taken over after %lld ms",
-                 news->shares, SLICE_PRINT(name), (long long)news->after_ms);
-        if (alerts) {
-            report_takeover(core, name, text);
-        }
-        break;
-    default:
-        report_alert_over_of(core, ALERT_NODE, name);
-        report_alert_over_of(core, ALERT_TAKEOVER_LATE, name);
-        break;
+        cluster_news_of_those_down(cluster->core, cluster->member);
     }
 }
 
@@ -506,152 +411,31 @@ static void look_at_spool(struct core_cluster *cluster)
 static void news(void *context, const struct member_news *news)
 {
     struct core_cluster *cluster = context;
-    struct core *core = cluster->core;
-    char text[ALERT_TEXT_SIZE];
-    switch (news->kind) {
-    case MEMBER_AWAY:
+    if (news->kind == MEMBER_AWAY || news->kind == MEMBER_HERE) {
         tell_database(cluster, news->text);
-        break;
-    case MEMBER_HERE:
-        tell_database(cluster, "");
-        break;
-    case MEMBER_REFUSED:
-        snprintf(text, sizeof(text), "this node may not join: %s", news->text);
-        report_alert(core, ALERT_CLUSTER, text);
-        break;
-    case MEMBER_SPLIT:
-        report_alert(
-            core, ALERT_LAPSED,
-            "the lease has lapsed: nothing is handed over here until the database answers");
-        break;
-    case MEMBER_HEALED:
-        report_alert_over(core, ALERT_LAPSED);
-        break;
-    default:
-        tell_of_node(cluster, news);
-        break;
+    } else {
+        cluster_news(cluster->core, news, cluster->leads);
     }
-}
-
-/* ---- upkeep of partitions ---------------------------------------------------------------------
- */
-
-static void upkeep_run(void *context)
-{
-    struct upkeep *upkeep = context;
-    struct pg_partition_settings settings;
-    pg_partition_settings_default(&settings);
-    settings.keep_ms = upkeep->keep_ms;
-    upkeep->retired = 0;
-    upkeep->reason[0] = '\0';
-    enum database_outcome outcome = database_is_connected(upkeep->database)
-                                        ? DATABASE_DONE
-                                        : database_connect(upkeep->database);
-    if (outcome == DATABASE_DONE) {
-        outcome = pg_partition_make(upkeep->database, &settings);
-    }
-    if (outcome == DATABASE_DONE) {
-        outcome = pg_partition_retire(upkeep->database, &settings, &upkeep->retired);
-    }
-    if (outcome == DATABASE_DONE) {
-        outcome = pg_partition_clean(upkeep->database, &settings, &upkeep->cleaned, NULL);
-    }
-    if (outcome == DATABASE_DONE) {
-        outcome = post_clean(upkeep->database);
-    }
-    if (outcome != DATABASE_DONE) {
-        snprintf(upkeep->reason, sizeof(upkeep->reason), "%s", database_error(upkeep->database));
-    }
-    upkeep->outcome = outcome;
-}
-
-static void upkeep_done(void *context)
-{
-    const struct upkeep *upkeep = context;
-    struct core_cluster *cluster = upkeep->cluster;
-    cluster->upkeep_runs = false;
-    bool more =
-        upkeep->retired > 0 || !id_is_null(upkeep->cleaned) || upkeep->outcome != DATABASE_DONE;
-    cluster->upkeep_at_ms = clock_steady_ms() + (more ? UPKEEP_AGAIN_MS : UPKEEP_MS);
-    if (upkeep->retired > 0) {
-        log_event(LOG_LEVEL_INFO, "partitions-retired", LOG_NUMBER("count", upkeep->retired));
-    }
-    bool is_trouble = upkeep->outcome != DATABASE_DONE && upkeep->outcome != DATABASE_AGAIN &&
-                      upkeep->outcome != DATABASE_LOST;
-    if (is_trouble && upkeep->outcome != cluster->upkeep_told) {
-        log_event(LOG_LEVEL_WARNING, "upkeep", LOG_TEXT("reason", upkeep->reason));
-    }
-    cluster->upkeep_told = is_trouble ? upkeep->outcome : DATABASE_DONE;
-}
-
-static void upkeep_if_due(struct core_cluster *cluster)
-{
-    if (!cluster->leads || cluster->upkeep_runs || cluster->stopping ||
-        clock_steady_ms() < cluster->upkeep_at_ms || !member_leads(cluster->member)) {
-        return;
-    }
-    cluster->upkeep.keep_ms = (int64_t)cluster->config->safety_copy_ms;
-    cluster->upkeep_runs =
-        worker_submit(cluster->worker, upkeep_run, upkeep_done, &cluster->upkeep) == ERROR_NONE;
 }
 
 /* ---- time -------------------------------------------------------------------------------------
  */
 
-static void read_clock(struct core_cluster *cluster)
-{
-    struct lease_time read;
-    if (cluster->member != NULL && member_database_time(cluster->member, &read) &&
-        read.steady_ms != cluster->clock_read_ms) {
-        shared_clock_read(&cluster->clock, read.steady_ms, read.wall_ms, clock_steady_ms());
-        cluster->clock_read_ms = read.steady_ms;
-        cluster->clock_ahead_ms = member_clock_ahead_ms(cluster->member);
-    }
-}
-
 int64_t core_cluster_wall_ms(struct core_cluster *cluster)
 {
-    read_clock(cluster);
-    if (cluster->clock.known) {
-        return shared_clock_wall_ms(&cluster->clock, clock_steady_ms());
-    }
-    /* Our clock may have been set since the file was written: mail may seem too young then, but not
-     * older than that file. */
-    int64_t wall_ms = clock_wall_ms() + cluster->clock_ahead_ms;
-    return wall_ms > cluster->clock_least_ms ? wall_ms : cluster->clock_least_ms;
+    cluster_time_read(&cluster->time, cluster->member);
+    return cluster_time_wall_ms(&cluster->time);
 }
 
-static void write_clock(struct core_cluster *cluster)
+int64_t core_cluster_clock_ahead_ms(struct core_cluster *cluster)
 {
-    int64_t now_ms = clock_steady_ms();
-    int64_t moved_ms = llabs(cluster->clock_ahead_ms - cluster->clock_written_ahead_ms);
-    bool is_due = cluster->clock_written_ms == 0 || moved_ms >= CLOCK_MOVED_MS ||
-                  now_ms - cluster->clock_written_ms >= CLOCK_WRITTEN_MS;
-    if (cluster->clock.known && cluster->files != NULL && is_due) {
-        cluster->clock_written_ms = now_ms;
-        cluster->clock_written_ahead_ms = cluster->clock_ahead_ms;
-        struct buffer bytes;
-        buffer_init(&bytes, 0);
-        buffer_put_u64(&bytes, (uint64_t)cluster->clock_ahead_ms);
-        buffer_put_u64(&bytes, (uint64_t)core_cluster_wall_ms(cluster));
-        whole_files_write(cluster->files, CLOCK_FILE, &bytes);
-    }
+    cluster_time_read(&cluster->time, cluster->member);
+    return cluster_time_ahead_ms(&cluster->time);
 }
 
 void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files)
 {
-    struct buffer bytes;
-    buffer_init(&bytes, 64);
-    cluster->files = files;
-    if (whole_files_read(files, CLOCK_FILE, &bytes) == ERROR_NONE) {
-        struct reader reader = reader_make(buffer_slice(&bytes));
-        int64_t ahead_ms = (int64_t)reader_u64(&reader), least_ms = (int64_t)reader_u64(&reader);
-        bool good = !reader.failed && least_ms > 0 && least_ms < CLOCK_MOST_MS &&
-                    llabs(ahead_ms) < CLOCK_MOST_MS;
-        cluster->clock_ahead_ms = good ? ahead_ms : 0;
-        cluster->clock_least_ms = good ? least_ms : 0;
-    }
-    buffer_done(&bytes);
+    cluster_time_keep(&cluster->time, files);
 }
 
 /* ---- the beat ---------------------------------------------------------------------------------
@@ -700,9 +484,11 @@ static void beat(void *context)
     }
     tell_health(cluster);
     look_at_spool(cluster);
-    read_clock(cluster);
-    write_clock(cluster);
-    upkeep_if_due(cluster);
+    cluster_time_read(&cluster->time, cluster->member);
+    cluster_time_write(&cluster->time);
+    if (cluster->leads && member_leads(cluster->member)) {
+        upkeep_if_due(cluster->upkeep, (int64_t)cluster->config->safety_copy_ms);
+    }
 }
 
 /* ---- life cycle -------------------------------------------------------------------------------
@@ -728,13 +514,12 @@ struct core_cluster *core_cluster_new(struct loop *loop, const struct service_co
     cluster->due_ms = cluster->own_ms = INT64_MAX;
     map_init(&cluster->shares);
     cluster->routing = routing_new(&config->relay);
-    cluster->worker = worker_new(loop, "upkeep");
-    cluster->upkeep = (struct upkeep){.cluster = cluster, .database = database_new(&database)};
+    cluster->upkeep = upkeep_new(loop, &database);
     cluster->post = core_post_new(loop, &database);
     cluster->beat = loop_timer_new(loop, beat, cluster);
     cluster->turn = loop_later_new(loop, turn_ends, cluster);
-    if (cluster->routing == NULL || cluster->worker == NULL || cluster->post == NULL ||
-        cluster->upkeep.database == NULL || cluster->beat == NULL || cluster->turn == NULL) {
+    if (cluster->routing == NULL || cluster->upkeep == NULL || cluster->post == NULL ||
+        cluster->beat == NULL || cluster->turn == NULL) {
         core_cluster_free(cluster);
         return NULL;
     }
@@ -857,9 +642,8 @@ void core_cluster_leave(struct core_cluster *cluster)
         cluster->post = NULL;
         member_free(cluster->member);
         cluster->member = NULL;
-        database_interrupt(cluster->upkeep.database);
-        worker_free(cluster->worker);
-        cluster->worker = NULL;
+        upkeep_free(cluster->upkeep);
+        cluster->upkeep = NULL;
     }
 }
 
@@ -876,7 +660,6 @@ void core_cluster_free(struct core_cluster *cluster)
     }
     map_done(&cluster->shares);
     routing_free(cluster->routing);
-    database_free(cluster->upkeep.database);
     loop_timer_free(cluster->beat);
     loop_later_free(cluster->turn);
     free(cluster);
@@ -901,12 +684,6 @@ bool core_cluster_may_send(const struct core_cluster *cluster)
 
 /* ---- state ------------------------------------------------------------------------------------
  */
-
-int64_t core_cluster_clock_ahead_ms(struct core_cluster *cluster)
-{
-    int64_t wall_ms = core_cluster_wall_ms(cluster);
-    return cluster->clock.known ? cluster->clock_ahead_ms : wall_ms - clock_wall_ms();
-}
 
 struct member *core_cluster_member(struct core_cluster *cluster)
 {
