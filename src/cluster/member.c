@@ -10,7 +10,6 @@
 #include "cluster/member_internal.h"
 
 #include "base/date.h"
-#include "cluster/clock_offset.h"
 #include "sys/clock.h"
 #include "sys/random.h"
 
@@ -25,54 +24,6 @@ enum {
     PAUSE_REFUSED_MS = 1000, /* it says no: often it will go on to */
     PAUSE_REFUSED_MAX_MS = 5000,
     HURRY_MS = 20, /* to what is about to happen */
-};
-
-struct member {
-    struct loop *loop;
-    struct member_settings settings; /* its slices are ours */
-    struct arena texts;
-    struct member_handler handler;
-    struct worker *worker;
-    struct loop_timer *round_timer;
-    struct loop_timer *lapse_timer;
-    struct loop_timer *stop_timer;
-    struct member_job job;
-    bool busy; /* the job is the thread's */
-    int number;
-    bool alive; /* joined, and not told otherwise */
-    struct message_id incarnation;
-    struct heartbeat_seen other; /* who has our name */
-    bool other_seen;
-    struct lease lease;
-    struct contact contact;
-    struct watch watch;
-    struct watch_event events[WATCH_EVENTS_MAX];
-    struct holding holding;
-    struct arena arenas[2]; /* of the view, and of the one that is being read */
-    unsigned view_arena;
-    struct arena changes;
-    struct view view;
-    int64_t view_ms; /* steady; 0: none */
-    int64_t view_asked_ms;
-    struct node_health health;
-    int64_t known_ms;   /* steady: since then the database is the same to all that we know of it; */
-    int64_t doubted_ms; /* unless this is set: then again with an answer to what is asked later */
-    struct clock_offset offset; /* the database's wall clock less our steady one */
-    int64_t clock_ahead_ms;
-    struct lease_time database_time; /* its clock, at a time of ours; zeroes: not read yet */
-    int pause_ms;                    /* 0: nothing has failed */
-    bool away, split;
-    char away_text[MEMBER_TEXT_SIZE + 64];
-    enum database_outcome away_outcome;
-    int64_t away_ms, split_ms;
-    char refused[MEMBER_TEXT_SIZE]; /* told last */
-    bool hurry;
-    struct command commands[MEMBER_COMMANDS_MAX];
-    size_t command_count;
-    bool stopping, stopped, closing;
-    bool left; /* said so to the database */
-    void (*stop_done)(void *context);
-    void *stop_context;
 };
 
 static void round_done(void *job);
@@ -326,36 +277,6 @@ static void fail(struct member *member)
     loop_timer_set(member->round_timer, pause_ms);
 }
 
-static void answer_commands(struct member *member)
-{
-    struct member_job *job = &member->job;
-    size_t count = job->command_count;
-    struct command commands[MEMBER_COMMANDS_MAX];
-    memcpy(commands, job->commands, sizeof(commands));
-    job->command_count = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (!member->closing) {
-            commands[i].done(commands[i].context, commands[i].answer, commands[i].number);
-        }
-        free((void *)commands[i].name.data);
-    }
-}
-
-/* What waits is told so rather than kept. */
-static void fail_commands(struct member *member)
-{
-    struct member_job *job = &member->job;
-    memcpy(job->commands, member->commands, sizeof(job->commands));
-    job->command_count = member->command_count;
-    member->command_count = 0;
-    for (size_t i = 0; i < job->command_count; i++) {
-        if (!job->commands[i].answered) {
-            job->commands[i].answer = MEMBER_UNREACHABLE;
-        }
-    }
-    answer_commands(member);
-}
-
 static void lapse(void *context)
 {
     struct member *member = context;
@@ -561,7 +482,7 @@ static void round_done(void *context)
     if (job->end == JOB_FAILED) {
         job->joins = false;
         fail(member);
-        fail_commands(member);
+        member_fail_commands(member);
         return;
     }
     come_back(member);
@@ -598,7 +519,7 @@ static void change_done(void *context)
         member->hurry = member->hurry || job->commands[i].answer == MEMBER_DONE;
     }
     bool failed = job->outcome != DATABASE_DONE && job->outcome != DATABASE_AGAIN;
-    answer_commands(member);
+    member_answer_commands(member);
     if (failed && !member->stopping && !member->closing) {
         fail(member);
     } else {
@@ -735,7 +656,7 @@ void member_free(struct member *member)
     free(member);
 }
 
-/* ---- asking --------------------------------------------------------------------------------- */
+/* ---- what the next round takes with it ------------------------------------------------------ */
 
 static void hurry(struct member *member)
 {
@@ -758,43 +679,9 @@ void member_set_health(struct member *member, const struct node_health *health)
     }
 }
 
-bool member_may(const struct member *member, uint32_t share, int64_t token)
-{
-    int64_t held = 0;
-    return holding_has(&member->holding, share, &held) && held == token &&
-           lease_allows(&member->lease, member_now(&member->settings));
-}
-
-bool member_leads(const struct member *member)
-{
-    for (size_t i = 0; i < member->view.share_count; i++) {
-        const struct view_share *share = &member->view.shares[i];
-        int64_t token;
-        if (share->parsed.family == SHARE_LEADER) {
-            return holding_has(&member->holding, share->number, &token) &&
-                   lease_allows(&member->lease, member_now(&member->settings));
-        }
-    }
-    return false;
-}
-
-void member_due(const struct member *member, struct member_due *ret_due)
-{
-    bool is_known = member->contact.made && member->doubted_ms == 0;
-    *ret_due =
-        (struct member_due){.until_xid = member->view.until_xid, .asked_ms = member->view_asked_ms};
-    ret_due->upto_ms = watch_due(&member->watch, &member->view,
-                                 is_known ? member->known_ms : INT64_MAX, &ret_due->node);
-}
-
 void member_doubt(struct member *member)
 {
     member->doubted_ms = clock_steady_ms();
-}
-
-int64_t member_lease_left_ms(const struct member *member)
-{
-    return lease_left_ms(&member->lease, member_now(&member->settings));
 }
 
 void member_left(struct member *member, uint32_t share)
@@ -803,121 +690,4 @@ void member_left(struct member *member, uint32_t share)
     if (holding_left(&member->holding, share, &token)) {
         hurry(member); /* somebody waits for it */
     }
-}
-
-int member_number(const struct member *member)
-{
-    return member->number;
-}
-
-int64_t member_clock_ahead_ms(const struct member *member)
-{
-    return member->clock_ahead_ms;
-}
-
-bool member_database_time(const struct member *member, struct lease_time *ret_time)
-{
-    *ret_time = member->database_time;
-    return member->database_time.wall_ms != 0;
-}
-
-/* ---- commands ------------------------------------------------------------------------------- */
-
-static bool command(struct member *member, enum command_kind kind, struct slice name,
-                    member_answer_fn *done, void *context)
-{
-    uint8_t *copy = NULL;
-    if (member->command_count == MEMBER_COMMANDS_MAX || member->stopping ||
-        (copy = malloc(name.length + 1)) == NULL) {
-        return false;
-    }
-    if (name.length > 0) {
-        memcpy(copy, name.data, name.length);
-    }
-    struct command *new = &member->commands[member->command_count++];
-    *new = (struct command){
-        .kind = kind, .name = slice_make(copy, name.length), .done = done, .context = context};
-    if (kind == COMMAND_REMOVE) {
-        new->answered = true;
-        new->answer = MEMBER_MISSING;
-        for (size_t i = 0; i < member->view.member_count; i++) {
-            const struct view_member *node = &member->view.members[i];
-            if (slice_equal(node->name, name)) {
-                new->answered = node->state != NODE_DOWN;
-                new->answer = MEMBER_ALIVE;
-                new->node = node->number;
-                new->beat_us = node->beat_us;
-            }
-        }
-    }
-    if (!member->busy) {
-        loop_timer_set(member->round_timer, 0);
-    }
-    return true;
-}
-
-bool member_name_share(struct member *member, struct slice name, member_answer_fn *done,
-                       void *context)
-{
-    return command(member, COMMAND_NAME_SHARE, name, done, context);
-}
-
-bool member_drain(struct member *member, struct slice node, member_answer_fn *done, void *context)
-{
-    return command(member, COMMAND_DRAIN, node, done, context);
-}
-
-bool member_undrain(struct member *member, struct slice node, member_answer_fn *done, void *context)
-{
-    return command(member, COMMAND_UNDRAIN, node, done, context);
-}
-
-bool member_remove(struct member *member, struct slice node, member_answer_fn *done, void *context)
-{
-    return command(member, COMMAND_REMOVE, node, done, context);
-}
-
-size_t member_list(const struct member *member, struct member_node *ret_nodes, size_t max,
-                   int64_t *ret_age_ms)
-{
-    const struct view *view = &member->view;
-    int leader = 0;
-    for (size_t i = 0; i < view->share_count; i++) {
-        leader = view->shares[i].parsed.family == SHARE_LEADER ? view->shares[i].owner : leader;
-    }
-    *ret_age_ms = member->view_ms == 0 ? -1 : clock_steady_ms() - member->view_ms;
-    size_t count = view->member_count < max ? view->member_count : max;
-    for (size_t i = 0; i < count; i++) {
-        const struct view_member *node = &view->members[i];
-        ret_nodes[i] = (struct member_node){
-            .number = node->number,
-            .name = node->name,
-            .site = node->site,
-            .role = node->roles,
-            .state = node->state,
-            .version = node->version,
-            .place = node->place,
-            .last_contact = node->beat_us == 0 ? -1 : node->age_ms / 1000,
-            .lanes = node->shares,
-            .leader = node->number == leader,
-            .draining = node->draining,
-            .health = node->health,
-        };
-    }
-    return count;
-}
-
-struct slice member_owner_of(const struct member *member, struct slice share)
-{
-    const struct view *view = &member->view;
-    int owner = 0;
-    for (size_t i = 0; i < view->share_count; i++) {
-        owner = slice_equal(view->shares[i].name, share) ? view->shares[i].owner : owner;
-    }
-    for (size_t i = 0; owner != 0 && i < view->member_count; i++) {
-        if (view->members[i].number == owner) {
-            return view->members[i].name;
-        }
-    }
-    return SLICE_EMPTY;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A member from within. member.c: the loop's side; member_round.c: the thread's. What is in `struct
- * member_job` belongs to the thread while a job is under way, all else to the loop.
+ * A member from within. member.c: the loop's side, with member_command.c and member_state.c;
+ * member_round.c: the thread's. What is in `struct member_job` belongs to the thread while a job is
+ * under way, all else to the loop.
  */
 #ifndef HOLDFAST_CLUSTER_MEMBER_INTERNAL_H
 #define HOLDFAST_CLUSTER_MEMBER_INTERNAL_H
 
+#include "cluster/clock_offset.h"
 #include "cluster/member.h"
 #include "cluster/member_sql.h"
 #include "cluster/watch.h"
@@ -61,7 +63,59 @@ struct member_job {
     uint64_t server;
 };
 
+struct member {
+    struct loop *loop;
+    struct member_settings settings; /* its slices are ours */
+    struct arena texts;
+    struct member_handler handler;
+    struct worker *worker;
+    struct loop_timer *round_timer;
+    struct loop_timer *lapse_timer;
+    struct loop_timer *stop_timer;
+    struct member_job job;
+    bool busy; /* the job is the thread's */
+    int number;
+    bool alive; /* joined, and not told otherwise */
+    struct message_id incarnation;
+    struct heartbeat_seen other; /* who has our name */
+    bool other_seen;
+    struct lease lease;
+    struct contact contact;
+    struct watch watch;
+    struct watch_event events[WATCH_EVENTS_MAX];
+    struct holding holding;
+    struct arena arenas[2]; /* of the view, and of the one that is being read */
+    unsigned view_arena;
+    struct arena changes;
+    struct view view;
+    int64_t view_ms; /* steady; 0: none */
+    int64_t view_asked_ms;
+    struct node_health health;
+    int64_t known_ms;   /* steady: since then the database is the same to all that we know of it; */
+    int64_t doubted_ms; /* unless this is set: then again with an answer to what is asked later */
+    struct clock_offset offset; /* the database's wall clock less our steady one */
+    int64_t clock_ahead_ms;
+    struct lease_time database_time; /* its clock, at a time of ours; zeroes: not read yet */
+    int pause_ms;                    /* 0: nothing has failed */
+    bool away, split;
+    char away_text[MEMBER_TEXT_SIZE + 64];
+    enum database_outcome away_outcome;
+    int64_t away_ms, split_ms;
+    char refused[MEMBER_TEXT_SIZE]; /* told last */
+    bool hurry;
+    struct command commands[MEMBER_COMMANDS_MAX];
+    size_t command_count;
+    bool stopping, stopped, closing;
+    bool left; /* said so to the database */
+    void (*stop_done)(void *context);
+    void *stop_context;
+};
+
 struct lease_time member_now(const struct member_settings *settings);
+/* Tells who asked what became of the job's commands. */
+void member_answer_commands(struct member *member);
+/* What waits is told so rather than kept. */
+void member_fail_commands(struct member *member);
 /* On the thread. */
 void member_job_round(void *job);
 void member_job_change(void *job);
