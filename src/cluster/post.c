@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One thread hears, with a connection that listens; another one exchanges: what goes out and what
- * comes in is one pipeline, one transaction. While anything is under way there is an exchange at
- * least each TICK_MS, should nothing be heard.
+ * The loop's side, and what hears. One thread hears, with a connection that listens; another one
+ * exchanges (post_exchange.c). While anything is under way there is an exchange at least each
+ * TICK_MS, should nothing be heard.
  */
-#include "cluster/post.h"
+#include "cluster/post_internal.h"
 
 #include "base/list.h"
 #include "sys/clock.h"
@@ -19,10 +19,7 @@ enum {
     TICK_MS = 250,
     HEAR_MS = 1000, /* then it is asked whether something has come */
     AGAIN_MS = 1000,
-    CALL_MS = 3000, /* for the database to answer */
-    TRIES = 4,
     GIVE_UP_MS = POST_TAKEN_MS + 1000,
-    NOTIFY_MAX = POST_CALLS_MAX + POST_SERVED_MAX,
 };
 
 struct post_call {
@@ -52,54 +49,6 @@ struct post_served {
     size_t pending; /* pieces that wait to be read */
 };
 
-/* ---- a job ---------------------------------------------------------------------------------- */
-
-struct request {
-    struct message_id id;
-    int node;
-    bool privileged;
-    struct buffer body;
-};
-
-struct piece {
-    struct message_id id;
-    int32_t n;
-    struct buffer bytes;
-};
-
-/* Of a call, or of what is served. */
-struct standing {
-    struct message_id id;
-    bool taken;
-    int64_t silent_ms; /* the other side */
-    int64_t pending;
-};
-
-struct job {
-    struct database *database;
-    int node;
-    bool alive; /* says so */
-    struct request asks[POST_CALLS_MAX];
-    size_t ask_count;
-    struct message_id ended[POST_CALLS_MAX], waits[POST_CALLS_MAX], fetches[POST_CALLS_MAX],
-        serves[POST_SERVED_MAX];
-    size_t ended_count, wait_count, fetch_count, serve_count;
-    struct piece puts[POST_SERVED_MAX * POST_AHEAD];
-    size_t put_count;
-    int notify[NOTIFY_MAX];
-    size_t notify_count;
-    size_t takes; /* at most so many */
-    /* What came of it. */
-    bool done, memory;
-    char text[DATABASE_ERROR_SIZE];
-    struct request taken[POST_SERVED_MAX];
-    size_t taken_count;
-    struct piece got[POST_CALLS_MAX * POST_AHEAD];
-    size_t got_count;
-    struct standing waited[POST_CALLS_MAX], served[POST_SERVED_MAX];
-    size_t waited_count, served_count;
-};
-
 struct post {
     struct loop *loop;
     struct post_handler handler;
@@ -111,209 +60,11 @@ struct post {
     struct link calls, serveds;
     struct message_id ended[POST_CALLS_MAX]; /* to be removed */
     size_t ended_count;
-    struct job job;
+    struct post_job job;
     bool busy, again, closing;
     bool notified, deaf; /* of the listening thread's last wait */
     int64_t alive_ms;
 };
-
-static const char ASK[] =
-    "INSERT INTO holdfast.requests (id, asker, target, privileged, body) VALUES ($1, $2, $3, $4, "
-    "$5)";
-static const char END[] = "WITH gone AS (DELETE FROM holdfast.requests WHERE id = ANY($1))"
-                          " DELETE FROM holdfast.answers WHERE request = ANY($1)";
-static const char TAKE[] =
-    "UPDATE holdfast.requests SET served = clock_timestamp() WHERE served IS NULL AND id IN"
-    " (SELECT id FROM holdfast.requests WHERE target = $1 AND served IS NULL"
-    "  AND made > clock_timestamp() - interval '5 s' ORDER BY made LIMIT $2)"
-    " RETURNING id, asker, privileged, body";
-static const char WAITS_FOR[] =
-    "SELECT 1 FROM holdfast.requests WHERE target = $1 AND served IS NULL"
-    " AND made > clock_timestamp() - interval '5 s' LIMIT 1";
-#define SILENT_MS(COLUMN)                                                                          \
-    "coalesce((extract(epoch FROM clock_timestamp() - " COLUMN ") * 1000)::bigint, 0)"
-#define WAITED "id, served IS NOT NULL, " SILENT_MS("served")
-#define SERVED                                                                                     \
-    "id, " SILENT_MS("waited") ", (SELECT count(*) FROM holdfast.answers a WHERE a.request = id)"
-static const char WAIT[] = "SELECT " WAITED " FROM holdfast.requests WHERE id = ANY($1)";
-static const char WAIT_ALIVE[] = "UPDATE holdfast.requests SET waited = clock_timestamp()"
-                                 " WHERE id = ANY($1) RETURNING " WAITED;
-static const char SERVE[] = "SELECT " SERVED " FROM holdfast.requests WHERE id = ANY($1)";
-static const char SERVE_ALIVE[] = "UPDATE holdfast.requests SET served = clock_timestamp()"
-                                  " WHERE id = ANY($1) RETURNING " SERVED;
-static const char FETCH[] =
-    "DELETE FROM holdfast.answers WHERE request = ANY($1) RETURNING request, n, bytes";
-static const char PUT[] = "INSERT INTO holdfast.answers (request, n, bytes)"
-                          " SELECT $1, $2, $3 WHERE EXISTS"
-                          " (SELECT 1 FROM holdfast.requests WHERE id = $1)";
-static const char NOTIFY[] = "SELECT pg_notify('holdfast_post_' || $1::int, '')";
-static const char CLEAN[] =
-    "DELETE FROM holdfast.requests WHERE waited < clock_timestamp() - make_interval(secs => $1)";
-static const char CLEAN_ANSWERS[] = "DELETE FROM holdfast.answers a WHERE NOT EXISTS"
-                                    " (SELECT 1 FROM holdfast.requests r WHERE r.id = a.request)";
-
-/* ---- on the thread -------------------------------------------------------------------------- */
-
-struct line {
-    struct job *job;
-    enum database_outcome outcome;
-    size_t count;
-};
-
-/* The index of its answer. */
-static size_t queue(struct line *line, const char *sql, const struct database_value *values,
-                    int count)
-{
-    if (line->outcome == DATABASE_DONE) {
-        line->outcome = database_queue(line->job->database, sql, values, count);
-    }
-    return line->count++;
-}
-
-static size_t queue_ids(struct line *line, const char *sql, const struct message_id *ids,
-                        size_t count)
-{
-    struct buffer array = {0};
-    database_array_begin(&array, DATABASE_UUID, count);
-    for (size_t i = 0; i < count; i++) {
-        database_put_uuid(&array, ids[i]);
-    }
-    const struct database_value value = database_array(&array, DATABASE_UUID_ARRAY);
-    if (array.failed) {
-        line->outcome = DATABASE_MEMORY;
-    }
-    size_t index = queue(line, sql, &value, 1);
-    buffer_done(&array);
-    return index;
-}
-
-static void copy(struct job *job, struct buffer *ret, struct slice bytes)
-{
-    buffer_init(ret, 0);
-    buffer_append(ret, bytes);
-    job->memory = job->memory || ret->failed;
-}
-
-static void read_taken(struct job *job, const struct database_rows *rows)
-{
-    for (size_t i = 0; i < database_count(rows) && job->taken_count < POST_SERVED_MAX; i++) {
-        struct request *taken = &job->taken[job->taken_count++];
-        taken->id = database_get_uuid(rows, i, 0);
-        taken->node = (int)database_get_int(rows, i, 1);
-        taken->privileged = database_get_int(rows, i, 2) != 0;
-        copy(job, &taken->body, database_get_slice(rows, i, 3));
-    }
-}
-
-static void read_pieces(struct job *job, const struct database_rows *rows)
-{
-    for (size_t i = 0; i < database_count(rows); i++) {
-        if (job->got_count == sizeof(job->got) / sizeof(job->got[0])) {
-            job->memory = true; /* more than anybody of ours puts there */
-            return;
-        }
-        struct piece *piece = &job->got[job->got_count++];
-        piece->id = database_get_uuid(rows, i, 0);
-        piece->n = (int32_t)database_get_int(rows, i, 1);
-        copy(job, &piece->bytes, database_get_slice(rows, i, 2));
-    }
-}
-
-static void read_standings(struct job *job, const struct database_rows *waited,
-                           const struct database_rows *served)
-{
-    for (size_t i = 0; i < database_count(waited) && i < POST_CALLS_MAX; i++) {
-        job->waited[job->waited_count++] =
-            (struct standing){.id = database_get_uuid(waited, i, 0),
-                              .taken = database_get_int(waited, i, 1) != 0,
-                              .silent_ms = database_get_int(waited, i, 2)};
-    }
-    for (size_t i = 0; i < database_count(served) && i < POST_SERVED_MAX; i++) {
-        job->served[job->served_count++] =
-            (struct standing){.id = database_get_uuid(served, i, 0),
-                              .silent_ms = database_get_int(served, i, 1),
-                              .pending = database_get_int(served, i, 2)};
-    }
-}
-
-static enum database_outcome exchange(struct job *job)
-{
-    struct line line = {job, DATABASE_DONE, 0};
-    struct database_scalar scalars[4];
-    for (size_t i = 0; i < job->ask_count; i++) {
-        const struct request *ask = &job->asks[i];
-        const struct database_value values[] = {
-            database_uuid(&scalars[0], ask->id), database_int4(&scalars[1], job->node),
-            database_int4(&scalars[2], ask->node), database_bool(&scalars[3], ask->privileged),
-            database_bytea(buffer_slice(&ask->body))};
-        queue(&line, ASK, values, 5);
-    }
-    if (job->ended_count > 0) {
-        queue_ids(&line, END, job->ended, job->ended_count);
-    }
-    for (size_t i = 0; i < job->put_count; i++) {
-        const struct piece *put = &job->puts[i];
-        const struct database_value values[] = {database_uuid(&scalars[0], put->id),
-                                                database_int4(&scalars[1], put->n),
-                                                database_bytea(buffer_slice(&put->bytes))};
-        queue(&line, PUT, values, 3);
-    }
-    const struct database_value take[] = {database_int4(&scalars[0], job->node),
-                                          database_int8(&scalars[1], (int64_t)job->takes)};
-    size_t taken = queue(&line, TAKE, take, 2);
-    size_t got = queue_ids(&line, FETCH, job->fetches, job->fetch_count);
-    size_t waited = queue_ids(&line, job->alive ? WAIT_ALIVE : WAIT, job->waits, job->wait_count);
-    size_t served =
-        queue_ids(&line, job->alive ? SERVE_ALIVE : SERVE, job->serves, job->serve_count);
-    for (size_t i = 0; i < job->notify_count; i++) {
-        const struct database_value node = database_int4(&scalars[0], job->notify[i]);
-        queue(&line, NOTIFY, &node, 1);
-    }
-    enum database_outcome outcome = database_flush(job->database, CALL_MS, NULL);
-    outcome = line.outcome != DATABASE_DONE ? line.outcome : outcome;
-    if (outcome != DATABASE_DONE) {
-        return outcome;
-    }
-    read_taken(job, database_result(job->database, taken));
-    read_pieces(job, database_result(job->database, got));
-    read_standings(job, database_result(job->database, waited),
-                   database_result(job->database, served));
-    return job->memory ? DATABASE_MEMORY : DATABASE_DONE;
-}
-
-static void exchange_run(void *context)
-{
-    struct post *post = context;
-    struct job *job = &post->job;
-    enum database_outcome outcome = DATABASE_DONE;
-    if (!database_is_connected(job->database)) {
-        outcome = database_connect(job->database);
-        if (outcome == DATABASE_DONE) { /* what stands here need not outlive the database */
-            outcome = database_run(job->database, "SET synchronous_commit = off", CALL_MS);
-        }
-    }
-    /* Two who remove and touch the same rows in another order. */
-    for (unsigned tries = 0; tries < TRIES && outcome == DATABASE_DONE; tries++) {
-        outcome = exchange(job);
-        job->done = outcome == DATABASE_DONE;
-        if (job->done) {
-            return;
-        }
-        outcome = outcome == DATABASE_AGAIN && tries + 1 < TRIES ? DATABASE_DONE : outcome;
-    }
-    snprintf(job->text, sizeof(job->text), "%s", database_error(job->database));
-    database_disconnect(job->database);
-}
-
-enum database_outcome post_clean(struct database *database)
-{
-    struct database_scalar scalar;
-    const struct database_value kept = database_int4(&scalar, POST_KEPT_S);
-    enum database_outcome outcome = database_query(database, CLEAN, &kept, 1, CALL_MS, NULL);
-    return outcome != DATABASE_DONE
-               ? outcome
-               : database_query(database, CLEAN_ANSWERS, NULL, 0, CALL_MS, NULL);
-}
 
 /* ---- the end of one ------------------------------------------------------------------------- */
 
@@ -373,27 +124,27 @@ static void fail_all(struct post *post, const char *why)
 
 /* ---- before an exchange --------------------------------------------------------------------- */
 
-static void notify(struct job *job, int node)
+static void notify(struct post_job *job, int node)
 {
     for (size_t i = 0; i < job->notify_count; i++) {
         if (job->notify[i] == node) {
             return;
         }
     }
-    if (job->notify_count < NOTIFY_MAX) {
+    if (job->notify_count < POST_NOTIFY_MAX) {
         job->notify[job->notify_count++] = node;
     }
 }
 
 static void prepare_calls(struct post *post)
 {
-    struct job *job = &post->job;
+    struct post_job *job = &post->job;
     LIST_EACH(&post->calls, at, after)
     {
         struct post_call *call = LIST_ENTRY(at, struct post_call, link);
         if (!call->sent) {
             job->asks[job->ask_count++] =
-                (struct request){call->id, call->node, call->privileged, call->body};
+                (struct post_request){call->id, call->node, call->privileged, call->body};
             buffer_init(&call->body, 0);
             call->sent = true;
             notify(job, call->node);
@@ -410,7 +161,7 @@ static void prepare_calls(struct post *post)
 
 static void prepare_served(struct post *post)
 {
-    struct job *job = &post->job;
+    struct post_job *job = &post->job;
     size_t count = 0;
     LIST_EACH(&post->serveds, at, after)
     {
@@ -418,10 +169,10 @@ static void prepare_served(struct post *post)
         count++;
         job->serves[job->serve_count++] = served->id;
         while (served->bytes.length > 0 && served->pending < POST_AHEAD) {
-            struct piece *put = &job->puts[job->put_count++];
+            struct post_piece *put = &job->puts[job->put_count++];
             struct slice bytes = slice_take(buffer_slice(&served->bytes), POST_PIECE_BYTES);
-            *put = (struct piece){.id = served->id, .n = served->next++};
-            copy(job, &put->bytes, bytes);
+            *put = (struct post_piece){.id = served->id, .n = served->next++};
+            post_job_copy(job, &put->bytes, bytes);
             buffer_consume(&served->bytes, bytes.length);
             served->pending++;
             notify(job, served->node);
@@ -430,20 +181,10 @@ static void prepare_served(struct post *post)
     job->takes = POST_SERVED_MAX - count;
 }
 
-static void job_free(struct job *job)
+static void exchange_run(void *context)
 {
-    for (size_t i = 0; i < job->ask_count; i++) {
-        buffer_done(&job->asks[i].body);
-    }
-    for (size_t i = 0; i < job->put_count; i++) {
-        buffer_done(&job->puts[i].bytes);
-    }
-    for (size_t i = 0; i < job->taken_count; i++) {
-        buffer_done(&job->taken[i].body);
-    }
-    for (size_t i = 0; i < job->got_count; i++) {
-        buffer_done(&job->got[i].bytes);
-    }
+    struct post *post = context;
+    post_job_run(&post->job);
 }
 
 static void exchange_done(void *context);
@@ -451,7 +192,7 @@ static void exchange_done(void *context);
 static void go(void *context)
 {
     struct post *post = context;
-    struct job *job = &post->job;
+    struct post_job *job = &post->job;
     if (post->busy) {
         post->again = true;
         return;
@@ -473,7 +214,7 @@ static void go(void *context)
     post->again = false;
     post->busy = worker_submit(post->exchanger, exchange_run, exchange_done, post) == ERROR_NONE;
     if (!post->busy) {
-        job_free(job);
+        post_job_free(job);
         fail_all(post, "out of memory");
     }
 }
@@ -492,8 +233,8 @@ static struct post_call *find_call(const struct post *post, struct message_id id
     return NULL;
 }
 
-static const struct standing *find_standing(const struct standing *standings, size_t count,
-                                            struct message_id id)
+static const struct post_standing *find_standing(const struct post_standing *standings,
+                                                 size_t count, struct message_id id)
 {
     for (size_t i = 0; i < count; i++) {
         if (id_equal(standings[i].id, id)) {
@@ -513,7 +254,7 @@ static bool was_asked(const struct message_id *ids, size_t count, struct message
     return false;
 }
 
-static void serve(struct post *post, const struct request *taken)
+static void serve(struct post *post, const struct post_request *taken)
 {
     struct post_served *served = calloc(1, sizeof(*served));
     if (served == NULL) {
@@ -531,11 +272,11 @@ static void serve(struct post *post, const struct request *taken)
 
 static int by_number(const void *a, const void *b)
 {
-    const struct piece *left = a, *right = b;
+    const struct post_piece *left = a, *right = b;
     return left->n < right->n ? -1 : left->n > right->n;
 }
 
-static void hand_on(struct post *post, struct job *job)
+static void hand_on(struct post *post, struct post_job *job)
 {
     qsort(job->got, job->got_count, sizeof(job->got[0]), by_number);
     for (size_t i = 0; i < job->got_count; i++) {
@@ -550,7 +291,7 @@ static void hand_on(struct post *post, struct job *job)
     }
 }
 
-static void judge_calls(struct post *post, const struct job *job)
+static void judge_calls(struct post *post, const struct post_job *job)
 {
     int64_t now_ms = clock_steady_ms();
     LIST_EACH(&post->calls, at, after)
@@ -559,7 +300,8 @@ static void judge_calls(struct post *post, const struct job *job)
         if (!was_asked(job->waits, job->wait_count, call->id)) {
             continue;
         }
-        const struct standing *standing = find_standing(job->waited, job->waited_count, call->id);
+        const struct post_standing *standing =
+            find_standing(job->waited, job->waited_count, call->id);
         call->sent_ms = call->sent_ms == 0 ? now_ms : call->sent_ms;
         call->taken = call->taken || (standing != NULL && standing->taken);
         if (standing == NULL) {
@@ -574,7 +316,7 @@ static void judge_calls(struct post *post, const struct job *job)
     }
 }
 
-static void judge_served(struct post *post, const struct job *job)
+static void judge_served(struct post *post, const struct post_job *job)
 {
     LIST_EACH(&post->serveds, at, after)
     {
@@ -582,7 +324,8 @@ static void judge_served(struct post *post, const struct job *job)
         if (!was_asked(job->serves, job->serve_count, served->id)) {
             continue;
         }
-        const struct standing *standing = find_standing(job->served, job->served_count, served->id);
+        const struct post_standing *standing =
+            find_standing(job->served, job->served_count, served->id);
         if (standing == NULL || standing->silent_ms >= POST_SILENCE_MS) {
             served_free(served);
             continue;
@@ -611,10 +354,10 @@ static bool has_more(const struct post *post)
 static void exchange_done(void *context)
 {
     struct post *post = context;
-    struct job *job = &post->job;
+    struct post_job *job = &post->job;
     post->busy = false;
     if (post->closing) {
-        job_free(job);
+        post_job_free(job);
         return;
     }
     if (job->done) {
@@ -631,7 +374,7 @@ static void exchange_done(void *context)
         fail_all(post, why);
         post->ended_count = 0; /* they are cleaned */
     }
-    job_free(job);
+    post_job_free(job);
     job->ask_count = job->put_count = job->taken_count = job->got_count = 0;
     if (has_more(post) && job->done) {
         loop_later_ask(post->turn);
@@ -643,6 +386,10 @@ static void exchange_done(void *context)
 
 /* ---- hearing -------------------------------------------------------------------------------- */
 
+static const char WAITS_FOR[] =
+    "SELECT 1 FROM holdfast.requests WHERE target = $1 AND served IS NULL"
+    " AND made > clock_timestamp() - interval '5 s' LIMIT 1";
+
 static void hear_run(void *context)
 {
     struct post *post = context;
@@ -653,7 +400,7 @@ static void hear_run(void *context)
         snprintf(sql, sizeof(sql), "LISTEN holdfast_post_%d", post->node);
         outcome = database_connect(post->hearing);
         if (outcome == DATABASE_DONE) {
-            outcome = database_run(post->hearing, sql, CALL_MS);
+            outcome = database_run(post->hearing, sql, POST_CALL_MS);
         }
     }
     if (outcome == DATABASE_DONE) {
@@ -663,7 +410,7 @@ static void hear_run(void *context)
         struct database_scalar scalar;
         const struct database_value node = database_int4(&scalar, post->node);
         const struct database_rows *rows;
-        outcome = database_query(post->hearing, WAITS_FOR, &node, 1, CALL_MS, &rows);
+        outcome = database_query(post->hearing, WAITS_FOR, &node, 1, POST_CALL_MS, &rows);
         post->notified = outcome == DATABASE_DONE && database_count(rows) > 0;
     }
     post->deaf = outcome != DATABASE_DONE;
