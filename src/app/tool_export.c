@@ -39,7 +39,6 @@ struct export
     int64_t bytes;
     bool failed;   /* nothing more can be written */
     json_t *parts; /* heads by id, whose content is written, of parts of messages in a cluster */
-    bool complete; /* all its members have answered */
 
     json_t *head; /* of the message being written, or NULL */
     int content;  /* its file */
@@ -153,14 +152,21 @@ static void skip_message(struct export *export, const char *id, const char *why)
     drop_message(export);
 }
 
-/* Recipients that no member has any more have ended, if all have answered. */
-static void drop_ended(const struct export *export, json_t *head)
+/* What others had of it may be there from an export before, of them: recipients keep their places.
+ */
+static void join_record(const struct export *export, json_t *head)
 {
-    json_t *recipients = json_object_get(head, "recipients");
-    for (size_t i = json_array_size(recipients); i > 0 && export->complete; i--) {
-        if (strcmp(tool_string(json_array_get(recipients, i - 1), "state"), "elsewhere") == 0) {
-            json_array_remove(recipients, i - 1);
-        }
+    char name[NAME_SIZE];
+    const char *id = tool_string(head, "id");
+    snprintf(name, sizeof(name), "%s.json", id);
+    int fd = openat(export->directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    json_t *before = fd < 0 ? NULL : json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
+    if (tool_integer(before, "format") == 1 && strcmp(tool_string(before, "id"), id) == 0) {
+        tool_join_rows(head, before, MERGE_QUEUE);
+    }
+    json_decref(before);
+    if (fd >= 0) {
+        close(fd);
     }
 }
 
@@ -213,7 +219,7 @@ static void finish_parts(struct export *export)
     json_t *head;
     json_object_foreach(export->parts, id, head)
     {
-        drop_ended(export, head);
+        join_record(export, head);
         write_record(export, head);
     }
     json_decref(export->parts);
@@ -232,8 +238,6 @@ static void begin_message(struct export *export, json_t *head)
     export->content = create(export, id, "eml");
     export->head = json_incref(head);
     export->offset = 0;
-    export->complete =
-        export->complete && json_array_size(json_object_get(head, "missing_nodes")) == 0;
     const json_t *other = json_object_get(export->parts, id);
     if (other != NULL) {
         tool_join_rows(head, other, MERGE_QUEUE);
@@ -301,7 +305,6 @@ enum control_exit tool_queue_export(struct tool *tool)
     export->path = tool->operands[0];
     export->content = -1;
     export->parts = json_object();
-    export->complete = true;
     export->directory = open_directory(export->path);
     enum control_exit code = CONTROL_FAILED;
     if (export->directory < 0) {
@@ -315,8 +318,6 @@ enum control_exit tool_queue_export(struct tool *tool)
                                      .stop = &export->failed};
         tool_progress_begin(&export->progress, tool, "messages");
         code = tool_ask_selected(tool, "queue export", NULL, &answer, MERGE_AFTER);
-        export->complete =
-            export->complete && code != CONTROL_INCOMPLETE && (tool->given & OPTIONS_MEMBERS) == 0;
         finish_parts(export);
         finish_batch(export);
         tool_progress_end(&export->progress);

@@ -43,7 +43,8 @@ const char *tool_why(const json_t *row, char *buffer, size_t size)
     } else if (strcmp(state, "in_doubt") == 0) {
         why_in_doubt(row, buffer, size);
     } else if (strcmp(state, "finished") == 0) {
-        snprintf(buffer, size, "%s%s%s", tool_string(row, "fate"), colon, reason);
+        const char *fate = tool_string(row, "fate"); /* not known yet of what was with another */
+        snprintf(buffer, size, "%s%s%s", fate[0] != '\0' ? fate : "ended", colon, reason);
     } else if (json_is_true(json_object_get(row, "not_believed"))) {
         snprintf(buffer, size, "held, for this is not believed yet, and tried again %s%s%s%s",
                  next[0] != '\0' ? "in " : "when all is well there", next, colon, reason);

@@ -120,7 +120,7 @@
  *  "copy_of":id or null             of the message that "queue resend" has made it of
  *  "envelope":{...},"origin":{...}  as in "queue export"
  *  "deliveries":[{"id":"ID/N","recipient","state" (as above, or "finished"; "elsewhere": in
- *                 another part),
+ *                 another part, and nothing is known of its end),
  *                 "fate":null or "delivered|bounced|discarded|pulled",
  *                 "attempts","next","not_believed","doubt_until","expires","reason","server","route",
  *                 "redirect_to"}]}

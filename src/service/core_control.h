@@ -60,6 +60,7 @@ struct match {
     bool unreadable; /* of the message only id and number of recipients are known */
     uint32_t *deliveries;
     uint32_t count;
+    const uint8_t *fates; /* of all its deliveries, by control_read_fates(); NULL: not read */
 };
 
 struct control_command;
@@ -168,6 +169,8 @@ json_t *control_copy_of(const struct spool_message *message); /* id, or null */
 json_t *control_recipient(const struct match *match, uint32_t delivery);
 /* In a cluster: which part of the message this is. */
 void control_part(const struct core *core, const struct match *match, json_t *row);
+/* What has ended in other parts of it: so much that control_delivery() can tell of that. */
+void control_read_fates(struct control_request *request, struct match *match);
 json_t *control_delivery(struct control_request *request, const struct match *match,
                          uint32_t delivery);
 const char *control_delivery_state(enum delivery_state state);

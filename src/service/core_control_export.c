@@ -212,6 +212,7 @@ enum control_step queue_export_step(struct control_request *request)
         if (!collect_history(request)) {
             return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
         }
+        control_read_fates(request, &request->match);
         put_head(request);
     }
     return step;

@@ -45,6 +45,7 @@ static bool widen(struct control_request *request)
     for (uint32_t i = 0; i < match->count; i++) {
         match->deliveries[i] = i;
     }
+    control_read_fates(request, match);
     return match->count > 0;
 }
 

@@ -252,6 +252,20 @@ json_t *control_recipient(const struct match *match, uint32_t delivery)
                              : control_string(match->message.recipients[delivery].address);
 }
 
+void control_read_fates(struct control_request *request, struct match *match)
+{
+    const struct core *core = request->core;
+    uint32_t count = match->message.recipient_count, here = 0;
+    while (here < count && !is_elsewhere(core, match, here)) {
+        here++;
+    }
+    uint8_t *fates = here < count ? arena_allocate(&request->arena, count) : NULL;
+    if (fates != NULL &&
+        spool_postgres_fates(core->spool, match->message.id, fates, count) == ERROR_NONE) {
+        match->fates = fates;
+    }
+}
+
 json_t *control_delivery(struct control_request *request, const struct match *match,
                          uint32_t delivery)
 {
@@ -260,12 +274,15 @@ json_t *control_delivery(struct control_request *request, const struct match *ma
         .state = DELIVERY_FINISHED, .server = NO_INDEX, .route = NO_INDEX};
     bool here = relay_delivery(core->relay, match->handle, delivery, &view) &&
                 view.state != DELIVERY_FINISHED;
-    const char *fate = control_fate(spool_fate_of(core->spool, match->handle, delivery));
+    bool elsewhere = is_elsewhere(core, match, delivery);
+    const char *fate = control_fate(elsewhere && match->fates != NULL
+                                        ? match->fates[delivery]
+                                        : spool_fate_of(core->spool, match->handle, delivery));
     json_t *row = json_object();
     control_set(row, "id", control_id(match->message.id, delivery));
     control_set(row, "recipient", control_recipient(match, delivery));
     control_set(row, "state",
-                is_elsewhere(core, match, delivery) ? json_string("elsewhere") : state_word(&view));
+                elsewhere && fate == NULL ? json_string("elsewhere") : state_word(&view));
     control_set(row, "fate", !here && fate != NULL ? json_string(fate) : json_null());
     control_set(row, "attempts", json_integer(view.attempts));
     control_set(row, "next", control_time(view.next_wall_ms));

@@ -195,6 +195,7 @@ static bool match_message(struct control_request *request, struct spool_handle h
     }
     match->handle = handle;
     match->count = 0;
+    match->fates = NULL;
     match->deliveries = arena_allocate(&request->arena, candidates * sizeof(uint32_t));
     for (uint32_t i = 0; match->deliveries != NULL && i < match->message.recipient_count; i++) {
         struct relay_delivery_view view;

@@ -17,6 +17,7 @@ enum { SILENCE_MS = 5000 }; /* of an idle node, to which the database has no oth
     " FROM holdfast.kept_" TABLE " WHERE " CONDITION
 static const char envelopes_sql[] = BOTH("id, envelope", "messages", "id = ANY($1)");
 static const char content_sql[] = BOTH("content", "messages", "id = $1");
+static const char fates_sql[] = BOTH("delivery, fate", "fates", "id = $1");
 static const char chunk_sql[] = BOTH("bytes", "chunks", "id = $1 AND n = $2");
 
 static enum database_outcome query(struct pg_spool *pg, const char *sql,
@@ -175,6 +176,23 @@ enum error pg_read_envelope(struct spool *spool, struct spool_handle handle, str
     }
     if (error == ERROR_NONE) {
         ret_message->sequence = stored->sequence;
+    }
+    return error;
+}
+
+enum error spool_postgres_fates(struct spool *spool, struct message_id id, uint8_t *ret_fates,
+                                uint32_t count)
+{
+    struct database_scalar scalar;
+    const struct database_rows *rows;
+    const struct database_value value = database_uuid(&scalar, id);
+    memset(ret_fates, 0, count);
+    enum error error = ask(pg_of(spool), fates_sql, &value, 1, &rows);
+    for (size_t i = 0; error == ERROR_NONE && i < database_count(rows); i++) {
+        uint64_t delivery = (uint64_t)database_get_int(rows, i, 0);
+        if (delivery < count) {
+            ret_fates[delivery] = (uint8_t)database_get_int(rows, i, 1);
+        }
     }
     return error;
 }

@@ -110,6 +110,11 @@ struct spool_handle spool_postgres_next_part(const struct spool *spool, struct m
 /* This delivery is in another part of the message. From memory. */
 bool spool_postgres_is_elsewhere(const struct spool *spool, struct spool_handle handle,
                                  uint32_t delivery);
+/* What has become of the deliveries 0 .. count - 1 of a message, here or elsewhere: enum
+ * spool_fate, 0 where nothing is known yet. Asked of the database at once; ERROR_AGAIN: it does not
+ * answer. */
+enum error spool_postgres_fates(struct spool *spool, struct message_id id, uint8_t *ret_fates,
+                                uint32_t count) MUST_CHECK;
 /* Somebody says that there is something new: looks at once. */
 void spool_postgres_follow(struct spool *spool);
 

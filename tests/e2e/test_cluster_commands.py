@@ -87,6 +87,36 @@ def test_parts_of_one_message_are_one(three):
             {"waiting", "deferred", "in_flight"}
 
 
+def exported(path, id_):
+    return json.loads((path / f"{id_}.json").read_text())["recipients"]
+
+
+def test_what_has_ended_at_another_is_told(three, place):
+    """By `show` its fate; by an export all recipients under their numbers, also where each member's
+    part is written by itself into one directory."""
+    send_to_all(three)
+    id_ = next(row["id"] for row in three[0].queue() if row["recipient_count"] > 1)
+    three[0].tool("queue", "discard", id_, "--recipient", f"all@{DOMAINS[0]}")
+    parts = 0
+    for number, daemon in enumerate(three):
+        delivery = daemon.lines("queue", "show", id_)[0]["deliveries"][0]
+        assert (delivery["state"], delivery["fate"]) == ("finished", "discarded"), number
+        assert "discarded" in daemon.tool("queue", "show", id_).stdout
+        daemon.tool("queue", "export", place / f"out{number}", id_)
+        told = exported(place / f"out{number}", id_)
+        assert [one["address"] for one in told] == [f"all@{domain}" for domain in DOMAINS]
+        assert [one["n"] for one in told] == list(range(len(DOMAINS)))
+        assert told[0]["fate"] == "discarded" and not any(one["fate"] for one in told[1:])
+        if any(row["id"] == id_ for row in daemon.lines("queue", "list", "--local")):
+            daemon.tool("queue", "export", place / "parts", id_, "--local")
+            parts += 1
+    assert parts > 1
+    told = exported(place / "parts", id_)
+    assert [one["address"] for one in told] == [f"all@{domain}" for domain in DOMAINS]
+    assert told[0]["fate"] == "discarded"
+    assert not [one for one in told if one["state"] == "elsewhere"], told
+
+
 def states_of(daemon, *arguments):
     return {row["id"]: row["state"] for row in daemon.queue(*arguments)}
 
