@@ -95,6 +95,7 @@ struct tool_answer {
     void (*progress)(void *context, uint64_t done, uint64_t all);
     bool immediate;    /* rows are never continued: hand each on at once */
     bool quiet;        /* do not print the error of the end */
+    bool *ret_nothing; /* becomes true instead of an error printed that nothing matched; or NULL */
     const char *about; /* what was asked for, said in front of that error; or NULL */
     const bool *stop;  /* gives up, with CONTROL_FAILED, when it has become true */
 };
@@ -105,6 +106,8 @@ void tool_client_close(struct tool_client *client); /* NULL is allowed */
 /* `arguments` is taken over. The exit code that core gave. */
 enum control_exit tool_client_ask(struct tool_client *client, const char *command,
                                   json_t *arguments, const struct tool_answer *answer);
+/* It is so of each member of a cluster that has nothing of what was asked for. */
+bool tool_is_nothing(const char *error);
 /* Open, ask, close. */
 enum control_exit tool_ask(const struct tool *tool, const char *command, json_t *arguments,
                            const struct tool_answer *answer);

@@ -192,6 +192,11 @@ struct outcome {
     bool any_row;
 };
 
+bool tool_is_nothing(const char *error)
+{
+    return strcmp(error, "nothing matched") == 0 || strcmp(error, "nothing could be changed") == 0;
+}
+
 static void take_end(const json_t *end, const struct tool_answer *answer, struct outcome *outcome)
 {
     const char *error = json_string_value(json_object_get(end, "error"));
@@ -200,7 +205,9 @@ static void take_end(const json_t *end, const struct tool_answer *answer, struct
     outcome->again = json_is_true(json_object_get(end, "again")) && !outcome->any_row;
     outcome->code = code >= CONTROL_DONE && code <= CONTROL_INCOMPLETE ? (enum control_exit)code
                                                                        : CONTROL_FAILED;
-    if (error != NULL && !answer->quiet && !outcome->again) {
+    if (error != NULL && answer->ret_nothing != NULL && tool_is_nothing(error)) {
+        *answer->ret_nothing = true;
+    } else if (error != NULL && !answer->quiet && !outcome->again) {
         char clean[512];
         bool named = answer->about != NULL;
         tool_error("%s%s%s", named ? answer->about : "", named ? ": " : "",

@@ -454,12 +454,6 @@ static struct stream *next_stream(struct tool_members *members)
     return next;
 }
 
-/* It is so of each member that has nothing of what was asked for. */
-static bool is_nothing(const char *error)
-{
-    return strcmp(error, "nothing matched") == 0 || strcmp(error, "nothing could be changed") == 0;
-}
-
 static enum control_exit sum_up(struct tool_members *members, const struct tool_answer *answer)
 {
     bool done = false;
@@ -472,7 +466,11 @@ static enum control_exit sum_up(struct tool_members *members, const struct tool_
     const char *told = "";
     for (size_t i = 0; i < members->count; i++) {
         const struct stream *stream = &members->streams[i];
-        bool nothing = is_nothing(stream->error);
+        bool nothing = tool_is_nothing(stream->error);
+        if (nothing && answer->ret_nothing != NULL) {
+            *answer->ret_nothing = true;
+            continue;
+        }
         if (stream->error[0] == '\0' || stream->code == CONTROL_INCOMPLETE ||
             (nothing && (done || worst > CONTROL_NOTHING_MATCHED || answer->quiet))) {
             continue;

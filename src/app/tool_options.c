@@ -98,12 +98,12 @@ static void help_all(const char *first_word)
     for (unsigned i = 0; i < tool_command_count; i++) {
         const struct tool_command *command = &tool_commands[i];
         if (first_word == NULL || starts_with_word(command->words, first_word)) {
-            printf("    %-16s %s\n", command->words, command->summary);
+            printf("    %-17s %s\n", command->words, command->summary);
         }
     }
     printf("\nholdfast COMMAND --help says more; the manual is holdfast(1).\n"
            "Exit codes: 0 done, 1 nothing matched or it failed, 2 usage, 3 the daemon is not "
-           "running.\n");
+           "running,\n4 nodes of the cluster did not answer.\n");
 }
 
 void tool_help(const struct tool *tool, const char *first_word)
@@ -286,6 +286,9 @@ static enum control_exit check_command(const struct tool *tool)
         if ((tool->given & options[i].bit & ~command->options) != 0) {
             return tool_usage("%s takes no --%s", command->words, options[i].name);
         }
+    }
+    if ((tool->given & OPTIONS_MEMBERS) == OPTIONS_MEMBERS) {
+        return tool_usage("--node and --local: choose one of them");
     }
     if (tool->operand_count < command->least) {
         return tool_usage("%s needs %s", command->words, command->operands);

@@ -114,11 +114,12 @@ static void list_row(void *context, json_t *row)
 
 enum control_exit tool_queue_list(struct tool *tool)
 {
+    bool nothing = false;
+    bool of_all = (tool->given & ~OPTIONS_MEMBERS) == 0 && tool->operand_count == 0;
     struct listing listing = {.tool = tool};
     struct tool_answer answer = {.context = &listing,
                                  .row = tool->json ? tool_row_json : list_row,
-                                 .quiet = (tool->given & ~OPTIONS_MEMBERS) == 0 &&
-                                          tool->operand_count == 0};
+                                 .ret_nothing = of_all ? &nothing : NULL};
     enum control_exit code = tool_ask_selected(tool, "queue list", NULL, &answer, MERGE_QUEUE);
     if (tool->json) {
         return code;
@@ -128,7 +129,7 @@ enum control_exit tool_queue_list(struct tool *tool)
         tool_table_end(listing.table);
         printf("%llu %s, %s\n", (unsigned long long)listing.messages,
                listing.messages == 1 ? "message" : "messages", tool_bytes(listing.bytes, bytes));
-    } else if (answer.quiet && code <= CONTROL_NOTHING_MATCHED) {
+    } else if (nothing && code <= CONTROL_NOTHING_MATCHED) {
         printf("The queue is empty.\n");
     }
     return code;

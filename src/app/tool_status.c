@@ -197,7 +197,6 @@ static void print_servers(const struct status *status)
     tool_table_end(table);
 }
 
-/* Those with something to say. */
 /* The members of the cluster, if there is one, and what stands here alone. */
 static void print_cluster(const struct status *status)
 {
@@ -247,6 +246,7 @@ static void print_cluster(const struct status *status)
     tool_table_end(table);
 }
 
+/* Those with something to say. */
 static void print_guards(const struct status *status)
 {
     const json_t *guard;

@@ -72,6 +72,10 @@ def test_each_member_lists_all_that_waits(three):
         {row["id"] for row in local[1]}
     assert [row["received"] for row in lists[0]] == sorted(row["received"] for row in lists[0])
     assert all(row["missing_nodes"] == [] for row in lists[0])
+    for words, code, error in [(("--node", "n9"), 1, "there is no such node"),
+                               (("--node", "n2", "--local"), 2, "choose one of them")]:
+        answer = three[0].tool("queue", "list", *words, check=False)
+        assert answer.returncode == code and error in answer.stderr and not answer.stdout
 
 
 def test_parts_of_one_message_are_one(three):
@@ -183,6 +187,8 @@ def test_status_has_the_totals_of_all(three):
     assert states[0]["cluster"]["missing_nodes"] == [] and "Cluster " in three[0].tool("status").stdout
     three[2].kill()
     wait_for(lambda: three[0].status()["cluster"]["missing_nodes"] == ["n3"], LONG, what="its name")
+    answer = three[0].tool("queue", "list", "--node", "n3", check=False)
+    assert answer.returncode == 4 and "node n3 was not reached: it is down" in answer.stderr
     wait_for(lambda: three[0].status()["cluster"]["queue"]["deliveries"] == deliveries, LONG,
              what="the totals of the others, who have it all")
 
