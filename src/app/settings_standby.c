@@ -45,6 +45,27 @@ static struct slice take_program(struct settings *settings, const struct entry *
     return settings_program(settings, settings_entry(entries, BLOCK_STANDBY, key));
 }
 
+/* There an empty mount point would have nothing that says so. */
+static void check_known(struct settings *settings, const struct block *block,
+                        const struct entry *entry)
+{
+    struct slice state = settings->config.state, known = settings->config.standby.known;
+    struct place at = entry != NULL ? entry->at : block->at;
+    while (state.length > 1 && state.data[state.length - 1] == '/') {
+        state.length--;
+    }
+    bool begins = slice_equal(slice_take(known, state.length), state);
+    if (known.length > 0 && known.data[0] != '/') {
+        settings_complain(settings, at, "known-state: '%.*s' is not an absolute path",
+                          SHOWN(known));
+    } else if (begins && (known.length == state.length || known.data[state.length] == '/')) {
+        settings_complain(settings, at,
+                          "known-state: '%.*s' is in the shared state: name a directory of this "
+                          "machine's own",
+                          SHOWN(known));
+    }
+}
+
 void settings_standby(struct settings *settings, const struct entry **entries)
 {
     const struct block *block = settings_only_block(settings, BLOCK_STANDBY);
@@ -69,10 +90,7 @@ void settings_standby(struct settings *settings, const struct entry **entries)
     standby->after_takeover = take_program(settings, entries, "after-takeover");
     standby->after_release = take_program(settings, entries, "after-release");
     take_watch(settings, settings_entry(entries, BLOCK_STANDBY, "watch"), standby);
-    if (standby->known.length > 0 && standby->known.data[0] != '/') {
-        settings_complain(settings, block->at, "known-state: '%.*s' is not an absolute path",
-                          SHOWN(standby->known));
-    }
+    check_known(settings, block, settings_entry(entries, BLOCK_STANDBY, "known-state"));
     if (settings->config.cluster.database.length > 0) {
         settings_complain(
             settings, block->at,

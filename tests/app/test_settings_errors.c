@@ -261,6 +261,26 @@ static void cluster_blocks(void **state)
     CHECK_ALL(cases);
 }
 
+static void standby_blocks(void **state)
+{
+    (void)state;
+    static const struct wrong cases[] = {
+        {GOOD "standby { }\n", "conf:6: standby needs of = ...\n"},
+        {GOOD "standby { of = b\n storage = attached }\n",
+         "conf:7: unknown key 'storage' in a standby block\n"},
+        {GOOD "standby { name = b  of = b }\n",
+         "conf:6: of: 'b' is this machine's own name; see name\n"},
+        {GOOD "state = \"/srv/mail/\"\nstandby { of = b\n known-state = \"/srv/mail/known\" }\n",
+         "conf:8: known-state: '/srv/mail/known' is in the shared state: name a directory of this "
+         "machine's own\n"},
+        {GOOD "standby { of = b\n known-state = known }\n",
+         "conf:7: known-state: 'known' is not an absolute path\n"},
+        {GOOD "standby { of = b }\ncluster { database = \"host=a\" }\n",
+         "conf:6: standby is for machines without a database; a cluster has no need of it\n"},
+    };
+    CHECK_ALL(cases);
+}
+
 static void guard_blocks(void **state)
 {
     (void)state;
@@ -887,6 +907,7 @@ int main(void)
         cmocka_unit_test(ldap_blocks),
         cmocka_unit_test(cluster_blocks),
         cmocka_unit_test(growing_retries),
+        cmocka_unit_test(standby_blocks),
         cmocka_unit_test(guard_blocks),
         cmocka_unit_test(alert_blocks),
         cmocka_unit_test(keys_and_values),
