@@ -594,8 +594,10 @@ static void fill_postmaster(struct routes *routes, const struct entry *entry)
     }
     struct slice domain = first_domain(routes);
     if (domain.length == 0) {
-        settings_warn(settings, settings->top.at,
-                      "no postmaster: mail to postmaster and abuse will be refused");
+        if (!settings->config.joining) { /* the cluster's settings may bring a domain */
+            settings_warn(settings, settings->top.at,
+                          "no postmaster: mail to postmaster and abuse will be refused");
+        }
         return;
     }
     struct slice prefix = SLICE_LITERAL("postmaster@");
@@ -687,7 +689,7 @@ void settings_routes(struct settings *settings, const struct names *servers,
     fill_postmaster(&routes, settings_entry(top, BLOCK_TOP, "postmaster"));
     fill_nat_addresses(&routes, settings_entry(top, BLOCK_TOP, "nat-address"));
     finish_servers(&routes);
-    if (routes.count == 0) {
+    if (routes.count == 0 && !settings->config.joining) {
         settings_warn(settings, settings->top.at, "no domain and no relay: all mail is refused");
     }
     names_done(&routes.domains);

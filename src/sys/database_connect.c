@@ -373,7 +373,7 @@ enum database_outcome database_connect(struct database *database)
     PQconninfoOption *options = database->calls.PQconninfoParse(database->conninfo, &why);
     if (options == NULL) {
         /* libpq's own text quotes what may be a password. */
-        database_keep_error(database, "", "conninfo is not in libpq's language");
+        database_keep_error(database, "", "its address is not in libpq's language");
         database->calls.PQfreemem(why);
         return why != NULL ? DATABASE_REFUSED : DATABASE_MEMORY;
     }
