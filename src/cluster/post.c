@@ -393,16 +393,10 @@ static const char WAITS_FOR[] =
 static void hear_run(void *context)
 {
     struct post *post = context;
-    enum database_outcome outcome = DATABASE_DONE;
+    char listen[48];
+    snprintf(listen, sizeof(listen), "LISTEN holdfast_post_%d", post->node);
+    enum database_outcome outcome = database_ensure(post->hearing, listen, POST_CALL_MS);
     post->notified = false;
-    if (!database_is_connected(post->hearing)) {
-        char sql[48];
-        snprintf(sql, sizeof(sql), "LISTEN holdfast_post_%d", post->node);
-        outcome = database_connect(post->hearing);
-        if (outcome == DATABASE_DONE) {
-            outcome = database_run(post->hearing, sql, POST_CALL_MS);
-        }
-    }
     if (outcome == DATABASE_DONE) {
         outcome = database_wait(post->hearing, HEAR_MS, &post->notified);
     }

@@ -187,13 +187,9 @@ static enum database_outcome exchange(struct post_job *job)
 
 void post_job_run(struct post_job *job)
 {
-    enum database_outcome outcome = DATABASE_DONE;
-    if (!database_is_connected(job->database)) {
-        outcome = database_connect(job->database);
-        if (outcome == DATABASE_DONE) { /* what stands here need not outlive the database */
-            outcome = database_run(job->database, "SET synchronous_commit = off", POST_CALL_MS);
-        }
-    }
+    /* What stands here need not outlive the database. */
+    enum database_outcome outcome =
+        database_ensure(job->database, "SET synchronous_commit = off", POST_CALL_MS);
     /* Two who remove and touch the same rows in another order. */
     for (unsigned tries = 0; tries < TRIES && outcome == DATABASE_DONE; tries++) {
         outcome = exchange(job);

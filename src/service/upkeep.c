@@ -38,9 +38,7 @@ static void run(void *context)
     settings.keep_ms = upkeep->keep_ms;
     upkeep->retired = 0;
     upkeep->reason[0] = '\0';
-    enum database_outcome outcome = database_is_connected(upkeep->database)
-                                        ? DATABASE_DONE
-                                        : database_connect(upkeep->database);
+    enum database_outcome outcome = database_ensure(upkeep->database, NULL, 0);
     if (outcome == DATABASE_DONE) {
         outcome = pg_partition_make(upkeep->database, &settings);
     }

@@ -64,9 +64,7 @@ static enum error ask(struct pg_copies *search, const char *sql,
                       const struct database_value *values, int count,
                       const struct database_rows **ret_rows)
 {
-    enum database_outcome outcome = database_is_connected(search->database)
-                                        ? DATABASE_DONE
-                                        : database_connect(search->database);
+    enum database_outcome outcome = pg_reading_ensure(search->database);
     if (outcome == DATABASE_DONE) {
         outcome = database_query(search->database, sql, values, count, PG_CALL_MS, ret_rows);
     }

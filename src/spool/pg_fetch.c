@@ -46,8 +46,7 @@ static enum error get(struct pg_fetch *fetch, const char *sql, int32_t n,
     struct database_scalar scalars[2];
     const struct database_value values[] = {database_uuid(&scalars[0], fetch->id),
                                             database_int4(&scalars[1], n)};
-    enum database_outcome outcome =
-        database_is_connected(fetch->database) ? DATABASE_DONE : database_connect(fetch->database);
+    enum database_outcome outcome = pg_reading_ensure(fetch->database);
     if (outcome == DATABASE_DONE) {
         outcome = database_query(fetch->database, sql, values, n < 0 ? 1 : 2, PG_CALL_MS, ret_rows);
     }

@@ -580,6 +580,8 @@ void pg_batches_end(struct pg_spool *pg);
 
 /* pg_load.c */
 struct pg_page;
+/* On the reader's thread, before each of its jobs. */
+enum database_outcome pg_reading_ensure(struct database *database) MUST_CHECK;
 struct pg_row;
 /* A row that is not here yet becomes a part of the share. */
 void pg_load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_row *row);

@@ -16,13 +16,8 @@ struct pg_listening {
 static void listen_run(void *job)
 {
     struct pg_listening *listening = job;
-    enum database_outcome outcome = DATABASE_DONE;
-    if (!database_is_connected(listening->database)) {
-        outcome = database_connect(listening->database);
-        if (outcome == DATABASE_DONE) {
-            outcome = database_run(listening->database, "LISTEN holdfast_mail", PG_CALL_MS);
-        }
-    }
+    enum database_outcome outcome =
+        database_ensure(listening->database, "LISTEN holdfast_mail", PG_CALL_MS);
     if (outcome == DATABASE_DONE) {
         outcome = database_wait(listening->database, PG_POLL_MS, &listening->notified);
     }

@@ -52,9 +52,10 @@ static const char notes_sql[] =
     BOTH("id, delivery, share, kind, payload, seq", "notes") " ORDER BY 6";
 /* A plan for each page would cost more than the page; and one that is kept was made when a
  * partition was empty, and would go on reading it as a whole. */
-static const char plan_sql[] = "SELECT set_config(name, CASE name WHEN 'enable_seqscan' THEN 'off'"
-                               " ELSE 'force_generic_plan' END, false) FROM pg_settings"
-                               " WHERE name IN ('enable_seqscan', 'plan_cache_mode')";
+static const char session_sql[] =
+    "SELECT set_config(name, CASE name WHEN 'enable_seqscan' THEN 'off'"
+    " ELSE 'force_generic_plan' END, false) FROM pg_settings"
+    " WHERE name IN ('enable_seqscan', 'plan_cache_mode')";
 static const char globals_sql[] =
     "SELECT key, payload FROM holdfast.globals WHERE node IN (0, $1) AND key <> '.group'"
     " ORDER BY key";
@@ -436,13 +437,7 @@ static void ask_globals(struct pg_page *page)
 void pg_page_run(void *job)
 {
     struct pg_page *page = job;
-    page->outcome = DATABASE_DONE;
-    if (!database_is_connected(page->database)) {
-        page->outcome = database_connect(page->database);
-        if (page->outcome == DATABASE_DONE) {
-            page->outcome = database_run(page->database, plan_sql, PG_CALL_MS);
-        }
-    }
+    page->outcome = pg_reading_ensure(page->database);
     if (page->outcome == DATABASE_DONE) {
         if (page->kind == PG_PAGE_GLOBALS) {
             ask_globals(page);
@@ -456,6 +451,11 @@ void pg_page_run(void *job)
         snprintf(page->reason, sizeof(page->reason), "%s", database_error(page->database));
         database_disconnect(page->database);
     }
+}
+
+enum database_outcome pg_reading_ensure(struct database *database)
+{
+    return database_ensure(database, session_sql, PG_CALL_MS);
 }
 
 struct pg_page *pg_page_new(struct pg_spool *pg, enum pg_page_kind kind)

@@ -113,6 +113,22 @@ void database_free(struct database *database)
     free(database);
 }
 
+enum database_outcome database_ensure(struct database *database, const char *session,
+                                      int timeout_ms)
+{
+    if (database_is_connected(database)) {
+        return DATABASE_DONE;
+    }
+    enum database_outcome outcome = database_connect(database);
+    if (outcome == DATABASE_DONE && session != NULL) {
+        outcome = database_run(database, session, timeout_ms);
+        if (outcome != DATABASE_DONE) {
+            database_disconnect(database);
+        }
+    }
+    return outcome;
+}
+
 bool database_is_connected(const struct database *database)
 {
     return database->connection != NULL;

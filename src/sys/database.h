@@ -52,15 +52,19 @@ struct database_settings {
     int connect_timeout_ms;
 };
 
-/* Opens libpq, so before the process confines itself. NULL: memory. Copies. */
 /* Opens libpq for good: before a process gives up opening libraries. NULL, or what is wrong. */
 const char *database_load_library(void);
+/* Opens libpq, so before the process confines itself. NULL: memory. Copies. */
 struct database *database_new(const struct database_settings *settings);
 void database_free(struct database *database); /* NULL is allowed */
 /* Tries all hosts at once and takes the first that can be written to; closes what was open. Where
  * none answers so: DATABASE_LOST; DATABASE_REFUSED if each of them refuses us (or conninfo is wrong
  * or has a password, or libpq is missing), DATABASE_FULL if one has no connection left for us. */
 enum database_outcome database_connect(struct database *database) MUST_CHECK;
+/* Connects, unless it is connected, and then runs `session`, what is to hold on this connection;
+ * may be NULL. Without that nothing stays connected. */
+enum database_outcome database_ensure(struct database *database, const char *session,
+                                      int timeout_ms) MUST_CHECK;
 bool database_is_connected(const struct database *database);
 /* As after DATABASE_LOST. */
 void database_disconnect(struct database *database);

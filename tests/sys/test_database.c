@@ -361,6 +361,25 @@ static void passwords_are_kept_out_of_sight(void **state)
     }
 }
 
+static void a_session_is_what_it_was_asked_to_be(void **state)
+{
+    struct database *database = database_by(postgres_conninfo(*state), "");
+    assert_int_equal(database_ensure(database, "SET lock_timeout = 'soon'", LONG_MS),
+                     DATABASE_REFUSED);
+    assert_non_null(strstr(database_error(database), "soon"));
+    assert_false(database_is_connected(database));
+    static const char COUNT[] =
+        "SELECT set_config('test.count', concat(current_setting('test.count', true), 'x'), false)";
+    for (int i = 0; i < 2; i++) { /* once for each connection */
+        assert_int_equal(database_ensure(database, COUNT, LONG_MS), DATABASE_DONE);
+    }
+    assert_int_equal(number(database, "SELECT length(current_setting('test.count'))"), 1);
+    database_disconnect(database);
+    assert_int_equal(database_ensure(database, NULL, LONG_MS), DATABASE_DONE);
+    assert_true(database_is_connected(database));
+    database_free(database);
+}
+
 static void the_writable_host_of_several_is_found(void **state)
 {
     struct postgres *readonly = postgres_new("default_transaction_read_only = on\nfsync = off");
@@ -648,6 +667,7 @@ int main(void)
         cmocka_unit_test(real_troubles_are_told),
         cmocka_unit_test(sessions_end_soon_when_cut_off),
         cmocka_unit_test(passwords_are_kept_out_of_sight),
+        cmocka_unit_test(a_session_is_what_it_was_asked_to_be),
         cmocka_unit_test(the_writable_host_of_several_is_found),
         cmocka_unit_test(a_full_server_is_not_a_lost_one),
         cmocka_unit_test(nothing_waits_longer_than_its_time),
