@@ -22,9 +22,14 @@ bool id_equal(struct message_id a, struct message_id b)
     return a.high == b.high && a.low == b.low;
 }
 
+int id_compare(struct message_id a, struct message_id b)
+{
+    return a.high != b.high ? (a.high > b.high ? 1 : -1) : (a.low > b.low) - (a.low < b.low);
+}
+
 bool id_before(struct message_id a, struct message_id b)
 {
-    return a.high < b.high || (a.high == b.high && a.low < b.low);
+    return id_compare(a, b) < 0;
 }
 
 bool id_is_null(struct message_id id)

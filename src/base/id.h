@@ -26,7 +26,8 @@ struct id_maker {
 
 struct message_id id_make(struct id_maker *maker, int64_t now_unix_ms);
 bool id_equal(struct message_id a, struct message_id b);
-/* In the order of uuids, which is that of their times. */
+/* In the order of uuids, which is that of their times: < 0, 0 or > 0. */
+int id_compare(struct message_id a, struct message_id b);
 bool id_before(struct message_id a, struct message_id b);
 bool id_is_null(struct message_id id);
 /* Writes ID_TEXT_LENGTH characters and a NUL. */

@@ -69,14 +69,9 @@ struct choice {
     size_t count;
 };
 
-static int compare_ids(struct message_id a, struct message_id b)
-{
-    return a.high != b.high ? (a.high > b.high ? 1 : -1) : (a.low > b.low) - (a.low < b.low);
-}
-
 static int by_id(const void *a, const void *b)
 {
-    return compare_ids(((const struct wanted_id *)a)->id, ((const struct wanted_id *)b)->id);
+    return id_compare(((const struct wanted_id *)a)->id, ((const struct wanted_id *)b)->id);
 }
 
 static bool is_wanted_id(const struct choice *choice, struct message_id id, uint32_t delivery)
@@ -84,7 +79,7 @@ static bool is_wanted_id(const struct choice *choice, struct message_id id, uint
     size_t low = 0, high = choice->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (compare_ids(choice->ids[middle].id, id) < 0) {
+        if (id_compare(choice->ids[middle].id, id) < 0) {
             low = middle + 1;
         } else {
             high = middle;

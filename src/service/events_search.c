@@ -44,12 +44,8 @@ struct events_search {
 
 static int compare_ids(const void *a, const void *b)
 {
-    const struct message_id *left = a;
-    const struct message_id *right = b;
-    if (left->high != right->high) {
-        return left->high < right->high ? -1 : 1;
-    }
-    return (left->low > right->low) - (left->low < right->low);
+    const struct message_id *left = a, *right = b;
+    return id_compare(*left, *right);
 }
 
 static bool has_text(const struct event *event, struct slice text)

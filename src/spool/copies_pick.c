@@ -36,11 +36,6 @@ static struct found *found_of(const struct copies_pick *pick)
     return (struct found *)(void *)pick->found.data;
 }
 
-static int compare_ids(struct message_id a, struct message_id b)
-{
-    return a.high != b.high ? (a.high > b.high ? 1 : -1) : (a.low > b.low) - (a.low < b.low);
-}
-
 enum error copies_pick_init(struct copies_pick *pick, const struct spool_copies_query *query,
                             int64_t keep_ms, int64_t now_ms)
 {
@@ -134,7 +129,7 @@ enum error copies_pick_sent(struct copies_pick *pick, const struct spool_message
 static int by_delivery(const void *a, const void *b)
 {
     const struct spool_taken *left = a, *right = b;
-    int order = compare_ids(left->id, right->id);
+    int order = id_compare(left->id, right->id);
     return order != 0 ? order
                       : (left->delivery > right->delivery) - (left->delivery < right->delivery);
 }
@@ -142,7 +137,7 @@ static int by_delivery(const void *a, const void *b)
 static int by_address(const void *a, const void *b)
 {
     const struct sent *left = a, *right = b;
-    int order = compare_ids(left->id, right->id);
+    int order = id_compare(left->id, right->id);
     return order != 0 ? order : (left->address > right->address) - (left->address < right->address);
 }
 
@@ -189,7 +184,7 @@ static size_t first_taken(const struct copies_pick *pick, struct message_id id)
     size_t low = 0, high = taken_count(pick);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (compare_ids(taken[middle].id, id) < 0) {
+        if (id_compare(taken[middle].id, id) < 0) {
             low = middle + 1;
         } else {
             high = middle;

@@ -202,7 +202,7 @@ void pg_ended(struct pg_spool *pg, struct message_id id, uint32_t delivery, uint
 static int by_id(const void *a, const void *b)
 {
     const struct pg_ended *left = a, *right = b;
-    return id_before(left->id, right->id) ? -1 : id_before(right->id, left->id);
+    return id_compare(left->id, right->id);
 }
 
 void pg_ended_sort(struct pg_spool *pg)

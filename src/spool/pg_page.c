@@ -91,7 +91,7 @@ static enum database_outcome keep_row(struct pg_page *page, const struct databas
 static int by_id(const void *a, const void *b)
 {
     const struct pg_row *left = *(struct pg_row *const *)a, *right = *(struct pg_row *const *)b;
-    return id_before(left->id, right->id) ? -1 : id_before(right->id, left->id);
+    return id_compare(left->id, right->id);
 }
 
 /* The first of the rows with that id, in order of ids; or `count`. */
