@@ -340,6 +340,7 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     pg->up = pg_has_joined(pg); /* until we know better */
     snprintf(pg->reason, sizeof(pg->reason), "%s", pg->up ? "" : "this node has not joined yet");
     pg->since_ms = clock_steady_ms();
+    pg->page_limit = PG_PAGE;
     pg->unsynced = pg->syncing = (struct message_id){UINT64_MAX, UINT64_MAX};
     map_init(&pg->names);
     map_init(&pg->numbers);

@@ -309,19 +309,15 @@ static void followed(struct pg_spool *pg, struct pg_page *page)
     pg_locals_heard(pg, pg->followed_xid);
 }
 
-/* What a slow link does not bring in time is asked for in smaller pages, down to one part. */
-static int32_t page_limit(const struct pg_spool *pg)
-{
-    return PG_PAGE >> pg->page_halvings > 0 ? PG_PAGE >> pg->page_halvings : 1;
-}
-
 static void page_failed(struct pg_spool *pg, const struct pg_page *page)
 {
     size_t count;
     const struct pg_head *heads = heads_of(page, &count);
     pg->page_failed = true;
     pg->breaks++;
-    pg->page_halvings += count <= 1 && page_limit(pg) > 1;
+    if (page->limit > 1 && count <= 1) {
+        pg->page_limit = page->limit / 2; /* a slow link brings that in time, perhaps */
+    }
     if (page->kind == PG_PAGE_FOLLOW) {
         pg->follow_asked = true;
     } else if (count == 1) {
@@ -359,7 +355,9 @@ static void page_done(void *context)
         page_failed(pg, page);
     } else {
         pg->page_failed = pg->ask_failed = false;
-        pg->page_halvings -= page->limit > 0 && pg->page_halvings > 0;
+        if (page->limit > 0) {
+            pg->page_limit = pg->page_limit < PG_PAGE / 2 ? pg->page_limit * 2 : PG_PAGE;
+        }
         pg_ended_sort(pg);
         kept = !pg->ending && page_loaded(pg, page);
     }
@@ -401,7 +399,7 @@ static struct pg_page *share_page(struct pg_spool *pg)
     if (page == NULL) {
         return NULL;
     }
-    page->limit = page_limit(pg);
+    page->limit = pg->page_limit;
     add_head(page, first);
     if (pg->shared && !first->begun && !first->anew && !pg->one_by_one) {
         size_t count = pg->takes.length / sizeof(*takes), heads = 1;
@@ -430,7 +428,7 @@ static struct pg_page *follow_page(struct pg_spool *pg)
         page->from_xid = pg->followed_xid;
         page->until_xid = pg->follow_until_xid;
         page->after = pg->follow_after;
-        page->limit = page_limit(pg);
+        page->limit = pg->page_limit;
     }
     return page;
 }

@@ -376,7 +376,7 @@ struct pg_spool {
     int64_t trail_ms;
     bool follow_asked, notify_asked, follow_next;
     bool one_by_one;            /* a page of several shares has failed */
-    unsigned page_halvings;     /* of how much a page asks for */
+    int32_t page_limit;         /* how much a page asks for */
     int64_t looked_ms;          /* on the steady clock: when following began last */
     struct pg_listening *heard; /* under way */
 
