@@ -137,6 +137,14 @@ static void look(void *context)
 
 /* ---- closing ----------------------------------------------------------------------------- */
 
+void pg_damage(struct pg_spool *pg, const char *text)
+{
+    pg->quarantined++;
+    if (pg->loader.damage != NULL && !pg->ending) {
+        pg->loader.damage(pg->loader.context, text);
+    }
+}
+
 static bool is_busy(const struct pg_spool *pg)
 {
     return pg->batches > 0 || pg->group != NULL;

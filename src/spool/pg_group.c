@@ -179,10 +179,7 @@ static void tell_unfit(struct pg_spool *pg, struct message_id id, const char *re
     char text[sizeof(pg->reason) + 100], name[ID_TEXT_LENGTH + 1];
     id_to_text(id, name);
     snprintf(text, sizeof(text), "the database refuses %s: %s", name, reason);
-    pg->quarantined++;
-    if (pg->loader.damage != NULL && !pg->ending) {
-        pg->loader.damage(pg->loader.context, text);
-    }
+    pg_damage(pg, text);
 }
 
 static void void_unfit(struct pg_batch *batch, const char *reason)
@@ -363,10 +360,7 @@ static void tell_unreadable(struct pg_spool *pg, struct pg_local *local)
     id_to_text(local->id, name);
     snprintf(text, sizeof(text), "%s cannot be read from the journal, so the database lacks %s",
              name, local->stored ? "what became of it" : "it");
-    pg->quarantined++;
-    if (pg->loader.damage != NULL && !pg->ending) {
-        pg->loader.damage(pg->loader.context, text);
-    }
+    pg_damage(pg, text);
 }
 
 /* Some of its mail could not be read: it waits by itself, or was never accepted. */

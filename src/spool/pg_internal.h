@@ -427,6 +427,9 @@ static inline struct pg_local *pg_local_at(const struct pg_spool *pg, uint32_t j
     return journal < pg->local_capacity ? pg->locals[journal] : NULL;
 }
 
+/* pg.c: something cannot be read, or be written: counted, and told the loader. */
+void pg_damage(struct pg_spool *pg, const char *text);
+
 /* pg_share.c */
 /* NULL: memory. */
 struct pg_share *pg_share_named(struct pg_spool *pg, struct slice name);

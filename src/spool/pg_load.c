@@ -15,17 +15,6 @@
 
 /* ---- one part ---------------------------------------------------------------------------- */
 
-static void damage(struct pg_spool *pg, struct message_id id)
-{
-    char text[80], name[ID_TEXT_LENGTH + 1];
-    id_to_text(id, name);
-    snprintf(text, sizeof(text), "the envelope of %s in the database is damaged", name);
-    pg->quarantined++;
-    if (pg->loader.damage != NULL) {
-        pg->loader.damage(pg->loader.context, text);
-    }
-}
-
 enum error pg_envelope_open(struct slice stored, struct message_id id, struct arena *arena,
                             struct log_message *ret_message)
 {
@@ -181,7 +170,10 @@ void pg_load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_ro
         abort(); /* what is in the queue must not be overlooked */
     }
     if (error != ERROR_NONE) {
-        damage(pg, row->id);
+        char text[80], name[ID_TEXT_LENGTH + 1];
+        id_to_text(row->id, name);
+        snprintf(text, sizeof(text), "the envelope of %s in the database is damaged", name);
+        pg_damage(pg, text);
     }
 }
 
