@@ -172,8 +172,7 @@ void pg_drain(struct pg_spool *pg)
             worker_drain(pg->committer);
         }
         journal_drain((struct journal *)pg->journal);
-    } while ((is_busy(pg) || pg->forward.length > pg->forward_at * sizeof(uint32_t)) &&
-             clock_steady_ms() < until_ms);
+    } while ((is_busy(pg) || pg_is_forwarding(pg)) && clock_steady_ms() < until_ms);
 }
 
 /* What the database has not taken: what may be is in the journal, the rest was not done. */
@@ -349,7 +348,7 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     snprintf(pg->reason, sizeof(pg->reason), "%s", pg->up ? "" : "this node has not joined yet");
     pg->since_ms = clock_steady_ms();
     pg->page_limit = PG_PAGE;
-    pg->unsynced = pg->syncing = (struct message_id){UINT64_MAX, UINT64_MAX};
+    pg->unsynced = pg->syncing = PG_NO_ID;
     map_init(&pg->names);
     map_init(&pg->numbers);
     list_init(&pg->queue);

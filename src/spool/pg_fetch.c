@@ -161,19 +161,6 @@ static void written(void *context, enum error error, const struct spool_handle *
     fetch_end(fetch, error);
 }
 
-/* Another part of it may have brought it. */
-static bool link_other(struct pg_spool *pg, uint32_t part, struct message_id id)
-{
-    struct spool_handle journal = spool_find(pg->journal, id);
-    struct pg_local *local =
-        journal.index == SPOOL_NO_HANDLE.index ? NULL : pg_local_at(pg, journal.index);
-    if (local == NULL || local->ending) {
-        return false;
-    }
-    pg_part_link(pg, part, journal.index);
-    return true;
-}
-
 static void fetch_on(struct pg_fetch *fetch);
 
 /* The journal has forgotten by now what it was about to. */
@@ -198,7 +185,7 @@ static void keep(struct pg_fetch *fetch)
     struct pg_spool *pg = fetch->pg;
     struct stored *stored = pg_part_of(pg, fetch->part, fetch->id);
     if (stored == NULL || stored->offset != PG_NO_JOURNAL ||
-        link_other(pg, fetch->part, fetch->id)) {
+        pg_part_link_known(pg, fetch->part, fetch->id)) {
         fetch_end(fetch, stored == NULL ? ERROR_MISSING : ERROR_NONE);
         return;
     }
@@ -270,7 +257,7 @@ bool pg_prepare(struct spool *spool, struct spool_handle handle, spool_prepared_
 {
     struct pg_spool *pg = pg_of(spool);
     struct stored *stored = table_at(&pg->table, handle.index);
-    if (stored->offset != PG_NO_JOURNAL || link_other(pg, handle.index, stored->id)) {
+    if (stored->offset != PG_NO_JOURNAL || pg_part_link_known(pg, handle.index, stored->id)) {
         return true;
     }
     struct pg_fetch *fetch = fetch_of(pg, handle.index);

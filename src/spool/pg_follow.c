@@ -94,11 +94,8 @@ static void follow_from(struct pg_spool *pg, uint64_t xid)
 
 static void follow_back_to(struct pg_spool *pg, uint64_t xid)
 {
-    if (pg->followed_xid == 0 || pg->followed_xid > xid) {
-        follow_from(pg, xid);
-    }
-    pg->follow_after = (struct pg_place){0};
-    pg->follow_until_xid = 0;
+    bool is_back = pg->followed_xid == 0 || pg->followed_xid > xid;
+    follow_from(pg, is_back ? xid : pg->followed_xid);
     pg->follow_asked = true;
 }
 
@@ -541,12 +538,6 @@ static enum error page_now(struct pg_spool *pg, struct pg_page *page)
     return pg->page_failed ? ERROR_AGAIN : ERROR_NONE;
 }
 
-/* Without shares: what is in the journal alone goes first, so that it stands where it belongs. */
-static bool is_forwarding(const struct pg_spool *pg)
-{
-    return pg->forward_at * sizeof(uint32_t) < pg->forward.length;
-}
-
 enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool *ret_complete)
 {
     struct pg_spool *pg = pg_of(spool);
@@ -560,10 +551,10 @@ enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool 
         return page_now(pg, pg_page_new(pg, PG_PAGE_GLOBALS));
     }
     if (!pg->shared && !pg->load_complete) {
-        if (is_forwarding(pg)) {
+        if (pg_is_forwarding(pg)) {
             pg_drain(pg);
         }
-        error = is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg));
+        error = pg_is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg));
     }
     pg_load_next(pg);
     *ret_complete = error == ERROR_NONE && (pg->shared || pg->load_complete);

@@ -233,7 +233,7 @@ bool pg_is_wanted(const struct pg_spool *pg)
     if (!pg_has_joined(pg)) {
         return false;
     }
-    if (pg->forward_at * sizeof(uint32_t) < pg->forward.length || !list_is_empty(&pg->globals)) {
+    if (pg_is_forwarding(pg) || !list_is_empty(&pg->globals)) {
         return true;
     }
     if (is_watermark_due(pg)) {
@@ -277,8 +277,6 @@ static void lower(struct message_id *below, struct message_id id)
     }
 }
 
-static const struct message_id NO_ID = {UINT64_MAX, UINT64_MAX};
-
 /* ---- how far we are ---------------------------------------------------------------------- */
 
 void pg_watermark_hold(struct pg_spool *pg, struct message_id id)
@@ -296,18 +294,18 @@ static void synced(void *context, enum error error, const struct spool_handle *h
     if (error != ERROR_NONE) {
         lower(&pg->unsynced, pg->syncing);
     }
-    pg->syncing = NO_ID;
+    pg->syncing = PG_NO_ID;
 }
 
 /* What is synced now is what the next watermark may pass. */
 void pg_watermark_sync(struct pg_spool *pg)
 {
-    if (!pg->sync_wanted || pg->sync_runs || id_equal(pg->unsynced, NO_ID)) {
+    if (!pg->sync_wanted || pg->sync_runs || id_equal(pg->unsynced, PG_NO_ID)) {
         return;
     }
     pg->sync_wanted = false;
     pg->syncing = pg->unsynced;
-    pg->unsynced = NO_ID;
+    pg->unsynced = PG_NO_ID;
     pg->sync_runs = true;
     spool_batch_begin(pg->journal);
     spool_batch_submit(pg->journal, SPOOL_SYNCED, synced, pg);
@@ -320,7 +318,7 @@ void pg_watermark_sync(struct pg_spool *pg)
 static void gather_watermark(struct pg_group *group)
 {
     struct pg_spool *pg = group->pg;
-    struct message_id below = NO_ID;
+    struct message_id below = PG_NO_ID;
     const uint32_t *waiting = (const void *)pg->forward.data;
     size_t count = pg->forward.length / sizeof(*waiting);
     for (size_t i = pg->forward_at; i < count; i++) {

@@ -427,6 +427,15 @@ static inline struct pg_local *pg_local_at(const struct pg_spool *pg, uint32_t j
     return journal < pg->local_capacity ? pg->locals[journal] : NULL;
 }
 
+/* What is in the journal alone, and the database is to get, is not all sent. */
+static inline bool pg_is_forwarding(const struct pg_spool *pg)
+{
+    return pg->forward_at * sizeof(uint32_t) < pg->forward.length;
+}
+
+/* Above all ids. */
+#define PG_NO_ID ((struct message_id){UINT64_MAX, UINT64_MAX})
+
 /* pg.c: something cannot be read, or be written: counted, and told the loader. */
 void pg_damage(struct pg_spool *pg, const char *text);
 
@@ -489,6 +498,8 @@ void pg_part_fate(struct pg_spool *pg, uint32_t part, uint32_t delivery, uint8_t
 /* It has ended, or is somebody else's: its handle goes when nobody has it pinned. */
 void pg_part_end(struct pg_spool *pg, uint32_t part);
 void pg_part_forget(struct pg_spool *pg, uint32_t part); /* never appeared */
+/* As it is in the journal for something else, if it is: false, if not. */
+bool pg_part_link_known(struct pg_spool *pg, uint32_t part, struct message_id id);
 void pg_part_link(struct pg_spool *pg, uint32_t part, uint32_t journal);
 struct spool_handle pg_find(const struct spool *spool, struct message_id id);
 struct spool_handle pg_find_delivery(const struct spool *spool, struct message_id id,
@@ -500,6 +511,9 @@ void pg_pin(struct spool *spool, struct spool_handle handle);
 void pg_unpin(struct spool *spool, struct spool_handle handle);
 
 /* pg_local.c */
+/* What the journal has under that id; NULL: nothing. */
+struct pg_local *pg_local_of(const struct pg_spool *pg, struct message_id id,
+                             uint32_t *ret_journal);
 struct pg_local *pg_local_new(struct pg_spool *pg, uint32_t journal, struct message_id id,
                               uint32_t recipients, uint64_t bytes); /* NULL: memory */
 enum error pg_local_add(struct pg_local *local, const struct pg_pending *like,

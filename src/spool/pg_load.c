@@ -65,9 +65,8 @@ static void take_fate(struct stored *stored, uint32_t delivery, uint8_t fate)
  * since. */
 static void take_own_fates(const struct pg_spool *pg, struct stored *stored)
 {
-    struct spool_handle journal = spool_find(pg->journal, stored->id);
-    const struct pg_local *local =
-        journal.index == SPOOL_NO_HANDLE.index ? NULL : pg_local_at(pg, journal.index);
+    uint32_t journal;
+    const struct pg_local *local = pg_local_of(pg, stored->id, &journal);
     for (const struct pg_pending *at = local != NULL ? local->pending : NULL; at != NULL;
          at = at->next) {
         if (!at->is_note) {
@@ -126,16 +125,6 @@ static void hand_over(struct pg_spool *pg, uint32_t part, const struct pg_row *r
     }
 }
 
-static void link_local(struct pg_spool *pg, uint32_t part, struct message_id id)
-{
-    struct spool_handle journal = spool_find(pg->journal, id);
-    struct pg_local *local =
-        journal.index == SPOOL_NO_HANDLE.index ? NULL : pg_local_at(pg, journal.index);
-    if (local != NULL && !local->ending) {
-        pg_part_link(pg, part, journal.index);
-    }
-}
-
 void pg_load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_row *row)
 {
     if (pg_part_find(pg, row->id, share) != STORED_NONE) {
@@ -159,7 +148,7 @@ void pg_load_row(struct pg_spool *pg, struct pg_share *share, const struct pg_ro
             if (error != ERROR_NONE || stored->left == 0) {
                 pg_part_forget(pg, part);
             } else {
-                link_local(pg, part, row->id);
+                (void)pg_part_link_known(pg, part, row->id);
                 pg_part_appear(pg, part);
                 hand_over(pg, part, row, &message.message);
             }

@@ -30,6 +30,12 @@ static void local_free(struct pg_spool *pg, uint32_t journal)
     pg->locals[journal] = NULL;
 }
 
+struct pg_local *pg_local_of(const struct pg_spool *pg, struct message_id id, uint32_t *ret_journal)
+{
+    *ret_journal = spool_find(pg->journal, id).index;
+    return pg_local_at(pg, *ret_journal);
+}
+
 struct pg_local *pg_local_new(struct pg_spool *pg, uint32_t journal, struct message_id id,
                               uint32_t recipients, uint64_t bytes)
 {

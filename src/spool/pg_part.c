@@ -131,6 +131,17 @@ void pg_part_link(struct pg_spool *pg, uint32_t part, uint32_t journal)
     }
 }
 
+bool pg_part_link_known(struct pg_spool *pg, uint32_t part, struct message_id id)
+{
+    uint32_t journal;
+    const struct pg_local *local = pg_local_of(pg, id, &journal);
+    bool links = local != NULL && !local->ending;
+    if (links) {
+        pg_part_link(pg, part, journal);
+    }
+    return links;
+}
+
 /* ---- spool.h ----------------------------------------------------------------------------- */
 
 struct spool_handle pg_find(const struct spool *spool, struct message_id id)
