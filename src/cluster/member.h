@@ -158,10 +158,11 @@ struct member_node {
     bool draining;
     struct node_health health; /* queue, disk, clock offset, database lag */
 };
-/* As last read: *ret_age_ms ago. Nodes by number; slices are good until the loop goes on. At most
- * `max`; returns how many. 0 before the first reading. */
-size_t member_list(const struct member *member, struct member_node *ret_nodes, size_t max,
-                   int64_t *ret_age_ms);
+/* As last read: the i-th, by number; false: there is none. Slices are good until the loop goes on.
+ * For NULL too, which has none. */
+bool member_node_at(const struct member *member, size_t i, struct member_node *ret_node);
+/* How long ago that was; -1: nothing has been read. */
+int64_t member_age_ms(const struct member *member);
 /* The name of the node that owns the share of this name, as last read; empty: nobody, or it is not
  * there yet. Good until the loop goes on. */
 struct slice member_owner_of(const struct member *member, struct slice share);

@@ -56,34 +56,37 @@ bool member_database_time(const struct member *member, struct lease_time *ret_ti
     return member->database_time.wall_ms != 0;
 }
 
-size_t member_list(const struct member *member, struct member_node *ret_nodes, size_t max,
-                   int64_t *ret_age_ms)
+int64_t member_age_ms(const struct member *member)
 {
+    return member->view_ms == 0 ? -1 : clock_steady_ms() - member->view_ms;
+}
+
+bool member_node_at(const struct member *member, size_t i, struct member_node *ret_node)
+{
+    if (member == NULL || i >= member->view.member_count) {
+        return false;
+    }
     const struct view *view = &member->view;
+    const struct view_member *node = &view->members[i];
     int leader = 0;
-    for (size_t i = 0; i < view->share_count; i++) {
-        leader = view->shares[i].parsed.family == SHARE_LEADER ? view->shares[i].owner : leader;
+    for (size_t s = 0; s < view->share_count; s++) {
+        leader = view->shares[s].parsed.family == SHARE_LEADER ? view->shares[s].owner : leader;
     }
-    *ret_age_ms = member->view_ms == 0 ? -1 : clock_steady_ms() - member->view_ms;
-    size_t count = view->member_count < max ? view->member_count : max;
-    for (size_t i = 0; i < count; i++) {
-        const struct view_member *node = &view->members[i];
-        ret_nodes[i] = (struct member_node){
-            .number = node->number,
-            .name = node->name,
-            .site = node->site,
-            .role = node->roles,
-            .state = node->state,
-            .version = node->version,
-            .place = node->place,
-            .last_contact = node->beat_us == 0 ? -1 : node->age_ms / 1000,
-            .lanes = node->shares,
-            .leader = node->number == leader,
-            .draining = node->draining,
-            .health = node->health,
-        };
-    }
-    return count;
+    *ret_node = (struct member_node){
+        .number = node->number,
+        .name = node->name,
+        .site = node->site,
+        .role = node->roles,
+        .state = node->state,
+        .version = node->version,
+        .place = node->place,
+        .last_contact = node->beat_us == 0 ? -1 : node->age_ms / 1000,
+        .lanes = node->shares,
+        .leader = node->number == leader,
+        .draining = node->draining,
+        .health = node->health,
+    };
+    return true;
 }
 
 struct slice member_owner_of(const struct member *member, struct slice share)

@@ -4,12 +4,10 @@
  */
 #include "service/cluster_news.h"
 
-#include "cluster/balance.h"
 #include "service/core_internal.h"
 #include "sys/log.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static void alert_of(struct core *core, struct slice name, int64_t silent_ms)
 {
@@ -21,16 +19,14 @@ static void alert_of(struct core *core, struct slice name, int64_t silent_ms)
 
 void cluster_news_of_those_down(struct core *core, const struct member *member)
 {
-    struct member_node *nodes = calloc(NODE_MEMBERS_MAX, sizeof(*nodes));
-    int64_t age_ms;
-    size_t count = nodes == NULL ? 0 : member_list(member, nodes, NODE_MEMBERS_MAX, &age_ms);
-    for (size_t i = 0; i < count; i++) {
-        if (nodes[i].state == NODE_DOWN && nodes[i].last_contact >= 0) {
-            alert_of(core, nodes[i].name, nodes[i].last_contact * 1000);
+    struct member_node node;
+    for (size_t i = 0; member_node_at(member, i, &node); i++) {
+        if (node.state == NODE_DOWN && node.last_contact >= 0) {
+            alert_of(core, node.name, node.last_contact * 1000);
         }
     }
-    free(nodes);
 }
+
 /* About another node: each member sees it, the leader alerts. */
 static void tell_of_node(struct core *core, const struct member_news *news, bool alerts)
 {

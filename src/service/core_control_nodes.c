@@ -8,8 +8,6 @@
 #include "service/core_control.h"
 #include "sys/clock.h"
 
-#include <stdlib.h>
-
 static json_t *number_or_null(int64_t number)
 {
     return number < 0 ? json_null() : json_integer((json_int_t)number);
@@ -31,9 +29,10 @@ static json_t *roles(unsigned role)
 }
 
 /* `age_ms`: the cluster was read so long ago. */
-static json_t *node_row(const struct core *core, const struct member_node *node, int64_t age_ms)
+static json_t *node_row(const struct core *core, const struct member_node *node)
 {
     const struct member *member = core_cluster_member(core->cluster);
+    int64_t age_ms = member_age_ms(member);
     bool is_here = node->number == member_number(member);
     bool is_old = !is_here && age_ms >= LEASE_SUSPECT_MS && node->state != NODE_DOWN;
     int64_t silent_s = node->last_contact < 0 ? -1 : node->last_contact + age_ms / 1000;
@@ -66,30 +65,14 @@ static json_t *node_row(const struct core *core, const struct member_node *node,
     return row;
 }
 
-static size_t list_nodes(const struct core *core, struct member_node **ret_nodes,
-                         int64_t *ret_age_ms)
-{
-    const struct member *member = core_cluster_member(core->cluster);
-    *ret_age_ms = 0;
-    *ret_nodes = calloc(NODE_MEMBERS_MAX, sizeof(**ret_nodes));
-    return *ret_nodes == NULL || member == NULL
-               ? 0
-               : member_list(member, *ret_nodes, NODE_MEMBERS_MAX, ret_age_ms);
-}
-
 json_t *control_nodes(const struct core *core)
 {
     json_t *array = json_array();
-    if (core->cluster == NULL) {
-        return array;
+    const struct member *member = core->cluster != NULL ? core_cluster_member(core->cluster) : NULL;
+    struct member_node node;
+    for (size_t i = 0; member_node_at(member, i, &node); i++) {
+        json_array_append_new(array, node_row(core, &node));
     }
-    struct member_node *nodes;
-    int64_t age_ms;
-    size_t count = list_nodes(core, &nodes, &age_ms);
-    for (size_t i = 0; i < count; i++) {
-        json_array_append_new(array, node_row(core, &nodes[i], age_ms));
-    }
-    free(nodes);
     return array;
 }
 
@@ -104,9 +87,7 @@ static void put_totals(const struct core *core, json_t *row)
 {
     const struct member *member = core_cluster_member(core->cluster);
     struct relay_totals own;
-    struct member_node *nodes;
-    int64_t age_ms;
-    size_t count = list_nodes(core, &nodes, &age_ms);
+    struct member_node node;
     json_t *missing = json_array();
     relay_totals(core->relay, &own);
     struct node_health sum = {.messages = (int64_t)own.messages,
@@ -115,13 +96,13 @@ static void put_totals(const struct core *core, json_t *row)
                               .held = (int64_t)own.held,
                               .dead_letters = (int64_t)own.dead_letters,
                               .oldest_ms = own.oldest_wall_ms};
-    for (size_t i = 0; i < count; i++) {
-        const struct node_health *health = &nodes[i].health;
-        if (nodes[i].number == member_number(member)) {
+    for (size_t i = 0; member_node_at(member, i, &node); i++) {
+        const struct node_health *health = &node.health;
+        if (node.number == member_number(member)) {
             continue;
         }
-        if (nodes[i].state == NODE_DOWN) {
-            json_array_append_new(missing, control_string(nodes[i].name));
+        if (node.state == NODE_DOWN) {
+            json_array_append_new(missing, control_string(node.name));
             continue;
         }
         add(&sum.messages, health->messages);
@@ -133,7 +114,6 @@ static void put_totals(const struct core *core, json_t *row)
             sum.oldest_ms = health->oldest_ms;
         }
     }
-    free(nodes);
     int64_t oldest_s = sum.oldest_ms == 0 ? 0 : (core_now(core).wall_ms - sum.oldest_ms) / 1000;
     json_t *queue = json_object();
     control_set(queue, "messages", json_integer((json_int_t)sum.messages));
@@ -166,11 +146,7 @@ json_t *control_cluster(struct core *core)
     }
     const struct member *member = core_cluster_member(core->cluster);
     struct spool_postgres_state state;
-    int64_t age_ms = 0;
     core_cluster_database(core->cluster, &state);
-    if (member != NULL) {
-        (void)member_list(member, NULL, 0, &age_ms);
-    }
     json_t *database = json_object();
     control_set(database, "up", json_boolean(state.up));
     control_set(database, "since",
@@ -184,7 +160,8 @@ json_t *control_cluster(struct core *core)
     control_set(row, "leader", json_boolean(member != NULL && member_leads(member)));
     control_set(row, "lease_ms",
                 json_integer((json_int_t)(member != NULL ? member_lease_left_ms(member) : 0)));
-    control_set(row, "read_ms_ago", json_integer((json_int_t)age_ms));
+    control_set(row, "read_ms_ago",
+                json_integer((json_int_t)(member != NULL ? member_age_ms(member) : 0)));
     control_set(row, "database", database);
     control_set(row, "one_copy", json_integer((json_int_t)state.one_copy));
     control_set(row, "waiting_writes", json_integer((json_int_t)state.waiting));
@@ -204,13 +181,13 @@ enum control_step node_list_step(struct control_request *request)
     if (core->cluster == NULL) {
         return control_flag(request, "alone") ? STEP_END : no_cluster(request);
     }
-    struct member_node *nodes;
-    int64_t age_ms;
-    size_t count = list_nodes(core, &nodes, &age_ms);
-    for (size_t i = 0; i < count; i++) {
-        control_row(request, node_row(core, &nodes[i], age_ms));
+    const struct member *member = core_cluster_member(core->cluster);
+    struct member_node node;
+    size_t count = 0;
+    while (member_node_at(member, count, &node)) {
+        control_row(request, node_row(core, &node));
+        count++;
     }
-    free(nodes);
     return count > 0 ? STEP_END
                      : control_fail(request, CONTROL_NOTHING_MATCHED,
                                     "nothing has been read of the cluster yet");

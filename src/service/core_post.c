@@ -7,7 +7,6 @@
 #include "service/core_post.h"
 
 #include "base/list.h"
-#include "cluster/balance.h"
 #include "cluster/member.h"
 #include "service/core_cluster.h"
 #include "sys/log.h"
@@ -159,19 +158,14 @@ void control_forward_free(struct control_forward *forward)
 static int find_node(const struct core *core, struct slice name, enum node_state *ret_state)
 {
     const struct member *member = core_cluster_member(core->cluster);
-    struct member_node *nodes = calloc(NODE_MEMBERS_MAX, sizeof(*nodes));
-    int64_t age_ms;
-    int number = 0;
-    size_t count =
-        nodes == NULL || member == NULL ? 0 : member_list(member, nodes, NODE_MEMBERS_MAX, &age_ms);
-    for (size_t i = 0; i < count; i++) {
-        if (slice_equal(nodes[i].name, name)) {
-            number = nodes[i].number;
-            *ret_state = nodes[i].state;
+    struct member_node node;
+    for (size_t i = 0; member_node_at(member, i, &node); i++) {
+        if (slice_equal(node.name, name)) {
+            *ret_state = node.state;
+            return node.number;
         }
     }
-    free(nodes);
-    return number;
+    return 0;
 }
 
 enum control_step control_forward_begin(struct control_request *request, struct slice node,

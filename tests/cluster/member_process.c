@@ -124,18 +124,18 @@ static void look_at_share(struct child *child, int i)
 static void list(struct child *child)
 {
     struct process_report *report = child->report;
-    struct member_node nodes[PROCESS_NODES_MAX];
-    int64_t age_ms;
-    size_t count = member_list(child->member, nodes, PROCESS_NODES_MAX, &age_ms);
-    for (size_t i = 0; i < count; i++) {
-        snprintf(report->nodes[i].name, 64, "%.*s", SLICE_PRINT(nodes[i].name));
-        snprintf(report->nodes[i].place, 64, "%.*s", SLICE_PRINT(nodes[i].place));
-        snprintf(report->nodes[i].version, 64, "%.*s", SLICE_PRINT(nodes[i].version));
-        report->nodes[i].state = nodes[i].state;
-        report->nodes[i].lanes = nodes[i].lanes;
-        report->nodes[i].leader = nodes[i].leader;
-        report->nodes[i].clock_offset_ms = nodes[i].health.clock_offset_ms;
-        report->nodes[i].messages = nodes[i].health.messages;
+    struct member_node node;
+    size_t count = 0;
+    for (size_t i = 0; i < PROCESS_NODES_MAX && member_node_at(child->member, i, &node); i++) {
+        count++;
+        snprintf(report->nodes[i].name, 64, "%.*s", SLICE_PRINT(node.name));
+        snprintf(report->nodes[i].place, 64, "%.*s", SLICE_PRINT(node.place));
+        snprintf(report->nodes[i].version, 64, "%.*s", SLICE_PRINT(node.version));
+        report->nodes[i].state = node.state;
+        report->nodes[i].lanes = node.lanes;
+        report->nodes[i].leader = node.leader;
+        report->nodes[i].clock_offset_ms = node.health.clock_offset_ms;
+        report->nodes[i].messages = node.health.messages;
     }
     report->nodes_listed = (int)count;
 }
