@@ -14,8 +14,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { QUESTIONS_PER_TURN = 64 };
-
 struct question {
     struct visit visit; /* the first */
     uint64_t token;
@@ -374,26 +372,24 @@ static void take_request(struct directory_desk *desk, const struct login_request
                 directory->next_worker++ % DIRECTORY_THREADS, DIRECTORY_PATIENCE_MS);
 }
 
+static bool question_heard(void *context, struct slice message)
+{
+    struct directory_desk *desk = context;
+    struct login_request request;
+    bool good = login_get_request(message, &request) && request.question == LOGIN_PASSWORD;
+    if (good) {
+        take_request(desk, &request);
+    }
+    return good;
+}
+
 static void on_question(void *context, unsigned ready)
 {
     struct directory_desk *desk = context;
-    uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < QUESTIONS_PER_TURN && desk->logins.fd >= 0; i++) {
-        struct login_request request;
-        size_t length = 0;
-        enum error error = fdpass_receive_bytes(desk->logins.fd, bytes, sizeof(bytes), &length);
-        if (error == ERROR_AGAIN) {
-            break;
-        }
-        if (error != ERROR_NONE || !login_get_request(slice_make(bytes, length), &request) ||
-            request.question != LOGIN_PASSWORD) {
-            directory_desk_set_logins(desk, -1); /* the keeper gives another */
-            break;
-        }
-        take_request(desk, &request);
+    if (!login_hear(&desk->logins.fd, question_heard, desk)) {
+        directory_desk_set_logins(desk, -1); /* the keeper gives another */
     }
-    digest_forget(bytes, sizeof(bytes));
 }
 
 void directory_link_set(struct directory_desk *desk, struct directory_link *link, int fd,

@@ -8,7 +8,6 @@
  */
 #include "app/pam_check.h"
 #include "app/role_channel.h"
-#include "base/digest.h"
 #include "base/list.h"
 #include "base/password.h"
 #include "sys/fdpass.h"
@@ -28,7 +27,6 @@
 enum {
     CHECKS_MAX = 32, /* at once */
     CHECK_MS = 15000,
-    QUESTIONS_PER_TURN = 64,
     VERDICT_STATUS =
         64, /* a child ends with this and its verdict; with 64 too if a module ends it */
     DESCRIPTORS_FROM = 3,
@@ -250,26 +248,24 @@ static void take_request(struct pam_role *role, const struct login_request *requ
     }
 }
 
+static bool question_heard(void *context, struct slice message)
+{
+    struct pam_role *role = context;
+    struct login_request request;
+    bool good = login_get_request(message, &request) && request.question == LOGIN_PASSWORD;
+    if (good) {
+        take_request(role, &request);
+    }
+    return good;
+}
+
 static void on_question(void *context, unsigned ready)
 {
     struct pam_role *role = context;
-    uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < QUESTIONS_PER_TURN && role->fd >= 0; i++) {
-        struct login_request request;
-        size_t length = 0;
-        enum error error = fdpass_receive_bytes(role->fd, bytes, sizeof(bytes), &length);
-        if (error == ERROR_AGAIN) {
-            break;
-        }
-        if (error != ERROR_NONE || !login_get_request(slice_make(bytes, length), &request) ||
-            request.question != LOGIN_PASSWORD) {
-            set_link(role, KEEPER_LINK_PAM, -1); /* the keeper gives another */
-            break;
-        }
-        take_request(role, &request);
+    if (!login_hear(&role->fd, question_heard, role)) {
+        set_link(role, KEEPER_LINK_PAM, -1); /* the keeper gives another */
     }
-    digest_forget(bytes, sizeof(bytes));
 }
 
 /* ---- the entry ---------------------------------------------------------------------------- */

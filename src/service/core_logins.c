@@ -13,7 +13,6 @@
 
 #include "service/login.h"
 #include "sys/clock.h"
-#include "sys/fdpass.h"
 #include "sys/net.h"
 
 #include <inttypes.h>
@@ -21,7 +20,6 @@
 #include <stdlib.h>
 
 enum {
-    NEWS_PER_TURN = 64,
     WAITING_MAX = 4, /* alerts of each kind with a name; the others have one together */
     STANDS_AT_LEAST_MS = 3600000,
     KINDS = 2,
@@ -234,23 +232,23 @@ static void link_gone(struct logins *logins)
     }
 }
 
+static bool news_heard(void *context, struct slice message)
+{
+    struct logins *logins = context;
+    struct login_news news;
+    bool good = login_get_news(message, &news);
+    if (good) {
+        take_news(logins, &news);
+    }
+    return good;
+}
+
 static void on_news(void *context, unsigned ready)
 {
     struct logins *logins = context;
-    uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < NEWS_PER_TURN && logins->fd >= 0; i++) {
-        struct login_news news;
-        size_t length = 0;
-        enum error error = fdpass_receive_bytes(logins->fd, bytes, sizeof(bytes), &length);
-        if (error == ERROR_AGAIN) {
-            return;
-        }
-        if (error != ERROR_NONE || !login_get_news(slice_make(bytes, length), &news)) {
-            link_gone(logins); /* the keeper gives another with the next process */
-            return;
-        }
-        take_news(logins, &news);
+    if (!login_hear(&logins->fd, news_heard, logins)) {
+        link_gone(logins); /* the keeper gives another with the next process */
     }
 }
 

@@ -91,6 +91,12 @@ bool login_get_answer(struct slice bytes, struct login_answer *ret_answer);
 void login_put_news(struct buffer *buffer, const struct login_news *news);
 bool login_get_news(struct slice bytes, struct login_news *ret_news);
 
+/* False: the link is of no use. It may have been closed meanwhile, and *fd be -1. */
+typedef bool login_heard_fn(void *context, struct slice message);
+/* What waits at such a link, a bounded number, each whole, until *fd is -1; forgotten afterwards.
+ * False: it is closed, or `heard` says that it is of no use. */
+bool login_hear(const int *fd, login_heard_fn *heard, void *context) MUST_CHECK;
+
 /* NULL, or what is wrong with it. */
 const char *login_name_fault(struct slice name);
 const char *login_address_fault(struct slice address);

@@ -16,7 +16,7 @@
 
 #include <stdlib.h>
 
-enum { WORKERS = 2, QUESTIONS_PER_TURN = 64 };
+enum { WORKERS = 2 };
 
 /* One loop of edge-in. */
 struct asker {
@@ -619,26 +619,24 @@ static void take_request(struct login_desk *desk, struct asker *asker,
     }
 }
 
+static bool question_heard(void *context, struct slice message)
+{
+    struct asker *asker = context;
+    struct login_request request;
+    bool good = login_get_request(message, &request);
+    if (good) {
+        take_request(asker->desk, asker, &request);
+    }
+    return good;
+}
+
 static void on_question(void *context, unsigned ready)
 {
     struct asker *asker = context;
-    struct login_desk *desk = asker->desk;
-    uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < QUESTIONS_PER_TURN && asker->fd >= 0; i++) {
-        struct login_request request;
-        size_t length = 0;
-        enum error error = fdpass_receive_bytes(asker->fd, bytes, sizeof(bytes), &length);
-        if (error == ERROR_AGAIN) {
-            break;
-        }
-        if (error != ERROR_NONE || !login_get_request(slice_make(bytes, length), &request)) {
-            asker_gone(asker);
-            break;
-        }
-        take_request(desk, asker, &request);
+    if (!login_hear(&asker->fd, question_heard, asker)) {
+        asker_gone(asker);
     }
-    digest_forget(bytes, sizeof(bytes));
 }
 
 void login_desk_set_directory(struct login_desk *desk, int fd)

@@ -10,8 +10,6 @@
 
 #include <stdlib.h>
 
-enum { ANSWERS_PER_TURN = 64 };
-
 struct waiting {
     struct link link; /* in the order of due_ms */
     uint64_t token;
@@ -79,23 +77,23 @@ static void take_answer(struct login_remote *remote, const struct login_answer *
     }
 }
 
+static bool answer_heard(void *context, struct slice message)
+{
+    struct login_remote *remote = context;
+    struct login_answer answer;
+    bool good = login_get_answer(message, &answer);
+    if (good) {
+        take_answer(remote, &answer);
+    }
+    return good;
+}
+
 static void on_answer(void *context, unsigned ready)
 {
     struct login_remote *remote = context;
-    uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < ANSWERS_PER_TURN && remote->fd >= 0; i++) {
-        struct login_answer answer;
-        size_t length = 0;
-        enum error error = fdpass_receive_bytes(remote->fd, bytes, sizeof(bytes), &length);
-        if (error == ERROR_AGAIN) {
-            return;
-        }
-        if (error != ERROR_NONE || !login_get_answer(slice_make(bytes, length), &answer)) {
-            unlink_it(remote);
-            return;
-        }
-        take_answer(remote, &answer);
+    if (!login_hear(&remote->fd, answer_heard, remote)) {
+        unlink_it(remote);
     }
 }
 

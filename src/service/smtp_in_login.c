@@ -18,7 +18,7 @@
 
 #include <stdlib.h>
 
-enum { PATIENCE_MS = 30000, ANSWERS_PER_TURN = 64 };
+enum { PATIENCE_MS = 30000 };
 
 struct login {
     struct sasl_server *sasl;         /* NULL: none is going on */
@@ -351,23 +351,23 @@ static void link_gone(struct smtp_in *in)
     }
 }
 
+static bool answer_heard(void *context, struct slice message)
+{
+    struct smtp_in *in = context;
+    struct login_answer answer;
+    bool good = login_get_answer(message, &answer);
+    if (good) {
+        take_answer(in, &answer);
+    }
+    return good;
+}
+
 static void on_answer(void *context, unsigned ready)
 {
     struct smtp_in *in = context;
-    uint8_t bytes[LOGIN_MESSAGE_MAX];
     (void)ready;
-    for (int i = 0; i < ANSWERS_PER_TURN && in->login_fd >= 0; i++) {
-        struct login_answer answer;
-        size_t length = 0;
-        enum error error = fdpass_receive_bytes(in->login_fd, bytes, sizeof(bytes), &length);
-        if (error == ERROR_AGAIN) {
-            return;
-        }
-        if (error != ERROR_NONE || !login_get_answer(slice_make(bytes, length), &answer)) {
-            link_gone(in);
-            return;
-        }
-        take_answer(in, &answer);
+    if (!login_hear(&in->login_fd, answer_heard, in)) {
+        link_gone(in);
     }
 }
 
