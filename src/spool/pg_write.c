@@ -24,7 +24,8 @@ static const char commit_sql[] = "COMMIT";
 static const char mark_new_sql[] = "INSERT INTO holdfast.globals (node, key, payload)"
                                    " VALUES ($1, '.group', '') ON CONFLICT DO NOTHING";
 static const char mark_sql[] =
-    "UPDATE holdfast.globals SET payload = $2 WHERE node = $1 AND key = '.group'";
+    "INSERT INTO holdfast.globals (node, key, payload) VALUES ($1, '.group', $2)"
+    " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload";
 /* Divides by zero unless it finds $3. */
 static const char mark_next_sql[] =
     "WITH next AS (UPDATE holdfast.globals SET payload = $2 WHERE node = $1 AND key = '.group'"

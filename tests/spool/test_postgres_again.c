@@ -95,6 +95,19 @@ static void on_a_new_connection_following_goes_back(void **state)
     assert_int_equal(a->count, 4);
 }
 
+/* What tells whether a group was committed is gone: damage, or somebody who tidied up. */
+static void a_mark_that_is_gone_is_made_anew(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    follow_past(a, 3);
+    run("DELETE FROM holdfast.globals WHERE key = '.group'");
+    follow_past(a, 6);
+    run("UPDATE holdfast.globals SET payload = 'x' WHERE key = '.group'");
+    follow_past(a, 9);
+    assert_int_equal(a->count, 3); /* each of them once */
+}
+
 static void what_ends_while_it_is_read_again_stays_so(void **state)
 {
     (void)state;
@@ -345,6 +358,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(a_server_of_older_transactions_is_read_from_the_start),
         CASE(on_a_new_connection_following_goes_back),
+        CASE(a_mark_that_is_gone_is_made_anew),
         CASE(what_ends_while_it_is_read_again_stays_so),
         CASE(a_share_has_the_number_that_the_database_says_now),
         CASE(the_next_owner_hears_of_a_late_fact),
