@@ -165,10 +165,34 @@ static enum error apply_next(const struct work *work)
     return error_of(work, database_query(work->database, RECORD, values, 3, QUICK_MS, NULL));
 }
 
+/* *ret_done: a statement ahead of the next migration was run instead of it. */
+static enum error run_ahead(const struct work *work, bool *ret_done)
+{
+    const char *ahead = work->migrations[work->number].ahead;
+    const struct database_rows *rows;
+    char sql[512];
+    *ret_done = false;
+    if (ahead == NULL) {
+        return ERROR_NONE;
+    }
+    enum error error =
+        error_of(work, database_query(work->database, ahead, NULL, 0, QUICK_MS, &rows));
+    if (error != ERROR_NONE || database_count(rows) == 0) {
+        return error;
+    }
+    struct slice text = database_get_slice(rows, 0, 0);
+    if (text.length >= sizeof(sql)) {
+        return problem(work, ERROR_CORRUPT, "a statement of a migration is too long");
+    }
+    snprintf(sql, sizeof(sql), "%.*s", SLICE_PRINT(text));
+    *ret_done = true;
+    return run(work, sql, MIGRATE_MS);
+}
+
 /* One transaction: what others have done meanwhile is seen, one step is made. */
 static enum error step(struct work *work)
 {
-    bool applies = false;
+    bool applies = false, is_ahead = false;
     enum error error = run(work, BEGIN, MIGRATE_MS);
     if (error == ERROR_NONE) {
         error = prepare(work);
@@ -177,6 +201,9 @@ static enum error step(struct work *work)
         error = read_number(work);
     }
     if (error == ERROR_NONE && (size_t)work->number < work->count) {
+        error = run_ahead(work, &is_ahead);
+    }
+    if (error == ERROR_NONE && (size_t)work->number < work->count && !is_ahead) {
         applies = true;
         error = apply_next(work);
     }

@@ -11,7 +11,7 @@
  * renames or changes the type or meaning of what the program before it reads or writes;
  *   - takes no lock for long: it runs with lock_timeout, touches no row of mail, builds indexes on
  *     empty or small tables only (CREATE INDEX CONCURRENTLY cannot be in a transaction: an index on
- *     mail comes with new partitions);
+ *     mail comes with new partitions, and for those that stand ahead, one by one);
  *   - is never edited once released: another checksum is an error;
  *   - says with `oldest` which program can still work after it: the schema number that it knows.
  * What the program before it needed may go when `oldest` is above that, one release later at the
@@ -32,6 +32,10 @@
 struct pg_migration {
     int oldest; /* number of the schema whose programs can still work after it */
     const char *sql;
+    /* NULL, or what is long of it: a query for one statement (text), the next that is to be run
+     * before, in a transaction of its own; no row: `sql` follows. It finds by itself what has been
+     * done, by whom ever, so that who is cut off goes on there. */
+    const char *ahead;
 };
 /* In order; the first has number 1, the last the number of this program's schema. */
 const struct pg_migration *pg_migrations(size_t *ret_count);

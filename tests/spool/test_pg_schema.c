@@ -148,6 +148,61 @@ struct program {
     enum error error;
 };
 
+static int64_t number_of(struct database *database, const char *sql)
+{
+    const struct database_rows *rows;
+    assert_int_equal(database_query(database, sql, NULL, 0, LONG_MS, &rows), DATABASE_DONE);
+    return database_get_int(rows, 0, 0);
+}
+
+/* Each by itself: who is cut off goes on where he was. */
+static void what_is_long_is_done_ahead(void **state)
+{
+    static const struct pg_migration LONG[] = {
+        {.oldest = 1,
+         .sql = "CREATE TABLE holdfast.first (); SELECT 1 / 0",
+         .ahead = "SELECT 'CREATE TABLE holdfast.ahead_' || n || ' ()' FROM generate_series(1, 3) n"
+                  " WHERE to_regclass('holdfast.ahead_' || n) IS NULL ORDER BY n LIMIT 1"},
+    };
+    static const char COUNT[] = "SELECT count(*) FROM pg_class WHERE relname LIKE 'ahead%'";
+    struct database *database = connect_as(*state, "postgres");
+    int number;
+    assert_int_equal(apply(database, LONG, 1, &number), ERROR_IO);
+    assert_int_equal(number, 0);
+    assert_int_equal(number_of(database, COUNT), 3);
+    run(database, "DROP TABLE holdfast.ahead_2");
+    assert_int_equal(apply(database, LONG, 1, &number), ERROR_IO);
+    assert_int_equal(number_of(database, COUNT), 3);
+    database_free(database);
+}
+
+/* The indexes of partitions that stand are built one by one, and not once more. */
+static void partitions_get_their_index_ahead(void **state)
+{
+    static const char INDEXES[] =
+        "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " JOIN pg_inherits h ON h.inhrelid = c.oid WHERE i.indisvalid"
+        " AND c.relname IN ('parts_a_follow', 'parts_b_follow')";
+    static const char ALL[] = "SELECT count(*) FROM pg_indexes WHERE tablename = 'parts_a'";
+    struct database *database = connect_as(*state, "postgres");
+    size_t count;
+    int number;
+    const struct pg_migration *migrations = pg_migrations(&count);
+    assert_int_equal(apply(database, migrations, 2, &number), ERROR_NONE);
+    run(database, "CREATE TABLE holdfast.parts_a PARTITION OF holdfast.parts FOR VALUES"
+                  " FROM ('00000000-0000-0000-0000-000000000000') TO "
+                  "('10000000-0000-0000-0000-000000000000');"
+                  "CREATE TABLE holdfast.parts_b PARTITION OF holdfast.parts FOR VALUES"
+                  " FROM ('10000000-0000-0000-0000-000000000000') TO "
+                  "('20000000-0000-0000-0000-000000000000')");
+    assert_int_equal(number_of(database, ALL), 1);
+    assert_int_equal(apply(database, migrations, count, &number), ERROR_NONE);
+    assert_int_equal(number, count);
+    assert_int_equal(number_of(database, INDEXES), 2);
+    assert_int_equal(number_of(database, ALL), 2);
+    database_free(database);
+}
+
 static void *apply_real(void *context)
 {
     struct program *program = context;
@@ -226,6 +281,8 @@ int main(void)
         cmocka_unit_test_setup(programs_one_version_apart_live_together, clear),
         cmocka_unit_test_setup(a_schema_beyond_us_is_not_touched, clear),
         cmocka_unit_test_setup(a_migration_is_whole_or_not_there, clear),
+        cmocka_unit_test_setup(what_is_long_is_done_ahead, clear),
+        cmocka_unit_test_setup(partitions_get_their_index_ahead, clear),
         cmocka_unit_test_setup(many_may_try_at_once, clear),
         cmocka_unit_test_setup(locks_of_others_are_waited_for_and_given_up, clear),
         cmocka_unit_test_setup(who_may_not_is_told, clear),
