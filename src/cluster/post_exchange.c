@@ -8,6 +8,7 @@
 
 enum {
     TRIES = 4,
+    PIECE_LOST = -1, /* too long: as one that is missing */
 };
 
 static const char ASK[] =
@@ -18,8 +19,10 @@ static const char END[] = "WITH gone AS (DELETE FROM holdfast.requests WHERE id 
 static const char TAKE[] =
     "UPDATE holdfast.requests SET served = clock_timestamp() WHERE served IS NULL AND id IN"
     " (SELECT id FROM holdfast.requests WHERE target = $1 AND served IS NULL"
+    "  AND octet_length(body) <= 2097152"
     "  AND made > clock_timestamp() - interval '5 s' ORDER BY made LIMIT $2)"
     " RETURNING id, asker, privileged, body";
+_Static_assert(POST_BODY_MAX == 2097152, "no longer one is read");
 #define SILENT_MS(COLUMN)                                                                          \
     "coalesce((extract(epoch FROM clock_timestamp() - " COLUMN ") * 1000)::bigint, 0)"
 #define WAITED "id, served IS NOT NULL, " SILENT_MS("served")
@@ -32,7 +35,9 @@ static const char SERVE[] = "SELECT " SERVED " FROM holdfast.requests WHERE id =
 static const char SERVE_ALIVE[] = "UPDATE holdfast.requests SET served = clock_timestamp()"
                                   " WHERE id = ANY($1) RETURNING " SERVED;
 static const char FETCH[] =
-    "DELETE FROM holdfast.answers WHERE request = ANY($1) RETURNING request, n, bytes";
+    "DELETE FROM holdfast.answers WHERE request = ANY($1)"
+    " RETURNING request, n, CASE WHEN octet_length(bytes) <= 262144 THEN bytes END";
+_Static_assert(POST_PIECE_BYTES == 262144, "no longer one is read");
 static const char PUT[] = "INSERT INTO holdfast.answers (request, n, bytes)"
                           " SELECT $1, $2, $3 WHERE EXISTS"
                           " (SELECT 1 FROM holdfast.requests WHERE id = $1)";
@@ -118,7 +123,8 @@ static void read_pieces(struct post_job *job, const struct database_rows *rows)
         }
         struct post_piece *piece = &job->got[job->got_count++];
         piece->id = database_get_uuid(rows, i, 0);
-        piece->n = (int32_t)database_get_int(rows, i, 1);
+        piece->n =
+            database_is_null(rows, i, 2) ? PIECE_LOST : (int32_t)database_get_int(rows, i, 1);
         post_job_copy(job, &piece->bytes, database_get_slice(rows, i, 2));
     }
 }

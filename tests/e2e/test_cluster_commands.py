@@ -61,6 +61,17 @@ def send_to_all(three):
                  what="all of it, from each")
 
 
+def test_a_request_that_is_too_long_is_not_read(three, database):
+    """Written by whoever has the right, not by a member: a member has a bound of its own."""
+    send_to_all(three)
+    number = nodes(three[0])["n2"]["number"]
+    database.sql("INSERT INTO holdfast.requests (id, asker, target, privileged, body)"
+                 f" SELECT gen_random_uuid(), 0, {number}, false,"
+                 " convert_to(repeat('x', 3 << 20), 'UTF8')")
+    assert len(three[0].queue()) == len(DOMAINS) + 1  # n2 has read what there was for it
+    assert database.sql("SELECT served IS NULL FROM holdfast.requests WHERE asker = 0") == ["t"]
+
+
 def test_each_member_lists_all_that_waits(three):
     send_to_all(three)
     lists = [daemon.queue() for daemon in three]
