@@ -4,7 +4,9 @@
  * that are ours.
  *
  * Taking. The first of all shares that are to be taken come together, so that these are here soon,
- * whatever the others hold; then they have a page each by turns. Following has every other page.
+ * whatever the others hold. Then those that are as far as each other are read as one, in the order
+ * of all their parts, if they are many; fewer have a page each by turns. Following has every other
+ * page.
  * The first page of a share says from which transaction on it is followed (from_xid): all before it
  * are over, so the share's pages have their parts. Those after it come by following, which goes
  * back there when the share has been taken; not earlier, for they must not overtake what is older.
@@ -53,6 +55,11 @@ void pg_load_stop(struct pg_spool *pg, struct pg_share *share)
         }
     }
     pg->takes.length = kept * sizeof(*takes);
+}
+
+static bool place_equal(struct pg_place a, struct pg_place b)
+{
+    return a.xid == b.xid && a.sequence == b.sequence && id_equal(a.id, b.id);
 }
 
 static struct pg_head *heads_of(const struct pg_page *page, size_t *ret_count)
@@ -209,8 +216,9 @@ static void share_loaded(struct pg_spool *pg, struct pg_page *page)
         if (!share->begun && !share->anew) {
             share->from_xid = page->xmin;
         }
+        bool front = pg->shared && !share->begun && !share->anew;
         share->begun = true;
-        share->at = heads[i].after;
+        share->at = front ? share->at : heads[i].after; /* so that all begin at one place */
     }
     for (size_t i = 0; i < page->rows.length / sizeof(*rows); i++) {
         struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
@@ -310,16 +318,17 @@ static void page_failed(struct pg_spool *pg, const struct pg_page *page)
 {
     size_t count;
     const struct pg_head *heads = heads_of(page, &count);
+    bool halved = page->limit > 1 && (count <= 1 || page->together);
     pg->page_failed = true;
     pg->breaks++;
-    if (page->limit > 1 && count <= 1) {
+    if (halved) {
         pg->page_limit = page->limit / 2; /* a slow link brings that in time, perhaps */
     }
     if (page->kind == PG_PAGE_FOLLOW) {
         pg->follow_asked = true;
     } else if (count == 1) {
         turn(pg, heads[0].share); /* others may have more luck */
-    } else if (count > 1) {
+    } else if (count > 1 && !halved) {
         pg->one_by_one = true;
     }
     loop_timer_set(pg->follow, PG_AGAIN_MS);
@@ -387,26 +396,55 @@ static void add_head(struct pg_page *page, struct pg_share *share)
     buffer_append(&page->shares, slice_make(&share->number, sizeof(share->number)));
 }
 
-/* The next one, or the first of all that have not begun: so all have soon. */
-static struct pg_page *share_page(struct pg_spool *pg)
+/* Others that are where it is go with it. */
+static void add_company(const struct pg_spool *pg, struct pg_page *page,
+                        const struct pg_share *first, size_t most)
 {
     struct pg_share *const *takes = (const void *)pg->takes.data;
-    struct pg_share *first = pg->shared ? takes[0] : pg->only;
+    size_t count = pg->takes.length / sizeof(*takes), heads = 1;
+    for (size_t i = 0; i < count && heads < most; i++) {
+        if (takes[i] != first && !takes[i]->leaving && takes[i]->begun == first->begun &&
+            takes[i]->anew == first->anew && place_equal(takes[i]->at, first->at)) {
+            add_head(page, takes[i]);
+            heads++;
+        }
+    }
+}
+
+/* Whose turn it is. What is to be left waits for the pages that it is in: it gets no more. */
+static struct pg_share *next_to_take(const struct pg_spool *pg)
+{
+    struct pg_share *const *takes = (const void *)pg->takes.data;
+    for (size_t i = 0; i < pg->takes.length / sizeof(*takes); i++) {
+        if (!takes[i]->leaving) {
+            return takes[i];
+        }
+    }
+    return NULL;
+}
+
+/* The next one, or the first of all that have not begun: so all have soon. */
+static struct pg_page *share_page(struct pg_spool *pg, struct pg_share *first)
+{
     struct pg_page *page = pg_page_new(pg, first->anew ? PG_PAGE_KEYS : PG_PAGE_SHARE);
     if (page == NULL) {
         return NULL;
     }
     page->limit = pg->page_limit;
     add_head(page, first);
-    if (pg->shared && !first->begun && !first->anew && !pg->one_by_one) {
-        size_t count = pg->takes.length / sizeof(*takes), heads = 1;
+    if (!pg->shared || pg->one_by_one) {
+        return page;
+    }
+    if (!first->begun && !first->anew) {
         page->limit = PG_PAGE_FIRST;
-        for (size_t i = 1; i < count && heads < PG_PAGE / PG_PAGE_FIRST; i++) {
-            if (!takes[i]->begun && !takes[i]->anew) {
-                add_head(page, takes[i]);
-                heads++;
-            }
-        }
+        add_company(pg, page, first, PG_PAGE / PG_PAGE_FIRST);
+        return page;
+    }
+    add_company(pg, page, first, SIZE_MAX);
+    page->together = page->heads.length >= PG_TOGETHER * sizeof(struct pg_head);
+    if (!page->together) {
+        page->heads.length = sizeof(struct pg_head);
+        page->shares.length = sizeof(int32_t);
     }
     return page;
 }
@@ -455,18 +493,19 @@ static bool owns_any(const struct pg_spool *pg)
 static bool ask_for_mail(struct pg_spool *pg)
 {
     pg->one_by_one &= pg->takes.length > 0;
+    struct pg_share *take = next_to_take(pg);
     bool owns = owns_any(pg), follow = pg->follow_asked && pg->followed_xid != 0 && owns;
     if (!owns && pg->takes.length == 0) {
         pg_locals_heard(pg, UINT64_MAX); /* nothing of it will come */
     }
-    if (follow && (pg->follow_next || pg->takes.length == 0)) {
+    if (follow && (pg->follow_next || take == NULL)) {
         pg->follow_next = pg->follow_asked = false;
         pg->looked_ms = clock_steady_ms();
         return ask(pg, follow_page(pg));
     }
-    if (pg->takes.length > 0) {
+    if (take != NULL) {
         pg->follow_next = true;
-        return ask(pg, share_page(pg));
+        return ask(pg, share_page(pg, take));
     }
     return true;
 }
@@ -554,7 +593,7 @@ enum error pg_load(struct spool *spool, const struct spool_loader *loader, bool 
         if (pg_is_forwarding(pg)) {
             pg_drain(pg);
         }
-        error = pg_is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg));
+        error = pg_is_forwarding(pg) ? ERROR_AGAIN : page_now(pg, share_page(pg, pg->only));
     }
     pg_load_next(pg);
     *ret_complete = error == ERROR_NONE && (pg->shared || pg->load_complete);

@@ -42,8 +42,10 @@ enum {
     PG_COMPANY_BYTES = 512 << 10, /* so much content takes its time anyway */
     PG_PAGE = 500,                /* parts looked at by one query */
     PG_PAGE_FIRST = 10,           /* of each, by the first of several shares that are taken */
-    PG_TRAIL_MS = 10000,        /* what is followed is read again from so far back (pg_follow.c) */
-    PG_AHEAD = 256,             /* envelopes read at once */
+    PG_TOGETHER = 8,     /* so many shares are read as one, by time; fewer one after the other */
+    PG_NEAR_MS = 600000, /* ids that are no farther apart are looked for together */
+    PG_TRAIL_MS = 10000, /* what is followed is read again from so far back (pg_follow.c) */
+    PG_AHEAD = 256,      /* envelopes read at once */
     PG_NO_JOURNAL = UINT32_MAX, /* a part whose content is in the database alone */
     PG_FATE_ELSEWHERE = 7,      /* of a delivery that is in another part of the message */
 };

@@ -21,18 +21,20 @@ static const char where_sql[] =
 /* The next parts, whether they have all their fates or not: so a page has its bound. */
 #define NEXT_WHERE "p.share = w.share AND (p.xid, p.seq, p.id) > ($2, $3, $4)"
 #define NEXT(TABLE) "(" PARTS(TABLE, NEXT_WHERE) " ORDER BY p.xid, p.seq, p.id LIMIT $5)"
-#define FATES_OF(TABLE)                                                                            \
-    "(SELECT count(*) FROM holdfast." TABLE " f WHERE f.id = n.id"                                 \
-    " AND (n.deliveries IS NULL OR f.delivery = ANY(n.deliveries)))"
-#define UNFINISHED FATES_OF("fates") " + " FATES_OF("kept_fates") " < n.count"
 #define NEXT_OF_BOTH NEXT("parts") " UNION ALL " NEXT("kept_parts") " ORDER BY 3, 2, 4 LIMIT $5"
 static const char share_sql[] =
-    "SELECT n.share, n.seq, n.xid, n.id, n.deliveries, " UNFINISHED
-    " FROM unnest($1::int4[]) AS w (share) CROSS JOIN LATERAL (" NEXT_OF_BOTH
+    "SELECT n.* FROM unnest($1::int4[]) AS w (share) CROSS JOIN LATERAL (" NEXT_OF_BOTH
     ") n ORDER BY n.xid, n.seq, n.id";
 /* By an index that has nothing else: that of shares would be searched for each of them, in each
  * partition. */
 #define FOLLOWED "coalesce(p.xid, '0'::xid8)"
+/* Many shares at once: where their parts lie in the tables each page is read once, not once for
+ * each of them. */
+#define TOGETHER(TABLE)                                                                            \
+    "(" PARTS(TABLE, "(" FOLLOWED ", p.seq, p.id) > ($1, $2, $3)") " ORDER BY " FOLLOWED           \
+                                                                   ", p.seq, p.id LIMIT $4)"
+static const char together_sql[] =
+    TOGETHER("parts") " UNION ALL " TOGETHER("kept_parts") " ORDER BY 3, 2, 4 LIMIT $4";
 #define FOLLOW(TABLE)                                                                              \
     PARTS(TABLE, "p.share + 0 = ANY($1) AND " FOLLOWED " >= $2 AND " FOLLOWED " < $3"              \
                  " AND (p.xid, p.seq, p.id) > ($4, $5, $6)")
@@ -40,16 +42,26 @@ static const char follow_sql[] =
     FOLLOW("parts") " UNION ALL " FOLLOW("kept_parts") " ORDER BY 3, 2, 4 LIMIT $7";
 static const char late_sql[] = "SELECT share, id, delivery, fate FROM holdfast.late_fates"
                                " WHERE share + 0 = ANY($1) AND xid >= $2 AND xid < $3";
-/* Id by id (OFFSET 0 keeps the subquery as it is), so that of the partitions each looks into one:
- * id = ANY($1) looks for all ids in all of them. */
-#define BOTH(COLUMNS, TABLE)                                                                       \
+/* Of ids that are near each other: few partitions are looked into, but for all of them. */
+#define NEAR_OF(COLUMNS, TABLE, CONDITION)                                                         \
+    "SELECT " COLUMNS " FROM holdfast." TABLE " WHERE id = ANY($1)" CONDITION
+#define NEAR(COLUMNS, TABLE)                                                                       \
+    NEAR_OF(COLUMNS, TABLE, " AND id BETWEEN $2 AND $3")                                           \
+    " UNION ALL " NEAR_OF(COLUMNS, "kept_" TABLE, "")
+/* Of others: id by id (OFFSET 0 keeps the subquery as it is), so that each looks into one. */
+#define FAR(COLUMNS, TABLE)                                                                        \
     "SELECT m.* FROM unnest($1::uuid[]) AS w (id) CROSS JOIN LATERAL (SELECT " COLUMNS             \
     " FROM holdfast." TABLE " t WHERE t.id = w.id UNION ALL SELECT " COLUMNS                       \
     " FROM holdfast.kept_" TABLE " k WHERE k.id = w.id OFFSET 0) m"
-static const char envelopes_sql[] = BOTH("id, envelope", "messages");
-static const char fates_sql[] = BOTH("id, delivery, fate", "fates");
-static const char notes_sql[] =
-    BOTH("id, delivery, share, kind, payload, seq", "notes") " ORDER BY 6";
+#define FATES "id, delivery, fate", "fates"
+#define NOTES "id, delivery, share, kind, payload, seq", "notes"
+#define ENVELOPES "id, envelope", "messages"
+#define EXPAND(MACRO, ...) MACRO(__VA_ARGS__)
+enum history { HISTORY_FATES, HISTORY_NOTES, HISTORY_ENVELOPES };
+static const char *const near_sql[] = {EXPAND(NEAR, FATES), EXPAND(NEAR, NOTES) " ORDER BY 6",
+                                       EXPAND(NEAR, ENVELOPES)};
+static const char *const far_sql[] = {EXPAND(FAR, FATES), EXPAND(FAR, NOTES) " ORDER BY 6",
+                                      EXPAND(FAR, ENVELOPES)};
 /* A plan for each page would cost more than the page; and one that is kept was made when a
  * partition was empty, and would go on reading it as a whole. */
 static const char session_sql[] =
@@ -74,7 +86,8 @@ static enum database_outcome keep_row(struct pg_page *page, const struct databas
     struct pg_row row = {.share = (int32_t)database_get_int(rows, i, 0),
                          .sequence = database_get_int(rows, i, 1),
                          .xid = (uint64_t)database_get_int(rows, i, 2),
-                         .id = database_get_uuid(rows, i, 3)};
+                         .id = database_get_uuid(rows, i, 3),
+                         .count = database_get_int(rows, i, 5)};
     bool all = !database_get_int4_array(rows, i, 4, &deliveries, &row.delivery_count);
     if (!all) {
         row.deliveries =
@@ -166,6 +179,7 @@ static bool keep_fates(struct pg_page *page, struct pg_row *const *sorted, size_
         for (size_t r = first_with(sorted, count, id);
              r < count && id_equal(sorted[r]->id, id) && kept; r++) {
             if (row_has(sorted[r], (int32_t)item.delivery)) {
+                sorted[r]->fated++;
                 kept = keep_item(page, sorted[r], &item, SLICE_EMPTY);
             }
         }
@@ -257,7 +271,11 @@ static void queue_share(struct pg_page *page)
                                             database_int8(&scalars[1], heads[0].after.sequence),
                                             database_uuid(&scalars[2], heads[0].after.id),
                                             database_int8(&scalars[3], page->limit)};
-    queue(page, share_sql, values, 5);
+    if (page->together) {
+        queue(page, together_sql, values + 1, 4);
+    } else {
+        queue(page, share_sql, values, 5);
+    }
     buffer_done(&shares);
 }
 
@@ -267,14 +285,22 @@ static void keep_share(struct pg_page *page, const struct database_rows *rows)
     size_t count = page->heads.length / sizeof(*heads);
     for (size_t i = 0; i < database_count(rows) && page->outcome == DATABASE_DONE; i++) {
         int64_t number = database_get_int(rows, i, 0);
-        for (size_t h = 0; h < count; h++) {
-            if (heads[h].number == number) {
+        bool wanted = false;
+        for (size_t h = 0; h < count && !wanted; h++) {
+            wanted = heads[h].number == number;
+            if (wanted && !page->together) {
                 heads[h].after = place_of(rows, i);
                 heads[h].looked_at++;
             }
         }
-        if (database_get_int(rows, i, 5) != 0) {
+        if (wanted) {
             page->outcome = keep_row(page, rows, i);
+        }
+    }
+    for (size_t h = 0; h < count && page->together; h++) {
+        heads[h].looked_at = database_count(rows);
+        if (heads[h].looked_at > 0) {
+            heads[h].after = place_of(rows, heads[h].looked_at - 1);
         }
     }
 }
@@ -341,39 +367,97 @@ static size_t put_ids(struct pg_row *const *sorted, size_t count, struct buffer 
     return distinct;
 }
 
-/* Of its rows; and ends the transaction. */
-static void ask_histories(struct pg_page *page)
+/* What is asked of all rows at once. */
+struct asking {
+    struct pg_row **sorted; /* by their ids */
+    size_t count;
+    struct buffer ids;
+    struct database_scalar scalars[2];
+    struct database_value values[3];
+    bool is_near;
+};
+
+static void asking_begin(struct asking *asking, struct pg_page *page)
 {
-    size_t count = page->rows.length / sizeof(struct pg_row);
-    struct buffer ids = {0};
-    struct pg_row **sorted = calloc(count, sizeof(struct pg_row *));
-    if (sorted == NULL) {
+    *asking = (struct asking){.count = page->rows.length / sizeof(struct pg_row)};
+    asking->sorted = calloc(asking->count, sizeof(struct pg_row *));
+    if (asking->sorted == NULL) {
         page->outcome = DATABASE_MEMORY;
         return;
     }
-    for (size_t i = 0; i < count; i++) {
-        sorted[i] = &rows_of(page)[i];
+    for (size_t i = 0; i < asking->count; i++) {
+        asking->sorted[i] = &rows_of(page)[i];
     }
-    qsort(sorted, count, sizeof(struct pg_row *), by_id);
-    size_t distinct = put_ids(sorted, count, NULL);
-    database_array_begin(&ids, DATABASE_UUID, distinct);
-    (void)put_ids(sorted, count, &ids);
-    const struct database_value value = database_array(&ids, DATABASE_UUID_ARRAY);
-    if (ids.failed) {
+    qsort(asking->sorted, asking->count, sizeof(struct pg_row *), by_id);
+    size_t distinct = put_ids(asking->sorted, asking->count, NULL);
+    database_array_begin(&asking->ids, DATABASE_UUID, distinct);
+    (void)put_ids(asking->sorted, asking->count, &asking->ids);
+    if (asking->ids.failed) {
         page->outcome = DATABASE_MEMORY;
     }
-    queue(page, envelopes_sql, &value, 1);
-    queue(page, fates_sql, &value, 1);
-    queue(page, notes_sql, &value, 1);
+    struct message_id first = asking->sorted[0]->id, last = asking->sorted[asking->count - 1]->id;
+    asking->is_near = id_time_ms(last) - id_time_ms(first) <= PG_NEAR_MS;
+    asking->values[0] = database_array(&asking->ids, DATABASE_UUID_ARRAY);
+    asking->values[1] = database_uuid(&asking->scalars[0], first);
+    asking->values[2] = database_uuid(&asking->scalars[1], last);
+}
+
+static void ask(struct pg_page *page, const struct asking *asking, enum history what)
+{
+    queue(page, asking->is_near ? near_sql[what] : far_sql[what], asking->values,
+          asking->is_near ? 3 : 1);
+}
+
+static void asking_end(struct asking *asking, struct pg_page *page, bool kept)
+{
+    if (page->outcome == DATABASE_DONE && !kept) {
+        page->outcome = DATABASE_MEMORY;
+    }
+    buffer_done(&asking->ids);
+    free(asking->sorted);
+}
+
+/* Nothing more is asked of what has all its fates. */
+static void drop_finished(struct pg_page *page)
+{
+    struct asking asking;
+    bool kept = true;
+    asking_begin(&asking, page);
+    ask(page, &asking, HISTORY_FATES);
+    if (flush(page)) {
+        kept = keep_fates(page, asking.sorted, asking.count, database_result(page->database, 0));
+    }
+    asking_end(&asking, page, kept);
+    struct pg_row *rows = rows_of(page);
+    size_t count = page->rows.length / sizeof(*rows), left = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].fated < rows[i].count) {
+            rows[left++] = rows[i];
+        }
+    }
+    page->rows.length = left * sizeof(*rows);
+}
+
+/* Of its rows; and ends the transaction. */
+static void ask_histories(struct pg_page *page, bool fates_too)
+{
+    struct asking asking;
+    bool kept = true;
+    asking_begin(&asking, page);
+    ask(page, &asking, HISTORY_ENVELOPES);
+    ask(page, &asking, HISTORY_NOTES);
+    if (fates_too) {
+        ask(page, &asking, HISTORY_FATES);
+    }
     queue(page, commit_sql, NULL, 0);
     if (flush(page)) {
-        bool kept = keep_envelopes(page, sorted, count, database_result(page->database, 0)) &&
-                    keep_fates(page, sorted, count, database_result(page->database, 1)) &&
-                    keep_notes(page, sorted, count, database_result(page->database, 2));
-        page->outcome = kept ? DATABASE_DONE : DATABASE_MEMORY;
+        kept =
+            keep_envelopes(page, asking.sorted, asking.count, database_result(page->database, 0)) &&
+            keep_notes(page, asking.sorted, asking.count, database_result(page->database, 1)) &&
+            (!fates_too ||
+             keep_fates(page, asking.sorted, asking.count, database_result(page->database, 2)));
     }
-    buffer_done(&ids);
-    free(sorted);
+    asking_end(&asking, page, kept);
 }
 
 static void ask_keys(struct pg_page *page)
@@ -402,14 +486,18 @@ static void ask_keys(struct pg_page *page)
 
 static void ask_mail(struct pg_page *page)
 {
+    bool follows = page->kind == PG_PAGE_FOLLOW; /* what is new has no fates, as a rule */
     queue(page, begin_sql, NULL, 0);
     if (page->kind == PG_PAGE_ROWS) {
         (void)flush(page);
     } else {
         ask_keys(page);
     }
+    if (page->rows.length > 0 && page->kind != PG_PAGE_KEYS && !follows) {
+        drop_finished(page);
+    }
     if (page->rows.length > 0 && page->kind != PG_PAGE_KEYS) {
-        ask_histories(page);
+        ask_histories(page, follows);
     } else {
         queue(page, commit_sql, NULL, 0);
         (void)flush(page);

@@ -24,6 +24,7 @@ struct pg_row {
     struct message_id id;
     int32_t *deliveries; /* NULL: all */
     size_t delivery_count;
+    int64_t count, fated; /* how many deliveries; and of them, with a fate */
     struct slice envelope;
     struct pg_item *first, *last;
 };
@@ -46,8 +47,8 @@ struct pg_head {
 
 enum pg_page_kind {
     PG_PAGE_GLOBALS,
-    PG_PAGE_SHARE,  /* what has not all its fates, of the next parts of each of some shares */
-    PG_PAGE_KEYS,   /* the same without envelopes, fates and notes */
+    PG_PAGE_SHARE,  /* what has not all its fates, of the next parts of some shares */
+    PG_PAGE_KEYS,   /* those parts without envelopes, fates and notes */
     PG_PAGE_ROWS,   /* these of rows that are given */
     PG_PAGE_NOTIFY, /* tells others that there is something; brings nothing */
     PG_PAGE_FOLLOW, /* what came to shares of ours, and late fates */
@@ -62,7 +63,8 @@ struct pg_page {
     struct buffer shares;         /* int32_t */
     uint64_t from_xid, until_xid; /* 0: the reader sets it */
     struct pg_place after;        /* as in a head, of all that is followed */
-    int32_t limit;                /* so many, of each share or of all that is followed */
+    int32_t limit;                /* so many, of each share or of all that is followed; */
+    bool together;                /* or of all shares there are, and those of `shares` are kept */
     /* What came. */
     struct arena arena;
     uint64_t xmin;           /* all transactions below are over; 0: not asked */

@@ -161,6 +161,7 @@ void spool_postgres_take(struct spool *spool, int32_t number, int64_t token)
     share->token = token;
     share->leaving = false;
     if (share->owned || share->taking) {
+        pg_load_next(pg); /* it may have been left out */
         return;
     }
     if (pg_load_begin(pg, share) != ERROR_NONE) {

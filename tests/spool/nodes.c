@@ -108,6 +108,7 @@ static void on_left(void *context, int32_t share, bool stale)
 {
     struct node *node = context;
     node->left[node->left_count++ % 8] = share;
+    node->left_at = node->count;
     node->stale = stale;
 }
 

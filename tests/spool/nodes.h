@@ -26,6 +26,7 @@ struct node {
     size_t count; /* in the order of their coming */
     int32_t taken[8], left[8];
     size_t taken_count, left_count;
+    size_t left_at; /* so many had come when the last share was left */
     bool stale;
     int32_t leaves; /* as soon as something of it comes; 0: nothing */
 };

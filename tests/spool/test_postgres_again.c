@@ -260,6 +260,88 @@ static void shares_are_taken_side_by_side_and_the_others_are_followed(void **sta
     assert_int_equal(a->count, MANY + MANY / 2 + 2);
 }
 
+enum { DEALT = 200, DEALT_SHARES = 12 };
+
+/* Among so many shares in turn, each with a note; one in five has its fate. Nobody takes the last
+ * share. What is returned is of the others, and has none. */
+static size_t deal_out(struct node *node, size_t count)
+{
+    static const uint64_t far = 48000000000; /* its id is weeks from the others', in no range */
+    accept_many(node, 600, count, DEALT);
+    run(BEGIN "SELECT pg_current_xact_id()");
+    accept_at(node, far, 10);
+    run("UPDATE holdfast.kept_parts SET share = %d; COMMIT", DEALT);
+    run("UPDATE holdfast.parts p SET share = %d + r.n %% %d FROM (SELECT id, row_number() OVER"
+        " (ORDER BY seq) AS n FROM holdfast.parts WHERE share = %d) r WHERE p.id = r.id",
+        DEALT, DEALT_SHARES, DEALT);
+    run("INSERT INTO holdfast.notes (id, delivery, share, kind, payload)"
+        " SELECT id, 0, share, 5, 'x' FROM holdfast.parts WHERE share >= %d",
+        DEALT);
+    run("INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 0, 1 FROM (SELECT id,"
+        " row_number() OVER (ORDER BY seq) AS n FROM holdfast.parts) r WHERE n %% 5 = 0");
+    return (size_t)ask("SELECT count(*) FROM (SELECT * FROM holdfast.parts UNION ALL SELECT * FROM"
+                       " holdfast.kept_parts) p WHERE share >= %d AND share < %d AND NOT EXISTS"
+                       " (SELECT FROM holdfast.fates f WHERE f.id = p.id)",
+                       DEALT, DEALT + DEALT_SHARES - 1);
+}
+
+static void take_dealt(struct node *node)
+{
+    for (int32_t i = 0; i + 1 < DEALT_SHARES; i++) {
+        spool_postgres_take(node->harness.spool, DEALT + i, 1);
+    }
+}
+
+/* Once the first of each are here. */
+static void many_shares_are_read_as_one_in_the_order_of_their_parts(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    size_t held = deal_out(a, 3000), taken = a->taken_count, notes = 0;
+    uint64_t last[DEALT_SHARES] = {0};
+    take_dealt(a);
+    UNTIL(a->taken_count == taken + DEALT_SHARES - 1);
+    assert_int_equal(a->count, held);
+    for (size_t i = 0; i < a->count; i++) {
+        const struct part *part = &a->parts[i];
+        assert_in_range(part->share, DEALT, DEALT + DEALT_SHARES - 2);
+        assert_true(part->sequence > last[part->share - DEALT]);
+        last[part->share - DEALT] = part->sequence;
+        if (i > (size_t)PG_PAGE_FIRST * DEALT_SHARES) {
+            assert_true(part->sequence > a->parts[i - 1].sequence);
+        }
+        notes += part->notes;
+    }
+    assert_int_equal(notes, held - 1);
+    assert_int_equal(parts_with(a, 48000000000 & 0xffffffff), 1);
+    follow_past(a, 6);
+    assert_int_equal(a->count, held + 1);
+}
+
+static void one_of_many_may_be_left_before_all_of_it_is_here(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    size_t held = deal_out(a, 3000), taken = a->taken_count;
+    a->leaves = DEALT + 4;
+    take_dealt(a);
+    UNTIL(a->left_count == 1 && a->taken_count == taken + DEALT_SHARES - 2);
+    assert_in_range(a->left_at, 1, held / 2);
+}
+
+static void what_cannot_be_read_as_one_is_read_share_by_share(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    size_t held = deal_out(a, 500), taken = a->taken_count;
+    struct pg_spool *pg = pg_of(a->harness.spool);
+    pg->one_by_one = true;
+    take_dealt(a);
+    UNTIL(a->taken_count == taken + DEALT_SHARES - 1);
+    assert_int_equal(a->count, held);
+    assert_false(pg->one_by_one);
+}
+
 static void two_parts_of_a_message_have_their_own_notes(void **state)
 {
     (void)state;
@@ -365,6 +447,9 @@ int main(void)
         CASE(what_a_dead_owners_journal_says_is_heard_by_the_next),
         CASE(what_the_own_journal_says_is_known_before_the_database_has_it),
         CASE(shares_are_taken_side_by_side_and_the_others_are_followed),
+        CASE(many_shares_are_read_as_one_in_the_order_of_their_parts),
+        CASE(one_of_many_may_be_left_before_all_of_it_is_here),
+        CASE(what_cannot_be_read_as_one_is_read_share_by_share),
         CASE(two_parts_of_a_message_have_their_own_notes),
         CASE(a_share_may_be_left_before_all_of_it_is_here),
         CASE(what_somebody_else_has_delivered_leaves_the_journal),
