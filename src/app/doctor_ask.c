@@ -235,7 +235,10 @@ bool conversation_begin(struct doctor *doctor, struct conversation *conversation
     enum error error = conversation_open(conversation, to, doctor->settings->timeout_ms);
     if (error != ERROR_NONE) {
         tell(doctor, check, subject, DOCTOR_BAD, advice, "%s port %u cannot be connected: %s", text,
-             to->port, error == ERROR_CLOSED ? "refused" : error_text(error));
+             to->port,
+             error == ERROR_CLOSED ? "refused"
+             : error == ERROR_IO   ? "no way there"
+                                   : error_text(error));
         return false;
     }
     error = conversation_ask(conversation, NULL, NULL, NULL, &reply);

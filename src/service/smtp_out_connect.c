@@ -53,7 +53,9 @@ void connect_failed(struct out_session *session, enum relay_stage stage, enum er
         ip_to_text(&at->address, address);
         port = at->port;
     }
-    const char *what = error == ERROR_CLOSED ? "connection refused" : error_text(error);
+    const char *what = error == ERROR_CLOSED ? "connection refused"
+                       : error == ERROR_IO   ? "cannot be reached"
+                                             : error_text(error);
     bool local = error == ERROR_SPACE || error == ERROR_MEMORY;
     snprintf(text, sizeof(text), "[%s]:%u: %s", address, port, what);
     struct relay_reply reply = {.stage = stage,

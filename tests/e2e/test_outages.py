@@ -416,3 +416,11 @@ def test_the_primary_dies_in_the_middle_of_a_drain(outage):
     one.check(doubled=20, doubted=doubted)
     log = one.mx.log()
     assert log.count("server=m1 was=") >= 4 and "draining" in log
+
+
+@pytest.mark.usefixtures("net")
+def test_a_server_without_a_way_to_it_is_said_to_be_so(holdfast):
+    mx = holdfast("server m1 { address = 203.0.113.77 }\ndomain example.com { deliver-to = m1 }\n")
+    wait_for(lambda: mx.server_state("m1") == "down", what="m1 down")
+    assert mx.status()["servers"][0]["reason"] == \
+        "[203.0.113.77]:25: cannot be reached"
