@@ -56,7 +56,9 @@ void connect_failed(struct out_session *session, enum relay_stage stage, enum er
     const char *what = error == ERROR_CLOSED ? "connection refused"
                        : error == ERROR_IO   ? "cannot be reached"
                                              : error_text(error);
-    bool local = error == ERROR_SPACE || error == ERROR_MEMORY;
+    /* Core has a new configuration before us: a server that is new there is no server's failure. */
+    bool unknown = stage == RELAY_AT_RESOLVE && session_config(session) == NULL;
+    bool local = unknown || error == ERROR_SPACE || error == ERROR_MEMORY;
     snprintf(text, sizeof(text), "[%s]:%u: %s", address, port, what);
     struct relay_reply reply = {.stage = stage,
                                 .how = local                    ? RELAY_LOCAL
@@ -66,7 +68,9 @@ void connect_failed(struct out_session *session, enum relay_stage stage, enum er
     if (stage == RELAY_AT_RESOLVE) {
         snprintf(text, sizeof(text), "no address%s%s",
                  error == ERROR_DENIED ? " that deliver-only-to allows" : ": ",
-                 error == ERROR_DENIED ? "" : error_text(error));
+                 error == ERROR_DENIED ? ""
+                 : unknown             ? "its configuration is not here yet"
+                                       : error_text(error));
         reply.text = slice_from_text(text);
     }
     session_over(session, &reply);

@@ -244,6 +244,21 @@ def test_reload_moves_a_listener_and_adds_a_domain(holdfast, sink):
     mx.stop()
 
 
+def test_a_server_that_a_reload_brings_is_not_said_to_be_down(holdfast, sink):
+    """core knows it before edge-out does, and nobody is told of that."""
+    m1, m2 = sink(), sink()
+    routes = backup_mx(m1.port)
+    mx = holdfast(routes)
+    wait_for(lambda: mx.server_state("m1") == "up", 30, what="m1 up")
+    mx.configure(f'{routes}server new {{ address = "127.0.0.1:{m2.port}" }}\n'
+                 "domain new.example { deliver-to = new }\n")
+    mx.reload()
+    wait_for(lambda: "state=up" in "".join(line for line in mx.log().splitlines()
+                                           if "server=new" in line), 30, what="the new one up")
+    assert "server=new was=suspect state=down" not in mx.log()
+    assert "subject=new" not in mx.log()
+
+
 @pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL])
 def test_a_reload_waits_for_core_or_for_its_next_life(holdfast, sink, then):
     """Nothing comes for a route that core does not know, however long it takes over it."""
