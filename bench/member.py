@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+import time
 
 from clients import cload, median
 from postgres import Postgres, programs
@@ -241,9 +242,64 @@ def held(scale, place):
                   f"{taken:.0f} B in tables", None, "", True)
 
 
-def fill(server, messages, number):
+# ---- who dies -----------------------------------------------------------------------------------
+
+def takeover(scale, place):
+    """One of two nodes dies with half of 100,000, and of 1,000,000: until the other has the first
+    and the last of its mail."""
+    database = Database(place).start()
+    domains = "".join(f"domain d{i}.example {{ deliver-to = m1 }}\n" for i in range(200))
+    nodes, rows, count = [], [], 0
+    try:
+        for name in ("n1", "n2"):
+            (place / name).mkdir(mode=0o711)
+            nodes.append(node(place / name, database, free_port(), name=name, more=domains))
+        first, second = nodes
+        for level in (scale.messages(100_000), scale.messages(1_000_000)):
+            for i in range(200):
+                each = (level - count) // (200 - i)
+                fill(first, each, count, "-d", f"d{i}.example", recipients=1000)
+                count += each
+            # Half of it, about: what has had no mail before has no owner yet.
+            wait_for(lambda: shared_out([queued(one) for one in nodes], level), 300, 1, "both")
+            there = queued(second)
+            second.mx.kill()
+            rows.append((level, there, *until_taken(first, level)))
+            second.mx.start()
+    finally:
+        for server in nodes:
+            server.stop()
+        database.end()
+    for level, there, begun, taken in rows:
+        yield Row(f"one of two nodes dies, with {there:,} of {level:,}", f"{begun:.1f} s",
+                  "all of it at the other", f"{taken:.1f} s", None, "first in 5 s", begun <= 5)
+        yield Row("  each, from the first to the last", f"{(taken - begun) / there * 1e6:.0f} us",
+                  "", "", None, "", True)
+
+
+def shared_out(counts, level):
+    return sum(counts) == level and min(counts) > level * 0.3
+
+
+def queued(server):
+    return server.mx.status()["queue"]["messages"]
+
+
+def until_taken(server, level):
+    """Seconds until it has more than before, and until it has that many."""
+    began, before, first = time.monotonic(), queued(server), None
+    while (now := queued(server)) < level:
+        assert time.monotonic() - began < 600, now
+        if first is None and now > before:
+            first = time.monotonic() - began
+        time.sleep(0.1)
+    taken = time.monotonic() - began
+    return (taken if first is None else first), taken
+
+
+def fill(server, messages, number, *where, recipients=100_000):
     if messages > 0:
-        result = cload(server.port, messages, 50, 300, "-r", "100000", "-p", "-b", number,
+        result = cload(server.port, messages, 50, 300, "-r", recipients, "-p", "-b", number, *where,
                        seconds=1800)
         assert result["acknowledged"] == messages, result
 

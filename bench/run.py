@@ -5,7 +5,7 @@
     run.py [--rounds N] [--scale F] [--place DIR] [ROW ...]
 
 Rows: accept milter large relay copies drain failover dead tls flood crossing idle million cluster crash;
-held and room only where they are named. All run on this machine at
+held, room and takeover only where they are named. All run on this machine at
 one sitting; peers and holdfast take turns within a round, and a ratio is the median of the rounds'
 ratios. Below 1.3 x is no difference. --scale 0.1 is a smoke run of a tenth of the messages: its
 figures mean little.
@@ -48,9 +48,10 @@ ROWS = {
     "cluster": member.accept,
     "held": member.held,
     "room": member.room,
+    "takeover": member.takeover,
     "crash": crash.crash,
 }
-ONLY_WHEN_NAMED = {"held", "room"}  # half an hour each
+ONLY_WHEN_NAMED = {"held", "room", "takeover"}  # up to half an hour each
 NEEDS_POSTFIX = {"accept", "milter", "relay", "drain", "tls", "flood"}
 
 
