@@ -6,6 +6,7 @@
 #include "app/warden_internal.h"
 #include "base/hash.h"
 #include "sys/clock.h"
+#include "sys/machine.h"
 #include "sys/net.h"
 
 #include <errno.h>
@@ -20,20 +21,13 @@ enum { CONNECT_MS = 1000 };
 
 void warden_machine(uint8_t ret_machine[LEASE_MACHINE])
 {
-    char text[64] = "";
+    char buffer[MACHINE_NAME_SIZE];
+    struct slice name = machine_name(buffer);
     memset(ret_machine, 0, LEASE_MACHINE);
-    int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd >= 0 ? read(fd, text, sizeof(text)) : 0;
-    if (fd >= 0) {
-        close(fd);
-    }
-    if (length <= 0) {
-        length = gethostname(text, sizeof(text)) == 0 ? (ssize_t)strnlen(text, sizeof(text)) : 0;
-    }
     /* Not the id itself, which is nobody's business. */
     for (uint64_t half = 0; half < 2; half++) {
         const struct hash_key key = {UINT64_C(0x686f6c6466617374), half};
-        uint64_t hash = hash_bytes(key, slice_make(text, (size_t)length));
+        uint64_t hash = hash_bytes(key, name);
         memcpy(ret_machine + half * 8, &hash, sizeof(hash));
     }
 }

@@ -19,6 +19,7 @@
 #include "service/upkeep.h"
 #include "sys/clock.h"
 #include "sys/log.h"
+#include "sys/machine.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -555,26 +556,11 @@ enum error core_cluster_open(void *context, struct loop *loop, const struct spoo
     return error;
 }
 
-/* One text for each machine, as far as such a thing is known. */
-static size_t machine_name(char text[64])
-{
-    FILE *file = fopen("/etc/machine-id", "re");
-    size_t length = file != NULL ? fread(text, 1, 63, file) : 0;
-    if (file != NULL) {
-        fclose(file);
-    }
-    if (length == 0 && gethostname(text, 63) == 0) {
-        length = strnlen(text, 63);
-    }
-    return length;
-}
-
 enum error core_cluster_join(struct core_cluster *cluster, struct core *core,
                              struct message_id instance)
 {
     const struct cluster_config *config = &cluster->config->cluster;
-    char machine[64], place[MEMBER_PLACE_MAX + 1];
-    size_t machine_length = machine_name(machine);
+    char machine[MACHINE_NAME_SIZE], place[MEMBER_PLACE_MAX + 1];
     snprintf(place, sizeof(place), "%.*s, pid %d",
              SLICE_PRINT(slice_take(cluster->config->hostname, 200)), (int)getpid());
     const struct member_settings settings = {.database = database_settings(config),
@@ -584,7 +570,7 @@ enum error core_cluster_join(struct core_cluster *cluster, struct core *core,
                                              .roles = config->roles,
                                              .instance = instance,
                                              .place = slice_from_text(place),
-                                             .machine = slice_make(machine, machine_length)};
+                                             .machine = machine_name(machine)};
     const struct member_handler handler = {.context = cluster,
                                            .joined = joined,
                                            .taken = taken,
