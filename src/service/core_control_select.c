@@ -141,7 +141,7 @@ static bool message_matches(const struct selection *selection, const struct matc
     }
     return control_sender_matches(selection, match->message.sender) &&
            (!selection->has_older ||
-            now_ms - match->message.received_ms >= selection->older_s * 1000);
+            (now_ms - match->message.received_ms) / 1000 >= selection->older_s);
 }
 
 /* A message whose envelope cannot be read is in the queue all the same: it must be seen there, and

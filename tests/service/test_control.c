@@ -154,6 +154,7 @@ static void list_selects(void **state)
         {"{'recipient':'*r1@*','domain':'example.org'}", 1},
         {"{'older':3600}", 0},
         {"{'older':0}", 6},
+        {"{'older':9223372036854775807}", 0},
         {"{'dead':true}", 0},
         {"{'ids':['00000000000000000000000000','nonsense']}", 0},
     };
