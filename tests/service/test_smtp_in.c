@@ -891,6 +891,37 @@ static void new_rules(void **state)
     world_end(world);
 }
 
+/* By our own clock mail could end at once, as too old. */
+static void a_node_waits_for_the_clusters_time(void **state)
+{
+    (void)state;
+    struct world *world = begin();
+    world->config.cluster.database = SLICE_LITERAL("host=db1");
+    assert_true(world_start(world));
+    struct client *early = client_new(world, stranger);
+    assert_true(client_talk(early, NULL, ""));
+    assert_int_equal(smtp_in_reconfigure(world->in, &world->config, 2, &world->listener),
+                     ERROR_NONE);
+    world_settle(world);
+    assert_true(client_talk(early, NULL, ""));
+    assert_int_equal(counter(world, COUNTER_SESSIONS), 0);
+
+    world_tell_accepting(world, ERROR_NONE);
+    assert_true(client_talk(early, NULL, "220 "));
+    struct client *later = client_new(world, stranger);
+    assert_true(client_talk(later, NULL, "220 "));
+    client_free(early);
+    client_free(later);
+    world_end(world);
+
+    /* What is not in a cluster has its own clock. */
+    world = started();
+    struct client *client = client_new(world, stranger);
+    assert_true(client_talk(client, NULL, "220 "));
+    client_free(client);
+    world_end(world);
+}
+
 static void note_stop(void *context)
 {
     ++*(int *)context;
@@ -960,6 +991,7 @@ int main(void)
         cmocka_unit_test(etrn_waits_for_core_but_not_for_ever),
         cmocka_unit_test(etrn_survives_core),
         cmocka_unit_test(new_rules),
+        cmocka_unit_test(a_node_waits_for_the_clusters_time),
         cmocka_unit_test(stops_gracefully),
     };
     return cmocka_run_group_tests_name("smtp_in", tests, NULL, NULL);
