@@ -14,6 +14,7 @@
  * Run with a number to repeat one seed, or two for a range.
  */
 #include "cluster/watch.h"
+#include "sim/slow.h"
 #include "sim_database.h"
 
 #include <setjmp.h>
@@ -28,7 +29,7 @@ enum {
     TROUBLE_MS = 50000,
     CALM_MS = 50000, /* to settle, to be given what is due, and to find that nothing moves then */
     REST_MS = 10000, /* at the end of it */
-    SEEDS = 1200,
+    SEEDS = IS_SLOW ? 150 : 1200,
     TOKENS_MAX = 4096,
     ILL_MS = 12000, /* what has happened to a member has its consequence within */
 };

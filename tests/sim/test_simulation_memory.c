@@ -26,15 +26,7 @@
 #include "service/core_internal.h"
 #include "sim/scene.h"
 #include "sim/sim.h"
-
-/* A sanitizer is slow: it sees a part of the ways. */
-#if defined(__SANITIZE_ADDRESS__)
-#define IS_SLOW 1
-#elif defined(__has_feature)
-#define IS_SLOW __has_feature(address_sanitizer)
-#else
-#define IS_SLOW 0
-#endif
+#include "sim/slow.h"
 
 enum {
     SECOND = 1000000000,

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "sim/disk_sim.h"
+#include "sim/slow.h"
 #include "spool/log_format.h"
 #include "spool/reader.h"
 #include "tests/spool/harness.h"
@@ -75,11 +76,7 @@ static void a_ticket_gives_envelope_and_content(void **state)
 
 /* ---- room -------------------------------------------------------------------------------- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { MANY = 30000 };
-#else
-enum { MANY = 1000000 };
-#endif
+enum { MANY = IS_SLOW ? 30000 : 1000000 };
 
 struct flood {
     struct harness *harness;
