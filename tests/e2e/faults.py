@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls of a running process that fail or hang, by strace."""
+"""What goes wrong around a running process: system calls that fail or hang (by strace), a disk
+that is full."""
 
+import errno
+import os
 import pathlib
 import shutil
 import subprocess
@@ -8,6 +11,20 @@ import subprocess
 import pytest
 
 from peers import end_process, wait_for
+
+
+def fill(folder, pieces=(16 << 20, 1 << 20)):
+    """Takes all space there but less than the last piece, and returns the file that has it; others
+    may be taking or giving some at the same time."""
+    filler = folder / "filler"
+    with open(filler, "ab") as file:
+        for piece in pieces:
+            try:
+                while True:
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, piece)
+            except OSError as problem:
+                assert problem.errno == errno.ENOSPC
+    return filler
 
 
 class Injected:

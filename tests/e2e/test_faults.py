@@ -2,7 +2,6 @@
 """Storage that fills up or fails: 452 and nothing else, what was accepted stays and is delivered,
 and acceptance comes back by itself."""
 
-import errno
 import fcntl
 import os
 import pathlib
@@ -16,7 +15,7 @@ import pytest
 
 from client import Refused
 from daemon import backup_mx
-from faults import Injected
+from faults import Injected, fill
 from peers import wait_for
 
 SIZE_MB = 400
@@ -35,19 +34,6 @@ def small_disk(place):
         pytest.skip(f"no tmpfs to be had: {mounted.stderr.strip()}")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(folder):
-    """Takes all space but a little; the daemon may be taking or giving some at the same time."""
-    filler = folder / "filler"
-    with open(filler, "ab") as file:
-        for piece in (16 << 20, 1 << 20):
-            try:
-                while True:
-                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, piece)
-            except OSError as problem:
-                assert problem.errno == errno.ENOSPC
-    return filler
 
 
 def refused_for_space(mx):

@@ -2,7 +2,6 @@
 """Two machines share a state directory, and one of them works: here two daemons on one machine, of
 which each knows the other by name alone."""
 
-import errno
 import json
 import os
 import signal
@@ -12,7 +11,7 @@ import subprocess
 import pytest
 
 from daemon import backup_mx, family, kill
-from faults import Injected
+from faults import Injected, fill
 from peers import free_port, greets, wait_for
 
 AFTER = 4
@@ -546,15 +545,9 @@ def test_full_storage_is_no_death(holdfast, place, small_storage):
     """The lease is renewed in its place: who has no room for mail keeps it, and says so."""
     pair = Pair(holdfast, place).start()
     pair.a.send(content=number(0))
-    filler = small_storage / "filler"
 
     def full():
-        with open(filler, "ab") as file:
-            try:
-                while True:
-                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, 1 << 20)
-            except OSError as problem:
-                assert problem.errno == errno.ENOSPC
+        fill(small_storage)
         return not pair.a.status()["accepting"]
 
     wait_for(full, 60, 0.2, "a's refusal")

@@ -28,6 +28,7 @@ import psycopg2
 
 from cluster.hosts import signal_all, why_no_hosts
 from cluster.keeper import pids_in
+from faults import fill
 from peers import wait_for
 from postgres import USER, programs
 
@@ -336,14 +337,11 @@ class Databases:
     @contextlib.contextmanager
     def full(self, name):
         """No room on this host (one of `small`): nothing more can be written to its files."""
-        ballast = self[name].folder / "ballast"
-        room = os.statvfs(ballast.parent)
-        with open(ballast, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        filler = fill(self[name].folder, (16 << 20, 1 << 20, 1 << 12))
         try:
             yield
         finally:
-            ballast.unlink()
+            filler.unlink()
 
 
 def command_line(pid):
