@@ -556,19 +556,23 @@ void disk_sim_hold(struct disk_sim *sim, const char *prefix)
 
 bool disk_sim_flip(struct disk_sim *sim, const char *text, uint64_t byte, unsigned bit)
 {
+    pthread_mutex_lock(&sim->lock);
     struct name *name = find(&sim->names, text);
-    if (name == NULL || byte >= name->inode->data.length) {
-        return false;
+    bool there = name != NULL && byte < name->inode->data.length;
+    if (there) {
+        name->inode->data.data[byte] ^= (uint8_t)(1u << bit);
     }
-    name->inode->data.data[byte] ^= (uint8_t)(1u << bit);
-    return true;
+    pthread_mutex_unlock(&sim->lock);
+    return there;
 }
 
 void disk_sim_cut(struct disk_sim *sim, const char *text, uint64_t length)
 {
+    pthread_mutex_lock(&sim->lock);
     struct name *name = find(&sim->names, text);
     assert(name != NULL);
     resize(&name->inode->data, length);
+    pthread_mutex_unlock(&sim->lock);
 }
 
 uint64_t disk_sim_used(struct disk_sim *sim)
@@ -589,6 +593,7 @@ size_t disk_sim_open_files(struct disk_sim *sim)
 
 void disk_sim_record(struct disk_sim *sim)
 {
+    pthread_mutex_lock(&sim->lock);
     assert(!sim->recording);
     sim->recording = true;
     /* What is there already is durable. */
@@ -599,6 +604,7 @@ void disk_sim_record(struct disk_sim *sim)
         record(sim, OP_SYNC, name->inode->number);
     }
     record(sim, OP_SYNC_DIRECTORY, 0);
+    pthread_mutex_unlock(&sim->lock);
 }
 
 void disk_sim_mark(struct disk_sim *sim, uint64_t mark)

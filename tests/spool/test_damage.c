@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "sim/disk_sim.h"
+#include "sim/slow.h"
 #include "spool/log_scan.h"
 #include "spool/reader.h"
 #include "spool/verify.h"
@@ -235,7 +236,11 @@ static void no_torn_or_flipped_byte_makes_a_wrong_message(void **state)
     size_t before = 0;
     uint8_t *copy = malloc(good.end);
     uint32_t step = 1;
+    enum { EVERY = IS_SLOW ? 17 : 1 }; /* of no common measure with 7 and 8 below */
     for (uint32_t at = good.end; at-- > good.end - (64 << 10);) {
+        if (at % EVERY != 0) {
+            continue;
+        }
         /* Cut at this byte: a torn append. */
         struct log_scan torn = scan_all(slice_make(bytes.data, at), header.nonce, &index);
         size_t count = entries_in(buffer_slice(&index), buffer_slice(&whole));
