@@ -642,9 +642,7 @@ void member_free(struct member *member)
         database_interrupt(member->job.database);
     }
     worker_free(member->worker);
-    for (size_t i = 0; i < member->command_count; i++) {
-        free((void *)member->commands[i].name.data);
-    }
+    member_fail_commands(member);
     database_free(member->job.database);
     loop_timer_free(member->round_timer);
     loop_timer_free(member->lapse_timer);

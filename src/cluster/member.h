@@ -123,7 +123,7 @@ int64_t member_clock_ahead_ms(const struct member *member);
 bool member_database_time(const struct member *member, struct lease_time *ret_time);
 
 /* The rest is asked of the database and answered later, in order; `done` comes once, on the loop,
- * or never if the member is freed before. False: memory, or MEMBER_COMMANDS_MAX are under way. */
+ * at the latest from member_free(). False: memory, or MEMBER_COMMANDS_MAX are under way. */
 enum member_answer {
     MEMBER_DONE,
     MEMBER_MISSING,     /* there is no such node */

@@ -68,9 +68,7 @@ void member_answer_commands(struct member *member)
     memcpy(commands, job->commands, sizeof(commands));
     job->command_count = 0;
     for (size_t i = 0; i < count; i++) {
-        if (!member->closing) {
-            commands[i].done(commands[i].context, commands[i].answer, commands[i].number);
-        }
+        commands[i].done(commands[i].context, commands[i].answer, commands[i].number);
         free((void *)commands[i].name.data);
     }
 }
@@ -78,6 +76,10 @@ void member_answer_commands(struct member *member)
 void member_fail_commands(struct member *member)
 {
     struct member_job *job = &member->job;
+    for (size_t i = 0; i < job->command_count; i++) { /* at the end: they were cut off */
+        job->commands[i].answer = MEMBER_UNREACHABLE;
+    }
+    member_answer_commands(member);
     memcpy(job->commands, member->commands, sizeof(job->commands));
     job->command_count = member->command_count;
     member->command_count = 0;

@@ -457,6 +457,23 @@ static void nobody_takes_anything_while_the_database_is_away(void **state)
     check_nothing_was_taken(scene);
 }
 
+/* Who asked waits for it, and has memory of it. */
+static void a_command_under_way_is_answered_at_the_end(void **state)
+{
+    struct scene *scene = *state;
+    start_three(scene);
+    struct process *n1 = scene->processes[0];
+    postgres_pause(scene->server);
+    process_command(n1, 'D', "n2");
+    process_command(n1, 'S', "");
+    assert_int_equal(waitpid(n1->pid, NULL, 0), n1->pid);
+    n1->pid = 0;
+    postgres_resume(scene->server);
+    assert_true(n1->report->stopped);
+    assert_int_equal(n1->report->answers, 1);
+    assert_int_equal(n1->report->answer, MEMBER_UNREACHABLE);
+}
+
 /* What it writes is confirmed by no other database: the lease is worth nothing. And then it can
  * only be read. */
 static void a_heartbeat_that_is_not_safe_does_not_count(void **state)
@@ -539,9 +556,11 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(a_share_gets_its_row_when_it_is_named, begin, end),
         cmocka_unit_test_setup_teardown(nobody_takes_anything_while_the_database_is_away, begin,
                                         end),
+        cmocka_unit_test_setup_teardown(a_command_under_way_is_answered_at_the_end, begin, end),
         cmocka_unit_test_setup_teardown(a_heartbeat_that_is_not_safe_does_not_count, begin, end),
         cmocka_unit_test_setup_teardown(who_finds_no_room_says_so, begin, end),
         cmocka_unit_test_setup_teardown(a_clock_hours_off_does_no_harm, begin, end),
     };
+    cmocka_set_test_filter(getenv("FILTER"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
