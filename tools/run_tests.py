@@ -4,8 +4,8 @@
 
     run_tests.py [--jobs N] [--list] [STEP ...]
 
-Each step builds what it needs in a build directory of its own (what comes behind the end-to-end
-tests while these wait) and reports each test once. Full
+Each step builds what it needs in a build directory of its own and reports each test once. What comes
+behind the end-to-end tests is built, and its unit tests are run, while these wait. Full
 output goes to build-logs/STEP*.log; what failed is shown. An end-to-end test that failed beside the
 others is run once more by itself; if it passes then it is counted as passed and named as unsteady,
 with what failed at first. A step that leaves a process behind
@@ -18,26 +18,34 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 LOGS = ROOT / "build-logs"
 PR_SET_CHILD_SUBREAPER = 36
+HANDS_MORE = 3  # files of end-to-end tests at once, beyond the processors: they wait more than they work
 UNSTEADY_MAX = 4  # more end-to-end tests than these fail for a reason, and get no second try
 STEP_SECONDS = 2400  # more than one hung test may take, so that it is named
 PYTHON = "/usr/bin/python3"  # Debian's, which Debian's pytest belongs to
 
+# Files of end-to-end tests that take long begin first.
+LONG_FILES = ("test_outages.py", "test_cluster.py", "test_standby.py", "test_settings_trials.py",
+              "test_dns_faults.py", "test_settings.py", "test_cluster_commands.py")
+
 # Suites whose code runs on more than one thread: what the thread sanitizer looks at.
-THREADED_SUITES = ("sys", "spool", "service", "app")
+THREADED_SUITES = ("sys", "spool", "cluster", "service", "app")
 # Left out there: they do the same thousands of times, on one thread or slowly.
-NOT_FOR_THREADS = {"crash", "faults", "settings_errors", "settings", "settings_memory"}
+NOT_FOR_THREADS = {"crash", "faults", "cluster-simulation", "settings_errors", "settings",
+                   "settings_memory"}
 
 
 RUNNING = set()  # our own commands' process ids
@@ -63,21 +71,31 @@ class Tally:
             else:
                 self.failed.append((name, reason))
 
+    def take(self, other):
+        """All that the other has."""
+        with self.lock:
+            self.passed += other.passed
+            self.failed += other.failed
+            self.skipped += other.skipped
+            self.unsteady += other.unsteady
+
 
 class Step:
     """One step's commands, their log and their results."""
 
     def __init__(self, name, jobs, tally, is_ahead=False):
-        self.name = name
+        self.name = self.title = name  # of the log; of its tests
         self.jobs = jobs
         self.tally = tally
-        self.is_ahead = is_ahead  # builds while other steps run, with what time these leave
+        self.is_ahead = is_ahead  # works while other steps run, with what time these leave
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log_path = LOGS / f"{name}.log"
         self.log_path.write_bytes(b"")
 
     def run(self, command, env=None):
         """Runs a command, output to the log; returns its exit code, or None if it took too long."""
+        if self.is_ahead:
+            command = ["nice", "-n", "19", *command]
         with open(self.log_path, "ab") as log:
             log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
             log.flush()
@@ -109,19 +127,21 @@ class Step:
         else:
             self.tally.add(f"{self.name}: {name}", "failed", self.log_tail())
 
-    def configure_and_build(self, folder, options=(), env=None):
-        """True if it could be built; a build that breaks is one failed test."""
+    def configure_and_build(self, folder, options=(), env=None, targets=None):
+        """True if it could be built; a build that breaks is one failed test. Builds everything, or
+        what targets() names."""
         if not (folder / "build.ninja").is_file():
             shutil.rmtree(folder, ignore_errors=True)
             if self.run(["meson", "setup", str(folder), *options], env) != 0:
-                self.tally.add(f"{self.name}: configure", "failed", self.log_tail())
+                self.tally.add(f"{self.title}: configure", "failed", self.log_tail())
                 return False
-        command = ["nice", "-n", "19"] if self.is_ahead else []
-        command += ["make", "all", f"BUILD={folder}", f"JOBS={self.jobs}"]
-        if self.run(command, env) != 0:
-            self.tally.add(f"{self.name}: build", "failed", self.log_tail())
+        make = ["make", f"BUILD={folder}", f"JOBS={self.jobs}"]
+        commands = [[*make, "programs"], ["ninja", "-C", str(folder), "-j", str(self.jobs),
+                                          *targets()]] if targets else [[*make, "all"]]
+        if any(self.run(command, env) != 0 for command in commands):
+            self.tally.add(f"{self.title}: build", "failed", self.log_tail())
             return False
-        self.tally.add(f"{self.name}: build", "passed")
+        self.tally.add(f"{self.title}: build", "passed")
         return True
 
     def meson_tests(self, folder, suites=(), without=(), names=(), env=None, wrapper=None,
@@ -142,7 +162,7 @@ class Step:
         records = list((folder / "meson-logs").glob("testlog*.json"))
         failures = sum(self.read_meson_record(record) for record in records)
         if not records or (code != 0 and not failures):
-            self.tally.add(f"{self.name}: meson test", "failed", self.log_tail())
+            self.tally.add(f"{self.title}: meson test", "failed", self.log_tail())
 
     def read_meson_record(self, record):
         """Adds each test of a record to the tally; returns how many failed."""
@@ -150,7 +170,7 @@ class Step:
         for line in record.read_text(errors="replace").splitlines():
             test = json.loads(line)
             output = (test.get("stdout") or "") + (test.get("stderr") or "")
-            name = f"{self.name}: {test['name'].split(' / ')[-1]}"
+            name = f"{self.title}: {test['name'].split(' / ')[-1]}"
             if test["result"] in ("OK", "EXPECTEDFAIL"):
                 self.tally.add(name, "passed")
             elif test["result"] == "SKIP":
@@ -234,11 +254,12 @@ def step_manuals(step):
 
 def step_e2e(step):
     """the real daemon between real peers (Postfix, Dovecot, swaks) on loopback"""
-    # They wait more than they work: several files at once, the long ones first.
-    first = ["test_outages.py", "test_settings_trials.py"]
-    files = sorted((ROOT / "tests/e2e").glob("test_*.py"),
-                   key=lambda path: (path.name not in first, -path.stat().st_size))
-    second_try(step, in_hands(step, BUILD, files, "not soak", step.jobs + 2))
+    def turn(path):
+        name = path.name
+        return (LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES),
+                -path.stat().st_size)
+    files = sorted((ROOT / "tests/e2e").glob("test_*.py"), key=turn)
+    second_try(step, in_hands(step, BUILD, files, "not soak", step.jobs + HANDS_MORE))
 
 
 def in_hands(step, folder, files, marked, hands, env=None, wrapper=None):
@@ -291,79 +312,128 @@ def short_e2e(step, folder, env, wrapper=None):
 
 def step_sanitized(step):
     """clang, address and undefined-behaviour sanitizers: everything once more, and a short e2e"""
-    folder, _, env = BUILDS["sanitized"]
-    if build_of(step):
-        step.meson_tests(folder, without=["sim"], env=env, slowness=5)
-        # A simulated process that is killed frees nothing: that is the point of killing it.
-        careless = {**env, "ASAN_OPTIONS": env["ASAN_OPTIONS"] + ":detect_leaks=0"}
-        step.meson_tests(folder, ["sim"], env=careless, slowness=5)
-        short_e2e(step, folder, env)
+    if built_and_tested(step):
+        short_e2e(step, BUILDS["sanitized"].folder, BUILDS["sanitized"].env)
 
 
 def step_threads(step):
     """the thread sanitizer over what has threads, and a short e2e with several loops"""
-    folder, _, env = BUILDS["threads"]
-    if build_of(step):
-        # The sanitizer's shadow memory collides with widely randomised mappings of new kernels.
-        wrapper = f"setarch {platform.machine()} -R" if have("setarch") else None
-        listed = subprocess.run(["meson", "test", "-C", str(folder), "--no-rebuild", "--list"],
-                                cwd=ROOT, capture_output=True, text=True).stdout
-        pairs = [line.removeprefix("holdfast:").split(" / ", 1) for line in listed.splitlines()
-                 if " / " in line]
-        names = sorted(name for suite, name in pairs
-                       if suite in THREADED_SUITES and name not in NOT_FOR_THREADS)
-        step.meson_tests(folder, names=names, env=env, wrapper=wrapper, slowness=10)
-        short_e2e(step, folder, env, wrapper)
+    if built_and_tested(step):
+        short_e2e(step, BUILDS["threads"].folder, BUILDS["threads"].env, unmoved())
 
 
 # ---- builds ahead --------------------------------------------------------------------------
 
-# Where, how configured, and with what in the environment. An empty slice is {NULL, 0}; clang calls
-# NULL + 0 undefined, C2y and every machine do not.
+
+class Build:
+    """A build for a later step, and its unit tests. `targets`: only these are built."""
+
+    def __init__(self, folder, options, env, unit_tests, targets=None):
+        self.folder = ROOT / folder
+        self.options = options
+        self.env = env
+        self.unit_tests = unit_tests
+        self.targets = targets
+
+    def make(self, step):
+        """True if there is a build to go on with."""
+        targets = (lambda: self.targets(self)) if self.targets else None
+        if not step.configure_and_build(self.folder, self.options, self.env, targets):
+            return False
+        self.unit_tests(step, self)
+        return True
+
+    def known(self, what):
+        """What Meson has written down of it."""
+        return json.loads((self.folder / f"meson-info/intro-{what}.json").read_text())
+
+
+def test_sanitized(step, build):
+    step.meson_tests(build.folder, without=["sim"], env=build.env, slowness=10)
+    # A simulated process that is killed frees nothing: that is the point of killing it.
+    careless = {**build.env, "ASAN_OPTIONS": build.env["ASAN_OPTIONS"] + ":detect_leaks=0"}
+    step.meson_tests(build.folder, ["sim"], env=careless, slowness=10)
+
+
+def threaded(build):
+    return [test for test in build.known("tests")
+            if test["suite"][0].split(":")[-1] in THREADED_SUITES
+            and test["name"] not in NOT_FOR_THREADS]
+
+
+def targets_of_threads(build):
+    """Those of the unit tests, and what end-to-end tests send with."""
+    programs = {word for test in threaded(build) for word in test["cmd"]}
+    files = {file for target in build.known("targets") for file in target["filename"]
+             if file in programs or pathlib.Path(file).parent == build.folder / "tools"}
+    return sorted(os.path.relpath(file, build.folder) for file in files)
+
+
+def test_threads(step, build):
+    step.meson_tests(build.folder, names=sorted({test["name"] for test in threaded(build)}),
+                     env=build.env, wrapper=unmoved(), slowness=10)
+
+
+def unmoved():
+    """The sanitizer's shadow memory collides with widely randomised mappings of new kernels."""
+    return f"setarch {platform.machine()} -R" if have("setarch") else None
+
+
+# Where, how configured, and with what in the environment. They are compiled to be compiled soon, and
+# to name lines. An empty slice is {NULL, 0}; clang calls NULL + 0 undefined, C2y and every machine
+# do not.
 BUILDS = {
-    "sanitized": (ROOT / "build-asan",
-                  ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1",
-                   "-Dc_args=-fno-sanitize=pointer-overflow"],
-                  {"CC": "clang",
-                   "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1:"
-                                   "strict_string_checks=1",
-                   "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),
-    "threads": (ROOT / "build-tsan", ["-Db_sanitize=thread", "-Db_lundef=false"],
-                {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}),
+    "sanitized": Build("build-asan",
+                       ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Doptimization=1",
+                        "-Dc_args=-fno-sanitize=pointer-overflow -gline-tables-only"],
+                       {"CC": "clang",
+                        "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1:"
+                                        "strict_string_checks=1",
+                        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}, test_sanitized),
+    "threads": Build("build-tsan",
+                     ["-Db_sanitize=thread", "-Db_lundef=false", "-Doptimization=1",
+                      "-Dc_args=-g1"],
+                     {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}, test_threads,
+                     targets_of_threads),
 }
 AHEAD = {}  # by step
 
 
 class Ahead(threading.Thread):
-    """End-to-end tests wait more than they work: a build for a later step takes the time."""
+    """End-to-end tests wait more than they work: a later step takes the time."""
 
-    def __init__(self, name, step, before):
+    def __init__(self, name, jobs, before):
         super().__init__(daemon=True)
         self.build = BUILDS[name]
-        self.step = step
+        self.step = Step(f"{name}-ahead", jobs, Tally(), is_ahead=True)
+        self.step.title = name
         self.before = before  # whose end it waits for, or None
         self.built = False
 
     def run(self):
         if self.before:
             self.before.join()
-        self.built = self.step.configure_and_build(*self.build)
+        try:
+            self.built = self.build.make(self.step)
+        except Exception:  # nobody sees it in a thread
+            self.step.tally.add(f"{self.step.title}: ahead", "failed", traceback.format_exc())
 
 
-def build_ahead(names, jobs, tally):
+def begin_ahead(names, jobs):
     before = None
     for name in names:
-        step = Step(f"{name}-build", jobs, tally, is_ahead=True)
-        before = AHEAD[name] = Ahead(name, step, before)
+        before = AHEAD[name] = Ahead(name, jobs, before)
         before.start()
 
 
-def build_of(step):
-    """Builds what the step needs, or waits for who does."""
-    if step.name in AHEAD:
-        AHEAD[step.name].join()
-        return AHEAD[step.name].built
-    return step.configure_and_build(*BUILDS[step.name])
+def built_and_tested(step):
+    """Builds what the step needs and runs the unit tests, or waits for who does."""
+    if step.name not in AHEAD:
+        return BUILDS[step.name].make(step)
+    ahead = AHEAD[step.name]
+    ahead.join()
+    step.tally.take(ahead.step.tally)
+    return ahead.built
 
 
 STEPS = {
@@ -404,7 +474,9 @@ def orphans():
 
 
 def end_orphans(step, tally):
-    for _ in range(20):
+    # What ends while tests ahead are run may be theirs, and slow.
+    patience = 10 if any(ahead.is_alive() for ahead in AHEAD.values()) else 2
+    for _ in range(patience * 10):
         left = orphans()
         if not left:
             return
@@ -415,6 +487,12 @@ def end_orphans(step, tally):
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def work_seconds():
+    """What all that has ended has used of processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def end_all(*_):
@@ -446,18 +524,19 @@ def main():
     tally = Tally()
     for name in arguments.steps or STEPS:
         print(f"== {name}: {STEPS[name].__doc__}", flush=True)
-        started = time.monotonic()
+        started, worked = time.monotonic(), work_seconds()
         if name == "e2e":
             later = (arguments.steps or list(STEPS))
-            build_ahead([each for each in later[later.index(name):] if each in BUILDS],
-                        arguments.jobs, tally)
+            begin_ahead([each for each in later[later.index(name):] if each in BUILDS],
+                        arguments.jobs)
         before = tally.passed, len(tally.failed), len(tally.skipped)
         STEPS[name](Step(name, arguments.jobs, tally))
         end_orphans(name, tally)
         for test, reason in tally.failed[before[1]:]:
             print(f"FAILED {test}\n{reason}")
         print(f"   {tally.passed - before[0]} passed, {len(tally.failed) - before[1]} failed, "
-              f"{len(tally.skipped) - before[2]} skipped; {time.monotonic() - started:.0f} s",
+              f"{len(tally.skipped) - before[2]} skipped; {time.monotonic() - started:.0f} s, "
+              f"of processors {work_seconds() - worked:.0f} s",
               flush=True)
 
     for test, reason in tally.skipped:
