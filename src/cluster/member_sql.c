@@ -2,6 +2,8 @@
  *
  * Where it says who may have what: CLAIM. Why that is right, with RENEW, is argued in
  * docs/decisions/0043 and tried in tests/cluster/test_simulation.c, whose database does the same.
+ * All of it is committed durably (pg_commit_durably()): a token that a crash of the database took
+ * back would be given a second time, and what its first owner still decides would pass.
  */
 #include "cluster/member_sql.h"
 
@@ -41,6 +43,9 @@ enum database_outcome member_sql_connect(struct database *database,
     enum database_outcome outcome = database_connect(database);
     if (outcome == DATABASE_DONE) {
         outcome = database_run(database, "SET lock_timeout = '1s'", LEASE_ANSWER_MS);
+    }
+    if (outcome == DATABASE_DONE) {
+        outcome = pg_commit_durably(database);
     }
     if (outcome != DATABASE_DONE && outcome != DATABASE_WARNED) {
         snprintf(ret_problem, MEMBER_TEXT_SIZE, "%s", database_error(database));

@@ -261,3 +261,11 @@ enum error pg_schema_apply(struct database *database, const struct pg_migration 
     }
     return error;
 }
+
+enum database_outcome pg_commit_durably(struct database *database)
+{
+    static const char sql[] =
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
+    return database_run(database, sql, QUICK_MS);
+}

@@ -57,4 +57,8 @@ enum error pg_schema_apply(struct database *database, const struct pg_migration 
 enum error pg_schema_check(struct database *database, const struct pg_migration *migrations,
                            size_t count, char ret_problem[DATABASE_ERROR_SIZE]) MUST_CHECK;
 
+/* What is committed on this connection from now on lasts, whatever the role's default is; what is
+ * stronger stays. */
+enum database_outcome pg_commit_durably(struct database *database) MUST_CHECK;
+
 #endif

@@ -56,11 +56,6 @@ static const char name_sql[] =
     "SELECT s.share FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n)"
     " JOIN holdfast.shares s ON s.name = w.name ORDER BY w.n";
 
-/* Whatever the role's default is; what is stronger stays. */
-static const char durable_sql[] =
-    "SELECT set_config('synchronous_commit', 'on', false)"
-    " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
-
 static const char global_sql[] =
     "INSERT INTO holdfast.globals (node, key, payload) VALUES ($1, $2, $3)"
     " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload"
@@ -473,7 +468,7 @@ static bool is_connected(struct pg_group *group)
         return false;
     }
     if (outcome == DATABASE_DONE) {
-        outcome = database_run(group->writer->database, durable_sql, PG_CALL_MS);
+        outcome = pg_commit_durably(group->writer->database);
     }
     if (outcome == DATABASE_DONE) {
         outcome =

@@ -185,6 +185,28 @@ static void strange_rows_do_no_harm(void **state)
     assert_int_equal(view.share_count, 4);
 }
 
+/* A share that is given must not be given once more by the same token after a crash of the
+ * database.
+ */
+static void what_is_given_lasts_whatever_the_role_says(void **state)
+{
+    struct scene *scene = *state;
+    const struct database_rows *rows;
+    run(scene->database, "ALTER ROLE CURRENT_USER SET synchronous_commit TO off");
+    struct database *database = connect_to(scene->server);
+    assert_int_equal(database_query(database, "SHOW synchronous_commit", NULL, 0, LONG_MS, &rows),
+                     DATABASE_DONE);
+    assert_true(slice_equal(database_get_slice(rows, 0, 0), SLICE_LITERAL("on")));
+    run(scene->database, "ALTER ROLE CURRENT_USER SET synchronous_commit TO remote_apply");
+    database_disconnect(database);
+    char problem[MEMBER_TEXT_SIZE];
+    assert_int_equal(member_sql_connect(database, problem), DATABASE_DONE);
+    assert_int_equal(database_query(database, "SHOW synchronous_commit", NULL, 0, LONG_MS, &rows),
+                     DATABASE_DONE);
+    assert_true(slice_equal(database_get_slice(rows, 0, 0), SLICE_LITERAL("remote_apply")));
+    database_free(database);
+}
+
 static void a_renewal_is_of_one_life(void **state)
 {
     struct scene *scene = *state;
@@ -321,6 +343,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_view_has_all_that_was_written, begin, end),
         cmocka_unit_test_setup_teardown(strange_rows_do_no_harm, begin, end),
+        cmocka_unit_test_setup_teardown(what_is_given_lasts_whatever_the_role_says, begin, end),
         cmocka_unit_test_setup_teardown(a_renewal_is_of_one_life, begin, end),
         cmocka_unit_test_setup_teardown(a_share_is_given_by_token_and_heartbeat, begin, end),
         cmocka_unit_test_setup_teardown(a_share_is_given_up_by_token, begin, end),
