@@ -8,7 +8,7 @@
  * it came just now as soon as its message is there: jobs still under way are adopted before
  * anything else is done with the message, and of results the rest is heard (refusals, and a fact
  * that was written when the share had been read, but not handed over yet). A message that never
- * comes is somebody else's, who finds the fact, or an attempt in doubt.
+ * comes is somebody else's, who hears of the fact, or has an attempt in doubt.
  */
 #include "service/core_out.h"
 

@@ -15,10 +15,15 @@
  * comes late into what has been read. That holds for one server. When the reader meets another one,
  * or one whose transactions count less, then it may have other mail than the one before, with ids
  * of transactions that were passed long ago: following goes on from where that one is, and each
- * share of ours is looked through once more from the start. When it meets the same one on a new
- * connection, that may have lost its last moments (a crash, commits that nobody waited for) and use
- * their ids again: following goes back by PG_TRAIL_MS. Parts that are known are passed over
+ * share of ours is looked through once more from the start, with all that came late. When it meets
+ * the same one on a new connection, that may have lost its last moments (a crash, commits that
+ * nobody waited for) and use their ids again: following goes back by PG_TRAIL_MS; where nothing has
+ * been followed yet, what is being taken begins anew. Parts that are known are passed over
  * (pg_load.c), so reading again costs time and does no harm.
+ *
+ * What came late. Fates that were told by others are read with what is followed, page by page. A
+ * page's are told when it comes, and those whose deliveries are here, but in flight, are kept and
+ * told once a look: they are no more than the deliveries, and each is kept once.
  */
 #include "spool/pg_page.h"
 #include "sys/clock.h"
@@ -97,6 +102,7 @@ static void follow_from(struct pg_spool *pg, uint64_t xid)
     pg->followed_xid = xid;
     pg->follow_until_xid = 0;
     pg->follow_after = (struct pg_place){0};
+    pg->follow_after_late = (struct pg_late){0};
 }
 
 static void follow_back_to(struct pg_spool *pg, uint64_t xid)
@@ -119,13 +125,26 @@ static void keep_trail(struct pg_spool *pg, bool anew)
     }
 }
 
+/* What is being loaded is read from the start, and all that came late. */
+static void take_anew(struct pg_spool *pg, struct pg_share *share)
+{
+    pg->lates_anew = true;
+    if (pg_load_begin(pg, share) != ERROR_NONE) {
+        abort(); /* what is in the queue must not be overlooked */
+    }
+}
+
 static void other_session(struct pg_spool *pg)
 {
     size_t cursor = 0;
     struct pg_share *share;
     uint64_t from = pg->trail[0];
-    while (from != 0 && (share = map_next(&pg->numbers, &cursor)) != NULL) {
-        share->from_xid = share->from_xid < from ? share->from_xid : from;
+    while ((share = map_next(&pg->numbers, &cursor)) != NULL) {
+        if (from != 0) {
+            share->from_xid = share->from_xid < from ? share->from_xid : from;
+        } else if (share->taking) {
+            take_anew(pg, share);
+        }
     }
     if (from != 0) {
         follow_back_to(pg, from);
@@ -138,12 +157,9 @@ static void other_server(struct pg_spool *pg, uint64_t xmin)
     struct pg_share *share;
     while ((share = map_next(&pg->numbers, &cursor)) != NULL) {
         share->from_xid = xmin;
-        if (!share->owned && !share->taking) {
-            continue;
-        }
-        share->anew = share->owned;
-        if (pg_load_begin(pg, share) != ERROR_NONE) {
-            abort(); /* what is in the queue must not be overlooked */
+        if (share->owned || share->taking) {
+            share->anew = share->owned;
+            take_anew(pg, share);
         }
     }
     if (pg->followed_xid != 0) {
@@ -257,23 +273,20 @@ static bool keys_loaded(struct pg_spool *pg, struct pg_page *page)
     return submit(pg, page);
 }
 
-static bool is_waiting(const struct pg_spool *pg, const struct pg_late *late)
+/* ---- what came late -------------------------------------------------------------------------- */
+
+static size_t late_count(const struct pg_spool *pg)
 {
-    const struct pg_late *waiting = (const void *)pg->lates.data;
-    for (size_t i = 0; i < pg->lates.length / sizeof(*waiting); i++) {
-        if (id_equal(waiting[i].id, late->id) && waiting[i].delivery == late->delivery) {
-            return true;
-        }
-    }
-    return false;
+    return pg->lates.length / sizeof(struct pg_late);
 }
 
-/* Again and again until its fate is known: what is in flight may be waited for. */
-static void tell_lates(struct pg_spool *pg)
+/* From that one on. They are kept until their fate is known: what is in flight may be waited for.
+ */
+static void tell_lates(struct pg_spool *pg, size_t from)
 {
     struct pg_late *lates = (void *)pg->lates.data;
-    size_t count = pg->lates.length / sizeof(*lates), kept = 0;
-    for (size_t i = 0; i < count; i++) {
+    size_t count = late_count(pg), kept = from;
+    for (size_t i = from; i < count; i++) {
         const struct pg_share *share = map_get(&pg->numbers, (uint64_t)lates[i].share);
         if (share != NULL && share->owned && !share->leaving &&
             pg_load_late(pg, share, lates[i].id, lates[i].delivery, lates[i].fate)) {
@@ -283,32 +296,69 @@ static void tell_lates(struct pg_spool *pg)
     pg->lates.length = kept * sizeof(*lates);
 }
 
+static int by_delivery(const void *a, const void *b)
+{
+    const struct pg_late *left = a, *right = b;
+    int order = id_compare(left->id, right->id);
+    return order != 0 ? order
+                      : (left->delivery > right->delivery) - (left->delivery < right->delivery);
+}
+
+/* What is read again may be kept already. */
+static void keep_lates_once(struct pg_spool *pg)
+{
+    struct pg_late *lates = (void *)pg->lates.data;
+    size_t count = late_count(pg), kept = 0;
+    if (count > 0) {
+        qsort(lates, count, sizeof(*lates), by_delivery);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (kept == 0 || by_delivery(&lates[kept - 1], &lates[i]) != 0) {
+            lates[kept++] = lates[i];
+        }
+    }
+    pg->lates.length = kept * sizeof(*lates);
+    pg->lates_added = false;
+}
+
+/* Those of a page are told as they come; all that are kept, once a look. So a look costs no more
+ * than they are, and of its pages nothing stays but what is about deliveries that are here. */
+static void take_lates(struct pg_spool *pg, const struct pg_page *page, bool is_last)
+{
+    size_t before = late_count(pg);
+    buffer_append(&pg->lates, buffer_slice(&page->lates));
+    if (pg->lates.failed) {
+        abort(); /* it would be delivered again */
+    }
+    pg->lates_added |= late_count(pg) > before;
+    if (is_last && pg->lates_added) {
+        keep_lates_once(pg);
+    }
+    tell_lates(pg, is_last ? 0 : before);
+}
+
+/* ---- what is followed ------------------------------------------------------------------------ */
+
 static void followed(struct pg_spool *pg, struct pg_page *page)
 {
     const struct pg_row *rows = (const void *)page->rows.data;
-    const struct pg_late *lates = (const void *)page->lates.data;
-    size_t count = page->rows.length / sizeof(*rows);
+    size_t count = page->rows.length / sizeof(*rows), limit = (size_t)page->limit;
+    bool is_last = page->looked_at < limit && page->lates.length / sizeof(struct pg_late) < limit;
     for (size_t i = 0; i < count; i++) {
         struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
         if (share != NULL && share->owned && !share->leaving && rows[i].xid >= share->from_xid) {
             pg_load_row(pg, share, &rows[i]);
         }
     }
-    for (size_t i = 0; i < page->lates.length / sizeof(*lates); i++) {
-        if (!is_waiting(pg, &lates[i])) {
-            buffer_append(&pg->lates, slice_make(&lates[i], sizeof(lates[i])));
-        }
-    }
-    if (pg->lates.failed) {
-        abort(); /* it would be delivered again */
-    }
-    tell_lates(pg);
-    if (page->looked_at == (size_t)page->limit) {
+    take_lates(pg, page, is_last);
+    if (!is_last) {
         pg->follow_until_xid = page->until_xid;
         pg->follow_after = page->after;
+        pg->follow_after_late = page->after_late;
         pg->follow_asked = true;
         return;
     }
+    pg->lates_anew = false;
     follow_from(pg, page->until_xid);
     keep_trail(pg, false);
     pg_locals_heard(pg, pg->followed_xid);
@@ -463,6 +513,8 @@ static struct pg_page *follow_page(struct pg_spool *pg)
         page->from_xid = pg->followed_xid;
         page->until_xid = pg->follow_until_xid;
         page->after = pg->follow_after;
+        page->after_late = pg->follow_after_late;
+        page->lates_anew = pg->lates_anew;
         page->limit = pg->page_limit;
     }
     return page;

@@ -71,6 +71,8 @@ static void send_operation(struct pg_group *group, const struct pg_operation *op
     } else if (operation->kind == PG_FATE) {
         const struct pg_send_fate send = {.id = operation->id,
                                           .share = operation->fact ? operation->share : NULL,
+                                          .unplaced = operation->part == STORED_NONE &&
+                                                      operation->of_new == STORED_NONE,
                                           .token = operation->token,
                                           .delivery = operation->delivery,
                                           .fate = operation->fate,

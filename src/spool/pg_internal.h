@@ -77,6 +77,16 @@ struct pg_share {
     char name[];
 };
 
+/* What a writer that did not own the share any more has told of one of its deliveries. In the order
+ * in which it is read, the share last. */
+struct pg_late {
+    uint64_t xid;
+    struct message_id id;
+    uint32_t delivery;
+    int32_t share;
+    uint8_t fate;
+};
+
 /* ---- the journal's messages ---------------------------------------------------------------- */
 
 /* What is to be said to the database of a message that it does not know yet, or of its fates. */
@@ -214,6 +224,7 @@ struct pg_send_message {
 struct pg_send_fate {
     struct message_id id;
     struct pg_share *share; /* NULL: nobody knows the part yet, or the share is known to be ours */
+    bool unplaced;          /* somebody may have the part, and we do not know who */
     int64_t token;          /* with which it was ours, -1: not known */
     uint32_t delivery;
     uint8_t fate;
@@ -371,6 +382,9 @@ struct pg_spool {
     struct buffer ended;    /* struct pg_ended, while `page` is under way */
     struct buffer awaiting; /* uint32_t, journal's indexes in order of `awaited` */
     size_t awaiting_at;
+    bool lates_added; /* not sorted in yet */
+    bool lates_anew;  /* what came late is to be read from the start */
+    struct pg_late follow_after_late;
     struct pg_place follow_after;            /* how far the following is, */
     uint64_t followed_xid, follow_until_xid; /* between these two */
     int64_t server, session;                 /* that the reader has met; 0: none yet */

@@ -40,8 +40,10 @@ static const char together_sql[] =
                  " AND (p.xid, p.seq, p.id) > ($4, $5, $6)")
 static const char follow_sql[] =
     FOLLOW("parts") " UNION ALL " FOLLOW("kept_parts") " ORDER BY 3, 2, 4 LIMIT $7";
-static const char late_sql[] = "SELECT share, id, delivery, fate FROM holdfast.late_fates"
-                               " WHERE share + 0 = ANY($1) AND xid >= $2 AND xid < $3";
+static const char late_sql[] = "SELECT share, id, delivery, fate, xid FROM holdfast.late_fates"
+                               " WHERE share + 0 = ANY($1) AND xid >= $2 AND xid < $3"
+                               " AND (xid, id, delivery, share) > ($4, $5, $6, $7)"
+                               " ORDER BY xid, id, delivery, share LIMIT $8";
 /* Of ids that are near each other: few partitions are looked into, but for all of them. */
 #define NEAR_OF(COLUMNS, TABLE, CONDITION)                                                         \
     "SELECT " COLUMNS " FROM holdfast." TABLE " WHERE id = ANY($1)" CONDITION
@@ -320,9 +322,26 @@ static void queue_new(struct pg_page *page)
                                             database_uuid(&scalars[4], page->after.id),
                                             database_int8(&scalars[5], page->limit)};
     queue(page, follow_sql, values, 7);
-    if (page->after.xid == 0) {
-        queue(page, late_sql, values, 3); /* the first page of the look */
-    }
+    buffer_done(&shares);
+}
+
+static void queue_lates(struct pg_page *page)
+{
+    struct database_scalar scalars[7];
+    struct buffer shares = {0};
+    const struct pg_late *after = &page->after_late;
+    uint64_t from_xid = page->lates_anew ? 0 : page->from_xid;
+    put_shares(page, &shares);
+    const struct database_value values[] = {
+        database_array(&shares, DATABASE_INT4_ARRAY),
+        database_xid8(&scalars[0], after->xid > from_xid ? after->xid : from_xid),
+        database_xid8(&scalars[1], page->until_xid),
+        database_xid8(&scalars[2], after->xid),
+        database_uuid(&scalars[3], after->id),
+        database_int4(&scalars[4], (int32_t)after->delivery),
+        database_int4(&scalars[5], after->share),
+        database_int8(&scalars[6], page->limit)};
+    queue(page, late_sql, values, 8);
     buffer_done(&shares);
 }
 
@@ -341,8 +360,10 @@ static void keep_lates(struct pg_page *page, const struct database_rows *rows)
         const struct pg_late late = {.share = (int32_t)database_get_int(rows, i, 0),
                                      .id = database_get_uuid(rows, i, 1),
                                      .delivery = (uint32_t)database_get_int(rows, i, 2),
-                                     .fate = (uint8_t)database_get_int(rows, i, 3)};
+                                     .fate = (uint8_t)database_get_int(rows, i, 3),
+                                     .xid = (uint64_t)database_get_int(rows, i, 4)};
         buffer_append(&page->lates, slice_make(&late, sizeof(late)));
+        page->after_late = late;
     }
     if (page->lates.failed) {
         page->outcome = DATABASE_MEMORY;
@@ -474,13 +495,11 @@ static void ask_keys(struct pg_page *page)
         keep_share(page, database_result(page->database, 2));
         return;
     }
-    bool first = page->after.xid == 0;
     queue_new(page);
+    queue_lates(page);
     if (flush(page)) {
         keep_new(page, database_result(page->database, 0));
-        if (first) {
-            keep_lates(page, database_result(page->database, 1));
-        }
+        keep_lates(page, database_result(page->database, 1));
     }
 }
 

@@ -29,14 +29,6 @@ struct pg_row {
     struct pg_item *first, *last;
 };
 
-/* What a writer that did not own the share any more has told of one of its deliveries. */
-struct pg_late {
-    int32_t share;
-    struct message_id id;
-    uint32_t delivery;
-    uint8_t fate;
-};
-
 /* Where a share begins to be read; and ends. */
 struct pg_head {
     struct pg_share *share;
@@ -63,6 +55,8 @@ struct pg_page {
     struct buffer shares;         /* int32_t */
     uint64_t from_xid, until_xid; /* 0: the reader sets it */
     struct pg_place after;        /* as in a head, of all that is followed */
+    struct pg_late after_late;    /* as in a head, of what came late */
+    bool lates_anew;              /* of that all transactions until then, not from `from_xid` on */
     int32_t limit;                /* so many, of each share or of all that is followed; */
     bool together;                /* or of all shares there are, and those of `shares` are kept */
     /* What came. */

@@ -80,6 +80,16 @@ static const char late_sql[] =
     " INSERT INTO holdfast.late_fates (share, id, delivery, fate)"
     " SELECT w.share, w.id, w.delivery, w.fate FROM w JOIN held h USING (share)"
     " WHERE h.token <> w.token ON CONFLICT DO NOTHING";
+/* And where we do not know the share any more, its owner hears of it in any case. */
+static const char unplaced_sql[] =
+    "INSERT INTO holdfast.late_fates (share, id, delivery, fate)"
+    " SELECT p.share, w.id, w.delivery, w.fate"
+    " FROM unnest($1::uuid[], $2::int4[], $3::int2[]) AS w (id, delivery, fate) CROSS JOIN LATERAL"
+    " (SELECT t.share, t.deliveries FROM holdfast.parts t WHERE t.id = w.id"
+    " UNION ALL SELECT k.share, k.deliveries FROM holdfast.kept_parts k WHERE k.id = w.id"
+    " OFFSET 0) p WHERE p.deliveries IS NULL OR w.delivery = ANY(p.deliveries)"
+    " ON CONFLICT DO NOTHING";
+
 /* ---- reading what is in the journal ------------------------------------------------------ */
 
 /* What is sent of the messages: the columns, without their heads. */
@@ -411,6 +421,35 @@ static enum database_outcome send_lates(struct pg_group *group)
     return outcome;
 }
 
+static enum database_outcome send_unplaced(struct pg_group *group)
+{
+    const struct pg_send_fate *fates = (const void *)group->fates.data;
+    struct buffer ids = {0}, deliveries = {0}, kinds = {0};
+    size_t count = 0;
+    for (size_t i = 0; i < group->fates.length / sizeof(*fates); i++) {
+        if (fates[i].unplaced && group->pg->shared) {
+            database_put_uuid(&ids, fates[i].id);
+            database_put_int4(&deliveries, (int32_t)fates[i].delivery);
+            database_put_int2(&kinds, fates[i].fate);
+            count++;
+        }
+    }
+    struct pg_arrays arrays = {0};
+    pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, count, &ids);
+    pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &deliveries);
+    pg_arrays_add(&arrays, DATABASE_INT2, DATABASE_INT2_ARRAY, count, &kinds);
+    buffer_done(&ids);
+    buffer_done(&deliveries);
+    buffer_done(&kinds);
+    enum database_outcome outcome = arrays.failed ? DATABASE_MEMORY : DATABASE_DONE;
+    if (outcome == DATABASE_DONE && count > 0) {
+        outcome =
+            database_queue(group->writer->database, unplaced_sql, arrays.values, arrays.count);
+    }
+    pg_arrays_done(&arrays);
+    return outcome;
+}
+
 static enum database_outcome send_notes(struct pg_group *group)
 {
     const struct pg_send_note *notes = (const void *)group->notes.data;
@@ -455,6 +494,9 @@ enum database_outcome pg_send_mail(struct pg_group *group)
     }
     if (outcome == DATABASE_DONE && group->fates.length > 0) {
         outcome = send_lates(group);
+    }
+    if (outcome == DATABASE_DONE && group->fates.length > 0) {
+        outcome = send_unplaced(group);
     }
     if (outcome == DATABASE_DONE && group->notes.length > 0) {
         outcome = send_notes(group);

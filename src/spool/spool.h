@@ -270,7 +270,8 @@ void spool_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t
                        enum spool_fate fate, int64_t when_ms, struct slice server);
 /* The same of a message by its id, whoever has it: unless it has a fate, or is in a part that is
  * not here (spool/postgres.h), it is spool_batch_taken(). In a part that is not here the delivery
- * has this fate for whoever loads it when the batch is done, or it keeps one that it got before.
+ * has this fate for whoever loads it when the batch is done, or it keeps one that it got before;
+ * who has loaded it is told (late_fate).
  * Without parts, once loading is complete, a message that is not here has ended, and nothing is
  * written. */
 void spool_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,

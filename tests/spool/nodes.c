@@ -43,6 +43,9 @@ static void on_message(void *context, struct spool_handle handle,
         spool_postgres_leave(node->harness.spool, node->leaves);
         node->leaves = 0;
     }
+    if (node->heard != NULL) {
+        node->heard(node);
+    }
 }
 
 static void on_fate(void *context, struct spool_handle handle, uint32_t delivery,

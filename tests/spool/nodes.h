@@ -28,7 +28,8 @@ struct node {
     size_t taken_count, left_count;
     size_t left_at; /* so many had come when the last share was left */
     bool stale;
-    int32_t leaves; /* as soon as something of it comes; 0: nothing */
+    int32_t leaves;                   /* as soon as something of it comes; 0: nothing */
+    void (*heard)(struct node *node); /* called when something has come; NULL: nothing is */
 };
 
 struct world {

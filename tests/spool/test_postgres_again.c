@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "spool/pg_internal.h"
+#include "spool/pg_page.h"
 #include "tests/spool/nodes.h"
 #include "tests/sys/postgres.h"
 
@@ -167,6 +167,23 @@ static void the_next_owner_hears_of_a_late_fact(void **state)
     assert_int_equal(ask("SELECT count(*) FROM holdfast.late_fates"), 1);
 }
 
+/* Who says it does not know whose the part is: a report of edge-out that came too late. */
+static void an_owner_hears_of_a_fact_about_its_part(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    follow_past(a, 2); /* 20 and 22 are a's, 21 is b's */
+    UNTIL(part_with(b, 2) != NULL);
+    spool_batch_begin(b->harness.spool);
+    spool_batch_fact(b->harness.spool, harness_id(2), 2, SPOOL_DELIVERED, 1, SLICE_LITERAL("m1"));
+    assert_int_equal(harness_submit(&b->harness, SPOOL_SYNCED), ERROR_NONE);
+    UNTIL(part_with(a, 2)->late == 1u << 2);
+    deliver(a, part_with(a, 2)->handle, 2);
+    follow_past(b, 4); /* it has a part of that, too */
+    assert_int_equal(part_with(b, 2)->late, 0);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.late_fates"), 1);
+}
+
 static void what_a_dead_owners_journal_says_is_heard_by_the_next(void **state)
 {
     (void)state;
@@ -200,6 +217,20 @@ static void what_the_own_journal_says_is_known_before_the_database_has_it(void *
     assert_int_equal(part_with(a, 2)->fates, 1);
     run("COMMIT");
     UNTIL(ask("SELECT count(*) FROM holdfast.fates") == 1);
+}
+
+/* What was written shortly before may be read of the next server only. */
+static void of_another_server_what_came_late_is_read_from_the_start(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    follow_past(a, 3);
+    run("INSERT INTO holdfast.late_fates (share, xid, id, delivery, fate)"
+        " SELECT %d, '3', id, 0, 1 FROM holdfast.messages",
+        world->share[0]);
+    postgres_stop(harness_server());
+    postgres_start(harness_server());
+    UNTIL(part_with(a, 3)->late == 1);
 }
 
 /* ---- many ------------------------------------------------------------------------------------ */
@@ -391,6 +422,66 @@ static void a_share_may_be_left_before_all_of_it_is_here(void **state)
     assert_int_equal(a->count, MANY);
 }
 
+/* More than a page has. */
+static void much_that_comes_late_is_kept_once(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    const struct pg_spool *pg = pg_of(a->harness.spool);
+    enum { MANY = 3 * PG_PAGE + 1, SHARE = 100 };
+    run("INSERT INTO holdfast.shares (share, name, family, part) VALUES (100, 'in:2', 'in', 2)");
+    accept_many(a, 600, MANY, SHARE);
+    take(a, SHARE);
+    assert_int_equal(a->count, MANY);
+    run("INSERT INTO holdfast.late_fates (share, id, delivery, fate)"
+        " SELECT share, id, 0, 1 FROM holdfast.parts WHERE share = %d",
+        SHARE);
+    for (size_t i = 0; i < MANY; i++) {
+        UNTIL(a->parts[i].late == 1);
+    }
+    end_sessions(); /* all of it is read again */
+    follow_past(a, 6);
+    assert_int_equal(pg->lates.length / sizeof(struct pg_late), MANY);
+    spool_batch_begin(a->harness.spool);
+    for (size_t i = 0; i < MANY; i++) {
+        spool_batch_taken(a->harness.spool, a->parts[i].handle, 0, SPOOL_DELIVERED, 1,
+                          SLICE_LITERAL("m1"));
+    }
+    assert_int_equal(harness_submit(&a->harness, SPOOL_SYNCED), ERROR_NONE);
+    UNTIL(pg->lates.length == 0);
+}
+
+/* A crash of the database in the middle of a take, when nothing has been followed yet: what was
+ * lost may have been counted, and those numbers be used again. */
+static void lose_the_sessions(struct node *node)
+{
+    node->heard = NULL;
+    run(BEGIN "LOCK TABLE holdfast.notes"); /* the next page does not end */
+    end_sessions();
+}
+
+static void a_take_on_another_connection_begins_anew(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    enum { MANY = PG_PAGE_FIRST + 10, SHARE = 100 };
+    run("INSERT INTO holdfast.shares (share, name, family, part) VALUES (100, 'in:2', 'in', 2)");
+    accept_unheard(a, 12);
+    accept_many(a, 600, MANY, SHARE);
+    spool_close(a->harness.spool);
+    a->count = 0;
+    node_open(a, 1);
+    a->heard = lose_the_sessions;
+    int64_t token = own(a, SHARE);
+    size_t taken = a->taken_count;
+    spool_postgres_take(a->harness.spool, SHARE, token);
+    UNTIL(a->count == PG_PAGE_FIRST);
+    run("UPDATE holdfast.parts SET share = %d WHERE share = %d; COMMIT", SHARE, AWAY);
+    UNTIL(a->taken_count == taken + 1);
+    assert_int_equal(a->count, MANY + 1);
+    assert_non_null(part_with(a, 12));
+}
+
 /* ---- the journal ----------------------------------------------------------------------------- */
 
 static size_t kept(const struct node *node)
@@ -444,14 +535,18 @@ int main(void)
         CASE(what_ends_while_it_is_read_again_stays_so),
         CASE(a_share_has_the_number_that_the_database_says_now),
         CASE(the_next_owner_hears_of_a_late_fact),
+        CASE(an_owner_hears_of_a_fact_about_its_part),
         CASE(what_a_dead_owners_journal_says_is_heard_by_the_next),
         CASE(what_the_own_journal_says_is_known_before_the_database_has_it),
+        CASE(of_another_server_what_came_late_is_read_from_the_start),
         CASE(shares_are_taken_side_by_side_and_the_others_are_followed),
         CASE(many_shares_are_read_as_one_in_the_order_of_their_parts),
         CASE(one_of_many_may_be_left_before_all_of_it_is_here),
         CASE(what_cannot_be_read_as_one_is_read_share_by_share),
         CASE(two_parts_of_a_message_have_their_own_notes),
         CASE(a_share_may_be_left_before_all_of_it_is_here),
+        CASE(much_that_comes_late_is_kept_once),
+        CASE(a_take_on_another_connection_begins_anew),
         CASE(what_somebody_else_has_delivered_leaves_the_journal),
         CASE(what_is_left_leaves_the_journal),
     };
