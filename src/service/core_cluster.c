@@ -4,6 +4,13 @@
  * One is to be left: relay begins nothing more of it; when nothing of it is in flight relay forgets
  * it; when no write about it is under way either the spool lets it go, and then the others may have
  * it. One is lost: relay forgets it at once, and the rest follows the same way.
+ *
+ * One that is lost and comes back while a dot of it is out is taken when that has been answered: a
+ * 2xx is told of the part that the spool still has, and were the message loaded before, its attempt
+ * would be in doubt, and be made once more beside the one that is out. The rest of the share waits
+ * with it, at most as long as its server may take for a dot; that is rare, for a share is lost when
+ * another node has had it, or another life of this one. It is ours meanwhile, so nothing of it is
+ * overtaken.
  */
 #include "service/core_cluster.h"
 
@@ -665,7 +672,8 @@ bool core_cluster_is_away(const struct core_cluster *cluster)
 
 bool core_cluster_may_send(const struct core_cluster *cluster)
 {
-    return cluster->member != NULL && member_lease_left_ms(cluster->member) >= LEASE_MARGIN_MS;
+    return cluster->member != NULL && member_lease_left_ms(cluster->member) >= LEASE_MARGIN_MS &&
+           spool_postgres_has_told(cluster->spool);
 }
 
 /* ---- state ------------------------------------------------------------------------------------

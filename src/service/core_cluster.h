@@ -45,7 +45,8 @@ void core_cluster_loading(struct core_cluster *cluster);
 bool core_cluster_is_loaded(const struct core_cluster *cluster);
 /* The database does not take what it is given. */
 bool core_cluster_is_away(const struct core_cluster *cluster);
-/* Whether a dot may be sent now, by the lease itself. */
+/* Whether a dot may be sent now: by the lease itself, and because the database knows what became of
+ * all dots before. */
 bool core_cluster_may_send(const struct core_cluster *cluster);
 
 /* ---- state ------------------------------------------------------------------------------------

@@ -8,6 +8,16 @@
  * SPOOL_WRITTEN, and only to the oldest unsettled job of its session, so that a connection's next
  * dot waits until the fate of the previous one is durable. DURABLE is said only after the batch
  * with the result is SPOOL_SYNCED.
+ *
+ * In a cluster, when a node dies or loses its lease, at most one delivery of a connection is handed
+ * over twice for it. DURABLE is said of a 2xx, too, that the node's journal alone has because the
+ * database is away: whoever takes the share then finds the attempt, and that is in doubt. The next
+ * dot may have its note in the database already, for envelopes go behind a dot; so GO, on any
+ * connection, waits until the database has all such facts (core_cluster_may_send()). Hence of the
+ * dots of a connection the database knows what became of all but the last one, which was in flight
+ * when it went away. Nobody else waits for that: neither results nor the batches of the spool; and
+ * GO itself not longer than it must, for while the database is away the lease ends soon and no dot
+ * may go anyway, and facts are among the first that it gets when it is back.
  */
 #include "service/core_cluster.h"
 #include "service/core_out.h"

@@ -349,8 +349,8 @@ static enum error keep_history(struct pg_batch *batch)
                                            .fate = operation->fate,
                                            .kind = operation->note,
                                            .delivery = operation->delivery};
-        if (pg_local_add(pg_local_at(batch->pg, fresh->journal), &pending, operation->payload) !=
-            ERROR_NONE) {
+        if (pg_local_add(batch->pg, pg_local_at(batch->pg, fresh->journal), &pending,
+                         operation->payload) != ERROR_NONE) {
             return ERROR_MEMORY;
         }
     }

@@ -121,10 +121,11 @@ static bool note_operation(struct pg_batch *batch, struct pg_operation *operatio
     uint32_t journal;
     struct pg_local *local = operation->fact ? local_of(pg, operation, &journal) : NULL;
     const struct pg_pending pending = {.group = group,
+                                       .untold = true,
                                        .fate = operation->fate,
                                        .delivery = operation->delivery,
                                        .when_ms = operation->when_ms};
-    if (local == NULL || pg_local_add(local, &pending, operation->payload) != ERROR_NONE) {
+    if (local == NULL || pg_local_add(pg, local, &pending, operation->payload) != ERROR_NONE) {
         return false;
     }
     operation->noted = true;
@@ -192,6 +193,27 @@ static void void_unfit(struct pg_batch *batch, const char *reason)
     }
 }
 
+/* Facts that were noted in the journal: the database has them by that group; 0: it has not. */
+static void each_noted(struct pg_batch *batch, uint64_t group)
+{
+    struct pg_spool *pg = batch->pg;
+    for (size_t i = 0; i < batch_operation_count(batch); i++) {
+        const struct pg_operation *operation = &batch_operations(batch)[i];
+        if (!operation->noted || operation->kind != PG_FATE || operation->of_new != STORED_NONE) {
+            continue;
+        }
+        struct spool_handle journal = spool_find(pg->journal, operation->id);
+        if (pg_local_at(pg, journal.index) == NULL) {
+            continue;
+        }
+        if (group != 0) {
+            pg_local_settle(pg, journal.index, group);
+        } else {
+            pg_local_queue(pg, journal.index);
+        }
+    }
+}
+
 static void diverted(void *context, enum error error, const struct spool_handle *handles,
                      size_t count)
 {
@@ -202,6 +224,7 @@ static void diverted(void *context, enum error error, const struct spool_handle 
     batch->diverting = false;
     if (!batch->told) {
         if (error != ERROR_NONE) {
+            each_noted(batch, 0); /* they are facts all the same */
             fail(batch, error);
         } else {
             batch->diverted = true;
@@ -327,27 +350,6 @@ static void await_parts(struct pg_spool *pg, const struct pg_send_message *messa
     }
 }
 
-/* Facts that were noted in the journal while the group was under way. */
-static void each_noted(struct pg_batch *batch, uint64_t group)
-{
-    struct pg_spool *pg = batch->pg;
-    for (size_t i = 0; i < batch_operation_count(batch); i++) {
-        const struct pg_operation *operation = &batch_operations(batch)[i];
-        if (!operation->noted || operation->kind != PG_FATE || operation->of_new != STORED_NONE) {
-            continue;
-        }
-        struct spool_handle journal = spool_find(pg->journal, operation->id);
-        if (pg_local_at(pg, journal.index) == NULL) {
-            continue;
-        }
-        if (group != 0) {
-            pg_local_settle(pg, journal.index, group);
-        } else {
-            pg_local_queue(pg, journal.index);
-        }
-    }
-}
-
 /* It stays in the journal, and is tried again: if somebody was told that we have it, nobody else
  * does. */
 static void tell_unreadable(struct pg_spool *pg, struct pg_local *local)
@@ -460,6 +462,7 @@ static void leave_forward(struct pg_spool *pg, const char *reason)
     struct pg_local *local = pg_local_at(pg, journal);
     if (local != NULL && local->queued) {
         local->queued = false;
+        pg_local_excuse(pg, local);
         tell_unfit(pg, local->id, reason);
     }
 }

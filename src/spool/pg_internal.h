@@ -94,6 +94,7 @@ struct pg_pending {
     struct pg_pending *next;
     uint64_t group; /* that carries it; 0: none yet */
     bool is_note;
+    bool untold; /* a fact that somebody was told to be durable, or will be */
     uint8_t fate;
     uint16_t kind;
     uint32_t delivery;
@@ -353,6 +354,7 @@ struct pg_spool {
     int64_t aside_ms;    /* at this time, on the steady clock; 0: there is none */
     int64_t aside_wait_ms;
     uint64_t one_copy;
+    uint64_t untold; /* facts that the journal alone has (struct pg_pending) */
     struct pg_group *group;
     bool group_running, flush_lazy;
     size_t group_forwards; /* of `forward`, from `forward_at` on */
@@ -532,8 +534,10 @@ struct pg_local *pg_local_of(const struct pg_spool *pg, struct message_id id,
                              uint32_t *ret_journal);
 struct pg_local *pg_local_new(struct pg_spool *pg, uint32_t journal, struct message_id id,
                               uint32_t recipients, uint64_t bytes); /* NULL: memory */
-enum error pg_local_add(struct pg_local *local, const struct pg_pending *like,
+enum error pg_local_add(struct pg_spool *pg, struct pg_local *local, const struct pg_pending *like,
                         struct slice bytes) MUST_CHECK;
+/* The database will not have what is pending soon: nobody waits for that. */
+void pg_local_excuse(struct pg_spool *pg, struct pg_local *local);
 /* To be forwarded, unless it is on its way already. */
 void pg_local_queue(struct pg_spool *pg, uint32_t journal);
 /* The database has what that group has carried of its fates and notes. */

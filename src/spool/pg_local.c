@@ -14,18 +14,25 @@ static struct spool_handle journal_handle(uint32_t journal)
     return (struct spool_handle){journal};
 }
 
-static void pending_free(struct pg_local *local)
+/* The first of the list. */
+static void pending_free_first(struct pg_spool *pg, struct pg_pending **list)
+{
+    struct pg_pending *first = *list;
+    *list = first->next;
+    pg->untold -= first->untold;
+    free(first);
+}
+
+static void pending_free(struct pg_spool *pg, struct pg_local *local)
 {
     while (local->pending != NULL) {
-        struct pg_pending *next = local->pending->next;
-        free(local->pending);
-        local->pending = next;
+        pending_free_first(pg, &local->pending);
     }
 }
 
 static void local_free(struct pg_spool *pg, uint32_t journal)
 {
-    pending_free(pg->locals[journal]);
+    pending_free(pg, pg->locals[journal]);
     free(pg->locals[journal]);
     pg->locals[journal] = NULL;
 }
@@ -64,7 +71,8 @@ struct pg_local *pg_local_new(struct pg_spool *pg, uint32_t journal, struct mess
     return local;
 }
 
-enum error pg_local_add(struct pg_local *local, const struct pg_pending *like, struct slice bytes)
+enum error pg_local_add(struct pg_spool *pg, struct pg_local *local, const struct pg_pending *like,
+                        struct slice bytes)
 {
     struct pg_pending *pending = malloc(sizeof(*pending) + bytes.length);
     if (pending == NULL) {
@@ -81,7 +89,21 @@ enum error pg_local_add(struct pg_local *local, const struct pg_pending *like, s
         end = &(*end)->next;
     }
     *end = pending;
+    pg->untold += pending->untold;
     return ERROR_NONE;
+}
+
+void pg_local_excuse(struct pg_spool *pg, struct pg_local *local)
+{
+    for (struct pg_pending *at = local->pending; at != NULL; at = at->next) {
+        pg->untold -= at->untold;
+        at->untold = false;
+    }
+}
+
+bool spool_postgres_has_told(const struct spool *spool)
+{
+    return pg_of(spool)->untold == 0;
 }
 
 /* ---- forwarding -------------------------------------------------------------------------- */
@@ -112,6 +134,7 @@ void pg_local_queue(struct pg_spool *pg, uint32_t journal)
 void pg_local_set_aside(struct pg_spool *pg, uint32_t journal)
 {
     pg_local_count(pg, pg->locals[journal]);
+    pg_local_excuse(pg, pg->locals[journal]);
     buffer_append(&pg->aside, slice_make(&journal, sizeof(journal)));
     if (pg->aside.failed) {
         pg->aside.failed = false; /* it is tried after the next start */
@@ -158,8 +181,7 @@ void pg_local_settle(struct pg_spool *pg, uint32_t journal, uint64_t group)
             if (!pending->is_note) {
                 pg_ended(pg, local->id, pending->delivery, pending->fate);
             }
-            *at = pending->next;
-            free(pending);
+            pending_free_first(pg, at);
         } else {
             at = &pending->next;
         }
@@ -292,7 +314,7 @@ void pg_pending_put_new(struct spool *journal, const struct pg_pending *pending,
 void pg_local_drop(struct pg_spool *pg, uint32_t journal)
 {
     struct pg_local *local = pg->locals[journal];
-    pending_free(local);
+    pending_free(pg, local);
     local->stored = true; /* it is not to be */
     local->queued = false;
     pg_local_release(pg, journal);
@@ -376,13 +398,14 @@ static void load_message(void *context, struct spool_handle handle,
 static void load_note(void *context, struct spool_handle handle, uint32_t delivery, uint16_t kind,
                       struct slice payload)
 {
-    struct pg_local *local = pg_local_at(context, handle.index);
+    struct pg_spool *pg = context;
+    struct pg_local *local = pg_local_at(pg, handle.index);
     if (local == NULL) {
         return;
     }
     if (kind == PG_NOTE_STORED) {
         local->stored = true;
-        pending_free(local);
+        pending_free(pg, local);
         return;
     }
     struct pg_pending pending = {.delivery = delivery, .is_note = kind >= PG_NOTE_FIRST};
@@ -396,8 +419,9 @@ static void load_note(void *context, struct spool_handle handle, uint32_t delive
         if (reader.failed || kind != PG_NOTE_FATE) {
             return;
         }
+        pending.untold = pending.when_ms != 0; /* else it came with the message */
     }
-    if (pg_local_add(local, &pending, payload) != ERROR_NONE) {
+    if (pg_local_add(pg, local, &pending, payload) != ERROR_NONE) {
         abort();
     }
 }

@@ -115,6 +115,10 @@ bool spool_postgres_is_elsewhere(const struct spool *spool, struct spool_handle 
  * answer. */
 enum error spool_postgres_fates(struct spool *spool, struct message_id id, uint8_t *ret_fates,
                                 uint32_t count) MUST_CHECK;
+/* The database has all facts that batches have been told of: nobody who takes what is ours would
+ * hand that over once more. What the database refuses, or the journal does not give back, keeps
+ * nobody waiting. From memory. */
+bool spool_postgres_has_told(const struct spool *spool);
 /* Somebody says that there is something new: looks at once. */
 void spool_postgres_follow(struct spool *spool);
 

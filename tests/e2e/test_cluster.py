@@ -5,6 +5,7 @@ import glob
 import html.parser
 import json
 import re
+import signal
 import threading
 import time
 import urllib.request
@@ -361,6 +362,32 @@ def test_what_was_taken_while_core_was_away_is_not_sent_again(member, hop, datab
     assert hop.subjects() == ["first", "second"]
     wait_for(lambda: database.sql("SELECT count(*) FROM holdfast.fates") == ["2"], 60,
              what="fates")
+
+
+def test_no_dot_follows_one_that_the_database_has_not_heard_of(member, hop, database):
+    """Else two of one connection would go again if the node died now."""
+    slow = hop.rule = SlowDot()
+    n1 = member("n1", more='server m2 { address = "127.0.0.1:%d"  tls = none  connections = 1 }\n'
+                "domain alone.example { deliver-to = m2 }\n" % hop.port)
+    wait_for_states(n1, n1="up")
+    send_named(n1, "before", "ann@alone.example")
+    slow.may_come.set()
+    wait_for(lambda: hop.subjects() == ["before"], 60, what="the server is up")
+    slow.may_come.clear()
+    send_named(n1, "first", "bob@alone.example")
+    wait_for(lambda: slow.dots == 2, 60, what="the first dot")
+    send_named(n1, "second", "cat@alone.example")
+    notes = "SELECT count(DISTINCT id) FROM holdfast.notes JOIN holdfast.parts USING (id)"
+    wait_for(lambda: database.sql(notes) == ["3"], 60, what="the second, behind that dot")
+    database.end(signal.SIGQUIT)
+    slow.may_come.set()
+    wait_for(lambda: "first" in hop.subjects(), 60, what="the first")
+    wait_for(lambda: any(alert["kind"] == "lapsed" for alert in n1.status()["alerts"]), 60,
+             what="the end of the lease")
+    assert hop.subjects() == ["before", "first"]
+    database.start()
+    n1.wait_empty()
+    assert hop.subjects() == ["before", "first", "second"]
 
 
 def test_a_dot_that_is_out_when_core_dies_is_waited_for(member, hop):

@@ -393,6 +393,40 @@ static void without_a_lease_nothing_is_decided(void **state)
     assert_int_equal(ask("SELECT count(*) FROM holdfast.notes"), 1);
 }
 
+static void a_fact_of_the_journal_alone_is_not_told_to_all(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    accept_at(a, 3, 10);
+    UNTIL(a->count == 1);
+    postgres_stop(harness_server());
+    accept_at(a, 6, 10); /* which nobody has handed over */
+    assert_true(spool_postgres_has_told(a->harness.spool));
+    deliver(a, a->parts[0].handle, 0);
+    assert_false(spool_postgres_has_told(a->harness.spool));
+    spool_close(a->harness.spool);
+    node_open(a, 1);
+    assert_false(spool_postgres_has_told(a->harness.spool));
+    postgres_start(harness_server());
+    UNTIL(spool_postgres_has_told(a->harness.spool));
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.fates"), 1);
+}
+
+static void a_fact_that_the_database_refuses_keeps_nobody_waiting(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    accept_at(a, 3, 10);
+    UNTIL(a->count == 1);
+    run("ALTER TABLE holdfast.fates ADD CHECK (fate = 0)");
+    postgres_stop(harness_server());
+    deliver(a, a->parts[0].handle, 0);
+    assert_false(spool_postgres_has_told(a->harness.spool));
+    postgres_start(harness_server());
+    UNTIL(spool_postgres_has_told(a->harness.spool));
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.fates"), 0);
+}
+
 /* Nobody has it in the database, and its node has gone: when that is back, the owner hears of it.
  */
 static void what_a_node_kept_comes_to_the_owner_with_it(void **state)
@@ -560,6 +594,8 @@ int main(void)
         CASE(a_share_that_is_left_goes_with_its_handles),
         CASE(a_late_commit_is_seen),
         CASE(without_a_lease_nothing_is_decided),
+        CASE(a_fact_of_the_journal_alone_is_not_told_to_all),
+        CASE(a_fact_that_the_database_refuses_keeps_nobody_waiting),
         CASE(what_a_node_kept_comes_to_the_owner_with_it),
         CASE(what_cannot_be_read_is_kept_until_it_can),
         CASE(what_is_followed_twice_is_there_once),
