@@ -67,6 +67,7 @@ def test_a_drill_of_two_nodes(place, ledger):
         nodes = [Node(hosts[name], routes) for name in ("n1", "n2")]
         try:
             for node in nodes:
+                node.host.jump_clock(0)
                 node.start()
             ledger.send([node.address() for node in nodes], connections=4, rate=60, patience=3,
                         inside=hosts["clients"].inside)
@@ -84,7 +85,7 @@ def test_a_drill_of_two_nodes(place, ledger):
             print(report.text())
             report.check()
             told = json.loads(json.dumps(report.as_json()))
-            assert told["passed"] and len(told["faults"]) == 6
+            assert told["passed"] and len(told["faults"]) == 10
             assert told["mail"]["acknowledged"] > 180 and told["mail"]["refused"] == 0
             assert all(fault["until"] > fault["at"] for fault in told["faults"])
             for node in nodes:

@@ -46,6 +46,7 @@ class Bed:
         self.databases = Databases(self.hosts, self.database_names, members).start()
         for name in self.node_names:
             say(f"starting holdfast on {name}")
+            self.hosts[name].jump_clock(0)  # it may be put wrong later
             node = Node(self.hosts[name], "", top=self.membership(name))
             self.nodes.append(node)
             node.start()

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 
 @dataclasses.dataclass
@@ -41,12 +42,14 @@ class Broken:
     error: str = None
 
 
+HOUR = 3600  # seconds
 TOLD_SECONDS = 30  # so long who was away gets to tell the others
 
 
 def faults_of_nodes(hosts, nodes, databases=(), told=None):
-    """Killed, one process killed, cut off from all or from these hosts of databases. `told` of a
-    node and a time says when the others knew again, after that, what it has."""
+    """Killed, one process killed, its clock wrong (if its host has a Clock), cut off from all or
+    from these hosts of databases. `told` of a node and a time says when the others knew again, after
+    that, what it has."""
     found = []
     for node in nodes:
         name, server = node.host.name, node.address()
@@ -57,6 +60,13 @@ def faults_of_nodes(hosts, nodes, databases=(), told=None):
             Fault(name, "cut off", lambda name=name: hosts.cut([name]),
                   lambda name=name: hosts.mend([name]), server, heard),
         ]
+        if node.host.clock is not None:
+            jump = node.host.jump_clock
+            found += [
+                Fault(name, "clock 5 h ahead", partial(jump, 5 * HOUR), partial(jump, 0)),
+                Fault(name, "clock 2 d behind, and kill -9 of one process",
+                      partial(kill_one_when_late, node), partial(jump, 0)),
+            ]
         if databases:
             found.append(Fault(name, "cut off from the databases",
                                lambda name=name: hosts.cut([name], list(databases)),
@@ -69,6 +79,12 @@ def kill_one(node):
     children = node.pids()[1:]
     if children:
         os.kill(random.choice(children), signal.SIGKILL)
+
+
+def kill_one_when_late(node):
+    """What starts anew has never seen the right time."""
+    node.host.jump_clock(-48 * HOUR)
+    kill_one(node)
 
 
 def faults_of_databases(hosts, databases):
