@@ -89,6 +89,15 @@ def test_copies_are_allowed_for_doubts_only(doubts, sessions, allowed):
         assert verdict.doubled == (1 if 1 < copies <= allowed + 1 else 0)
 
 
+def test_doubles_are_counted_for_the_connection_of_the_first_copy():
+    messages = [sent(number, doubts=1) for number in (1, 2, 3)]
+    rows = [(1, 10, 1, N1), (2, 11, 1, N1), (3, 12, 2, N1), (1, 13, 3, N1), (3, 14, 3, N1)]
+    most = "doubled_of_one_connection"
+    assert judge(messages, passed_on(*rows)).numbers()[most] == 1
+    assert judge(messages, passed_on(*rows, (2, 15, 3, N1))).numbers()[most] == 2
+    assert judge(messages, passed_on(*rows[:3])).numbers()[most] == 0
+
+
 def test_order_is_of_each_recipient():
     messages = [sent(1, "r1"), sent(2, "r2"), sent(3, "r1")]
     assert wrong(judge(messages, arrived("2 r2", "1 r1", "3 r1"))) == set()

@@ -108,6 +108,16 @@ def faults_of_databases(hosts, databases):
                     for member in databases.etcd]
 
 
+def fault_of_leader(databases):
+    """Failover: whichever PostgreSQL leads is killed with its Patroni, and comes back to follow."""
+    killed = []
+
+    def kill():
+        killed.append(databases.wait_leader())
+        killed[-1].kill()
+    return Fault("the database that leads", "kill -9", kill, lambda: killed[-1].start())
+
+
 class Drill:
     def __init__(self, ledger, faults, seed, say=None):
         self.ledger = ledger

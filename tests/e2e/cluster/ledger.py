@@ -375,6 +375,7 @@ class Verdict:
 
     def judge_copies(self):
         self.doubled, self.doubled_wrongly = 0, []
+        self.doubled_of = {}  # connection: messages that came over it and then once more
         self.in_flight = {}  # the one message of a connection and time away that may double
         for (number, recipient), copies in self.copies.items():
             allowed = self.sent[number].doubts + self.unseen_replies.get(number, 0) + \
@@ -383,6 +384,8 @@ class Verdict:
                 self.doubled_wrongly.append((number, recipient))
             elif len(copies) > 1:
                 self.doubled += 1
+            for copy in copies[:-1]:
+                self.doubled_of.setdefault((copy.sink, copy.session), set()).add(number)
 
     def was_in_flight(self, first, second):
         """Whose fate its server may have been unable to tell, so that another sent it again. A
@@ -429,6 +432,7 @@ class Verdict:
             "lost": len(self.lost), "damaged": len(self.damaged),
             "misdelivered": len(self.misdelivered), "strangers": self.strangers,
             "doubled": self.doubled, "doubled_wrongly": len(self.doubled_wrongly),
+            "doubled_of_one_connection": max(map(len, self.doubled_of.values()), default=0),
             "out_of_order": len(self.out_of_order), "late_in_doubt": self.late_in_doubt,
             "late_while_away": self.late_while_away,
             "refused": len(self.refused), "deferred": sum(m.deferred for m in self.sent.values()),
