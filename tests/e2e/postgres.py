@@ -54,6 +54,7 @@ class Postgres:
         self.data = self.root / "data"
         self.child = None
         self.prefix = host.prefix() if host else []
+        self.environment = {}  # beside ours, from the next start on
         self.root.mkdir()
         if os.geteuid() == 0:
             shutil.chown(self.root, USER)
@@ -102,7 +103,8 @@ class Postgres:
         with open(self.root / "log", "ab") as log:
             self.child = subprocess.Popen(
                 [*self.prefix, *self.as_user(programs() / "postgres", "-D", self.data)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
+                env={**os.environ, **self.environment})
         wait_for(self.answers, 120, what="PostgreSQL")
         return self
 

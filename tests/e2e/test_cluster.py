@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 
+from clock import Clock
 from daemon import kill
 from peers import wait_for
 from postgres import Postgres, programs
@@ -507,3 +508,73 @@ def test_two_nodes_with_one_name(member, hop, database):
     wait_for(lambda: database.sql("SELECT count(*) FROM holdfast.fates") ==
              [str(2 * len(DOMAINS))], 60, what="fates")
     assert not told()
+
+
+HOUR = 3600  # seconds
+
+
+def test_a_node_that_comes_back_after_an_hour_brings_what_it_accepted(member, hop, database, place):
+    """Its lease ended long ago: others went on. What it has is as old as it is, and not too old."""
+    clock = Clock(place / "clock", -HOUR)
+    database.end()
+    database.environment = clock.environment()
+    database.start()
+    kept = "".join(f"domain {domain} {{ deliver-to = m1  keep = 2h  keep-max = 3h }}\n"
+                   for domain in HURRIED)
+    n1, n2 = [member(name, more=kept, start=False) for name in ("n1", "n2")]
+    for node in (n1, n2):
+        node.environment = clock.environment()
+        node.start()
+    wait_for_states(n1, n1="up", n2="up")
+    people = [f"{who}@{domain}" for who in ("ann", "bob") for domain in (*DOMAINS[:4], *HURRIED)]
+    count = 960
+
+    def send(numbers):
+        with n2.dialogue() as dialogue:
+            for number in numbers:
+                dialogue.send("bob@client.example", [people[number % len(people)]],
+                              f"Subject: {number}\r\n\r\nHello.\r\n".encode())
+    send(range(len(people)))
+    wait_for(lambda: len(hop.messages) == len(people), 60, what="the first")
+    wait_for_lanes(n1, "n1", "n2")
+    n1.wait_empty()
+    n2.wait_empty()
+    database.end()
+    send(range(len(people), count))
+    away = count - len(people)
+    wait_for(lambda: n2.status()["cluster"]["one_copy"] == away, 60, what="all of it at n2 alone")
+    n2.stop()
+    n1.stop()
+
+    clock.jump(0)  # an hour later
+    database.start()
+    n1.start()
+    wait_for_states(n1, n1="up", n2="down")
+    wait_for_lanes(n1, "n1")
+    n1.send([f"eve@{DOMAINS[0]}"], content=b"Subject: meanwhile\r\n\r\nHello.\r\n")
+    wait_for(lambda: "meanwhile" in hop.subjects(), 60, what="mail of those who went on")
+    hop.stop()
+    n2.start()
+    wait_for_states(n1, n1="up", n2="up")
+    wait_for(lambda: n1.status()["queue"]["messages"] + n2.status()["queue"]["messages"] == away,
+             60, what="all of it at its owners")
+    assert n2.status()["cluster"]["one_copy"] == 0
+    rows = n1.queue()
+    assert len(rows) == away
+    for row in rows:
+        assert abs(row["received"] / 1000 + HOUR - time.time()) < 600, row
+    events = n2.lines("trace", rows[0]["id"])
+    assert abs(min(event["time"] for event in events) / 1000 + HOUR - time.time()) < 600, events
+    time.sleep(5)  # some rounds of what looks for mail that is too old
+    hop.start()
+    wait_for(lambda: len(hop.messages) >= count + 1, 120, what="all of it")
+    n1.wait_empty()
+    n2.wait_empty()
+    seen = {}
+    for message in hop.messages:
+        if (subject := re.search(rb"(?m)^Subject: (\d+)", message.content)) is not None:
+            seen.setdefault(message.recipients[0], []).append(int(subject[1]))
+    assert seen == {who: [*range(first, count, len(people))] for first, who in enumerate(people)}
+    assert len(hop.messages) == count + 1
+    assert n1.status()["dead_letters"] == n2.status()["dead_letters"] == 0
+    assert all(row["state"] == "up" for row in nodes(n2).values())
