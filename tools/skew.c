@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A wall clock that is wrong, and can be put wrong while a program runs: preloaded (ld.so(8)), it
-// adds to the time what the file SKEW_FILE says, a number of seconds as eight bytes in the machine's
-// order. The file is mapped at the start, so this works in a process that opens no files any more.
-// Time that only passes (CLOCK_MONOTONIC) is left alone.
+// adds to the time what the file SKEW_FILE says, a number of seconds as eight bytes in the
+// machine's order. The file is mapped at the start, so this works in a process that opens no files
+// any more. Time that only passes (CLOCK_MONOTONIC) is left alone.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdint.h>
