@@ -7,6 +7,7 @@
 #include "service/core.h"
 #include "sys/database.h"
 #include "sys/log.h"
+#include "sys/machine.h"
 #include "sys/net.h"
 
 #include <malloc.h>
@@ -21,6 +22,7 @@ struct core_process {
     struct loop_watch *control_watch;
     struct loop_timer *last_words;
     struct role_channel *keeper;
+    struct slice boot;       /* machine_boot() */
     struct settings *coming; /* a configuration that core gets ready for; or NULL */
 };
 
@@ -200,7 +202,7 @@ static enum error open_core(struct core_process *process)
                      events, &start->counters->slots[SLOT_CORE], start->lease, &process->core);
     if (error == ERROR_NONE) {
         core_keep_recipients(process->core, recipients);
-        core_keep_state(process->core, state);
+        core_keep_state(process->core, state, process->boot);
         core_keep_greylist(process->core, start->greylist);
     }
     return error;
@@ -245,6 +247,8 @@ int role_core(int channel)
             log_event(LOG_LEVEL_ERROR, "database", LOG_TEXT("reason", trouble));
         }
     }
+    static char boot[MACHINE_NAME_SIZE];
+    process.boot = machine_boot(boot); /* while files may be opened */
     const int directories[] = {start->spool_directory, start->events_directory,
                                start->recipients_directory, start->state_directory};
     error = role_confine(start, directories, 4);

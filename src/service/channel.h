@@ -47,8 +47,8 @@ enum channel_frame {
     CHANNEL_SENT_ON, /* u32 generation, u32 route: a stranger was sent to its head, which is up */
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
-    CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452; u64 ms (signed), added
-                          to the wall clock for ids */
+    CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452; u64 ms (signed): a
+                          cluster's time, ahead of the steady clock; 0 without one */
     CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
                           reached), u8 its head server (1: known, 2: up), u32 capability flags, u64
                           size limit */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The file: by how much the database's clock was ahead of ours, and what it said last.
+ * The file: by how much the database's clock was ahead of our wall clock, what it said last, by how
+ * much it was ahead of the steady clock, and in which boot of the machine: in the same one the
+ * steady clock alone is asked, for the other may have been set since.
  */
 #include "service/cluster_time.h"
 
@@ -13,6 +15,7 @@
 enum {
     WRITTEN_MS = 60000,
     MOVED_MS = 1000, /* then at once */
+    STEADY_MOVED_MS = 100,
 };
 #define CLOCK_FILE "clock"
 #define CLOCK_MOST_MS INT64_C(10000000000000) /* the year 2286 */
@@ -32,39 +35,41 @@ int64_t cluster_time_wall_ms(const struct cluster_time *time)
     if (time->clock.known) {
         return shared_clock_wall_ms(&time->clock, clock_steady_ms());
     }
-    /* Our clock may have been set since the file was written: mail may seem too young then, but not
-     * older than that file. */
-    int64_t wall_ms = clock_wall_ms() + time->ahead_ms;
+    /* In another boot our clock may have been set since the file was written: mail may seem too
+     * young then, but not older than that file. */
+    int64_t wall_ms = time->same_boot ? clock_steady_ms() + time->steady_ahead_ms
+                                      : clock_wall_ms() + time->ahead_ms;
     return wall_ms > time->least_ms ? wall_ms : time->least_ms;
-}
-
-int64_t cluster_time_ahead_ms(const struct cluster_time *time)
-{
-    return time->clock.known ? time->ahead_ms : cluster_time_wall_ms(time) - clock_wall_ms();
 }
 
 void cluster_time_write(struct cluster_time *time)
 {
     int64_t now_ms = clock_steady_ms();
-    int64_t moved_ms = llabs(time->ahead_ms - time->written_ahead_ms);
-    bool is_due =
-        time->written_ms == 0 || moved_ms >= MOVED_MS || now_ms - time->written_ms >= WRITTEN_MS;
+    int64_t wall_ms = cluster_time_wall_ms(time);
+    bool moved = llabs(time->ahead_ms - time->written_ahead_ms) >= MOVED_MS ||
+                 llabs(wall_ms - now_ms - time->steady_ahead_ms) >= STEADY_MOVED_MS;
+    bool is_due = time->written_ms == 0 || moved || now_ms - time->written_ms >= WRITTEN_MS;
     if (time->clock.known && time->files != NULL && is_due) {
         time->written_ms = now_ms;
         time->written_ahead_ms = time->ahead_ms;
+        time->steady_ahead_ms = wall_ms - now_ms;
         struct buffer bytes;
         buffer_init(&bytes, 0);
         buffer_put_u64(&bytes, (uint64_t)time->ahead_ms);
-        buffer_put_u64(&bytes, (uint64_t)cluster_time_wall_ms(time));
+        buffer_put_u64(&bytes, (uint64_t)wall_ms);
+        buffer_put_u64(&bytes, (uint64_t)time->steady_ahead_ms);
+        buffer_put_bytes(&bytes, slice_from_text(time->boot));
         whole_files_write(time->files, CLOCK_FILE, &bytes);
     }
 }
 
-void cluster_time_keep(struct cluster_time *time, struct whole_files *files)
+void cluster_time_keep(struct cluster_time *time, struct whole_files *files, struct slice boot)
 {
     struct buffer bytes;
-    buffer_init(&bytes, 64);
+    buffer_init(&bytes, 128);
     time->files = files;
+    boot = slice_take(boot, sizeof(time->boot) - 1);
+    memcpy(time->boot, boot.data, boot.length);
     if (whole_files_read(files, CLOCK_FILE, &bytes) == ERROR_NONE) {
         struct reader reader = reader_make(buffer_slice(&bytes));
         int64_t ahead_ms = (int64_t)reader_u64(&reader), least_ms = (int64_t)reader_u64(&reader);
@@ -72,6 +77,11 @@ void cluster_time_keep(struct cluster_time *time, struct whole_files *files)
                     llabs(ahead_ms) < CLOCK_MOST_MS;
         time->ahead_ms = good ? ahead_ms : 0;
         time->least_ms = good ? least_ms : 0;
+        int64_t steady_ahead_ms = (int64_t)reader_u64(&reader);
+        struct slice written_in = reader_bytes(&reader);
+        time->same_boot = good && !reader.failed && llabs(steady_ahead_ms) < CLOCK_MOST_MS &&
+                          boot.length > 0 && slice_equal(written_in, boot);
+        time->steady_ahead_ms = time->same_boot ? steady_ahead_ms : 0;
     }
     buffer_done(&bytes);
 }

@@ -50,8 +50,7 @@ struct relay_time core_now(const struct core *core)
 /* In a cluster by the database's time, which says which partition it is in. */
 struct message_id core_make_id(struct core *core)
 {
-    int64_t ahead_ms = core->cluster != NULL ? core_cluster_clock_ahead_ms(core->cluster) : 0;
-    return id_make(&core->ids, clock_wall_ms() + ahead_ms);
+    return id_make(&core->ids, core_wall_ms(core));
 }
 
 _Noreturn void core_out_of_memory(void)
@@ -473,14 +472,14 @@ static struct message_id own_instance(struct core *core)
     return instance;
 }
 
-void core_keep_state(struct core *core, struct disk *disk)
+void core_keep_state(struct core *core, struct disk *disk, struct slice boot)
 {
     core->files = whole_files_new(core->loop, disk);
     if (core->files == NULL) {
         core_out_of_memory();
     }
     if (core->cluster != NULL) {
-        core_cluster_keep_clock(core->cluster, core->files);
+        core_cluster_keep_clock(core->cluster, core->files, boot);
     }
     core_policies_keep(core, core->files);
     core_tls_reports_keep(core, core->files);

@@ -27,8 +27,8 @@ enum error core_new(struct loop *loop, const struct service_config *config, uint
  * forgotten at the end. What cannot be read is reported, and begins anew. */
 void core_keep_recipients(struct core *core, struct disk *disk);
 /* Where other things are kept that outlive us and are no mail (taken over): policies of MTA-STS,
- * what is to be reported of TLS. As above. */
-void core_keep_state(struct core *core, struct disk *disk);
+ * what is to be reported of TLS, a cluster's time. As above. `boot` is machine_boot()'s. */
+void core_keep_state(struct core *core, struct disk *disk, struct slice boot);
 /* And what greylisting knows, which edge-in's loops share: read unless it has begun; then it
  * begins. After core_keep_state(). It must outlive core. */
 void core_keep_greylist(struct core *core, struct greylist *greylist);

@@ -435,15 +435,10 @@ int64_t core_cluster_wall_ms(struct core_cluster *cluster)
     return cluster_time_wall_ms(&cluster->time);
 }
 
-int64_t core_cluster_clock_ahead_ms(struct core_cluster *cluster)
+void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files,
+                             struct slice boot)
 {
-    cluster_time_read(&cluster->time, cluster->member);
-    return cluster_time_ahead_ms(&cluster->time);
-}
-
-void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files)
-{
-    cluster_time_keep(&cluster->time, files);
+    cluster_time_keep(&cluster->time, files, boot);
 }
 
 /* ---- the beat ---------------------------------------------------------------------------------
@@ -492,7 +487,7 @@ static void beat(void *context)
     }
     tell_health(cluster);
     look_at_spool(cluster);
-    cluster_time_read(&cluster->time, cluster->member);
+    spool_postgres_time(cluster->spool, core_cluster_wall_ms(cluster));
     cluster_time_write(&cluster->time);
     if (cluster->leads && member_leads(cluster->member)) {
         upkeep_if_due(cluster->upkeep, (int64_t)cluster->config->safety_copy_ms);

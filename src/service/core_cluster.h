@@ -53,12 +53,11 @@ bool core_cluster_may_send(const struct core_cluster *cluster);
  */
 
 /* What the database's clock was found to say goes into a file, and so over a restart. */
-void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files);
+void core_cluster_keep_clock(struct core_cluster *cluster, struct whole_files *files,
+                             struct slice boot);
 /* The database's time; until it has been heard in this life, what our own clock and the file make
  * of it. Nothing is owned until then, so nothing can end by it. */
 int64_t core_cluster_wall_ms(struct core_cluster *cluster);
-/* Added to the wall clock for new ids: the database's time. */
-int64_t core_cluster_clock_ahead_ms(struct core_cluster *cluster);
 struct member *core_cluster_member(struct core_cluster *cluster); /* NULL: not joined */
 struct core_post *core_cluster_post(struct core_cluster *cluster);
 /* Who hands over mail of this domain, if that is another node alone; else empty: it is this one,

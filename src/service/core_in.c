@@ -574,7 +574,7 @@ static bool send_accepting(struct core_edge_in *in)
     buffer_clear(frame);
     buffer_put_u8(frame, CHANNEL_ACCEPTING);
     buffer_put_u8(frame, (uint8_t)core->accepting);
-    buffer_put_u64(frame, (uint64_t)core->clock_ahead_ms);
+    buffer_put_u64(frame, (uint64_t)core->time_ahead_ms);
     return !frame->failed && ring_send(in->ring, buffer_slice(frame)) == ERROR_NONE;
 }
 
@@ -636,10 +636,10 @@ void core_in_announce(struct core *core, bool repeat)
 {
     struct spool_state state;
     spool_status(core->spool, &state);
-    int64_t ahead_ms = core->cluster != NULL ? core_cluster_clock_ahead_ms(core->cluster) : 0;
+    int64_t ahead_ms = core->cluster != NULL ? core_wall_ms(core) - clock_steady_ms() : 0;
     bool changed = repeat || core->accepting != state.accepting ||
-                   llabs(ahead_ms - core->clock_ahead_ms) >= AHEAD_TOLD_MS;
-    core->clock_ahead_ms = changed ? ahead_ms : core->clock_ahead_ms;
+                   llabs(ahead_ms - core->time_ahead_ms) >= AHEAD_TOLD_MS;
+    core->time_ahead_ms = changed ? ahead_ms : core->time_ahead_ms;
     core->accepting = state.accepting;
     core->bytes_since_quota = 0;
     for (uint32_t i = 0; i < core->config->relay.route_count; i++) {

@@ -201,8 +201,8 @@ struct core {
     void *edge_broken_context;
 
     struct core_edge_in in[CORE_EDGES_MAX];
-    enum error accepting;   /* as last told */
-    int64_t clock_ahead_ms; /* as last told: of the database's clock, for ids */
+    enum error accepting;  /* as last told */
+    int64_t time_ahead_ms; /* as last told: a cluster's time, of the steady clock */
     uint64_t
         milters_away[MILTERS_MAX]; /* of each filter, a bit for each loop that cannot reach it */
     struct route_state {

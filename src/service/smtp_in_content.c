@@ -38,7 +38,7 @@ struct transaction *transaction_new(struct session *session)
     buffer_init(&transaction->content, CHANNEL_CHUNK);
     map_init(&transaction->known);
     transaction->session = session;
-    transaction->received_ms = clock_wall_ms() + session->in->clock_ahead_ms;
+    transaction->received_ms = smtp_in_wall_ms(session->in);
     return transaction;
 }
 

@@ -180,7 +180,7 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
         return take_stored(in, &reader);
     case CHANNEL_ACCEPTING:
         in->accepting = (enum error)reader_u8(&reader);
-        in->clock_ahead_ms = (int64_t)reader_u64(&reader);
+        in->time_ahead_ms = (int64_t)reader_u64(&reader);
         if (!in->knows_time) {
             in->knows_time = true;
             listeners_resume(in);

@@ -225,8 +225,8 @@ struct smtp_in {
     struct id_maker ids;
     struct hash_key key;
     enum error accepting;
-    int64_t clock_ahead_ms;         /* of the cluster's clock; 0 without one */
-    bool knows_time;                /* core has told it once */
+    int64_t time_ahead_ms;          /* a cluster's, of the steady clock; core has told it, */
+    bool knows_time;                /* at least once */
     struct route_table routes;      /* of the configuration in force */
     struct route_table next_routes; /* of one that core has heard of before us */
     uint32_t generation;
@@ -266,6 +266,8 @@ void listeners_replace(struct smtp_in *in, struct link *fresh);
 /* Takes connections from now on; unless we are stopping, or a node of a cluster has not been told
  * the cluster's time yet: mail would be accepted by our own clock then. */
 void listeners_resume(struct smtp_in *in);
+/* What time it is for mail that comes now: a cluster's, whatever our own clock says. */
+int64_t smtp_in_wall_ms(const struct smtp_in *in);
 /* Takes none until they are resumed. */
 void listeners_pause(struct smtp_in *in);
 

@@ -96,9 +96,19 @@ static void watch_all(struct smtp_in *in, unsigned interest)
     }
 }
 
+static bool has_cluster(const struct smtp_in *in)
+{
+    return in->config->cluster.database.length > 0;
+}
+
+int64_t smtp_in_wall_ms(const struct smtp_in *in)
+{
+    return has_cluster(in) ? clock_steady_ms() + in->time_ahead_ms : clock_wall_ms();
+}
+
 void listeners_resume(struct smtp_in *in)
 {
-    bool knows_time = in->config->cluster.database.length == 0 || in->knows_time;
+    bool knows_time = !has_cluster(in) || in->knows_time;
     watch_all(in, knows_time && !in->is_stopping ? LOOP_READ : 0);
 }
 

@@ -374,6 +374,7 @@ struct pg_group *pg_gather(struct pg_spool *pg)
     group->disk = pg->disk;
     group->number = pg->next_group++;
     group->node = pg->settings.node;
+    group->time_ahead_ms = pg->time_ahead_ms;
     group->inline_bytes = pg->settings.inline_bytes;
     group->chunk_bytes = pg->settings.chunk_bytes;
     group->lazy = true;

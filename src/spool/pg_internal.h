@@ -273,6 +273,7 @@ struct pg_group {
     struct arena arena;
     uint64_t number;
     uint16_t node;
+    int64_t time_ahead_ms; /* the database's clock, of the steady one */
     uint32_t inline_bytes, chunk_bytes;
     struct link batches;
     size_t company;         /* of them that somebody waits for */
@@ -319,6 +320,7 @@ struct pg_spool {
     struct map names, numbers; /* struct pg_share */
     struct pg_share *only;     /* without shares */
     int64_t lease_until_ms;
+    int64_t time_ahead_ms; /* the database's clock, of the steady one */
 
     int64_t now_ms;         /* as the owner says, Unix time; 0: not said */
     int64_t keep_ms;        /* so long what was handed over is to be found (spool/copies.h) */

@@ -333,7 +333,7 @@ static enum database_outcome send_messages(struct pg_group *group)
         pg_arrays_add(&arrays, DATABASE_TEXT, DATABASE_TEXT_ARRAY, columns.parts,
                       &columns.deliveries);
         struct buffer sent = {0};
-        database_put_int8(&sent, clock_wall_ms());
+        database_put_int8(&sent, clock_steady_ms() + group->time_ahead_ms);
         pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, 1, &sent);
         buffer_done(&sent);
         columns.outcome = arrays_send(group, messages_sql, columns.routed, &arrays);

@@ -150,6 +150,11 @@ void spool_postgres_lease(struct spool *spool, int64_t good_until_steady_ms)
     pg_pump_later(pg);
 }
 
+void spool_postgres_time(struct spool *spool, int64_t wall_ms)
+{
+    pg_of(spool)->time_ahead_ms = wall_ms - clock_steady_ms();
+}
+
 void spool_postgres_take(struct spool *spool, int32_t number, int64_t token)
 {
     struct pg_spool *pg = pg_of(spool);

@@ -97,6 +97,9 @@ void spool_postgres_leave(struct spool *spool, int32_t share);
 /* Until when what we own is ours, on the steady clock. Without SPOOL_LEASE_MS left decisions wait.
  * Meaningless without shares. */
 void spool_postgres_lease(struct spool *spool, int64_t good_until_steady_ms);
+/* What time it is by the database's clock, as far as is known, which is kept by the steady clock
+ * from then on; before the first it is our own. Told now and then. */
+void spool_postgres_time(struct spool *spool, int64_t wall_ms);
 /* The node's number. Until it is known nothing is written to the database, as if it were away. */
 void spool_postgres_set_node(struct spool *spool, uint16_t node);
 /* The share that this part is in; and all parts that are here of one. */

@@ -11,5 +11,7 @@ enum { MACHINE_NAME_SIZE = 64 };
 
 /* /etc/machine-id (machine-id(5)) as it stands there, else the host's name; in `buffer`. */
 struct slice machine_name(char buffer[MACHINE_NAME_SIZE]);
+/* The kernel's name for the time since it was booted (random(4)); empty if it tells none. */
+struct slice machine_boot(char buffer[MACHINE_NAME_SIZE]);
 
 #endif

@@ -472,6 +472,44 @@ def test_a_node_whose_clock_is_off_goes_by_the_database_s(member, hop, database,
     assert queued() == 0 and n1.status()["dead_letters"] == n2.status()["dead_letters"] == 0
 
 
+@pytest.mark.parametrize("hours", [5, -48])
+def test_a_clock_that_is_set_while_its_node_works(member, hop, place, hours):
+    """No message is accepted by it, neither before core knows of it nor by the next core."""
+    short = "".join(f"domain {domain} {{ deliver-to = m1  keep = 30m  keep-max = 1h }}\n"
+                    for domain in HURRIED)
+    clock = Clock(place / "clock")
+    n1, n2 = member("n1", more=short, start=False), member("n2", more=short)
+    n1.environment = clock.environment()
+    n1.start()
+    wait_for_states(n2, n1="up", n2="up")
+    time.sleep(3)  # heartbeats: what the database's clock is, and a file of it
+    hop.stop()
+
+    def send(daemon, number):
+        for domain in HURRIED:
+            daemon.send([f"ann@{domain}"],
+                        content=f"Subject: {number} {domain}\r\n\r\nHello.\r\n".encode())
+    send(n1, 0)
+    clock.jump(hours * 3600)
+    send(n1, 1)
+    send(n2, 2)
+    kill(n1.processes()["holdfast-core"][0])
+    wait_for(lambda: n1.tool("status", check=False).returncode == 0, 60, what="core again")
+    send(n1, 3)
+    send(n2, 4)
+    count = 5 * len(HURRIED)
+    wait_for(lambda: sum(daemon.status()["queue"]["messages"] for daemon in (n1, n2)) == count,
+             60, what="all of it at its owner")
+    rows = n2.queue()
+    assert len(rows) == count and all(is_about_now(row["received"]) for row in rows)
+    hop.start()
+    wait_for(lambda: len(hop.messages) >= count, 60, what="all of it")
+    for domain in HURRIED:
+        got = [subject for subject in hop.subjects() if subject.endswith(f" {domain}")]
+        assert got == [f"{i} {domain}" for i in range(5)]
+    assert n1.status()["dead_letters"] == n2.status()["dead_letters"] == 0
+
+
 def test_two_nodes_with_one_name(member, hop, database):
     """The second does not join, says who has the name, and keeps what it accepts until it has one."""
     n1 = member("n1")
