@@ -93,7 +93,7 @@ static void send_batch(struct pg_group *group, struct pg_batch *batch)
     for (size_t i = 0; i < batch_new_count(batch); i++) {
         struct pg_new *fresh = &batch_news(batch)[i];
         send_message(group, fresh->journal, fresh->received_ms, fresh->parts, fresh->part_count,
-                     false);
+                     batch->diverted);
         pg_pending_claim(pg_local_at(group->pg, fresh->journal), group->number);
     }
     for (size_t i = 0; i < batch_operation_count(batch); i++) {

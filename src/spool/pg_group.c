@@ -552,6 +552,7 @@ static void group_done(void *context)
         pg_group_free(group);
     } else {
         pg_set_up(pg, false, group->reason);
+        group->again = true;
         loop_timer_set(pg->retry, PG_AGAIN_MS);
     }
     pg_pump_later(pg);

@@ -487,7 +487,6 @@ void pg_group_run(void *job)
     group->began_ns = clock_steady_ns();
     group->stale = group->refused = false;
     if (!is_connected(group)) {
-        group->again = true;
         return;
     }
     if (group->stage == PG_STAGE_UNKNOWN || !group->writer->fenced) {
@@ -510,7 +509,6 @@ void pg_group_run(void *job)
         group->refused = false;
         transact(group); /* which asks now */
     }
-    group->again = true;
     group->took_ns = clock_steady_ns() - group->began_ns;
     if (group->outcome == DATABASE_READONLY && group->stage != PG_STAGE_COMMITTED) {
         database_disconnect(group->writer->database);

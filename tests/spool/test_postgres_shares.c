@@ -372,6 +372,20 @@ static void a_late_commit_is_seen(void **state)
     assert_int_equal(a->parts[1].n, 6);
 }
 
+/* The first mail of a share, whose number cannot be had: it stands where it was accepted, though
+ * nothing was tried but to ask. */
+static void what_waited_for_a_number_stands_where_it_was_accepted(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    note_common(a, SLICE_LITERAL("\x02\x05 connected"));
+    run("ALTER TABLE holdfast.shares RENAME TO none");
+    accept_at(a, 3, 10);
+    run("ALTER TABLE holdfast.none RENAME TO shares");
+    UNTIL(ask("SELECT count(*) FROM holdfast.parts") == 1);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 1);
+}
+
 static void without_a_lease_nothing_is_decided(void **state)
 {
     (void)state;
@@ -593,6 +607,7 @@ int main(void)
         CASE(with_a_message_about_nothing_all_of_it_is_refused),
         CASE(a_share_that_is_left_goes_with_its_handles),
         CASE(a_late_commit_is_seen),
+        CASE(what_waited_for_a_number_stands_where_it_was_accepted),
         CASE(without_a_lease_nothing_is_decided),
         CASE(a_fact_of_the_journal_alone_is_not_told_to_all),
         CASE(a_fact_that_the_database_refuses_keeps_nobody_waiting),
