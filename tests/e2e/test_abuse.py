@@ -353,6 +353,8 @@ def test_each_refusal_is_explained_in_the_trace(holdfast, sink):
 
 def test_a_full_house_is_explained_in_the_trace(holdfast, sink):
     mx = holdfast(backup_mx(sink().port) + "limits { connections = 3 }\n")
+    wait_for(lambda: mx.counter("holdfast_smtp_sessions_open") == 0,
+             what="the end of who has waited for the daemon")
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(mx.dialogue(source=CLIENT))

@@ -597,8 +597,8 @@ def test_a_node_that_comes_back_after_an_hour_brings_what_it_accepted(member, ho
     wait_for(lambda: n1.status()["queue"]["messages"] + n2.status()["queue"]["messages"] == away,
              60, what="all of it at its owners")
     assert n2.status()["cluster"]["one_copy"] == 0
-    rows = n1.queue()
-    assert len(rows) == away
+    rows = wait_for(lambda: (found := n1.queue()) and len(found) == away and found, 60,
+                    what="both in time for an answer")
     for row in rows:
         assert abs(row["received"] / 1000 + HOUR - time.time()) < 600, row
     events = n2.lines("trace", rows[0]["id"])

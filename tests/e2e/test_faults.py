@@ -301,5 +301,5 @@ def test_no_descriptor_leaks(holdfast, sink):
             dialogue.must("DATA", 354)
             dialogue.write(b"x" * n * 1000)
         dialogue.close()
-    wait_for(lambda: sum(descriptors().values()) <= sum(before.values()) + 4, 10,
+    wait_for(lambda: sum(descriptors().values()) <= sum(before.values()) + 4, 60,
              what="descriptors given back")
