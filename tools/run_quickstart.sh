@@ -15,7 +15,7 @@ cat <<TEXT
 holdfast is the backup MX of example.com here. Its primary server is not there yet.
 
     SMTP    127.0.0.1:2525
-    HTTP    http://127.0.0.1:8025/metrics and /health
+    HTTP    http://127.0.0.1:8025/ (status), /metrics, /health
     state   run/
 
 In a second terminal, in this directory, try:
