@@ -63,6 +63,12 @@ void cluster_time_write(struct cluster_time *time)
     }
 }
 
+/* Of what a file says: the least number has no absolute value. */
+static bool is_sane(int64_t ms)
+{
+    return ms > -CLOCK_MOST_MS && ms < CLOCK_MOST_MS;
+}
+
 void cluster_time_keep(struct cluster_time *time, struct whole_files *files, struct slice boot)
 {
     struct buffer bytes;
@@ -73,14 +79,13 @@ void cluster_time_keep(struct cluster_time *time, struct whole_files *files, str
     if (whole_files_read(files, CLOCK_FILE, &bytes) == ERROR_NONE) {
         struct reader reader = reader_make(buffer_slice(&bytes));
         int64_t ahead_ms = (int64_t)reader_u64(&reader), least_ms = (int64_t)reader_u64(&reader);
-        bool good = !reader.failed && least_ms > 0 && least_ms < CLOCK_MOST_MS &&
-                    llabs(ahead_ms) < CLOCK_MOST_MS;
+        bool good = !reader.failed && least_ms > 0 && is_sane(least_ms) && is_sane(ahead_ms);
         time->ahead_ms = good ? ahead_ms : 0;
         time->least_ms = good ? least_ms : 0;
         int64_t steady_ahead_ms = (int64_t)reader_u64(&reader);
         struct slice written_in = reader_bytes(&reader);
-        time->same_boot = good && !reader.failed && llabs(steady_ahead_ms) < CLOCK_MOST_MS &&
-                          boot.length > 0 && slice_equal(written_in, boot);
+        time->same_boot = good && !reader.failed && is_sane(steady_ahead_ms) && boot.length > 0 &&
+                          slice_equal(written_in, boot);
         time->steady_ahead_ms = time->same_boot ? steady_ahead_ms : 0;
     }
     buffer_done(&bytes);
