@@ -222,6 +222,12 @@ static bool is_wanted(const struct pg_share *share)
     return share->owned || share->taking;
 }
 
+/* It was finished, and went between its key and its row. */
+static bool has_gone(const struct pg_page *page, const struct pg_row *row)
+{
+    return page->kind == PG_PAGE_ROWS && row->envelope.length == 0;
+}
+
 static void share_loaded(struct pg_spool *pg, struct pg_page *page)
 {
     size_t count;
@@ -238,7 +244,7 @@ static void share_loaded(struct pg_spool *pg, struct pg_page *page)
     }
     for (size_t i = 0; i < page->rows.length / sizeof(*rows); i++) {
         struct pg_share *share = map_get(&pg->numbers, (uint64_t)rows[i].share);
-        if (is_wanted(share) && !share->leaving) {
+        if (is_wanted(share) && !share->leaving && !has_gone(page, &rows[i])) {
             pg_load_row(pg, share, &rows[i]);
         }
     }

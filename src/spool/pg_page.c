@@ -9,6 +9,9 @@
 #include <stdlib.h>
 
 static const char begin_sql[] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/* Before there is a snapshot: what is moved after it stays where it was to the end, for who retires
+ * a range detaches its parts first, and waits for us there (pg_retire.c). */
+static const char stay_sql[] = "LOCK TABLE ONLY holdfast.parts IN ACCESS SHARE MODE";
 static const char commit_sql[] = "COMMIT";
 /* And which server this is: another one, or the same with an older state of its disk, is another
  * postmaster. */
@@ -490,9 +493,9 @@ static void ask_keys(struct pg_page *page)
     if (!flush(page)) {
         return;
     }
-    keep_where(page, database_result(page->database, 1));
+    keep_where(page, database_result(page->database, 2));
     if (page->kind != PG_PAGE_FOLLOW) {
-        keep_share(page, database_result(page->database, 2));
+        keep_share(page, database_result(page->database, 3));
         return;
     }
     queue_new(page);
@@ -507,6 +510,7 @@ static void ask_mail(struct pg_page *page)
 {
     bool follows = page->kind == PG_PAGE_FOLLOW; /* what is new has no fates, as a rule */
     queue(page, begin_sql, NULL, 0);
+    queue(page, stay_sql, NULL, 0);
     if (page->kind == PG_PAGE_ROWS) {
         (void)flush(page);
     } else {

@@ -78,6 +78,79 @@ static void a_server_of_older_transactions_is_read_from_the_start(void **state)
     deliver(a, part_with(a, 12)->handle, 0);
 }
 
+/* Called on the reader's thread before it asks for rows whose keys it has; NULL: nothing is. */
+static void (*before_rows)(void);
+static int rows_asked;
+
+void __real_pg_page_run(void *job);
+void __wrap_pg_page_run(void *job);
+void __wrap_pg_page_run(void *job)
+{
+    const struct pg_page *page = job;
+    if (page->kind == PG_PAGE_ROWS) {
+        rows_asked++;
+        if (before_rows != NULL) {
+            before_rows();
+        }
+    }
+    __real_pg_page_run(job);
+}
+
+/* As when what was kept is cleaned, or its range is dropped. */
+static void finished_mail_goes(void)
+{
+    run("DELETE FROM holdfast.parts WHERE id IN (SELECT id FROM holdfast.fates);"
+        "DELETE FROM holdfast.messages WHERE id IN (SELECT id FROM holdfast.fates);"
+        "DELETE FROM holdfast.fates");
+}
+
+static void what_goes_while_it_is_read_is_no_damage(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    struct spool_state status;
+    follow_past(a, 3);
+    follow_past(a, 6);
+    deliver(a, part_with(a, 3)->handle, 0);
+    rows_asked = 0;
+    before_rows = finished_mail_goes;
+    postgres_stop(harness_server());
+    postgres_start(harness_server());
+    UNTIL(rows_asked > 0);
+    before_rows = NULL;
+    follow_past(a, 9);
+    assert_int_equal(ask("SELECT count(*) FROM holdfast.messages"), 2);
+    spool_status(a->harness.spool, &status);
+    assert_int_equal(status.quarantined, 0);
+    assert_int_equal(a->count, 3);
+}
+
+static void lock_fates(void)
+{
+    run(BEGIN "LOCK TABLE holdfast.fates"); /* what is read of rows first */
+}
+
+/* Who retires a range detaches its parts first: so what is being read stays where it is. */
+static void who_reads_rows_holds_up_who_detaches(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0];
+    follow_past(a, 3);
+    deliver(a, part_with(a, 3)->handle, 0);
+    rows_asked = 0;
+    before_rows = lock_fates;
+    postgres_stop(harness_server());
+    postgres_start(harness_server());
+    UNTIL(rows_asked > 0);
+    before_rows = NULL;
+    UNTIL(ask("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0);
+    assert_true(ask("SELECT count(*) FROM pg_locks l JOIN pg_locks w USING (pid)"
+                    " WHERE NOT w.granted AND l.granted"
+                    " AND l.relation = 'holdfast.parts'::regclass") > 0);
+    run("COMMIT");
+    follow_past(a, 6);
+}
+
 /* A crash may forget transactions that nobody waited for, and use their numbers again. */
 static void on_a_new_connection_following_goes_back(void **state)
 {
@@ -530,6 +603,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_server_of_older_transactions_is_read_from_the_start),
+        CASE(what_goes_while_it_is_read_is_no_damage),
+        CASE(who_reads_rows_holds_up_who_detaches),
         CASE(on_a_new_connection_following_goes_back),
         CASE(a_mark_that_is_gone_is_made_anew),
         CASE(what_ends_while_it_is_read_again_stays_so),
