@@ -300,7 +300,7 @@ def until_taken(server, level):
 def fill(server, messages, number, *where, recipients=100_000):
     if messages > 0:
         result = cload(server.port, messages, 50, 300, "-r", recipients, "-p", "-b", number, *where,
-                       seconds=1800)
+                       seconds=7200)
         assert result["acknowledged"] == messages, result
 
 
