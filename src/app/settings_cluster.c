@@ -5,6 +5,9 @@
  */
 #include "app/settings_internal.h"
 #include "cluster/balance.h"
+#include "sys/database.h"
+
+#include <stdio.h>
 
 static const char *const role_words = "node|hub|gateway";
 
@@ -52,25 +55,30 @@ struct slice settings_first_label(struct settings *settings, struct slice hostna
     return label != NULL ? slice_make(label, length) : SLICE_EMPTY;
 }
 
-static void check_database(struct settings *settings, const struct block *block,
-                           struct slice database)
+static void check_database(struct settings *settings, struct place at, struct slice database)
 {
-    static const char *const ours[] = {"target_session_attrs", "application_name", "password"};
-    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
-        struct slice word = slice_from_text(ours[i]);
-        for (size_t at = 0; at + word.length <= database.length; at++) {
-            bool begins = at == 0 || database.data[at - 1] == ' ' || database.data[at - 1] == '?' ||
-                          database.data[at - 1] == '&';
-            if (begins && slice_equal(slice_take(slice_skip(database, at), word.length), word)) {
-                settings_complain(settings, block->at, "database: %s %s", ours[i],
-                                  i < 2 ? "is set by the program"
-                                        : "stands in a file: database-password-file");
-            }
-        }
-    }
+    static const char *const ours[] = {"target_session_attrs", "application_name", "password",
+                                       NULL};
+    char text[CLUSTER_DATABASE_MAX + 1], problem[DATABASE_ERROR_SIZE];
+    unsigned set;
     if (database.length > CLUSTER_DATABASE_MAX || slice_find(database, 0) != database.length) {
-        settings_complain(settings, block->at, "database: is longer than %d, or has a NUL",
+        settings_complain(settings, at, "database: is longer than %d, or has a NUL",
                           CLUSTER_DATABASE_MAX);
+        return;
+    }
+    if (settings->sealed) {
+        return; /* who reads the files has looked: others have no libpq */
+    }
+    snprintf(text, sizeof(text), "%.*s", SLICE_PRINT(database));
+    if (!database_check_conninfo(text, ours, &set, problem)) {
+        settings_complain(settings, at, "database: %s", problem);
+    }
+    for (size_t i = 0; ours[i] != NULL; i++) {
+        if ((set & 1u << i) != 0) {
+            settings_complain(settings, at, "database: %s %s", ours[i],
+                              i < 2 ? "is set by the program"
+                                    : "stands in a file: database-password-file");
+        }
     }
 }
 
@@ -131,7 +139,10 @@ void settings_cluster(struct settings *settings, const struct entry **entries)
         return;
     }
     settings_fill(settings, BLOCK_CLUSTER, block, &settings->config, entries);
-    check_database(settings, block, cluster->database);
+    const struct entry *database = settings_entry(entries, BLOCK_CLUSTER, "database");
+    if (database != NULL && cluster->database.length > 0) {
+        check_database(settings, database->at, cluster->database);
+    }
     fill_roles(settings, settings_entry(entries, BLOCK_CLUSTER, "role"), cluster);
     if (cluster->name.length == 0) {
         cluster->name = settings_first_label(settings, settings->config.hostname);

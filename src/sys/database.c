@@ -12,7 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static const char *open_library(struct database_calls *calls)
+const char *database_open_library(struct database_calls *calls)
 {
     /* It stays open: neither it nor OpenSSL lets itself be closed in full. */
     void *handle = dlopen("libpq.so.5", RTLD_NOW | RTLD_LOCAL);
@@ -32,7 +32,7 @@ static const char *open_library(struct database_calls *calls)
 const char *database_load_library(void)
 {
     struct database_calls calls;
-    return open_library(&calls);
+    return database_open_library(&calls);
 }
 
 static char *copy_text(struct slice text)
@@ -53,7 +53,7 @@ struct database *database_new(const struct database_settings *settings)
     if (database == NULL) {
         return NULL;
     }
-    database->trouble = open_library(&database->calls);
+    database->trouble = database_open_library(&database->calls);
     database->conninfo = copy_text(settings->conninfo);
     database->password = copy_text(settings->password);
     database->name = copy_text(settings->name);

@@ -54,6 +54,11 @@ struct database_settings {
 
 /* Opens libpq for good: before a process gives up opening libraries. NULL, or what is wrong. */
 const char *database_load_library(void);
+/* Whether libpq takes that for an address, without asking anybody. False: ret_problem says why not,
+ * in its words, but for what it quotes, which may be a password. ret_set has a bit for each of
+ * `options` (NULL ends them) that it sets. Where libpq is missing all is well. */
+bool database_check_conninfo(const char *conninfo, const char *const *options, unsigned *ret_set,
+                             char ret_problem[DATABASE_ERROR_SIZE]);
 /* Opens libpq, so before the process confines itself. NULL: memory. Copies. */
 struct database *database_new(const struct database_settings *settings);
 void database_free(struct database *database); /* NULL is allowed */

@@ -138,6 +138,27 @@ static bool split(char *list, const char *ret_parts[DATABASE_HOSTS_MAX], size_t 
     return true;
 }
 
+/* What libpq says of a conninfo. What it quotes may be a password, or a piece of one. */
+static void describe(const char *why, bool names, char ret_problem[DATABASE_ERROR_SIZE])
+{
+    static const char *const naming[] = {"invalid connection option \"",
+                                         "invalid URI query parameter: \""};
+    const char *first = strchr(why, '"'), *last = strrchr(why, '"');
+    bool is_name = false;
+    for (size_t i = 0; i < 2 && first != NULL; i++) {
+        size_t length = strlen(naming[i]);
+        is_name |= strncmp(why, naming[i], length) == 0 &&
+                   why + length + strspn(why + length, "abcdefghijklmnopqrstuvwxyz_") == last;
+    }
+    size_t end = strcspn(why, "\n");
+    if (first == NULL || last >= why + end || (is_name && names)) {
+        snprintf(ret_problem, DATABASE_ERROR_SIZE, "%.*s", (int)end, why);
+    } else {
+        snprintf(ret_problem, DATABASE_ERROR_SIZE, "%.*s...%.*s", (int)(first - why), why,
+                 (int)(why + end - last - 1), last + 1);
+    }
+}
+
 struct hosts {
     char *texts[3]; /* names, addresses, ports: owned */
     const char *parts[3][DATABASE_HOSTS_MAX];
@@ -342,6 +363,9 @@ connect_hosts(struct database *database, const PQconninfoOption *options, const 
     return database->calls.PQsetnonblocking(won, 1) == 0 ? DATABASE_DONE : database_lack(database);
 }
 
+static const char hosts_problem[] = "hosts, addresses and ports don't match, or are more than 16";
+_Static_assert(DATABASE_HOSTS_MAX == 16, "as they are told");
+
 static enum database_outcome connect_by(struct database *database, const PQconninfoOption *options)
 {
     const char *password = option(options, "password");
@@ -354,7 +378,7 @@ static enum database_outcome connect_by(struct database *database, const PQconni
     if (hosts_make(options, &hosts)) {
         outcome = connect_hosts(database, options, &hosts);
     } else {
-        database_keep_error(database, "", "conninfo: hosts, addresses and ports don't match");
+        database_keep_error(database, "", hosts_problem);
     }
     hosts_done(&hosts);
     return outcome;
@@ -372,12 +396,46 @@ enum database_outcome database_connect(struct database *database)
     char *why = NULL;
     PQconninfoOption *options = database->calls.PQconninfoParse(database->conninfo, &why);
     if (options == NULL) {
-        /* libpq's own text quotes what may be a password. */
-        database_keep_error(database, "", "its address is not in libpq's language");
+        char problem[DATABASE_ERROR_SIZE] = "";
+        if (why != NULL) {
+            describe(why, false, problem);
+        }
+        database_keep_error(database, "", problem);
         database->calls.PQfreemem(why);
         return why != NULL ? DATABASE_REFUSED : DATABASE_MEMORY;
     }
     enum database_outcome outcome = connect_by(database, options);
     database->calls.PQconninfoFree(options);
     return outcome;
+}
+
+bool database_check_conninfo(const char *conninfo, const char *const *options, unsigned *ret_set,
+                             char ret_problem[DATABASE_ERROR_SIZE])
+{
+    struct database_calls calls;
+    char *why = NULL;
+    *ret_set = 0;
+    if (database_open_library(&calls) != NULL) {
+        return true; /* who connects will say so */
+    }
+    PQconninfoOption *parsed = calls.PQconninfoParse(conninfo, &why);
+    if (parsed == NULL) {
+        /* Who wrote it reads this; and where no word of a password stands, an option is none. */
+        describe(why != NULL ? why : "out of memory", strstr(conninfo, "password") == NULL,
+                 ret_problem);
+        calls.PQfreemem(why);
+        return false;
+    }
+    for (size_t i = 0; options[i] != NULL; i++) {
+        const char *value = option(parsed, options[i]);
+        *ret_set |= value != NULL && value[0] != '\0' ? 1u << i : 0;
+    }
+    struct hosts hosts;
+    bool good = hosts_make(parsed, &hosts);
+    if (!good) {
+        snprintf(ret_problem, DATABASE_ERROR_SIZE, "%s", hosts_problem);
+    }
+    hosts_done(&hosts);
+    calls.PQconninfoFree(parsed);
+    return good;
 }

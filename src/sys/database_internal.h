@@ -105,6 +105,9 @@ void database_state_in(const char *text, char ret_state[6]);
 
 /* ---- database.c ------------------------------------------------------------------------------ */
 
+/* NULL, or what is wrong. */
+const char *database_open_library(struct database_calls *calls);
+
 /* Closes, keeps error and state, says DATABASE_LOST. */
 enum database_outcome database_lose(struct database *database, const char *text);
 /* Out of memory of ours: closes. */
