@@ -62,7 +62,8 @@ def wait_for_lanes(daemon, *names, least=1):
     """Each of them owns some, and nobody else any."""
     def so():
         rows = nodes(daemon)
-        return all((row["lanes"] >= least) == (name in names) for name, row in rows.items())
+        return set(names) <= set(rows) and all((row["lanes"] >= least) == (name in names)
+                                               for name, row in rows.items())
     wait_for(so, 60, what=f"lanes at {names}")
 
 
