@@ -386,9 +386,7 @@ static void exchange_done(void *context)
 
 /* ---- hearing -------------------------------------------------------------------------------- */
 
-static const char WAITS_FOR[] =
-    "SELECT 1 FROM holdfast.requests WHERE target = $1 AND served IS NULL"
-    " AND made > clock_timestamp() - interval '5 s' LIMIT 1";
+static const char WAITS_FOR[] = "SELECT 1 FROM holdfast.requests WHERE " POST_IS_FOR_US " LIMIT 1";
 
 static void hear_run(void *context)
 {

@@ -18,11 +18,8 @@ static const char END[] = "WITH gone AS (DELETE FROM holdfast.requests WHERE id 
                           " DELETE FROM holdfast.answers WHERE request = ANY($1)";
 static const char TAKE[] =
     "UPDATE holdfast.requests SET served = clock_timestamp() WHERE served IS NULL AND id IN"
-    " (SELECT id FROM holdfast.requests WHERE target = $1 AND served IS NULL"
-    "  AND octet_length(body) <= 2097152"
-    "  AND made > clock_timestamp() - interval '5 s' ORDER BY made LIMIT $2)"
+    " (SELECT id FROM holdfast.requests WHERE " POST_IS_FOR_US " ORDER BY made LIMIT $2)"
     " RETURNING id, asker, privileged, body";
-_Static_assert(POST_BODY_MAX == 2097152, "no longer one is read");
 #define SILENT_MS(COLUMN)                                                                          \
     "coalesce((extract(epoch FROM clock_timestamp() - " COLUMN ") * 1000)::bigint, 0)"
 #define WAITED "id, served IS NOT NULL, " SILENT_MS("served")

@@ -13,6 +13,13 @@ enum {
     POST_NOTIFY_MAX = POST_CALLS_MAX + POST_SERVED_MAX,
 };
 
+/* Of a row of holdfast.requests, with $1 our number. What is longer nobody of ours has written, and
+ * nobody reads. */
+#define POST_IS_FOR_US                                                                             \
+    "target = $1 AND served IS NULL AND octet_length(body) <= 2097152"                             \
+    " AND made > clock_timestamp() - interval '5 s'"
+_Static_assert(POST_BODY_MAX == 2097152 && POST_TAKEN_MS == 5000, "as it says");
+
 struct post_request {
     struct message_id id;
     int node;

@@ -72,6 +72,19 @@ def test_a_request_that_is_too_long_is_not_read(three, database):
     assert database.sql("SELECT served IS NULL FROM holdfast.requests WHERE asker = 0") == ["t"]
 
 
+def test_nobody_looks_for_a_request_that_is_too_long(member, database):
+    """It would be found there, and not taken, each second for as long as requests are taken."""
+    wait_for_states(member("n1"), n1="up")
+    database.sql("INSERT INTO holdfast.requests (id, asker, target, privileged, body)"
+                 " SELECT gen_random_uuid(), 0, number, false, convert_to(repeat('x', 3 << 20), 'UTF8')"
+                 " FROM holdfast.nodes")
+    wait_for(lambda: database.sql("SELECT made < clock_timestamp() - interval '5 s'"
+                                  " FROM holdfast.requests") == ["t"], LONG, what="its end")
+    assert database.sql("SELECT query FROM pg_stat_activity"
+                        " WHERE query LIKE '%FROM holdfast.answers a WHERE a.request = id%'"
+                        " AND pid <> pg_backend_pid()") == []
+
+
 def test_each_member_lists_all_that_waits(three):
     send_to_all(three)
     lists = [daemon.queue() for daemon in three]
