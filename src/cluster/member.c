@@ -312,8 +312,9 @@ static bool may_join(struct member *member)
     bool is_us = id_equal(found->instance, settings->instance);
     if (found->removed && is_us) {
         snprintf(text, sizeof(text),
-                 "node %.*s was removed from the cluster; node undrain lets it in again",
-                 SLICE_PRINT(settings->name));
+                 "node %.*s was removed from the cluster; holdfast node undrain %.*s lets it in "
+                 "again",
+                 SLICE_PRINT(settings->name), SLICE_PRINT(settings->name));
         refuse(member, text);
         return false;
     }

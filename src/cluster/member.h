@@ -163,6 +163,8 @@ struct member_node {
 bool member_node_at(const struct member *member, size_t i, struct member_node *ret_node);
 /* How long ago that was; -1: nothing has been read. */
 int64_t member_age_ms(const struct member *member);
+/* Why this node is not let in, for people; empty: nobody says no. */
+const char *member_refusal(const struct member *member);
 /* The name of the node that owns the share of this name, as last read; empty: nobody, or it is not
  * there yet. Good until the loop goes on. */
 struct slice member_owner_of(const struct member *member, struct slice share);

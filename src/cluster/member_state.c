@@ -61,6 +61,11 @@ int64_t member_age_ms(const struct member *member)
     return member->view_ms == 0 ? -1 : clock_steady_ms() - member->view_ms;
 }
 
+const char *member_refusal(const struct member *member)
+{
+    return member->refused;
+}
+
 bool member_node_at(const struct member *member, size_t i, struct member_node *ret_node)
 {
     if (member == NULL || i >= member->view.member_count) {

@@ -188,9 +188,12 @@ enum control_step node_list_step(struct control_request *request)
         control_row(request, node_row(core, &node));
         count++;
     }
-    return count > 0 ? STEP_END
-                     : control_fail(request, CONTROL_NOTHING_MATCHED,
-                                    "nothing has been read of the cluster yet");
+    if (count > 0) {
+        return STEP_END;
+    }
+    const char *refusal = member != NULL ? member_refusal(member) : "";
+    return control_fail(request, CONTROL_NOTHING_MATCHED,
+                        refusal[0] != '\0' ? refusal : "nothing has been read of the cluster yet");
 }
 
 /* ---- changing ---------------------------------------------------------------------------------

@@ -215,6 +215,12 @@ def test_a_node_is_drained_under_traffic(member, hop):
     wait_for(lambda: n1.tool("node", "remove", "n2", check=False).returncode == 0, 60,
              what="n2 removed")
     wait_for(lambda: list(nodes(n1)) == ["n1"], 60, what="n1 alone")
+    # It is started all the same, and says what has become of it and what to do.
+    n2.start()
+    wait_for(lambda: "node n2 was removed from the cluster; holdfast node undrain n2 lets it in again"
+             in n2.tool("node", "list", check=False).stderr, 60, what="n2's word")
+    n2.tool("node", "undrain", "n2")
+    wait_for_states(n1, n1="up", n2="up")
 
 
 def test_who_dies_as_leader_is_told_of(member):
