@@ -5,6 +5,7 @@
  */
 #include "app/settings_internal.h"
 
+#include <assert.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -136,6 +137,7 @@ static void check_text(struct settings *settings, const struct setting *setting,
                           why);
         return;
     }
+    assert(setting->width == sizeof(value->text));
     memcpy((uint8_t *)target + setting->offset, &value->text, sizeof(value->text));
 }
 

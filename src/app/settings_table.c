@@ -396,7 +396,7 @@ const struct setting settings_table[] = {
     {"nodes", SETTING_MEMBERS, .block = BLOCK_DOMAIN, .otherwise = "any",
      .text = "In a cluster: the nodes that hand its mail over; others do only while none of these is "
              "up. Of several each has its part of the recipients."},
-    {"site", SETTING_TEXT, .block = BLOCK_DOMAIN, .otherwise = "any",
+    {"site", SETTING_TEXT, DOMAIN(share_group), .otherwise = "any",
      .text = "In a cluster: the site whose nodes hand its mail over; others do only while none of "
              "these is up. Not with nodes."},
     {"split", SETTING_SWITCH, DOMAIN(split), .fallback = "no",

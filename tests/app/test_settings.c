@@ -726,6 +726,31 @@ static int leave(void **state)
     return chdir("/") != 0 || rmdir(directory) != 0;
 }
 
+static void a_domain_of_a_site_is_a_domain_like_others(void **state)
+{
+    (void)state;
+    struct settings *settings =
+        read_text("hostname = mx2.example.net\nlisten mx { address = 127.0.0.1 }\n"
+                  "server m1 { address = a }\n"
+                  "domain a.example { deliver-to = m1 }\n"
+                  "domain b.example { deliver-to = m1  nodes = {n2, n1} }\n"
+                  "domain c.example { deliver-to = m1  site = oslo }\n",
+                  "");
+    static const char *const groups[] = {"", "n1,n2", "site=oslo"};
+    const struct relay_config *config = &settings_config(settings)->relay;
+    assert_int_equal(config->route_count, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct route_config *route = &config->routes[i];
+        char name[] = {(char)('a' + i), '.', 'e', 'x', 'a', 'm', 'p', 'l', 'e', '\0'};
+        assert_int_equal(route->kind, ROUTE_DOMAIN);
+        assert_true(is(route->name, name));
+        assert_int_equal(route->domain_count, 1);
+        assert_true(is(route->domains[0].name, name));
+        assert_true(is(route->share_group, groups[i]));
+    }
+    settings_free(settings);
+}
+
 static void mx_stands_where_it_is_written(void **state)
 {
     (void)state;
@@ -806,6 +831,7 @@ int main(void)
         cmocka_unit_test(a_hundred_thousand_domains),
         cmocka_unit_test(manual_names_every_key),
         cmocka_unit_test(mx_stands_where_it_is_written),
+        cmocka_unit_test(a_domain_of_a_site_is_a_domain_like_others),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }
