@@ -24,7 +24,8 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 from cluster.bed import Bed  # noqa: E402 (the path above comes first)
 from cluster.databases import why_no_databases  # noqa: E402
-from cluster.drill import Drill, fault_of_leader, faults_of_databases, faults_of_nodes  # noqa: E402
+from cluster.drill import (Drill, fault_of_leader, faults_of_databases,  # noqa: E402
+                           faults_of_nodes, only)
 from cluster.ledger import Ledger  # noqa: E402
 from daemon import program  # noqa: E402
 from load import settle  # noqa: E402
@@ -112,6 +113,8 @@ def drill(bed, place, arguments):
         faults = [fault_of_leader(bed.databases)] if arguments.failover else \
             faults_of_nodes(bed.hosts, bed.nodes, bed.database_names, bed.told) + \
             faults_of_databases(bed.hosts, bed.databases)
+        if arguments.only:
+            faults = only(faults, arguments.only.split(","))
         ledger.send([node.address() for node in bed.nodes], connections=8, rate=arguments.rate,
                     patience=20, inside=bed.hosts["clients"].inside)
         run = Drill(ledger, faults, arguments.seed, say)
@@ -152,6 +155,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="what is broken, and when")
     parser.add_argument("--failover", action="store_true",
                         help="break nothing but the database that leads, each time")
+    parser.add_argument("--only", metavar="NAME,...", help="break nothing but these components, or "
+                        "in these ways: n1, frozen, 'cut off' and what begins so")
     parser.add_argument("--json", metavar="FILE", help="the drill's report for programs")
     parser.add_argument("--keep", action="store_true", help="keep logs and data when it ends; they are kept anyway when it went wrong")
     arguments = parser.parse_args()

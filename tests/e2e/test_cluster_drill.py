@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from cluster.drill import Drill, Fault, faults_of_nodes
+from cluster.drill import Drill, Fault, faults_of_nodes, only
 from cluster.hosts import Hosts, why_no_hosts
 from cluster.ledger import Ledger
 from cluster.nodes import Node
@@ -42,6 +42,16 @@ def test_the_same_seed_breaks_the_same(ledger):
     assert done[0] == done[1] != done[2]
     assert len(done[0]) == 40 and {name for name, _ in done[0]} == set("abc")
     assert [what for _, what in done[0][1::2]] == ["restored"] * 20
+
+
+def test_a_drill_of_some_faults_only():
+    def named(*names):
+        return [(fault.component, fault.what) for fault in only(faults([], "ab"), names)]
+    assert named("a") == [("a", "killed"), ("a", "cut")]
+    assert named("cu") == [("a", "cut"), ("b", "cut")]
+    assert named("cut", "a") == [("a", "killed"), ("a", "cut"), ("b", "cut")]
+    with pytest.raises(ValueError, match="called frozen; there are: a, b, cut, killed"):
+        named("a", "frozen")
 
 
 def test_who_does_not_come_back_fails_the_drill(ledger):

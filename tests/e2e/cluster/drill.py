@@ -118,6 +118,19 @@ def fault_of_leader(databases):
     return Fault("the database that leads", "kill -9", kill, lambda: killed[-1].start())
 
 
+def only(faults, names):
+    """Those of these components, or that are called or begin so ("n1", "frozen", "cut off")."""
+    unknown = [name for name in names if not any(is_called(fault, name) for fault in faults)]
+    if unknown:
+        known = sorted({fault.component for fault in faults} | {fault.what for fault in faults})
+        raise ValueError(f"no fault is called {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [fault for fault in faults if any(is_called(fault, name) for name in names)]
+
+
+def is_called(fault, name):
+    return fault.component == name or fault.what.startswith(name)
+
+
 class Drill:
     def __init__(self, ledger, faults, seed, say=None):
         self.ledger = ledger
