@@ -535,6 +535,11 @@ void relay_lease(struct relay *relay, bool is_held, struct relay_time now)
     relay_begin(relay, now);
     if (is_held && !relay->leased) {
         touch_servers(relay);
+        int64_t since_ms = relay->older_due_since_ms;
+        int64_t from_ms = since_ms > relay->lapsed_ms ? since_ms : relay->lapsed_ms;
+        relay->older_due_since_ms += now.steady_ms - from_ms; /* nobody could bring it */
+    } else if (!is_held && relay->leased) {
+        relay->lapsed_ms = now.steady_ms;
     }
     relay->leased = is_held;
     relay_settle(relay);

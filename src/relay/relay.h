@@ -238,8 +238,9 @@ void relay_lease(struct relay *relay, bool is_held, struct relay_time now);
 bool relay_lease_is_held(const struct relay *relay);
 /* Somebody else may yet bring mail that was accepted before that (Unix ms): what was accepted later
  * is not sent now, however it came here, until this is said with a later time, or until the
- * order-patience of its route has passed since such mail was first said to be due. INT64_MAX, as at
- * the start: nothing is due. To be said again now and then, for it has no timer. */
+ * order-patience of its route has passed since such mail was first said to be due, without the time
+ * in which the lease was not held. INT64_MAX, as at the start: nothing is due. To be said again now
+ * and then, for it has no timer. */
 void relay_older_due(struct relay *relay, int64_t accepted_ms, struct relay_time now);
 
 /* The results of `job` are durable; its session may take the next dot. */

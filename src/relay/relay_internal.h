@@ -513,8 +513,9 @@ struct relay {
     uint64_t random;
     bool started;
     bool leased;                /* it may send */
+    int64_t lapsed_ms;          /* steady: since when it may not */
     int64_t older_due_ms;       /* relay_older_due(); by the wall */
-    int64_t older_due_since_ms; /* steady; meaningless without */
+    int64_t older_due_since_ms; /* steady, less the time without a lease; meaningless without */
     bool gathers;               /* several inputs in a row: nothing is sent in between */
     bool more;                  /* work is left that did not fit one call */
     bool drained;               /* a lane's drain may have ended */

@@ -946,6 +946,49 @@ static void patience_ends_the_wait(void **state)
     world_close(&world);
 }
 
+/* While the database is away nobody can bring anything. */
+static void without_the_lease_no_patience_runs_out(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t accepted_ms = world.now.wall_ms;
+    due(accepted_ms - 1000);
+    add_accepted(1, "ann@one.example", accepted_ms);
+    world.now.steady_ms += 10000;
+    relay_lease(world.relay, false, world.now);
+    world.now.steady_ms += 60000;
+    relay_lease(world.relay, true, world.now);
+    world.now.steady_ms += 19999;
+    due(accepted_ms - 1000);
+    assert_int_equal(deliver_one(), 0);
+    world.now.steady_ms++;
+    due(accepted_ms - 1000);
+    assert_int_equal(deliver_one(), 1);
+    world_close(&world);
+}
+
+static void what_is_due_since_the_lease_lapsed_has_all_patience(void **state)
+{
+    (void)state;
+    start();
+    world_up(&world, 0);
+    int64_t accepted_ms = world.now.wall_ms;
+    relay_lease(world.relay, false, world.now);
+    add_accepted(1, "ann@one.example", accepted_ms);
+    world.now.steady_ms += 10000;
+    due(accepted_ms - 1000);
+    world.now.steady_ms += 60000;
+    relay_lease(world.relay, true, world.now);
+    world.now.steady_ms += 29999;
+    due(accepted_ms - 1000);
+    assert_int_equal(deliver_one(), 0);
+    world.now.steady_ms++;
+    due(accepted_ms - 1000);
+    assert_int_equal(deliver_one(), 1);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -982,6 +1025,8 @@ int main(void)
         cmocka_unit_test(a_lane_that_waits_stops_no_other),
         cmocka_unit_test(what_would_follow_on_its_connection_waits_too),
         cmocka_unit_test(patience_ends_the_wait),
+        cmocka_unit_test(without_the_lease_no_patience_runs_out),
+        cmocka_unit_test(what_is_due_since_the_lease_lapsed_has_all_patience),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
