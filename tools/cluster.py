@@ -28,7 +28,6 @@ from cluster.drill import (Drill, fault_of_leader, faults_of_databases,  # noqa:
                            faults_of_nodes, only)
 from cluster.ledger import Ledger  # noqa: E402
 from daemon import program  # noqa: E402
-from load import settle  # noqa: E402
 from sink import Sink  # noqa: E402
 
 
@@ -120,30 +119,17 @@ def drill(bed, place, arguments):
         run = Drill(ledger, faults, arguments.seed, say)
         run.run(arguments.minutes * 60, arguments.every)
         say("\nWaiting for what is under way.")
-        ledger.stop()
-        stuck = [text for node in bed.nodes if (text := settled(node))]
-        ledger.settle(60)
+        run.finish(bed.nodes)
         report = run.report()
         say("\n" + report.text())
-        for text in stuck:
-            say(text)
-        verdict = ledger.verdict()
+        verdict = report.verdict
         for number, _ in (verdict.lost + verdict.doubled_wrongly + verdict.out_of_order)[:3]:
             say("\n" + ledger.story(number, bed.nodes))
         if arguments.json:
             pathlib.Path(arguments.json).write_text(json.dumps(report.as_json(), indent=1))
-        return 1 if report.wrong or stuck else 0
+        return 1 if report.wrong else 0
     finally:
         ledger.end()
-
-
-def settled(node, seconds=120):
-    """What is wrong: this node has mail still."""
-    try:
-        settle(node, seconds)
-    except AssertionError as error:
-        return f"{node.host.name}: {error}\n{node.tool('status', check=False).stdout}"
-    return None
 
 
 def main():

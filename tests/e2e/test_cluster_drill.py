@@ -4,6 +4,8 @@ says what came of the mail. Here with nodes that share nothing."""
 
 import json
 import os
+import subprocess
+import time
 
 import pytest
 
@@ -11,7 +13,6 @@ from cluster.drill import Drill, Fault, faults_of_nodes, only
 from cluster.hosts import Hosts, why_no_hosts
 from cluster.ledger import Ledger
 from cluster.nodes import Node
-from load import settle
 from peers import wait_for
 
 no_hosts = why_no_hosts()
@@ -65,6 +66,35 @@ def test_who_does_not_come_back_fails_the_drill(ledger):
         report.check()
 
 
+def test_what_cannot_be_broken_ends_no_drill(ledger):
+    def begin():
+        raise AssertionError("no database leads")
+    drill = Drill(ledger, [Fault("a", "killed", begin)], SEED, say=lambda _: None)
+    drill.run(0.1, 0.02)
+    report = drill.report()
+    assert len(drill.broken) == 5 and set(report.wrong["not_restored"]) == {"a"}
+    assert "no database leads" in drill.broken[0].error
+
+
+class Silent:
+    """A node that answers nothing."""
+
+    def __init__(self, place):
+        self.root = place / "n1" / "holdfast"
+
+    def tool(self, *words, check, seconds):
+        raise subprocess.TimeoutExpired(words, seconds)
+
+
+def test_the_end_is_bounded_and_says_what_the_nodes_say(place, ledger):
+    drill = Drill(ledger, [], SEED, say=lambda _: None)
+    drill.began = time.monotonic()
+    drill.finish([Silent(place)], seconds=0.3)
+    report = drill.report()
+    assert set(report.wrong) == {"not_empty"} and report.as_json()["end_seconds"] is None
+    assert "n1" in report.text() and "status: no answer" in report.text()
+
+
 @pytest.mark.skipif(no_hosts is not None, reason=str(no_hosts))
 def test_a_drill_of_two_nodes(place, ledger):
     """Each fault of a node once and again; what was acknowledged arrives."""
@@ -87,10 +117,7 @@ def test_a_drill_of_two_nodes(place, ledger):
                 seen = ledger.acknowledged()
                 wait_for(lambda: ledger.acknowledged() > seen + 30, what="30 messages more")
                 drill.restore()
-            ledger.stop()
-            for node in nodes:
-                settle(node, 120)
-            ledger.settle()
+            drill.finish(nodes)
             report = drill.report()
             print(report.text())
             report.check()

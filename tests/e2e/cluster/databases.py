@@ -202,7 +202,9 @@ class Databases:
         self.strict = len(names) > 2 if strict is None else strict
         self.parameters = {"max_connections": 60, "shared_buffers": "32MB", "min_wal_size": "32MB",
                            "wal_keep_size": "64MB", "dynamic_shared_memory_type": "sysv",
-                           "max_wal_senders": 8, **(parameters or {})}
+                           "max_wal_senders": 8,
+                           # A follower comes to a new leader at once, not 5 s later.
+                           "wal_retrieve_retry_interval": "500ms", **(parameters or {})}
         members = [hosts[name] for name in etcd or names]
         self.etcd = [Etcd(host, members) for host in members]
         self.all = [Database(self, hosts[name], (small or {}).get(name)) for name in names]

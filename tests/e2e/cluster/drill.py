@@ -4,7 +4,7 @@
     drill = Drill(ledger, faults_of_nodes(hosts, nodes) + faults_of_databases(hosts, all), seed)
     drill.run(seconds=1800, every=20)      # the ledger's clients are sending
     drill.restore()
-    ledger.stop(); ledger.settle()
+    drill.finish(nodes)
     report = drill.report()                # .text() for people, .as_json(), .check()
 
 Which component, how, and for how long comes from the seed. One thing is broken at a time: it is
@@ -12,13 +12,17 @@ whole again before the next one's turn, though what it did to others may not be.
 """
 
 import dataclasses
+import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 from functools import partial
+
+from daemon import is_empty
 
 
 @dataclasses.dataclass
@@ -44,6 +48,7 @@ class Broken:
 
 HOUR = 3600  # seconds
 TOLD_SECONDS = 30  # so long who was away gets to tell the others
+ASK_SECONDS = 20   # so long a node gets to answer
 
 
 def faults_of_nodes(hosts, nodes, databases=(), told=None):
@@ -142,6 +147,9 @@ class Drill:
         self.standing = None  # the fault that has begun and not ended, and since when
         self.began = None
         self.waiters = []
+        self.ended = None     # when no more was sent
+        self.end_seconds = None  # from then until all had come and no node had mail
+        self.stuck = []       # what each node says, if that did not come
 
     def now(self):
         return round(time.monotonic() - self.began, 2)
@@ -171,7 +179,15 @@ class Drill:
         self.broken.append(Broken(fault.component, fault.what, self.now()))
         self.tell(f"{fault.component}: {fault.what}")
         self.standing = fault, time.time()
-        fault.begin()
+        try:
+            fault.begin()
+        except Exception as error:
+            self.fail("cannot be broken", error)
+
+    def fail(self, what, error):
+        """The drill goes on, and the report has it."""
+        self.broken[-1].error = f"{what}: {error!r}"[:500]
+        self.tell(f"{self.broken[-1].component}: {self.broken[-1].error}")
 
     def restore(self):
         """What is broken is made whole again."""
@@ -181,9 +197,8 @@ class Drill:
         try:
             if fault.end is not None:
                 fault.end()
-        except Exception as error:  # the drill goes on, and the report has it
-            self.broken[-1].error = f"{error!r}"[:500]
-            self.tell(f"{fault.component}: does not come back: {error!r}")
+        except Exception as error:
+            self.fail("does not come back", error)
         self.broken[-1].until = self.now()
         self.tell(f"{fault.component}: again without fault")
         if fault.server is not None:
@@ -206,25 +221,74 @@ class Drill:
         self.ledger.note("drill", "-", text)
         self.say(f"{self.now():8.1f} s  {text}; acknowledged {self.ledger.acknowledged()}")
 
+    def finish(self, nodes, seconds=180):
+        """No more mail; what is under way gets so long to arrive."""
+        self.ended = time.monotonic()
+        until = self.ended + seconds
+        self.ledger.stop(seconds / 3)
+        while self.ledger.missing() or not all(has_ended(node) for node in nodes):
+            if time.monotonic() > until:
+                self.stuck = [what_it_says(node) for node in nodes]
+                return
+            time.sleep(0.2)
+        self.end_seconds = round(time.monotonic() - self.ended, 2)
+
     def report(self):
         for waiter in self.waiters:
-            waiter.join()
-        return Report(self.seed, self.now(), self.broken, self.ledger.verdict())
+            waiter.join(2 * TOLD_SECONDS)
+        return Report(self, self.ledger.verdict())
+
+
+def ask(node, *words):
+    """What it answers; None: nothing in time."""
+    try:
+        return node.tool(*words, check=False, seconds=ASK_SECONDS).stdout
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def has_ended(node):
+    """It has no mail; what is held after three doubts is released by hand."""
+    try:
+        status = json.loads(ask(node, "status", "--json") or "")
+    except ValueError:
+        return False
+    if status["queue"].get("held"):
+        ask(node, "queue", "release", "--all", "--local")
+    return is_empty(status)
+
+
+def what_it_says(node):
+    said = {words: ask(node, *words) for words in
+            (("status",), ("node", "list"), ("queue", "list", "--local"))}
+    return f"--- {node.root.parent.name} has mail still, or others wait for what it had\n" + "".join(
+        f"{' '.join(words)}: " + ("no answer\n" if text is None else "\n" + cut(text))
+        for words, text in said.items())
+
+
+def cut(text, lines=25):
+    rows = text.splitlines()
+    return "\n".join(rows[:lines] + ["..."] * (len(rows) > lines)) + "\n"
 
 
 class Report:
-    def __init__(self, seed, seconds, broken, verdict):
-        self.seed = seed
-        self.seconds = seconds
-        self.broken = broken
+    def __init__(self, drill, verdict):
+        self.seed = drill.seed
+        self.seconds = drill.now()
+        self.broken = drill.broken
+        self.end_seconds = drill.end_seconds
+        self.stuck = drill.stuck
         self.verdict = verdict
         self.wrong = verdict.wrong()
-        if dead := [b.component for b in broken if b.error]:
+        if dead := [b.component for b in drill.broken if b.error]:
             self.wrong["not_restored"] = dead
+        if drill.stuck:
+            self.wrong["not_empty"] = True
 
     def as_json(self):
         return {"seed": self.seed, "seconds": self.seconds, "passed": not self.wrong,
                 "wrong": self.wrong, "faults": [dataclasses.asdict(b) for b in self.broken],
+                "end_seconds": self.end_seconds, "stuck": self.stuck,
                 "mail": self.verdict.numbers()}
 
     def text(self):
@@ -238,7 +302,12 @@ class Report:
         ending = "Nothing acknowledged was lost, doubled without need, or out of order." \
             if not self.wrong else f"WRONG: {self.wrong}"
         return "\n".join([f"{len(self.broken)} faults in {self.seconds:.0f} s (seed {self.seed})",
-                          *rows, "", self.verdict.text(), "", ending])
+                          *rows, "", self.verdict.text(), *self.end(), "", ending, *self.stuck])
+
+    def end(self):
+        if self.end_seconds is None:
+            return []
+        return [f"{'end seconds':28} {self.end_seconds}"]
 
     def check(self):
         assert not self.wrong, self.text()

@@ -36,6 +36,7 @@ import json
 import random
 import re
 import statistics
+import subprocess
 import threading
 import time
 import zlib
@@ -295,7 +296,7 @@ class Ledger:
             connection.join(max(0, until - time.monotonic()))
         self.over.set()
         for connection in self.connections:
-            connection.join()
+            connection.join(max(1, until + connection.patience - time.monotonic()))
 
     def end(self):
         """However it went: nothing stays."""
@@ -338,8 +339,12 @@ class Ledger:
         lines = [line for line in self.path.read_text().splitlines()
                  if line.split(" ", 3)[2] == str(number)]
         for node in nodes:
-            traced = node.tool("trace", message_id(number, self.run), check=False)
-            lines += [f"--- {node.root.name}", *(traced.stdout + traced.stderr).splitlines()]
+            lines.append(f"--- {node.root.name}")
+            try:
+                traced = node.tool("trace", message_id(number, self.run), check=False, seconds=20)
+                lines += (traced.stdout + traced.stderr).splitlines()
+            except subprocess.TimeoutExpired:
+                lines.append("no answer")
         return "\n".join(lines)
 
 
