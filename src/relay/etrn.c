@@ -262,7 +262,7 @@ struct relay_etrn relay_etrn(struct relay *relay, struct slice domain, bool subd
         return answer;
     }
     if (!relay->started) {
-        answer.outcome = RELAY_ETRN_STARTED;
+        answer.outcome = RELAY_ETRN_LATER;
         return answer;
     }
     bool whole = look(&request, &tally);

@@ -21,8 +21,8 @@ enum relay_etrn_outcome {
     RELAY_ETRN_COUNTED,   /* `messages` wait or are under way */
     RELAY_ETRN_UNCOUNTED, /* some do; more are queued than one look takes in. Deferred ones among
                              the rest keep to their schedule */
-    RELAY_ETRN_STARTED,   /* what waits is not known: before relay_start(), or none was found and
-                             more are queued than one look takes in */
+    RELAY_ETRN_STARTED,   /* none was found, and more are queued than one look takes in */
+    RELAY_ETRN_LATER,     /* before relay_start(): asking does nothing, ask again */
     /* `messages` wait, and asking moves none of them: */
     RELAY_ETRN_HELD,      /* an operator holds some, and nothing else waits */
     RELAY_ETRN_REFUSED,   /* all are held since a server has refused them (R5) */

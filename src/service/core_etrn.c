@@ -21,6 +21,7 @@ static const char *outcome_text(enum relay_etrn_outcome outcome)
         [RELAY_ETRN_COUNTED] = "started",
         [RELAY_ETRN_UNCOUNTED] = "started, not counted",
         [RELAY_ETRN_STARTED] = "not counted",
+        [RELAY_ETRN_LATER] = "not started yet",
         [RELAY_ETRN_HELD] = "held by the operator",
         [RELAY_ETRN_REFUSED] = "held after refusals",
         [RELAY_ETRN_TAKEN_OUT] = "servers taken out by hand",

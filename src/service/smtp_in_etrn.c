@@ -85,6 +85,7 @@ bool etrn_take(struct smtp_in *in, struct reader *reader)
                  (unsigned long long)messages, why_not((enum relay_etrn_outcome)outcome));
         reply = (struct smtp_answer){458, "4.3.0", slice_from_text(text)};
         break;
+    case RELAY_ETRN_LATER:
     case RELAY_ETRN_OUTCOMES:
         break;
     }

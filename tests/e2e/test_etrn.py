@@ -30,7 +30,7 @@ def fetchmail(place, port, domain):
 
 
 def loaded(mx):
-    """The daemon, once it has read its journal: before, it says 250 and does not count."""
+    """The daemon, once it has read its journal: before, it says 458."""
     wait_for(lambda: not mx.status()["loading"], what="a queue that has been read")
     return mx
 
@@ -41,7 +41,7 @@ def test_fetchmail_starts_the_queue(holdfast, sink, place):
     """The server is up but has deferred: ETRN tries again now, not by the schedule."""
     m1 = sink()
     mx = loaded(holdfast(backup_mx(m1.port)))
-    # Until it may deliver, too, it does not count.
+    # Until it may deliver, too, it is 458.
     wait_for(lambda: "251" in fetchmail(place, mx.port, "example.com"), step=0.5,
              what="nothing that waits")
     m1.rule = lambda stage, session, argument: "450 4.2.0 Not yet" if stage == "RCPT" else None

@@ -778,6 +778,7 @@ static void etrn_is_answered_in_the_words_of_its_standard(void **state)
         [RELAY_ETRN_COUNTED] = "253 2.0.0 Ok, 42 pending messages",
         [RELAY_ETRN_UNCOUNTED] = "252 2.0.0 Ok, pending messages",
         [RELAY_ETRN_STARTED] = "250 2.0.0 Ok, queuing",
+        [RELAY_ETRN_LATER] = "458 4.3.0 Unable to queue messages, try again later",
         [RELAY_ETRN_HELD] = "458 4.3.0 Unable to queue messages: 42 held by the operator",
         [RELAY_ETRN_REFUSED] = "458 4.3.0 Unable to queue messages: 42 were refused before",
         [RELAY_ETRN_TAKEN_OUT] = "458 4.3.0 Unable to queue messages: 42 wait for servers that are",
