@@ -265,10 +265,8 @@ static void take_entries(struct settings *settings, enum setting_block block,
         }
         const struct entry **seen = &ret_entries[setting - settings_table];
         if (*seen != NULL) {
-            settings_complain(
-                settings, entry->at, "'%s' is given twice; first in line %u%s", setting->name,
-                (*seen)->at.line,
-                settings_elsewhere(settings, entry->at, settings_is_shared(settings, (*seen)->at)));
+            settings_complain(settings, entry->at, "'%s' is given twice; first in %s",
+                              setting->name, settings_line(settings, entry->at, (*seen)->at));
             continue;
         }
         *seen = entry;
@@ -583,8 +581,8 @@ const struct block *settings_only_block(struct settings *settings, enum setting_
             settings_complain(settings, block->at, "a %s block has no title", name);
         }
         if (only != NULL) {
-            settings_complain(settings, block->at, "%s is there twice; first in line %u", name,
-                              only->at.line);
+            settings_complain(settings, block->at, "%s is there twice; first in %s", name,
+                              settings_line(settings, block->at, only->at));
             continue;
         }
         only = block;

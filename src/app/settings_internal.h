@@ -148,10 +148,9 @@ bool settings_shared_file(struct settings *settings, struct slice path, unsigned
 bool settings_is_cluster_file(struct slice path);
 /* It stands in the cluster's settings, not in a file of this machine. */
 bool settings_is_shared(const struct settings *settings, struct place at);
-/* What follows "first in line N", said at `at`: nothing, or which text it is in if that is another
- * one. */
-const char *settings_elsewhere(const struct settings *settings, struct place at,
-                               bool first_is_shared);
+/* "line N" of `other`, for what is said at `at`; and of which text or file, if that is another one.
+ * Good while the tree is. */
+const char *settings_line(struct settings *settings, struct place at, struct place other);
 /* A version from the copy `name`, if it is there and good. ERROR_MISSING, ERROR_CORRUPT, or what
  * the system says. */
 enum error settings_take_copy(struct settings *settings, const char *name) MUST_CHECK;

@@ -8,12 +8,10 @@
 
 #include <stdlib.h>
 
-/* Beside the number of a line: a text has fewer lines. */
-#define SHARED_LINE (UINT32_C(1) << 31)
-
 struct names_slot {
     struct slice name;
     uint32_t number;
+    uint32_t source; /* with a line as number: names_once() */
 };
 
 static const struct hash_key key = {0x686f6c6466617374, 0x73657474696e6773};
@@ -69,7 +67,7 @@ uint32_t names_add(struct settings *settings, struct names *names, struct slice 
     if (slot->name.data != NULL) {
         return slot->number;
     }
-    *slot = (struct names_slot){name, number};
+    *slot = (struct names_slot){.name = name, .number = number};
     names->count++;
     return NO_INDEX;
 }
@@ -77,12 +75,16 @@ uint32_t names_add(struct settings *settings, struct names *names, struct slice 
 bool names_once(struct settings *settings, struct names *names, struct slice name, struct place at,
                 const char *what)
 {
-    bool shared = settings_is_shared(settings, at);
-    uint32_t known = names_add(settings, names, name, at.line | (shared ? SHARED_LINE : 0));
-    if (known != NO_INDEX) {
-        settings_complain(settings, at, "%s '%.*s' is there twice; first in line %u%s", what,
-                          SHOWN(name), known & ~SHARED_LINE,
-                          settings_elsewhere(settings, at, (known & SHARED_LINE) != 0));
+    uint32_t known = names_add(settings, names, name, at.line);
+    if (settings->out_of_memory) {
+        return true;
+    }
+    struct names_slot *slot = slot_of(names, name);
+    if (known == NO_INDEX) {
+        slot->source = at.source;
+    } else {
+        settings_complain(settings, at, "%s '%.*s' is there twice; first in %s", what, SHOWN(name),
+                          settings_line(settings, at, (struct place){slot->source, known}));
     }
     return known == NO_INDEX;
 }

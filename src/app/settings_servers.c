@@ -51,9 +51,8 @@ static uint32_t same_key(const struct servers *servers, struct slice name)
 static void take_exchangers(struct servers *servers, const struct block *block)
 {
     if (servers->exchangers != NULL) {
-        settings_complain(servers->settings, block->at,
-                          "server 'mx' is there twice; first in line %u",
-                          servers->exchangers->at.line);
+        settings_complain(servers->settings, block->at, "server 'mx' is there twice; first in %s",
+                          settings_line(servers->settings, block->at, servers->exchangers->at));
         return;
     }
     servers->exchangers = block;
@@ -83,11 +82,9 @@ static void collect(struct servers *servers, struct names *names)
         }
         uint32_t known = names_add(settings, names, name, servers->count);
         if (known != NO_INDEX) {
-            struct place first = servers->blocks[known]->at;
-            settings_complain(
-                settings, block->at, "server '%.*s' is there twice; first in line %u%s",
-                SHOWN(name), first.line,
-                settings_elsewhere(settings, block->at, settings_is_shared(settings, first)));
+            settings_complain(settings, block->at, "server '%.*s' is there twice; first in %s",
+                              SHOWN(name),
+                              settings_line(settings, block->at, servers->blocks[known]->at));
             continue;
         }
         if (servers->count == SETTINGS_SERVERS_MAX) {

@@ -46,12 +46,25 @@ bool settings_is_shared(const struct settings *settings, struct place at)
     return at.source < settings->source_count && settings->sources[at.source].shared;
 }
 
-const char *settings_elsewhere(const struct settings *settings, struct place at,
-                               bool first_is_shared)
+const char *settings_line(struct settings *settings, struct place at, struct place other)
 {
-    return settings_is_shared(settings, at) == first_is_shared ? ""
-           : first_is_shared                                   ? " of the cluster's settings"
-                                                               : " of the node's own file";
+    struct slice path =
+        other.source < settings->source_count ? settings->sources[other.source].path : SLICE_EMPTY;
+    size_t size = path.length + 64;
+    char *text = settings_allocate_tree(settings, size, 1);
+    if (text == NULL) {
+        return "";
+    }
+    if (other.source == at.source || path.length == 0) {
+        snprintf(text, size, "line %u", other.line);
+    } else if (other.source == settings->shared) {
+        snprintf(text, size, "line %u of the cluster's settings", other.line);
+    } else {
+        bool own = settings_is_shared(settings, at) && !settings_is_shared(settings, other);
+        snprintf(text, size, "line %u of %s%.*s", other.line, own ? "the node's own file " : "",
+                 SLICE_PRINT(path));
+    }
+    return text;
 }
 
 bool settings_is_cluster_file(struct slice path)

@@ -724,7 +724,7 @@ static void includes(void **state)
         {GOOD "include /dev/null\n", "conf:6: /dev/null: is not an ordinary file\n"},
         {GOOD "include self\n", "self:1: include loop: 'self' is being read already\n"},
         {GOOD "include ring1\n", "ring2:3: include loop: 'ring1' is being read already\n"},
-        {GOOD "include bad\nnode = 3\n", "conf:7: 'node' is given twice; first in line 2\n"
+        {GOOD "include bad\nnode = 3\n", "conf:7: 'node' is given twice; first in line 2 of bad\n"
                                          "bad:2: node: 'x' is no number\n"},
         {GOOD "include open\n", "open:1: the block 'server m2 {' is not closed; '}' is missing\n"
                                 "open:1: server 'm2' needs address = ...\n"},
@@ -733,7 +733,7 @@ static void includes(void **state)
         {GOOD "domain file:absent { deliver-to = m1 }\n",
          "conf:6: absent: No such file or directory\n"},
         {GOOD "domain {a.example, \"file:names\"} { deliver-to = m1 }\n",
-         "names:1: domain 'a.example' is there twice; first in line 6\n"
+         "names:1: domain 'a.example' is there twice; first in line 6 of conf\n"
          "names:4: domain '-' is no host name (letters, digits and hyphens, in parts of 1 to 63 "
          "with dots)\n"},
     };

@@ -174,10 +174,15 @@ static void conflicts_name_both_texts(void **state)
               "domain example.com { deliver-to = m1 }\n"
               "postmaster = a@example.com\n",
         SHARED "postmaster = b@example.com\npostmaster = c@example.com\n",
-        "settings:1: server 'm1' is there twice; first in line 4 of the node's own file\n"
-        "settings:2: domain 'example.com' is there twice; first in line 5 of the node's own file\n"
-        "settings:3: 'postmaster' is given twice; first in line 6 of the node's own file\n"
-        "settings:4: 'postmaster' is given twice; first in line 6 of the node's own file\n"));
+        "settings:1: server 'm1' is there twice; first in line 4 of the node's own file conf\n"
+        "settings:2: domain 'example.com' is there twice; first in line 5 of the node's own file "
+        "conf\n"
+        "settings:3: 'postmaster' is given twice; first in line 6 of the node's own file conf\n"
+        "settings:4: 'postmaster' is given twice; first in line 6 of the node's own file conf\n"));
+    put_file("more", SLICE_LITERAL("\nserver m1 { address = \"192.0.2.9:25\" }\n"));
+    assert_null(read_both(LOCAL "include more\n", SHARED,
+                          "settings:1: server 'm1' is there twice; first in line 2 of the node's "
+                          "own file more\n"));
     assert_null(read_both(LOCAL, SHARED SHARED,
                           "settings:3: server 'm1' is there twice; first in line 1\n"
                           "settings:4: domain 'example.com' is there twice; first in line 2\n"));
@@ -469,18 +474,19 @@ static void at_a_start_the_own_file_holds(void **state)
         "postmaster = ann@example.com\n" SHARED
         "domain {B.example, c.example} { deliver-to = m1 }\n",
         "settings:1: warning: 'postmaster' is given twice; first in line 7 of the node's own "
-        "file\n"
-        "settings:2: warning: server 'm1' is there twice; first in line 5 of the node's own file\n"
+        "file conf\n"
+        "settings:2: warning: server 'm1' is there twice; first in line 5 of the node's own file "
+        "conf\n"
         "settings:4: warning: domain 'b.example' is there twice; first in line 6 of the node's own "
-        "file\n"
+        "file conf\n"
         "settings:1: warning: 'postmaster' gives way to that of the node's own file\n"
         "settings:2: warning: server 'm1' gives way to that of the node's own file\n"
         "settings:4: warning: domain 'B.example' gives way to that of the node's own file\n",
         "settings:1: 'postmaster' is given twice; first in line 7 of the node's own "
-        "file\n"
-        "settings:2: server 'm1' is there twice; first in line 5 of the node's own file\n"
+        "file conf\n"
+        "settings:2: server 'm1' is there twice; first in line 5 of the node's own file conf\n"
         "settings:4: domain 'b.example' is there twice; first in line 6 of the node's own "
-        "file\n");
+        "file conf\n");
     assert_non_null(settings);
     const struct service_config *config = settings_config(settings);
     assert_int_equal(config->settings_version, 3);
@@ -494,7 +500,7 @@ static void at_a_start_the_own_file_holds(void **state)
     /* While it runs, and before they are made, the same is an error. */
     assert_null(read_both(MEMBER "server m1 { address = \"192.0.2.9:25\" }\n", SHARED,
                           "settings:1: server 'm1' is there twice; first in line 5 of the node's "
-                          "own file\n"));
+                          "own file conf\n"));
 }
 
 /* What goes together in no other way. */
