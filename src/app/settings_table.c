@@ -697,7 +697,8 @@ const struct setting settings_table[] = {
      .restart = true,
      .text = "A directory of this machine's own, not on the shared storage, made if need be: which "
              "state is the shared one is remembered there, so that an empty mount point, whose storage "
-             "is not mounted, is not taken for it."},
+             "is not mounted, is not taken for it. At the first start the state must be on another "
+             "file system than this."},
     {"watch", SETTING_ENDPOINTS, STANDBY(watch), .otherwise = "none", .restart = true,
      .text = "Addresses and ports of the other machine, a list; if none of them answers for the time of "
              "after while it gives signs of life, it is asked to hand over."},

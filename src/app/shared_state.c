@@ -6,7 +6,6 @@
 #include "app/shared_state.h"
 
 #include "base/hash.h"
-#include "base/slice.h"
 #include "sys/disk.h"
 #include "sys/random.h"
 
@@ -21,12 +20,13 @@
 
 static const char mark_name[] = "standby.id";
 
-enum shared_verdict shared_state_judge(bool exists, const struct shared_identity *here,
+enum shared_verdict shared_state_judge(bool exists, bool own, const struct shared_identity *here,
                                        const struct shared_identity *remembered)
 {
     bool same_place = exists && strcmp(here->place, remembered->place) == 0;
-    if (remembered->id[0] == '\0' || same_place) {
-        return exists && here->id[0] != '\0' ? SHARED_OURS : SHARED_NEW;
+    bool marked = exists && here->id[0] != '\0', known = remembered->id[0] != '\0';
+    if (!known || same_place) {
+        return marked ? SHARED_OURS : own && !known ? SHARED_OWN : SHARED_NEW;
     }
     if (!exists) {
         return SHARED_MISSING;
@@ -40,6 +40,9 @@ enum shared_verdict shared_state_judge(bool exists, const struct shared_identity
 const char *shared_verdict_text(enum shared_verdict verdict)
 {
     switch (verdict) {
+    case SHARED_OWN:
+        return "this is on the file system of known-state, so no other machine has it: is its "
+               "storage mounted?";
     case SHARED_MISSING:
     case SHARED_UNMARKED:
         return "this is not the shared state: is its storage mounted?";
@@ -54,37 +57,44 @@ const char *shared_verdict_text(enum shared_verdict verdict)
 
 /* ---- files ------------------------------------------------------------------------------- */
 
-/* Its lines, as many as are wanted; false: not these. errno is 0 if it is there and breaks its
- * grammar, or is empty: a crash may have left it so. */
-static bool read_lines(int directory, const char *path, char *first, size_t first_size,
-                       char *second, size_t second_size)
+bool shared_identity_read(struct slice text, bool with_place, struct shared_identity *ret_identity)
+{
+    size_t end = slice_find(text, '\n');
+    struct slice rest = slice_skip(text, end + 1);
+    size_t more = slice_find(rest, '\n');
+    *ret_identity = (struct shared_identity){0};
+    if (end != SHARED_ID || end == text.length ||
+        (with_place && (more == rest.length || more > SHARED_PLACE))) {
+        return false;
+    }
+    for (size_t i = 0; i < end; i++) {
+        if (strchr("0123456789abcdef", text.data[i]) == NULL || text.data[i] == '\0') {
+            return false;
+        }
+    }
+    memcpy(ret_identity->id, text.data, end);
+    if (with_place) {
+        memcpy(ret_identity->place, rest.data, more);
+    }
+    return true;
+}
+
+/* False: it cannot be read. errno is 0 if it is there and breaks its grammar, or is empty: a crash
+ * may have left it so. */
+static bool read_file(int directory, const char *path, bool with_place,
+                      struct shared_identity *ret_identity)
 {
     char text[SHARED_ID + SHARED_PLACE + 4];
     int fd = openat(directory, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    ssize_t length = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    ssize_t length = fd >= 0 ? read(fd, text, sizeof(text)) : -1;
     int error = errno;
+    *ret_identity = (struct shared_identity){0};
     if (fd >= 0) {
         close(fd);
     }
-    if (length < 0) {
-        errno = error;
-        return false;
-    }
-    errno = 0;
-    text[length] = '\0';
-    char *end = strchr(text, '\n'), *more = end == NULL ? NULL : strchr(end + 1, '\n');
-    if (end == NULL || (size_t)(end - text) >= first_size ||
-        strspn(text, "0123456789abcdef") != SHARED_ID || end != text + SHARED_ID ||
-        (second != NULL && (more == NULL || (size_t)(more - end) > second_size))) {
-        return false;
-    }
-    *end = '\0';
-    memcpy(first, text, (size_t)(end - text) + 1);
-    if (second != NULL) {
-        *more = '\0';
-        memcpy(second, end + 1, (size_t)(more - end));
-    }
-    return true;
+    errno = length < 0 ? error : 0;
+    return length >= 0 &&
+           shared_identity_read(slice_make(text, (size_t)length), with_place, ret_identity);
 }
 
 /* Whole or not at all, on stable storage. With `keep` what is there stays: errno EEXIST. */
@@ -138,9 +148,31 @@ static bool find_place(int fd, char place[SHARED_PLACE + 1])
 
 static bool look_here(struct shared_state *state)
 {
-    return find_place(state->fd, state->here.place) &&
-           (read_lines(state->fd, mark_name, state->here.id, sizeof(state->here.id), NULL, 0) ||
-            errno == ENOENT);
+    return (read_file(state->fd, mark_name, false, &state->here) || errno == ENOENT) &&
+           find_place(state->fd, state->here.place);
+}
+
+/* The file system that the path is on, or would be. */
+static bool find_device(const char *path, dev_t *ret_device)
+{
+    char part[SHARED_PATH_MAX];
+    struct stat status;
+    snprintf(part, sizeof(part), "%s", path);
+    while (stat(part, &status) != 0) {
+        char *slash = strrchr(part, '/');
+        if (slash == NULL || strcmp(part, "/") == 0) {
+            return false;
+        }
+        slash[slash == part] = '\0';
+    }
+    *ret_device = status.st_dev;
+    return true;
+}
+
+static bool is_own(const char *state, const char *known)
+{
+    dev_t here, there;
+    return find_device(state, &here) && find_device(known, &there) && here == there;
 }
 
 enum shared_verdict shared_state_look(const char *state, const char *known, const char *name,
@@ -151,12 +183,9 @@ enum shared_verdict shared_state_look(const char *state, const char *known, cons
     snprintf(ret_state->memory, sizeof(ret_state->memory), "%s/%s-%016llx", known, name,
              (unsigned long long)hash_bytes(key, slice_from_text(state)));
     struct shared_identity *remembered = &ret_state->remembered;
-    if (!read_lines(AT_FDCWD, ret_state->memory, remembered->id, sizeof(remembered->id),
-                    remembered->place, sizeof(remembered->place))) {
-        *remembered = (struct shared_identity){0};
-        if (errno != ENOENT && errno != ENOTDIR && errno != 0) {
-            return SHARED_FAILED; /* or we would think that nothing is */
-        }
+    if (!read_file(AT_FDCWD, ret_state->memory, true, remembered) && errno != ENOENT &&
+        errno != ENOTDIR && errno != 0) {
+        return SHARED_FAILED; /* or we would think that nothing is */
     }
     ret_state->fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (ret_state->fd < 0 && errno != ENOENT) {
@@ -166,7 +195,8 @@ enum shared_verdict shared_state_look(const char *state, const char *known, cons
         errno = errno == 0 ? EBADMSG : errno;
         return SHARED_FAILED;
     }
-    return shared_state_judge(ret_state->fd >= 0, &ret_state->here, remembered);
+    return shared_state_judge(ret_state->fd >= 0, is_own(state, known), &ret_state->here,
+                              remembered);
 }
 
 static bool mark(const char *path, struct shared_state *state)

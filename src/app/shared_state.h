@@ -4,12 +4,15 @@
  * that is not mounted? The shared state has a mark, an id in a file of it, made when it is used
  * first and by nobody again. Each machine remembers the id, and the file system that it was on, in
  * a directory of its own. Where a machine remembers one, it makes none: but for a directory on that
- * very file system, which somebody has emptied. Calls block.
+ * very file system, which somebody has emptied. Where it remembers none it makes none on the file
+ * system of that directory of its own, for that is not the storage that two machines share. Calls
+ * block.
  */
 #ifndef HOLDFAST_APP_SHARED_STATE_H
 #define HOLDFAST_APP_SHARED_STATE_H
 
 #include "base/error.h"
+#include "base/slice.h"
 
 #include <stdbool.h>
 
@@ -18,6 +21,7 @@ enum { SHARED_ID = 32, SHARED_PLACE = 64, SHARED_PATH_MAX = 1200 };
 enum shared_verdict {
     SHARED_OURS,     /* what is remembered, or nothing is and it has a mark */
     SHARED_NEW,      /* without a mark, and may get one */
+    SHARED_OWN,      /* nothing is remembered, and it would be on this machine's own disk */
     SHARED_MISSING,  /* there is no directory, though one is remembered */
     SHARED_UNMARKED, /* another file system than is remembered, without a mark */
     SHARED_OTHER,    /* the same, with the mark of another state */
@@ -35,8 +39,12 @@ struct shared_state {
     char memory[SHARED_PATH_MAX]; /* the file in which it is remembered */
 };
 
-/* From what is there and what is remembered; `exists`: a directory is at the path. */
-enum shared_verdict shared_state_judge(bool exists, const struct shared_identity *here,
+/* The text of a file: the mark, or with a place what is remembered. False: it is neither. */
+bool shared_identity_read(struct slice text, bool with_place, struct shared_identity *ret_identity);
+
+/* From what is there and what is remembered; `exists`: a directory is at the path; `own`: it is, or
+ * would be, on the file system where this machine remembers. */
+enum shared_verdict shared_state_judge(bool exists, bool own, const struct shared_identity *here,
                                        const struct shared_identity *remembered);
 
 /* Changes nothing. `known` is the directory of what this machine remembers, `name` its name. */

@@ -336,21 +336,25 @@ static void an_empty_mount_point_is_not_the_state(void **state)
 {
     (void)state;
     struct shared_identity nothing = {0}, known = {"aa", "nfs 1"}, found = {"", "ext4 7"};
-    assert_int_equal(shared_state_judge(true, &found, &nothing), SHARED_NEW);
-    assert_int_equal(shared_state_judge(false, &nothing, &nothing), SHARED_NEW);
-    assert_int_equal(shared_state_judge(true, &known, &nothing), SHARED_OURS);
-    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_UNMARKED);
-    assert_int_equal(shared_state_judge(false, &nothing, &known), SHARED_MISSING);
-    assert_int_equal(shared_state_judge(true, &known, &known), SHARED_OURS);
+    assert_int_equal(shared_state_judge(true, false, &found, &nothing), SHARED_NEW);
+    assert_int_equal(shared_state_judge(false, false, &nothing, &nothing), SHARED_NEW);
+    assert_int_equal(shared_state_judge(true, false, &known, &nothing), SHARED_OURS);
+    assert_int_equal(shared_state_judge(true, true, &found, &nothing), SHARED_OWN);
+    assert_int_equal(shared_state_judge(false, true, &nothing, &nothing), SHARED_OWN);
+    assert_int_equal(shared_state_judge(true, true, &known, &nothing), SHARED_OURS);
+    assert_int_equal(shared_state_judge(true, false, &found, &known), SHARED_UNMARKED);
+    assert_int_equal(shared_state_judge(false, false, &nothing, &known), SHARED_MISSING);
+    assert_int_equal(shared_state_judge(true, false, &known, &known), SHARED_OURS);
     found = (struct shared_identity){"aa", "nfs 2"}; /* mounted from elsewhere */
-    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_OURS);
+    assert_int_equal(shared_state_judge(true, false, &found, &known), SHARED_OURS);
     found = (struct shared_identity){"bb", "ext4 7"};
-    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_OTHER);
+    assert_int_equal(shared_state_judge(true, false, &found, &known), SHARED_OTHER);
     /* Emptied, and perhaps marked by the other machine since. */
     found = (struct shared_identity){"", "nfs 1"};
-    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_NEW);
+    assert_int_equal(shared_state_judge(true, false, &found, &known), SHARED_NEW);
+    assert_int_equal(shared_state_judge(true, true, &found, &known), SHARED_NEW);
     found = (struct shared_identity){"bb", "nfs 1"};
-    assert_int_equal(shared_state_judge(true, &found, &known), SHARED_OURS);
+    assert_int_equal(shared_state_judge(true, false, &found, &known), SHARED_OURS);
 }
 
 /* ---- both, for a long time ---------------------------------------------------------------- */

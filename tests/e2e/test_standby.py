@@ -4,9 +4,11 @@ which each knows the other by name alone."""
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 
 import pytest
 
@@ -17,8 +19,23 @@ from peers import free_port, greets, wait_for
 AFTER = 4
 
 
+@pytest.fixture(autouse=True)
+def _known(place):
+    """Where the machines remember their state: on another file system than that, as it must be."""
+    here = os.stat(place).st_dev
+    other = [path for path in ("/dev/shm", "/tmp", "/var/tmp", "/run")
+             if os.access(path, os.W_OK) and os.stat(path).st_dev != here]
+    if not other:
+        pytest.skip("there is but one file system")
+    Pair.known = tempfile.mkdtemp(prefix="holdfast-known-", dir=other[0])
+    yield
+    shutil.rmtree(Pair.known)
+
+
 class Pair:
     """a and b, with one state directory and one primary."""
+
+    known = None
 
     def __init__(self, holdfast, place, **more):
         self.place = place
@@ -34,7 +51,7 @@ class Pair:
         keys = more.get(name, "")
         daemon.configure(backup_mx(self.primary, more="retry = {1s}") +
                          f'standby {{ name = {name}  of = {of}  after = {AFTER}s\n'
-                         f'known-state = "{self.place}/known"\n{keys} }}\n')
+                         f'known-state = "{self.known}"\n{keys} }}\n')
         return daemon
 
     def start(self):
@@ -443,6 +460,22 @@ def test_storage_that_is_not_mounted_is_waited_for(holdfast, place, sink, mounte
     hop = sink(port=pair.primary)
     pair.b.wait_empty()
     assert numbers(hop) == [0]
+
+
+def test_a_first_start_waits_for_its_storage(holdfast, place, mounted_storage):
+    """Nothing is remembered yet; but what is on the machine's own disk no other machine has."""
+    pair = Pair(holdfast, place)
+    subprocess.run(["umount", str(place / "shared")], check=True)
+    Pair.known, elsewhere = str(place / "known"), Pair.known
+    pair.b = pair.make(holdfast, "b", "a", {})
+    Pair.known = elsewhere
+    pair.b.start(wait=False)
+    wait_for(lambda: "is its storage mounted?" in pair.b.log(), 60, 0.1, "b's word")
+    said = pair.b.tool("standby", "status", check=False)
+    assert said.returncode != 0 and "so no other machine has it" in said.stderr
+    assert not list((place / "shared").iterdir()) and not greets(pair.b.port)
+    mounted_storage()
+    wait_works(pair.b)
 
 
 def test_storage_that_is_taken_away_ends_the_work(holdfast, place, mounted_storage):
