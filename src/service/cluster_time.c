@@ -55,18 +55,37 @@ void cluster_time_write(struct cluster_time *time)
         time->steady_ahead_ms = wall_ms - now_ms;
         struct buffer bytes;
         buffer_init(&bytes, 0);
-        buffer_put_u64(&bytes, (uint64_t)time->ahead_ms);
-        buffer_put_u64(&bytes, (uint64_t)wall_ms);
-        buffer_put_u64(&bytes, (uint64_t)time->steady_ahead_ms);
-        buffer_put_bytes(&bytes, slice_from_text(time->boot));
+        cluster_time_encode(time, wall_ms, &bytes);
         whole_files_write(time->files, CLOCK_FILE, &bytes);
     }
+}
+
+void cluster_time_encode(const struct cluster_time *time, int64_t wall_ms, struct buffer *out)
+{
+    buffer_put_u64(out, (uint64_t)time->ahead_ms);
+    buffer_put_u64(out, (uint64_t)wall_ms);
+    buffer_put_u64(out, (uint64_t)time->steady_ahead_ms);
+    buffer_put_bytes(out, slice_from_text(time->boot));
 }
 
 /* Of what a file says: the least number has no absolute value. */
 static bool is_sane(int64_t ms)
 {
     return ms > -CLOCK_MOST_MS && ms < CLOCK_MOST_MS;
+}
+
+void cluster_time_decode(struct cluster_time *time, struct slice bytes)
+{
+    struct reader reader = reader_make(bytes);
+    int64_t ahead_ms = (int64_t)reader_u64(&reader), least_ms = (int64_t)reader_u64(&reader);
+    bool good = !reader.failed && least_ms > 0 && is_sane(least_ms) && is_sane(ahead_ms);
+    time->ahead_ms = good ? ahead_ms : 0;
+    time->least_ms = good ? least_ms : 0;
+    int64_t steady_ahead_ms = (int64_t)reader_u64(&reader);
+    struct slice boot = slice_from_text(time->boot), written_in = reader_bytes(&reader);
+    time->same_boot = good && !reader.failed && is_sane(steady_ahead_ms) && boot.length > 0 &&
+                      slice_equal(written_in, boot);
+    time->steady_ahead_ms = time->same_boot ? steady_ahead_ms : 0;
 }
 
 void cluster_time_keep(struct cluster_time *time, struct whole_files *files, struct slice boot)
@@ -77,16 +96,7 @@ void cluster_time_keep(struct cluster_time *time, struct whole_files *files, str
     boot = slice_take(boot, sizeof(time->boot) - 1);
     memcpy(time->boot, boot.data, boot.length);
     if (whole_files_read(files, CLOCK_FILE, &bytes) == ERROR_NONE) {
-        struct reader reader = reader_make(buffer_slice(&bytes));
-        int64_t ahead_ms = (int64_t)reader_u64(&reader), least_ms = (int64_t)reader_u64(&reader);
-        bool good = !reader.failed && least_ms > 0 && is_sane(least_ms) && is_sane(ahead_ms);
-        time->ahead_ms = good ? ahead_ms : 0;
-        time->least_ms = good ? least_ms : 0;
-        int64_t steady_ahead_ms = (int64_t)reader_u64(&reader);
-        struct slice written_in = reader_bytes(&reader);
-        time->same_boot = good && !reader.failed && is_sane(steady_ahead_ms) && boot.length > 0 &&
-                          slice_equal(written_in, boot);
-        time->steady_ahead_ms = time->same_boot ? steady_ahead_ms : 0;
+        cluster_time_decode(time, buffer_slice(&bytes));
     }
     buffer_done(&bytes);
 }

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Any octets as the file of a cluster's time: nothing, or a time that people may live in, which
+ * goes on from there and is the same when it has been written again.
+ */
+#include "service/cluster_time.h"
+
+#include <assert.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char *const boots[] = {"", "a", "0c2cc1a6-3b6f-4a9e-9e6a-5f3f5d1f8a11"};
+    for (size_t i = 0; i < 3; i++) {
+        struct cluster_time time = {0}, again = {0};
+        memcpy(time.boot, boots[i], strlen(boots[i]));
+        memcpy(again.boot, boots[i], strlen(boots[i]));
+        cluster_time_decode(&time, slice_make(data, size));
+        assert(!time.same_boot || i > 0);
+        int64_t wall_ms = cluster_time_wall_ms(&time);
+        assert(wall_ms >= time.least_ms && time.least_ms >= 0);
+        struct buffer bytes;
+        buffer_init(&bytes, 0);
+        cluster_time_encode(&time, time.least_ms, &bytes);
+        assert(!bytes.failed);
+        cluster_time_decode(&again, buffer_slice(&bytes));
+        assert(again.ahead_ms == time.ahead_ms && again.least_ms == time.least_ms);
+        assert(time.least_ms == 0 || i == 0 || again.same_boot);
+        buffer_done(&bytes);
+    }
+    return 0;
+}
