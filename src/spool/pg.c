@@ -348,6 +348,7 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     snprintf(pg->reason, sizeof(pg->reason), "%s", pg->up ? "" : "this node has not joined yet");
     pg->since_ms = clock_steady_ms();
     pg->page_limit = PG_PAGE;
+    pg->forward_most = PG_FORWARD_MOST;
     pg->time_ahead_ms = clock_wall_ms() - clock_steady_ms();
     pg->unsynced = pg->syncing = PG_NO_ID;
     map_init(&pg->names);

@@ -165,13 +165,27 @@ static bool send_forward(struct pg_group *group, uint32_t journal)
     return true;
 }
 
+static bool is_awaited(const struct pg_spool *pg)
+{
+    LIST_EACH(&pg->queue, at, after)
+    {
+        const struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        if (!batch->told && batch->durability != SPOOL_LAZY) {
+            return true;
+        }
+    }
+    return pg->company > 0;
+}
+
+/* New mail is not kept waiting for it: the owners keep the order, whichever comes first
+ * (pg_behind.c). */
 static void gather_forward(struct pg_group *group)
 {
     struct pg_spool *pg = group->pg;
     const uint32_t *waiting = (const void *)(pg->forward.data);
     size_t count = pg->forward.length / sizeof(*waiting), at = pg->forward_at;
     uint64_t bytes = 0;
-    size_t most = pg->split > 0 ? pg->split : PG_GROUP_MESSAGES / 2;
+    size_t most = pg->split > 0 ? pg->split : is_awaited(pg) ? pg->forward_most : PG_FORWARD_MOST;
     while (at < count && at - pg->forward_at < most && bytes < PG_GROUP_BYTES / 2) {
         bytes += send_forward(group, waiting[at]) ? pg_local_at(pg, waiting[at])->bytes : 0;
         at++;

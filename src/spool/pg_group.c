@@ -401,8 +401,32 @@ static void commit_batch(struct pg_batch *batch, uint64_t group)
     let_go(batch);
 }
 
+/* How much of the group's time the forwards took is seen by how long the one before took with more
+ * or fewer messages; where it is the commit that takes long, many of them cost nobody any. */
+static void weigh_forwards(struct pg_spool *pg, const struct pg_group *group, int64_t took_us)
+{
+    int64_t messages = (int64_t)(group->messages.length / sizeof(struct pg_send_message));
+    int64_t more = messages - pg->weighed_messages, longer_us = took_us - pg->weighed_us;
+    if (pg->group_forwards == 0 || pg->group_forwards > pg->forward_most) {
+        return; /* nobody waited for these */
+    }
+    int64_t each_us = more == 0                       ? took_us / (messages + 1)
+                      : (more > 0) == (longer_us > 0) ? longer_us / more
+                                                      : 0;
+    int64_t forwards_us = each_us * (int64_t)pg->group_forwards;
+    size_t half = pg->forward_most / 2, twice = pg->forward_most * 2;
+    if (forwards_us > PG_FORWARD_US && forwards_us > took_us / 2) {
+        pg->forward_most = half > PG_FORWARD_LEAST ? half : PG_FORWARD_LEAST;
+    } else {
+        pg->forward_most = twice < PG_FORWARD_MOST ? twice : PG_FORWARD_MOST;
+    }
+    pg->weighed_messages = messages;
+    pg->weighed_us = took_us;
+}
+
 static void group_committed(struct pg_spool *pg, struct pg_group *group)
 {
+    weigh_forwards(pg, group, group->took_ns / 1000);
     const struct pg_send_message *messages = (const void *)group->messages.data;
     for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
         if (messages[i].error != ERROR_NONE) {

@@ -36,7 +36,10 @@ enum {
     PG_GROUP_MESSAGES = 1000, /* of one transaction */
     PG_GROUP_BYTES = 8 << 20, /* of content in one transaction, about; held in memory */
     PG_GROUP_OPERATIONS = 20000,
-    PG_COMPANY_US = 1000, /* a group waits so long for as many batches as the one before had, */
+    PG_FORWARD_MOST = PG_GROUP_MESSAGES / 2, /* of what the journal alone had, in a group; */
+    PG_FORWARD_LEAST = 16, /* as few beside new mail, where they take longer than the rest */
+    PG_FORWARD_US = 20000, /* and than this */
+    PG_COMPANY_US = 1000,  /* a group waits so long for as many batches as the one before had, */
     PG_COMPANY_MAX_US = 10000,    /* where groups take longer up to so long */
     PG_COMPANY_LEAST = 2,         /* if that were so many */
     PG_COMPANY_BYTES = 512 << 10, /* so much content takes its time anyway */
@@ -359,8 +362,10 @@ struct pg_spool {
     uint64_t untold; /* facts that the journal alone has (struct pg_pending) */
     struct pg_group *group;
     bool group_running, flush_lazy;
-    size_t group_forwards; /* of `forward`, from `forward_at` on */
-    size_t company;        /* batches of the last group that somebody waited for */
+    size_t group_forwards;                /* of `forward`, from `forward_at` on */
+    size_t forward_most;                  /* so many beside new mail */
+    int64_t weighed_messages, weighed_us; /* of the last group by which that was found */
+    size_t company;                       /* batches of the last group that somebody waited for */
     size_t split; /* so many batches and forwards a group, to find what is refused; 0: all */
     uint64_t next_group;
     struct buffer marks; /* struct pg_mark: what the journal is to be told */
