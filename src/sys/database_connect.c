@@ -206,15 +206,35 @@ static const char *host_part(const struct hosts *hosts, size_t kind, size_t inde
 
 /* ---- attempts ------------------------------------------------------------------------------- */
 
+/* libpq's `connection to server at "HOST", port N failed: WHY` as `HOST, port N: WHY`, so that the
+ * texts of several hosts fit; what it words otherwise stays. */
+static void put_short(char *ret_line, size_t size, const char *text)
+{
+    static const char beginning[] = "connection to server ", middle[] = " failed: ";
+    int length = (int)strcspn(text, "\n");
+    const char *host = strchr(text, '"');
+    const char *end = host != NULL ? strchr(host + 1, '"') : NULL;
+    const char *why = end != NULL ? strstr(end, middle) : NULL;
+    if (strncmp(text, beginning, sizeof(beginning) - 1) != 0 || why == NULL ||
+        why >= text + length) {
+        snprintf(ret_line, size, "%.*s", length, text);
+        return;
+    }
+    const char *rest = why + sizeof(middle) - 1;
+    snprintf(ret_line, size, "%.*s%.*s: %.*s", (int)(end - host - 1), host + 1,
+             (int)(why - end - 1), end + 1, (int)(text + length - rest), rest);
+}
+
 static void give_up(struct database *database, struct attempt *attempt, const char *text)
 {
-    char state[6];
+    char state[6], why[DATABASE_ERROR_SIZE];
     database_state_in(text, state);
     attempt->outcome = state[0] != '\0' ? database_outcome_of(state) : DATABASE_LOST;
     /* The errors of several hosts stand in one line. */
-    char line[2 * DATABASE_ERROR_SIZE];
-    snprintf(line, sizeof(line), "%s%s%.*s", database->error,
-             database->error[0] != '\0' ? "; " : "", (int)strcspn(text, "\n"), text);
+    char line[2 * DATABASE_ERROR_SIZE + 2];
+    put_short(why, sizeof(why), text);
+    snprintf(line, sizeof(line), "%s%s%s", database->error, database->error[0] != '\0' ? "; " : "",
+             why);
     database_keep_error(database, state[0] != '\0' ? state : database->state, line);
     database->calls.PQfinish(attempt->connection);
     attempt->connection = NULL;
