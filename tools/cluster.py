@@ -79,6 +79,8 @@ def start(bed):
         say(where_what_runs(bed))
         node, other = bed.nodes[:2]
         say(node.tool("status").stdout)
+        database = bed.databases.all[0]
+        patronictl = f"ip netns exec {database.host.namespace.name} patronictl -c {database.conf}"
         tool = f"ip netns exec {node.host.namespace.name} {program('holdfast')} -c {node.conf}"
         say(f"""In a second terminal, as root, try:
 
@@ -88,6 +90,11 @@ def start(bed):
         swaks --server {node.host.address} --from you@example.net --to ann@example.com
     {tool} node drain {other.host.name}
     kill -9 -- -{other.child.pid}     # all of {other.host.name}; then the node list, and swaks again
+
+The database fails over so; send mail meanwhile, and look at the status and at {node.log_path}:
+
+    {patronictl} list
+    {patronictl} switchover --force
 
 What arrives at the primary is named below. `make cluster-drill` starts a cluster of its own and
 breaks it. Control-C ends this one, and removes all that is of it.
