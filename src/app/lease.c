@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The record: magic "HOLDLEAS" (8), version (4), CRC32C of the rest (4), token (4), hold (4),
- * counter (8), since (8), machine (16), length of the name (1), name; zeros up to 512.
+ * counter (8), since (8), machine (16), length of the name (1), name (63), trouble (1; 0 in older
+ * ones); zeros up to 512.
  */
 #include "app/lease.h"
 
@@ -10,7 +11,7 @@
 
 #include <string.h>
 
-enum { VERSION = 1, BODY_AT = 16 };
+enum { VERSION = 1, BODY_AT = 16, TROUBLE_AT = 120 };
 
 static const char magic[] = "HOLDLEAS";
 
@@ -41,6 +42,14 @@ bool lease_name_is_good(struct slice name)
     return good;
 }
 
+const char *lease_trouble_text(enum lease_trouble trouble)
+{
+    static const char *const texts[] = {NULL, "fence has failed", "before-takeover has failed",
+                                        "the daemon has ended by itself"};
+    size_t at = (size_t)trouble;
+    return at < sizeof(texts) / sizeof(texts[0]) ? texts[at] : "it has failed";
+}
+
 void lease_encode(const struct lease_record *record, uint8_t ret_bytes[LEASE_BYTES])
 {
     size_t length = strlen(record->name);
@@ -54,6 +63,7 @@ void lease_encode(const struct lease_record *record, uint8_t ret_bytes[LEASE_BYT
     memcpy(ret_bytes + 40, record->machine, LEASE_MACHINE);
     ret_bytes[56] = (uint8_t)length;
     memcpy(ret_bytes + 57, record->name, length);
+    ret_bytes[TROUBLE_AT] = (uint8_t)record->trouble;
     put(ret_bytes + 12, crc32c(0, slice_make(ret_bytes + BODY_AT, LEASE_BYTES - BODY_AT)), 4);
 }
 
@@ -70,6 +80,7 @@ bool lease_decode(struct slice bytes, struct lease_record *ret_record)
                                         .since_ms = (int64_t)get(at + 32, 8)};
     memcpy(ret_record->machine, at + 40, LEASE_MACHINE);
     memcpy(ret_record->name, at + 57, at[56]);
+    ret_record->trouble = (enum lease_trouble)at[TROUBLE_AT];
     return lease_name_is_good(slice_make(at + 57, at[56])) &&
            ret_record->hold_ms <= LEASE_AFTER_MOST_MS;
 }

@@ -37,6 +37,16 @@ enum lease_end {
     LEASE_FENCED = 'f',  /* somebody else has seen to it */
 };
 
+/* Why who stands by has not taken over when it tried. */
+enum lease_trouble {
+    LEASE_WELL = 0,
+    LEASE_FENCE_FAILED = 1,
+    LEASE_PROGRAM_FAILED = 2, /* before-takeover */
+    LEASE_DAEMON_FAILED = 3,  /* it ended by itself, or was not started */
+};
+/* NULL: none. */
+const char *lease_trouble_text(enum lease_trouble trouble);
+
 /* Of a holder, and in a file of another name of who stands by. */
 struct lease_record {
     uint32_t token;
@@ -45,6 +55,7 @@ struct lease_record {
     int64_t since_ms; /* Unix time, for people */
     uint8_t machine[LEASE_MACHINE];
     char name[LEASE_NAME_MAX + 1];
+    enum lease_trouble trouble; /* of who stands by */
 };
 
 void lease_encode(const struct lease_record *record, uint8_t ret_bytes[LEASE_BYTES]);

@@ -175,13 +175,18 @@ static json_t *status_row(const struct standby *standby)
     if (standby->other_alive) {
         json_array_append_new(stands_by, control_string(config->of));
     }
+    const char *problem = watcher != NULL && !standby->active_alive
+                              ? lease_trouble_text(watcher->trouble)
+                              : NULL;
     uint32_t open_token = standby->look.open_token;
     return json_pack(
-        "{so so ss so sb so so sb so}", "name", control_string(config->name), "of",
+        "{so so ss so so sb so so sb so so}", "name", control_string(config->name), "of",
         control_string(config->of), "role", role, "active",
-        works ? control_string(slice_from_text(view->record.name)) : json_null(), "alive",
+        works ? control_string(slice_from_text(view->record.name)) : json_null(), "since",
+        works ? json_integer((json_int_t)view->record.since_ms) : json_null(), "alive",
         standby->active_alive, "heartbeat_seconds", age, "token", json_integer(view->token),
-        "unfenced", works && open_token != 0 && open_token < view->token, "standing_by", stands_by);
+        "unfenced", works && open_token != 0 && open_token < view->token, "standing_by", stands_by,
+        "problem", problem != NULL ? json_string(problem) : json_null());
 }
 
 static void print_status(const struct standby *standby, const json_t *row)
@@ -204,6 +209,11 @@ static void print_status(const struct standby *standby, const json_t *row)
         const struct lease_record *watcher =
             standby->own_alive ? &standby->own : &standby->look.other;
         printf("%s stands by since %s\n", watcher->name, tool_time(watcher->since_ms, since));
+        if (!tool_is_null(row, "problem")) {
+            printf("%sIt could not take over: %s; it tries again, and its log says more%s\n",
+                   tool_colour_text(standby->tool, COLOUR_BAD), tool_string(row, "problem"),
+                   tool_colour_text(standby->tool, COLOUR_PLAIN));
+        }
     }
     if (unfenced) {
         printf("%sUnfenced: the other machine is not known to have stopped; see holdfast standby "

@@ -119,9 +119,11 @@ static void claim(struct warden *warden, bool fenced)
 static void begin_work(struct warden *warden)
 {
     change(warden, WARDEN_WORKING);
+    warden->trouble = LEASE_WELL;
     say(warden, LOG_LEVEL_INFO, "standby-works", warden->took_from_other ? "taken over" : "begun");
     if (!warden_keeper_start(warden)) {
         say(warden, LOG_LEVEL_ERROR, "takeover-failed", strerror(errno));
+        warden->trouble = LEASE_DAEMON_FAILED;
         warden->how = LEASE_LOST;
         change(warden, WARDEN_ENDING);
         go_on(warden);
@@ -172,6 +174,7 @@ static void claimed(void *context)
     warden->alone = claim->alone;
     warden->how = LEASE_LOST;
     warden->begun = false;
+    warden->other_looked = false;
     struct lease_page *page = warden->page;
     *page = (struct lease_page){.token = claim->record.token,
                                 .after_ms = standby->after_ms,
@@ -269,10 +272,12 @@ static void looked_holding(struct warden *warden, const struct warden_round *rou
     uint32_t open_token =
         look->open_token != 0 && look->open_token < token ? look->open_token : token;
     atomic_store(&page->ended_token, open_token - 1);
-    if (look->other_known && look->other.counter != warden->other_counter) {
-        warden->other_counter = look->other.counter;
+    uint64_t counter = look->other_known ? look->other.counter : 0;
+    if (warden->other_looked && look->other_known && counter != warden->other_counter) {
         atomic_store(&page->other_seen_ms, round->look_ended_ms);
     }
+    warden->other_counter = counter;
+    warden->other_looked = true;
     int64_t seen_ms = atomic_load(&page->other_seen_ms);
     bool stands_by = seen_ms != 0 && round->look_ended_ms - seen_ms < FRESH_MS;
     if (look->wanted && stands_by && warden->state == WARDEN_WORKING) {
@@ -325,7 +330,8 @@ static void start_round(struct warden *warden)
             .token = warden->watch.token,
             .hold_ms = (uint32_t)(age_ms < LEASE_AFTER_MOST_MS ? age_ms : LEASE_AFTER_MOST_MS),
             .counter = ++warden->counter,
-            .since_ms = warden->since_ms};
+            .since_ms = warden->since_ms,
+            .trouble = warden->trouble};
         memcpy(round->record.machine, warden->machine, LEASE_MACHINE);
         snprintf(round->record.name, sizeof(round->record.name), "%s", standby->name);
         round->settle = !warden->settled;
@@ -493,6 +499,7 @@ static void program_ended(struct warden *warden, int status)
             claim(warden, true);
         } else {
             log_event(LOG_LEVEL_ERROR, "takeover-failed", LOG_TEXT("reason", "fence has failed"));
+            warden->trouble = LEASE_FENCE_FAILED;
             watch_anew(warden); /* and it is tried again, after the time of `after` */
         }
         break;
@@ -503,6 +510,7 @@ static void program_ended(struct warden *warden, int status)
         }
         log_event(LOG_LEVEL_ERROR, "takeover-failed",
                   LOG_TEXT("reason", "before-takeover has failed"));
+        warden->trouble = LEASE_PROGRAM_FAILED;
         warden->how = LEASE_LOST;
         change(warden, WARDEN_ENDING);
         break;
@@ -521,6 +529,7 @@ static void keeper_ended(struct warden *warden, int status)
     if (warden->state == WARDEN_WORKING) {
         log_event(LOG_LEVEL_ERROR, "takeover-failed",
                   LOG_TEXT("reason", "the daemon has ended by itself; its log says why"));
+        warden->trouble = LEASE_DAEMON_FAILED;
         warden->how = LEASE_LOST;
         change(warden, WARDEN_ENDING);
     } else if (warden->how == LEASE_STOPPED && !(WIFEXITED(status) && WEXITSTATUS(status) == 0)) {

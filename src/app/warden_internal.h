@@ -107,7 +107,9 @@ struct warden {
     int alone; /* with the lease; -1: none */
     struct lease_record record;
     enum lease_end how;
-    uint64_t other_counter;
+    uint64_t other_counter; /* that of a file of long ago is no sign of life */
+    bool other_looked;
+    enum lease_trouble trouble;
     bool took_from_other; /* who did not hand over */
     bool begun;           /* before-takeover was run */
 

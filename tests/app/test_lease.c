@@ -35,8 +35,13 @@ static void a_record_comes_back(void **state)
     (void)state;
     uint8_t bytes[LEASE_BYTES];
     struct lease_record record = record_of(0xabcdef, "mx-2.example", there), back;
+    record.trouble = LEASE_PROGRAM_FAILED;
     lease_encode(&record, bytes);
     assert_true(lease_decode(slice_make(bytes, sizeof(bytes)), &back));
+    assert_int_equal(back.trouble, LEASE_PROGRAM_FAILED);
+    assert_string_equal(lease_trouble_text(back.trouble), "before-takeover has failed");
+    assert_null(lease_trouble_text(LEASE_WELL));
+    assert_string_equal(lease_trouble_text((enum lease_trouble)200), "it has failed");
     assert_int_equal(back.token, 0xabcdef);
     assert_int_equal(back.hold_ms, 10000);
     assert_int_equal(back.counter, 5);

@@ -219,8 +219,13 @@ def test_fence_comes_first(holdfast, place):
     wait_for(lambda: pair.told() == ["b fence"], 60, 0.1, "fence")
     wait_for(lambda: "fence has failed" in pair.b.log(), 60, 0.1, "its failure")
     assert not greets(pair.b.port)
+    wait_for(lambda: pair.seen(pair.b).get("problem") == "fence has failed", 60, 0.1, "status")
+    text = pair.b.tool("standby", "status").stdout
+    assert "It could not take over: fence has failed" in text, text
     flag.touch()
     wait_works(pair.b)
+    seen = pair.seen(pair.b)
+    assert seen["problem"] is None and seen["since"] == pair.b.status()["standby"]["since"], seen
     told = pair.told()
     assert told[-2:] == ["b fence", "b before-takeover"] and len(told) >= 3
     assert not pair.b.status()["standby"]["unfenced"]
@@ -238,9 +243,24 @@ def test_a_program_that_fails_stops_a_takeover(holdfast, place):
     wait_for(lambda: pair.told()[:2] == ["b before-takeover", "b after-release"], 60, 0.1,
              "both programs")
     assert not greets(pair.b.port)
+    wait_for(lambda: pair.seen(pair.b).get("problem") == "before-takeover has failed", 60, 0.1,
+             "status")
     flag.touch()
     wait_works(pair.b)
     assert pair.told()[-1] == "b before-takeover"
+
+
+def test_an_old_sign_of_life_is_none(holdfast, place):
+    """a stood by once; that file is still there when it is dead."""
+    pair = Pair(holdfast, place).start()
+    pair.b.tool("standby", "takeover")
+    wait_for(lambda: pair.seen(pair.b)["standing_by"] == ["a"], 60, 0.1, "a standing by")
+    pair.b.tool("standby", "back")
+    wait_for(lambda: pair.seen(pair.a)["standing_by"] == ["b"], 60, 0.1, "b standing by")
+    pair.a.kill()
+    wait_works(pair.b)
+    wait_for(lambda: "unfenced" in kinds(pair.b), 60, 0.1, "its first words")
+    assert pair.b.status()["standby"]["standby_seen_seconds"] is None
 
 
 def test_ports_that_do_not_answer(holdfast, place):
