@@ -46,6 +46,11 @@ struct tool_members {
     struct missing missing[MEMBERS_MAX];
     size_t missing_count;
     bool trouble; /* somebody has failed in what others have done */
+    struct alone {
+        char name[NODE_SIZE];
+        int64_t messages; /* that only its journal has: no queue has them */
+    } alone[MEMBERS_MAX];
+    size_t alone_count;
 };
 
 static void miss(struct tool_members *members, const char *name, const char *reason, bool matters)
@@ -74,10 +79,28 @@ static bool had_something(const struct tool_members *members, const json_t *row)
            tool_integer(queue, "one_copy") > 0;
 }
 
+static void note_alone(struct tool_members *members, const json_t *row)
+{
+    int64_t messages = tool_integer(json_object_get(row, "queue"), "one_copy");
+    if (messages > 0 && members->alone_count < MEMBERS_MAX &&
+        (members->merge == MERGE_QUEUE || members->merge == MERGE_AFTER)) {
+        struct alone *alone = &members->alone[members->alone_count++];
+        tool_clean(tool_string(row, "name"), alone->name, sizeof(alone->name));
+        alone->messages = messages;
+    }
+}
+
 static void add_member(void *context, json_t *row)
 {
     struct tool_members *members = context;
     bool is_here = json_is_true(json_object_get(row, "here"));
+    if ((members->tool->given & OPTION_LOCAL) != 0) {
+        if (is_here) {
+            note_alone(members, row);
+        }
+        return;
+    }
+    note_alone(members, row);
     if (strcmp(tool_string(row, "state"), "down") == 0 && !is_here) {
         if (members->merge != MERGE_SERVERS) {
             miss(members, tool_string(row, "name"), "it is down", had_something(members, row));
@@ -119,7 +142,7 @@ enum control_exit tool_members_open(const struct tool *tool, enum tool_merge mer
     members->tool = tool;
     members->merge = merge;
     code = tool_client_open(tool, &client);
-    if (code == CONTROL_DONE && merge != MERGE_NOT && (tool->given & OPTIONS_MEMBERS) == 0) {
+    if (code == CONTROL_DONE && merge != MERGE_NOT && (tool->given & OPTION_NODE) == 0) {
         code = find_members(members, client);
     }
     members->count += members->count == 0;
@@ -146,9 +169,19 @@ bool tool_members_are_several(const struct tool_members *members)
 enum control_exit tool_members_close(struct tool_members *members, enum control_exit code)
 {
     bool incomplete = false;
+    for (size_t i = 0; i < members->alone_count; i++) {
+        tool_error("node %s has %lld %s in its journal alone: the queue has them when the database "
+                   "takes them",
+                   members->alone[i].name, (long long)members->alone[i].messages,
+                   members->alone[i].messages == 1 ? "message" : "messages");
+    }
     for (size_t i = 0; i < members->missing_count; i++) {
-        tool_error("node %s did not answer: %s", members->missing[i].name,
-                   members->missing[i].reason);
+        const char *reason = members->missing[i].reason;
+        if (strncmp(reason, "node ", 5) == 0) { /* it says who, and what */
+            tool_error("%s", reason);
+        } else {
+            tool_error("node %s did not answer: %s", members->missing[i].name, reason);
+        }
         incomplete = incomplete || members->missing[i].matters;
     }
     for (size_t i = 0; i < members->count; i++) {

@@ -65,6 +65,8 @@ void tool_node_row(struct tool_table *table, const json_t *row)
     char disk[TOOL_TEXT], clock[TOOL_TEXT], database[TOOL_TEXT], name[128];
     const json_t *queued = json_object_get(row, "queue"), *room = json_object_get(row, "disk");
     const char *state = tool_string(row, "state");
+    /* What it had when it was last heard of belongs to others now. */
+    bool is_over = strcmp(state, "down") == 0 && tool_integer(row, "lanes") == 0;
     put_roles(row, role, sizeof(role));
     snprintf(name, sizeof(name), "%s%s", tool_string(row, "name"),
              json_is_true(json_object_get(row, "leader")) ? " *" : "");
@@ -81,7 +83,7 @@ void tool_node_row(struct tool_table *table, const json_t *row)
                                   ? "never"
                                   : tool_age(tool_integer(row, "last_contact_seconds"), heard),
                               count_text(row, "lanes", lanes),
-                              count_text(queued, "messages", queue),
+                              is_over ? "-" : count_text(queued, "messages", queue),
                               count_text(queued, "one_copy", here),
                               tool_is_null(room, "available_bytes")
                                   ? "-"

@@ -39,9 +39,14 @@ static void print_head(const struct status *status)
     }
     const json_t *settings = json_object_get(row, "settings");
     if (strcmp(tool_string(settings, "state"), "joining") == 0) {
-        printf("%sJoining: the cluster's settings are not here yet; mail that they may know is put "
-               "off.%s\n",
+        const json_t *database =
+            json_object_get(json_object_get(status->row, "cluster"), "database");
+        printf("%sJoining: %s; mail that they may know is put off.%s\n",
                tool_colour_text(status->tool, COLOUR_WARN),
+               json_is_true(json_object_get(database, "up"))
+                   ? "the cluster has no settings yet (holdfast settings set makes them), or they "
+                     "are not here yet"
+                   : "the cluster's settings are not here yet",
                tool_colour_text(status->tool, COLOUR_PLAIN));
     } else if (tool_integer(settings, "version") > 0) {
         printf("Settings of the cluster: version %lld\n",
@@ -234,7 +239,7 @@ static void print_cluster(const struct status *status)
     }
     json_array_foreach(missing, index, node)
     {
-        printf("%s%s", index == 0 ? "; without " : ", ",
+        printf("%s%s", index == 0 ? "; not counted, for they are down: " : ", ",
                tool_clean(json_string_value(node), reason, sizeof(reason)));
     }
     printf("\n\n");

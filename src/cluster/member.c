@@ -236,7 +236,7 @@ static const char *outcome_words(enum database_outcome outcome)
     case DATABASE_MEMORY:
         return "out of memory";
     default:
-        return "the database does not answer";
+        return "the database is away";
     }
 }
 

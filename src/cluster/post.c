@@ -369,7 +369,7 @@ static void exchange_done(void *context)
         }
     } else {
         char why[DATABASE_ERROR_SIZE + 40];
-        snprintf(why, sizeof(why), "the database does not answer%s%s",
+        snprintf(why, sizeof(why), "the database does not carry it%s%s",
                  job->text[0] != '\0' ? ": " : "", job->text);
         fail_all(post, why);
         post->ended_count = 0; /* they are cleaned */

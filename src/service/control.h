@@ -345,6 +345,11 @@
 #define CONTROL_LIST_ENDED "a reload, or another list, has ended this one"
 #define CONTROL_LIST_UNKNOWN "no domain block has this source"
 
+/* A command's end that has done what it should, but cannot make it last yet. */
+#define CONTROL_NOT_WRITTEN                                                                        \
+    "the journal, or in a cluster the database, cannot be written just now; the change holds and " \
+    "will be written when it can be"
+
 enum {
     CONTROL_FRAME_MAX = 1 << 20,
     CONTROL_IDS_MAX = 10000,         /* "ids" of one request */

@@ -211,8 +211,7 @@ static void request_end(struct control_request *request)
     if (request->write_failed) {
         /* The rows said "done": they are not sent. */
         request->code = CONTROL_NOTHING_MATCHED;
-        request->error = "the journal cannot be written; the change holds and will be written "
-                         "when it can be";
+        request->error = CONTROL_NOT_WRITTEN;
     }
     if (control_put_end(&control->out, request->code, request->error, request->again) !=
         ERROR_NONE) {

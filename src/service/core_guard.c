@@ -447,9 +447,7 @@ enum control_step guard_changed_step(struct control_request *request)
         return STEP_END;
     }
     if (core_now(request->core).steady_ms - request->waiting_since_ms >= CONTROL_WAIT_MS) {
-        return control_fail(request, CONTROL_NOTHING_MATCHED,
-                            "the journal cannot be written; the change holds and will be written "
-                            "when it can be");
+        return control_fail(request, CONTROL_NOTHING_MATCHED, CONTROL_NOT_WRITTEN);
     }
     return STEP_WAIT; /* for kept() */
 }

@@ -146,7 +146,24 @@ class Members(ToolCase):
             "queue list@n2": [end(4, "node n2 was not reached: it does not answer")]})
         result = self.run_tool("queue", "list", "--json", code=4)
         self.assertEqual(json.loads(result.stdout)["missing_nodes"], ["n2"])
-        self.assertIn("node n2 did not answer", result.stderr)
+        self.assertIn("holdfast: node n2 was not reached: it does not answer\n", result.stderr)
+
+    def test_what_a_journal_alone_has_is_told(self):
+        """No queue has it, but it is accepted mail."""
+        nodes = (member("n1", here=True, one_copy=3), member("n2", one_copy=1))
+        answers = {"queue list@n1": [end()], "queue list@n2": [end()], "queue list": [end()],
+                   "queue hold@n1": [end(1, "nothing matched")],
+                   "queue hold@n2": [end(1, "nothing matched")]}
+        for words, told in ((("list",), ("n1 has 3 messages", "n2 has 1 message")),
+                            (("list", "--local"), ("n1 has 3 messages",)),
+                            (("hold", message_id(1)), ("n1 has 3 messages", "n2 has 1 message"))):
+            self.cluster(nodes, answers)
+            result = self.run_tool("queue", *words, code=1 if words[0] == "hold" else 0)
+            self.assertEqual([line.split("node ")[1] for line in result.stderr.splitlines()
+                              if "alone" in line],
+                             [f"{who} in its journal alone: the queue has them when the database "
+                              "takes them" for who in told])
+            self.end_core()
 
     def test_a_dead_member_is_named_and_counts_while_it_owns(self):
         here = member("n1", here=True)

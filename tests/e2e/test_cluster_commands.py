@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -224,7 +225,7 @@ def test_a_member_that_does_not_answer_is_named(three):
         os.kill(pid, signal.SIGSTOP)
     try:
         answer = asked.tool("queue", "list", "--json", check=False, seconds=LONG)
-        assert answer.returncode == 4 and "node n3 did not answer" in answer.stderr
+        assert answer.returncode == 4 and "node n3 was not reached" in answer.stderr
         rows = [json.loads(line) for line in answer.stdout.splitlines()]
         assert rows and all(row["missing_nodes"] == ["n3"] for row in rows)
         wait_for(lambda: other.tool("queue", "list", check=False).returncode == 0, LONG,
@@ -259,7 +260,8 @@ def test_a_message_s_events_are_told_across_a_takeover(three, hop):
                  LONG, what="in the trace")
         for what in (found, "late@example.org"):
             answer, rows = events(daemon, what)
-            assert answer.returncode == 4 and f"node {name} did not answer" in answer.stderr
+            assert answer.returncode == 4
+            assert re.search(f"node {name} (did not answer|was not reached)", answer.stderr)
             assert {"released", "delivered"} <= {row["event"] for row in rows}, rows
             assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
     owner.start()
