@@ -246,7 +246,8 @@ def step_plain(step):
 
 
 def step_manuals(step):
-    """manual pages, written and generated, pass mandoc's lint"""
+    """manual pages, written and generated, pass mandoc's lint and name all that there is"""
+    step.check("check_manuals", [PYTHON, "tools/check_manuals.py"])
     pages = sorted((ROOT / "man").glob("*.[1-9]")) + sorted(BUILD.glob("man/*.[1-9]"))
     for page in pages:
         step.check(page.name, ["mandoc", "-T", "lint", "-W", "warning", str(page)])

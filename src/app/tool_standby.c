@@ -175,18 +175,17 @@ static json_t *status_row(const struct standby *standby)
     if (standby->other_alive) {
         json_array_append_new(stands_by, control_string(config->of));
     }
-    const char *problem = watcher != NULL && !standby->active_alive
-                              ? lease_trouble_text(watcher->trouble)
-                              : NULL;
+    const char *problem =
+        watcher != NULL && !standby->active_alive ? lease_trouble_text(watcher->trouble) : NULL;
     uint32_t open_token = standby->look.open_token;
-    return json_pack(
-        "{so so ss so so sb so so sb so so}", "name", control_string(config->name), "of",
-        control_string(config->of), "role", role, "active",
-        works ? control_string(slice_from_text(view->record.name)) : json_null(), "since",
-        works ? json_integer((json_int_t)view->record.since_ms) : json_null(), "alive",
-        standby->active_alive, "heartbeat_seconds", age, "token", json_integer(view->token),
-        "unfenced", works && open_token != 0 && open_token < view->token, "standing_by", stands_by,
-        "problem", problem != NULL ? json_string(problem) : json_null());
+    return json_pack("{so so ss so so sb so so sb so so}", "name", control_string(config->name),
+                     "of", control_string(config->of), "role", role, "active",
+                     works ? control_string(slice_from_text(view->record.name)) : json_null(),
+                     "since", works ? json_integer((json_int_t)view->record.since_ms) : json_null(),
+                     "alive", standby->active_alive, "heartbeat_seconds", age, "token",
+                     json_integer(view->token), "unfenced",
+                     works && open_token != 0 && open_token < view->token, "standing_by", stands_by,
+                     "problem", problem != NULL ? json_string(problem) : json_null());
 }
 
 static void print_status(const struct standby *standby, const json_t *row)

@@ -49,30 +49,36 @@
  *  "accepted":{"messages","bytes"}, since "started"
  *  "loading":false,                 still reading the journal after a start: counts are partial
  *  "accepting":true,"accepting_reason":null,
+ *  "settings":null or {"version" (0: none),"state":"known|joining"}, those of the cluster
  *  "queue":{"messages","deliveries","bytes","oldest_seconds" (0 when empty),"held","in_doubt"},
  *  "dead_letters":n,                deliveries
- *  "servers":[{"name","state","since","changes","before","before_seconds","failures","used",
- *    "sessions","reason"}],     changes of state since the start; the state before and how long it
- *                               lasted, null without any
+ *  "servers":[{"name","protocol","state","since","changes","before","before_seconds","failures",
+ *    "used","sessions","reason"}],  changes of state since the start; the state before and how long
+ *                                   it lasted, null without any
  *  "lanes":[{"route","redirect_to","doubt","state","deliveries","server","done","left","rate",
  *    "left_seconds","switches","oldest_seconds","since","reason"}],
  *  "recipients":[{"domain","good","bad","refused","list"}], as in "recipients list", of 500 at most
  *  "disk":{"used_bytes","available_bytes","reserve_bytes","segments","quarantined"},
  *  "safety_copies":{"keep_seconds" (0: off),"bytes","segments","oldest":ms or null (the first that
  *    is kept was needed until then),"gone_until":ms or null}, of those that made room early
+ *  "guards":[as "guard list"],
+ *  "standby":null or {"name","of","role":"active","since":ms,"token","unfenced":bool,
+ *    "taken_over":bool (from one that did not hand over),"standby_seen_seconds":n or null}
+ *  "cluster":null or {"name","number" (0: not joined),"leader":bool,"lease_ms" (left of it),
+ *    "read_ms_ago","database":{"up":bool,"since":ms,"commit_ms","lag_ms","reason"},
+ *    "one_copy" (messages that only this node's journal has; in no queue yet),"waiting_writes",
+ *    "queue":{"messages","deliveries","bytes","oldest_seconds","held"},"dead_letters" (of all
+ *    members, as they were at their last heartbeats; a message in parts counts at each owner),
+ *    "missing_nodes" (names of those that are down, not counted)},
+ *  "nodes":null or [as "node list"],
  *  "alerts":[{"kind":"stopped","subject":"domain:example.com" or null,"since":ms,"text":"..."}]}
- *  "cluster":null or {"name","number" (0: not joined),"leader","lease_ms" (left of
- * it),"read_ms_ago", "database":{"up","since":ms,"commit_ms","lag_ms","reason"},"one_copy"
- * (messages that only this node's journal has),"waiting_writes",
- *  "queue":{"messages","deliveries","bytes","oldest_seconds","held"},"dead_letters" (of all
- * members, as they were at their last heartbeats; a message in parts counts at each
- * owner),"missing_nodes" (those that are down, not counted)}, "nodes":[as "node list"], One row,
- * continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are listed
- * also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed over in
- * this drain; while it drains "left": what waited at its beginning and still does, "rate":
- * deliveries a second so far, "left_seconds"; else null. The states are those of DESIGN section 4.
+ * One row, continued by "more" for "servers", "lanes" and "alerts". Lanes of a domain or relay are
+ * listed also when idle; lanes "mx:" and "orphan" only while they have deliveries. "done": handed
+ * over in this drain; while it drains "left": what waited at its beginning and still does, "rate":
+ * deliveries a second so far, "left_seconds"; else null. A server's state is one of up, suspect,
+ * down, recovering and disabled, a lane's one of idle, flowing, draining, stopped, held and orphan.
  * "reason" is the last failure, null while up. "alerts" are those that stand now, in order of
- * beginning; kinds and subjects: service/alerts.h. A lane's "oldest_seconds" is the age of its
+ * beginning; their kinds are in holdfast(1). A lane's "oldest_seconds" is the age of its
  * oldest delivery, null without one; where that is held or deferred and thousands in the queue are
  * older, the age of the oldest that waits. "since": ms, stopped since then, or null. Its "reason":
  * why nothing goes, "m1 down: connection refused; m2 disabled", or that all of it is held or
@@ -89,7 +95,7 @@
  *  "state":"joining|up|suspect|draining|down","leader":bool,"here":bool (it is who answers),
  *  "version","place","last_contact":ms or null,"last_contact_seconds","lanes":n (shares it owns),
  *  "queue":{"messages","deliveries","one_copy"},"disk":{"available_bytes","total_bytes"},
- *  "clock_offset_ms","database_lag_ms"}; what is not known is null.
+ *  "clock_offset_ms","database_lag_ms"}; all of its last heartbeat, also while it is down.
  * Argument "alone": true: without a cluster there are no rows, and that is no error.
  * "node drain|undrain|remove": argument "name"; one row {"name","number","done":true}.
  *
@@ -253,8 +259,7 @@
  * "done" says up to where people have been told; core keeps it for the next who asks without one.
  * Some latest hundreds are kept; who is later misses numbers.
  *
- * ---- "tls-reports list", "tls-reports send"
- * ------------------------------------------------------
+ * ---- "tls-reports list", "tls-reports send" ------------------------------------------------
  *
  * What will be reported of TLS (RFC 8460), one row for each domain: of this day (UTC), and of days
  * that are over and not reported yet.
@@ -326,7 +331,7 @@
  * Argument "what": an id, "ID/N", an address (sender, recipient or client), a user or
  * "<Message-ID>"; or "ids": ids, whose events come one id after the other.
  * {"time":ms,"event","id","delivery":N or null (all, or the message itself),"sender","recipient",
- *  "server","reason","reply":"250 2.0.0 ok" or null,"client","bytes","next":ms or null}
+ *  "server","reason","reply":"250 2.0.0 ok" or null,"tls","client","bytes","next":ms or null}
  * "refused" (a client, or a recipient; "sender" null: not said yet) has "left_out":n, so many
  * others of the client's network of which there are no events. "login" and "denied" are about
  * nobody's message: "user" (null: only left_out is told), "client", "reason", of "denied" "next"

@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from daemon import BUILD, ROOT
 from peers import wait_for
 from test_cluster import DOMAINS, _database, _hop, _member, nodes, wait_for_states  # noqa: F401
 
@@ -305,3 +306,34 @@ def test_a_drill_runs_where_the_mail_is(three, hop):
     report = json.loads(other.tool("drill", "a.example", "--minutes", "0.05", "--messages", "2",
                                    "--node", owner, "--json", seconds=LONG).stdout)
     assert report["domain"] == "a.example" and report["injected"] == 2
+
+
+def keys_of(value, data=("nodes",)):
+    """Of all objects in it; not of those whose keys are names."""
+    if isinstance(value, list):
+        return {key for item in value for key in keys_of(item, data)}
+    if not isinstance(value, dict):
+        return set()
+    return set(value) | {key for name, item in value.items()
+                         if name not in data or isinstance(item, list)
+                         for key in keys_of(item, data)}
+
+
+def test_every_key_is_in_the_manual(three, tmp_path):
+    """holdfast-json(5) has those of what the daemon is asked, holdfast(1) the others."""
+    rows = (BUILD / "man/holdfast-json.5").read_text()
+    page = (ROOT / "man/holdfast.1").read_text()
+    others = set(re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"^\.(?:Cm|Dq|Pq Cm) .*", page, re.M))))
+    send_to_all(three)
+    found = three[0].queue()[0]["id"]
+    text = tmp_path / "text"
+    text.write_text('server other { address = "127.0.0.1:9" }\n')
+    for words in (("status",), ("node", "list"), ("queue", "list"), ("queue", "show", "--all"),
+                  ("queue", "hold", found), ("trace", found), ("server", "list"),
+                  ("server", "history"), ("server", "down", "m1"), ("server", "up", "m1"),
+                  ("node", "drain", "n3"), ("node", "undrain", "n3"),
+                  ("settings", "set", "--version", "0", str(text)), ("settings", "show"),
+                  ("settings", "history"), ("settings", "diff")):
+        known = others if words[0] == "settings" else set(re.findall(r'"([a-z0-9_]+)"', rows))
+        for row in three[0].lines(*words):
+            assert keys_of(row) <= known, f"{words}: {sorted(keys_of(row) - known)}"

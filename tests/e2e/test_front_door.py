@@ -122,7 +122,8 @@ def test_make_install(place):
         return any(name.endswith(ending) for name in installed)
     for ending in ("/holdfastd", "bin/holdfast", "systemd/system/holdfast.service",
                    "sysusers.d/holdfast.conf", "tmpfiles.d/holdfast.conf", "man8/holdfastd.8",
-                   "man1/holdfast.1", "man5/holdfast.conf.5", "man5/holdfast-journal.5"):
+                   "man1/holdfast.1", "man5/holdfast.conf.5", "man5/holdfast-journal.5",
+                   "man5/holdfast-metrics.5", "man5/holdfast-json.5"):
         assert has(ending), f"{ending} is not among {sorted(installed)}"
 
 
