@@ -64,7 +64,7 @@ const struct setting settings_table[] = {
     {"group", SETTING_TEXT, TOP(group), .otherwise = "the user's", .restart = true,
      .text = "The group that may use the control socket."},
     {"node", SETTING_COUNT, TOP(node), .fallback = "0", .most = 65535, .restart = true,
-     .text = "A number that makes message ids of several machines distinct."},
+     .text = "A number in the ids of messages that tells machines apart; ids are distinct without it."},
     {"loops", SETTING_COUNT, TOP(loops), .fallback = "0", .otherwise = "0, one for each processor",
      .most = 24, .restart = true,
      .text = "Event loops of the receiving and of the sending process."},
@@ -137,8 +137,9 @@ const struct setting settings_table[] = {
      .text = "Whether mail that is not archived yet keeps its space when the disk is full."},
     {"when-database-away", SETTING_CHOICE, TOP(cluster.defers), .fallback = "accept",
      .choices = "accept|defer",
-     .text = "What happens to incoming mail while a cluster's database is away; without a cluster, "
-             "nothing."},
+     .text = "What happens to incoming mail while a cluster's database is away, full or slow: accept "
+             "takes it into this node's journal alone, until that is forwarded; defer answers 451. "
+             "Without a cluster, nothing."},
 
     /* ---- listen ---- */
     {"address", SETTING_ENDPOINTS, LISTEN(at), .required = true,
@@ -168,7 +169,8 @@ const struct setting settings_table[] = {
      .text = "How long mail of an unknown client, sender and recipient is put off (RFC 6647). What comes "
              "back within 2 days is let through, and is known for 36 days from each time on; after "
              "5 such messages their network is known (an IPv4 /24, an IPv6 /64). Relay clients and whom "
-             "an allow block names are not put off. A restart forgets whom it knew."},
+             "an allow block names are not put off. What is known outlives restarts; in a cluster each "
+             "node knows its own."},
     {"milters", SETTING_MILTERS, .block = BLOCK_LISTEN, .otherwise = "none",
      .text = "The filters that look at what comes in there, by the names of their milter blocks, in "
              "the order in which they are asked: each sees what those before it have changed."},
@@ -264,11 +266,11 @@ const struct setting settings_table[] = {
              "other mail. Reports on TLS (tls-reports) go so in any case."},
     {"connections", SETTING_COUNT, SERVER(connections), .fallback = "20", .least = 1,
      .most = 10000,
-     .text = "Connections to the server at once, at most."},
+     .text = "Connections to the server at once, at most; in a cluster, from each node."},
     {"warm-up", SETTING_COUNT, SERVER(warm_up), .otherwise = "none", .least = 1, .most = 3600000,
      .text = "Messages an hour, evenly spread, that the server is given while it stands in for the "
              "first of a chain, so that an address that sends little is not taken for a spammer's; "
-             "the others wait."},
+             "the others wait. In a cluster, by each node."},
     {"connect-timeout", SETTING_DURATION, SERVER(connect_timeout_ms), .fallback = "30s",
      .least = 10 * MS, .most = HOUR,
      .text = "How long connecting may take."},
@@ -334,8 +336,8 @@ const struct setting settings_table[] = {
              "are better than this host."},
     {"recipients", SETTING_RECIPIENTS, .block = BLOCK_DOMAIN, .fallback = "any",
      .text = "Which recipients exist: any accepts all; learn asks the server while it is up and "
-             "remembers what it has said; file:PATH, https://... and ldap:NAME name a list of all "
-             "there are, as described below."},
+             "remembers what it has said, in a cluster each node by itself; file:PATH, https://... "
+             "and ldap:NAME name a list of all there are, as described below."},
     {"recipients-interval", SETTING_DURATION, DOMAIN(recipients_every_ms), .fallback = "15m",
      .least = SECOND, .most = 30 * DAY,
      .text = "How often a page with recipients, or a directory, is asked. A file is read whenever it "
@@ -376,7 +378,8 @@ const struct setting settings_table[] = {
     {"quota", SETTING_SIZE, DOMAIN(quota_bytes),
      .otherwise = "none with one domain, else half the file system", .least = MB,
      .most = UINT64_C(1) << 50, .none = true,
-     .text = "Space that waiting mail of the domain may take; above it RCPT answers 452."},
+     .text = "Space that waiting mail of the domain may take; above it RCPT answers 452. A node of a "
+             "cluster counts what it hands over itself, and answers by that."},
     {"order-patience", SETTING_DURATION, DOMAIN(order_patience_ms), .fallback = "30s",
      .most = HOUR,
      .text = "How long later mail of a recipient waits for an earlier one that was deferred."},
@@ -478,7 +481,7 @@ const struct setting settings_table[] = {
     {"user-recipients", SETTING_COUNT, LIMIT(user_recipients), .fallback = "1000", .least = 1,
      .most = 1000000, .none = true,
      .text = "Recipients an hour of one user who has logged in, all at once if he likes; more are "
-             "answered 450."},
+             "answered 450. In a cluster, at each node."},
     {"hops", SETTING_COUNT, LIMIT(hops), .fallback = "100", .least = 1, .most = 1000,
      .text = "Received fields of a message, above which it is taken for a loop."},
 
