@@ -15,7 +15,8 @@
 struct clock_offset {
     bool known;
     int64_t ahead_ms;
-    int64_t doubt_ms; /* it may be more or less by half of that */
+    int64_t doubt_ms; /* it may be more or less by half of that, */
+    int64_t read_ms;  /* as it was then; ours */
 };
 
 /* It said `theirs_ms` at some time from `sent_ms` to `returned_ms` of our clock. */

@@ -163,10 +163,12 @@ static void of_clocks_the_quickest_answer_is_believed(void **state)
         clock_offset_read(&offset, 7010, 3000, 4000); /* agrees, and says nothing new */
         assert_int_equal(offset.ahead_ms, 4000);
     }
-    clock_offset_read(&offset, 8520, 4500, 4520); /* that one is old */
+    clock_offset_read(&offset, 16020, 12000, 12020); /* clocks do not drift apart so soon */
+    assert_int_equal(offset.ahead_ms, 4000);
+    clock_offset_read(&offset, 28520, 24500, 24520); /* that one is old */
     assert_int_equal(offset.ahead_ms, 4010);
-    clock_offset_read(&offset, 1000, 5000, 6000); /* it was set */
-    assert_int_equal(offset.ahead_ms, -4500);
+    clock_offset_read(&offset, 1000, 25000, 26000); /* it was set */
+    assert_int_equal(offset.ahead_ms, -24500);
 }
 
 int main(void)
