@@ -152,6 +152,19 @@ static void submit(struct member *member, worker_fn *run, worker_fn *done)
     }
 }
 
+/* What is said of mail that is still to be brought is as of now. While nobody waits for us more may
+ * come at any moment. */
+static struct member_word word_of(const struct member *member)
+{
+    if (!member->offset.known) {
+        return (struct member_word){.good_until_ms = INT64_MAX};
+    }
+    int64_t now_ms = clock_steady_ms() + member->offset.ahead_ms;
+    bool is_alone = member->away || member_lease_left_ms(member) == 0;
+    return (struct member_word){.good_until_ms = is_alone ? 0 : now_ms + LEASE_BEAT_MS,
+                                .unsaid_ms = now_ms - WATCH_UNSAID_MS};
+}
+
 static void begin_round(void *context)
 {
     struct member *member = context;
@@ -162,6 +175,7 @@ static void begin_round(void *context)
     job->number = member->alive ? member->number : 0;
     job->incarnation = member->incarnation;
     job->health = member->health;
+    job->word = word_of(member);
     job->arena = &member->arenas[1 - member->view_arena];
     submit(member, member_job_round, round_done);
 }
@@ -409,6 +423,24 @@ static void end_doubt(struct member *member)
     }
 }
 
+/* What we have said is read by the others within the next moments. */
+static void note_word(struct member *member)
+{
+    const struct member_job *job = &member->job;
+    bool is_good = job->database_wall_us / 1000 <= job->word.good_until_ms;
+    int64_t told_ms = job->health.behind_ms >= 0 ? job->health.behind_ms : INT64_MAX;
+    if (!is_good) {
+        told_ms = job->word.unsaid_ms < told_ms ? job->word.unsaid_ms : told_ms;
+        member->hurry = true; /* with a better one */
+    }
+    if (told_ms == INT64_MAX) {
+        member->told_since_ms = 0;
+    } else if (member->told_since_ms == 0 || told_ms < member->told_ms) {
+        member->told_since_ms = job->returned.steady_ms;
+    }
+    member->told_ms = told_ms;
+}
+
 /* True: a change has to follow. */
 static bool take_reading(struct member *member)
 {
@@ -496,6 +528,7 @@ static void round_done(void *context)
         if (!member->alive) {
             become_member(member);
         }
+        note_word(member);
         measure(member);
         changes = take_reading(member);
     }

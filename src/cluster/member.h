@@ -28,6 +28,8 @@ enum {
     MEMBER_TEXT_SIZE = DATABASE_ERROR_SIZE + 160, /* of what is told in words */
     MEMBER_PLACE_MAX = 255,
     MEMBER_COMMANDS_MAX = 16, /* under way at once */
+    MEMBER_READ_MS = 750, /* what a heartbeat says has been read by the others, about: a half more
+                             than their rounds take */
 };
 
 struct member_settings {
@@ -109,11 +111,15 @@ struct member_due {
     struct slice node;  /* whose; good until the loop goes on */
     uint64_t until_xid; /* all that others say to have brought was so by earlier transactions */
     int64_t asked_ms;   /* steady: when the heartbeat was sent that this was read behind */
+    bool takes;         /* shares are being taken: what is in them is not known yet */
 };
 void member_due(const struct member *member, struct member_due *ret_due);
 /* The caller has lost the database's answer on a connection of its own: another may have taken its
  * place, so what the others have said before does not count until all have been heard again. */
 void member_doubt(struct member *member);
+/* The others know that mail which we accepted from then on (Unix ms) may still have to be brought,
+ * and wait for it. INT64_MAX: of none; INT64_MIN: they cannot be told, and wait for nothing. */
+int64_t member_told_ms(const struct member *member);
 int64_t member_lease_left_ms(const struct member *member);
 void member_left(struct member *member, uint32_t share);
 int member_number(const struct member *member); /* 0: not joined yet */

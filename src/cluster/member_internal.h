@@ -43,6 +43,7 @@ struct member_job {
     bool joins;
     struct message_id incarnation;
     struct node_health health;
+    struct member_word word;
     /* or a change. */
     struct member_sql_claim *claims;
     size_t claim_count;
@@ -91,6 +92,8 @@ struct member {
     int64_t view_ms; /* steady; 0: none */
     int64_t view_asked_ms;
     struct node_health health;
+    int64_t told_ms;       /* what the others read of us: mail since then may be missing; */
+    int64_t told_since_ms; /* steady: since when they read that, or of more mail; 0: of none */
     int64_t known_ms;   /* steady: since then the database is the same to all that we know of it; */
     int64_t doubted_ms; /* unless this is set: then again with an answer to what is asked later */
     struct clock_offset offset; /* the database's wall clock less our steady one */

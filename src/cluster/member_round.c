@@ -67,7 +67,7 @@ static bool renew(struct member_job *job)
     job->sent = member_now(job->settings);
     enum database_outcome outcome =
         member_sql_renew(job->database, job->settings, job->number, job->incarnation, &job->health,
-                         &ours, &job->database_wall_us);
+                         &job->word, &ours, &job->database_wall_us);
     if (!is_done(job, outcome)) {
         return false;
     }

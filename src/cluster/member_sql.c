@@ -179,17 +179,18 @@ static const char RENEW[] =
     " 'deliveries', $6::bigint, 'journalled', $7::bigint, 'disk_free', $8::bigint,"
     " 'disk', $9::bigint, 'clock_offset_ms', $10::bigint, 'database_lag_ms', $11::bigint,"
     " 'bytes', $12::bigint, 'held', $13::bigint, 'dead_letters', $14::bigint,"
-    " 'oldest_ms', $15::bigint, 'behind_ms', $16::bigint)"
+    " 'oldest_ms', $15::bigint, 'behind_ms', CASE"
+    "  WHEN extract(epoch FROM clock_timestamp()) * 1000 <= $17::bigint THEN $16::bigint"
+    "  ELSE least(nullif($16::bigint, -1), $18::bigint) END)"
     " WHERE node = $1 AND incarnation = $2"
     " RETURNING (extract(epoch FROM beat) * 1000000)::bigint";
 
-enum database_outcome member_sql_renew(struct database *database,
-                                       const struct member_settings *settings, int number,
-                                       struct message_id incarnation,
-                                       const struct node_health *health, bool *ret_ours,
-                                       int64_t *ret_wall_us)
+enum database_outcome
+member_sql_renew(struct database *database, const struct member_settings *settings, int number,
+                 struct message_id incarnation, const struct node_health *health,
+                 const struct member_word *word, bool *ret_ours, int64_t *ret_wall_us)
 {
-    struct database_scalar store[14];
+    struct database_scalar store[16];
     struct database_value values[] = {
         database_int2(&store[0], (int16_t)number),
         database_uuid(&store[1], incarnation),
@@ -207,9 +208,11 @@ enum database_outcome member_sql_renew(struct database *database,
         database_int8(&store[11], health->dead_letters),
         database_int8(&store[12], health->oldest_ms),
         database_int8(&store[13], health->behind_ms),
+        database_int8(&store[14], word->good_until_ms),
+        database_int8(&store[15], word->unsaid_ms),
     };
     const struct database_rows *rows;
-    enum database_outcome outcome = query(database, RENEW, values, 16, &rows);
+    enum database_outcome outcome = query(database, RENEW, values, 18, &rows);
     if (outcome == DATABASE_DONE) {
         *ret_ours = database_count(rows) > 0;
         *ret_wall_us = *ret_ours ? database_get_int(rows, 0, 0) : 0;

@@ -39,12 +39,18 @@ enum database_outcome member_sql_join(struct database *database,
                                       struct message_id incarnation, int64_t behind_ms,
                                       bool *ret_joined) MUST_CHECK;
 
+/* What a heartbeat says of mail that is still to be brought is good for a moment; the database may
+ * carry it out seconds after it was sent. */
+struct member_word {
+    int64_t good_until_ms; /* the database's Unix time; INT64_MAX: it is not known */
+    int64_t
+        unsaid_ms; /* carried out later it says that mail accepted from then on may be missing */
+};
 /* *ret_ours is false if this life has ended. *ret_wall_us: the database's Unix time. */
-enum database_outcome member_sql_renew(struct database *database,
-                                       const struct member_settings *settings, int number,
-                                       struct message_id incarnation,
-                                       const struct node_health *health, bool *ret_ours,
-                                       int64_t *ret_wall_us) MUST_CHECK;
+enum database_outcome
+member_sql_renew(struct database *database, const struct member_settings *settings, int number,
+                 struct message_id incarnation, const struct node_health *health,
+                 const struct member_word *word, bool *ret_ours, int64_t *ret_wall_us) MUST_CHECK;
 /* Slices and arrays live in the arena. *ret_server: which one has answered. */
 enum database_outcome member_sql_read(struct database *database, struct arena *arena, int own,
                                       struct view *ret_view, uint64_t *ret_server) MUST_CHECK;

@@ -29,10 +29,21 @@ bool member_leads(const struct member *member)
 void member_due(const struct member *member, struct member_due *ret_due)
 {
     bool is_known = member->contact.made && member->doubted_ms == 0;
-    *ret_due =
-        (struct member_due){.until_xid = member->view.until_xid, .asked_ms = member->view_asked_ms};
+    *ret_due = (struct member_due){.until_xid = member->view.until_xid,
+                                   .asked_ms = member->view_asked_ms,
+                                   .takes = member->job.claim_count > 0};
     ret_due->upto_ms = watch_due(&member->watch, &member->view,
                                  is_known ? member->known_ms : INT64_MAX, &ret_due->node);
+}
+
+int64_t member_told_ms(const struct member *member)
+{
+    if (!member->alive || member->away || member_lease_left_ms(member) == 0) {
+        return INT64_MIN;
+    }
+    bool is_read =
+        member->told_since_ms != 0 && clock_steady_ms() - member->told_since_ms >= MEMBER_READ_MS;
+    return is_read ? member->told_ms : INT64_MAX;
 }
 
 int64_t member_lease_left_ms(const struct member *member)

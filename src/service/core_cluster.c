@@ -167,7 +167,7 @@ static void keep_order(struct core_cluster *cluster)
     bool is_ours = cluster->own_ms < due.upto_ms;
     due.upto_ms = is_ours ? cluster->own_ms : due.upto_ms;
     if (due.upto_ms > cluster->due_ms &&
-        !spool_postgres_has_followed(cluster->spool, due.until_xid)) {
+        (due.takes || !spool_postgres_has_followed(cluster->spool, due.until_xid))) {
         due.upto_ms = cluster->due_ms; /* not yet */
         spool_postgres_follow(cluster->spool);
     }
@@ -479,6 +479,7 @@ static void beat(void *context)
     core_act(cluster->core, SPOOL_LAZY, CORE_NOTHING_AFTER);
     int64_t left_ms = member_lease_left_ms(cluster->member);
     spool_postgres_lease(cluster->spool, clock_steady_ms() + left_ms);
+    spool_postgres_told(cluster->spool, member_told_ms(cluster->member));
     core_job_lease(cluster->core, left_ms >= LEASE_MARGIN_MS);
     size_t cursor = 0;
     struct owned *owned;

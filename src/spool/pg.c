@@ -344,6 +344,7 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     pg->shares = pg->shared ? *postgres->shares : (struct spool_shares){0};
     pg->key = (struct hash_key){random_u64(), random_u64()};
     pg->next_group = random_u64();
+    pg->told_ms = INT64_MIN;
     pg->up = pg_has_joined(pg); /* until we know better */
     snprintf(pg->reason, sizeof(pg->reason), "%s", pg->up ? "" : "this node has not joined yet");
     pg->since_ms = clock_steady_ms();

@@ -54,13 +54,33 @@ int64_t spool_postgres_behind(const struct spool *spool)
     return oldest_ms;
 }
 
+void spool_postgres_told(struct spool *spool, int64_t from_ms)
+{
+    struct pg_spool *pg = pg_of(spool);
+    if (pg->told_ms != from_ms) {
+        pg->told_ms = from_ms;
+        pg_pump_later(pg);
+    }
+}
+
+bool pg_may_divert(const struct pg_batch *batch, int64_t now_ms)
+{
+    const struct pg_spool *pg = batch->pg;
+    size_t count = batch_new_count(batch);
+    bool may = !pg->shared || count == 0 || now_ms - batch->submitted_ms >= PG_CLOCKS_MS;
+    for (size_t i = 0; i < count && may; i++) {
+        may = batch_news(batch)[i].received_ms >= pg->told_ms;
+    }
+    return may || pg->ending;
+}
+
 bool spool_postgres_has_followed(const struct spool *spool, uint64_t xid)
 {
     const struct pg_spool *pg = pg_of(spool);
     struct pg_share *const *takes = (const void *)pg->takes.data;
     for (size_t i = 0; i < pg->takes.length / sizeof(*takes); i++) {
-        if (takes[i]->owned) {
-            return false; /* it is looked through once more */
+        if (!takes[i]->leaving) {
+            return false; /* what comes next of it may be older than what is here */
         }
     }
     return pg->followed_xid == 0 || pg->followed_xid >= xid;

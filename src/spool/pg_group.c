@@ -268,7 +268,8 @@ static void divert_list(struct pg_spool *pg, struct link *list)
         struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
         bool waits = batch->journalled && !batch->told && !batch->diverting && !batch->diverted &&
                      batch->error == ERROR_NONE && !batch->refused && !batch->stuck;
-        if (waits && (away || now_ms - batch->submitted_ms >= PG_SLOW_MS)) {
+        bool due = away && pg_may_divert(batch, now_ms);
+        if (waits && (due || now_ms - batch->submitted_ms >= PG_SLOW_MS)) {
             divert(batch);
             batch->stuck = !batch->diverting;
         }
@@ -685,7 +686,8 @@ void pg_pump(void *context)
     pg_marks_write(pg);
     pg_watermark_sync(pg);
     if (pg->batches > 0 && !pg->ending) {
-        loop_timer_set(pg->timer, PG_SLOW_MS / 20);
+        bool soon = pg->shared && pg_is_away(pg);
+        loop_timer_set(pg->timer, soon ? PG_CLOCKS_MS : PG_SLOW_MS / 20);
     } else if (pg->aside_ms != 0 && !pg->ending) {
         int64_t rest_ms = pg->aside_ms - clock_steady_ms();
         loop_timer_set(pg->timer, rest_ms > 0 ? rest_ms : 0);

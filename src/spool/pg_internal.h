@@ -19,6 +19,7 @@
 
 enum {
     PG_SLOW_MS = 2000,    /* a group that takes longer does not keep anybody waiting */
+    PG_CLOCKS_MS = 20,    /* the nodes know the database's clock better than that */
     PG_SLOWEST = 1000,    /* bytes a ms that a group is waited for */
     PG_CALL_MS = 10000,   /* then the connection counts as lost */
     PG_AT_ONCE_MS = 1000, /* for what the loop waits for */
@@ -323,6 +324,7 @@ struct pg_spool {
     struct map names, numbers; /* struct pg_share */
     struct pg_share *only;     /* without shares */
     int64_t lease_until_ms;
+    int64_t told_ms;       /* spool_postgres_told() */
     int64_t time_ahead_ms; /* the database's clock, of the steady one */
 
     int64_t now_ms;         /* as the owner says, Unix time; 0: not said */
@@ -587,6 +589,11 @@ void pg_global_group(struct pg_spool *pg, struct slice key, uint64_t group);
 void pg_globals_stored(struct pg_spool *pg, uint64_t group);
 void pg_globals_free(struct pg_spool *pg);
 enum error pg_local_load(struct pg_spool *pg, bool *ret_complete) MUST_CHECK;
+
+/* pg_behind.c */
+/* While the database is away: whoever must wait for its mail knows, or nobody does, and what
+ * another node takes from now on is later by its clock, too. */
+bool pg_may_divert(const struct pg_batch *batch, int64_t now_ms);
 
 /* pg_group.c */
 void pg_pump(void *pg);

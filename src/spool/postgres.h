@@ -143,6 +143,11 @@ void spool_postgres_status(const struct spool *spool, struct spool_postgres_stat
 /* When the oldest mail was accepted (Unix ms) that was answered 250 here, or may soon be, and that
  * the database has not; INT64_MAX: it has all, but for what was given to it just now. */
 int64_t spool_postgres_behind(const struct spool *spool);
+/* From when on (Unix ms) mail may be answered 250 from the journal at once while the database is
+ * away, for the others wait for what was accepted since then; INT64_MIN, as it begins: any, for
+ * nobody does. Earlier mail goes into the database as soon as that is back, or into the journal
+ * after 2 s. */
+void spool_postgres_told(struct spool *spool, int64_t from_ms);
 /* All that was committed by earlier transactions, and is ours, has been handed over. */
 bool spool_postgres_has_followed(const struct spool *spool, uint64_t xid);
 /* How often reading had to begin anew on another connection: what comes after it may be of another

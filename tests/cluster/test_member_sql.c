@@ -5,6 +5,7 @@
 #include "cluster/member_sql.h"
 
 #include "cluster/balance.h"
+#include "sys/clock.h"
 #include "tests/sys/postgres.h"
 
 #include <pthread.h>
@@ -131,13 +132,29 @@ static bool renew(struct scene *scene, int number, struct message_id life)
 {
     struct member_settings settings = settings_of(number == 1 ? "n1" : "n2");
     struct node_health health = {1, 2, 3, 4, 5, -6, 7, 8, 9, 10, 11, 12};
+    struct member_word word = {.good_until_ms = INT64_MAX};
     bool ours = false;
     int64_t wall_us = 0;
     assert_int_equal(
-        member_sql_renew(scene->database, &settings, number, life, &health, &ours, &wall_us),
+        member_sql_renew(scene->database, &settings, number, life, &health, &word, &ours, &wall_us),
         DATABASE_DONE);
     assert_true(!ours || wall_us > 1600000000000000);
     return ours;
+}
+
+/* What it says of mail to be brought, carried out in time or too late. */
+static int64_t behind_of(struct scene *scene, int64_t behind_ms, bool late)
+{
+    struct member_settings settings = settings_of("n1");
+    struct node_health health = {.behind_ms = behind_ms};
+    struct member_word word = {(clock_wall_ms() + (late ? -1 : 1) * LONG_MS), 700};
+    bool ours;
+    int64_t wall_us;
+    assert_int_equal(
+        member_sql_renew(scene->database, &settings, 1, life_1, &health, &word, &ours, &wall_us),
+        DATABASE_DONE);
+    assert_true(ours);
+    return read_view(scene).members[0].health.behind_ms;
 }
 
 /* ---- the tests ------------------------------------------------------------------------------ */
@@ -237,6 +254,18 @@ static void a_renewal_is_of_one_life(void **state)
     assert_false(joined);
     assert_false(renew(scene, 1, life_1));
     assert_true(renew(scene, 1, life_2));
+}
+
+/* By then mail may have come that it knows nothing of. */
+static void a_word_that_comes_late_is_not_believed(void **state)
+{
+    struct scene *scene = *state;
+    assert_int_equal(behind_of(scene, -1, false), -1);
+    assert_int_equal(behind_of(scene, 500, false), 500);
+    assert_int_equal(behind_of(scene, -1, true), 700);
+    assert_int_equal(behind_of(scene, 500, true), 500);
+    assert_int_equal(behind_of(scene, 900, true), 700);
+    assert_int_equal(behind_of(scene, 900, false), 900);
 }
 
 static void a_share_is_given_by_token_and_heartbeat(void **state)
@@ -345,6 +374,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(strange_rows_do_no_harm, begin, end),
         cmocka_unit_test_setup_teardown(what_is_given_lasts_whatever_the_role_says, begin, end),
         cmocka_unit_test_setup_teardown(a_renewal_is_of_one_life, begin, end),
+        cmocka_unit_test_setup_teardown(a_word_that_comes_late_is_not_believed, begin, end),
         cmocka_unit_test_setup_teardown(a_share_is_given_by_token_and_heartbeat, begin, end),
         cmocka_unit_test_setup_teardown(a_share_is_given_up_by_token, begin, end),
         cmocka_unit_test_setup_teardown(a_locked_share_is_passed_over, begin, end),

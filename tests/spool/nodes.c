@@ -246,8 +246,7 @@ int world_tear_down(void **state)
     return 0;
 }
 
-/* Accepted by that node; completions give no handles. */
-void accept_at(struct node *node, uint64_t n, size_t length)
+static void put_message(struct node *node, uint64_t n, size_t length)
 {
     struct arena arena;
     struct spool_message message;
@@ -260,10 +259,16 @@ void accept_at(struct node *node, uint64_t n, size_t length)
     assert_int_equal(
         spool_batch_message(node->harness.spool, &message, NULL, buffer_slice(&content)),
         ERROR_NONE);
-    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
-    assert_int_equal(node->harness.handle_count, 0);
     buffer_done(&content);
     arena_done(&arena);
+}
+
+/* Accepted by that node; completions give no handles. */
+void accept_at(struct node *node, uint64_t n, size_t length)
+{
+    put_message(node, n, length);
+    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
+    assert_int_equal(node->harness.handle_count, 0);
 }
 
 static void tell(void *context, enum error error, const struct spool_handle *handles, size_t count)
@@ -273,6 +278,12 @@ static void tell(void *context, enum error error, const struct spool_handle *han
     (void)count;
     told->done = true;
     told->error = error;
+}
+
+void offer_at(struct node *node, uint64_t n, struct told *told)
+{
+    put_message(node, n, 10);
+    spool_batch_submit(node->harness.spool, SPOOL_SYNCED, tell, told);
 }
 
 void note(struct node *node, struct spool_handle handle, uint32_t delivery, const char *text,

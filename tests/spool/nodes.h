@@ -75,5 +75,7 @@ struct told {
 };
 void note(struct node *node, struct spool_handle handle, uint32_t delivery, const char *text,
           struct told *told);
+/* As accept_at(), but does not wait. */
+void offer_at(struct node *node, uint64_t n, struct told *told);
 
 #endif

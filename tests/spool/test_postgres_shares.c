@@ -386,6 +386,75 @@ static void what_waited_for_a_number_stands_where_it_was_accepted(void **state)
     assert_int_equal(ask("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 1);
 }
 
+/* In what is still to be loaded there may be mail that came late, and is older than what is here.
+ */
+static void what_is_being_loaded_has_not_been_followed(void **state)
+{
+    (void)state;
+    struct node *a = &world->nodes[0], *b = &world->nodes[1];
+    accept_at(b, 4, 10);
+    UNTIL(b->count == 1);
+    int64_t token = own(a, world->share[1]);
+    assert_true(spool_postgres_has_followed(a->harness.spool, 0));
+    spool_postgres_take(a->harness.spool, world->share[1], token);
+    while (a->taken_count == 1) {
+        assert_false(spool_postgres_has_followed(a->harness.spool, 0));
+        pass();
+    }
+    assert_true(spool_postgres_has_followed(a->harness.spool, 0));
+}
+
+static bool is_up(const struct node *node)
+{
+    struct spool_postgres_state status;
+    spool_postgres_status(node->harness.spool, &status);
+    return status.up;
+}
+
+/* Where those who would wait for it do not know yet, mail is not answered from the journal at once:
+ * later mail of another node might go first. */
+static void what_nobody_knows_of_is_not_answered_at_once(void **state)
+{
+    (void)state;
+    enum { RECEIVED = 3, SLOW_MS = 2000, CLOCKS_MS = 20 };
+    struct node *a = &world->nodes[0];
+    int64_t received_ms = 1700000000000 + RECEIVED, begun_ms = clock_steady_ms();
+    const int64_t told_from[] = {INT64_MAX, received_ms + 1};
+    struct told told = {0};
+    note_common(a, SLICE_LITERAL("\x02\x05 connected"));
+    run("ALTER TABLE holdfast.parts RENAME TO none");
+    spool_postgres_told(a->harness.spool, told_from[0]);
+    offer_at(a, RECEIVED, &told);
+    UNTIL(!is_up(a));
+    for (size_t i = 0; i < 2; i++) {
+        spool_postgres_told(a->harness.spool, told_from[i]);
+        for (int pause = 0; pause < 20; pause++) {
+            pass();
+        }
+        assert_true(!told.done || clock_steady_ms() - begun_ms >= SLOW_MS);
+    }
+    spool_postgres_told(a->harness.spool, received_ms);
+    UNTIL(told.done);
+    assert_int_equal(told.error, ERROR_NONE);
+    assert_int_equal(spool_postgres_behind(a->harness.spool), received_ms);
+    /* And not before what another takes next is later by any node's clock. */
+    for (uint64_t n = RECEIVED + 1; n < RECEIVED + 11; n++) {
+        begun_ms = clock_steady_ms();
+        told.done = false;
+        offer_at(a, n, &told);
+        UNTIL(told.done);
+        assert_true(clock_steady_ms() - begun_ms >= CLOCKS_MS);
+    }
+    /* Or the database is back before. */
+    told.done = false;
+    spool_postgres_told(a->harness.spool, INT64_MAX);
+    offer_at(a, RECEIVED + 11, &told);
+    run("ALTER TABLE holdfast.none RENAME TO parts");
+    UNTIL(told.done && spool_postgres_behind(a->harness.spool) == INT64_MAX);
+    assert_int_equal(told.error, ERROR_NONE);
+    assert_true(is_up(a));
+}
+
 static void without_a_lease_nothing_is_decided(void **state)
 {
     (void)state;
@@ -608,6 +677,8 @@ int main(void)
         CASE(a_share_that_is_left_goes_with_its_handles),
         CASE(a_late_commit_is_seen),
         CASE(what_waited_for_a_number_stands_where_it_was_accepted),
+        CASE(what_is_being_loaded_has_not_been_followed),
+        CASE(what_nobody_knows_of_is_not_answered_at_once),
         CASE(without_a_lease_nothing_is_decided),
         CASE(a_fact_of_the_journal_alone_is_not_told_to_all),
         CASE(a_fact_that_the_database_refuses_keeps_nobody_waiting),
