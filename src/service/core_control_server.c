@@ -504,7 +504,8 @@ static enum control_step each_server_named(struct control_request *request, serv
     if (control_argument(request, "name").length == 0 && !control_flag(request, "all")) {
         return control_fail(request, CONTROL_USAGE, "say which server, or all");
     }
-    return each_server(request, fn);
+    /* What hands have said before may still come, and a node learns its cluster's time with it. */
+    return request->core->dispatching ? each_server(request, fn) : control_not_yet(request);
 }
 
 enum control_step server_down_begin(struct control_request *request)

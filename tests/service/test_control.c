@@ -337,6 +337,23 @@ static void a_bounce_that_is_refused_says_why(void **state)
     assert_string_equal(bounce_error(bench, 3, false), "(null)");
 }
 
+/* What was said by hand before, and in a cluster what time it is, may not have been read yet. */
+static void no_hand_is_laid_on_a_server_before_the_start(void **state)
+{
+    struct bench *bench = *state;
+    fill(bench, 1);
+    assert_int_equal(bench_ask(bench, "server down", "{'name':'m1'}"), 0);
+    bench_close(bench);
+    bench_open(bench);
+    assert_int_equal(bench_ask(bench, "server up", "{}"), CONTROL_USAGE);
+    assert_int_equal(bench_ask(bench, "server up", "{'name':'m1'}"), CONTROL_NOTHING_MATCHED);
+    assert_int_equal(bench_ask(bench, "server down", "{'all':true}"), CONTROL_NOTHING_MATCHED);
+    bench_attach_out(bench, true, true);
+    bench_run_ms(bench, 200);
+    assert_int_equal(bench_ask(bench, "server up", "{'name':'m1'}"), 0);
+    assert_string_not_equal(text(row(bench, 0), "state"), "disabled");
+}
+
 static void servers_by_hand(void **state)
 {
     struct bench *bench = *state;
@@ -542,6 +559,7 @@ int main(void)
         MEMORY_TEST(redirect_to_an_address),
         MEMORY_TEST(discard_and_bounce),
         MEMORY_TEST(a_bounce_that_is_refused_says_why),
+        MEMORY_TEST(no_hand_is_laid_on_a_server_before_the_start),
         MEMORY_TEST(servers_by_hand),
         MEMORY_TEST(trace_tells_the_story),
         MEMORY_TEST(strangers_may_only_look),
