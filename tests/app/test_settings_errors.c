@@ -877,8 +877,9 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    static const char *const names[] = {"conf", "self",  "ring1", "ring2", "bad",
-                                        "open", "close", "names", "users", "users2"};
+    static const char *const names[] = {
+        "conf",   "self",   "ring1",   "ring2",      "bad",   "open", "close",    "names", "users",
+        "users2", "hashes", "anchors", "no-anchors", "chain", "key",  "otherkey", "words"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         unlink(names[i]);
     }
