@@ -120,14 +120,26 @@ def test_in_doubt_blocks_nobody():
 
 
 def test_what_a_server_has_that_is_away_comes_late():
-    """Only from that server, and only if it was away when each later one arrived: at 10 and 11."""
+    """Only from that server, and only if it was away when each later one arrived, at 10 and 11, or
+    had been heard too shortly before."""
     messages = [sent(1), sent(2), sent(3)]
     late = arrived("2 r1", "3 r1", "1 r1")
-    for server, since, until, excused in ((N1, 2, 11.5, True), (N1, 2, 10.5, False),
+    for server, since, heard, excused in ((N1, 2, 11.5, True), (N1, 2, 10.5, True),
+                                          (N1, 2, 9.9, False),
                                           (N1, 10.5, 13, False), (N1, 2, 8, False),
                                           (("10.0.0.2", 25), 2, 11.5, False)):
-        verdict = judge(messages, late, away=[(server, since, until)])
-        assert wrong(verdict) == (set() if excused else {"out_of_order"}), (server, since, until)
+        verdict = judge(messages, late, away=[(server, since, heard)])
+        assert wrong(verdict) == (set() if excused else {"out_of_order"}), (server, since, heard)
+        assert verdict.late_while_away == excused
+
+
+def test_what_a_server_takes_after_it_was_heard_is_not_late():
+    """It came to a server that was back, however soon after."""
+    late = arrived("2 r1", "1 r1")
+    for begun, excused in ((9.4, True), (9.6, False)):
+        first = Sent(1, ("r1",), begun, 9.8, by=N1)
+        verdict = judge([first, sent(2)], late, away=[(N1, 2, 9.5)])
+        assert wrong(verdict) == (set() if excused else {"out_of_order"}), begun
         assert verdict.late_while_away == excused
 
 

@@ -16,9 +16,6 @@ from cluster.nodes import Node
 from peers import wait_for
 
 
-READ_SECONDS = 0.6  # a reading begins half a second after the one before
-
-
 class Bed:
     def __init__(self, place, databases=3, nodes=3):
         self.database_names = [f"db{number}" for number in range(1, databases + 1)]
@@ -67,17 +64,17 @@ class Bed:
         wait_for(up, seconds, 0.2, "all nodes up, with the settings")
 
     def told(self, node, since):
-        """When the others knew what this node has, after that time: each reads twice a second what
-        the heartbeats say. None: not yet, or nobody can be asked now."""
+        """When this node told the others what it had, after that time: its heartbeat. None: not yet,
+        or nobody can be asked now."""
         with contextlib.suppress(psycopg2.Error, OSError, LookupError):
             rows = self.databases.leader().ask(
                 "SELECT extract(epoch FROM h.beat)::float8 FROM holdfast.heartbeats h"
                 " JOIN holdfast.nodes n ON n.number = h.node"
                 " WHERE n.name = %s AND h.beat > to_timestamp(%s)", node.host.name, since,
                 name="holdfast")
-            return rows[0][0] + READ_SECONDS if rows else None
+            return rows[0][0] if rows else None
         return None
 
     def membership(self, name):
         return (f'cluster {{ database = "{self.databases.conninfo()}"  name = {name}\n'
-                "          role = {gateway, node, hub} }")
+                f"          role = {{gateway, node, hub}} }}")

@@ -33,7 +33,7 @@ class Fault:
     begin: object         # called without arguments
     end: object = None
     server: tuple = None  # which can tell nobody of its mail meanwhile: see Ledger.been_away()
-    told: object = None   # of a time: when the others knew again what it has; None: not yet
+    told: object = None   # of a time: when it told the others what it has; None: not yet
 
 
 @dataclasses.dataclass
@@ -53,7 +53,7 @@ ASK_SECONDS = 20   # so long a node gets to answer
 
 def faults_of_nodes(hosts, nodes, databases=(), told=None):
     """Killed, one process killed, its clock wrong (if its host has a Clock), cut off from all or
-    from these hosts of databases. `told` of a node and a time says when the others knew again, after
+    from these hosts of databases. `told` of a node and a time says when it told the others, after
     that, what it has."""
     found = []
     for node in nodes:
@@ -207,15 +207,15 @@ class Drill:
             waiter.start()
 
     def wait_told(self, fault, since, mended):
-        until = mended
+        heard = mended
         while fault.told is not None and time.time() < mended + TOLD_SECONDS:
-            if (heard := fault.told(mended)) is not None:
-                until = heard
+            if (told := fault.told(mended)) is not None:
+                heard = told
                 break
             time.sleep(0.1)
-        self.ledger.been_away(fault.server, since, until)
-        self.ledger.note("drill", "-", f"{fault.component}: had told the others "
-                                       f"{until - mended:.2f} s after it could")
+        self.ledger.been_away(fault.server, since, heard)
+        self.ledger.note("drill", "-", f"{fault.component}: told the others "
+                                       f"{heard - mended:.2f} s after it could")
 
     def tell(self, text):
         self.ledger.note("drill", "-", text)

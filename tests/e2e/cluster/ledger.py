@@ -25,9 +25,10 @@ What the verdict allows, and no more:
   server's next dot on a connection waits until all may know what became of the one before. For each
   connection and time away this is allowed of one message.
 - A message after a later one of its recipient if a connection to a sink ended without QUIT while it
-  was under way or just stored: it was in doubt, and in doubt blocks nobody. Or if each later one
-  arrived while the server that had acknowledged it was away (been_away()), and could tell nobody
-  what it had: these are counted apart.
+  was under way or just stored: it was in doubt, and in doubt blocks nobody. Or if it was begun
+  before its server was heard again after a time away (been_away()), and each later one arrived in
+  that time or before the others may have read what it then said: these are counted apart. What a
+  server takes after it was heard is nothing that it could not tell.
 """
 
 import contextlib
@@ -47,6 +48,7 @@ from sink import Sink
 
 CLIENT_DOMAIN = "client.example"
 FATE_SECONDS = 2.0   # a server that cannot tell all of a fate within this is away
+READ_SECONDS = 1.0   # what is heard of a server is read by then, and what went before has arrived
 LEASE_SECONDS = 3.5  # what a server's word is good for: away for longer, it hands nothing over
 
 
@@ -307,9 +309,9 @@ class Ledger:
         with self.lock:
             self.log.close()
 
-    def been_away(self, server, since, until):
+    def been_away(self, server, since, heard):
         """This server could tell the others nothing in between (time.time())."""
-        self.away.append((tuple(server), since, until))
+        self.away.append((tuple(server), since, heard))
 
     # ---- what came of it ----
 
@@ -401,9 +403,9 @@ class Verdict:
                for at, number in self.on_connection[connection]):
             return False
         return any(server[0] == first.peer and since <= second.time and
-                   since - FATE_SECONDS <= first.time <= min(since + LEASE_SECONDS, until) and
+                   since - FATE_SECONDS <= first.time <= min(since + LEASE_SECONDS, heard) and
                    self.in_flight.setdefault((connection, index), first.number) == first.number
-                   for index, (server, since, until) in enumerate(self.away))
+                   for index, (server, since, heard) in enumerate(self.away))
 
     def judge_order(self):
         self.late_in_doubt, self.late_while_away, self.out_of_order = 0, 0, []
@@ -415,14 +417,15 @@ class Verdict:
                 continue
             if number in self.in_doubt:
                 self.late_in_doubt += 1
-            elif self.was_away(self.sent[number].by, passed):
+            elif self.was_away(self.sent[number], passed):
                 self.late_while_away += 1
             else:
                 self.out_of_order.append((number, recipient))
 
-    def was_away(self, server, times):
-        return all(any(server == other and since <= time <= until
-                       for other, since, until in self.away) for time in times)
+    def was_away(self, message, times):
+        return all(any(message.by == server and message.begun <= heard and
+                       since <= time <= heard + READ_SECONDS
+                       for server, since, heard in self.away) for time in times)
 
     def numbers(self):
         """As JSON has it."""
