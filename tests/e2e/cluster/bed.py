@@ -4,6 +4,8 @@
     with Bed(place) as bed:              # db1 db2 db3, n1 n2 n3, clients, primary
         bed.start(settings)              # text in the language of the configuration
         bed.nodes[0].tool("status")
+
+`sites` says where each node stands ({"n1": "east"}), if that matters.
 """
 
 import contextlib
@@ -17,7 +19,8 @@ from peers import wait_for
 
 
 class Bed:
-    def __init__(self, place, databases=3, nodes=3):
+    def __init__(self, place, databases=3, nodes=3, sites=None):
+        self.sites = sites or {}
         self.database_names = [f"db{number}" for number in range(1, databases + 1)]
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.hosts = Hosts(place, [*self.database_names, *self.node_names, "clients", "primary"])
@@ -76,5 +79,6 @@ class Bed:
         return None
 
     def membership(self, name):
+        site = f"site = {self.sites[name]}" if name in self.sites else ""
         return (f'cluster {{ database = "{self.databases.conninfo()}"  name = {name}\n'
-                f"          role = {{gateway, node, hub}} }}")
+                f"          role = {{gateway, node, hub}}  {site} }}")
