@@ -116,6 +116,15 @@ static void forget_offer(struct keeper_settings *settings)
     (void)!settings->disk->ops->unlink(settings->disk, TRIAL_NOTE);
 }
 
+/* After a power cut a version that was good must not look as if its trial had no end. */
+static void settle_names(struct keeper_settings *settings)
+{
+    enum error error = settings->disk->ops->sync_directory(settings->disk);
+    if (error != ERROR_NONE) {
+        log_event(LOG_LEVEL_WARNING, "settings-not-synced", LOG_TEXT("reason", error_text(error)));
+    }
+}
+
 static void mark_bad(struct keeper_settings *settings, uint64_t number, const char *why)
 {
     settings->bad = number;
@@ -123,6 +132,7 @@ static void mark_bad(struct keeper_settings *settings, uint64_t number, const ch
              (unsigned long long)number, why);
     (void)!settings->disk->ops->rename(settings->disk, TRIAL_NOTE, BAD_NOTE);
     (void)!settings->disk->ops->unlink(settings->disk, NEXT_COPY);
+    settle_names(settings);
     log_event(LOG_LEVEL_ERROR, "settings-bad", LOG_NUMBER("version", (int64_t)number),
               LOG_TEXT("reason", why));
 }
@@ -158,6 +168,7 @@ static void trial_is_over(struct keeper_settings *settings)
     }
     forget_offer(settings);
     (void)!settings->disk->ops->unlink(settings->disk, BAD_NOTE);
+    settle_names(settings);
     settings->bad = 0;
     settings->trouble[0] = '\0';
     end_trial(settings);

@@ -23,6 +23,7 @@ struct control_trace {
     bool stepping;
     bool end;
     bool cut;
+    bool failed; /* memory: some ids were not searched for */
 };
 
 void control_trace_free(struct control_trace *trace)
@@ -209,6 +210,7 @@ static bool next_id(struct control_request *request)
                                         found, request);
     request->next_id++;
     request->trace->end = request->search == NULL;
+    request->trace->failed = request->search == NULL;
     return request->search != NULL;
 }
 
@@ -270,6 +272,9 @@ enum control_step trace_step(struct control_request *request)
     }
     if (next_id(request)) {
         return STEP_MORE;
+    }
+    if (trace->failed) {
+        return control_fail(request, CONTROL_NOTHING_MATCHED, error_text(ERROR_MEMORY));
     }
     if (request->matched == 0) {
         return control_fail(request, CONTROL_NOTHING_MATCHED, "nothing matched");
