@@ -163,6 +163,11 @@ struct spool_handle spool_find(const struct spool *spool, struct message_id id)
     return spool->ops->find(spool, id);
 }
 
+bool spool_was_stored(const struct spool *spool, struct message_id id)
+{
+    return spool->ops->was_stored(spool, id);
+}
+
 struct spool_handle spool_find_delivery(const struct spool *spool, struct message_id id,
                                         uint32_t delivery)
 {

@@ -70,6 +70,9 @@
  *   - content files without a message: removed, or kept beside safety copies; set aside if
  *     anything was damaged.
  *   - "new-" files: removed. Spares: used.
+ *   - after the sync, before it was told: a group as any other, the last of all, for the next one
+ *     is written when it has been told. Its ids are kept, whatever becomes of its messages:
+ *     somebody may ask for them (spool_was_stored()).
  * A start never appends to an older segment: it begins a new one. What an earlier process had
  * written and not synced is synced before the new header calls it valid.
  *
@@ -282,6 +285,7 @@ static void journal_free(struct journal *journal)
     buffer_done(&journal->garbage);
     buffer_done(&journal->left);
     buffer_done(&journal->errors);
+    buffer_done(&journal->last_ids);
     buffer_done(&journal->spares);
     buffer_done(&journal->copies.all);
     table_done(&journal->table);
@@ -333,6 +337,7 @@ static const struct spool_ops log_ops = {
     .batch_global_note = log_batch_global_note,
     .batch_submit = log_batch_submit,
     .find = log_find,
+    .was_stored = log_was_stored,
     .id = log_id,
     .sequence = log_sequence,
     .fate_of = log_fate_of,

@@ -38,6 +38,7 @@ struct segment {
     uint64_t size;
     uint32_t end;        /* of the last group given a place */
     uint32_t synced_end; /* of the last group on stable storage */
+    uint32_t last_group; /* where it starts, of one that was scanned; else 0 */
     uint64_t live_messages;
     uint64_t live_bytes;   /* about: content and record of messages here, extents of others */
     uint32_t live_extents; /* messages elsewhere that have content here */
@@ -289,6 +290,7 @@ struct journal {
     uint32_t adopt_vain;
 
     struct log_loading *loading; /* NULL: complete */
+    struct buffer last_ids;      /* struct message_id: of the last group before the open */
     struct log_compaction *compaction;
 
     struct log_files files; /* open for reading */
@@ -547,6 +549,7 @@ enum error log_read_envelope(struct spool *spool, struct spool_handle handle, st
 enum error log_read_content(struct spool *spool, struct spool_handle handle, uint64_t offset,
                             void *ret_bytes, size_t size, size_t *ret_length);
 struct spool_handle log_find(const struct spool *spool, struct message_id id);
+bool log_was_stored(const struct spool *spool, struct message_id id);
 struct message_id log_id(const struct spool *spool, struct spool_handle handle);
 uint64_t log_sequence(const struct spool *spool, struct spool_handle handle);
 unsigned log_fate_of(const struct spool *spool, struct spool_handle handle, uint32_t delivery);

@@ -307,6 +307,13 @@ static enum error collect_message(struct journal *journal, struct segment *segme
     if (error != ERROR_NONE) {
         return error;
     }
+    if (segment->last_group != 0 && entry->offset >= segment->last_group) {
+        error =
+            keep(&journal->last_ids, slice_make(&message.message.id, sizeof(message.message.id)));
+        if (error != ERROR_NONE) {
+            return error;
+        }
+    }
     uint32_t index = table_find(&journal->table, message.message.id);
     if (index != STORED_NONE) {
         return is_loading(journal, index) || is_moved_late(journal, segment, index)

@@ -87,6 +87,22 @@ struct spool_handle log_find(const struct spool *spool, struct message_id id)
     return (struct spool_handle){index};
 }
 
+bool log_was_stored(const struct spool *spool, struct message_id id)
+{
+    const struct journal *journal = journal_of(spool);
+    uint32_t index = log_find(spool, id).index;
+    if (index != STORED_NONE) {
+        return !journal->slots[table_at(&journal->table, index)->slot]->failed;
+    }
+    const struct message_id *last = (const void *)journal->last_ids.data;
+    for (size_t i = 0; i < journal->last_ids.length / sizeof(*last); i++) {
+        if (id_equal(last[i], id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 struct message_id log_id(const struct spool *spool, struct spool_handle handle)
 {
     return table_at(&journal_of(spool)->table, handle.index)->id;

@@ -171,6 +171,7 @@ enum error segment_scan(struct journal *journal, struct segment *segment, uint32
     if (error == ERROR_NONE && known_end == 0) {
         segment->end = segment->synced_end = scan.end;
     }
+    segment->last_group = scan.last_group;
     if (error == ERROR_NONE && scan.next_sequence > journal->next_sequence) {
         journal->next_sequence = scan.next_sequence;
     }

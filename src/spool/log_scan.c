@@ -236,6 +236,7 @@ enum error log_scan(struct log_scan *scan, struct slice bytes)
     struct walk walk = {.scan = scan, .bytes = slice_take(bytes, UINT32_MAX - LOG_BLOCK)};
     arena_init(&walk.arena);
     scan->records = scan->groups = scan->next_sequence = 0;
+    scan->last_group = 0;
     if (scan->known_end != 0) {
         scan->end = scan->known_end;
     } else {
@@ -248,6 +249,7 @@ enum error log_scan(struct log_scan *scan, struct slice bytes)
         struct walked_group group;
         walk_group(&walk, at, &group);
         scan->groups++;
+        scan->last_group = group.start;
         assert(group.end > at);
         at = group.end;
     }

@@ -22,6 +22,7 @@ struct log_scan {
     struct buffer *index; /* filled unless NULL */
     /* Results. */
     uint32_t end;
+    uint32_t last_group; /* where the last one starts; 0: there is none */
     uint64_t records, groups;
     uint64_t next_sequence; /* above all sequences in it */
 };

@@ -577,6 +577,12 @@ static struct spool_handle memory_find(const struct spool *spool, struct message
     return (struct spool_handle){index};
 }
 
+/* Who submits is told when it takes effect: nobody is without an answer. */
+static bool memory_was_stored(const struct spool *spool, struct message_id id)
+{
+    return memory_find(spool, id).index != STORED_NONE;
+}
+
 static struct message_id memory_id(const struct spool *spool, struct spool_handle handle)
 {
     return table_at(&memory_of(spool)->store->table, handle.index)->id;
@@ -712,6 +718,7 @@ static const struct spool_ops memory_ops = {
     .batch_global_note = memory_batch_global_note,
     .batch_submit = memory_batch_submit,
     .find = memory_find,
+    .was_stored = memory_was_stored,
     .id = memory_id,
     .sequence = memory_sequence,
     .fate_of = memory_fate_of,

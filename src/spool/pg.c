@@ -259,6 +259,7 @@ static const struct spool_ops pg_ops = {
     .batch_global_note = pg_batch_global_note,
     .batch_submit = pg_batch_submit,
     .find = pg_find,
+    .was_stored = pg_was_stored,
     .find_delivery = pg_find_delivery,
     .id = pg_id,
     .sequence = pg_sequence,

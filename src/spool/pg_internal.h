@@ -529,6 +529,7 @@ void pg_part_forget(struct pg_spool *pg, uint32_t part); /* never appeared */
 bool pg_part_link_known(struct pg_spool *pg, uint32_t part, struct message_id id);
 void pg_part_link(struct pg_spool *pg, uint32_t part, uint32_t journal);
 struct spool_handle pg_find(const struct spool *spool, struct message_id id);
+bool pg_was_stored(const struct spool *spool, struct message_id id);
 struct spool_handle pg_find_delivery(const struct spool *spool, struct message_id id,
                                      uint32_t delivery);
 struct message_id pg_id(const struct spool *spool, struct spool_handle handle);

@@ -154,6 +154,13 @@ struct spool_handle pg_find(const struct spool *spool, struct message_id id)
     return (struct spool_handle){part};
 }
 
+/* The journal forgets a message when the database has it and it was told, and the database takes
+ * an id once. */
+bool pg_was_stored(const struct spool *spool, struct message_id id)
+{
+    return spool_was_stored(pg_of(spool)->journal, id);
+}
+
 struct spool_handle pg_find_delivery(const struct spool *spool, struct message_id id,
                                      uint32_t delivery)
 {

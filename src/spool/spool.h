@@ -291,6 +291,11 @@ struct spool_handle spool_find(const struct spool *spool, struct message_id id);
 /* The same, of several parts (spool/postgres.h) the one in which this delivery is. */
 struct spool_handle spool_find_delivery(const struct spool *spool, struct message_id id,
                                         uint32_t delivery);
+/* Of a message that was submitted before the open, when its end was told to nobody because we died:
+ * whether it is on stable storage, or was and has ended since. If not it may be submitted now, by
+ * the same id, and is stored once all the same. Of others nothing follows. Once loading is
+ * complete. */
+bool spool_was_stored(const struct spool *spool, struct message_id id);
 /* Of a valid handle; from memory, cheap. */
 struct message_id spool_id(const struct spool *spool, struct spool_handle handle);
 uint64_t spool_sequence(const struct spool *spool, struct spool_handle handle);

@@ -45,6 +45,7 @@ struct spool_ops {
     /* NULL: there are no parts. */
     struct spool_handle (*find_delivery)(const struct spool *, struct message_id,
                                          uint32_t delivery);
+    bool (*was_stored)(const struct spool *, struct message_id);
     struct message_id (*id)(const struct spool *, struct spool_handle);
     uint64_t (*sequence)(const struct spool *, struct spool_handle);
     unsigned (*fate_of)(const struct spool *, struct spool_handle, uint32_t delivery);
