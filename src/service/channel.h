@@ -48,7 +48,8 @@ enum channel_frame {
     /* core to edge-in */
     CHANNEL_STORED,    /* u64 token, u8 enum error. ERROR_NONE: it is durable, say 250 */
     CHANNEL_ACCEPTING, /* u8 enum error: NONE, or why RCPT must answer 452; u64 ms (signed): a
-                          cluster's time, ahead of the steady clock; 0 without one */
+                          cluster's time, ahead of the steady clock; 0 without one; u8 1: all that
+                          was stored is loaded, and CHANNEL_REPEATED may come */
     CHANNEL_ROUTE,     /* u32 generation, u32 route, u8 enum error (NONE; SPACE: its quota is
                           reached), u8 its head server (1: known, 2: up), u32 capability flags, u64
                           size limit */
@@ -117,6 +118,10 @@ uint32_t channel_server_find(const struct relay_config *config, uint32_t key);
 #define CHANNEL_QUARANTINED (1u << 30)
 /* A filter of ours has thrown it away: it has no content, and nothing is stored. */
 #define CHANNEL_DISCARDED (1u << 29)
+/* Core before this one was given it, and died before it answered. Its content may be missing, in
+ * part or whole: then it is only asked whether it was stored. Not before CHANNEL_ACCEPTING has said
+ * that core knows. */
+#define CHANNEL_REPEATED (1u << 28)
 
 void channel_put_message(struct buffer *buffer, const struct spool_message *message);
 /* Slices point into the reader's input; recipients are in `arena`. False: malformed or over the

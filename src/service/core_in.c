@@ -3,7 +3,8 @@
  * Frames of edge-in. Content that does not fit into one frame arrives in pieces and goes to the
  * spool at once; the commit frame brings the envelope and the rest. One commit is one batch,
  * SPOOL_SYNCED; its completion without error is the one reason for CHANNEL_STORED with ERROR_NONE,
- * and that for 250 (R1).
+ * and that for 250 (R1). Core may die between the two: then the next one is asked
+ * (CHANNEL_REPEATED), which finds the message by its id or stores it.
  *
  * The sender of these frames parses what strangers send, so it is not trusted: a frame's envelope
  * is copied before it is read, lengths are checked against what really came, and every table is
@@ -211,6 +212,15 @@ static bool relay_commit(struct commit *commit)
     return done;
 }
 
+static void report_taken(const struct commit *commit)
+{
+    report_accepted(commit->core, &commit->message);
+    if (commit->is_held) {
+        report_operator(commit->core, EVENT_HELD, commit->message.id, SPOOL_ALL_DELIVERIES,
+                        commit->message.origin.verdicts);
+    }
+}
+
 /* The spool has decided: the one place that leads to 250. */
 static void commit_done(void *context, enum error error, const struct spool_handle *handles,
                         size_t count)
@@ -223,11 +233,7 @@ static void commit_done(void *context, enum error error, const struct spool_hand
     commit->error = error;
     bool answered = try_answer(commit);
     if (error == ERROR_NONE) {
-        report_accepted(core, &commit->message);
-        if (commit->is_held) {
-            report_operator(core, EVENT_HELD, commit->message.id, SPOOL_ALL_DELIVERIES,
-                            commit->message.origin.verdicts);
-        }
+        report_taken(commit);
         commit->handle = count > 0 ? handles[0] : SPOOL_NO_HANDLE;
         if (!list_is_empty(&core->unrelayed) || !relay_commit(commit)) {
             list_append(&core->unrelayed, &commit->unrelayed); /* in order, as stored */
@@ -320,14 +326,17 @@ static enum error note_hold(struct commit *commit)
     return commit->hold.data != NULL ? ERROR_NONE : ERROR_MEMORY;
 }
 
-/* A filter has thrown it away: its end is told, and nothing kept. */
-static void discard(struct commit *commit, struct upload upload)
+/* Nothing is stored: a filter has thrown it away, or core before us, which died before it could say
+ * so, has stored it. */
+static void settle(struct commit *commit, struct upload upload, bool is_discarded)
 {
     spool_content_abort(upload.content);
-    commit->message.flags &= ~(CHANNEL_DISCARDED | CHANNEL_QUARANTINED | CHANNEL_OWN_TRACE);
-    report_accepted(commit->core, &commit->message);
-    report_operator(commit->core, EVENT_DISCARDED, commit->message.id, SPOOL_ALL_DELIVERIES,
-                    commit->message.origin.verdicts);
+    commit->message.flags &= ~CHANNEL_OWN_TRACE;
+    report_taken(commit);
+    if (is_discarded) {
+        report_operator(commit->core, EVENT_DISCARDED, commit->message.id, SPOOL_ALL_DELIVERIES,
+                        commit->message.origin.verdicts);
+    }
     commit_answer(commit);
 }
 
@@ -336,18 +345,26 @@ static void store(struct commit *commit, struct upload upload, struct slice fram
     struct core *core = commit->core;
     struct slice tail;
     enum error error = read_envelope(commit, frame, &tail);
+    uint32_t flags = commit->message.flags;
+    commit->message.flags &= ~(CHANNEL_DISCARDED | CHANNEL_QUARANTINED | CHANNEL_REPEATED);
+    commit->is_held = (flags & CHANNEL_QUARANTINED) != 0 && (flags & CHANNEL_DISCARDED) == 0;
+    if (error == ERROR_NONE && (flags & CHANNEL_REPEATED) != 0) {
+        error = core->loaded ? ERROR_NONE : ERROR_CLOSED; /* it was told to wait */
+        if (core->loaded && spool_was_stored(core->spool, commit->message.id)) {
+            settle(commit, upload, false);
+            return;
+        }
+    }
     if (error == ERROR_NONE) {
         error = check_lengths(&commit->message, upload.bytes + tail.length);
     }
     if (error == ERROR_NONE) {
         error = core->stopping ? ERROR_CLOSED : upload.error;
     }
-    if (error == ERROR_NONE && (commit->message.flags & CHANNEL_DISCARDED) != 0) {
-        discard(commit, upload);
+    if (error == ERROR_NONE && (flags & CHANNEL_DISCARDED) != 0) {
+        settle(commit, upload, true);
         return;
     }
-    commit->is_held = (commit->message.flags & CHANNEL_QUARANTINED) != 0;
-    commit->message.flags &= ~CHANNEL_QUARANTINED;
     if (error == ERROR_NONE && loops(commit)) {
         error = ERROR_LOOP;
     }
@@ -575,6 +592,7 @@ static bool send_accepting(struct core_edge_in *in)
     buffer_put_u8(frame, CHANNEL_ACCEPTING);
     buffer_put_u8(frame, (uint8_t)core->accepting);
     buffer_put_u64(frame, (uint64_t)core->time_ahead_ms);
+    buffer_put_u8(frame, core->told_loaded);
     return !frame->failed && ring_send(in->ring, buffer_slice(frame)) == ERROR_NONE;
 }
 
@@ -638,9 +656,11 @@ void core_in_announce(struct core *core, bool repeat)
     spool_status(core->spool, &state);
     int64_t ahead_ms = core->cluster != NULL ? core_wall_ms(core) - clock_steady_ms() : 0;
     bool changed = repeat || core->accepting != state.accepting ||
+                   core->told_loaded != core->loaded ||
                    llabs(ahead_ms - core->time_ahead_ms) >= AHEAD_TOLD_MS;
     core->time_ahead_ms = changed ? ahead_ms : core->time_ahead_ms;
     core->accepting = state.accepting;
+    core->told_loaded = core->loaded;
     core->bytes_since_quota = 0;
     for (uint32_t i = 0; i < core->config->relay.route_count; i++) {
         changed = look_at_route(core, i) || changed;

@@ -202,6 +202,7 @@ struct core {
 
     struct core_edge_in in[CORE_EDGES_MAX];
     enum error accepting;  /* as last told */
+    bool told_loaded;      /* likewise */
     int64_t time_ahead_ms; /* as last told: a cluster's time, of the steady clock */
     uint64_t
         milters_away[MILTERS_MAX]; /* of each filter, a bit for each loop that cannot reach it */

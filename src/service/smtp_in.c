@@ -135,6 +135,9 @@ static void on_patrol(void *context)
 
 void smtp_in_set_ring(struct smtp_in *in, struct ring *ring)
 {
+    if (in->ring != NULL) {
+        core_ring_ready(in); /* what core had said before it died */
+    }
     in->ring = NULL;
     core_forget(in);
     in->ring = ring;

@@ -27,7 +27,13 @@ void smtp_in_shared_free(struct smtp_in_shared *shared);
 struct smtp_in *smtp_in_new(struct loop *loop, const struct service_config *config,
                             uint32_t generation, struct smtp_in_shared *shared,
                             const int *listeners, struct ring *ring, struct counters *counters);
-/* Core has restarted: messages under way get 451; the old ring is the caller's to free. */
+/* Core has died, and this ring leads to the next one; the old one is the caller's to free. A
+ * message of which more than CHANNEL_CHUNK has come, and not all, gets 451. Of one that was given
+ * to core and not answered the next one is asked as soon as it knows (CHANNEL_REPEATED), by the
+ * same id: so it is there once, whichever of them has stored it. Meanwhile its client waits at the
+ * dot, for at most SMTP_IN_REPEAT_MS, and says nothing more; so nothing of it is overtaken. Of a
+ * client that has gone nothing is asked: it heard nothing, and will come again with another
+ * message. */
 void smtp_in_set_ring(struct smtp_in *in, struct ring *ring);
 /* Called when core has broken the ring, which is not used any more: without another nothing is
  * accepted. May end the process. */

@@ -443,7 +443,7 @@ static void put_commit(const struct transaction *transaction, struct buffer *fra
     struct spool_message message = {
         .id = transaction->id,
         .received_ms = transaction->received_ms,
-        .flags = transaction->flags,
+        .flags = transaction->flags | (transaction->repeat_until_ms != 0 ? CHANNEL_REPEATED : 0),
         .priority = transaction->priority,
         .deliver_by_ms = transaction->deliver_by_ms,
         .header_length = transaction->header_length,
@@ -481,16 +481,41 @@ bool transaction_name(struct smtp_in *in, struct transaction *transaction)
     return true;
 }
 
+static void commit_later(struct transaction *transaction)
+{
+    transaction->state = TRANSACTION_WAITING;
+    if (transaction->session != NULL) {
+        session_wait(transaction->session);
+    }
+}
+
+/* What is all here in one piece is kept until core has answered, as far as that takes nobody's
+ * room: else the next core can only say whether this one has stored it. */
+static void keep_for_repeat(struct smtp_in *in, struct transaction *transaction)
+{
+    uint64_t cap = in->config->content_memory_bytes;
+    account(in, transaction); /* what filters have passed was not */
+    if (transaction->streamed > 0 || (cap != 0 && smtp_in_content_bytes(in->shared) > cap / 2)) {
+        drop_content(in, transaction);
+    }
+}
+
 bool content_commit(struct smtp_in *in, struct transaction *transaction,
                     struct smtp_answer *ret_answer)
 {
     struct buffer *frame = &in->frame;
     struct slice content = buffer_slice(&transaction->content);
-    if (in->ring == NULL || transaction->failure != NULL) {
+    bool is_repeated = transaction->repeat_until_ms != 0;
+    bool is_late = is_repeated && clock_steady_ms() >= transaction->repeat_until_ms;
+    if (is_late || transaction->failure != NULL || (in->ring == NULL && !is_repeated)) {
         *ret_answer = core_error_answer(ERROR_CLOSED);
         return true;
     }
-    assert(transaction->streamed + content.length == transaction->bytes);
+    if (is_repeated && !in->core_has_loaded) {
+        commit_later(transaction);
+        return false;
+    }
+    assert(is_repeated || transaction->streamed + content.length == transaction->bytes);
     if (!transaction_name(in, transaction)) {
         *ret_answer = core_error_answer(ERROR_MEMORY);
         return true;
@@ -503,10 +528,7 @@ bool content_commit(struct smtp_in *in, struct transaction *transaction,
     }
     uint8_t *room = ring_reserve(in->ring, frame->length + content.length);
     if (room == NULL) {
-        transaction->state = TRANSACTION_WAITING;
-        if (transaction->session != NULL) {
-            session_wait(transaction->session);
-        }
+        commit_later(transaction);
         return false;
     }
     memcpy(room, frame->data, frame->length);
@@ -515,6 +537,6 @@ bool content_commit(struct smtp_in *in, struct transaction *transaction,
     }
     ring_publish(in->ring, frame->length + content.length);
     transaction->state = TRANSACTION_SENT;
-    drop_content(in, transaction);
+    keep_for_repeat(in, transaction);
     return false;
 }

@@ -181,6 +181,7 @@ static bool take_frame(struct smtp_in *in, struct slice frame)
     case CHANNEL_ACCEPTING:
         in->accepting = (enum error)reader_u8(&reader);
         in->time_ahead_ms = (int64_t)reader_u64(&reader);
+        in->core_has_loaded = reader_u8(&reader) != 0;
         if (!in->knows_time) {
             in->knows_time = true;
             listeners_resume(in);
@@ -389,27 +390,28 @@ void core_sent_on(struct smtp_in *in, uint32_t route)
 
 static void forget_transaction(struct smtp_in *in, struct transaction *transaction)
 {
-    struct smtp_answer answer = core_error_answer(ERROR_CLOSED);
+    transaction->token = 0;
     if (transaction->session == NULL) {
         transaction_release(in, transaction);
     } else if (transaction->state == TRANSACTION_SENT) {
-        session_answer(transaction->session, SMTP_SERVER_END, &answer);
-    } else if (transaction->streamed > 0) {
+        transaction->state = TRANSACTION_WAITING;
+        if (transaction->repeat_until_ms == 0) {
+            transaction->repeat_until_ms = clock_steady_ms() + SMTP_IN_REPEAT_MS;
+        }
+        session_wait(transaction->session);
+    } else if (transaction->streamed > 0 && transaction->repeat_until_ms == 0) {
         transaction->failure = "storage is away";
     }
 }
 
-/* What core had begun to take is lost with it, or answered by nobody: the clients hear 451. What
- * is still whole here may go to the next core. */
+/* What core had begun to take is lost with it: the clients hear 451. What it was given whole it may
+ * have stored, and who waits at the dot cannot know: the next core is asked. What is still whole
+ * here may go to that, too. */
 void core_forget(struct smtp_in *in)
 {
     struct map known = in->tokens;
     struct transaction *transaction;
     map_init(&in->tokens);
-    for (size_t cursor = 0; (transaction = map_next(&known, &cursor)) != NULL;) {
-        transaction->token = 0;
-    }
-    /* An answer frees its own transaction and no other. */
     for (size_t cursor = 0; (transaction = map_next(&known, &cursor)) != NULL;) {
         forget_transaction(in, transaction);
     }
@@ -419,6 +421,7 @@ void core_forget(struct smtp_in *in)
         transaction_release(in, LIST_ENTRY(in->aborted.next, struct transaction, link));
     }
     in->accepting = ERROR_NONE;
+    in->core_has_loaded = false;
     for (uint32_t i = 0; i < in->routes.count; i++) {
         in->routes.states[i] = (struct route_state){0};
     }

@@ -35,6 +35,7 @@ enum {
     SMTP_IN_ROUTES_MAX = 65536,
     SMTP_IN_TEXT_MAX = 512, /* of a reply that is made up */
     SMTP_IN_HANDSHAKE_MS = 30000,
+    SMTP_IN_REPEAT_MS = 30000, /* so long after core has died its answer is sought */
 };
 
 /* A listener lives until its last session has gone, also when a new configuration has no place for
@@ -84,7 +85,7 @@ struct route_table {
 
 enum transaction_state {
     TRANSACTION_OPEN,    /* envelope, then content */
-    TRANSACTION_WAITING, /* complete, but the ring has no room for it */
+    TRANSACTION_WAITING, /* complete, but the ring has no room for it, or core is not ready */
     TRANSACTION_SENT,    /* core has it; the reply waits for CHANNEL_STORED */
 };
 
@@ -92,7 +93,8 @@ struct transaction {
     struct session *session; /* NULL: the client has gone while core had it */
     struct link link;        /* in->aborted, or in->kept */
     enum transaction_state state;
-    uint64_t token; /* under which core knows it; 0: it does not */
+    uint64_t token;          /* under which core knows it; 0: it does not */
+    int64_t repeat_until_ms; /* a core that has died was given it, and has not answered; 0: none */
     struct arena arena;
     struct slice sender;
     struct slice envelope_id;
@@ -227,6 +229,7 @@ struct smtp_in {
     enum error accepting;
     int64_t time_ahead_ms;          /* a cluster's, of the steady clock; core has told it, */
     bool knows_time;                /* at least once */
+    bool core_has_loaded;           /* and can tell what was stored before */
     struct route_table routes;      /* of the configuration in force */
     struct route_table next_routes; /* of one that core has heard of before us */
     uint32_t generation;

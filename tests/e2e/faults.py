@@ -28,21 +28,23 @@ def fill(folder, pieces=(16 << 20, 1 << 20)):
 
 
 class Injected:
-    """While it lasts, system calls of a process fail ("error=EIO"), or hang ("delay_enter=1000s")."""
+    """While it lasts, system calls of a process, or of one thread of it, fail ("error=EIO"), or hang
+    ("delay_enter=1000s")."""
 
-    def __init__(self, pid, calls, fault):
+    def __init__(self, pid, calls, fault, thread=None):
         if shutil.which("strace") is None:
             pytest.skip("strace is not installed")
-        self.child = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid),
+        whom = ["-f", "-p", str(pid)] if thread is None else ["-p", str(thread)]
+        self.child = subprocess.Popen(["strace", *whom, "-qq", "-o", "/dev/null",
                                        "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"],
                                       stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        threads = pathlib.Path(f"/proc/{pid}/task")
+        tasks = pathlib.Path(f"/proc/{pid}/task")
 
         def attached():
             if self.child.poll() is not None:
                 pytest.skip(f"strace may not trace here: {self.child.stderr.read()[:200]}")
-            return all("TracerPid:\t0\n" not in (thread / "status").read_text()
-                       for thread in threads.iterdir())
+            return all("TracerPid:\t0\n" not in (task / "status").read_text()
+                       for task in tasks.iterdir() if thread in (None, int(task.name)))
         wait_for(attached, 60, what="strace on the process")
 
     def __enter__(self):

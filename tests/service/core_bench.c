@@ -220,6 +220,8 @@ static void take_in(void *context)
             bench->recipients_told++;
         } else if (type == CHANNEL_ACCEPTING) {
             bench->accepting = (enum error)reader_u8(&reader);
+            (void)reader_u64(&reader);
+            bench->knows = reader_u8(&reader) != 0;
         } else if (type == CHANNEL_ROUTE) {
             bench->routes_told++;
             bench->routes_generation = reader_u32(&reader);

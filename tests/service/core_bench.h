@@ -40,6 +40,7 @@ struct bench {
     uint32_t stored; /* CHANNEL_STORED seen */
     enum error stored_error[BENCH_MAX];
     enum error accepting;
+    bool knows;     /* what was stored, as it has said last */
     uint32_t etrns; /* CHANNEL_ETRN_DONE seen, and what the last one said */
     uint64_t etrn_token;
     uint8_t etrn_outcome;

@@ -48,6 +48,7 @@ struct world {
     enum error store_error;
     bool holds_answers; /* commits are noted, not answered */
     bool is_deaf;       /* reads nothing */
+    bool is_loading;    /* does not know what was stored */
     enum relay_etrn_outcome etrn_outcome;
     enum relay_atrn_outcome atrn_outcome;
 
