@@ -12,11 +12,30 @@
 #include "tests/spool/nodes.h"
 #include "tests/sys/postgres.h"
 
-enum { MANY = 2000, MOST = PG_GROUP_MESSAGES / 2 };
+enum { MANY = 2000, TOGETHER = 20, MOST = PG_GROUP_MESSAGES / 2 };
 
 static const struct pg_spool *spool_of(const struct node *node)
 {
     return (const struct pg_spool *)node->harness.spool;
+}
+
+/* In one batch, for while the database is away each waits until the clocks of all have passed it.
+ */
+static void accept_together(struct node *node, uint64_t first, uint64_t count)
+{
+    struct arena arena;
+    arena_init(&arena);
+    spool_batch_begin(node->harness.spool);
+    for (uint64_t n = first; n < first + count; n++) {
+        struct spool_message message;
+        harness_message(n, &arena, &message);
+        message.body_length = 3;
+        assert_int_equal(
+            spool_batch_message(node->harness.spool, &message, NULL, SLICE_LITERAL("a\r\n")),
+            ERROR_NONE);
+    }
+    assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
+    arena_done(&arena);
 }
 
 /* The database is back then, and works as `slowly` says. Returns the number of the next message. */
@@ -31,8 +50,8 @@ static uint64_t keep_many(struct node *node, const char *slowly)
         " $$ BEGIN PERFORM pg_sleep(TG_ARGV[0]::float8); RETURN NEW; END $$");
     run("CREATE TRIGGER dawdle BEFORE INSERT OR UPDATE ON holdfast.%s", slowly);
     postgres_stop(harness_server());
-    while (n <= MANY) {
-        accept_at(node, n++, 10);
+    for (; n <= MANY; n += TOGETHER) {
+        accept_together(node, n, TOGETHER);
     }
     assert_int_equal(spool_of(node)->one_copy, MANY);
     postgres_start(harness_server());
