@@ -95,3 +95,21 @@ enum error harness_open_postgres(struct harness *harness, struct disk *journal, 
     return spool_open_postgres(harness->loop, journal, &harness->settings, &settings,
                                &harness->owner, &harness->spool);
 }
+
+struct spool_postgres_state harness_state(const struct harness *harness)
+{
+    struct spool_postgres_state state;
+    spool_postgres_status(harness->spool, &state);
+    return state;
+}
+
+int64_t harness_count(const char *sql)
+{
+    const struct database_rows *rows;
+    (void)harness_database();
+    enum database_outcome outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
+    if (outcome != DATABASE_DONE) {
+        fail_msg("%s: %s", sql, database_error(database));
+    }
+    return database_get_int(rows, 0, 0);
+}

@@ -8,6 +8,8 @@
 #include "spool/postgres.h"
 #include "tests/spool/harness.h"
 
+enum { PATIENCE_MS = 60000, STEP_MS = 10 };
+
 /* The server of this program, started on first use; NULL: there is none here. */
 struct postgres *harness_server(void);
 void harness_server_done(void); /* at the end of main() */
@@ -22,5 +24,17 @@ void harness_defer(bool defer);
 /* Opens harness->spool on `journal`; `node` and `shares` as spool_postgres_settings has them. */
 enum error harness_open_postgres(struct harness *harness, struct disk *journal, uint16_t node,
                                  const struct spool_shares *shares);
+struct spool_postgres_state harness_state(const struct harness *harness);
+/* The number that the database gives; `sql` is a constant. */
+int64_t harness_count(const char *sql);
+
+/* The loop runs until then, for PATIENCE_MS at most. */
+#define HARNESS_UNTIL(harness, condition)                                                          \
+    do {                                                                                           \
+        for (int waited = 0; waited < PATIENCE_MS / STEP_MS && !(condition); waited++) {           \
+            harness_pass(harness, STEP_MS);                                                        \
+        }                                                                                          \
+        assert_true(condition);                                                                    \
+    } while (false)
 
 #endif

@@ -8,7 +8,7 @@
 
 #include "tests/spool/harness_postgres.h"
 
-enum { PATIENCE_MS = 60000, STEP_MS = 10, LONG_MS = 100000000, PARTS_MAX = 8192 };
+enum { LONG_MS = 100000000, PARTS_MAX = 8192 };
 
 struct part {
     struct spool_handle handle;
@@ -47,13 +47,7 @@ void run(const char *format, ...);
 
 void node_open(struct node *node, uint16_t number);
 void pass(void); /* the loop runs for STEP_MS */
-#define UNTIL(condition)                                                                           \
-    do {                                                                                           \
-        for (int waited = 0; waited < PATIENCE_MS / STEP_MS && !(condition); waited++) {           \
-            pass();                                                                                \
-        }                                                                                          \
-        assert_true(condition);                                                                    \
-    } while (false)
+#define UNTIL(condition) HARNESS_UNTIL(&world->nodes[0].harness, condition)
 
 /* As who owns does: another token, in the transaction that changes the owner. */
 int64_t own(struct node *node, int32_t share);

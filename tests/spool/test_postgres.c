@@ -18,8 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 60000, STEP_MS = 10 };
-
 /* Mail of the harness is of 2023; what went there at once has its place by the database's clock. */
 static const char of_its_time_sql[] = "UPDATE holdfast.parts SET seq = 1700000000000000";
 
@@ -36,32 +34,6 @@ static int tear_down(void **state)
     harness_done(*state);
     free(*state);
     return 0;
-}
-
-#define UNTIL(harness, condition)                                                                  \
-    do {                                                                                           \
-        for (int waited = 0; waited < PATIENCE_MS / STEP_MS && !(condition); waited++) {           \
-            harness_pass(harness, STEP_MS);                                                        \
-        }                                                                                          \
-        assert_true(condition);                                                                    \
-    } while (false)
-
-static struct spool_postgres_state state_of(const struct harness *harness)
-{
-    struct spool_postgres_state state;
-    spool_postgres_status(harness->spool, &state);
-    return state;
-}
-
-static int64_t count(const char *sql)
-{
-    const struct database_rows *rows;
-    struct database *database = harness_database();
-    enum database_outcome outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
-    if (outcome != DATABASE_DONE) {
-        fail_msg("%s: %s", sql, database_error(database));
-    }
-    return database_get_int(rows, 0, 0);
 }
 
 static const char messages_sql[] = "SELECT count(*) FROM (SELECT id FROM holdfast.messages"
@@ -90,15 +62,16 @@ static void it_is_in_the_database(void **state)
     struct harness *harness = *state;
     harness_accept(harness, 2, 100); /* three recipients */
     harness_accept(harness, 3, 400000);
-    assert_int_equal(count(messages_sql), 2);
-    assert_int_equal(count(parts_sql), 2);
-    assert_int_equal(count("SELECT sum(length(bytes)) FROM holdfast.chunks"), 400000);
+    assert_int_equal(harness_count(messages_sql), 2);
+    assert_int_equal(harness_count(parts_sql), 2);
+    assert_int_equal(harness_count("SELECT sum(length(bytes)) FROM holdfast.chunks"), 400000);
     assert_int_equal(
-        count("SELECT length(content) FROM holdfast.messages WHERE content IS NOT NULL"), 100);
+        harness_count("SELECT length(content) FROM holdfast.messages WHERE content IS NOT NULL"),
+        100);
     end(harness);
-    assert_int_equal(count(fates_sql), 1);
-    assert_int_equal(state_of(harness).one_copy, 0);
-    assert_true(state_of(harness).up);
+    assert_int_equal(harness_count(fates_sql), 1);
+    assert_int_equal(harness_state(harness).one_copy, 0);
+    assert_true(harness_state(harness).up);
 }
 
 /* What is in the journal is known; the rest is tried again later. */
@@ -124,15 +97,15 @@ static void what_comes_while_it_is_away_is_forwarded(void **state)
         harness_check(harness, n, 100);
     }
     harness_accept(harness, 30, 500000);
-    assert_int_equal(state_of(harness).one_copy, 29);
-    assert_false(state_of(harness).up);
-    assert_true(state_of(harness).reason[0] != '\0');
+    assert_int_equal(harness_state(harness).one_copy, 29);
+    assert_false(harness_state(harness).up);
+    assert_true(harness_state(harness).reason[0] != '\0');
     postgres_start(harness_server());
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_true(state_of(harness).up);
-    assert_int_equal(count(messages_sql), 30);
-    assert_int_equal(count(parts_sql), 30);
-    assert_int_equal(count(order_sql), 0);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_true(harness_state(harness).up);
+    assert_int_equal(harness_count(messages_sql), 30);
+    assert_int_equal(harness_count(parts_sql), 30);
+    assert_int_equal(harness_count(order_sql), 0);
     harness_reopen(harness);
     assert_int_equal(harness->messages, 30);
     harness_check(harness, 30, 500000);
@@ -142,7 +115,7 @@ static void what_comes_while_it_is_away_is_forwarded(void **state)
     postgres_stop(harness_server());
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     load_while_away(harness);
-    assert_int_equal(state_of(harness).one_copy, 0);
+    assert_int_equal(harness_state(harness).one_copy, 0);
     postgres_start(harness_server());
 }
 
@@ -158,14 +131,14 @@ static void a_start_while_it_is_away_keeps_it(void **state)
         spool_close(harness->spool);
         assert_int_equal(harness_try_open(harness), ERROR_NONE);
         load_while_away(harness);
-        assert_int_equal(state_of(harness).one_copy, 2 + i);
+        assert_int_equal(harness_state(harness).one_copy, 2 + i);
         harness_accept(harness, 12 + 3 * (uint64_t)i, 10);
     }
     postgres_start(harness_server());
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_int_equal(count(messages_sql), 6);
-    assert_int_equal(count(parts_sql), 6);
-    assert_int_equal(count(order_sql), 0);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_int_equal(harness_count(messages_sql), 6);
+    assert_int_equal(harness_count(parts_sql), 6);
+    assert_int_equal(harness_count(order_sql), 0);
     harness_load(harness);
     assert_int_equal(harness->messages + 1, 6); /* the last one it has accepted itself */
     harness_check(harness, 9, 300000);
@@ -187,15 +160,16 @@ static void a_fact_while_it_is_away_is_kept(void **state)
     spool_close(harness->spool);
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     postgres_start(harness_server());
-    UNTIL(harness, count("SELECT 1") == 1);
+    HARNESS_UNTIL(harness, harness_count("SELECT 1") == 1);
     harness_load(harness);
     assert_int_equal(harness->messages, 1);
     assert_int_equal(harness->fates, 1);
-    assert_int_equal(count(fates_sql), 2);
-    assert_int_equal(count("SELECT count(*) FROM holdfast.fates WHERE server = 'm1' AND when_ms ="
-                           " 1700000000000"),
-                     2);
-    assert_int_equal(count(parts_sql), 2);
+    assert_int_equal(harness_count(fates_sql), 2);
+    assert_int_equal(
+        harness_count("SELECT count(*) FROM holdfast.fates WHERE server = 'm1' AND when_ms ="
+                      " 1700000000000"),
+        2);
+    assert_int_equal(harness_count(parts_sql), 2);
 }
 
 struct told {
@@ -229,10 +203,10 @@ static void a_decision_waits(void **state)
     harness_pass(harness, 300);
     assert_false(told.done);
     postgres_start(harness_server());
-    UNTIL(harness, told.done);
+    HARNESS_UNTIL(harness, told.done);
     assert_int_equal(told.error, ERROR_NONE);
-    assert_int_equal(count(notes_sql), 1);
-    assert_int_equal(count(fates_sql), 2);
+    assert_int_equal(harness_count(notes_sql), 1);
+    assert_int_equal(harness_count(fates_sql), 2);
     harness_reopen(harness);
     assert_int_equal(harness->messages, 2);
     assert_int_equal(harness->fates, 2);
@@ -256,8 +230,9 @@ static void notes_about_no_message_are_kept_meanwhile(void **state)
     harness_load(harness);
     assert_true(harness_loaded(harness, "global key new\n"));
     assert_true(harness_loaded(harness, "global other 1\n"));
-    UNTIL(harness, count("SELECT count(*) FROM holdfast.globals WHERE payload = 'new'") == 1);
-    assert_int_equal(count(globals_sql), 1);
+    HARNESS_UNTIL(
+        harness, harness_count("SELECT count(*) FROM holdfast.globals WHERE payload = 'new'") == 1);
+    assert_int_equal(harness_count(globals_sql), 1);
     harness_reopen(harness);
     assert_int_equal(harness->globals, 2);
     assert_true(harness_loaded(harness, "global key new\n"));
@@ -277,13 +252,13 @@ static void one_that_stands_still_keeps_nobody_waiting(void **state)
         harness_accept(harness, n, 100);
     }
     assert_false(told.done);
-    assert_int_equal(state_of(harness).one_copy, 17);
+    assert_int_equal(harness_state(harness).one_copy, 17);
     postgres_resume(harness_server());
-    UNTIL(harness, told.done && state_of(harness).one_copy == 0);
+    HARNESS_UNTIL(harness, told.done && harness_state(harness).one_copy == 0);
     assert_int_equal(told.error, ERROR_NONE);
-    assert_int_equal(count(notes_sql), 1);
-    assert_int_equal(count(messages_sql), 18);
-    assert_int_equal(count(parts_sql), 18);
+    assert_int_equal(harness_count(notes_sql), 1);
+    assert_int_equal(harness_count(messages_sql), 18);
+    assert_int_equal(harness_count(parts_sql), 18);
 }
 
 /* Killed again and again while mail comes: each is there once. */
@@ -306,14 +281,15 @@ static void a_crash_of_it_loses_and_doubles_nothing(void **state)
             postgres_start(harness_server());
         }
     }
-    UNTIL(harness, told[ROUNDS * EACH - 1].done && state_of(harness).one_copy == 0);
+    HARNESS_UNTIL(harness, told[ROUNDS * EACH - 1].done && harness_state(harness).one_copy == 0);
     for (int i = 0; i < ROUNDS * EACH; i++) {
         assert_true(told[i].done && told[i].error == ERROR_NONE);
     }
-    assert_int_equal(count(messages_sql), ROUNDS * EACH + 1);
-    assert_int_equal(count(parts_sql), ROUNDS * EACH + 1);
+    assert_int_equal(harness_count(messages_sql), ROUNDS * EACH + 1);
+    assert_int_equal(harness_count(parts_sql), ROUNDS * EACH + 1);
     /* The last ones before a crash may go: they were not synced. */
-    assert_int_equal(count("SELECT count(*) - count(DISTINCT payload) FROM holdfast.notes"), 0);
+    assert_int_equal(harness_count("SELECT count(*) - count(DISTINCT payload) FROM holdfast.notes"),
+                     0);
     harness_reopen(harness);
     assert_int_equal(harness->messages, ROUNDS * EACH + 1);
     assert_int_equal(harness->damages, 0);
@@ -349,19 +325,19 @@ static void one_that_is_refused_stops_no_other(void **state)
         submit_message(harness, i + 1, i == UNFIT ? 666 : LENGTH, &told[i]);
     }
     for (int i = 0; i < MANY; i++) {
-        UNTIL(harness, told[i].done);
+        HARNESS_UNTIL(harness, told[i].done);
         assert_int_equal(told[i].error, ERROR_NONE);
     }
-    UNTIL(harness, harness->damages == 1);
+    HARNESS_UNTIL(harness, harness->damages == 1);
     harness_accept(harness, MANY + 1, LENGTH);
-    assert_int_equal(count(messages_sql), MANY);
-    assert_int_equal(state_of(harness).one_copy, 1);
-    assert_true(state_of(harness).up);
+    assert_int_equal(harness_count(messages_sql), MANY);
+    assert_int_equal(harness_state(harness).one_copy, 1);
+    assert_true(harness_state(harness).up);
     run("ALTER TABLE holdfast.messages DROP CONSTRAINT fit");
     run("ALTER TABLE holdfast.kept_messages DROP CONSTRAINT fit");
     harness_reopen(harness);
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_int_equal(count(messages_sql), MANY + 1);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_int_equal(harness_count(messages_sql), MANY + 1);
 }
 
 struct alone {
@@ -377,7 +353,7 @@ static void tell_alone(void *context, enum error error, const struct spool_handl
     (void)handles;
     (void)handle_count;
     assert_int_equal(error, ERROR_NONE);
-    alone->one_copy = state_of(alone->harness).one_copy;
+    alone->one_copy = harness_state(alone->harness).one_copy;
     alone->done = true;
 }
 
@@ -395,16 +371,16 @@ static void one_that_follows_many_goes_alone(void **state)
         spool_batch_global_note(harness->spool, SLICE_LITERAL("key"), SLICE_LITERAL("x"));
         spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, &told[i]);
     }
-    UNTIL(harness, told[MANY - 1].done);
+    HARNESS_UNTIL(harness, told[MANY - 1].done);
     arena_init(&arena);
     harness_message(1, &arena, &message);
     message.header_length = message.body_length = 0;
     spool_batch_begin(harness->spool);
     assert_int_equal(spool_batch_message(harness->spool, &message, NULL, SLICE_EMPTY), ERROR_NONE);
     spool_batch_submit(harness->spool, SPOOL_SYNCED, tell_alone, &alone);
-    UNTIL(harness, alone.done);
+    HARNESS_UNTIL(harness, alone.done);
     assert_int_equal(alone.one_copy, 0);
-    assert_int_equal(count(messages_sql), 1);
+    assert_int_equal(harness_count(messages_sql), 1);
     arena_done(&arena);
 }
 
@@ -414,18 +390,19 @@ static void one_that_is_read_only_is_away(void **state)
     harness_accept(harness, 1, 10);
     run("ALTER SYSTEM SET default_transaction_read_only = on");
     run("SELECT pg_reload_conf()");
-    UNTIL(harness, count("SELECT count(*) FROM pg_settings WHERE name ="
-                         " 'default_transaction_read_only' AND setting = 'on'") == 1);
+    HARNESS_UNTIL(harness,
+                  harness_count("SELECT count(*) FROM pg_settings WHERE name ="
+                                " 'default_transaction_read_only' AND setting = 'on'") == 1);
     run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE pid <> pg_backend_pid() AND application_name = 'test'");
     harness_accept(harness, 3, 10);
     harness_accept(harness, 6, 10);
-    assert_int_equal(state_of(harness).one_copy, 2);
+    assert_int_equal(harness_state(harness).one_copy, 2);
     run("SET default_transaction_read_only = off");
     run("ALTER SYSTEM RESET default_transaction_read_only");
     run("SELECT pg_reload_conf()");
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_int_equal(count(messages_sql), 3);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_int_equal(harness_count(messages_sql), 3);
 }
 
 /* Damage there is found. */
@@ -466,12 +443,12 @@ static void one_that_is_full_of_connections_is_away(void **state)
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     harness_accept(harness, 3, 10);
     harness_accept(harness, 6, 10);
-    assert_int_equal(state_of(harness).one_copy, 2);
-    assert_false(state_of(harness).up);
+    assert_int_equal(harness_state(harness).one_copy, 2);
+    assert_false(harness_state(harness).up);
     run("ALTER DATABASE postgres CONNECTION LIMIT -1");
     harness_load(harness);
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_int_equal(count(messages_sql), 3);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_int_equal(harness_count(messages_sql), 3);
     harness_user(NULL);
     run("DROP OWNED BY plain; DROP ROLE plain");
 }
@@ -500,11 +477,11 @@ static void who_would_rather_defer_does(void **state)
     assert_int_equal(spool_batch_message(harness->spool, &message, NULL, SLICE_EMPTY), ERROR_NONE);
     assert_int_equal(harness_submit(harness, SPOOL_SYNCED), ERROR_NONE);
     postgres_start(harness_server());
-    UNTIL(harness, state_of(harness).one_copy == 0);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
     spool_status(harness->spool, &status);
     assert_int_equal(status.accepting, ERROR_NONE);
     harness_accept(harness, 9, 10);
-    assert_int_equal(count(messages_sql), 4);
+    assert_int_equal(harness_count(messages_sql), 4);
     harness_defer(false);
     arena_done(&arena);
 }
@@ -525,7 +502,7 @@ static void it_says_how_far_it_has_forwarded(void **state)
         "CREATE TRIGGER say BEFORE INSERT OR UPDATE ON holdfast.watermarks"
         " FOR EACH ROW EXECUTE FUNCTION public.say()");
     spool_tick(harness->spool);
-    UNTIL(harness, count(below_sql) == 1);
+    HARNESS_UNTIL(harness, harness_count(below_sql) == 1);
     spool_close(harness->spool);
     postgres_stop(harness_server());
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
@@ -535,18 +512,19 @@ static void it_says_how_far_it_has_forwarded(void **state)
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     load_while_away(harness);
     postgres_start(harness_server());
-    UNTIL(harness, state_of(harness).one_copy == 0);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
     /* The one that went with it is below it; it goes on when the journal has been synced. */
-    assert_true(count("SELECT count(*) FROM public.said JOIN holdfast.parts p USING (xid)"
-                      " WHERE below <= p.id") > 0);
-    assert_int_equal(count("SELECT count(*) FROM public.said JOIN holdfast.parts p USING (xid)"
-                           " WHERE below > p.id"),
-                     0);
-    for (int i = 0; i < PATIENCE_MS / STEP_MS && count(below_sql) == 0; i++) {
+    assert_true(harness_count("SELECT count(*) FROM public.said JOIN holdfast.parts p USING (xid)"
+                              " WHERE below <= p.id") > 0);
+    assert_int_equal(
+        harness_count("SELECT count(*) FROM public.said JOIN holdfast.parts p USING (xid)"
+                      " WHERE below > p.id"),
+        0);
+    for (int i = 0; i < PATIENCE_MS / STEP_MS && harness_count(below_sql) == 0; i++) {
         spool_tick(harness->spool);
         harness_pass(harness, STEP_MS);
     }
-    assert_int_equal(count(below_sql), 1);
+    assert_int_equal(harness_count(below_sql), 1);
 }
 
 /* ---- what the journal gives back late, or twice -------------------------------------------- */
@@ -560,22 +538,23 @@ static void a_late_commit_of_a_dead_connection_does_nothing(void **state)
     run("DROP TABLE IF EXISTS public.zombie; CREATE TABLE public.zombie AS"
         " SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query = 'COMMIT'"
         " ORDER BY state_change DESC LIMIT 1");
-    pid_t zombie = (pid_t)count("SELECT pid FROM public.zombie");
+    pid_t zombie = (pid_t)harness_count("SELECT pid FROM public.zombie");
     assert_true(zombie > 0);
     assert_int_equal(kill(zombie, SIGSTOP), 0);
     spool_batch_begin(harness->spool);
     spool_batch_note(harness->spool, handle, 0, 7, SLICE_LITERAL("held"));
     spool_batch_submit(harness->spool, SPOOL_SYNCED, tell, &told);
-    UNTIL(harness, told.done);
+    HARNESS_UNTIL(harness, told.done);
     assert_int_equal(told.error, ERROR_NONE);
-    assert_int_equal(count(notes_sql), 1);
+    assert_int_equal(harness_count(notes_sql), 1);
     assert_int_equal(kill(zombie, SIGCONT), 0);
-    UNTIL(harness,
-          count("SELECT count(*) FROM pg_stat_activity JOIN public.zombie USING (pid)") == 0);
-    assert_int_equal(count(notes_sql), 1);
+    HARNESS_UNTIL(
+        harness,
+        harness_count("SELECT count(*) FROM pg_stat_activity JOIN public.zombie USING (pid)") == 0);
+    assert_int_equal(harness_count(notes_sql), 1);
     harness_accept(harness, 3, 10); /* and all goes on */
-    assert_int_equal(count(messages_sql), 2);
-    assert_int_equal(state_of(harness).one_copy, 0);
+    assert_int_equal(harness_count(messages_sql), 2);
+    assert_int_equal(harness_state(harness).one_copy, 0);
 }
 
 /* The server stood still: its node has answered for this from its journal, and for what came
@@ -584,16 +563,19 @@ static void what_the_server_writes_late_stands_where_it_was_accepted(void **stat
 {
     struct harness *harness = *state;
     harness_accept(harness, 2, 100);
-    assert_int_equal(count("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 0);
-    pid_t writer = (pid_t)count("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-                                " AND query = 'COMMIT' ORDER BY state_change DESC LIMIT 1");
+    assert_int_equal(
+        harness_count("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 0);
+    pid_t writer =
+        (pid_t)harness_count("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                             " AND query = 'COMMIT' ORDER BY state_change DESC LIMIT 1");
     assert_true(writer > 0);
     assert_int_equal(kill(writer, SIGSTOP), 0);
     harness_accept(harness, 3, 100);
-    assert_int_equal(state_of(harness).one_copy, 1);
+    assert_int_equal(harness_state(harness).one_copy, 1);
     assert_int_equal(kill(writer, SIGCONT), 0);
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_int_equal(count("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 1);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_int_equal(
+        harness_count("SELECT count(*) FROM holdfast.parts WHERE seq < 1700000001000000"), 1);
 }
 
 static void copy_journal(const char *from, const char *to)
@@ -625,13 +607,13 @@ static void what_is_forwarded_again_is_there_once(void **state)
     for (int i = 0; i < 2; i++) {
         assert_int_equal(harness_try_open(harness), ERROR_NONE);
         harness_load(harness);
-        UNTIL(harness, state_of(harness).one_copy == 0);
-        assert_int_equal(count(messages_sql), 1);
-        assert_int_equal(count("SELECT count(*) FROM (SELECT id FROM holdfast.parts"
-                               " UNION ALL SELECT id FROM holdfast.kept_parts) p"),
+        HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+        assert_int_equal(harness_count(messages_sql), 1);
+        assert_int_equal(harness_count("SELECT count(*) FROM (SELECT id FROM holdfast.parts"
+                                       " UNION ALL SELECT id FROM holdfast.kept_parts) p"),
                          1);
-        assert_int_equal(count("SELECT count(*) FROM (SELECT id FROM holdfast.notes"
-                               " UNION ALL SELECT id FROM holdfast.kept_notes) n"),
+        assert_int_equal(harness_count("SELECT count(*) FROM (SELECT id FROM holdfast.notes"
+                                       " UNION ALL SELECT id FROM holdfast.kept_notes) n"),
                          1);
         spool_close(harness->spool);
         copy_journal(saved, harness->path);
@@ -700,11 +682,11 @@ static void a_node_that_is_killed_loses_and_doubles_nothing(void **state)
     harness->loop = loop;
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     harness_load(harness);
-    UNTIL(harness, state_of(harness).one_copy == 0);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
     for (size_t i = 0; i < count_said; i++) {
         harness_check(harness, said[i], said[i] % 2 == 0 ? 3000 : 100000);
     }
-    assert_int_equal(count("SELECT count(*) - count(DISTINCT id) FROM holdfast.parts"), 0);
+    assert_int_equal(harness_count("SELECT count(*) - count(DISTINCT id) FROM holdfast.parts"), 0);
     assert_int_equal(harness->damages, 0);
     /* In order: that of their ids, for each node that lived. */
     assert_true(harness->messages >= count_said);

@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATIENCE_MS = 60000, STEP_MS = 10 };
-
 static int set_up(void **state)
 {
     struct harness *harness = calloc(1, sizeof(*harness));
@@ -35,37 +33,11 @@ static int tear_down(void **state)
     return 0;
 }
 
-#define UNTIL(harness, condition)                                                                  \
-    do {                                                                                           \
-        for (int waited = 0; waited < PATIENCE_MS / STEP_MS && !(condition); waited++) {           \
-            harness_pass(harness, STEP_MS);                                                        \
-        }                                                                                          \
-        assert_true(condition);                                                                    \
-    } while (false)
-
-static struct spool_postgres_state state_of(const struct harness *harness)
-{
-    struct spool_postgres_state state;
-    spool_postgres_status(harness->spool, &state);
-    return state;
-}
-
 static struct spool_state status_of(const struct harness *harness)
 {
     struct spool_state state;
     spool_status(harness->spool, &state);
     return state;
-}
-
-static int64_t count(const char *sql)
-{
-    const struct database_rows *rows;
-    struct database *database = harness_database();
-    enum database_outcome outcome = database_query(database, sql, NULL, 0, PATIENCE_MS, &rows);
-    if (outcome != DATABASE_DONE) {
-        fail_msg("%s: %s", sql, database_error(database));
-    }
-    return database_get_int(rows, 0, 0);
 }
 
 static const char messages_sql[] = "SELECT count(*) FROM (SELECT id FROM holdfast.messages"
@@ -147,15 +119,15 @@ static void what_cannot_be_read_stops_no_other(void **state)
     spoil(harness, buffer_slice(&content), false);
     buffer_done(&content);
     postgres_start(harness_server());
-    UNTIL(harness, state_of(harness).one_copy == 1);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 1);
     harness_accept(harness, MANY + 1, LENGTH);
-    assert_int_equal(count(messages_sql), MANY);
-    assert_true(state_of(harness).up);
+    assert_int_equal(harness_count(messages_sql), MANY);
+    assert_true(harness_state(harness).up);
     assert_int_equal(status_of(harness).quarantined, 1);
     heal(harness);
-    UNTIL(harness, state_of(harness).one_copy == 0);
-    assert_int_equal(count(messages_sql), MANY + 1);
-    assert_int_equal(count("SELECT count(*) FROM holdfast.parts"), MANY + 1);
+    HARNESS_UNTIL(harness, harness_state(harness).one_copy == 0);
+    assert_int_equal(harness_count(messages_sql), MANY + 1);
+    assert_int_equal(harness_count("SELECT count(*) FROM holdfast.parts"), MANY + 1);
     assert_int_equal(status_of(harness).quarantined, 1);
     assert_int_equal(harness->damages, 1);
 }
@@ -175,16 +147,16 @@ static void a_fact_of_what_cannot_be_read_waits(void **state)
     assert_int_equal(harness_try_open(harness), ERROR_NONE);
     spoil(harness, SLICE_LITERAL("sender2@example.org"), false);
     postgres_start(harness_server());
-    while (count("SELECT 1") != 1) {
+    while (harness_count("SELECT 1") != 1) {
     }
     harness_load(harness);
-    UNTIL(harness, harness->damages == 1);
+    HARNESS_UNTIL(harness, harness->damages == 1);
     uint64_t groups = status_of(harness).groups;
     harness_pass(harness, 1000);
     assert_in_range(status_of(harness).groups - groups, 0, 20);
-    assert_int_equal(count(fates_sql), 0);
+    assert_int_equal(harness_count(fates_sql), 0);
     heal(harness);
-    UNTIL(harness, count(fates_sql) == 1);
+    HARNESS_UNTIL(harness, harness_count(fates_sql) == 1);
     assert_int_equal(harness->damages, 1);
 }
 
@@ -214,12 +186,12 @@ static void what_cannot_be_read_at_once_is_not_accepted(void **state)
                      ERROR_NONE);
     spool_batch_submit(harness->spool, SPOOL_SYNCED, note_error, &error);
     arena_done(&arena);
-    UNTIL(harness, error != ERROR_AGAIN);
+    HARNESS_UNTIL(harness, error != ERROR_AGAIN);
     assert_int_equal(error, ERROR_IO);
-    assert_int_equal(state_of(harness).one_copy, 0);
+    assert_int_equal(harness_state(harness).one_copy, 0);
     heal(harness);
     harness_accept(harness, 3, 10);
-    assert_int_equal(count(messages_sql), 2);
+    assert_int_equal(harness_count(messages_sql), 2);
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
