@@ -80,7 +80,7 @@ static void a_server_of_older_transactions_is_read_from_the_start(void **state)
 
 /* Called on the reader's thread before it asks for rows whose keys it has; NULL: nothing is. */
 static void (*before_rows)(void);
-static int rows_asked;
+static _Atomic int rows_asked;
 
 void __real_pg_page_run(void *job);
 void __wrap_pg_page_run(void *job);
@@ -88,10 +88,10 @@ void __wrap_pg_page_run(void *job)
 {
     const struct pg_page *page = job;
     if (page->kind == PG_PAGE_ROWS) {
-        rows_asked++;
         if (before_rows != NULL) {
             before_rows();
         }
+        rows_asked++; /* who waits for that has the tests' connection again */
     }
     __real_pg_page_run(job);
 }
