@@ -142,8 +142,14 @@ enum control_exit tool_members_open(const struct tool *tool, enum tool_merge mer
     members->tool = tool;
     members->merge = merge;
     code = tool_client_open(tool, &client);
-    if (code == CONTROL_DONE && merge != MERGE_NOT && (tool->given & OPTION_NODE) == 0) {
+    bool is_local = (tool->given & OPTION_LOCAL) != 0;
+    bool is_queue = merge == MERGE_QUEUE || merge == MERGE_AFTER;
+    if (code == CONTROL_DONE && merge != MERGE_NOT && (tool->given & OPTION_NODE) == 0 &&
+        (is_queue || !is_local)) {
         code = find_members(members, client);
+        if (is_local && code != CONTROL_NOT_RUNNING) {
+            code = CONTROL_DONE; /* nobody else is asked, so nobody need be known */
+        }
     }
     members->count += members->count == 0;
     for (size_t i = 0; i < members->count && code == CONTROL_DONE; i++) {
