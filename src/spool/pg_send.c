@@ -20,26 +20,41 @@ static const char routed_sql[] = "LOCK TABLE holdfast.fates IN ROW EXCLUSIVE MOD
     "INSERT INTO holdfast." PREFIX "chunks (id, n, bytes) SELECT w.id, w.n, w.bytes"               \
     " FROM (VALUES ($1::uuid, $2::int4, $3::bytea)) AS w (id, n, bytes) WHERE " WHERE              \
     " ON CONFLICT DO NOTHING"
-/* A message that was there already, in whichever place, keeps its parts. Where a part stands in the
- * order is when it was accepted, in microseconds: by the clock of the database, which all share,
- * and never less than what it said before, for another server's clock may be behind. Mail that
- * comes late (its node has found that, or this is carried out 1 s after it was sent: the server
- * stood still, and its node has answered for it from the journal, as for what came behind it) was
- * accepted when its node says, which knows that clock; what it has of one millisecond keeps its
- * order. */
+/* Where a part stands in the order is when it was accepted, in microseconds: by the clock of the
+ * database, which all share, and never less than what it said before, for another server's clock
+ * may be behind. That is asked once for a group, when its messages are in, for each change of a
+ * sequence is logged; its parts take the numbers that follow, of which there are fewer than
+ * microseconds pass. Mail that comes late (its node has found that, or this is carried out 1 s
+ * after it was sent: the server stood still, and its node has answered for it from the journal, as
+ * for what came behind it) was accepted when its node says, which knows that clock; what it has of
+ * one millisecond keeps its order. */
 #define CLOCK_US "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-#define MESSAGES(PREFIX, WHERE)                                                                    \
+#define FRESH(PREFIX, WHERE, RETURNING)                                                            \
     "WITH fresh AS (INSERT INTO holdfast." PREFIX "messages (id, envelope, content)"               \
     " SELECT w.id, w.envelope, w.content FROM unnest($1::uuid[], $2::bytea[], $3::bytea[])"        \
-    " AS w (id, envelope, content) WHERE " WHERE " ON CONFLICT DO NOTHING RETURNING id)"           \
-    " INSERT INTO holdfast." PREFIX "parts (share, seq, id, count, deliveries)"                    \
-    " SELECT p.share, CASE WHEN NOT p.late AND " CLOCK_US " / 1000 - ($10::int8[])[1] < 1000"      \
-    " THEN setval('holdfast.part_seq', greatest(nextval('holdfast.part_seq'), " CLOCK_US "))"      \
+    " AS w (id, envelope, content)" WHERE RETURNING "),"                                           \
+    " clock AS MATERIALIZED (SELECT count(*), " CLOCK_US " AS us FROM fresh),"                     \
+    " start AS MATERIALIZED (SELECT us / 1000 - ($9::int8[])[1] < 1000 AS soon,"                   \
+    " setval('holdfast.part_seq', greatest(nextval('holdfast.part_seq'), us) + cardinality($4))"   \
+    " - cardinality($4) AS seq FROM clock) "
+#define PLACED(PREFIX, SOON, LISTS, NAMES)                                                         \
+    "INSERT INTO holdfast." PREFIX "parts (share, seq, id, count, deliveries)"                     \
+    " SELECT p.share, CASE WHEN " SOON " THEN s.seq + p.n"                                         \
     " ELSE p.received * 1000 + least(p.n, 999) END, p.id, p.count, p.deliveries::int4[]"           \
-    " FROM unnest($4::int4[], $5::bool[], $6::int8[], $7::uuid[], $8::int4[], $9::text[])"         \
-    " WITH ORDINALITY AS p (share, late, received, id, count, deliveries, n)"                      \
-    " JOIN fresh USING (id)"                                                                       \
-    " ORDER BY p.n RETURNING id, share, seq, xid"
+    " FROM start s CROSS JOIN ROWS FROM (unnest($4::int4[]), unnest($5::int8[]),"                  \
+    " unnest($6::uuid[]), unnest($7::int4[]), unnest($8::text[])" LISTS ")"                        \
+    " WITH ORDINALITY AS p (share, received, id, count, deliveries" NAMES ", n)"
+/* A message that was there already, in whichever place, keeps its parts. */
+#define MESSAGES(PREFIX, WHERE)                                                                    \
+    FRESH(PREFIX, " WHERE " WHERE " ON CONFLICT DO NOTHING", " RETURNING id")                      \
+    PLACED(PREFIX, "s.soon AND NOT p.late", ", unnest($10::bool[])", ", late")                     \
+    " JOIN fresh USING (id) ORDER BY p.n RETURNING id, share, seq, xid"
+/* New mail is not there, nor late, so it is cheaper: it says where its parts begin, and whether
+ * they stand there. What is there all the same is refused, and comes again from the journal. */
+#define NEW_MESSAGES                                                                               \
+    FRESH("", "", " RETURNING 1")                                                                  \
+    ", placed AS (" PLACED("", "s.soon", "", "") ") SELECT seq, soon, pg_current_xact_id()"        \
+                                                 " FROM start"
 #define FATES(PREFIX, WHERE)                                                                       \
     "INSERT INTO holdfast." PREFIX "fates (id, delivery, fate, when_ms, server)"                   \
     " SELECT w.id, w.delivery, w.fate, w.when_ms, w.server"                                        \
@@ -67,7 +82,7 @@ static const char *const messages_sql[] = {
              IS_OPEN " AND NOT EXISTS (SELECT FROM holdfast.kept_messages k WHERE k.id = w.id)"),
     MESSAGES("kept_",
              "NOT " IS_OPEN " AND NOT EXISTS (SELECT FROM holdfast.messages k WHERE k.id = w.id)"),
-    MESSAGES("", "true")};
+    NEW_MESSAGES};
 static const char *const fates_sql[] = ROUTES(FATES);
 static const char *const notes_sql[] = ROUTES(NOTES);
 /* Of a share that has been taken over since, its owner must hear: it may have loaded the part
@@ -324,7 +339,6 @@ static enum database_outcome send_messages(struct pg_group *group)
         pg_arrays_add(&arrays, DATABASE_BYTEA, DATABASE_BYTEA_ARRAY, columns.messages,
                       &columns.contents);
         pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, columns.parts, &columns.shares);
-        pg_arrays_add(&arrays, DATABASE_BOOL, DATABASE_BOOL_ARRAY, columns.parts, &columns.lates);
         pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, columns.parts,
                       &columns.received);
         pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, columns.parts,
@@ -336,6 +350,11 @@ static enum database_outcome send_messages(struct pg_group *group)
         database_put_int8(&sent, clock_steady_ms() + group->time_ahead_ms);
         pg_arrays_add(&arrays, DATABASE_INT8, DATABASE_INT8_ARRAY, 1, &sent);
         buffer_done(&sent);
+        if (columns.routed) {
+            pg_arrays_add(&arrays, DATABASE_BOOL, DATABASE_BOOL_ARRAY, columns.parts,
+                          &columns.lates);
+        }
+        group->routed = columns.routed;
         columns.outcome = arrays_send(group, messages_sql, columns.routed, &arrays);
     }
     columns_done(&columns);

@@ -198,7 +198,23 @@ static struct pg_new_part *part_of(struct pg_group *group, struct message_id id,
     return NULL;
 }
 
-/* Where it stands in the order, as the database has given it. */
+/* Where new mail stands in the order: as the statement has said it (pg_send.c). */
+static void take_places(struct pg_group *group, const struct database_rows *rows)
+{
+    struct pg_send_message *messages = (void *)group->messages.data;
+    int64_t sequence = database_get_int(rows, 0, 0), n = 0;
+    bool soon = database_get_int(rows, 0, 1) != 0;
+    group->xid = (uint64_t)database_get_int(rows, 0, 2);
+    for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
+        for (uint32_t p = 0; p < messages[i].part_count && messages[i].error == ERROR_NONE; p++) {
+            n++;
+            messages[i].parts[p].sequence =
+                soon ? sequence + n : messages[i].received_ms * 1000 + (n < 999 ? n : 999);
+        }
+    }
+}
+
+/* Where each part stands, as the database has given it. */
 static void take_sequences(struct pg_group *group, const struct database_rows *rows)
 {
     size_t at = 0;
@@ -261,7 +277,11 @@ static void take_answers(struct pg_group *group, const struct places *places)
         }
         if (database_count(rows) > 0 && i != places->mark && i != places->check &&
             i != places->watermark) {
-            take_sequences(group, rows);
+            if (group->routed) {
+                take_sequences(group, rows);
+            } else {
+                take_places(group, rows);
+            }
         }
     }
 }

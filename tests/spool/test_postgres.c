@@ -340,6 +340,61 @@ static void one_that_is_refused_stops_no_other(void **state)
     assert_int_equal(harness_count(messages_sql), MANY + 1);
 }
 
+/* Above what its node has said of itself: that went before, with the first message. */
+static void new_mail_stands_in_the_order_in_which_it_came(void **state)
+{
+    enum { MANY = 5, LENGTH = 100 };
+    struct harness *harness = *state;
+    struct told told[MANY] = {0};
+    uint64_t before = 0;
+    harness_accept(harness, 1, LENGTH);
+    for (uint64_t i = 0; i < MANY; i++) {
+        submit_message(harness, i + 2, LENGTH, &told[i]);
+    }
+    for (uint64_t i = 0; i < MANY; i++) {
+        UNTIL(harness, told[i].done);
+        assert_int_equal(told[i].error, ERROR_NONE);
+    }
+    assert_int_equal(count(order_sql), 0);
+    for (uint64_t n = 2; n < MANY + 2; n++) {
+        uint64_t sequence =
+            spool_sequence(harness->spool, spool_find(harness->spool, harness_id(n)));
+        assert_true(sequence > before);
+        before = sequence;
+    }
+    assert_int_equal(before, count("SELECT max(seq) FROM holdfast.parts"));
+}
+
+/* Somebody else may have brought it: from an export, or under our number. */
+static void what_is_there_already_stays_as_it_is(void **state)
+{
+    enum { THERE = 4, MANY = 5, LENGTH = 100 };
+    struct harness *harness = *state;
+    struct told told[MANY] = {0};
+    char sql[300];
+    struct message_id id = harness_id(THERE);
+    harness_accept(harness, 1, LENGTH);
+    snprintf(sql, sizeof(sql),
+             "INSERT INTO holdfast.messages VALUES ('%016llx%016llx', 'there', 'already');"
+             "INSERT INTO holdfast.parts (share, count, id) VALUES (77, 1, '%016llx%016llx')",
+             (unsigned long long)id.high, (unsigned long long)id.low, (unsigned long long)id.high,
+             (unsigned long long)id.low);
+    run(sql);
+    for (uint64_t i = 0; i < MANY; i++) {
+        submit_message(harness, i + 2, LENGTH, &told[i]);
+    }
+    for (uint64_t i = 0; i < MANY; i++) {
+        UNTIL(harness, told[i].done);
+        assert_int_equal(told[i].error, ERROR_NONE);
+    }
+    assert_int_equal(count(messages_sql), MANY + 1);
+    assert_int_equal(count(parts_sql), MANY + 1);
+    assert_int_equal(count("SELECT count(*) FROM holdfast.messages WHERE content = 'already'"), 1);
+    assert_int_equal(count("SELECT count(*) FROM holdfast.parts WHERE share = 77"), 1);
+    assert_int_equal(harness->damages, 0);
+    assert_true(state_of(harness).up);
+}
+
 struct alone {
     struct harness *harness;
     bool done;
@@ -707,6 +762,8 @@ int main(void)
         CASE(a_crash_of_it_loses_and_doubles_nothing),
         CASE(one_that_follows_many_goes_alone),
         CASE(one_that_is_refused_stops_no_other),
+        CASE(new_mail_stands_in_the_order_in_which_it_came),
+        CASE(what_is_there_already_stays_as_it_is),
         CASE(one_that_is_read_only_is_away),
         CASE(damage_is_told),
         CASE(one_that_is_full_of_connections_is_away),
