@@ -31,7 +31,7 @@ enum {
     PG_MARGIN_MS = 60000,     /* ids of what is accepted now are no older */
     PG_BEHIND_MS = 750,       /* what takes longer than this is told to the others */
     PG_BEHIND_LOOK = 1000,    /* for the oldest message: so far they may be out of order */
-    PG_PACE_MS = 10,          /* between notifications, and looks for what is new */
+    PG_PACE_MS = 40,          /* between notifications, and looks for what is new */
     PG_GLOBALS_MS = 15000,    /* between looks at the notes that other nodes write */
     PG_POLL_MS = 1000,        /* following, when nobody says that there is something */
     PG_GROUP_MESSAGES = 1000, /* of one transaction */
@@ -294,6 +294,7 @@ struct pg_group {
     bool stale;         /* some of `checks` are: nothing was done */
     bool refused;       /* because of a row in it: nothing was done */
     bool unpartitioned; /* new mail found no partition */
+    bool routed;        /* its mail was sent as what may be there already */
     bool again;         /* tried before: its mail sorts by its own time now */
     uint64_t xid;       /* of the transaction that brought its messages; 0: not known */
     bool old;           /* some of its mail may belong where no partition is any more */

@@ -342,6 +342,9 @@ static void shares_are_taken_side_by_side_and_the_others_are_followed(void **sta
     accept_unheard(a, 12);
     int64_t tokens[] = {own(a, FIRST), own(a, SECOND)};
     size_t taken = a->taken_count;
+    for (int waited = 0; waited < 2 * PG_PACE_MS; waited += STEP_MS) {
+        pass(); /* the next look is at once */
+    }
     run("UPDATE holdfast.parts SET share = %d, xid = pg_current_xact_id() WHERE share = %d",
         world->share[0], AWAY);
     assert_null(part_with(a, 12));
