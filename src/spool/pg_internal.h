@@ -293,7 +293,7 @@ struct pg_group {
     enum database_outcome outcome;
     bool stale;         /* some of `checks` are: nothing was done */
     bool refused;       /* because of a row in it: nothing was done */
-    bool unpartitioned; /* new mail found no partition */
+    bool surprised;     /* new mail found no partition, or itself */
     bool routed;        /* its mail was sent as what may be there already */
     bool again;         /* tried before: its mail sorts by its own time now */
     uint64_t xid;       /* of the transaction that brought its messages; 0: not known */

@@ -322,7 +322,10 @@ static void transact(struct pg_group *group)
     if (strcmp(code, "23514") == 0) {
         /* There is no partition. */
         group->writer->routed_until_ms = clock_steady_ms() + PG_ROUTED_MS;
-        group->unpartitioned = true;
+        group->surprised = true;
+    } else if (strcmp(code, "23505") == 0 && !group->routed) {
+        /* Somebody has brought it: a core that has died since, or an import. */
+        group->old = group->surprised = true;
     }
     if (database_run(group->writer->database, "ROLLBACK", PG_CALL_MS) != DATABASE_DONE) {
         return;
@@ -521,11 +524,11 @@ void pg_group_run(void *job)
             return;
         }
     }
-    group->unpartitioned = false;
+    group->surprised = false;
     if (may) {
         transact(group);
     }
-    if (group->unpartitioned) {
+    if (group->surprised) {
         group->refused = false;
         transact(group); /* which asks now */
     }

@@ -352,17 +352,17 @@ static void new_mail_stands_in_the_order_in_which_it_came(void **state)
         submit_message(harness, i + 2, LENGTH, &told[i]);
     }
     for (uint64_t i = 0; i < MANY; i++) {
-        UNTIL(harness, told[i].done);
+        HARNESS_UNTIL(harness, told[i].done);
         assert_int_equal(told[i].error, ERROR_NONE);
     }
-    assert_int_equal(count(order_sql), 0);
+    assert_int_equal(harness_count(order_sql), 0);
     for (uint64_t n = 2; n < MANY + 2; n++) {
         uint64_t sequence =
             spool_sequence(harness->spool, spool_find(harness->spool, harness_id(n)));
         assert_true(sequence > before);
         before = sequence;
     }
-    assert_int_equal(before, count("SELECT max(seq) FROM holdfast.parts"));
+    assert_int_equal(before, harness_count("SELECT max(seq) FROM holdfast.parts"));
 }
 
 /* Somebody else may have brought it: from an export, or under our number. */
@@ -384,15 +384,15 @@ static void what_is_there_already_stays_as_it_is(void **state)
         submit_message(harness, i + 2, LENGTH, &told[i]);
     }
     for (uint64_t i = 0; i < MANY; i++) {
-        UNTIL(harness, told[i].done);
+        HARNESS_UNTIL(harness, told[i].done);
         assert_int_equal(told[i].error, ERROR_NONE);
     }
-    assert_int_equal(count(messages_sql), MANY + 1);
-    assert_int_equal(count(parts_sql), MANY + 1);
-    assert_int_equal(count("SELECT count(*) FROM holdfast.messages WHERE content = 'already'"), 1);
-    assert_int_equal(count("SELECT count(*) FROM holdfast.parts WHERE share = 77"), 1);
+    assert_int_equal(harness_count(messages_sql), MANY + 1);
+    assert_int_equal(harness_count(parts_sql), MANY + 1);
+    assert_int_equal(harness_count("SELECT count(*) FROM holdfast.messages WHERE content = 'already'"), 1);
+    assert_int_equal(harness_count("SELECT count(*) FROM holdfast.parts WHERE share = 77"), 1);
     assert_int_equal(harness->damages, 0);
-    assert_true(state_of(harness).up);
+    assert_true(harness_state(harness).up);
 }
 
 struct alone {
