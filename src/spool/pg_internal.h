@@ -291,13 +291,13 @@ struct pg_group {
     enum pg_stage stage;
     /* The outcome, set by the committer. */
     enum database_outcome outcome;
-    bool stale;         /* some of `checks` are: nothing was done */
-    bool refused;       /* because of a row in it: nothing was done */
-    bool surprised;     /* new mail found no partition, or itself */
-    bool routed;        /* its mail was sent as what may be there already */
-    bool again;         /* tried before: its mail sorts by its own time now */
-    uint64_t xid;       /* of the transaction that brought its messages; 0: not known */
-    bool old;           /* some of its mail may belong where no partition is any more */
+    bool stale;     /* some of `checks` are: nothing was done */
+    bool refused;   /* because of a row in it: nothing was done */
+    bool surprised; /* new mail found no partition, or itself */
+    bool routed;    /* its mail was sent as what may be there already */
+    bool again;     /* tried before: its mail sorts by its own time now */
+    uint64_t xid;   /* of the transaction that brought its messages; 0: not known */
+    bool old;       /* some of its mail may belong where no partition is any more */
     char reason[200];
     int64_t began_ns, took_ns;
     int64_t began_ms;

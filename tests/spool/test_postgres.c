@@ -389,7 +389,8 @@ static void what_is_there_already_stays_as_it_is(void **state)
     }
     assert_int_equal(harness_count(messages_sql), MANY + 1);
     assert_int_equal(harness_count(parts_sql), MANY + 1);
-    assert_int_equal(harness_count("SELECT count(*) FROM holdfast.messages WHERE content = 'already'"), 1);
+    assert_int_equal(
+        harness_count("SELECT count(*) FROM holdfast.messages WHERE content = 'already'"), 1);
     assert_int_equal(harness_count("SELECT count(*) FROM holdfast.parts WHERE share = 77"), 1);
     assert_int_equal(harness->damages, 0);
     assert_true(harness_state(harness).up);
