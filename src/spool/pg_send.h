@@ -9,7 +9,7 @@
 
 enum {
     PG_ARRAYS_MAX = 10,
-    PG_ROUTED_MS = 10000, /* so long new mail asks, too, after it has found no partition */
+    PG_ROUTED_MS = 1000, /* so long new mail asks, too, after it has found no partition */
 };
 
 /* Columns with their heads, as parameters. */
