@@ -224,6 +224,9 @@ static void gather_batches(struct pg_group *group)
             continue;
         }
         size_t news = batch_new_count(batch);
+        if (pg->parts && group->company >= pg->company) {
+            break;
+        }
         if (messages > 0 &&
             (messages + news > PG_GROUP_MESSAGES || bytes + batch->bytes > PG_GROUP_BYTES)) {
             break;

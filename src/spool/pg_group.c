@@ -551,6 +551,27 @@ static void refuse_stale(struct pg_spool *pg, struct pg_group *group)
     }
 }
 
+static size_t count_awaited(const struct pg_spool *pg)
+{
+    size_t count = 0;
+    LIST_EACH(&pg->queue, at, after)
+    {
+        const struct pg_batch *batch = LIST_ENTRY(at, struct pg_batch, link);
+        count += !batch->told && batch->durability != SPOOL_LAZY;
+    }
+    return count;
+}
+
+/* Where all clients are of one group they keep in step: they wait while the database works, and it
+ * while they do. Half of them go first, then. */
+static void part_company(struct pg_spool *pg)
+{
+    pg->parts = pg->company >= PG_COMPANY_MANY && count_awaited(pg) < pg->company / 4;
+    if (pg->parts) {
+        pg->company /= 2;
+    }
+}
+
 static void group_done(void *context)
 {
     struct pg_group *group = context;
@@ -568,6 +589,7 @@ static void group_done(void *context)
         } else if (refused) {
             group_refused(pg, group);
         } else {
+            part_company(pg);
             group_committed(pg, group);
         }
         pg->group_forwards = 0;
@@ -647,6 +669,7 @@ void pg_company_late(void *context)
     struct pg_spool *pg = context;
     pg->alarm_set = false;
     pg->company = 0;
+    pg->parts = false;
     pg_pump(pg);
 }
 
@@ -669,6 +692,7 @@ void pg_pump(void *context)
         struct pg_group *group = pg->group;
         company_came(pg);
         pg->company = group->company;
+        pg->parts = false;
         if (!is_empty(group)) {
             group_start(pg);
         } else {

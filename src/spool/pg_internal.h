@@ -43,6 +43,7 @@ enum {
     PG_COMPANY_US = 1000,  /* a group waits so long for as many batches as the one before had, */
     PG_COMPANY_MAX_US = 10000,    /* where groups take longer up to so long */
     PG_COMPANY_LEAST = 2,         /* if that were so many */
+    PG_COMPANY_MANY = 16,         /* so many in step are parted */
     PG_COMPANY_BYTES = 512 << 10, /* so much content takes its time anyway */
     PG_PAGE = 500,                /* parts looked at by one query */
     PG_PAGE_FIRST = 10,           /* of each, by the first of several shares that are taken */
@@ -368,7 +369,8 @@ struct pg_spool {
     size_t group_forwards;                /* of `forward`, from `forward_at` on */
     size_t forward_most;                  /* so many beside new mail */
     int64_t weighed_messages, weighed_us; /* of the last group by which that was found */
-    size_t company;                       /* batches of the last group that somebody waited for */
+    size_t company;                       /* batches that a group waits for */
+    bool parts;                           /* and those alone it takes */
     size_t split; /* so many batches and forwards a group, to find what is refused; 0: all */
     uint64_t next_group;
     struct buffer marks; /* struct pg_mark: what the journal is to be told */
