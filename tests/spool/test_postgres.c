@@ -440,6 +440,37 @@ static void one_that_follows_many_goes_alone(void **state)
     arena_done(&arena);
 }
 
+static uint64_t groups_of(const struct harness *harness)
+{
+    struct spool_state state;
+    spool_status(harness->spool, &state);
+    return state.groups;
+}
+
+/* Who all wait for one group let the database stand still while they work. */
+static void many_that_keep_in_step_are_parted(void **state)
+{
+    enum { MANY = 20, ROUNDS = 8, LENGTH = 10 };
+    struct harness *harness = *state;
+    bool parted = false;
+    uint64_t n = 1;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct told told[MANY] = {0};
+        uint64_t before = groups_of(harness);
+        for (int i = 0; i < MANY; i++) {
+            submit_message(harness, n++, LENGTH, &told[i]);
+        }
+        for (int i = 0; i < MANY; i++) {
+            HARNESS_UNTIL(harness, told[i].done);
+            assert_int_equal(told[i].error, ERROR_NONE);
+        }
+        parted |= round > 0 && groups_of(harness) - before == 2;
+    }
+    assert_true(parted);
+    assert_int_equal(harness_count(messages_sql), MANY * ROUNDS);
+    assert_int_equal(harness_count(order_sql), 0);
+}
+
 static void one_that_is_read_only_is_away(void **state)
 {
     struct harness *harness = *state;
@@ -762,6 +793,7 @@ int main(void)
         CASE(one_that_stands_still_keeps_nobody_waiting),
         CASE(a_crash_of_it_loses_and_doubles_nothing),
         CASE(one_that_follows_many_goes_alone),
+        CASE(many_that_keep_in_step_are_parted),
         CASE(one_that_is_refused_stops_no_other),
         CASE(new_mail_stands_in_the_order_in_which_it_came),
         CASE(what_is_there_already_stays_as_it_is),
