@@ -50,7 +50,7 @@ static const char routed_sql[] = "LOCK TABLE holdfast.fates IN ROW EXCLUSIVE MOD
     PLACED(PREFIX, "s.soon AND NOT p.late", ", unnest($10::bool[])", ", late")                     \
     " JOIN fresh USING (id) ORDER BY p.n RETURNING id, share, seq, xid"
 /* New mail is not there, nor late, so it is cheaper: it says where its parts begin, and whether
- * they stand there. What is there all the same is refused, and comes again from the journal. */
+ * they stand there. What is there all the same is refused, and asked about then (pg_write.c). */
 #define NEW_MESSAGES                                                                               \
     FRESH("", "", " RETURNING 1")                                                                  \
     ", placed AS (" PLACED("", "s.soon", "", "") ") SELECT seq, soon, pg_current_xact_id()"        \
