@@ -10,7 +10,7 @@ import time
 import pytest
 
 from cluster.hosts import Hosts, why_no_hosts
-from cluster.ledger import Ledger
+from cluster.ledger import Ledger, end_well
 from cluster.nodes import Node
 from peers import free_port, wait_for
 from postgres import Postgres, programs
@@ -79,21 +79,7 @@ class Traffic:
         wait_for(lambda: len(self.ledger.arrivals) >= wanted, 60, what=f"{some} more arrived")
 
     def end_well(self, nodes=None, in_doubt=False):
-        """All that was promised, and that no client heard anything else. `in_doubt`: what was under
-        way to the primary when a lease ended may be late, or there twice."""
-        nodes = nodes or self.nodes
-        self.ledger.stop()
-        self.ledger.settle(90)
-        for node in nodes:
-            wait_for(lambda node=node: not node.status()["cluster"]["one_copy"], 60,
-                     what="all of it in the database")
-            node.wait_empty()
-        verdict = self.ledger.verdict()
-        print(verdict.text())
-        verdict.check()
-        numbers = verdict.numbers()
-        assert numbers["deferred"] == numbers["refused"] == numbers["doubts"] == 0
-        assert in_doubt or numbers["doubled"] == numbers["late_in_doubt"] == 0
+        end_well(self.ledger, nodes or self.nodes, in_doubt)
 
 
 @pytest.fixture(name="traffic")

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.bed import Bed
 from cluster.databases import why_no_databases
-from cluster.ledger import Ledger
+from cluster.ledger import Ledger, end_well
 from peers import wait_for
 
 no_databases = why_no_databases()
@@ -113,17 +113,6 @@ class TwoSites:
                           self.west[0].log())
         return found and int(found[1])
 
-    def end_well(self):
-        self.ledger.stop()
-        self.ledger.settle(90)
-        for node in self.bed.nodes:
-            node.wait_empty()
-        verdict = self.ledger.verdict()
-        print(verdict.text())
-        verdict.check()
-        numbers = verdict.numbers()
-        assert numbers["deferred"] == numbers["refused"] == numbers["doubts"] == 0
-
 
 def kinds(node):
     return {alert["kind"] for alert in node.status()["alerts"]}
@@ -150,7 +139,7 @@ def test_sites_that_are_split(sites, sender, receiver, one_way):
     sites.lead_in(WEST)
     sites.as_it_should_be()
     sites.split(lambda: sites.hosts.cut(sender, receiver, one_way), away=sites.east)
-    sites.end_well()
+    end_well(sites.ledger, sites.bed.nodes)
 
 
 def test_the_site_of_the_leading_database_is_split_off(sites):
@@ -158,4 +147,4 @@ def test_the_site_of_the_leading_database_is_split_off(sites):
     sites.lead_in(EAST)
     sites.as_it_should_be()
     sites.split(lambda: sites.hosts.cut(EAST, WEST), away=sites.bed.nodes)
-    sites.end_well()
+    end_well(sites.ledger, sites.bed.nodes)

@@ -482,3 +482,20 @@ def spread(values):
         return {}
     return {"median": round(statistics.median(values), 4),
             "p99": round(values[int(len(values) * 0.99)], 4), "max": round(values[-1], 4)}
+
+
+def end_well(ledger, nodes, in_doubt=False):
+    """All that was promised, and that no client heard anything else. `in_doubt`: what was under way to
+    the primary when a lease ended may be late, or there twice."""
+    ledger.stop()
+    ledger.settle(90)
+    for node in nodes:
+        wait_for(lambda node=node: not node.status()["cluster"]["one_copy"], 60,
+                 what="all of it in the database")
+        node.wait_empty()
+    verdict = ledger.verdict()
+    print(verdict.text())
+    verdict.check()
+    numbers = verdict.numbers()
+    assert numbers["deferred"] == numbers["refused"] == numbers["doubts"] == 0
+    assert in_doubt or numbers["doubled"] == numbers["late_in_doubt"] == 0
