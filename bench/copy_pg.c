@@ -221,7 +221,8 @@ static void prepare(struct bench *bench, const char *conninfo)
     if (pg_schema_apply(bench->ours, migrations, count, NULL, problem) != ERROR_NONE) {
         fail("schema", problem);
     }
-    good(bench, pg_partition_make(bench->ours, &partitions), "partitions");
+    int64_t gap_ms;
+    good(bench, pg_partition_make(bench->ours, &partitions, &gap_ms), "partitions");
 }
 
 static double timed_us(struct bench *bench, void (*group)(struct bench *bench),

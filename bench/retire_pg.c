@@ -130,7 +130,8 @@ static void deliver(struct bench *bench, const struct message_id *ids)
 static void tend(struct bench *bench)
 {
     size_t retired = 0;
-    enum database_outcome outcome = pg_partition_make(bench->leader, &bench->settings);
+    int64_t gap_ms;
+    enum database_outcome outcome = pg_partition_make(bench->leader, &bench->settings, &gap_ms);
     if (outcome == DATABASE_DONE) {
         int64_t from = clock_steady_ms();
         outcome = pg_partition_retire(bench->leader, &bench->settings, &retired);

@@ -26,6 +26,7 @@ struct upkeep {
     int64_t keep_ms; /* of what was handed over */
     enum database_outcome outcome, told;
     size_t retired;
+    int64_t gap_ms;            /* before the ranges that were made now */
     struct message_id cleaned; /* as far as that one; null: all, at last */
     char reason[DATABASE_ERROR_SIZE];
 };
@@ -37,10 +38,11 @@ static void run(void *context)
     pg_partition_settings_default(&settings);
     settings.keep_ms = upkeep->keep_ms;
     upkeep->retired = 0;
+    upkeep->gap_ms = 0;
     upkeep->reason[0] = '\0';
     enum database_outcome outcome = database_ensure(upkeep->database, NULL, 0);
     if (outcome == DATABASE_DONE) {
-        outcome = pg_partition_make(upkeep->database, &settings);
+        outcome = pg_partition_make(upkeep->database, &settings, &upkeep->gap_ms);
     }
     if (outcome == DATABASE_DONE) {
         outcome = pg_partition_retire(upkeep->database, &settings, &upkeep->retired);
@@ -64,6 +66,9 @@ static void done(void *context)
     bool more =
         upkeep->retired > 0 || !id_is_null(upkeep->cleaned) || upkeep->outcome != DATABASE_DONE;
     upkeep->at_ms = clock_steady_ms() + (more ? UPKEEP_AGAIN_MS : UPKEEP_MS);
+    if (upkeep->gap_ms > 0) {
+        log_event(LOG_LEVEL_WARNING, "partitions-far", LOG_NUMBER("gap_ms", upkeep->gap_ms));
+    }
     if (upkeep->retired > 0) {
         log_event(LOG_LEVEL_INFO, "partitions-retired", LOG_NUMBER("count", upkeep->retired));
     }

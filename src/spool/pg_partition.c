@@ -4,6 +4,10 @@
  *
  * A range is made in one transaction with its row in `partitions`, whose key is its lower end; each
  * begins where the last one ends. So of two that make ranges at once one waits and finds it done.
+ *
+ * A clock that leaps far ahead, and is put right again, leaves a few ranges there: none covers what
+ * lies between, for it would take all mail until then and could not go. So the last range is the
+ * last of those that reach the present, and one is never wider than WIDEST_MS.
  */
 #include "spool/pg_partition.h"
 
@@ -19,6 +23,11 @@ enum {
     FIRST_MS = 10 * MINUTE_MS, /* before the present: mail that is just being accepted */
     RANGES_MAX = 64,           /* made by one call */
 };
+static const int64_t WIDEST_MS = INT64_C(1440) * MINUTE_MS;
+/* After more time without ranges the clock is doubted, and nothing covers it. */
+static const int64_t GAP_MOST_MS = INT64_C(32) * 1440 * MINUTE_MS;
+/* What begins so far ahead was made by a clock that leapt: else it is at most 2 ranges. */
+static const int64_t REACH_MS = AHEAD_MS + INT64_C(2) * 1440 * MINUTE_MS;
 
 const struct pg_kind PG_KINDS[PG_KIND_COUNT] = {
     {"parts", "autovacuum_vacuum_insert_threshold = -1"},
@@ -158,6 +167,7 @@ enum database_outcome pg_partition_add(struct database *database, int64_t low_ms
 
 struct standing {
     int64_t now_ms, end_ms;  /* the database's time; where the last range ends, 0: there is none */
+    int64_t next_ms;         /* where one begins that a clock has left ahead, INT64_MAX: none */
     int64_t open;            /* ranges */
     int64_t bytes, bytes_ms; /* what the newest ranges hold, and since when they take it */
 };
@@ -165,10 +175,13 @@ struct standing {
 /* The first 48 bits of an id. */
 #define MS_OF(uuid) "('x' || left(replace(" uuid "::text, '-', ''), 12))::bit(48)::bigint"
 
-static const char LOOK[] =
-    "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,"
-    " coalesce((SELECT " MS_OF("high") " FROM holdfast.partitions ORDER BY high DESC LIMIT 1), 0),"
-                                       " (SELECT count(*) FROM holdfast.partitions)";
+static const char LOOK[] = "SELECT n.now, coalesce(max(" MS_OF("p.high") ") FILTER (WHERE " MS_OF(
+    "p.low") " <= n.now + $1), 0), count(p.low),"
+             " coalesce(min(" MS_OF("p.low") ") FILTER (WHERE " MS_OF(
+                 "p.low") " > n.now + $1), $2)"
+                          " FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "
+                          "now) n"
+                          " LEFT JOIN holdfast.partitions p ON true GROUP BY n.now";
 /* Of the range that takes mail now and the one before it. A table that goes meanwhile: null. */
 static const char TRAFFIC[] =
     "SELECT coalesce(sum(coalesce(pg_total_relation_size(to_regclass('holdfast.messages_' || "
@@ -183,13 +196,17 @@ static const char TRAFFIC[] =
 static enum database_outcome look(struct database *database, struct standing *ret_standing)
 {
     const struct database_rows *rows;
-    enum database_outcome outcome = database_query(database, LOOK, NULL, 0, PG_QUICK_MS, &rows);
+    struct database_scalar reach, never;
+    struct database_value bounds[] = {database_int8(&reach, REACH_MS),
+                                      database_int8(&never, INT64_MAX)};
+    enum database_outcome outcome = database_query(database, LOOK, bounds, 2, PG_QUICK_MS, &rows);
     if (!pg_is_good(outcome)) {
         return outcome;
     }
     *ret_standing = (struct standing){.now_ms = database_get_int(rows, 0, 0),
                                       .end_ms = database_get_int(rows, 0, 1),
-                                      .open = database_get_int(rows, 0, 2)};
+                                      .open = database_get_int(rows, 0, 2),
+                                      .next_ms = database_get_int(rows, 0, 3)};
     struct database_scalar store;
     struct database_value now = database_int8(&store, ret_standing->now_ms);
     outcome = database_query(database, TRAFFIC, &now, 1, PG_QUICK_MS, &rows);
@@ -217,10 +234,17 @@ static int64_t choose_width(const struct standing *standing,
     return WIDTHS_MS[width < WIDTHS ? width : WIDTHS - 1];
 }
 
+static int64_t least(int64_t one_ms, int64_t other_ms)
+{
+    return one_ms < other_ms ? one_ms : other_ms;
+}
+
 enum database_outcome pg_partition_make(struct database *database,
-                                        const struct pg_partition_settings *settings)
+                                        const struct pg_partition_settings *settings,
+                                        int64_t *ret_gap_ms)
 {
     enum database_outcome outcome = DATABASE_DONE;
+    *ret_gap_ms = 0;
     for (int i = 0; i < RANGES_MAX && pg_is_good(outcome); i++) {
         struct standing standing = {0};
         outcome = look(database, &standing);
@@ -228,15 +252,19 @@ enum database_outcome pg_partition_make(struct database *database,
             break;
         }
         int64_t width_ms = choose_width(&standing, settings), low_ms = standing.end_ms;
-        if (low_ms == 0) {
-            low_ms = (standing.now_ms - FIRST_MS) / MINUTE_MS * MINUTE_MS;
+        int64_t first_ms = (standing.now_ms - FIRST_MS) / MINUTE_MS * MINUTE_MS;
+        bool is_far = low_ms != 0 && first_ms - low_ms > GAP_MOST_MS;
+        if (is_far) {
+            *ret_gap_ms = first_ms - low_ms;
         }
+        low_ms = is_far || low_ms == 0 ? first_ms : low_ms;
         if (low_ms >= standing.now_ms + AHEAD_MS + 2 * width_ms) {
             break;
         }
-        /* After a time when nobody made any, one range covers it all. */
+        /* After a time when nobody made any, wide ones cover it. */
         int64_t after_ms = low_ms > standing.now_ms ? low_ms : standing.now_ms;
-        outcome = pg_partition_add(database, low_ms, (after_ms / width_ms + 1) * width_ms);
+        int64_t high_ms = least((after_ms / width_ms + 1) * width_ms, low_ms + WIDEST_MS);
+        outcome = pg_partition_add(database, low_ms, least(high_ms, standing.next_ms));
     }
     return outcome;
 }

@@ -61,11 +61,14 @@ void pg_partition_settings_default(struct pg_partition_settings *settings);
  * with that low_ms already. Ranges must not overlap: DATABASE_REFUSED. */
 enum database_outcome pg_partition_add(struct database *database, int64_t low_ms,
                                        int64_t high_ms) MUST_CHECK;
-/* Makes what is missing up to 10 minutes and 2 ranges ahead of the database's time; the ranges have
- * no gaps, also after a time when nobody made any. To be called each minute by the leader, and by
- * anybody whose COPY finds no partition. */
+/* Makes what is missing up to 10 minutes and 2 ranges ahead of the database's time; none is wider
+ * than a day. They have no gaps, also after a time when nobody made any; but if that is more than
+ * 32 days the clock may have leapt, and nothing covers it: *ret_gap_ms says how long (else 0), and
+ * mail of that time goes into kept_*. To be called each minute by the leader, and by anybody whose
+ * COPY finds no partition. */
 enum database_outcome pg_partition_make(struct database *database,
-                                        const struct pg_partition_settings *settings) MUST_CHECK;
+                                        const struct pg_partition_settings *settings,
+                                        int64_t *ret_gap_ms) MUST_CHECK;
 /* Goes on with what is being retired, then looks at ranges that may be; *ret_retired (may be NULL):
  * so many have gone. Stops at the first trouble. */
 enum database_outcome pg_partition_retire(struct database *database,

@@ -85,6 +85,7 @@ struct world {
     struct pg_partition_settings settings;
     struct message_id after; /* of the cleaning */
     int64_t old_ms;          /* where ranges of the past begin */
+    int64_t gap_ms;          /* as pg_partition_make() has told */
 };
 
 static struct database *connect_to(const struct postgres *server)
@@ -260,10 +261,11 @@ static void ranges_are_made_ahead_without_gaps(void **state)
                                  "1000)::bigint + %d), 12, '0') || repeat('0', 20))::uuid, ''";
     char sql[400];
     /* A node, and then the leader, and twice. */
-    good(world->other, pg_partition_make(world->other, &world->settings), "make");
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
     int64_t made = rows_of(world, "partitions");
     assert_true(made >= 2);
-    good(world->database, pg_partition_make(world->database, &world->settings), "make");
+    good(world->database, pg_partition_make(world->database, &world->settings, &world->gap_ms),
+         "make");
     assert_int_equal(rows_of(world, "partitions"), made);
     assert_int_equal(number(world->other, GAPS), 0);
     static const int AHEAD_MS[] = {0, 10 * MINUTE_MS, -5 * MINUTE_MS};
@@ -280,7 +282,7 @@ static void ranges_are_made_ahead_without_gaps(void **state)
     set_up(state);
     good(world->other, pg_partition_add(world->other, world->old_ms - MINUTE_MS, world->old_ms),
          "add");
-    good(world->other, pg_partition_make(world->other, &world->settings), "make");
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
     assert_int_equal(number(world->other, GAPS), 0);
     snprintf(sql, sizeof(sql), NOW_ID, -1800000);
     run(world->other, sql);
@@ -290,6 +292,66 @@ static void ranges_are_made_ahead_without_gaps(void **state)
         pg_partition_add(world->other, world->old_ms + 1000, world->old_ms + MINUTE_MS),
         DATABASE_REFUSED);
     assert_int_equal(rows_of(world, "partitions"), made);
+}
+
+/* The database's clock says so much more, for world->other. */
+static void leap(struct world *world, const char *interval)
+{
+    char sql[300];
+    snprintf(sql, sizeof(sql),
+             "DROP SCHEMA IF EXISTS leap CASCADE; CREATE SCHEMA leap; "
+             "CREATE FUNCTION leap.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+             "$$SELECT pg_catalog.clock_timestamp() + interval '%s'$$; "
+             "SET search_path = leap, pg_catalog",
+             interval);
+    run(world->other, sql);
+}
+
+static void leap_ends(struct world *world)
+{
+    run(world->other, "RESET search_path; DROP SCHEMA leap CASCADE");
+}
+
+/* How many ranges cover the present, and how many are wider than a day. */
+static int64_t now_covered(struct world *world)
+{
+    return number(world->other,
+                  "SELECT count(*) FROM holdfast.partitions WHERE state = 2 AND "
+                  "(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') "
+                  "|| repeat('0', 20))::uuid BETWEEN low AND high");
+}
+
+static int64_t wide_ranges(struct world *world)
+{
+    return number(world->other,
+                  "SELECT count(*) FROM holdfast.partitions WHERE "
+                  "('x' || left(replace(high::text, '-', ''), 12))::bit(48)::bigint - "
+                  "('x' || left(replace(low::text, '-', ''), 12))::bit(48)::bigint > 86400000");
+}
+
+/* Else all mail until then would be in one range, which could not go. */
+static void a_clock_that_leaps_makes_no_range_up_to_there(void **state)
+{
+    struct world *world = *state;
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
+    leap(world, "5 years");
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
+    assert_int_equal(now_covered(world), 1);
+    assert_true(world->gap_ms > INT64_C(4) * 365 * 1440 * MINUTE_MS); /* told */
+    leap_ends(world);
+    assert_int_equal(wide_ranges(world), 0);
+    assert_int_equal(now_covered(world), 1);
+    /* What comes when it is right again has ranges of its own. */
+    leap(world, "10 days");
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
+    assert_int_equal(now_covered(world), 1);
+    assert_int_equal(world->gap_ms, 0);
+    leap(world, "-5 years");
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
+    assert_int_equal(now_covered(world), 1);
+    leap_ends(world);
+    assert_int_equal(now_covered(world), 1);
+    assert_int_equal(wide_ranges(world), 0);
 }
 
 /* How many ranges of a minute are made after one that holds so much. */
@@ -307,7 +369,7 @@ static int64_t minutes_made(struct world *world, int messages)
              "FROM generate_series(1, %d) n",
              (long long)now_ms, messages);
     run(world->other, sql);
-    good(world->other, pg_partition_make(world->other, &world->settings), "make");
+    good(world->other, pg_partition_make(world->other, &world->settings, &world->gap_ms), "make");
     return number(world->other,
                   "SELECT count(*) FROM holdfast.partitions WHERE "
                   "('x' || left(replace(high::text, '-', ''), 12))::bit(48)::bigint - "
@@ -726,6 +788,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(ranges_are_made_ahead_without_gaps),
+        TEST(a_clock_that_leaps_makes_no_range_up_to_there),
         TEST(much_traffic_makes_narrow_ranges),
         TEST(survivors_move_and_the_rest_goes),
         TEST(what_was_kept_is_gone_through_by_turns),
