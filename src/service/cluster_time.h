@@ -35,10 +35,10 @@ void cluster_time_keep(struct cluster_time *time, struct whole_files *files, str
 void cluster_time_read(struct cluster_time *time, const struct member *member);
 /* Now and then, and when it has moved. */
 void cluster_time_write(struct cluster_time *time);
-/* What the file says: `wall_ms` is cluster_time_wall_ms() then. What is decoded and makes no sense
- * is as nothing. */
+/* What the file says: `wall_ms` is cluster_time_wall_ms() then. False: what is decoded is damaged,
+ * or makes no sense, and is as nothing. */
 void cluster_time_encode(const struct cluster_time *time, int64_t wall_ms, struct buffer *out);
-void cluster_time_decode(struct cluster_time *time, struct slice bytes);
+bool cluster_time_decode(struct cluster_time *time, struct slice bytes);
 /* Unix time; while the database has not been heard, what our own clock and the file make of it. */
 int64_t cluster_time_wall_ms(const struct cluster_time *time);
 
