@@ -76,6 +76,7 @@ struct core_cluster {
     int64_t own_seen_ms; /* steady */
     uint64_t breaks;     /* spool_postgres_breaks() */
     struct database_trouble trouble;
+    int64_t troubled_ms; /* steady: since when it is told of; 0: it is not */
     bool stopping, stopped;
     struct cluster_time time;
     struct upkeep *upkeep;
@@ -393,6 +394,14 @@ static void leads(void *context, bool leads)
 static void tell_trouble(struct core_cluster *cluster)
 {
     const char *text = database_trouble_text(&cluster->trouble);
+    int64_t now_ms = clock_steady_ms();
+    if (text != NULL && cluster->troubled_ms == 0) {
+        cluster->troubled_ms = now_ms;
+    } else if (text == NULL && cluster->troubled_ms != 0) {
+        log_event(LOG_LEVEL_INFO, "database-back",
+                  LOG_NUMBER("away_ms", now_ms - cluster->troubled_ms));
+        cluster->troubled_ms = 0;
+    }
     report_alert_while(cluster->core, ALERT_DATABASE, text != NULL, text);
 }
 

@@ -103,6 +103,14 @@ def alerts(node, kind):
     return [alert["text"] for alert in node.status()["alerts"] if alert["kind"] == kind]
 
 
+def log_ends_back(node):
+    """The last that its log says of the database is that it is back, and once for each trouble."""
+    said = ["database-back" in line for line in node.log().splitlines()
+            if "database-back" in line or "database-away" in line]
+    twice = any(one and other for one, other in zip(said, said[1:]))
+    return not said or (said[-1] and not said[0] and not twice)
+
+
 def wait_told(node, words):
     """That the database is away and why: in `status`, as an alert and in the log."""
     wait_for(lambda: any(words in text for text in alerts(node, "database")), 60,
@@ -129,9 +137,11 @@ def wait_kept(*nodes):
 
 
 def wait_over(*nodes):
+    """Of the alert, and in the log."""
     for node in nodes:
         wait_for(lambda node=node: node.status()["cluster"]["database"]["up"] and
                  not alerts(node, "database"), 60, what="the end of the alert")
+        wait_for(lambda node=node: log_ends_back(node), 60, what="the end in the log")
 
 
 def test_a_database_that_is_read_only(member, traffic, database):
