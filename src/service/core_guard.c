@@ -150,9 +150,27 @@ bool core_guards_load(struct core *core, struct slice key, struct slice payload)
 
 /* ---- what is told ---------------------------------------------------------------------------- */
 
+/* What the operator can do now. */
+static void put_advice(const struct core_guard *at, char *text, size_t size)
+{
+    static const char *const advice[] = {
+        [GUARD_WATCHING] = "holdfast guard start %s starts it all the same",
+        [GUARD_TAKEN_OVER] = "holdfast guard undo %s ends it",
+        [GUARD_START_FAILED] =
+            "holdfast guard start %s tries again, undo ends it, reset forgets it",
+        [GUARD_UNDO_FAILED] = "holdfast guard undo %s tries again, reset forgets it",
+    };
+    enum guard_phase phase = at->guard.phase;
+    size_t length = strlen(text);
+    if (phase < sizeof(advice) / sizeof(advice[0]) && advice[phase] != NULL && length + 2 < size) {
+        memcpy(text + length, "; ", 3);
+        snprintf(text + length + 2, size - length - 2, advice[phase], at->name);
+    }
+}
+
 static void tell_alerts(struct core_guard *at)
 {
-    char why[GUARD_TEXT_SIZE + 256];
+    char why[GUARD_TEXT_SIZE + 512];
     const struct guard *guard = &at->guard;
     enum guard_phase phase = guard->phase;
     bool started =
@@ -160,6 +178,7 @@ static void tell_alerts(struct core_guard *at)
     bool blocked = guard_is_blocked(guard, at->config);
     bool failed = phase == GUARD_START_FAILED || phase == GUARD_UNDO_FAILED || blocked;
     guard_why(guard, at->config, why, sizeof(why));
+    put_advice(at, why, sizeof(why));
     if (phase == GUARD_TAKEN_OVER) {
         report_guard(at->core, ALERT_GUARD, name_of(at), why, guard->since_wall_ms);
     } else if (!started) {

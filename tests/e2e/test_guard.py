@@ -111,6 +111,7 @@ def test_the_standby_is_started_once_and_ended_by_hand(holdfast, sink, place):
     assert guard_of(mx)["output"] == "told"
     wait_for(lambda: "the standby of m1 was started by script: told" in alerts(mx).get("guard", ""),
              LONG, what="the alert")
+    assert alerts(mx)["guard"].endswith("; holdfast guard undo m1 ends it")
     text = mx.tool("status").stdout
     assert re.search(r"Guard +m1: taken-over for .*the standby of m1 was started by script", text)
 
@@ -195,6 +196,7 @@ def test_the_machine_of_the_server_decides(holdfast, sink, place, machine):
     m1.stop()
     wait_state(mx, "blocked")
     assert "its machine answers at a watch address" in alerts(mx)["guard-failed"]
+    assert alerts(mx)["guard-failed"].endswith("; holdfast guard start m1 starts it all the same")
     assert runs(started) == []
     own.off()
     wait_state(mx, "taken-over")
@@ -253,6 +255,8 @@ def test_a_script_that_fails_waits_for_people(holdfast, sink, place):
     wait_state(mx, "start-failed")
     assert guard_of(mx)["output"] == "exit status 3: no power switch"
     assert "has failed; what it has done is not known: exit status 3" in alerts(mx)["guard-failed"]
+    assert alerts(mx)["guard-failed"].endswith(
+        "; holdfast guard start m1 tries again, undo ends it, reset forgets it")
     assert 'state=start-failed' in mx.log() and "no power switch" in mx.log()
     m1.start()
     wait_for(lambda: mx.server_state("m1") == "up", LONG)
