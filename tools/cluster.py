@@ -124,6 +124,7 @@ def drill(bed, place, arguments):
         ledger.send([node.address() for node in bed.nodes], connections=8, rate=arguments.rate,
                     patience=20, inside=bed.hosts["clients"].inside)
         run = Drill(ledger, faults, arguments.seed, say)
+        run.mind(bed.databases)
         run.run(arguments.minutes * 60, arguments.every)
         say("\nWaiting for what is under way.")
         run.finish(bed.nodes)

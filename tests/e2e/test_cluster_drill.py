@@ -95,6 +95,34 @@ def test_the_end_is_bounded_and_says_what_the_nodes_say(place, ledger):
     assert "n1" in report.text() and "status: no answer" in report.text()
 
 
+class Leaderless:
+    """Databases of which none leads until somebody says so."""
+
+    def __init__(self):
+        self.leader = None
+
+    def __iter__(self):
+        return iter([self])
+
+    def leads(self):
+        return self.leader is not None
+
+    def lead_by_hand(self):
+        self.leader = "db2"
+        return self.leader
+
+
+def test_databases_that_elect_nobody_get_a_leader_by_hand(ledger, monkeypatch):
+    monkeypatch.setattr("cluster.drill.LEADERLESS_SECONDS", 1)
+    drill = Drill(ledger, [], SEED, say=lambda _: None)
+    drill.began = time.monotonic()
+    drill.mind(Leaderless())
+    wait_for(lambda: drill.by_hand, 20, what="a leader")
+    report = drill.report()
+    assert report.as_json()["by_hand"] == ["db2"] and "leader by hand: db2" in report.text()
+    assert report.as_json()["passed"]
+
+
 @pytest.mark.skipif(no_hosts is not None, reason=str(no_hosts))
 def test_a_drill_of_two_nodes(place, ledger):
     """Each fault of a node once and again; what was acknowledged arrives."""

@@ -20,6 +20,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
@@ -275,6 +276,36 @@ class Databases:
     def followers(self):
         leader = self.leader()
         return [database for database in self.all if database is not leader]
+
+    def lead_by_hand(self):
+        """What an operator does where Patroni elects nobody (docs/cluster.md): one of those that stand
+        on one timeline, and most do, is made leader, and the others begin anew with a copy. Its
+        name; None: Patroni has one, or tells nothing."""
+        members = []
+        for database in self.all:
+            with contextlib.suppress(OSError):
+                members = database.ask_patroni("cluster")["members"]
+                break
+        if any(member["role"] == "leader" for member in members):
+            return None
+        lines = [member["timeline"] for member in members if "timeline" in member]
+        if len(lines) < 2:
+            return None
+        common = max(lines, key=lines.count)
+        name = min((member for member in members if member.get("timeline") == common),
+                   key=lambda member: member.get("lag", 0))["name"]
+        self.control(name, "failover", "holdfast", "--candidate", name, "--force")
+        self.wait_leader(seconds=30)
+        for member in members:
+            if member.get("timeline") != common:
+                self.control(name, "reinit", "holdfast", member["name"], "--force")
+        return name
+
+    def control(self, name, *words):
+        """patronictl on that host."""
+        with self[name].host.inside():
+            subprocess.run(["patronictl", "-c", self[name].conf, *words], check=True,
+                           capture_output=True, timeout=60)
 
     def conninfo(self):
         """All of them as libpq takes them, and as a node's `cluster` block has them."""

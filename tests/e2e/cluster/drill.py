@@ -9,6 +9,9 @@
 
 Which component, how, and for how long comes from the seed. One thing is broken at a time: it is
 whole again before the next one's turn, though what it did to others may not be.
+
+What no repair by itself ends (Patroni elects nobody, docs/cluster.md) is ended as an operator would,
+with Drill.mind(databases), and counted.
 """
 
 import dataclasses
@@ -49,6 +52,7 @@ class Broken:
 HOUR = 3600  # seconds
 TOLD_SECONDS = 30  # so long who was away gets to tell the others
 ASK_SECONDS = 20   # so long a node gets to answer
+LEADERLESS_SECONDS = 60  # then it is seen to by hand
 
 
 def faults_of_nodes(hosts, nodes, databases=(), told=None):
@@ -150,6 +154,8 @@ class Drill:
         self.ended = None     # when no more was sent
         self.end_seconds = None  # from then until all had come and no node had mail
         self.stuck = []       # what each node says, if that did not come
+        self.by_hand = []     # who was made leader so
+        self.over = threading.Event()
 
     def now(self):
         return round(time.monotonic() - self.began, 2)
@@ -221,6 +227,28 @@ class Drill:
         self.ledger.note("drill", "-", text)
         self.say(f"{self.now():8.1f} s  {text}; acknowledged {self.ledger.acknowledged()}")
 
+    def mind(self, databases):
+        """From now until the report."""
+        def look():
+            last = time.monotonic()
+            while not self.over.wait(2):
+                if any(database.leads() for database in databases):
+                    last = time.monotonic()
+                elif time.monotonic() > last + LEADERLESS_SECONDS:
+                    self.lead(databases)
+                    last = time.monotonic()
+        threading.Thread(target=look, daemon=True).start()
+
+    def lead(self, databases):
+        try:
+            name = databases.lead_by_hand()
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            self.tell(f"Patroni elects nobody, nor by hand: {error!r}"[:500])
+        else:
+            if name is not None:
+                self.by_hand.append(name)
+                self.tell(f"Patroni elects nobody: {name} was made leader by hand")
+
     def finish(self, nodes, seconds=180):
         """No more mail; what is under way gets so long to arrive."""
         self.ended = time.monotonic()
@@ -234,6 +262,7 @@ class Drill:
         self.end_seconds = round(time.monotonic() - self.ended, 2)
 
     def report(self):
+        self.over.set()
         for waiter in self.waiters:
             waiter.join(2 * TOLD_SECONDS)
         return Report(self, self.ledger.verdict())
@@ -278,6 +307,7 @@ class Report:
         self.broken = drill.broken
         self.end_seconds = drill.end_seconds
         self.stuck = drill.stuck
+        self.by_hand = drill.by_hand
         self.verdict = verdict
         self.wrong = verdict.wrong()
         if dead := [b.component for b in drill.broken if b.error]:
@@ -288,7 +318,7 @@ class Report:
     def as_json(self):
         return {"seed": self.seed, "seconds": self.seconds, "passed": not self.wrong,
                 "wrong": self.wrong, "faults": [dataclasses.asdict(b) for b in self.broken],
-                "end_seconds": self.end_seconds, "stuck": self.stuck,
+                "end_seconds": self.end_seconds, "stuck": self.stuck, "by_hand": self.by_hand,
                 "mail": self.verdict.numbers()}
 
     def text(self):
@@ -299,6 +329,8 @@ class Report:
         width = max((len(component) for component, _ in counted), default=0)
         rows = [f"{component:{width}}  {what:36} {times} times"
                 for (component, what), times in sorted(counted.items())]
+        if self.by_hand:
+            rows.append(f"Patroni elected nobody, leader by hand: {', '.join(self.by_hand)}")
         ending = "Nothing acknowledged was lost, doubled without need, or out of order." \
             if not self.wrong else f"WRONG: {self.wrong}"
         return "\n".join([f"{len(self.broken)} faults in {self.seconds:.0f} s (seed {self.seed})",
