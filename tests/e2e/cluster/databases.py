@@ -62,7 +62,7 @@ class Etcd:
             "etcd", "--name", self.host.name, "--data-dir", data,
             "--listen-peer-urls", f"{here}:2380", "--initial-advertise-peer-urls", f"{here}:2380",
             "--listen-client-urls", f"{here}:2379", "--advertise-client-urls", f"{here}:2379",
-            "--initial-cluster", everyone, "--logger", "zap"], user=USER)
+            "--initial-cluster", everyone, "--enable-v2=true", "--logger", "zap"], user=USER)
         return self
 
     def kill(self):
@@ -96,7 +96,9 @@ class Database:
             "name": self.name,
             "restapi": {"listen": f"{self.address}:8008",
                         "connect_address": f"{self.address}:8008"},
-            "etcd3": {"hosts": [f"{e.host.address}:2379" for e in self.cluster.etcd]},
+            # By version 2: with 3 Patroni 3.0.2 lets a leader that was frozen take back its lock from
+            # the next one, and both lead (its issue 2689, mended since).
+            "etcd": {"hosts": [f"{e.host.address}:2379" for e in self.cluster.etcd]},
             "bootstrap": {
                 "dcs": {
                     "ttl": TTL, "loop_wait": LOOP_WAIT, "retry_timeout": RETRY_TIMEOUT,
