@@ -26,6 +26,9 @@
  *      or another connection, begins anew (pg_follow.c).
  *  P7  A part may be read again at any time: what is here, and what has ended here, is not taken a
  *      second time (pg_load.c).
+ *  P8  What a commit has confirmed is asked for again from each other server that is met within a
+ *      minute, and what it lacks is sent again; until then the watermark stays below, and the
+ * others wait for its time (pg_spare.c).
  */
 #include "spool/pg_internal.h"
 
@@ -102,8 +105,11 @@ static void pg_status(const struct spool *spool, struct spool_state *ret_state)
 void spool_postgres_status(const struct spool *spool, struct spool_postgres_state *ret_state)
 {
     const struct pg_spool *pg = pg_of(spool);
-    *ret_state = (struct spool_postgres_state){
-        .up = !pg_is_away(pg), .one_copy = pg->one_copy, .commit_us = pg->commit_us};
+    *ret_state = (struct spool_postgres_state){.up = !pg_is_away(pg),
+                                               .one_copy = pg->one_copy,
+                                               .messages_missing = pg->spare.messages_missing,
+                                               .fates_missing = pg->spare.fates_missing,
+                                               .commit_us = pg->commit_us};
     int64_t oldest_ms = INT64_MAX;
     const struct link *const lists[] = {&pg->queue,
                                         pg->group != NULL ? &pg->group->batches : &pg->queue};
@@ -125,7 +131,10 @@ void spool_postgres_status(const struct spool *spool, struct spool_postgres_stat
 static void pg_tick(struct spool *spool)
 {
     struct pg_spool *pg = pg_of(spool);
+    struct spool_state journal;
     spool_tick(pg->journal);
+    spool_status(pg->journal, &journal);
+    pg_spare_expire(pg, journal.accepting != ERROR_NONE);
     pg->flush_lazy = true;
     pg_pump_later(pg);
 }
@@ -201,6 +210,7 @@ static void pg_free(struct pg_spool *pg)
         journal_drain((struct journal *)pg->journal);
     }
     pg_load_free(pg);
+    pg_spare_done(&pg->spare);
     loop_later_free(pg->later);
     loop_timer_free(pg->timer);
     loop_timer_free(pg->retry);
@@ -350,6 +360,7 @@ enum error spool_open_postgres(struct loop *loop, struct disk *journal,
     snprintf(pg->reason, sizeof(pg->reason), "%s", pg->up ? "" : "this node has not joined yet");
     pg->since_ms = clock_steady_ms();
     pg->page_limit = PG_PAGE;
+    pg_spare_init(&pg->spare);
     pg->forward_most = PG_FORWARD_MOST;
     pg->time_ahead_ms = clock_wall_ms() - clock_steady_ms();
     pg->unsynced = pg->syncing = PG_NO_ID;

@@ -214,15 +214,21 @@ void pg_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,
                    enum spool_fate fate, int64_t when_ms, struct slice server)
 {
     assert(fate == SPOOL_DELIVERED || fate == SPOOL_PULLED);
-    add(pg_of(spool), &(struct pg_operation){.kind = PG_FATE,
-                                             .part = STORED_NONE,
-                                             .id = id,
-                                             .delivery = delivery,
-                                             .fate = (uint8_t)fate,
-                                             .fact = true,
-                                             .of_new = STORED_NONE,
-                                             .when_ms = when_ms,
-                                             .payload = server});
+    pg_batch_again(pg_of(spool), id, delivery, (uint8_t)fate, when_ms, server);
+}
+
+void pg_batch_again(struct pg_spool *pg, struct message_id id, uint32_t delivery, uint8_t fate,
+                    int64_t when_ms, struct slice server)
+{
+    add(pg, &(struct pg_operation){.kind = PG_FATE,
+                                   .part = STORED_NONE,
+                                   .id = id,
+                                   .delivery = delivery,
+                                   .fate = fate,
+                                   .fact = true,
+                                   .of_new = STORED_NONE,
+                                   .when_ms = when_ms,
+                                   .payload = server});
 }
 
 void pg_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,

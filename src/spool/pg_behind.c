@@ -48,6 +48,7 @@ int64_t spool_postgres_behind(const struct spool *spool)
     const struct pg_spool *pg = pg_of(spool);
     bool away = pg_is_away(pg);
     int64_t oldest_ms = earlier(oldest_kept(pg), oldest_submitted(&pg->queue, away));
+    oldest_ms = earlier(oldest_ms, pg_spare_oldest_ms(pg));
     if (pg->group != NULL) {
         oldest_ms = earlier(oldest_ms, oldest_submitted(&pg->group->batches, away));
     }

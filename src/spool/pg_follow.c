@@ -19,7 +19,8 @@
  * the same one on a new connection, that may have lost its last moments (a crash, commits that
  * nobody waited for) and use their ids again: following goes back by PG_TRAIL_MS; where nothing has
  * been followed yet, what is being taken begins anew. Parts that are known are passed over
- * (pg_load.c), so reading again costs time and does no harm.
+ * (pg_load.c), so reading again costs time and does no harm. And what we have given to the one
+ * before it may not have (pg_spare.c).
  *
  * What came late. Fates that were told by others are read with what is followed, page by page. A
  * page's are told when it comes, and those whose deliveries are here, but in flight, are kept and
@@ -181,6 +182,9 @@ static bool is_as_before(struct pg_spool *pg, const struct pg_page *page)
     bool session = page->session == pg->session;
     pg->server = page->server;
     pg->session = page->session;
+    if (first || !server) {
+        pg_spare_doubt(pg);
+    }
     if (!first && !server) {
         other_server(pg, page->xmin);
     } else if (!first && !session) {

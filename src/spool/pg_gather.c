@@ -252,7 +252,7 @@ bool pg_is_wanted(const struct pg_spool *pg)
     if (!pg_has_joined(pg)) {
         return false;
     }
-    if (pg_is_forwarding(pg) || !list_is_empty(&pg->globals)) {
+    if (pg_is_forwarding(pg) || !list_is_empty(&pg->globals) || pg->spare.is_due) {
         return true;
     }
     if (is_watermark_due(pg)) {
@@ -331,9 +331,9 @@ void pg_watermark_sync(struct pg_spool *pg)
 }
 
 /* Beyond what is low, the database says how far: to PG_MARGIN_MS before its present. Low is what
- * the journal would send once more after a crash, though it may have been sent: what waits, is in
- * this group, or is not marked as sent on stable storage. So a range goes only when nothing of it
- * can come a second time. */
+ * the journal would send once more, though it may have been sent: what waits, is in this group, is
+ * not marked as sent on stable storage, or is kept in case that the database loses it. So a range
+ * goes only when nothing of it can come a second time. */
 static void gather_watermark(struct pg_group *group)
 {
     struct pg_spool *pg = group->pg;
@@ -359,6 +359,7 @@ static void gather_watermark(struct pg_group *group)
     }
     lower(&below, pg->unsynced);
     lower(&below, pg->syncing);
+    pg_spare_lower(pg, &below);
     group->below = below;
     group->has_below = true;
     pg->watermarked_ms = clock_steady_ms();
@@ -396,6 +397,10 @@ struct pg_group *pg_gather(struct pg_spool *pg)
     group->chunk_bytes = pg->settings.chunk_bytes;
     group->lazy = true;
     pg->group = group;
+    pg_spare_ask(pg, group);
+    if (group->spares.length > 0) {
+        return group;
+    }
     if (pg->journal_loaded) {
         gather_globals(group);
         gather_forward(group);

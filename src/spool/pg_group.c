@@ -327,6 +327,7 @@ void pg_group_free(struct pg_group *group)
     buffer_done(&group->globals);
     buffer_done(&group->checks);
     buffer_done(&group->names);
+    buffer_done(&group->spares);
     free(group);
 }
 
@@ -428,12 +429,14 @@ static void weigh_forwards(struct pg_spool *pg, const struct pg_group *group, in
 static void group_committed(struct pg_spool *pg, struct pg_group *group)
 {
     weigh_forwards(pg, group, group->took_ns / 1000);
+    pg_spare_fates(pg, group);
     const struct pg_send_message *messages = (const void *)group->messages.data;
     for (size_t i = 0; i < group->messages.length / sizeof(*messages); i++) {
         if (messages[i].error != ERROR_NONE) {
             pg_local_at(pg, messages[i].journal)->unread = group->number;
         } else {
             await_parts(pg, &messages[i], group->xid);
+            pg_spare_message(pg, messages[i].journal);
             pg_local_stored(pg, messages[i].journal, group->number);
         }
     }
@@ -462,6 +465,7 @@ static void group_committed(struct pg_spool *pg, struct pg_group *group)
     }
     uint32_t took_us = (uint32_t)(group->took_ns / 1000);
     pg->commit_us = pg->commit_us == 0 ? took_us : (pg->commit_us * 7 + took_us) / 8;
+    pg_spare_expire(pg, false);
     pg->groups++;
     pg->split = pg->split * 2 < PG_GROUP_MESSAGES ? pg->split * 2 : 0;
 }
@@ -572,11 +576,21 @@ static void part_company(struct pg_spool *pg)
     }
 }
 
+/* What another one has committed, this one may not have. */
+static void meet_server(struct pg_spool *pg, struct pg_group *group)
+{
+    if (group->server != 0 && group->server != pg->written_server) {
+        pg->written_server = group->server;
+        pg_spare_doubt(pg);
+    }
+}
+
 static void group_done(void *context)
 {
     struct pg_group *group = context;
     struct pg_spool *pg = group->pg;
     pg->group_running = false;
+    meet_server(pg, group);
     bool refused = group->refused && units_of(group) > 0;
     if (group->stale || refused || group->stage == PG_STAGE_COMMITTED) {
         pg_set_up(pg, true, "");
@@ -588,6 +602,8 @@ static void group_done(void *context)
             refuse_stale(pg, group);
         } else if (refused) {
             group_refused(pg, group);
+        } else if (group->spares.length > 0) {
+            pg_spare_answered(pg, group);
         } else {
             part_company(pg);
             group_committed(pg, group);
@@ -627,7 +643,7 @@ void pg_group_retry(void *context)
 static bool is_empty(const struct pg_group *group)
 {
     return group->messages.length == 0 && group->fates.length == 0 && group->notes.length == 0 &&
-           group->globals.length == 0 && !group->has_below;
+           group->globals.length == 0 && group->spares.length == 0 && !group->has_below;
 }
 
 void pg_batches_end(struct pg_spool *pg)
@@ -690,9 +706,11 @@ void pg_pump(void *context)
     pg_locals_again(pg);
     if (pg->group == NULL && pg_is_wanted(pg) && !waits_for_company(pg) && pg_gather(pg) != NULL) {
         struct pg_group *group = pg->group;
-        company_came(pg);
-        pg->company = group->company;
-        pg->parts = false;
+        if (group->spares.length == 0) {
+            company_came(pg);
+            pg->company = group->company;
+            pg->parts = false;
+        }
         if (!is_empty(group)) {
             group_start(pg);
         } else {

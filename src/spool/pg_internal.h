@@ -13,6 +13,7 @@
 #include "spool/log_files.h"
 #include "spool/log_format.h"
 #include "spool/log_table.h"
+#include "spool/pg_spare.h"
 #include "spool/postgres.h"
 #include "spool/spool_internal.h"
 #include "sys/worker.h"
@@ -109,20 +110,23 @@ struct pg_pending {
 };
 
 /* A message in the journal. Notes in the journal about it: PG_NOTE_STORED, the database has it and
- * all that was pending before; PG_NOTE_FATE, and PG_NOTE_FIRST and above: pending. */
-enum { PG_NOTE_STORED = 1, PG_NOTE_FATE = 2, PG_NOTE_FIRST = 16 };
+ * all that was pending before; PG_NOTE_SPARE, so it has said, and it will be asked once more;
+ * PG_NOTE_FATE, and PG_NOTE_FIRST and above: pending. */
+enum { PG_NOTE_STORED = 1, PG_NOTE_FATE = 2, PG_NOTE_SPARE = 3, PG_NOTE_FIRST = 16 };
 struct pg_local {
     struct message_id id;
     struct pg_pending *pending;
-    uint64_t bytes;   /* of content */
+    struct pg_pending *history; /* what has come with it, of one that is spare and stored */
+    uint64_t bytes;             /* of content */
     uint64_t awaited; /* of the transaction whose parts we own and may not have heard of; 0: none */
     uint64_t unread;  /* the last group that could not read it from the journal; 0: none */
     uint16_t refs;    /* parts that are here */
     uint16_t recipients;
-    bool stored;  /* the database has it */
-    bool counted; /* in `one_copy` */
-    bool queued;  /* in `forward` or `aside`, or in a batch or group */
-    bool warned;  /* it was told that it cannot be read */
+    uint16_t spare; /* entries of `spare.messages` */
+    bool stored;    /* the database has it */
+    bool counted;   /* in `one_copy` */
+    bool queued;    /* in `forward` or `aside`, or in a batch or group */
+    bool warned;    /* it was told that it cannot be read */
     bool ending;
 };
 
@@ -265,6 +269,7 @@ enum pg_stage { PG_STAGE_NEW, PG_STAGE_UNKNOWN, PG_STAGE_COMMITTED };
 struct pg_writer {
     struct database *database;
     uint32_t connections; /* made so far */
+    int64_t server;       /* when its postmaster was started: which one it is */
     uint64_t mark;        /* what our row has since our last commit */
     bool fenced;          /* so that nothing of an earlier connection can be committed any more */
     int64_t routed_until_ms; /* new mail asks whether there is a partition */
@@ -284,7 +289,10 @@ struct pg_group {
     size_t company;         /* of them that somebody waits for */
     struct buffer messages; /* struct pg_send_message */
     struct buffer fates, notes, globals, checks;
-    struct buffer names; /* the committer's: struct pg_share * to be asked for their numbers */
+    struct buffer names;   /* the committer's: struct pg_share * to be asked for their numbers */
+    struct buffer spares;  /* struct pg_send_spare; the group has nothing else then */
+    uint64_t spares_round; /* and these were asked for in that, */
+    struct pg_spare_place spares_upto; /* up to there */
     bool lazy;
     bool has_below; /* all our mail below that id is in the database when this is committed, and the
                        journal knows it for good */
@@ -298,6 +306,7 @@ struct pg_group {
     bool routed;    /* its mail was sent as what may be there already */
     bool again;     /* tried before: its mail sorts by its own time now */
     uint64_t xid;   /* of the transaction that brought its messages; 0: not known */
+    int64_t server; /* that it was given to, or would have been */
     bool old;       /* some of its mail may belong where no partition is any more */
     char reason[200];
     int64_t began_ns, took_ns;
@@ -362,6 +371,8 @@ struct pg_spool {
     struct buffer aside; /* uint32_t: what could not be read, and is tried again */
     int64_t aside_ms;    /* at this time, on the steady clock; 0: there is none */
     int64_t aside_wait_ms;
+    struct pg_spare spare;
+    int64_t written_server; /* that the committer has met last; 0: none yet */
     uint64_t one_copy;
     uint64_t untold; /* facts that the journal alone has (struct pg_pending) */
     struct pg_group *group;
@@ -498,6 +509,9 @@ void pg_batch_taken(struct spool *spool, struct spool_handle handle, uint32_t de
                     enum spool_fate fate, int64_t when_ms, struct slice server);
 void pg_batch_fact(struct spool *spool, struct message_id id, uint32_t delivery,
                    enum spool_fate fate, int64_t when_ms, struct slice server);
+/* The same, of a fate that the database had. */
+void pg_batch_again(struct pg_spool *pg, struct message_id id, uint32_t delivery, uint8_t fate,
+                    int64_t when_ms, struct slice server);
 void pg_batch_note(struct spool *spool, struct spool_handle handle, uint32_t delivery,
                    uint16_t kind, struct slice payload);
 void pg_batch_global_note(struct spool *spool, struct slice key, struct slice payload);
@@ -567,6 +581,10 @@ void pg_local_set_aside(struct pg_spool *pg, uint32_t journal);
 void pg_locals_again(struct pg_spool *pg);
 /* Ends it in the journal if nothing needs it any more. */
 void pg_local_release(struct pg_spool *pg, uint32_t journal);
+/* Of `local->spare` one has gone: with the last it is as if it had never been. */
+void pg_local_unspare(struct pg_spool *pg, uint32_t journal);
+/* The database has it no more, though it had: it is forwarded. */
+void pg_local_again(struct pg_spool *pg, uint32_t journal);
 void pg_locals_free(struct pg_spool *pg);
 /* Says in the journal what is to be said there; not while a batch is open. */
 void pg_marks_write(struct pg_spool *pg);

@@ -61,8 +61,8 @@ static void take_fate(struct stored *stored, uint32_t delivery, uint8_t fate)
     }
 }
 
-/* What we know better than the page: what the journal alone has, and what the database has got
- * since. */
+/* What we know better than the page: what the journal alone has, what the database has got since,
+ * and what it had and has lost. */
 static void take_own_fates(const struct pg_spool *pg, struct stored *stored)
 {
     uint32_t journal;
@@ -72,6 +72,10 @@ static void take_own_fates(const struct pg_spool *pg, struct stored *stored)
         if (!at->is_note) {
             take_fate(stored, at->delivery, at->fate);
         }
+    }
+    for (const struct pg_spare_fate *at = pg_spare_fate_of(pg, stored->id, NULL); at != NULL;
+         at = pg_spare_fate_of(pg, stored->id, at)) {
+        take_fate(stored, at->delivery, at->fate);
     }
     const struct pg_ended *ended = (const void *)pg->ended.data;
     size_t from = 0, count = pg->ended.length / sizeof(*ended), to = count;

@@ -23,16 +23,26 @@ static void pending_free_first(struct pg_spool *pg, struct pg_pending **list)
     free(first);
 }
 
-static void pending_free(struct pg_spool *pg, struct pg_local *local)
+static void pending_free(struct pg_spool *pg, struct pg_pending **list)
 {
-    while (local->pending != NULL) {
-        pending_free_first(pg, &local->pending);
+    while (*list != NULL) {
+        pending_free_first(pg, list);
     }
+}
+
+static void append(struct pg_pending **list, struct pg_pending *pending)
+{
+    while (*list != NULL) {
+        list = &(*list)->next;
+    }
+    pending->next = NULL;
+    *list = pending;
 }
 
 static void local_free(struct pg_spool *pg, uint32_t journal)
 {
-    pending_free(pg, pg->locals[journal]);
+    pending_free(pg, &pg->locals[journal]->pending);
+    pending_free(pg, &pg->locals[journal]->history);
     free(pg->locals[journal]);
     pg->locals[journal] = NULL;
 }
@@ -79,16 +89,11 @@ enum error pg_local_add(struct pg_spool *pg, struct pg_local *local, const struc
         return ERROR_MEMORY;
     }
     *pending = *like;
-    pending->next = NULL;
     pending->length = bytes.length;
     if (bytes.length > 0) {
         memcpy(pending->bytes, bytes.data, bytes.length);
     }
-    struct pg_pending **end = &local->pending;
-    while (*end != NULL) {
-        end = &(*end)->next;
-    }
-    *end = pending;
+    append(&local->pending, pending);
     pg->untold += pending->untold;
     return ERROR_NONE;
 }
@@ -172,6 +177,19 @@ static void mark(struct pg_spool *pg, uint32_t journal, bool end)
     pg->locals[journal]->ending = end;
 }
 
+static bool has_come_with_it(const struct pg_pending *pending)
+{
+    return pending->is_note || pending->when_ms == 0;
+}
+
+/* It is said, and would be said again with the message. */
+static void remember(struct pg_spool *pg, struct pg_local *local, struct pg_pending *pending)
+{
+    pg->untold -= pending->untold;
+    pending->untold = false;
+    append(&local->history, pending);
+}
+
 void pg_local_settle(struct pg_spool *pg, uint32_t journal, uint64_t group)
 {
     struct pg_local *local = pg->locals[journal];
@@ -181,7 +199,12 @@ void pg_local_settle(struct pg_spool *pg, uint32_t journal, uint64_t group)
             if (!pending->is_note) {
                 pg_ended(pg, local->id, pending->delivery, pending->fate);
             }
-            pending_free_first(pg, at);
+            if (local->spare > 0 && has_come_with_it(pending)) {
+                *at = pending->next;
+                remember(pg, local, pending);
+            } else {
+                pending_free_first(pg, at);
+            }
         } else {
             at = &pending->next;
         }
@@ -220,10 +243,36 @@ void pg_local_release(struct pg_spool *pg, uint32_t journal)
 {
     struct pg_local *local = pg->locals[journal];
     if (local->stored && local->pending == NULL && local->refs == 0 && local->awaited == 0 &&
-        !local->queued && !local->ending) {
+        local->spare == 0 && !local->queued && !local->ending) {
         mark(pg, journal, true);
         pg_pump_later(pg);
     }
+}
+
+void pg_local_unspare(struct pg_spool *pg, uint32_t journal)
+{
+    struct pg_local *local = pg->locals[journal];
+    if (--local->spare > 0 || !local->stored) {
+        return;
+    }
+    pending_free(pg, &local->history);
+    pg_local_release(pg, journal);
+    if (!local->ending) {
+        mark(pg, journal, false); /* nobody asks for it after a start */
+    }
+}
+
+void pg_local_again(struct pg_spool *pg, uint32_t journal)
+{
+    struct pg_local *local = pg->locals[journal];
+    local->stored = false;
+    while (local->history != NULL) {
+        struct pg_pending *first = local->history;
+        local->history = first->next;
+        first->group = 0;
+        append(&local->pending, first);
+    }
+    pg_local_queue(pg, journal);
 }
 
 void pg_local_await(struct pg_spool *pg, uint32_t journal, uint64_t xid)
@@ -314,7 +363,7 @@ void pg_pending_put_new(struct spool *journal, const struct pg_pending *pending,
 void pg_local_drop(struct pg_spool *pg, uint32_t journal)
 {
     struct pg_local *local = pg->locals[journal];
-    pending_free(pg, local);
+    pending_free(pg, &local->pending);
     local->stored = true; /* it is not to be */
     local->queued = false;
     pg_local_release(pg, journal);
@@ -324,8 +373,8 @@ static void put_state(struct pg_spool *pg, uint32_t journal)
 {
     const struct pg_local *local = pg->locals[journal];
     if (local->stored) {
-        spool_batch_note(pg->journal, journal_handle(journal), SPOOL_ALL_DELIVERIES, PG_NOTE_STORED,
-                         SLICE_EMPTY);
+        spool_batch_note(pg->journal, journal_handle(journal), SPOOL_ALL_DELIVERIES,
+                         local->spare > 0 ? PG_NOTE_SPARE : PG_NOTE_STORED, SLICE_EMPTY);
     }
     for (const struct pg_pending *at = local->pending; at != NULL; at = at->next) {
         pg_pending_put(pg->journal, journal_handle(journal), at);
@@ -335,7 +384,11 @@ static void put_state(struct pg_spool *pg, uint32_t journal)
 void pg_describe(void *context, struct spool_handle handle)
 {
     struct pg_spool *pg = context;
-    if (pg_local_at(pg, handle.index) != NULL) {
+    const struct pg_local *local = pg_local_at(pg, handle.index);
+    if (local != NULL) {
+        for (const struct pg_pending *at = local->history; at != NULL; at = at->next) {
+            pg_pending_put(pg->journal, handle, at);
+        }
         put_state(pg, handle.index);
     }
 }
@@ -395,6 +448,25 @@ static void load_message(void *context, struct spool_handle handle,
     }
 }
 
+/* What was pending is said. */
+static void load_stored(struct pg_spool *pg, struct pg_local *local, bool spare)
+{
+    local->stored = true;
+    local->spare = spare;
+    while (local->pending != NULL) {
+        struct pg_pending *first = local->pending;
+        if (spare && has_come_with_it(first)) {
+            local->pending = first->next;
+            remember(pg, local, first);
+        } else {
+            pending_free_first(pg, &local->pending);
+        }
+    }
+    if (!spare) {
+        pending_free(pg, &local->history);
+    }
+}
+
 static void load_note(void *context, struct spool_handle handle, uint32_t delivery, uint16_t kind,
                       struct slice payload)
 {
@@ -403,9 +475,8 @@ static void load_note(void *context, struct spool_handle handle, uint32_t delive
     if (local == NULL) {
         return;
     }
-    if (kind == PG_NOTE_STORED) {
-        local->stored = true;
-        pending_free(pg, local);
+    if (kind == PG_NOTE_STORED || kind == PG_NOTE_SPARE) {
+        load_stored(pg, local, kind == PG_NOTE_SPARE);
         return;
     }
     struct pg_pending pending = {.delivery = delivery, .is_note = kind >= PG_NOTE_FIRST};
@@ -455,8 +526,14 @@ enum error pg_local_load(struct pg_spool *pg, bool *ret_complete)
     }
     const uint32_t *loaded = (const void *)pg->loaded.data;
     for (size_t i = 0; i < pg->loaded.length / sizeof(*loaded); i++) {
-        if (pg_local_at(pg, loaded[i]) != NULL) {
+        struct pg_local *local = pg_local_at(pg, loaded[i]);
+        if (local != NULL) {
+            bool spare = local->spare > 0;
+            local->spare = 0;
             pg_local_queue(pg, loaded[i]);
+            if (spare) {
+                pg_spare_message(pg, loaded[i]);
+            }
             pg_local_release(pg, loaded[i]);
         }
     }

@@ -61,6 +61,8 @@ static const char global_sql[] =
     " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload"
     " WHERE globals.node <> 0 OR excluded.payload < '\\x02'::bytea"
     " OR excluded.payload > globals.payload";
+static const char server_sql[] =
+    "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
 static const char global_gone_sql[] = "DELETE FROM holdfast.globals WHERE node = $1 AND key = $2";
 
 /* ---- sending ----------------------------------------------------------------------------- */
@@ -483,6 +485,7 @@ static bool is_connected(struct pg_group *group)
         return true;
     }
     struct database_scalar node;
+    const struct database_rows *rows;
     const struct database_value values[] = {database_int2(&node, (int16_t)group->node)};
     group->writer->fenced = false;
     enum database_outcome outcome = database_connect(group->writer->database);
@@ -497,11 +500,28 @@ static bool is_connected(struct pg_group *group)
         outcome =
             database_query(group->writer->database, mark_new_sql, values, 1, PG_CALL_MS, NULL);
     }
+    if (outcome == DATABASE_DONE) {
+        outcome = database_query(group->writer->database, server_sql, NULL, 0, PG_CALL_MS, &rows);
+    }
+    if (outcome == DATABASE_DONE && database_count(rows) == 1) {
+        group->writer->server = database_get_int(rows, 0, 0);
+    }
     if (outcome != DATABASE_DONE) {
         keep_reason(group, outcome);
         database_disconnect(group->writer->database);
     }
     return outcome == DATABASE_DONE;
+}
+
+static void ask_spares(struct pg_group *group)
+{
+    enum database_outcome outcome = pg_spare_run(group);
+    if (outcome == DATABASE_DONE) {
+        group->stage = PG_STAGE_COMMITTED;
+        return;
+    }
+    keep_reason(group, outcome);
+    database_disconnect(group->writer->database);
 }
 
 void pg_group_run(void *job)
@@ -510,6 +530,11 @@ void pg_group_run(void *job)
     group->began_ns = clock_steady_ns();
     group->stale = group->refused = false;
     if (!is_connected(group)) {
+        return;
+    }
+    group->server = group->writer->server;
+    if (group->spares.length > 0) {
+        ask_spares(group);
         return;
     }
     if (group->stage == PG_STAGE_UNKNOWN || !group->writer->fenced) {

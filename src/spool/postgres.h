@@ -16,6 +16,10 @@
  * decisions. These, and notes about no message, are never in the journal alone: a batch that has
  * some waits for the database, and is given up only when the share is not ours any more.
  *
+ * For a minute after the commit the node keeps messages and facts itself, in case that the database
+ * loses what it has confirmed: another server that it meets is asked for them, and gets what it
+ * lacks.
+ *
  * What spool.h says holds, but for this: the batches of a node take effect in order only as long as
  * the database takes them. Mail that was forwarded stands behind what others sent meanwhile, and is
  * sorted in among it by its own time, to the second.
@@ -128,9 +132,11 @@ void spool_postgres_follow(struct spool *spool);
 /* ---- state ------------------------------------------------------------------------------- */
 
 struct spool_postgres_state {
-    bool up;            /* the database takes what we give it */
-    int64_t since_ms;   /* on the steady clock */
-    uint64_t one_copy;  /* messages in the journal that the database has not got yet */
+    bool up;                   /* the database takes what we give it */
+    int64_t since_ms;          /* on the steady clock */
+    uint64_t one_copy;         /* messages in the journal that the database has not got yet */
+    uint64_t messages_missing; /* that it had and has lost, and was given once more; counted */
+    uint64_t fates_missing;
     uint64_t waiting;   /* batches that wait for it */
     uint32_t commit_us; /* from the beginning of a group to its commit; the mean of the last ones */
     int64_t lag_ms;     /* how old the oldest of what waits is */

@@ -7,6 +7,7 @@
 
 #include "sys/clock.h"
 #include "tests/spool/nodes.h"
+#include "tests/sys/postgres.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +152,33 @@ void run(const char *format, ...)
     if (database_run(database, sql, PATIENCE_MS) != DATABASE_DONE) {
         fail_msg("%s: %s", sql, database_error(database));
     }
+}
+
+static void copy(const char *from, const char *to)
+{
+    char command[1400];
+    snprintf(command, sizeof(command), "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
+    assert_int_equal(system(command), 0);
+}
+
+static void copy_stopped(bool back)
+{
+    char before[300];
+    const char *data = postgres_directory(harness_server());
+    snprintf(before, sizeof(before), "%s-before", data);
+    postgres_stop(harness_server());
+    copy(back ? before : data, back ? data : before);
+    postgres_start(harness_server());
+}
+
+void database_keep(void)
+{
+    copy_stopped(false);
+}
+
+void database_put_back(void)
+{
+    copy_stopped(true);
 }
 
 static bool is_common(void *context, struct slice key)

@@ -45,6 +45,11 @@ int world_tear_down(void **state);
 int64_t ask(const char *format, ...);
 void run(const char *format, ...);
 
+/* As it is now the database will be when it is put back: another server that has not what came
+ * since. It is stopped and started for either. */
+void database_keep(void);
+void database_put_back(void);
+
 void node_open(struct node *node, uint16_t number);
 void pass(void); /* the loop runs for STEP_MS */
 #define UNTIL(condition) HARNESS_UNTIL(&world->nodes[0].harness, condition)
@@ -59,7 +64,6 @@ void deliver(struct node *node, struct spool_handle handle, uint32_t delivery);
 /* The part that this stands for. */
 struct part *part_of(struct node *node, struct spool_handle handle);
 /* The last part of that message that came; NULL: none did. How many did. */
-struct part *part_of(struct node *node, struct spool_handle handle);
 struct part *part_with(struct node *node, uint64_t n);
 size_t parts_with(const struct node *node, uint64_t n);
 

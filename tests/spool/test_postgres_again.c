@@ -20,13 +20,6 @@ enum { AWAY = 7777 }; /* a share that nobody owns */
 
 #define BEGIN "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0;"
 
-static void copy(const char *from, const char *to)
-{
-    char command[1400];
-    snprintf(command, sizeof(command), "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
-    assert_int_equal(system(command), 0);
-}
-
 /* Accepted, but no owner has heard of it: it lies in no share that is anybody's. */
 static void accept_unheard(struct node *node, uint64_t n)
 {
@@ -55,19 +48,13 @@ static void a_server_of_older_transactions_is_read_from_the_start(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
-    char before[300];
-    const char *data = postgres_directory(harness_server());
-    snprintf(before, sizeof(before), "%s-before", data);
+    pg_of(a->harness.spool)->spare.keep_ms = 0;
     follow_past(a, 3);
     accept_unheard(a, 12);
-    postgres_stop(harness_server());
-    copy(data, before);
-    postgres_start(harness_server());
+    database_keep();
     run("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$");
     follow_past(a, 6);
-    postgres_stop(harness_server());
-    copy(before, data);
-    postgres_start(harness_server());
+    database_put_back();
     run("UPDATE holdfast.parts SET share = %d WHERE share = %d", world->share[0], AWAY);
     accept_at(a, 9, 10);
     UNTIL(part_with(a, 9) != NULL);
@@ -109,6 +96,7 @@ static void what_goes_while_it_is_read_is_no_damage(void **state)
     (void)state;
     struct node *a = &world->nodes[0];
     struct spool_state status;
+    pg_of(a->harness.spool)->spare.keep_ms = 0; /* what is kept would not go */
     follow_past(a, 3);
     follow_past(a, 6);
     deliver(a, part_with(a, 3)->handle, 0);
@@ -574,6 +562,7 @@ static void what_somebody_else_has_delivered_leaves_the_journal(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
+    pg_of(a->harness.spool)->spare.keep_ms = 0;
     run(BEGIN "SELECT pg_current_xact_id()");
     accept_at(a, 3, 10);
     assert_int_equal(kept(a), 1);
@@ -590,6 +579,7 @@ static void what_is_left_leaves_the_journal(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
+    pg_of(a->harness.spool)->spare.keep_ms = 0;
     run(BEGIN "SELECT pg_current_xact_id()");
     accept_at(a, 3, 10);
     spool_postgres_leave(a->harness.spool, world->share[0]);
