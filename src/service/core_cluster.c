@@ -73,8 +73,9 @@ struct core_cluster {
     int64_t due_ms;       /* told to relay: relay_older_due() */
     int64_t due_since_ms; /* steady */
     int64_t own_ms; /* spool_postgres_behind(), the lowest that the last reading may not cover */
-    int64_t own_seen_ms; /* steady */
-    uint64_t breaks;     /* spool_postgres_breaks() */
+    int64_t own_seen_ms;                      /* steady */
+    uint64_t breaks;                          /* spool_postgres_breaks() */
+    uint64_t messages_missing, fates_missing; /* told of */
     struct database_trouble trouble;
     int64_t troubled_ms; /* steady: since when it is told of; 0: it is not */
     bool stopping, stopped;
@@ -414,10 +415,26 @@ static void tell_database(struct core_cluster *cluster, const char *text)
     tell_trouble(cluster);
 }
 
+/* Another server than the one that confirmed it. */
+static void tell_missing(struct core_cluster *cluster, const struct spool_postgres_state *state)
+{
+    uint64_t messages = state->messages_missing - cluster->messages_missing;
+    uint64_t fates = state->fates_missing - cluster->fates_missing;
+    if (messages > 0 || fates > 0) {
+        log_event(LOG_LEVEL_WARNING, "database-lost-mail",
+                  LOG_NUMBER("messages", (int64_t)messages), LOG_NUMBER("fates", (int64_t)fates),
+                  LOG_TEXT("reason", "the database had confirmed it and has it no more;"
+                                     " it is given to it again"));
+        cluster->messages_missing = state->messages_missing;
+        cluster->fates_missing = state->fates_missing;
+    }
+}
+
 static void look_at_spool(struct core_cluster *cluster)
 {
     struct spool_postgres_state state;
     spool_postgres_status(cluster->spool, &state);
+    tell_missing(cluster, &state);
     bool up = state.up || member_number(cluster->member) == 0; /* then it does not try */
     if (database_trouble_spool(&cluster->trouble, up, state.reason, clock_steady_ms())) {
         log_event(LOG_LEVEL_WARNING, "database-away", LOG_TEXT("reason", cluster->trouble.spool));

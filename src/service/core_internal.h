@@ -119,6 +119,7 @@ struct job {
     bool asks_go; /* READY has come, but relay lets it wait for an earlier job (R6), or the
                      lease */
     bool over;    /* freed as soon as the spool lets go */
+    int64_t missing_ms; /* on the steady clock: when its message was not there; 0: it always was */
     struct core *core;
     struct buffer redirect_to; /* while unsent */
     struct spool_handle handle;

@@ -22,9 +22,12 @@
 #include "service/core_cluster.h"
 #include "service/core_out.h"
 #include "service/core_policies.h"
+#include "sys/clock.h"
 
 #include <assert.h>
 #include <stdlib.h>
+
+enum { MISSING_MS = 15000 }; /* so long a message that is not where it was is waited for */
 
 /* ---- sessions -------------------------------------------------------------------------------- */
 
@@ -278,6 +281,14 @@ static void send_in_order(struct core *core, struct core_session *session)
     }
 }
 
+/* What another server of the database has not, the node that accepted it gives to that soon. */
+static bool may_come_back(struct job *job, enum error error)
+{
+    int64_t now_ms = clock_steady_ms();
+    job->missing_ms = job->missing_ms != 0 ? job->missing_ms : now_ms;
+    return error == ERROR_MISSING && now_ms - job->missing_ms < MISSING_MS;
+}
+
 /* What is stored elsewhere has come, or cannot now. */
 static void prepared(void *context, enum error error)
 {
@@ -289,7 +300,8 @@ static void prepared(void *context, enum error error)
         job_let_go(job);
     } else if (job->state != JOB_SENT) {
         job->unsent = false; /* settled meanwhile: the session was lost */
-    } else if (error == ERROR_AGAIN || error == ERROR_SPACE || error == ERROR_MEMORY) {
+    } else if (error == ERROR_AGAIN || error == ERROR_SPACE || error == ERROR_MEMORY ||
+               may_come_back(job, error)) {
         list_append(&core->unprepared, &job->waiting); /* asked again by the tick */
     } else if (error != ERROR_NONE) {
         job->unsent = false;
