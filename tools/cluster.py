@@ -116,7 +116,8 @@ def drill(bed, place, arguments):
         bed.wait_up()
         say(where_what_runs(bed))
         say(bed.nodes[0].tool("status").stdout)
-        faults = [fault_of_leader(bed.databases)] if arguments.failover else \
+        unheard = bed.hosts if arguments.forgetful else None
+        faults = [fault_of_leader(bed.databases, unheard)] if arguments.failover else \
             faults_of_nodes(bed.hosts, bed.nodes, bed.database_names, bed.told) + \
             faults_of_databases(bed.hosts, bed.databases)
         if arguments.only:
@@ -151,6 +152,9 @@ def main():
                         help="break nothing but the database that leads, each time")
     parser.add_argument("--only", metavar="NAME,...", help="break nothing but these components, or "
                         "in these ways: n1, frozen, 'cut off' and what begins so")
+    parser.add_argument("--forgetful", action="store_true", help="with databases that lose what "
+                        "they have confirmed: a commit waits for no follower, and two may lead for "
+                        "a moment")
     parser.add_argument("--json", metavar="FILE", help="the drill's report for programs")
     parser.add_argument("--keep", action="store_true", help="keep logs and data when it ends; they are kept anyway when it went wrong")
     arguments = parser.parse_args()
@@ -163,7 +167,7 @@ def main():
     place.chmod(0o711)
     code = 1
     try:
-        with Bed(place) as bed:
+        with Bed(place, forgetful=arguments.forgetful) as bed:
             code = start(bed) if arguments.what == "start" else drill(bed, place, arguments)
     except KeyboardInterrupt:
         print()

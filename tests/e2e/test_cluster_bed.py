@@ -90,6 +90,32 @@ def test_links_are_cut_and_mended(hosts):
     links_are(hosts, everything)
 
 
+def answers(client, server, port):
+    """A connection there is made, and what its server says first comes."""
+    with server.inside():
+        listener = socket.create_server((server.address, port))
+    with listener, client.inside(), contextlib.suppress(OSError):
+        listener.settimeout(1)
+        with socket.create_connection((server.address, port), 1) as here:
+            here.settimeout(1)
+            there = listener.accept()[0]
+            with there:
+                there.sendall(b"x")
+                return here.recv(1) == b"x"
+    return False
+
+
+@with_hosts
+def test_what_one_server_says_is_cut(hosts):
+    hosts.cut(["a"], ["b"], port=5432)
+    assert not answers(hosts["b"], hosts["a"], 5432)
+    assert answers(hosts["b"], hosts["a"], 5433)
+    assert answers(hosts["c"], hosts["a"], 5432)
+    assert answers(hosts["a"], hosts["b"], 5432)
+    hosts.mend(["a"])
+    assert answers(hosts["b"], hosts["a"], 5432)
+
+
 @with_hosts
 def test_a_host_has_a_clock_of_its_own(hosts):
     """It jumps for what runs there."""

@@ -5,7 +5,8 @@
         bed.start(settings)              # text in the language of the configuration
         bed.nodes[0].tool("status")
 
-`sites` says where each node stands ({"n1": "east"}), if that matters.
+`sites` says where each node stands ({"n1": "east"}), if that matters; `forgetful` databases lose
+what they have confirmed (databases.py).
 """
 
 import contextlib
@@ -19,8 +20,9 @@ from peers import wait_for
 
 
 class Bed:
-    def __init__(self, place, databases=3, nodes=3, sites=None):
+    def __init__(self, place, databases=3, nodes=3, sites=None, forgetful=False):
         self.sites = sites or {}
+        self.forgetful = forgetful
         self.database_names = [f"db{number}" for number in range(1, databases + 1)]
         self.node_names = [f"n{number}" for number in range(1, nodes + 1)]
         self.hosts = Hosts(place, [*self.database_names, *self.node_names, "clients", "primary"])
@@ -43,7 +45,8 @@ class Bed:
         # With fewer than three databases one etcd beside the clients, so that either may lead.
         members = self.database_names if len(self.database_names) > 2 else ["clients"]
         say("starting etcd, Patroni and PostgreSQL on " + ", ".join(self.database_names))
-        self.databases = Databases(self.hosts, self.database_names, members).start()
+        self.databases = Databases(self.hosts, self.database_names, members,
+                                   forgetful=self.forgetful).start()
         for name in self.node_names:
             say(f"starting holdfast on {name}")
             self.hosts[name].jump_clock(0)  # it may be put wrong later

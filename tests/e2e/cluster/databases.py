@@ -98,13 +98,15 @@ class Database:
                         "connect_address": f"{self.address}:8008"},
             # By version 2: with 3 Patroni 3.0.2 lets a leader that was frozen take back its lock from
             # the next one, and both lead (its issue 2689, mended since).
-            "etcd": {"hosts": [f"{e.host.address}:2379" for e in self.cluster.etcd]},
+            "etcd3" if self.cluster.forgetful else "etcd":
+                {"hosts": [f"{e.host.address}:2379" for e in self.cluster.etcd]},
             "bootstrap": {
                 "dcs": {
                     "ttl": TTL, "loop_wait": LOOP_WAIT, "retry_timeout": RETRY_TIMEOUT,
                     "primary_start_timeout": 0,  # who crashes is followed by another at once
-                    "synchronous_mode": True,
-                    "synchronous_mode_strict": self.cluster.strict,
+                    "synchronous_mode": not self.cluster.forgetful,
+                    **({"maximum_lag_on_failover": 1 << 30} if self.cluster.forgetful else {}),
+                    "synchronous_mode_strict": self.cluster.strict and not self.cluster.forgetful,
                     "failsafe_mode": True,  # etcd away, and every member answers: go on
                     "postgresql": {"use_pg_rewind": True, "parameters": self.cluster.parameters},
                 },
@@ -198,10 +200,13 @@ class Database:
 
 class Databases:
     """All of them. `parameters` are further ones of PostgreSQL; `small` of {host: megabytes} have
-    that little room for their data (on a file system of memory)."""
+    that little room for their data (on a file system of memory). `forgetful` ones lose what they
+    have confirmed: a commit waits for no follower, and for a moment two may lead."""
 
-    def __init__(self, hosts, names, etcd=None, strict=None, parameters=None, small=None):
+    def __init__(self, hosts, names, etcd=None, strict=None, parameters=None, small=None,
+                 forgetful=False):
         self.hosts = hosts
+        self.forgetful = forgetful
         self.strict = len(names) > 2 if strict is None else strict
         self.parameters = {"max_connections": 60, "shared_buffers": "32MB", "min_wal_size": "32MB",
                            "wal_keep_size": "64MB", "dynamic_shared_memory_type": "sysv",
@@ -243,8 +248,9 @@ class Databases:
                 agreed = leader.ask_patroni("cluster")["members"]
             except (psycopg2.Error, OSError, LookupError):
                 return False
-            return len(states) == len(self.all) - 1 and "sync" in states and \
+            in_step = "sync" in states and \
                 any(member["role"] == "sync_standby" for member in agreed)
+            return len(states) == len(self.all) - 1 and (in_step or self.forgetful)
         self.told(whole, seconds, "all databases in their places")
 
     def told(self, condition, seconds, what):

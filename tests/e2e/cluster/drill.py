@@ -52,6 +52,7 @@ class Broken:
 HOUR = 3600  # seconds
 TOLD_SECONDS = 30  # so long who was away gets to tell the others
 ASK_SECONDS = 20   # so long a node gets to answer
+UNHEARD_SECONDS = 2
 LEADERLESS_SECONDS = 60  # then it is seen to by hand
 
 
@@ -117,13 +118,21 @@ def faults_of_databases(hosts, databases):
                     for member in databases.etcd]
 
 
-def fault_of_leader(databases):
-    """Failover: whichever PostgreSQL leads is killed with its Patroni, and comes back to follow."""
+def fault_of_leader(databases, hosts=None):
+    """Failover: whichever PostgreSQL leads is killed with its Patroni, and comes back to follow. With
+    `hosts`, its followers have not heard of it for a while, though it goes on: if it does not wait
+    for them, what it has confirmed then is lost."""
     killed = []
 
     def kill():
         killed.append(databases.wait_leader())
+        name = killed[-1].name
+        if hosts is not None:
+            hosts.cut([name], [other.name for other in databases if other.name != name], port=5432)
+            time.sleep(UNHEARD_SECONDS)
         killed[-1].kill()
+        if hosts is not None:
+            hosts.mend([name])
     return Fault("the database that leads", "kill -9", kill, lambda: killed[-1].start())
 
 

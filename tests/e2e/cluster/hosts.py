@@ -131,7 +131,7 @@ add chain bridge links cuts { type filter hook forward priority 0; policy accept
         self.names = list(names)
         self.run = f"{keeper.run_of(os.getpid())}.{next(COUNTER)}"
         self.hosts = {}
-        self.cuts = set()  # (from, to)
+        self.cuts = set()  # (from, to, of what)
         self.lock = threading.Lock()
         self.keeper = None
 
@@ -181,21 +181,23 @@ add chain bridge links cuts { type filter hook forward priority 0; policy accept
         subprocess.run(["nsenter", f"--net={self.switch}", "nft", "-f", "-"], input=text, text=True,
                        check=True, capture_output=True)
 
-    def cut(self, some, others=None, one_way=False):
+    def cut(self, some, others=None, one_way=False, port=None):
         """What these hosts send to the others vanishes, and the other way round unless `one_way`;
-        without `others`, to all the rest."""
+        without `others`, to all the rest. With `port` only what a server at that one says."""
         others = [name for name in self.names if name not in some] if others is None else others
-        pairs = {(a, b) for a in some for b in others}
-        self.change(self.cuts | pairs | (set() if one_way else {(b, a) for a, b in pairs}))
+        what = f"tcp sport {port} " if port else ""
+        pairs = {(a, b, what) for a in some for b in others}
+        one_way = one_way or port is not None
+        self.change(self.cuts | pairs | (set() if one_way else {(b, a, what) for a, b, _ in pairs}))
 
     def mend(self, some=None):
         """Every link works again, or those of some hosts."""
-        self.change({pair for pair in self.cuts if some is not None and not set(pair) & set(some)})
+        self.change({cut for cut in self.cuts if some is not None and not set(cut[:2]) & set(some)})
 
     def change(self, cuts):
         with self.lock:
-            rules = "".join(f'add rule bridge links cuts iifname "p-{a}" oifname "p-{b}" drop\n'
-                            for a, b in sorted(cuts))
+            rules = "".join(f'add rule bridge links cuts iifname "p-{a}" oifname "p-{b}" {what}drop\n'
+                            for a, b, what in sorted(cuts))
             self.nft("flush chain bridge links cuts\n" + rules)  # as one
             self.cuts = cuts
 
