@@ -129,6 +129,36 @@ bool settings_fetch(const struct settings_access *access, uint64_t number, struc
     return true;
 }
 
+void settings_side_init(struct settings_side *side)
+{
+    buffer_init(&side->bytes, 0);
+}
+
+void settings_side_done(struct settings_side *side)
+{
+    if (side->bytes.data != NULL) {
+        digest_forget(side->bytes.data, side->bytes.length);
+    }
+    buffer_done(&side->bytes);
+}
+
+bool settings_side_fetch(const struct settings_access *access, uint64_t number,
+                         struct settings_side *side)
+{
+    side->number = number;
+    return settings_fetch(access, number, &side->bytes, side->files, &side->version);
+}
+
+struct settings_file *settings_side_file(struct settings_side *side, struct slice name)
+{
+    for (uint32_t i = 0; i < side->version.file_count; i++) {
+        if (slice_equal(side->files[i].name, name)) {
+            return &side->files[i];
+        }
+    }
+    return NULL;
+}
+
 static bool parse_number(const char *text, uint64_t *ret_number)
 {
     bool good = slice_to_u64(slice_from_text(text), ret_number) && *ret_number > 0 &&

@@ -49,6 +49,19 @@ bool settings_see_base(const struct settings_access *access, struct settings_bas
 bool settings_fetch(const struct settings_access *access, uint64_t number, struct buffer *ret_bytes,
                     struct settings_file files[SETTINGS_FILES_MAX],
                     struct settings_version *ret_version);
+/* One version and what it points into: files with secrets among it. */
+struct settings_side {
+    uint64_t number;
+    struct buffer bytes;
+    struct settings_version version;
+    struct settings_file files[SETTINGS_FILES_MAX];
+};
+void settings_side_init(struct settings_side *side);
+void settings_side_done(struct settings_side *side); /* wipes it */
+bool settings_side_fetch(const struct settings_access *access, uint64_t number,
+                         struct settings_side *side);
+/* NULL: it has none of that name. */
+struct settings_file *settings_side_file(struct settings_side *side, struct slice name);
 /* The number that an operand gives, or of the newest. False: with a message. */
 bool settings_number(const struct tool *tool, const struct settings_access *access,
                      unsigned operand, uint64_t *ret_number);

@@ -50,26 +50,23 @@ static bool find_shown(const struct tool *tool, const struct settings_access *ac
 
 enum control_exit tool_settings_show(struct tool *tool)
 {
-    static struct settings_file files[SETTINGS_FILES_MAX];
+    static struct settings_side side;
     struct settings_access access;
-    struct settings_version version;
     struct settings_about about;
-    struct buffer bytes;
     uint64_t number;
-    buffer_init(&bytes, 0);
+    settings_side_init(&side);
     enum control_exit code = CONTROL_FAILED;
     if (settings_access_open(tool, &access) && find_shown(tool, &access, &number) &&
-        settings_look(&access, number, &about) &&
-        settings_fetch(&access, number, &bytes, files, &version)) {
+        settings_look(&access, number, &about) && settings_side_fetch(&access, number, &side)) {
         code = CONTROL_DONE;
         if (tool->json) {
-            show_json(&about, &version);
+            show_json(&about, &side.version);
         } else {
-            fwrite(version.text.data, 1, version.text.length, stdout);
+            fwrite(side.version.text.data, 1, side.version.text.length, stdout);
         }
     }
     settings_access_close(&access);
-    buffer_done(&bytes);
+    settings_side_done(&side);
     return code;
 }
 
@@ -115,22 +112,22 @@ static void add_row(void *context, const struct settings_entry *entry)
         row_json(entry);
         return;
     }
-    char number[24], time[TOOL_TEXT], author[SETTINGS_AUTHOR_MAX + 1], members[256];
+    char number[24], time[TOOL_TEXT], author[SETTINGS_AUTHOR_MAX + 1];
+    struct buffer members;
     char words[2 * SETTINGS_WORDS];
     bool refused = entry->refused_by.length > 0;
     snprintf(number, sizeof(number), "%llu", (unsigned long long)entry->number);
     snprintf(author, sizeof(author), "%.*s", SLICE_PRINT(entry->author));
-    snprintf(members, sizeof(members), "%.*s", SLICE_PRINT(slice_take(entry->members, 255)));
+    buffer_init(&members, 0);
+    buffer_append(&members, entry->members);
+    buffer_put_u8(&members, 0);
     snprintf(words, sizeof(words), "%.*s%s%.*s",
              SLICE_PRINT(slice_take(entry->comment, SETTINGS_COMMENT_MAX)),
              entry->comment.length > 0 && entry->problem.length > 0 ? "; " : "",
              SLICE_PRINT(slice_take(entry->problem, SETTINGS_COMMENT_MAX)));
-    const char *const cells[] = {number,
-                                 settings_state_name(entry->state, refused),
-                                 tool_time(entry->made_ms, time),
-                                 author,
-                                 members,
-                                 words};
+    const char *const cells[] = {
+        number, settings_state_name(entry->state, refused),       tool_time(entry->made_ms, time),
+        author, members.failed ? "" : (const char *)members.data, words};
     enum tool_colour colour =
         entry->state == SETTINGS_APPROVED                                           ? COLOUR_GOOD
         : entry->state == SETTINGS_BAD || (refused && entry->state == SETTINGS_NEW) ? COLOUR_BAD
@@ -138,6 +135,7 @@ static void add_row(void *context, const struct settings_entry *entry)
     const enum tool_colour colours[] = {COLOUR_PLAIN, colour,       COLOUR_PLAIN,
                                         COLOUR_PLAIN, COLOUR_PLAIN, COLOUR_PLAIN};
     tool_table_row(history->table, cells, colours);
+    buffer_done(&members);
 }
 
 enum control_exit tool_settings_history(struct tool *tool)
@@ -165,13 +163,6 @@ enum control_exit tool_settings_history(struct tool *tool)
 
 /* ---- diff --------------------------------------------------------------------------------- */
 
-struct side {
-    uint64_t number;
-    struct buffer bytes;
-    struct settings_file files[SETTINGS_FILES_MAX];
-    struct settings_version version;
-};
-
 static int text_file(struct slice text)
 {
     int fd = memfd_create("settings", MFD_CLOEXEC);
@@ -187,11 +178,11 @@ static int text_file(struct slice text)
 }
 
 /* By diff(1). */
-static bool print_texts(const struct side *from, const struct side *to)
+static bool print_texts(struct settings_side *from, struct settings_side *to)
 {
     int fds[] = {text_file(from->version.text), text_file(to->version.text)};
     char paths[2][32], labels[2][48];
-    const struct side *const sides[] = {from, to};
+    const struct settings_side *const sides[] = {from, to};
     for (int i = 0; i < 2; i++) {
         snprintf(paths[i], sizeof(paths[i]), "/dev/fd/%d", fds[i]);
         snprintf(labels[i], sizeof(labels[i]), "version %llu",
@@ -211,7 +202,8 @@ static bool print_texts(const struct side *from, const struct side *to)
     bool good =
         pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) <= 1;
     if (!good) {
-        tool_error("diff(1) cannot be run");
+        tool_error(WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "diff(1) cannot be run"
+                                                                   : "diff(1) has failed");
     }
     for (int i = 0; i < 2; i++) {
         if (fds[i] >= 0) {
@@ -219,16 +211,6 @@ static bool print_texts(const struct side *from, const struct side *to)
         }
     }
     return good;
-}
-
-static const struct settings_file *find_file(const struct side *side, struct slice name)
-{
-    for (uint32_t i = 0; i < side->version.file_count; i++) {
-        if (slice_equal(side->files[i].name, name)) {
-            return &side->files[i];
-        }
-    }
-    return NULL;
 }
 
 /* What became of a file; NULL: nothing. */
@@ -240,10 +222,10 @@ static const char *fate_of(const struct settings_file *from, const struct settin
                                                      : "changed";
 }
 
-static void tell_file(const struct side *from, const struct side *to, struct slice name,
+static void tell_file(struct settings_side *from, struct settings_side *to, struct slice name,
                       json_t *rows)
 {
-    const char *fate = fate_of(find_file(from, name), find_file(to, name));
+    const char *fate = fate_of(settings_side_file(from, name), settings_side_file(to, name));
     if (fate != NULL && rows != NULL) {
         json_array_append_new(rows,
                               json_pack("{so ss}", "name", control_string(name), "change", fate));
@@ -253,20 +235,20 @@ static void tell_file(const struct side *from, const struct side *to, struct sli
 }
 
 /* Their contents are not shown: there are secrets among them. */
-static void tell_files(const struct side *from, const struct side *to, json_t *rows)
+static void tell_files(struct settings_side *from, struct settings_side *to, json_t *rows)
 {
     for (uint32_t i = 0; i < from->version.file_count; i++) {
         tell_file(from, to, from->files[i].name, rows);
     }
     for (uint32_t i = 0; i < to->version.file_count; i++) {
-        if (find_file(from, to->files[i].name) == NULL) {
+        if (settings_side_file(from, to->files[i].name) == NULL) {
             tell_file(from, to, to->files[i].name, rows);
         }
     }
 }
 
-static bool print_difference(const struct tool *tool, const struct side *from,
-                             const struct side *to)
+static bool print_difference(const struct tool *tool, struct settings_side *from,
+                             struct settings_side *to)
 {
     if (!tool->json) {
         bool good = print_texts(from, to);
@@ -284,7 +266,7 @@ static bool print_difference(const struct tool *tool, const struct side *from,
 }
 
 static bool find_sides(const struct tool *tool, const struct settings_access *access,
-                       struct side *from, struct side *to)
+                       struct settings_side *from, struct settings_side *to)
 {
     if (tool->operand_count > 0) {
         return settings_number(tool, access, 0, &from->number) &&
@@ -300,16 +282,15 @@ static bool find_sides(const struct tool *tool, const struct settings_access *ac
 
 enum control_exit tool_settings_diff(struct tool *tool)
 {
-    static struct side from, to;
+    static struct settings_side from, to;
     struct settings_access access;
-    buffer_init(&from.bytes, 0);
-    buffer_init(&to.bytes, 0);
+    settings_side_init(&from);
+    settings_side_init(&to);
     bool good = settings_access_open(tool, &access) && find_sides(tool, &access, &from, &to) &&
-                settings_fetch(&access, from.number, &from.bytes, from.files, &from.version) &&
-                settings_fetch(&access, to.number, &to.bytes, to.files, &to.version) &&
-                print_difference(tool, &from, &to);
+                settings_side_fetch(&access, from.number, &from) &&
+                settings_side_fetch(&access, to.number, &to) && print_difference(tool, &from, &to);
     settings_access_close(&access);
-    buffer_done(&from.bytes);
-    buffer_done(&to.bytes);
+    settings_side_done(&from);
+    settings_side_done(&to);
     return good ? CONTROL_DONE : CONTROL_FAILED;
 }
