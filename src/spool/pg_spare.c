@@ -19,7 +19,7 @@
 
 #include <stdlib.h>
 
-enum { HEADS = PG_SPARE_FATES / 2, SERVERS_MAX = 1000 };
+enum { HEADS = PG_SPARE_FATES / 2, SERVERS_MAX = 10000 };
 
 static const char messages_sql[] =
     "SELECT w.n FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, n)"
@@ -37,6 +37,7 @@ void pg_spare_init(struct pg_spare *spare)
     spare->messages_max = PG_SPARE_MESSAGES;
     spare->bytes_max = PG_SPARE_BYTES;
     buffer_init(&spare->messages, 0);
+    map_init(&spare->servers);
 }
 
 void pg_spare_done(struct pg_spare *spare)
@@ -44,11 +45,12 @@ void pg_spare_done(struct pg_spare *spare)
     buffer_done(&spare->messages);
     free(spare->fates);
     free(spare->heads);
-    while (spare->servers != NULL) {
-        struct pg_spare_server *next = spare->servers->next;
-        free(spare->servers);
-        spare->servers = next;
+    size_t cursor = 0;
+    struct pg_spare_server *server;
+    while ((server = map_next(&spare->servers, &cursor)) != NULL) {
+        free(server);
     }
+    map_done(&spare->servers);
 }
 
 static bool keeps(const struct pg_spool *pg)
@@ -138,22 +140,26 @@ static void fate_goes(struct pg_spare *spare)
     spare->first.fate++;
 }
 
-static const struct pg_spare_server *server_of(struct pg_spare *spare, struct slice name)
+/* NULL: it has no name, or is one too many; of two with one hash the second has none. */
+static const struct pg_spare_server *server_of(struct pg_spool *pg, struct slice name)
 {
-    size_t count = 0;
-    for (struct pg_spare_server *at = spare->servers; at != NULL; at = at->next, count++) {
-        if (slice_equal(slice_make(at->name, at->length), name)) {
-            return at;
-        }
-    }
-    struct pg_spare_server *server =
-        name.length > 0 && count < SERVERS_MAX ? malloc(sizeof(*server) + name.length) : NULL;
+    struct map *servers = &pg->spare.servers;
+    uint64_t hash = hash_bytes(pg->key, name);
+    struct pg_spare_server *server = map_get(servers, hash);
     if (server != NULL) {
-        memcpy(server->name, name.data, name.length);
-        server->length = name.length;
-        server->next = spare->servers;
-        spare->servers = server;
+        bool same = slice_equal(slice_make(server->name, server->length), name);
+        return same ? server : NULL;
     }
+    if (name.length == 0 || servers->count >= SERVERS_MAX) {
+        return NULL;
+    }
+    server = malloc(sizeof(*server) + name.length);
+    if (server == NULL || map_put(servers, hash, server) != ERROR_NONE) {
+        free(server);
+        return NULL;
+    }
+    memcpy(server->name, name.data, name.length);
+    server->length = name.length;
     return server;
 }
 
@@ -190,7 +196,7 @@ void pg_spare_fates(struct pg_spool *pg, const struct pg_group *group)
             (struct pg_spare_fate){.id = fates[i].id,
                                    .when_ms = fates[i].when_ms,
                                    .since_ms = now_ms,
-                                   .server = server_of(spare, fates[i].server),
+                                   .server = server_of(pg, fates[i].server),
                                    .delivery = fates[i].delivery,
                                    .next = *head,
                                    .fate = fates[i].fate};

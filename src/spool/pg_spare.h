@@ -8,6 +8,7 @@
 
 #include "base/buffer.h"
 #include "base/id.h"
+#include "base/map.h"
 #include "sys/database.h"
 
 #include <stdbool.h>
@@ -32,7 +33,6 @@ struct pg_spare_message {
 };
 
 struct pg_spare_server {
-    struct pg_spare_server *next;
     size_t length;
     char name[];
 };
@@ -58,9 +58,9 @@ struct pg_spare {
     struct buffer messages; /* struct pg_spare_message, the oldest first */
     size_t messages_at;
     uint64_t bytes;
-    struct pg_spare_fate *fates; /* a ring; NULL: none yet */
-    uint32_t *heads;             /* as `next` */
-    struct pg_spare_server *servers;
+    struct pg_spare_fate *fates;       /* a ring; NULL: none yet */
+    uint32_t *heads;                   /* as `next` */
+    struct map servers;                /* struct pg_spare_server, by the hash of its name */
     struct pg_spare_place first, last; /* what is kept: from that one to before this one */
     bool is_due;                       /* the database is to be asked, */
     bool has_asked;                    /* and the group before this one did */
