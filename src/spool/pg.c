@@ -134,7 +134,8 @@ static void pg_tick(struct spool *spool)
     struct spool_state journal;
     spool_tick(pg->journal);
     spool_status(pg->journal, &journal);
-    pg_spare_expire(pg, journal.accepting != ERROR_NONE);
+    bool full = journal.available_bytes < journal.reserve_bytes;
+    pg_spare_room(pg, full ? 0 : journal.available_bytes - journal.reserve_bytes);
     pg->flush_lazy = true;
     pg_pump_later(pg);
 }

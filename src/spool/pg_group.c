@@ -465,7 +465,7 @@ static void group_committed(struct pg_spool *pg, struct pg_group *group)
     }
     uint32_t took_us = (uint32_t)(group->took_ns / 1000);
     pg->commit_us = pg->commit_us == 0 ? took_us : (pg->commit_us * 7 + took_us) / 8;
-    pg_spare_expire(pg, false);
+    pg_spare_expire(pg);
     pg->groups++;
     pg->split = pg->split * 2 < PG_GROUP_MESSAGES ? pg->split * 2 : 0;
 }

@@ -36,6 +36,7 @@ void pg_spare_init(struct pg_spare *spare)
     spare->keep_ms = PG_SPARE_MS;
     spare->messages_max = PG_SPARE_MESSAGES;
     spare->bytes_max = PG_SPARE_BYTES;
+    spare->room = UINT64_MAX; /* until it is known */
     buffer_init(&spare->messages, 0);
     map_init(&spare->servers);
 }
@@ -212,15 +213,23 @@ static bool is_in_doubt(const struct pg_spool *pg)
     return pg->spare.is_due || !pg->up || pg->page_failed;
 }
 
-void pg_spare_expire(struct pg_spool *pg, bool all)
+void pg_spare_room(struct pg_spool *pg, uint64_t bytes)
+{
+    pg->spare.room = bytes;
+    pg_spare_expire(pg);
+}
+
+void pg_spare_expire(struct pg_spool *pg)
 {
     struct pg_spare *spare = &pg->spare;
     int64_t old_ms = clock_steady_ms() - spare->keep_ms;
+    uint64_t quarter = spare->room / 4;
+    uint64_t bytes_max = spare->bytes_max < quarter ? spare->bytes_max : quarter;
     bool is_sure = !is_in_doubt(pg);
     size_t count;
     const struct pg_spare_message *oldest;
     while ((oldest = messages_of(spare, &count)) != NULL && count > 0 &&
-           (all || count > spare->messages_max || spare->bytes > spare->bytes_max ||
+           (count > spare->messages_max || spare->bytes > bytes_max ||
             (is_sure && oldest->since_ms <= old_ms))) {
         message_goes(pg);
     }

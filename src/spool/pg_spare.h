@@ -55,6 +55,7 @@ struct pg_spare {
     int64_t keep_ms;
     size_t messages_max;
     uint64_t bytes_max;
+    uint64_t room;          /* on the journal's disk, of which a quarter may be taken */
     struct buffer messages; /* struct pg_spare_message, the oldest first */
     size_t messages_at;
     uint64_t bytes;
@@ -88,8 +89,10 @@ void pg_spare_fates(struct pg_spool *pg, const struct pg_group *group);
 /* The next fate of that message behind that one, of the first for NULL; NULL: no more. */
 const struct pg_spare_fate *pg_spare_fate_of(const struct pg_spool *pg, struct message_id id,
                                              const struct pg_spare_fate *after);
-/* What is kept no longer goes. `all`: all of it, for its place is needed. */
-void pg_spare_expire(struct pg_spool *pg, bool all);
+/* What is kept no longer, or has no room, goes. */
+void pg_spare_expire(struct pg_spool *pg);
+/* So much is left on the journal's disk. */
+void pg_spare_room(struct pg_spool *pg, uint64_t bytes);
 /* The database may have lost something: it is asked for all that is kept. */
 void pg_spare_doubt(struct pg_spool *pg);
 /* When the oldest message was accepted that the database may have lost; INT64_MAX: none. */

@@ -309,12 +309,12 @@ static void the_watermark_stays_below_what_is_kept(void **state)
         harness_settle(&a->harness);
         assert_int_equal(ask(beyond, (unsigned long long)id.high, (unsigned long long)id.low), 0);
     }
-    pg_spare_expire(spool_of(a), true);
+    pg_spare_room(spool_of(a), 0);
     for (uint64_t n = 30; n < 48; n += 6) {
         spool_of(a)->watermarked_ms = 0;
         accept_heard(a, a, n, 10);
         harness_settle(&a->harness);
-        pg_spare_expire(spool_of(a), true);
+        pg_spare_room(spool_of(a), 0);
     }
     assert_int_equal(ask(beyond, (unsigned long long)id.high, (unsigned long long)id.low), 1);
 }
@@ -372,7 +372,11 @@ static void no_more_is_kept_than_there_is_room_for(void **state)
     accept_heard(b, a, 30, 1000);
     UNTIL(in_journal(b) == 1);
     assert_int_equal(spool_of(b)->spare.bytes, 1000);
-    spool_set_reserve(b->harness.spool, UINT64_MAX / 2); /* the disk is nearly full */
+    accept_heard(b, a, 36, 1000);
+    spool_of(b)->spare.bytes_max = PG_SPARE_BYTES;
+    pg_spare_room(spool_of(b), 4000);
+    assert_int_equal(spool_of(b)->spare.bytes, 1000);
+    spool_set_reserve(b->harness.spool, UINT64_MAX / 2); /* the disk is full */
     spool_tick(b->harness.spool);
     UNTIL(in_journal(b) == 0);
 }
@@ -384,7 +388,7 @@ static void what_is_not_delivered_stays(void **state)
     struct node *a = &world->nodes[0];
     database_keep();
     accept_heard(a, a, 6, 10);
-    pg_spare_expire(spool_of(a), true);
+    pg_spare_room(spool_of(a), 0);
     harness_settle(&a->harness);
     assert_int_equal(in_journal(a), 1);
     check_content(a, 6, 10);
@@ -424,7 +428,7 @@ static void the_last_fates_are_found(void **state)
         }
     }
     pg->spare.keep_ms = -1;
-    pg_spare_expire(pg, false);
+    pg_spare_expire(pg);
     assert_null(pg_spare_fate_of(pg, harness_id(count / 2 - 1), NULL));
     buffer_done(&group.fates);
 }
