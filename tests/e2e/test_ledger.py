@@ -117,6 +117,9 @@ def test_in_doubt_blocks_nobody():
         verdict = judge(messages, late, sessions)
         assert wrong(verdict) == set() and verdict.late_in_doubt == 1
     assert wrong(judge(messages, late, broken(under_way=2))) == {"out_of_order"}
+    # What had passed it before anybody tried it was not let by.
+    assert wrong(judge(messages, late, broken(under_way=1, began=10.5))) == {"out_of_order"}
+    assert wrong(judge(messages, late, broken(under_way=1, began=9.5))) == set()
 
 
 def test_what_a_server_has_that_is_away_comes_late():

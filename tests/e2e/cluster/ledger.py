@@ -83,6 +83,7 @@ class SinkSession:
     number: int
     stored: int = None    # the last message stored
     under_way: int = None  # between MAIL and the reply to the dot, when it ended
+    began: float = 0.0     # when the last MAIL came
     quit: bool = False
 
 
@@ -99,6 +100,7 @@ class Collector(Sink):
     def watch(self, stage, session, argument):
         if stage == "MAIL":
             self.noted[session.number].under_way = number_of(argument)
+            self.noted[session.number].began = time.time()
         return self.wanted(stage, session, argument)
 
     def serve(self, session):
@@ -369,7 +371,11 @@ class Verdict:
         for arrival in arrivals:
             self.on_connection.setdefault((arrival.sink, arrival.session), []).append(
                 (arrival.time, arrival.number))
-        self.in_doubt = {n for session in broken for n in (session.stored, session.under_way)}
+        self.in_doubt = {}  # since then, at the earliest
+        for session in broken:
+            for number in (session.stored, session.under_way):
+                self.in_doubt.setdefault(number, session.began)
+                self.in_doubt[number] = min(self.in_doubt[number], session.began)
         self.taken = [m for m in sent if m.acknowledged is not None]
         self.lost = [(m.number, r) for m in self.taken for r in m.recipients
                      if (m.number, r) not in self.copies]
@@ -415,7 +421,7 @@ class Verdict:
             before.setdefault(recipient, []).append((number, copies[0].time))
             if not passed:
                 continue
-            if number in self.in_doubt:
+            if number in self.in_doubt and min(passed) >= self.in_doubt[number]:
                 self.late_in_doubt += 1
             elif self.was_away(self.sent[number], passed):
                 self.late_while_away += 1
