@@ -62,11 +62,8 @@ bool settings_access_open(const struct tool *tool, struct settings_access *ret_a
         known = ret_access->database != NULL && digest_prepare() == ERROR_NONE &&
                 connect_to(ret_access->database);
     }
-    if (password.data != NULL) {
-        digest_forget(password.data, password.length);
-    }
     buffer_done(&conninfo);
-    buffer_done(&password);
+    digest_forget_buffer(&password);
     buffer_done(&errors);
     return known;
 }
@@ -113,40 +110,32 @@ bool settings_look(const struct settings_access *access, uint64_t number,
     return done;
 }
 
-bool settings_fetch(const struct settings_access *access, uint64_t number, struct buffer *ret_bytes,
-                    struct settings_file files[SETTINGS_FILES_MAX],
-                    struct settings_version *ret_version)
-{
-    bool found;
-    if (!settings_access_done(access,
-                              settings_store_fetch(access->database, number, ret_bytes, &found))) {
-        return false;
-    }
-    if (!found || settings_version_get(buffer_slice(ret_bytes), ret_version, files) != ERROR_NONE) {
-        tool_error("there is no version %llu of the settings", (unsigned long long)number);
-        return false;
-    }
-    return true;
-}
-
 void settings_side_init(struct settings_side *side)
 {
+    side->version = (struct settings_version){.files = side->files};
     buffer_init(&side->bytes, 0);
 }
 
 void settings_side_done(struct settings_side *side)
 {
-    if (side->bytes.data != NULL) {
-        digest_forget(side->bytes.data, side->bytes.length);
-    }
-    buffer_done(&side->bytes);
+    digest_forget_buffer(&side->bytes);
 }
 
 bool settings_side_fetch(const struct settings_access *access, uint64_t number,
                          struct settings_side *side)
 {
+    bool found;
     side->number = number;
-    return settings_fetch(access, number, &side->bytes, side->files, &side->version);
+    if (!settings_access_done(
+            access, settings_store_fetch(access->database, number, &side->bytes, &found))) {
+        return false;
+    }
+    if (!found || settings_version_get(buffer_slice(&side->bytes), &side->version, side->files) !=
+                      ERROR_NONE) {
+        tool_error("there is no version %llu of the settings", (unsigned long long)number);
+        return false;
+    }
+    return true;
 }
 
 struct settings_file *settings_side_file(struct settings_side *side, struct slice name)
@@ -157,6 +146,22 @@ struct settings_file *settings_side_file(struct settings_side *side, struct slic
         }
     }
     return NULL;
+}
+
+bool settings_side_put(struct settings_side *side, struct slice name, struct slice content)
+{
+    struct settings_file *file = settings_side_file(side, name);
+    if (file == NULL && side->version.file_count == SETTINGS_FILES_MAX) {
+        return false;
+    }
+    file = file != NULL ? file : &side->files[side->version.file_count++];
+    *file = (struct settings_file){name, content};
+    return true;
+}
+
+void settings_side_remove(struct settings_side *side, struct settings_file *file)
+{
+    *file = side->files[--side->version.file_count];
 }
 
 static bool parse_number(const char *text, uint64_t *ret_number)
@@ -441,37 +446,26 @@ static bool read_all(const char *path, size_t most, struct buffer *ret_bytes)
 }
 
 struct files {
-    struct settings_file all[SETTINGS_FILES_MAX];
-    uint32_t count;
+    struct settings_side side;
     struct buffer contents[SETTINGS_FILES_MAX]; /* of those that were read now */
     uint32_t read;
 };
 
-static bool put_file(struct files *files, struct slice name, struct slice content)
+static bool say_many(void)
 {
-    uint32_t at = 0;
-    while (at < files->count && !slice_equal(files->all[at].name, name)) {
-        at++;
-    }
-    if (at == SETTINGS_FILES_MAX) {
-        tool_error("more than %d files", SETTINGS_FILES_MAX);
-        return false;
-    }
-    files->all[at] = (struct settings_file){name, content};
-    files->count += at == files->count;
-    return true;
+    tool_error("more than %d files", SETTINGS_FILES_MAX);
+    return false;
 }
 
-static bool remove_file(struct files *files, struct slice name)
+static bool remove_file(struct settings_side *side, struct slice name)
 {
-    for (uint32_t i = 0; i < files->count; i++) {
-        if (slice_equal(files->all[i].name, name)) {
-            files->all[i] = files->all[--files->count];
-            return true;
-        }
+    struct settings_file *file = settings_side_file(side, name);
+    if (file == NULL) {
+        tool_error("the settings have no file '%.*s'", SLICE_PRINT(name));
+        return false;
     }
-    tool_error("the settings have no file '%.*s'", SLICE_PRINT(name));
-    return false;
+    settings_side_remove(side, file);
+    return true;
 }
 
 /* NAME=PATH, or NAME= for a file that is to go. */
@@ -484,16 +478,15 @@ static bool take_file(struct files *files, const char *operand, const char *equa
         return false;
     }
     if (equals[1] == '\0') {
-        return remove_file(files, name);
+        return remove_file(&files->side, name);
     }
     if (files->read == SETTINGS_FILES_MAX) {
-        tool_error("more than %d files", SETTINGS_FILES_MAX);
-        return false;
+        return say_many();
     }
     struct buffer *content = &files->contents[files->read++];
     buffer_init(content, 0);
     return read_all(equals + 1, SETTINGS_FILES_BYTES_MAX, content) &&
-           put_file(files, name, buffer_slice(content));
+           (settings_side_put(&files->side, name, buffer_slice(content)) || say_many());
 }
 
 /* The operands: at most one is the text's file. */
@@ -552,32 +545,25 @@ static bool has_text_operand(const struct tool *tool)
 static enum control_exit set(const struct tool *tool, const struct settings_access *access,
                              struct files *files, struct buffer *text)
 {
-    struct buffer bytes;
-    struct settings_version version = {.files = files->all};
+    struct settings_version *version = &files->side.version;
     struct settings_base base;
     uint64_t origin;
     bool has_text = has_text_operand(tool);
-    buffer_init(&bytes, 0);
     /* Who sets a text has seen the one that he changes. */
-    bool good =
-        settings_find_base(access, !has_text, &base) &&
-        (base.number == 0 || settings_fetch(access, base.number, &bytes, files->all, &version));
-    files->count = version.file_count;
-    good = good && take_operands(tool, files, text);
+    bool good = settings_find_base(access, !has_text, &base) &&
+                (base.number == 0 || settings_side_fetch(access, base.number, &files->side)) &&
+                take_operands(tool, files, text);
     if (good && has_text) {
-        version.text = buffer_slice(text);
+        version->text = buffer_slice(text);
     }
-    good = good && find_origin(tool, &version.text, base.number, has_text, &origin);
-    version.files = files->all;
-    version.file_count = files->count;
+    good = good && find_origin(tool, &version->text, base.number, has_text, &origin);
     enum control_exit code = CONTROL_FAILED;
     if (good) {
         /* Of another version it has not even the files. */
-        code = origin == base.number ? settings_make(tool, access, &version, &base, "", false)
+        code = origin == base.number ? settings_make(tool, access, version, &base, "", false)
                : origin == base.newest.number ? say_bad(&base)
                                               : say_moved(access, origin);
     }
-    buffer_done(&bytes);
     return code;
 }
 
@@ -586,20 +572,21 @@ enum control_exit tool_settings_set(struct tool *tool)
     struct settings_access access;
     struct buffer text;
     struct files *files = calloc(1, sizeof(*files));
+    if (files == NULL) {
+        tool_error("out of memory");
+        return CONTROL_FAILED;
+    }
+    settings_side_init(&files->side);
     buffer_init(&text, 0);
     enum control_exit code = CONTROL_FAILED;
-    if (files != NULL && settings_access_open(tool, &access)) {
+    if (settings_access_open(tool, &access)) {
         code = set(tool, &access, files, &text);
     }
-    for (uint32_t i = 0; files != NULL && i < files->read; i++) {
-        if (files->contents[i].data != NULL) {
-            digest_forget(files->contents[i].data, files->contents[i].length);
-        }
-        buffer_done(&files->contents[i]);
+    for (uint32_t i = 0; i < files->read; i++) {
+        digest_forget_buffer(&files->contents[i]);
     }
-    if (files != NULL) {
-        settings_access_close(&access);
-    }
+    settings_access_close(&access);
+    settings_side_done(&files->side);
     free(files);
     buffer_done(&text);
     return code;

@@ -45,10 +45,6 @@ bool settings_find_base(const struct settings_access *access, bool settled,
                         struct settings_base *ret_base);
 /* The same as it is now. */
 bool settings_see_base(const struct settings_access *access, struct settings_base *ret_base);
-/* *ret_version points into `ret_bytes` and `files`. False: with a message. */
-bool settings_fetch(const struct settings_access *access, uint64_t number, struct buffer *ret_bytes,
-                    struct settings_file files[SETTINGS_FILES_MAX],
-                    struct settings_version *ret_version);
 /* One version and what it points into: files with secrets among it. */
 struct settings_side {
     uint64_t number;
@@ -56,12 +52,16 @@ struct settings_side {
     struct settings_version version;
     struct settings_file files[SETTINGS_FILES_MAX];
 };
-void settings_side_init(struct settings_side *side);
+void settings_side_init(struct settings_side *side); /* of no files */
 void settings_side_done(struct settings_side *side); /* wipes it */
+/* False: with a message. */
 bool settings_side_fetch(const struct settings_access *access, uint64_t number,
                          struct settings_side *side);
 /* NULL: it has none of that name. */
 struct settings_file *settings_side_file(struct settings_side *side, struct slice name);
+/* A file that points to these, in the place of one of that name. False: there is no room. */
+bool settings_side_put(struct settings_side *side, struct slice name, struct slice content);
+void settings_side_remove(struct settings_side *side, struct settings_file *file);
 /* The number that an operand gives, or of the newest. False: with a message. */
 bool settings_number(const struct tool *tool, const struct settings_access *access,
                      unsigned operand, uint64_t *ret_number);

@@ -22,18 +22,16 @@ static bool keep_users(struct settings_side *now, struct settings_side *then, st
     struct slice name = SLICE_LITERAL(SETTINGS_USERS_FILE);
     struct settings_file *current = settings_side_file(now, name),
                          *former = settings_side_file(then, name);
-    if (current == NULL && former != NULL) {
-        *former = then->files[--then->version.file_count];
-    } else if (current != NULL && former == NULL &&
-               then->version.file_count == SETTINGS_FILES_MAX) {
+    if (current == NULL && former == NULL) {
+        return true;
+    }
+    if (current == NULL) {
+        settings_side_remove(then, former);
+    } else if (former != NULL && slice_equal(current->content, former->content)) {
+        return true; /* the same */
+    } else if (!settings_side_put(then, name, current->content)) {
         tool_error("the settings have no room for another file");
         return false;
-    } else if (current != NULL && former == NULL) {
-        then->files[then->version.file_count++] = *current;
-    } else if (current != NULL && !slice_equal(current->content, former->content)) {
-        *former = *current;
-    } else {
-        return true; /* the same */
     }
     keep(said, name, current != NULL ? "stays as it is now" : "stays away, for there is none now");
     return true;

@@ -178,7 +178,7 @@ static int text_file(struct slice text)
 }
 
 /* By diff(1). */
-static bool print_texts(struct settings_side *from, struct settings_side *to)
+static bool print_texts(const struct settings_side *from, const struct settings_side *to)
 {
     int fds[] = {text_file(from->version.text), text_file(to->version.text)};
     char paths[2][32], labels[2][48];

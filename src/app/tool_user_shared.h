@@ -12,9 +12,7 @@
 struct shared_users {
     struct settings_access access;
     struct settings_base base;
-    struct buffer bytes; /* of the version */
-    struct settings_version version;
-    struct settings_file files[SETTINGS_FILES_MAX];
+    struct settings_side side;
 };
 
 /* Whether the configuration names a cluster. */

@@ -76,3 +76,11 @@ void digest_forget(void *secret, size_t length)
 {
     OPENSSL_cleanse(secret, length);
 }
+
+void digest_forget_buffer(struct buffer *secret)
+{
+    if (secret->data != NULL) {
+        digest_forget(secret->data, secret->length);
+    }
+    buffer_done(secret);
+}

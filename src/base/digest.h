@@ -7,6 +7,7 @@
 #ifndef HOLDFAST_BASE_DIGEST_H
 #define HOLDFAST_BASE_DIGEST_H
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/slice.h"
 
@@ -31,5 +32,7 @@ enum error digest_from_password(struct slice password, struct slice salt, uint32
 bool digest_equal(struct slice a, struct slice b);
 /* Overwrites a secret; not optimised away. */
 void digest_forget(void *secret, size_t length);
+/* And frees it; the buffer is empty then. */
+void digest_forget_buffer(struct buffer *secret);
 
 #endif

@@ -40,10 +40,7 @@ void auth_forget(struct smtp_client *client)
 {
     sasl_client_free(client->sasl);
     client->sasl = NULL;
-    if (client->auth_secrets.length > 0) {
-        digest_forget(client->auth_secrets.data, client->auth_secrets.length);
-    }
-    buffer_done(&client->auth_secrets);
+    digest_forget_buffer(&client->auth_secrets);
 }
 
 static void keep_secrets(struct smtp_client *client, struct slice password)
@@ -120,11 +117,8 @@ static bool auth_step(struct smtp_client *client, struct slice challenge, bool w
     } else if (error == ERROR_MEMORY) {
         client->output.failed = true;
     }
-    if (response.length > 0) {
-        digest_forget(response.data, response.length);
-    }
     buffer_done(&decoded);
-    buffer_done(&response);
+    digest_forget_buffer(&response);
     return error != ERROR_INVALID;
 }
 

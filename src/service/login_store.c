@@ -404,9 +404,6 @@ enum error login_store_write(struct disk *disk, const struct login_store *store)
     if (error == ERROR_NONE) {
         error = disk->ops->sync_directory(disk);
     }
-    if (text.data != NULL) {
-        digest_forget(text.data, text.length);
-    }
-    buffer_done(&text);
+    digest_forget_buffer(&text);
     return error;
 }

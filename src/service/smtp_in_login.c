@@ -263,10 +263,7 @@ bool login_take(struct session *session, const struct smtp_server_event *event,
                                 &challenge);
     }
     bool now = go_on(session, turn, buffer_slice(&challenge), ret_answer);
-    if (response.length > 0) {
-        digest_forget(response.data, response.length);
-    }
-    buffer_done(&response);
+    digest_forget_buffer(&response);
     buffer_done(&challenge);
     return now;
 }
