@@ -284,9 +284,12 @@ static void send_in_order(struct core *core, struct core_session *session)
 /* What another server of the database has not, the node that accepted it gives to that soon. */
 static bool may_come_back(struct job *job, enum error error)
 {
+    if (error != ERROR_MISSING) {
+        return false;
+    }
     int64_t now_ms = clock_steady_ms();
     job->missing_ms = job->missing_ms != 0 ? job->missing_ms : now_ms;
-    return error == ERROR_MISSING && now_ms - job->missing_ms < MISSING_MS;
+    return now_ms - job->missing_ms < MISSING_MS;
 }
 
 /* What is stored elsewhere has come, or cannot now. */

@@ -26,9 +26,9 @@
  *      or another connection, begins anew (pg_follow.c).
  *  P7  A part may be read again at any time: what is here, and what has ended here, is not taken a
  *      second time (pg_load.c).
- *  P8  What a commit has confirmed is asked for again from each other server that is met within a
- *      minute, and what it lacks is sent again; until then the watermark stays below, and the
- * others wait for its time (pg_spare.c).
+ *  P8  Each other server that is met within a minute is asked for what a commit has confirmed, and
+ *      what it lacks is sent again; until then the watermark stays below, and others wait for its
+ *      time (pg_spare.c).
  */
 #include "spool/pg_internal.h"
 

@@ -252,7 +252,7 @@ bool pg_is_wanted(const struct pg_spool *pg)
     if (!pg_has_joined(pg)) {
         return false;
     }
-    if (pg_is_forwarding(pg) || !list_is_empty(&pg->globals) || pg->spare.is_due) {
+    if (pg_is_forwarding(pg) || !list_is_empty(&pg->globals) || pg_spare_is_due(&pg->spare)) {
         return true;
     }
     if (is_watermark_due(pg)) {

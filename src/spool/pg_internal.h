@@ -217,6 +217,10 @@ static inline size_t batch_operation_count(const struct pg_batch *batch)
     return batch->operations.length / sizeof(struct pg_operation);
 }
 
+/* Which server answers: another one, or the same with an older state of its disk, is another
+ * postmaster. */
+#define PG_SERVER "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8"
+
 /* ---- groups ------------------------------------------------------------------------------ */
 
 struct pg_send_message {

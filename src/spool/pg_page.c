@@ -13,11 +13,8 @@ static const char begin_sql[] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
  * a range detaches its parts first, and waits for us there (pg_retire.c). */
 static const char stay_sql[] = "LOCK TABLE ONLY holdfast.parts IN ACCESS SHARE MODE";
 static const char commit_sql[] = "COMMIT";
-/* And which server this is: another one, or the same with an older state of its disk, is another
- * postmaster. */
 static const char where_sql[] =
-    "SELECT pg_snapshot_xmin(pg_current_snapshot()),"
-    " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, pg_backend_pid()";
+    "SELECT pg_snapshot_xmin(pg_current_snapshot()), " PG_SERVER ", pg_backend_pid()";
 #define PARTS(TABLE, CONDITION)                                                                    \
     "SELECT p.share, p.seq, p.xid, p.id, p.deliveries, p.count FROM holdfast." TABLE               \
     " p WHERE " CONDITION

@@ -61,7 +61,7 @@ static bool keeps(const struct pg_spool *pg)
 
 /* ---- messages ---------------------------------------------------------------------------- */
 
-/* The oldest. */
+/* The oldest, and behind it the others. */
 static struct pg_spare_message *messages_of(const struct pg_spare *spare, size_t *ret_count)
 {
     struct pg_spare_message *messages = (void *)spare->messages.data;
@@ -210,7 +210,7 @@ void pg_spare_fates(struct pg_spool *pg, const struct pg_group *group)
 /* It may be another server that answers next. */
 static bool is_in_doubt(const struct pg_spool *pg)
 {
-    return pg->spare.is_due || !pg->up || pg->page_failed;
+    return pg_spare_is_due(&pg->spare) || !pg->up || pg->page_failed;
 }
 
 void pg_spare_room(struct pg_spool *pg, uint64_t bytes)
@@ -264,15 +264,31 @@ void pg_spare_lower(const struct pg_spool *pg, struct message_id *below)
 
 /* ---- asking -------------------------------------------------------------------------------- */
 
+static uint64_t later(uint64_t one, uint64_t other)
+{
+    return one > other ? one : other;
+}
+
+/* What is asked for next; what has gone meanwhile is not. */
+static struct pg_spare_place next_of(const struct pg_spare *spare)
+{
+    return (struct pg_spare_place){.message = later(spare->asked.message, spare->first.message),
+                                   .fate = later(spare->asked.fate, spare->first.fate)};
+}
+
+bool pg_spare_is_due(const struct pg_spare *spare)
+{
+    const struct pg_spare_place next = next_of(spare);
+    return next.message < spare->until.message || next.fate < spare->until.fate;
+}
+
 void pg_spare_doubt(struct pg_spool *pg)
 {
     struct pg_spare *spare = &pg->spare;
     spare->round++;
     spare->asked = spare->first;
     spare->until = spare->last;
-    spare->is_due =
-        spare->asked.message < spare->until.message || spare->asked.fate < spare->until.fate;
-    if (spare->is_due) {
+    if (pg_spare_is_due(spare)) {
         pg_pump_later(pg);
     }
 }
@@ -283,13 +299,11 @@ void pg_spare_ask(struct pg_spool *pg, struct pg_group *group)
     struct pg_spare *spare = &pg->spare;
     size_t count;
     const struct pg_spare_message *messages = messages_of(spare, &count);
-    spare->has_asked = spare->is_due && !spare->has_asked;
+    spare->has_asked = pg_spare_is_due(spare) && !spare->has_asked;
     if (!spare->has_asked) {
         return;
     }
-    struct pg_spare_place at = spare->asked;
-    at.message = at.message > spare->first.message ? at.message : spare->first.message;
-    at.fate = at.fate > spare->first.fate ? at.fate : spare->first.fate;
+    struct pg_spare_place at = next_of(spare);
     for (size_t n = 0; n < PG_SPARE_ASKED && at.message < spare->until.message; n++) {
         const struct pg_spare_message *message = &messages[at.message++ - spare->first.message];
         const struct pg_send_spare send = {.id = message->id, .journal = message->journal};
@@ -309,37 +323,30 @@ void pg_spare_ask(struct pg_spool *pg, struct pg_group *group)
     }
     group->spares_round = spare->round;
     group->spares_upto = at;
-    spare->is_due = group->spares.length > 0;
 }
 
-static enum database_outcome ask(struct pg_group *group, bool fates)
+/* Of these, by the first `columns` of their ids and deliveries. */
+static enum database_outcome ask(struct database *database, const char *sql, int columns,
+                                 struct pg_send_spare *spares, size_t count)
 {
-    struct pg_send_spare *spares = (void *)group->spares.data;
-    size_t count = group->spares.length / sizeof(*spares), messages = 0, asked;
     struct buffer ids = {0}, deliveries = {0};
     struct pg_arrays arrays = {0};
     const struct database_rows *rows;
-    while (messages < count && spares[messages].fate == 0) {
-        messages++;
+    if (count == 0) {
+        return DATABASE_DONE;
     }
-    spares += fates ? messages : 0;
-    asked = fates ? count - messages : messages;
-    for (size_t i = 0; i < asked; i++) {
+    for (size_t i = 0; i < count; i++) {
         database_put_uuid(&ids, spares[i].id);
         database_put_int4(&deliveries, (int32_t)spares[i].delivery);
     }
-    pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, asked, &ids);
-    pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, asked, &deliveries);
-    enum database_outcome outcome = DATABASE_DONE;
-    if (arrays.failed) {
-        outcome = DATABASE_MEMORY;
-    } else if (asked > 0) {
-        outcome = database_query(group->writer->database, fates ? fates_sql : messages_sql,
-                                 arrays.values, fates ? 2 : 1, PG_CALL_MS, &rows);
-    }
-    for (size_t i = 0; asked > 0 && outcome == DATABASE_DONE && i < database_count(rows); i++) {
+    pg_arrays_add(&arrays, DATABASE_UUID, DATABASE_UUID_ARRAY, count, &ids);
+    pg_arrays_add(&arrays, DATABASE_INT4, DATABASE_INT4_ARRAY, count, &deliveries);
+    enum database_outcome outcome =
+        arrays.failed ? DATABASE_MEMORY
+                      : database_query(database, sql, arrays.values, columns, PG_CALL_MS, &rows);
+    for (size_t i = 0; outcome == DATABASE_DONE && i < database_count(rows); i++) {
         uint64_t n = (uint64_t)database_get_int(rows, i, 0);
-        if (n >= 1 && n <= asked) {
+        if (n >= 1 && n <= count) {
             spares[n - 1].missing = true;
         }
     }
@@ -349,10 +356,19 @@ static enum database_outcome ask(struct pg_group *group, bool fates)
     return outcome;
 }
 
+/* Messages come first. */
 enum database_outcome pg_spare_run(struct pg_group *group)
 {
-    enum database_outcome outcome = ask(group, false);
-    return outcome == DATABASE_DONE ? ask(group, true) : outcome;
+    struct database *database = group->writer->database;
+    struct pg_send_spare *spares = (void *)group->spares.data;
+    size_t count = group->spares.length / sizeof(*spares), messages = 0;
+    while (messages < count && spares[messages].fate == 0) {
+        messages++;
+    }
+    enum database_outcome outcome = ask(database, messages_sql, 1, spares, messages);
+    return outcome == DATABASE_DONE
+               ? ask(database, fates_sql, 2, spares + messages, count - messages)
+               : outcome;
 }
 
 /* ---- the answer ------------------------------------------------------------------------------ */
@@ -394,7 +410,5 @@ void pg_spare_answered(struct pg_spool *pg, const struct pg_group *group)
     }
     if (group->spares_round == spare->round) {
         spare->asked = group->spares_upto;
-        spare->is_due =
-            spare->asked.message < spare->until.message || spare->asked.fate < spare->until.fate;
     }
 }

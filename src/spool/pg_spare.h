@@ -63,8 +63,7 @@ struct pg_spare {
     uint32_t *heads;                   /* as `next` */
     struct map servers;                /* struct pg_spare_server, by the hash of its name */
     struct pg_spare_place first, last; /* what is kept: from that one to before this one */
-    bool is_due;                       /* the database is to be asked, */
-    bool has_asked;                    /* and the group before this one did */
+    bool has_asked;                    /* the group before this one did */
     uint64_t round;
     struct pg_spare_place asked, until;       /* from that one to before this one */
     uint64_t messages_missing, fates_missing; /* so far */
@@ -93,6 +92,8 @@ const struct pg_spare_fate *pg_spare_fate_of(const struct pg_spool *pg, struct m
 void pg_spare_expire(struct pg_spool *pg);
 /* So much is left on the journal's disk. */
 void pg_spare_room(struct pg_spool *pg, uint64_t bytes);
+/* The database is to be asked. */
+bool pg_spare_is_due(const struct pg_spare *spare);
 /* The database may have lost something: it is asked for all that is kept. */
 void pg_spare_doubt(struct pg_spool *pg);
 /* When the oldest message was accepted that the database may have lost; INT64_MAX: none. */

@@ -61,8 +61,7 @@ static const char global_sql[] =
     " ON CONFLICT (node, key) DO UPDATE SET payload = excluded.payload"
     " WHERE globals.node <> 0 OR excluded.payload < '\\x02'::bytea"
     " OR excluded.payload > globals.payload";
-static const char server_sql[] =
-    "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+static const char server_sql[] = "SELECT " PG_SERVER;
 static const char global_gone_sql[] = "DELETE FROM holdfast.globals WHERE node = $1 AND key = $2";
 
 /* ---- sending ----------------------------------------------------------------------------- */
