@@ -535,9 +535,13 @@ static bool copy_is_whole(const struct workload *workload, struct spool_copies *
     const struct held *held = &workload->held[(copy.id.high & 0xffffffff) - 1];
     struct buffer want;
     harness_content(held->content, held->length, &want);
+    enum error error = spool_copies_read_content(copies, i, 0, bytes, sizeof(bytes), &length);
     bool same =
-        spool_copies_read_content(copies, i, 0, bytes, sizeof(bytes), &length) == ERROR_NONE &&
-        length == held->length && memcmp(want.data, bytes, length) == 0;
+        error == ERROR_NONE && length == held->length && memcmp(want.data, bytes, length) == 0;
+    if (!same) {
+        print_error("a copy of %zu bytes: error %d, %zu bytes\n", held->length, (int)error,
+                    error == ERROR_NONE ? length : 0);
+    }
     buffer_done(&want);
     return same;
 }
