@@ -34,6 +34,12 @@ void harness_server_done(void)
     server = NULL;
 }
 
+int harness_ended(int failed)
+{
+    harness_server_done();
+    return failed;
+}
+
 static struct database_settings settings_of_server(void)
 {
     return (struct database_settings){.conninfo = slice_from_text(postgres_conninfo(server)),

@@ -13,6 +13,12 @@ enum { PATIENCE_MS = 60000, STEP_MS = 10 };
 /* The server of this program, started on first use; NULL: there is none here. */
 struct postgres *harness_server(void);
 void harness_server_done(void); /* at the end of main() */
+/* What main() returns: 77 where there is no server. */
+#define HARNESS_RUN(name, tests)                                                                   \
+    (harness_server() == NULL                                                                      \
+         ? 77                                                                                      \
+         : harness_ended(cmocka_run_group_tests_name(name, tests, NULL, NULL)))
+int harness_ended(int failed); /* stops it; `failed` */
 /* What the tests ask of it by themselves. */
 struct database *harness_database(void);
 /* Fresh tables, with partitions for the ids of harness_id(). */

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "spool/pg_internal.h"
 #include "sys/clock.h"
 #include "tests/spool/nodes.h"
 #include "tests/sys/postgres.h"
@@ -297,6 +298,27 @@ void accept_at(struct node *node, uint64_t n, size_t length)
     put_message(node, n, length);
     assert_int_equal(harness_submit(&node->harness, SPOOL_SYNCED), ERROR_NONE);
     assert_int_equal(node->harness.handle_count, 0);
+}
+
+void accept_heard(struct node *node, struct node *owner, uint64_t n, size_t length)
+{
+    accept_at(node, n, length);
+    UNTIL(part_with(owner, n) != NULL);
+}
+
+struct pg_spool *spool_of(const struct node *node)
+{
+    return pg_of(node->harness.spool);
+}
+
+size_t in_journal(const struct node *node)
+{
+    const struct pg_spool *pg = spool_of(node);
+    size_t count = 0;
+    for (uint32_t i = 0; i < pg->local_capacity; i++) {
+        count += pg->locals[i] != NULL;
+    }
+    return count;
 }
 
 static void tell(void *context, enum error error, const struct spool_handle *handles, size_t count)

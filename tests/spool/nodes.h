@@ -40,6 +40,7 @@ struct world {
 extern struct world *world;
 int world_set_up(void **state);
 int world_tear_down(void **state);
+#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
 
 /* A number that the database gives; and what gives none. */
 int64_t ask(const char *format, ...);
@@ -60,6 +61,11 @@ int64_t own(struct node *node, int32_t share);
 void take(struct node *node, int32_t share);
 /* Accepted by that node; completions give no handles. */
 void accept_at(struct node *node, uint64_t n, size_t length);
+/* And heard of by who owns it. */
+void accept_heard(struct node *node, struct node *owner, uint64_t n, size_t length);
+/* How many messages its journal has. */
+size_t in_journal(const struct node *node);
+struct pg_spool *spool_of(const struct node *node);
 void deliver(struct node *node, struct spool_handle handle, uint32_t delivery);
 /* The part that this stands for. */
 struct part *part_of(struct node *node, struct spool_handle handle);

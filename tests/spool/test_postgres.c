@@ -807,10 +807,5 @@ int main(void)
         CASE(what_is_forwarded_again_is_there_once),
         CASE(a_node_that_is_killed_loses_and_doubles_nothing),
     };
-    if (harness_server() == NULL) {
-        return 77;
-    }
-    int failed = cmocka_run_group_tests_name("spool on PostgreSQL", tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("spool on PostgreSQL", tests);
 }

@@ -38,8 +38,7 @@ static void end_sessions(void)
 /* An owner that follows has seen all that was committed until now. */
 static void follow_past(struct node *node, uint64_t n)
 {
-    accept_at(node, n, 10);
-    UNTIL(part_with(node, n) != NULL);
+    accept_heard(node, node, n, 10);
 }
 
 /* ---- another server -------------------------------------------------------------------------- */
@@ -48,7 +47,7 @@ static void a_server_of_older_transactions_is_read_from_the_start(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
-    pg_of(a->harness.spool)->spare.keep_ms = 0;
+    spool_of(a)->spare.keep_ms = 0;
     follow_past(a, 3);
     accept_unheard(a, 12);
     database_keep();
@@ -96,7 +95,7 @@ static void what_goes_while_it_is_read_is_no_damage(void **state)
     (void)state;
     struct node *a = &world->nodes[0];
     struct spool_state status;
-    pg_of(a->harness.spool)->spare.keep_ms = 0; /* what is kept would not go */
+    spool_of(a)->spare.keep_ms = 0; /* what is kept would not go */
     follow_past(a, 3);
     follow_past(a, 6);
     deliver(a, part_with(a, 3)->handle, 0);
@@ -429,7 +428,7 @@ static void what_cannot_be_read_as_one_is_read_share_by_share(void **state)
     (void)state;
     struct node *a = &world->nodes[0];
     size_t held = deal_out(a, 500), taken = a->taken_count;
-    struct pg_spool *pg = pg_of(a->harness.spool);
+    struct pg_spool *pg = spool_of(a);
     pg->one_by_one = true;
     take_dealt(a);
     UNTIL(a->taken_count == taken + DEALT_SHARES - 1);
@@ -491,7 +490,7 @@ static void much_that_comes_late_is_kept_once(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
-    const struct pg_spool *pg = pg_of(a->harness.spool);
+    const struct pg_spool *pg = spool_of(a);
     enum { MANY = 3 * PG_PAGE + 1, SHARE = 100 };
     run("INSERT INTO holdfast.shares (share, name, family, part) VALUES (100, 'in:2', 'in', 2)");
     accept_many(a, 600, MANY, SHARE);
@@ -548,49 +547,37 @@ static void a_take_on_another_connection_begins_anew(void **state)
 
 /* ---- the journal ----------------------------------------------------------------------------- */
 
-static size_t kept(const struct node *node)
-{
-    const struct pg_spool *pg = pg_of(node->harness.spool);
-    size_t count = 0;
-    for (uint32_t i = 0; i < pg->local_capacity; i++) {
-        count += pg->locals[i] != NULL;
-    }
-    return count;
-}
-
 static void what_somebody_else_has_delivered_leaves_the_journal(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
-    pg_of(a->harness.spool)->spare.keep_ms = 0;
+    spool_of(a)->spare.keep_ms = 0;
     run(BEGIN "SELECT pg_current_xact_id()");
     accept_at(a, 3, 10);
-    assert_int_equal(kept(a), 1);
+    assert_int_equal(in_journal(a), 1);
     run("INSERT INTO holdfast.fates (id, delivery, fate) SELECT id, 0, 1 FROM holdfast.messages;"
         " COMMIT");
     follow_past(a, 6);
     assert_null(part_with(a, 3));
-    UNTIL(kept(a) == 1);
+    UNTIL(in_journal(a) == 1);
     deliver(a, part_with(a, 6)->handle, 0);
-    UNTIL(kept(a) == 0);
+    UNTIL(in_journal(a) == 0);
 }
 
 static void what_is_left_leaves_the_journal(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0];
-    pg_of(a->harness.spool)->spare.keep_ms = 0;
+    spool_of(a)->spare.keep_ms = 0;
     run(BEGIN "SELECT pg_current_xact_id()");
     accept_at(a, 3, 10);
     spool_postgres_leave(a->harness.spool, world->share[0]);
     UNTIL(a->left_count == 1);
-    UNTIL(kept(a) == 0);
+    UNTIL(in_journal(a) == 0);
     run("COMMIT");
     take(a, world->share[0]);
     assert_int_equal(a->count, 1);
 }
-
-#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
 
 int main(void)
 {
@@ -618,10 +605,5 @@ int main(void)
         CASE(what_somebody_else_has_delivered_leaves_the_journal),
         CASE(what_is_left_leaves_the_journal),
     };
-    if (harness_server() == NULL) {
-        return 77;
-    }
-    int failed = cmocka_run_group_tests_name("reading again on PostgreSQL", tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("reading again on PostgreSQL", tests);
 }

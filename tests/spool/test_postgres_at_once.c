@@ -119,15 +119,8 @@ static void one_read_waits_for_one_time(void **state)
     assert_int_equal(calls.queries, 2);
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {CASE(one_read_waits_for_one_time)};
-    if (harness_server() == NULL) {
-        return 77;
-    }
-    int failed = cmocka_run_group_tests_name("reading at once from PostgreSQL", tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("reading at once from PostgreSQL", tests);
 }

@@ -14,11 +14,6 @@
 
 enum { MANY = 2000, TOGETHER = 20, MOST = PG_GROUP_MESSAGES / 2 };
 
-static const struct pg_spool *spool_of(const struct node *node)
-{
-    return (const struct pg_spool *)node->harness.spool;
-}
-
 /* In one batch, for while the database is away each waits until the clocks of all have passed it.
  */
 static void accept_together(struct node *node, uint64_t first, uint64_t count)
@@ -88,16 +83,9 @@ static void much_goes_together_where_it_costs_no_time(void **state)
 
 int main(void)
 {
-    if (harness_server() == NULL) {
-        return 77;
-    }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_dot_does_not_wait_behind_much_that_is_forwarded,
-                                        world_set_up, world_tear_down),
-        cmocka_unit_test_setup_teardown(much_goes_together_where_it_costs_no_time, world_set_up,
-                                        world_tear_down),
+        CASE(a_dot_does_not_wait_behind_much_that_is_forwarded),
+        CASE(much_goes_together_where_it_costs_no_time),
     };
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("much that is forwarded to PostgreSQL", tests);
 }

@@ -659,8 +659,6 @@ static void mail_that_was_slow_goes_where_its_range_went(void **state)
     assert_int_equal(ask("SELECT count(*) FROM holdfast.chunks"), 0);
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -688,10 +686,5 @@ int main(void)
         CASE(mail_that_was_slow_goes_where_its_range_went),
         CASE(others_are_told_that_there_is_something),
     };
-    if (harness_server() == NULL) {
-        return 77;
-    }
-    int failed = cmocka_run_group_tests_name("shares on PostgreSQL", tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("shares on PostgreSQL", tests);
 }

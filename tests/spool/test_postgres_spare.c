@@ -15,26 +15,7 @@
 
 enum { LARGE = 600 << 10 }; /* in chunks */
 
-static struct pg_spool *spool_of(const struct node *node)
-{
-    return pg_of(node->harness.spool);
-}
-
-static size_t in_journal(const struct node *node)
-{
-    size_t count = 0;
-    for (uint32_t i = 0; i < spool_of(node)->local_capacity; i++) {
-        count += spool_of(node)->locals[i] != NULL;
-    }
-    return count;
-}
-
 /* What 3 divides has one recipient, of the first share; what 3 leaves 1 of has one of each. */
-static void accept_heard(struct node *node, struct node *owner, uint64_t n, size_t length)
-{
-    accept_at(node, n, length);
-    UNTIL(part_with(owner, n) != NULL);
-}
 
 static int64_t messages(void)
 {
@@ -52,7 +33,7 @@ static bool is_settled(struct node *node)
 {
     struct pg_spool *pg = spool_of(node);
     bool met = pg->server == 0 || pg->server == pg->written_server;
-    if (pg->up && !pg->page_failed && !pg->spare.is_due && pg->one_copy == 0 && met) {
+    if (pg->up && !pg->page_failed && !pg_spare_is_due(&pg->spare) && pg->one_copy == 0 && met) {
         return true;
     }
     pg->watermarked_ms = 0; /* it writes at once */
@@ -196,6 +177,14 @@ static void accept_with_history(struct node *node, uint64_t n)
     arena_done(&arena);
 }
 
+/* The database that is kept does not have it. */
+static void accept_what_is_lost(struct node *node, struct node *owner)
+{
+    database_keep();
+    accept_with_history(node, 5);
+    UNTIL(part_with(owner, 5) != NULL);
+}
+
 static void check_history(struct node *node)
 {
     UNTIL(messages() == 1 && fates() == 1);
@@ -210,9 +199,7 @@ static void what_came_with_it_comes_again(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0], *b = &world->nodes[1];
-    database_keep();
-    accept_with_history(b, 5);
-    UNTIL(part_with(a, 5) != NULL);
+    accept_what_is_lost(b, a);
     for (int i = 0; i < 2; i++) {
         database_put_back();
         UNTIL(messages() == 1 && fates() == 1);
@@ -227,9 +214,7 @@ static void after_a_start_it_is_asked_for_too(void **state)
 {
     (void)state;
     struct node *a = &world->nodes[0], *b = &world->nodes[1];
-    database_keep();
-    accept_with_history(b, 5);
-    UNTIL(part_with(a, 5) != NULL);
+    accept_what_is_lost(b, a);
     spool_close(b->harness.spool);
     b->harness.spool = NULL;
     database_put_back();
@@ -433,8 +418,6 @@ static void the_last_fates_are_found(void **state)
     buffer_done(&group.fates);
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -453,10 +436,5 @@ int main(void)
         CASE(what_is_not_delivered_stays),
         CASE(the_last_fates_are_found),
     };
-    if (harness_server() == NULL) {
-        return 77;
-    }
-    int failed = cmocka_run_group_tests_name("what PostgreSQL has lost", tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("what PostgreSQL has lost", tests);
 }

@@ -203,10 +203,5 @@ int main(void)
         CASE(a_fact_of_what_cannot_be_read_waits),
         CASE(what_cannot_be_read_at_once_is_not_accepted),
     };
-    if (harness_server() == NULL) {
-        return 77;
-    }
-    int failed = cmocka_run_group_tests_name("the journal beside PostgreSQL", tests, NULL, NULL);
-    harness_server_done();
-    return failed;
+    return HARNESS_RUN("the journal beside PostgreSQL", tests);
 }
